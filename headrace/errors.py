@@ -1,0 +1,69 @@
+"""One error family. Types say what the caller can do; culprits are attributes; the text says what to do next.
+
+Permanent errors (`InvalidInput` and below, `HandoffCorrupt`, `IllegalTransition`) repeat on every retry, so assets
+turn them into `dg.Failure(allow_retries=False)`. `Transient` errors are raised as they are: the retry policy speaks.
+"""
+
+
+class HeadraceError(Exception):
+    """Root of every error that Headrace raises on purpose."""
+
+
+class InvalidInput(HeadraceError):
+    """A file, a config or an argument is wrong; a retry would fail the same way."""
+
+
+class InvalidTrainingRun(InvalidInput):
+    """A training recipe that cannot run as written; raised before any process starts."""
+
+
+class InvalidCampaign(InvalidInput):
+    """A campaign file that cannot run as written."""
+
+
+class QuarantineExceeded(InvalidInput):
+    """More of a corpus shard is unreadable than the configured share allows."""
+
+
+class ObjectMissing(HeadraceError):
+    """The store has no object under this key."""
+
+
+class StoreUnavailable(HeadraceError):
+    """The store cannot take or give bytes now: full disk, no permission, mount gone."""
+
+
+class HandoffMissing(HeadraceError):
+    """No sealed version of this asset and partition exists."""
+
+
+class HandoffCorrupt(HeadraceError):
+    """A sealed version does not match its manifest: never read on."""
+
+
+class IllegalTransition(HeadraceError):
+    """An event that the current state does not allow."""
+
+
+class JournalConflict(HeadraceError):
+    """Somebody else appended this journal entry first: read the head again, then decide again."""
+
+
+class Transient(HeadraceError):
+    """Worth a retry: a peer, a process or a server failed."""
+
+
+class TrainingFailed(Transient):
+    """The training processes ended without a sealed result; a retry resumes from the last checkpoint."""
+
+
+class EngineUnavailable(Transient):
+    """A generation engine cannot be reached or loaded now."""
+
+
+class RegistryUnavailable(Transient):
+    """The model registry does not answer."""
+
+
+class RepinRequired(Transient):
+    """The version set that a claim pinned was aborted before its partition was sealed; the next attempt re-pins."""

@@ -1,0 +1,240 @@
+"""Columns that cross a stage: one Arrow schema per edge, and how a table is held against it.
+
+Strings are `pa.string()`, never large or view strings, so that a reader in any library meets one type. A field that is
+not nullable holds no null in any sealed version; Arrow does not enforce that by itself, `check_schema` does.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+
+
+def _schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    return pa.schema(
+        [
+            column.with_name(name) if isinstance(column, pa.Field) else pa.field(name, column, nullable=False)
+            for name, column in columns.items()
+        ]
+    )
+
+
+def _nullable(column: pa.DataType) -> pa.Field:
+    return pa.field("", column, nullable=True)
+
+
+_STRING = pa.string()
+_STRINGS = pa.list_(_STRING)
+
+RAW_DOCUMENTS = _schema(
+    document_id=_STRING,
+    term=_nullable(_STRING),
+    category=_nullable(_STRING),
+    text=_STRING,
+    examples=_STRINGS,
+    source_file=_STRING,
+    source_line=pa.int64(),
+)
+
+CLEAN_DOCUMENTS = _schema(
+    document_id=_STRING,
+    term=_nullable(_STRING),
+    category=_nullable(_STRING),
+    text=_STRING,
+    examples=_STRINGS,
+    split=_STRING,  # "train" | "heldout"
+    label=_nullable(_STRING),
+)
+
+QUARANTINE = _schema(
+    source_file=_STRING,
+    source_line=pa.int64(),  # 0: the whole file
+    reason=_STRING,
+    excerpt=_STRING,
+)
+
+LABELS = _schema(
+    document_id=_STRING,
+    label=_STRING,
+    source=_STRING,
+    judged_at_version=_STRING,
+)
+
+
+def training_examples_schema(sequence_length: int) -> pa.Schema:
+    """Packed examples of `sequence_length` tokens T a row; a label of -100 carries no loss."""
+    tokens_T = pa.list_(pa.int32(), sequence_length)  # noqa: N806 (shape letter)
+    return _schema(
+        split=_STRING,
+        input_ids=tokens_T,
+        labels=tokens_T,
+        position_ids=tokens_T,
+        num_examples=pa.int32(),
+        num_completion_tokens=pa.int32(),
+    )
+
+
+PROMPTS = _schema(
+    prompt_id=_STRING,
+    position=pa.int64(),
+    text=_STRING,
+    term=_nullable(_STRING),
+)
+
+GENERATED_CONTENT = _schema(
+    row_id=_STRING,
+    prompt_id=_STRING,
+    position=pa.int64(),
+    prompt=_STRING,
+    output=_STRING,
+    media=_nullable(_STRING),
+    version_set=_STRING,
+    seed=pa.int64(),
+    num_prompt_tokens=pa.int32(),
+    num_output_tokens=pa.int32(),
+    finish_reason=_STRING,  # "stop" | "length" | "error"
+    error=_nullable(_STRING),
+)
+
+EXECUTION = _schema(
+    row_id=_STRING,
+    micro_batch=pa.int32(),
+    seconds=pa.float64(),
+    attempt=pa.int32(),
+    retries=pa.int32(),
+    host=_STRING,
+    run_id=_STRING,
+    deterministic=pa.bool_(),
+)
+
+REVIEWED_CONTENT = _schema(
+    row_id=_STRING,
+    prompt_id=_STRING,
+    position=pa.int64(),
+    prompt=_STRING,
+    output=_STRING,
+    version_set=_STRING,
+    num_output_tokens=pa.int32(),
+    kept=pa.bool_(),
+    rejected_by=_STRINGS,
+)
+
+MODEL_VERSIONS = _schema(
+    model_name=_STRING,
+    version=_STRING,
+    kind=_STRING,  # "base" | "trained"
+    weights_digest=_STRING,
+    weights_uri=_STRING,
+    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_tokens=pa.int64(),
+    heldout_digest=_STRING,
+    recipe=_STRING,
+    zero_stage=pa.int32(),
+    mlflow_run_id=_STRING,
+    registered_at=pa.float64(),  # seconds since the Unix epoch
+)
+
+EVALUATION = _schema(
+    model=_STRING,  # "base" | "trained"
+    weights_digest=_STRING,
+    heldout_loss=pa.float64(),  # nats per token
+    heldout_tokens=pa.int64(),
+    heldout_digest=_STRING,
+    samples=_STRINGS,
+)
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "raw_documents": RAW_DOCUMENTS,
+    "clean_documents": CLEAN_DOCUMENTS,
+    "quarantine": QUARANTINE,
+    "labels": LABELS,
+    "prompts": PROMPTS,
+    "generated_content": GENERATED_CONTENT,
+    "execution": EXECUTION,
+    "reviewed_content": REVIEWED_CONTENT,
+    "model_versions": MODEL_VERSIONS,
+    "evaluation": EVALUATION,
+}
+
+
+def schema_named(name: str, like: pa.Schema) -> pa.Schema:
+    """The schema of one edge; for `training_examples`, the one of the sequence length that `like` has.
+
+    Raises:
+        InvalidInput: no edge has this name.
+    """
+    if name == "training_examples":
+        column = like.field("input_ids").type if "input_ids" in like.names else None
+        return training_examples_schema(column.list_size if isinstance(column, pa.FixedSizeListType) else 0)
+    if name not in SCHEMAS:
+        known = ", ".join([*SCHEMAS, "training_examples"])
+        raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")
+    return SCHEMAS[name]
+
+
+def fingerprint(schema: pa.Schema) -> str:
+    """16 hex characters over names, order, types and nullability; metadata does not count."""
+    lines = (f"{field.name}\x1f{field.type}\x1f{field.nullable}" for field in schema)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) -> None:
+    """Holds `table` against the schema called `name` (or against `expected`): names, order, types, and no null in a
+    column that allows none. Whether the table's own fields are marked nullable does not matter.
+
+    Raises:
+        InvalidInput: they differ; the text has one line for each difference.
+    """
+    expected = expected or schema_named(name, table.schema)
+    differences = [*_type_differences(table.schema, expected)]
+    if not differences:
+        differences = [
+            f"{field.name}: {table.column(field.name).null_count} of {table.num_rows} rows are null, none may be"
+            for field in expected
+            if not field.nullable and table.column(field.name).null_count
+        ]
+    if differences:
+        lines = "\n".join(f"  {difference}" for difference in differences)
+        raise InvalidInput(
+            f"Table for {name} does not fit its schema:\n{lines}\n"
+            "Cast the columns (conform), or change headrace/handoff/schemas.py."
+        )
+
+
+def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa.Table:
+    """`table` with exactly the schema called `name`: columns put in order, string and integer widths cast.
+
+    Columns that are already right are not copied. Polars hands out large strings: this is the way back.
+
+    Raises:
+        InvalidInput: a column is missing, surplus or not castable, or holds nulls that the schema does not allow.
+    """
+    expected = expected or schema_named(name, table.schema)
+    if sorted(table.schema.names) == sorted(expected.names):
+        table = table.select(expected.names)
+        try:
+            relaxed = pa.schema([field.with_nullable(True) for field in expected])
+            table = table.cast(relaxed)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            differences = "; ".join(_type_differences(table.schema, expected))
+            raise InvalidInput(f"Table for {name} cannot be cast to its schema: {differences} ({error}).") from error
+    check_schema(name, table, expected)
+    return pa.Table.from_arrays(table.columns, schema=expected)
+
+
+def _type_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
+    missing = [name for name in expected.names if name not in got.names]
+    surplus = [name for name in got.names if name not in expected.names]
+    for name in missing:
+        yield f"{name}: missing, wanted {expected.field(name).type}"
+    for name in surplus:
+        yield f"{name}: not in the schema, got {got.field(got.names.index(name)).type}"
+    if len(set(got.names)) != len(got.names):
+        yield f"column names repeat: {', '.join(got.names)}"
+    elif not missing and not surplus and got.names != expected.names:
+        yield f"order: got {', '.join(got.names)}, wanted {', '.join(expected.names)}"
+    for field in expected:
+        if got.names.count(field.name) == 1 and not got.field(field.name).type.equals(field.type):
+            yield f"{field.name}: got {got.field(field.name).type}, wanted {field.type}"

@@ -1,0 +1,100 @@
+"""Shapes of partition keys, and identities of rows.
+
+Everything that names a unit of work is made here, so that two rooms never spell one partition in two ways.
+A partition key is Dagster's string; identities are sha256 over length-prefixed parts, so `("ab", "c")` and
+`("a", "bc")` differ.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from headrace.errors import InvalidInput
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
+
+
+def digest_text(*parts: str) -> str:
+    """sha256 (64 hex characters) over the parts, each prefixed by its length in bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        body = part.encode()
+        digest.update(f"{len(body)}:".encode())
+        digest.update(body)
+    return digest.hexdigest()
+
+
+def partition_path(partition_key: str) -> str:
+    """A partition key as one path segment; `partition_from_path` is its inverse."""
+    quoted = quote(partition_key, safe="=,@+ ")
+    # `.` and `..` are the two names that quoting leaves alone and no file system accepts.
+    return quoted.replace(".", "%2E") if set(quoted) == {"."} else quoted
+
+
+def partition_from_path(segment: str) -> str:
+    return unquote(segment)
+
+
+def prompt_id(campaign: str, day: str, text: str, occurrence: int) -> str:
+    """Identity of one prompt: the same text twice in a campaign's day is two prompts (`occurrence` 0, 1, …)."""
+    return digest_text("prompt", campaign, day, text, str(occurrence))
+
+
+def row_id(prompt: str, version_set_id: str, variation: int) -> str:
+    """Identity of one generated row."""
+    return digest_text("row", prompt, version_set_id, str(variation))
+
+
+def row_seed(row: str) -> int:
+    """The sampling seed of a row, in [0, 2^63): derived from its id, so a re-run draws the same numbers."""
+    return int(digest_text("seed", row)[:16], 16) >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentPartition:
+    """One unit of bulk generation: a day of one campaign's shard. Key: `2026-11-22|glossary-03`."""
+
+    day: str
+    campaign: str
+    shard: int
+
+    @property
+    def campaign_shard(self) -> str:
+        return campaign_shard(self.campaign, self.shard)
+
+    @property
+    def key(self) -> str:
+        return f"{self.day}|{self.campaign_shard}"
+
+    @classmethod
+    def parse(cls, key: str) -> "ContentPartition":
+        """Raises: InvalidInput: the key is not `DAY|CAMPAIGN-SHARD`."""
+        match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})\|(.+)-(\d{2,})", key)
+        if not match:
+            raise InvalidInput(f"Partition key {key!r} is not DAY|CAMPAIGN-SHARD, such as 2026-11-22|glossary-03.")
+        return cls(day=match[1], campaign=match[2], shard=int(match[3]))
+
+
+def campaign_shard(campaign: str, shard: int) -> str:
+    return f"{campaign}-{shard:02d}"
+
+
+def corpus_shard(index: int) -> str:
+    return f"shard-{index:02d}"
+
+
+def model_recipe(model: str, recipe: str) -> str:
+    """Partition key of one model trained by one recipe: `smollm2-135m.define`."""
+    return f"{model}.{recipe}"
+
+
+def check_name(what: str, name: str) -> str:
+    """A name that is safe in partition keys, store keys and file names.
+
+    Raises:
+        InvalidInput: `name` has other characters than lower-case letters, digits, `.`, `_` and single `-`.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{what} must be lower-case letters, digits, '.', '_' and single '-', got {name!r}.")
+    return name

@@ -1,0 +1,226 @@
+"""What a corpus is: which files, which columns, which rules, and what a training example looks like.
+
+One YAML file describes one corpus (`resources/corpus.yaml` is the demo's). Everything is checked when the file is
+loaded, before a document is read. Paths are relative to the state directory (HEADRACE_HOME) or absolute.
+"""
+
+import codecs
+import string
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from headrace.errors import InvalidInput
+from headrace.keys import check_name, corpus_shard
+from headrace.prep.typed_mapping import from_mapping
+
+FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
+TextUnit = Literal["line", "paragraph", "file"]
+
+DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
+_SHARD_PLACEHOLDER = "{shard}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRules:
+    """Limits of the named quality rules (`headrace.prep.cleaning`); a limit of null turns its rule off."""
+
+    words_min: int | None = 2
+    words_max: int | None = 400
+    letters_share_min: float | None = 0.6
+    mean_word_length_max: float | None = 14.0
+    repeated_words_share_max: float | None = 0.6
+    symbols_share_max: float | None = 0.1
+    # Regular expressions (Rust syntax) of texts that this corpus does not want.
+    drop_matching: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("letters_share_min", "repeated_words_share_max", "symbols_share_max"):
+            _check_share(name, getattr(self, name))
+        if self.words_min is not None and self.words_max is not None and self.words_min > self.words_max:
+            raise InvalidInput(f"words_min must not exceed words_max, got {self.words_min} and {self.words_max}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Two documents are near duplicates if their sets of word n-grams overlap by at least `jaccard`."""
+
+    jaccard: float = 0.8
+    shingle_words: int = 3
+    # 128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation).
+    num_permutations: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.jaccard <= 1:
+            raise InvalidInput(f"jaccard must be between 0.5 and 1, got {self.jaccard}.")
+        _check_positive("shingle_words", self.shingle_words)
+        if self.num_permutations not in (64, 128, 256):
+            raise InvalidInput(f"num_permutations must be 64, 128 or 256, got {self.num_permutations}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplePrompt:
+    """The two turns before the completion; `{term}` and `{category}` are filled in from the document."""
+
+    user: str
+    # null leaves the system turn to the model's own chat template, which may add one.
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_placeholders("user", self.user, ("term", "category"))
+        _check_placeholders("system", self.system or "", ("term", "category"))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Document columns that must not be null for the prompt to be whole."""
+        named = _placeholders(self.user) | _placeholders(self.system or "")
+        return tuple(name for name in ("term", "category") if name in named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFile:
+    """Labels that people made: a CSV or JSON Lines file with a document id and a label a row."""
+
+    path: str
+    document_id: str = "document_id"
+    label: str = "label"
+    source: str = "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJudge:
+    """A model that is asked one question a document, and must answer with one of `answers`."""
+
+    question: str
+    answers: tuple[str, ...]
+    engine: Literal["openai_http", "transformers", "echo"] = "openai_http"
+    model: str
+    base_url: str | None = None
+    system: str | None = None
+    answer_tokens_max: int = 8
+    source: str = "judge"
+
+    def __post_init__(self) -> None:
+        _check_placeholders("question", self.question, ("term", "category", "text"))
+        if len({answer.casefold() for answer in self.answers}) < 2:
+            raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
+        if self.engine == "openai_http" and not self.base_url:
+            raise InvalidInput("base_url is missing: the engine 'openai_http' needs the address of a server.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Where labels come from; with both sources, the file's label wins and the judge is measured against it."""
+
+    file: LabelFile | None = None
+    judge: LabelJudge | None = None
+    # Documents with one of these labels are dropped by the rule `label_unwanted`.
+    drop: tuple[str, ...] = ()
+    # Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
+    kappa_min: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.file is None and self.judge is None:
+            raise InvalidInput("labels must name a file or a judge, or both; remove the key to do without labels.")
+        if self.file and self.judge and self.file.source == self.judge.source:
+            raise InvalidInput(f"the sources of file and judge must differ, got {self.file.source!r} twice.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """One corpus, as its YAML file describes it."""
+
+    name: str
+    # Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by a hash of their path.
+    files: tuple[str, ...]
+    format: FileFormat = "auto"
+    encoding: str = "utf-8"
+    # For plain text: what one document is.
+    text_unit: TextUnit = "line"
+    num_shards: int = 1
+    # Ours → theirs. Only `text` is needed; a document without an id gets one from its content.
+    columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
+    # Share of a shard's lines, or of its files, that may be unreadable before the partition fails.
+    quarantine_share_max: float = 0.01
+    rules: QualityRules = field(default_factory=QualityRules)
+    near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
+    heldout_share: float = 0.02
+    prompt: ExamplePrompt
+    completion: str = "{text}"
+    sequence_length: int = 256
+    labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        _check_positive("num_shards", self.num_shards)
+        _check_positive("sequence_length", self.sequence_length)
+        _check_share("quarantine_share_max", self.quarantine_share_max)
+        if not self.files:
+            raise InvalidInput("files must list at least one glob, got an empty list.")
+        if not 0 < self.heldout_share <= 0.5:
+            raise InvalidInput(f"heldout_share must be above 0 and at most 0.5, got {self.heldout_share}.")
+        self._check_columns()
+        _check_placeholders("completion", self.completion, ("term", "category", "text"))
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise InvalidInput(f"encoding must be one that Python knows, got {self.encoding!r}.") from error
+
+    def _check_columns(self) -> None:
+        for name in self.columns:
+            if name not in DOCUMENT_COLUMNS:
+                raise InvalidInput(f"columns must map {', '.join(DOCUMENT_COLUMNS)}, got {name!r}.")
+        if "text" not in self.columns:
+            raise InvalidInput("columns must map 'text' to the column that holds the text.")
+        for name in self.prompt.fields:
+            if name not in self.columns:
+                raise InvalidInput(f"prompt uses {{{name}}}, which columns does not map to a column of the files.")
+
+    @property
+    def shard_keys(self) -> tuple[str, ...]:
+        return tuple(corpus_shard(index) for index in range(self.num_shards))
+
+    def globs(self, shard: str) -> tuple[tuple[str, bool], ...]:
+        """Globs of one shard, each with whether it names the shard itself (then no file is dealt by hash)."""
+        return tuple((glob.replace(_SHARD_PLACEHOLDER, shard), _SHARD_PLACEHOLDER in glob) for glob in self.files)
+
+
+def load_corpus(path: Path) -> Corpus:
+    """Read and check a corpus file.
+
+    Raises:
+        InvalidInput: the file is missing, not YAML, or describes a corpus that cannot be read.
+    """
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidInput(f"Corpus file {path} is not readable as YAML: {error}") from error
+    return from_mapping(Corpus, body, f"Corpus file {path}")
+
+
+def _placeholders(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def _check_placeholders(where: str, template: str, allowed: tuple[str, ...]) -> None:
+    try:
+        unknown = _placeholders(template) - set(allowed)
+    except ValueError as error:
+        raise InvalidInput(f"{where} is not a template: {error}, got {template!r}.") from error
+    if unknown:
+        wanted = ", ".join(f"{{{name}}}" for name in allowed)
+        raise InvalidInput(f"{where} may use {wanted}, got {{{sorted(unknown)[0]}}} in {template!r}.")
+
+
+def _check_share(name: str, share: float | None) -> None:
+    if share is not None and not 0 <= share <= 1:
+        raise InvalidInput(f"{name} must be between 0 and 1, got {share}.")
+
+
+def _check_positive(name: str, number: int) -> None:
+    if number < 1:
+        raise InvalidInput(f"{name} must be at least 1, got {number}.")

@@ -1,0 +1,309 @@
+"""Model versions and training runs in MLflow: the catalogue and the evidence, never the switch.
+
+The one file that imports mlflow, and only when first used: the import costs two seconds and 90 MB. Everything here
+is idempotent, so a run that was killed half way is simply run again. Weights stay in the store; a model version
+points to them by URI and digest (logging models over 1 GB is slow and takes several copies of memory).
+
+Aliases are projections of the rollout journal for people to look at; nothing in Headrace decides by them.
+"""
+
+import mimetypes
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from filelock import FileLock
+
+from headrace.errors import HeadraceError, InvalidInput, RegistryUnavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+RUN_KEY = "headrace.training_id"
+WEIGHTS_DIGEST = "headrace.weights_digest"
+WEIGHTS_URI = "headrace.weights_uri"
+
+# MLflow takes at most this many metrics a batch.
+_METRICS_PER_BATCH = 1000
+# What MLflow answers for a request that would fail again; anything else is worth a retry.
+_PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
+
+
+class ModelRegistry:
+    """One MLflow, embedded (`sqlite:///…`) or a server (`http://…`).
+
+    Args:
+        tracking_uri: where MLflow is.
+        artifacts: where run pictures go under an embedded MLflow; a server has a place of its own.
+        request_timeout_seconds, request_retries: how long to wait for a server. MLflow's own defaults block for over
+            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment win.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        *,
+        experiment: str = "headrace",
+        artifacts: str | None = None,
+        request_timeout_seconds: int = 10,
+        request_retries: int = 1,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._artifacts = artifacts
+        self._request_timeout_seconds = request_timeout_seconds
+        self._request_retries = request_retries
+        self._connection: MlflowClient | None = None
+        self._experiment_id: str | None = None
+        # Steps already logged, by run: a live curve asks MLflow for its history once.
+        self._logged_steps: dict[str, set[int]] = {}
+
+    # --- training runs ---------------------------------------------------------------------------------------------
+
+    def ensure_run(self, key: str, params: Mapping[str, object], *, name: str | None = None) -> str:
+        """The MLflow run of one training, made if there is none; parameters already logged stay as they are.
+
+        Returns:
+            The MLflow run id: the same one for the same `key`, after any crash.
+
+        Raises:
+            RegistryUnavailable: MLflow does not answer.
+        """
+        with self._answering() as client:
+            run = self._oldest_run(client, key)
+            if run is None:
+                made = client.create_run(self._experiment_of(client), tags={RUN_KEY: key}, run_name=name)
+                run = self._oldest_run(client, key) or made
+                if run.info.run_id != made.info.run_id:
+                    client.delete_run(made.info.run_id)
+            missing = {field: value for field, value in params.items() if field not in run.data.params}
+            if missing:
+                from mlflow.entities import Param
+
+                client.log_batch(run.info.run_id, params=[Param(field, str(value)) for field, value in missing.items()])
+            if run.info.status != "RUNNING":
+                client.update_run(run.info.run_id, status="RUNNING")
+            return run.info.run_id
+
+    def finish_run(self, run_id: str, *, failed: bool = False) -> None:
+        with self._answering() as client:
+            client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+
+    def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int:
+        """Log one point a row and metric; rows need `step`. A step that MLflow has already is left alone.
+
+        Returns:
+            How many rows were new.
+        """
+        with self._answering() as client:
+            logged = self._steps_of(client, run_id)
+            fresh = {int(row["step"]): row for row in rows if int(row["step"]) not in logged}
+            metrics = [
+                (name, float(value), step)
+                for step, row in sorted(fresh.items())
+                for name, value in row.items()
+                if name != "step"
+            ]
+            # A step's metrics are never spread over two batches: a batch is one transaction.
+            width = max((len(row) - 1 for row in fresh.values()), default=1) or 1
+            for start in range(0, len(metrics), size := _METRICS_PER_BATCH // width * width):
+                self._log(client, run_id, metrics[start : start + size])
+            logged.update(fresh)
+            return len(fresh)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Log single figures, such as a held-out loss."""
+        with self._answering() as client:
+            self._log(client, run_id, [(name, float(value), step) for name, value in metrics.items()])
+
+    def log_figure(self, run_id: str, name: str, body: bytes) -> None:
+        """Keep a picture beside the run; `name` ends in `.png` or `.svg` and may hold folders."""
+        if mimetypes.guess_type(name)[0] not in {"image/png", "image/svg+xml"}:
+            raise InvalidInput(f"A figure's name must end in .png or .svg, got {name!r}.")
+        folder, _, file_name = name.rpartition("/")
+        with self._answering() as client, tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, file_name)
+            path.write_bytes(body)
+            client.log_artifact(run_id, str(path), folder or None)
+
+    # --- model versions --------------------------------------------------------------------------------------------
+
+    def register(
+        self, model_name: str, weights_digest: str, weights_uri: str, run_id: str, tags: Mapping[str, str]
+    ) -> str:
+        """The model version of these weights, made if there is none; new tags are added to an old one.
+
+        Returns:
+            The version, such as `"3"`: the same one for the same digest, after any crash and with racing writers.
+
+        Raises:
+            RegistryUnavailable: MLflow does not answer.
+        """
+        with self._answering() as client:
+            found = self._oldest_version(client, model_name, weights_digest)
+            if found is None:
+                found = self._create_version(client, model_name, weights_digest, weights_uri, run_id, tags)
+            for name, value in tags.items():
+                if found.tags.get(name) != value:
+                    client.set_model_version_tag(model_name, str(found.version), name, value)
+            return str(found.version)
+
+    def find_by_digest(self, model_name: str, weights_digest: str) -> str | None:
+        """The version with these weights; `None`: not registered."""
+        with self._answering() as client:
+            found = self._oldest_version(client, model_name, weights_digest)
+            return None if found is None else str(found.version)
+
+    def aliases(self, model_name: str) -> dict[str, str]:
+        """Alias to version; empty for a model that is not registered."""
+        from mlflow.exceptions import MlflowException
+
+        with self._answering() as client:
+            try:
+                model = client.get_registered_model(model_name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return {}
+                raise
+            return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
+        """Point an alias at a version; `None` removes it."""
+        with self._answering() as client:
+            if version is None:
+                client.delete_registered_model_alias(model_name, alias)
+            else:
+                client.set_registered_model_alias(model_name, alias, version)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _answering(self) -> Iterator["MlflowClient"]:
+        """Translate whatever MLflow, SQLAlchemy or the network raise into this project's errors."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield self._client()
+        except HeadraceError:
+            raise
+        except MlflowException as error:
+            if error.error_code in _PERMANENT:
+                raise InvalidInput(f"MLflow at {self.tracking_uri} refused: {error.message}") from error
+            raise self._unavailable(error) from error
+        except (SQLAlchemyError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> RegistryUnavailable:
+        reason = str(error).strip().splitlines()[0][:300]
+        return RegistryUnavailable(
+            f"MLflow at {self.tracking_uri} does not answer: {reason}. Start it or check MLFLOW_TRACKING_URI; "
+            "generation of prepared version sets goes on without it."
+        )
+
+    def _client(self) -> "MlflowClient":
+        if self._connection is None:
+            with self._alone():
+                self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> "MlflowClient":
+        from mlflow import MlflowClient
+        from mlflow import environment_variables as variables
+
+        for variable, value in (
+            (variables.MLFLOW_HTTP_REQUEST_TIMEOUT, self._request_timeout_seconds),
+            (variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES, self._request_retries),
+        ):
+            if not variable.is_set():
+                variable.set(value)
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time creates the tables of an embedded MLflow; two at once break each other's."""
+        parsed = urlparse(self.tracking_uri)
+        if parsed.scheme != "sqlite":
+            yield
+            return
+        database = Path(parsed.path[1:])
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock"):
+            yield
+
+    def _experiment_of(self, client: "MlflowClient") -> str:
+        if self._experiment_id is None:
+            with self._alone():
+                found = client.get_experiment_by_name(self._experiment)
+                self._experiment_id = (
+                    found.experiment_id
+                    if found
+                    else client.create_experiment(self._experiment, artifact_location=self._artifact_location())
+                )
+        return self._experiment_id
+
+    def _artifact_location(self) -> str | None:
+        # Without one, an embedded MLflow writes pictures to ./mlruns of whatever directory the process is in.
+        embedded = urlparse(self.tracking_uri).scheme not in {"http", "https"}
+        return self._artifacts if embedded else None
+
+    def _oldest_run(self, client: "MlflowClient", key: str) -> Any:
+        runs = client.search_runs(
+            [self._experiment_of(client)], f"tags.`{RUN_KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
+        )
+        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    def _steps_of(self, client: "MlflowClient", run_id: str) -> set[int]:
+        if run_id not in self._logged_steps:
+            history = client.get_metric_history(run_id, "loss")
+            self._logged_steps[run_id] = {metric.step for metric in history}
+        return self._logged_steps[run_id]
+
+    def _log(self, client: "MlflowClient", run_id: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        client.log_batch(run_id, metrics=[Metric(name, value, now_ms, step) for name, value, step in metrics])
+
+    def _oldest_version(self, client: "MlflowClient", model_name: str, digest: str) -> "ModelVersion | None":
+        found = client.search_model_versions(f"name = '{model_name}' and tags.`{WEIGHTS_DIGEST}` = '{digest}'")
+        return min(found, key=lambda version: int(version.version), default=None)
+
+    def _create_version(
+        self,
+        client: "MlflowClient",
+        model_name: str,
+        digest: str,
+        weights_uri: str,
+        run_id: str,
+        tags: Mapping[str, str],
+    ) -> "ModelVersion":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(model_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = client.create_model_version(
+            model_name,
+            source=self._source(digest, weights_uri),
+            run_id=run_id or None,
+            tags={**tags, WEIGHTS_DIGEST: digest, WEIGHTS_URI: weights_uri},
+            await_creation_for=0,
+        )
+        oldest = self._oldest_version(client, model_name, digest) or made
+        if oldest.version != made.version:
+            # Another writer was first: one digest keeps one version.
+            client.delete_model_version(model_name, str(made.version))
+        return oldest
+
+    def _source(self, digest: str, weights_uri: str) -> str:
+        # A server refuses local paths outside its runs' artifacts; the digest finds the weights in any store.
+        server = urlparse(self.tracking_uri).scheme in {"http", "https"}
+        return f"headrace://weights/{digest}" if server and weights_uri.startswith("file:") else weights_uri

@@ -1,0 +1,34 @@
+"""Registered model versions as rows: what registration hands to the rollout, without MLflow."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from headrace.handoff.schemas import MODEL_VERSIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """One row of MODEL_VERSIONS. `kind` is "base" or "trained"; losses are nats per token."""
+
+    model_name: str
+    version: str
+    kind: str
+    weights_digest: str
+    weights_uri: str
+    heldout_loss: float | None
+    heldout_tokens: int
+    heldout_digest: str
+    recipe: str
+    zero_stage: int
+    mlflow_run_id: str
+    registered_at: float
+
+
+def to_table(rows: Iterable[ModelVersion]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=MODEL_VERSIONS)
+
+
+def from_table(table: pa.Table) -> list[ModelVersion]:
+    return [ModelVersion(**row) for row in table.select(MODEL_VERSIONS.names).to_pylist()]

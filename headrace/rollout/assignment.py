@@ -1,0 +1,54 @@
+"""Which version set a unit of work gets, from the plan's state and the unit's name alone.
+
+Units are ranked by a salted hash; a step of weight w gives the candidate the units of lowest rank. Raising the
+weight therefore never takes a unit off the candidate, and every process that knows the journal agrees.
+"""
+
+import math
+from collections.abc import Collection
+from fractions import Fraction
+
+from headrace.errors import InvalidInput
+from headrace.keys import digest_text
+from headrace.rollout.states import RolloutState
+
+
+def salted_rank(salt: str, unit: str) -> int:
+    """A unit's place in line for the candidate: uniform in [0, 2^64), the same in every process."""
+    return int(digest_text("rollout", salt, unit)[:16], 16)
+
+
+def canary_count(weight: float, num_units: int) -> int:
+    """How many of `num_units` a step of this weight gives the candidate: max(1, ceil(w * n)), or 0 at weight 0.
+
+    Exact: the weight is taken as the decimal that it was written as (in binary, 0.1 * 30 is above 3).
+    """
+    if not 0 <= weight <= 1:
+        raise InvalidInput(f"A rollout weight must be between 0 and 1, got weight={weight!r}.")
+    if weight == 0 or num_units == 0:
+        return 0
+    return max(1, math.ceil(Fraction(repr(float(weight))) * num_units))
+
+
+def canary_units(weight: float, salt: str, population: Collection[str]) -> list[str]:
+    """The candidate's units, lowest rank first; the name settles equal ranks."""
+    ranked = sorted(set(population), key=lambda unit: (salted_rank(salt, unit), unit))
+    return ranked[: canary_count(weight, len(ranked))]
+
+
+def assign(state: RolloutState, plan_salt: str, partition_key: str, population: Collection[str]) -> str:
+    """The id of the version set that a unit starts on now.
+
+    Args:
+        population: all units that share the step's weight, such as one day's partitions of a campaign.
+
+    Raises:
+        InvalidInput: `partition_key` is not part of `population`.
+    """
+    if partition_key not in population:
+        raise InvalidInput(
+            f"Partition {partition_key!r} is not among the {len(population)} that share this rollout step."
+        )
+    if state.candidate and partition_key in canary_units(state.weight, plan_salt, population):
+        return state.candidate
+    return state.stable

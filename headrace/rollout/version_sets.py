@@ -1,0 +1,186 @@
+"""Version sets: the exact models and settings that one unit of work sees, named by their content.
+
+A set is immutable; its id is a sha256 over everything that can change an output. Where the weights lie
+(`weights_uri`) is not part of it: the same bytes in a moved store are the same set. Sets are never deleted, so the
+rows of a retired one stay traceable.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.store.objects import ObjectStore, canonical_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How tokens are drawn. Temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        # YAML writes `temperature: 0` and `0.0` for one meaning; one meaning has one id.
+        object.__setattr__(self, "temperature", float(self.temperature))
+        object.__setattr__(self, "top_p", float(self.top_p))
+        if not 0 <= self.temperature < float("inf"):
+            raise InvalidInput(f"Decoding needs temperature >= 0, got temperature={self.temperature!r}.")
+        if not 0 < self.top_p <= 1:
+            raise InvalidInput(f"Decoding needs 0 < top_p <= 1, got top_p={self.top_p!r}.")
+        if self.max_new_tokens < 1:
+            raise InvalidInput(f"Decoding needs max_new_tokens >= 1, got max_new_tokens={self.max_new_tokens!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What turns prompts into text. `build` names the library versions; `num_threads` changes sums of floats."""
+
+    name: str
+    dtype: str = "bfloat16"
+    num_threads: int = 1
+    build: str = ""
+    base_url: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One role's model, prompt template and decoding."""
+
+    role: str
+    model_name: str
+    model_version: str
+    weights_digest: str
+    weights_uri: str
+    system_prompt: str
+    user_template: str
+    decoding: Decoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionSet:
+    """Roles mapped to exact models, with the engine and the code that run them."""
+
+    members: tuple[Member, ...]
+    engine: EngineSpec
+    code_version: str
+
+    def __post_init__(self) -> None:
+        roles = [member.role for member in self.members]
+        if not roles or len(set(roles)) != len(roles):
+            raise InvalidInput(f"A version set needs at least one member and one member a role, got roles={roles!r}.")
+        # The order of roles means nothing; one meaning has one id.
+        object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda member: member.role)))
+
+    @property
+    def id(self) -> str:
+        """sha256 (64 hex characters) of the canonical JSON, without the weights' location."""
+        body = asdict(self)
+        for member in body["members"]:
+            del member["weights_uri"]
+        return hashlib.sha256(canonical_json(body)).hexdigest()
+
+    def member(self, role: str) -> Member:
+        """Raises: InvalidInput: no member has this role."""
+        for member in self.members:
+            if member.role == role:
+                return member
+        roles = ", ".join(member.role for member in self.members)
+        raise InvalidInput(f"Version set {self.id[:12]} has no member {role!r}; it has {roles}.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format_version": 1, "id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "VersionSet":
+        """Raises: HandoffCorrupt: the body is not the set that its `id` names."""
+        try:
+            version_set = cls(
+                members=tuple(
+                    Member(**(member | {"decoding": Decoding(**member["decoding"])})) for member in body["members"]
+                ),
+                engine=EngineSpec(**body["engine"]),
+                code_version=body["code_version"],
+            )
+        except (KeyError, TypeError, InvalidInput) as error:
+            raise HandoffCorrupt(f"Version set {body.get('id', '?')} cannot be read: {error!r}.") from error
+        if version_set.id != body.get("id"):
+            raise HandoffCorrupt(
+                f"Version set {body.get('id', '?')} was changed after it was written: its content is {version_set.id}."
+            )
+        return version_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One setting in which two sets differ; `None`: that set does not have it."""
+
+    path: str
+    before: object
+    after: object
+
+
+def diff(before: VersionSet, after: VersionSet) -> tuple[Difference, ...]:
+    """What changes from one set to the other, one line a setting: `writer.decoding.temperature`."""
+    left, right = _flat(before), _flat(after)
+    return tuple(
+        Difference(path=path, before=left.get(path), after=right.get(path))
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path) != right.get(path)
+    )
+
+
+class VersionSets:
+    """The store's version sets: `version_sets/<id>.json`."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def put(self, version_set: VersionSet) -> str:
+        """Keep a set; keeping it again changes nothing. Returns its id."""
+        self._store.create(_key(version_set.id), canonical_json(version_set.to_json()))
+        return version_set.id
+
+    def get(self, version_set_id: str) -> VersionSet:
+        """Raises:
+        ObjectMissing: no such set was kept.
+        HandoffCorrupt: the stored set is not the one that its id names.
+        """
+        try:
+            raw = self._store.read(_key(version_set_id))
+        except ObjectMissing as error:
+            raise ObjectMissing(
+                f"Version set {version_set_id} is not in the store; a rollout keeps a set before its journal names it."
+            ) from error
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise HandoffCorrupt(f"Version set {version_set_id} is not JSON: {error}.") from error
+        if body.get("id") != version_set_id:
+            raise HandoffCorrupt(f"The object of version set {version_set_id} holds set {body.get('id', '?')}.")
+        return VersionSet.from_json(body)
+
+    def diff(self, before: str, after: str) -> tuple[Difference, ...]:
+        return diff(self.get(before), self.get(after))
+
+
+def _key(version_set_id: str) -> str:
+    return f"version_sets/{version_set_id}.json"
+
+
+def _flat(version_set: VersionSet) -> dict[str, object]:
+    body = asdict(version_set)
+    roles = {member.pop("role"): member for member in body.pop("members")}
+    return dict(_leaves((), {**roles, **body}))
+
+
+def _leaves(path: tuple[str, ...], value: object) -> Iterable[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves((*path, name), inner)
+    else:
+        yield ".".join(path), value

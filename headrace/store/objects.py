@@ -1,0 +1,122 @@
+"""What Headrace asks of a store: objects that exactly one writer creates, and large parts that stream.
+
+Everything that decides (manifests, claims, commits, journal entries) is one small object made by `create`, which
+succeeds for exactly one writer, whole or not at all. Everything large is a part under a key that carries its writer's
+nonce, so that no two writers ever meet there; a part means nothing until an object that names it was created.
+
+Keys are `/`-separated; a prefix is whole segments (`a/b` holds `a/b/c`, not `a/bc`). There is no overwrite and no
+rename. What that costs: a changed mind is a new key, and killed writers leave parts that only a sweep can take away.
+"""
+
+import json
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from headrace.errors import InvalidInput
+
+
+class PartWriter(Protocol):
+    """An open part. It has what Arrow and `shutil` ask of a file that is written from front to back."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    def write(self, body: bytes | bytearray | memoryview, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+class ObjectStore(Protocol):
+    def create(self, key: str, body: bytes) -> bool:
+        """True: this call made the object, durably. False: the key was there before, and is untouched."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Raises: ObjectMissing: there is no such key."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def children(self, prefix: str) -> list[str]:
+        """The distinct segments that follow `prefix`, sorted: what a directory listing shows."""
+        ...
+
+    def write_part(self, key: str) -> AbstractContextManager[PartWriter]:
+        """Streams one large object; durable and visible only when the block ends without an exception.
+
+        Raises:
+            InvalidInput: at the end of the block, if the key is there already: part keys must be unique.
+        """
+        ...
+
+    def local_path(self, key: str) -> Path:
+        """Where the bytes of `key`, or of the keys below it, lie on this machine: to map or read, never to write."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Takes the object away; nothing happens if there is none. Open memory maps of it stay valid."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> None: ...
+
+    def uri(self, key: str) -> str: ...
+
+    def node_directory(self) -> Path:
+        """A place for what only this machine needs to know, and may lose; not made until somebody writes there."""
+        ...
+
+    # Last in the class: its name hides the built-in one from the annotations that follow it.
+    def list(self, prefix: str) -> list[str]:
+        """Every key below `prefix`, sorted; an empty list if there is none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """The end of a race for one key: whether this writer won, and what the object now says."""
+
+    won: bool
+    body: dict[str, Any]
+
+
+def new_nonce() -> str:
+    """32 hex characters that no other writer has."""
+    return os.urandom(16).hex()
+
+
+def create_json(store: ObjectStore, key: str, body: dict[str, Any], *, nonce: str | None = None) -> Created:
+    """Creates `key` with `body` plus a writer's `nonce`; whoever is told "already there" reads it back.
+
+    Its own nonce in what it reads means that it won: stores over a network retry a write whose reply was lost, and
+    then refuse the retry.
+    """
+    written = {**body, "nonce": nonce or new_nonce()}
+    if store.create(key, canonical_json(written)):
+        return Created(won=True, body=written)
+    present = json.loads(store.read(key))
+    return Created(won=present.get("nonce") == written["nonce"], body=present)
+
+
+def canonical_json(body: Any) -> bytes:
+    """One spelling for one value: sorted keys, no spaces, UTF-8. Digests are taken over this."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def check_key(key: str) -> str:
+    """Raises: InvalidInput: `key` is no relative path of plain segments (a first one with a dot is the store's own)."""
+    segments = key.split("/")
+    if any(_is_bad(segment) for segment in segments) or segments[0].startswith("."):
+        raise InvalidInput(
+            f"Store key must be '/'-separated names of 1 to 255 bytes without '.', '..' or a leading dot, got {key!r}."
+        )
+    return key
+
+
+def _is_bad(segment: str) -> bool:
+    return segment in {"", ".", ".."} or "\0" in segment or len(segment.encode()) > 255

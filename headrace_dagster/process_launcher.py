@@ -1,0 +1,221 @@
+"""Starts each run as a process of its own on this machine, and knows whether that process still lives.
+
+Dagster's default launcher starts runs inside the code server and cannot tell that one died: a killed worker's run holds
+its slot for ever, and a killed code server takes all of its runs along. Here a run's worker is a process in its own
+session, recorded in the run tag `headrace/worker` before it executes anything. So a killed daemon, webserver or code
+server harms no run, and run monitoring (`run_monitoring: enabled: true`) fails the run of a worker that is gone; with
+`run_retries` on, Dagster then starts it again.
+
+One machine: a worker recorded under another boot counts as gone. Two machines that launch for one instance would fail
+each other's runs: use `K8sRunLauncher` there. Runs that nobody launched (`dg launch` and `dagster asset materialize`
+execute in the caller's process) carry no record, and are left alone.
+"""
+
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import dagster._check as check
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, Field, Float, MetadataValue, RunsFilter
+from dagster._config import StringSource, UserConfigSchema
+from dagster._core.events import EngineEventData
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from headrace_dagster.worker_process import HeldWorker, WorkerProcess, interrupt, kill_run
+
+WORKER_TAG = "headrace/worker"
+CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
+# What a person needs to see why a worker died: a traceback or a rank's last words, not the whole log.
+_NUM_LOG_LINES = 20
+_UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
+class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """`run_launcher: {module: headrace_dagster.process_launcher, class: ProcessRunLauncher}` in dagster.yaml."""
+
+    def __init__(
+        self,
+        log_directory: str = "logs/runs",
+        termination_grace_seconds: float = 20.0,
+        inst_data: ConfigurableClassData | None = None,
+    ) -> None:
+        super().__init__()
+        self._log_directory = log_directory
+        self._termination_grace_seconds = termination_grace_seconds
+        self._inst_data = inst_data
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        return {
+            "log_directory": Field(
+                StringSource,
+                default_value="logs/runs",
+                description="Where each worker's output goes, as RUN_ID.log; relative to DAGSTER_HOME.",
+            ),
+            "termination_grace_seconds": Field(
+                Float,
+                default_value=20.0,
+                description="How long a worker may take to stop before every process of its run is killed.",
+            ),
+        }
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        return cls(inst_data=inst_data, **config_value)
+
+    def log_path(self, run_id: str) -> Path:
+        return Path(self._instance.root_directory, self._log_directory, f"{run_id}.log").resolve()
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        self._reap()
+        run = context.dagster_run
+        command = ExecuteRunArgs(
+            job_origin=check.not_none(run.job_code_origin), run_id=run.run_id, instance_ref=self._instance.get_ref()
+        ).get_command_args()
+        log = self.log_path(run.run_id)
+        log.parent.mkdir(parents=True, exist_ok=True)
+
+        held = HeldWorker(run.run_id, command, environment=_worker_environment(run), log=log)
+        try:
+            self._instance.add_run_tags(run.run_id, {WORKER_TAG: held.identity.to_json()})
+        except BaseException:
+            held.abandon()
+            raise
+        self._children[run.run_id] = held.process
+        held.release()
+        self._instance.report_engine_event(
+            f"Started worker process {held.identity.pid}.",
+            run,
+            EngineEventData({"pid": MetadataValue.text(str(held.identity.pid)), "log": MetadataValue.path(log)}),
+            cls=self.__class__,
+        )
+
+    def terminate(self, run_id: str) -> bool:
+        """Stop a run: SIGTERM to its worker, then SIGKILL to whatever is left of it, in whichever session.
+
+        Returns:
+            False if the run had ended already, if another process executes it, or if a process outlives SIGKILL.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        worker = worker_of(run)
+        if worker is None and run.status == DagsterRunStatus.STARTED:
+            message = "Not started by this launcher: stop it in the process that executes it."
+            self._instance.report_engine_event(message, run, cls=self.__class__)
+            return False
+        self._instance.report_run_canceling(run)
+        if worker:
+            interrupt(worker, grace_seconds=self._termination_grace_seconds)
+        _, survivors = kill_run(run_id, worker)
+        self._exit_code(run_id)
+        if survivors:
+            message = f"Processes {survivors} of this run outlive SIGKILL: they wait on a device or on a mount."
+            self._instance.report_engine_event(message, run, cls=self.__class__)
+            return False
+        # A worker that had time to stop has said so itself.
+        if not check.not_none(self._instance.get_run_by_id(run_id)).is_finished:
+            self._instance.report_run_canceled(run, "Run canceled; its processes were killed.")
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether the run's worker lives. What it left behind is killed first: its successor may need the memory."""
+        worker = worker_of(run)
+        if worker is None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "Not started by this launcher: its process is unknown.")
+        if worker.is_alive():
+            return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
+        killed, survivors = kill_run(run.run_id, worker)
+        message = _epitaph(worker, self._exit_code(run.run_id), killed, survivors)
+        return CheckRunHealthResult(WorkerStatus.FAILED, message, run_worker_id=str(worker.pid))
+
+    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        log = self.log_path(run.run_id)
+        if not log.exists():
+            return None
+        with log.open(errors="replace") as lines:
+            last_lines = "".join(deque(lines, maxlen=_NUM_LOG_LINES))
+        return f"Last lines of {log}:\n{last_lines}"
+
+    def _reap(self) -> None:
+        """Let go of children that ended in peace; they would stay as zombies, one a run."""
+        for run_id, child in list(self._children.items()):  # a copy: the daemon launches and monitors in two threads
+            if child.poll() == 0:
+                self._children.pop(run_id, None)
+
+    def _exit_code(self, run_id: str) -> int | None:
+        """How a dead worker ended; None if another process is its parent."""
+        child = self._children.pop(run_id, None)
+        return child.poll() if child else None
+
+
+def worker_of(run: DagsterRun) -> WorkerProcess | None:
+    """The worker recorded for this run, if one was started for it.
+
+    A re-execution copies its parent's tags (tests/upstream): a record of another run is the parent's.
+    """
+    try:
+        worker = WorkerProcess.from_json(run.tags.get(WORKER_TAG, ""))
+    except ValueError:
+        return None
+    return worker if worker.run_id == run.run_id else None
+
+
+def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:
+    """End the runs that a crash of the whole machine or session left behind, without waiting for run monitoring.
+
+    For a start-up, before a daemon runs: a run between STARTING and its worker's record counts as left behind.
+
+    Returns:
+        Ids of the runs that were failed (or canceled, if that had been asked for).
+    """
+    ended = []
+    for run in instance.get_runs(RunsFilter(statuses=_UNDER_WAY)):
+        worker = worker_of(run)
+        if (worker and worker.is_alive()) or (worker is None and run.status == DagsterRunStatus.STARTED):
+            continue
+        _, survivors = kill_run(run.run_id, worker)
+        message = _epitaph(worker, None, [], survivors) if worker else "The launcher ended before it started a worker."
+        if run.status == DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message)
+        else:
+            instance.report_run_failed(run, message)
+        ended.append(run.run_id)
+    return ended
+
+
+def _worker_environment(run: DagsterRun) -> dict[str, str]:
+    environment = dict(os.environ)
+    if CUDA_VISIBLE_DEVICES_TAG in run.tags:
+        # "" means none; an unset variable would mean all of them.
+        environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
+    return environment
+
+
+def _epitaph(worker: WorkerProcess, exit_code: int | None, killed: list[int], survivors: list[int]) -> str:
+    how = ""
+    if exit_code is not None:
+        how = f": {signal.Signals(-exit_code).name}" if exit_code < 0 else f": exit code {exit_code}"
+    if exit_code == -signal.SIGKILL:
+        how += " (if nobody sent it, the machine ran out of memory)"
+    message = f"Worker process {worker.pid} on {worker.host} is gone{how}."
+    if killed:
+        message += f" Killed what it left behind: {killed}."
+    if survivors:
+        message += f" Processes {survivors} outlive SIGKILL: they wait on a device or on a mount."
+    return message

@@ -1,0 +1,188 @@
+"""A run's worker as the operating system sees it: started in two steps, recognized by pid and start time, ended whole.
+
+Knows processes of this machine; knows nothing of Dagster. A pid alone is no identity: the kernel gives it away again,
+and a reboot gives all of them away. `WorkerProcess.started` therefore holds the boot and the start tick, which no clock
+adjustment moves.
+
+What belongs to a run is found in three ways, since each alone misses some: the environment marker `HEADRACE_RUN_ID`
+(inherited by every rank, whatever session torchrun puts it in), the worker's process session, and its children. A
+process that wiped its environment, left the session and outlived its parent is not found.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+RUN_MARKER = "HEADRACE_RUN_ID"
+_PROC = Path("/proc")
+# Survivors of SIGKILL wait on a device or a dead mount; longer than this, a caller should hear of them.
+_KILL_WAIT_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerProcess:
+    """Identity of one worker. `host` is for people: a laptop changes its name with its network."""
+
+    run_id: str
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, run_id: str, pid: int) -> "WorkerProcess":
+        """Raises: ProcessLookupError: no such process lives here."""
+        started = process_started(pid)
+        if started is None:
+            raise ProcessLookupError(f"Process {pid} of run {run_id} is not alive.")
+        return cls(run_id=run_id, host=socket.gethostname(), pid=pid, started=started)
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerProcess":
+        """Raises: ValueError: not a worker's record."""
+        try:
+            fields = json.loads(text)
+            return cls(
+                run_id=str(fields["run_id"]),
+                host=str(fields["host"]),
+                pid=int(fields["pid"]),
+                started=str(fields["started"]),
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"Not a worker's record: {text!r}.") from error
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def is_alive(self) -> bool:
+        return process_started(self.pid) == self.started
+
+
+def process_started(pid: int) -> str | None:
+    """When `pid` was started, in a form that no other process of any boot shares; None if it is gone or a zombie."""
+    if (_PROC / "self/stat").exists():
+        try:
+            # Fields 3 (state) and 22 (start in clock ticks since boot), behind the name, which may hold blanks and ')'.
+            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] in "ZX" else f"{_boot_id()}/{fields[19]}"
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _boot_id() -> str:
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+class HeldWorker:
+    """A worker that exists and waits: nothing of its command runs before `release`.
+
+    Between the two, its identity is put on record. A caller that is killed before `release` leaves no unrecorded worker
+    behind: the shell that waits reads the end of its input and exits.
+    """
+
+    def __init__(self, run_id: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                # `exec` keeps pid and start time: the record stays true.
+                ["/bin/sh", "-c", 'read -r go && exec "$@"', "headrace-run", *command],
+                env={**environment, RUN_MARKER: run_id},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A session of its own: neither Ctrl-C in a terminal nor the death of the daemon reaches it.
+                start_new_session=True,
+            )
+        self.identity = WorkerProcess.of(run_id, self.process.pid)
+
+    def release(self) -> None:
+        """Raises: BrokenPipeError: it was killed while it waited."""
+        assert self.process.stdin
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.close()
+
+    def abandon(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def processes_of_run(run_id: str, worker: WorkerProcess | None) -> list[psutil.Process]:
+    """Every live process of a run on this machine, but for the caller's own."""
+    session = worker.pid if worker and _session_is_ours(worker) else None
+    children = _children(worker) if worker and worker.is_alive() else set()
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            is_ours = (
+                process.pid in children
+                or (session is not None and os.getsid(process.pid) == session)
+                or process.environ().get(RUN_MARKER) == run_id
+            )
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, ProcessLookupError, PermissionError):
+            continue  # gone meanwhile, or another user's: not started by us
+    return found
+
+
+def _session_is_ours(worker: WorkerProcess) -> bool:
+    """Whether session `worker.pid` can be the worker's: not once another process of that pid leads one."""
+    return process_started(worker.pid) in (worker.started, None) and worker.started.startswith(_this_boot())
+
+
+def _this_boot() -> str:
+    return _boot_id() if (_PROC / "self/stat").exists() else ""
+
+
+def _children(worker: WorkerProcess) -> set[int]:
+    try:
+        return {worker.pid, *(child.pid for child in psutil.Process(worker.pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def interrupt(worker: WorkerProcess, *, grace_seconds: float) -> bool:
+    """SIGTERM to a live worker, then up to `grace_seconds` for it to clean up; True once it is gone."""
+    if not worker.is_alive():
+        return True
+    with suppress(ProcessLookupError):
+        os.kill(worker.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_seconds
+    while worker.is_alive() and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return not worker.is_alive()
+
+
+def kill_run(run_id: str, worker: WorkerProcess | None) -> tuple[list[int], list[int]]:
+    """SIGKILL to every process of a run, again until none is left: what forks meanwhile is caught by the next look.
+
+    Returns:
+        The pids that were killed, and those that SIGKILL has not ended after 5 seconds.
+    """
+    killed: set[int] = set()
+    deadline = time.monotonic() + _KILL_WAIT_SECONDS
+    while survivors := processes_of_run(run_id, worker):
+        if time.monotonic() > deadline:
+            return sorted(killed), sorted(process.pid for process in survivors)
+        for process in survivors:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()  # psutil compares pid and start time once more
+                killed.add(process.pid)
+        time.sleep(_POLL_SECONDS)
+    return sorted(killed), []

@@ -1,0 +1,30 @@
+"""`make clean`: removes this checkout's state (runs, store, logs, caches); keeps `.venv`, models and corpus."""
+
+import shutil
+import sys
+
+from headrace.errors import HeadraceError
+from pipelines.services import locked
+from resources.settings import CHECKOUT, settings_from_environment
+
+KEPT = {"models", "corpus", "torch_extensions", ".demo-inputs", "setup.lock", "services.lock"}
+
+
+def main() -> None:
+    settings = settings_from_environment()
+    if not settings.home.exists():
+        return
+    try:
+        with locked(settings.home / "services.lock"):
+            for path in [*settings.home.iterdir(), *(CHECKOUT / "dagster_home").iterdir()]:
+                if path.name not in KEPT | {"dagster.yaml"}:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except HeadraceError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    for name in (".pytest_cache", ".ruff_cache", ".hypothesis"):
+        shutil.rmtree(CHECKOUT / name, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

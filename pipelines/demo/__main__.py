@@ -1,0 +1,220 @@
+"""`python -m pipelines.demo`: the whole pipeline on the demo's corpus, as queued runs of this checkout's instance."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import dagster as dg
+import typer
+from rich.console import Console
+
+from headrace.clock import SystemClock
+from headrace.errors import HeadraceError, StoreUnavailable
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import model_recipe
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.version_sets import VersionSets
+from headrace.store.local import LocalStore
+from headrace_dagster.process_launcher import fail_runs_of_dead_workers
+from pipelines.demo import story, summary
+from pipelines.demo.launching import Launcher
+from pipelines.demo.memory import MemoryPeak
+from pipelines.demo.throughput import throughput
+from pipelines.demo.view import View
+from pipelines.services import services
+from resources.settings import CHECKOUT, Settings, settings_from_environment
+
+# Two checkpoints, two sets of weights, logs: what a demo adds to the disk at its widest.
+FREE_BYTES_MIN = 6 * 10**9
+
+
+class Demo:
+    """Everything that the demo reads, on this checkout's instance and store."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.settings = settings
+        self.instance = instance
+        self.days = story.fix_days(settings)
+        objects = LocalStore(settings.store)
+        self.handoffs = HandoffStore(objects, SystemClock())
+        self.version_sets = VersionSets(objects)
+        self.journal = Journal(objects, story.CAMPAIGN, SystemClock())
+        self.chapters = story.chapters(self.days, self.judged)
+        self.summary_path = settings.home / "demo/summary.json"
+
+    def rollout(self) -> RolloutState | None:
+        return fold(self.journal.entries())
+
+    def judged(self, state: RolloutState, recipe: str) -> bool:
+        """Whether the rollout is through with a recipe's trained model."""
+        sealed = self.handoffs.newest("trained_model", recipe)
+        if sealed is None:
+            return False
+        digest = sealed.table(columns=["weights_digest"])["weights_digest"][0].as_py()
+        if digest not in state.considered_weights:
+            return False
+        on_trial = self.version_sets.get(state.candidate) if state.candidate else None
+        return on_trial is None or all(member.weights_digest != digest for member in on_trial.members)
+
+    def recompute(self) -> dict[str, object]:
+        """Raises: HeadraceError: the demo is not finished."""
+        state = self.rollout()
+        if state is None:
+            raise summary.HandoffMissing("The demo has no rollout yet; `make demo` goes on.")
+        return summary.recompute(
+            instance=self.instance,
+            handoffs=self.handoffs,
+            state=state,
+            journal_lines=self.journal_lines(),
+            reports=self.settings.home / "reports",
+            days=self.days,
+        ).to_json()
+
+    def journal_lines(self) -> list[str]:
+        return [
+            f"{entry.number}. {entry.event} {entry.fields.get('version_set', '')[:12]}: {entry.fields.get('reason', '')}"
+            for entry in self.journal.entries()
+        ]
+
+
+def demo(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute summary.json from Dagster, MLflow and the store, and compare.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is made and what is missing; start nothing.")] = False,
+    port: Annotated[int, typer.Option(envvar="HEADRACE_PORT", help="Port of the Dagster UI while the demo runs.")] = 3000,
+) -> None:
+    """Runs all four stages on the demo's corpus; called again, goes on where it was."""
+    console = Console()
+    try:
+        with dg.DagsterInstance.get() as instance:
+            parts = Demo(settings_from_environment(), instance)
+            if verify:
+                _verify(parts, console)
+            elif dry_run:
+                _show_plan(parts, console)
+            else:
+                _run(parts, console, port)
+    except HeadraceError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; `make demo` goes on where it was.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _run(parts: Demo, console: Console, port: int) -> None:
+    settings = parts.settings
+    started = time.time()
+    board = story.Board(instance=parts.instance, since=started)
+    driver = story.Driver(board=board, launch=lambda *_: "", rollout=parts.rollout)
+    _register_partitions(parts)
+    board.refresh(story.ALL_ASSETS)
+    if all(driver.is_done(chapter) for chapter in parts.chapters) and parts.summary_path.exists():
+        console.print("Everything is made already; nothing was run.")
+        _finish(parts, console, port, _kept_measurements(parts))
+        return
+    _check_disk(settings)
+    measured = _kept_measurements(parts)
+    peak = MemoryPeak(settings.home, measured["peak_rss_mb"])
+    environment = os.environ | {
+        "HEADRACE_HOME": str(settings.home),
+        "HEADRACE_AUTOMATION": "on",
+        "HF_HUB_OFFLINE": "1",
+    }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failed = fail_runs_of_dead_workers(parts.instance)
+    if failed:
+        console.print(f"{len(failed)} runs had lost their worker; they are marked failed and made again.")
+    peak.start()
+    try:
+        with services(settings, port=port, environment=environment) as running, View(
+            chapters=parts.chapters,
+            board=board,
+            throughput=lambda chapter: throughput(parts.handoffs, settings, chapter),
+            console=console,
+        ) as view:
+            launcher = Launcher(running.url)
+            launcher.wait_for_location()
+            driver.launch = launcher.launch
+            for chapter in parts.chapters:
+                for _ in driver.walk(chapter):
+                    running.check_alive()
+                    view.show(chapter)
+                view.show(chapter, done=True)
+            launcher.close()
+    finally:
+        peak.stop()
+        measured = {
+            "wall_seconds": round(measured["wall_seconds"] + time.time() - started, 1),
+            "peak_rss_mb": round(peak.peak_mb),
+        }
+        summary.write_summary(_measurements_path(parts), measured)
+    _finish(parts, console, port, measured)
+
+
+def _finish(parts: Demo, console: Console, port: int, measured: dict[str, float]) -> None:
+    body = {**parts.recompute(), **measured}
+    summary.write_summary(parts.summary_path, body)
+    summary.print_summary(
+        console, body, tracking_uri=parts.settings.tracking_uri, ui=f"http://127.0.0.1:{port}"
+    )
+    console.print(f"Summary: {parts.summary_path}", highlight=False, soft_wrap=True)
+
+
+def _verify(parts: Demo, console: Console) -> None:
+    from headrace.registry.mlflow_models import ModelRegistry
+
+    kept = summary.read_summary(parts.summary_path)
+    fresh = parts.recompute()
+    wrong = summary.differences(kept, fresh)
+    wrong += summary.registry_differences(ModelRegistry(parts.settings.tracking_uri), parts.handoffs, str(kept["model_version"]))
+    parts.journal.verify()
+    if wrong:
+        raise HeadraceError("summary.json does not hold:\n" + "\n".join(wrong))
+    console.print(f"{parts.summary_path} holds: {len(fresh)} values recomputed from Dagster, MLflow and the store.")
+    console.print_json(json.dumps({key: value for key, value in fresh.items() if key not in {"run_ids", "samples"}}))
+
+
+def _show_plan(parts: Demo, console: Console) -> None:
+    board = story.Board(instance=parts.instance, since=time.time())
+    board.refresh(story.ALL_ASSETS)
+    for chapter in parts.chapters:
+        made = sum(board.is_made(target) for target in chapter.targets)
+        console.print(f"{made:>3}/{len(chapter.targets):<3} {chapter.title}", highlight=False)
+
+
+def _register_partitions(parts: Demo) -> None:
+    recipes = [model_recipe(story.MODEL, recipe) for recipe in (story.GOOD, story.WORSE)]
+    parts.instance.add_dynamic_partitions("model_recipe", recipes)
+    parts.instance.add_dynamic_partitions("campaign", [story.CAMPAIGN])
+
+
+def _check_disk(settings: Settings) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.home).free
+    if free < FREE_BYTES_MIN:
+        raise StoreUnavailable(
+            f"The demo needs {FREE_BYTES_MIN / 1e9:.0f} GB free on the disk of {settings.home}, {free / 1e9:.1f} GB are; "
+            "free some space (make clean removes this checkout's state) or set HEADRACE_HOME to another disk."
+        )
+
+
+def _measurements_path(parts: Demo) -> Path:
+    return parts.settings.home / "demo/measured.json"
+
+
+def _kept_measurements(parts: Demo) -> dict[str, float]:
+    path = _measurements_path(parts)
+    return json.loads(path.read_text()) if path.exists() else {"wall_seconds": 0.0, "peak_rss_mb": 0.0}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DAGSTER_HOME", str(CHECKOUT / "dagster_home"))
+    typer.run(demo)

@@ -1,0 +1,94 @@
+"""What the instance says of the demo's partitions: made, under way, failed. Reads Dagster alone; launches nothing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
+
+from pipelines.jobs import ASSETS_OF_JOB
+
+_ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_PROGRESS_RUN_STATUSES]
+_ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Target:
+    """One partition that the demo wants made."""
+
+    asset: str
+    partition: str
+
+    def __str__(self) -> str:
+        return f"{self.asset}[{self.partition}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRun:
+    run_id: str
+    error: str
+
+
+@dataclass(kw_only=True)
+class Board:
+    """A picture of the instance, taken by `refresh`.
+
+    `since`: failures of runs created before this time (epoch seconds) belong to earlier calls, and are not looked at.
+    """
+
+    instance: dg.DagsterInstance
+    since: float
+    made: dict[str, set[str]] = field(default_factory=dict)
+    active: dict[Target, dg.DagsterRun] = field(default_factory=dict)
+    failed: dict[Target, FailedRun] = field(default_factory=dict)
+
+    def refresh(self, assets: Iterable[str]) -> None:
+        for asset in assets:
+            self.made[asset] = self.instance.get_materialized_partitions(dg.AssetKey(asset))
+        self.active = {}
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=_ACTIVE), limit=500):
+            for target in _targets(run):
+                self.active[target] = run
+        self.failed = {}
+        newest: dict[Target, dg.DagsterRun] = {}
+        for record in self.instance.get_run_records(dg.RunsFilter(statuses=_ENDED_BADLY), limit=500):
+            if record.create_timestamp.timestamp() < self.since:
+                continue
+            for target in _targets(record.dagster_run):
+                newest.setdefault(target, record.dagster_run)
+        for target, run in newest.items():
+            # A run that Dagster retries is not a failure yet.
+            if run.tags.get(WILL_RETRY_TAG) != "true" and not self.is_made(target):
+                self.failed[target] = FailedRun(run_id=run.run_id, error=self._error(run.run_id))
+
+    def is_made(self, target: Target) -> bool:
+        return target.partition in self.made.get(target.asset, set())
+
+    def _error(self, run_id: str) -> str:
+        for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+            for entry in self.instance.all_logs(run_id, of_type=kind):
+                event = entry.dagster_event
+                data = getattr(event, "event_specific_data", None)
+                failure = getattr(data, "user_failure_data", None)
+                if failure and failure.description:
+                    return failure.description
+                error = getattr(data, "error", None)
+                if error:
+                    cause = error.cause or error
+                    return cause.message.strip()
+                if event and event.message:
+                    return event.message
+        return "no reason recorded"
+
+
+def _targets(run: dg.DagsterRun) -> list[Target]:
+    partition = run.tags.get(PARTITION_NAME_TAG)
+    return [Target(asset=asset, partition=partition) for asset in run_assets(run)] if partition else []
+
+
+def run_assets(run: dg.DagsterRun) -> list[str]:
+    """What a run makes."""
+    # A job launched whole carries no asset selection in its run.
+    selected = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return selected or list(ASSETS_OF_JOB.get(run.job_name, ()))

@@ -1,0 +1,192 @@
+"""What the demo wants, in order, and how it gets there from wherever it stands.
+
+Each chapter names partitions to be made and what makes them. Nothing is remembered between two calls but the demo's
+days: what is made is read from the instance and from the rollout journal, so an interrupted demo goes on where it was.
+The driver launches what a person would (`launched`); everything else follows by automation, and is launched here only
+if automation has not asked for it after a while (a daemon may have been killed between the change and the request).
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from assets.partitions import corpus_shards
+from headrace.errors import HeadraceError
+from headrace.keys import ContentPartition, model_recipe
+from headrace.rollout.states import RolloutState
+from pipelines.demo.board import Board, Target
+from pipelines.jobs import ASSETS_OF_JOB
+from resources.settings import Settings
+
+MODEL = "smollm2-135m"
+GOOD, WORSE = "define", "define-hot"
+CAMPAIGN = "glossary"
+NUM_SHARDS = 10
+# Automation ticks every 5 s and a queued run starts within 10: silence of this length means that nobody asked.
+FOLLOW_UP_SECONDS = 75.0
+POLL_SECONDS = 1.0
+
+ALL_ASSETS = frozenset(asset for assets in ASSETS_OF_JOB.values() for asset in assets)
+_JOB_OF_ASSET = {asset: job for job, assets in ASSETS_OF_JOB.items() for asset in assets}
+
+
+class DemoFailed(HeadraceError):
+    """A run failed for good; the text names it and its reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Days:
+    """The two days that the demo generates, fixed at its first call."""
+
+    first: str
+    second: str
+
+
+def fix_days(settings: Settings) -> Days:
+    path = settings.home / "demo/days.json"
+    if not path.exists():
+        today = datetime.now(ZoneInfo(settings.timezone)).date()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"first": str(today - timedelta(days=1)), "second": str(today)}))
+        partial.replace(path)
+    return Days(**json.loads(path.read_text()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """`launched` targets are launched at once; `follows` come by automation; `until` is a further condition."""
+
+    title: str
+    stage: str
+    launched: Sequence[Target] = ()
+    follows: Sequence[Target] = ()
+    until: Callable[[RolloutState | None], bool] = field(default=lambda _: True)
+    until_text: str = ""
+
+    @property
+    def targets(self) -> list[Target]:
+        return [*self.launched, *self.follows]
+
+
+def chapters(days: Days, judged: Callable[[RolloutState, str], bool]) -> list[Chapter]:
+    """The demo, in order.
+
+    Args:
+        judged: whether the rollout is through with a model × recipe: promoted or rolled back.
+    """
+    good, worse = model_recipe(MODEL, GOOD), model_recipe(MODEL, WORSE)
+
+    def settled(recipe: str) -> Callable[[RolloutState | None], bool]:
+        return lambda state: state is not None and judged(state, recipe)
+
+    def on_trial(state: RolloutState | None) -> bool:
+        return state is not None and state.candidate is not None
+
+    return [
+        Chapter(
+            title="Prepare 117,659 glosses",
+            stage="data_prep",
+            launched=[
+                *(Target(asset="training_examples", partition=shard) for shard in corpus_shards.get_partition_keys()),
+                Target(asset="base_model", partition=good),
+                Target(asset="base_model", partition=worse),
+            ],
+        ),
+        Chapter(title="Train", stage="training", launched=[Target(asset="trained_model", partition=good)]),
+        Chapter(
+            title="Evaluate and register",
+            stage="deployment",
+            follows=[Target(asset=asset, partition=good) for asset in ("evaluation", "registered_version")],
+            until=lambda state: on_trial(state) or settled(good)(state),
+            until_text="the trained model is a rollout candidate",
+        ),
+        _night(days.first, until=settled(good), until_text="the candidate is promoted"),
+        Chapter(
+            title="Train a deliberately worse candidate",
+            stage="training",
+            launched=[Target(asset="trained_model", partition=worse)],
+        ),
+        Chapter(
+            title="Evaluate and register it",
+            stage="deployment",
+            follows=[Target(asset=asset, partition=worse) for asset in ("evaluation", "registered_version")],
+            until=lambda state: (on_trial(state) and settled(good)(state)) or settled(worse)(state),
+            until_text="the worse model is a rollout candidate",
+        ),
+        _night(days.second, until=settled(worse), until_text="the worse candidate is rolled back"),
+    ]
+
+
+def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text: str) -> Chapter:
+    partitions = [ContentPartition(day=day, campaign=CAMPAIGN, shard=index).key for index in range(NUM_SHARDS)]
+    return Chapter(
+        title=f"Generate {day}",
+        stage="generation",
+        launched=[Target(asset="prompts", partition=partition) for partition in partitions],
+        follows=[
+            *(Target(asset=asset, partition=key) for asset in ("generated_content", "reviewed_content") for key in partitions),
+            Target(asset="campaign_report", partition=day),
+        ],
+        until=until,
+        until_text=until_text,
+    )
+
+
+@dataclass(kw_only=True)
+class Driver:
+    """Walks through the chapters. `launch(job, partition)` queues a run; `rollout()` reads the journal."""
+
+    board: Board
+    launch: Callable[[str, str], str]
+    rollout: Callable[[], RolloutState | None]
+    _quiet_since: dict[Target, float] = field(default_factory=dict)
+
+    def is_done(self, chapter: Chapter) -> bool:
+        return not self._missing(chapter) and chapter.until(self.rollout())
+
+    def walk(self, chapter: Chapter) -> Iterator[None]:
+        """Yields after each look at the instance, until the chapter is done.
+
+        Raises:
+            DemoFailed: a run of the chapter failed for good.
+        """
+        while True:
+            self.board.refresh({target.asset for target in chapter.targets})
+            if self.is_done(chapter):
+                yield
+                return
+            self._check_failures(chapter)
+            for target in self._due(chapter):
+                self.launch(_JOB_OF_ASSET[target.asset], target.partition)
+            yield
+            time.sleep(POLL_SECONDS)
+
+    def _missing(self, chapter: Chapter) -> list[Target]:
+        return [target for target in chapter.targets if not self.board.is_made(target)]
+
+    def _due(self, chapter: Chapter) -> list[Target]:
+        missing = [target for target in self._missing(chapter) if target not in self.board.active]
+        due = [target for target in missing if target in chapter.launched]
+        # Nothing at all is under way, and yet something is missing: ask for the first of it.
+        idle = not self.board.active and not due
+        now = time.monotonic()
+        for target in missing:
+            if not idle:
+                self._quiet_since.pop(target, None)
+            elif now - self._quiet_since.setdefault(target, now) > FOLLOW_UP_SECONDS:
+                self._quiet_since.clear()
+                return [target]
+        return due
+
+    def _check_failures(self, chapter: Chapter) -> None:
+        for target in chapter.targets:
+            failed = self.board.failed.get(target)
+            if failed and target not in self.board.active:
+                raise DemoFailed(
+                    f"{target} failed in run {failed.run_id}: {failed.error} "
+                    "`make demo` tries it again, from what is already made."
+                )

@@ -1,0 +1,31 @@
+"""`make dev`: the Dagster UI, daemon and code location of this checkout, until Ctrl-C."""
+
+import os
+import signal
+import sys
+import time
+
+from headrace.errors import HeadraceError
+from pipelines.services import services
+from resources.settings import settings_from_environment
+
+
+def main() -> None:
+    settings = settings_from_environment()
+    port = int(os.environ.get("HEADRACE_PORT") or 3000)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with services(settings, port=port, environment=dict(os.environ)) as running:
+            print(f"Dagster UI: {running.url}   logs: {running.logs}   stop: Ctrl-C", flush=True)
+            while True:
+                running.check_alive()
+                time.sleep(1)
+    except KeyboardInterrupt:
+        print("\nStopped. Runs under way go on.")
+    except HeadraceError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

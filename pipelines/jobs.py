@@ -1,0 +1,51 @@
+"""One job a stage step: what is launched together, on one partition, in one run."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
+from headrace.placement.demand import STAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    name: str
+    stage: str
+    partitions: dg.PartitionsDefinition
+    assets: tuple[str, ...]
+
+
+STAGE_JOBS = (
+    StageJob(
+        name="prepare",
+        stage="data_prep",
+        partitions=corpus_shards,
+        assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
+    ),
+    StageJob(name="seal_base", stage="training", partitions=model_recipes, assets=("base_model",)),
+    # Alone in its run: the gang of ranks is then the run's whole demand, and no CPU follower holds its GPUs.
+    StageJob(name="train", stage="training", partitions=model_recipes, assets=("trained_model",)),
+    StageJob(name="evaluate", stage="training", partitions=model_recipes, assets=("evaluation",)),
+    StageJob(name="register", stage="deployment", partitions=model_recipes, assets=("registered_version",)),
+    StageJob(name="roll_out", stage="deployment", partitions=campaigns, assets=("rollout",)),
+    StageJob(name="list_prompts", stage="generation", partitions=content, assets=("prompts",)),
+    # Alone in its run, for the same reason as training.
+    StageJob(name="generate", stage="generation", partitions=content, assets=("generated_content",)),
+    StageJob(name="review", stage="generation", partitions=content, assets=("reviewed_content",)),
+    StageJob(name="report", stage="generation", partitions=days, assets=("campaign_report",)),
+)
+
+ASSETS_OF_JOB = {job.name: job.assets for job in STAGE_JOBS}
+STAGE_OF_JOB = {job.name: job.stage for job in STAGE_JOBS}
+
+JOBS = {
+    job.name: dg.define_asset_job(
+        job.name,
+        selection=dg.AssetSelection.assets(*job.assets),
+        partitions_def=job.partitions,
+        tags={STAGE: job.stage},
+        description=f"{', '.join(job.assets)}: one run a partition.",
+    )
+    for job in STAGE_JOBS
+}

