@@ -49,8 +49,9 @@ class _ColumnDigest:
     def update(self, column: pa.Array) -> None:
         column = _plain(column)
         if column.null_count:
-            positions = pc.indices_nonzero(column.is_null()).to_numpy().astype("int64") + self._num_rows
-            self._nulls.update(positions.tobytes())
+            positions = pc.call_function("indices_nonzero", [column.is_null()])
+            shifted = pc.call_function("add", [positions, pa.scalar(self._num_rows, pa.uint64())])
+            self._nulls.update(_fixed_width_bytes(shifted))
         self._num_rows += len(column)
         kind = column.type
         if pa.types.is_struct(kind):
@@ -59,10 +60,10 @@ class _ColumnDigest:
         elif pa.types.is_fixed_size_list(kind):
             self._children[0].update(column.flatten())
         elif _is_list(kind):
-            self._lengths.update(_fixed_width_bytes(pc.list_value_length(column)))
+            self._lengths.update(_fixed_width_bytes(pc.call_function("list_value_length", [column])))
             self._children[0].update(column.flatten())
         elif _is_text(kind):
-            self._lengths.update(_fixed_width_bytes(pc.binary_length(column)))
+            self._lengths.update(_fixed_width_bytes(pc.call_function("binary_length", [column])))
             self._values.update(_text_bytes(column))
         elif not pa.types.is_null(kind):
             self._values.update(_fixed_width_bytes(column))

@@ -166,8 +166,8 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
         InvalidInput: no edge has this name.
     """
     if name == "training_examples":
-        column = like.field("input_ids").type if "input_ids" in like.names else None
-        return training_examples_schema(column.list_size if isinstance(column, pa.FixedSizeListType) else 0)
+        kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
+        return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")
@@ -187,12 +187,12 @@ def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) 
     Raises:
         InvalidInput: they differ; the text has one line for each difference.
     """
-    expected = expected or schema_named(name, table.schema)
-    differences = [*_type_differences(table.schema, expected)]
+    wanted: pa.Schema = expected or schema_named(name, table.schema)
+    differences = [*_type_differences(table.schema, wanted)]
     if not differences:
         differences = [
             f"{field.name}: {table.column(field.name).null_count} of {table.num_rows} rows are null, none may be"
-            for field in expected
+            for field in wanted
             if not field.nullable and table.column(field.name).null_count
         ]
     if differences:
@@ -211,17 +211,17 @@ def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa
     Raises:
         InvalidInput: a column is missing, surplus or not castable, or holds nulls that the schema does not allow.
     """
-    expected = expected or schema_named(name, table.schema)
-    if sorted(table.schema.names) == sorted(expected.names):
-        table = table.select(expected.names)
+    wanted: pa.Schema = expected or schema_named(name, table.schema)
+    if sorted(table.schema.names) == sorted(wanted.names):
+        table = table.select(wanted.names)
         try:
-            relaxed = pa.schema([field.with_nullable(True) for field in expected])
+            relaxed = pa.schema([field.with_nullable(True) for field in wanted])
             table = table.cast(relaxed)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            differences = "; ".join(_type_differences(table.schema, expected))
+            differences = "; ".join(_type_differences(table.schema, wanted))
             raise InvalidInput(f"Table for {name} cannot be cast to its schema: {differences} ({error}).") from error
-    check_schema(name, table, expected)
-    return pa.Table.from_arrays(table.columns, schema=expected)
+    check_schema(name, table, wanted)
+    return pa.Table.from_arrays(table.columns, schema=wanted)
 
 
 def _type_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:

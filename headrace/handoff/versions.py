@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -247,9 +248,7 @@ def _manifest_key(asset: str, partition: str, version: int) -> str:
     return f"{_prefix(asset, partition)}/v{version:06d}/manifest.json"
 
 
-def _stream(
-    rows: pa.Table | Iterable[pa.RecordBatch], schema: pa.Schema | None
-) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+def _stream(rows: Any, schema: pa.Schema | None) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     if isinstance(rows, pa.Table):
         return schema or rows.schema, rows.to_batches()
     if isinstance(rows, pa.RecordBatchReader):

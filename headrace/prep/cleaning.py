@@ -6,8 +6,7 @@ know nothing of what is true, polite or in which language. The word rules assume
 words: set their limits to null for one that does not.
 """
 
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -21,10 +20,18 @@ from headrace.prep.split import split_of
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 
+_WORD = r"\S+"
+_LETTER = r"[\p{L}\p{M}]"
+# U+FFFD is what a wrong decoder leaves behind; the pairs are UTF-8 that was once read as Latin-1.
+_BROKEN = "\ufffd|Ã[\u0080-\u00bf]|â€[\u0080-\u2122]"
+_SYMBOL = r"#|…|\.\.\."
+# Below ten words, a repeated word is grammar ("the … of the …"), not a fault.
+_REPETITION_WORDS_MIN = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A named reason to drop a document; `drops` is true for the rows that go."""
+    """A named reason to drop a document: `drops` is true for the rows that go."""
 
     name: str
     drops: pl.Expr
@@ -34,83 +41,105 @@ class Rule:
 class Cleaned:
     documents: pa.Table
     num_rows_in: int
-    # Every rule that was applied, in order, also those that dropped nothing.
+    # Every rule that was applied, in order, those that dropped nothing too.
     drops: dict[str, int]
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cleaned:
     """Clean one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts."""
-    documents = normalised(raw).with_columns(
-        pl.col("document_id").replace_strict(dict(labels), default=None, return_dtype=pl.String).alias("label")
-    )
+    documents = normalised(raw)
+    label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
+    documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
     documents, drops = apply_rules(documents, quality_rules(corpus))
-    duplicate_texts = _joined(documents, corpus.duplicate_columns)
-    exact = pl.Series(exact_duplicates(duplicate_texts), dtype=pl.Boolean)
-    drops[EXACT_DUPLICATE] = int(exact.sum())
-    documents = documents.filter(~exact)
+    documents, drops[EXACT_DUPLICATE] = _without(documents, exact_duplicates(_compared(corpus, documents)))
     if corpus.near_duplicates:
-        near = pl.Series(
-            near_duplicates(_joined(documents, corpus.duplicate_columns), corpus.near_duplicates), dtype=pl.Boolean
-        )
-        drops[NEAR_DUPLICATE] = int(near.sum())
-        documents = documents.filter(~near)
+        flags = near_duplicates(_compared(corpus, documents), corpus.near_duplicates)
+        documents, drops[NEAR_DUPLICATE] = _without(documents, flags)
     sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
     documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
-    clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow(), CLEAN_DOCUMENTS)
+    clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow())
     return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
 
 
 def normalised(raw: pa.Table) -> pl.DataFrame:
-    """Unicode NFC, no control or invisible characters, single spaces; texts keep their line breaks, at most two."""
-    frame = pl.DataFrame(pl.from_arrow(raw))
-    return frame.with_columns(
-        _single_line(pl.col("term")),
-        _single_line(pl.col("category")),
-        _lines(pl.col("text")),
-        pl.col("examples").list.eval(_single_line(pl.element())).list.eval(pl.element().filter(pl.element() != "")),
-    ).with_columns(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in ("term", "category"))
+    """Unicode NFC, no control or invisible characters, single spaces; a text keeps its line breaks, two at most."""
+    frame = pl.DataFrame(raw)
+    names = pl.col("term", "category")
+    examples = pl.col("examples").list.eval(_single_line(pl.element()).replace("", None).drop_nulls())
+    return frame.with_columns(_single_line(names).replace("", None), _lines(pl.col("text")), examples)
 
 
 def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
     """The rules that the corpus asks for, in the order in which they claim their drops."""
     limits = corpus.rules
     text = pl.col("text")
-    words = text.str.extract_all(r"\S+")
-    num_words = words.list.len()
     num_characters = text.str.count_matches(r"\S")
-    rules: list[tuple[str, pl.Expr | None]] = [
-        ("text_empty", num_characters == 0),
-        ("prompt_incomplete", _any_null(corpus.prompt.fields)),
-        # U+FFFD is what a wrong decoder leaves behind; the pairs are UTF-8 that was read as Latin-1.
-        ("broken_characters", text.str.contains("\ufffd|Ã[\u0080-\u00bf]|â€[\u0080-\u2122]")),
-        ("too_few_words", _if_set(limits.words_min, lambda least: num_words < least)),
-        ("too_many_words", _if_set(limits.words_max, lambda most: num_words > most)),
-        (
-            "too_few_letters",
-            _if_set(limits.letters_share_min, lambda least: text.str.count_matches(r"[\p{L}\p{M}]") < num_characters * least),
+    num_words = text.str.count_matches(_WORD)
+    num_distinct_words = text.str.to_lowercase().str.extract_all(_WORD).list.n_unique()
+    num_letters = text.str.count_matches(_LETTER)
+    num_symbols = text.str.count_matches(_SYMBOL)
+    rules: dict[str, pl.Expr | None] = {
+        "text_empty": num_characters == 0,
+        "prompt_incomplete": pl.any_horizontal(pl.lit(False), *(pl.col(name).is_null() for name in corpus.prompt.fields)),
+        "broken_characters": text.str.contains(_BROKEN),
+        "too_few_words": _if_set(limits.words_min, lambda least: num_words < least),
+        "too_many_words": _if_set(limits.words_max, lambda most: num_words > most),
+        "too_few_letters": _if_set(limits.letters_share_min, lambda least: num_letters < num_characters * least),
+        "words_too_long": _if_set(limits.mean_word_length_max, lambda most: num_characters > num_words * most),
+        "repeated_words": _if_set(
+            limits.repeated_words_share_max,
+            lambda most: (num_words >= _REPETITION_WORDS_MIN) & (num_distinct_words < num_words * (1 - most)),
         ),
-        ("words_too_long", _if_set(limits.mean_word_length_max, lambda most: num_characters > num_words * most)),
-        (
-            # In short texts a repeated word is grammar: "the … of the …".
-            "repeated_words",
-            _if_set(
-                limits.repeated_words_share_max,
-                lambda most: (num_words >= 10) & (num_words - words.list.eval(pl.element().str.to_lowercase()).list.n_unique() > num_words * most),
-            ),
-        ),
-        (
-            "too_many_symbols",
-            _if_set(limits.symbols_share_max, lambda most: text.str.count_matches(r"#|…|\.\.\.") > num_words * most),
-        ),
-        *((f"matches_{index}", text.str.contains(pattern)) for index, pattern in enumerate(limits.drop_matching)),
-        ("label_unwanted", pl.col("label").is_in(list(corpus.labels.drop)) if corpus.labels else None),
-    ]
-    return tuple(Rule(name=name, drops=drops.fill_null(False)) for name, drops in rules if drops is not None)
+        "too_many_symbols": _if_set(limits.symbols_share_max, lambda most: num_symbols > num_words * most),
+        "label_unwanted": pl.col("label").is_in(corpus.labels.drop) if corpus.labels and corpus.labels.drop else None,
+        **{name: text.str.contains(pattern) for name, pattern in limits.drop_matching.items()},
+    }
+    return tuple(Rule(name=name, drops=drops.fill_null(False)) for name, drops in rules.items() if drops is not None)
 
 
 def apply_rules(documents: pl.DataFrame, rules: tuple[Rule, ...]) -> tuple[pl.DataFrame, dict[str, int]]:
-    """What no rule drops, and how many documents each rule dropped first."""
-    first = pl.coalesce([pl.when(rule.drops).then(pl.lit(rule.name)) for rule in rules] or [pl.lit(None, pl.String)])
-    dropped_by = documents.select(first.alias("rule")).get_column("rule")
+    """The documents that no rule drops, and how many each rule was the first to drop."""
+    first_rule = pl.coalesce(pl.when(rule.drops).then(pl.lit(rule.name)) for rule in rules)
+    dropped_by = documents.select(first_rule.alias("rule")).get_column("rule")
     counts = dict(dropped_by.drop_nulls().value_counts().iter_rows())
     return documents.filter(dropped_by.is_null()), {rule.name: counts.get(rule.name, 0) for rule in rules}
+
+
+def _if_set(limit: float | None, rule: Callable[[float], pl.Expr]) -> pl.Expr | None:
+    return None if limit is None else rule(limit)
+
+
+def _single_line(column: pl.Expr) -> pl.Expr:
+    return _visible(column).str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def _lines(column: pl.Expr) -> pl.Expr:
+    return (
+        _visible(column.str.replace_all(r"\r\n?", "\n"))
+        .str.replace_all(r"[^\S\n]+", " ")
+        .str.replace_all(r" ?\n ?", "\n")
+        .str.replace_all(r"\n{3,}", "\n\n")
+        .str.strip_chars()
+    )
+
+
+def _visible(column: pl.Expr) -> pl.Expr:
+    # Zero-width joiners stay: scripts and emoji are spelt with them.
+    return (
+        column.str.normalize("NFC")
+        .str.replace_all("[\u00ad\u200b\u2060\ufeff]", "")
+        .str.replace_all(r"[\p{Cc}&&[^\n\t]]", " ")
+    )
+
+
+def _compared(corpus: Corpus, documents: pl.DataFrame) -> list[str]:
+    """The text that de-duplication compares: what makes two documents the same in this corpus."""
+    joined = documents.select(
+        pl.concat_str(corpus.duplicate_columns, separator=" ", ignore_nulls=True).alias("compared")
+    )
+    return joined.get_column("compared").to_list()
+
+
+def _without(documents: pl.DataFrame, flags: list[bool]) -> tuple[pl.DataFrame, int]:
+    dropped = pl.Series(flags, dtype=pl.Boolean)
+    return documents.filter(~dropped), int(dropped.sum())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
 import yaml
 
 from headrace.errors import InvalidInput
@@ -33,14 +34,17 @@ class QualityRules:
     mean_word_length_max: float | None = 14.0
     repeated_words_share_max: float | None = 0.6
     symbols_share_max: float | None = 0.1
-    # Regular expressions (Rust syntax) of texts that this corpus does not want.
-    drop_matching: tuple[str, ...] = ()
+    # Rules of your own: name → regular expression (Rust syntax) of texts that are dropped.
+    drop_matching: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("letters_share_min", "repeated_words_share_max", "symbols_share_max"):
             _check_share(name, getattr(self, name))
         if self.words_min is not None and self.words_max is not None and self.words_min > self.words_max:
             raise InvalidInput(f"words_min must not exceed words_max, got {self.words_min} and {self.words_max}.")
+        for name, pattern in self.drop_matching.items():
+            check_name("drop_matching", name)
+            _check_pattern(f"drop_matching.{name}", pattern)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +149,8 @@ class Corpus:
     # Share of a shard's lines, or of its files, that may be unreadable before the partition fails.
     quarantine_share_max: float = 0.01
     rules: QualityRules = field(default_factory=QualityRules)
+    # What makes two documents the same; add `term` where one text may rightly answer many prompts.
+    duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     heldout_share: float = 0.02
     prompt: ExamplePrompt
@@ -159,6 +165,8 @@ class Corpus:
         _check_share("quarantine_share_max", self.quarantine_share_max)
         if not self.files:
             raise InvalidInput("files must list at least one glob, got an empty list.")
+        if "text" not in self.duplicate_columns:
+            raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
         if not 0 < self.heldout_share <= 0.5:
             raise InvalidInput(f"heldout_share must be above 0 and at most 0.5, got {self.heldout_share}.")
         self._check_columns()
@@ -214,6 +222,13 @@ def _check_placeholders(where: str, template: str, allowed: tuple[str, ...]) -> 
     if unknown:
         wanted = ", ".join(f"{{{name}}}" for name in allowed)
         raise InvalidInput(f"{where} may use {wanted}, got {{{sorted(unknown)[0]}}} in {template!r}.")
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        pl.Series([""]).str.contains(pattern)
+    except pl.exceptions.ComputeError as error:
+        raise InvalidInput(f"{name} is not a regular expression, got {pattern!r}: {error}") from error
 
 
 def _check_share(name: str, share: float | None) -> None:

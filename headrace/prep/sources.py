@@ -1,0 +1,180 @@
+"""Reads one shard of a user's files into RAW_DOCUMENTS; what cannot be read becomes a quarantine row, never a crash.
+
+Files are parsed as streams; memory holds the shard's documents once, as Arrow. A file belongs to the shard that its
+glob names, or else to the one that a hash of its path names: adding files moves none of the others. Two kinds of loss
+are told apart: a line (bad JSON, wrong encoding, wrong type) and a file (empty, no such column, torn in the middle),
+since nobody can count the lines of a file that cannot be read.
+"""
+
+import glob
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput, QuarantineExceeded
+from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
+from headrace.keys import digest_text
+from headrace.prep.corpus import Corpus
+from headrace.prep.file_formats import Record, Unreadable, read_records
+from headrace.prep.text_keys import bucket
+
+_BATCH_ROWS = 8192
+_EXCERPT_CHARACTERS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRead:
+    """One shard as it was read. `num_files` counts empty and unreadable files too."""
+
+    corpus: str
+    shard: str
+    documents: pa.Table
+    quarantine: pa.Table
+    num_files: int
+    num_files_lost: int
+    quarantine_share_max: float
+
+    @property
+    def num_records(self) -> int:
+        """Documents and quarantined records together."""
+        return self.documents.num_rows + self.quarantine.num_rows
+
+    @property
+    def quarantine_share(self) -> float:
+        """The larger of two shares: of the records, and of the files that were lost as a whole."""
+        return max(
+            self.quarantine.num_rows / max(1, self.num_records),
+            self.num_files_lost / max(1, self.num_files),
+        )
+
+    def refuse_if_exceeded(self) -> None:
+        """Raises: QuarantineExceeded: the share is above the corpus's limit; the text names the worst file."""
+        if self.quarantine_share <= self.quarantine_share_max:
+            return
+        counts = Counter(self.quarantine.column("source_file").to_pylist())
+        worst_file, num_worst = min(counts.items(), key=lambda item: (-item[1], item[0]))
+        first = next(row for row in self.quarantine.to_pylist() if row["source_file"] == worst_file)
+        where = f"line {first['source_line']}" if first["source_line"] else "the whole file"
+        raise QuarantineExceeded(
+            f"{self.shard} of corpus {self.corpus}: {self.quarantine.num_rows:,} of {self.num_records:,} records and "
+            f"{self.num_files_lost:,} of {self.num_files:,} files are unreadable, {self.quarantine_share:.2%} where "
+            f"quarantine_share_max allows {self.quarantine_share_max:.2%}. Worst file: {worst_file} "
+            f"({num_worst:,} records; {where}: {first['reason']}). The quarantine asset lists them all: repair the "
+            "files, or raise quarantine_share_max."
+        )
+
+
+def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
+    """Read every file of a shard; relative globs start at `home`.
+
+    Raises:
+        InvalidInput: the globs match no file, or a file's format cannot be told from its name.
+    """
+    documents = _TableBuilder(RAW_DOCUMENTS)
+    quarantine = _TableBuilder(QUARANTINE)
+    paths = shard_files(corpus, shard, home)
+    lost_files = set()
+    for path in paths:
+        name = _source_name(path, home)
+        for record in read_records(path, corpus):
+            row = _document(corpus, name, record) if isinstance(record, Record) else record
+            if isinstance(row, Unreadable):
+                quarantine.add((name, row.line, row.reason, _excerpt(row.excerpt)))
+                lost_files |= {name} if row.loses_file else set()
+            else:
+                documents.add(row)
+    return ShardRead(
+        corpus=corpus.name,
+        shard=shard,
+        documents=documents.table(),
+        quarantine=quarantine.table(),
+        num_files=len(paths),
+        num_files_lost=len(lost_files),
+        quarantine_share_max=corpus.quarantine_share_max,
+    )
+
+
+def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
+    """The files of one shard, by name.
+
+    Raises:
+        InvalidInput: a glob that names the shard matches nothing, or no glob matches anything.
+    """
+    chosen: set[Path] = set()
+    num_matched = 0
+    for pattern, names_shard in corpus.globs(shard):
+        found = [Path(match) for match in glob.glob(str(home / pattern), recursive=True) if Path(match).is_file()]  # noqa: PTH207 (absolute globs)
+        num_matched += len(found)
+        chosen.update(
+            path
+            for path in found
+            if names_shard or bucket(_source_name(path, home), corpus.num_shards) == corpus.shard_keys.index(shard)
+        )
+    if not num_matched:
+        patterns = ", ".join(str(home / pattern) for pattern, _ in corpus.globs(shard))
+        raise InvalidInput(f"No file of corpus {corpus.name} matches {patterns}, wanted at least one for {shard}.")
+    return sorted(chosen)
+
+
+def _document(corpus: Corpus, source_file: str, record: Record) -> "tuple[object, ...] | Unreadable":
+    columns = corpus.columns
+    values: dict[str, object] = {}
+    for ours, theirs in columns.items():
+        if theirs not in record.fields and (ours == "text" or ours in corpus.prompt.fields):
+            return Unreadable(line=record.line, reason=f"missing column {theirs!r}", excerpt=repr(record.fields))
+        values[ours] = record.fields.get(theirs)
+    text = values["text"]
+    examples = values.get("examples") or []
+    if isinstance(examples, str):
+        examples = [examples]
+    for ours, wanted, fits in (
+        ("text", "a string", isinstance(text, str)),
+        ("examples", "a list of strings", isinstance(examples, list) and all(isinstance(e, str) for e in examples)),
+        *((name, "a string", isinstance(values.get(name), str | int | None)) for name in ("document_id", "term", "category")),
+    ):
+        if not fits:
+            got = "null" if values[ours] is None else type(values[ours]).__name__
+            reason = f"column {columns[ours]!r} must be {wanted}, got {got}"
+            return Unreadable(line=record.line, reason=reason, excerpt=repr(record.fields))
+    term, category = (None if values.get(name) is None else str(values[name]) for name in ("term", "category"))
+    # From the content, not from the line: labels keep to their documents when lines are added above them.
+    given = values.get("document_id")
+    document_id = digest_text("document", term or "", category or "", str(text))[:32] if given is None else str(given)
+    return document_id, term, category, text, examples, source_file, record.line
+
+
+class _TableBuilder:
+    """Collects rows and turns them into Arrow batch by batch, so that Python objects never pile up."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, row: tuple[object, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH_ROWS:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=self._schema)
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = [
+                pa.array(values, field.type) for values, field in zip(zip(*self._rows), self._schema, strict=True)
+            ]
+            self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+            self._rows.clear()
+
+
+def _source_name(path: Path, home: Path) -> str:
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
+
+
+def _excerpt(text: str) -> str:
+    return text[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
