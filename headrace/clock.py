@@ -33,3 +33,8 @@ class FixedClock:
 def iso(seconds: float) -> str:
     """`2026-11-22T12:53:44Z`: how times are written into manifests and journals."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def epoch_seconds(written: str) -> float:
+    """The inverse of `iso`."""
+    return datetime.fromisoformat(written).timestamp()

@@ -12,16 +12,18 @@ execute in the caller's process) carry no record, and are left alone.
 """
 
 import os
+import shutil
 import signal
-import subprocess
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
 import dagster._check as check
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, Field, Float, MetadataValue, RunsFilter
 from dagster._config import StringSource, UserConfigSchema
+from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
@@ -49,7 +51,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self._log_directory = log_directory
         self._termination_grace_seconds = termination_grace_seconds
         self._inst_data = inst_data
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._exit_codes: dict[str, int] = {}
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -78,11 +80,15 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return Path(self._instance.root_directory, self._log_directory, f"{run_id}.log").resolve()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        self._reap()
         run = context.dagster_run
         command = ExecuteRunArgs(
             job_origin=check.not_none(run.job_code_origin), run_id=run.run_id, instance_ref=self._instance.get_ref()
         ).get_command_args()
+        if shutil.which(command[0]) is None:
+            raise DagsterLaunchFailedError(
+                f"Run {run.run_id} is to be executed by {command[0]!r}, and no such program is here. Start its code "
+                "server with --use-python-environment-entry-point, or put the program on the daemon's PATH."
+            )
         log = self.log_path(run.run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -92,8 +98,8 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         except BaseException:
             held.abandon()
             raise
-        self._children[run.run_id] = held.process
         held.release()
+        Thread(target=self._wait_for_end, args=(run.run_id, held), name=f"worker-{run.run_id}", daemon=True).start()
         self._instance.report_engine_event(
             f"Started worker process {held.identity.pid}.",
             run,
@@ -119,7 +125,6 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if worker:
             interrupt(worker, grace_seconds=self._termination_grace_seconds)
         _, survivors = kill_run(run_id, worker)
-        self._exit_code(run_id)
         if survivors:
             message = f"Processes {survivors} of this run outlive SIGKILL: they wait on a device or on a mount."
             self._instance.report_engine_event(message, run, cls=self.__class__)
@@ -141,7 +146,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if worker.is_alive():
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
         killed, survivors = kill_run(run.run_id, worker)
-        message = _epitaph(worker, self._exit_code(run.run_id), killed, survivors)
+        message = _epitaph(worker, self._exit_codes.pop(run.run_id, None), killed, survivors)
         return CheckRunHealthResult(WorkerStatus.FAILED, message, run_worker_id=str(worker.pid))
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
@@ -152,16 +157,24 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             last_lines = "".join(deque(lines, maxlen=_NUM_LOG_LINES))
         return f"Last lines of {log}:\n{last_lines}"
 
-    def _reap(self) -> None:
-        """Let go of children that ended in peace; they would stay as zombies, one a run."""
-        for run_id, child in list(self._children.items()):  # a copy: the daemon launches and monitors in two threads
-            if child.poll() == 0:
-                self._children.pop(run_id, None)
+    def _wait_for_end(self, run_id: str, held: HeldWorker) -> None:
+        """Spares the system a zombie, and ends a run whose worker never began.
 
-    def _exit_code(self, run_id: str) -> int | None:
-        """How a dead worker ended; None if another process is its parent."""
-        child = self._children.pop(run_id, None)
-        return child.poll() if child else None
+        Run monitoring looks at the workers of STARTED runs only: one that cannot import its code, or is killed while it
+        does, would keep its slot until `start_timeout_seconds`.
+        """
+        exit_code = held.process.wait()
+        if not self.has_instance:
+            return
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return
+        if run.status == DagsterRunStatus.STARTING:
+            killed, survivors = kill_run(run_id, held.identity)
+            message = _epitaph(held.identity, exit_code, killed, survivors)
+            self._instance.report_run_failed(run, f"{message}\n{self.get_run_worker_debug_info(run) or ''}")
+        else:
+            self._exit_codes[run_id] = exit_code
 
 
 def worker_of(run: DagsterRun) -> WorkerProcess | None:

@@ -49,3 +49,10 @@ JOBS = {
     )
     for job in STAGE_JOBS
 }
+
+
+def run_assets(run: dg.DagsterRun) -> list[str]:
+    """What a run makes."""
+    # A job launched whole carries no asset selection in its run.
+    selected = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return selected or list(ASSETS_OF_JOB.get(run.job_name, ()))

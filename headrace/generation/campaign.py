@@ -17,6 +17,7 @@ from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name
 from headrace.prep.typed_mapping import from_mapping
+from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 
 EngineName = Literal["transformers", "openai_http", "echo"]
@@ -25,7 +26,11 @@ EngineName = Literal["transformers", "openai_http", "echo"]
 GENERATION_CODE_VERSION = "1"
 
 # The libraries whose version can change an engine's output.
-_ENGINE_PACKAGES: dict[str, tuple[str, ...]] = {"transformers": ("transformers", "torch"), "openai_http": (), "echo": ()}
+_ENGINE_PACKAGES: dict[str, tuple[str, ...]] = {
+    "transformers": ("transformers", "torch"),
+    "openai_http": (),
+    "echo": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ class PromptSource:
             )
         if not self.is_pool and self.per_shard is not None:
             raise InvalidCampaign(
-                f"per_shard must be left out where files holds {{day}}: a day's whole list is dealt, got {self.per_shard}."
+                f"per_shard has no meaning where files holds {{day}}: a day's whole list is dealt, got {self.per_shard}."
             )
         if self.template is not None:
             _check_template("template", self.template)
@@ -127,8 +132,8 @@ class Campaign:
     # Times a failing row is tried before it is recorded with its error.
     row_attempts: int = 3
     review: ReviewSettings = field(default_factory=ReviewSettings)
-    # Read by `headrace.rollout.plan`.
-    rollout: dict = field(default_factory=dict)
+    # What `plan` parses.
+    rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -136,6 +141,11 @@ class Campaign:
         for name in ("num_shards", "micro_batch_rows", "row_attempts"):
             if getattr(self, name) < 1:
                 raise InvalidCampaign(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def plan(self) -> Plan:
+        """Raises: InvalidInput: the rollout section is no plan."""
+        return Plan.parse(self.rollout, name=self.name)
 
     @property
     def shard_keys(self) -> list[str]:
@@ -185,7 +195,9 @@ def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
     """
     files = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
     if not files:
-        raise InvalidCampaign(f"Campaigns directory {directory} holds no *.yaml file; HEADRACE_CAMPAIGNS names another.")
+        raise InvalidCampaign(
+            f"Campaigns directory {directory} holds no *.yaml file; HEADRACE_CAMPAIGNS names another."
+        )
     origins: dict[str, Path] = {}
     campaigns: list[Campaign] = []
     for file in files:
@@ -203,7 +215,12 @@ def load_campaign(file: Path) -> Campaign:
         body = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidCampaign(f"Campaign file {file} is not readable as YAML: {error}") from error
-    return _checked(Campaign, body, f"Campaign file {file}")
+    campaign = _checked(Campaign, body, f"Campaign file {file}")
+    try:
+        _ = campaign.plan
+    except InvalidInput as error:
+        raise InvalidCampaign(f"Campaign file {file}: {error}") from error
+    return campaign
 
 
 def engine_build(name: str) -> str:

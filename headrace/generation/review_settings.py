@@ -7,7 +7,7 @@ from headrace.errors import InvalidCampaign
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSettings:
-    """What the review rejects; a limit of null turns its rule off. `empty` and `failed` have no limit and are always on."""
+    """What the review rejects; a limit of null turns its rule off. The rules without a limit are always on."""
 
     words_min: int | None = 2
     words_max: int | None = 200

@@ -79,8 +79,6 @@ class _ColumnDigest:
 def _child_types(name: str, kind: pa.DataType) -> list[pa.DataType]:
     if isinstance(kind, pa.BaseExtensionType):
         return _child_types(name, kind.storage_type)
-    if isinstance(kind, pa.DictionaryType):
-        return _child_types(name, kind.value_type)
     if isinstance(kind, pa.StructType):
         return [field.type for field in kind]
     if isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
@@ -89,15 +87,13 @@ def _child_types(name: str, kind: pa.DataType) -> list[pa.DataType]:
         return []
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
         return []
-    raise InvalidInput(f"Column {name!r} has type {kind}, which a handoff does not carry. Cast it to lists or structs.")
+    raise InvalidInput(f"Column {name!r} has type {kind}, which a handoff does not carry. Cast it to plain values.")
 
 
 def _plain(column: pa.Array) -> pa.Array:
     """The same values without the encodings that can spell one value in several ways."""
     if isinstance(column, pa.ExtensionArray):
         return _plain(column.storage)
-    if isinstance(column, pa.DictionaryArray):
-        return _plain(column.dictionary_decode())
     if _is_view(column.type):
         return column.cast(pa.large_binary() if pa.types.is_binary_view(column.type) else pa.large_string())
     return column

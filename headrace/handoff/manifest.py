@@ -61,7 +61,7 @@ class Manifest:
             fields = json.loads(text)
             stated = fields.pop("manifest_sha256")
             found = hashlib.sha256(canonical_json(fields)).hexdigest()
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HandoffCorrupt(f"Manifest {uri} is damaged ({error}). {_REMEDY}") from error
         if found != stated:
             raise HandoffCorrupt(f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}")
@@ -74,4 +74,4 @@ class Manifest:
         return cls(**fields, parts=parts)
 
 
-_REMEDY = "Delete that file and materialize the partition again."
+_REMEDY = "Materialize the partition again: that seals a new version."

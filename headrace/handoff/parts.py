@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
+from headrace.errors import InvalidInput
 from headrace.handoff.content_digest import ContentDigest
 from headrace.handoff.manifest import Part
+from headrace.handoff.schemas import schema_differences
 from headrace.store.objects import ObjectStore, PartWriter
 
 # Large enough that per-batch costs vanish, small enough for several writers on a laptop.
@@ -97,9 +99,16 @@ def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Nullability and metadata may differ from batch to batch; types may not: the IPC writer refuses those."""
-    if batch.schema.equals(schema, check_metadata=True) or batch.schema.types != schema.types:
-        return batch
+    """Nullability and metadata may differ from batch to batch; names and types may not, nor a null where none may be.
+
+    Raises:
+        InvalidInput
+    """
+    if differences := list(schema_differences(batch.schema, schema)):
+        raise InvalidInput(f"Record batch does not fit the stream's schema: {'; '.join(differences)}.")
+    for field in schema:
+        if not field.nullable and (num_nulls := batch.column(field.name).null_count):
+            raise InvalidInput(f"Column {field.name} may hold no null, got {num_nulls} in {batch.num_rows} rows.")
     return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 

@@ -188,7 +188,7 @@ def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) 
         InvalidInput: they differ; the text has one line for each difference.
     """
     wanted: pa.Schema = expected or schema_named(name, table.schema)
-    differences = [*_type_differences(table.schema, wanted)]
+    differences = [*schema_differences(table.schema, wanted)]
     if not differences:
         differences = [
             f"{field.name}: {table.column(field.name).null_count} of {table.num_rows} rows are null, none may be"
@@ -218,13 +218,14 @@ def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa
             relaxed = pa.schema([field.with_nullable(True) for field in wanted])
             table = table.cast(relaxed)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            differences = "; ".join(_type_differences(table.schema, wanted))
+            differences = "; ".join(schema_differences(table.schema, wanted))
             raise InvalidInput(f"Table for {name} cannot be cast to its schema: {differences} ({error}).") from error
     check_schema(name, table, wanted)
     return pa.Table.from_arrays(table.columns, schema=wanted)
 
 
-def _type_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
+def schema_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
+    """One line for each difference in names, order and types; nullability and metadata do not count."""
     missing = [name for name in expected.names if name not in got.names]
     surplus = [name for name in got.names if name not in expected.names]
     for name in missing:

@@ -9,6 +9,7 @@ A writer that is killed leaves parts that no manifest names, and nothing else.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ class Handoff:
             tables = [table.select(list(columns)) for table in tables]
         return pa.concat_tables(tables)
 
+    def head(self, num_rows: int) -> pa.Table:
+        """The first rows, out of the first file alone."""
+        self._verify_once()
+        return map_part(self.paths[0]).slice(0, num_rows)
+
     def polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """All rows as polars sees them: fixed-width columns share the files' pages; strings gain 16 bytes a row."""
         frame = pl.from_arrow(self.table(columns), rechunk=False)
@@ -160,14 +166,16 @@ class HandoffStore:
             self.objects.delete_prefix(prefix)
             raise
         while True:
-            newest = self.newest(asset, partition)
+            # Before the look at the newest: what is sealed in between makes this number lose, and be looked at.
+            number = self._last_number(asset, partition) + 1
+            newest = self._newest_or_damaged(asset, partition)
             if newest and _is_same(newest, written.content_digest, dict(attributes or {})):
                 self.objects.delete_prefix(prefix)
                 return Handoff(self.objects, newest.manifest, reused=True)
             manifest = Manifest(
                 asset=asset,
                 partition=partition,
-                version=newest.version + 1 if newest else 1,
+                version=number,
                 num_rows=written.num_rows,
                 num_bytes=sum(part.num_bytes for part in written.parts),
                 parts=written.parts,
@@ -219,12 +227,24 @@ class HandoffStore:
         return sorted(name for name in names if self.versions(asset, name))
 
     def find(self, asset: str, partition: str, /, **attributes: str) -> Handoff | None:
-        """The newest version that has (at least) these attributes."""
+        """The newest version that has (at least) these attributes; one with a damaged manifest has none."""
         for version in reversed(self._numbers(asset, partition)):
-            handoff = self._read(asset, partition, version)
-            if handoff and attributes.items() <= handoff.attributes.items():
-                return handoff
+            with suppress(HandoffCorrupt):
+                handoff = self._read(asset, partition, version)
+                if handoff and attributes.items() <= handoff.attributes.items():
+                    return handoff
         return None
+
+    def _last_number(self, asset: str, partition: str) -> int:
+        numbers = reversed(self._numbers(asset, partition))
+        return next((n for n in numbers if self.objects.exists(_manifest_key(asset, partition, n))), 0)
+
+    def _newest_or_damaged(self, asset: str, partition: str) -> Handoff | None:
+        """None also where the newest manifest is damaged: the next version then repairs the partition."""
+        try:
+            return self.newest(asset, partition)
+        except HandoffCorrupt:
+            return None
 
     def _numbers(self, asset: str, partition: str) -> list[int]:
         """Numbers that somebody tried to seal; a killed writer may have left one without a manifest."""

@@ -80,7 +80,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
     num_symbols = text.str.count_matches(_SYMBOL)
     rules: dict[str, pl.Expr | None] = {
         "text_empty": num_characters == 0,
-        "prompt_incomplete": pl.any_horizontal(pl.lit(False), *(pl.col(name).is_null() for name in corpus.prompt.fields)),
+        "template_incomplete": pl.any_horizontal(pl.col(corpus.required_columns).is_null()),
         "broken_characters": text.str.contains(_BROKEN),
         "too_few_words": _if_set(limits.words_min, lambda least: num_words < least),
         "too_many_words": _if_set(limits.words_max, lambda most: num_words > most),

@@ -15,10 +15,8 @@ import yaml
 
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, corpus_shard
+from headrace.prep.file_formats import FileFormat, FileLayout, TextUnit
 from headrace.prep.typed_mapping import from_mapping
-
-FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
-TextUnit = Literal["line", "paragraph", "file"]
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
@@ -30,7 +28,7 @@ class QualityRules:
 
     words_min: int | None = 2
     words_max: int | None = 400
-    letters_share_min: float | None = 0.6
+    letters_share_min: float | None = 0.5
     mean_word_length_max: float | None = 14.0
     repeated_words_share_max: float | None = 0.6
     symbols_share_max: float | None = 0.1
@@ -75,12 +73,6 @@ class ExamplePrompt:
     def __post_init__(self) -> None:
         _check_placeholders("user", self.user, ("term", "category"))
         _check_placeholders("system", self.system or "", ("term", "category"))
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Document columns that must not be null for the prompt to be whole."""
-        named = _placeholders(self.user) | _placeholders(self.system or "")
-        return tuple(name for name in ("term", "category") if name in named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +129,7 @@ class Corpus:
     """One corpus, as its YAML file describes it."""
 
     name: str
-    # Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by a hash of their path.
+    # Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by their paths' hashes.
     files: tuple[str, ...]
     format: FileFormat = "auto"
     encoding: str = "utf-8"
@@ -182,9 +174,25 @@ class Corpus:
                 raise InvalidInput(f"columns must map {', '.join(DOCUMENT_COLUMNS)}, got {name!r}.")
         if "text" not in self.columns:
             raise InvalidInput("columns must map 'text' to the column that holds the text.")
-        for name in self.prompt.fields:
+        for name in self.required_columns:
             if name not in self.columns:
-                raise InvalidInput(f"prompt uses {{{name}}}, which columns does not map to a column of the files.")
+                raise InvalidInput(f"prompt or completion uses {{{name}}}, which columns does not map to a column.")
+
+        if self.format == "text" and set(self.columns) != {"text"}:
+            raise InvalidInput(f"columns must map 'text' alone for plain text, got {sorted(self.columns)}.")
+
+    @property
+    def layout(self) -> FileLayout:
+        return FileLayout(
+            columns=tuple(self.columns.values()), format=self.format, encoding=self.encoding, text_unit=self.text_unit
+        )
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Of ours, those without which a document makes no example: the text and what the templates name."""
+        templates = (self.prompt.user, self.prompt.system or "", self.completion)
+        named = {"text"}.union(*(_placeholders(template) for template in templates))
+        return tuple(name for name in DOCUMENT_COLUMNS if name in named)
 
     @property
     def shard_keys(self) -> tuple[str, ...]:

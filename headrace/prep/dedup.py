@@ -2,13 +2,12 @@
 
 Near duplicates are found by MinHash LSH and confirmed by their exact Jaccard similarity: no document is dropped on an
 estimate. What LSH misses stays: it proposes a pair at the threshold with a probability above 0.9, and more similar
-pairs more surely. Works on one shard; copies in two shards are not seen here, which is why a corpus is best dealt to
-its shards by a hash of the text, as the demo's is.
+pairs more surely. Works on one shard: copies in two shards are not seen here, which is why a corpus is best dealt to
+its shards by `neighbourhood`, as the demo's is.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import xxhash
 
@@ -32,12 +31,13 @@ def exact_duplicates(texts: Sequence[str]) -> list[bool]:
     return flags
 
 
-def near_duplicates(texts: Sequence[str], settings: NearDuplicates) -> list[bool]:
+def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
     """For each text, whether an earlier text that is kept overlaps with it by at least `settings.jaccard`.
 
     Only kept texts count as originals: of a chain where each link resembles the next, every second one may stay.
     """
-    from rensa import RMinHash, RMinHashLSH
+    # rensa has no type stubs.
+    from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
 
     lsh = RMinHashLSH(
         threshold=settings.jaccard,
@@ -45,8 +45,8 @@ def near_duplicates(texts: Sequence[str], settings: NearDuplicates) -> list[bool
         num_bands=_num_bands(settings.jaccard, settings.num_permutations),
     )
     flags: list[bool] = []
-    for batch in _batches(texts):
-        shingle_sets = [shingles(text, settings.shingle_words) for text in batch]
+    for start in range(0, len(texts), _BATCH_ROWS):
+        shingle_sets = [shingles(text, settings.shingle_words) for text in texts[start : start + _BATCH_ROWS]]
         sketches = RMinHash.from_token_sets(
             [sorted(shingle_set) for shingle_set in shingle_sets], num_perm=settings.num_permutations, seed=_SEED
         )
@@ -70,6 +70,14 @@ def shingles(text: str, num_words: int) -> set[str]:
     return {" ".join(words[start : start + num_words]) for start in range(len(words) - num_words + 1)}
 
 
+def neighbourhood(text: str, num_words: int = 3) -> str:
+    """A key that two texts share with a probability equal to their Jaccard similarity; copies always share it.
+
+    It is one row of a MinHash: the shingle of the lowest hash. Dealing a corpus by it keeps similar texts together.
+    """
+    return min(shingles(text, num_words), key=lambda shingle: xxhash.xxh3_64_digest(shingle.encode()), default="")
+
+
 def jaccard(left: set[str], right: set[str]) -> float:
     if not left and not right:
         return 1.0
@@ -87,9 +95,3 @@ def _num_bands(threshold: float, num_permutations: int) -> int:
     while bands < num_permutations and 1 - (1 - threshold ** (num_permutations // bands)) ** bands < 0.9:
         bands *= 2
     return bands
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    remaining = iter(texts)
-    while batch := list(islice(remaining, _BATCH_ROWS)):
-        yield batch

@@ -8,7 +8,6 @@ since nobody can count the lines of a file that cannot be read.
 
 import glob
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
-from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
+from headrace.prep.documents import raw_document
 from headrace.prep.file_formats import Record, Unreadable, read_records
 from headrace.prep.text_keys import bucket
 
@@ -79,8 +78,8 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     lost_files = set()
     for path in paths:
         name = _source_name(path, home)
-        for record in read_records(path, corpus):
-            row = _document(corpus, name, record) if isinstance(record, Record) else record
+        for record in read_records(path, corpus.layout):
+            row = raw_document(corpus, name, record) if isinstance(record, Record) else record
             if isinstance(row, Unreadable):
                 quarantine.add((name, row.line, row.reason, _excerpt(row.excerpt)))
                 lost_files |= {name} if row.loses_file else set()
@@ -106,7 +105,9 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
     chosen: set[Path] = set()
     num_matched = 0
     for pattern, names_shard in corpus.globs(shard):
-        found = [Path(match) for match in glob.glob(str(home / pattern), recursive=True) if Path(match).is_file()]  # noqa: PTH207 (absolute globs)
+        # Not Path.glob, which refuses absolute patterns.
+        matches = glob.glob(str(home / pattern), recursive=True)  # noqa: PTH207
+        found = [Path(match) for match in matches if Path(match).is_file()]
         num_matched += len(found)
         chosen.update(
             path
@@ -117,33 +118,6 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
         patterns = ", ".join(str(home / pattern) for pattern, _ in corpus.globs(shard))
         raise InvalidInput(f"No file of corpus {corpus.name} matches {patterns}, wanted at least one for {shard}.")
     return sorted(chosen)
-
-
-def _document(corpus: Corpus, source_file: str, record: Record) -> "tuple[object, ...] | Unreadable":
-    columns = corpus.columns
-    values: dict[str, object] = {}
-    for ours, theirs in columns.items():
-        if theirs not in record.fields and (ours == "text" or ours in corpus.prompt.fields):
-            return Unreadable(line=record.line, reason=f"missing column {theirs!r}", excerpt=repr(record.fields))
-        values[ours] = record.fields.get(theirs)
-    text = values["text"]
-    examples = values.get("examples") or []
-    if isinstance(examples, str):
-        examples = [examples]
-    for ours, wanted, fits in (
-        ("text", "a string", isinstance(text, str)),
-        ("examples", "a list of strings", isinstance(examples, list) and all(isinstance(e, str) for e in examples)),
-        *((name, "a string", isinstance(values.get(name), str | int | None)) for name in ("document_id", "term", "category")),
-    ):
-        if not fits:
-            got = "null" if values[ours] is None else type(values[ours]).__name__
-            reason = f"column {columns[ours]!r} must be {wanted}, got {got}"
-            return Unreadable(line=record.line, reason=reason, excerpt=repr(record.fields))
-    term, category = (None if values.get(name) is None else str(values[name]) for name in ("term", "category"))
-    # From the content, not from the line: labels keep to their documents when lines are added above them.
-    given = values.get("document_id")
-    document_id = digest_text("document", term or "", category or "", str(text))[:32] if given is None else str(given)
-    return document_id, term, category, text, examples, source_file, record.line
 
 
 class _TableBuilder:
@@ -166,7 +140,8 @@ class _TableBuilder:
     def _flush(self) -> None:
         if self._rows:
             columns = [
-                pa.array(values, field.type) for values, field in zip(zip(*self._rows), self._schema, strict=True)
+                pa.array(values, field.type)
+                for values, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
             ]
             self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
             self._rows.clear()

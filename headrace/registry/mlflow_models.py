@@ -8,10 +8,13 @@ Aliases are projections of the rollout journal for people to look at; nothing in
 """
 
 import mimetypes
+import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -32,6 +35,14 @@ WEIGHTS_URI = "headrace.weights_uri"
 _METRICS_PER_BATCH = 1000
 # What MLflow answers for a request that would fail again; anything else is worth a retry.
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A model version: its number, such as `"3"`, and when it was first registered, in seconds since the epoch."""
+
+    version: str
+    registered_at: float
 
 
 class ModelRegistry:
@@ -135,11 +146,10 @@ class ModelRegistry:
 
     def register(
         self, model_name: str, weights_digest: str, weights_uri: str, run_id: str, tags: Mapping[str, str]
-    ) -> str:
+    ) -> Registered:
         """The model version of these weights, made if there is none; new tags are added to an old one.
 
-        Returns:
-            The version, such as `"3"`: the same one for the same digest, after any crash and with racing writers.
+        One digest has one version, after any crash and with racing writers.
 
         Raises:
             RegistryUnavailable: MLflow does not answer.
@@ -151,7 +161,7 @@ class ModelRegistry:
             for name, value in tags.items():
                 if found.tags.get(name) != value:
                     client.set_model_version_tag(model_name, str(found.version), name, value)
-            return str(found.version)
+            return Registered(version=str(found.version), registered_at=found.creation_timestamp / 1000)
 
     def find_by_digest(self, model_name: str, weights_digest: str) -> str | None:
         """The version with these weights; `None`: not registered."""
@@ -185,6 +195,7 @@ class ModelRegistry:
     @contextmanager
     def _answering(self) -> Iterator["MlflowClient"]:
         """Translate whatever MLflow, SQLAlchemy or the network raise into this project's errors."""
+        self._prepare_environment()
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -196,11 +207,14 @@ class ModelRegistry:
             if error.error_code in _PERMANENT:
                 raise InvalidInput(f"MLflow at {self.tracking_uri} refused: {error.message}") from error
             raise self._unavailable(error) from error
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> RegistryUnavailable:
-        reason = str(error).strip().splitlines()[0][:300]
+        root: BaseException = error
+        while inner := root.__cause__ or root.__context__:
+            root = inner
+        reason = (str(root).strip() or type(root).__name__).splitlines()[0][:300]
         return RegistryUnavailable(
             f"MLflow at {self.tracking_uri} does not answer: {reason}. Start it or check MLFLOW_TRACKING_URI; "
             "generation of prepared version sets goes on without it."
@@ -214,15 +228,18 @@ class ModelRegistry:
 
     def _connect(self) -> "MlflowClient":
         from mlflow import MlflowClient
-        from mlflow import environment_variables as variables
 
-        for variable, value in (
-            (variables.MLFLOW_HTTP_REQUEST_TIMEOUT, self._request_timeout_seconds),
-            (variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES, self._request_retries),
-        ):
-            if not variable.is_set():
-                variable.set(value)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def _prepare_environment(self) -> None:
+        """MLflow takes these from the environment alone; set before its import; the user's own win."""
+        for name, value in (
+            ("MLFLOW_HTTP_REQUEST_TIMEOUT", self._request_timeout_seconds),
+            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", self._request_retries),
+            # Else each process that imports MLflow reports to its makers, and waits for them without a network.
+            ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ):
+            os.environ.setdefault(name, str(value))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -234,6 +251,9 @@ class ModelRegistry:
         database = Path(parsed.path[1:])
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
+            # MLflow tries for 102 s to open a file that it may not open or that is no database.
+            with closing(sqlite3.connect(database)) as probe:
+                probe.execute("PRAGMA schema_version")
             yield
 
     def _experiment_of(self, client: "MlflowClient") -> str:

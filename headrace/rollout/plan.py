@@ -15,7 +15,7 @@ class Plan:
 
     # The candidate's share of each day's partitions, step by step; after the last step it becomes stable.
     steps: tuple[float, ...] = (0.1, 0.5)
-    # Which partitions come first: another salt, others. Empty: the campaign's name.
+    # Which partitions come first: another salt, others. `parse` puts the campaign's name here.
     salt: str = ""
     gate: GateSettings = field(default_factory=GateSettings)
     # How long a day's other partitions wait for the verdict on its canaries before they run on the stable set.

@@ -3,7 +3,7 @@
 | event | fields | from |
 |---|---|---|
 | initialized | version_set, weights_digest, reason | an empty journal |
-| started | version_set, weights_digest, step, weight, num_rows, reason | no candidate |
+| started | version_set, weights_digest, step, weight, num_rows, reason | no candidate; set neither stable nor aborted |
 | advanced | version_set, step, weight, num_rows, reason | a candidate |
 | promoted | version_set, num_rows, reason | a candidate: it becomes stable |
 | aborted | version_set, num_rows, reason | a candidate: never tried again |
@@ -31,7 +31,9 @@ class RolloutState:
     """Who gets units of work after entry `head`. Ids are version set ids."""
 
     stable: str
+    stable_weights: str
     candidate: str | None = None
+    candidate_weights: str | None = None
     step: int = 0
     weight: float = 0.0
     started_at: float | None = None
@@ -39,7 +41,7 @@ class RolloutState:
     # Reviewed rows of the candidate when its present step began.
     num_rows_at_step: int = 0
     aborted: frozenset[str] = frozenset()
-    # Every set that was ever stable or candidate, and every model's weights in them: none is tried twice.
+    # Every set that was ever stable or candidate, and the weights in them: no model is tried twice.
     considered: frozenset[str] = frozenset()
     considered_weights: frozenset[str] = frozenset()
     head: int
@@ -63,12 +65,13 @@ def after(state: RolloutState | None, entry: Entry) -> RolloutState:
     Raises:
         IllegalTransition: `state` does not allow the event.
     """
+    transition = _TRANSITIONS.get(entry.event)
+    if transition is None:
+        raise _illegal(entry, f"this release knows only {', '.join(_TRANSITIONS)}")
     try:
-        return _TRANSITIONS[entry.event](state, entry, entry.fields)
+        return transition(state, entry, entry.fields)
     except KeyError as error:
-        raise IllegalTransition(
-            f"Entry {entry.number} ({entry.event!r}) is no rollout event, or lacks {error}."
-        ) from error
+        raise _illegal(entry, f"it lacks the field {error}") from error
 
 
 def _initialized(state: RolloutState | None, entry: Entry, fields: Mapping[str, Any]) -> RolloutState:
@@ -76,6 +79,7 @@ def _initialized(state: RolloutState | None, entry: Entry, fields: Mapping[str, 
         raise _illegal(entry, f"the rollout already has the stable set {state.stable[:12]}")
     return RolloutState(
         stable=fields["version_set"],
+        stable_weights=fields["weights_digest"],
         considered=frozenset({fields["version_set"]}),
         considered_weights=frozenset({fields["weights_digest"]}),
         head=entry.number,
@@ -88,11 +92,12 @@ def _started(state: RolloutState | None, entry: Entry, fields: Mapping[str, Any]
         raise _illegal(entry, "no stable set was ever named")
     if state.candidate:
         raise _illegal(entry, f"candidate {state.candidate[:12]} is still on its way")
-    if candidate in state.considered:
-        raise _illegal(entry, f"set {candidate[:12]} was stable, candidate or aborted before")
+    if candidate == state.stable or candidate in state.aborted:
+        raise _illegal(entry, f"set {candidate[:12]} is the stable one, or was aborted before")
     return replace(
         state,
         candidate=candidate,
+        candidate_weights=fields["weights_digest"],
         step=_step(entry, fields, wanted=0),
         weight=_weight(entry, fields, above=0.0),
         started_at=entry.at,
@@ -118,7 +123,8 @@ def _advanced(state: RolloutState | None, entry: Entry, fields: Mapping[str, Any
 
 def _promoted(state: RolloutState | None, entry: Entry, fields: Mapping[str, Any]) -> RolloutState:
     state = _with_candidate(state, entry, fields)
-    return _settled(replace(state, stable=fields["version_set"]), entry)
+    assert state.candidate_weights is not None
+    return _settled(replace(state, stable=fields["version_set"], stable_weights=state.candidate_weights), entry)
 
 
 def _aborted(state: RolloutState | None, entry: Entry, fields: Mapping[str, Any]) -> RolloutState:
@@ -139,6 +145,7 @@ def _settled(state: RolloutState, entry: Entry) -> RolloutState:
     return replace(
         state,
         candidate=None,
+        candidate_weights=None,
         step=0,
         weight=0.0,
         started_at=None,

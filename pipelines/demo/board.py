@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
 
-from pipelines.jobs import ASSETS_OF_JOB
+from pipelines.jobs import run_assets
 
 _ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_PROGRESS_RUN_STATUSES]
 _ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -86,9 +86,3 @@ def _targets(run: dg.DagsterRun) -> list[Target]:
     partition = run.tags.get(PARTITION_NAME_TAG)
     return [Target(asset=asset, partition=partition) for asset in run_assets(run)] if partition else []
 
-
-def run_assets(run: dg.DagsterRun) -> list[str]:
-    """What a run makes."""
-    # A job launched whole carries no asset selection in its run.
-    selected = sorted(key.to_user_string() for key in run.asset_selection or ())
-    return selected or list(ASSETS_OF_JOB.get(run.job_name, ()))

@@ -19,9 +19,8 @@ from headrace.errors import HandoffMissing, HeadraceError
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.states import RolloutState
-from pipelines.demo.board import run_assets
 from pipelines.demo.story import CAMPAIGN, GOOD, MODEL, NUM_SHARDS, Days
-from pipelines.jobs import ASSETS_OF_JOB, STAGE_OF_JOB
+from pipelines.jobs import ASSETS_OF_JOB, STAGE_OF_JOB, run_assets
 
 if TYPE_CHECKING:
     from headrace.registry.mlflow_models import ModelRegistry
@@ -107,7 +106,7 @@ def recompute(
     )
     reviewed = pl.concat([handoffs.open("reviewed_content", partition).polars() for partition in content])
     generated = pl.concat([handoffs.open("generated_content", partition).polars() for partition in content])
-    execution = pl.concat([handoffs.open("generated_content_execution", partition).polars() for partition in content])
+    execution = pl.concat([handoffs.open("execution", partition).polars() for partition in content])
     num_rejected = int((~reviewed["kept"]).sum())
 
     stages["data_prep"].rows_in = rows["raw_documents"] + rows["quarantine"]

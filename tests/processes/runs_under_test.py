@@ -54,7 +54,7 @@ def ignore_interrupts(config: Place) -> None:
     while True:
         try:
             time.sleep(600)
-        except BaseException:  # noqa: BLE001, PERF203 (a worker that does not stop when asked)
+        except BaseException:  # noqa: BLE001 (a worker that does not stop when asked)
             continue
 
 

@@ -1,0 +1,135 @@
+"""Data prep: a user's files become packed training sequences, one corpus shard a run, on CPU."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+
+from assets.partitions import corpus_shards
+from headrace.handoff.versions import Handoff
+from headrace.placement.demand import stage_tags
+from headrace.prep.cleaning import clean_shard
+from headrace.prep.examples import build_examples
+from headrace.prep.labels import effective_labels, label_shard
+from headrace.prep.sources import read_shard
+from headrace_dagster.failures import translated_errors
+from headrace_dagster.handoff_io import StoreResource
+from resources.corpus_resource import CorpusResource
+
+_GROUP = "data_prep"
+_TAGS = stage_tags(_GROUP)
+
+
+@dg.multi_asset(
+    name="read_corpus_shard",
+    outs={
+        "quarantine": dg.AssetOut(
+            description=(
+                "What one corpus shard holds and nobody could read: file, line, reason, excerpt. For the owner of the "
+                "files. Sealed also when there is so much of it that raw_documents fails."
+            ),
+            tags=_TAGS,
+            code_version="1",
+        ),
+        "raw_documents": dg.AssetOut(
+            description=(
+                "One corpus shard as it was found: the columns that the corpus file maps, and where each document "
+                "stood. Read by labels and clean_documents. As old as its last run: changed files are not noticed."
+            ),
+            tags=_TAGS,
+            code_version="1",
+        ),
+    },
+    partitions_def=corpus_shards,
+    group_name=_GROUP,
+    op_tags=_TAGS,
+)
+def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> Iterator[dg.Output[pa.Table]]:
+    """Reads the files of one shard."""
+    with translated_errors():
+        shard = read_shard(corpus.corpus(), context.partition_key, corpus.home_directory())
+    metadata = {
+        "num_rows_in": shard.num_records,
+        "num_rows_quarantined": shard.quarantine.num_rows,
+        "num_files": shard.num_files,
+        "num_files_lost": shard.num_files_lost,
+        "quarantine_share": shard.quarantine_share,
+    }
+    yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
+    with translated_errors():
+        shard.refuse_if_exceeded()
+    yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
+
+
+@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+def labels(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, raw_documents: Handoff
+) -> dg.MaterializeResult[pa.Table]:
+    """Labels of one corpus shard's documents, by source: people's file, a judge model, or both.
+
+    Empty where the corpus file names no source. Read by clean_documents, which drops the labels that are not wanted.
+    """
+    with translated_errors():
+        labelled = label_shard(
+            corpus.corpus(),
+            context.partition_key,
+            raw_documents.table(),
+            version=f"v{raw_documents.version:06d}",
+            home=corpus.home_directory(),
+            judge=corpus.judge(store.objects()),
+        )
+    return dg.MaterializeResult(
+        value=labelled.labels,
+        metadata={
+            "num_rows_in": raw_documents.num_rows,
+            "num_judged": labelled.num_judged,
+            "num_unanswered": labelled.num_unanswered,
+        },
+    )
+
+
+@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+def clean_documents(
+    corpus: CorpusResource, raw_documents: pa.Table, labels: pa.Table
+) -> dg.MaterializeResult[pa.Table]:
+    """One corpus shard, normalised, filtered, de-duplicated, and split into train and held-out by term.
+
+    Near duplicates are sought within the shard. Read by training_examples.
+    """
+    with translated_errors():
+        settings = corpus.corpus()
+        cleaned = clean_shard(settings, raw_documents, effective_labels(labels, settings))
+    return dg.MaterializeResult(
+        value=cleaned.documents,
+        metadata={
+            "num_rows_in": cleaned.num_rows_in,
+            "num_rows_dropped": sum(cleaned.drops.values()),
+            **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items()},
+        },
+    )
+
+
+@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+def training_examples(corpus: CorpusResource, clean_documents: pa.Table) -> dg.MaterializeResult[pa.Table]:
+    """One corpus shard as token sequences for the base model: chats, packed, with loss on completions alone.
+
+    A row is one sequence of `sequence_length` tokens, of train or of held-out. Read by trained_model and evaluation.
+    """
+    with translated_errors():
+        examples = build_examples(corpus.corpus(), clean_documents, corpus.tokenizer())
+    return dg.MaterializeResult(
+        value=examples.sequences,
+        metadata={
+            "num_rows_in": examples.num_documents,
+            "num_rows_dropped": sum(examples.drops.values()),
+            "num_examples": sum(counts.num_examples for counts in examples.counts.values()),
+            "padding_share": examples.padding_share,
+            **{f"dropped/{rule}": num_rows for rule, num_rows in examples.drops.items()},
+            **{
+                f"{split}/{name}": number
+                for split, counts in examples.counts.items()
+                for name, number in dataclasses.asdict(counts).items()
+            },
+        },
+    )

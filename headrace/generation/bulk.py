@@ -1,0 +1,216 @@
+"""Makes one content partition, so that a kill at any moment loses no row, doubles none and redoes one batch at most.
+
+The claim says which prompts and which version set; the plan of micro-batches follows from both. Each batch is committed
+by one `create`: a worker that comes later skips it, one that comes at the same time loses at most the race for it. When
+all batches are there, what the commits hold is sealed.
+
+What this does not do: divide a partition among workers. Two on one partition waste work, and nothing else.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from headrace.errors import HeadraceError
+from headrace.generation.campaign import Campaign
+from headrace.generation.claims import Claim, Claims
+from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed
+from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
+from headrace.generation.requests import Row, plan_micro_batches, rows_for
+from headrace.generation.sealing import find_sealed, repin_required, seal
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.rollout.version_sets import VersionSet, VersionSets
+
+
+class Progress(Protocol):
+    def __call__(self, rows_done: int, rows_total: int, tokens_per_second: float, /) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Who makes rows: recorded in the execution table, never in the content."""
+
+    run_id: str
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A sealed partition. `reused`: it was sealed before, and this call made nothing.
+
+    Counts that end in `_now`, and `seconds`, are of this call's batches; the others are of the partition.
+    """
+
+    content: Handoff
+    execution: Handoff
+    claim: Claim
+    reused: bool
+    num_errors: int
+    num_generated_now: int = 0
+    num_tokens_now: int = 0
+    seconds: float = 0.0
+    # The engine's libraries here, where they are not those of the version set: bytes may differ.
+    build_drift: str | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.num_tokens_now / self.seconds if self.seconds else 0.0
+
+
+def generate_partition(
+    claim: Claim,
+    *,
+    campaign: Campaign,
+    claims: Claims,
+    handoffs: HandoffStore,
+    open_engine: Callable[[VersionSet], TextEngine],
+    worker: Worker,
+    progress: Progress | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Finish a claim: make the rows that are missing, then seal the partition.
+
+    `open_engine` is called only if a row is missing: a partition that is sealed, or only lacks its seal, loads no
+    model.
+
+    Raises:
+        RepinRequired: the claim's version set was rolled back; open the claim again.
+        EngineUnavailable: no row can be made now; what was committed stays.
+        HandoffCorrupt: a commit or the prompts are damaged.
+    """
+    if sealed := find_sealed(claim, handoffs):
+        errors = _num_errors(sealed.content.table(["finish_reason"]))
+        return Outcome(content=sealed.content, execution=sealed.execution, claim=claim, reused=True, num_errors=errors)
+    prompts = handoffs.open("prompts", claim.partition, claim.inputs["prompts"]).table()
+    making = _Making(
+        claim=claim,
+        claims=claims,
+        batches=plan_micro_batches(rows_for(prompts, claim.version_set), claim.micro_batch_rows),
+        row_attempts=campaign.row_attempts,
+        worker=worker,
+        progress=progress,
+        monotonic=monotonic,
+    )
+    if making.missing():
+        making.run(open_engine)
+    content, execution = assemble(
+        [read_commit(claims.objects, claim, index, batch) for index, batch in enumerate(making.batches)]
+    )
+    assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
+    sealed = seal(claim, claims, handoffs, content=content, execution=execution, run_id=worker.run_id)
+    return Outcome(
+        content=sealed.content,
+        execution=sealed.execution,
+        claim=claim,
+        reused=False,
+        num_errors=_num_errors(content),
+        num_generated_now=making.num_rows,
+        num_tokens_now=making.num_tokens,
+        seconds=making.seconds,
+        build_drift=making.build_drift,
+    )
+
+
+@dataclass(kw_only=True)
+class _Making:
+    """One worker's pass over a claim's missing batches, with its counts."""
+
+    claim: Claim
+    claims: Claims
+    batches: Sequence[tuple[Row, ...]]
+    row_attempts: int
+    worker: Worker
+    progress: Progress | None
+    monotonic: Callable[[], float]
+    num_rows: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    build_drift: str | None = None
+    _done: set[int] = field(default_factory=set)
+
+    def missing(self) -> list[int]:
+        self._done = committed(self.claims.objects, self.claim)
+        return [index for index in range(len(self.batches)) if index not in self._done]
+
+    def run(self, open_engine: Callable[[VersionSet], TextEngine]) -> None:
+        version_set = VersionSets(self.claims.objects).get(self.claim.version_set)
+        self._stop_if_aborted()
+        engine = open_engine(version_set)
+        try:
+            if engine.build != version_set.engine.build:
+                self.build_drift = f"{engine.build or 'no build'} instead of {version_set.engine.build or 'no build'}"
+            # Asked again after each batch: another worker may have made some meanwhile.
+            while missing := self.missing():
+                self._report()
+                self._stop_if_aborted()
+                self._make(engine, missing[0])
+            self._report()
+        finally:
+            engine.close()
+
+    def _make(self, engine: TextEngine, index: int) -> None:
+        started = self.monotonic()
+        results = generate_rows(engine, self.batches[index], self.row_attempts)
+        seconds = self.monotonic() - started
+        made = [
+            MadeRow(
+                row=row,
+                result=result,
+                seconds=seconds / len(results),
+                num_retries=num_retries,
+                deterministic=engine.deterministic and num_retries == 0 and self.build_drift is None,
+            )
+            for row, (result, num_retries) in zip(self.batches[index], results, strict=True)
+        ]
+        self.seconds += seconds
+        self.num_tokens += sum(one.result.num_output_tokens for one in made)
+        if commit(self.claims.objects, self.claim, index, made, host=self.worker.host, run_id=self.worker.run_id):
+            self.num_rows += len(made)
+
+    def _stop_if_aborted(self) -> None:
+        if self.claim.on_abort == "repin" and (reason := self.claims.abort_of(self.claim)):
+            self.claims.settle(self.claim, "void", reason)
+            raise repin_required(self.claim, reason)
+
+    def _report(self) -> None:
+        if self.progress:
+            rows_done = sum(len(self.batches[index]) for index in self._done)
+            rows_total = sum(map(len, self.batches))
+            self.progress(rows_done, rows_total, self.num_tokens / self.seconds if self.seconds else 0.0)
+
+
+def generate_rows(engine: TextEngine, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
+    """A batch's results, each with its number of retries. Rows that fail are tried again alone, then given up.
+
+    Raises:
+        HeadraceError: as the engine raises it: not a row's fault, so no row is given up for it.
+    """
+    requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]
+    outcome: list[tuple[GenerationResult, int]] = []
+    for request, first in zip(requests, _attempt(engine, requests), strict=True):
+        result, num_retries = first, 0
+        while result.finish_reason == "error" and num_retries < row_attempts - 1:
+            num_retries += 1
+            (result,) = _attempt(engine, [request])
+        outcome.append((result, num_retries))
+    return outcome
+
+
+def _attempt(engine: TextEngine, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+    try:
+        results = engine.generate(requests)
+    except HeadraceError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a library raises may be one row's fault, and stays one row's)
+        return [failed(error) for _ in requests]
+    assert len(results) == len(requests), (
+        f"engine {engine.name} gave {len(results)} results for {len(requests)} requests"
+    )
+    return results
+
+
+def _num_errors(content: pa.Table) -> int:
+    return content["finish_reason"].to_pylist().count("error")

@@ -1,0 +1,103 @@
+"""Micro-batch commits: the rows of one batch with the account of their making, in one object made by `create`.
+
+A commit is an Arrow IPC stream followed by the 16 bytes of its xxh3-128; Arrow readers ignore what follows a stream's
+end. Once a commit is there its rows are final, whoever made them: every later reader seals these bytes, so two workers
+on an engine that is not deterministic still agree.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import xxhash
+
+from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.generation.claims import Claim
+from headrace.generation.engines.base import GenerationResult
+from headrace.generation.requests import Row
+from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT
+from headrace.store.objects import ObjectStore
+
+_COLUMNS = pa.schema([*GENERATED_CONTENT, *(field for field in EXECUTION if field.name != "row_id")])
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeRow:
+    """One row as an engine made it. `seconds` is its even share of the batch's time; `deterministic` is false for a
+    row that had to be made outside its planned batch."""
+
+    row: Row
+    result: GenerationResult
+    seconds: float
+    num_retries: int
+    deterministic: bool
+
+
+def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRow], *, host: str, run_id: str) -> bool:
+    """Make a batch's rows final. False: somebody else's commit of this batch is there, and stays."""
+    columns = {
+        "row_id": [one.row.row_id for one in made],
+        "prompt_id": [one.row.prompt_id for one in made],
+        "position": [one.row.position for one in made],
+        "prompt": [one.row.prompt for one in made],
+        "output": [one.result.text for one in made],
+        "media": [None] * len(made),
+        "version_set": [claim.version_set] * len(made),
+        "seed": [one.row.seed for one in made],
+        "num_prompt_tokens": [one.result.num_prompt_tokens for one in made],
+        "num_output_tokens": [one.result.num_output_tokens for one in made],
+        "finish_reason": [one.result.finish_reason for one in made],
+        "error": [one.result.error for one in made],
+        "micro_batch": [index] * len(made),
+        "seconds": [one.seconds for one in made],
+        "attempt": [claim.attempt] * len(made),
+        "retries": [one.num_retries for one in made],
+        "host": [host] * len(made),
+        "run_id": [run_id] * len(made),
+        "deterministic": [one.deterministic for one in made],
+    }
+    body = io.BytesIO()
+    with pa.ipc.new_stream(body, _COLUMNS) as writer:
+        writer.write_table(pa.table(columns, schema=_COLUMNS))
+    raw = body.getvalue()
+    return objects.create(claim.batch_key(index), raw + xxhash.xxh3_128_digest(raw))
+
+
+def committed(objects: ObjectStore, claim: Claim) -> set[int]:
+    """Numbers of the batches that are final."""
+    names = objects.children(claim.batches_prefix)
+    return {int(name.removeprefix("b").removesuffix(".arrow")) for name in names}
+
+
+def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequence[Row]) -> pa.Table:
+    """A batch's rows, with the columns of content and execution.
+
+    Raises:
+        HandoffCorrupt: the object is missing, is not what was committed, or holds other rows than `planned`.
+    """
+    key = claim.batch_key(index)
+    try:
+        raw = objects.read(key)
+    except ObjectMissing as error:
+        raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.") from error
+    body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
+    if xxhash.xxh3_128_digest(body) != digest:
+        raise HandoffCorrupt(
+            f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
+            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew."
+        )
+    table = pa.ipc.open_stream(body).read_all()
+    if table["row_id"].to_pylist() != [row.row_id for row in planned]:
+        raise HandoffCorrupt(
+            f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed "
+            "and GENERATION_CODE_VERSION did not. Set regenerate: keep_set to begin a new attempt."
+        )
+    return table
+
+
+def assemble(batches: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
+    """All of a partition's rows as the content table and the execution table, both in order of positions."""
+    rows = pa.concat_tables([*batches, _COLUMNS.empty_table()]).sort_by("position").combine_chunks()
+    return rows.select(GENERATED_CONTENT.names).cast(GENERATED_CONTENT), rows.select(EXECUTION.names).cast(EXECUTION)

@@ -1,0 +1,109 @@
+"""Which prompts a partition has, which rows they become, and in what batches those run. Pure, but for the files.
+
+A day's list is made whole and then cut, so that "the n-th occurrence of a text" counts over the day and no two shards
+hold one prompt. All of it follows from the files, the campaign and the partition's key; the order of runs, a crash or
+the clock have no say.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.generation.campaign import Campaign
+from headrace.generation.prompt_files import PromptText, read_prompt_files
+from headrace.handoff.schemas import PROMPTS
+from headrace.keys import ContentPartition, digest_text, prompt_id, row_id, row_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One output to make. Its id and seed depend on the prompt and the version set alone."""
+
+    row_id: str
+    prompt_id: str
+    position: int
+    prompt: str
+    seed: int
+
+
+def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> pa.Table:
+    """The partition's prompts, as PROMPTS; `position` counts within the partition.
+
+    From a pool, every day and shard draws others until the pool is used up; then it starts again, with new ids.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
+    """
+    if partition.campaign != campaign.name or partition.shard >= campaign.num_shards:
+        raise InvalidInput(
+            f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
+            f"{campaign.num_shards - 1} a day."
+        )
+    prompts = read_prompt_files(campaign.prompts, partition.day, home)
+    day = _draw(campaign, partition.day, prompts) if campaign.prompts.is_pool else prompts
+    occurrences: Counter[str] = Counter()
+    ids: list[str] = []
+    for prompt in day:
+        ids.append(prompt_id(campaign.name, partition.day, prompt.text, occurrences[prompt.text]))
+        occurrences[prompt.text] += 1
+    mine = range(partition.shard, len(day), campaign.num_shards)
+    return pa.table(
+        [
+            pa.array([ids[index] for index in mine], pa.string()),
+            pa.array(range(len(mine)), pa.int64()),
+            pa.array([day[index].text for index in mine], pa.string()),
+            pa.array([day[index].term for index in mine], pa.string()),
+        ],
+        schema=PROMPTS,
+    )
+
+
+def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
+    """One row a prompt, in order of positions."""
+    rows = []
+    for prompt in prompts.sort_by("position").to_pylist():
+        # Variation 0: a campaign asks for one output a prompt.
+        identity = row_id(prompt["prompt_id"], version_set_id, 0)
+        rows.append(
+            Row(
+                row_id=identity,
+                prompt_id=prompt["prompt_id"],
+                position=prompt["position"],
+                prompt=prompt["text"],
+                seed=row_seed(identity),
+            )
+        )
+    return rows
+
+
+def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple[Row, ...]]:
+    """Batches of at most `micro_batch_rows` rows of similar length, as equal in size as they can be.
+
+    Rows of one length waste least padding; equal sizes waste least of a batch's fixed cost. Length is counted in
+    characters: tokens would need the tokenizer, which a partition that only has to be sealed never loads.
+    """
+    if not rows:
+        return []
+    ordered = sorted(rows, key=lambda row: (len(row.prompt), row.row_id))
+    num_batches = math.ceil(len(ordered) / micro_batch_rows)
+    size, larger = divmod(len(ordered), num_batches)
+    starts = [index * size + min(index, larger) for index in range(num_batches + 1)]
+    return [tuple(ordered[start:end]) for start, end in pairwise(starts)]
+
+
+def _draw(campaign: Campaign, day: str, pool: list[PromptText]) -> list[PromptText]:
+    """The day's slice of the pool, which is shuffled once by a hash of its texts."""
+    assert campaign.prompts.per_shard is not None
+    if not pool:
+        raise InvalidInput(f"The prompt pool {campaign.prompts.files} of campaign {campaign.name!r} is empty.")
+    shuffled = sorted(pool, key=lambda prompt: (digest_text("pool", campaign.name, prompt.text), prompt.term or ""))
+    num_rows = campaign.prompts.per_shard * campaign.num_shards
+    start = date.fromisoformat(day).toordinal() * num_rows
+    return [shuffled[(start + offset) % len(shuffled)] for offset in range(num_rows)]

@@ -1,0 +1,136 @@
+"""Which outputs are kept. Named rules, each on its own: a row is rejected by every rule that it breaks.
+
+| rule | rejects |
+|---|---|
+| failed | rows that the engine could not make |
+| empty | no text |
+| length | fewer words than `words_min`, or more than `words_max` |
+| truncated | outputs that the token limit cut off |
+| repetition | too large a share of word trigrams that stood before in the same output |
+| prompt_leaked | outputs that repeat the prompt, or the chat template's markers |
+| banned_terms | outputs with a banned word or phrase |
+
+Rules see one output at a time and no model: they catch what is broken, not what is wrong.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.generation.review_settings import ReviewSettings
+from headrace.handoff.schemas import REVIEWED_CONTENT
+
+# Markers of the chat formats in use: ChatML, Llama, Mistral, Gemma.
+_MARKERS = re.compile(r"<\|[a-z_]+\|>|\[/?INST\]|<(?:start|end)_of_turn>|^(?:system|user|assistant)\s*:", re.I | re.M)
+_WORD = re.compile(r"[\w'’-]+")
+# Fewer words say nothing about repetition: "a kind of a kind" is short, not stuck.
+_REPETITION_WORDS_MIN = 12
+
+Rule = Callable[[Mapping[str, Any], ReviewSettings], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """The reviewed rows, in the content's order, and how many each rule rejected (0 for rules that rejected none)."""
+
+    table: pa.Table
+    num_rejected_by: dict[str, int]
+
+    @property
+    def num_kept(self) -> int:
+        return sum(self.table["kept"].to_pylist())
+
+    @property
+    def num_rejected(self) -> int:
+        return self.table.num_rows - self.num_kept
+
+
+def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
+    """Judge every row of a GENERATED_CONTENT table; the result is REVIEWED_CONTENT."""
+    counts: Counter[str] = Counter()
+    verdicts: list[list[str]] = []
+    for row in content.select(["prompt", "output", "finish_reason"]).to_pylist():
+        broken = rejections(row, settings)
+        counts.update(broken)
+        verdicts.append(broken)
+    copied = content.select([name for name in REVIEWED_CONTENT.names if name in content.column_names])
+    table = copied.append_column("kept", pa.array([not broken for broken in verdicts], pa.bool_()))
+    table = table.append_column("rejected_by", pa.array(verdicts, pa.list_(pa.string())))
+    return Review(
+        table=table.select(REVIEWED_CONTENT.names).cast(REVIEWED_CONTENT),
+        num_rejected_by={name: counts[name] for name in RULES},
+    )
+
+
+def rejections(row: Mapping[str, Any], settings: ReviewSettings) -> list[str]:
+    """Names of the rules that a row (`prompt`, `output`, `finish_reason`) breaks.
+
+    A row without an output breaks one rule only: that it has none says why it has no words either.
+    """
+    for alone in ("failed", "empty"):
+        if RULES[alone](row, settings):
+            return [alone]
+    return [name for name, breaks in RULES.items() if breaks(row, settings)]
+
+
+def repeated_share(output: str) -> float:
+    """Share of an output's word trigrams that occurred before in it; 0 for short outputs."""
+    words = [word.lower() for word in _WORD.findall(output)]
+    if len(words) < _REPETITION_WORDS_MIN:
+        return 0.0
+    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(trigrams)) / len(trigrams)
+
+
+def _failed(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    return row["finish_reason"] == "error"
+
+
+def _empty(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    return not row["output"].strip()
+
+
+def _length(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    num_words = len(_WORD.findall(row["output"]))
+    too_short = settings.words_min is not None and num_words < settings.words_min
+    too_long = settings.words_max is not None and num_words > settings.words_max
+    return too_short or too_long
+
+
+def _truncated(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    return settings.reject_truncated and row["finish_reason"] == "length"
+
+
+def _repetition(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    return settings.repeated_share_max is not None and repeated_share(row["output"]) > settings.repeated_share_max
+
+
+def _prompt_leaked(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    if not settings.reject_prompt_leaks:
+        return False
+    return _plain(row["prompt"]) in _plain(row["output"]) or bool(_MARKERS.search(row["output"]))
+
+
+def _banned_terms(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
+    output = f" {_plain(row['output'])} "
+    return any(f" {_plain(term)} " in output for term in settings.banned_terms)
+
+
+def _plain(text: str) -> str:
+    """Words alone, in lower case: quotation marks, case and line breaks do not hide a repetition."""
+    return " ".join(_WORD.findall(text.lower()))
+
+
+RULES: dict[str, Rule] = {
+    "failed": _failed,
+    "empty": _empty,
+    "length": _length,
+    "truncated": _truncated,
+    "repetition": _repetition,
+    "prompt_leaked": _prompt_leaked,
+    "banned_terms": _banned_terms,
+}

@@ -1,0 +1,116 @@
+"""Publishes what a claim's commits hold: at most one version a claim, and nothing of a claim that is void.
+
+Order: the claim is settled, then the execution table is published, then the content. A worker killed in between leaves
+a settled claim; whoever opens it next publishes the same bytes. A worker that slept meanwhile finds them published.
+"""
+
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+
+from headrace.errors import HandoffCorrupt, RepinRequired
+from headrace.generation.campaign import GENERATION_CODE_VERSION
+from headrace.generation.claims import Claim, Claims
+from headrace.handoff.versions import Handoff, HandoffStore
+
+CONTENT = "generated_content"
+EXECUTION = "execution"
+# Rows of a set that was rolled back, kept where the plan says `on_abort: finish_unpublished`. No asset reads them.
+UNPUBLISHED = "unpublished_content"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedContent:
+    """Both tables of a sealed attempt."""
+
+    content: Handoff
+    execution: Handoff
+
+
+def seal(
+    claim: Claim, claims: Claims, handoffs: HandoffStore, *, content: pa.Table, execution: pa.Table, run_id: str
+) -> SealedContent:
+    """Settle the claim as sealed and publish both tables.
+
+    Raises:
+        RepinRequired: the claim's version set was rolled back before the claim was settled, or another worker found so.
+    """
+    settlement = claims.settlement(claim)
+    if settlement is None and (reason := claims.abort_of(claim)):
+        if claim.on_abort == "finish_unpublished":
+            # Before the settlement: after it nobody comes back to this attempt.
+            _publish_once(handoffs, UNPUBLISHED, claim, content, run_id)
+        settlement = claims.settle(claim, "void", reason)
+    settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
+    if settlement.outcome == "void":
+        raise repin_required(claim, settlement.reason)
+    sealed_execution = _publish_once(handoffs, EXECUTION, claim, execution, run_id)
+    return SealedContent(content=_publish_once(handoffs, CONTENT, claim, content, run_id), execution=sealed_execution)
+
+
+def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
+    """What the claim published, as the partition's newest version; None: nothing yet, or it was damaged since.
+
+    When inputs go back to what they were, an old attempt serves again: its rows are then published once more, since
+    readers take the newest version.
+    """
+    content = handoffs.find(CONTENT, claim.partition, claim=claim.id)
+    execution = handoffs.find(EXECUTION, claim.partition, claim=claim.id)
+    if content is None or execution is None or not (_is_intact(content) and _is_intact(execution)):
+        return None
+    newest = handoffs.newest(CONTENT, claim.partition)
+    if newest is not None and newest.version != content.version:
+        content = handoffs.publish(
+            CONTENT,
+            claim.partition,
+            content.table(),
+            code_version=content.manifest.code_version,
+            run_id=content.manifest.run_id,
+            input_versions=content.manifest.input_versions,
+            attributes=content.attributes,
+        )
+    return SealedContent(content=content, execution=execution)
+
+
+def repin_required(claim: Claim, reason: str) -> RepinRequired:
+    return RepinRequired(
+        f"Attempt {claim.attempt} at {CONTENT}[{claim.partition}] is void: {reason}. The next attempt pins another set."
+    )
+
+
+@dataclass(frozen=True)
+class _OneVersionAClaim(HandoffStore):
+    """A store in which the newest version is the claim's own, if it has one that is intact.
+
+    `publish` asks for the newest right before it takes the number after it, so a claim's second publication, however
+    late, finds the first instead of hiding the version of a newer attempt.
+    """
+
+    claim_id: str = ""
+
+    def newest(self, asset: str, partition: str) -> Handoff | None:
+        # In this order: whoever publishes after the first line takes the number that we are about to try.
+        newest = super().newest(asset, partition)
+        own = self.find(asset, partition, claim=self.claim_id)
+        return own if own is not None and _is_intact(own) else newest
+
+
+def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, run_id: str) -> Handoff:
+    shared = {one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)}
+    return _OneVersionAClaim(**shared, claim_id=claim.id).publish(
+        asset,
+        claim.partition,
+        table,
+        code_version=GENERATION_CODE_VERSION,
+        run_id=run_id,
+        input_versions={f"{name}[{claim.partition}]": f"v{version}" for name, version in claim.inputs.items()},
+        attributes={"claim": claim.id, "version_set": claim.version_set},
+    )
+
+
+def _is_intact(handoff: Handoff) -> bool:
+    try:
+        handoff.verify()
+    except HandoffCorrupt:
+        return False
+    return True

@@ -1,0 +1,189 @@
+"""Clean documents become packed training sequences: what the model reads, and which of its tokens bear loss.
+
+An example is the chat (system, user, assistant) as the model's own template renders it. Loss is on the completion and
+on the token that ends it, never on the prompt, nor on what the template puts behind the end. Positions restart at 0
+with every example of a sequence and with its padding: a trainer that masks by position lets none see another.
+
+A document is dropped, and counted, if it does not fit into one sequence, or if its text holds one of the tokenizer's
+special tokens: `<|im_end|>` in a gloss would end the turn.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Encoding
+
+from headrace.errors import InvalidInput
+from headrace.handoff.schemas import training_examples_schema
+from headrace.prep.chat_tokenizer import ChatTokenizer, Message
+from headrace.prep.corpus import Corpus
+from headrace.prep.packing import pack
+from headrace.prep.split import Split
+
+# A row of clean documents: term, category and text.
+Document = Mapping[str, str | None]
+
+NO_LOSS = -100
+OVERLONG = "overlong"
+SPECIAL_TOKEN = "special_token_in_text"
+
+_BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCounts:
+    num_examples: int
+    num_sequences: int
+    num_tokens: int
+    num_completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Packed sequences of one shard; those of train come first."""
+
+    sequences: pa.Table
+    num_documents: int
+    drops: dict[str, int]
+    counts: dict[Split, SplitCounts]
+
+    @property
+    def padding_share(self) -> float:
+        num_slots = self.sequences.num_rows * self.sequences.schema.field("input_ids").type.list_size
+        return 1 - sum(count.num_tokens for count in self.counts.values()) / num_slots if num_slots else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedExample:
+    """Token ids of one chat; those in [label_start, label_end) bear loss."""
+
+    ids: Sequence[int]
+    label_start: int
+    label_end: int
+
+
+def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer) -> Examples:
+    """Pack one shard of CLEAN_DOCUMENTS.
+
+    Raises:
+        InvalidInput: the model's chat template refuses a system turn, or changes the completion.
+    """
+    drops = {SPECIAL_TOKEN: 0, OVERLONG: 0}
+    by_split: dict[Split, list[TokenizedExample]] = {"train": [], "heldout": []}
+    special = re.compile("|".join(map(re.escape, sorted(tokenizer.special_tokens))) or r"(?!)")
+    for batch in documents.select(["term", "category", "text", "split"]).to_batches(max_chunksize=_BATCH_ROWS):
+        rows = [
+            row for row in batch.to_pylist() if not special.search(f"{row['term']} {row['category']} {row['text']}")
+        ]
+        drops[SPECIAL_TOKEN] += batch.num_rows - len(rows)
+        for row, example in zip(rows, tokenized(corpus, rows, tokenizer), strict=True):
+            if len(example.ids) > corpus.sequence_length:
+                drops[OVERLONG] += 1
+            else:
+                by_split[row["split"]].append(example)
+    tables = [
+        packed(split, examples, corpus.sequence_length, pad_id=tokenizer.pad_id) for split, examples in by_split.items()
+    ]
+    return Examples(
+        sequences=pa.concat_tables(tables).combine_chunks(),
+        num_documents=documents.num_rows,
+        drops=drops,
+        counts={
+            split: SplitCounts(
+                num_examples=len(examples),
+                num_sequences=table.num_rows,
+                num_tokens=sum(len(example.ids) for example in examples),
+                num_completion_tokens=sum(example.label_end - example.label_start for example in examples),
+            )
+            for (split, examples), table in zip(by_split.items(), tables, strict=True)
+        },
+    )
+
+
+def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[TokenizedExample]:
+    """The chats of `rows` as ids, in order.
+
+    Raises:
+        InvalidInput: the model's chat template refuses a system turn, or changes the completion.
+    """
+    completions = [corpus.completion.format_map(row) for row in rows]
+    chats = [tokenizer.render(_messages(corpus, *pair)) for pair in zip(rows, completions, strict=True)]
+    behind = _behind_completion(corpus, tokenizer)
+    for chat, completion, encoding in zip(chats, completions, tokenizer.encode_batch(chats), strict=True):
+        end = len(chat) - len(behind)
+        start = end - len(completion)
+        if chat[start:] != completion + behind:
+            raise InvalidInput(
+                f"The base model's chat template does not keep the completion {completion!r} as it is, got {chat!r}. "
+                "Take a model whose template copies the assistant's words."
+            )
+        # The end token is to be learnt, the line break behind it is not.
+        end += len(behind.rstrip())
+        yield TokenizedExample(
+            ids=encoding.ids, label_start=_token_from(encoding, start), label_end=_token_from(encoding, end)
+        )
+
+
+def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:
+    """Sequences of `sequence_length` tokens T, as TRAINING_EXAMPLES."""
+    sequences = pack([len(example.ids) for example in examples], sequence_length)
+    shape_NT = (len(sequences), sequence_length)  # noqa: N806 (shape letters)
+    input_ids = np.full(shape_NT, pad_id, dtype=np.int32)
+    labels = np.full(shape_NT, NO_LOSS, dtype=np.int32)
+    position_ids = np.zeros(shape_NT, dtype=np.int32)
+    positions = np.arange(sequence_length, dtype=np.int32)
+    for number, members in enumerate(sequences):
+        used = 0
+        for example in (examples[member] for member in members):
+            length, label_start, label_end = len(example.ids), example.label_start, example.label_end
+            input_ids[number, used : used + length] = example.ids
+            labels[number, used + label_start : used + label_end] = example.ids[label_start:label_end]
+            position_ids[number, used : used + length] = positions[:length]
+            used += length
+        # Padding is an example of its own: it attends to itself and nothing attends to it.
+        position_ids[number, used:] = positions[: sequence_length - used]
+    columns = {
+        "split": pa.array([split] * len(sequences), pa.string()),
+        **{
+            name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), sequence_length)
+            for name, values in (("input_ids", input_ids), ("labels", labels), ("position_ids", position_ids))
+        },
+        "num_examples": pa.array([len(members) for members in sequences], pa.int32()),
+        "num_completion_tokens": pa.array((labels != NO_LOSS).sum(axis=1, dtype=np.int32)),
+    }
+    return pa.Table.from_arrays(list(columns.values()), schema=training_examples_schema(sequence_length))
+
+
+def _messages(corpus: Corpus, row: Document, completion: str) -> list[Message]:
+    turns = {
+        "system": None if corpus.prompt.system is None else corpus.prompt.system.format_map(row),
+        "user": corpus.prompt.user.format_map(row),
+        "assistant": completion,
+    }
+    return [{"role": role, "content": content} for role, content in turns.items() if content is not None]
+
+
+def _behind_completion(corpus: Corpus, tokenizer: ChatTokenizer) -> str:
+    """What the template puts behind every completion: the end of the turn, often a line break."""
+    completion = "the completion"
+    probe = tokenizer.render(_messages(corpus, {"term": "term", "category": "category"}, completion))
+    _, found, behind = probe.rpartition(completion)
+    if not found or not behind.strip():
+        raise InvalidInput(
+            f"The base model's chat template does not end the assistant's turn, got {probe!r}: nothing would teach the "
+            "model to stop. Take an instruct model."
+        )
+    return behind
+
+
+def _token_from(encoding: Encoding, char: int) -> int:
+    """The first token that starts at or behind a character; the number of tokens if none does."""
+    token = encoding.char_to_token(char)
+    if token is None:
+        # Behind the last character, or on one that belongs to no token: rare, so a search will do.
+        return next((index for index, (start, _) in enumerate(encoding.offsets) if start >= char), len(encoding.ids))
+    span = encoding.token_to_chars(token)
+    return token + 1 if span and span[0] < char else token

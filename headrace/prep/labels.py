@@ -1,0 +1,168 @@
+"""Labels of documents, from people or from a judge model, and how far two sources agree.
+
+A label belongs to a document's id, so it outlives re-reading and re-cleaning; `judged_at_version` says which version of
+the raw documents the source saw. A judge is asked about documents that the quality rules keep: the others would cost
+tokens for nothing. What it answers beside the allowed answers is no label, and is counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.handoff.schemas import LABELS
+from headrace.prep.cleaning import apply_rules, normalised, quality_rules
+from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
+from headrace.prep.file_formats import FileLayout, Unreadable, read_records
+
+
+class Judge(Protocol):
+    """A model that answers questions."""
+
+    def answer(self, questions: Sequence[str]) -> list[str]:
+        """One answer a question, in their order; empty where none could be had."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """`unanswered`: documents that the judge was asked about in vain."""
+
+    labels: pa.Table
+    num_judged: int
+    num_unanswered: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Of the documents that two sources labelled: how many, the share that got one label from both, and kappa."""
+
+    num_both: int
+    equal_share: float
+    kappa: float
+
+
+def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: Path, judge: Judge | None) -> Labelled:
+    """Labels of one shard's documents, from every source that the corpus names; none without a source.
+
+    Raises:
+        InvalidInput: the label file cannot be read, or gives a document two labels.
+    """
+    settings = corpus.labels
+    documents = normalised(raw).unique("document_id", keep="first", maintain_order=True)
+    rows: list[tuple[str, str, str, str]] = []
+    num_judged = num_unanswered = 0
+    if settings and settings.file:
+        given = read_label_file(settings.file, shard, home)
+        ids = documents.get_column("document_id")
+        rows += [
+            (document_id, given[document_id], settings.file.source, version)
+            for document_id in ids
+            if document_id in given
+        ]
+    if settings and settings.judge and judge:
+        asked, _ = apply_rules(documents.with_columns(pl.lit(None, pl.String).alias("label")), quality_rules(corpus))
+        judged = judge_documents(settings.judge, asked, judge)
+        num_judged, num_unanswered = len(judged), sum(label is None for label in judged.values())
+        rows += [(document_id, label, settings.judge.source, version) for document_id, label in judged.items() if label]
+    columns = zip(*rows, strict=True) if rows else ([] for _ in LABELS)
+    table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=LABELS)
+    return Labelled(labels=table, num_judged=num_judged, num_unanswered=num_unanswered)
+
+
+def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, str]:
+    """Labels by document id; `{shard}` in the path stands for the shard's key.
+
+    Raises:
+        InvalidInput: the file is missing, a line is unreadable, or a document has two different labels.
+    """
+    path = home / settings.path.replace("{shard}", shard)
+    if not path.is_file():
+        raise InvalidInput(f"Label file {path} does not exist; labels.file.path of the corpus file names it.")
+    labels: dict[str, str] = {}
+    for record in read_records(path, FileLayout(columns=(settings.document_id, settings.label))):
+        if isinstance(record, Unreadable):
+            raise InvalidInput(
+                f"Label file {path}, line {record.line}: {record.reason}. Every label counts: repair it."
+            )
+        document_id, label = record.fields.get(settings.document_id), record.fields.get(settings.label)
+        if not (isinstance(document_id, str) and isinstance(label, str)):
+            raise InvalidInput(
+                f"Label file {path}, line {record.line}: {settings.document_id} and {settings.label} must be strings, "
+                f"got {document_id!r} and {label!r}."
+            )
+        if labels.setdefault(document_id, label) != label:
+            raise InvalidInput(
+                f"Label file {path}, line {record.line}: document {document_id} is {label!r} here and "
+                f"{labels[document_id]!r} further up. Keep one of them."
+            )
+    return labels
+
+
+def judge_documents(settings: LabelJudge, documents: pl.DataFrame, judge: Judge) -> dict[str, str | None]:
+    """The judge's label of each document; None where its answer is none of the allowed ones."""
+    rows = documents.select("document_id", "term", "category", "text").to_dicts()
+    answers = judge.answer([settings.question.format_map(row) for row in rows])
+    return {
+        row["document_id"]: parse_answer(answer, settings.answers) for row, answer in zip(rows, answers, strict=True)
+    }
+
+
+def parse_answer(answer: str, allowed: Sequence[str]) -> str | None:
+    """The allowed answer that a judge's reply begins with, whatever its case and the marks around it."""
+    reply = answer.strip().lstrip("\"'*`([ ").casefold()
+    for label in sorted(allowed, key=len, reverse=True):
+        rest = reply.removeprefix(label.casefold())
+        if rest != reply and not rest[:1].isalnum():
+            return label
+    return None
+
+
+def effective_labels(labels: pa.Table, corpus: Corpus) -> dict[str, str]:
+    """One label a document: the file's where there is one, for people overrule models."""
+    by_source = _by_source(labels)
+    settings = corpus.labels
+    order = [source.source for source in (settings.judge, settings.file) if source] if settings else []
+    effective: dict[str, str] = {}
+    for source in order:
+        effective |= by_source.get(source, {})
+    return effective
+
+
+def agreement(labels: Iterable[pa.Table], first: str, second: str) -> Agreement:
+    """Agreement of two sources over all tables together."""
+    pairs: list[tuple[str, str]] = []
+    for table in labels:
+        by_source = _by_source(table)
+        one, other = by_source.get(first, {}), by_source.get(second, {})
+        pairs += [(one[document_id], other[document_id]) for document_id in one.keys() & other.keys()]
+    equal_share = sum(left == right for left, right in pairs) / len(pairs) if pairs else 0.0
+    return Agreement(num_both=len(pairs), equal_share=equal_share, kappa=cohens_kappa(pairs))
+
+
+def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float:
+    """Agreement beyond chance: 1 is perfect, 0 is what two coins of the same weights would reach.
+
+    Two sources that give one and the same label to everything agree by 1; of no pairs, nothing is known: 0.
+
+    Source: Cohen 1960, A coefficient of agreement for nominal scales.
+    """
+    if not pairs:
+        return 0.0
+    num_pairs = len(pairs)
+    observed = sum(left == right for left, right in pairs) / num_pairs
+    lefts, rights = Counter(left for left, _ in pairs), Counter(right for _, right in pairs)
+    by_chance = sum(lefts[label] * rights[label] for label in lefts) / num_pairs**2
+    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
+
+
+def _by_source(labels: pa.Table) -> Mapping[str, dict[str, str]]:
+    by_source: dict[str, dict[str, str]] = {}
+    for row in labels.to_pylist():
+        by_source.setdefault(row["source"], {})[row["document_id"]] = row["label"]
+    return by_source

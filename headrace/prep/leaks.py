@@ -1,0 +1,44 @@
+"""Finds what stands on both sides of the split: the one fault that makes every held-out loss a lie."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.prep.corpus import Corpus
+
+COLUMNS = ("term", "category", "text", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaks:
+    """How many terms and how many texts are in train and in held-out alike, with a few of each."""
+
+    num_documents: int
+    num_terms: int
+    num_texts: int
+    samples: tuple[str, ...]
+
+    @property
+    def found(self) -> bool:
+        return self.num_terms + self.num_texts > 0
+
+
+def find_leaks(corpus: Corpus, shards: Iterable[pa.Table]) -> Leaks:
+    """Compare all given shards of CLEAN_DOCUMENTS with one another, by what makes two documents the same."""
+    documents = pl.concat([pl.DataFrame(table.select(COLUMNS)) for table in shards], rechunk=False)
+    terms = _on_both_sides(documents.drop_nulls("term"), ("term",))
+    contents = _on_both_sides(documents, corpus.duplicate_columns)
+    return Leaks(
+        num_documents=documents.height,
+        num_terms=len(terms),
+        num_texts=len(contents),
+        samples=(*terms[:3], *contents[:3]),
+    )
+
+
+def _on_both_sides(documents: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    key = pl.concat_str(columns, separator=" ", ignore_nulls=True).str.to_lowercase().str.replace_all(r"\s+", " ")
+    sides = documents.group_by(key.alias("key"), maintain_order=True).agg(pl.col("split").n_unique().alias("sides"))
+    return sides.filter(pl.col("sides") > 1).get_column("key").to_list()

@@ -1,0 +1,112 @@
+"""MLflow's aliases, as projections of the journal: written after it, read only to report that they drifted.
+
+What was written last is kept in the store, one object for the journal entry it came from, so a tick that changes no
+alias does not ask MLflow (whose import alone costs two seconds), and a tick that was killed between the journal and
+MLflow is made good by the next.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.version_sets import VersionSets
+from headrace.store.objects import ObjectStore, create_json
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+
+
+class AliasRegistry(Protocol):
+    """What is asked of `headrace.registry.mlflow_models.ModelRegistry`."""
+
+    def aliases(self, model_name: str) -> dict[str, str]: ...
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None: ...
+
+
+# Model name → alias → version; `None`: the alias must not be there.
+Aliases = Mapping[str, Mapping[str, str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """An alias that does not say what the journal says."""
+
+    model_name: str
+    alias: str
+    wanted: str | None
+    found: str | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.alias} of {self.model_name} is {self.found or 'unset'}, the journal says {self.wanted or 'unset'}"
+        )
+
+
+def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: str = "") -> Aliases:
+    """What the aliases of every model that this rollout ever touched should be."""
+    wanted: dict[str, dict[str, str | None]] = {}
+    for version_set in sorted(state.considered):
+        for member in version_sets.get(version_set).members:
+            wanted[member.model_name] = {prefix + CHAMPION: None, prefix + CANDIDATE: None}
+    for alias, version_set in ((CHAMPION, state.stable), (CANDIDATE, state.candidate)):
+        for member in version_sets.get(version_set).members if version_set else ():
+            wanted[member.model_name][prefix + alias] = member.model_version
+    return wanted
+
+
+def project(
+    journal: Journal, version_sets: VersionSets, store: ObjectStore, registry: AliasRegistry, *, prefix: str = ""
+) -> list[Drift]:
+    """Bring the aliases to what the journal says.
+
+    Returns:
+        What was changed; empty, without a word to MLflow, if this journal's aliases were written before.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer; the journal stands, the next call tries again.
+    """
+    changed: list[Drift] = []
+    overtaken = False
+    while (state := fold(journal.entries())) is not None:
+        wanted = wanted_aliases(state, version_sets, prefix=prefix)
+        if not overtaken and _last_projected(journal.name, store) == wanted:
+            break
+        for drift in find_drift(wanted, registry):
+            registry.set_alias(drift.model_name, drift.alias, drift.wanted)
+            changed.append(drift)
+        create_json(store, f"{_prefix(journal.name)}/{state.head:08d}.json", {"aliases": wanted})
+        if journal.head() == state.head:
+            break
+        # A newer entry came while we wrote, and its aliases may have been written before ours: write again.
+        overtaken = True
+    return changed
+
+
+def find_drift(wanted: Aliases, registry: AliasRegistry) -> list[Drift]:
+    """Aliases in MLflow that differ from `wanted`.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+    """
+    drifts: list[Drift] = []
+    for model_name, aliases in wanted.items():
+        found = registry.aliases(model_name)
+        drifts += [
+            Drift(model_name=model_name, alias=alias, wanted=version, found=found.get(alias))
+            for alias, version in aliases.items()
+            if found.get(alias) != version
+        ]
+    return drifts
+
+
+def _last_projected(name: str, store: ObjectStore) -> Aliases | None:
+    heads = store.children(_prefix(name))
+    return json.loads(store.read(f"{_prefix(name)}/{heads[-1]}"))["aliases"] if heads else None
+
+
+def _prefix(name: str) -> str:
+    return f"rollout/{name}/aliases"

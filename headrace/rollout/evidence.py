@@ -1,0 +1,77 @@
+"""What the gate knows: reviewed rows by version set, and held-out losses measured on the same tokens."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from headrace.errors import InvalidInput
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import ContentPartition
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.gates import Evidence, ReviewCount
+
+REVIEWED_CONTENT = "reviewed_content"
+
+
+def review_counts(handoffs: HandoffStore, campaign: str, *, num_days: int) -> dict[str, ReviewCount]:
+    """Reviewed and kept rows of a campaign by version set id, over the newest version of each sealed partition.
+
+    Args:
+        num_days: how many of the campaign's newest reviewed days count; it bounds what a tick reads.
+    """
+    partitions = [partition for key in handoffs.partitions(REVIEWED_CONTENT) if (partition := _of(campaign, key))]
+    days = sorted({partition.day for partition in partitions})[-num_days:]
+    num_rows: Counter[str] = Counter()
+    num_kept: Counter[str] = Counter()
+    for partition in partitions:
+        handoff = handoffs.newest(REVIEWED_CONTENT, partition.key) if partition.day in days else None
+        if handoff is None:
+            continue
+        table = handoff.table(columns=["version_set", "kept"])
+        for row in table.group_by("version_set").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist():
+            num_rows[row["version_set"]] += row["kept_count"]
+            num_kept[row["version_set"]] += row["kept_sum"]
+    return {
+        version_set: ReviewCount(num_rows=num_rows[version_set], num_kept=num_kept[version_set])
+        for version_set in num_rows
+    }
+
+
+def evidence_for(
+    candidate: str,
+    stable: str,
+    *,
+    candidate_weights: str,
+    stable_weights: str,
+    reviews: Mapping[str, ReviewCount],
+    models: Iterable[ModelVersion],
+) -> Evidence:
+    """Put together what is known of two version sets and the weights in them."""
+    losses = heldout_losses(models, candidate_weights, stable_weights)
+    return Evidence(
+        candidate=reviews.get(candidate, ReviewCount()),
+        stable=reviews.get(stable, ReviewCount()),
+        heldout_candidate=losses[0] if losses else None,
+        heldout_stable=losses[1] if losses else None,
+    )
+
+
+def heldout_losses(models: Iterable[ModelVersion], candidate: str, stable: str) -> tuple[float, float] | None:
+    """Held-out losses of two weights on the same tokens; `None`: never measured on the same ones.
+
+    Two recipes may have been evaluated on different held-out sets, and the base on each of them, so losses are only
+    put side by side under one held-out digest: the newest that both have.
+    """
+    losses: dict[str, dict[str, float]] = {}
+    for model in sorted(models, key=lambda model: model.registered_at):
+        if model.heldout_loss is not None:
+            losses.setdefault(model.heldout_digest, {})[model.weights_digest] = model.heldout_loss
+    shared = [by_weights for by_weights in losses.values() if candidate in by_weights and stable in by_weights]
+    return (shared[-1][candidate], shared[-1][stable]) if shared else None
+
+
+def _of(campaign: str, partition_key: str) -> ContentPartition | None:
+    try:
+        partition = ContentPartition.parse(partition_key)
+    except InvalidInput:
+        return None
+    return partition if partition.campaign == campaign else None

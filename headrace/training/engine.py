@@ -1,0 +1,136 @@
+"""DeepSpeed through accelerate: how the gang is joined and the model is wrapped.
+
+Only ranks import this. What it leans on that no documentation promises is pinned in tests/upstream.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import InvalidTrainingRun
+from headrace.training.run_config import RunConfig
+
+# Elements a bucket; DeepSpeed's default of 5e8 would hold a second copy of all gradients of a model below 0.5B
+# parameters. Smaller ones cost a collective call each, which is nothing beside 20M elements.
+_BUCKET_ELEMENTS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Gang:
+    """This rank's end of the process group."""
+
+    accelerator: Any
+    rank: int
+    world_size: int
+
+    def sum_over_ranks(self, *values: float) -> list[float]:
+        """In float64: the sum of two ranks' float32 losses would depend on who rounds first."""
+        import torch
+        from deepspeed import comm
+
+        total = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        comm.all_reduce(total)
+        return total.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """One small object of every rank, on every rank."""
+        import torch
+
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+
+def join_gang(config: RunConfig) -> Gang:
+    """Joins the process group; returns when every rank has."""
+    import deepspeed
+    import torch
+    from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
+
+    if config.device == "cpu":
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        # The shared-memory op serves inference alone, needs a compiler, and leaves its segments in /dev/shm when a
+        # rank is killed.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        # Backward passes with atomics add in any order: a resumed run would differ in the last bits.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    accelerator = Accelerator(
+        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(config)),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(
+                # Without it accelerate finds a CPU and believes in a world of one rank.
+                backend="gloo" if config.device == "cpu" else "nccl",
+                timeout=timedelta(seconds=config.recipe.step_timeout_seconds),
+            )
+        ],
+    )
+    assert accelerator.num_processes == config.world_size
+    return Gang(accelerator, accelerator.process_index, accelerator.num_processes)
+
+
+def deepspeed_config(config: RunConfig) -> dict[str, Any]:
+    recipe = config.recipe
+    body: dict[str, Any] = {
+        "train_batch_size": recipe.batch,
+        "train_micro_batch_size_per_gpu": recipe.micro_batch,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_clipping": recipe.clip_norm,
+        "zero_optimization": {
+            "stage": recipe.zero_stage,
+            # On a CPU there is nothing to overlap with; on a GPU it needs a second bucket.
+            "overlap_comm": config.device == "cuda",
+            "contiguous_gradients": True,
+            "reduce_bucket_size": _BUCKET_ELEMENTS,
+            "allgather_bucket_size": _BUCKET_ELEMENTS,
+        },
+        # We bring torch's own AdamW: fused on both kinds of device, and nothing to compile.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if recipe.precision == "bf16":
+        # Checked: one rank's inf would otherwise be added to everybody's weights without a word.
+        body["bf16"] = {"enabled": True, "check_grad_overflow": True}
+    elif recipe.precision == "fp16":
+        body["fp16"] = {"enabled": True}
+    return body
+
+
+def load_model(weights: Path, config: RunConfig) -> Any:
+    """The base model in the recipe's precision; under ZeRO stage 3 each rank keeps its share from the start."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.recipe.precision]
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, attn_implementation="sdpa")
+    freeze = config.recipe.freeze
+    for prefix in freeze:
+        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
+            raise InvalidTrainingRun(f"Recipe {config.recipe.key}: freeze={prefix!r} matches no parameter.")
+    for name, parameter in model.named_parameters():
+        if freeze and name.startswith(freeze):
+            parameter.requires_grad_(False)
+    return model
+
+
+def wrap(gang: Gang, model: Any, config: RunConfig) -> tuple[Any, Any]:
+    """DeepSpeed's engine around the model, and its optimizer."""
+    import torch
+
+    recipe = config.recipe
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    # Norms and biases: shrinking them towards zero changes scales, not complexity.
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        fused=True,
+    )
+    engine, optimizer = gang.accelerator.prepare(model, optimizer)
+    engine.train()
+    return engine, optimizer

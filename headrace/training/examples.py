@@ -1,0 +1,107 @@
+"""Packed training examples as arrays, straight out of sealed handoffs.
+
+T is the sequence length, B the sequences of one pass. Arrays are views of the memory-mapped pages; only the rows of a
+pass are copied, so ranks on one machine share one copy of the corpus.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.errors import InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
+
+ASSET = "training_examples"
+# The label of a position without loss: transformers' and torch's convention.
+NO_LOSS = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesInput:
+    """One sealed version of one partition: what a run reads, whatever is published later."""
+
+    partition: str
+    version: int
+    content_digest: str
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one forward pass. Positions restart at 0 where an example begins: attention never crosses them."""
+
+    input_ids_BT: np.ndarray  # noqa: N815 (shape letters)
+    labels_BT: np.ndarray  # noqa: N815
+    position_ids_BT: np.ndarray  # noqa: N815
+
+
+class PackedExamples:
+    """One split of `training_examples`, numbered 0, 1, … in the order of the inputs."""
+
+    def __init__(self, tables: Iterable[pa.Table], split: Literal["train", "heldout"]) -> None:
+        self._chunks: list[Pass] = []
+        chunk_numbers: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
+        self.sequence_length = 0
+        for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
+            chosen = np.flatnonzero(pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False))
+            if not len(chosen):
+                continue
+            chunk = Pass(*(_tokens(batch.column(name)) for name in ("input_ids", "labels", "position_ids")))
+            self.sequence_length = self.sequence_length or chunk.input_ids_BT.shape[1]
+            if chunk.input_ids_BT.shape[1] != self.sequence_length:
+                raise InvalidTrainingRun(
+                    f"training_examples hold sequences of {self.sequence_length} and of {chunk.input_ids_BT.shape[1]} "
+                    "tokens; materialize all corpus shards with one sequence_length."
+                )
+            chunk_numbers.append(np.full(len(chosen), len(self._chunks)))
+            rows.append(chosen)
+            self._chunks.append(chunk)
+        self._chunk_of = np.concatenate(chunk_numbers) if rows else np.empty(0, dtype=np.int64)
+        self._row_of = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Pass:
+        places = [(self._chunks[self._chunk_of[number]], self._row_of[number]) for number in numbers]
+        return Pass(
+            np.stack([chunk.input_ids_BT[row] for chunk, row in places]).astype(np.int64),
+            np.stack([chunk.labels_BT[row] for chunk, row in places]).astype(np.int64),
+            np.stack([chunk.position_ids_BT[row] for chunk, row in places]).astype(np.int64),
+        )
+
+    def num_loss_tokens(self, numbers: Sequence[int] | np.ndarray) -> int:
+        """Positions that carry loss: the first token of a sequence is predicted from nothing, so never one."""
+        return sum(
+            int((self._chunks[self._chunk_of[number]].labels_BT[self._row_of[number], 1:] != NO_LOSS).sum())
+            for number in numbers
+        )
+
+
+def open_examples(
+    handoffs: HandoffStore, inputs: Sequence[ExamplesInput], split: Literal["train", "heldout"]
+) -> PackedExamples:
+    """Reads exactly the pinned versions.
+
+    Raises:
+        HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
+        InvalidTrainingRun: no sequence of this split, or mixed sequence lengths.
+    """
+    columns = ["split", "input_ids", "labels", "position_ids"]
+    tables = (handoffs.open(ASSET, item.partition, item.version).table(columns) for item in inputs)
+    examples = PackedExamples(tables, split)
+    if not len(examples):
+        raise InvalidTrainingRun(
+            f"The {len(inputs)} given partitions of training_examples hold no sequence of split {split!r}; "
+            "check heldout_share and the quality rules of the corpus file."
+        )
+    return examples
+
+
+def _tokens(column: pa.Array) -> np.ndarray:
+    assert isinstance(column.type, pa.FixedSizeListType)
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)

@@ -1,0 +1,67 @@
+"""The trained model as others read it: safetensors, config, tokenizer.
+
+Under ZeRO stage 3 parameters are gathered one at a time, so no device ever holds the whole model; rank 0's host memory
+holds it once, in the precision it was trained in. (DeepSpeed's own consolidation works in fp32 and takes three times
+that.)
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from headrace.training.engine import Gang
+
+# The trained model is used with the base model's.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def export_model(gang: Gang, engine: Any, base: Path, out: Path) -> None:
+    """Rank 0 writes the model directory `out`; every rank must call it."""
+    model = engine.module
+    weights = _gathered_weights(gang, model)
+    if gang.rank != 0:
+        return
+    out.mkdir(parents=True)
+    model.save_pretrained(out, state_dict=weights)
+    for name in _TOKENIZER_FILES:
+        if (base / name).is_file():
+            (out / name).write_bytes((base / name).read_bytes())
+    drop_library_versions(out)
+
+
+def drop_library_versions(directory: Path) -> None:
+    """Takes out of the configs what says by whom they were written: the same model must have the same digest."""
+    for name in ("config.json", "generation_config.json"):
+        path = directory / name
+        if path.is_file():
+            body = json.loads(path.read_text())
+            for field in ("transformers_version", "_name_or_path"):
+                body.pop(field, None)
+            path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
+
+
+def _gathered_weights(gang: Gang, model: Any) -> dict[str, Any]:
+    from deepspeed import zero
+
+    partitioned = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    if not partitioned:
+        return model.state_dict() if gang.rank == 0 else {}
+    weights: dict[str, Any] = {}
+    # Tied parameters appear under both names, as `state_dict` has them: save_pretrained drops one again.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        with zero.GatheredParameters([parameter]):
+            if gang.rank == 0:
+                weights[name] = parameter.detach().cpu().clone()
+    if gang.rank == 0:
+        persistent = model.state_dict()
+        weights |= {name: buffer.cpu() for name, buffer in model.named_buffers() if name in persistent}
+    return weights

@@ -1,0 +1,91 @@
+"""The command and environment of one gang, as a pure function: nothing is started or asked here.
+
+torchrun, not `deepspeed`: DeepSpeed's own launcher ignores and deletes CUDA_VISIBLE_DEVICES and would take other runs'
+GPUs. No restarts in place: a gang that lost a rank is started anew from its last checkpoint, by the run's retry.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# Marks every process of a gang, whatever session it is in; the value is the attempt's own.
+MARKER = "HEADRACE_TRAINING"
+
+# Left over from another launcher in the environment, these would send the gang to somebody else's rendezvous.
+_FOREIGN = {
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_ERROR_FILE",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    logs: Path
+
+
+def plan_launch(
+    *,
+    run_json: Path,
+    world_size: int,
+    device: str,
+    work_directory: Path,
+    marker: str,
+    environment: Mapping[str, str],
+    python: str = sys.executable,
+) -> LaunchPlan:
+    """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through untouched.
+
+    Ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on how the host's name resolves, and
+    two gangs never want the same port.
+    """
+    logs = work_directory / "logs"
+    argv = (
+        python,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={world_size}",
+        "--nnodes=1",
+        "--max-restarts=0",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=127.0.0.1:0",
+        "--local-addr=127.0.0.1",
+        f"--log-dir={logs}",
+        "--redirects=3",
+        "-m",
+        "headrace.training.train",
+        # Long: torchrun swallows options that abbreviate its own.
+        "--run-json",
+        str(run_json),
+    )
+    ours = {
+        MARKER: marker,
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        # Its own directory: a lock that a killed compiler left in a shared one hangs DeepSpeed for ever.
+        "TORCH_EXTENSIONS_DIR": str(work_directory / "torch_extensions"),
+        # The base model is a sealed directory: nothing may wait on a hub.
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if device == "cpu":
+        ours |= {
+            "DS_ACCELERATOR": "cpu",
+            # One thread a rank: two ranks with a thread a core each would take turns on the same cores.
+            "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1"),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+    else:
+        # cuBLAS repeats its sums bit for bit only with a workspace of fixed size.
+        ours |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "4")}
+    kept = {name: value for name, value in environment.items() if name not in _FOREIGN}
+    return LaunchPlan(argv=argv, environment=kept | ours, logs=logs)

@@ -1,0 +1,128 @@
+"""The training loop: losses, steps, and nothing that outlives them.
+
+B: sequences of a pass, T: tokens of a sequence, K: positions that carry loss, V: vocabulary.
+
+Every completion token of a batch weighs the same, whichever rank and pass it falls on: losses are summed and divided by
+the token count of the whole batch, which every rank reads off the sample order without asking the others.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from headrace.errors import InvalidTrainingRun
+from headrace.training.engine import Gang
+from headrace.training.examples import NO_LOSS, PackedExamples, Pass
+from headrace.training.order import SampleOrder
+from headrace.training.recipe import Recipe
+
+# Loss scaling skips a few steps until it has found its scale; this many in a row find none.
+_SKIPPED_IN_A_ROW_MAX = 20
+
+
+def learning_rate_at(recipe: Recipe, step: int) -> float:
+    """Of optimizer step `step` (0, 1, …): a linear warm-up, then a constant or half a cosine down to the end's share."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    share = recipe.learning_rate_end + (1 - recipe.learning_rate_end) * (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * share
+
+
+def summed_loss(model: Any, passed: Pass, device: Any) -> tuple[Any, int]:
+    """Cross entropy in nats, summed over the positions that carry loss, and their number.
+
+    Logits are computed for those positions alone: at a vocabulary of 49,152 the rest would cost more memory than the
+    whole model. Positions that restart at 0 mark where packed examples begin, and transformers derives the attention
+    mask from them as long as it is given neither a mask nor a cache.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    input_ids_BT = torch.from_numpy(passed.input_ids_BT).to(device)  # noqa: N806 (shape letters)
+    position_ids_BT = torch.from_numpy(passed.position_ids_BT).to(device)  # noqa: N806
+    # The logits at t predict the token at t + 1.
+    targets_BT = torch.from_numpy(passed.labels_BT[:, 1:]).to(device)  # noqa: N806
+    kept_K = (targets_BT != NO_LOSS).any(dim=0).nonzero().squeeze(1)  # noqa: N806
+    logits_BKV = model(  # noqa: N806
+        input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False, logits_to_keep=kept_K
+    ).logits
+    targets_BK = targets_BT[:, kept_K]  # noqa: N806
+    loss = cross_entropy(
+        logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=NO_LOSS, reduction="sum"
+    )
+    return loss, int((targets_BT != NO_LOSS).sum())
+
+
+def train_steps(
+    gang: Gang,
+    engine: Any,
+    optimizer: Any,
+    examples: PackedExamples,
+    recipe: Recipe,
+    *,
+    begin: int,
+    each: Callable[[dict[str, Any]], None],
+) -> Iterator[int]:
+    """Runs the steps behind `begin`; yields after each one how many are done.
+
+    `each` gets one row a step, the same on every rank: loss in nats a completion token, learning rate, gradient norm
+    before clipping, whether the step was applied, tokens seen.
+
+    Raises:
+        InvalidTrainingRun: the gradients of many steps in a row are not finite.
+    """
+    order = SampleOrder(
+        seed=recipe.seed,
+        num_sequences=len(examples),
+        batch=recipe.batch,
+        world_size=gang.world_size,
+        micro_batch=recipe.micro_batch,
+    )
+    skipped_in_a_row = 0
+    for step in range(begin, recipe.steps):
+        started = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(recipe, step)
+        num_loss_tokens = examples.num_loss_tokens(order.batch(step))
+        own_loss = _accumulate(gang, engine, examples, order.micro_batches(step, gang.rank), num_loss_tokens)
+        engine.step()
+        applied = engine.was_step_applied()
+        [batch_loss] = gang.sum_over_ranks(own_loss)
+        seconds = time.monotonic() - started
+        num_tokens = recipe.batch * examples.sequence_length
+        each(
+            {
+                "step": step + 1,
+                "loss": batch_loss / num_loss_tokens,
+                "learning_rate": learning_rate_at(recipe, step),
+                "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
+                "applied": applied,
+                "tokens": (step + 1) * num_tokens,
+                "tokens_per_second": num_tokens / seconds,
+                "seconds": seconds,
+            }
+        )
+        skipped_in_a_row = 0 if applied else skipped_in_a_row + 1
+        if skipped_in_a_row >= _SKIPPED_IN_A_ROW_MAX or not math.isfinite(batch_loss):
+            raise InvalidTrainingRun(
+                f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / num_loss_tokens:.4g}, "
+                f"{skipped_in_a_row} steps in a row without finite gradients. Lower learning_rate "
+                f"({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or lower clip_norm."
+            )
+        yield step + 1
+
+
+def _accumulate(gang: Gang, engine: Any, examples: PackedExamples, passes: list[Any], num_loss_tokens: int) -> float:
+    """Forward and backward of this rank's share of one step; its summed loss."""
+    own_loss = 0.0
+    for number, rows in enumerate(passes):
+        loss, _ = summed_loss(engine, examples.take(rows), gang.accelerator.device)
+        engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
+        # DeepSpeed takes the mean over ranks and passes; what is wanted is the sum over the batch's tokens.
+        engine.backward(loss * (gang.world_size * len(passes) / num_loss_tokens))
+        own_loss += loss.item()
+    return own_loss

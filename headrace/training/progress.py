@@ -1,0 +1,152 @@
+"""How a gang says where it is: to its launcher by files, to the Dagster run over Pipes (from rank 0 alone).
+
+Three kinds of files in the attempt's work directory:
+    rank-0.json      the phase a rank is in, when it got there, its pid
+    failure-0.json   why a rank gave up
+    progress.jsonl   rank 0: one line an optimizer step, without a gap or a repeat after a resume
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Phase = Literal["starting", "importing libraries", "joining the group", "building the engine", "training", "finished"]
+
+# A log line for each of a hundred thousand steps would bury the run's log.
+_LOG_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPhase:
+    rank: int
+    phase: Phase
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFailure:
+    """`permanent`: a retry would end the same way. `secondary`: most likely another rank's failure, seen from here."""
+
+    rank: int
+    reason: str
+    permanent: bool
+    secondary: bool
+    at: float
+
+
+def report_phase(work: Path, rank: int, phase: Phase) -> None:
+    _replace(work / f"rank-{rank}.json", asdict(RankPhase(rank=rank, phase=phase, pid=os.getpid(), at=time.time())))
+
+
+def report_failure(work: Path, failure: RankFailure) -> None:
+    _replace(work / f"failure-{failure.rank}.json", asdict(failure))
+
+
+def read_phases(work: Path) -> dict[int, RankPhase]:
+    return {phase.rank: phase for phase in (RankPhase(**body) for body in _read_all(work, "rank-*.json"))}
+
+
+def read_failures(work: Path) -> list[RankFailure]:
+    """First the one that most likely caused the others."""
+    failures = [RankFailure(**body) for body in _read_all(work, "failure-*.json")]
+    return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
+
+
+class ProgressLog:
+    """`progress.jsonl` of one attempt, beginning with the rows that its checkpoint carries."""
+
+    def __init__(self, path: Path, rows: bytes = b"") -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._file.write(rows)
+        self._file.flush()
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+
+class ProgressTail:
+    """Reads `progress.jsonl` from the other side: each row once, a line that is still being written not yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new_rows(self) -> list[dict[str, Any]]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+class RunLog:
+    """Lines in the log of the Dagster run; without Pipes around it, lines on standard output."""
+
+    def __init__(self, pipes: Any = None) -> None:
+        self._pipes = pipes
+        self._last = 0.0
+
+    def say(self, text: str) -> None:
+        if self._pipes is not None:
+            self._pipes.log.info(text)
+        print(text, flush=True)
+
+    def step(self, row: dict[str, Any], *, steps: int) -> None:
+        """One line, not more often than every few seconds; always for the last step."""
+        now = time.monotonic()
+        if row["step"] < steps and now - self._last < _LOG_SECONDS:
+            return
+        self._last = now
+        left = (steps - row["step"]) * row["seconds"]
+        self.say(
+            f"step {row['step']}/{steps} · loss {row['loss']:.3f} · {row['tokens_per_second']:,.0f} tokens/s · "
+            f"{duration(left)} left" + ("" if row["applied"] else " · step skipped: gradients are not finite")
+        )
+
+
+@contextmanager
+def open_run_log(rank: int) -> Iterator[RunLog]:
+    """Rank 0 speaks; Pipes takes one writer a session."""
+    from dagster_pipes import PipesContext, open_dagster_pipes
+
+    if rank != 0 or "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield RunLog()
+        return
+    with open_dagster_pipes() as pipes:
+        assert isinstance(pipes, PipesContext)
+        yield RunLog(pipes)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 10 min`."""
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+def _replace(path: Path, body: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(body))
+    temporary.replace(path)
+
+
+def _read_all(work: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(work.glob(pattern))]

@@ -1,0 +1,65 @@
+"""`run.json`: everything a rank needs to know, written by the run worker before any rank starts.
+
+Frozen and complete: a rank reads no environment but torchrun's own, and no newest version of anything.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.store.objects import canonical_json
+from headrace.training.checkpoints import Checkpoint, CheckpointFile
+from headrace.training.examples import ExamplesInput
+from headrace.training.guard import Worker
+from headrace.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Attributes:
+    attempt: fences what older attempts would still publish.
+    device: "cpu" or "cuda": decides gloo or nccl.
+    work_directory: this attempt's own: progress, phases, failures, logs, the export before it is sealed.
+    resume: continue behind this checkpoint; None: from the base model.
+    """
+
+    training_id: str
+    attempt: int
+    recipe: Recipe
+    world_size: int
+    device: str
+    base_weights_digest: str
+    store_directory: str
+    work_directory: str
+    inputs: tuple[ExamplesInput, ...]
+    worker: Worker
+    started_at: float
+    resume: Checkpoint | None = None
+
+    @property
+    def work(self) -> Path:
+        return Path(self.work_directory)
+
+    @property
+    def resumed_from_step(self) -> int:
+        return self.resume.step if self.resume else 0
+
+    @property
+    def gradient_accumulation(self) -> int:
+        return self.recipe.gradient_accumulation(self.world_size)
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(canonical_json(asdict(self) | {"recipe": self.recipe.to_body()}))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "RunConfig":
+        body: dict[str, Any] = json.loads(path.read_text())
+        if resume := body["resume"]:
+            resume["files"] = tuple(CheckpointFile(**file) for file in resume["files"])
+            body["resume"] = Checkpoint(**resume)
+        body["recipe"] = Recipe.from_body(body["recipe"])
+        body["inputs"] = tuple(ExamplesInput(**item) for item in body["inputs"])
+        body["worker"] = Worker(**body["worker"])
+        return cls(**body)

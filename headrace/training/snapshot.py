@@ -1,0 +1,137 @@
+"""What a checkpoint holds, and its way into the store and back.
+
+DeepSpeed's own files (weights, partitioned optimizer state, its counters), written through a checkpoint engine that
+streams into the store; plus, of each rank, the random state that DeepSpeed forgets, and of rank 0 the loss curve so
+far. There is no data cursor: the order of samples is a function of the step (`order.py`).
+"""
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+from headrace.store.objects import ObjectStore, new_nonce
+from headrace.training.attempts import training_key
+from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
+from headrace.training.engine import Gang
+from headrace.training.run_config import RunConfig
+
+CURVE = "progress.jsonl"
+# The one level of directory that DeepSpeed insists on.
+_TAG = "state"
+
+
+def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig, *, step: int, curve: bytes) -> None:
+    """Writes and publishes the state behind `step`; every rank calls it, all return when it exists.
+
+    Raises:
+        AttemptSuperseded: a later attempt has begun.
+    """
+    import torch
+
+    [nonce, *_] = gang.gather(new_nonce())
+    prefix = training_key(config.training_id, "parts", nonce)
+    files: list[CheckpointFile] = []
+    # DeepSpeed copies recovery scripts beside its files: they go to the attempt's own directory and stay there.
+    scratch = config.work / "checkpoint"
+    # Of the same module as ours; swapped for the call, so that nothing else of DeepSpeed meets it.
+    stock, engine.checkpoint_engine = engine.checkpoint_engine, _store_checkpoint_engine(store, prefix, files, config)
+    try:
+        engine.save_checkpoint(str(scratch), tag=_TAG, save_latest=False)
+    finally:
+        engine.checkpoint_engine = stock
+    with write_file(store, prefix, _rank_file(gang.rank), files.append) as file:
+        torch.save(_random_state(), file)
+    if gang.rank == 0:
+        with write_file(store, prefix, CURVE, files.append) as file:
+            file.write(curve)
+    everyones = [file for of_rank in gang.gather(files) for file in of_rank]
+    error: Exception | None = None
+    if gang.rank == 0:
+        checkpoint = Checkpoint(
+            training_id=config.training_id,
+            step=step,
+            attempt=config.attempt,
+            world_size=gang.world_size,
+            prefix=prefix,
+            files=tuple(sorted(everyones, key=lambda file: file.name)),
+        )
+        try:
+            publish(store, checkpoint, kept=config.recipe.checkpoints_kept)
+        except Exception as failure:  # noqa: BLE001 (the other ranks wait for the verdict)
+            error = failure
+    [error, *_] = gang.gather(error)
+    if error:
+        raise error
+
+
+def restore_snapshot(gang: Gang, engine: Any, store: ObjectStore, checkpoint: Checkpoint) -> bytes:
+    """Puts every rank back behind `checkpoint.step`; returns the curve so far."""
+    import torch
+
+    directory = checkpoint.directory(store)
+    path, _ = engine.load_checkpoint(str(directory), tag=_TAG)
+    assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
+    assert engine.global_steps == checkpoint.step
+    # Of our own making, and every byte of it was digested: unpickling is safe here.
+    _set_random_state(torch.load(directory / _rank_file(gang.rank), weights_only=False))
+    return (directory / CURVE).read_bytes()
+
+
+def state_digest(gang: Gang, engine: Any) -> str:
+    """sha256 over fp32 parameters and optimizer moments, each rank's part in rank order.
+
+    DeepSpeed's partitions under the base optimizer are those: at the same world size, equal digests are equal states.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    base = engine.optimizer
+    while hasattr(base, "optimizer"):
+        base = base.optimizer
+    for group in base.param_groups:
+        for parameter in group["params"]:
+            state = base.state[parameter]
+            for tensor in (parameter, *(state[name] for name in sorted(state) if torch.is_tensor(state[name]))):
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
+
+
+def _store_checkpoint_engine(store: ObjectStore, prefix: str, files: list[CheckpointFile], config: RunConfig) -> Any:
+    import torch
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+
+    class StoreCheckpointEngine(TorchCheckpointEngine):
+        def save(self, state_dict: Any, path: str) -> None:
+            name = f"{_TAG}/{Path(path).name}"
+            with write_file(store, prefix, name, files.append) as file:
+                torch.save(state_dict, file)
+
+    return StoreCheckpointEngine()
+
+
+def _rank_file(rank: int) -> str:
+    return f"rank-{rank:05d}.pt"
+
+
+def _random_state() -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 (the global stream that libraries draw from)
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

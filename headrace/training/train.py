@@ -1,0 +1,162 @@
+"""One rank of a gang: `python -m headrace.training.train --run-json run.json`, started by torchrun.
+
+Phases are reported before each slow part begins, so that a start that hangs can be told by where it hangs. The rank
+ends with its run worker, whatever either of them was doing.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from headrace.errors import HeadraceError, Transient
+from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, publish_result
+from headrace.training.guard import die_with
+from headrace.training.progress import (
+    ProgressLog,
+    RankFailure,
+    RunLog,
+    open_run_log,
+    report_failure,
+    report_phase,
+)
+from headrace.training.run_config import RunConfig
+
+# How a rank looks to its peers when it dies: theirs is not the failure to show.
+_SEEN_FROM_A_PEER = ("connection closed by peer", "connection reset", "gloo", "nccl", "socket", "broken pipe")
+
+
+def train(config: RunConfig, rank: int, log: RunLog) -> None:
+    report_phase(config.work, rank, "importing libraries")
+    from headrace.handoff.versions import HandoffStore
+    from headrace.store.local import LocalStore
+    from headrace.store.sealed_directory import open_directory, seal_directory
+    from headrace.training.engine import join_gang, load_model, wrap
+    from headrace.training.examples import open_examples
+    from headrace.training.export import export_model
+    from headrace.training.loop import train_steps
+    from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
+
+    import_libraries()
+    report_phase(config.work, rank, "joining the group")
+    gang = join_gang(config)
+
+    report_phase(config.work, rank, "building the engine")
+    recipe = config.recipe
+    seed_everything(recipe.seed, rank)
+    store = LocalStore(Path(config.store_directory))
+    base = open_directory(store, config.base_weights_digest)
+    examples = open_examples(HandoffStore(store), config.inputs, "train")
+    engine, optimizer = wrap(gang, load_model(base, config), config)
+    curve = restore_snapshot(gang, engine, store, config.resume) if config.resume else b""
+    progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
+    if config.resume:
+        log.say(f"resumed behind step {config.resume.step} of {recipe.steps}")
+
+    last: dict = {}
+
+    def each(row: dict) -> None:
+        last.update(row)
+        if progress:
+            progress.append(row)
+            log.step(row, steps=recipe.steps)
+
+    report_phase(config.work, rank, "training")
+    for step in train_steps(gang, engine, optimizer, examples, recipe, begin=config.resumed_from_step, each=each):
+        # None at the end: what follows is the result itself.
+        if step % recipe.checkpoint_every == 0 and step < recipe.steps:
+            save_snapshot(gang, engine, store, config, step=step, curve=progress.read() if progress else b"")
+
+    digest = state_digest(gang, engine)
+    peaks = gang.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    export = config.work / "export"
+    export_model(gang, engine, base, export)
+    if progress:
+        attributes = {"training_id": config.training_id, "model": recipe.model, "recipe": recipe.name}
+        weights = seal_directory(store, export, attributes=attributes)
+        shutil.rmtree(export)
+        publish_result(
+            store,
+            TrainingResult(
+                training_id=config.training_id,
+                attempt=config.attempt,
+                weights_digest=weights.digest,
+                steps=recipe.steps,
+                steps_applied=recipe.steps - engine.skipped_steps,
+                tokens=last["tokens"],
+                train_loss_last=last["loss"],
+                zero_stage=recipe.zero_stage,
+                world_size=gang.world_size,
+                resumed_from_step=config.resumed_from_step,
+                seconds=time.time() - config.started_at,
+                peak_rss_mb=sum(peaks),
+                state_digest=digest,
+                curve_key=curve_key(config.training_id, config.attempt),
+            ),
+            progress.read(),
+        )
+        log.say(f"sealed weights {weights.digest[:12]}, {weights.num_bytes / 1e6:,.0f} MB")
+    report_phase(config.work, rank, "finished")
+    # Nobody leaves while rank 0 still seals: torchrun would report the peers' exit as the gang's.
+    gang.gather(None)
+
+
+def import_libraries() -> None:
+    """Half of a start is spent here; a phase of its own tells a slow disk from a hung rendezvous."""
+    import accelerate  # noqa: F401
+    import deepspeed  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+
+def seed_everything(seed: int, rank: int) -> None:
+    """Dropout differs between ranks and repeats between runs."""
+    import random
+
+    import numpy as np
+    import torch
+
+    own = seed * 1_000_003 + rank
+    random.seed(own)
+    np.random.seed(own % 2**32)  # noqa: NPY002 (the global stream that libraries draw from)
+    torch.manual_seed(own)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--run-json", type=Path, required=True)
+    config = RunConfig.read(parser.parse_args().run_json)
+    rank = int(os.environ["RANK"])
+    die_with(config.worker)
+    report_phase(config.work, rank, "starting")
+    try:
+        with open_run_log(rank) as log:
+            train(config, rank, log)
+    except Exception as error:  # noqa: BLE001 (the process edge: the worker reads what is written here)
+        traceback.print_exc()
+        report_failure(config.work, describe_failure(error, rank))
+        return 1
+    # Not through the interpreter's end: destructors of a process group whose peers are gone wait for them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def describe_failure(error: Exception, rank: int) -> RankFailure:
+    ours = isinstance(error, HeadraceError)
+    text = str(error).strip() or type(error).__name__
+    return RankFailure(
+        rank=rank,
+        reason=text if ours else f"{type(error).__name__}: {text.splitlines()[0][:500]}",
+        permanent=ours and (isinstance(error, AttemptSuperseded) or not isinstance(error, Transient)),
+        secondary=not ours and any(sign in text.lower() for sign in _SEEN_FROM_A_PEER),
+        at=time.time(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

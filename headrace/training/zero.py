@@ -1,0 +1,128 @@
+"""How much memory a training needs, and the refusal when that is more than there is.
+
+Counts model state, which is exact, and leaves out activations, buckets and the libraries themselves, which depend on
+the machine. What it refuses can therefore not run; what it accepts may still be too large.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from headrace.errors import InvalidTrainingRun
+from headrace.training.recipe import Precision, Recipe
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What the planner knows of a model without loading it."""
+
+    num_params: int
+    num_params_trained: int
+    positions_max: int | None
+
+
+def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShape:
+    """Reads the headers of the safetensors files and config.json; no weights, no torch.
+
+    Raises:
+        InvalidTrainingRun: no safetensors, or a `freeze` prefix that matches no parameter.
+    """
+    sizes = _tensor_sizes(directory)
+    if not sizes:
+        raise InvalidTrainingRun(f"{directory} holds no *.safetensors; save the base model with safe serialization.")
+    for prefix in freeze:
+        if not any(name.startswith(prefix) for name in sizes):
+            raise InvalidTrainingRun(
+                f"freeze={prefix!r} matches no parameter of {directory}; there are {', '.join(sorted(sizes)[:3])}, …"
+            )
+    config = json.loads((directory / "config.json").read_text())
+    return ModelShape(
+        num_params=sum(sizes.values()),
+        num_params_trained=sum(size for name, size in sizes.items() if not name.startswith(freeze or ("\0",))),
+        positions_max=config.get("max_position_embeddings"),
+    )
+
+
+def zero_bytes_per_rank(
+    num_params: int, world_size: int, stage: int, *, precision: Precision = "bf16", num_params_trained: int | None = None
+) -> int:
+    """Bytes of model state one rank holds under ZeRO, before activations.
+
+    Mixed precision with Adam: 2 (weights) + 2 (gradients) + 12 (fp32 weights and two moments) bytes a parameter; stage
+    1 divides the 12 by `world_size`, stage 2 the gradients too, stage 3 everything. In fp32: 4 + 4 + 8, and ZeRO keeps
+    another 4 of its own. Frozen parameters have weights only. Fragmentation and buckets come on top: treat the result
+    as a floor.
+
+    Raises:
+        InvalidTrainingRun: `world_size` is not positive.
+
+    Source: Rajbhandari et al. 2020, ZeRO, section 3 and figure 1.
+    """
+    if world_size < 1:
+        raise InvalidTrainingRun(f"world_size must be positive, got {world_size}.")
+    trained = num_params if num_params_trained is None else num_params_trained
+    if precision == "fp32":
+        weight_bytes, gradient_bytes, optimizer_bytes = 4, 4, 8 if stage == 0 else 12
+    else:
+        weight_bytes, gradient_bytes, optimizer_bytes = 2, 2, 12
+    weights = weight_bytes * num_params / (world_size if stage >= 3 else 1)
+    gradients = gradient_bytes * trained / (world_size if stage >= 2 else 1)
+    optimizer = optimizer_bytes * trained / (world_size if stage >= 1 else 1)
+    return round(weights + gradients + optimizer)
+
+
+def check_fits(recipe: Recipe, shape: ModelShape, *, world_size: int, memory_mib_per_rank: int | None) -> int:
+    """MiB of model state a rank will hold.
+
+    Raises:
+        InvalidTrainingRun: that is more than `memory_mib_per_rank`; says which stage would fit, if one does.
+    """
+
+    def mib(stage: int) -> int:
+        needed = zero_bytes_per_rank(
+            shape.num_params,
+            world_size,
+            stage,
+            precision=recipe.precision,
+            num_params_trained=shape.num_params_trained,
+        )
+        return -(-needed // _MIB)
+
+    needed = mib(recipe.zero_stage)
+    if memory_mib_per_rank is not None and needed > memory_mib_per_rank:
+        fitting = [stage for stage in (1, 2, 3) if stage > recipe.zero_stage and mib(stage) <= memory_mib_per_rank]
+        advice = (
+            f"ZeRO stage {fitting[0]} needs {mib(fitting[0]):,} MiB and would fit"
+            if fitting
+            else "no ZeRO stage fits at this number of ranks: add ranks, memory, or freeze parameters"
+        )
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key}: {shape.num_params:,} parameters under ZeRO stage {recipe.zero_stage} on {world_size} "
+            f"ranks need at least {needed:,} MiB a rank before activations, and a rank has {memory_mib_per_rank:,} MiB; "
+            f"{advice}."
+        )
+    return needed
+
+
+def check_sequence_length(recipe: Recipe, shape: ModelShape, sequence_length: int) -> None:
+    """Raises: InvalidTrainingRun: the packed sequences are longer than the model's positions."""
+    if shape.positions_max is not None and sequence_length > shape.positions_max:
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key}: training examples are {sequence_length} tokens long, model {recipe.model} takes at "
+            f"most {shape.positions_max}; lower sequence_length in the corpus file and materialize training_examples "
+            "again."
+        )
+
+
+def _tensor_sizes(directory: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (num_header_bytes,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(num_header_bytes))
+        sizes |= {name: prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return sizes

@@ -1,0 +1,39 @@
+"""Headrace's definitions: what `dg dev`, `dagster dev` and the daemon load."""
+
+import logging
+import os
+
+import dagster as dg
+
+from assets import (
+    deployment,
+    deployment_checks,
+    generation,
+    generation_checks,
+    prep,
+    prep_checks,
+    training,
+)
+from pipelines.automation import follow_changed_inputs, with_conditions
+from pipelines.jobs import JOBS
+from pipelines.schedules import nightly_campaigns
+from pipelines.sensors import SENSORS
+from resources.deployment import deployment_resources
+from resources.settings import settings_from_environment
+
+if not os.environ.get("DAGSTER_HOME"):
+    logging.getLogger("dagster").warning(
+        "DAGSTER_HOME is not set: this instance is temporary, and what it runs is forgotten when it ends. "
+        "`make setup` writes an .env that dg and dagster read from the checkout's directory."
+    )
+
+defs = dg.Definitions(
+    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation])),
+    asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks]),
+    resources=deployment_resources(settings_from_environment()),
+    jobs=list(JOBS.values()),
+    schedules=[nightly_campaigns],
+    sensors=[follow_changed_inputs, *SENSORS],
+    # A run makes one partition of one stage; a process a step would double its start-up.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,172 @@
+"""What watches the store and asks for runs: partition keys, rollout ticks, the night's generation, alerts.
+
+Each sensor decides from the store and from runs under way, never from what it did before: a tick that is repeated, lost
+or late asks for the same. What a decision starts is asked for under a run key that names the decision, so one decision
+starts one run, even if that run fails for good.
+"""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.partitions import days
+from headrace.clock import SystemClock, epoch_seconds
+from headrace.generation.campaign import Campaign, load_campaigns
+from headrace.generation.claims import inputs_digest
+from headrace.generation.dispatch import dispatch
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.model_versions import ModelVersion, from_table
+from headrace.rollout.controller import next_action
+from headrace.rollout.evidence import review_counts
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState, fold
+from headrace.store.local import LocalStore
+from headrace.training.recipe import load_recipes
+from pipelines.alerts import post_alert
+from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
+from pipelines.jobs import JOBS, run_assets
+from resources.settings import settings_from_environment
+
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=running_when_automated()[0])
+def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Keeps the dynamic partitions in step with recipe and campaign files; keys without a file stay, for their history."""
+    settings = settings_from_environment()
+    wanted = {
+        "model_recipe": list(load_recipes(settings.recipes)),
+        "campaign": [campaign.name for campaign in load_campaigns(settings.campaigns)],
+    }
+    requests = []
+    for name, keys in wanted.items():
+        new = sorted(set(keys) - set(context.instance.get_dynamic_partitions(name)))
+        if new:
+            requests.append(dg.DynamicPartitionsDefinition(name=name).build_add_request(new))
+    if not requests:
+        return dg.SkipReason("Every recipe and campaign file has its partition key.")
+    return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+@dg.sensor(job=JOBS["roll_out"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
+def rollout_ticks(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks for a rollout run wherever the journal has something to decide: a new model, a verdict."""
+    settings = settings_from_environment()
+    objects = LocalStore(settings.store)
+    handoffs = HandoffStore(objects)
+    models = registered_models(handoffs)
+    for campaign in load_campaigns(settings.campaigns):
+        campaign = campaign.with_engine(settings.engine)
+        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+        action = next_action(
+            state,
+            campaign.plan,
+            model_name=campaign.model,
+            models=models,
+            desired=lambda model, campaign=campaign: desired_set(campaign, model),
+            reviews=review_counts(handoffs, campaign.name, num_days=campaign.plan.evidence_days),
+        )
+        if action.kind == "none":
+            yield dg.SkipReason(f"{campaign.name}: {action.reason}")
+        elif _under_way(context.instance, "rollout", campaign.name):
+            yield dg.SkipReason(f"{campaign.name}: a rollout run is under way.")
+        else:
+            head = state.head if state else 0
+            # By head and decision: a new fact at the same head (another model, another verdict) is another key.
+            subject = action.fields.get("version_set", "")[:12]
+            yield dg.RunRequest(run_key=f"{campaign.name}:{head}:{action.kind}:{subject}", partition_key=campaign.name)
+
+
+@dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
+def campaign_generation(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Starts generation of the partitions whose prompts are there: canaries first, the rest after their verdict.
+
+    A sealed partition whose version set was rolled back since is made again on the stable set.
+    """
+    settings = settings_from_environment()
+    objects = LocalStore(settings.store)
+    handoffs = HandoffStore(objects)
+    recent = days.get_partition_keys()[-LOOKBACK_DAYS:]
+    for campaign in load_campaigns(settings.campaigns):
+        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+        for day in recent:
+            yield from _day_requests(context.instance, handoffs, campaign, state, day)
+
+
+def _day_requests(
+    instance: dg.DagsterInstance, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    keys = campaign.partition_keys(day)
+    prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
+    if not prompts:
+        return
+    sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
+    in_flight = {key for key in prompts if key not in sealed and _under_way(instance, "generated_content", key)}
+    ready = dispatch(
+        keys,
+        state=state,
+        plan=campaign.plan,
+        # Partitions without prompts cannot start; they count towards the canaries' share all the same.
+        sealed={*sealed, *(key for key in keys if key not in prompts)},
+        in_flight=in_flight,
+        now=time.time(),
+        day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
+    )
+    if ready.hold_reason:
+        yield dg.SkipReason(f"{campaign.name} {day}: {ready.hold_reason}")
+    for key in ready.start:
+        yield dg.RunRequest(run_key=f"{key}:{inputs_digest(prompts[key])[:16]}", partition_key=key)
+    for key, handoff in sealed.items():
+        version_set = handoff.attributes.get("version_set", "")
+        if state and version_set in state.aborted:
+            yield dg.RunRequest(
+                run_key=f"{key}:after-rollback:{version_set[:16]}",
+                partition_key=key,
+                run_config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "current_set"}}}),
+                tags={"headrace/reason": f"version set {version_set[:12]} was rolled back"},
+            )
+
+
+def registered_models(handoffs: HandoffStore) -> list[ModelVersion]:
+    """Every registered version, from sealed registrations: a rollout is decided without MLflow."""
+    found = []
+    for key in handoffs.partitions("registered_version"):
+        newest = handoffs.newest("registered_version", key)
+        found += from_table(newest.table()) if newest else []
+    return found
+
+
+def _under_way(instance: dg.DagsterInstance, asset: str, partition: str) -> bool:
+    runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY, tags={"dagster/partition": partition}))
+    return any(asset in run_assets(run) for run in runs)
+
+
+@dg.run_failure_sensor(
+    minimum_interval_seconds=30, default_status=running_when_automated()[0], monitor_all_code_locations=False
+)
+def failed_runs_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+    """Posts failed runs to HEADRACE_ALERT_WEBHOOK, once each; a run that Dagster retries is not reported."""
+    webhook = settings_from_environment().alert_webhook
+    if webhook is None:
+        return dg.SkipReason("HEADRACE_ALERT_WEBHOOK is not set.")
+    run = context.dagster_run
+    if run.tags.get("dagster/will_retry") == "true":
+        return dg.SkipReason("Dagster retries this run.")
+    post_alert(
+        webhook,
+        run_id=run.run_id,
+        job=run.job_name,
+        partition=run.tags.get("dagster/partition"),
+        error=context.failure_event.message or "no reason recorded",
+    )
+    return None
+
+
+SENSORS = [partition_keys, rollout_ticks, campaign_generation, failed_runs_alert]

@@ -1,0 +1,33 @@
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.handoff.preview import MARKDOWN_CHARS, preview_markdown
+
+
+def test_a_preview_is_a_markdown_table_of_the_first_rows() -> None:
+    table = pa.table({"term": [f"t{n}" for n in range(9)], "x": [0.123456] * 9, "ids": [list(range(20))] * 9})
+    lines = preview_markdown(table).splitlines()
+    assert lines[0] == "|term|x|ids|"
+    assert lines[2] == "|t0|0.1235|[0, 1, 2, 3, 4, 5, 6, 7, …]|"
+    assert len(lines) == 2 + 5
+
+
+def test_cells_cannot_break_out_of_the_table() -> None:
+    text = preview_markdown(pa.table({"text": ["a|b\nc `d` \\"]}))
+    assert text.splitlines()[2] == "|a\\|b c \\`d\\` \\\\|"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=40, unique=True),
+    cell=st.text(max_size=300) | st.none() | st.binary() | st.floats() | st.lists(st.text(max_size=99), max_size=20),
+)
+def test_a_preview_is_always_short_enough_to_be_shown_in_place(names: list[str], cell: object) -> None:
+    table = pa.table({name: [cell] * 6 for name in names})
+    assert len(preview_markdown(table)) <= MARKDOWN_CHARS < 1000
+
+
+def test_a_table_without_rows_or_columns_still_has_a_preview() -> None:
+    assert preview_markdown(pa.table({"a": pa.array([], pa.int8())})) == "|a|\n|-|"
+    assert preview_markdown(pa.table({})) == "0 columns"

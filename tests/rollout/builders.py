@@ -1,0 +1,74 @@
+"""Builders for rollouts: what a test does not mention is plain and valid."""
+
+from pathlib import Path
+from typing import Any
+
+from headrace.clock import FixedClock
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.gates import ReviewCount
+from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from headrace.store.local import LocalStore
+
+
+def make_member(role: str = "writer", **changes: Any) -> Member:
+    settings: dict[str, Any] = {
+        "role": role,
+        "model_name": "tiny",
+        "model_version": "1",
+        "weights_digest": "d1",
+        "weights_uri": "file:///store/weights/d1",
+        "system_prompt": "",
+        "user_template": "{text}",
+        "decoding": Decoding(temperature=0.7, top_p=0.9, max_new_tokens=40),
+    }
+    return Member(**(settings | changes))
+
+
+def make_set(*members: Member, code_version: str = "1", **engine: Any) -> VersionSet:
+    return VersionSet(
+        members=members or (make_member(),),
+        engine=EngineSpec(**({"name": "echo", "build": "echo 1"} | engine)),
+        code_version=code_version,
+    )
+
+
+def make_model(version: int, *, kind: str = "trained", **changes: Any) -> ModelVersion:
+    settings: dict[str, Any] = {
+        "model_name": "tiny",
+        "version": str(version),
+        "kind": kind,
+        "weights_digest": f"weights-{version}",
+        "weights_uri": f"file:///store/weights/weights-{version}",
+        "heldout_loss": 3.0,
+        "heldout_tokens": 10_000,
+        "heldout_digest": "heldout",
+        "recipe": "" if kind == "base" else f"recipe-{version}",
+        "zero_stage": 0 if kind == "base" else 2,
+        "mlflow_run_id": f"run-{version}",
+        "registered_at": 1_760_000_000.0 + version,
+    }
+    return ModelVersion(**(settings | changes))
+
+
+def desired(model: ModelVersion, **engine: Any) -> VersionSet:
+    """The set in which a model version runs, as a campaign would build it."""
+    member = make_member(
+        model_name=model.model_name,
+        model_version=model.version,
+        weights_digest=model.weights_digest,
+        weights_uri=model.weights_uri,
+    )
+    return make_set(member, **engine)
+
+
+def make_reviews(**kept_of: tuple[int, int]) -> dict[str, ReviewCount]:
+    return {name: ReviewCount(num_kept=kept, num_rows=rows) for name, (kept, rows) in kept_of.items()}
+
+
+def make_journal(directory: Path, name: str = "glossary") -> Journal:
+    return Journal(LocalStore(directory), name, FixedClock())
+
+
+def make_entry(number: int, event: str, at: float = 0.0, **fields: Any) -> Entry:
+    return Entry(number=number, event=event, fields=fields, at=at, prev="", nonce="", digest="")

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.clock import FixedClock
+from headrace.handoff.schemas import REVIEWED_CONTENT
+from headrace.handoff.versions import HandoffStore
+from headrace.rollout.evidence import evidence_for, heldout_losses, review_counts
+from headrace.rollout.gates import ReviewCount
+from headrace.store.local import LocalStore
+from tests.rollout.builders import make_model
+
+
+def make_store(directory: Path) -> HandoffStore:
+    return HandoffStore(LocalStore(directory), FixedClock())
+
+
+def seal(handoffs: HandoffStore, partition: str, version_set: str, *, num_rows: int, num_kept: int) -> None:
+    rows = [
+        {
+            "row_id": f"{partition}-{position}",
+            "prompt_id": str(position),
+            "position": position,
+            "prompt": "p",
+            "output": "o",
+            "version_set": version_set,
+            "num_output_tokens": 1,
+            "kept": position < num_kept,
+            "rejected_by": [],
+        }
+        for position in range(num_rows)
+    ]
+    table = pa.Table.from_pylist(rows, schema=REVIEWED_CONTENT)
+    handoffs.publish("reviewed_content", partition, table, code_version="1", run_id="r")
+
+
+def test_rows_are_counted_by_version_set_over_the_campaigns_partitions(tmp_path: Path) -> None:
+    handoffs = make_store(tmp_path)
+    seal(handoffs, "2026-11-01|glossary-00", "a", num_rows=14, num_kept=14)
+    seal(handoffs, "2026-11-01|glossary-01", "a", num_rows=14, num_kept=10)
+    seal(handoffs, "2026-11-02|glossary-00", "b", num_rows=14, num_kept=3)
+    seal(handoffs, "2026-11-02|gloss-00", "b", num_rows=14, num_kept=14)
+    seal(handoffs, "2026-11-02|glossary-extra-00", "b", num_rows=14, num_kept=14)
+    assert review_counts(handoffs, "glossary", num_days=28) == {
+        "a": ReviewCount(num_rows=28, num_kept=24),
+        "b": ReviewCount(num_rows=14, num_kept=3),
+    }
+
+
+def test_only_the_newest_version_of_a_partition_counts(tmp_path: Path) -> None:
+    handoffs = make_store(tmp_path)
+    seal(handoffs, "2026-11-01|glossary-00", "bad", num_rows=14, num_kept=0)
+    seal(handoffs, "2026-11-01|glossary-00", "good", num_rows=14, num_kept=14)
+    assert review_counts(handoffs, "glossary", num_days=28) == {"good": ReviewCount(num_rows=14, num_kept=14)}
+
+
+def test_days_before_the_newest_few_do_not_count(tmp_path: Path) -> None:
+    handoffs = make_store(tmp_path)
+    for day in range(1, 5):
+        seal(handoffs, f"2026-11-{day:02d}|glossary-00", f"set-{day}", num_rows=1, num_kept=1)
+    assert set(review_counts(handoffs, "glossary", num_days=2)) == {"set-3", "set-4"}
+
+
+def test_a_partition_without_rows_counts_nothing(tmp_path: Path) -> None:
+    handoffs = make_store(tmp_path)
+    seal(handoffs, "2026-11-01|glossary-00", "a", num_rows=0, num_kept=0)
+    assert review_counts(handoffs, "glossary", num_days=28) == {}
+
+
+def test_losses_are_compared_only_on_the_same_tokens() -> None:
+    base_old = make_model(1, kind="base", heldout_digest="old", heldout_loss=4.0)
+    base_new = make_model(1, kind="base", heldout_digest="new", heldout_loss=4.5, registered_at=1_770_000_000.0)
+    old = make_model(2, heldout_digest="old", heldout_loss=3.0)
+    new = make_model(3, heldout_digest="new", heldout_loss=3.2)
+    models = [base_old, base_new, old, new]
+    assert heldout_losses(models, "weights-2", "weights-1") == (3.0, 4.0)
+    assert heldout_losses(models, "weights-3", "weights-1") == (3.2, 4.5)
+    assert heldout_losses(models, "weights-3", "weights-2") is None
+
+
+def test_the_newest_shared_measurement_is_the_one_that_counts() -> None:
+    models = [
+        make_model(2, heldout_digest="new", heldout_loss=3.5, registered_at=2.0),
+        make_model(1, heldout_digest="new", heldout_loss=4.5, registered_at=2.0),
+        make_model(2, heldout_digest="old", heldout_loss=3.0, registered_at=1.0),
+        make_model(1, heldout_digest="old", heldout_loss=4.0, registered_at=1.0),
+    ]
+    assert heldout_losses(models, "weights-2", "weights-1") == (3.5, 4.5)
+
+
+def test_a_model_that_was_never_evaluated_is_not_compared() -> None:
+    models = [make_model(1, heldout_loss=None), make_model(2)]
+    assert heldout_losses(models, "weights-2", "weights-1") is None
+
+
+def test_sets_without_reviews_have_empty_counts() -> None:
+    evidence = evidence_for("b", "a", candidate_weights="x", stable_weights="y", reviews={}, models=[])
+    assert (evidence.candidate, evidence.stable, evidence.heldout_stable) == (ReviewCount(), ReviewCount(), None)

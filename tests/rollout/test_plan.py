@@ -1,0 +1,36 @@
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.rollout.gates import GateSettings
+from headrace.rollout.plan import Plan
+
+
+def test_an_empty_section_is_a_plan_of_defaults_salted_by_the_campaigns_name() -> None:
+    assert Plan.parse({}, name="glossary") == Plan(salt="glossary")
+
+
+def test_a_section_is_read_with_its_gate() -> None:
+    plan = Plan.parse({"steps": [0.2, 1], "gate": {"min_rows": 14, "heldout_margin": None}}, name="glossary")
+    assert plan.steps == (0.2, 1.0)
+    assert plan.gate == GateSettings(min_rows=14, heldout_margin=None)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"steps": []}, "steps must be one or more weights"),
+        ({"steps": [0, 0.5]}, "steps must be one or more weights above 0"),
+        ({"steps": [0.5, 1.5]}, "steps must be one or more weights above 0 and at most 1"),
+        ({"steps": [0.5, 0.1]}, "steps must rise"),
+        ({"steps": [0.5, 0.5]}, "steps must rise"),
+        ({"step": [0.5]}, "unknown key 'step'; did you mean 'steps'"),
+        ({"on_abort": "ignore"}, "on_abort must be one of repin, finish_unpublished, got 'ignore'"),
+        ({"verdict_timeout_seconds": -1}, "verdict_timeout_seconds must be at least 0"),
+        ({"evidence_days": 0}, "evidence_days must be at least 1"),
+        ({"gate": {"min_row": 3}}, "rollout: gate has an unknown key 'min_row'"),
+        ({"gate": {"min_rows": 0}}, "rollout: gate: min_rows must be at least 1"),
+    ],
+)
+def test_a_plan_that_cannot_run_is_refused_in_one_sentence(section: dict, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Plan.parse(section, name="glossary")

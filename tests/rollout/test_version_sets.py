@@ -1,0 +1,146 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.rollout.version_sets import Decoding, Difference, VersionSet, VersionSets, diff
+from headrace.store.local import LocalStore
+from tests.rollout.builders import make_member, make_set
+
+DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=40)
+
+
+def test_the_order_of_roles_does_not_change_the_id() -> None:
+    writer, judge = make_member("writer"), make_member("judge", model_name="critic")
+    assert make_set(writer, judge).id == make_set(judge, writer).id
+
+
+def test_a_whole_number_and_its_float_are_one_setting() -> None:
+    whole, real = (Decoding(temperature=t, top_p=1, max_new_tokens=8) for t in (0, 0.0))
+    assert make_set(make_member(decoding=whole)).id == make_set(make_member(decoding=real)).id
+
+
+def test_the_same_weights_in_another_place_are_the_same_set() -> None:
+    assert make_set(make_member(weights_uri="s3://moved/d1")).id == make_set().id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        make_set(make_member(model_name="other")),
+        make_set(make_member(model_version="2")),
+        make_set(make_member(weights_digest="d2")),
+        make_set(make_member(system_prompt="Be brief.")),
+        make_set(make_member(user_template="{text}?")),
+        make_set(make_member(decoding=replace(DECODING, temperature=0.8))),
+        make_set(make_member(decoding=replace(DECODING, top_p=0.8))),
+        make_set(make_member(decoding=replace(DECODING, max_new_tokens=41))),
+        make_set(make_member("judge")),
+        make_set(name="transformers"),
+        make_set(dtype="float32"),
+        make_set(num_threads=2),
+        make_set(build="echo 2"),
+        make_set(base_url="http://localhost:8000/v1"),
+        make_set(model="served-as"),
+        make_set(code_version="2"),
+    ],
+)
+def test_every_setting_that_can_change_an_output_changes_the_id(other: VersionSet) -> None:
+    assert other.id != make_set().id
+
+
+def test_the_id_of_a_set_never_changes_between_releases() -> None:
+    # Rows of years ago name this id: a change here orphans them.
+    assert make_set().id == "7e56266be1b8c71f7bacfde7f32f782aa0d242c0c5b382226df17fbff4b04557"
+
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+members = st.builds(
+    make_member,
+    text,
+    model_name=text,
+    system_prompt=text,
+    decoding=st.builds(
+        Decoding,
+        temperature=st.floats(0, 10),
+        top_p=st.floats(0, 1, exclude_min=True),
+        max_new_tokens=st.integers(1, 10**6),
+    ),
+)
+
+
+@given(st.lists(members, min_size=1, max_size=4, unique_by=lambda member: member.role))
+def test_a_set_comes_back_from_json_as_it_went(members: list) -> None:
+    version_set = make_set(*members)
+    assert VersionSet.from_json(json.loads(json.dumps(version_set.to_json()))) == version_set
+
+
+def test_a_kept_set_is_found_by_its_id_and_keeping_it_again_changes_nothing(tmp_path: Path) -> None:
+    sets, version_set = VersionSets(LocalStore(tmp_path)), make_set()
+    assert sets.put(version_set) == sets.put(version_set) == version_set.id
+    assert VersionSets(LocalStore(tmp_path)).get(version_set.id) == version_set
+
+
+def test_a_set_that_was_never_kept_is_missing_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing, match="Version set feed is not in the store"):
+        VersionSets(LocalStore(tmp_path)).get("feed")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: raw.replace(b'"temperature":0.7', b'"temperature":0.9'), "was changed after it was written"),
+        (lambda raw: raw[:-10], "is not JSON"),
+        (lambda raw: raw.replace(b'"role":"writer",', b""), "cannot be read"),
+        (lambda raw: raw.replace(make_set().id.encode(), b"f" * 64), "holds set ffff"),
+    ],
+)
+def test_a_set_that_was_edited_in_the_store_is_refused(tmp_path: Path, damage, message: str) -> None:
+    store = LocalStore(tmp_path)
+    key = f"version_sets/{VersionSets(store).put(make_set())}.json"
+    raw = store.read(key)
+    assert damage(raw) != raw
+    store.delete(key)
+    store.create(key, damage(raw))
+    with pytest.raises(HandoffCorrupt, match=message):
+        VersionSets(store).get(make_set().id)
+
+
+def test_a_difference_names_the_role_and_the_setting(tmp_path: Path) -> None:
+    before = make_set(make_member("writer"))
+    after = make_set(make_member("writer", decoding=replace(DECODING, temperature=0.2)), num_threads=4)
+    sets = VersionSets(LocalStore(tmp_path))
+    assert sets.diff(sets.put(before), sets.put(after)) == (
+        Difference(path="engine.num_threads", before=1, after=4),
+        Difference(path="writer.decoding.temperature", before=0.7, after=0.2),
+    )
+    assert diff(before, before) == ()
+
+
+def test_a_missing_role_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="has no member 'painter'; it has writer"):
+        make_set().member("painter")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, "temperature >= 0"),
+        ({"temperature": float("nan")}, "temperature >= 0"),
+        ({"top_p": 0}, "0 < top_p <= 1"),
+        ({"top_p": 1.1}, "0 < top_p <= 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens >= 1"),
+    ],
+)
+def test_decoding_that_means_nothing_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Decoding(**({"temperature": 1, "top_p": 1, "max_new_tokens": 8} | settings))
+
+
+def test_two_members_of_one_role_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="one member a role"):
+        make_set(make_member("writer"), make_member("writer", model_version="2"))

@@ -1,0 +1,239 @@
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from headrace.errors import InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.store.local import LocalStore
+from headrace.store.objects import canonical_json, create_json
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[int]:
+    """Stands in for a full disk: the kernel refuses to let a file grow beyond this."""
+    num_bytes = 256 * 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    yield num_bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def temporaries(store: LocalStore) -> list[str]:
+    return [path.name for path in (store.directory / ".tmp").iterdir()]
+
+
+def test_a_created_object_reads_back_and_cannot_be_created_again(store: LocalStore) -> None:
+    assert store.create("claims/a/a0001.json", b"first")
+    assert not store.create("claims/a/a0001.json", b"second")
+    assert store.read("claims/a/a0001.json") == b"first"
+    assert temporaries(store) == []
+
+
+def test_of_many_processes_that_create_one_key_exactly_one_wins(store: LocalStore) -> None:
+    script = (
+        "import sys; from pathlib import Path; from headrace.store.local import LocalStore\n"
+        "store = LocalStore(Path(sys.argv[1])); sys.stdin.readline()\n"
+        "print(''.join(str(int(store.create(f'journal/{n:08d}.json', sys.argv[2].encode() * 999))) for n in range(40)))"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(store.directory), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "abcd"
+    ]
+    for writer in writers:  # all have their imports behind them when the first may start
+        assert writer.stdin
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    wins = [writer.communicate()[0].strip() for writer in writers]
+
+    assert [sum(map(int, column)) for column in zip(*wins, strict=True)] == [1] * 40
+    for number, column in enumerate(zip(*wins, strict=True)):
+        winner = "abcd"[column.index("1")]
+        assert store.read(f"journal/{number:08d}.json") == winner.encode() * 999
+
+
+def test_a_lost_reply_to_link_is_not_taken_for_a_lost_race(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def link_whose_reply_is_lost(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists", str(target))  # what NFS says to the client's second try
+
+    monkeypatch.setattr(os, "link", link_whose_reply_is_lost)
+    assert store.create("journal/00000001.json", b"mine")
+    assert not store.create("journal/00000001.json", b"theirs")
+    assert store.read("journal/00000001.json") == b"mine"
+
+
+def test_a_nonce_that_reads_back_means_that_this_writer_won(store: LocalStore) -> None:
+    first = create_json(store, "claims/one.json", {"set": "s1"}, nonce="n1")
+    again = create_json(store, "claims/one.json", {"set": "s1"}, nonce="n1")
+    other = create_json(store, "claims/one.json", {"set": "s2"})
+    assert (first.won, again.won, other.won) == (True, True, False)
+    assert other.body == {"set": "s1", "nonce": "n1"}
+
+
+def test_a_part_is_visible_only_after_the_whole_of_it_is_written(store: LocalStore) -> None:
+    with store.write_part("parts/n/part-00000.arrow") as part:
+        part.write(b"half")
+        part.flush()
+        assert store.list("parts") == []
+        part.write(memoryview(b" whole"))
+        assert part.num_bytes == 10
+    assert store.read("parts/n/part-00000.arrow") == b"half whole"
+    assert store.local_path("parts/n/part-00000.arrow").stat().st_mode & 0o222 == 0
+
+
+def test_a_part_whose_writer_fails_leaves_nothing(store: LocalStore) -> None:
+    def write_and_fail() -> None:
+        with store.write_part("parts/n/one") as part:
+            part.write(b"x" * 10_000_000)
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        write_and_fail()
+    assert store.list("parts") == []
+    assert temporaries(store) == []
+
+
+def test_a_part_key_is_never_written_twice(store: LocalStore) -> None:
+    with store.write_part("parts/n/one") as part:
+        part.write(b"1")
+    with (
+        pytest.raises(InvalidInput, match="Part parts/n/one is already there"),
+        store.write_part("parts/n/one") as part,
+    ):
+        part.write(b"2")
+    assert store.read("parts/n/one") == b"1"
+
+
+def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing(store: LocalStore, file_size_limit: int) -> None:
+    with (
+        pytest.raises(StoreUnavailable, match=r"Store .*store cannot serve parts/n/big: the file would be larger"),
+        store.write_part("parts/n/big") as part,
+    ):
+        part.write(b"x" * (file_size_limit + 1))
+    with pytest.raises(StoreUnavailable):
+        store.create("claims/big.json", b"x" * (file_size_limit + 1))
+    assert store.list("parts") == store.list("claims") == []
+    assert temporaries(store) == []
+    assert store.create("claims/small.json", b"fits")
+
+
+def test_a_store_whose_path_is_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a directory")
+    with pytest.raises(StoreUnavailable, match="a part of the path is a file"):
+        LocalStore(tmp_path / "store").create("a/b", b"")
+
+
+def test_the_callers_own_errors_are_not_blamed_on_the_store(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), store.write_part("parts/n/one") as part:
+        part.write((tmp_path / "absent").read_bytes())
+
+
+def test_a_missing_object_is_named(store: LocalStore) -> None:
+    with pytest.raises(ObjectMissing, match=r"file:///.*/claims/x%7Cy\.json does not exist"):
+        store.read("claims/x|y.json")
+
+
+def test_a_directory_that_was_deleted_meanwhile_is_made_again(store: LocalStore) -> None:
+    store.create("batches/c1/b00000.arrow", b"1")
+    LocalStore(store.directory).delete_prefix("batches")
+    assert store.create("batches/c1/b00000.arrow", b"2")
+
+
+def test_what_a_killed_writer_left_is_swept_after_a_day(store: LocalStore) -> None:
+    store.create("a/b", b"")
+    old, recent = (store.directory / ".tmp" / name for name in ("old", "recent"))
+    for path in (old, recent):
+        path.write_bytes(b"torn")
+    os.utime(old, (0, old.stat().st_mtime - 25 * 3600))
+    store.create("a/c", b"")
+    assert old.exists()  # once a process is enough
+    LocalStore(store.directory).create("a/d", b"")
+    assert temporaries(store) == ["recent"]
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "a/../b", "./a", ".tmp/a", "a/\0", "a/" + "x" * 256])
+def test_a_key_that_could_leave_the_store_is_refused(store: LocalStore, key: str) -> None:
+    with pytest.raises(InvalidInput, match="Store key must be"):
+        store.create(key, b"")
+
+
+def test_a_prefix_is_whole_segments(store: LocalStore) -> None:
+    for key in ("a/b/c", "a/bc", "a/b.json"):
+        store.create(key, b"")
+    assert store.list("a/b") == ["a/b/c"]
+    assert store.list("a") == ["a/b.json", "a/b/c", "a/bc"]
+    assert store.children("a") == ["b", "b.json", "bc"]
+    assert store.list("absent") == store.children("absent") == []
+
+
+def test_one_value_has_one_spelling() -> None:
+    assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+KEYS = st.sampled_from([f"{room}/{name}" for room in ("x", "y/z") for name in ("1", "2", "é|")])
+
+
+class StoreIsADictionary(RuleBasedStateMachine):
+    """Whatever the order of operations, through whichever of two handles: a dictionary whose keys are set once."""
+
+    @initialize()
+    def start(self) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="headrace-store-"))
+        self.stores = [LocalStore(directory), LocalStore(directory)]
+        self.model: dict[str, bytes] = {}
+
+    @rule(key=KEYS, body=st.binary(max_size=20), who=st.sampled_from([0, 1]))
+    def create(self, key: str, body: bytes, who: int) -> None:
+        assert self.stores[who].create(key, body) == (key not in self.model)
+        self.model.setdefault(key, body)
+
+    @rule(key=KEYS, who=st.sampled_from([0, 1]))
+    def delete(self, key: str, who: int) -> None:
+        self.stores[who].delete(key)
+        self.model.pop(key, None)
+
+    @rule(prefix=st.sampled_from(["x", "y", "y/z"]), who=st.sampled_from([0, 1]))
+    def delete_prefix(self, prefix: str, who: int) -> None:
+        self.stores[who].delete_prefix(prefix)
+        self.model = {key: body for key, body in self.model.items() if not key.startswith(prefix + "/")}
+
+    @rule(key=KEYS, who=st.sampled_from([0, 1]))
+    def read(self, key: str, who: int) -> None:
+        assert self.stores[who].exists(key) == (key in self.model)
+        if key in self.model:
+            assert self.stores[who].read(key) == self.model[key]
+        else:
+            with pytest.raises(ObjectMissing):
+                self.stores[who].read(key)
+
+    @invariant()
+    def lists_what_is_there(self) -> None:
+        listed = [key for prefix in ("x", "y") for key in self.stores[0].list(prefix)]
+        assert sorted(listed) == sorted(self.model)
+        assert temporaries(self.stores[0]) == [] if self.model else True
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.stores[0].directory)
+
+
+TestStoreIsADictionary = StoreIsADictionary.TestCase
+TestStoreIsADictionary.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
