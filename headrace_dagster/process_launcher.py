@@ -14,14 +14,15 @@ execute in the caller's process) carry no record, and are left alone.
 import os
 import shutil
 import signal
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
 import dagster._check as check
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, Field, Float, MetadataValue, RunsFilter
+from dagster import Bool, DagsterInstance, DagsterRun, DagsterRunStatus, Field, Float, MetadataValue, RunsFilter
 from dagster._config import StringSource, UserConfigSchema
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.events import EngineEventData
@@ -29,7 +30,8 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLa
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from headrace_dagster.worker_process import HeldWorker, WorkerProcess, interrupt, kill_run
+from headrace_dagster.warm_worker import TemplateGone, WarmWorkers
+from headrace_dagster.worker_process import ColdWorker, HeldWorker, WorkerProcess, interrupt, kill_run
 
 WORKER_TAG = "headrace/worker"
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
@@ -45,13 +47,16 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self,
         log_directory: str = "logs/runs",
         termination_grace_seconds: float = 20.0,
+        warm_start: bool = False,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         super().__init__()
         self._log_directory = log_directory
         self._termination_grace_seconds = termination_grace_seconds
         self._inst_data = inst_data
-        self._exit_codes: dict[str, int] = {}
+        self._warm_start = warm_start
+        self._warm_workers: WarmWorkers | None = None
+        self._exit_codes: dict[str, int | None] = {}
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -70,6 +75,11 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 default_value=20.0,
                 description="How long a worker may take to stop before every process of its run is killed.",
             ),
+            "warm_start": Field(
+                Bool,
+                default_value=False,
+                description="Fork workers from a process that has imported Dagster; saves 1.5 CPU seconds a run.",
+            ),
         }
 
     @classmethod
@@ -84,15 +94,10 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         command = ExecuteRunArgs(
             job_origin=check.not_none(run.job_code_origin), run_id=run.run_id, instance_ref=self._instance.get_ref()
         ).get_command_args()
-        if shutil.which(command[0]) is None:
-            raise DagsterLaunchFailedError(
-                f"Run {run.run_id} is to be executed by {command[0]!r}, and no such program is here. Start its code "
-                "server with --use-python-environment-entry-point, or put the program on the daemon's PATH."
-            )
         log = self.log_path(run.run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
 
-        held = HeldWorker(run.run_id, command, environment=_worker_environment(run), log=log)
+        held = self._hold_worker(run, command, log)
         try:
             self._instance.add_run_tags(run.run_id, {WORKER_TAG: held.identity.to_json()})
         except BaseException:
@@ -106,6 +111,28 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             EngineEventData({"pid": MetadataValue.text(str(held.identity.pid)), "log": MetadataValue.path(log)}),
             cls=self.__class__,
         )
+
+    def _hold_worker(self, run: DagsterRun, command: Sequence[str], log: Path) -> HeldWorker:
+        environment = dict(os.environ)
+        if CUDA_VISIBLE_DEVICES_TAG in run.tags:
+            # "" means none; an unset variable would mean all of them.
+            environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
+        program, *arguments = command
+        path = _find_program(program)
+        if path is None:
+            raise DagsterLaunchFailedError(
+                f"Run {run.run_id} is to be executed by {program!r}, and no such program is here. Start its code "
+                "server with --use-python-environment-entry-point, or put the program on the daemon's PATH."
+            )
+        own_arguments = _arguments_of_own_dagster(path, arguments)
+        if self._warm_start and own_arguments is not None:
+            if self._warm_workers is None:
+                self._warm_workers = WarmWorkers(log.with_name("template.log"))
+            try:
+                return self._warm_workers.hold(run.run_id, own_arguments, environment=environment, log=log)
+            except TemplateGone as error:
+                self._instance.report_engine_event(f"{error} Started cold.", run, cls=self.__class__)
+        return ColdWorker(run.run_id, [path, *arguments], environment=environment, log=log)
 
     def terminate(self, run_id: str) -> bool:
         """Stop a run: SIGTERM to its worker, then SIGKILL to whatever is left of it, in whichever session.
@@ -157,14 +184,19 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             last_lines = "".join(deque(lines, maxlen=_NUM_LOG_LINES))
         return f"Last lines of {log}:\n{last_lines}"
 
+    def dispose(self) -> None:
+        """The daemon ends; its runs do not."""
+        if self._warm_workers:
+            self._warm_workers.close()
+
     def _wait_for_end(self, run_id: str, held: HeldWorker) -> None:
         """Spares the system a zombie, and ends a run whose worker never began.
 
         Run monitoring looks at the workers of STARTED runs only: one that cannot import its code, or is killed while it
         does, would keep its slot until `start_timeout_seconds`.
         """
-        exit_code = held.process.wait()
-        if not self.has_instance:
+        exit_code = held.wait()
+        if not self.has_instance or held.identity.is_alive():  # nobody to tell, or only the template has ended
             return
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
@@ -212,12 +244,16 @@ def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:
     return ended
 
 
-def _worker_environment(run: DagsterRun) -> dict[str, str]:
-    environment = dict(os.environ)
-    if CUDA_VISIBLE_DEVICES_TAG in run.tags:
-        # "" means none; an unset variable would mean all of them.
-        environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
-    return environment
+def _find_program(name: str) -> str | None:
+    """As a shell would, but first beside our own Python: a daemon is often started without its environment's PATH."""
+    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def _arguments_of_own_dagster(path: str, arguments: list[str]) -> list[str] | None:
+    """What follows `dagster`, if the command is the Dagster of our own environment."""
+    if path == sys.executable and arguments[:2] == ["-m", "dagster"]:
+        return arguments[2:]
+    return arguments if Path(path) == Path(sys.executable).with_name("dagster") else None
 
 
 def _epitaph(worker: WorkerProcess, exit_code: int | None, killed: list[int], survivors: list[int]) -> str:

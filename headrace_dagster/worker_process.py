@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -87,16 +88,32 @@ def _boot_id() -> str:
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
-class HeldWorker:
+class HeldWorker(Protocol):
     """A worker that exists and waits: nothing of its command runs before `release`.
 
     Between the two, its identity is put on record. A caller that is killed before `release` leaves no unrecorded worker
-    behind: the shell that waits reads the end of its input and exits.
+    behind: what the worker waits for ends with its caller, and so does the worker.
     """
+
+    identity: WorkerProcess
+
+    def release(self) -> None:
+        """Raises: BrokenPipeError: it was killed while it waited."""
+        ...
+
+    def abandon(self) -> None: ...
+
+    def wait(self) -> int | None:
+        """Its exit code, once it has ended; negative: the signal. None if nobody was there to see."""
+        ...
+
+
+class ColdWorker:
+    """A held worker that starts its command as a new program."""
 
     def __init__(self, run_id: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 # `exec` keeps pid and start time: the record stays true.
                 ["/bin/sh", "-c", 'read -r go && exec "$@"', "headrace-run", *command],
                 env={**environment, RUN_MARKER: run_id},
@@ -106,18 +123,20 @@ class HeldWorker:
                 # A session of its own: neither Ctrl-C in a terminal nor the death of the daemon reaches it.
                 start_new_session=True,
             )
-        self.identity = WorkerProcess.of(run_id, self.process.pid)
+        self.identity: WorkerProcess = WorkerProcess.of(run_id, self._process.pid)
 
     def release(self) -> None:
-        """Raises: BrokenPipeError: it was killed while it waited."""
-        assert self.process.stdin
-        self.process.stdin.write(b"go\n")
-        self.process.stdin.close()
+        assert self._process.stdin
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.close()
 
     def abandon(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def wait(self) -> int | None:
+        return self._process.wait()
 
 
 def processes_of_run(run_id: str, worker: WorkerProcess | None) -> list[psutil.Process]:

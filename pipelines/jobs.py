@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
 from headrace.placement.demand import STAGE
 
 
@@ -12,7 +11,6 @@ from headrace.placement.demand import STAGE
 class StageJob:
     name: str
     stage: str
-    partitions: dg.PartitionsDefinition
     assets: tuple[str, ...]
 
 
@@ -20,20 +18,19 @@ STAGE_JOBS = (
     StageJob(
         name="prepare",
         stage="data_prep",
-        partitions=corpus_shards,
         assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
     ),
-    StageJob(name="seal_base", stage="training", partitions=model_recipes, assets=("base_model",)),
+    StageJob(name="seal_base", stage="training", assets=("base_model",)),
     # Alone in its run: the gang of ranks is then the run's whole demand, and no CPU follower holds its GPUs.
-    StageJob(name="train", stage="training", partitions=model_recipes, assets=("trained_model",)),
-    StageJob(name="evaluate", stage="training", partitions=model_recipes, assets=("evaluation",)),
-    StageJob(name="register", stage="deployment", partitions=model_recipes, assets=("registered_version",)),
-    StageJob(name="roll_out", stage="deployment", partitions=campaigns, assets=("rollout",)),
-    StageJob(name="list_prompts", stage="generation", partitions=content, assets=("prompts",)),
+    StageJob(name="train", stage="training", assets=("trained_model",)),
+    StageJob(name="evaluate", stage="training", assets=("evaluation",)),
+    StageJob(name="register", stage="deployment", assets=("registered_version",)),
+    StageJob(name="roll_out", stage="deployment", assets=("rollout",)),
+    StageJob(name="list_prompts", stage="generation", assets=("prompts",)),
     # Alone in its run, for the same reason as training.
-    StageJob(name="generate", stage="generation", partitions=content, assets=("generated_content",)),
-    StageJob(name="review", stage="generation", partitions=content, assets=("reviewed_content",)),
-    StageJob(name="report", stage="generation", partitions=days, assets=("campaign_report",)),
+    StageJob(name="generate", stage="generation", assets=("generated_content",)),
+    StageJob(name="review", stage="generation", assets=("reviewed_content",)),
+    StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 
 ASSETS_OF_JOB = {job.name: job.assets for job in STAGE_JOBS}
@@ -43,7 +40,6 @@ JOBS = {
     job.name: dg.define_asset_job(
         job.name,
         selection=dg.AssetSelection.assets(*job.assets),
-        partitions_def=job.partitions,
         tags={STAGE: job.stage},
         description=f"{', '.join(job.assets)}: one run a partition.",
     )

@@ -22,7 +22,7 @@ from headrace.store.sealed_directory import seal_directory
 _JUDGE_BATCH_ROWS = 16
 
 
-class CorpusResource(dg.ConfigurableResource):
+class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
     """What data prep reads: files, rules and templates, and the base model's tokenizer."""
 
     corpus_file: str = Field(description="YAML file that describes the corpus: an absolute path.")
@@ -60,9 +60,8 @@ class EngineJudge:
             for row_id in [digest_text("judge", question)]
         ]
         try:
-            batches = [
-                requests[start : start + _JUDGE_BATCH_ROWS] for start in range(0, len(requests), _JUDGE_BATCH_ROWS)
-            ]
+            starts = range(0, len(requests), _JUDGE_BATCH_ROWS)
+            batches = [requests[start : start + _JUDGE_BATCH_ROWS] for start in starts]
             return [result.text for batch in batches for result in engine.generate(batch)]
         finally:
             engine.close()

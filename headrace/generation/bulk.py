@@ -20,7 +20,7 @@ from headrace.generation.claims import Claim, Claims
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
-from headrace.generation.sealing import find_sealed, repin_required, seal
+from headrace.generation.sealing import Origin, find_sealed, repin_required, seal
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.rollout.version_sets import VersionSet, VersionSets
 
@@ -59,6 +59,21 @@ class Outcome:
     def tokens_per_second(self) -> float:
         return self.num_tokens_now / self.seconds if self.seconds else 0.0
 
+    def figures(self) -> dict[str, int | float | str | bool]:
+        """What a run says of itself, by name and unit."""
+        figures: dict[str, int | float | str | bool] = {
+            "reused": self.reused,
+            "num_rows_generated_now": self.num_generated_now,
+            "num_errors": self.num_errors,
+            "num_tokens_now": self.num_tokens_now,
+            "engine_seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
+            "version_set": self.claim.version_set,
+            "attempt": self.claim.attempt,
+            "attempt_reason": self.claim.reason,
+        }
+        return figures | ({"engine_build_drift": self.build_drift} if self.build_drift else {})
+
 
 def generate_partition(
     claim: Claim,
@@ -84,11 +99,12 @@ def generate_partition(
     if sealed := find_sealed(claim, handoffs):
         errors = _num_errors(sealed.content.table(["finish_reason"]))
         return Outcome(content=sealed.content, execution=sealed.execution, claim=claim, reused=True, num_errors=errors)
-    prompts = handoffs.open("prompts", claim.partition, claim.inputs["prompts"]).table()
+    prompts = handoffs.open("prompts", claim.partition, claim.inputs["prompts"])
+    rows = rows_for(prompts.table(), claim.version_set)
     making = _Making(
         claim=claim,
         claims=claims,
-        batches=plan_micro_batches(rows_for(prompts, claim.version_set), claim.micro_batch_rows),
+        batches=plan_micro_batches(rows, claim.micro_batch_rows),
         row_attempts=campaign.row_attempts,
         worker=worker,
         progress=progress,
@@ -100,7 +116,9 @@ def generate_partition(
         [read_commit(claims.objects, claim, index, batch) for index, batch in enumerate(making.batches)]
     )
     assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
-    sealed = seal(claim, claims, handoffs, content=content, execution=execution, run_id=worker.run_id)
+    input_versions = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
+    origin = Origin(run_id=worker.run_id, input_versions=input_versions)
+    sealed = seal(claim, claims, handoffs, content=content, execution=execution, origin=origin)
     return Outcome(
         content=sealed.content,
         execution=sealed.execution,
@@ -171,8 +189,10 @@ class _Making:
             self.num_rows += len(made)
 
     def _stop_if_aborted(self) -> None:
-        if self.claim.on_abort == "repin" and (reason := self.claims.abort_of(self.claim)):
-            self.claims.settle(self.claim, "void", reason)
+        if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
+            return
+        # It may be settled as sealed: its rows are then repaired, not taken back.
+        if self.claims.settle(self.claim, "void", reason).outcome == "void":
             raise repin_required(self.claim, reason)
 
     def _report(self) -> None:

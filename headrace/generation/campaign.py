@@ -59,7 +59,7 @@ class PromptSource:
             )
         if not self.is_pool and self.per_shard is not None:
             raise InvalidCampaign(
-                f"per_shard has no meaning where files holds {{day}}: a day's whole list is dealt, got {self.per_shard}."
+                f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
             )
         if self.template is not None:
             _check_template("template", self.template)

@@ -48,6 +48,12 @@ class Review:
     def num_rejected(self) -> int:
         return self.table.num_rows - self.num_kept
 
+    def figures(self) -> dict[str, int | float]:
+        """What a run says of itself, by name and unit."""
+        by_rule = {f"num_rejected_by_{rule}": count for rule, count in self.num_rejected_by.items()}
+        pass_rate = {"pass_rate": self.num_kept / self.table.num_rows} if self.table.num_rows else {}
+        return {"num_kept": self.num_kept, "num_rejected": self.num_rejected, **pass_rate, **by_rule}
+
 
 def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
     """Judge every row of a GENERATED_CONTENT table; the result is REVIEWED_CONTENT."""

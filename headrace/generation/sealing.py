@@ -4,6 +4,7 @@ Order: the claim is settled, then the execution table is published, then the con
 a settled claim; whoever opens it next publishes the same bytes. A worker that slept meanwhile finds them published.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import pyarrow as pa
@@ -20,6 +21,14 @@ UNPUBLISHED = "unpublished_content"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a manifest says of a version's making: the run that sealed it, and what its rows were made from."""
+
+    run_id: str
+    input_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SealedContent:
     """Both tables of a sealed attempt."""
 
@@ -28,7 +37,7 @@ class SealedContent:
 
 
 def seal(
-    claim: Claim, claims: Claims, handoffs: HandoffStore, *, content: pa.Table, execution: pa.Table, run_id: str
+    claim: Claim, claims: Claims, handoffs: HandoffStore, *, content: pa.Table, execution: pa.Table, origin: Origin
 ) -> SealedContent:
     """Settle the claim as sealed and publish both tables.
 
@@ -39,13 +48,13 @@ def seal(
     if settlement is None and (reason := claims.abort_of(claim)):
         if claim.on_abort == "finish_unpublished":
             # Before the settlement: after it nobody comes back to this attempt.
-            _publish_once(handoffs, UNPUBLISHED, claim, content, run_id)
+            _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
         settlement = claims.settle(claim, "void", reason)
     settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
     if settlement.outcome == "void":
         raise repin_required(claim, settlement.reason)
-    sealed_execution = _publish_once(handoffs, EXECUTION, claim, execution, run_id)
-    return SealedContent(content=_publish_once(handoffs, CONTENT, claim, content, run_id), execution=sealed_execution)
+    sealed_execution = _publish_once(handoffs, EXECUTION, claim, execution, origin)
+    return SealedContent(content=_publish_once(handoffs, CONTENT, claim, content, origin), execution=sealed_execution)
 
 
 def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
@@ -82,28 +91,26 @@ def repin_required(claim: Claim, reason: str) -> RepinRequired:
 class _OneVersionAClaim(HandoffStore):
     """A store in which the newest version is the claim's own, if it has one that is intact.
 
-    `publish` asks for the newest right before it takes the number after it, so a claim's second publication, however
-    late, finds the first instead of hiding the version of a newer attempt.
+    `publish` picks its number, then compares with `newest`, then creates that number or begins again. So a claim's
+    second publication, however late, finds the first instead of hiding the version of a newer attempt.
     """
 
     claim_id: str = ""
 
     def newest(self, asset: str, partition: str) -> Handoff | None:
-        # In this order: whoever publishes after the first line takes the number that we are about to try.
-        newest = super().newest(asset, partition)
         own = self.find(asset, partition, claim=self.claim_id)
-        return own if own is not None and _is_intact(own) else newest
+        return own if own is not None and _is_intact(own) else super().newest(asset, partition)
 
 
-def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, run_id: str) -> Handoff:
+def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, origin: Origin) -> Handoff:
     shared = {one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)}
     return _OneVersionAClaim(**shared, claim_id=claim.id).publish(
         asset,
         claim.partition,
         table,
         code_version=GENERATION_CODE_VERSION,
-        run_id=run_id,
-        input_versions={f"{name}[{claim.partition}]": f"v{version}" for name, version in claim.inputs.items()},
+        run_id=origin.run_id,
+        input_versions=origin.input_versions,
         attributes={"claim": claim.id, "version_set": claim.version_set},
     )
 

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.clock import Clock, SystemClock, iso
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.parts import file_digest, map_part, write_parts
 from headrace.handoff.schemas import fingerprint
@@ -37,7 +37,7 @@ class Handoff:
     `reused`: a publish that found its content already sealed, and made nothing.
     """
 
-    objects: ObjectStore = field(repr=False)
+    objects: ObjectStore = field(repr=False, compare=False)
     manifest: Manifest
     reused: bool = False
 
@@ -163,7 +163,8 @@ class HandoffStore:
         try:
             written = write_parts(self.objects, prefix, schema, batches)
         except BaseException:
-            self.objects.delete_prefix(prefix)
+            with suppress(StoreUnavailable):
+                self.objects.delete_prefix(prefix)
             raise
         while True:
             # Before the look at the newest: what is sealed in between makes this number lose, and be looked at.
@@ -189,6 +190,7 @@ class HandoffStore:
                 nonce=nonce,
             )
             key = _manifest_key(asset, partition, manifest.version)
+            # If this raises, the parts stay: the manifest may be there although the store could not say so.
             if create_json(self.objects, key, manifest.to_body(), nonce=nonce).won:
                 return Handoff(self.objects, manifest)
 

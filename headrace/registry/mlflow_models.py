@@ -97,7 +97,7 @@ class ModelRegistry:
                 from mlflow.entities import Param
 
                 client.log_batch(run.info.run_id, params=[Param(field, str(value)) for field, value in missing.items()])
-            if run.info.status != "RUNNING":
+            if run.info.status in {"FAILED", "KILLED"}:
                 client.update_run(run.info.run_id, status="RUNNING")
             return run.info.run_id
 
@@ -128,9 +128,11 @@ class ModelRegistry:
             return len(fresh)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Log single figures, such as a held-out loss."""
+        """Log single figures, such as a held-out loss; a figure that stands there already is left alone."""
         with self._answering() as client:
-            self._log(client, run_id, [(name, float(value), step) for name, value in metrics.items()])
+            present = client.get_run(run_id).data.metrics
+            fresh = [(name, float(value), step) for name, value in metrics.items() if present.get(name) != value]
+            self._log(client, run_id, fresh)
 
     def log_figure(self, run_id: str, name: str, body: bytes) -> None:
         """Keep a picture beside the run; `name` ends in `.png` or `.svg` and may hold folders."""

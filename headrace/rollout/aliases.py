@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.errors import RegistryUnavailable
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSets
@@ -84,6 +85,20 @@ def project(
         # A newer entry came while we wrote, and its aliases may have been written before ours: write again.
         overtaken = True
     return changed
+
+
+def project_if_possible(
+    journal: Journal, version_sets: VersionSets, store: ObjectStore, registry: AliasRegistry, *, prefix: str = ""
+) -> str:
+    """`project`, in words: a registry that does not answer is no reason to fail what the journal has decided."""
+    try:
+        changed = project(journal, version_sets, store, registry, prefix=prefix)
+    except RegistryUnavailable as error:
+        return f"Not written, the next tick tries again. {error}"
+    return (
+        "; ".join(f"{drift.alias} of {drift.model_name}: {drift.wanted or 'removed'}" for drift in changed)
+        or "unchanged"
+    )
 
 
 def find_drift(wanted: Aliases, registry: AliasRegistry) -> list[Drift]:

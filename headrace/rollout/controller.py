@@ -8,7 +8,7 @@ leaves a whole journal, and the next one goes on from its head.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from headrace.errors import JournalConflict
 from headrace.registry.model_versions import ModelVersion
@@ -22,6 +22,24 @@ from headrace.rollout.version_sets import VersionSet, VersionSets
 
 # The set in which a model version would run as the campaign's file wants it now.
 DesiredSet = Callable[[ModelVersion], VersionSet]
+
+
+class WantsSets(Protocol):
+    """What is asked of `headrace.generation.campaign.Campaign`."""
+
+    def version_set(
+        self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
+    ) -> VersionSet: ...
+
+
+def desired_set(campaign: WantsSets, model: ModelVersion) -> VersionSet:
+    """The set in which `model` runs as `campaign` wants it now."""
+    return campaign.version_set(
+        model_name=model.model_name,
+        model_version=model.version,
+        weights_digest=model.weights_digest,
+        weights_uri=model.weights_uri,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ and a hard link would carry that into the store. The price is the disk space of 
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
 from headrace.keys import digest_text
 from headrace.store.objects import ObjectStore, create_json, new_nonce
 from headrace.store.verified import verified_once
@@ -57,8 +58,7 @@ def seal_directory(
     if sealed is None:
         nonce = new_nonce()
         key = f"{kind}/parts/{nonce}"
-        for file in files:
-            _copy(store, directory, file, key)
+        _copy_all(store, directory, files, key)
         body = {
             "format_version": 1,
             "kind": kind,
@@ -120,6 +120,16 @@ def _scan(directory: Path) -> list[SealedFile]:
         SealedFile(name=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=_sha256(path))
         for path in paths
     ]
+
+
+def _copy_all(store: ObjectStore, directory: Path, files: list[SealedFile], key: str) -> None:
+    try:
+        for file in files:
+            _copy(store, directory, file, key)
+    except BaseException:
+        with suppress(StoreUnavailable):
+            store.delete_prefix(key)
+        raise
 
 
 def _copy(store: ObjectStore, directory: Path, file: SealedFile, key: str) -> None:

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ CONTENT = dg.MultiPartitionsDefinition(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What Dagster recorded of one materialization."""
+
+    metadata: dict[str, Any]
+    data_version: str
+
+
 class Project:
     """A store, an instance, and the assets that one test materializes on them."""
 
@@ -29,10 +38,8 @@ class Project:
         self.instance = instance
         self.handoffs = HandoffStore(LocalStore(directory))
 
-    def make(
-        self, asset: Any, *others: Any, partition_key: str | None = None, **arguments: Any
-    ) -> dg.MaterializeResult:
-        """Materializes `asset`; `others` are what it reads. Returns its event."""
+    def make(self, asset: Any, *others: Any, partition_key: str | None = None, **arguments: Any) -> "Made":
+        """Materializes `asset`; `others` are what it reads."""
         result = dg.materialize(
             [asset, *others],
             selection=[asset],
@@ -44,7 +51,9 @@ class Project:
             },
             **arguments,
         )
-        return result.get_asset_materialization_events()[-1].materialization  # pyright: ignore[reportReturnType]
+        event = result.asset_materializations_for_node(asset.op.name)[-1]
+        metadata = {name: value.value for name, value in event.metadata.items()}
+        return Made(metadata=metadata, data_version=(event.tags or {})["dagster/data_version"])
 
 
 @pytest.fixture
@@ -66,9 +75,9 @@ def failure_of(project: Project, *assets: Any, **arguments: Any) -> dg.Failure:
 
 
 def test_a_stored_table_says_what_it_is_in_units(project: Project) -> None:
-    event = project.make(docs, partition_key="shard-01")
+    made = project.make(docs, partition_key="shard-01")
     handoff = project.handoffs.open("docs", "shard-01")
-    metadata = {name: value.value for name, value in (event.metadata or {}).items()}
+    metadata = dict(made.metadata)
     assert metadata.pop("handoff_bytes") == handoff.num_bytes == handoff.paths[0].stat().st_size
     columns = metadata.pop("dagster/column_schema")
     assert [(column.name, column.type) for column in columns.columns] == [("shard", "string"), ("number", "int64")]
@@ -81,16 +90,16 @@ def test_a_stored_table_says_what_it_is_in_units(project: Project) -> None:
         "input_versions": {},
         "preview": "|shard|number|\n|-|-|\n|shard-01|1|\n|shard-01|2|\n|shard-01|3|",
     }
-    assert (event.tags or {})["dagster/data_version"] == handoff.content_digest
+    assert made.data_version == handoff.content_digest
     assert handoff.manifest.code_version == "7"
     assert handoff.manifest.run_id
 
 
 def test_the_same_rows_again_are_the_same_version_and_data_version(project: Project) -> None:
     first, again = (project.make(docs, partition_key="shard-00") for _ in range(2))
-    assert (again.metadata or {})["reused"].value is True
-    assert (again.metadata or {})["version"].value == 1
-    assert (again.tags or {})["dagster/data_version"] == (first.tags or {})["dagster/data_version"]
+    assert again.metadata["reused"] is True
+    assert again.metadata["version"] == 1
+    assert again.data_version == first.data_version
 
 
 @pytest.mark.parametrize("kind", [pa.Table, pl.DataFrame, pl.LazyFrame])
@@ -114,9 +123,9 @@ def test_an_input_arrives_as_its_annotation_asks(project: Project, kind: type, p
     got, plain = seen
     assert isinstance(got, kind)
     assert isinstance(plain, pa.Table)
-    frame = got.collect() if isinstance(got, pl.LazyFrame) else got
+    columns = got.to_pydict() if isinstance(got, pa.Table) else got.lazy().collect().to_dict(as_series=False)
     shards = ["shard-01"] * 3 if partitions_def else ["shard-00"] * 3 + ["shard-01"] * 3
-    assert list(frame["shard"].to_pylist() if isinstance(frame, pa.Table) else frame["shard"]) == shards
+    assert columns["shard"] == shards
     assert plain["shard"].to_pylist() == shards
 
 
@@ -165,14 +174,14 @@ def test_a_manifest_names_the_versions_that_its_step_loaded(project: Project) ->
 
     for shard in SHARDS.get_partition_keys():
         project.make(docs, partition_key=shard)
-    event = project.make(total, docs)
+    made = project.make(total, docs)
     handoff = project.handoffs.open("total", "all")
     expected = {
         f"docs[{shard}]": f"v1 {project.handoffs.open('docs', shard).content_digest}"
         for shard in SHARDS.get_partition_keys()
     }
     assert handoff.manifest.input_versions == expected
-    assert (event.metadata or {})["input_versions"].value == expected
+    assert made.metadata["input_versions"] == expected
     assert handoff.table().to_pydict() == {"number": [12]}
 
 
@@ -208,18 +217,18 @@ def test_a_sealed_handoff_is_recorded_and_not_written_again(project: Project) ->
             context.partition_key,
             pa.table({"x": [1]}),
             code_version="1",
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             input_versions={"prompts[a]": "v1 abc"},
             attributes={"claim": "c1"},
         )
 
-    event = project.make(content, partition_key="2026-11-02|glossary-00")
+    made = project.make(content, partition_key="2026-11-02|glossary-00")
     handoff = project.handoffs.open("content", "2026-11-02|glossary-00")
-    assert (event.tags or {})["dagster/data_version"] == handoff.content_digest
-    assert (event.metadata or {})["input_versions"].value == {"prompts[a]": "v1 abc"}
+    assert made.data_version == handoff.content_digest
+    assert made.metadata["input_versions"] == {"prompts[a]": "v1 abc"}
     assert handoff.attributes == {"claim": "c1"}
     again = project.make(content, partition_key="2026-11-02|glossary-00")
-    assert (again.metadata or {})["reused"].value is True
+    assert again.metadata["reused"] is True
 
 
 def test_a_stream_of_batches_is_sealed_as_it_comes(project: Project) -> None:
@@ -234,8 +243,8 @@ def test_a_stream_of_batches_is_sealed_as_it_comes(project: Project) -> None:
         return dg.MaterializeResult(value=iter(batches))
 
     for asset in (reader, iterator):
-        event = project.make(asset)
-        assert (event.metadata or {})["num_rows"].value == 10
+        made = project.make(asset)
+        assert made.metadata["num_rows"] == 10
     digests = {project.handoffs.open(name, "all").content_digest for name in ("reader", "iterator")}
     assert len(digests) == 1
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from dagster import DagsterRunStatus
 
@@ -47,6 +48,9 @@ def test_a_killed_workers_run_fails_with_the_reason_and_is_retried_without_its_l
     wait_until(lambda: (tmp_path / "rank_pid").exists(), "the first attempt has started its rank")
     worker = recorded_worker(site, run_id)
     assert os.getsid(worker.pid) == worker.pid
+    template = psutil.Process(worker.pid).parent()
+    assert template
+    assert "headrace_dagster.worker_template" in template.cmdline(), "dagster.yaml asks for warm starts"
 
     os.kill(worker.pid, signal.SIGKILL)
 

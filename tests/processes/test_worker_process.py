@@ -12,7 +12,7 @@ import pytest
 
 from headrace_dagster.worker_process import (
     RUN_MARKER,
-    HeldWorker,
+    ColdWorker,
     WorkerProcess,
     interrupt,
     kill_run,
@@ -64,13 +64,13 @@ def test_a_record_that_is_none_is_refused(text: str) -> None:
 
 def test_a_held_worker_runs_nothing_until_it_is_released(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
-    held = HeldWorker("held", ["/bin/sh", "-c", f"echo $$ > {proof}"], environment=os.environ, log=tmp_path / "log")
+    held = ColdWorker("held", ["/bin/sh", "-c", f"echo $$ > {proof}"], environment=os.environ, log=tmp_path / "log")
     assert held.identity.is_alive()
     assert not proof.exists()
 
     held.release()
 
-    assert held.process.wait() == 0
+    assert held.wait() == 0
     assert int(proof.read_text()) == held.identity.pid, "the command runs as the process that was recorded"
 
 
@@ -78,9 +78,9 @@ def test_a_launcher_that_is_killed_before_the_release_leaves_no_worker(tmp_path:
     proof = tmp_path / "proof"
     launcher = f"""
 import os, signal, pathlib
-from headrace_dagster.worker_process import HeldWorker
+from headrace_dagster.worker_process import ColdWorker
 command = ["/bin/sh", "-c", "touch {proof}"]
-held = HeldWorker("held", command, environment=os.environ, log=pathlib.Path("{tmp_path}/log"))
+held = ColdWorker("held", command, environment=os.environ, log=pathlib.Path("{tmp_path}/log"))
 print(held.identity.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -102,13 +102,13 @@ with open({str(tmp_path / "pids")!r}, "w") as pids:
 os.rename({str(tmp_path / "pids")!r}, {str(tmp_path / "pids.whole")!r})
 time.sleep(600)
 """
-    held = HeldWorker("doomed", [sys.executable, "-c", script], environment=os.environ, log=tmp_path / "log")
+    held = ColdWorker("doomed", [sys.executable, "-c", script], environment=os.environ, log=tmp_path / "log")
     held.release()
     wait_until((tmp_path / "pids.whole").exists, "both children have started")
     children = [int(pid) for pid in (tmp_path / "pids.whole").read_text().split()]
     # The worker dies first: what it leaves behind has no parent to be found by.
-    held.process.kill()
-    held.process.wait()
+    os.kill(held.identity.pid, signal.SIGKILL)
+    held.wait()
 
     killed, survivors = kill_run("doomed", held.identity)
 

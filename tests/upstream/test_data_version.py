@@ -1,4 +1,4 @@
-"""dagster 1.13: how an IO manager sets the data version of what it stored. `headrace_dagster.handoff_io` leans on it."""
+"""How an IO manager sets the data version of what it stored, which `headrace_dagster.handoff_io` leans on."""
 
 from typing import Any
 

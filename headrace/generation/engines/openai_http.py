@@ -119,7 +119,7 @@ class OpenAIHttpEngine:
             return failed(_refusal(response))
         if response.status_code != 200:
             raise InvalidInput(
-                f"{self._url} {_refusal(response)}. Check base_url, the API key, and that {self._spec.model!r} is served."
+                f"{self._url} {_refusal(response)}. Check base_url, the API key, and the model {self._spec.model!r}."
             )
         try:
             answer = response.json()

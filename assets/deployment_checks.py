@@ -1,0 +1,81 @@
+"""Checks of deployment: registered rows fit, journals are whole, and MLflow's aliases say what the journals say.
+
+Each looks at every partition that there is, so that it can be run by itself at any time; there are few.
+"""
+
+import dagster as dg
+
+from headrace.clock import SystemClock
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, RegistryUnavailable
+from headrace.handoff.schemas import check_schema
+from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import fold
+from headrace.rollout.version_sets import VersionSets
+from headrace_dagster.handoff_io import StoreResource
+from resources.campaigns_resource import CampaignsResource
+from resources.registry import RegistryResource
+
+
+@dg.asset_check(asset="registered_version", name="schema")
+def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
+    """Every recipe's registered versions are the base's row and the trained one, in the columns the rollout reads."""
+    handoffs, wrong = store.handoffs(), {}
+    keys = handoffs.partitions("registered_version")
+    for key in keys:
+        try:
+            table = handoffs.open("registered_version", key).table()
+            check_schema("model_versions", table)
+            if (kinds := table["kind"].to_pylist()) != ["base", "trained"]:
+                wrong[key] = f"rows are of kind {kinds}, wanted base and trained"
+        except (HandoffCorrupt, InvalidInput) as error:
+            wrong[key] = str(error)
+    return _result(len(keys), wrong)
+
+
+@dg.asset_check(asset="rollout")
+def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
+    """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
+    objects, wrong = store.objects(), {}
+    names = objects.children("rollout")
+    for name in names:
+        journal = Journal(objects, name, SystemClock())
+        try:
+            journal.verify()
+            state = fold(journal.entries())
+            for version_set in sorted(state.considered) if state else ():
+                VersionSets(objects).get(version_set)
+        except HeadraceError as error:
+            wrong[name] = str(error)
+    return _result(len(names), wrong)
+
+
+@dg.asset_check(asset="rollout")
+def aliases_follow_the_journals(
+    campaigns: CampaignsResource, registry: RegistryResource, store: StoreResource
+) -> dg.AssetCheckResult:
+    """MLflow's `champion` and `candidate` say what the journals say. A warning: nothing that generates reads them."""
+    objects, models, wrong = store.objects(), registry.models(), {}
+    version_sets = VersionSets(objects)
+    for campaign in campaigns.campaigns():
+        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+        try:
+            wanted = wanted_aliases(state, version_sets, prefix=campaign.plan.alias_prefix) if state else {}
+            drifts: list[Drift] = find_drift(wanted, models)
+        except RegistryUnavailable as error:
+            wrong[campaign.name] = str(error)
+            break
+        if drifts:
+            wrong[campaign.name] = "; ".join(map(str, drifts))
+    return _result(len(campaigns.campaigns()), wrong, severity=dg.AssetCheckSeverity.WARN)
+
+
+def _result(
+    num_checked: int, wrong: dict[str, str], *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=severity,
+        description="; ".join(f"{name}: {reason}" for name, reason in wrong.items()) or None,
+        metadata={"num_checked": num_checked, "num_wrong": len(wrong)},
+    )

@@ -1,0 +1,178 @@
+"""Bulk generation: a day's prompts become reviewed content, one campaign shard a run, and one report a day."""
+
+import socket
+from functools import partial
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from assets.partitions import content, days
+from headrace.clock import SystemClock
+from headrace.generation.bulk import Worker, generate_partition
+from headrace.generation.campaign import GENERATION_CODE_VERSION
+from headrace.generation.claims import Claims, check_regenerate
+from headrace.generation.day_summary import summarize_day
+from headrace.generation.report import render_report, report_markdown, set_label, write_report
+from headrace.generation.requests import prompts_for
+from headrace.generation.review import review_rows
+from headrace.handoff.versions import Handoff
+from headrace.keys import ContentPartition, digest_text
+from headrace.placement.demand import stage_tags
+from headrace.rollout.journal import Journal
+from headrace.rollout.version_sets import VersionSets
+from headrace_dagster.failures import translated_errors
+from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
+from resources.campaigns_resource import CampaignsResource
+from resources.engines import EnginesResource
+
+_GROUP = "generation"
+_CPU = stage_tags(_GROUP)
+# A model of 135M parameters in bfloat16 with its cache takes 2 GiB; one of 7B needs its own figure here.
+_GPU = stage_tags(_GROUP, gpus=1, gpu_memory_mib=4096)
+
+# A set that was rolled back under a run, an engine that is restarted: the next try goes on with what is committed.
+_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# A day's report is over that day's partitions of all campaign shards.
+_DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
+
+
+class GenerationConfig(dg.Config):
+    """Whether a sealed partition is made again."""
+
+    regenerate: str = Field(
+        default="",
+        description="Empty: a sealed partition with unchanged inputs is returned as it is. keep_set: make its rows "
+        "again on the version set they were made on. current_set: on the one that the rollout assigns now.",
+    )
+
+
+@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
+    """The prompts of one campaign shard on one day, each with its id, in order.
+
+    Drawn from the campaign's prompt files by the partition's key, so that a second run makes the same list. Read by
+    generated_content. As old as its last run: changed files are not noticed.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    with translated_errors():
+        table = prompts_for(campaigns.campaign(partition.campaign), partition, campaigns.home_directory())
+    return dg.MaterializeResult(value=table)
+
+
+@dg.asset(
+    partitions_def=content,
+    group_name=_GROUP,
+    op_tags=_GPU,
+    tags=_GPU,
+    code_version=GENERATION_CODE_VERSION,
+    retry_policy=_RETRIES,
+)
+def generated_content(
+    context: dg.AssetExecutionContext,
+    config: GenerationConfig,
+    prompts: Handoff,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    engines: EnginesResource,
+) -> dg.MaterializeResult[Handoff]:
+    """One output for every prompt of one campaign shard's day, all of one version set.
+
+    The first run pins prompts and version set; a run that was killed is gone on with, row for row. Materializing a
+    sealed partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. Which version set a
+    partition gets is the rollout's decision, read from its journal; there is no asset dependency on it. Read by
+    reviewed_content.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    objects, handoffs = store.objects(), store.handoffs()
+    with translated_errors():
+        campaign = campaigns.campaign(partition.campaign)
+        journal = Journal(objects, campaign.name, SystemClock())
+        claims = Claims(objects=objects, journal=journal, clock=SystemClock())
+        claim = claims.open(
+            campaign,
+            partition,
+            prompts,
+            root_run_id=context.run.root_run_id or context.run_id,
+            regenerate=check_regenerate(config.regenerate),
+        )
+        context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
+        outcome = generate_partition(
+            claim,
+            campaign=campaign,
+            claims=claims,
+            handoffs=handoffs,
+            open_engine=partial(engines.open_writer, objects=objects),
+            worker=Worker(run_id=context.run_id, host=socket.gethostname()),
+            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+        )
+    return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
+
+
+@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+def reviewed_content(
+    context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
+) -> dg.MaterializeResult[pa.Table]:
+    """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
+
+    Read by whoever publishes the content, by the rollout's gate and by the day's report. Follows the newest
+    generated_content; the limits of the rules stand in the campaign's file.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    with translated_errors():
+        review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
+    return dg.MaterializeResult(value=review.table, metadata=review.figures())
+
+
+@dg.asset(
+    partitions_def=days,
+    group_name=_GROUP,
+    op_tags=_CPU,
+    tags=_CPU,
+    code_version="1",
+    ins={
+        name: dg.AssetIn(partition_mapping=_DAY_OF_CONTENT, metadata={ALLOW_MISSING_PARTITIONS: True})
+        for name in ("generated_content", "reviewed_content")
+    },
+)
+def campaign_report(
+    context: dg.AssetExecutionContext,
+    generated_content: dict[str, Handoff],
+    reviewed_content: dict[str, Handoff],
+    store: StoreResource,
+    campaigns: CampaignsResource,
+) -> dg.MaterializeResult[None]:
+    """One page a day over all campaigns and shards: samples, pass rates, lengths, speed, version sets.
+
+    A self-contained HTML file (`report`), for people. It shows what is sealed when it is made: a day under way can be
+    reported on, and again later.
+    """
+    day = context.partition_key
+    version_sets = VersionSets(store.objects())
+    with translated_errors():
+        summaries = [
+            summarize_day(
+                campaign.name,
+                day,
+                partition_keys=campaign.partition_keys(day),
+                content=generated_content,
+                reviewed=reviewed_content,
+                handoffs=store.handoffs(),
+                set_label=lambda version_set: set_label(version_sets.get(version_set)),
+            )
+            for campaign in campaigns.campaigns()
+        ]
+        file = write_report(render_report(day, summaries), campaigns.report_file(day))
+    sealed = [*generated_content.values(), *reviewed_content.values()]
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.url(file.as_uri()),
+            "path": dg.MetadataValue.path(file),
+            "summary": dg.MetadataValue.md(report_markdown(summaries)),
+            "num_rows": sum(summary.total.num_rows for summary in summaries),
+            "num_kept": sum(summary.total.num_kept for summary in summaries),
+            "num_partitions": sum(summary.num_sealed for summary in summaries),
+        },
+        data_version=dg.DataVersion(digest_text("report", *sorted(each.content_digest for each in sealed))),
+    )

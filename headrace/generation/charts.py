@@ -1,0 +1,92 @@
+"""Small charts as SVG text, for pages that must work without a script, a font or a network.
+
+Sizes are in the SVG's own units; the page scales them. Colours come from the page's style (`class="s0"` … `s5`), so
+that a chart follows the reader's light or dark theme.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+WIDTH = 640
+NUM_COLORS = 6
+_ROW_HEIGHT = 30
+_LABEL_WIDTH = 190
+_VALUE_WIDTH = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: `value` gives its length, `text` is written beside it, `color` is an index of the page's colours."""
+
+    label: str
+    value: float
+    text: str
+    color: int = 0
+
+
+def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> str:
+    """Horizontal bars, one a row. `value_max` fills the width; None: the longest bar does."""
+    longest = value_max or max((row.value for row in rows), default=0.0) or 1.0
+    room = WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
+    parts = []
+    for index, row in enumerate(rows):
+        top = index * _ROW_HEIGHT
+        length = max(0.0, min(1.0, row.value / longest)) * room
+        parts.append(
+            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">{_short(row.label)}</text>'
+            f'<rect class="track" x="{_LABEL_WIDTH}" y="{top + 6}" width="{room}" height="18" rx="3"/>'
+            f'<rect class="s{row.color % NUM_COLORS}" x="{_LABEL_WIDTH}" y="{top + 6}" '
+            f'width="{length:.1f}" height="18" rx="3"/>'
+            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{top + 20}">{escape(row.text)}</text>'
+        )
+    return _svg(title, WIDTH, len(rows) * _ROW_HEIGHT, parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One colour's heights, one a group."""
+
+    label: str
+    values: Sequence[float]
+    color: int = 0
+
+
+def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit: str) -> str:
+    """Columns side by side in groups, with the largest value on the axis."""
+    height, bottom, left = 170, 34, 44
+    highest = max((value for one in series for value in one.values), default=0.0) or 1.0
+    group_width = (WIDTH - left) / max(1, len(groups))
+    column_width = min(34.0, group_width * 0.8 / max(1, len(series)))
+    parts = [
+        f'<line class="axis" x1="{left}" x2="{WIDTH}" y1="{height}" y2="{height}"/>',
+        f'<line class="grid" x1="{left}" x2="{WIDTH}" y1="14" y2="14"/>',
+        f'<text class="tick" x="{left - 6}" y="18" text-anchor="end">{highest:.3g}</text>',
+        f'<text class="tick" x="{left - 6}" y="{height}" text-anchor="end">0</text>',
+        f'<text class="tick" x="{left}" y="9">{escape(unit)}</text>',
+    ]
+    for index, group in enumerate(groups):
+        middle = left + (index + 0.5) * group_width
+        start = middle - column_width * len(series) / 2
+        for place, one in enumerate(series):
+            size = one.values[index] / highest * (height - 14)
+            parts.append(
+                f'<rect class="s{one.color % NUM_COLORS}" x="{start + place * column_width:.1f}" '
+                f'y="{height - size:.1f}" width="{max(1.0, column_width - 2):.1f}" height="{size:.1f}" rx="2">'
+                f"<title>{escape(f'{one.label}, {group}: {one.values[index]:.4g} {unit}')}</title></rect>"
+            )
+        parts.append(
+            f'<text class="tick" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{_short(group)}</text>'
+        )
+    return _svg(title, WIDTH, height + bottom, parts)
+
+
+def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {max(height, 1)}" role="img" aria-label="{escape(title, {chr(34): "&quot;"})}" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    )
+
+
+def _short(text: str, limit: int = 28) -> str:
+    return escape(text if len(text) <= limit else f"{text[: limit - 1]}…")

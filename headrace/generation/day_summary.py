@@ -1,0 +1,242 @@
+"""A campaign's day in figures: by version set, by shard, by rule, and in samples. Reads sealed tables, writes nothing.
+
+A day that is not finished is summed up as far as it is sealed. Content that is not reviewed yet counts as rows, and
+neither as kept nor as rejected.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition
+
+_SAMPLES_PER_SET = 4
+_REJECTED_SAMPLES = 6
+_LENGTH_BINS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Counts over some rows. `seconds` is engine time: over rows made side by side, their share of it."""
+
+    num_rows: int = 0
+    num_reviewed: int = 0
+    num_kept: int = 0
+    num_errors: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def num_rejected(self) -> int:
+        return self.num_reviewed - self.num_kept
+
+    @property
+    def pass_rate(self) -> float | None:
+        return self.num_kept / self.num_reviewed if self.num_reviewed else None
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.num_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_mean(self) -> float:
+        return self.num_tokens / self.num_rows if self.num_rows else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSummary:
+    """One version set's part of the day. `color` is the same wherever the set appears."""
+
+    version_set: str
+    label: str
+    color: int
+    figures: Figures
+    # Outputs by length, in the bins of `CampaignDay.length_bins`.
+    num_by_length: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSummary:
+    """One partition of the day; `version_set` and `figures` are None until it is sealed."""
+
+    shard: str
+    set_label: str | None = None
+    color: int = 0
+    version: int | None = None
+    figures: Figures | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    prompt: str
+    output: str
+    set_label: str
+    color: int
+    kept: bool
+    rejected_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignDay:
+    """All figures of one campaign's day."""
+
+    campaign: str
+    day: str
+    total: Figures
+    sets: tuple[SetSummary, ...]
+    shards: tuple[ShardSummary, ...]
+    num_rejected_by: dict[str, int]
+    length_bins: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def num_sealed(self) -> int:
+        return sum(shard.figures is not None for shard in self.shards)
+
+
+def summarize_day(
+    campaign: str,
+    day: str,
+    *,
+    partition_keys: list[str],
+    content: Mapping[str, Handoff],
+    reviewed: Mapping[str, Handoff],
+    handoffs: HandoffStore,
+    set_label: Callable[[str], str],
+) -> CampaignDay:
+    """Sum up what is sealed of `partition_keys`, all of one campaign's day.
+
+    Args:
+        content: sealed `generated_content` by partition key; `reviewed`: the same of `reviewed_content`.
+        handoffs: where each content's execution table is found.
+        set_label: a version set's name for people.
+    """
+    sealed = [key for key in partition_keys if key in content]
+    tables = {key: _rows(content[key], reviewed.get(key), handoffs) for key in sealed}
+    rows = pl.concat(tables.values()) if tables else _EMPTY
+    # By first use in the order of shards: colours do not change when a shard is added.
+    order = list(dict.fromkeys(rows["version_set"].to_list()))
+    colors = {version_set: index for index, version_set in enumerate(order)}
+    edges = _length_edges(rows)
+    return CampaignDay(
+        campaign=campaign,
+        day=day,
+        total=_figures(rows),
+        sets=tuple(
+            SetSummary(
+                version_set=version_set,
+                label=set_label(version_set),
+                color=colors[version_set],
+                figures=_figures(part := rows.filter(pl.col("version_set") == version_set)),
+                num_by_length=_histogram(part, edges),
+            )
+            for version_set in order
+        ),
+        shards=tuple(_shard(key, content, tables, colors, set_label) for key in partition_keys),
+        num_rejected_by=_rejections(rows),
+        length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
+        samples=tuple(_samples(rows, order, colors, set_label)),
+    )
+
+
+_EMPTY = pl.DataFrame(
+    schema={
+        "row_id": pl.String,
+        "prompt": pl.String,
+        "output": pl.String,
+        "version_set": pl.String,
+        "num_output_tokens": pl.Int32,
+        "finish_reason": pl.String,
+        "kept": pl.Boolean,
+        "rejected_by": pl.List(pl.String),
+        "seconds": pl.Float64,
+    }
+)
+
+
+def _rows(content: Handoff, reviewed: Handoff | None, handoffs: HandoffStore) -> pl.DataFrame:
+    """A partition's rows with verdict and engine seconds; both are null where there is none."""
+    rows = content.polars(["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason"])
+    verdicts = reviewed.polars(["row_id", "kept", "rejected_by"]) if reviewed else _EMPTY
+    execution = handoffs.find("execution", content.partition, claim=content.attributes.get("claim", ""))
+    times = execution.polars(["row_id", "seconds"]) if execution else _EMPTY
+    return (
+        rows.join(verdicts.select("row_id", "kept", "rejected_by"), on="row_id", how="left", maintain_order="left")
+        .join(times.select("row_id", "seconds"), on="row_id", how="left", maintain_order="left")
+        .select(_EMPTY.columns)
+        .cast(_EMPTY.schema)
+    )
+
+
+def _figures(rows: pl.DataFrame) -> Figures:
+    return Figures(
+        num_rows=rows.height,
+        num_reviewed=rows["kept"].count(),
+        num_kept=int(rows["kept"].sum() or 0),
+        num_errors=rows.filter(pl.col("finish_reason") == "error").height,
+        num_tokens=int(rows["num_output_tokens"].sum() or 0),
+        seconds=float(rows["seconds"].sum() or 0.0),
+    )
+
+
+def _shard(
+    key: str,
+    content: Mapping[str, Handoff],
+    tables: Mapping[str, pl.DataFrame],
+    colors: Mapping[str, int],
+    set_label: Callable[[str], str],
+) -> ShardSummary:
+    shard = ContentPartition.parse(key).campaign_shard
+    if key not in tables:
+        return ShardSummary(shard=shard)
+    version_set = content[key].attributes.get("version_set", "")
+    return ShardSummary(
+        shard=shard,
+        set_label=set_label(version_set) if version_set else None,
+        color=colors.get(version_set, 0),
+        version=content[key].version,
+        figures=_figures(tables[key]),
+    )
+
+
+def _rejections(rows: pl.DataFrame) -> dict[str, int]:
+    broken = rows["rejected_by"].drop_nulls().explode(empty_as_null=False).drop_nulls()
+    counts = broken.value_counts(sort=True)
+    return {str(name): int(count) for name, count in counts.iter_rows()}
+
+
+def _length_edges(rows: pl.DataFrame) -> list[int]:
+    longest = int(rows["num_output_tokens"].max() or 0)  # pyright: ignore[reportArgumentType]
+    width = max(1, -(-(longest + 1) // _LENGTH_BINS))
+    return [index * width for index in range(_LENGTH_BINS + 1)]
+
+
+def _histogram(rows: pl.DataFrame, edges: list[int]) -> tuple[int, ...]:
+    width = edges[1] - edges[0]
+    counts = [0] * _LENGTH_BINS
+    for length in rows["num_output_tokens"].to_list():
+        counts[min(length // width, _LENGTH_BINS - 1)] += 1
+    return tuple(counts)
+
+
+def _samples(
+    rows: pl.DataFrame, order: list[str], colors: Mapping[str, int], set_label: Callable[[str], str]
+) -> list[Sample]:
+    """Some kept rows of each set, then some rejected ones. By row id: a fair draw, and the same on every rendering."""
+    drawn = rows.sort("row_id")
+    kept = [drawn.filter(pl.col("kept") & (pl.col("version_set") == one)).head(_SAMPLES_PER_SET) for one in order]
+    rejected = drawn.filter(~pl.col("kept")).head(_REJECTED_SAMPLES)
+    return [
+        Sample(
+            prompt=row["prompt"],
+            output=row["output"],
+            set_label=set_label(row["version_set"]),
+            color=colors[row["version_set"]],
+            kept=row["kept"],
+            rejected_by=tuple(row["rejected_by"]),
+        )
+        for part in [*kept, rejected]
+        for row in part.iter_rows(named=True)
+    ]

@@ -1,0 +1,123 @@
+"""Writes a day's report: one HTML page that needs nothing else, and a few lines of markdown for the Dagster UI."""
+
+import base64
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from headrace.generation.charts import Bar, Series, bars, columns
+from headrace.generation.day_summary import CampaignDay
+from headrace.rollout.version_sets import VersionSet
+
+# The UI shows markdown inline below 1,000 characters, and behind a button above.
+MARKDOWN_CHARS_MAX = 990
+
+
+def set_label(version_set: VersionSet) -> str:
+    """A set's name for people: `smollm2-135m v2 · 3fa1c2`."""
+    models = " + ".join(f"{member.model_name} v{member.model_version}" for member in version_set.members)
+    return f"{models} · {version_set.id[:6]}"
+
+
+def render_report(day: str, campaigns: Sequence[CampaignDay]) -> str:
+    """The page of one day, over all campaigns. Text from models and prompts is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("headrace.generation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["share"] = _share
+    sections = [(campaign, _charts(campaign)) for campaign in campaigns]
+    return environment.get_template("report.html.j2").render(day=day, sections=sections)
+
+
+def write_report(html: str, file: Path) -> Path:
+    """Whole or not at all: a browser never loads half a page."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
+def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
+    """A table of the day by version set, with pass rates as a picture; short enough for the UI to show inline."""
+    lines = ["| campaign | version set | rows | kept | tokens/s |", "|---|---|---:|---:|---:|"]
+    rates: list[tuple[float, int]] = []
+    for campaign in campaigns:
+        for one in campaign.sets:
+            lines.append(
+                f"| {campaign.campaign} | {one.label.replace('|', '/')} | {one.figures.num_rows} "
+                f"| {_share(one.figures.pass_rate)} | {one.figures.tokens_per_second:.0f} |"
+            )
+            rates.append((one.figures.pass_rate or 0.0, one.color))
+    # Rows first: the picture repeats what the table says.
+    while len("\n".join(lines)) > MARKDOWN_CHARS_MAX:
+        lines.pop()
+    picture = _picture(rates)
+    with_picture = "\n".join([*lines, "", picture])
+    return with_picture if len(with_picture) <= MARKDOWN_CHARS_MAX else "\n".join(lines)
+
+
+def _charts(campaign: CampaignDay) -> dict[str, str]:
+    pass_rates = [
+        Bar(
+            label=one.label,
+            value=one.figures.pass_rate or 0.0,
+            text=f"{_share(one.figures.pass_rate)} of {one.figures.num_reviewed}",
+            color=one.color,
+        )
+        for one in campaign.sets
+    ]
+    shares = [
+        Bar(
+            label=one.label,
+            value=one.figures.num_rows,
+            text=f"{_share(one.figures.num_rows / campaign.total.num_rows)}",
+            color=one.color,
+        )
+        for one in campaign.sets
+    ]
+    rules = [
+        Bar(label=rule.replace("_", " "), value=count, text=str(count), color=5)
+        for rule, count in campaign.num_rejected_by.items()
+    ]
+    lengths = [Series(label=one.label, values=one.num_by_length, color=one.color) for one in campaign.sets]
+    sealed = [(shard, shard.figures) for shard in campaign.shards if shard.figures]
+    # One series a set, so that each column has its set's colour and no gap beside it.
+    speeds = [
+        Bar(
+            label=shard.shard,
+            value=figures.tokens_per_second,
+            text=f"{figures.tokens_per_second:.0f}",
+            color=shard.color,
+        )
+        for shard, figures in sealed
+    ]
+    return {
+        "pass_rates": bars(pass_rates, title="Share of reviewed rows that are kept, by version set", value_max=1.0),
+        "shares": bars(shares, title="Rows by version set", value_max=campaign.total.num_rows or None),
+        "rules": bars(rules, title="Rejected rows by rule"),
+        "lengths": columns(campaign.length_bins, lengths, title="Output length by version set", unit="rows"),
+        "speeds": bars(speeds, title="Tokens per second by shard"),
+    }
+
+
+def _picture(rates: Sequence[tuple[float, int]]) -> str:
+    """Pass rates as bars, about 60 bytes a bar; the UI renders data: pictures and no inline SVG."""
+    colors = ("#2f6fde", "#e08a1e", "#1f9d8a", "#8a5cc2", "#c2477f", "#8b93a1")
+    drawn = "".join(
+        f'<rect y="{9 * index}" width="{120 * rate:.0f}" height="7" fill="{colors[color % len(colors)]}"/>'
+        for index, (rate, color) in enumerate(rates[:4])
+    )
+    height = 9 * min(4, len(rates))
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="120" height="{height}">{drawn}</svg>'
+    return f"![share kept](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

@@ -1,0 +1,120 @@
+"""Registers what a training run made, and the base it started from.
+
+Both become versions of one registered model, the base first, so that a rollout can start from it and go back to it.
+Registering again changes nothing: a version is found by the digest of its weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.registry.mlflow_models import ModelRegistry
+from headrace.registry.model_versions import ModelVersion
+from headrace.store.objects import canonical_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Held-out loss (nats per token) of one model's weights, and the tokens it was measured on."""
+
+    weights_digest: str
+    heldout_loss: float
+    heldout_tokens: int
+    heldout_digest: str
+
+
+def register_model(
+    registry: ModelRegistry,
+    *,
+    model_name: str,
+    recipe: str,
+    base: Mapping[str, object],
+    trained: Mapping[str, object],
+    evaluation: pa.Table,
+    config: Mapping[str, object],
+    input_versions: Mapping[str, str],
+) -> list[ModelVersion]:
+    """Register the base and the trained weights of one recipe; both rows, the base's first.
+
+    Args:
+        base, trained: rows of TRAINED_MODEL.
+        evaluation: EVALUATION rows of both.
+        config: the recipe's fields.
+        input_versions: what the training read: `asset[partition]` to its sealed version.
+
+    Raises:
+        InvalidInput: the evaluation is of other weights.
+        RegistryUnavailable: MLflow does not answer.
+    """
+    evaluated = evaluations(
+        evaluation, {"base": str(base["weights_digest"]), "trained": str(trained["weights_digest"])}
+    )
+    rows = []
+    for kind, model in (("base", base), ("trained", trained)):
+        figures = evaluated[kind]
+        run_id = str(model["mlflow_run_id"]) or _run_of(registry, model_name, kind, figures.weights_digest)
+        registry.log_metrics(run_id, {"heldout_loss": figures.heldout_loss})
+        tags = {"headrace.kind": kind, "headrace.heldout_digest": figures.heldout_digest}
+        if kind == "trained":
+            tags |= {
+                "headrace.recipe": recipe,
+                "headrace.training_id": str(trained["training_id"]),
+                "headrace.zero_stage": str(trained["zero_stage"]),
+                "headrace.heldout_loss": f"{figures.heldout_loss:.4f}",
+                "headrace.config": canonical_json(dict(config)).decode(),
+                "headrace.input_versions": canonical_json(dict(input_versions)).decode(),
+            }
+        uri = str(model["weights_uri"])
+        registered = registry.register(model_name, figures.weights_digest, uri, run_id, tags)
+        rows.append(
+            ModelVersion(
+                model_name=model_name,
+                version=registered.version,
+                kind=kind,
+                weights_digest=figures.weights_digest,
+                weights_uri=uri,
+                heldout_loss=figures.heldout_loss,
+                heldout_tokens=figures.heldout_tokens,
+                heldout_digest=figures.heldout_digest,
+                recipe=recipe if kind == "trained" else "",
+                zero_stage=int(str(trained["zero_stage"])) if kind == "trained" else 0,
+                mlflow_run_id=run_id,
+                registered_at=registered.registered_at,
+            )
+        )
+    return rows
+
+
+def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evaluated]:
+    """EVALUATION rows by model, provided that they are of these weights.
+
+    Raises:
+        InvalidInput: a model is missing, or was evaluated with other weights.
+    """
+    found = {str(row["model"]): row for row in table.to_pylist()}
+    for model, digest in weights.items():
+        of = found[model]["weights_digest"] if model in found else "none"
+        if of != digest:
+            raise InvalidInput(
+                f"The evaluation is of {model} weights {of[:12]}, sealed are {digest[:12]}. Materialize evaluation."
+            )
+    return {
+        model: Evaluated(
+            weights_digest=row["weights_digest"],
+            heldout_loss=row["heldout_loss"],
+            heldout_tokens=row["heldout_tokens"],
+            heldout_digest=row["heldout_digest"],
+        )
+        for model, row in found.items()
+    }
+
+
+def _run_of(registry: ModelRegistry, model_name: str, kind: str, weights_digest: str) -> str:
+    """A run for weights that no training of ours made, so that their figures stand beside the others."""
+    run_id = registry.ensure_run(
+        f"{kind}-{weights_digest}", {"weights_digest": weights_digest}, name=f"{model_name} ({kind})"
+    )
+    registry.finish_run(run_id)
+    return run_id

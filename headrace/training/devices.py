@@ -1,0 +1,63 @@
+"""What this machine has for a gang: its GPUs, or its CPU. Asked without torch, by the run worker."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# Without GPUs, enough to be a real gang; more ranks than cores only add copies of the model.
+_CPU_RANKS = 2
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """`num_gpus` is 0 without a GPU; `memory_mib` is free memory of the smallest GPU, or of the whole machine."""
+
+    num_gpus: int
+    memory_mib: int | None
+
+    @property
+    def kind(self) -> str:
+        return "cuda" if self.num_gpus else "cpu"
+
+    def num_ranks(self, wanted: int | None) -> int:
+        return wanted or self.num_gpus or _CPU_RANKS
+
+    def memory_mib_per_rank(self, num_ranks: int) -> int | None:
+        if self.memory_mib is None or self.num_gpus:
+            return self.memory_mib
+        return self.memory_mib // num_ranks
+
+
+def detect_devices(environment: Mapping[str, str]) -> Devices:
+    """GPUs that CUDA_VISIBLE_DEVICES leaves ("" leaves none), else all of this machine."""
+    present = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        given = [device for device in visible.split(",") if device.strip()]
+        # As CUDA reads it: everything behind a device that does not exist, such as -1, is invisible.
+        num_gpus = min(present, next((i for i, device in enumerate(given) if device.strip() == "-1"), len(given)))
+    else:
+        num_gpus = present
+    if num_gpus:
+        return Devices(num_gpus=num_gpus, memory_mib=_gpu_memory_mib(environment))
+    return Devices(num_gpus=0, memory_mib=psutil.virtual_memory().available // _MIB)
+
+
+def _gpu_memory_mib(environment: Mapping[str, str]) -> int | None:
+    """Free memory of the GPU that has least of it; None where nvidia-smi cannot tell."""
+    command = shutil.which("nvidia-smi", path=environment.get("PATH", os.defpath))
+    if command is None:
+        return None
+    ids = environment.get("CUDA_VISIBLE_DEVICES")
+    query = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", *([f"--id={ids}"] if ids else [])]
+    try:
+        output = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+        return min(int(line) for line in output.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None

@@ -1,0 +1,179 @@
+"""Held-out loss: what it is measured on, and where a measurement is kept.
+
+The same sequences for every model, chosen by the inputs and the wanted number of tokens alone. A measurement is a fact
+about two digests, so it is made once: evaluations/<weights digest>/<held-out digest>.json.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import ObjectMissing, TrainingFailed
+from headrace.keys import digest_text
+from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore, canonical_json, create_json
+from headrace.training.examples import ExamplesInput, PackedExamples
+from headrace.training.guard import Worker
+from headrace.training.order import shuffled
+
+# Part of every held-out digest: raise it when the choice of sequences or the way of measuring changes.
+_MEASURE = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """`heldout_loss` in nats a completion token; `samples`: a few prompts with the model's greedy answers."""
+
+    weights_digest: str
+    heldout_digest: str
+    heldout_loss: float
+    heldout_tokens: int
+    samples: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What the evaluating process is told; it measures `weights` in order and publishes each when it is done."""
+
+    weights: tuple[str, ...]
+    inputs: tuple[ExamplesInput, ...]
+    heldout_tokens_min: int
+    store_directory: str
+    device: str
+    worker: Worker
+
+    @property
+    def heldout_digest(self) -> str:
+        return heldout_digest(self.inputs, self.heldout_tokens_min)
+
+    def to_json(self) -> str:
+        return canonical_json(asdict(self)).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "EvaluationConfig":
+        body: dict[str, Any] = json.loads(text)
+        body["weights"] = tuple(body["weights"])
+        body["inputs"] = tuple(ExamplesInput(**item) for item in body["inputs"])
+        body["worker"] = Worker(**body["worker"])
+        return cls(**body)
+
+
+def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> str:
+    contents = sorted((item.partition, item.content_digest) for item in inputs)
+    return digest_text("heldout", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
+
+
+def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
+    """As few shuffled sequences as hold `heldout_tokens_min` completion tokens; all, if all hold fewer."""
+    chosen: list[int] = []
+    num_tokens = 0
+    for number in shuffled(len(examples), 0, 0):
+        if num_tokens >= heldout_tokens_min:
+            break
+        chosen.append(int(number))
+        num_tokens += examples.num_loss_tokens([number])
+    return np.array(chosen)
+
+
+def find_evaluation(store: ObjectStore, weights_digest: str, heldout: str) -> Evaluation | None:
+    try:
+        body = json.loads(store.read(_key(weights_digest, heldout)))
+    except ObjectMissing:
+        return None
+    return _from_body(body)
+
+
+def publish_evaluation(store: ObjectStore, evaluation: Evaluation) -> Evaluation:
+    """The first measurement of a pair stays."""
+    key = _key(evaluation.weights_digest, evaluation.heldout_digest)
+    return _from_body(create_json(store, key, asdict(evaluation)).body)
+
+
+def evaluate(
+    store: LocalStore,
+    weights: Mapping[str, str],
+    inputs: tuple[ExamplesInput, ...],
+    *,
+    heldout_tokens_min: int,
+    device: str,
+    environment: Mapping[str, str],
+    say: Callable[[str], None] = print,
+) -> dict[str, Evaluation]:
+    """Evaluations of `weights` (digest by name), in one process for all that were not measured before.
+
+    Raises:
+        TrainingFailed: the process ended without them; with its last lines.
+    """
+    heldout = heldout_digest(inputs, heldout_tokens_min)
+    missing = tuple(
+        digest for digest in dict.fromkeys(weights.values()) if not find_evaluation(store, digest, heldout)
+    )
+    if missing:
+        config = EvaluationConfig(
+            weights=missing,
+            inputs=inputs,
+            heldout_tokens_min=heldout_tokens_min,
+            store_directory=str(store.directory),
+            device=device,
+            worker=Worker.this_process(),
+        )
+        _run(config, environment, say)
+    found = {name: find_evaluation(store, digest, heldout) for name, digest in weights.items()}
+    assert all(found.values())
+    return {name: evaluation for name, evaluation in found.items() if evaluation}
+
+
+def _run(config: EvaluationConfig, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    lines: list[str] = []
+    with _process(config, environment) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(config.to_json())
+        process.stdin.close()
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.startswith("held-out "):
+                say(line.rstrip())
+        returncode = process.wait()
+    if returncode:
+        tail = "\n".join(f"    {line[:300]}" for line in lines[-12:])
+        raise TrainingFailed(
+            f"The evaluation of {', '.join(digest[:12] for digest in config.weights)} ended with code {returncode}"
+            f"{' (killed, most often for lack of memory)' if returncode == -9 else ''}. Its last lines:\n{tail}"
+        )
+
+
+@contextmanager
+def _process(config: EvaluationConfig, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    ours = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace.training.evaluate"],
+        env={**environment, **ours},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # Also when the run is terminated: the process has nothing to unwind.
+        process.kill()
+        process.wait()
+
+
+def _from_body(body: dict[str, Any]) -> Evaluation:
+    fields = {key: value for key, value in body.items() if key != "nonce"}
+    return Evaluation(**fields | {"samples": tuple(fields["samples"])})
+
+
+def _key(weights_digest: str, heldout: str) -> str:
+    return f"evaluations/{weights_digest}/{heldout}.json"

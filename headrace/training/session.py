@@ -1,0 +1,155 @@
+"""One training from request to result, in the run worker: check, claim an attempt, find the checkpoint, run the gang.
+
+Everything that can be known to fail is refused before the first process starts.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.clock import Clock
+from headrace.errors import InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import open_directory
+from headrace.training import checkpoints
+from headrace.training.attempts import TrainingResult, find_result, open_attempt
+from headrace.training.devices import Devices
+from headrace.training.examples import ASSET, ExamplesInput
+from headrace.training.gang import Rows, run_gang
+from headrace.training.guard import Worker
+from headrace.training.launch_plan import plan_launch
+from headrace.training.recipe import Recipe
+from headrace.training.run_config import RunConfig
+from headrace.training.zero import check_fits, check_sequence_length, read_model_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    recipe: Recipe
+    base_weights_digest: str
+    inputs: tuple[ExamplesInput, ...]
+
+    @property
+    def training_id(self) -> str:
+        return self.recipe.training_id(
+            self.base_weights_digest, {item.partition: item.content_digest for item in self.inputs}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """`reused`: the training had finished before; nothing was started."""
+
+    result: TrainingResult
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where a training runs and what it may use; `work_root` is scratch, nothing there outlives a success."""
+
+    store: LocalStore
+    work_root: Path
+    devices: Devices
+    environment: Mapping[str, str]
+    clock: Clock
+    run_id: str
+
+
+def train(
+    request: TrainingRequest,
+    place: Workplace,
+    *,
+    on_rows: Callable[[Rows], None] = lambda rows: None,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Trains, resumes, or returns the result that is there.
+
+    Raises:
+        InvalidTrainingRun: refused before anything started, or diverged.
+        TrainingFailed: the gang died or hung; a retry resumes.
+        AttemptSuperseded: another worker took over.
+    """
+    if result := find_result(place.store, request.training_id):
+        return Outcome(result=result, reused=True)
+    check(request, place)
+    config = _open(request, place, say)
+    plan = plan_launch(
+        run_json=config.write(config.work / "run.json"),
+        world_size=config.world_size,
+        device=config.device,
+        work_directory=config.work,
+        marker=f"{config.training_id}/{config.attempt}",
+        environment=place.environment,
+    )
+    run_gang(plan, config, on_rows=on_rows)
+    result = find_result(place.store, request.training_id)
+    assert result is not None, "the gang ended well without a result"
+    checkpoints.discard_all(place.store, request.training_id)
+    shutil.rmtree(_training_directory(place, request), ignore_errors=True)
+    return Outcome(result=result, reused=False)
+
+
+def check(request: TrainingRequest, place: Workplace) -> int:
+    """MiB of model state a rank will hold.
+
+    Raises:
+        InvalidTrainingRun: the batch does not divide, the sequences are too long, or the model does not fit.
+    """
+    recipe = request.recipe
+    num_ranks = place.devices.num_ranks(recipe.ranks)
+    if place.devices.num_gpus and num_ranks > place.devices.num_gpus:
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {place.devices.num_gpus} GPUs are visible; "
+            "lower ranks, or give the run more GPUs."
+        )
+    recipe.gradient_accumulation(num_ranks)
+    if not request.inputs:
+        raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {ASSET} first.")
+    shape = read_model_shape(open_directory(place.store, request.base_weights_digest), recipe.freeze)
+    first = request.inputs[0]
+    schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
+    check_sequence_length(recipe, shape, schema.field("input_ids").type.list_size)
+    memory = recipe.memory_mib_per_rank or place.devices.memory_mib_per_rank(num_ranks)
+    return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
+
+
+def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]) -> RunConfig:
+    worker = Worker.this_process()
+    started_at = place.clock.now()
+    world_size = place.devices.num_ranks(request.recipe.ranks)
+    attempt = open_attempt(
+        place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock
+    )
+    resume = checkpoints.newest_whole(
+        place.store,
+        request.training_id,
+        world_size=world_size,
+        passed_over=lambda checkpoint, reason: say(f"checkpoint behind step {checkpoint.step} is passed over: {reason}"),
+    )
+    if resume:
+        say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")
+    work = _training_directory(place, request) / f"{attempt:06d}"
+    # Left by a worker that took this number and whose store has been emptied since.
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return RunConfig(
+        training_id=request.training_id,
+        attempt=attempt,
+        recipe=request.recipe,
+        world_size=world_size,
+        device=place.devices.kind,
+        base_weights_digest=request.base_weights_digest,
+        store_directory=str(place.store.directory),
+        work_directory=str(work),
+        inputs=request.inputs,
+        worker=worker,
+        started_at=started_at,
+        resume=resume,
+    )
+
+
+def _training_directory(place: Workplace, request: TrainingRequest) -> Path:
+    return place.work_root / request.training_id

@@ -1,0 +1,70 @@
+"""The one-row tables that base_model and trained_model hand on: which weights, and how they came to be."""
+
+import pyarrow as pa
+
+from headrace.handoff.schemas import EVALUATION, check_schema
+from headrace.store.sealed_directory import SealedDirectory
+from headrace.training.attempts import TrainingResult
+from headrace.training.heldout import Evaluation
+
+TRAINED_MODEL = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("weights_digest", pa.string()),
+            ("weights_uri", pa.string()),
+            ("training_id", pa.string()),  # "" for a base model
+            ("steps_applied", pa.int64()),
+            ("tokens", pa.int64()),
+            ("train_loss_last", pa.float64()),  # nats per completion token, of the last step
+            ("zero_stage", pa.int32()),
+            ("world_size", pa.int32()),
+            ("resumed_from_step", pa.int64()),
+            ("seconds", pa.float64()),
+            ("mlflow_run_id", pa.string()),  # "" if MLflow did not answer, and for a base model
+        )
+    ]
+)
+
+
+def base_model_table(weights: SealedDirectory) -> pa.Table:
+    return _one_row(weights_digest=weights.digest, weights_uri=weights.uri)
+
+
+def trained_model_table(weights: SealedDirectory, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:
+    return _one_row(
+        weights_digest=weights.digest,
+        weights_uri=weights.uri,
+        training_id=result.training_id,
+        steps_applied=result.steps_applied,
+        tokens=result.tokens,
+        train_loss_last=result.train_loss_last,
+        zero_stage=result.zero_stage,
+        world_size=result.world_size,
+        resumed_from_step=result.resumed_from_step,
+        seconds=result.seconds,
+        mlflow_run_id=mlflow_run_id,
+    )
+
+
+def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
+    """EVALUATION: one row a model, `evaluations` by "base" and "trained"."""
+    rows = [
+        {
+            "model": model,
+            "weights_digest": evaluation.weights_digest,
+            "heldout_loss": evaluation.heldout_loss,
+            "heldout_tokens": evaluation.heldout_tokens,
+            "heldout_digest": evaluation.heldout_digest,
+            "samples": list(evaluation.samples),
+        }
+        for model, evaluation in evaluations.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=EVALUATION)
+
+
+def _one_row(**values: object) -> pa.Table:
+    defaults = {field.name: "" if pa.types.is_string(field.type) else 0 for field in TRAINED_MODEL}
+    table = pa.Table.from_pylist([defaults | values], schema=TRAINED_MODEL)
+    check_schema("trained_model", table, TRAINED_MODEL)
+    return table

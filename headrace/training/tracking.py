@@ -1,0 +1,112 @@
+"""A training's record in MLflow: parameters, live curve, pictures. Evidence, never a condition.
+
+A registry that does not answer is said once and costs nothing but the record: the same rows are in the store, and
+whatever MLflow missed is logged when the training ends, or when its finished result is materialized again.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any, Protocol
+
+from headrace.errors import HeadraceError, RegistryUnavailable
+from headrace.training.attempts import TrainingResult
+from headrace.training.curves import curves_png
+
+_CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
+# A batch is one transaction of MLflow's database; more often would slow the ranks down on a small machine.
+_FLUSH_SECONDS = 5.0
+
+
+class Registry(Protocol):
+    """What of `headrace.registry.mlflow_models.ModelRegistry` is used here."""
+
+    def ensure_run(self, key: str, params: Mapping[str, object], *, name: str | None = None) -> str: ...
+    def finish_run(self, run_id: str, *, failed: bool = False) -> None: ...
+    def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int: ...
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
+    def log_figure(self, run_id: str, name: str, body: bytes) -> None: ...
+
+
+class TrainingTrack:
+    """One training's MLflow run, by training id. `run_id` is "" as long as MLflow has not answered."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        training_id: str,
+        params: Mapping[str, object],
+        *,
+        name: str,
+        say: Callable[[str], None] = print,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run_id = ""
+        self._registry = registry
+        self._training_id = training_id
+        self._params = params
+        self._name = name
+        self._say = say
+        self._monotonic = monotonic
+        self._waiting: list[Mapping[str, Any]] = []
+        self._flushed_at = float("-inf")
+        self._lost = False
+
+    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes rows of progress as they come; sends them on every few seconds."""
+        self._waiting += rows
+        if self._lost or self._monotonic() - self._flushed_at < _FLUSH_SECONDS:
+            return
+        if self._tried(lambda: self._registry.log_curve(self._run(), [_metrics(row) for row in self._waiting])):
+            self._waiting = []
+        self._flushed_at = self._monotonic()
+
+    def finish(self, result: TrainingResult, rows: Sequence[Mapping[str, Any]]) -> str:
+        """The whole curve (what is there already is left alone), the figures of the end, the pictures; the run id."""
+        self._lost = False
+
+        def log() -> None:
+            run_id = self._run()
+            self._registry.log_curve(run_id, [_metrics(row) for row in rows])
+            figures = {
+                "steps_applied": result.steps_applied,
+                "tokens": result.tokens,
+                "train_loss_last": result.train_loss_last,
+                "seconds": result.seconds,
+                "peak_rss_mb": result.peak_rss_mb,
+                "world_size": result.world_size,
+                "resumed_from_step": result.resumed_from_step,
+            }
+            self._registry.log_metrics(run_id, figures)
+            self._registry.log_figure(run_id, "curves.png", curves_png(rows, title=self._name))
+            self._registry.finish_run(run_id)
+
+        self._tried(log)
+        return self.run_id
+
+    def fail(self) -> None:
+        if self.run_id:
+            self._tried(lambda: self._registry.finish_run(self.run_id, failed=True))
+
+    def _run(self) -> str:
+        self.run_id = self.run_id or self._registry.ensure_run(self._training_id, self._params, name=self._name)
+        return self.run_id
+
+    def _tried(self, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except RegistryUnavailable as error:
+            self._lost = True
+            self._say(f"MLflow has no record of this training yet: {error}")
+            return False
+        except HeadraceError as error:
+            self._lost = True
+            self._say(f"MLflow refuses the record of this training: {error}")
+            return False
+        return True
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """MLflow's SQLite has no infinity."""
+    finite = {field: float(row[field]) for field in _CURVE if isfinite(row[field])}
+    return {"step": row["step"], "applied": float(row["applied"]), **finite}

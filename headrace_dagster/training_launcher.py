@@ -1,0 +1,87 @@
+"""Runs a training gang inside a Dagster run: Pipes around it, its progress in the run's log, nothing left behind.
+
+What is trained, checked, resumed and watched is `headrace.training.session`; this adds the run's identity, the way back
+for rank 0's words, and the run's end as the gang's end.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from headrace.clock import SystemClock
+from headrace.store.local import LocalStore
+from headrace.training.attempts import find_result
+from headrace.training.devices import detect_devices
+from headrace.training.heldout import Evaluation, evaluate
+from headrace.training.session import Outcome, TrainingRequest, Workplace, check, train
+
+Rows = list[dict[str, Any]]
+
+
+class TrainingLauncher(dg.ConfigurableResource):
+    """Trains in processes of their own, one a GPU of this run, or CPU ranks where there is no GPU."""
+
+    store_directory: str = Field(description="Directory of the object store: an absolute path.")
+    work_directory: str = Field(
+        description="Scratch directory of running trainings (logs, progress): an absolute path with room for one model."
+    )
+
+    def train(
+        self,
+        context: dg.AssetExecutionContext,
+        request: TrainingRequest,
+        *,
+        on_rows: Callable[[Rows], None] = lambda rows: None,
+    ) -> Outcome:
+        """Returns the result that is there, or trains until there is one; `on_rows` gets each step's row, live.
+
+        Raises:
+            InvalidTrainingRun: before any process starts, or because a retry would end the same way.
+            TrainingFailed: a rank or the gang failed; the run's retry resumes from the last checkpoint.
+        """
+        place = self._place(context.run_id, dict(os.environ))
+        if result := find_result(place.store, request.training_id):
+            return Outcome(result=result, reused=True)
+        needed_mib = check(request, place)
+        devices = place.devices
+        context.log.info(
+            f"training {request.training_id}: {devices.num_ranks(request.recipe.ranks)} ranks on {devices.kind}, "
+            f"ZeRO stage {request.recipe.zero_stage}, at least {needed_mib:,} MiB of model state a rank"
+        )
+        with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), dg.PipesTempFileMessageReader()) as session:
+            environment = {**os.environ, **session.get_bootstrap_env_vars()}
+            place = self._place(context.run_id, environment)
+            return train(request, place, on_rows=on_rows, say=context.log.info)
+
+    def evaluate(
+        self, context: dg.AssetExecutionContext, request: TrainingRequest, weights: dict[str, str]
+    ) -> dict[str, Evaluation]:
+        """Held-out loss of `weights` (digest by name) on the request's inputs; what was measured before is not again.
+
+        Raises:
+            TrainingFailed: the evaluating process died.
+        """
+        place = self._place(context.run_id, dict(os.environ))
+        return evaluate(
+            place.store,
+            weights,
+            request.inputs,
+            heldout_tokens_min=request.recipe.heldout_tokens_min,
+            device=place.devices.kind,
+            environment=place.environment,
+            say=context.log.info,
+        )
+
+    def _place(self, run_id: str, environment: dict[str, str]) -> Workplace:
+        return Workplace(
+            store=LocalStore(Path(self.store_directory)),
+            work_root=Path(self.work_directory),
+            devices=detect_devices(environment),
+            environment=environment,
+            clock=SystemClock(),
+            run_id=run_id,
+        )

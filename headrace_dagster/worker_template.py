@@ -1,0 +1,152 @@
+"""A process that has imported Dagster once, and forks into a run's worker each time one is wanted.
+
+Importing Dagster costs 1.5 CPU seconds, most of a short run: here it is paid once a daemon. What is loaded is Dagster
+and its database layer alone, all of it Python on a single thread; the project's code, Arrow and models are imported by
+each worker, so an edit reaches the next run, and no thread, lock or CUDA context is ever forked. A template that turns
+out to have a second thread refuses to serve. After an upgrade of Dagster, restart the daemon: its workers are as old.
+
+Run as `python -m headrace_dagster.worker_template`. Requests on stdin, answers on stdout, one JSON object a line:
+
+    {"start": {"arguments": […], "environment": {…}, "directory": "…", "log": "…"}}  →  {"started": PID}
+    {"release": PID}, {"abandon": PID}  →  once it has ended: {"ended": PID, "exit_code": N}
+
+A worker that was started waits for its release in a session of its own. If the template ends, held workers end with it;
+released ones go on.
+"""
+
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_REQUESTS, _ANSWERS = 0, 1
+# The worker's command line, and the storage that its instance is going to open.
+_PRELOADED = ("dagster._cli", "dagster._core.storage.runs", "dagster._core.storage.schedules", "alembic.command")
+_EXIT_NOT_RELEASED = 0
+
+
+class Template:
+    """The serving side. `serve` returns in workers only; the template itself leaves by SystemExit."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._held: dict[int, int] = {}  # pid → the pipe whose first byte releases it
+        self._wake_up, self._ring = os.pipe()
+        os.set_blocking(self._ring, False)
+
+    def serve(self) -> Sequence[str]:
+        """Forks on request, for ever.
+
+        Returns:
+            In a released worker: its command line arguments.
+        """
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._ring, warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(_REQUESTS, selectors.EVENT_READ)
+            selector.register(self._wake_up, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == self._wake_up:
+                        os.read(self._wake_up, 4096)
+                        self._report_ends()
+                        continue
+                    arguments = self._take_requests()
+                    if arguments is not None:
+                        return arguments
+
+    def _take_requests(self) -> Sequence[str] | None:
+        received = os.read(_REQUESTS, 1 << 16)
+        if not received:
+            raise SystemExit(0)  # the daemon is gone
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            if "start" in request:
+                arguments = self._fork(request["start"])
+                if arguments is not None:
+                    return arguments
+            elif "release" in request:
+                pipe = self._held.pop(request["release"])
+                os.write(pipe, b"go")
+                os.close(pipe)
+            else:
+                os.close(self._held.pop(request["abandon"]))
+        return None
+
+    def _fork(self, worker: Mapping[str, Any]) -> Sequence[str] | None:
+        gate, opener = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(gate)
+            self._held[pid] = opener
+            _answer({"started": pid})
+            return None
+        os.close(opener)
+        self._become_worker(gate, worker)
+        return worker["arguments"]
+
+    def _become_worker(self, gate: int, worker: Mapping[str, Any]) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        for pipe in (self._wake_up, self._ring, *self._held.values()):
+            os.close(pipe)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(worker["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for source, target in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.close(nothing)
+        os.close(log)
+        if not os.read(gate, 1):
+            os._exit(_EXIT_NOT_RELEASED)
+        os.close(gate)
+        os.environ.clear()
+        os.environ.update(worker["environment"])
+        os.chdir(worker["directory"])
+
+    def _report_ends(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            pipe = self._held.pop(pid, None)
+            if pipe is not None:
+                os.close(pipe)
+            _answer({"ended": pid, "exit_code": os.waitstatus_to_exitcode(status)})
+
+
+def _answer(answer: Mapping[str, object]) -> None:
+    os.write(_ANSWERS, json.dumps(answer).encode() + b"\n")
+
+
+def main() -> None:
+    for module in _PRELOADED:
+        importlib.import_module(module)
+    num_threads = len(list(Path("/proc/self/task").iterdir()))
+    if num_threads > 1:
+        raise SystemExit(
+            f"{num_threads} threads after importing {', '.join(_PRELOADED)}: a fork would lose their locks."
+        )
+    # Objects made so far are never garbage: collecting them would copy their pages in every worker.
+    gc.collect()
+    gc.freeze()
+    arguments = Template().serve()
+
+    from dagster._cli import cli
+
+    sys.argv = ["dagster", *arguments]
+    cli(auto_envvar_prefix="DAGSTER_CLI")
+
+
+if __name__ == "__main__":
+    main()

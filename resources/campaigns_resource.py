@@ -1,0 +1,47 @@
+"""The campaigns of this deployment, as a Dagster resource."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from headrace.errors import InvalidInput
+from headrace.generation.campaign import Campaign, load_campaigns
+from resources.settings import Settings
+
+
+class CampaignsResource(dg.ConfigurableResource):
+    """Campaign files, where their prompt files start, and where their reports go."""
+
+    directory: str = Field(description="Directory of campaign files (*.yaml): an absolute path.")
+    home: str = Field(description="Directory at which the campaigns' relative prompt files start.")
+    reports: str = Field(description="Directory that report pages are written to, one HTML file a day.")
+    engine: str | None = Field(
+        default=None, description="Engine for every campaign, such as `echo` for a dry run; none: each campaign's own."
+    )
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        return tuple(campaign.with_engine(self.engine) for campaign in load_campaigns(Path(self.directory)))
+
+    def campaign(self, name: str) -> Campaign:
+        """Raises: InvalidInput: no file describes a campaign of this name."""
+        campaigns = {campaign.name: campaign for campaign in self.campaigns()}
+        if name not in campaigns:
+            known = ", ".join(campaigns)
+            raise InvalidInput(f"No file in {self.directory} describes the campaign {name!r}; there are {known}.")
+        return campaigns[name]
+
+    def home_directory(self) -> Path:
+        return Path(self.home)
+
+    def report_file(self, day: str) -> Path:
+        return Path(self.reports) / f"{day}.html"
+
+
+def campaigns_resource(settings: Settings) -> CampaignsResource:
+    return CampaignsResource(
+        directory=str(settings.campaigns),
+        home=str(settings.home),
+        reports=str(settings.home / "reports"),
+        engine=settings.engine,
+    )

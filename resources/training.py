@@ -1,0 +1,45 @@
+"""What this deployment trains with: its recipes, its base model, and where gangs run."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from headrace.errors import InvalidTrainingRun
+from headrace.training.base_model import model_directory
+from headrace.training.recipe import Recipe, load_recipes
+from headrace_dagster.training_launcher import TrainingLauncher
+from resources.settings import Settings
+
+
+class TrainingResource(dg.ConfigurableResource):
+    """The recipes, by partition key, and the model that they start from unless they name another."""
+
+    recipes_directory: str = Field(description="Directory of recipe files (*.yaml): an absolute path.")
+    base_model: str = Field(description="Model directory or hub name for recipes without a base_model of their own.")
+
+    def recipe(self, partition_key: str) -> Recipe:
+        """Raises: InvalidTrainingRun: no recipe file has this key."""
+        recipes = load_recipes(Path(self.recipes_directory))
+        if partition_key not in recipes:
+            raise InvalidTrainingRun(
+                f"No recipe in {self.recipes_directory} has the key {partition_key!r}; there are "
+                f"{', '.join(recipes) or 'none'}. Add a file, or delete the partition."
+            )
+        return recipes[partition_key]
+
+    def base_model_directory(self, recipe: Recipe) -> Path:
+        """A local directory, downloaded first where the recipe names a model of the hub.
+
+        Raises:
+            InvalidTrainingRun: neither a directory nor a model that the hub gives out.
+        """
+        return model_directory(recipe.base_model or self.base_model)
+
+
+def training_resource(settings: Settings) -> TrainingResource:
+    return TrainingResource(recipes_directory=str(settings.recipes), base_model=settings.base_model)
+
+
+def training_launcher(settings: Settings) -> TrainingLauncher:
+    return TrainingLauncher(store_directory=str(settings.store), work_directory=str(settings.home / "training"))

@@ -1,0 +1,155 @@
+"""Builders for bulk generation: a store with a rollout, a campaign and prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.clock import FixedClock
+from headrace.generation.bulk import Outcome, Worker, generate_partition
+from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
+from headrace.generation.claims import Claim, Claims, Regenerate
+from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine
+from headrace.generation.engines.echo import EchoEngine
+from headrace.handoff.schemas import PROMPTS
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition, prompt_id
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED
+from headrace.rollout.version_sets import Decoding, Member, VersionSet, VersionSets
+from headrace.store.local import LocalStore
+
+DAY = "2026-11-22"
+
+
+def make_campaign(**changes: Any) -> Campaign:
+    settings: dict[str, Any] = {
+        "name": "glossary",
+        "model": "tiny",
+        "num_shards": 4,
+        "prompts": PromptSource(files="prompts.jsonl", per_shard=6),
+        "decoding": Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12),
+        "engine": EngineSettings(name="echo"),
+        "micro_batch_rows": 2,
+    }
+    return Campaign(**(settings | changes))
+
+
+def make_partition(shard: int = 0, day: str = DAY) -> ContentPartition:
+    return ContentPartition(day=day, campaign="glossary", shard=shard)
+
+
+def make_prompts(texts: Sequence[str]) -> pa.Table:
+    ids = [prompt_id("glossary", DAY, text, 0) for text in texts]
+    return pa.table([ids, list(range(len(texts))), list(texts), [None] * len(texts)], schema=PROMPTS)
+
+
+def make_version_set(model_version: int = 1, **changes: Any) -> VersionSet:
+    return make_campaign(**changes).version_set(
+        model_version=str(model_version), weights_digest=f"weights-{model_version}", weights_uri="file:///weights"
+    )
+
+
+def make_member(**changes: Any) -> Member:
+    return replace(make_version_set().member("writer"), **changes)
+
+
+TEXTS = [f"Define the noun word{'s' * index}." for index in range(7)]
+
+
+@dataclass
+class Site:
+    """One store with everything that a generation run finds there. Two sites on one directory are two processes."""
+
+    directory: Path
+    campaign: Campaign = field(default_factory=make_campaign)
+    clock: FixedClock = field(default_factory=FixedClock)
+    partition: ContentPartition = field(default_factory=make_partition)
+
+    def __post_init__(self) -> None:
+        self.objects = LocalStore(self.directory)
+        self.handoffs = HandoffStore(self.objects, self.clock)
+        self.journal = Journal(self.objects, self.campaign.name, self.clock)
+        self.claims = Claims(objects=self.objects, journal=self.journal, clock=self.clock)
+
+    def roll_out(self, event: str, model_version: int = 1, **fields: Any) -> str:
+        """Append a rollout event about the set of one model version; returns the set's id."""
+        version_set = make_version_set(model_version)
+        VersionSets(self.objects).put(version_set)
+        body = {
+            "version_set": version_set.id,
+            "weights_digest": f"weights-{model_version}",
+            "num_rows": 0,
+            "reason": "",
+        }
+        self.journal.append(event, body | fields, expected=self.journal.head())
+        return version_set.id
+
+    def initialize(self, model_version: int = 1) -> str:
+        return self.roll_out(INITIALIZED, model_version)
+
+    def start(self, model_version: int, weight: float = 1.0) -> str:
+        return self.roll_out(STARTED, model_version, step=0, weight=weight)
+
+    def abort(self, model_version: int) -> str:
+        return self.roll_out(ABORTED, model_version)
+
+    def promote(self, model_version: int) -> str:
+        return self.roll_out(PROMOTED, model_version)
+
+    def put_prompts(self, texts: Sequence[str] = TEXTS) -> Handoff:
+        return self.handoffs.publish(
+            "prompts", self.partition.key, make_prompts(texts), code_version="1", run_id="prompts-run"
+        )
+
+    def open_claim(self, run: str = "run-1", regenerate: Regenerate | None = None) -> Claim:
+        prompts = self.handoffs.open("prompts", self.partition.key)
+        return self.claims.open(self.campaign, self.partition, prompts, root_run_id=run, regenerate=regenerate)
+
+    def generate(self, claim: Claim | None = None, engine: TextEngine | None = None, **changes: Any) -> Outcome:
+        arguments: dict[str, Any] = {
+            "campaign": self.campaign,
+            "claims": self.claims,
+            "handoffs": self.handoffs,
+            "open_engine": lambda version_set: engine or EchoEngine(version_set.member("writer")),
+            "worker": Worker(run_id="run-1", host="node-a"),
+            "monotonic": lambda: 0.0,
+        }
+        return generate_partition(claim or self.open_claim(), **(arguments | changes))
+
+    def content_rows(self) -> list[dict[str, Any]]:
+        return self.handoffs.open("generated_content", self.partition.key).table().to_pylist()
+
+
+def make_site(directory: Path, **changes: Any) -> Site:
+    """A site with a stable set and prompts: ready to generate."""
+    site = Site(directory, **changes)
+    site.initialize()
+    site.put_prompts()
+    return site
+
+
+class ScriptedEngine:
+    """An engine that does what a test says: fails on some prompts, calls back before each batch."""
+
+    name = "scripted"
+    build = ""
+    deterministic = True
+
+    def __init__(self, *, fails: Any = lambda prompt: False, before: Any = lambda: None) -> None:
+        self.fails = fails
+        self.before = before
+        self.batches: list[list[str]] = []
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        self.before()
+        self.batches.append([request.prompt for request in requests])
+        for request in requests:
+            if error := self.fails(request.prompt):
+                raise error
+        return EchoEngine(make_member()).generate(requests)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,226 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.errors import EngineUnavailable, HandoffCorrupt, RepinRequired
+from headrace.generation.engines.base import TextEngine
+from headrace.generation.micro_batches import committed, read_commit
+from headrace.generation.sealing import Origin, seal
+from headrace.rollout.version_sets import VersionSet
+from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path)
+
+
+def no_engine(version_set: VersionSet) -> TextEngine:
+    raise AssertionError("no engine should be opened")
+
+
+def content_digest(site: Site) -> str:
+    return site.handoffs.open("generated_content", site.partition.key).content_digest
+
+
+def test_every_prompt_gets_one_row_in_its_place(site: Site) -> None:
+    outcome = site.generate()
+    rows = site.content_rows()
+    assert [row["prompt"] for row in rows] == TEXTS
+    assert [row["position"] for row in rows] == list(range(7))
+    assert len({row["row_id"] for row in rows}) == 7
+    assert {row["version_set"] for row in rows} == {outcome.claim.version_set}
+    assert {row["finish_reason"] for row in rows} == {"stop"}
+    assert outcome.num_generated_now == 7
+    assert outcome.execution.num_rows == 7
+
+
+def test_an_empty_list_of_prompts_is_an_empty_partition(site: Site) -> None:
+    site.put_prompts([])
+    outcome = site.generate(open_engine=no_engine)
+    assert outcome.content.num_rows == outcome.execution.num_rows == 0
+
+
+def test_a_sealed_partition_is_returned_without_loading_a_model(site: Site) -> None:
+    sealed = site.generate().content
+    outcome = site.generate(open_engine=no_engine)
+    assert outcome.reused
+    assert outcome.content.manifest == sealed.manifest
+    assert outcome.num_generated_now == 0
+
+
+def test_a_resumed_worker_makes_only_what_is_missing_and_the_same_bytes(site: Site, tmp_path: Path) -> None:
+    whole = make_site(tmp_path / "whole")
+    whole.generate()
+
+    def lights_out() -> None:
+        if len(committed(site.objects, site.open_claim())) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        site.generate(engine=ScriptedEngine(before=lights_out))
+    resumed = ScriptedEngine()
+    outcome = site.generate(engine=resumed)
+    assert len(resumed.batches) == 2
+    assert outcome.num_generated_now == 3
+    assert content_digest(site) == content_digest(whole)
+
+
+def test_a_row_that_fails_is_tried_again_alone_then_recorded(site: Site) -> None:
+    bad = TEXTS[2]
+    engine = ScriptedEngine(fails=lambda prompt: prompt == bad and ValueError("cannot tokenize this"))
+    outcome = site.generate(engine=engine)
+    rows = {row["prompt"]: row for row in site.content_rows()}
+    assert (rows[bad]["finish_reason"], rows[bad]["error"]) == ("error", "ValueError: cannot tokenize this")
+    assert all(row["finish_reason"] == "stop" for prompt, row in rows.items() if prompt != bad)
+    assert outcome.num_errors == 1
+    execution = outcome.execution.table().to_pylist()
+    assert sorted(row["retries"] for row in execution) == [0, 0, 0, 0, 0, 1, 2]
+    # Made outside its planned batch: another padding, so perhaps other bytes.
+    assert sum(not row["deterministic"] for row in execution) == 2
+
+
+def test_a_row_that_fails_once_is_made_by_its_retry(site: Site) -> None:
+    failures = iter([RuntimeError("out of memory")])
+    outcome = site.generate(engine=ScriptedEngine(fails=lambda prompt: next(failures, None)))
+    assert outcome.num_errors == 0
+
+
+def test_an_engine_that_is_down_ends_the_run_and_keeps_what_was_committed(site: Site) -> None:
+    down = ScriptedEngine(fails=lambda prompt: prompt == TEXTS[-1] and EngineUnavailable("no answer"))
+    with pytest.raises(EngineUnavailable):
+        site.generate(engine=down)
+    assert committed(site.objects, site.open_claim()) == {0, 1, 2}
+    assert site.generate().num_errors == 0
+
+
+def test_two_workers_on_one_partition_seal_the_same_rows_once(site: Site) -> None:
+    """The other one makes and seals the whole partition while the first is in its first batch."""
+    other = Site(site.directory)
+    claim = site.open_claim()
+    outcomes: list[Any] = []
+    first = ScriptedEngine(before=lambda: outcomes or outcomes.append(other.generate(other.open_claim("run-2"))))
+    outcome = site.generate(claim, engine=first)
+    assert len(first.batches) == 1
+    assert outcome.num_generated_now == 0
+    assert outcome.content.manifest == outcomes[0].content.manifest
+    assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+    assert site.handoffs.versions("execution", site.partition.key) == [1]
+
+
+def test_a_late_second_publication_does_not_hide_a_newer_attempt(site: Site) -> None:
+    """A worker that settled its claim, slept, and wakes after the claim was published and another attempt sealed."""
+    first = site.open_claim("run-1")
+    site.generate(first)
+    content = site.handoffs.open("generated_content", site.partition.key).table()
+    execution = site.handoffs.open("execution", site.partition.key).table()
+    second = site.open_claim("run-2", "keep_set")
+    site.generate(second)
+    origin = Origin(run_id="run-1", input_versions={})
+    sealed = seal(first, site.claims, site.handoffs, content=content, execution=execution, origin=origin)
+    assert sealed.content.version == 1
+    newest = site.handoffs.open("generated_content", site.partition.key)
+    assert (newest.version, newest.attributes["claim"]) == (2, second.id)
+
+
+def test_a_publication_that_loses_its_number_to_its_own_claim_takes_that_version(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two helpers of one settled claim: the other publishes between our choice of a number and its creation."""
+    claim = site.open_claim()
+    other = Site(site.directory)
+    create, meddled = site.objects.create, []
+
+    def meddle(key: str, body: bytes) -> bool:
+        if "generated_content/" in key and key.endswith("manifest.json") and not meddled:
+            meddled.append(key)
+            other.generate(other.open_claim("run-2"))
+            other.generate(other.open_claim("run-3", "keep_set"))
+        return create(key, body)
+
+    monkeypatch.setattr(site.objects, "create", meddle)
+    outcome = site.generate(claim)
+    assert meddled
+    assert outcome.content.version == 1
+    assert site.handoffs.versions("generated_content", site.partition.key) == [1, 2]
+
+
+def test_a_rollback_stops_a_worker_before_its_next_batch(site: Site) -> None:
+    site.start(2)
+    claim = site.open_claim()
+    engine = ScriptedEngine(before=lambda: engine.batches or site.abort(2))
+    with pytest.raises(RepinRequired):
+        site.generate(claim, engine=engine)
+    assert len(engine.batches) == 1
+    assert site.generate(site.open_claim()).content.num_rows == 7
+
+
+def test_a_changed_campaign_file_does_not_change_the_batches_of_a_claim(site: Site, tmp_path: Path) -> None:
+    whole = make_site(tmp_path / "whole")
+    whole.generate()
+    claim = site.open_claim()
+    site.campaign = make_campaign(micro_batch_rows=5)
+    site.generate(claim)
+    assert content_digest(site) == content_digest(whole)
+
+
+def test_sealed_content_that_is_damaged_is_repaired_from_its_commits(site: Site) -> None:
+    sealed = site.generate().content
+    path = sealed.paths[0]
+    path.chmod(0o644)
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 0xFF
+    path.write_bytes(body)
+    outcome = site.generate(open_engine=no_engine)
+    assert not outcome.reused
+    assert outcome.content.version == 2
+    assert outcome.content.content_digest == sealed.content_digest
+    outcome.content.verify()
+
+
+def test_a_damaged_commit_is_named_and_says_what_to_do(site: Site) -> None:
+    claim = site.open_claim()
+    site.generate(claim)
+    path = site.objects.local_path(claim.batch_key(1))
+    path.chmod(0o644)
+    body = bytearray(path.read_bytes())
+    body[100] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(HandoffCorrupt, match=r"Micro-batch file:///.*b00001.arrow is damaged.*Delete that file"):
+        read_commit(site.objects, claim, 1, [])
+
+
+def test_a_commit_of_other_rows_than_planned_is_refused(site: Site) -> None:
+    claim = site.open_claim()
+    site.generate(claim)
+    with pytest.raises(HandoffCorrupt, match="holds other rows than its plan says"):
+        read_commit(site.objects, claim, 0, [])
+
+
+def test_a_commit_is_a_plain_arrow_stream_with_its_digest_behind(site: Site) -> None:
+    claim = site.open_claim()
+    site.generate(claim)
+    table = pa.ipc.open_stream(site.objects.read(claim.batch_key(0))).read_all()
+    assert table.num_rows == 2
+
+
+def test_rows_made_on_other_library_versions_say_so(site: Site) -> None:
+    engine = ScriptedEngine()
+    engine.build = "torch 9"
+    outcome = site.generate(engine=engine)
+    assert outcome.figures()["engine_build_drift"] == "torch 9 instead of no build"
+    assert not any(outcome.execution.table()["deterministic"].to_pylist())
+
+
+def test_progress_counts_committed_rows(site: Site) -> None:
+    seen: list[tuple[int, int]] = []
+    site.generate(progress=lambda done, total, speed: seen.append((done, total)))
+    assert seen == [(0, 7), (2, 7), (4, 7), (6, 7), (7, 7)]
+
+
+def test_manifests_name_what_the_rows_were_made_from(site: Site) -> None:
+    content = site.generate().content
+    prompts = site.handoffs.open("prompts", site.partition.key)
+    assert content.manifest.input_versions == {f"prompts[{site.partition.key}]": f"v1 {prompts.content_digest}"}

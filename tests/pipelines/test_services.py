@@ -1,0 +1,83 @@
+"""One daemon a checkout: what stands in its way is said in one sentence."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import services as services_module
+from pipelines.services import ServicesUnavailable, locked, services
+from resources.settings import Settings, settings_from_environment
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    return settings_from_environment()
+
+
+def test_a_port_in_use_is_named_with_the_way_out(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ServicesUnavailable, match=f"Port {port}.*HEADRACE_PORT"), services(
+            settings, port=port, environment=dict(os.environ)
+        ):
+            pass
+
+
+def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+    path = tmp_path / "services.lock"
+
+    with locked(path), pytest.raises(ServicesUnavailable, match=f"Process {os.getpid()} "), locked(path):
+        pass
+
+
+def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "services.lock"
+    script = (
+        "import os, signal\nfrom pathlib import Path\nfrom pipelines.services import locked\n"
+        f"with locked(Path({str(path)!r})):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+
+    with locked(path):
+        pass
+
+
+def test_a_lock_that_a_dead_holders_daemon_keeps_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The daemon inherits the descriptor: its parent's death alone must not let a second daemon in."""
+    monkeypatch.setattr(services_module, "LOCK_WAIT_SECONDS", 1.0)
+    path = tmp_path / "services.lock"
+    with locked(path) as descriptor:
+        daemon = subprocess.Popen(["sleep", "60"], pass_fds=(descriptor,))
+    try:
+        path.write_text("999999999")
+
+        with pytest.raises(ServicesUnavailable, match="left behind still runs"), locked(path):
+            pass
+        assert "Waiting for the previous daemon" in capsys.readouterr().out
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(settings: Settings) -> None:
+    # A process that looks like one, with the instance's DAGSTER_HOME.
+    by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=dict(os.environ))
+    try:
+        with pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"), services(
+            settings, port=1, environment=dict(os.environ)
+        ):
+            pass
+    finally:
+        by_hand.kill()
+        by_hand.wait()

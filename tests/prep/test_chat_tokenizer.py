@@ -1,0 +1,139 @@
+"""Against transformers itself: the same files must give the same text and the same ids."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.prep.chat_tokenizer import ChatTokenizer
+
+REAL_MODEL = Path(__file__).parents[2] / ".headrace/models/smollm2-135m"
+
+# Each does what some well-known model's template does.
+TEMPLATES = {
+    "ChatML with a system turn of its own": (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou are helpful<|im_end|>\n' }}{% endif %}"
+        "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "blocks on lines of their own, trimmed content, a begin token": (
+        "{{- bos_token }}\n{%- set ns = namespace(found=false) %}\n"
+        "{%- if tools is not none and tools %}\n    {{- raise_exception('no tools') }}\n{%- endif %}\n"
+        "{%- for message in messages %}\n    {%- set ns.found = true %}\n"
+        "    {{- '<' + message.role + '>' + message['content'] | trim + eos_token }}\n"
+        "    {%- if loop.index > 9 %}\n        {%- break %}\n    {%- endif %}\n{%- endfor %}\n"
+    ),
+    "marked generation, JSON and lines": (
+        "{% for message in messages %}\n"
+        "  {% if message.role == 'assistant' %}\n{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n"
+        "  {% else %}\n{{ message.content | tojson }}\n{% endif %}\n{% endfor %}"
+    ),
+}
+CHATS = [
+    [{"role": "user", "content": 'Define <b> & "é".'}, {"role": "assistant", "content": "a low dam"}],
+    [{"role": "system", "content": "Be short."}, {"role": "user", "content": "  two\nlines "}],
+]
+
+
+def with_template(model: Path, directory: Path, template: str) -> Path:
+    shutil.copytree(model, directory, ignore=shutil.ignore_patterns("*.safetensors"))
+    (directory / "chat_template.jinja").write_text(template)
+    return directory
+
+
+def assert_equal_to_transformers(directory: Path) -> None:
+    from transformers import AutoTokenizer
+
+    ours, theirs = ChatTokenizer.load(str(directory)), AutoTokenizer.from_pretrained(directory)
+    for chat in CHATS:
+        for add_generation_prompt in (False, True):
+            text = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
+            ids = theirs.apply_chat_template(chat, add_generation_prompt=add_generation_prompt, return_dict=True)
+            assert ours.render(chat, add_generation_prompt=add_generation_prompt) == text
+            assert ours.encode_batch([text])[0].ids == list(ids["input_ids"])
+
+
+@pytest.mark.parametrize("phrase", TEMPLATES)
+def test_chats_are_rendered_and_tokenized_as_transformers_does(phrase: str, tiny_model: Path, tmp_path: Path) -> None:
+    assert_equal_to_transformers(with_template(tiny_model, tmp_path / "model", TEMPLATES[phrase]))
+
+
+@pytest.mark.skipif(not REAL_MODEL.is_dir(), reason="made by `make demo`")
+def test_the_demo_models_chats_are_rendered_and_tokenized_as_transformers_does() -> None:
+    assert_equal_to_transformers(REAL_MODEL)
+
+
+def test_special_tokens_and_padding_come_from_the_models_files(tiny_model: Path) -> None:
+    tokenizer = ChatTokenizer.load(str(tiny_model))
+
+    assert tokenizer.special_tokens >= {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}
+    assert tokenizer.backend.id_to_token(tokenizer.pad_id) == "<|endoftext|>"
+
+
+def test_a_template_inside_the_config_is_found_by_its_name(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "")
+    (model / "chat_template.jinja").unlink()
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    templates = [{"name": "tools", "template": "no"}, {"name": "default", "template": "{{ messages | length }} turns"}]
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": templates}))
+
+    assert ChatTokenizer(model).render(CHATS[0]) == "2 turns"
+
+
+def test_todays_date_stays_out_of_the_examples(tiny_model: Path, tmp_path: Path) -> None:
+    template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+
+    assert ChatTokenizer(with_template(tiny_model, tmp_path / "model", template)).render(CHATS[0]) == "26 Jul 2024"
+
+
+def test_a_template_may_not_reach_out_of_its_sandbox(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "{{ messages.__class__.__mro__ }}")
+
+    with pytest.raises(InvalidInput, match="refuses the messages: .*unsafe"):
+        ChatTokenizer(model).render(CHATS[0])
+
+
+def test_a_template_that_refuses_a_turn_says_so_in_its_own_words(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "{{ raise_exception('System role not supported') }}")
+
+    with pytest.raises(InvalidInput, match="refuses the messages: System role not supported"):
+        ChatTokenizer(model).render(CHATS[1])
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tokenizer.json", r"has no tokenizer\.json, wanted a model with a fast tokenizer"),
+        ("tokenizer_config.json", r"has no tokenizer_config\.json"),
+        ("chat_template.jinja", r"has no chat template .*take an instruct model"),
+    ],
+)
+def test_a_model_without_a_file_is_refused_by_its_name(
+    missing: str, message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "x")
+    (model / missing).unlink()
+
+    with pytest.raises(InvalidInput, match=message):
+        ChatTokenizer(model)
+
+
+def test_a_broken_tokenizer_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "x")
+    (model / "tokenizer.json").write_text("{}")
+
+    with pytest.raises(InvalidInput, match="is not readable"):
+        ChatTokenizer(model)
+
+
+def test_a_directory_that_is_not_there_is_not_sought_on_a_hub(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="does not exist. `make demo` makes the demo's; set HEADRACE_BASE_MODEL"):
+        ChatTokenizer.load(str(tmp_path / "none"))
+
+
+def test_a_hub_name_that_cannot_be_had_is_refused_without_a_wait() -> None:
+    with pytest.raises(InvalidInput, match="'nobody/nothing' is neither a directory nor to be had from the hub"):
+        ChatTokenizer.load("nobody/nothing")

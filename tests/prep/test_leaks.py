@@ -1,0 +1,42 @@
+from headrace.prep.leaks import find_leaks
+from tests.prep.builders import make_clean, make_corpus
+
+TRAIN = {"term": "weir", "text": "a low dam", "split": "train"}
+
+
+def test_a_clean_split_has_no_leak_across_shards() -> None:
+    heldout = {"term": "headrace", "text": "a channel", "split": "heldout"}
+
+    leaks = find_leaks(make_corpus(), [make_clean(TRAIN), make_clean(heldout, {**heldout, "text": "a race"})])
+
+    assert not leaks.found
+    assert leaks.num_documents == 3
+
+
+def test_a_term_on_both_sides_is_found_across_shards_in_any_spelling() -> None:
+    leaks = find_leaks(
+        make_corpus(), [make_clean(TRAIN), make_clean({**TRAIN, "term": "Weir", "text": "x", "split": "heldout"})]
+    )
+
+    assert (leaks.num_terms, leaks.num_texts) == (1, 0)
+    assert leaks.samples == ("weir",)
+
+
+def test_a_text_on_both_sides_is_found_whatever_its_term() -> None:
+    heldout = {"term": None, "text": "A  low dam", "split": "heldout"}
+
+    leaks = find_leaks(make_corpus(), [make_clean(TRAIN, heldout)])
+
+    assert (leaks.num_terms, leaks.num_texts) == (0, 1)
+
+
+def test_a_text_that_may_answer_many_prompts_is_no_leak_on_both_sides() -> None:
+    heldout = {"term": "dam", "text": "a low dam", "split": "heldout"}
+
+    assert not find_leaks(make_corpus(duplicate_columns=("term", "text")), [make_clean(TRAIN, heldout)]).found
+
+
+def test_documents_without_terms_do_not_leak_by_having_none() -> None:
+    documents = ({**TRAIN, "term": None}, {"term": None, "text": "another", "split": "heldout"})
+
+    assert not find_leaks(make_corpus(), [make_clean(*documents)]).found
