@@ -6,11 +6,11 @@ import pyarrow as pa
 from assets.partitions import corpus_shards, model_recipes
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
-from headrace.store.sealed_directory import find_directory, seal_directory
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.attempts import read_curve
 from headrace.training.curves import loss_sparkline
-from headrace.training.session import TrainingRequest, request_for
-from headrace.training.tables import base_model_table, evaluation_table, trained_model_table
+from headrace.training.session import request_for
+from headrace.training.tables import base_model_table, evaluation_table, samples_markdown, trained_model_table
 from headrace.training.tracking import TrainingTrack
 from headrace_dagster.failures import translated_errors
 from headrace_dagster.handoff_io import StoreResource
@@ -42,5 +42,86 @@ def base_model(
             "weights_uri": weights.uri,
             "weights_bytes": weights.num_bytes,
             "source": str(directory),
+        },
+    )
+
+
+@dg.asset(
+    partitions_def=model_recipes,
+    ins={"training_examples": _all_shards},
+    group_name=_GROUP,
+    op_tags=_GANG_TAGS,
+    tags=_TAGS,
+    code_version="1",
+    # A lost rank resumes from its last checkpoint; a lost worker is the run retry's business.
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+)
+def trained_model(
+    context: dg.AssetExecutionContext,
+    training: TrainingResource,
+    launcher: TrainingLauncher,
+    registry: RegistryResource,
+    store: StoreResource,
+    base_model: pa.Table,
+    training_examples: dict[str, Handoff],
+) -> dg.MaterializeResult[pa.Table]:
+    """Weights that one recipe made out of its base model and all corpus shards, sealed under their digest.
+
+    Trained once for the same weights, data and recipe; an interrupted training goes on behind its last checkpoint. Read
+    by evaluation and registered_version.
+    """
+    with translated_errors():
+        recipe = training.recipe(context.partition_key)
+        request = request_for(recipe, base_model, training_examples)
+        tracked = TrainingTrack(
+            registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
+        )
+        with tracked as track:
+            outcome = launcher.train(context, request, on_rows=track.add_rows)
+        rows = read_curve(store.objects(), outcome.result)
+        run_id = track.finish(outcome.result, rows)
+        table = trained_model_table(store.objects(), outcome.result, mlflow_run_id=run_id)
+    return dg.MaterializeResult(
+        value=table, metadata=outcome.figures() | {"loss": dg.MetadataValue.md(loss_sparkline(rows))}
+    )
+
+
+@dg.asset(
+    partitions_def=model_recipes,
+    ins={"training_examples": _all_shards},
+    group_name=_GROUP,
+    op_tags=stage_tags(_GROUP, gpus=1),
+    tags=_TAGS,
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+)
+def evaluation(
+    context: dg.AssetExecutionContext,
+    training: TrainingResource,
+    launcher: TrainingLauncher,
+    base_model: pa.Table,
+    trained_model: pa.Table,
+    training_examples: dict[str, Handoff],
+) -> dg.MaterializeResult[pa.Table]:
+    """Held-out loss of a recipe's base and trained weights on the same tokens, in nats a completion token, and samples.
+
+    Measured once for the same weights and held-out examples. Read by registered_version, whose rollout gate needs it.
+    """
+    with translated_errors():
+        request = request_for(training.recipe(context.partition_key), base_model, training_examples)
+        weights = {
+            name: table.column("weights_digest")[0].as_py()
+            for name, table in (("base", base_model), ("trained", trained_model))
+        }
+        measured = launcher.evaluate(context, request, weights)
+    base, trained = measured["base"], measured["trained"]
+    return dg.MaterializeResult(
+        value=evaluation_table(measured),
+        metadata={
+            "heldout_loss_base": base.heldout_loss,
+            "heldout_loss_trained": trained.heldout_loss,
+            "nats_better": base.heldout_loss - trained.heldout_loss,
+            "heldout_tokens": trained.heldout_tokens,
+            "samples": dg.MetadataValue.md(samples_markdown(base, trained)),
         },
     )

@@ -52,7 +52,9 @@ class TrainingLauncher(dg.ConfigurableResource):
             f"training {request.training_id}: {devices.num_ranks(request.recipe.ranks)} ranks on {devices.kind}, "
             f"ZeRO stage {request.recipe.zero_stage}, at least {needed_mib:,} MiB of model state a rank"
         )
-        with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), dg.PipesTempFileMessageReader()) as session:
+        with dg.open_pipes_session(
+            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+        ) as session:
             environment = {**os.environ, **session.get_bootstrap_env_vars()}
             place = self._place(context.run_id, environment)
             return train(request, place, on_rows=on_rows, say=context.log.info)

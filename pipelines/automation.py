@@ -6,6 +6,7 @@ when told, the night's prompts come from the schedule, generation from the campa
 """
 
 import datetime
+from collections.abc import Iterable
 
 import dagster as dg
 
@@ -43,18 +44,18 @@ def on_changed_inputs() -> dg.AutomationCondition:
     ).with_label("on changed inputs")
 
 
-def with_conditions(assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
     """The same assets, each follower with its condition."""
 
     def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
         follows = spec.key.to_user_string() in FOLLOWERS
         return spec.replace_attributes(automation_condition=on_changed_inputs()) if follows else spec
 
-    return [definition.map_asset_specs(conditioned) for definition in assets]
+    return [each.map_asset_specs(conditioned) for each in assets if isinstance(each, dg.AssetsDefinition)]
 
 
 def running_when_automated() -> tuple[dg.DefaultSensorStatus, dg.DefaultScheduleStatus]:
-    """Sensors and schedules start running with HEADRACE_AUTOMATION=on; on a developer's machine they wait for a click."""
+    """Running from the start with HEADRACE_AUTOMATION=on; on a developer's machine they wait for a click."""
     if settings_from_environment().automation:
         return dg.DefaultSensorStatus.RUNNING, dg.DefaultScheduleStatus.RUNNING
     return dg.DefaultSensorStatus.STOPPED, dg.DefaultScheduleStatus.STOPPED

@@ -7,17 +7,18 @@ starts one run, even if that run fails for good.
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 
 from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
-from headrace.generation.campaign import Campaign, load_campaigns
+from headrace.generation.campaign import Campaign
 from headrace.generation.claims import inputs_digest
 from headrace.generation.dispatch import dispatch
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion, from_table
-from headrace.rollout.controller import next_action
+from headrace.rollout.controller import desired_set, next_action
 from headrace.rollout.evidence import review_counts
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
@@ -26,6 +27,7 @@ from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.jobs import JOBS, run_assets
+from resources.campaigns_resource import campaigns_resource
 from resources.settings import settings_from_environment
 
 _UNDER_WAY = [
@@ -43,7 +45,7 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     settings = settings_from_environment()
     wanted = {
         "model_recipe": list(load_recipes(settings.recipes)),
-        "campaign": [campaign.name for campaign in load_campaigns(settings.campaigns)],
+        "campaign": [campaign.name for campaign in campaigns_resource(settings).campaigns()],
     }
     requests = []
     for name, keys in wanted.items():
@@ -62,15 +64,14 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest
     objects = LocalStore(settings.store)
     handoffs = HandoffStore(objects)
     models = registered_models(handoffs)
-    for campaign in load_campaigns(settings.campaigns):
-        campaign = campaign.with_engine(settings.engine)
+    for campaign in campaigns_resource(settings).campaigns():
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         action = next_action(
             state,
             campaign.plan,
             model_name=campaign.model,
             models=models,
-            desired=lambda model, campaign=campaign: desired_set(campaign, model),
+            desired=partial(desired_set, campaign),
             reviews=review_counts(handoffs, campaign.name, num_days=campaign.plan.evidence_days),
         )
         if action.kind == "none":
@@ -94,7 +95,7 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> Iterator[dg.RunR
     objects = LocalStore(settings.store)
     handoffs = HandoffStore(objects)
     recent = days.get_partition_keys()[-LOOKBACK_DAYS:]
-    for campaign in load_campaigns(settings.campaigns):
+    for campaign in campaigns_resource(settings).campaigns():
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         for day in recent:
             yield from _day_requests(context.instance, handoffs, campaign, state, day)

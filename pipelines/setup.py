@@ -58,7 +58,9 @@ def check_machine() -> None:
             f"Python 3.11 or 3.12 is needed, got {sys.version.split()[0]}; run make with PYTHON=/path/to/python3.11."
         )
     if not (shutil.which("g++") or shutil.which("c++")):
-        raise SetupFailed("a C++ compiler is needed (DeepSpeed builds an operator at set-up); install g++ and run again.")
+        raise SetupFailed(
+            "a C++ compiler is needed (DeepSpeed builds an operator at set-up); install g++ and run again."
+        )
 
 
 def step(name: str, inputs: str, stamp: Path, action: Callable[[], None]) -> None:
@@ -113,7 +115,9 @@ def logged(what: str, command: list[str], environment: dict[str, str], hint: str
     print(f"setup: {what} … ", end="", flush=True)
     started = time.monotonic()
     with log.open("w") as output:
-        code = subprocess.run(command, env=environment, cwd=CHECKOUT, stdout=output, stderr=output, check=False).returncode
+        code = subprocess.run(
+            command, env=environment, cwd=CHECKOUT, stdout=output, stderr=output, check=False
+        ).returncode
     if code:
         print("failed", flush=True)
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -122,9 +122,8 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
             )
         # The end token is to be learnt, the line break behind it is not.
         end += len(behind.rstrip())
-        yield TokenizedExample(
-            ids=encoding.ids, label_start=_token_from(encoding, start), label_end=_token_from(encoding, end)
-        )
+        label_start, label_end = _label_span(encoding, start, end)
+        yield TokenizedExample(ids=encoding.ids, label_start=label_start, label_end=label_end)
 
 
 def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:
@@ -179,11 +178,16 @@ def _behind_completion(corpus: Corpus, tokenizer: ChatTokenizer) -> str:
     return behind
 
 
-def _token_from(encoding: Encoding, char: int) -> int:
-    """The first token that starts at or behind a character; the number of tokens if none does."""
-    token = encoding.char_to_token(char)
-    if token is None:
-        # Behind the last character, or on one that belongs to no token: rare, so a search will do.
-        return next((index for index, (start, _) in enumerate(encoding.offsets) if start >= char), len(encoding.ids))
-    span = encoding.token_to_chars(token)
-    return token + 1 if span and span[0] < char else token
+def _label_span(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
+    """The tokens that hold a character of [start, end): from the first to one behind the last.
+
+    A token that begins in the template and ends in the completion counts, as in `[/INST] word`, where the space belongs
+    to both: the model will have to make it.
+    """
+    first, behind = encoding.char_to_token(start), encoding.char_to_token(end)
+    if first is not None and behind is not None:
+        span = encoding.token_to_chars(behind)
+        return first, behind if span and span[0] >= end else behind + 1
+    # `end` is behind the last character, or one of the two belongs to no token: rare, so a search will do.
+    held = [token for token, (begins, ends) in enumerate(encoding.offsets) if begins < end and ends > start]
+    return (held[0], held[-1] + 1) if held else (0, 0)

@@ -38,6 +38,8 @@ _STAMP_FILE = "complete.json"
 # Raise it when the same database would be written out otherwise.
 _WRITER_VERSION = 1
 
+app = typer.Typer(add_completion=False)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gloss:
@@ -54,7 +56,7 @@ def read_glosses(database: Path) -> Iterator[Gloss]:
     for suffix, category in _CATEGORIES.items():
         with (database / f"data.{suffix}").open(encoding="utf-8") as lines:
             # The licence stands at the top of each file, indented by two spaces.
-            yield from (_parse(line, category) for line in lines if not line.startswith("  "))
+            yield from (parse_gloss(line, category) for line in lines if not line.startswith("  "))
 
 
 def write_corpus(out: Path, *, num_shards: int, heldout_share: float, database: Path | None = None) -> bool:
@@ -95,7 +97,7 @@ def installed_database() -> Path:
     )
 
 
-def _parse(line: str, category: str) -> Gloss:
+def parse_gloss(line: str, category: str) -> Gloss:
     """One line of a data file: `offset file type count word id … | definition; "example"; "example"`.
 
     Source: WordNet 3.0, wndb(5WN).
@@ -140,6 +142,7 @@ def _stamp_of(out: Path) -> object:
         return None
 
 
+@app.command()
 def main(
     out: Annotated[Path, typer.Option(help="Directory to write; replaced as a whole if it holds anything else.")],
     corpus: Annotated[Path | None, typer.Option(help="Corpus file whose shards and held-out share to use.")] = None,
@@ -159,4 +162,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -54,7 +54,7 @@ def register_model(
     rows = []
     for kind, model in (("base", base), ("trained", trained)):
         figures = evaluated[kind]
-        run_id = str(model["mlflow_run_id"]) or _run_of(registry, model_name, kind, figures.weights_digest)
+        run_id = str(model["mlflow_run_id"]) or _run_of(registry, model, f"{model_name} {kind}")
         registry.log_metrics(run_id, {"heldout_loss": figures.heldout_loss})
         tags = {"headrace.kind": kind, "headrace.heldout_digest": figures.heldout_digest}
         if kind == "trained":
@@ -111,10 +111,11 @@ def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evalua
     }
 
 
-def _run_of(registry: ModelRegistry, model_name: str, kind: str, weights_digest: str) -> str:
-    """A run for weights that no training of ours made, so that their figures stand beside the others."""
+def _run_of(registry: ModelRegistry, model: Mapping[str, object], name: str) -> str:
+    """The run of weights whose training reached no MLflow, or that were not trained here at all."""
+    digest = str(model["weights_digest"])
     run_id = registry.ensure_run(
-        f"{kind}-{weights_digest}", {"weights_digest": weights_digest}, name=f"{model_name} ({kind})"
+        str(model["training_id"]) or f"weights-{digest}", {"weights_digest": digest}, name=name
     )
     registry.finish_run(run_id)
     return run_id

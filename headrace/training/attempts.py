@@ -128,4 +128,3 @@ def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any
 
 def _attempt_key(training_id: str, attempt: int) -> str:
     return training_key(training_id, "attempts", f"{attempt:06d}.json")
-

@@ -74,7 +74,9 @@ class DigestingFile:
 
 
 @contextmanager
-def write_file(store: ObjectStore, prefix: str, name: str, done: Callable[[CheckpointFile], None]) -> Iterator[DigestingFile]:
+def write_file(
+    store: ObjectStore, prefix: str, name: str, done: Callable[[CheckpointFile], None]
+) -> Iterator[DigestingFile]:
     """Streams one file of a checkpoint; `done` hears of it when it is durable."""
     with store.write_part(f"{prefix}/{name}") as part:
         file = DigestingFile(part)

@@ -101,7 +101,9 @@ def _publish(staging: Path, out: Path) -> None:
         os.close(descriptor)
 
 
-def main(out: Path = typer.Option(..., help="Model directory to write, such as .headrace/models/smollm2-135m.")) -> None:
+def main(
+    out: Path = typer.Option(..., help="Model directory to write, such as .headrace/models/smollm2-135m."),
+) -> None:
     """Convert the packaged SmolLM2-135M-Instruct to safetensors, once."""
     try:
         made = convert(packaged_gguf(), out)

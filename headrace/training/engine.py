@@ -60,6 +60,7 @@ def join_gang(config: RunConfig) -> Gang:
         torch.utils.deterministic.fill_uninitialized_memory = False
     accelerator = Accelerator(
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(config)),
+        gradient_accumulation_steps=config.gradient_accumulation,
         kwargs_handlers=[
             InitProcessGroupKwargs(
                 # Without it accelerate finds a CPU and believes in a world of one rank.

@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.guard import die_with
-from headrace.training.heldout import Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
+from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
 
 # Sequences a pass. On a CPU one: the logits of a pass cover every position where any of its sequences has a loss.
 _SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
@@ -92,7 +92,7 @@ def samples(model: Any, tokenizer: Any, examples: PackedExamples, chosen: np.nda
             pad_token_id=tokenizer.pad_token_id,
         )
         answers.append(tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip())
-    return [f"{prompt} → {answer}" for prompt, answer in zip(distinctive_lines(texts), answers, strict=True)]
+    return [f"{prompt}{SAMPLE_ARROW}{answer}" for prompt, answer in zip(distinctive_lines(texts), answers, strict=True)]
 
 
 def distinctive_lines(texts: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ terminated run), every process of the gang is killed: nothing in a rank needs to
 """
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -170,19 +171,26 @@ def _failure(config: RunConfig, plan: LaunchPlan, agent_log: Path, returncode: i
     phases = read_phases(config.work)
     told = {failure.rank for failure in failures}
     silent = [rank for rank in range(config.world_size) if rank not in told]
-    killed = ", ".join(f"rank {rank}" + (f" (pid {phases[rank].pid})" if rank in phases else "") for rank in silent)
     if not phases:
         what = f"torchrun ended with code {returncode} before any rank started{_last_lines(plan, (), agent_log)}"
     elif silent:
+        rank, code = _first_exit(agent_log, silent)
+        phase = f" while it was {phases[rank].phase} (pid {phases[rank].pid})" if rank in phases else ""
         what = (
-            f"{killed} ended without a word ({_where_ranks_are(config, phases)}): killed from outside, most often by the "
-            "kernel for lack of memory; see dmesg"
+            f"rank {rank} ended without a word, exit code {code}{phase}; -9 is a kill from outside, most often by the "
+            f"kernel for lack of memory{_last_lines(plan, [rank])}"
         )
     else:
         what = f"ranks lost each other: {failures[0].reason}{_last_lines(plan, range(config.world_size))}"
     return TrainingFailed(
         f"Training {config.training_id}, attempt {config.attempt}: {what}. A retry resumes from the last checkpoint."
     )
+
+
+def _first_exit(agent_log: Path, silent: list[int]) -> tuple[int, str]:
+    """The rank whose end made torchrun end the others, and its exit code."""
+    match = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", agent_log.read_text(errors="replace"))
+    return (int(match[2]), match[1]) if match else (silent[0], "unknown")
 
 
 def _where_ranks_are(config: RunConfig, phases: dict[int, RankPhase]) -> str:
@@ -200,7 +208,9 @@ def _lock_hint(plan: LaunchPlan) -> str:
     """DeepSpeed's extension loader waits for ever, and in silence, for a lock whose holder was killed."""
     directory = Path(plan.environment.get("TORCH_EXTENSIONS_DIR", "/nonexistent"))
     locks = sorted(directory.rglob("lock"))
-    return f" A compiler of DeepSpeed extensions holds {locks[0]}; if none is running, delete that file." if locks else ""
+    return (
+        f" A compiler of DeepSpeed extensions holds {locks[0]}; if none is running, delete that file." if locks else ""
+    )
 
 
 def _last_lines(plan: LaunchPlan, ranks: Any, agent_log: Path | None = None) -> str:

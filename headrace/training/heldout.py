@@ -24,6 +24,8 @@ from headrace.training.order import shuffled
 
 # Part of every held-out digest: raise it when the choice of sequences or the way of measuring changes.
 _MEASURE = "1"
+# Between prompt and answer of a sample.
+SAMPLE_ARROW = " → "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,7 @@ def evaluate(
         TrainingFailed: the process ended without them; with its last lines.
     """
     heldout = heldout_digest(inputs, heldout_tokens_min)
-    missing = tuple(
-        digest for digest in dict.fromkeys(weights.values()) if not find_evaluation(store, digest, heldout)
-    )
+    missing = tuple(digest for digest in dict.fromkeys(weights.values()) if not find_evaluation(store, digest, heldout))
     if missing:
         config = EvaluationConfig(
             weights=missing,

@@ -51,9 +51,7 @@ def summed_loss(model: Any, passed: Pass, device: Any) -> tuple[Any, int]:
         input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False, logits_to_keep=kept_K
     ).logits
     targets_BK = targets_BT[:, kept_K]  # noqa: N806
-    loss = cross_entropy(
-        logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=NO_LOSS, reduction="sum"
-    )
+    loss = cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=NO_LOSS, reduction="sum")
     return loss, int((targets_BT != NO_LOSS).sum())
 
 

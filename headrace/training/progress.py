@@ -122,13 +122,12 @@ class RunLog:
 @contextmanager
 def open_run_log(rank: int) -> Iterator[RunLog]:
     """Rank 0 speaks; Pipes takes one writer a session."""
-    from dagster_pipes import PipesContext, open_dagster_pipes
+    from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
-    if rank != 0 or "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    if rank != 0 or not PipesEnvVarParamsLoader().is_dagster_pipes_process():
         yield RunLog()
         return
     with open_dagster_pipes() as pipes:
-        assert isinstance(pipes, PipesContext)
         yield RunLog(pipes)
 
 

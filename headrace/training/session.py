@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from headrace.clock import Clock
 from headrace.errors import InvalidTrainingRun
-from headrace.handoff.versions import HandoffStore
+from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
@@ -38,12 +40,45 @@ class TrainingRequest:
         )
 
 
+def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
+    """From what the stages before handed on; `examples` by partition of training_examples."""
+    return TrainingRequest(
+        recipe=recipe,
+        base_weights_digest=base_model.column("weights_digest")[0].as_py(),
+        inputs=tuple(
+            ExamplesInput(partition=partition, version=handoff.version, content_digest=handoff.content_digest)
+            for partition, handoff in sorted(examples.items())
+        ),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """`reused`: the training had finished before; nothing was started."""
 
     result: TrainingResult
     reused: bool
+
+    def figures(self) -> dict[str, str | int | float | bool]:
+        """The run's own figures, in units, for its metadata."""
+        result = self.result
+        return {
+            "reused": self.reused,
+            "training_id": result.training_id,
+            "weights_digest": result.weights_digest,
+            "state_digest": result.state_digest,
+            "steps_applied": result.steps_applied,
+            "train_loss_last": result.train_loss_last,
+            "tokens": result.tokens,
+            "tokens_per_second": result.tokens / result.seconds,
+            "seconds": result.seconds,
+            "rank_seconds": result.seconds * result.world_size,
+            "peak_rss_mb": result.peak_rss_mb,
+            "world_size": result.world_size,
+            "zero_stage": result.zero_stage,
+            "attempt": result.attempt,
+            "resumed_from_step": result.resumed_from_step,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +155,14 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     worker = Worker.this_process()
     started_at = place.clock.now()
     world_size = place.devices.num_ranks(request.recipe.ranks)
-    attempt = open_attempt(
-        place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock
-    )
+    attempt = open_attempt(place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock)
     resume = checkpoints.newest_whole(
         place.store,
         request.training_id,
         world_size=world_size,
-        passed_over=lambda checkpoint, reason: say(f"checkpoint behind step {checkpoint.step} is passed over: {reason}"),
+        passed_over=lambda checkpoint, reason: say(
+            f"checkpoint behind step {checkpoint.step} is passed over: {reason}"
+        ),
     )
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")

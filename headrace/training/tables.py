@@ -3,9 +3,13 @@
 import pyarrow as pa
 
 from headrace.handoff.schemas import EVALUATION, check_schema
-from headrace.store.sealed_directory import SealedDirectory
+from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import SealedDirectory, find_directory
 from headrace.training.attempts import TrainingResult
-from headrace.training.heldout import Evaluation
+from headrace.training.heldout import SAMPLE_ARROW, Evaluation
+
+# Four samples of three cells stay below the 1,000 characters that the Dagster UI shows without a click.
+_CELL_CHARACTERS = 70
 
 TRAINED_MODEL = pa.schema(
     [
@@ -31,7 +35,9 @@ def base_model_table(weights: SealedDirectory) -> pa.Table:
     return _one_row(weights_digest=weights.digest, weights_uri=weights.uri)
 
 
-def trained_model_table(weights: SealedDirectory, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:
+def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:
+    weights = find_directory(store, result.weights_digest)
+    assert weights is not None, "a result names weights that were never sealed"
     return _one_row(
         weights_digest=weights.digest,
         weights_uri=weights.uri,
@@ -61,6 +67,21 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
         for model, evaluation in evaluations.items()
     ]
     return pa.Table.from_pylist(rows, schema=EVALUATION)
+
+
+def samples_markdown(base: Evaluation, trained: Evaluation) -> str:
+    """Both models' answers to the same prompts, short enough to be shown inline (1,000 characters)."""
+    lines = ["| prompt | base | trained |", "|---|---|---|"]
+    for before, after in zip(base.samples, trained.samples, strict=False):
+        prompt, _, old = before.partition(SAMPLE_ARROW)
+        new = after.partition(SAMPLE_ARROW)[2]
+        lines.append("| " + " | ".join(_cell(text) for text in (prompt, old, new)) + " |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    flat = " ".join(text.split()).replace("|", "\\|")
+    return flat if len(flat) <= _CELL_CHARACTERS else flat[: _CELL_CHARACTERS - 1] + "…"
 
 
 def _one_row(**values: object) -> pa.Table:

@@ -29,7 +29,10 @@ class Registry(Protocol):
 
 
 class TrainingTrack:
-    """One training's MLflow run, by training id. `run_id` is "" as long as MLflow has not answered."""
+    """One training's MLflow run, by training id; an exception that leaves the `with` block marks it failed.
+
+    `run_id` is "" as long as MLflow has not answered.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,13 @@ class TrainingTrack:
         self._waiting: list[Mapping[str, Any]] = []
         self._flushed_at = float("-inf")
         self._lost = False
+
+    def __enter__(self) -> "TrainingTrack":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.run_id:
+            self._tried(lambda: self._registry.finish_run(self.run_id, failed=True))
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Takes rows of progress as they come; sends them on every few seconds."""
@@ -83,10 +93,6 @@ class TrainingTrack:
 
         self._tried(log)
         return self.run_id
-
-    def fail(self) -> None:
-        if self.run_id:
-            self._tried(lambda: self._registry.finish_run(self.run_id, failed=True))
 
     def _run(self) -> str:
         self.run_id = self.run_id or self._registry.ensure_run(self._training_id, self._params, name=self._name)

@@ -48,7 +48,12 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShap
 
 
 def zero_bytes_per_rank(
-    num_params: int, world_size: int, stage: int, *, precision: Precision = "bf16", num_params_trained: int | None = None
+    num_params: int,
+    world_size: int,
+    stage: int,
+    *,
+    precision: Precision = "bf16",
+    num_params_trained: int | None = None,
 ) -> int:
     """Bytes of model state one rank holds under ZeRO, before activations.
 

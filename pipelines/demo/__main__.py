@@ -87,8 +87,12 @@ def demo(
     verify: Annotated[
         bool, typer.Option("--verify", help="Recompute summary.json from Dagster, MLflow and the store, and compare.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is made and what is missing; start nothing.")] = False,
-    port: Annotated[int, typer.Option(envvar="HEADRACE_PORT", help="Port of the Dagster UI while the demo runs.")] = 3000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is made and what is missing; start nothing.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(envvar="HEADRACE_PORT", help="Port of the Dagster UI while the demo runs.")
+    ] = 3000,
 ) -> None:
     """Runs all four stages on the demo's corpus; called again, goes on where it was."""
     console = Console()
@@ -134,12 +138,15 @@ def _run(parts: Demo, console: Console, port: int) -> None:
         console.print(f"{len(failed)} runs had lost their worker; they are marked failed and made again.")
     peak.start()
     try:
-        with services(settings, port=port, environment=environment) as running, View(
-            chapters=parts.chapters,
-            board=board,
-            throughput=lambda chapter: throughput(parts.handoffs, settings, chapter),
-            console=console,
-        ) as view:
+        with (
+            services(settings, port=port, environment=environment) as running,
+            View(
+                chapters=parts.chapters,
+                board=board,
+                throughput=lambda chapter: throughput(parts.handoffs, settings, chapter),
+                console=console,
+            ) as view,
+        ):
             launcher = Launcher(running.url)
             launcher.wait_for_location()
             driver.launch = launcher.launch
@@ -162,9 +169,7 @@ def _run(parts: Demo, console: Console, port: int) -> None:
 def _finish(parts: Demo, console: Console, port: int, measured: dict[str, float]) -> None:
     body = {**parts.recompute(), **measured}
     summary.write_summary(parts.summary_path, body)
-    summary.print_summary(
-        console, body, tracking_uri=parts.settings.tracking_uri, ui=f"http://127.0.0.1:{port}"
-    )
+    summary.print_summary(console, body, tracking_uri=parts.settings.tracking_uri, ui=f"http://127.0.0.1:{port}")
     console.print(f"Summary: {parts.summary_path}", highlight=False, soft_wrap=True)
 
 
@@ -174,7 +179,9 @@ def _verify(parts: Demo, console: Console) -> None:
     kept = summary.read_summary(parts.summary_path)
     fresh = parts.recompute()
     wrong = summary.differences(kept, fresh)
-    wrong += summary.registry_differences(ModelRegistry(parts.settings.tracking_uri), parts.handoffs, str(kept["model_version"]))
+    wrong += summary.registry_differences(
+        ModelRegistry(parts.settings.tracking_uri), parts.handoffs, str(kept["model_version"])
+    )
     parts.journal.verify()
     if wrong:
         raise HeadraceError("summary.json does not hold:\n" + "\n".join(wrong))

@@ -85,4 +85,3 @@ class Board:
 def _targets(run: dg.DagsterRun) -> list[Target]:
     partition = run.tags.get(PARTITION_NAME_TAG)
     return [Target(asset=asset, partition=partition) for asset in run_assets(run)] if partition else []
-

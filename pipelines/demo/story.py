@@ -128,7 +128,11 @@ def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text
         stage="generation",
         launched=[Target(asset="prompts", partition=partition) for partition in partitions],
         follows=[
-            *(Target(asset=asset, partition=key) for asset in ("generated_content", "reviewed_content") for key in partitions),
+            *(
+                Target(asset=asset, partition=key)
+                for asset in ("generated_content", "reviewed_content")
+                for key in partitions
+            ),
             Target(asset="campaign_report", partition=day),
         ],
         until=until,

@@ -102,7 +102,9 @@ def recompute(
     trained = handoffs.open("trained_model", good).polars().row(0, named=True)
     versions = [row for key in handoffs.partitions("registered_version") for row in _rows(handoffs, key)]
     version = next(
-        row["version"] for row in versions if row["kind"] == "trained" and row["weights_digest"] == trained["weights_digest"]
+        row["version"]
+        for row in versions
+        if row["kind"] == "trained" and row["weights_digest"] == trained["weights_digest"]
     )
     reviewed = pl.concat([handoffs.open("reviewed_content", partition).polars() for partition in content])
     generated = pl.concat([handoffs.open("generated_content", partition).polars() for partition in content])

@@ -97,7 +97,9 @@ class View:
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("", "chapter", "partitions", "", "rows", "tokens/s", "seconds"):
-            table.add_column(column, justify="right" if column in {"partitions", "rows", "tokens/s", "seconds"} else "left")
+            table.add_column(
+                column, justify="right" if column in {"partitions", "rows", "tokens/s", "seconds"} else "left"
+            )
         for chapter in self.chapters:
             made, total = self._counts(chapter)
             seen = chapter.title in self._seconds

@@ -75,7 +75,7 @@ class Deployment:
                 "io_manager": ArrowHandoffIOManager(directory=str(self.home / "store")),
                 "store": StoreResource(directory=str(self.home / "store")),
                 "registry": self.registry,
-                "training": training_resource(self.home),
+                "training": TrainingResource(recipes_directory=str(self.home / "recipes"), base_model="none"),
                 "campaigns": CampaignsResource(
                     directory=str(self.home / "campaigns"), home=str(self.home), reports=str(self.home / "reports")
                 ),
@@ -128,10 +128,6 @@ class Deployment:
 def deployment(tmp_path: Path, mlflow: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     with dg.instance_for_test() as instance:
         yield Deployment(tmp_path, mlflow, f"m{abs(hash(request.node.name))}", instance)
-
-
-def training_resource(home: Path) -> TrainingResource:
-    return TrainingResource(recipes=str(home / "recipes"))
 
 
 def trained_row(weights: str, *, training_id: str = "", zero_stage: int = 0) -> dict[str, Any]:

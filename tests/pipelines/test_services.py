@@ -26,8 +26,9 @@ def test_a_port_in_use_is_named_with_the_way_out(settings: Settings) -> None:
         taken.listen()
         port = taken.getsockname()[1]
 
-        with pytest.raises(ServicesUnavailable, match=f"Port {port}.*HEADRACE_PORT"), services(
-            settings, port=port, environment=dict(os.environ)
+        with (
+            pytest.raises(ServicesUnavailable, match=f"Port {port}.*HEADRACE_PORT"),
+            services(settings, port=port, environment=dict(os.environ)),
         ):
             pass
 
@@ -74,8 +75,9 @@ def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(settings: Sett
     # A process that looks like one, with the instance's DAGSTER_HOME.
     by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=dict(os.environ))
     try:
-        with pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"), services(
-            settings, port=1, environment=dict(os.environ)
+        with (
+            pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"),
+            services(settings, port=1, environment=dict(os.environ)),
         ):
             pass
     finally:

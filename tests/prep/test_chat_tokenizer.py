@@ -28,8 +28,8 @@ TEMPLATES = {
     ),
     "marked generation, JSON and lines": (
         "{% for message in messages %}\n"
-        "  {% if message.role == 'assistant' %}\n{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n"
-        "  {% else %}\n{{ message.content | tojson }}\n{% endif %}\n{% endfor %}"
+        "  {% if message.role == 'assistant' %}\n"
+        "{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n  {% else %}\n{{ message.content | tojson }}\n{% endif %}\n{% endfor %}"
     ),
 }
 CHATS = [
@@ -92,7 +92,7 @@ def test_todays_date_stays_out_of_the_examples(tiny_model: Path, tmp_path: Path)
 def test_a_template_may_not_reach_out_of_its_sandbox(tiny_model: Path, tmp_path: Path) -> None:
     model = with_template(tiny_model, tmp_path / "model", "{{ messages.__class__.__mro__ }}")
 
-    with pytest.raises(InvalidInput, match="refuses the messages: .*unsafe"):
+    with pytest.raises(InvalidInput, match=r"refuses the messages: .*unsafe"):
         ChatTokenizer(model).render(CHATS[0])
 
 
@@ -130,7 +130,7 @@ def test_a_broken_tokenizer_file_is_refused(tiny_model: Path, tmp_path: Path) ->
 
 
 def test_a_directory_that_is_not_there_is_not_sought_on_a_hub(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="does not exist. `make demo` makes the demo's; set HEADRACE_BASE_MODEL"):
+    with pytest.raises(InvalidInput, match=r"does not exist\. `make demo` makes the demo's; set HEADRACE_BASE_MODEL"):
         ChatTokenizer.load(str(tmp_path / "none"))
 
 

@@ -122,16 +122,18 @@ def test_the_completion_may_be_a_template_too(tokenizer: ChatTokenizer) -> None:
     assert chats(examples.sequences, tokenizer)[0][1] == "end: a {brace}<|im_end|>"
 
 
-def test_a_completion_that_looks_like_the_end_of_the_turn_is_still_learnt_whole(tiny_model: Path) -> None:
+def test_a_completion_that_looks_like_the_end_of_the_turn_is_learnt_whole_with_the_space_of_its_first_token(
+    tiny_model: Path,
+) -> None:
     tokenizer = RenderingTokenizer(tiny_model, end=" the end.\n")
 
     examples = build_examples(make_corpus(), make_clean("the end."), tokenizer)
 
-    assert chats(examples.sequences, tokenizer)[0][1].strip() == "the end. the end."
+    assert chats(examples.sequences, tokenizer)[0][1] == " the end. the end."
 
 
 def test_a_template_without_an_end_is_refused_since_nothing_would_teach_the_model_to_stop(tiny_model: Path) -> None:
-    with pytest.raises(InvalidInput, match="does not end the assistant's turn.*Take an instruct model"):
+    with pytest.raises(InvalidInput, match=r"does not end the assistant's turn.*Take an instruct model"):
         build_examples(make_corpus(), make_clean("a dam"), RenderingTokenizer(tiny_model, end=" \n"))
 
 

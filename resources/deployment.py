@@ -1,0 +1,27 @@
+"""The resources of one deployment, by the names under which assets ask for them."""
+
+import dagster as dg
+
+from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from resources.campaigns_resource import campaigns_resource
+from resources.corpus_resource import CorpusResource
+from resources.engines import EnginesResource
+from resources.registry import registry_resource
+from resources.settings import Settings
+from resources.training import training_launcher, training_resource
+
+
+def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.ConfigurableIOManager]:
+    """A laptop, one box and a cluster differ in `settings` alone."""
+    return {
+        "io_manager": ArrowHandoffIOManager(directory=str(settings.store)),
+        "store": StoreResource(directory=str(settings.store)),
+        "corpus": CorpusResource(
+            corpus_file=str(settings.corpus), home=str(settings.home), base_model=settings.base_model
+        ),
+        "training": training_resource(settings),
+        "training_launcher": training_launcher(settings),
+        "registry": registry_resource(settings),
+        "campaigns": campaigns_resource(settings),
+        "engines": EnginesResource(),
+    }

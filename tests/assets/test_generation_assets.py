@@ -1,0 +1,195 @@
+"""The assets of bulk generation on a real store and instance, with the echo engine and the demo's campaign file."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets import generation
+from assets.generation import campaign_report, generated_content, prompts, reviewed_content
+from assets.generation_checks import content_rows_checks, schema_checks
+from assets.partitions import content, days
+from headrace.clock import SystemClock
+from headrace.generation.campaign import Campaign
+from headrace.handoff.versions import HandoffStore
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import INITIALIZED
+from headrace.rollout.version_sets import VersionSets
+from headrace.store.local import LocalStore
+from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from resources.campaigns_resource import CampaignsResource
+from resources.engines import EnginesResource
+from resources.settings import CHECKOUT
+
+# The first day that the partitions know, whatever today is.
+DAY = "2026-11-01"
+PARTITION = f"{DAY}|glossary-03"
+
+
+@dataclass
+class Project:
+    """One store and instance, and the resources that the assets ask for."""
+
+    directory: Path
+    instance: dg.DagsterInstance
+
+    def __post_init__(self) -> None:
+        self.store = LocalStore(self.directory / "store")
+        self.handoffs = HandoffStore(self.store)
+        self.campaigns = CampaignsResource(
+            directory=str(CHECKOUT / "resources/campaigns"),
+            home=str(self.directory),
+            reports=str(self.directory / "reports"),
+            engine="echo",
+        )
+
+    @property
+    def campaign(self) -> Campaign:
+        return self.campaigns.campaign("glossary")
+
+    def materialize(self, *assets: Any, partition: str = PARTITION, **config: Any) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [prompts, generated_content, reviewed_content, campaign_report, *schema_checks, content_rows_checks],
+            selection=dg.AssetSelection.assets(*assets),
+            partition_key=partition,
+            instance=self.instance,
+            resources={
+                "io_manager": ArrowHandoffIOManager(directory=str(self.store.directory)),
+                "store": StoreResource(directory=str(self.store.directory)),
+                "campaigns": self.campaigns,
+                "engines": EnginesResource(),
+            },
+            run_config={"ops": {"generated_content": {"config": config}}} if config else None,
+            raise_on_error=False,
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A prompt pool of 300 terms, and a rollout whose stable set needs no weights."""
+    pool = tmp_path / "corpus/wordnet/prompts.jsonl"
+    pool.parent.mkdir(parents=True)
+    pool.write_text("".join(json.dumps({"term": f"word {n}", "category": "noun"}) + "\n" for n in range(300)))
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        project = Project(tmp_path, instance)
+        version_set = project.campaign.version_set(
+            model_version="1", weights_digest="weights", weights_uri="file:///weights"
+        )
+        VersionSets(project.store).put(version_set)
+        Journal(project.store, "glossary", SystemClock()).append(
+            INITIALIZED,
+            {"version_set": version_set.id, "weights_digest": "weights", "reason": "first"},
+            expected=0,
+        )
+        yield project
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(project: Project) -> None:
+    for asset in (prompts, generated_content, reviewed_content):
+        result = project.materialize(asset)
+        assert result.success
+        checks = result.get_asset_check_evaluations()
+        assert checks
+        assert all(check.passed for check in checks), checks
+    figures = metadata_of(result, "reviewed_content")
+    assert figures["num_rows"] == figures["num_kept"] + figures["num_rejected"] == 14
+    assert {name for name in figures if name.startswith("num_rejected_by_")} >= {"num_rejected_by_repetition"}
+
+
+def test_a_sealed_partition_is_reused_and_its_data_version_stays(project: Project) -> None:
+    project.materialize(prompts)
+    first = project.materialize(generated_content)
+    again = project.materialize(generated_content)
+    assert metadata_of(first, "generated_content")["reused"] is False
+    assert metadata_of(again, "generated_content")["reused"] is True
+    tags = [
+        result.asset_materializations_for_node("generated_content")[0].tags["dagster/data_version"]
+        for result in (first, again)
+    ]
+    assert tags[0] == tags[1]
+    assert project.handoffs.versions("generated_content", PARTITION) == [1]
+
+
+def test_regenerate_makes_the_rows_again(project: Project) -> None:
+    project.materialize(prompts)
+    project.materialize(generated_content)
+    result = project.materialize(generated_content, regenerate="keep_set")
+    figures = metadata_of(result, "generated_content")
+    assert (figures["attempt"], figures["num_rows_generated_now"]) == (2, 14)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"regenerate": "please"}, "regenerate must be keep_set or current_set"),
+        ({}, r"Input prompts has no sealed handoff of prompts\[2026-11-01\|glossary-03\]"),
+    ],
+    ids=["an unknown word", "no prompts"],
+)
+def test_a_wrong_run_fails_without_a_retry(project: Project, config: dict[str, str], message: str) -> None:
+    if config:
+        project.materialize(prompts)
+    result = project.materialize(generated_content, **config)
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert failure.step_failure_data.user_failure_data is not None
+    assert message.split("\\")[0] in str(failure.step_failure_data.user_failure_data.description)
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_a_report_of_a_day_under_way_shows_what_is_sealed(project: Project) -> None:
+    for shard in ("glossary-03", "glossary-05"):
+        for asset in (prompts, generated_content, reviewed_content):
+            assert project.materialize(asset, partition=f"{DAY}|{shard}").success
+    result = project.materialize(campaign_report, partition=DAY)
+    assert result.success
+    figures = metadata_of(result, "campaign_report")
+    assert (figures["num_rows"], figures["num_partitions"]) == (28, 2)
+    page = Path(figures["path"]).read_text()
+    assert "2 of 10 partitions are sealed" in page
+    assert "<svg" in page
+    assert "http-equiv" not in page
+    assert "src=" not in page
+    assert len(figures["summary"]) < 1000
+    again = project.materialize(campaign_report, partition=DAY)
+    versions = [
+        each.asset_materializations_for_node("campaign_report")[0].tags["dagster/data_version"]
+        for each in (result, again)
+    ]
+    assert versions[0] == versions[1]
+
+
+def test_a_report_of_a_day_without_content_is_a_page_too(project: Project) -> None:
+    result = project.materialize(campaign_report, partition=DAY)
+    assert result.success
+    assert metadata_of(result, "campaign_report")["num_rows"] == 0
+
+
+def test_a_report_is_over_all_shards_of_its_day_and_of_no_other() -> None:
+    mapping = campaign_report.get_partition_mapping(dg.AssetKey("generated_content"))
+    assert mapping is not None
+    with dg.partitions.partition_loading_context() if hasattr(dg, "partitions") else _nothing():
+        upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
+            days.subset_with_partition_keys([DAY]), days, content
+        )
+    keys = upstream.partitions_subset.get_partition_keys()
+    assert sorted(str(key) for key in keys) == [f"{DAY}|glossary-{shard:02d}" for shard in range(10)]
+
+
+def test_generation_follows_its_prompts_and_not_the_rollout() -> None:
+    assert generated_content.asset_deps[dg.AssetKey("generated_content")] == {dg.AssetKey("prompts")}
+
+
+def test_only_generation_asks_for_a_gpu() -> None:
+    tags = {definition.key.to_user_string(): definition.op.tags for definition in (prompts, generated_content)}
+    assert "headrace/gpus" not in tags["prompts"]
+    assert tags["generated_content"]["headrace/gpus"] == "1"
+    assert generation.GenerationConfig.model_fields["regenerate"].description

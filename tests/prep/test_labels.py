@@ -1,0 +1,126 @@
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.handoff.schemas import check_schema
+from headrace.prep.corpus import Corpus, LabelFile, LabelJudge, Labels
+from headrace.prep.labels import Labelled, agreement, cohens_kappa, effective_labels, label_shard, parse_answer
+from tests.prep.builders import make_corpus, make_raw
+
+FILE = LabelFile(path="labels/{shard}.csv", source="editors")
+JUDGE = LabelJudge(
+    question='Is this a definition of "{term}": {text}?', answers=("good", "bad"), model="m", base_url="http://x/v1"
+)
+RAW = make_raw("a low dam in a river", "a channel of a mill", "one", "a stone that grinds")
+
+
+class Answering:
+    """A judge that answers by rote, and remembers what it was asked."""
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = answers
+        self.questions: list[str] = []
+
+    def answer(self, questions: Sequence[str]) -> list[str]:
+        self.questions += questions
+        return list(self._answers[: len(questions)])
+
+
+def label(home: Path, corpus: Corpus, judge: Answering | None = None) -> Labelled:
+    return label_shard(corpus, "shard-00", RAW, "v000007", home, judge)
+
+
+def write_labels(home: Path, body: str) -> Corpus:
+    (home / "labels").mkdir()
+    (home / "labels/shard-00.csv").write_text(body)
+    return make_corpus(labels=Labels(file=FILE))
+
+
+def test_without_a_source_there_are_no_labels(tmp_path: Path) -> None:
+    labelled = label(tmp_path, make_corpus())
+
+    check_schema("labels", labelled.labels)
+    assert labelled.labels.num_rows == 0
+
+
+def test_a_file_labels_the_documents_of_its_shard_and_no_others(tmp_path: Path) -> None:
+    corpus = write_labels(tmp_path, "document_id,label\nd1,good\nd4,bad\nelsewhere,bad\n")
+
+    assert label(tmp_path, corpus).labels.to_pylist() == [
+        {"document_id": "d1", "label": "good", "source": "editors", "judged_at_version": "v000007"},
+        {"document_id": "d4", "label": "bad", "source": "editors", "judged_at_version": "v000007"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("document_id,label\nd1,good\nd1,bad\n", r"line 3: document d1 is 'bad' here and 'good' further up"),
+        ("document_id,label\nd1,good,x\n", r"line 2: 3 fields where the header has 2.*no label is skipped"),
+        ("document_id,label\nd1,\n", r"line 2: document_id and label must be strings, got 'd1' and None"),
+        ("id,label\nd1,good\n", r"line 0: missing column 'document_id'"),
+    ],
+)
+def test_a_label_file_is_read_whole_or_refused_with_the_line(body: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        label(tmp_path, write_labels(tmp_path, body))
+
+
+def test_a_missing_label_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"labels/shard-00\.csv does not exist"):
+        label(tmp_path, make_corpus(labels=Labels(file=FILE)))
+
+
+def test_a_judge_is_asked_about_the_documents_that_the_rules_keep(tmp_path: Path) -> None:
+    judge = Answering("Good.", "no idea", "**bad**, because")
+
+    labelled = label(tmp_path, make_corpus(labels=Labels(judge=JUDGE)), judge)
+
+    assert judge.questions[0] == 'Is this a definition of "term 1": a low dam in a river?'
+    assert len(judge.questions) == 3
+    found = {row["document_id"]: row["label"] for row in labelled.labels.to_pylist()}
+    assert found == {"d1": "good", "d4": "bad"}
+    assert (labelled.num_judged, labelled.num_unanswered) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("good", "good"),
+        ('  "Good", since it is', "good"),
+        ("Very good indeed", "very good"),
+        ("goodness", None),
+        ("It is good", None),
+        ("", None),
+    ],
+)
+def test_an_answer_counts_if_it_begins_with_one_of_the_allowed(answer: str, expected: str | None) -> None:
+    assert parse_answer(answer, ("good", "very good", "bad")) == expected
+
+
+def test_people_overrule_the_judge(tmp_path: Path) -> None:
+    corpus = write_labels(tmp_path, "document_id,label\nd1,bad\n")
+    corpus = make_corpus(labels=Labels(file=FILE, judge=JUDGE))
+
+    labelled = label(tmp_path, corpus, Answering("good", "good", "bad"))
+
+    assert effective_labels(labelled.labels, corpus) == {"d1": "bad", "d2": "good", "d4": "bad"}
+    found = agreement([labelled.labels], "editors", "judge")
+    assert (found.num_both, found.equal_share) == (1, 0.0)
+
+
+def test_kappa_is_scikit_learns() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    draw = random.Random(1)
+    for _ in range(20):
+        pairs = [(draw.choice("abc"), draw.choice("abcd")) for _ in range(draw.randrange(2, 60))]
+        assert cohens_kappa(pairs) == pytest.approx(cohen_kappa_score(*zip(*pairs, strict=True)))
+
+
+def test_kappa_of_one_label_alone_is_full_agreement_and_of_nothing_is_none() -> None:
+    assert cohens_kappa([("good", "good")] * 5) == 1.0
+    assert cohens_kappa([]) == 0.0
