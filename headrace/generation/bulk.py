@@ -60,9 +60,8 @@ class Outcome:
         return self.num_tokens_now / self.seconds if self.seconds else 0.0
 
     def figures(self) -> dict[str, int | float | str | bool]:
-        """What a run says of itself, by name and unit."""
+        """What a run says of itself, by name and unit; that it reused a version, the version's own record says."""
         figures: dict[str, int | float | str | bool] = {
-            "reused": self.reused,
             "num_rows_generated_now": self.num_generated_now,
             "num_errors": self.num_errors,
             "num_tokens_now": self.num_tokens_now,

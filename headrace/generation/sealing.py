@@ -5,7 +5,7 @@ a settled claim; whoever opens it next publishes the same bytes. A worker that s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 
@@ -78,7 +78,7 @@ def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
             input_versions=content.manifest.input_versions,
             attributes=content.attributes,
         )
-    return SealedContent(content=content, execution=execution)
+    return SealedContent(content=replace(content, reused=True), execution=replace(execution, reused=True))
 
 
 def repin_required(claim: Claim, reason: str) -> RepinRequired:

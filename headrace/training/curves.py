@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -45,7 +46,7 @@ def loss_sparkline(rows: Sequence[Row]) -> str:
         return "no finite loss"
     buckets = min(_SPARK_POINTS, len(losses))
     bounds = [round(index * len(losses) / buckets) for index in range(buckets + 1)]
-    means = [sum(part) / len(part) for part in (losses[a:b] for a, b in zip(bounds, bounds[1:], strict=False))]
+    means = [sum(part) / len(part) for part in (losses[a:b] for a, b in pairwise(bounds))]
     low, high = min(means), max(means)
     spread = (high - low) or 1.0
     points = " ".join(

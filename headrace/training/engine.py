@@ -57,7 +57,8 @@ def join_gang(config: RunConfig) -> Gang:
     else:
         # Backward passes with atomics add in any order: a resumed run would differ in the last bits.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # Determinism does not need it, and it would write every fresh buffer once more.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     accelerator = Accelerator(
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(config)),
         gradient_accumulation_steps=config.gradient_accumulation,

@@ -54,7 +54,7 @@ def load(weights: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # In the precision it was saved in: what is measured is what will generate.
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", attn_implementation="sdpa")
     return model.to(device).eval(), AutoTokenizer.from_pretrained(weights)
 
 

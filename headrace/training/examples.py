@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
@@ -47,7 +46,7 @@ class PackedExamples:
         rows: list[np.ndarray] = []
         self.sequence_length = 0
         for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
-            chosen = np.flatnonzero(pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False))
+            chosen = np.flatnonzero(batch.column("split").to_numpy(zero_copy_only=False) == split)
             if not len(chosen):
                 continue
             chunk = Pass(*(_tokens(batch.column(name)) for name in ("input_ids", "labels", "position_ids")))

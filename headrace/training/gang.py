@@ -81,7 +81,8 @@ class _Limits:
         what = "made no progress" if self._started else "took no step"
         raise TrainingFailed(
             f"Training {self._config.training_id} {what} for {duration(limit)} ({field} of recipe {recipe.key}): "
-            f"{_where_ranks_are(self._config, phases)}.{_lock_hint(plan)}{_last_lines(plan, range(self._config.world_size))}"
+            f"{_where_ranks_are(self._config, phases)}.{_lock_hint(plan)}"
+            f"{_last_lines(plan, range(self._config.world_size))}"
         )
 
 

@@ -171,8 +171,9 @@ def _process(config: EvaluationConfig, environment: Mapping[str, str]) -> Iterat
 
 
 def _from_body(body: dict[str, Any]) -> Evaluation:
-    fields = {key: value for key, value in body.items() if key != "nonce"}
-    return Evaluation(**fields | {"samples": tuple(fields["samples"])})
+    fields: dict[str, Any] = {key: value for key, value in body.items() if key != "nonce"}
+    fields["samples"] = tuple(fields["samples"])
+    return Evaluation(**fields)
 
 
 def _key(weights_digest: str, heldout: str) -> str:

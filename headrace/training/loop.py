@@ -22,7 +22,7 @@ _SKIPPED_IN_A_ROW_MAX = 20
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """Of optimizer step `step` (0, 1, …): a linear warm-up, then a constant or half a cosine down to the end's share."""
+    """Of optimizer step `step` (0, 1, …): a linear warm-up, then constant or half a cosine down to the end's share."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":

@@ -140,6 +140,8 @@ def check(request: TrainingRequest, place: Workplace) -> int:
             f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {place.devices.num_gpus} GPUs are visible; "
             "lower ranks, or give the run more GPUs."
         )
+    if recipe.precision == "fp16" and not place.devices.num_gpus:
+        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
     recipe.gradient_accumulation(num_ranks)
     if not request.inputs:
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {ASSET} first.")

@@ -8,7 +8,7 @@ far. There is no data cursor: the order of samples is a function of the step (`o
 import hashlib
 import random
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
@@ -41,7 +41,7 @@ def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig
     finally:
         engine.checkpoint_engine = stock
     with write_file(store, prefix, _rank_file(gang.rank), files.append) as file:
-        torch.save(_random_state(), file)
+        torch.save(_random_state(), cast(IO[bytes], file))
     if gang.rank == 0:
         with write_file(store, prefix, CURVE, files.append) as file:
             file.write(curve)
@@ -105,7 +105,7 @@ def _store_checkpoint_engine(store: ObjectStore, prefix: str, files: list[Checkp
         def save(self, state_dict: Any, path: str) -> None:
             name = f"{_TAG}/{Path(path).name}"
             with write_file(store, prefix, name, files.append) as file:
-                torch.save(state_dict, file)
+                torch.save(state_dict, cast(IO[bytes], file))
 
     return StoreCheckpointEngine()
 
@@ -120,7 +120,7 @@ def _random_state() -> dict[str, Any]:
 
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 (the global stream that libraries draw from)
+        "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -131,7 +131,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
     import torch
 
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
+    np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

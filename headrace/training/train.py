@@ -122,7 +122,7 @@ def seed_everything(seed: int, rank: int) -> None:
 
     own = seed * 1_000_003 + rank
     random.seed(own)
-    np.random.seed(own % 2**32)  # noqa: NPY002 (the global stream that libraries draw from)
+    np.random.seed(own % 2**32)
     torch.manual_seed(own)
 
 

@@ -106,9 +106,9 @@ def check_fits(recipe: Recipe, shape: ModelShape, *, world_size: int, memory_mib
             else "no ZeRO stage fits at this number of ranks: add ranks, memory, or freeze parameters"
         )
         raise InvalidTrainingRun(
-            f"Recipe {recipe.key}: {shape.num_params:,} parameters under ZeRO stage {recipe.zero_stage} on {world_size} "
-            f"ranks need at least {needed:,} MiB a rank before activations, and a rank has {memory_mib_per_rank:,} MiB; "
-            f"{advice}."
+            f"Recipe {recipe.key}: {shape.num_params:,} parameters under ZeRO stage {recipe.zero_stage} on "
+            f"{world_size} ranks need at least {needed:,} MiB a rank before activations, and a rank has "
+            f"{memory_mib_per_rank:,} MiB; {advice}."
         )
     return needed
 

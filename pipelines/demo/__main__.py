@@ -78,7 +78,7 @@ class Demo:
 
     def journal_lines(self) -> list[str]:
         return [
-            f"{entry.number}. {entry.event} {entry.fields.get('version_set', '')[:12]}: {entry.fields.get('reason', '')}"
+            f"{entry.number}. {entry.event} {entry.fields['version_set'][:12]}: {entry.fields['reason']}"
             for entry in self.journal.entries()
         ]
 
@@ -208,7 +208,7 @@ def _check_disk(settings: Settings) -> None:
     free = shutil.disk_usage(settings.home).free
     if free < FREE_BYTES_MIN:
         raise StoreUnavailable(
-            f"The demo needs {FREE_BYTES_MIN / 1e9:.0f} GB free on the disk of {settings.home}, {free / 1e9:.1f} GB are; "
+            f"The demo needs {FREE_BYTES_MIN / 1e9:.0f} GB free where {settings.home} is, {free / 1e9:.1f} GB are; "
             "free some space (make clean removes this checkout's state) or set HEADRACE_HOME to another disk."
         )
 

@@ -123,16 +123,13 @@ def chapters(days: Days, judged: Callable[[RolloutState, str], bool]) -> list[Ch
 
 def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text: str) -> Chapter:
     partitions = [ContentPartition(day=day, campaign=CAMPAIGN, shard=index).key for index in range(NUM_SHARDS)]
+    rows = ("generated_content", "reviewed_content")
     return Chapter(
         title=f"Generate {day}",
         stage="generation",
         launched=[Target(asset="prompts", partition=partition) for partition in partitions],
         follows=[
-            *(
-                Target(asset=asset, partition=key)
-                for asset in ("generated_content", "reviewed_content")
-                for key in partitions
-            ),
+            *(Target(asset=asset, partition=key) for asset in rows for key in partitions),
             Target(asset="campaign_report", partition=day),
         ],
         until=until,

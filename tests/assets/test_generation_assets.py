@@ -74,7 +74,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     pool = tmp_path / "corpus/wordnet/prompts.jsonl"
     pool.parent.mkdir(parents=True)
     pool.write_text("".join(json.dumps({"term": f"word {n}", "category": "noun"}) + "\n" for n in range(300)))
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         project = Project(tmp_path, instance)
         version_set = project.campaign.version_set(
             model_version="1", weights_digest="weights", weights_uri="file:///weights"
@@ -176,10 +176,9 @@ def test_a_report_of_a_day_without_content_is_a_page_too(project: Project) -> No
 def test_a_report_is_over_all_shards_of_its_day_and_of_no_other() -> None:
     mapping = campaign_report.get_partition_mapping(dg.AssetKey("generated_content"))
     assert mapping is not None
-    with dg.partitions.partition_loading_context() if hasattr(dg, "partitions") else _nothing():
-        upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
-            days.subset_with_partition_keys([DAY]), days, content
-        )
+    upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        days.subset_with_partition_keys([DAY]), days, content
+    )
     keys = upstream.partitions_subset.get_partition_keys()
     assert sorted(str(key) for key in keys) == [f"{DAY}|glossary-{shard:02d}" for shard in range(10)]
 

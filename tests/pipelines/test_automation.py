@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from pipelines.automation import on_changed_inputs
 
@@ -26,7 +27,7 @@ class Watch:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
-        self.cursor: str | None = None
+        self.cursor: AssetDaemonCursor | None = None
 
     def make(self, *assets: dg.AssetsDefinition, partition: str = "a", content: str = "1") -> None:
         dg.materialize(
@@ -37,7 +38,7 @@ class Watch:
             selection=[asset.key for asset in assets],
         )
 
-    def requested(self) -> set[str]:
+    def requested(self) -> set[str | None]:
         """Partitions of `follower` that this tick asks for, made at once as automation would."""
         result = dg.evaluate_automation_conditions(DEFS, self.instance, cursor=self.cursor)
         self.cursor = result.cursor

@@ -29,7 +29,8 @@ TEMPLATES = {
     "marked generation, JSON and lines": (
         "{% for message in messages %}\n"
         "  {% if message.role == 'assistant' %}\n"
-        "{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n  {% else %}\n{{ message.content | tojson }}\n{% endif %}\n{% endfor %}"
+        "{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n"
+        "  {% else %}\n{{ message.content | tojson }}\n{% endif %}\n{% endfor %}"
     ),
 }
 CHATS = [

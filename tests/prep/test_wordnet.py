@@ -1,17 +1,16 @@
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from headrace.errors import InvalidInput
-from headrace.prep.corpus import load_corpus
 from headrace.prep.split import is_heldout
 from headrace.prep.text_keys import text_key
-from headrace.prep.wordnet import NUM_GLOSSES, Gloss, installed_database, parse_gloss, read_glosses, write_corpus
+from headrace.prep.wordnet import NUM_GLOSSES, Gloss, app, installed_database, parse_gloss, read_glosses, write_corpus
 
 DEMO = Path(__file__).parents[2] / "resources/corpus.yaml"
 
@@ -29,13 +28,8 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 LINES = {
     "examples follow the definition": (
-        '02870092 06 n 02 book 0 volume 1 001 @ 0 n 0 | pages bound together; "a large book"; "he used it as a doorstop"  ',
-        Gloss(
-            term="book",
-            category="noun",
-            gloss="pages bound together",
-            examples=("a large book", "he used it as a doorstop"),
-        ),
+        '02870092 06 n 02 book 0 volume 1 001 @ 0 n 0 | pages bound together; "a large book"; "read a book"  ',
+        Gloss(term="book", category="noun", gloss="pages bound together", examples=("a large book", "read a book")),
     ),
     "a definition of several parts, a word of several words": (
         "00001 03 n 01 living_thing 0 000 | a living entity; or once living  ",
@@ -89,55 +83,64 @@ def test_prompts_are_the_held_out_terms_each_once(written: Path) -> None:
     assert set(prompts) == expected
 
 
-def test_writing_again_changes_nothing_unless_shards_or_share_change(written: Path, tmp_path: Path) -> None:
-    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in written.iterdir()}
+def make_database(directory: Path) -> Path:
+    """Four glosses, one of each kind of word."""
+    directory.mkdir()
+    for suffix in ("noun", "verb", "adj", "adv"):
+        (directory / f"data.{suffix}").write_text("  licence\n0001 03 n 01 weir 0 000 | a low dam\n")
+    (directory / "LICENSE").write_text("do as you like")
+    return directory
 
-    assert not write_corpus(written, num_shards=8, heldout_share=0.02)
-    assert {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in written.iterdir()} == before
 
-    other = tmp_path / "wordnet"
-    assert write_corpus(other, num_shards=2, heldout_share=0.02)
-    assert write_corpus(other, num_shards=1, heldout_share=0.02)
-    assert sorted(path.name for path in other.iterdir() if path.suffix == ".jsonl") == [
-        "prompts.jsonl",
-        "shard-00.jsonl",
-    ]
-    assert (written / "LICENSE").read_text().startswith("WordNet Release 3.0")
+def test_writing_again_changes_nothing_unless_shards_or_share_change(tmp_path: Path) -> None:
+    out = tmp_path / "glosses"
+    database = make_database(tmp_path / "database")
+
+    def write(num_shards: int, heldout_share: float) -> bool:
+        return write_corpus(out, num_shards=num_shards, heldout_share=heldout_share, database=database, num_glosses=4)
+
+    def files() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in out.iterdir()}
+
+    assert write(2, 0.02)
+    first = files()
+    assert not write(2, 0.02)
+    assert files() == first
+    assert write(2, 0.1)
+    assert write(1, 0.1)
+    assert sorted(files()) == ["LICENSE", "complete.json", "prompts.jsonl", "shard-00.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database", "glosses"]
 
 
 @pytest.mark.process
 def test_a_killed_writer_leaves_nothing_that_looks_like_a_corpus(tmp_path: Path) -> None:
-    out = tmp_path / "wordnet"
-    script = (
-        "import os, pathlib, headrace.prep.wordnet as w\n"
-        # Killed by itself between the shards and the stamp: the last moment at which anything is missing.
-        "w.shutil.copyfile = lambda *_: os.kill(os.getpid(), 9)\n"
-        f"w.write_corpus(pathlib.Path({str(out)!r}), num_shards=8, heldout_share=0.02)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", script], env={**os.environ}, check=False)
+    out = tmp_path / "glosses"
+    database = make_database(tmp_path / "database")
+    script = """
+import os, pathlib, sys, headrace.prep.wordnet as wordnet
+# Killed between the shards and the stamp: the last moment at which anything is missing.
+wordnet.shutil.copyfile = lambda *_: os.kill(os.getpid(), 9)
+out, database = map(pathlib.Path, sys.argv[1:])
+wordnet.write_corpus(out, num_shards=2, heldout_share=0.02, database=database, num_glosses=4)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(out), str(database)], check=False)
 
     assert killed.returncode == -9
     assert not out.exists()
-    assert write_corpus(out, num_shards=8, heldout_share=0.02)
+    assert write_corpus(out, num_shards=2, heldout_share=0.02, database=database, num_glosses=4)
 
 
-def test_the_command_takes_shards_and_share_from_a_corpus_file(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from headrace.prep.wordnet import app
-
-    result = CliRunner().invoke(app, ["--out", str(tmp_path / "w"), "--corpus", str(DEMO)])
+def test_the_command_takes_shards_and_share_from_a_corpus_file(written: Path) -> None:
+    result = CliRunner().invoke(app, ["--out", str(written), "--corpus", str(DEMO)])
 
     assert result.exit_code == 0, result.output
-    assert "117,659 glosses in 8 shards, written" in result.output
-    stamp = json.loads((tmp_path / "w/complete.json").read_text())
-    assert stamp["heldout_share"] == load_corpus(DEMO).heldout_share
+    assert "117,659 glosses in 8 shards, already there" in result.output
 
 
-def test_a_database_of_another_size_is_refused(tmp_path: Path) -> None:
-    for suffix in ("noun", "verb", "adj", "adv"):
-        (tmp_path / f"data.{suffix}").write_text("  licence\n0001 03 n 01 weir 0 000 | a low dam\n")
+def test_a_database_of_another_size_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    database = make_database(tmp_path / "database")
 
     with pytest.raises(InvalidInput, match="has 4 glosses, wanted 117,659"):
-        write_corpus(tmp_path / "out", num_shards=1, heldout_share=0.02, database=tmp_path)
-    assert not (tmp_path / "out").exists()
+        write_corpus(tmp_path / "out", num_shards=1, heldout_share=0.02, database=database)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["database"]

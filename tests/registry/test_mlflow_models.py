@@ -58,11 +58,13 @@ def test_a_resumed_training_adds_parameters_and_leaves_the_old_ones(registry: Mo
 def test_a_curve_logged_again_has_no_step_twice(registry: ModelRegistry, mlflow_directory: Path) -> None:
     run_id = registry.ensure_run("training-4", {})
     rows = [{"step": step, "loss": 4.0 - step / 10, "tokens_per_second": 900.0} for step in range(6)]
+    del rows[1]["loss"]  # a loss that was no number
     assert registry.log_curve(run_id, rows[:4]) == 4
     assert registry.log_curve(run_id, rows[:4]) == 0
     # A process that knows nothing of what the killed one had logged.
     assert make_registry(mlflow_directory).log_curve(run_id, rows) == 2
-    assert history(registry, run_id, "loss") == [(row["step"], row["loss"]) for row in rows]
+    assert history(registry, run_id, "loss") == [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    assert history(registry, run_id, "tokens_per_second") == [(row["step"], 900.0) for row in rows]
 
 
 def test_a_curve_longer_than_one_batch_arrives_whole(registry: ModelRegistry) -> None:

@@ -26,9 +26,10 @@ def make_member(role: str = "writer", **changes: Any) -> Member:
 
 
 def make_set(*members: Member, code_version: str = "1", **engine: Any) -> VersionSet:
+    settings: dict[str, Any] = {"name": "echo", "build": "echo 1"}
     return VersionSet(
         members=members or (make_member(),),
-        engine=EngineSpec(**({"name": "echo", "build": "echo 1"} | engine)),
+        engine=EngineSpec(**(settings | engine)),
         code_version=code_version,
     )
 

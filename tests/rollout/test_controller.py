@@ -188,6 +188,23 @@ def test_an_action_decided_on_an_old_head_is_not_written(rollout: Rollout, tmp_p
     assert rollout.journal.head() == 1
 
 
+def test_a_controller_that_loses_the_race_decides_again_on_the_winners_entry(tmp_path: Path) -> None:
+    loser, winner = Rollout(tmp_path), Rollout(tmp_path)
+    loser.models.append(make_model(2))
+
+    class Overtaken(Journal):
+        """Somebody else appends between this writer's decision and its append."""
+
+        def append(self, *arguments: Any, **options: Any) -> Any:
+            if winner.journal.head() == 0:
+                winner.tick()
+            return super().append(*arguments, **options)
+
+    loser.journal = Overtaken(loser.store, "glossary", FixedClock())
+    assert kinds(loser.tick()) == ["start", "none"]
+    assert [entry.event for entry in winner.journal.entries()] == ["initialized", "started"]
+
+
 class Killed(BaseException):
     """Not an Exception: nothing on the way may catch it."""
 

@@ -1,0 +1,173 @@
+"""What is made, from what, and in which units of work: the tables of the design, read from the definitions."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
+from headrace.placement.demand import GPUS, STAGE
+from pipelines.definitions import defs
+from pipelines.jobs import JOBS
+
+STAGE_AND_PARTITIONS = {
+    "raw_documents": ("data_prep", corpus_shards),
+    "quarantine": ("data_prep", corpus_shards),
+    "labels": ("data_prep", corpus_shards),
+    "clean_documents": ("data_prep", corpus_shards),
+    "training_examples": ("data_prep", corpus_shards),
+    "base_model": ("training", model_recipes),
+    "trained_model": ("training", model_recipes),
+    "evaluation": ("training", model_recipes),
+    "registered_version": ("deployment", model_recipes),
+    "rollout": ("deployment", campaigns),
+    "prompts": ("generation", content),
+    "generated_content": ("generation", content),
+    "reviewed_content": ("generation", content),
+    "campaign_report": ("generation", days),
+}
+# What one partition is made from. Downstream partition → upstream partitions, on the instance below.
+RECIPES = ["smollm2-135m.define", "smollm2-135m.define-hot"]
+DAY = "2026-11-01"
+SHARDS = corpus_shards.get_partition_keys()
+RECIPE, CAMPAIGN, CONTENT = RECIPES[0], "glossary", f"{DAY}|glossary-00"
+DAYS_CONTENT = [key for key in content.get_partition_keys() if key.startswith(DAY)]
+EDGES = {
+    ("raw_documents", "labels"): (SHARDS[0], [SHARDS[0]]),
+    ("raw_documents", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
+    ("labels", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
+    ("clean_documents", "training_examples"): (SHARDS[0], [SHARDS[0]]),
+    ("training_examples", "trained_model"): (RECIPE, SHARDS),
+    ("training_examples", "evaluation"): (RECIPE, SHARDS),
+    ("base_model", "trained_model"): (RECIPE, [RECIPE]),
+    ("base_model", "evaluation"): (RECIPE, [RECIPE]),
+    ("trained_model", "evaluation"): (RECIPE, [RECIPE]),
+    ("base_model", "registered_version"): (RECIPE, [RECIPE]),
+    ("trained_model", "registered_version"): (RECIPE, [RECIPE]),
+    ("evaluation", "registered_version"): (RECIPE, [RECIPE]),
+    ("registered_version", "rollout"): (CAMPAIGN, RECIPES),
+    ("prompts", "generated_content"): (CONTENT, [CONTENT]),
+    ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
+    ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
+    ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
+}
+
+
+@pytest.fixture(scope="module")
+def graph() -> AssetGraph:
+    return defs.get_repository_def().asset_graph
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("model_recipe", RECIPES)
+        instance.add_dynamic_partitions("campaign", [CAMPAIGN])
+        yield instance
+
+
+def names(keys: object) -> set[str]:
+    assert isinstance(keys, set | frozenset)
+    return {key.to_user_string() for key in keys}
+
+
+def test_the_stages_make_these_assets_and_no_other(graph: AssetGraph) -> None:
+    assert names(graph.get_all_asset_keys()) == set(STAGE_AND_PARTITIONS)
+
+
+@pytest.mark.parametrize("asset", STAGE_AND_PARTITIONS)
+def test_an_asset_states_its_stage_its_partitions_and_what_a_partition_holds(graph: AssetGraph, asset: str) -> None:
+    node = graph.get(dg.AssetKey(asset))
+    stage, partitions = STAGE_AND_PARTITIONS[asset]
+
+    assert node.group_name == stage
+    assert node.tags[STAGE] == stage
+    assert node.partitions_def == partitions
+    assert node.code_version
+    # A sentence that reads well in the UI, not a repetition of the name.
+    assert node.description
+    assert node.description.rstrip().endswith(".")
+    assert len(node.description.split()) >= 8
+
+
+@pytest.mark.parametrize("asset", STAGE_AND_PARTITIONS)
+def test_a_step_carries_its_stage_for_whoever_queues_it(asset: str) -> None:
+    """Run tags miss what is clicked in the UI; a step's tags are in every execution plan."""
+    definition = defs.get_repository_def().assets_defs_by_key[dg.AssetKey(asset)]
+    assert definition.op.tags[STAGE] == STAGE_AND_PARTITIONS[asset][0]
+
+
+def test_training_and_generation_alone_ask_for_gpus() -> None:
+    assets = defs.get_repository_def().assets_defs_by_key
+    asking = {key.to_user_string() for key, definition in assets.items() if GPUS in definition.op.tags}
+    assert asking == {"trained_model", "evaluation", "generated_content"}
+
+
+def test_the_dependencies_are_these_and_no_other(graph: AssetGraph) -> None:
+    """Above all: generated_content does not depend on rollout, or a rollout's tick would ask for all history again."""
+    edges = {
+        (parent.to_user_string(), child.to_user_string())
+        for child in graph.get_all_asset_keys()
+        for parent in graph.get(child).parent_keys
+    }
+    assert edges == set(EDGES)
+
+
+@pytest.mark.parametrize(("parent", "child"), EDGES)
+def test_a_partition_is_made_from_these_partitions(
+    graph: AssetGraph, instance: dg.DagsterInstance, parent: str, child: str
+) -> None:
+    partition, expected = EDGES[parent, child]
+    downstream = STAGE_AND_PARTITIONS[child][1]
+    upstream = STAGE_AND_PARTITIONS[parent][1]
+
+    mapped = graph.get_partition_mapping(
+        dg.AssetKey(child), dg.AssetKey(parent)
+    ).get_upstream_mapped_partitions_result_for_partitions(
+        downstream_partitions_subset=downstream.subset_with_partition_keys([partition]),
+        downstream_partitions_def=downstream,
+        upstream_partitions_def=upstream,
+        current_time=datetime.now().astimezone(),
+        dynamic_partitions_store=instance,
+    )
+
+    assert sorted(mapped.partitions_subset.get_partition_keys()) == sorted(expected)
+
+
+def test_every_asset_is_made_by_exactly_one_job(graph: AssetGraph) -> None:
+    made = [
+        asset
+        for job in JOBS.values()
+        for asset in names(job.selection.resolve(graph))  # pyright: ignore[reportAttributeAccessIssue]
+    ]
+    assert sorted(made) == sorted(STAGE_AND_PARTITIONS)
+
+
+@pytest.mark.parametrize("asset", ["trained_model", "generated_content"])
+def test_what_holds_a_gpu_is_alone_in_its_run(graph: AssetGraph, asset: str) -> None:
+    """One run's demand is one number, and no CPU follower keeps a device waiting."""
+    (job,) = [
+        job
+        for job in JOBS.values()
+        if asset in names(job.selection.resolve(graph))  # pyright: ignore[reportAttributeAccessIssue]
+    ]
+    assert names(job.selection.resolve(graph)) == {asset}  # pyright: ignore[reportAttributeAccessIssue]
+    assert job.tags
+    assert job.tags[STAGE] == STAGE_AND_PARTITIONS[asset][0]
+
+
+def test_days_end_today() -> None:
+    """Tonight's run makes today's partition; a daily partition would otherwise appear a day late."""
+    today = datetime.now(tz=ZoneInfo(days.timezone)).strftime("%Y-%m-%d")
+    assert days.get_last_partition_key() == today
+
+
+def test_nothing_asks_for_a_training_or_a_generation_by_itself(graph: AssetGraph) -> None:
+    """A late corpus shard re-trains only when told; generation waits for prompts and for the rollout's word."""
+    unconditional = {
+        key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition is None
+    }
+    assert {"raw_documents", "base_model", "trained_model", "prompts", "generated_content", "rollout"} <= unconditional

@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headrace.errors import InvalidCampaign
+from headrace.generation.campaign import engine_build, load_campaign, load_campaigns
+from headrace.generation.engines.opening import open_engine
+from headrace.rollout.version_sets import EngineSpec
+from headrace.store.local import LocalStore
+from resources.settings import CHECKOUT
+from tests.generation.builders import make_campaign, make_member
+
+BODY = {
+    "name": "glossary",
+    "model": "tiny",
+    "num_shards": 2,
+    "prompts": {"files": "prompts.jsonl", "per_shard": 3},
+    "decoding": {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 12},
+}
+
+
+def write(directory: Path, name: str = "glossary.yaml", **changes: object) -> Path:
+    file = directory / name
+    file.write_text(yaml.safe_dump({key: value for key, value in (BODY | changes).items() if value is not None}))
+    return file
+
+
+def test_the_demos_campaign_has_ten_shards_of_fourteen_rows() -> None:
+    (campaign,) = load_campaigns(CHECKOUT / "resources/campaigns")
+    assert (campaign.name, campaign.num_shards, campaign.prompts.per_shard) == ("glossary", 10, 14)
+    assert campaign.shard_keys[:2] == ["glossary-00", "glossary-01"]
+    assert campaign.partition_keys("2026-11-22")[9] == "2026-11-22|glossary-09"
+    assert campaign.plan.steps == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    {
+        "an unknown key": ({"shards": 3}, "unknown key 'shards'; did you mean 'num_shards'?"),
+        "a missing key": ({"model": None}, "lacks the key 'model'"),
+        "a wrong type": ({"num_shards": "two"}, "num_shards must be a whole number, got 'two'"),
+        "no shard": ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
+        "a bad name": ({"name": "My Glossary"}, "name must be lower-case letters.*got 'My Glossary'"),
+        "a pool without a size": (
+            {"prompts": {"files": "a.jsonl"}},
+            "per_shard must be at least 1 where files is a pool",
+        ),
+        "a day's files with a size": (
+            {"prompts": {"files": "{day}.jsonl", "per_shard": 3}},
+            "per_shard has no meaning where files holds {day}",
+        ),
+        "a template that reaches into objects": (
+            {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term.__class__}"}},
+            "template may use column names, got {term.__class__}",
+        ),
+        "a template that is none": (
+            {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term"}},
+            "template is not a template: expected '}'",
+        ),
+        "a user turn without the prompt": (
+            {"prompt_template": {"user": "Hello."}},
+            "user must hold {text}, where the prompt goes, got 'Hello.'",
+        ),
+        "a hot decoding": (
+            {"decoding": BODY["decoding"] | {"temperature": -1}},
+            "temperature >= 0, got temperature=-1",
+        ),
+        "an unknown engine": (
+            {"engine": {"name": "vllm"}},
+            "must be one of transformers, openai_http, echo, got 'vllm'",
+        ),
+        "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
+        "review limits that cross": (
+            {"review": {"words_min": 9, "words_max": 3}},
+            "words_min must not exceed words_max",
+        ),
+        "an empty banned term": ({"review": {"banned_terms": [" "]}}, "banned_terms must not hold an empty term"),
+        "rollout steps that fall": ({"rollout": {"steps": [0.5, 0.1]}}, "steps must rise"),
+    }.values(),
+)
+def test_a_campaign_that_cannot_run_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    file = write(tmp_path, **changes)
+    with pytest.raises(InvalidCampaign, match=message) as refused:
+        load_campaign(file)
+    assert str(file) in str(refused.value)
+
+
+def test_a_directory_without_campaigns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCampaign, match="holds no \\*.yaml file; HEADRACE_CAMPAIGNS names another"):
+        load_campaigns(tmp_path)
+
+
+def test_two_files_of_one_campaign_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml")
+    write(tmp_path, "b.yaml")
+    with pytest.raises(InvalidCampaign, match=r"'glossary' stands in two files: a.yaml and b.yaml"):
+        load_campaigns(tmp_path)
+
+
+def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: [")
+    with pytest.raises(InvalidCampaign, match="not readable as YAML"):
+        load_campaigns(tmp_path)
+
+
+def test_a_version_set_names_everything_that_can_change_a_row() -> None:
+    campaign = make_campaign()
+    version_set = campaign.version_set(model_version="3", weights_digest="abc", weights_uri="file:///w")
+    member = version_set.member("writer")
+    assert (member.model_name, member.model_version, member.weights_digest) == ("tiny", "3", "abc")
+    assert member.decoding == campaign.decoding
+    assert version_set.engine == campaign.engine.spec
+
+
+def test_another_engine_is_another_version_set() -> None:
+    campaign = make_campaign(engine=load_campaigns(CHECKOUT / "resources/campaigns")[0].engine)
+    arguments = {"model_version": "1", "weights_digest": "abc", "weights_uri": ""}
+    assert campaign.with_engine("echo").version_set(**arguments).id != campaign.version_set(**arguments).id
+    assert campaign.with_engine(None) is campaign
+
+
+def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:
+    with pytest.raises(InvalidCampaign, match="campaign 'glossary' on engine 'openai_http'.*needs base_url"):
+        make_campaign().with_engine("openai_http")
+
+
+def test_the_build_of_an_engine_is_its_libraries_versions() -> None:
+    assert engine_build("transformers").startswith("transformers 5.")
+    assert engine_build("echo") == ""
+
+
+def test_an_engine_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="asks for the engine 'teapot', which this Headrace does not have"):
+        open_engine(make_member(), EngineSpec(name="teapot"), LocalStore(tmp_path))

@@ -1,0 +1,105 @@
+"""kill -9 at any line, and two processes at once: no row lost, none twice, one batch redone at most, same bytes."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headrace.generation.engines.base import GenerationRequest, GenerationResult
+from headrace.generation.engines.echo import EchoEngine
+from headrace.generation.micro_batches import committed
+from tests.generation.builders import Site, make_member, make_site
+
+pytestmark = pytest.mark.process
+
+KILLED_WORKER = Path(__file__).parent / "killed_worker.py"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# A worker whose batches take long enough for another one to come, or for a kill.
+SLOW_WORKER = """
+import sys
+from pathlib import Path
+from tests.generation.builders import Site
+from tests.generation.test_crashes import SlowEngine
+site = Site(Path(sys.argv[1]))
+claim = site.open_claim(sys.argv[2])
+print("claimed", flush=True)
+outcome = site.generate(claim, engine=SlowEngine())
+print(outcome.num_generated_now, outcome.content.version, outcome.content.content_digest, flush=True)
+"""
+
+
+class SlowEngine(EchoEngine):
+    def __init__(self) -> None:
+        super().__init__(make_member())
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        time.sleep(0.3)
+        return super().generate(requests)
+
+
+def slow_worker(directory: Path, run: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_WORKER, str(directory), run], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def digest_of(site: Site) -> str:
+    return site.handoffs.open("generated_content", site.partition.key).content_digest
+
+
+def test_a_worker_killed_at_any_line_loses_and_doubles_no_row(tmp_path: Path) -> None:
+    directories = subprocess.run(
+        [sys.executable, str(KILLED_WORKER), str(tmp_path), "40"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    whole = digest_of(Site(tmp_path / "whole"))
+    num_left_over: list[int] = []
+    for directory in directories:
+        site = Site(Path(directory))
+        claim = site.open_claim("run-killed")
+        num_left_over.append(len(committed(site.objects, claim)))
+        outcome = site.generate(claim)
+        # What was committed is not made again.
+        assert outcome.num_generated_now == sum(
+            size for index, size in enumerate([2, 2, 2, 1]) if index >= num_left_over[-1]
+        )
+        assert claim.attempt == 1
+        assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+        assert digest_of(site) == whole
+    assert sorted(set(num_left_over)) == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_killed_from_outside_is_gone_on_with(tmp_path: Path) -> None:
+    site, whole = make_site(tmp_path / "killed"), make_site(tmp_path / "whole")
+    whole.generate()
+    worker = slow_worker(site.directory, "run-1")
+    assert worker.stdout
+    assert worker.stdout.readline() == "claimed\n"
+    claim = site.open_claim("run-1")
+    while not committed(site.objects, claim):
+        time.sleep(0.02)
+    worker.kill()
+    worker.wait()
+    num_committed = len(committed(site.objects, claim))
+    outcome = site.generate(site.open_claim("run-1"))
+    assert 0 < num_committed < 4
+    assert outcome.num_generated_now == 7 - 2 * num_committed
+    assert digest_of(site) == digest_of(whole)
+
+
+def test_two_processes_on_one_partition_seal_it_once(tmp_path: Path) -> None:
+    site, whole = make_site(tmp_path / "shared"), make_site(tmp_path / "whole")
+    whole.generate()
+    workers = [slow_worker(site.directory, run) for run in ("run-1", "run-2")]
+    reports = []
+    for worker in workers:
+        output, _ = worker.communicate()
+        assert worker.returncode == 0
+        reports.append(output.splitlines()[-1].split())
+    assert sum(int(num_rows) for num_rows, _, _ in reports) == 7
+    assert {(version, digest) for _, version, digest in reports} == {("1", digest_of(whole))}
+    assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+    assert site.handoffs.versions("execution", site.partition.key) == [1]

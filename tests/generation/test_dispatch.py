@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+from headrace.generation.dispatch import Dispatch, dispatch
+from headrace.rollout.assignment import canary_units
+from headrace.rollout.plan import Plan
+from headrace.rollout.states import RolloutState
+
+DAY = [f"2026-11-22|glossary-{shard:02d}" for shard in range(10)]
+PLAN = Plan(salt="glossary", verdict_timeout_seconds=600)
+STABLE = RolloutState(stable="stable", stable_weights="weights-1", head=1)
+TRIAL = replace(STABLE, candidate="candidate", weight=0.1, step_started_at=1000.0, head=2)
+(CANARY,) = canary_units(0.1, "glossary", DAY)
+
+
+def run(
+    state: RolloutState | None, *, sealed: tuple[str, ...] = (), in_flight: tuple[str, ...] = (), now: float = 1000
+):
+    return dispatch(DAY, state=state, plan=PLAN, sealed=sealed, in_flight=in_flight, now=now, day_started_at=1000.0)
+
+
+def test_without_a_candidate_everything_starts() -> None:
+    ready = run(STABLE)
+    assert sorted(ready.start) == DAY
+    assert not ready.held
+
+
+def test_with_a_candidate_the_canaries_start_and_the_others_wait() -> None:
+    ready = run(TRIAL)
+    assert ready.start == (CANARY,)
+    assert set(ready.held) == set(DAY) - {CANARY}
+    assert ready.hold_reason == "9 partitions wait for the verdict on candidate candidate (step 1, 10%), 600 s at most"
+
+
+def test_while_the_canary_runs_the_others_still_wait() -> None:
+    assert run(TRIAL, in_flight=(CANARY,)).start == ()
+    assert run(TRIAL, sealed=(CANARY,)).start == ()
+
+
+def test_a_further_step_starts_its_new_canaries() -> None:
+    ready = run(replace(TRIAL, weight=0.5, step=1), sealed=(CANARY,))
+    assert set(ready.start) == set(canary_units(0.5, "glossary", DAY)) - {CANARY}
+    assert len(ready.held) == 5
+
+
+def test_after_the_verdict_the_rest_starts() -> None:
+    ready = run(replace(STABLE, stable="candidate", head=3), sealed=(CANARY,))
+    assert set(ready.start) == set(DAY) - {CANARY}
+
+
+def test_after_the_time_out_the_rest_starts_canaries_first() -> None:
+    assert run(TRIAL, now=1599).start == (CANARY,)
+    ready = run(TRIAL, now=1600)
+    assert ready.start[0] == CANARY
+    assert sorted(ready.start) == DAY
+
+
+def test_a_step_that_began_before_the_day_waits_from_the_days_beginning() -> None:
+    state = replace(TRIAL, step_started_at=0.0)
+    assert run(state, now=1500).start == (CANARY,)
+
+
+def test_what_is_sealed_or_in_flight_never_starts_again() -> None:
+    ready = run(STABLE, sealed=tuple(DAY[:4]), in_flight=tuple(DAY[4:9]))
+    assert ready.start == (DAY[9],)
+
+
+def test_nothing_starts_before_anything_is_rolled_out() -> None:
+    ready = run(None)
+    assert ready.start == ()
+    assert ready.hold_reason == "nothing is rolled out yet"
+
+
+def test_a_day_that_is_done_asks_for_nothing() -> None:
+    assert run(TRIAL, sealed=tuple(DAY)) == Dispatch()
+
+
+def test_a_share_of_everything_holds_nothing() -> None:
+    ready = run(replace(TRIAL, weight=1.0))
+    assert sorted(ready.start) == DAY
+    assert ready.hold_reason is None

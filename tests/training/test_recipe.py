@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidTrainingRun
+from headrace.training.recipe import load_recipes
+from tests.training_builders import make_recipe
+
+RECIPES = Path(__file__).parents[2] / "resources/recipes"
+
+
+def write(directory: Path, name: str, text: str) -> None:
+    (directory / name).write_text(text)
+
+
+MINIMAL = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
+
+
+def test_a_recipe_file_is_found_by_its_partition_key(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", MINIMAL)
+    assert list(load_recipes(tmp_path)) == ["tiny.define"]
+
+
+def test_the_shipped_recipes_load_and_are_named_after_their_keys() -> None:
+    recipes = load_recipes(RECIPES)
+    assert set(recipes) == {"smollm2-135m.define", "smollm2-135m.define-hot"}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(recipes)
+
+
+def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() -> None:
+    recipe = load_recipes(RECIPES)["smollm2-135m.define"]
+    assert recipe.steps >= 60
+    assert recipe.zero_stage >= 1
+    assert recipe.gradient_accumulation(2) >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "lr: 3\n", "unknown key 'lr'"),
+        (MINIMAL.replace("steps: 10", "steps: 0"), "steps must be at least 1, got steps=0"),
+        (MINIMAL.replace("steps: 10", "steps: ten"), "steps must be a whole number, got 'ten'"),
+        (MINIMAL + "zero_stage: 4\n", "zero_stage must be 0, 1, 2 or 3, got zero_stage=4"),
+        (MINIMAL + "precision: int8\n", "precision must be one of bf16, fp32, fp16, got 'int8'"),
+        (MINIMAL + "warmup_steps: 11\n", "warmup_steps must not be above steps=10, got warmup_steps=11"),
+        (MINIMAL.replace("name: define", "name: Define It"), "name must be lower-case letters"),
+        (MINIMAL.replace("model: tiny\n", ""), "lacks the key 'model'"),
+        ("[1, 2", "cannot be read as YAML"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, "broken.yaml", text)
+    with pytest.raises(InvalidTrainingRun, match="broken.yaml") as refusal:
+        load_recipes(tmp_path)
+    assert message in str(refusal.value)
+
+
+def test_two_files_with_one_key_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", MINIMAL)
+    write(tmp_path, "b.yaml", MINIMAL)
+    with pytest.raises(InvalidTrainingRun, match=r"b\.yaml defines tiny\.define a second time"):
+        load_recipes(tmp_path)
+
+
+def test_a_missing_directory_of_recipes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrainingRun, match="HEADRACE_RECIPES"):
+        load_recipes(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("ranks", "passes"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_the_same_batch_is_accumulated_over_however_many_ranks(ranks: int, passes: int) -> None:
+    assert make_recipe(batch=16, micro_batch=2).gradient_accumulation(ranks) == passes
+
+
+@pytest.mark.parametrize(("ranks", "batch", "micro_batch"), [(3, 16, 2), (16, 16, 2), (2, 3, 1)])
+def test_a_batch_that_does_not_divide_is_refused(ranks: int, batch: int, micro_batch: int) -> None:
+    with pytest.raises(InvalidTrainingRun, match=f"batch={batch} does not divide into {ranks} ranks"):
+        make_recipe(batch=batch, micro_batch=micro_batch).gradient_accumulation(ranks)
+
+
+def test_the_training_id_follows_what_is_trained_and_not_where() -> None:
+    recipe = make_recipe()
+    training_id = recipe.training_id("base", {"shard-00": "a", "shard-01": "b"})
+    assert recipe.training_id("base", {"shard-01": "b", "shard-00": "a"}) == training_id
+    for unchanged in ({"ranks": 2}, {"checkpoint_every": 3}, {"start_timeout_seconds": 9}, {"name": "other"}):
+        assert make_recipe(**unchanged).training_id("base", {"shard-00": "a", "shard-01": "b"}) == training_id
+    for changed in ({"learning_rate": 2e-3}, {"seed": 1}, {"batch": 4}, {"zero_stage": 1}, {"freeze": ("x",)}):
+        assert make_recipe(**changed).training_id("base", {"shard-00": "a", "shard-01": "b"}) != training_id
+    assert recipe.training_id("other", {"shard-00": "a", "shard-01": "b"}) != training_id
+    assert recipe.training_id("base", {"shard-00": "a"}) != training_id
+
+
+def test_a_recipe_survives_its_way_through_json() -> None:
+    recipe = make_recipe(freeze=("model.embed_tokens.",), ranks=2)
+    assert type(recipe).from_body(recipe.to_body()) == recipe
