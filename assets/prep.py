@@ -16,6 +16,7 @@ from headrace.prep.sources import read_shard
 from headrace_dagster.failures import translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
+from resources.engines import EnginesResource
 
 _GROUP = "data_prep"
 _TAGS = stage_tags(_GROUP)
@@ -64,7 +65,11 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
 
 @dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
 def labels(
-    context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, raw_documents: Handoff
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    engines: EnginesResource,
+    store: StoreResource,
+    raw_documents: Handoff,
 ) -> dg.MaterializeResult[pa.Table]:
     """Labels of one corpus shard's documents, by source: people's file, a judge model, or both.
 
@@ -77,7 +82,7 @@ def labels(
             raw_documents.table(),
             version=f"v{raw_documents.version:06d}",
             home=corpus.home_directory(),
-            judge=corpus.judge(store.objects()),
+            judge=corpus.judge(engines, store.objects()),
         )
     return dg.MaterializeResult(
         value=labelled.labels,

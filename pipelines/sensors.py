@@ -72,7 +72,10 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest
             model_name=campaign.model,
             models=models,
             desired=partial(desired_set, campaign),
-            reviews=review_counts(handoffs, campaign.name, num_days=campaign.plan.evidence_days),
+            # Counted only while a candidate is on trial: the count reads every reviewed partition of some weeks.
+            reviews=review_counts(handoffs, campaign.name, num_days=campaign.plan.evidence_days)
+            if state and state.candidate
+            else {},
         )
         if action.kind == "none":
             yield dg.SkipReason(f"{campaign.name}: {action.reason}")

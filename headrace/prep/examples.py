@@ -58,9 +58,9 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedExample:
-    """Token ids of one chat; those in [label_start, label_end) bear loss."""
+    """Token ids (int32) of one chat; those in [label_start, label_end) bear loss."""
 
-    ids: Sequence[int]
+    ids: np.ndarray
     label_start: int
     label_end: int
 
@@ -123,7 +123,8 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
         # The end token is to be learnt, the line break behind it is not.
         end += len(behind.rstrip())
         label_start, label_end = _label_span(encoding, start, end)
-        yield TokenizedExample(ids=encoding.ids, label_start=label_start, label_end=label_end)
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        yield TokenizedExample(ids=ids, label_start=label_start, label_end=label_end)
 
 
 def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:

@@ -23,6 +23,9 @@ class GateSettings:
     pass_rate_margin: float = 0.1
     # How far above the stable set's held-out loss the candidate's may lie; null: not judged.
     heldout_margin: float | None = 0.02
+    # A held-out loss that is too high sends a candidate back before it makes a row; false: together with its first
+    # canaries, so that their rows show what was wrong with it.
+    heldout_early: bool = True
 
     def __post_init__(self) -> None:
         if self.min_rows < 1:
@@ -75,15 +78,16 @@ def decide(evidence: Evidence, settings: GateSettings, *, num_rows_at_step: int 
             `min_rows`, while the pass rate is over all of them.
     """
     heldout = _heldout(evidence, settings)
-    if heldout.action == "roll_back":
-        # Known before the candidate has made a row: no reason to spend one on it.
-        return heldout
     candidate, stable = evidence.candidate, evidence.stable
     num_fresh = candidate.num_rows - num_rows_at_step
+    if heldout.action == "roll_back" and settings.heldout_early:
+        return heldout
     if num_fresh < settings.min_rows:
         return Verdict(
             action="wait", reason=f"{num_fresh} of {settings.min_rows} reviewed rows in this step; {heldout.reason}"
         )
+    if heldout.action == "roll_back":
+        return Verdict(action="roll_back", reason=f"{heldout.reason}; review keeps {candidate}")
     if candidate.pass_rate < settings.pass_rate_floor:
         return Verdict(
             action="roll_back",

@@ -14,6 +14,7 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.corpus_resource import CorpusResource
+from resources.engines import EnginesResource
 from tests.prep.builders import gloss, write_jsonl
 
 ASSETS = [prep.read_corpus_shard, prep.labels, prep.clean_documents, prep.training_examples]
@@ -54,6 +55,7 @@ class Project:
             "io_manager": ArrowHandoffIOManager(directory=store),
             "store": StoreResource(directory=store),
             "corpus": CorpusResource(corpus_file=corpus_file, home=str(self.home), base_model=str(self.model)),
+            "engines": EnginesResource(),
         }
 
     def run(self, *assets: Any, shard: str = SHARD) -> dg.ExecuteInProcessResult:

@@ -20,8 +20,8 @@ BODY = {
 }
 
 
-def write(directory: Path, name: str = "glossary.yaml", **changes: object) -> Path:
-    file = directory / name
+def write(directory: Path, file_name: str = "glossary.yaml", **changes: object) -> Path:
+    file = directory / file_name
     file.write_text(yaml.safe_dump({key: value for key, value in (BODY | changes).items() if value is not None}))
     return file
 

@@ -78,3 +78,15 @@ def test_held_out_loss_can_be_left_out_of_the_gate() -> None:
 def test_settings_that_mean_nothing_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         GateSettings(**settings)
+
+
+def test_a_worse_held_out_loss_can_wait_for_the_canaries_to_show_it() -> None:
+    settings = GateSettings(min_rows=10, heldout_margin=0.02, heldout_early=False)
+
+    before = decide(make_evidence(losses=(3.1, 3.0)), settings)
+    after = decide(make_evidence((2, 10), losses=(3.1, 3.0)), settings)
+
+    assert before.action == "wait"
+    assert after.action == "roll_back"
+    assert "3.100 against 3.000" in after.reason
+    assert "2 of 10 rows" in after.reason

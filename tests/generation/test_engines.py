@@ -1,0 +1,135 @@
+"""The echo and transformers engines; the second on a real model of 1M parameters."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from headrace.errors import HandoffMissing, InvalidInput
+from headrace.generation.engines.base import GenerationRequest
+from headrace.generation.engines.echo import EchoEngine
+from headrace.generation.engines.opening import open_engine
+from headrace.generation.engines.transformers import TransformersEngine, _Draw
+from headrace.rollout.version_sets import Decoding, EngineSpec
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
+from tests.generation.builders import make_member
+
+SPEC = EngineSpec(name="transformers", dtype="float32", num_threads=1)
+DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12)
+REQUESTS = [
+    GenerationRequest(row_id=f"row-{n}", prompt=f'Define the noun "{"water " * n}wheel".', seed=1000 + n)
+    for n in range(5)
+]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    return TransformersEngine(tiny_model, make_member(decoding=DECODING), SPEC)
+
+
+def test_echo_gives_the_same_words_for_the_same_seed() -> None:
+    engine = EchoEngine(make_member())
+    assert engine.generate(REQUESTS) == engine.generate(REQUESTS)
+    assert len({result.text for result in engine.generate(REQUESTS)}) == 5
+
+
+def test_echo_of_other_weights_says_something_else() -> None:
+    one, other = EchoEngine(make_member()), EchoEngine(make_member(weights_digest="other"))
+    assert one.generate(REQUESTS) != other.generate(REQUESTS)
+
+
+def test_the_same_batch_gives_the_same_bytes(engine: TransformersEngine) -> None:
+    first = engine.generate(REQUESTS)
+    assert first == engine.generate(REQUESTS)
+    assert all(0 < result.num_output_tokens <= 12 for result in first)
+    assert {result.finish_reason for result in first} <= {"stop", "length"}
+
+
+def test_a_row_draws_from_its_own_seed_wherever_it_stands_in_the_batch(engine: TransformersEngine) -> None:
+    in_order = engine.generate(REQUESTS)
+    assert engine.generate(REQUESTS[::-1])[::-1] == in_order
+    reseeded = [REQUESTS[0], GenerationRequest(row_id="row-1", prompt=REQUESTS[1].prompt, seed=7), *REQUESTS[2:]]
+    changed = engine.generate(reseeded)
+    assert [one == other for one, other in zip(in_order, changed, strict=True)] == [True, False, True, True, True]
+
+
+def test_rows_made_alone_are_the_rows_of_the_batch(engine: TransformersEngine) -> None:
+    """In float32, where padding moves a logit too little to matter; bfloat16 promises this for equal batches only."""
+    assert [engine.generate([request])[0] for request in REQUESTS] == engine.generate(REQUESTS)
+
+
+def test_greedy_decoding_does_not_look_at_seeds(tiny_model: Path) -> None:
+    greedy = make_member(decoding=Decoding(temperature=0, top_p=1, max_new_tokens=5))
+    engine = TransformersEngine(tiny_model, greedy, SPEC)
+    same = [GenerationRequest(row_id=str(seed), prompt="turn", seed=seed) for seed in range(3)]
+    assert len({result.text for result in engine.generate(same)}) == 1
+
+
+def test_a_prompt_that_is_too_long_is_its_rows_error_and_nobody_elses(engine: TransformersEngine) -> None:
+    long = GenerationRequest(row_id="long", prompt="water wheel " * 400, seed=1)
+    result, *others = engine.generate([long, *REQUESTS])
+    assert result.finish_reason == "error"
+    assert "exceed the model's 512 positions" in (result.error or "")
+    assert others == engine.generate(REQUESTS)
+
+
+def test_the_system_turn_and_the_template_reach_the_model(tiny_model: Path) -> None:
+    member = make_member(system_prompt="You write short dictionary definitions.", user_template="Q: {text}")
+    engine = TransformersEngine(tiny_model, member, SPEC)
+    rendered = engine._tokenizer.decode(engine._token_ids("turn"))
+    assert rendered == (
+        "<|im_start|>system\nYou write short dictionary definitions.<|im_end|>\n"
+        "<|im_start|>user\nQ: turn<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_weights_are_opened_from_the_store_by_digest(tiny_model: Path, tmp_path: Path) -> None:
+    objects = LocalStore(tmp_path)
+    sealed = seal_directory(objects, tiny_model)
+    engine = open_engine(make_member(weights_digest=sealed.digest), SPEC, objects)
+    assert engine.build.startswith("transformers 5.")
+    assert len(engine.generate(REQUESTS[:1])) == 1
+    engine.close()
+
+
+def test_weights_that_are_not_in_the_store_are_named(tmp_path: Path) -> None:
+    with pytest.raises(HandoffMissing, match="0123abc"):
+        open_engine(make_member(weights_digest="0123abc"), SPEC, LocalStore(tmp_path))
+
+
+def test_a_directory_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="Weights weights-1 in .* cannot be loaded"):
+        TransformersEngine(tmp_path, make_member(), SPEC)
+
+
+def draws(probabilities: list[float], num_draws: int, **decoding: Any) -> Counter[int]:
+    settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 1} | decoding
+    draw = _Draw(list(range(num_draws)), make_member(decoding=Decoding(**settings)), torch.device("cpu"))
+    logits = torch.tensor(probabilities).log().expand(num_draws, -1)
+    return Counter(draw(logits).tolist())
+
+
+def test_draws_follow_the_distribution() -> None:
+    counts = draws([0.5, 0.3, 0.15, 0.05], 4000)
+    assert [counts[token] / 4000 for token in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "nucleus"), [(0.4, {0}), (0.5, {0}), (0.75, {0, 1}), (0.81, {0, 1, 2}), (1.0, {0, 1, 2, 3})]
+)
+def test_the_nucleus_is_the_fewest_tokens_that_reach_top_p(top_p: float, nucleus: set[int]) -> None:
+    # Binary fractions: their sums are exact.
+    assert set(draws([0.5, 0.25, 0.125, 0.125], 600, top_p=top_p)) <= nucleus | ({2, 3} if top_p > 0.75 else set())
+    assert nucleus <= set(draws([0.5, 0.25, 0.125, 0.125], 600, top_p=top_p))
+
+
+def test_a_flat_distribution_is_cut_exactly_beyond_the_guess() -> None:
+    """2,000 equal tokens: the nucleus of 0.9 is far larger than the candidates that are looked at first."""
+    falling = torch.linspace(2.0, 1.0, 2000)
+    probabilities = (falling / falling.sum()).tolist()
+    inside = int((torch.tensor(probabilities).cumsum(0) < 0.9).sum()) + 1
+    assert max(draws(probabilities, 3000, top_p=0.9)) < inside
+    assert max(draws(probabilities, 3000, top_p=0.9)) > 1500

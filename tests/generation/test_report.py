@@ -1,0 +1,153 @@
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from headrace.generation.charts import Bar, Series, bars, columns
+from headrace.generation.day_summary import CampaignDay, summarize_day
+from headrace.generation.engines.base import GenerationRequest, GenerationResult
+from headrace.generation.engines.echo import EchoEngine
+from headrace.generation.report import render_report, report_markdown, set_label, write_report
+from headrace.generation.review import review_rows
+from headrace.generation.review_settings import ReviewSettings
+from headrace.rollout.version_sets import VersionSets
+from tests.generation.builders import DAY, Site, make_member, make_partition, make_site
+
+
+class RudeEngine(EchoEngine):
+    """Writes what a page must not believe."""
+
+    def generate(self, requests: list[GenerationRequest]) -> list[GenerationResult]:  # type: ignore[override]
+        return [
+            GenerationResult(
+                text="<script>alert(1)</script> & more", num_prompt_tokens=1, num_output_tokens=5, finish_reason="stop"
+            )
+            for _ in requests
+        ]
+
+
+def summary_of(site: Site, settings: ReviewSettings | None = None) -> CampaignDay:
+    keys = site.campaign.partition_keys(DAY)
+    content = {key: found for key in keys if (found := site.handoffs.newest("generated_content", key))}
+    reviewed = {
+        key: site.handoffs.publish(
+            "reviewed_content",
+            key,
+            review_rows(handoff.table(), settings or ReviewSettings()).table,
+            code_version="1",
+            run_id="review",
+        )
+        for key, handoff in content.items()
+    }
+    version_sets = VersionSets(site.objects)
+    return summarize_day(
+        "glossary",
+        DAY,
+        partition_keys=keys,
+        content=content,
+        reviewed=reviewed,
+        handoffs=site.handoffs,
+        set_label=lambda version_set: set_label(version_sets.get(version_set)),
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A day of four partitions: one by the stable set, one by the candidate, two not made yet."""
+    site = make_site(tmp_path)
+    site.generate()
+    site.start(2)
+    site.partition = make_partition(1)
+    site.put_prompts()
+    site.generate(site.open_claim("run-2"))
+    return site
+
+
+def test_a_day_is_summed_up_by_set_shard_and_rule(site: Site) -> None:
+    day = summary_of(site, ReviewSettings(words_min=9))
+    assert (day.total.num_rows, day.num_sealed, len(day.shards)) == (14, 2, 4)
+    assert [(one.label.split(" · ")[0], one.figures.num_rows) for one in day.sets] == [("tiny v1", 7), ("tiny v2", 7)]
+    assert sum(one.figures.num_kept for one in day.sets) == day.total.num_kept
+    assert day.num_rejected_by == {"length": day.total.num_rejected}
+    assert sum(sum(one.num_by_length) for one in day.sets) == 14
+    assert [shard.figures is None for shard in day.shards] == [False, False, True, True]
+
+
+def test_rows_that_nobody_reviewed_are_neither_kept_nor_rejected(site: Site) -> None:
+    key = site.partition.key
+    day = summarize_day(
+        "glossary",
+        DAY,
+        partition_keys=[key],
+        content={key: site.handoffs.open("generated_content", key)},
+        reviewed={},
+        handoffs=site.handoffs,
+        set_label=str,
+    )
+    assert (day.total.num_rows, day.total.num_reviewed, day.total.num_rejected) == (7, 0, 0)
+    assert day.total.pass_rate is None
+    assert day.samples == ()
+
+
+def test_a_page_needs_nothing_but_itself(site: Site) -> None:
+    page = render_report(DAY, [summary_of(site)])
+    found: list[tuple[str, str]] = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend((tag, name) for name, value in attrs if name in {"src", "href", "data", "action"})
+
+    Links().feed(page)
+    assert found == []
+    assert "<script" not in page
+    assert page.count("<svg") >= 4
+    assert "2 of 4 partitions are sealed" in page
+
+
+def test_text_from_models_is_escaped(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site.generate(engine=RudeEngine(make_member()))
+    page = render_report(DAY, [summary_of(site)])
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+
+
+def test_a_page_is_the_same_for_the_same_day(site: Site) -> None:
+    assert render_report(DAY, [summary_of(site)]) == render_report(DAY, [summary_of(site)])
+
+
+def test_a_day_without_content_is_a_page_and_a_table_too(tmp_path: Path) -> None:
+    day = summary_of(Site(tmp_path))
+    assert "not sealed yet" in render_report(DAY, [day])
+    assert report_markdown([day]).startswith("| campaign |")
+
+
+def test_markdown_stays_short_enough_to_be_shown_inline(site: Site) -> None:
+    day = summary_of(site)
+    text = report_markdown([day])
+    assert "data:image/svg+xml;base64," in text
+    assert f"| glossary | {day.sets[0].label} | 7 |" in text
+    assert len(report_markdown([day] * 30)) < 1000
+
+
+def test_a_page_is_written_whole_over_an_older_one(tmp_path: Path) -> None:
+    file = tmp_path / "reports/day.html"
+    assert write_report("old", file).read_text() == "old"
+    assert write_report("new", file).read_text() == "new"
+    assert [one.name for one in file.parent.iterdir()] == ["day.html"]
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        bars([Bar(label='<a> & "b"', value=0.5, text="50% <")], title='a "chart" <of> things', value_max=1.0),
+        bars([], title="empty"),
+        bars([Bar(label="x", value=0.0, text="0")], title="zero"),
+        columns(["0–9", "10–19"], [Series(label="<s>", values=[3, 0])], title="lengths", unit="rows"),
+        columns([], [], title="empty", unit="rows"),
+    ],
+    ids=["bars", "no bars", "a bar of nothing", "columns", "no columns"],
+)
+def test_charts_are_well_formed_whatever_they_show(svg: str) -> None:
+    ElementTree.fromstring(svg)

@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import FixedClock
+from headrace.errors import TrainingFailed
+from headrace.store.local import LocalStore
+from headrace.training.attempts import (
+    AttemptSuperseded,
+    TrainingResult,
+    check_fence,
+    curve_key,
+    find_result,
+    newest_attempt,
+    open_attempt,
+    publish_result,
+    read_curve,
+)
+from headrace.training.guard import Worker, start_tick
+
+TRAINING = "a" * 32
+DEAD = Worker(pid=2**22 - 1, started=1)
+
+
+def make_result(attempt: int, **changes: object) -> TrainingResult:
+    values = {
+        "training_id": TRAINING,
+        "attempt": attempt,
+        "weights_digest": "w" * 64,
+        "steps": 2,
+        "steps_applied": 2,
+        "tokens": 128,
+        "train_loss_last": 1.5,
+        "zero_stage": 2,
+        "world_size": 2,
+        "resumed_from_step": 0,
+        "seconds": 3.0,
+        "peak_rss_mb": 100.0,
+        "state_digest": "s" * 64,
+        "curve_key": curve_key(TRAINING, attempt),
+    }
+    return TrainingResult(**values | changes)  # pyright: ignore[reportArgumentType]
+
+
+def begin(store: LocalStore, worker: Worker, *, host: str = "here") -> int:
+    return open_attempt(store, TRAINING, worker=worker, run_id="run-1", clock=FixedClock(), host=host)
+
+
+def test_attempts_are_numbered_from_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert newest_attempt(store, TRAINING) == 0
+    assert [begin(store, DEAD), begin(store, DEAD)] == [1, 2]
+
+
+def test_a_later_attempt_fences_an_earlier_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, DEAD)
+    check_fence(store, TRAINING, 1)
+    begin(store, DEAD)
+    with pytest.raises(AttemptSuperseded, match="Attempt 1 at training a+ was superseded by attempt 2"):
+        check_fence(store, TRAINING, 1)
+    with pytest.raises(AttemptSuperseded):
+        publish_result(store, make_result(1), b"")
+    assert find_result(store, TRAINING) is None
+
+
+def test_a_live_workers_training_is_not_taken_away_from_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        begin(store, Worker(pid=other.pid, started=start_tick(other.pid) or 0))
+        with pytest.raises(TrainingFailed, match=f"under way in run run-1 .attempt 1, pid {other.pid} on this machine"):
+            begin(store, Worker.this_process())
+        other.kill()
+    assert begin(store, Worker.this_process()) == 2
+
+
+def test_a_worker_may_try_again_itself(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert [begin(store, Worker.this_process()), begin(store, Worker.this_process())] == [1, 2]
+
+
+def test_a_pid_that_was_given_away_again_is_not_the_worker(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, Worker(pid=os.getppid(), started=1))
+    assert begin(store, Worker.this_process()) == 2
+
+
+def test_what_runs_on_another_machine_is_fenced_because_nobody_here_can_ask_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, Worker(pid=os.getppid(), started=start_tick(os.getppid()) or 0), host="there")
+    assert begin(store, Worker.this_process()) == 2
+
+
+def test_the_first_result_stays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, DEAD)
+    first = publish_result(store, make_result(1), b'{"step": 1}\n{"step": 2}\n')
+    assert publish_result(store, make_result(1, seconds=9.0), b"") == first
+    assert find_result(store, TRAINING) == first
+    assert [row["step"] for row in read_curve(store, first)] == [1, 2]
