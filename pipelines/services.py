@@ -1,4 +1,4 @@
-"""Daemon and webserver of this checkout's instance, as child processes under one lock.
+"""Code server, daemon and webserver of this checkout's instance, as child processes under one lock.
 
 `make demo` and `make dev` both start them here, so that one checkout never has two daemons (two would run a run twice:
 dagster#33962). The lock's descriptor is inherited by the daemon: it is free only when the daemon is gone, whoever was
@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import psutil
 from headrace.errors import HeadraceError
 from resources.settings import CHECKOUT, Settings
 
+# As in workspace.yaml and pyproject.toml: schedules and sensors are known by their location's name.
+CODE_MODULE, LOCATION = "pipelines.definitions", "headrace"
 _PR_SET_PDEATHSIG = 1
 # A daemon that was told to stop needs a few seconds; its successor waits for the lock this long.
 LOCK_WAIT_SECONDS = 40.0
@@ -76,20 +79,32 @@ def services(settings: Settings, *, port: int, environment: dict[str, str]) -> I
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     running = Services(port=port, logs=logs)
-    with locked(settings.home / "services.lock") as lock:
+    with locked(settings.home / "services.lock") as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
+        code_socket = Path(directory) / "code"
         try:
             _refuse_foreign_daemon()
             _refuse_taken_port(port)
-            binaries = Path(sys.executable).parent
-            workspace = ["-w", str(CHECKOUT / "workspace.yaml")]
-            daemon = [str(binaries / "dagster-daemon"), "run", *workspace]
-            webserver = [str(binaries / "dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p", str(port)]
-            for name, command in {"daemon": daemon, "webserver": webserver}.items():
+            for name, command in _commands(code_socket, port).items():
                 running.processes[name] = _start(command, logs / f"{name}.log", environment, lock)
-            _wait_until_listening(running)
+                if name == "code-server":
+                    _wait_until(code_socket.exists, running, name)
+            _wait_until(lambda: _answers(port), running, "webserver")
             yield running
         finally:
             running.stop()
+
+
+def _commands(code_socket: Path, port: int) -> dict[str, list[str]]:
+    """One code server for daemon and webserver, as `dagster dev` does: else the daemon starts a new one a minute."""
+    workspace = code_socket.with_name("workspace.yaml")
+    server = f"{{socket: {code_socket}, location_name: {LOCATION}}}"
+    workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
+    binaries = Path(sys.executable).parent
+    location = f"--module-name {CODE_MODULE} --location-name {LOCATION}".split()
+    code_server = [str(binaries / "dagster"), "code-server", "start", "--socket", str(code_socket), *location]
+    webserver = [str(binaries / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
+    daemon = [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)]
+    return {"code-server": code_server, "daemon": daemon, "webserver": webserver}
 
 
 @contextlib.contextmanager
@@ -188,16 +203,18 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
         )
 
 
-def _wait_until_listening(running: Services) -> None:
+def _wait_until(is_ready: Callable[[], bool], running: Services, name: str) -> None:
     deadline = time.monotonic() + START_WAIT_SECONDS
-    while time.monotonic() < deadline:
+    while not is_ready():
         running.check_alive()
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", running.port)) == 0:
-                return
-        time.sleep(0.3)
-    raise ServicesUnavailable(
-        f"The Dagster webserver did not answer on port {running.port} within {START_WAIT_SECONDS:.0f} s. "
-        f"Its log: {running.logs / 'webserver.log'}"
-    )
+        if time.monotonic() > deadline:
+            raise ServicesUnavailable(
+                f"The Dagster {name} was not ready in {START_WAIT_SECONDS:.0f} s. Its log: {running.logs / name}.log"
+            )
+        time.sleep(0.2)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

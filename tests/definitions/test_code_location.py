@@ -12,7 +12,7 @@ import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 HEAVY = {
-    *("torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers"),
+    *("torch", "transformers", "deepspeed", "accelerate", "safetensors"),
     *("mlflow", "matplotlib", "scipy", "pandas", "sklearn", "kubernetes"),
 }
 _LOAD = """

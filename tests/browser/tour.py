@@ -1,0 +1,178 @@
+"""A visit to a running Dagster UI in a real Chromium, picture by picture: asset graph, a click, report, loss.
+
+    python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY [--asset ASSET --partition PARTITION]
+
+Needs what `make demo` made, a UI (`make dev`), and Debian's chromium or chromium-headless-shell; playwright brings the
+driver alone. Clicks as a person would: `--asset` (one with a simple partition key) is materialized for `--partition`
+through the dialog, and the tour waits until its run has ended. Exits 1 with one sentence where the UI does not show
+what it should. Not a test of pytest's: it visits an instance with content.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Error, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+WIDTH, HEIGHT = 1600, 1000
+# A run's start on two busy cores, and the run itself.
+RUN_WAIT_SECONDS = 180
+# What the UI loads after its first paint comes in several requests; it has no mark for "settled".
+SETTLE_MS = 1_500
+
+_LATEST = """
+query Latest($key: AssetKeyInput!) {
+  assetOrError(assetKey: $key) {
+    ... on Asset {
+      assetMaterializations(limit: 1) {
+        runId
+        metadataEntries { label ... on PathMetadataEntry { path } ... on MarkdownMetadataEntry { mdStr } }
+      }
+    }
+  }
+}
+"""
+_RUN_STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { id status } } }"
+
+
+class Disappointed(Exception):
+    """The UI does not show what the tour came for."""
+
+
+class Tour:
+    def __init__(self, page: Page, url: str, directory: Path) -> None:
+        self._page = page
+        self._url = url.rstrip("/")
+        self._directory = directory
+        self.pictures: list[Path] = []
+
+    def asset_graph(self) -> None:
+        """All assets of all groups, with nothing else on the page."""
+        page = self._open("/asset-groups")
+        page.get_by_text("Materialize all").wait_for()
+        self._settle()
+        page.mouse.click(WIDTH * 0.6, HEIGHT * 0.15)
+        page.keyboard.press("Alt+KeyE")  # "Expand all groups"
+        page.get_by_text("Hide navigation").click()
+        self._picture("asset-graph")
+
+    def materialize(self, asset: str, partition: str) -> None:
+        """Asset page → Materialize… → partition → Launch run → the run's page, until it is green."""
+        page = self._open(f"/assets/{asset}")
+        before = self._latest(asset).get("runId")
+        page.get_by_role("button", name="Materialize").first.click()
+        # Asked of an asset whose run makes others too, or whose inputs are not all there.
+        confirm = page.get_by_role("button", name="Confirm")
+        confirm.or_(page.get_by_text("Partition selection")).first.wait_for()
+        if confirm.is_visible():
+            confirm.click()
+        page.get_by_text("Select a partition or create one").click()
+        page.get_by_text(partition, exact=True).last.click()
+        self._picture("materialize-dialog")
+        page.get_by_text("Partition selection").click()  # closes the list
+        page.get_by_role("button", name="Launch run").click()
+        view = page.get_by_role("link", name="View").or_(page.get_by_text("View", exact=True))
+        view.first.click()
+        page.wait_for_url("**/runs/*")
+        run_id = page.url.partition("/runs/")[2].partition("?")[0]
+        status = self._wait_for_end(run_id)
+        self._picture("materialize-run")
+        if status != "SUCCESS":
+            raise Disappointed(f"Run {run_id} of {asset}[{partition}] ended as {status}: {self._url}/runs/{run_id}")
+        assert self._latest(asset)["runId"] != before
+
+    def asset_page(self, asset: str, *, metadata: str) -> None:
+        """An asset's page with the latest value of one of its metadata in view."""
+        if metadata not in self._metadata(asset):
+            raise Disappointed(
+                f"{asset} has no materialization with {metadata!r} in its metadata. Run `make demo` first."
+            )
+        page = self._open(f"/assets/{asset}")
+        page.get_by_text(metadata, exact=True).first.scroll_into_view_if_needed()
+        self._picture(asset.replace("_", "-"))
+
+    def report(self) -> None:
+        """The day's page itself, from the path that its asset names."""
+        path = self._metadata("campaign_report").get("path")
+        if not path:
+            raise Disappointed("campaign_report has no materialization yet. Run `make demo` first.")
+        self._page.goto(Path(path).as_uri())
+        self._picture("report", full_page=True)
+
+    def _open(self, path: str) -> Page:
+        self._page.goto(self._url + path)
+        return self._page
+
+    def _settle(self) -> None:
+        self._page.wait_for_load_state("networkidle")
+        self._page.wait_for_timeout(SETTLE_MS)
+
+    def _picture(self, name: str, *, full_page: bool = False) -> None:
+        self._settle()
+        file = self._directory / f"{len(self.pictures) + 1:02d}-{name}.png"
+        self._page.screenshot(path=file, full_page=full_page)
+        self.pictures.append(file)
+
+    def _wait_for_end(self, run_id: str) -> str:
+        for _ in range(RUN_WAIT_SECONDS):
+            status = self._ask(_RUN_STATUS, {"id": run_id})["runOrError"]["status"]
+            if status in {"SUCCESS", "FAILURE", "CANCELED"}:
+                return status
+            self._page.wait_for_timeout(1_000)
+        raise Disappointed(f"Run {run_id} has not ended after {RUN_WAIT_SECONDS} s: is a daemon running?")
+
+    def _metadata(self, asset: str) -> dict[str, str]:
+        entries = self._latest(asset).get("metadataEntries", [])
+        return {entry["label"]: entry.get("path") or entry.get("mdStr") or "" for entry in entries}
+
+    def _latest(self, asset: str) -> dict[str, Any]:
+        found = self._ask(_LATEST, {"key": {"path": [asset]}})["assetOrError"].get("assetMaterializations", [])
+        return found[0] if found else {}
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        answer = self._page.request.post(f"{self._url}/graphql", data={"query": query, "variables": variables})
+        return answer.json()["data"]
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """Raises: Disappointed: no Chromium is installed."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        raise Disappointed("No Chromium here; install one: apt-get install chromium-headless-shell.")
+    with sync_playwright() as playwright:
+        # Its sandbox needs user namespaces, which containers and root rarely have; the tour visits our own pages.
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("url", help="the Dagster UI, such as http://127.0.0.1:3000")
+    parser.add_argument("directory", type=Path, help="where the pictures go")
+    parser.add_argument("--asset", default="clean_documents", help="what is materialized by clicking")
+    parser.add_argument("--partition", default="shard-00")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with browser_page() as page:
+            tour = Tour(page, arguments.url, arguments.directory)
+            tour.asset_graph()
+            tour.materialize(arguments.asset, arguments.partition)
+            tour.asset_page("trained_model", metadata="loss")
+            tour.asset_page("campaign_report", metadata="summary")
+            tour.report()
+    except (Disappointed, Error) as error:
+        print(f"tour: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(*tour.pictures, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
