@@ -6,7 +6,6 @@ starts one run, even if that run fails for good.
 """
 
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
@@ -58,12 +57,14 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 
 
 @dg.sensor(job=JOBS["roll_out"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
-def rollout_ticks(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Asks for a rollout run wherever the journal has something to decide: a new model, a verdict."""
     settings = settings_from_environment()
     objects = LocalStore(settings.store)
     handoffs = HandoffStore(objects)
     models = registered_models(handoffs)
+    requests: list[dg.RunRequest] = []
+    reasons: list[str] = []
     for campaign in campaigns_resource(settings).campaigns():
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         action = next_action(
@@ -78,18 +79,20 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest
             else {},
         )
         if action.kind == "none":
-            yield dg.SkipReason(f"{campaign.name}: {action.reason}")
+            reasons.append(f"{campaign.name}: {action.reason}")
         elif _under_way(context.instance, "rollout", campaign.name):
-            yield dg.SkipReason(f"{campaign.name}: a rollout run is under way.")
+            reasons.append(f"{campaign.name}: a rollout run is under way.")
         else:
             head = state.head if state else 0
             # By head and decision: a new fact at the same head (another model, another verdict) is another key.
             subject = action.fields.get("version_set", "")[:12]
-            yield dg.RunRequest(run_key=f"{campaign.name}:{head}:{action.kind}:{subject}", partition_key=campaign.name)
+            key = f"{campaign.name}:{head}:{action.kind}:{subject}"
+            requests.append(dg.RunRequest(run_key=key, partition_key=campaign.name))
+    return _result(requests, reasons)
 
 
 @dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
-def campaign_generation(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Starts generation of the partitions whose prompts are there: canaries first, the rest after their verdict.
 
     A sealed partition whose version set was rolled back since is made again on the stable set.
@@ -98,19 +101,25 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> Iterator[dg.RunR
     objects = LocalStore(settings.store)
     handoffs = HandoffStore(objects)
     recent = days.get_partition_keys()[-LOOKBACK_DAYS:]
+    requests: list[dg.RunRequest] = []
+    reasons: list[str] = []
     for campaign in campaigns_resource(settings).campaigns():
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         for day in recent:
-            yield from _day_requests(context.instance, handoffs, campaign, state, day)
+            wanted, hold_reason = _day_requests(context.instance, handoffs, campaign, state, day)
+            requests += wanted
+            if hold_reason:
+                reasons.append(f"{campaign.name} {day}: {hold_reason}")
+    return _result(requests, reasons)
 
 
 def _day_requests(
     instance: dg.DagsterInstance, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
+) -> tuple[list[dg.RunRequest], str | None]:
     keys = campaign.partition_keys(day)
     prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
     if not prompts:
-        return
+        return [], None
     sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
     in_flight = {key for key in prompts if key not in sealed and _under_way(instance, "generated_content", key)}
     ready = dispatch(
@@ -123,19 +132,26 @@ def _day_requests(
         now=time.time(),
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
     )
-    if ready.hold_reason:
-        yield dg.SkipReason(f"{campaign.name} {day}: {ready.hold_reason}")
-    for key in ready.start:
-        yield dg.RunRequest(run_key=f"{key}:{inputs_digest(prompts[key])[:16]}", partition_key=key)
+    requests = [
+        dg.RunRequest(run_key=f"{key}:{inputs_digest(prompts[key])[:16]}", partition_key=key) for key in ready.start
+    ]
     for key, handoff in sealed.items():
         version_set = handoff.attributes.get("version_set", "")
         if state and version_set in state.aborted:
-            yield dg.RunRequest(
+            again = dg.RunRequest(
                 run_key=f"{key}:after-rollback:{version_set[:16]}",
                 partition_key=key,
                 run_config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "current_set"}}}),
                 tags={"headrace/reason": f"version set {version_set[:12]} was rolled back"},
             )
+            requests.append(again)
+    return requests, ready.hold_reason
+
+
+def _result(requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
+    """Dagster shows a reason only for a tick that asks for nothing."""
+    reason = dg.SkipReason("; ".join(reasons) or "Nothing to do.")
+    return dg.SensorResult(run_requests=requests) if requests else dg.SensorResult(skip_reason=reason)
 
 
 def registered_models(handoffs: HandoffStore) -> list[ModelVersion]:

@@ -55,13 +55,10 @@ class EngineJudge:
         """Raises: EngineUnavailable: the engine cannot be reached or loaded now."""
         engine = self._engines.open_writer(self._version_set(), self._objects)
         try:
-            return [
-                result.text
-                for start in range(0, len(questions), _BATCH_ROWS)
-                for result in engine.generate(
-                    [_request(question) for question in questions[start : start + _BATCH_ROWS]]
-                )
-            ]
+            requests = [_request(question) for question in questions]
+            starts = range(0, len(requests), _BATCH_ROWS)
+            results = [engine.generate(requests[start : start + _BATCH_ROWS]) for start in starts]
+            return [result.text for batch in results for result in batch]
         finally:
             engine.close()
 

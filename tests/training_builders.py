@@ -111,9 +111,7 @@ def make_bench(directory: Path, model: Path) -> Bench:
         rows = packed_rows(model, num_sequences=40, seed=shard)
         handoff = handoffs.publish("training_examples", f"shard-0{shard}", rows, code_version="1", run_id="test")
         inputs.append(
-            ExamplesInput(
-                partition=handoff.partition, version=handoff.version, content_digest=handoff.content_digest
-            )
+            ExamplesInput(partition=handoff.partition, version=handoff.version, content_digest=handoff.content_digest)
         )
     return Bench(store, directory / "work", seal_directory(store, model).digest, tuple(inputs))
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH = 640
+WIDTH = 520
 NUM_COLORS = 6
-_ROW_HEIGHT = 30
-_LABEL_WIDTH = 190
-_VALUE_WIDTH = 96
+_ROW_HEIGHT = 28
+_LABEL_WIDTH = 204
+_VALUE_WIDTH = 84
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,15 @@ class SetSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplacedSet:
+    """Reviewed rows of one version set in versions that newer ones replaced: what a rolled-back candidate had made."""
+
+    version_set: str
+    label: str
+    figures: Figures
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardSummary:
     """One partition of the day; `version_set` and `figures` are None until it is sealed."""
 
@@ -86,6 +95,7 @@ class CampaignDay:
     day: str
     total: Figures
     sets: tuple[SetSummary, ...]
+    replaced: tuple[ReplacedSet, ...]
     shards: tuple[ShardSummary, ...]
     num_rejected_by: dict[str, int]
     length_bins: tuple[str, ...]
@@ -110,7 +120,7 @@ def summarize_day(
 
     Args:
         content: sealed `generated_content` by partition key; `reviewed`: the same of `reviewed_content`.
-        handoffs: where each content's execution table is found.
+        handoffs: where the execution tables and the older versions are found.
         set_label: a version set's name for people.
     """
     sealed = [key for key in partition_keys if key in content]
@@ -134,6 +144,7 @@ def summarize_day(
             )
             for version_set in order
         ),
+        replaced=tuple(_replaced(sealed, content, handoffs, set_label)),
         shards=tuple(_shard(key, content, tables, colors, set_label) for key in partition_keys),
         num_rejected_by=_rejections(rows),
         length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
@@ -199,6 +210,30 @@ def _shard(
         version=content[key].version,
         figures=_figures(tables[key]),
     )
+
+
+def _replaced(
+    sealed: list[str], content: Mapping[str, Handoff], handoffs: HandoffStore, set_label: Callable[[str], str]
+) -> list[ReplacedSet]:
+    """Rows are counted once, however often they were reviewed: a row id holds its version set."""
+    older = [
+        handoffs.open("reviewed_content", key, number)
+        .polars(["row_id", "version_set", "kept"])
+        .filter(pl.col("version_set") != content[key].attributes.get("version_set", ""))
+        for key in sealed
+        for number in handoffs.versions("reviewed_content", key)[:-1]
+    ]
+    if not older:
+        return []
+    rows = pl.concat(older).unique("row_id", keep="last", maintain_order=True)
+    return [
+        ReplacedSet(
+            version_set=str(version_set),
+            label=set_label(str(version_set)),
+            figures=Figures(num_rows=part.height, num_reviewed=part.height, num_kept=int(part["kept"].sum())),
+        )
+        for (version_set,), part in rows.group_by("version_set", maintain_order=True)
+    ]
 
 
 def _rejections(rows: pl.DataFrame) -> dict[str, int]:

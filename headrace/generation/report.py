@@ -88,7 +88,6 @@ def _charts(campaign: CampaignDay) -> dict[str, str]:
     ]
     lengths = [Series(label=one.label, values=one.num_by_length, color=one.color) for one in campaign.sets]
     sealed = [(shard, shard.figures) for shard in campaign.shards if shard.figures]
-    # One series a set, so that each column has its set's colour and no gap beside it.
     speeds = [
         Bar(
             label=shard.shard,

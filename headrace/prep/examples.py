@@ -9,22 +9,18 @@ special tokens: `<|im_end|>` in a gloss would end the turn.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Encoding
 
-from headrace.errors import InvalidInput
 from headrace.handoff.schemas import training_examples_schema
-from headrace.prep.chat_tokenizer import ChatTokenizer, Message
+from headrace.prep.chat_tokenizer import ChatTokenizer
+from headrace.prep.chats import TokenizedExample, tokenized
 from headrace.prep.corpus import Corpus
 from headrace.prep.packing import pack
 from headrace.prep.split import Split
-
-# A row of clean documents: term, category and text.
-Document = Mapping[str, str | None]
 
 NO_LOSS = -100
 OVERLONG = "overlong"
@@ -54,15 +50,6 @@ class Examples:
     def padding_share(self) -> float:
         num_slots = self.sequences.num_rows * self.sequences.schema.field("input_ids").type.list_size
         return 1 - sum(count.num_tokens for count in self.counts.values()) / num_slots if num_slots else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizedExample:
-    """Token ids (int32) of one chat; those in [label_start, label_end) bear loss."""
-
-    ids: np.ndarray
-    label_start: int
-    label_end: int
 
 
 def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer) -> Examples:
@@ -103,30 +90,6 @@ def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer
     )
 
 
-def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[TokenizedExample]:
-    """The chats of `rows` as ids, in order.
-
-    Raises:
-        InvalidInput: the model's chat template refuses a system turn, or changes the completion.
-    """
-    completions = [corpus.completion.format_map(row) for row in rows]
-    chats = [tokenizer.render(_messages(corpus, *pair)) for pair in zip(rows, completions, strict=True)]
-    behind = _behind_completion(corpus, tokenizer)
-    for chat, completion, encoding in zip(chats, completions, tokenizer.encode_batch(chats), strict=True):
-        end = len(chat) - len(behind)
-        start = end - len(completion)
-        if chat[start:] != completion + behind:
-            raise InvalidInput(
-                f"The base model's chat template does not keep the completion {completion!r} as it is, got {chat!r}. "
-                "Take a model whose template copies the assistant's words."
-            )
-        # The end token is to be learnt, the line break behind it is not.
-        end += len(behind.rstrip())
-        label_start, label_end = _label_span(encoding, start, end)
-        ids = np.asarray(encoding.ids, dtype=np.int32)
-        yield TokenizedExample(ids=ids, label_start=label_start, label_end=label_end)
-
-
 def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:
     """Sequences of `sequence_length` tokens T, as TRAINING_EXAMPLES."""
     sequences = pack([len(example.ids) for example in examples], sequence_length)
@@ -155,40 +118,3 @@ def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: 
         "num_completion_tokens": pa.array((labels != NO_LOSS).sum(axis=1, dtype=np.int32)),
     }
     return pa.Table.from_arrays(list(columns.values()), schema=training_examples_schema(sequence_length))
-
-
-def _messages(corpus: Corpus, row: Document, completion: str) -> list[Message]:
-    turns = {
-        "system": None if corpus.prompt.system is None else corpus.prompt.system.format_map(row),
-        "user": corpus.prompt.user.format_map(row),
-        "assistant": completion,
-    }
-    return [{"role": role, "content": content} for role, content in turns.items() if content is not None]
-
-
-def _behind_completion(corpus: Corpus, tokenizer: ChatTokenizer) -> str:
-    """What the template puts behind every completion: the end of the turn, often a line break."""
-    completion = "the completion"
-    probe = tokenizer.render(_messages(corpus, {"term": "term", "category": "category"}, completion))
-    _, found, behind = probe.rpartition(completion)
-    if not found or not behind.strip():
-        raise InvalidInput(
-            f"The base model's chat template does not end the assistant's turn, got {probe!r}: nothing would teach the "
-            "model to stop. Take an instruct model."
-        )
-    return behind
-
-
-def _label_span(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
-    """The tokens that hold a character of [start, end): from the first to one behind the last.
-
-    A token that begins in the template and ends in the completion counts, as in `[/INST] word`, where the space belongs
-    to both: the model will have to make it.
-    """
-    first, behind = encoding.char_to_token(start), encoding.char_to_token(end)
-    if first is not None and behind is not None:
-        span = encoding.token_to_chars(behind)
-        return first, behind if span and span[0] >= end else behind + 1
-    # `end` is behind the last character, or one of the two belongs to no token: rare, so a search will do.
-    held = [token for token, (begins, ends) in enumerate(encoding.offsets) if begins < end and ends > start]
-    return (held[0], held[-1] + 1) if held else (0, 0)

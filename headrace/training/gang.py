@@ -75,8 +75,6 @@ class _Limits:
         if now - self._since < limit:
             return
         phases = read_phases(self._config.work)
-        if self._started and all(phase.phase == "finished" for phase in phases.values()):
-            return
         field = "step_timeout_seconds" if self._started else "start_timeout_seconds"
         what = "made no progress" if self._started else "took no step"
         raise TrainingFailed(

@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -47,17 +46,22 @@ def start_tick(pid: int) -> int | None:
 
 def die_with(worker: Worker) -> None:
     """From now on this process is killed when its parent or `worker` dies. Call before any slow import."""
-    parent = os.getppid()
-    with suppress(OSError):  # not Linux: the watch below is all there is
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(os.getppid())
     try:
         descriptor = os.pidfd_open(worker.pid)
     except ProcessLookupError:
         _die()
-    # Both may have died before the ties were made.
-    if not worker.is_alive() or os.getppid() != parent:
+    # It may have died before the tie was made.
+    if not worker.is_alive():
         _die()
     threading.Thread(target=_watch, args=(descriptor,), name="worker-watch", daemon=True).start()
+
+
+def die_with_parent(parent: int) -> None:
+    """From now on this process is killed when its parent, process `parent`, dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        _die()
 
 
 def _watch(descriptor: int) -> None:

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Phase = Literal["starting", "importing libraries", "joining the group", "building the engine", "training", "finished"]
+Phase = Literal[
+    "starting", "importing libraries", "joining the group", "building the engine", "training", "sealing", "finished"
+]
 
 # A log line for each of a hundred thousand steps would bury the run's log.
 _LOG_SECONDS = 5.0

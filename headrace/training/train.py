@@ -71,6 +71,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
             save_snapshot(gang, engine, store, config, step=step, curve=progress.read() if progress else b"")
 
+    report_phase(config.work, rank, "sealing")
     digest = state_digest(gang, engine)
     peaks = gang.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     export = config.work / "export"

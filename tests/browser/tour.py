@@ -22,6 +22,7 @@ BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-c
 WIDTH, HEIGHT = 1600, 1000
 # A run's start on two busy cores, and the run itself.
 RUN_WAIT_SECONDS = 180
+LAUNCH_WAIT_SECONDS = 30
 # What the UI loads after its first paint comes in several requests; it has no mark for "settled".
 SETTLE_MS = 1_500
 
@@ -30,13 +31,13 @@ query Latest($key: AssetKeyInput!) {
   assetOrError(assetKey: $key) {
     ... on Asset {
       assetMaterializations(limit: 1) {
-        runId
         metadataEntries { label ... on PathMetadataEntry { path } ... on MarkdownMetadataEntry { mdStr } }
       }
     }
   }
 }
 """
+_NEWEST_RUN = "{ runsOrError(limit: 1) { ... on Runs { results { id } } } }"
 _RUN_STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { id status } } }"
 
 
@@ -55,16 +56,17 @@ class Tour:
         """All assets of all groups, with nothing else on the page."""
         page = self._open("/asset-groups")
         page.get_by_text("Materialize all").wait_for()
-        self._settle()
-        page.mouse.click(WIDTH * 0.6, HEIGHT * 0.15)
-        page.keyboard.press("Alt+KeyE")  # "Expand all groups"
         page.get_by_text("Hide navigation").click()
+        page.get_by_role("img", name="panel_show_right").click()  # the list of assets beside the graph
+        self._settle()
+        page.mouse.click(WIDTH * 0.8, HEIGHT * 0.75)
+        page.keyboard.press("Alt+KeyE")  # expands all groups, and fits them to the page
         self._picture("asset-graph")
 
     def materialize(self, asset: str, partition: str) -> None:
         """Asset page → Materialize… → partition → Launch run → the run's page, until it is green."""
         page = self._open(f"/assets/{asset}")
-        before = self._latest(asset).get("runId")
+        last_run = self._newest_run()
         page.get_by_role("button", name="Materialize").first.click()
         # Asked of an asset whose run makes others too, or whose inputs are not all there.
         confirm = page.get_by_role("button", name="Confirm")
@@ -72,19 +74,16 @@ class Tour:
         if confirm.is_visible():
             confirm.click()
         page.get_by_text("Select a partition or create one").click()
-        page.get_by_text(partition, exact=True).last.click()
+        page.get_by_role("menuitem").filter(has_text=partition).click()
+        page.keyboard.press("Escape")  # closes the list
         self._picture("materialize-dialog")
-        page.get_by_text("Partition selection").click()  # closes the list
-        page.get_by_role("button", name="Launch run").click()
-        view = page.get_by_role("link", name="View").or_(page.get_by_text("View", exact=True))
-        view.first.click()
-        page.wait_for_url("**/runs/*")
-        run_id = page.url.partition("/runs/")[2].partition("?")[0]
+        page.get_by_role("button", name="Launch 1 run").click()
+        run_id = self._next_run(after=last_run)
+        self._open(f"/runs/{run_id}")
         status = self._wait_for_end(run_id)
         self._picture("materialize-run")
         if status != "SUCCESS":
             raise Disappointed(f"Run {run_id} of {asset}[{partition}] ended as {status}: {self._url}/runs/{run_id}")
-        assert self._latest(asset)["runId"] != before
 
     def asset_page(self, asset: str, *, metadata: str) -> None:
         """An asset's page with the latest value of one of its metadata in view."""
@@ -117,6 +116,19 @@ class Tour:
         file = self._directory / f"{len(self.pictures) + 1:02d}-{name}.png"
         self._page.screenshot(path=file, full_page=full_page)
         self.pictures.append(file)
+
+    def _newest_run(self) -> str:
+        """Its id; empty if there is none."""
+        runs = self._ask(_NEWEST_RUN, {})["runsOrError"]["results"]
+        return runs[0]["id"] if runs else ""
+
+    def _next_run(self, *, after: str) -> str:
+        for _ in range(LAUNCH_WAIT_SECONDS):
+            run_id = self._newest_run()
+            if run_id != after:
+                return run_id
+            self._page.wait_for_timeout(1_000)
+        raise Disappointed("The click on Launch brought no run.")
 
     def _wait_for_end(self, run_id: str) -> str:
         for _ in range(RUN_WAIT_SECONDS):

@@ -74,6 +74,17 @@ def test_a_day_is_summed_up_by_set_shard_and_rule(site: Site) -> None:
     assert [shard.figures is None for shard in day.shards] == [False, False, True, True]
 
 
+def test_rows_of_a_rolled_back_set_are_still_accounted_for(site: Site) -> None:
+    """The candidate's partition was reviewed, then made again on the stable set."""
+    summary_of(site)
+    site.abort(2)
+    site.generate(site.open_claim("run-3", "current_set"))
+    day = summary_of(site)
+    assert [(one.label.split(" · ")[0], one.figures.num_rows) for one in day.sets] == [("tiny v1", 14)]
+    assert [(one.label.split(" · ")[0], one.figures.num_rows) for one in day.replaced] == [("tiny v2", 7)]
+    assert "replaced since" in render_report(DAY, [day])
+
+
 def test_rows_that_nobody_reviewed_are_neither_kept_nor_rejected(site: Site) -> None:
     key = site.partition.key
     day = summarize_day(

@@ -9,6 +9,7 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.prep.chat_tokenizer import ChatTokenizer
+from headrace.prep.chats import tokenized
 from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.examples import NO_LOSS, build_examples
 from tests.prep.builders import gloss, make_clean, make_corpus
@@ -62,6 +63,21 @@ def test_each_example_is_the_whole_chat_with_loss_on_the_completion_and_its_end(
         "<|im_start|>assistant\na low dam<|im_end|>\n"
     )
     assert learnt == "a low dam<|im_end|>"
+
+
+@pytest.mark.parametrize("num_documents", [1, 2, 50])
+def test_ids_are_those_of_the_whole_chat_however_many_share_its_beginning(
+    num_documents: int, tokenizer: ChatTokenizer
+) -> None:
+    rows = DOCUMENTS[:num_documents]
+    corpus = make_corpus(prompt=ExamplePrompt(system="Be brief.", user='Define "{term}".'))
+
+    for row, example in zip(rows, tokenized(corpus, rows, tokenizer), strict=True):
+        turns = {"system": "Be brief.", "user": f'Define "{row["term"]}".', "assistant": row["text"]}
+        chat = tokenizer.render([{"role": role, "content": content} for role, content in turns.items()])
+        assert list(example.ids) == tokenizer.encode_batch([chat])[0].ids
+        learnt = example.ids[example.label_start : example.label_end].tolist()
+        assert tokenizer.backend.decode(learnt, skip_special_tokens=False) == f"{row['text']}<|im_end|>"
 
 
 def test_every_document_is_in_the_sequences_of_its_own_split(tokenizer: ChatTokenizer) -> None:

@@ -86,7 +86,9 @@ def test_a_rank_in_a_session_of_its_own_is_killed_with_the_gang(tmp_path: Path) 
 
 
 def test_an_interrupt_of_the_worker_ends_the_gang(tmp_path: Path) -> None:
-    plan, config = make_gang(tmp_path, ROWS.format(path=str(tmp_path / "progress.jsonl")) + "\nimport time; time.sleep(600)")
+    plan, config = make_gang(
+        tmp_path, ROWS.format(path=str(tmp_path / "progress.jsonl")) + "\nimport time; time.sleep(600)"
+    )
 
     def interrupt(rows: list[dict]) -> None:
         raise KeyboardInterrupt

@@ -19,9 +19,7 @@ def make_order(**changes: int) -> SampleOrder:
 def test_every_sequence_is_seen_once_an_epoch(
     seed: int, num_sequences: int, world_size: int, micro_batch: int, steps: int
 ) -> None:
-    order = make_order(
-        seed=seed, num_sequences=num_sequences, batch=8, world_size=world_size, micro_batch=micro_batch
-    )
+    order = make_order(seed=seed, num_sequences=num_sequences, batch=8, world_size=world_size, micro_batch=micro_batch)
     seen = np.concatenate([order.batch(step) for step in range(steps)])
     counts = np.bincount(seen, minlength=num_sequences)
     assert counts.max() - counts.min() <= 1

@@ -1,0 +1,226 @@
+"""Real gangs: two DeepSpeed ranks under torchrun, and a Dagster run around them.
+
+A start costs some 13 CPU seconds, so there are few: one training through Dagster that nothing disturbs, and the same
+training killed twice, once its worker and once a rank, and resumed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from assets.training import base_model, evaluation, trained_model
+from headrace.errors import TrainingFailed
+from headrace.handoff.versions import HandoffStore
+from headrace.training.attempts import find_result, read_curve
+from headrace.training.heldout import find_evaluation
+from headrace.training.launch_plan import MARKER
+from headrace.training.progress import read_phases
+from headrace.training.session import train
+from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.training_launcher import TrainingLauncher
+from resources.registry import RegistryResource
+from resources.training import TrainingResource
+from tests.training_builders import Bench, make_bench
+
+pytestmark = pytest.mark.process
+
+STEPS, CHECKPOINT_EVERY = 60, 5
+RECIPE = {
+    "steps": STEPS,
+    "batch": 4,
+    "checkpoint_every": CHECKPOINT_EVERY,
+    "warmup_steps": 3,
+    "weight_decay": 0.1,
+    "zero_stage": 2,
+    "heldout_tokens_min": 100,
+    # A rank that lost its peers in a collective must not hold the test for the default quarter of an hour.
+    "step_timeout_seconds": 120,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With dropout, so that a resume that forgets the random state is found out."""
+    directory = tmp_path_factory.mktemp("dropout-model")
+    for path in tiny_model.iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, dg.ExecuteInProcessResult]:
+    """base_model, trained_model and evaluation of one recipe, materialized by Dagster."""
+    directory = tmp_path_factory.mktemp("straight")
+    bench = make_bench(directory, model)
+    recipes = directory / "recipes"
+    recipes.mkdir()
+    recipe = bench.request(**RECIPE).recipe
+    body = {key: value for key, value in recipe.to_body().items() if value is not None}
+    (recipes / "tiny.test.yaml").write_text(json.dumps(body))
+    return bench, materialize(bench, directory, recipes, model)
+
+
+def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> dg.ExecuteInProcessResult:
+    store = str(bench.store.directory)
+    shards = dg.StaticPartitionsDefinition(["shard-00", "shard-01"])
+    examples = dg.AssetSpec("training_examples", partitions_def=shards)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("model_recipe", ["tiny.test"])
+        result = dg.materialize(
+            [base_model, trained_model, evaluation, examples],
+            partition_key="tiny.test",
+            instance=instance,
+            resources={
+                "io_manager": ArrowHandoffIOManager(directory=store),
+                "store": StoreResource(directory=store),
+                "training": TrainingResource(recipes_directory=str(recipes), base_model=str(model)),
+                "launcher": TrainingLauncher(store_directory=store, work_directory=str(bench.work_root)),
+                "registry": RegistryResource(
+                    tracking_uri=f"sqlite:///{directory / 'mlflow.db'}", artifacts=(directory / "artifacts").as_uri()
+                ),
+            },
+        )
+        logs = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    (directory / "run.log").write_text("\n".join(logs))
+    return result
+
+
+def test_a_materialized_recipe_seals_weights_that_transformers_loads(straight) -> None:
+    bench, result = straight
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from headrace.store.sealed_directory import open_directory
+
+    [row] = HandoffStore(bench.store).open("trained_model", "tiny.test").table().to_pylist()
+    weights = open_directory(bench.store, row["weights_digest"])
+    assert AutoModelForCausalLM.from_pretrained(weights).num_parameters() == 853_120
+    assert AutoTokenizer.from_pretrained(weights).chat_template
+    assert row["steps_applied"] == STEPS
+    assert (row["zero_stage"], row["world_size"], row["resumed_from_step"]) == (2, 2, 0)
+
+
+def test_progress_reaches_the_dagster_run_from_rank_zero_alone(straight) -> None:
+    bench, _ = straight
+    log = (bench.store.directory.parent / "run.log").read_text()
+    assert log.count(f"step {STEPS}/{STEPS} · loss ") == 1
+    assert "tokens/s · 0 s left" in log
+
+
+def test_the_curve_is_in_mlflow_once(straight) -> None:
+    bench, _ = straight
+    from mlflow import MlflowClient
+
+    [row] = HandoffStore(bench.store).open("trained_model", "tiny.test").table().to_pylist()
+    client = MlflowClient(f"sqlite:///{bench.store.directory.parent / 'mlflow.db'}")
+    history = client.get_metric_history(row["mlflow_run_id"], "loss")
+    assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
+    assert [artifact.path for artifact in client.list_artifacts(row["mlflow_run_id"])] == ["curves.png"]
+    assert client.get_run(row["mlflow_run_id"]).data.params["learning_rate"] == "0.001"
+
+
+def test_training_lowers_the_loss_on_the_same_held_out_tokens(straight) -> None:
+    bench, _ = straight
+    rows = HandoffStore(bench.store).open("evaluation", "tiny.test").table().to_pylist()
+    base, trained = sorted(rows, key=lambda row: row["model"])
+    assert base["heldout_digest"] == trained["heldout_digest"]
+    assert base["heldout_tokens"] == trained["heldout_tokens"] >= 100
+    assert trained["heldout_loss"] < base["heldout_loss"] - 0.5
+    assert find_evaluation(bench.store, base["weights_digest"], base["heldout_digest"])
+
+
+def test_a_finished_training_leaves_no_checkpoint_and_no_scratch(straight) -> None:
+    bench, _ = straight
+    training_id = bench.request(**RECIPE).training_id
+    assert bench.store.children(f"training/{training_id}") == ["attempts", "checkpoints", "curves", "result.json"]
+    assert bench.store.children(f"training/{training_id}/checkpoints") == []
+    assert list(bench.work_root.iterdir()) == []
+
+
+def test_a_finished_training_is_reused_without_starting_a_process(straight) -> None:
+    bench, _ = straight
+    outcome = train(bench.request(**RECIPE), bench.place({"PATH": "/nonexistent"}))
+    assert outcome.reused
+
+
+# The worker of the first attempt: a process that a test can kill.
+WORKER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {checkout!r})
+from headrace.training.session import train
+from tests.training_builders import make_bench
+bench = make_bench(Path({directory!r}), Path({model!r}))
+train(bench.request(**{recipe!r}), bench.place(dict(os.environ)), on_rows=lambda rows: print(rows[-1]["step"], flush=True))
+"""
+
+
+def kill_worker_in_the_middle(directory: Path, model: Path) -> None:
+    script = WORKER.format(
+        checkout=str(Path(__file__).parents[2]), directory=str(directory), model=str(model), recipe=RECIPE
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        for line in worker.stdout:
+            if line.strip().isdigit() and int(line) > CHECKPOINT_EVERY:
+                break
+        worker.kill()
+
+
+def processes_of(marker: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if f"{MARKER}={marker}" in (Path("/proc") / str(process.pid) / "environ").read_text().split("\0"):
+                found.append(process.pid)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_like_one_that_was_not(
+    straight, model: Path, tmp_path: Path
+) -> None:
+    kill_worker_in_the_middle(tmp_path, model)
+    bench = make_bench(tmp_path, model)
+    request = bench.request(**RECIPE)
+    ranks = [
+        psutil.Process(phase.pid) for phase in phases_of(bench, request.training_id, 1) if psutil.pid_exists(phase.pid)
+    ]
+    assert psutil.wait_procs(ranks, timeout=30)[1] == [], "ranks outlived their worker"
+    deadline = time.monotonic() + 60
+    while processes_of(f"{request.training_id}/1") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(f"{request.training_id}/1") == [], "torchrun outlived its ranks"
+
+    def kill_rank_one(rows: list[dict]) -> None:
+        [phase] = [phase for phase in phases_of(bench, request.training_id, 2) if phase.rank == 1]
+        os.kill(phase.pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingFailed, match="rank 1 ended without a word, exit code -9"):
+        train(request, bench.place(dict(os.environ)), on_rows=kill_rank_one)
+    outcome = train(request, bench.place(dict(os.environ)))
+
+    undisturbed_bench, _ = straight
+    undisturbed = find_result(undisturbed_bench.store, request.training_id)
+    assert undisturbed is not None, "the two trainings have different ids"
+    assert outcome.result.attempt == 3
+    assert outcome.result.resumed_from_step >= CHECKPOINT_EVERY
+    assert outcome.result.state_digest == undisturbed.state_digest
+    assert outcome.result.weights_digest == undisturbed.weights_digest
+    curve = read_curve(bench.store, outcome.result)
+    assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in curve] == [row["loss"] for row in read_curve(undisturbed_bench.store, undisturbed)]
+
+
+def phases_of(bench: Bench, training_id: str, attempt: int):
+    return list(read_phases(bench.work_root / training_id / f"{attempt:06d}").values())
