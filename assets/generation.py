@@ -142,7 +142,7 @@ def campaign_report(
     reviewed_content: dict[str, Handoff],
     store: StoreResource,
     campaigns: CampaignsResource,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:
     """One page a day over all campaigns and shards: samples, pass rates, lengths, speed, version sets.
 
     A self-contained HTML file (`report`), for people. It shows what is sealed when it is made: a day under way can be

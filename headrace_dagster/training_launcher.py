@@ -43,7 +43,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             InvalidTrainingRun: before any process starts, or because a retry would end the same way.
             TrainingFailed: a rank or the gang failed; the run's retry resumes from the last checkpoint.
         """
-        place = self._place(context.run_id, dict(os.environ))
+        place = self._place(context.run.run_id, dict(os.environ))
         if result := find_result(place.store, request.training_id):
             return Outcome(result=result, reused=True)
         needed_mib = check(request, place)
@@ -56,7 +56,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
         ) as session:
             environment = {**os.environ, **session.get_bootstrap_env_vars()}
-            place = self._place(context.run_id, environment)
+            place = self._place(context.run.run_id, environment)
             return train(request, place, on_rows=on_rows, say=context.log.info)
 
     def evaluate(
@@ -67,7 +67,7 @@ class TrainingLauncher(dg.ConfigurableResource):
         Raises:
             TrainingFailed: the evaluating process died.
         """
-        place = self._place(context.run_id, dict(os.environ))
+        place = self._place(context.run.run_id, dict(os.environ))
         return evaluate(
             place.store,
             weights,

@@ -20,6 +20,9 @@ from headrace.prep.typed_mapping import from_mapping
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 
+# The one role of a text campaign's version set.
+WRITER = "writer"
+
 EngineName = Literal["transformers", "openai_http", "echo"]
 
 # Part of every version set: raise it when the same set and prompts would come out as other rows.
@@ -182,9 +185,6 @@ class Campaign:
             decoding=self.decoding,
         )
         return VersionSet(members=(writer,), engine=self.engine.spec, code_version=GENERATION_CODE_VERSION)
-
-
-WRITER = "writer"
 
 
 def load_campaigns(directory: Path) -> tuple[Campaign, ...]:

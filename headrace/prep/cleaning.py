@@ -92,7 +92,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
         ),
         "too_many_symbols": _if_set(limits.symbols_share_max, lambda most: num_symbols > num_words * most),
         "label_unwanted": pl.col("label").is_in(corpus.labels.drop) if corpus.labels and corpus.labels.drop else None,
-        **{name: text.str.contains(pattern) for name, pattern in limits.drop_matching.items()},
+        **{f"matches_{name}": text.str.contains(pattern) for name, pattern in limits.drop_matching.items()},
     }
     return tuple(Rule(name=name, drops=drops.fill_null(False)) for name, drops in rules.items() if drops is not None)
 

@@ -32,7 +32,7 @@ class QualityRules:
     mean_word_length_max: float | None = 14.0
     repeated_words_share_max: float | None = 0.6
     symbols_share_max: float | None = 0.1
-    # Rules of your own: name → regular expression (Rust syntax) of texts that are dropped.
+    # Rules of your own: name → regular expression (Rust syntax) of texts that the rule `matches_<name>` drops.
     drop_matching: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "common", "manager", "core", "misc", 
 # torchrun tells a rank who it is through the environment, and nothing else can.
 READS_ITS_ENVIRONMENT = {"headrace/training"}
 LINES_MAX = 550
+BODY_LINES_MAX = 30
 
 
 def modules(*packages: str) -> Iterator[Path]:
@@ -84,3 +85,20 @@ def reads_a_variable(node: ast.expr) -> bool:
         case ast.Call(func=ast.Attribute(attr="getenv")):
             return True
     return False
+
+
+def test_an_assets_body_is_short() -> None:
+    """It reads inputs, calls the library once and returns figures; what decides something is tested in the library."""
+    lengths = {
+        f"{inside(path)}:{function.name}": function.body[-1].end_lineno - first_statement(function).lineno + 1
+        for path in modules("assets")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and function.decorator_list and function.body[-1].end_lineno
+    }
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > BODY_LINES_MAX} == {}
+
+
+def first_statement(function: ast.FunctionDef) -> ast.stmt:
+    has_docstring = ast.get_docstring(function) is not None
+    return function.body[1 if has_docstring and len(function.body) > 1 else 0]

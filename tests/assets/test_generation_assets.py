@@ -93,6 +93,12 @@ def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]
     return {name: value.value for name, value in event.metadata.items()}
 
 
+def data_version_of(result: dg.ExecuteInProcessResult, asset: str) -> str:
+    (event,) = result.asset_materializations_for_node(asset)
+    assert event.tags
+    return event.tags["dagster/data_version"]
+
+
 def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(project: Project) -> None:
     for asset in (prompts, generated_content, reviewed_content):
         result = project.materialize(asset)
@@ -111,11 +117,7 @@ def test_a_sealed_partition_is_reused_and_its_data_version_stays(project: Projec
     again = project.materialize(generated_content)
     assert metadata_of(first, "generated_content")["reused"] is False
     assert metadata_of(again, "generated_content")["reused"] is True
-    tags = [
-        result.asset_materializations_for_node("generated_content")[0].tags["dagster/data_version"]
-        for result in (first, again)
-    ]
-    assert tags[0] == tags[1]
+    assert data_version_of(first, "generated_content") == data_version_of(again, "generated_content")
     assert project.handoffs.versions("generated_content", PARTITION) == [1]
 
 
@@ -160,11 +162,7 @@ def test_a_report_of_a_day_under_way_shows_what_is_sealed(project: Project) -> N
     assert "src=" not in page
     assert len(figures["summary"]) < 1000
     again = project.materialize(campaign_report, partition=DAY)
-    versions = [
-        each.asset_materializations_for_node("campaign_report")[0].tags["dagster/data_version"]
-        for each in (result, again)
-    ]
-    assert versions[0] == versions[1]
+    assert data_version_of(again, "campaign_report") == data_version_of(result, "campaign_report")
 
 
 def test_a_report_of_a_day_without_content_is_a_page_too(project: Project) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ BODY = {
 }
 
 
-def write(directory: Path, file_name: str = "glossary.yaml", **changes: object) -> Path:
+def write(directory: Path, file_name: str = "glossary.yaml", **changes: Any) -> Path:
     file = directory / file_name
     file.write_text(yaml.safe_dump({key: value for key, value in (BODY | changes).items() if value is not None}))
     return file
@@ -79,9 +80,7 @@ def test_the_demos_campaign_has_ten_shards_of_fourteen_rows() -> None:
         "rollout steps that fall": ({"rollout": {"steps": [0.5, 0.1]}}, "steps must rise"),
     }.values(),
 )
-def test_a_campaign_that_cannot_run_is_refused_by_name(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_campaign_that_cannot_run_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     file = write(tmp_path, **changes)
     with pytest.raises(InvalidCampaign, match=message) as refused:
         load_campaign(file)

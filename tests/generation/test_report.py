@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ from tests.generation.builders import DAY, Site, make_member, make_partition, ma
 class RudeEngine(EchoEngine):
     """Writes what a page must not believe."""
 
-    def generate(self, requests: list[GenerationRequest]) -> list[GenerationResult]:  # type: ignore[override]
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         return [
             GenerationResult(
                 text="<script>alert(1)</script> & more", num_prompt_tokens=1, num_output_tokens=5, finish_reason="stop"

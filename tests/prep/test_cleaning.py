@@ -58,7 +58,10 @@ def test_a_limit_of_null_turns_its_rule_off() -> None:
 def test_a_corpus_may_bring_patterns_of_its_own_each_with_its_count() -> None:
     rules = QualityRules(drop_matching={"urls": r"https?://", "offers": "(?i)buy now"})
 
-    assert dropped("see https://a.b for more", "BUY NOW at the mill", GOOD, rules=rules) == {"urls": 1, "offers": 1}
+    assert dropped("see https://a.b for more", "BUY NOW at the mill", GOOD, rules=rules) == {
+        "matches_urls": 1,
+        "matches_offers": 1,
+    }
 
 
 def test_an_unwanted_label_drops_its_document_and_the_others_carry_theirs() -> None:

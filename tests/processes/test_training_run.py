@@ -30,7 +30,8 @@ from resources.registry import RegistryResource
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 
-pytestmark = pytest.mark.process
+# Three starts of a gang in one test, minutes each on a loaded machine.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 STEPS, CHECKPOINT_EVERY = 60, 5
 RECIPE = {
@@ -58,7 +59,7 @@ def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, dg.ExecuteInProcessResult]:
+def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """base_model, trained_model and evaluation of one recipe, materialized by Dagster."""
     directory = tmp_path_factory.mktemp("straight")
     bench = make_bench(directory, model)
@@ -67,10 +68,11 @@ def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ben
     recipe = bench.request(**RECIPE).recipe
     body = {key: value for key, value in recipe.to_body().items() if value is not None}
     (recipes / "tiny.test.yaml").write_text(json.dumps(body))
-    return bench, materialize(bench, directory, recipes, model)
+    materialize(bench, directory, recipes, model)
+    return bench
 
 
-def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> dg.ExecuteInProcessResult:
+def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> None:
     store = str(bench.store.directory)
     shards = dg.StaticPartitionsDefinition(["shard-00", "shard-01"])
     examples = dg.AssetSpec("training_examples", partitions_def=shards)
@@ -92,63 +94,56 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> dg
         )
         logs = [entry.user_message for entry in instance.all_logs(result.run_id)]
     (directory / "run.log").write_text("\n".join(logs))
-    return result
 
 
-def test_a_materialized_recipe_seals_weights_that_transformers_loads(straight) -> None:
-    bench, result = straight
+def test_a_materialized_recipe_seals_weights_that_transformers_loads(straight: Bench) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from headrace.store.sealed_directory import open_directory
 
-    [row] = HandoffStore(bench.store).open("trained_model", "tiny.test").table().to_pylist()
-    weights = open_directory(bench.store, row["weights_digest"])
+    [row] = HandoffStore(straight.store).open("trained_model", "tiny.test").table().to_pylist()
+    weights = open_directory(straight.store, row["weights_digest"])
     assert AutoModelForCausalLM.from_pretrained(weights).num_parameters() == 853_120
     assert AutoTokenizer.from_pretrained(weights).chat_template
     assert row["steps_applied"] == STEPS
     assert (row["zero_stage"], row["world_size"], row["resumed_from_step"]) == (2, 2, 0)
 
 
-def test_progress_reaches_the_dagster_run_from_rank_zero_alone(straight) -> None:
-    bench, _ = straight
-    log = (bench.store.directory.parent / "run.log").read_text()
+def test_progress_reaches_the_dagster_run_from_rank_zero_alone(straight: Bench) -> None:
+    log = (straight.store.directory.parent / "run.log").read_text()
     assert log.count(f"step {STEPS}/{STEPS} · loss ") == 1
     assert "tokens/s · 0 s left" in log
 
 
-def test_the_curve_is_in_mlflow_once(straight) -> None:
-    bench, _ = straight
+def test_the_curve_is_in_mlflow_once(straight: Bench) -> None:
     from mlflow import MlflowClient
 
-    [row] = HandoffStore(bench.store).open("trained_model", "tiny.test").table().to_pylist()
-    client = MlflowClient(f"sqlite:///{bench.store.directory.parent / 'mlflow.db'}")
+    [row] = HandoffStore(straight.store).open("trained_model", "tiny.test").table().to_pylist()
+    client = MlflowClient(f"sqlite:///{straight.store.directory.parent / 'mlflow.db'}")
     history = client.get_metric_history(row["mlflow_run_id"], "loss")
     assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
     assert [artifact.path for artifact in client.list_artifacts(row["mlflow_run_id"])] == ["curves.png"]
     assert client.get_run(row["mlflow_run_id"]).data.params["learning_rate"] == "0.001"
 
 
-def test_training_lowers_the_loss_on_the_same_held_out_tokens(straight) -> None:
-    bench, _ = straight
-    rows = HandoffStore(bench.store).open("evaluation", "tiny.test").table().to_pylist()
+def test_training_lowers_the_loss_on_the_same_held_out_tokens(straight: Bench) -> None:
+    rows = HandoffStore(straight.store).open("evaluation", "tiny.test").table().to_pylist()
     base, trained = sorted(rows, key=lambda row: row["model"])
     assert base["heldout_digest"] == trained["heldout_digest"]
     assert base["heldout_tokens"] == trained["heldout_tokens"] >= 100
     assert trained["heldout_loss"] < base["heldout_loss"] - 0.5
-    assert find_evaluation(bench.store, base["weights_digest"], base["heldout_digest"])
+    assert find_evaluation(straight.store, base["weights_digest"], base["heldout_digest"])
 
 
-def test_a_finished_training_leaves_no_checkpoint_and_no_scratch(straight) -> None:
-    bench, _ = straight
-    training_id = bench.request(**RECIPE).training_id
-    assert bench.store.children(f"training/{training_id}") == ["attempts", "checkpoints", "curves", "result.json"]
-    assert bench.store.children(f"training/{training_id}/checkpoints") == []
-    assert list(bench.work_root.iterdir()) == []
+def test_a_finished_training_leaves_no_checkpoint_and_no_scratch(straight: Bench) -> None:
+    training_id = straight.request(**RECIPE).training_id
+    assert straight.store.children(f"training/{training_id}") == ["attempts", "checkpoints", "curves", "result.json"]
+    assert straight.store.children(f"training/{training_id}/checkpoints") == []
+    assert list(straight.work_root.iterdir()) == []
 
 
-def test_a_finished_training_is_reused_without_starting_a_process(straight) -> None:
-    bench, _ = straight
-    outcome = train(bench.request(**RECIPE), bench.place({"PATH": "/nonexistent"}))
+def test_a_finished_training_is_reused_without_starting_a_process(straight: Bench) -> None:
+    outcome = train(straight.request(**RECIPE), straight.place({"PATH": "/nonexistent"}))
     assert outcome.reused
 
 
@@ -159,8 +154,12 @@ from pathlib import Path
 sys.path.insert(0, {checkout!r})
 from headrace.training.session import train
 from tests.training_builders import make_bench
+
+def tell(rows):
+    print(rows[-1]["step"], flush=True)
+
 bench = make_bench(Path({directory!r}), Path({model!r}))
-train(bench.request(**{recipe!r}), bench.place(dict(os.environ)), on_rows=lambda rows: print(rows[-1]["step"], flush=True))
+train(bench.request(**{recipe!r}), bench.place(dict(os.environ)), on_rows=tell)
 """
 
 
@@ -188,7 +187,7 @@ def processes_of(marker: str) -> list[int]:
 
 
 def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_like_one_that_was_not(
-    straight, model: Path, tmp_path: Path
+    straight: Bench, model: Path, tmp_path: Path
 ) -> None:
     kill_worker_in_the_middle(tmp_path, model)
     bench = make_bench(tmp_path, model)
@@ -210,8 +209,7 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
         train(request, bench.place(dict(os.environ)), on_rows=kill_rank_one)
     outcome = train(request, bench.place(dict(os.environ)))
 
-    undisturbed_bench, _ = straight
-    undisturbed = find_result(undisturbed_bench.store, request.training_id)
+    undisturbed = find_result(straight.store, request.training_id)
     assert undisturbed is not None, "the two trainings have different ids"
     assert outcome.result.attempt == 3
     assert outcome.result.resumed_from_step >= CHECKPOINT_EVERY
@@ -219,7 +217,7 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
     assert outcome.result.weights_digest == undisturbed.weights_digest
     curve = read_curve(bench.store, outcome.result)
     assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
-    assert [row["loss"] for row in curve] == [row["loss"] for row in read_curve(undisturbed_bench.store, undisturbed)]
+    assert [row["loss"] for row in curve] == [row["loss"] for row in read_curve(straight.store, undisturbed)]
 
 
 def phases_of(bench: Bench, training_id: str, attempt: int):

@@ -192,7 +192,9 @@ class _Draw:
         if self._decoding.top_p < 1:
             weights_BV = weights_BV * (weights_BV >= self._nucleus_floor(weights_BV))  # noqa: N806
         for row, generator in enumerate(self._generators):
-            weights_BV[row] /= torch.empty_like(weights_BV[row]).exponential_(generator=generator)
+            noise_V = torch.empty_like(weights_BV[row]).exponential_(generator=generator)  # noqa: N806
+            # A zero would make a token of weight zero win: 0 / 0 is what argmax takes for the largest.
+            weights_BV[row] /= noise_V.clamp_(min=1e-30)
         return weights_BV.argmax(-1)
 
     def _nucleus_floor(self, weights_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803
