@@ -246,7 +246,7 @@ def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:
 
 def _find_program(name: str) -> str | None:
     """As a shell would, but first beside our own Python: a daemon is often started without its environment's PATH."""
-    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def _arguments_of_own_dagster(path: str, arguments: list[str]) -> list[str] | None:

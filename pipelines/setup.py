@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         step("packages", f"{packages}:{CHECKOUT}", VENV / ".headrace-packages", install_packages)
         write_env_file()
         if arguments.demo:
-            step("demo", packages, HOME / ".demo-inputs", make_demo_inputs)
+            inputs = file_digest(CHECKOUT / "resources/corpus.yaml")
+            step("demo", f"{packages}:{inputs}", HOME / ".demo-inputs", make_demo_inputs)
 
 
 def check_machine() -> None:
@@ -93,7 +94,9 @@ def install_packages() -> None:
 
 def make_demo_inputs() -> None:
     run("model", "headrace.training.convert_gguf", "--out", str(HOME / "models/smollm2-135m"))
-    run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"))
+    # Its prompts are held-out terms: the corpus file says which those are.
+    settings = ["--corpus", str(CHECKOUT / "resources/corpus.yaml")]
+    run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
     run("operator", "headrace.training.prebuild", "--out", str(HOME / "torch_extensions"))
 
 

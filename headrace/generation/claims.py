@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 from headrace.clock import Clock, iso
@@ -104,12 +105,13 @@ class Claims:
             HandoffMissing: the campaign has no version set yet.
         """
         pin = self._pin_run(partition, prompts, root_run_id, regenerate)
+        create = partial(self._create, campaign, partition, pin, root_run_id)
+        # Each pass reads what is there. A claim that this loop makes is judged by the next pass like anybody's, so the
+        # journal is read after the claim is made.
         while True:
             last = self._last_attempt(partition.key, pin["inputs_digest"])
             if last is None:
-                self._create(
-                    campaign, partition, pin, 1, self._assigned(campaign, partition), "first attempt", root_run_id
-                )
+                create(attempt=1, version_set=self._assigned(campaign, partition), reason="first attempt")
                 continue
             settlement = self.settlement(last)
             if settlement is None:
@@ -119,10 +121,13 @@ class Claims:
                 return last
             if settlement.outcome == "sealed" and last.attempt > pin["after_attempt"]:
                 return last
-            keeps_set = settlement.outcome == "sealed" and regenerate == "keep_set"
-            version_set = last.version_set if keeps_set else self._assigned(campaign, partition)
-            reason = settlement.reason if settlement.outcome == "void" else f"regenerate: {regenerate}"
-            self._create(campaign, partition, pin, last.attempt + 1, version_set, reason, root_run_id)
+            is_void = settlement.outcome == "void"
+            keeps_set = regenerate == "keep_set" and not is_void
+            create(
+                attempt=last.attempt + 1,
+                version_set=last.version_set if keeps_set else self._assigned(campaign, partition),
+                reason=settlement.reason if is_void else f"regenerate: {regenerate}",
+            )
 
     def settlement(self, claim: Claim) -> Settlement | None:
         """How the attempt ended; None while it is under way."""
@@ -190,10 +195,11 @@ class Claims:
         campaign: Campaign,
         partition: ContentPartition,
         pin: Mapping[str, Any],
+        root_run_id: str,
+        *,
         attempt: int,
         version_set: str,
         reason: str,
-        root_run_id: str,
     ) -> None:
         """A lost race is as good as a won one: the caller reads what is there."""
         claim = Claim(

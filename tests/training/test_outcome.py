@@ -1,0 +1,212 @@
+"""What a training leaves for others: tables, pictures, MLflow's record, evaluations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.errors import RegistryUnavailable
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
+from headrace.training.curves import curves_png, loss_sparkline
+from headrace.training.evaluate import distinctive_lines
+from headrace.training.examples import ExamplesInput, PackedExamples
+from headrace.training.guard import Worker
+from headrace.training.heldout import (
+    Evaluation,
+    EvaluationConfig,
+    choose_sequences,
+    find_evaluation,
+    heldout_digest,
+    publish_evaluation,
+)
+from headrace.training.tables import (
+    TRAINED_MODEL,
+    base_model_table,
+    evaluation_table,
+    samples_markdown,
+    trained_model_table,
+)
+from headrace.training.tracking import TrainingTrack
+from tests.training.test_attempts import make_result
+from tests.training_builders import numbered_rows
+
+INPUTS = (ExamplesInput(partition="shard-00", version=1, content_digest="c"),)
+EVALUATION = Evaluation(
+    weights_digest="w",
+    heldout_digest="h",
+    heldout_loss=2.5,
+    heldout_tokens=100,
+    samples=tuple(f'Define "{"x" * 90}". → {"long | answer " * 20}' for _ in range(4)),
+    seconds=1.0,
+)
+
+
+def make_rows(count: int) -> list[dict]:
+    return [
+        {
+            "step": step,
+            "loss": 5.0 / step,
+            "learning_rate": 1e-3,
+            "gradient_norm": float("inf") if step == 2 else 1.0,
+            "tokens_per_second": 100.0,
+            "applied": step != 2,
+        }
+        for step in range(1, count + 1)
+    ]
+
+
+def test_base_and_trained_weights_have_one_table_form(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    weights = seal_directory(store, tmp_path / "model")
+    [base] = base_model_table(weights).to_pylist()
+    trained_table = trained_model_table(store, make_result(1, weights_digest=weights.digest), mlflow_run_id="run")
+    [trained] = trained_table.to_pylist()
+    assert trained_table.schema == TRAINED_MODEL
+    assert base["weights_digest"] == trained["weights_digest"] == weights.digest
+    assert (base["training_id"], trained["training_id"]) == ("", "a" * 32)
+
+
+def test_an_evaluation_has_a_row_a_model() -> None:
+    table = evaluation_table({"base": EVALUATION, "trained": replace(EVALUATION, heldout_loss=2.0)})
+    assert table.column("model").to_pylist() == ["base", "trained"]
+    assert table.column("heldout_loss").to_pylist() == [2.5, 2.0]
+
+
+def test_what_the_ui_shows_inline_stays_below_its_limit() -> None:
+    assert len(samples_markdown(EVALUATION, EVALUATION)) < 1000
+    for count in (1, 60, 10_000):
+        assert len(loss_sparkline(make_rows(count))) < 1000
+
+
+def test_curves_are_drawn_around_values_that_are_not_finite() -> None:
+    assert curves_png(make_rows(3), title="tiny.test").startswith(b"\x89PNG")
+
+
+def test_held_out_sequences_are_as_few_as_hold_the_wanted_tokens() -> None:
+    examples = PackedExamples([numbered_rows(["heldout"] * 20)], "heldout")
+    chosen = choose_sequences(examples, 7)
+    assert len(chosen) == 7
+    assert chosen.tolist() == choose_sequences(examples, 20).tolist()[:7]
+    assert len(choose_sequences(examples, 1000)) == 20
+
+
+def test_the_held_out_digest_is_of_contents_not_of_versions() -> None:
+    again = (replace(INPUTS[0], version=2),)
+    other = (replace(INPUTS[0], content_digest="d"),)
+    assert heldout_digest(again, 10) == heldout_digest(INPUTS, 10)
+    assert heldout_digest(other, 10) != heldout_digest(INPUTS, 10)
+    assert heldout_digest(INPUTS, 11) != heldout_digest(INPUTS, 10)
+
+
+def test_the_first_measurement_of_two_digests_stays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert find_evaluation(store, "w", "h") is None
+    publish_evaluation(store, EVALUATION)
+    assert publish_evaluation(store, replace(EVALUATION, heldout_loss=9.0)) == EVALUATION
+    assert find_evaluation(store, "w", "h") == EVALUATION
+
+
+def test_an_evaluation_config_survives_its_way_through_a_pipe() -> None:
+    config = EvaluationConfig(
+        weights=("w",),
+        inputs=INPUTS,
+        heldout_tokens_min=5,
+        store_directory="/s",
+        device="cpu",
+        worker=Worker.this_process(),
+    )
+    assert EvaluationConfig.from_json(config.to_json()) == config
+
+
+def test_prompts_are_told_apart_by_the_lines_that_differ() -> None:
+    chats = [f"system\nBe short.\nuser\nDefine {word}.\nassistant\n" for word in ("mill", "wheel")]
+    assert distinctive_lines(chats) == ["Define mill.", "Define wheel."]
+    assert distinctive_lines(chats[:1]) == [chats[0].replace("\n", " ").strip()]
+
+
+class RecordingRegistry:
+    """Stands for MLflow; `down` makes every call fail as a stopped server does."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.curve: dict[int, Mapping[str, float]] = {}
+        self.metrics: dict[str, float] = {}
+        self.figures: list[str] = []
+        self.finished: list[bool] = []
+
+    def _answer(self) -> None:
+        if self.down:
+            raise RegistryUnavailable("MLflow at http://x does not answer: refused.")
+
+    def ensure_run(self, key: str, params: Mapping[str, object], *, name: str | None = None) -> str:
+        self._answer()
+        return f"run-{key}"
+
+    def finish_run(self, run_id: str, *, failed: bool = False) -> None:
+        self._answer()
+        self.finished.append(failed)
+
+    def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int:
+        self._answer()
+        self.curve |= {int(row["step"]): row for row in rows}
+        return len(rows)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        self._answer()
+        self.metrics |= metrics
+
+    def log_figure(self, run_id: str, name: str, body: bytes) -> None:
+        self._answer()
+        self.figures.append(name)
+
+
+def make_track(registry: RecordingRegistry, said: list[str], clock: list[float]) -> TrainingTrack:
+    return TrainingTrack(registry, "id", {}, name="tiny.test", say=said.append, monotonic=lambda: clock[0])
+
+
+def test_rows_reach_mlflow_live_but_not_one_by_one() -> None:
+    registry, clock = RecordingRegistry(), [0.0]
+    rows = make_rows(4)
+    with make_track(registry, [], clock) as track:
+        track.add_rows(rows[:1])
+        track.add_rows(rows[1:3])
+        assert list(registry.curve) == [1]
+        clock[0] = 6.0
+        track.add_rows(rows[3:])
+    assert list(registry.curve) == [1, 2, 3, 4]
+    assert "gradient_norm" not in registry.curve[2], "MLflow stores no infinity"
+
+
+def test_a_stopped_mlflow_is_said_once_and_costs_only_the_record() -> None:
+    registry, said, clock = RecordingRegistry(), [], [0.0]
+    registry.down = True
+    rows = make_rows(3)
+    with make_track(registry, said, clock) as track:
+        for row in rows:
+            clock[0] += 10
+            track.add_rows([row])
+        assert len(said) == 1
+        assert track.run_id == ""
+        registry.down = False
+        assert track.finish(make_result(1), rows) == "run-id"
+    assert list(registry.curve) == [1, 2, 3]
+    assert registry.figures == ["curves.png"]
+    assert registry.finished == [False]
+
+
+def test_a_training_that_raises_is_marked_failed() -> None:
+    registry = RecordingRegistry()
+    with pytest.raises(ZeroDivisionError), make_track(registry, [], [0.0]) as track:
+        track.add_rows(make_rows(1))
+        raise ZeroDivisionError
+    assert registry.finished == [True]
+
+
+def test_numbers_of_sequences_may_be_numpys() -> None:
+    examples = PackedExamples([numbered_rows(["heldout"] * 3)], "heldout")
+    assert examples.num_loss_tokens(np.array([0, 2])) == 2
