@@ -44,8 +44,8 @@ class GenerationConfig(dg.Config):
     regenerate: str = Field(
         default="",
         description="Empty: a sealed partition with unchanged inputs is returned as it is. keep_set: make its rows "
-        "again on the version set they were made on. current_set: on the one that the rollout assigns now. A re-execution "
-        "counts as the same run's retry: launch a new run to make the rows once more.",
+        "again on the version set they were made on. current_set: on the one that the rollout assigns now. A "
+        "re-execution counts as the same run's retry: launch a new run to make the rows once more.",
     )
 
 

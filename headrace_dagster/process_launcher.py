@@ -97,20 +97,21 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         log = self.log_path(run.run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
 
+        # Whatever can fail comes before the release: an exception here fails the run, and no worker must outlive that.
         held = self._hold_worker(run, command, log)
         try:
             self._instance.add_run_tags(run.run_id, {WORKER_TAG: held.identity.to_json()})
+            self._instance.report_engine_event(
+                f"Started worker process {held.identity.pid}.",
+                run,
+                EngineEventData({"pid": MetadataValue.text(str(held.identity.pid)), "log": MetadataValue.path(log)}),
+                cls=self.__class__,
+            )
         except BaseException:
             held.abandon()
             raise
         held.release()
         Thread(target=self._wait_for_end, args=(run.run_id, held), name=f"worker-{run.run_id}", daemon=True).start()
-        self._instance.report_engine_event(
-            f"Started worker process {held.identity.pid}.",
-            run,
-            EngineEventData({"pid": MetadataValue.text(str(held.identity.pid)), "log": MetadataValue.path(log)}),
-            cls=self.__class__,
-        )
 
     def _hold_worker(self, run: DagsterRun, command: Sequence[str], log: Path) -> HeldWorker:
         environment = dict(os.environ)

@@ -7,6 +7,7 @@ import yaml
 from headrace.errors import InvalidCampaign
 from headrace.generation.campaign import engine_build, load_campaign, load_campaigns
 from headrace.generation.engines.opening import open_engine
+from headrace.prep.corpus import load_corpus
 from headrace.rollout.version_sets import EngineSpec
 from headrace.store.local import LocalStore
 from resources.settings import CHECKOUT
@@ -33,6 +34,15 @@ def test_the_demos_campaign_has_ten_shards_of_fourteen_rows() -> None:
     assert campaign.shard_keys[:2] == ["glossary-00", "glossary-01"]
     assert campaign.partition_keys("2026-11-22")[9] == "2026-11-22|glossary-09"
     assert campaign.plan.steps == (0.1, 0.5)
+
+
+def test_the_demos_campaign_asks_as_its_training_did() -> None:
+    """A model that is asked in other turns than it was trained on answers worse, and no error says so."""
+    (campaign,) = load_campaigns(CHECKOUT / "resources/campaigns")
+    corpus = load_corpus(CHECKOUT / "resources/corpus.yaml")
+    assert campaign.prompt_template.system == corpus.prompt.system
+    assert campaign.prompt_template.user == "{text}"
+    assert campaign.prompts.template == corpus.prompt.user
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -31,6 +32,15 @@ def start_worker() -> tuple[subprocess.Popen, Worker]:
     return worker, Worker(pid=worker.pid, started=start_tick(worker.pid) or 0)
 
 
+def ends(process: psutil.Process) -> bool:
+    """A zombie has ended too: its parent here never asks for it."""
+    for _ in range(200):
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.parametrize("victim", ["worker", "agent"])
 def test_a_rank_dies_with_its_worker_and_with_its_agent(victim: str) -> None:
     process, worker = start_worker()
@@ -43,8 +53,7 @@ def test_a_rank_dies_with_its_worker_and_with_its_agent(victim: str) -> None:
     assert ready == "ready"
     rank = psutil.Process(int(pid))
     {"worker": process, "agent": agent}[victim].kill()
-    psutil.wait_procs([rank], timeout=10)
-    assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
+    assert ends(rank)
     for survivor in (process, agent):
         survivor.kill()
         survivor.wait()

@@ -1,5 +1,6 @@
 """The loss on a real model: packing, masking, and the part of transformers that they lean on."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def split_at_restarts(passed: Pass) -> list[Pass]:
     alone = []
     for row in range(len(passed.input_ids_BT)):
         starts = [*np.flatnonzero(passed.position_ids_BT[row] == 0), passed.input_ids_BT.shape[1]]
-        for begin, end in zip(starts, starts[1:], strict=False):
+        for begin, end in itertools.pairwise(starts):
             part = Pass(*(rows[row : row + 1, begin:end] for rows in vars(passed).values()))
             if (part.labels_BT[:, 1:] != NO_LOSS).any():
                 alone.append(part)

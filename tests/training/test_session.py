@@ -36,7 +36,7 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_cannot_run_is_refused_before_any_process_starts(bench: Bench, case: str) -> None:
     recipe, devices, text = REFUSALS[case]
-    with pytest.raises(InvalidTrainingRun, match=r"tiny") as refusal:
+    with pytest.raises(InvalidTrainingRun) as refusal:
         check(bench.request(**recipe), bench.place({}, devices=devices))
     assert text in str(refusal.value)
     assert bench.store.children("training") == []

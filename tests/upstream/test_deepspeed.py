@@ -1,5 +1,6 @@
 """What `headrace.training` leans on in DeepSpeed and no documentation promises. A failure means: upstream changed."""
 
+import importlib
 import inspect
 from typing import Any
 
@@ -19,8 +20,7 @@ def deepspeed() -> Any:
 def test_the_shared_memory_op_is_left_alone_if_it_counts_as_incompatible(
     deepspeed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepspeed.comm import torch as backend
-
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
     monkeypatch.setitem(deepspeed.ops.__compatible_ops__, "deepspeed_shm_comm", False)
     assert backend.build_shm_op() is None
 
