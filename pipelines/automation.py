@@ -17,10 +17,10 @@ TICK_SECONDS = 5
 # Yesterday's partitions may still be under way after midnight; older days are only made when told.
 LOOKBACK_DAYS = 3
 
+# Followed within their stage's run: a changed shard is prepared to its end in one run.
+PREP_FOLLOWERS = ("clean_documents", "labels", "training_examples")
 FOLLOWERS = (
-    "clean_documents",
-    "labels",
-    "training_examples",
+    *PREP_FOLLOWERS,
     "evaluation",
     "registered_version",
     "reviewed_content",
@@ -28,17 +28,22 @@ FOLLOWERS = (
 )
 
 
-def on_changed_inputs() -> dg.AutomationCondition:
+def on_changed_inputs(*, with_requested_inputs: bool = False) -> dg.AutomationCondition:
     """Request a partition that is missing, or one of whose inputs has a new data version, once all inputs are there.
 
     A dependency that was updated by a run which makes this asset as well is no reason to ask again.
+
+    Args:
+        with_requested_inputs: an input that is missing but requested in the same tick counts as there; Dagster then
+            makes both in one run. Not across stages: one run a stage and partition.
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed() & ~condition.executed_with_root_target())
+    missing = condition.any_deps_missing() if with_requested_inputs else condition.any_deps_match(condition.missing())
     return (
         condition.in_latest_time_window(datetime.timedelta(days=LOOKBACK_DAYS))
         & (condition.newly_missing() | changed).since_last_handled()
-        & ~condition.any_deps_missing()
+        & ~missing
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
     ).with_label("on changed inputs")
@@ -48,8 +53,11 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
     """The same assets, each follower with its condition."""
 
     def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        follows = spec.key.to_user_string() in FOLLOWERS
-        return spec.replace_attributes(automation_condition=on_changed_inputs()) if follows else spec
+        name = spec.key.to_user_string()
+        if name not in FOLLOWERS:
+            return spec
+        condition = on_changed_inputs(with_requested_inputs=name in PREP_FOLLOWERS)
+        return spec.replace_attributes(automation_condition=condition)
 
     return [each.map_asset_specs(conditioned) for each in assets if isinstance(each, dg.AssetsDefinition)]
 

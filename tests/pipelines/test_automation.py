@@ -19,7 +19,12 @@ def follower(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return dg.MaterializeResult(data_version=dg.DataVersion(context.run.tags.get("content", "1")))
 
 
-DEFS = dg.Definitions([source, follower])
+@dg.asset(partitions_def=SHARDS, deps=[follower], automation_condition=on_changed_inputs())
+def next_stage(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    return dg.MaterializeResult(data_version=dg.DataVersion(context.run.tags.get("content", "1")))
+
+
+DEFS = dg.Definitions([source, follower, next_stage])
 
 
 class Watch:
@@ -38,11 +43,11 @@ class Watch:
             selection=[asset.key for asset in assets],
         )
 
-    def requested(self) -> set[str | None]:
-        """Partitions of `follower` that this tick asks for, made at once as automation would."""
+    def requested(self, asset: dg.AssetsDefinition = follower) -> set[str | None]:
+        """Partitions of `asset` that this tick asks for."""
         result = dg.evaluate_automation_conditions(DEFS, self.instance, cursor=self.cursor)
         self.cursor = result.cursor
-        return set(result.get_requested_partitions(follower.key))
+        return set(result.get_requested_partitions(asset.key))
 
 
 @pytest.fixture
@@ -104,3 +109,13 @@ def test_one_shard_that_changes_does_not_ask_for_the_others(watch: Watch) -> Non
 
 def test_a_follower_without_its_input_is_not_requested(watch: Watch) -> None:
     assert watch.requested() == set()
+
+
+def test_the_next_stage_waits_for_a_run_of_its_own(watch: Watch) -> None:
+    watch.make(source)
+
+    assert watch.requested(next_stage) == set()
+
+    watch.make(follower)
+
+    assert watch.requested(next_stage) == {"a"}
