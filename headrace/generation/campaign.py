@@ -16,9 +16,9 @@ import yaml
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name
-from headrace.prep.typed_mapping import from_mapping
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from headrace.typed_mapping import from_mapping
 
 # The one role of a text campaign's version set.
 WRITER = "writer"

@@ -16,7 +16,7 @@ import yaml
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, corpus_shard
 from headrace.prep.file_formats import FileFormat, FileLayout, TextUnit
-from headrace.prep.typed_mapping import from_mapping
+from headrace.typed_mapping import from_mapping
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headrace.errors import InvalidInput
-from headrace.prep.typed_mapping import from_mapping
 from headrace.rollout.gates import GateSettings
+from headrace.typed_mapping import from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)

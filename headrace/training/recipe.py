@@ -13,8 +13,8 @@ import yaml
 
 from headrace.errors import InvalidInput, InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
-from headrace.prep.typed_mapping import from_mapping
 from headrace.store.objects import canonical_json
+from headrace.typed_mapping import from_mapping
 
 Precision = Literal["bf16", "fp32", "fp16"]
 
