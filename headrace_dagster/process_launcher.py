@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ WORKER_TAG = "headrace/worker"
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
 # What a person needs to see why a worker died: a traceback or a rank's last words, not the whole log.
 _NUM_LOG_LINES = 20
+_HELD_WORKER_END_SECONDS = 2.0
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
@@ -197,7 +199,10 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         does, would keep its slot until `start_timeout_seconds`.
         """
         exit_code = held.wait()
-        if not self.has_instance or held.identity.is_alive():  # nobody to tell, or only the template has ended
+        if exit_code is None:
+            # The template has ended. A worker that it still held ends with it at once; any other goes on.
+            time.sleep(_HELD_WORKER_END_SECONDS)
+        if not self.has_instance or held.identity.is_alive():
             return
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:

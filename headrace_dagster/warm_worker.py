@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Lock, Thread
 
@@ -61,10 +62,12 @@ class WarmWorker:
         self.identity: WorkerProcess = identity
 
     def release(self) -> None:
-        self._template.send({"release": self.identity.pid})
+        with suppress(BrokenPipeError):  # a template that is gone has taken this worker along
+            self._template.send({"release": self.identity.pid})
 
     def abandon(self) -> None:
-        self._template.send({"abandon": self.identity.pid})
+        with suppress(BrokenPipeError):
+            self._template.send({"abandon": self.identity.pid})
         self.wait()
 
     def wait(self) -> int | None:

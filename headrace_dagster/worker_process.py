@@ -98,7 +98,7 @@ class HeldWorker(Protocol):
     identity: WorkerProcess
 
     def release(self) -> None:
-        """Raises: BrokenPipeError: it was killed while it waited."""
+        """Nothing happens to one that was killed while it waited: `wait` tells."""
         ...
 
     def abandon(self) -> None: ...
@@ -127,8 +127,9 @@ class ColdWorker:
 
     def release(self) -> None:
         assert self._process.stdin
-        self._process.stdin.write(b"go\n")
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.close()
 
     def abandon(self) -> None:
         assert self._process.stdin

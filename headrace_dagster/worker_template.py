@@ -22,6 +22,7 @@ import selectors
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,17 @@ class Template:
                 if arguments is not None:
                     return arguments
             elif "release" in request:
-                pipe = self._held.pop(request["release"])
-                os.write(pipe, b"go")
-                os.close(pipe)
+                self._let_go(request["release"], b"go")
             else:
-                os.close(self._held.pop(request["abandon"]))
+                self._let_go(request["abandon"], b"")
         return None
+
+    def _let_go(self, pid: int, word: bytes) -> None:
+        pipe = self._held.pop(pid, None)
+        if pipe is not None:  # else it was killed while it waited; so it may be now
+            with suppress(BrokenPipeError):
+                os.write(pipe, word)
+            os.close(pipe)
 
     def _fork(self, worker: Mapping[str, Any]) -> Sequence[str] | None:
         gate, opener = os.pipe()

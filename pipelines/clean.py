@@ -7,7 +7,7 @@ from headrace.errors import HeadraceError
 from pipelines.services import locked
 from resources.settings import CHECKOUT, settings_from_environment
 
-KEPT = {"models", "corpus", "torch_extensions", ".demo-inputs", "setup.lock", "services.lock"}
+KEPT = {"models", "corpus", ".demo-inputs", "setup.lock", "services.lock"}
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def check_machine() -> None:
             f"Python 3.11 or 3.12 is needed, got {sys.version.split()[0]}; run make with PYTHON=/path/to/python3.11."
         )
     if not (shutil.which("g++") or shutil.which("c++")):
-        raise SetupFailed("a C++ compiler is needed (DeepSpeed builds an operator); install g++ and run again.")
+        raise SetupFailed("a C++ compiler is needed (DeepSpeed builds operators); install g++ and run again.")
 
 
 def step(name: str, inputs: str, stamp: Path, action: Callable[[], None]) -> None:
@@ -97,7 +97,6 @@ def make_demo_inputs() -> None:
     # Its prompts are held-out terms: the corpus file says which those are.
     settings = ["--corpus", str(CHECKOUT / "resources/corpus.yaml")]
     run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
-    run("operator", "headrace.training.prebuild", "--out", str(HOME / "torch_extensions"))
 
 
 def pip(what: str, *arguments: str) -> None:

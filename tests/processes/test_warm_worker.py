@@ -62,10 +62,15 @@ def test_an_abandoned_warm_worker_executes_nothing(warm_workers: WarmWorkers, tm
 def test_a_killed_warm_worker_is_reported_with_its_signal(warm_workers: WarmWorkers, tmp_path: Path) -> None:
     held = warm_workers.hold("a-run", VERSION, environment=os.environ, log=tmp_path / "log")
 
+    template = psutil.Process(held.identity.pid).parent()
+
     killed, survivors = kill_run("a-run", held.identity)
 
     assert (killed, survivors) == ([held.identity.pid], [])
+    held.release()
     assert held.wait() == -signal.SIGKILL
+    assert template
+    assert template.is_running(), "it goes on after a release that came too late"
 
 
 def test_a_held_worker_ends_with_its_template_and_the_next_one_has_a_new_template(

@@ -74,6 +74,16 @@ def test_a_held_worker_runs_nothing_until_it_is_released(tmp_path: Path) -> None
     assert int(proof.read_text()) == held.identity.pid, "the command runs as the process that was recorded"
 
 
+def test_a_release_that_comes_too_late_does_no_harm(tmp_path: Path) -> None:
+    held = ColdWorker("held", ["/bin/true"], environment=os.environ, log=tmp_path / "log")
+    os.kill(held.identity.pid, signal.SIGKILL)
+    wait_until(lambda: not held.identity.is_alive(), "the held worker has ended")
+
+    held.release()
+
+    assert held.wait() == -signal.SIGKILL
+
+
 def test_a_launcher_that_is_killed_before_the_release_leaves_no_worker(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     launcher = f"""
