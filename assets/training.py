@@ -55,6 +55,7 @@ def base_model(
     op_tags=_GANG_TAGS,
     tags=_TAGS,
     code_version="1",
+    pool="training",
     # A lost rank resumes from its last checkpoint; a lost worker is the run retry's business.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )

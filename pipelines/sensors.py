@@ -126,9 +126,9 @@ def _day_requests(
         keys,
         state=state,
         plan=campaign.plan,
-        # Partitions without prompts cannot start; they count towards the canaries' share all the same.
-        sealed={*sealed, *(key for key in keys if key not in prompts)},
-        in_flight=in_flight,
+        sealed={key: handoff.attributes.get("version_set", "") for key, handoff in sealed.items()},
+        # Without prompts a partition cannot start, but counts towards the canaries' share all the same.
+        in_flight={*in_flight, *(key for key in keys if key not in prompts and key not in sealed)},
         now=time.time(),
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
     )

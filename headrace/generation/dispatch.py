@@ -9,7 +9,7 @@ A hold is advice to whoever launches. A partition that somebody materializes by 
 journal assigns to it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.rollout.assignment import assign, salted_rank
@@ -31,7 +31,7 @@ def dispatch(
     *,
     state: RolloutState | None,
     plan: Plan,
-    sealed: Collection[str],
+    sealed: Mapping[str, str],
     in_flight: Collection[str],
     now: float,
     day_started_at: float,
@@ -41,6 +41,8 @@ def dispatch(
     Args:
         day_partitions: every partition of one campaign's day, sealed or not.
         state: None if nothing was rolled out yet: then everything waits.
+        sealed: partition → the version set that it was made on.
+        in_flight: partitions that are under way, or that cannot start yet.
         day_started_at: when the day's first partition was dispatched; seconds since the epoch. The time-out runs from
             here or from the start of the rollout step, whichever is later.
     """
@@ -50,8 +52,12 @@ def dispatch(
     ranked = sorted(waiting, key=lambda key: (salted_rank(plan.salt, key), key))
     if state.candidate is None:
         return Dispatch(start=tuple(ranked))
-    canaries = [key for key in ranked if assign(state, plan.salt, key, day_partitions) == state.candidate]
-    others = [key for key in ranked if key not in canaries]
+    on_trial = [key for key in day_partitions if assign(state, plan.salt, key, day_partitions) == state.candidate]
+    canaries = [key for key in ranked if key in on_trial]
+    others = [key for key in ranked if key not in on_trial]
+    if all(sealed.get(key, state.candidate) != state.candidate for key in on_trial):
+        # A rollout step that began when this day's canaries were made on other sets learns nothing from this day.
+        return Dispatch(start=tuple(others))
     waited_seconds = now - max(day_started_at, state.step_started_at or day_started_at)
     if not others or waited_seconds >= plan.verdict_timeout_seconds:
         return Dispatch(start=(*canaries, *others))

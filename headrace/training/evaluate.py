@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -135,10 +136,14 @@ def _spread(measure: Measure, device: str) -> Iterator[Mapper]:
     # By its name and through a global: a bound method would be pickled, and the model with it.
     global _forked
     _forked = measure
-    with multiprocessing.get_context("fork").Pool(
-        len(os.sched_getaffinity(0)), initializer=die_with_parent, initargs=(os.getpid(),)
+    # Not multiprocessing's own pool, which waits for ever for the item of a worker that was killed.
+    with ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)),
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
     ) as pool:
-        yield lambda method, items: pool.map(partial(_call_forked, method), items, chunksize=1)
+        yield lambda method, items: list(pool.map(partial(_call_forked, method), items))
 
 
 _forked: Measure | None = None

@@ -2,10 +2,11 @@
 
 import pyarrow as pa
 
+from headrace.errors import HandoffMissing
 from headrace.handoff.schemas import EVALUATION, check_schema
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import SealedDirectory, find_directory
-from headrace.training.attempts import TrainingResult
+from headrace.training.attempts import TrainingResult, training_key
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation
 
 # Four samples of three cells stay below the 1,000 characters that the Dagster UI shows without a click.
@@ -36,8 +37,13 @@ def base_model_table(weights: SealedDirectory) -> pa.Table:
 
 
 def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:
+    """Raises: HandoffMissing: the weights that the result names are no longer in the store."""
     weights = find_directory(store, result.weights_digest)
-    assert weights is not None, "a result names weights that were never sealed"
+    if weights is None:
+        raise HandoffMissing(
+            f"Training {result.training_id} has a result, but its weights {result.weights_digest[:12]} are gone from "
+            f"the store. Delete {store.uri(training_key(result.training_id, 'result.json'))} to train again."
+        )
     return _one_row(
         weights_digest=weights.digest,
         weights_uri=weights.uri,

@@ -15,7 +15,8 @@ TRIAL = replace(STABLE, candidate="candidate", weight=0.1, step_started_at=1000.
 def run(
     state: RolloutState | None, *, sealed: tuple[str, ...] = (), in_flight: tuple[str, ...] = (), now: float = 1000
 ):
-    return dispatch(DAY, state=state, plan=PLAN, sealed=sealed, in_flight=in_flight, now=now, day_started_at=1000.0)
+    made = dict.fromkeys(sealed, "candidate")
+    return dispatch(DAY, state=state, plan=PLAN, sealed=made, in_flight=in_flight, now=now, day_started_at=1000.0)
 
 
 def test_without_a_candidate_everything_starts() -> None:
@@ -78,3 +79,10 @@ def test_a_share_of_everything_holds_nothing() -> None:
     ready = run(replace(TRIAL, weight=1.0))
     assert sorted(ready.start) == DAY
     assert ready.hold_reason is None
+
+
+def test_a_step_that_began_after_its_canaries_were_made_on_another_set_holds_nobody() -> None:
+    ready = dispatch(
+        DAY, state=TRIAL, plan=PLAN, sealed={CANARY: "stable"}, in_flight=(), now=1000.0, day_started_at=1000.0
+    )
+    assert set(ready.start) == set(DAY) - {CANARY}
