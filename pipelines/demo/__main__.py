@@ -19,7 +19,6 @@ from headrace.handoff.versions import HandoffStore
 from headrace.keys import model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.local import LocalStore
 from headrace_dagster.process_launcher import fail_runs_of_dead_workers
 from pipelines.demo import story, summary
@@ -43,7 +42,6 @@ class Demo:
         self.days = story.fix_days(settings)
         objects = LocalStore(settings.store)
         self.handoffs = HandoffStore(objects, SystemClock())
-        self.version_sets = VersionSets(objects)
         self.journal = Journal(objects, story.CAMPAIGN, SystemClock())
         self.chapters = story.chapters(self.days, self.judged)
         self.summary_path = settings.home / "demo/summary.json"
@@ -57,10 +55,10 @@ class Demo:
         if sealed is None:
             return False
         digest = sealed.table(columns=["weights_digest"])["weights_digest"][0].as_py()
-        if digest not in state.considered_weights:
-            return False
-        on_trial = self.version_sets.get(state.candidate) if state.candidate else None
-        return on_trial is None or all(member.weights_digest != digest for member in on_trial.members)
+        # Its settings may be on trial again (a campaign file that changed); the model itself is judged.
+        return state.stable_weights == digest or (
+            digest in state.considered_weights and state.candidate_weights != digest
+        )
 
     def recompute(self) -> dict[str, object]:
         """Raises: HeadraceError: the demo is not finished."""
