@@ -12,12 +12,12 @@ from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
-from headrace.generation.day_summary import summarize_day
+from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.report import render_report, report_markdown, set_label, write_report
 from headrace.generation.requests import prompts_for
 from headrace.generation.review import review_rows
 from headrace.handoff.versions import Handoff
-from headrace.keys import ContentPartition, digest_text
+from headrace.keys import ContentPartition
 from headrace.placement.demand import stage_tags
 from headrace.rollout.journal import Journal
 from headrace.rollout.version_sets import VersionSets
@@ -175,5 +175,5 @@ def campaign_report(
             "num_kept": sum(summary.total.num_kept for summary in summaries),
             "num_partitions": sum(summary.num_sealed for summary in summaries),
         },
-        data_version=dg.DataVersion(digest_text("report", *sorted(each.content_digest for each in sealed))),
+        data_version=dg.DataVersion(shown_digest(sealed)),
     )

@@ -4,13 +4,13 @@ A day that is not finished is summed up as far as it is sealed. Content that is 
 neither as kept nor as rejected.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition
+from headrace.keys import ContentPartition, digest_text
 
 _SAMPLES_PER_SET = 4
 _REJECTED_SAMPLES = 6
@@ -275,3 +275,8 @@ def _samples(
         for part in [*kept, rejected]
         for row in part.iter_rows(named=True)
     ]
+
+
+def shown_digest(sealed: Iterable[Handoff]) -> str:
+    """Names what a report shows by the content that it was made from."""
+    return digest_text("report", *sorted(each.content_digest for each in sealed))

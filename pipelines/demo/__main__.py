@@ -11,12 +11,14 @@ from typing import Annotated
 
 import dagster as dg
 import typer
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from rich.console import Console
 
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError, StoreUnavailable
+from headrace.generation.day_summary import shown_digest
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import model_recipe
+from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.local import LocalStore
@@ -43,7 +45,7 @@ class Demo:
         objects = LocalStore(settings.store)
         self.handoffs = HandoffStore(objects, SystemClock())
         self.journal = Journal(objects, story.CAMPAIGN, SystemClock())
-        self.chapters = story.chapters(self.days, self.judged)
+        self.chapters = story.chapters(self.days, self.judged, self.current)
         self.summary_path = settings.home / "demo/summary.json"
 
     def rollout(self) -> RolloutState | None:
@@ -59,6 +61,24 @@ class Demo:
         return state.stable_weights == digest or (
             digest in state.considered_weights and state.candidate_weights != digest
         )
+
+    def current(self, state: RolloutState, day: str) -> bool:
+        """Whether review and report of a day follow its content, and none of that is of a set that was rolled back."""
+        partitions = [
+            ContentPartition(day=day, campaign=story.CAMPAIGN, shard=shard).key for shard in range(story.NUM_SHARDS)
+        ]
+        content = [self.handoffs.newest("generated_content", key) for key in partitions]
+        reviewed = [self.handoffs.newest("reviewed_content", key) for key in partitions]
+        for rows, review in zip(content, reviewed, strict=True):
+            if rows is None or review is None or rows.attributes["version_set"] in state.aborted:
+                return False
+            read = review.manifest.input_versions[f"generated_content[{rows.partition}]"]
+            if rows.content_digest not in read:
+                return False
+        event = self.instance.get_latest_data_version_record(dg.AssetKey("campaign_report"), partition_key=day)
+        shown = (event.asset_materialization if event else None) or dg.AssetMaterialization("campaign_report")
+        expected = shown_digest(handoff for handoff in [*content, *reviewed] if handoff)
+        return (shown.tags or {}).get(DATA_VERSION_TAG) == expected
 
     def recompute(self) -> dict[str, object]:
         """Raises: HeadraceError: the demo is not finished."""

@@ -28,6 +28,8 @@ NUM_SHARDS = 10
 # Automation ticks every 5 s and a queued run starts within 10: silence of this length means that nobody asked.
 FOLLOW_UP_SECONDS = 75.0
 POLL_SECONDS = 1.0
+# Longer than any wait of a healthy demo with no run under way; then a person has to look.
+STALL_SECONDS = 600.0
 
 ALL_ASSETS = frozenset(asset for assets in ASSETS_OF_JOB.values() for asset in assets)
 _JOB_OF_ASSET = {asset: job for job, assets in ASSETS_OF_JOB.items() for asset in assets}
@@ -72,16 +74,22 @@ class Chapter:
         return [*self.launched, *self.follows]
 
 
-def chapters(days: Days, judged: Callable[[RolloutState, str], bool]) -> list[Chapter]:
+def chapters(
+    days: Days, judged: Callable[[RolloutState, str], bool], current: Callable[[RolloutState, str], bool]
+) -> list[Chapter]:
     """The demo, in order.
 
     Args:
         judged: whether the rollout is through with a model × recipe: promoted or rolled back.
+        current: whether a day's review and report follow its content, and none of that is of a set rolled back.
     """
     good, worse = model_recipe(MODEL, GOOD), model_recipe(MODEL, WORSE)
 
     def settled(recipe: str) -> Callable[[RolloutState | None], bool]:
         return lambda state: state is not None and judged(state, recipe)
+
+    def through(day: str, recipe: str) -> Callable[[RolloutState | None], bool]:
+        return lambda state: state is not None and judged(state, recipe) and current(state, day)
 
     def on_trial(state: RolloutState | None) -> bool:
         return state is not None and state.candidate is not None
@@ -104,7 +112,7 @@ def chapters(days: Days, judged: Callable[[RolloutState, str], bool]) -> list[Ch
             until=lambda state: on_trial(state) or settled(good)(state),
             until_text="the trained model is a rollout candidate",
         ),
-        _night(days.first, until=settled(good), until_text="the candidate is promoted"),
+        _night(days.first, until=through(days.first, good), until_text="the candidate is promoted and reported on"),
         Chapter(
             title="Train a deliberately worse candidate",
             stage="training",
@@ -117,7 +125,11 @@ def chapters(days: Days, judged: Callable[[RolloutState, str], bool]) -> list[Ch
             until=lambda state: (on_trial(state) and settled(good)(state)) or settled(worse)(state),
             until_text="the worse model is a rollout candidate",
         ),
-        _night(days.second, until=settled(worse), until_text="the worse candidate is rolled back"),
+        _night(
+            days.second,
+            until=through(days.second, worse),
+            until_text="the worse candidate is rolled back and its rows are made again",
+        ),
     ]
 
 
@@ -144,6 +156,7 @@ class Driver:
     board: Board
     launch: Callable[[str, str], str]
     rollout: Callable[[], RolloutState | None]
+    _idle_since: float | None = None
     _quiet_since: dict[Target, float] = field(default_factory=dict)
 
     def is_done(self, chapter: Chapter) -> bool:
@@ -161,6 +174,7 @@ class Driver:
                 yield
                 return
             self._check_failures(chapter)
+            self._check_stall(chapter)
             for target in self._due(chapter):
                 self.launch(_JOB_OF_ASSET[target.asset], target.partition)
             yield
@@ -182,6 +196,16 @@ class Driver:
                 self._quiet_since.clear()
                 return [target]
         return due
+
+    def _check_stall(self, chapter: Chapter) -> None:
+        now = time.monotonic()
+        if self.board.active or self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > STALL_SECONDS:
+            raise DemoFailed(
+                f"{chapter.title}: no run for {STALL_SECONDS / 60:.0f} minutes while waiting until {chapter.until_text}. "
+                "`make dev` shows the sensors' reasons (Automation); `make clean` and `make demo` begin anew."
+            )
 
     def _check_failures(self, chapter: Chapter) -> None:
         for target in chapter.targets:

@@ -120,3 +120,12 @@ def test_a_failure_of_an_earlier_call_is_tried_again(stage: Stage) -> None:
     stage.look(chapter(launched=[MADE_BY_US]))
 
     assert stage.launched == [("list_prompts", MADE_BY_US.partition)]
+
+
+def test_a_wait_without_any_run_ends_with_what_was_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "STALL_SECONDS", 0.0)
+    night = chapter(until=lambda state: state is not None, until_text="the moon is full")
+    stage.look(night)
+
+    with pytest.raises(DemoFailed, match="no run .* while waiting until the moon is full"):
+        stage.look(night)
