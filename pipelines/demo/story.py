@@ -203,7 +203,7 @@ class Driver:
             self._idle_since = now
         elif now - self._idle_since > STALL_SECONDS:
             raise DemoFailed(
-                f"{chapter.title}: no run for {STALL_SECONDS / 60:.0f} minutes while waiting until {chapter.until_text}. "
+                f"{chapter.title}: no run for {STALL_SECONDS / 60:.0f} min while waiting until {chapter.until_text}. "
                 "`make dev` shows the sensors' reasons (Automation); `make clean` and `make demo` begin anew."
             )
 
