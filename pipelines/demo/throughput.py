@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from headrace.handoff.versions import HandoffStore
+from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.training.progress import ProgressTail, duration
 from pipelines.demo.story import Chapter
 from pipelines.demo.view import Throughput
@@ -17,7 +17,8 @@ _ROWS_OF_STAGE = {"data_prep": "clean_documents", "generation": "generated_conte
 def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> Throughput:
     """Reads the store alone; an unfinished or missing file counts as nothing."""
     if chapter.stage == "training":
-        return _training(settings.home / "training")
+        sealed = handoffs.newest("trained_model", chapter.targets[0].partition)
+        return _trained(sealed) if sealed else _training(settings.home / "training")
     asset = _ROWS_OF_STAGE.get(chapter.stage)
     if asset is None:
         return Throughput()
@@ -33,6 +34,14 @@ def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> 
             tokens += sum(handoff.table(columns=["num_output_tokens"])["num_output_tokens"].to_pylist())
             seconds += sum(execution.table(columns=["seconds"])["seconds"].to_pylist())
     return Throughput(rows=rows, tokens_per_second=tokens / seconds if seconds else 0.0)
+
+
+def _trained(sealed: Handoff) -> Throughput:
+    row = sealed.table().to_pylist()[0]
+    return Throughput(
+        tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else 0.0,
+        note=f"{row['steps_applied']} steps applied",
+    )
 
 
 def _training(work: Path) -> Throughput:
