@@ -26,6 +26,17 @@ LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
 FREE_BYTES_MIN = {"packages": 5 * 10**9, "demo": 8 * 10**9}
 
+CAUSES = {
+    "the disk is full; free some space and run again.": ("No space left on device",),
+    "the package registry does not answer; check the network (and pip's configuration), then run again.": (
+        "NewConnectionError",
+        "Connection refused",
+        "Temporary failure in name resolution",
+        "Read timed out",
+        "Max retries exceeded",
+    ),
+}
+
 
 class SetupFailed(SystemExit):
     def __init__(self, sentence: str) -> None:
@@ -102,15 +113,15 @@ def make_demo_inputs() -> None:
 def pip(what: str, *arguments: str) -> None:
     environment = {**os.environ, "DS_BUILD_OPS": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [str(VENV / "bin/python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
-    logged(f"install {what}", command, environment, "Is the package registry reachable, and the disk not full?")
+    logged(f"install {what}", command, environment)
 
 
 def run(what: str, module: str, *arguments: str) -> None:
     command = [str(VENV / "bin/python"), "-m", module, *arguments]
-    logged(f"make {what}", command, {**os.environ, "HF_HUB_OFFLINE": "1"}, "")
+    logged(f"make {what}", command, {**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
-def logged(what: str, command: list[str], environment: dict[str, str], hint: str) -> None:
+def logged(what: str, command: list[str], environment: dict[str, str]) -> None:
     log = LOGS / f"setup-{what.replace(' ', '-')}.log"
     print(f"setup: {what} … ", end="", flush=True)
     started = time.monotonic()
@@ -120,10 +131,18 @@ def logged(what: str, command: list[str], environment: dict[str, str], hint: str
         ).returncode
     if code:
         print("failed", flush=True)
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-        raise SetupFailed(f"{what} failed: {errors[0] if errors else 'no output'} {hint} Log: {log}")
+        raise SetupFailed(f"{what} failed: {cause(log.read_text(errors='replace'))} Log: {log}")
     print(f"{time.monotonic() - started:.0f} s", flush=True)
+
+
+def cause(output: str) -> str:
+    """What a failed command's output means, in one sentence: pip words an unreachable registry as a conflict."""
+    for reason, marks in CAUSES.items():
+        if any(mark in output for mark in marks):
+            return reason
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "error"))] or lines[-1:]
+    return errors[-1] if errors else "it printed nothing."
 
 
 def write_env_file() -> None:
