@@ -31,4 +31,4 @@ check: setup ## lint, format, types, import contracts
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
 
 clean: ## removes state and caches, keeps .venv
-	@$(PYTHON) -m pipelines.clean
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipelines.clean; fi
