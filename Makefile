@@ -13,7 +13,7 @@ help: ## what there is
 setup: ## .venv from the lock, the project installed editable
 	@$(PYTHON) -m pipelines.setup
 
-demo: ## the whole pipeline on a real corpus: prepare, train, roll out, generate (8 to 15 minutes on 2 cores)
+demo: ## the whole pipeline on a real corpus: prepare, train, roll out, generate (about 12 minutes on 2 cores)
 	@$(PYTHON) -m pipelines.setup --demo
 	@$(BIN)/python -m pipelines.demo
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARTITION_NAME_TAG, WILL_RETRY_TAG
 
 from pipelines.jobs import run_assets
 
@@ -58,9 +58,13 @@ class Board:
             for target in _targets(record.dagster_run):
                 newest.setdefault(target, record.dagster_run)
         for target, run in newest.items():
-            # A run that Dagster retries is not a failure yet.
-            if run.tags.get(WILL_RETRY_TAG) != "true" and not self.is_made(target):
+            if self.is_made(target):
+                continue
+            if run.tags.get(WILL_RETRY_TAG) != "true":
                 self.failed[target] = FailedRun(run_id=run.run_id, error=self._error(run.run_id))
+            elif AUTO_RETRY_RUN_ID_TAG not in run.tags:
+                # Dagster is about to retry it: under way, though no run says so yet.
+                self.active.setdefault(target, run)
 
     def is_made(self, target: Target) -> bool:
         return target.partition in self.made.get(target.asset, set())

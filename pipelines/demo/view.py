@@ -16,7 +16,7 @@ from pipelines.demo.story import Chapter
 # Where nobody can watch a live view (a log file), a line this often says that work goes on.
 PLAIN_LINE_SECONDS = 20.0
 # Seconds a chapter took on two quiet cores: the first guess of what is left, corrected by what is seen.
-TYPICAL_SECONDS = {"data_prep": 70.0, "training": 170.0, "deployment": 60.0, "generation": 190.0}
+TYPICAL_SECONDS = {"data_prep": 30.0, "training": 90.0, "deployment": 100.0, "generation": 150.0}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def test_a_run_that_failed_for_good_stops_the_demo_with_its_name(stage: Stage) -
 def test_a_failure_that_dagster_retries_is_waited_for(stage: Stage) -> None:
     stage.run("list_prompts", MADE_BY_US.partition, dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "true"})
 
-    stage.look(chapter(follows=[MADE_BY_US]))
+    stage.look(chapter(launched=[MADE_BY_US]))
 
     assert stage.launched == []
 
