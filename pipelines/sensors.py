@@ -38,7 +38,8 @@ _UNDER_WAY = [
 ]
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=running_when_automated()[0])
+# Runs in development too: without its keys, no model or campaign could be materialized by a click.
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Adds a key for each new recipe and campaign file; keys whose file went stay, for their history."""
     settings = settings_from_environment()

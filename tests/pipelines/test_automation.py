@@ -4,7 +4,8 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
-from pipelines.automation import on_changed_inputs
+from pipelines.automation import FOLLOWERS, on_changed_inputs
+from pipelines.definitions import defs
 
 SHARDS = dg.StaticPartitionsDefinition(["a", "b"])
 
@@ -119,3 +120,13 @@ def test_the_next_stage_waits_for_a_run_of_its_own(watch: Watch) -> None:
     watch.make(follower)
 
     assert watch.requested(next_stage) == {"a"}
+
+
+def test_training_generation_and_prompts_wait_to_be_told() -> None:
+    """A late corpus shard re-trains nothing by itself; a night's prompts come from the schedule."""
+    graph = defs.resolve_asset_graph()
+
+    by_itself = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition}
+
+    assert by_itself == set(FOLLOWERS)
+    assert not by_itself & {"base_model", "trained_model", "prompts", "generated_content", "rollout"}

@@ -40,7 +40,11 @@ def test_a_warm_worker_waits_in_a_session_of_its_own_and_then_executes_dagster(
     assert not held.identity.is_alive()
 
 
-def test_a_warm_worker_has_the_environment_it_is_given(warm_workers: WarmWorkers, tmp_path: Path) -> None:
+def test_a_warm_worker_has_the_environment_it_is_given(
+    warm_workers: WarmWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dagster's command line reads the `.env` of its directory, and lets it win over the environment.
+    monkeypatch.chdir(tmp_path)
     environment = {"PATH": os.environ["PATH"], "DAGSTER_HOME": str(tmp_path)}
 
     held = warm_workers.hold("a-run", ["instance", "info"], environment=environment, log=tmp_path / "log")
