@@ -5,7 +5,10 @@ import signal
 import sys
 import time
 
+from dagster import DagsterInstance
+
 from headrace.errors import HeadraceError
+from headrace_dagster.process_launcher import fail_runs_of_dead_workers
 from pipelines.services import services
 from resources.settings import settings_from_environment
 
@@ -15,7 +18,15 @@ def main() -> None:
     port = int(os.environ.get("HEADRACE_PORT") or 3000)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with services(settings, port=port, environment=dict(os.environ)) as running:
+        with (
+            DagsterInstance.get() as instance,
+            services(
+                settings,
+                port=port,
+                environment=dict(os.environ),
+                before_start=lambda: fail_runs_of_dead_workers(instance),
+            ) as running,
+        ):
             print(f"Dagster UI: {running.url}   logs: {running.logs}   stop: Ctrl-C", flush=True)
             while True:
                 running.check_alive()

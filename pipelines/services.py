@@ -70,8 +70,13 @@ class Services:
 
 
 @contextlib.contextmanager
-def services(settings: Settings, *, port: int, environment: dict[str, str]) -> Iterator[Services]:
-    """Starts both, waits until the webserver answers, stops both at the end.
+def services(
+    settings: Settings, *, port: int, environment: dict[str, str], before_start: Callable[[], object] = lambda: None
+) -> Iterator[Services]:
+    """Starts all three, waits until the webserver answers, stops them at the end.
+
+    Args:
+        before_start: called with the lock held and no daemon running.
 
     Raises:
         ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting.
@@ -84,6 +89,7 @@ def services(settings: Settings, *, port: int, environment: dict[str, str]) -> I
         try:
             _refuse_foreign_daemon()
             _refuse_taken_port(port)
+            before_start()
             for name, command in _commands(code_socket, port).items():
                 running.processes[name] = _start(command, logs / f"{name}.log", environment, lock)
                 if name == "code-server":

@@ -151,13 +151,21 @@ def _run(parts: Demo, console: Console, port: int) -> None:
         "HF_HUB_OFFLINE": "1",
     }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    failed = fail_runs_of_dead_workers(parts.instance)
-    if failed:
-        console.print(f"{len(failed)} runs had lost their worker; they are marked failed and made again.")
+    spent = measured["wall_seconds"]
+
+    def keep_measurements() -> None:
+        nonlocal measured
+        measured = {"wall_seconds": round(spent + time.time() - started, 1), "peak_rss_mb": round(peak.peak_mb)}
+        summary.write_summary(_measurements_path(parts), measured)
+
+    def fail_lost_runs() -> None:
+        if failed := fail_runs_of_dead_workers(parts.instance):
+            console.print(f"{len(failed)} runs had lost their worker; they are marked failed and made again.")
+
     peak.start()
     try:
         with (
-            services(settings, port=port, environment=environment) as running,
+            services(settings, port=port, environment=environment, before_start=fail_lost_runs) as running,
             View(
                 chapters=parts.chapters,
                 board=board,
@@ -172,15 +180,13 @@ def _run(parts: Demo, console: Console, port: int) -> None:
                 for _ in driver.walk(chapter):
                     running.check_alive()
                     view.show(chapter)
+                    # At each look: a demo that is killed has measured all the same.
+                    keep_measurements()
                 view.show(chapter, done=True)
             launcher.close()
     finally:
         peak.stop()
-        measured = {
-            "wall_seconds": round(measured["wall_seconds"] + time.time() - started, 1),
-            "peak_rss_mb": round(peak.peak_mb),
-        }
-        summary.write_summary(_measurements_path(parts), measured)
+        keep_measurements()
     _finish(parts, console, port, measured)
 
 
