@@ -101,6 +101,9 @@ class Template:
     def _become_worker(self, gate: int, worker: Mapping[str, Any]) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Whatever the daemon was started to ignore: a worker can be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         for pipe in (self._wake_up, self._ring, *self._held.values()):
             os.close(pipe)

@@ -191,6 +191,9 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
 
     def die_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # A script's background job ignores SIGINT; Dagster would ignore SIGTERM with it, down to every run's worker.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getppid() != parent:
             os._exit(1)
 

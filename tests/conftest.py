@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 
 # Nothing may wait on a hub. Set before any test imports transformers, which reads it at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A job of a script's background ignores SIGINT; Dagster would make SIGTERM the same, and every child would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests share builders as `from tests.builders import …`; importmode=importlib leaves the checkout off the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
