@@ -1,5 +1,6 @@
 """What the instance says of the demo's partitions: made, under way, failed. Reads Dagster alone; launches nothing."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from pipelines.jobs import run_assets
 
 _ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_PROGRESS_RUN_STATUSES]
 _ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+# A daemon looks for failures every few seconds, but misses those from before its first look at a fresh instance.
+RETRY_WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -51,18 +55,19 @@ class Board:
             for target in _targets(run):
                 self.active[target] = run
         self.failed = {}
-        newest: dict[Target, dg.DagsterRun] = {}
+        newest: dict[Target, dg.RunRecord] = {}
         for record in self.instance.get_run_records(dg.RunsFilter(statuses=_ENDED_BADLY), limit=500):
             if record.create_timestamp.timestamp() < self.since:
                 continue
             for target in _targets(record.dagster_run):
-                newest.setdefault(target, record.dagster_run)
-        for target, run in newest.items():
+                newest.setdefault(target, record)
+        for target, record in newest.items():
+            run = record.dagster_run
             if self.is_made(target):
                 continue
             if run.tags.get(WILL_RETRY_TAG) != "true":
                 self.failed[target] = FailedRun(run_id=run.run_id, error=self._error(run.run_id))
-            elif AUTO_RETRY_RUN_ID_TAG not in run.tags:
+            elif AUTO_RETRY_RUN_ID_TAG not in run.tags and _seconds_since(record) < RETRY_WAIT_SECONDS:
                 # Dagster is about to retry it: under way, though no run says so yet.
                 self.active.setdefault(target, run)
 
@@ -84,6 +89,10 @@ class Board:
                 if event and event.message:
                     return event.message
         return "no reason recorded"
+
+
+def _seconds_since(record: dg.RunRecord) -> float:
+    return time.time() - record.update_timestamp.timestamp()
 
 
 def _targets(run: dg.DagsterRun) -> list[Target]:

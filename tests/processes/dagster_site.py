@@ -71,6 +71,10 @@ class DagsterSite:
     def start_daemon(self) -> None:
         workspace = str(self.home / "workspace.yaml")
         self._daemon = _start(self.home, "-m", "dagster._daemon", "run", "-w", workspace, log="daemon")
+        # Its first look at a fresh instance ignores failures until then: they would never be retried.
+        cursor = "EVENT_LOG_CONSUMER_CURSOR-PIPELINE_FAILURE"
+        storage = self.instance.daemon_cursor_storage
+        wait_until(lambda: storage.get_cursor_values({cursor}), "the daemon looks for failures to retry")
 
     def kill_daemon(self) -> None:
         assert self._daemon
