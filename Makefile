@@ -5,13 +5,16 @@ BIN := .venv/bin
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo dev test check clean
+.PHONY: help setup bench-setup demo dev test check clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 setup: ## .venv from the lock, the project installed editable
 	@$(PYTHON) -m pipelines.setup
+
+bench-setup: ## the peers that benchmarks run beside us
+	@$(PYTHON) -m pipelines.setup --bench
 
 demo: ## the whole pipeline on a real corpus: prepare, train, roll out, generate (about 12 minutes on 2 cores)
 	@$(PYTHON) -m pipelines.setup --demo

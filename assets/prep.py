@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -15,6 +16,7 @@ from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
 from headrace_dagster.failures import translated_errors
 from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_lineage import sealed_already
 from resources.corpus_resource import CorpusResource
 from resources.engines import EnginesResource
 
@@ -96,14 +98,21 @@ def labels(
 
 @dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
 def clean_documents(
-    corpus: CorpusResource, raw_documents: pa.Table, labels: pa.Table
-) -> dg.MaterializeResult[pa.Table]:
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    store: StoreResource,
+    raw_documents: pa.Table,
+    labels: pa.Table,
+) -> dg.MaterializeResult[Any]:
     """One corpus shard, normalised, filtered, de-duplicated, and split into train and held-out by term.
 
-    Near duplicates are sought within the shard. Read by training_examples.
+    Near duplicates are sought within the shard. Made once for the same documents, labels and corpus file. Read by
+    training_examples.
     """
     with translated_errors():
         settings = corpus.corpus()
+        if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
+            return dg.MaterializeResult(value=sealed)
         cleaned = clean_shard(settings, raw_documents, effective_labels(labels, settings))
     return dg.MaterializeResult(
         value=cleaned.documents,
@@ -116,13 +125,19 @@ def clean_documents(
 
 
 @dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
-def training_examples(corpus: CorpusResource, clean_documents: pa.Table) -> dg.MaterializeResult[pa.Table]:
+def training_examples(
+    context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
+) -> dg.MaterializeResult[Any]:
     """One corpus shard as token sequences for the base model: chats, packed, with loss on completions alone.
 
-    A row is one sequence of `sequence_length` tokens, of train or of held-out. Read by trained_model and evaluation.
+    A row is one sequence of `sequence_length` tokens, of train or of held-out. Made once for the same documents,
+    corpus file and tokenizer. Read by trained_model and evaluation.
     """
     with translated_errors():
-        examples = build_examples(corpus.corpus(), clean_documents, corpus.tokenizer())
+        settings, tokenizer = corpus.corpus(), corpus.tokenizer()
+        if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
+            return dg.MaterializeResult(value=sealed)
+        examples = build_examples(settings, clean_documents, tokenizer)
     return dg.MaterializeResult(
         value=examples.sequences,
         metadata={

@@ -37,8 +37,36 @@ class HandoffMissing(HeadraceError):
     """No sealed version of this asset and partition exists."""
 
 
+class HandoffCollected(HandoffMissing):
+    """Garbage collection has taken this version: open the newest."""
+
+
 class HandoffCorrupt(HeadraceError):
     """A sealed version does not match its manifest: never read on."""
+
+
+class ManifestDamaged(HandoffCorrupt):
+    """A manifest is not what its writer created."""
+
+
+class FormatTooNew(HandoffCorrupt):
+    """A newer Headrace wrote this: upgrade to read it."""
+
+
+class PartMissing(HandoffCorrupt):
+    """A part that the manifest names is not in the store."""
+
+
+class PartTorn(HandoffCorrupt):
+    """A part does not have the size that its manifest states."""
+
+
+class PartForeign(HandoffCorrupt):
+    """What lies under a part's key is no Arrow file of this handoff."""
+
+
+class PartFlipped(HandoffCorrupt):
+    """Bytes of a part differ from their digest."""
 
 
 class IllegalTransition(HeadraceError):
@@ -51,6 +79,10 @@ class JournalConflict(HeadraceError):
 
 class Transient(HeadraceError):
     """Worth a retry: a peer, a process or a server failed."""
+
+
+class PublishConflict(Transient):
+    """Another writer sealed this version first, with other content: read the newest inputs, then make it again."""
 
 
 class TrainingFailed(Transient):

@@ -24,3 +24,8 @@ def translated_errors() -> Iterator[None]:
         raise
     except HeadraceError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def permanent_failure(description: str) -> dg.Failure:
+    """What a retry would meet in the same way."""
+    return dg.Failure(description=description, allow_retries=False)

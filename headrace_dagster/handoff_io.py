@@ -1,212 +1,232 @@
 """Hands sealed Arrow versions from asset to asset: no pickle, no copy, nothing half written.
 
-An asset's partition is one handoff of the same names. What a step loaded is written into the manifest of what it makes.
-The data version that Dagster sees is the content digest: making the same rows again changes nothing downstream.
+An asset's partition is one handoff of the same names; a run of several partitions seals one for each. What a step
+loaded is written into the manifest of what it makes. The data version that Dagster sees is the content digest: making
+the same rows again changes nothing downstream.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_origin
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import dagster as dg
-import polars as pl
-import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from headrace.handoff.frames import arrow_table
-from headrace.handoff.preview import preview_markdown
-from headrace.handoff.schemas import schema_differences
+from headrace.errors import HandoffCollected
+from headrace.handoff.sealed import Verification, checked_verification
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.store.local import LocalStore
-from headrace_dagster.failures import translated_errors
+from headrace.store.objects import ObjectStore
+from headrace.store.opening import open_store
+from headrace_dagster.failures import permanent_failure, translated_errors
+from headrace_dagster.handoff_inputs import InputRequest, in_parallel
+from headrace_dagster.handoff_lineage import MADE_FROM, METADATA, UNPARTITIONED, lineage_of, remember_loaded
+from headrace_dagster.handoff_metadata import PreviewedRows, handoff_metadata, preview_of
+from headrace_dagster.handoff_outputs import rows_of, values_by_partition
+from headrace_dagster.partition_events import PartitionEvents, ordered_partitions, upstream_partitions
 
-# The one "partition" of an asset that has none.
-UNPARTITIONED = "all"
-# Input metadata, in the spelling of Dagster's own UPathIOManager.
+# Metadata of inputs. The first in the spelling of Dagster's own UPathIOManager.
 ALLOW_MISSING_PARTITIONS = "allow_missing_partitions"
+COLUMNS = "columns"
+VERIFICATION = "verification"
+# Metadata of inputs and outputs: the name of a schema in headrace.handoff.schemas.
+SCHEMA = "schema"
 
-# What each running step has loaded: "asset[partition]" to "v7 <content digest>". Of the module, since a step may load
-# through one IO manager and store through another; weak, so that nothing outlives its step.
-_loaded: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+# Each further one needs a writer and a collector that both overtake a reader between two reads of the store.
+_OPENINGS = 3
+
+_URL = "The store: s3://bucket/prefix, file:///directory, or an absolute path."
+_CACHE = "Directory of this machine that keeps what came from a remote store; empty: the user's cache directory."
+_CACHE_BYTES = "Bytes that the cache may hold before it drops what was read longest ago; empty: the store's default."
+_VERIFICATION = (
+    "once: a version's bytes are compared with its manifest when this machine first opens it. off: never. lazy: each "
+    "column when it is handed out. eager: at every opening."
+)
 
 
 class StoreResource(dg.ConfigurableResource):
     """The object store, for assets that read or seal by themselves."""
 
-    directory: str = Field(description="Directory of the store: an absolute path.")
+    url: str = Field(description=_URL)
+    cache: str | None = Field(default=None, description=_CACHE)
+    cache_bytes: int | None = Field(default=None, description=_CACHE_BYTES, gt=0)
+    verification: Verification = Field(default="once", description=_VERIFICATION)
 
-    def objects(self) -> LocalStore:
-        return LocalStore(Path(self.directory))
+    def objects(self) -> ObjectStore:
+        return opened_store(self.url, self.cache, self.cache_bytes)
 
     def handoffs(self) -> HandoffStore:
-        return HandoffStore(self.objects())
+        return opened_handoffs(self.url, self.cache, self.cache_bytes, self.verification)
 
 
 class ArrowHandoffIOManager(dg.ConfigurableIOManager):
-    """Stores `pa.Table`, `pl.DataFrame`, `pl.LazyFrame`, record batch streams and sealed `Handoff`s.
+    """Stores frames, tables, streams of record batches and sealed `Handoff`s; one partition, or several of one run.
 
-    Loads by the input's annotation: `pa.Table` (and none), `pl.DataFrame`, `pl.LazyFrame`, `Handoff`, or
-    `dict[str, Handoff]` by partition. The first three concatenate several partitions, without a copy. With the input
-    metadata `allow_missing_partitions: True`, what is not sealed yet is left out.
+    Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` where there is none), one partition, many
+    or none. Metadata of an input: `allow_missing_partitions: True` leaves out what is not sealed yet; `columns: [..]`
+    opens those alone; `schema: name` refuses other columns; `verification` as below. Metadata of an asset: `schema:
+    name` refuses other columns, and is what an empty stream is sealed with.
     """
 
-    directory: str = Field(description="Directory of the store: an absolute path.")
+    url: str = Field(description=_URL)
+    cache: str | None = Field(default=None, description=_CACHE)
+    cache_bytes: int | None = Field(default=None, description=_CACHE_BYTES, gt=0)
+    verification: Verification = Field(default="once", description=_VERIFICATION)
+    compat: bool = Field(
+        default=False, description="Write text as large_string, for readers older than Arrow 16; polars copies it."
+    )
+    alignment: int = Field(
+        default=64, description="Bytes at whose multiples buffers start in a file: 64, or 4096 for O_DIRECT."
+    )
+
+    @field_validator("alignment")
+    @classmethod
+    def _checked_alignment(cls, alignment: int) -> int:
+        if alignment < 64 or alignment & (alignment - 1):
+            raise ValueError(f"alignment must be a power of two, at least 64 bytes, got {alignment}.")
+        return alignment
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if obj is None:
             return
-        asset, partition = context.asset_key.to_user_string(), _output_partition(context)
-        loaded = _loaded.get(context.step_context, {})
+        asset = context.asset_key.to_user_string()
+        keys = ordered_partitions(context) if context.has_asset_partitions else None
+        events = PartitionEvents(context)
+        num_rows = num_sealed = 0
         with translated_errors():
-            if isinstance(obj, Handoff):
-                handoff = _check_own(obj, asset, partition)
-            else:
-                rows, schema = _rows(obj, asset)
-                handoff = self._handoffs().publish(
-                    asset,
-                    partition,
-                    rows,
-                    schema=schema,
-                    code_version=context.asset_spec.code_version or "",
-                    run_id=context.run_id,
-                    input_versions=loaded,
-                )
-            # A reused version keeps the inputs it was first made from; this run's own belong to this run's record.
-            metadata = _metadata(handoff, loaded or handoff.manifest.input_versions)
-        # The one way to a data version from here: tests/upstream/test_data_version.py.
-        context.step_context.set_data_version(context.asset_key, dg.DataVersion(handoff.content_digest))
-        context.add_output_metadata(metadata)
+            for partition, value in values_by_partition(obj, asset, keys):
+                lineage = _input_versions(context, partition, is_alone=keys is None or len(keys) == 1)
+                handoff, preview = self._sealed(context, value, partition, lineage)
+                # A reused version keeps the inputs it was first made from; this run's own belong to this run's record.
+                made_from = lineage or handoff.manifest.input_versions
+                metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=preview)
+                data_version = dg.DataVersion(handoff.content_digest)
+                if keys is None or len(keys) == 1:
+                    # The one way to a data version from here: tests/upstream/test_data_version.py.
+                    context.step_context.set_data_version(context.asset_key, data_version)
+                    context.add_output_metadata(_kept_metadata(context, handoff) | metadata)
+                else:
+                    events.record(partition, data_version, metadata)
+                    num_rows, num_sealed = num_rows + handoff.num_rows, num_sealed + 1
+        if num_sealed:
+            events.close()
+            context.add_output_metadata({"num_rows": num_rows, "num_partitions": num_sealed})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        asset = context.asset_key.to_user_string()
-        kind = context.dagster_type.typing_type
-        wanted = list(context.asset_partition_keys) if context.has_asset_partitions else [UNPARTITIONED]
-        allow_missing = bool((context.definition_metadata or {}).get(ALLOW_MISSING_PARTITIONS))
-        with translated_errors():
-            found = {partition: self._handoffs().newest(asset, partition) for partition in wanted}
-            handoffs = {partition: handoff for partition, handoff in found.items() if handoff}
-            if len(handoffs) < len(wanted) and not allow_missing:
-                raise _missing(context, asset, [partition for partition in wanted if partition not in handoffs])
-            _remember(context, handoffs)
-            return _as_annotated(kind, handoffs, asset)
-
-    def _handoffs(self) -> HandoffStore:
-        return HandoffStore(LocalStore(Path(self.directory)))
-
-
-def _output_partition(context: dg.OutputContext) -> str:
-    if not context.has_asset_partitions:
-        return UNPARTITIONED
-    keys = context.asset_partition_keys
-    if len(keys) != 1:
-        raise dg.Failure(
-            f"{context.asset_key.to_user_string()} was asked for {len(keys)} partitions in one run, and a handoff is "
-            "one partition. Launch one run a partition (BackfillPolicy.multi_run(1)).",
-            allow_retries=False,
+        options = context.definition_metadata or {}
+        columns = options.get(COLUMNS)
+        request = InputRequest(
+            name=context.name,
+            asset=context.asset_key.to_user_string(),
+            kind=context.dagster_type.typing_type,
+            columns=tuple(columns) if columns is not None else None,
+            schema=options.get(SCHEMA),
         )
-    return keys[0]
+        wanted = ordered_partitions(context) if context.has_asset_partitions else [UNPARTITIONED]
+        with translated_errors():
+            handoffs = self._handoffs(checked_verification(options.get(VERIFICATION, self.verification)))
+            newest = in_parallel(lambda partition: _held_newest(handoffs, request.asset, partition), wanted)
+            found = {partition: handoff for partition, handoff in zip(wanted, newest, strict=True) if handoff}
+            if len(found) < len(wanted) and not options.get(ALLOW_MISSING_PARTITIONS):
+                raise _missing(context.name, request.asset, [key for key in wanted if key not in found])
+            remember_loaded(context, found)
+            return request.open(found)
+
+    def _sealed(
+        self, context: dg.OutputContext, value: Any, partition: str, lineage: Mapping[str, str]
+    ) -> tuple[Handoff, str]:
+        """The sealed version, and its first rows as Markdown."""
+        asset = context.asset_key.to_user_string()
+        if isinstance(value, Handoff):
+            return _check_own(value, asset, partition), preview_of(value)
+        rows, schema = rows_of(value, asset, (context.definition_metadata or {}).get(SCHEMA))
+        previewed = PreviewedRows(rows, schema)
+        handoff = self._handoffs().publish(
+            asset,
+            partition,
+            previewed,
+            schema=schema,
+            code_version=context.asset_spec.code_version or "",
+            run_id=context.run_id,
+            input_versions=lineage,
+            attributes=_attributes(context),
+            compat=self.compat,
+            alignment=self.alignment,
+        )
+        return handoff, previewed.markdown
+
+    def _handoffs(self, verification: Verification | None = None) -> HandoffStore:
+        return opened_handoffs(self.url, self.cache, self.cache_bytes, verification or self.verification)
+
+
+@lru_cache(maxsize=8)
+def opened_store(url: str, cache: str | None = None, cache_bytes: int | None = None) -> ObjectStore:
+    """One store a process and place: its connections serve every input and output."""
+    return open_store(url, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
+
+
+@lru_cache(maxsize=8)
+def opened_handoffs(url: str, cache: str | None, cache_bytes: int | None, verification: Verification) -> HandoffStore:
+    """One a process, whose leases are then renewed and counted together."""
+    return HandoffStore(opened_store(url, cache, cache_bytes), verification=verification)
+
+
+def _held_newest(handoffs: HandoffStore, asset: str, partition: str) -> Handoff | None:
+    """The newest version, with its lease; looked for again where it was superseded and collected in between."""
+    for _ in range(_OPENINGS - 1):
+        with suppress(HandoffCollected):
+            if handoff := handoffs.newest(asset, partition):
+                handoff.hold()
+            return handoff
+    if handoff := handoffs.newest(asset, partition):
+        handoff.hold()
+    return handoff
+
+
+def _input_versions(context: dg.OutputContext, partition: str, *, is_alone: bool) -> dict[str, str]:
+    """What this partition was made from. A step of several partitions has loaded the inputs of all of them."""
+    lineage = lineage_of(context.step_context)
+    versions = lineage.input_versions()
+    if is_alone:
+        return versions
+    made_of = upstream_partitions(context, partition)
+    return {
+        name: version
+        for name, version in versions.items()
+        if lineage.loaded[name].partition in made_of.get(lineage.loaded[name].asset, {lineage.loaded[name].partition})
+    }
+
+
+def _attributes(context: dg.OutputContext) -> dict[str, str]:
+    """Where the asset's body asked `sealed_already`: what a later run needs to find this version, and to show it."""
+    identity = lineage_of(context.step_context).made_from.get(context.asset_key.to_user_string())
+    if identity is None:
+        return {}
+    return {MADE_FROM: identity, METADATA: dg.serialize_value(dict(context.output_metadata))}
+
+
+def _kept_metadata(context: dg.OutputContext, handoff: Handoff) -> dict[str, Any]:
+    """What the run that made a returned version stated of it, unless this run states it anew."""
+    if METADATA not in handoff.attributes:
+        return {}
+    stated: Any = dg.deserialize_value(handoff.attributes[METADATA])
+    return {name: value for name, value in stated.items() if name not in context.output_metadata}
 
 
 def _check_own(handoff: Handoff, asset: str, partition: str) -> Handoff:
     if (handoff.asset, handoff.partition) != (asset, partition):
-        raise dg.Failure(
+        raise permanent_failure(
             f"{asset}[{partition}] returned the handoff {handoff.asset}[{handoff.partition}]. "
-            "Publish under the asset's own key and partition.",
-            allow_retries=False,
+            "Publish under the asset's own key and partition."
         )
     return handoff
 
 
-def _rows(obj: Any, asset: str) -> tuple[Any, pa.Schema | None]:
-    if isinstance(obj, (pa.Table, pl.DataFrame, pl.LazyFrame)):
-        return arrow_table(obj), None
-    if isinstance(obj, pa.RecordBatchReader):
-        return obj, None
-    if isinstance(obj, Iterator):
-        first: Any = next(obj, None)
-        if isinstance(first, pa.RecordBatch):
-            return chain([first], obj), first.schema
-    raise dg.Failure(
-        f"{asset} returned {type(obj).__name__}. Return a pyarrow Table, a polars frame, a RecordBatchReader, an "
-        "iterator of at least one record batch, or a sealed Handoff.",
-        allow_retries=False,
-    )
-
-
-def _metadata(handoff: Handoff, input_versions: Mapping[str, str]) -> dict[str, Any]:
-    columns = [
-        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
-        for field in handoff.schema
-    ]
-    return {
-        "num_rows": handoff.num_rows,
-        "handoff_bytes": handoff.num_bytes,
-        "version": handoff.version,
-        "content_digest": handoff.content_digest,
-        "reused": handoff.reused,
-        "preview": dg.MetadataValue.md(preview_markdown(handoff.head(5))),
-        "input_versions": dg.MetadataValue.json(dict(input_versions)),
-        # The keys that give Dagster's asset page its columns tab and its row count.
-        "dagster/column_schema": dg.TableSchema(columns=columns),
-        "dagster/row_count": handoff.num_rows,
-    }
-
-
-def _missing(context: dg.InputContext, asset: str, missing: list[str]) -> dg.Failure:
+def _missing(name: str, asset: str, missing: list[str]) -> dg.Failure:
     named = ", ".join(f"{asset}[{partition}]" for partition in missing[:5])
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     partitions = "" if missing == [UNPARTITIONED] else f", partitions {', '.join(missing[:5])}{more},"
-    return dg.Failure(
-        f"Input {context.name} has no sealed handoff of {named}{more}. Materialize {asset}{partitions} first.",
-        allow_retries=False,
+    return permanent_failure(
+        f"Input {name} has no sealed handoff of {named}{more}. Materialize {asset}{partitions} first."
     )
-
-
-def _remember(context: dg.InputContext, handoffs: Mapping[str, Handoff]) -> None:
-    try:
-        step = context.step_context
-    except dg.DagsterInvariantViolationError:  # loaded by hand, outside of any step
-        return
-    versions = {
-        f"{each.asset}[{each.partition}]": f"v{each.version} {each.content_digest}" for each in handoffs.values()
-    }
-    _loaded.setdefault(step, {}).update(versions)
-
-
-def _as_annotated(kind: Any, handoffs: Mapping[str, Handoff], asset: str) -> Any:
-    if (get_origin(kind) or kind) in (dict, Mapping):
-        return dict(handoffs)
-    if kind is Handoff:
-        if len(handoffs) == 1:
-            return next(iter(handoffs.values()))
-        raise dg.Failure(
-            f"Input {asset} has {len(handoffs)} partitions. Annotate it as dict[str, Handoff].", allow_retries=False
-        )
-    if not handoffs:
-        raise dg.Failure(
-            f"No partition of {asset} is sealed, so that its columns are unknown. Materialize one of them first.",
-            allow_retries=False,
-        )
-    table = _concatenated(handoffs)
-    if kind in (pl.DataFrame, pl.LazyFrame):
-        frame = pl.from_arrow(table, rechunk=False)
-        assert isinstance(frame, pl.DataFrame)
-        return frame if kind is pl.DataFrame else frame.lazy()
-    return table
-
-
-def _concatenated(handoffs: Mapping[str, Handoff]) -> pa.Table:
-    tables = {partition: handoff.table() for partition, handoff in handoffs.items()}
-    (first, table), *others = tables.items()
-    for partition, other in others:
-        if not other.schema.equals(table.schema):
-            asset = handoffs[first].asset
-            raise dg.Failure(
-                f"{asset}[{partition}] does not have the columns of {asset}[{first}]: "
-                f"{'; '.join(schema_differences(other.schema, table.schema)) or 'nullability differs'}. "
-                "Materialize the older of the two again.",
-                allow_retries=False,
-            )
-    return pa.concat_tables(tables.values())

@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.clock import SystemClock
-from headrace.store.local import LocalStore
+from headrace.store.opening import open_store
 from headrace.training.attempts import find_result
 from headrace.training.devices import detect_devices
 from headrace.training.heldout import Evaluation, evaluate
@@ -25,7 +25,11 @@ Rows = list[dict[str, Any]]
 class TrainingLauncher(dg.ConfigurableResource):
     """Trains in processes of their own, one a GPU of this run, or CPU ranks where there is no GPU."""
 
-    store_directory: str = Field(description="Directory of the object store: an absolute path.")
+    store_url: str = Field(description="The store: s3://bucket/prefix, file:///directory, or an absolute path.")
+    cache: str | None = Field(
+        default=None, description="Directory of this machine's cache of a remote store; none: the user's."
+    )
+    cache_bytes: int | None = Field(default=None, gt=0, description="Limit of that cache, in bytes.")
     work_directory: str = Field(
         description="Scratch directory of running trainings (logs, progress): an absolute path with room for one model."
     )
@@ -79,8 +83,15 @@ class TrainingLauncher(dg.ConfigurableResource):
         )
 
     def _place(self, run_id: str, environment: dict[str, str]) -> Workplace:
+        # The gang and the evaluating process open the store by its URL, and share this node's cache.
+        if self.cache:
+            environment["HEADRACE_CACHE"] = self.cache
+        if self.cache_bytes:
+            environment["HEADRACE_CACHE_BYTES"] = str(self.cache_bytes)
         return Workplace(
-            store=LocalStore(Path(self.store_directory)),
+            store=open_store(
+                self.store_url, cache=Path(self.cache) if self.cache else None, cache_bytes=self.cache_bytes
+            ),
             work_root=Path(self.work_directory),
             devices=detect_devices(environment),
             environment=environment,

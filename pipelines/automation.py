@@ -17,10 +17,10 @@ TICK_SECONDS = 5
 # Yesterday's partitions may still be under way after midnight; older days are only made when told.
 LOOKBACK_DAYS = 3
 
-# Followed within their stage's run: a changed shard is prepared to its end in one run.
-PREP_FOLLOWERS = ("clean_documents", "labels", "training_examples")
+# Made in the run that makes their inputs: a changed shard is prepared to its end in one run.
+IN_ONE_RUN = ("clean_documents", "labels", "training_examples", "cards")
 FOLLOWERS = (
-    *PREP_FOLLOWERS,
+    *IN_ONE_RUN,
     "evaluation",
     "registered_version",
     "reviewed_content",
@@ -56,7 +56,7 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
         name = spec.key.to_user_string()
         if name not in FOLLOWERS:
             return spec
-        condition = on_changed_inputs(with_requested_inputs=name in PREP_FOLLOWERS)
+        condition = on_changed_inputs(with_requested_inputs=name in IN_ONE_RUN)
         return spec.replace_attributes(automation_condition=condition)
 
     return [each.map_asset_specs(conditioned) for each in assets if isinstance(each, dg.AssetsDefinition)]

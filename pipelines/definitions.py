@@ -10,13 +10,14 @@ from assets import (
     deployment_checks,
     generation,
     generation_checks,
+    media,
     prep,
     prep_checks,
     training,
 )
 from pipelines.automation import follow_changed_inputs, with_conditions
-from pipelines.jobs import JOBS
-from pipelines.schedules import nightly_campaigns
+from pipelines.jobs import COLLECTION, JOBS
+from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
 from resources.settings import settings_from_environment
@@ -28,11 +29,11 @@ if not os.environ.get("DAGSTER_HOME"):
     )
 
 defs = dg.Definitions(
-    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation])),
+    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, media])),
     asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks]),
     resources=deployment_resources(settings_from_environment()),
-    jobs=list(JOBS.values()),
-    schedules=[nightly_campaigns],
+    jobs=[*JOBS.values(), COLLECTION],
+    schedules=[nightly_campaigns, nightly_collection],
     sensors=[follow_changed_inputs, *SENSORS],
     # A run makes one partition of one stage; a process a step would double its start-up.
     executor=dg.in_process_executor,

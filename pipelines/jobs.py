@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from headrace.placement.demand import STAGE
+from headrace_dagster.collection import collection_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ STAGE_JOBS = (
     StageJob(name="list_prompts", stage="generation", assets=("prompts",)),
     # Alone in its run, for the same reason as training.
     StageJob(name="generate", stage="generation", assets=("generated_content",)),
-    StageJob(name="review", stage="generation", assets=("reviewed_content",)),
+    StageJob(name="review", stage="generation", assets=("reviewed_content", "cards")),
     StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 
@@ -45,6 +46,9 @@ JOBS = {
     )
     for job in STAGE_JOBS
 }
+
+# Makes no asset: it frees the store of versions that nobody needs.
+COLLECTION = collection_job()
 
 
 def run_assets(run: dg.DagsterRun) -> list[str]:

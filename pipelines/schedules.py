@@ -1,4 +1,4 @@
-"""When a night starts."""
+"""When a night starts, and when the store is freed of what earlier nights superseded."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,9 @@ import dagster as dg
 
 from assets.partitions import campaign_shards
 from headrace.keys import ContentPartition
+from headrace_dagster.collection import collection_schedule
 from pipelines.automation import running_when_automated
-from pipelines.jobs import JOBS
+from pipelines.jobs import COLLECTION, JOBS
 from resources.settings import settings_from_environment
 
 # After midnight, so that the day exists in the stated time zone, and before the office asks for its content.
@@ -30,3 +31,8 @@ def nightly_campaigns(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunR
         partition = f"{day}|{shard}"
         ContentPartition.parse(partition)
         yield dg.RunRequest(run_key=f"prompts:{partition}", partition_key=partition)
+
+
+nightly_collection = collection_schedule(
+    COLLECTION, timezone=settings_from_environment().timezone, default_status=running_when_automated()[1]
+)

@@ -21,7 +21,6 @@ from headrace.rollout.controller import desired_set, next_action
 from headrace.rollout.evidence import review_counts
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.store.local import LocalStore
 from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
@@ -61,7 +60,7 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Asks for a rollout run wherever the journal has something to decide: a new model, a verdict."""
     settings = settings_from_environment()
-    objects = LocalStore(settings.store)
+    objects = settings.open_store()
     handoffs = HandoffStore(objects)
     models = registered_models(handoffs)
     requests: list[dg.RunRequest] = []
@@ -99,7 +98,7 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     A sealed partition whose version set was rolled back since is made again on the stable set.
     """
     settings = settings_from_environment()
-    objects = LocalStore(settings.store)
+    objects = settings.open_store()
     handoffs = HandoffStore(objects)
     recent = days.get_partition_keys()[-LOOKBACK_DAYS:]
     requests: list[dg.RunRequest] = []

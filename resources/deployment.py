@@ -1,5 +1,7 @@
 """The resources of one deployment, by the names under which assets ask for them."""
 
+from typing import Any
+
 import dagster as dg
 
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
@@ -13,9 +15,14 @@ from resources.training import training_launcher, training_resource
 
 def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.ConfigurableIOManager]:
     """A laptop, one box and a cluster differ in `settings` alone."""
+    store: dict[str, Any] = {
+        "url": settings.store_url,
+        "cache": str(settings.cache),
+        "cache_bytes": settings.cache_bytes,
+    }
     return {
-        "io_manager": ArrowHandoffIOManager(directory=str(settings.store)),
-        "store": StoreResource(directory=str(settings.store)),
+        "io_manager": ArrowHandoffIOManager(**store),
+        "store": StoreResource(**store),
         "corpus": CorpusResource(
             corpus_file=str(settings.corpus), home=str(settings.home), base_model=settings.base_model
         ),

@@ -3,7 +3,9 @@
 | variable | meaning | default |
 |---|---|---|
 | HEADRACE_HOME | state directory | `.headrace` in the checkout |
-| HEADRACE_STORE | object store (a directory) | `HEADRACE_HOME/store` |
+| HEADRACE_STORE | object store: a directory, or `s3://bucket/prefix` | `HEADRACE_HOME/store` |
+| HEADRACE_CACHE | what this node keeps of a remote store: a local directory | `HEADRACE_HOME/cache` |
+| HEADRACE_CACHE_BYTES | limit of that cache, in bytes | 20000000000 |
 | MLFLOW_TRACKING_URI | MLflow | SQLite in HEADRACE_HOME |
 | HEADRACE_CORPUS | corpus file (YAML) | `resources/corpus.yaml` |
 | HEADRACE_RECIPES | directory of training recipes | `resources/recipes` |
@@ -19,13 +21,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.errors import InvalidInput
+from headrace.store.node_cache import DEFAULT_BYTES_MAX
+from headrace.store.objects import ObjectStore
+from headrace.store.opening import open_store
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     home: Path
-    store: Path
+    store_url: str
+    cache: Path
+    cache_bytes: int
     tracking_uri: str
     corpus: Path
     recipes: Path
@@ -37,13 +46,18 @@ class Settings:
     automation: bool
     alert_webhook: str | None
 
+    def open_store(self) -> ObjectStore:
+        return open_store(self.store_url, cache=self.cache, cache_bytes=self.cache_bytes)
+
 
 def settings_from_environment() -> Settings:
     env = os.environ.get
     home = Path(env("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
     return Settings(
         home=home,
-        store=Path(env("HEADRACE_STORE") or home / "store").absolute(),
+        store_url=_store_url(env("HEADRACE_STORE") or str(home / "store")),
+        cache=Path(env("HEADRACE_CACHE") or home / "cache").absolute(),
+        cache_bytes=_cache_bytes(env("HEADRACE_CACHE_BYTES")),
         tracking_uri=env("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         corpus=Path(env("HEADRACE_CORPUS") or CHECKOUT / "resources/corpus.yaml").absolute(),
         recipes=Path(env("HEADRACE_RECIPES") or CHECKOUT / "resources/recipes").absolute(),
@@ -55,3 +69,16 @@ def settings_from_environment() -> Settings:
         automation=(env("HEADRACE_AUTOMATION") or "").lower() in {"on", "1", "true"},
         alert_webhook=env("HEADRACE_ALERT_WEBHOOK") or None,
     )
+
+
+def _store_url(text: str) -> str:
+    """A directory is made absolute: the processes that open it start in different ones."""
+    return text if "://" in text else str(Path(text).absolute())
+
+
+def _cache_bytes(text: str | None) -> int:
+    if not text:
+        return DEFAULT_BYTES_MAX
+    if not text.isdecimal() or not int(text):
+        raise InvalidInput(f"HEADRACE_CACHE_BYTES must be a positive whole number of bytes, got {text!r}.")
+    return int(text)

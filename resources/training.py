@@ -42,4 +42,9 @@ def training_resource(settings: Settings) -> TrainingResource:
 
 
 def training_launcher(settings: Settings) -> TrainingLauncher:
-    return TrainingLauncher(store_directory=str(settings.store), work_directory=str(settings.home / "training"))
+    return TrainingLauncher(
+        store_url=settings.store_url,
+        cache=str(settings.cache),
+        cache_bytes=settings.cache_bytes,
+        work_directory=str(settings.home / "training"),
+    )

@@ -126,7 +126,7 @@ def make_run_config(work: Path, **changes: Any) -> RunConfig:
             "world_size": 2,
             "device": "cpu",
             "base_weights_digest": "b" * 64,
-            "store_directory": str(work / "store"),
+            "store_url": str(work / "store"),
             "work_directory": str(work),
             "inputs": (ExamplesInput(partition="shard-00", version=1, content_digest="c" * 64),),
             "worker": Worker.this_process(),

@@ -68,7 +68,7 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
     """One row a prompt, in order of positions."""
     rows = []
-    for prompt in prompts.sort_by("position").to_pylist():
+    for prompt in sorted(prompts.to_pylist(), key=lambda prompt: prompt["position"]):
         # Variation 0: a campaign asks for one output a prompt.
         identity = row_id(prompt["prompt_id"], version_set_id, 0)
         rows.append(

@@ -5,11 +5,11 @@ a settled claim; whoever opens it next publishes the same bytes. A worker that s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from headrace.errors import HandoffCorrupt, RepinRequired
+from headrace.errors import RepinRequired
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claim, Claims
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -65,7 +65,7 @@ def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
     """
     content = handoffs.find(CONTENT, claim.partition, claim=claim.id)
     execution = handoffs.find(EXECUTION, claim.partition, claim=claim.id)
-    if content is None or execution is None or not (_is_intact(content) and _is_intact(execution)):
+    if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
         return None
     newest = handoffs.newest(CONTENT, claim.partition)
     if newest is not None and newest.version != content.version:
@@ -87,37 +87,16 @@ def repin_required(claim: Claim, reason: str) -> RepinRequired:
     )
 
 
-@dataclass(frozen=True)
-class _OneVersionAClaim(HandoffStore):
-    """A store in which the newest version is the claim's own, if it has one that is intact.
-
-    `publish` picks its number, then compares with `newest`, then creates that number or begins again. So a claim's
-    second publication, however late, finds the first instead of hiding the version of a newer attempt.
-    """
-
-    claim_id: str = ""
-
-    def newest(self, asset: str, partition: str) -> Handoff | None:
-        own = self.find(asset, partition, claim=self.claim_id)
-        return own if own is not None and _is_intact(own) else super().newest(asset, partition)
-
-
 def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, origin: Origin) -> Handoff:
-    shared = {one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)}
-    return _OneVersionAClaim(**shared, claim_id=claim.id).publish(
+    # Once: a claim's second publication, however late, finds the first instead of hiding a newer attempt's version.
+    return handoffs.publish(
         asset,
         claim.partition,
         table,
         code_version=GENERATION_CODE_VERSION,
         run_id=origin.run_id,
         input_versions=origin.input_versions,
-        attributes={"claim": claim.id, "version_set": claim.version_set},
+        attributes={"version_set": claim.version_set},
+        once={"claim": claim.id},
     )
 
-
-def _is_intact(handoff: Handoff) -> bool:
-    try:
-        handoff.verify()
-    except HandoffCorrupt:
-        return False
-    return True

@@ -1,33 +1,76 @@
 """What a sealed version says of itself: one small JSON object, made by `create` after all of its parts."""
 
+import base64
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from headrace.errors import HandoffCorrupt
-from headrace.store.objects import canonical_json
+import pyarrow as pa
+import xxhash
 
-FORMAT_VERSION = 1
+from headrace.errors import FormatTooNew, HandoffCorrupt, ManifestDamaged
+from headrace.store.objects import Segment, canonical_json
+
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One Arrow IPC file. `xxh3_128` is over the file's bytes: integrity, not identity."""
+    """One Arrow IPC file with one record batch.
+
+    `segments` cover it from the first byte to the last, one for each buffer; `columns` says for each which top-level
+    column it belongs to, or -1: every reader needs it. Integrity, not identity.
+    """
 
     key: str
     num_rows: int
-    num_bytes: int
-    xxh3_128: str
+    segments: tuple[Segment, ...]
+    columns: tuple[int, ...]
 
     @property
     def name(self) -> str:
         return self.key.rpartition("/")[2]
 
+    @property
+    def num_bytes(self) -> int:
+        return self.segments[-1].offset + self.segments[-1].num_bytes
+
+    @property
+    def xxh3_128(self) -> str:
+        """Over the digests of all segments: names the part's bytes as a whole."""
+        return xxhash.xxh3_128_hexdigest("".join(segment.xxh3_128 for segment in self.segments).encode())
+
+    def segments_of(self, columns: Iterable[int]) -> list[Segment]:
+        """What a reader of these columns touches."""
+        wanted = {-1, *columns}
+        return [segment for segment, column in zip(self.segments, self.columns, strict=True) if column in wanted]
+
+    def to_body(self) -> dict[str, Any]:
+        """Offsets follow from the lengths; a list for each segment keeps manifests of wide tables small."""
+        segments = [
+            [column, segment.num_bytes, segment.xxh3_128]
+            for segment, column in zip(self.segments, self.columns, strict=True)
+        ]
+        return {"key": self.key, "num_rows": self.num_rows, "segments": segments}
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> "Part":
+        segments, columns, offset = [], [], 0
+        for column, num_bytes, digest in body["segments"]:
+            segments.append(Segment(offset=offset, num_bytes=num_bytes, xxh3_128=digest))
+            columns.append(column)
+            offset += num_bytes
+        return cls(key=body["key"], num_rows=body["num_rows"], segments=tuple(segments), columns=tuple(columns))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`content_digest` is over schema and values alone; everything else says where they lie and whence they came."""
+    """`content_digest` is over schema and values alone; everything else says where they lie and whence they came.
+
+    `arrow_schema` is the files' schema, as Arrow serializes it, in base64.
+    """
 
     asset: str
     partition: str
@@ -35,6 +78,7 @@ class Manifest:
     num_rows: int
     num_bytes: int
     parts: tuple[Part, ...]
+    arrow_schema: str
     schema_fingerprint: str
     content_digest: str
     code_version: str
@@ -42,6 +86,7 @@ class Manifest:
     input_versions: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
     created_at: str
+    write_seconds: float
     nonce: str
     format_version: int = FORMAT_VERSION
 
@@ -49,29 +94,46 @@ class Manifest:
     def label(self) -> str:
         return f"{self.asset}[{self.partition}] v{self.version}"
 
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+
     def to_body(self) -> dict[str, Any]:
         """JSON fields, with a digest over all of them: a manifest decides, so it must not rot unseen."""
-        fields = asdict(self)
+        fields = asdict(self) | {"parts": [part.to_body() for part in self.parts]}
         return {**fields, "manifest_sha256": hashlib.sha256(canonical_json(fields)).hexdigest()}
 
     @classmethod
     def from_bytes(cls, text: bytes, *, uri: str) -> "Manifest":
-        """Raises: HandoffCorrupt: the bytes are not what `to_body` made, or a newer Headrace made them."""
+        """Raises:
+        ManifestDamaged: the bytes are not what `to_body` made.
+        FormatTooNew: a newer Headrace made them.
+        HandoffCorrupt: an older one did, before the format was fixed.
+        """
         try:
             fields = json.loads(text)
             stated = fields.pop("manifest_sha256")
             found = hashlib.sha256(canonical_json(fields)).hexdigest()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HandoffCorrupt(f"Manifest {uri} is damaged ({error}). {_REMEDY}") from error
+            raise ManifestDamaged(f"Manifest {uri} is damaged ({error}). {_REMEDY}") from error
         if found != stated:
-            raise HandoffCorrupt(f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}")
-        if fields["format_version"] != FORMAT_VERSION:
-            raise HandoffCorrupt(
-                f"Manifest {uri} has format {fields['format_version']}, this Headrace reads {FORMAT_VERSION}. "
-                "Use the Headrace version that wrote it, or a newer one."
+            raise ManifestDamaged(f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}")
+        version = fields["format_version"]
+        if version > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"Manifest {uri} has format {version}, this Headrace reads {FORMAT_VERSION}. "
+                "Upgrade Headrace to the version that wrote it, or a later one."
             )
-        parts = tuple(Part(**part) for part in fields.pop("parts"))
+        if version < FORMAT_VERSION:
+            raise HandoffCorrupt(
+                f"Manifest {uri} has format {version}, this Headrace reads {FORMAT_VERSION}. {_REMEDY}"
+            )
+        parts = tuple(map(Part.from_body, fields.pop("parts")))
         return cls(**fields, parts=parts)
+
+
+def encoded_schema(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize()).decode()
 
 
 _REMEDY = "Materialize the partition again: that seals a new version."

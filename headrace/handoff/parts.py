@@ -1,32 +1,38 @@
-"""Writes the Arrow IPC files of one version as a stream, and maps them back without a copy.
+"""Writes the Arrow IPC files of one version as a stream, and maps them back without a copy."""
 
-Small batches are joined first, since a table of ten thousand tiny chunks is slow in every reader; files are cut so that
-one handoff larger than memory can be written, and read a part at a time. Neither changes the content digest.
-"""
-
-from collections.abc import Iterable, Iterator
+import mmap
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import xxhash
 
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, PartFlipped, PartForeign, PartMissing, PartTorn
+from headrace.handoff.aligned_file import ALIGNMENT, AlignedFile
+from headrace.handoff.batching import joined_batches
 from headrace.handoff.content_digest import ContentDigest
 from headrace.handoff.manifest import Part
-from headrace.handoff.schemas import schema_differences
-from headrace.store.objects import ObjectStore, PartWriter
+from headrace.handoff.spelling import large_type, respelled, view_type
+from headrace.handoff.trimming import trimmed
+from headrace.store.objects import ObjectStore, Segment
 
-# Large enough that per-batch costs vanish, small enough for several writers on a laptop.
+# Large enough that per-part costs vanish, small enough for several writers on a laptop.
 BATCH_BYTES = 64 * 1024 * 1024
-PART_BYTES = 256 * 1024 * 1024
+# A batch that came larger is cut here. Well below the 2 GiB that a view can count.
+PART_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenParts:
+    """`schema` is the one of the files; `content_digest` is the same for every spelling of it."""
+
     parts: tuple[Part, ...]
     num_rows: int
     content_digest: str
+    schema: pa.Schema
 
 
 def write_parts(
@@ -35,102 +41,126 @@ def write_parts(
     schema: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     *,
+    compat: bool = False,
+    alignment: int = ALIGNMENT,
     batch_bytes: int = BATCH_BYTES,
     part_bytes: int = PART_BYTES,
 ) -> WrittenParts:
-    """Writes `prefix/part-00000.arrow` and so on; at least one, so that no rows still have a schema.
+    """Writes `prefix/part-00000.arrow` and so on, a record batch each; at least one: no rows have a schema too.
 
-    Holds about two times `batch_bytes` in memory, or two of the caller's batches where these are larger.
+    Text becomes views, or with `compat` large strings. Holds about two times `batch_bytes` in memory, or two of the
+    caller's batches where these are larger.
+
+    Raises:
+        InvalidInput: a batch does not fit the schema, or `alignment` is no power of two from 64.
     """
+    if alignment < ALIGNMENT or alignment & (alignment - 1):
+        raise InvalidInput(f"Handoff alignment must be a power of two, at least {ALIGNMENT} bytes, got {alignment}.")
+    carried = respelled(schema, large_type if compat else view_type)
     digest = ContentDigest(schema)
-    joined = joined_batches(batches, schema, batch_bytes)
     parts: list[Part] = []
-    batch = next(joined, None)
-    while batch is not None or not parts:
-        key = f"{prefix}/part-{len(parts):05d}.arrow"
-        num_rows = 0
-        with store.write_part(key) as part:
-            sink = _HashingSink(part)
-            with pa.ipc.new_file(sink, schema) as writer:
-                while batch is not None:
-                    writer.write_batch(batch)
-                    digest.update(batch)
-                    num_rows += batch.num_rows
-                    batch = next(joined, None)
-                    if sink.num_bytes >= part_bytes:
-                        break
-        parts.append(Part(key=key, num_rows=num_rows, num_bytes=sink.num_bytes, xxh3_128=sink.hexdigest()))
+    for batch in joined_batches(batches, schema, batch_bytes, part_bytes):
+        digest.update(batch)
+        parts.append(_write(store, f"{prefix}/part-{len(parts):05d}.arrow", carried, batch, alignment))
+    if not parts:
+        empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+        parts.append(_write(store, f"{prefix}/part-00000.arrow", carried, empty, alignment))
     return WrittenParts(
-        parts=tuple(parts), num_rows=sum(part.num_rows for part in parts), content_digest=digest.hexdigest()
+        parts=tuple(parts),
+        num_rows=sum(part.num_rows for part in parts),
+        content_digest=digest.hexdigest(),
+        schema=carried,
     )
 
 
-def map_part(path: Path) -> pa.Table:
-    """The rows of one part; its buffers are pages of the file."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+class Pages(mmap.mmap):
+    """A part's file, mapped for reading. Arrow's buffers keep it, and it keeps `lease`, for as long as they live."""
+
+    lease: Any = None
 
 
-def file_digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    if path.stat().st_size:
-        with pa.memory_map(str(path)) as pages:
-            digest.update(pages.read_buffer())
-    return digest.hexdigest()
+def open_pages(path: Path, part: Part, label: str, lease: Any = None) -> Pages:
+    """Raises: PartMissing, PartTorn."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise PartMissing(
+            f"Handoff {label} does not match its manifest: {part.name} is missing. {_remedy(label)}"
+        ) from None
+    try:
+        num_bytes = os.fstat(descriptor).st_size
+        if num_bytes != part.num_bytes:
+            raise PartTorn(
+                f"Handoff {label} does not match its manifest: {part.name} has {num_bytes} bytes, manifest says "
+                f"{part.num_bytes}. {_remedy(label)}"
+            )
+        pages = Pages(descriptor, num_bytes, prot=mmap.PROT_READ)
+    finally:
+        os.close(descriptor)
+    pages.lease = lease
+    return pages
 
 
-def joined_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, batch_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Batches of at least `batch_bytes`, the last one excepted; a batch that is large already is handed on as it is."""
-    waiting: list[pa.RecordBatch] = []
-    waiting_bytes = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        waiting.append(_with_schema(batch, schema))
-        waiting_bytes += batch.nbytes
-        if waiting_bytes >= batch_bytes:
-            yield _join(waiting)
-            waiting, waiting_bytes = [], 0
-    if waiting:
-        yield _join(waiting)
+def batch_of(
+    pages: Pages, part: Part, label: str, columns: Sequence[int] | None = None, schema: pa.Schema | None = None
+) -> pa.RecordBatch:
+    """The rows of one part; its buffers are pages of the file. Those of other columns than `columns` are not looked at.
 
-
-def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Nullability and metadata may differ from batch to batch; names and types may not, nor a null where none may be.
+    Not by Arrow's `included_fields`, which reads into memory of its own (tests/upstream/test_arrow.py).
 
     Raises:
-        InvalidInput
+        PartForeign: the file is none of this handoff's.
     """
-    if differences := list(schema_differences(batch.schema, schema)):
-        raise InvalidInput(f"Record batch does not fit the stream's schema: {'; '.join(differences)}.")
-    for field in schema:
-        if not field.nullable and (num_nulls := batch.column(field.name).null_count):
-            raise InvalidInput(f"Column {field.name} may hold no null, got {num_nulls} in {batch.num_rows} rows.")
-    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+    try:
+        batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
+        if schema is not None and not batch.schema.equals(schema):
+            raise pa.ArrowInvalid("its columns are others")
+        batch = batch if columns is None else batch.select(sorted(set(columns)))
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        raise PartForeign(
+            f"Handoff {label} does not match its manifest: {part.name} is not the Arrow file that was sealed "
+            f"({error}). {_remedy(label)}"
+        ) from error
+    if batch.num_rows != part.num_rows:
+        raise PartForeign(
+            f"Handoff {label} does not match its manifest: {part.name} has {batch.num_rows} rows, manifest says "
+            f"{part.num_rows}. {_remedy(label)}"
+        )
+    return batch
 
 
-class _HashingSink:
-    """A file for Arrow's writer that counts and digests what goes through it."""
+def check_segments(
+    pages: Pages, part: Part, label: str, names: Sequence[str], segments: Iterable[tuple[Segment, int]]
+) -> None:
+    """Holds the bytes of `segments`, each with its column's index, against their digests.
 
-    def __init__(self, part: PartWriter) -> None:
-        self._part = part
-        self._digest = xxhash.xxh3_128()
-        self.num_bytes = 0
-        self.closed = False
+    Raises:
+        PartFlipped: naming the column.
+    """
+    pages.madvise(mmap.MADV_WILLNEED)
+    view = memoryview(pages)
+    try:
+        for segment, column in segments:
+            digest = xxhash.xxh3_128_hexdigest(view[segment.offset : segment.offset + segment.num_bytes])
+            if digest != segment.xxh3_128:
+                where = f"column {names[column]}" if column >= 0 else "its frame"
+                raise PartFlipped(
+                    f"Handoff {label} does not match its manifest: {part.name}, {where}, has digest {digest[:8]}…, "
+                    f"manifest says {segment.xxh3_128[:8]}…. {_remedy(label)}"
+                )
+    finally:
+        view.release()
 
-    def write(self, body: bytes | memoryview, /) -> int:
-        self._digest.update(body)
-        self.num_bytes += memoryview(body).nbytes
-        return self._part.write(body)
 
-    def flush(self) -> None:
-        self._part.flush()
+def _write(store: ObjectStore, key: str, schema: pa.Schema, batch: pa.RecordBatch, alignment: int) -> Part:
+    columns = [trimmed(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    with store.write_part(key) as target:
+        file = AlignedFile(target, schema, alignment)
+        with pa.ipc.new_file(file, schema) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+        file.finish()
+    return Part(key=key, num_rows=batch.num_rows, segments=tuple(file.segments), columns=tuple(file.columns))
 
-    def close(self) -> None:
-        self.closed = True
 
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+def _remedy(label: str) -> str:
+    return f"Materialize {label.rpartition(' ')[0]} again; what read it before has to be made again too."

@@ -1,7 +1,8 @@
 """Columns that cross a stage: one Arrow schema per edge, and how a table is held against it.
 
-Strings are `pa.string()`, never large or view strings, so that a reader in any library meets one type. A field that is
-not nullable holds no null in any sealed version; Arrow does not enforce that by itself, `check_schema` does.
+`pa.string()` here means text in any spelling: files carry `string_view`, polars hands out large strings, and all three
+fit. A field that is not nullable holds no null in any sealed version; Arrow does not enforce that by itself,
+`check_schema` does.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.handoff.spelling import plain_type
 
 
 def _schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
@@ -145,6 +147,21 @@ EVALUATION = _schema(
     samples=_STRINGS,
 )
 
+MEDIA_INDEX = _schema(
+    item_id=_STRING,
+    id_xxh3_64=pa.uint64(),  # of item_id's UTF-8: items are found by it
+    media_type=_STRING,  # "image/png", "audio/wav", …
+    num_bytes=pa.int64(),
+    xxh3_128=pa.binary(16),  # of the item's bytes
+    width=_nullable(pa.int32()),  # pixels
+    height=_nullable(pa.int32()),  # pixels
+    duration_seconds=_nullable(pa.float64()),
+    caption=_nullable(_STRING),
+    row_id=_nullable(_STRING),  # the generated row that the item was made from
+    version_set=_nullable(_STRING),
+    attributes=_STRING,  # a JSON object
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,
     "clean_documents": CLEAN_DOCUMENTS,
@@ -154,6 +171,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "generated_content": GENERATED_CONTENT,
     "execution": EXECUTION,
     "reviewed_content": REVIEWED_CONTENT,
+    "cards": MEDIA_INDEX,
     "model_versions": MODEL_VERSIONS,
     "evaluation": EVALUATION,
 }
@@ -175,8 +193,8 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
 
 
 def fingerprint(schema: pa.Schema) -> str:
-    """16 hex characters over names, order, types and nullability; metadata does not count."""
-    lines = (f"{field.name}\x1f{field.type}\x1f{field.nullable}" for field in schema)
+    """16 hex characters over names, order, types and nullability; metadata and the spelling of text do not count."""
+    lines = (f"{field.name}\x1f{plain_type(field.type)}\x1f{field.nullable}" for field in schema)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -225,7 +243,7 @@ def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa
 
 
 def schema_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
-    """One line for each difference in names, order and types; nullability and metadata do not count."""
+    """One line for each difference in names, order and types; nullability, metadata and spelling do not count."""
     missing = [name for name in expected.names if name not in got.names]
     surplus = [name for name in got.names if name not in expected.names]
     for name in missing:
@@ -237,5 +255,9 @@ def schema_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
     elif not missing and not surplus and got.names != expected.names:
         yield f"order: got {', '.join(got.names)}, wanted {', '.join(expected.names)}"
     for field in expected:
-        if got.names.count(field.name) == 1 and not got.field(field.name).type.equals(field.type):
+        if got.names.count(field.name) == 1 and not _same_type(got.field(field.name).type, field.type):
             yield f"{field.name}: got {got.field(field.name).type}, wanted {field.type}"
+
+
+def _same_type(got: pa.DataType, expected: pa.DataType) -> bool:
+    return got.equals(expected) or plain_type(got).equals(plain_type(expected))

@@ -1,141 +1,68 @@
 """Sealed, numbered versions of what an asset's partition holds.
 
-A version is its manifest: parts are written first, under keys with the writer's nonce, then the manifest is created at
-the next free number; whoever loses that race takes the number after. What has the same content and attributes as the
-newest version is that version: nothing is sealed twice. Versions are never changed; readers map them.
+A version is its manifest: parts are written first, under keys with the writer's nonce, then the manifest is created
+under the number that was free when the writing began. One writer wins a number. What has the same content and
+attributes as the newest version is that version: nothing is sealed twice. Versions are never changed; readers map them.
 
 A writer that is killed leaves parts that no manifest names, and nothing else.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from headrace.clock import Clock, SystemClock, iso
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
-from headrace.handoff.manifest import Manifest
-from headrace.handoff.parts import file_digest, map_part, write_parts
+from headrace.errors import (
+    HandoffCollected,
+    HandoffCorrupt,
+    HandoffMissing,
+    InvalidInput,
+    ManifestDamaged,
+    ObjectMissing,
+    PublishConflict,
+    StoreUnavailable,
+)
+from headrace.handoff.aligned_file import ALIGNMENT
+from headrace.handoff.leases import Lease, Leases
+from headrace.handoff.manifest import Manifest, encoded_schema
+from headrace.handoff.parts import BATCH_BYTES, PART_BYTES, WrittenParts, write_parts
 from headrace.handoff.schemas import fingerprint
+from headrace.handoff.sealed import ROOT, Handoff, Verification, checked_verification, manifest_key, partition_prefix
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.objects import ObjectStore, create_json, new_nonce
-from headrace.store.verified import verified_once
 
-ROOT = "handoff"
+__all__ = ["ROOT", "Handoff", "HandoffStore", "Verification"]
+
 _VERSION = re.compile(r"v(\d{6,})")
-
-
-@dataclass(frozen=True)
-class Handoff:
-    """One sealed version. Opening it reads the manifest alone; its rows are mapped, never loaded.
-
-    `reused`: a publish that found its content already sealed, and made nothing.
-    """
-
-    objects: ObjectStore = field(repr=False, compare=False)
-    manifest: Manifest
-    reused: bool = False
-
-    @property
-    def asset(self) -> str:
-        return self.manifest.asset
-
-    @property
-    def partition(self) -> str:
-        return self.manifest.partition
-
-    @property
-    def version(self) -> int:
-        return self.manifest.version
-
-    @property
-    def content_digest(self) -> str:
-        return self.manifest.content_digest
-
-    @property
-    def num_rows(self) -> int:
-        return self.manifest.num_rows
-
-    @property
-    def num_bytes(self) -> int:
-        return self.manifest.num_bytes
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        return self.manifest.attributes
-
-    @property
-    def paths(self) -> list[Path]:
-        """The Arrow IPC files, in row order. For reading only."""
-        return [self.objects.local_path(part.key) for part in self.manifest.parts]
-
-    @property
-    def schema(self) -> pa.Schema:
-        self._verify_once()
-        return pa.ipc.open_file(pa.memory_map(str(self.paths[0]))).schema
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows; its buffers are pages of the sealed files.
-
-        Raises:
-            HandoffCorrupt: a file is missing or damaged; checked once per machine and version.
-        """
-        self._verify_once()
-        tables = [map_part(path) for path in self.paths]
-        if columns is not None:
-            tables = [table.select(list(columns)) for table in tables]
-        return pa.concat_tables(tables)
-
-    def head(self, num_rows: int) -> pa.Table:
-        """The first rows, out of the first file alone."""
-        self._verify_once()
-        return map_part(self.paths[0]).slice(0, num_rows)
-
-    def polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """All rows as polars sees them: fixed-width columns share the files' pages; strings gain 16 bytes a row."""
-        frame = pl.from_arrow(self.table(columns), rechunk=False)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
-
-    def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        return self.polars(columns).lazy()
-
-    def verify(self) -> None:
-        """Reads every byte of every part, whatever was verified before.
-
-        Raises:
-            HandoffCorrupt: naming the first part that differs from the manifest.
-        """
-        for part, path in zip(self.manifest.parts, self.paths, strict=True):
-            if not path.is_file():
-                found = "is missing"
-            elif path.stat().st_size != part.num_bytes:
-                found = f"has {path.stat().st_size} bytes, manifest says {part.num_bytes}"
-            elif (digest := file_digest(path)) != part.xxh3_128:
-                found = f"has digest {digest[:8]}…, manifest says {part.xxh3_128[:8]}…"
-            else:
-                continue
-            raise HandoffCorrupt(
-                f"Handoff {self.manifest.label} does not match its manifest: {part.name} {found}. "
-                f"Materialize {self.asset}[{self.partition}] again; what read it before has to be made again too."
-            )
-
-    def _verify_once(self) -> None:
-        verified_once(self.objects, f"handoff-{self.manifest.nonce}", self.paths, self.verify)
+# What a collected version leaves in its manifest's place, so that its number is never given out again.
+COLLECTED = "collected.json"
 
 
 @dataclass(frozen=True)
 class HandoffStore:
-    """Publishes and finds versions. Asset and partition are free text; both become one path segment."""
+    """Publishes and finds versions. Asset and partition are free text; both become one path segment.
+
+    `verification` is what opened handoffs do by default. `leased=False`: nothing collects garbage in this store.
+    """
 
     objects: ObjectStore
     clock: Clock = field(default_factory=SystemClock)
     nonces: Callable[[], str] = new_nonce
+    verification: Verification = "once"
+    leased: bool = True
+
+    def __post_init__(self) -> None:
+        checked_verification(self.verification)
+
+    @cached_property
+    def leases(self) -> Leases | None:
+        return Leases(self.objects, self.clock) if self.leased else None
 
     def publish(
         self,
@@ -148,31 +75,54 @@ class HandoffStore:
         run_id: str,
         input_versions: Mapping[str, str] | None = None,
         attributes: Mapping[str, str] | None = None,
+        once: Mapping[str, str] | None = None,
+        nonce: str | None = None,
+        compat: bool = False,
+        alignment: int = ALIGNMENT,
+        batch_bytes: int = BATCH_BYTES,
+        part_bytes: int = PART_BYTES,
     ) -> Handoff:
         """Seals `rows` as the next version, unless the newest one holds the same with the same attributes.
 
         Batches are written as they come; nothing is visible before the last one, and nothing is left if they fail.
 
+        Args:
+            once: attributes of which there is to be one version: an intact one that has them is returned, old or new.
+            nonce: of whoever wrote objects of its own under it, which live and go with this version.
+            compat: text as `large_string`, for readers older than Arrow 16.
+            alignment: of buffers in the files, bytes; 4096 for O_DIRECT.
+            batch_bytes, part_bytes: small batches are joined up to the first, large ones cut at the second.
+
         Raises:
+            PublishConflict: somebody else sealed this version, with other content, since this call began.
             InvalidInput: batches without a schema, or a column type that handoffs do not carry.
             StoreUnavailable: the store cannot take the bytes.
         """
         schema, batches = _stream(rows, schema)
-        nonce = self.nonces()
-        prefix = f"{_prefix(asset, partition)}/parts/{nonce}"
-        try:
-            written = write_parts(self.objects, prefix, schema, batches)
-        except BaseException:
-            with suppress(StoreUnavailable):
+        number = self._last_number(asset, partition) + 1
+        nonce = nonce or self.nonces()
+        attributes = {**(attributes or {}), **(once or {})}
+        prefix = f"{partition_prefix(asset, partition)}/parts/{nonce}"
+        with self.leases.hold(nonce) if self.leases else nullcontext() as lease:
+            started = time.perf_counter()
+            try:
+                written = write_parts(
+                    self.objects,
+                    prefix,
+                    schema,
+                    batches,
+                    compat=compat,
+                    alignment=alignment,
+                    batch_bytes=batch_bytes,
+                    part_bytes=part_bytes,
+                )
+            except BaseException:
+                with suppress(StoreUnavailable):
+                    self.objects.delete_prefix(prefix)
+                raise
+            if same := self._same(asset, partition, written, attributes, once):
                 self.objects.delete_prefix(prefix)
-            raise
-        while True:
-            # Before the look at the newest: what is sealed in between makes this number lose, and be looked at.
-            number = self._last_number(asset, partition) + 1
-            newest = self._newest_or_damaged(asset, partition)
-            if newest and _is_same(newest, written.content_digest, dict(attributes or {})):
-                self.objects.delete_prefix(prefix)
-                return Handoff(self.objects, newest.manifest, reused=True)
+                return same
             manifest = Manifest(
                 asset=asset,
                 partition=partition,
@@ -180,19 +130,41 @@ class HandoffStore:
                 num_rows=written.num_rows,
                 num_bytes=sum(part.num_bytes for part in written.parts),
                 parts=written.parts,
+                arrow_schema=encoded_schema(written.schema),
                 schema_fingerprint=fingerprint(schema),
                 content_digest=written.content_digest,
                 code_version=code_version,
                 run_id=run_id,
                 input_versions=dict(input_versions or {}),
-                attributes=dict(attributes or {}),
+                attributes=attributes,
                 created_at=iso(self.clock.now()),
+                write_seconds=time.perf_counter() - started,
                 nonce=nonce,
             )
-            key = _manifest_key(asset, partition, manifest.version)
-            # If this raises, the parts stay: the manifest may be there although the store could not say so.
-            if create_json(self.objects, key, manifest.to_body(), nonce=nonce).won:
-                return Handoff(self.objects, manifest)
+            return self._seal(manifest, prefix, written, lease, once)
+
+    def _seal(
+        self,
+        manifest: Manifest,
+        prefix: str,
+        written: WrittenParts,
+        lease: Lease | None,
+        once: Mapping[str, str] | None,
+    ) -> Handoff:
+        # If this raises, the parts stay: the manifest may be there although the store could not say so.
+        key = manifest_key(manifest.asset, manifest.partition, manifest.version)
+        if create_json(self.objects, key, manifest.to_body(), nonce=manifest.nonce).won:
+            if lease:
+                lease.confirm(key)
+            return self._handoff(manifest)
+        same = self._same(manifest.asset, manifest.partition, written, manifest.attributes, once)
+        self.objects.delete_prefix(prefix)
+        if same:
+            return same
+        raise PublishConflict(
+            f"Another writer sealed {manifest.label} with other content while this one (run {manifest.run_id}) was "
+            "writing it. Run it again: it then starts from the newest inputs."
+        )
 
     def newest(self, asset: str, partition: str) -> Handoff | None:
         for version in reversed(self._numbers(asset, partition)):
@@ -210,6 +182,8 @@ class HandoffStore:
         if handoff:
             return handoff
         wanted = f"{asset}[{partition}]" + (f" v{version}" if version is not None else "")
+        if version is not None and self.objects.exists(_collected_key(manifest_key(asset, partition, version))):
+            raise HandoffCollected(f"Handoff {wanted} was garbage-collected. Open the newest version instead.")
         there = ", ".join(f"v{number}" for number in self.versions(asset, partition)[-5:]) or "none"
         raise HandoffMissing(
             f"No sealed handoff {wanted} in {self.objects.uri(ROOT)} (versions there: {there}). "
@@ -220,13 +194,17 @@ class HandoffStore:
         return [
             number
             for number in self._numbers(asset, partition)
-            if self.objects.exists(_manifest_key(asset, partition, number))
+            if self.objects.exists(manifest_key(asset, partition, number))
         ]
 
     def partitions(self, asset: str) -> list[str]:
         """Partitions with at least one sealed version, sorted."""
         names = map(partition_from_path, self.objects.children(f"{ROOT}/{partition_path(asset)}"))
         return sorted(name for name in names if self.versions(asset, name))
+
+    def assets(self) -> list[str]:
+        """Assets with at least one partition that was ever sealed, or tried to be."""
+        return sorted(map(partition_from_path, self.objects.children(ROOT)))
 
     def find(self, asset: str, partition: str, /, **attributes: str) -> Handoff | None:
         """The newest version that has (at least) these attributes; one with a damaged manifest has none."""
@@ -237,9 +215,50 @@ class HandoffStore:
                     return handoff
         return None
 
+    def find_made(
+        self, asset: str, partition: str, *, code_version: str, input_versions: Mapping[str, str]
+    ) -> Handoff | None:
+        """The newest version, if this code made it from inputs of the same content; None: it has to be made.
+
+        An older version that fits is none: readers take the newest.
+        """
+        newest = self._newest_or_damaged(asset, partition)
+        if newest is None or newest.manifest.code_version != code_version:
+            return None
+        made_of = _digests(newest.manifest.input_versions)
+        return self._reused(newest) if made_of == _digests(input_versions) and self.is_intact(newest) else None
+
     def _last_number(self, asset: str, partition: str) -> int:
-        numbers = reversed(self._numbers(asset, partition))
-        return next((n for n in numbers if self.objects.exists(_manifest_key(asset, partition, n))), 0)
+        """The highest number that is taken: sealed, or sealed and collected since."""
+        for number in reversed(self._numbers(asset, partition)):
+            key = manifest_key(asset, partition, number)
+            if self.objects.exists(key) or self.objects.exists(_collected_key(key)):
+                return number
+        return 0
+
+    def _same(
+        self,
+        asset: str,
+        partition: str,
+        written: WrittenParts,
+        attributes: Mapping[str, str],
+        once: Mapping[str, str] | None,
+    ) -> Handoff | None:
+        """The version that makes this one superfluous. A damaged one does not: sealing its content again repairs it."""
+        if once and (own := self.find(asset, partition, **once)) and self.is_intact(own):
+            return self._reused(own)
+        newest = self._newest_or_damaged(asset, partition)
+        if newest is None or newest.content_digest != written.content_digest or newest.attributes != attributes:
+            return None
+        return self._reused(newest) if self.is_intact(newest) else None
+
+    def is_intact(self, handoff: Handoff) -> bool:
+        """Whether every byte is what was sealed; a kind of handoff that has more objects looks at these too."""
+        try:
+            handoff.verify()
+        except (HandoffCorrupt, HandoffCollected):
+            return False
+        return True
 
     def _newest_or_damaged(self, asset: str, partition: str) -> Handoff | None:
         """None also where the newest manifest is damaged: the next version then repairs the partition."""
@@ -250,24 +269,37 @@ class HandoffStore:
 
     def _numbers(self, asset: str, partition: str) -> list[int]:
         """Numbers that somebody tried to seal; a killed writer may have left one without a manifest."""
-        matches = map(_VERSION.fullmatch, self.objects.children(_prefix(asset, partition)))
+        matches = map(_VERSION.fullmatch, self.objects.children(partition_prefix(asset, partition)))
         return sorted(int(match[1]) for match in matches if match)
 
     def _read(self, asset: str, partition: str, version: int) -> Handoff | None:
-        key = _manifest_key(asset, partition, version)
+        key = manifest_key(asset, partition, version)
         try:
             text = self.objects.read(key)
         except ObjectMissing:
             return None
-        return Handoff(self.objects, Manifest.from_bytes(text, uri=self.objects.uri(key)))
+        manifest = Manifest.from_bytes(text, uri=self.objects.uri(key))
+        if (manifest.asset, manifest.partition, manifest.version) != (asset, partition, version):
+            raise ManifestDamaged(
+                f"Manifest {self.objects.uri(key)} is the one of {manifest.label}: somebody moved files in the store. "
+                f"Materialize {asset}[{partition}] again: that seals a new version."
+            )
+        return self._handoff(manifest)
+
+    def _handoff(self, manifest: Manifest, *, reused: bool = False) -> Handoff:
+        return Handoff(self.objects, manifest, reused=reused, verification=self.verification, leases=self.leases)
+
+    def _reused(self, handoff: Handoff) -> Handoff:
+        return self._handoff(handoff.manifest, reused=True)
 
 
-def _prefix(asset: str, partition: str) -> str:
-    return f"{ROOT}/{partition_path(asset)}/{partition_path(partition)}"
+def _collected_key(key: str) -> str:
+    return f"{key.rpartition('/')[0]}/{COLLECTED}"
 
 
-def _manifest_key(asset: str, partition: str, version: int) -> str:
-    return f"{_prefix(asset, partition)}/v{version:06d}/manifest.json"
+def _digests(input_versions: Mapping[str, str]) -> dict[str, str]:
+    """Without the version numbers: `v7 <digest>` and `v8 <digest>` are the same input."""
+    return {name: version.rpartition(" ")[2] for name, version in input_versions.items()}
 
 
 def _stream(rows: Any, schema: pa.Schema | None) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
@@ -278,14 +310,3 @@ def _stream(rows: Any, schema: pa.Schema | None) -> tuple[pa.Schema, Iterable[pa
     if schema is None:
         raise InvalidInput("A stream of record batches needs its schema beside it: publish(…, batches, schema=…).")
     return schema, rows
-
-
-def _is_same(newest: Handoff, content_digest: str, attributes: dict[str, str]) -> bool:
-    """A damaged version is not the same: sealing its content again is how it is repaired."""
-    if newest.content_digest != content_digest or newest.attributes != attributes:
-        return False
-    try:
-        newest.verify()
-    except HandoffCorrupt:
-        return False
-    return True

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Encoding, Tokenizer
 
 from headrace.errors import InvalidInput
+from headrace.keys import digest_text
 
 Message = Mapping[str, str]
 
@@ -85,6 +86,12 @@ class ChatTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodings with ids and offsets; nothing is added in front or behind."""
         return self.backend.encode_batch(list(texts), add_special_tokens=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of everything that decides text and ids."""
+        config = json.dumps(self._config, sort_keys=True)
+        return digest_text("tokenizer", self.backend.to_str(), config, self._template_text())
 
     @cached_property
     def special_tokens(self) -> frozenset[str]:

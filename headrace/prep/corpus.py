@@ -6,7 +6,7 @@ loaded, before a document is read. Paths are relative to the state directory (HE
 
 import codecs
 import string
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,9 @@ import polars as pl
 import yaml
 
 from headrace.errors import InvalidInput
-from headrace.keys import check_name, corpus_shard
+from headrace.keys import check_name, corpus_shard, digest_text
 from headrace.prep.file_formats import FileFormat, FileLayout, TextUnit
+from headrace.store.objects import canonical_json
 from headrace.typed_mapping import from_mapping
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
@@ -180,6 +181,11 @@ class Corpus:
 
         if self.format == "text" and set(self.columns) != {"text"}:
             raise InvalidInput(f"columns must map 'text' alone for plain text, got {sorted(self.columns)}.")
+
+    @property
+    def digest(self) -> str:
+        """Identity of these settings; the files that they name are not read."""
+        return digest_text("corpus", canonical_json(asdict(self)).decode())
 
     @property
     def layout(self) -> FileLayout:

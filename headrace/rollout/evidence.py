@@ -26,7 +26,7 @@ def review_counts(handoffs: HandoffStore, campaign: str, *, num_days: int) -> di
         handoff = handoffs.newest(REVIEWED_CONTENT, partition.key) if partition.day in days else None
         if handoff is None:
             continue
-        table = handoff.table(columns=["version_set", "kept"])
+        table = handoff.table(columns=["version_set", "kept"], plain=True)
         for row in table.group_by("version_set").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist():
             num_rows[row["version_set"]] += row["kept_count"]
             num_kept[row["version_set"]] += row["kept_sum"]

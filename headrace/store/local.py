@@ -7,18 +7,18 @@ told so about its own success. Directory entries are fsynced before anybody is t
 What this does not know: other machines' page caches. Over NFS a reader may see a new key some seconds late.
 """
 
-import errno
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from headrace.errors import InvalidInput, ObjectMissing, StoreUnavailable
-from headrace.store.objects import check_key, new_nonce
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.store.objects import Entry, Segment, check_key, new_nonce
+from headrace.store.refusals import os_reason
 
 # Both begin with a dot, which no key's first segment does.
 _TEMPORARY = ".tmp"
@@ -26,23 +26,11 @@ _NODES = ".nodes"
 # A writer touches its temporary file all the time; one that rested this long was killed.
 _LEFTOVER_SECONDS = 24 * 3600
 
-_REASONS = {
-    errno.ENOSPC: "the disk is full. Free some space, then run it again",
-    errno.EDQUOT: "the disk quota is used up. Free some space, then run it again",
-    errno.EFBIG: "the file would be larger than the file size limit. Raise it (ulimit -f), then run it again",
-    errno.EACCES: "permission is denied. Give this user read and write access",
-    errno.EPERM: "the operation is not permitted. Check the owner, and that the file system has hard links",
-    errno.EROFS: "the file system is read-only. Mount it writable, or set HEADRACE_STORE to another directory",
-    errno.EMFILE: "this process has too many open files. Raise the limit (ulimit -n)",
-    errno.EIO: "the disk reports an input/output error. Check its health before you write more",
-    errno.ESTALE: "the network mount is gone. Mount it again",
-    errno.ENOTDIR: "a part of the path is a file. Move it away, or set HEADRACE_STORE to another directory",
-    errno.EEXIST: "a part of the path is a file. Move it away, or set HEADRACE_STORE to another directory",
-}
-
 
 class LocalStore:
     """What each method promises stands at `headrace.store.objects.ObjectStore`."""
+
+    checks_what_it_fetches = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100 (`Path.absolute` keeps `..`)
@@ -53,11 +41,15 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({str(self.directory)!r})"
 
-    def create(self, key: str, body: bytes) -> bool:
+    @property
+    def url(self) -> str:
+        return self.directory.as_uri()
+
+    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
         with self._temporary(key) as part:
             part.write(body)
-            part.seal()
-            return self._link(part.path, key)
+            part.seal(durable=durable)
+            return self._link(part.path, key, durable=durable)
 
     def read(self, key: str) -> bytes:
         with self._os_errors(key):
@@ -65,6 +57,17 @@ class LocalStore:
                 return self.local_path(key).read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 raise ObjectMissing(f"{self.uri(key)} does not exist.") from None
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> "list[memoryview]":
+        with self._os_errors(key):
+            try:
+                descriptor = os.open(self.local_path(key), os.O_RDONLY)
+            except (FileNotFoundError, NotADirectoryError):
+                raise ObjectMissing(f"{self.uri(key)} does not exist.") from None
+            try:
+                return [self._read_range(descriptor, key, *extent) for extent in ranges]
+            finally:
+                os.close(descriptor)
 
     def exists(self, key: str) -> bool:
         with self._os_errors(key):
@@ -81,6 +84,12 @@ class LocalStore:
     def local_path(self, key: str) -> Path:
         return self.directory / check_key(key)
 
+    def local_directory(self, prefix: str) -> Path:
+        return self.local_path(prefix)
+
+    def local_segments(self, key: str, *, digest: str, num_bytes: int, segments: Sequence[Segment]) -> Path:
+        return self.local_path(key)
+
     def uri(self, key: str) -> str:
         return "file://" + quote(str(self.local_path(key)))
 
@@ -92,18 +101,31 @@ class LocalStore:
             self.local_path(key).unlink(missing_ok=True)
 
     def delete_prefix(self, prefix: str) -> None:
-        with self._os_errors(prefix), suppress(FileNotFoundError):
-            shutil.rmtree(self.local_path(prefix))
+        directory = self.local_path(prefix)
+        with self._os_errors(prefix):
+            # Somebody else who deletes here takes entries away from under us: then again, until nothing is left.
+            while directory.exists():
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(directory)
 
     def children(self, prefix: str) -> list[str]:
         with self._os_errors(prefix), suppress(FileNotFoundError, NotADirectoryError):
             return sorted(os.listdir(self.local_path(prefix)))  # noqa: PTH208 (names, not paths)
         return []
 
+    def entries(self, prefix: str) -> "list[Entry]":
+        found = []
+        with self._os_errors(prefix):
+            for key, file in _files_below(self.local_path(prefix), prefix):
+                with suppress(FileNotFoundError):  # deleted since its directory was read
+                    state = file.stat(follow_symlinks=False)
+                    found.append(Entry(key=key, num_bytes=state.st_size, modified_at=state.st_mtime))
+        return sorted(found, key=lambda entry: entry.key)
+
     # Last in the class: its name hides the built-in one from the annotations that follow it.
     def list(self, prefix: str) -> list[str]:
         with self._os_errors(prefix):
-            return sorted(_keys_below(self.local_path(prefix), prefix))
+            return sorted(key for key, _ in _files_below(self.local_path(prefix), prefix))
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator["LocalPart"]:
@@ -119,13 +141,29 @@ class LocalStore:
         finally:
             part.discard()
 
-    def _link(self, temporary: Path, key: str) -> bool:
+    def _read_range(self, descriptor: int, key: str, offset: int, num_bytes: int) -> memoryview:
+        body = bytearray(num_bytes)
+        view, num_read = memoryview(body), 0
+        while num_read < num_bytes:  # one call reads at most 2 GiB
+            more = os.preadv(descriptor, [view[num_read:]], offset + num_read)
+            if more == 0:
+                raise HandoffCorrupt(
+                    f"{self.uri(key)} ends at byte {offset + num_read}, before byte {offset + num_bytes}, which was "
+                    "asked for: it is torn. Make it again."
+                )
+            num_read += more
+        return view.toreadonly()
+
+    def _link(self, temporary: Path, key: str, *, durable: bool = True) -> bool:
         """True: `key` is now a name of the temporary file."""
         target = self.local_path(key)
         tries_left = 2
         with self._os_errors(key):
             while True:
-                self._make_durable_directory(target.parent)
+                if durable:
+                    self._make_durable_directory(target.parent)
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
                 tries_left -= 1
                 try:
                     os.link(temporary, target)
@@ -138,7 +176,8 @@ class LocalStore:
                     if tries_left:
                         continue
                     raise
-                _fsync_directory(target.parent)
+                if durable:
+                    _fsync_directory(target.parent)
                 return won
 
     def _make_durable_directory(self, directory: Path) -> None:
@@ -179,8 +218,7 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}")
-            raise StoreUnavailable(f"Store {self.directory} cannot serve {key}: {reason}.") from error
+            raise StoreUnavailable(f"Store {self.directory} cannot serve {key}: {os_reason(error)}.") from error
 
 
 class LocalPart:
@@ -207,12 +245,13 @@ class LocalPart:
         with self._store._os_errors(self._key):
             self._file.flush()
 
-    def seal(self) -> None:
+    def seal(self, *, durable: bool = True) -> None:
         with self._store._os_errors(self._key):
             self._file.flush()
             # A memory-mapped file that is written to is silently wrong data for its readers: make that hard.
             os.fchmod(self._file.fileno(), os.fstat(self._file.fileno()).st_mode & 0o444)
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
             self._file.close()
 
     def discard(self) -> None:
@@ -222,7 +261,7 @@ class LocalPart:
             self.path.unlink(missing_ok=True)
 
 
-def _keys_below(directory: Path, prefix: str) -> Iterator[str]:
+def _files_below(directory: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     try:
         entries = list(os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -230,9 +269,9 @@ def _keys_below(directory: Path, prefix: str) -> Iterator[str]:
     for entry in entries:
         key = f"{prefix}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
-            yield from _keys_below(directory / entry.name, key)
+            yield from _files_below(directory / entry.name, key)
         else:
-            yield key
+            yield key, entry
 
 
 def _fsync_directory(directory: Path) -> None:

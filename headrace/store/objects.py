@@ -10,12 +10,31 @@ rename. What that costs: a changed mind is a new key, and killed writers leave p
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One object as a listing shows it. `modified_at`: seconds since the Unix epoch, by the store's clock."""
+
+    key: str
+    num_bytes: int
+    modified_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Consecutive bytes of an object and their digest (32 hex characters)."""
+
+    offset: int
+    num_bytes: int
+    xxh3_128: str
 
 
 class PartWriter(Protocol):
@@ -33,12 +52,34 @@ class PartWriter(Protocol):
 
 
 class ObjectStore(Protocol):
-    def create(self, key: str, body: bytes) -> bool:
-        """True: this call made the object, durably. False: the key was there before, and is untouched."""
+    @property
+    def checks_what_it_fetches(self) -> bool:
+        """True: what `local_segments` returns was compared with its digests when it came to this machine."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """What `headrace.store.opening.open_store` opens this store by, in another process."""
+        ...
+
+    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
+        """True: this call made the object, durably. False: the key was there before, and is untouched.
+
+        Without `durable` the object may vanish when its machine loses power, but is never half there: for leases.
+        """
         ...
 
     def read(self, key: str) -> bytes:
         """Raises: ObjectMissing: there is no such key."""
+        ...
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> "list[memoryview]":
+        """The bytes at each (offset, num_bytes), in the order asked for; read in parallel where that pays.
+
+        Raises:
+            ObjectMissing: there is no such key.
+            HandoffCorrupt: the object ends before a range does.
+        """
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -56,7 +97,32 @@ class ObjectStore(Protocol):
         ...
 
     def local_path(self, key: str) -> Path:
-        """Where the bytes of `key`, or of the keys below it, lie on this machine: to map or read, never to write."""
+        """The object as a file of this machine: to map or read, never to write. A remote one is fetched whole.
+
+        A store on this machine names the place and does not look whether anything is there.
+
+        Raises:
+            ObjectMissing: a remote store has no such key.
+        """
+        ...
+
+    def local_directory(self, prefix: str) -> Path:
+        """A directory of this machine with every object below `prefix` under the rest of its key, fetched whole.
+
+        Ask only for prefixes that are complete: an object that comes later need not show.
+        """
+        ...
+
+    def local_segments(self, key: str, *, digest: str, num_bytes: int, segments: Sequence[Segment]) -> Path:
+        """A file of this machine, `num_bytes` long, whose bytes at `segments` are the object's. Never write there.
+
+        What else the file holds is unspecified. `digest` names the whole object's content: keys with the same digest
+        share their place on this machine.
+
+        Raises:
+            ObjectMissing: a remote store has no such key.
+            HandoffCorrupt: a remote segment differs from its digest, twice.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -69,6 +135,10 @@ class ObjectStore(Protocol):
 
     def node_directory(self) -> Path:
         """A place for what only this machine needs to know, and may lose; not made until somebody writes there."""
+        ...
+
+    def entries(self, prefix: str) -> "list[Entry]":
+        """Like `list`, with sizes and times; sorted by key."""
         ...
 
     # Last in the class: its name hides the built-in one from the annotations that follow it.

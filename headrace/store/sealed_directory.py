@@ -103,7 +103,7 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = "weights") ->
                 f"missing or is not sha256 {file.sha256[:12]}…. Seal the same files again: that repairs them."
             )
 
-    directory = store.local_path(sealed.key)
+    directory = store.local_directory(sealed.key)
     verified_once(store, f"{kind}-{digest}", [directory / file.name for file in sealed.files], verify)
     return directory
 
@@ -154,7 +154,7 @@ def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> Non
 
 
 def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
-    directory = store.local_path(sealed.key)
+    directory = store.local_directory(sealed.key)
     return [file for file in sealed.files if not _is_whole(directory / file.name, file)]
 
 

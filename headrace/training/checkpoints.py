@@ -49,7 +49,8 @@ class Checkpoint:
         return training_key(self.training_id, "checkpoints", f"{self.step:08d}-{self.attempt:06d}.json")
 
     def directory(self, store: ObjectStore) -> Path:
-        return store.local_path(self.prefix)
+        """On this machine, with all of its files; a remote store's are fetched at the first call."""
+        return store.local_directory(self.prefix)
 
 
 class DigestingFile:

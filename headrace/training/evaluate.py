@@ -37,12 +37,12 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
     import torch
 
     from headrace.handoff.versions import HandoffStore
-    from headrace.store.local import LocalStore
+    from headrace.store.opening import open_store
     from headrace.store.sealed_directory import open_directory
 
     if config.device == "cpu":
         torch.set_num_threads(1)
-    store = LocalStore(Path(config.store_directory))
+    store = open_store(config.store_url)
     examples = open_examples(HandoffStore(store), config.inputs, "heldout")
     chosen = choose_sequences(examples, config.heldout_tokens_min)
     evaluations = []

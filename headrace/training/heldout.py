@@ -16,7 +16,6 @@ import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import digest_text
-from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore, canonical_json, create_json
 from headrace.training.examples import ExamplesInput, PackedExamples
 from headrace.training.guard import Worker
@@ -47,7 +46,7 @@ class EvaluationConfig:
     weights: tuple[str, ...]
     inputs: tuple[ExamplesInput, ...]
     heldout_tokens_min: int
-    store_directory: str
+    store_url: str
     device: str
     worker: Worker
 
@@ -99,7 +98,7 @@ def publish_evaluation(store: ObjectStore, evaluation: Evaluation) -> Evaluation
 
 
 def evaluate(
-    store: LocalStore,
+    store: ObjectStore,
     weights: Mapping[str, str],
     inputs: tuple[ExamplesInput, ...],
     *,
@@ -120,7 +119,7 @@ def evaluate(
             weights=missing,
             inputs=inputs,
             heldout_tokens_min=heldout_tokens_min,
-            store_directory=str(store.directory),
+            store_url=store.url,
             device=device,
             worker=Worker.this_process(),
         )

@@ -30,7 +30,7 @@ class RunConfig:
     world_size: int
     device: str
     base_weights_digest: str
-    store_directory: str
+    store_url: str
     work_directory: str
     inputs: tuple[ExamplesInput, ...]
     worker: Worker

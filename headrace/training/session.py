@@ -13,7 +13,7 @@ import pyarrow as pa
 from headrace.clock import Clock
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
@@ -85,7 +85,7 @@ class Outcome:
 class Workplace:
     """Where a training runs and what it may use; `work_root` is scratch, nothing there outlives a success."""
 
-    store: LocalStore
+    store: ObjectStore
     work_root: Path
     devices: Devices
     environment: Mapping[str, str]
@@ -179,7 +179,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         world_size=world_size,
         device=place.devices.kind,
         base_weights_digest=request.base_weights_digest,
-        store_directory=str(place.store.directory),
+        store_url=place.store.url,
         work_directory=str(work),
         inputs=request.inputs,
         worker=worker,

@@ -33,7 +33,7 @@ _SEEN_FROM_A_PEER = ("connection closed by peer", "connection reset", "gloo", "n
 def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "importing libraries")
     from headrace.handoff.versions import HandoffStore
-    from headrace.store.local import LocalStore
+    from headrace.store.opening import open_store
     from headrace.store.sealed_directory import open_directory, seal_directory
     from headrace.training.engine import join_gang, load_model, wrap
     from headrace.training.examples import open_examples
@@ -48,7 +48,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "building the engine")
     recipe = config.recipe
     seed_everything(recipe.seed, rank)
-    store = LocalStore(Path(config.store_directory))
+    store = open_store(config.store_url)
     base = open_directory(store, config.base_weights_digest)
     examples = open_examples(HandoffStore(store), config.inputs, "train")
     engine, optimizer = wrap(gang, load_model(base, config), config)

@@ -21,7 +21,6 @@ from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.store.local import LocalStore
 from headrace_dagster.process_launcher import fail_runs_of_dead_workers
 from pipelines.demo import story, summary
 from pipelines.demo.launching import Launcher
@@ -42,7 +41,7 @@ class Demo:
         self.settings = settings
         self.instance = instance
         self.days = story.fix_days(settings)
-        objects = LocalStore(settings.store)
+        objects = settings.open_store()
         self.handoffs = HandoffStore(objects, SystemClock())
         self.journal = Journal(objects, story.CAMPAIGN, SystemClock())
         self.chapters = story.chapters(self.days, self.judged, self.current)

@@ -72,8 +72,8 @@ class Deployment:
             partition_key=partition,
             instance=self.instance,
             resources={
-                "io_manager": ArrowHandoffIOManager(directory=str(self.home / "store")),
-                "store": StoreResource(directory=str(self.home / "store")),
+                "io_manager": ArrowHandoffIOManager(url=str(self.home / "store")),
+                "store": StoreResource(url=str(self.home / "store")),
                 "registry": self.registry,
                 "training": TrainingResource(recipes_directory=str(self.home / "recipes"), base_model="none"),
                 "campaigns": CampaignsResource(

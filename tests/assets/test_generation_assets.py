@@ -58,8 +58,8 @@ class Project:
             partition_key=partition,
             instance=self.instance,
             resources={
-                "io_manager": ArrowHandoffIOManager(directory=str(self.store.directory)),
-                "store": StoreResource(directory=str(self.store.directory)),
+                "io_manager": ArrowHandoffIOManager(url=str(self.store.directory)),
+                "store": StoreResource(url=str(self.store.directory)),
                 "campaigns": self.campaigns,
                 "engines": EnginesResource(),
             },

@@ -52,8 +52,8 @@ class Project:
         store = str(self.home / "store")
         corpus_file = str(self.home / "corpus.yaml")
         return {
-            "io_manager": ArrowHandoffIOManager(directory=store),
-            "store": StoreResource(directory=store),
+            "io_manager": ArrowHandoffIOManager(url=store),
+            "store": StoreResource(url=store),
             "corpus": CorpusResource(corpus_file=corpus_file, home=str(self.home), base_model=str(self.model)),
             "engines": EnginesResource(),
         }
@@ -132,6 +132,33 @@ def test_preparing_unchanged_files_again_makes_no_new_version(project: Project) 
         assert metadata(again, asset)["reused"] is True
         assert metadata(again, asset)["content_digest"] == metadata(first, asset)["content_digest"]
         assert project.handoffs.versions(asset, SHARD) == [1]
+
+
+def test_a_shard_that_is_prepared_again_returns_what_is_sealed_with_its_figures(project: Project) -> None:
+    project.write_shard(*map(gloss, range(20)))
+    first = project.run()
+    again = project.run()
+
+    for asset in ("clean_documents", "training_examples"):
+        figures = {name: value for name, value in metadata(first, asset).items() if isinstance(value, int | float)}
+        of_this_run = {"reused", "write_mb_per_s", "kept_bytes"}
+        assert {name: figures[name] for name in figures.keys() - of_this_run}.items() <= metadata(again, asset).items()
+    assert set(checks(again).values()) == {True}
+
+
+def test_a_changed_setting_or_tokenizer_makes_a_shard_again(project: Project) -> None:
+    project.write_shard(*map(gloss, range(20)))
+    project.run(*ASSETS)
+    project.write_corpus(sequence_length=64)
+    changed = project.run(*ASSETS)
+
+    assert metadata(changed, "clean_documents")["reused"] is False
+    assert metadata(changed, "training_examples")["reused"] is False
+    # Its rows are the same: nothing that follows from them is asked for.
+    assert (
+        project.handoffs.open("clean_documents", SHARD, 1).content_digest
+        == (metadata(changed, "clean_documents")["content_digest"])
+    )
 
 
 def test_unreadable_lines_are_sealed_beside_the_documents(project: Project) -> None:

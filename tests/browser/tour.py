@@ -1,4 +1,4 @@
-"""A visit to a running Dagster UI in a real Chromium, picture by picture: asset graph, a click, report, loss.
+"""A visit to a running Dagster UI in real Chromium, picture by picture: asset graph, a click, a handoff, loss, report.
 
     python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY [--asset ASSET --partition PARTITION]
 
@@ -95,6 +95,15 @@ class Tour:
         page.get_by_text(metadata, exact=True).first.scroll_into_view_if_needed()
         self._picture(asset.replace("_", "-"))
 
+    def plots(self, asset: str, *, number: str) -> None:
+        """A partitioned asset's numbers over its materializations, with one of them in view."""
+        page = self._open(f"/assets/{asset}")
+        page.get_by_role("button", name="Plots").first.click()
+        page.get_by_role("button", name="Events").first.click()
+        self._settle()
+        page.get_by_text(number, exact=True).first.evaluate("heading => heading.scrollIntoView({block: 'start'})")
+        self._picture(f"{asset.replace('_', '-')}-plots")
+
     def report(self) -> None:
         """The day's page itself, from the path that its asset names."""
         path = self._metadata("campaign_report").get("path")
@@ -177,6 +186,8 @@ def main() -> None:
             tour = Tour(page, arguments.url, arguments.directory)
             tour.asset_graph()
             tour.materialize(arguments.asset, arguments.partition)
+            tour.asset_page(arguments.asset, metadata="lineage")
+            tour.plots(arguments.asset, number="handoff_bytes")
             tour.asset_page("trained_model", metadata="loss")
             tour.asset_page("campaign_report", metadata="summary")
             tour.report()

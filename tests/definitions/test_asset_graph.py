@@ -11,7 +11,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
 from headrace.placement.demand import GPUS, STAGE
 from pipelines.definitions import defs
-from pipelines.jobs import JOBS
+from pipelines.jobs import COLLECTION, JOBS
 
 STAGE_AND_PARTITIONS = {
     "raw_documents": ("data_prep", corpus_shards),
@@ -27,6 +27,7 @@ STAGE_AND_PARTITIONS = {
     "prompts": ("generation", content),
     "generated_content": ("generation", content),
     "reviewed_content": ("generation", content),
+    "cards": ("generation", content),
     "campaign_report": ("generation", days),
 }
 # What one partition is made from. Downstream partition → upstream partitions, on the instance below.
@@ -52,6 +53,7 @@ EDGES = {
     ("prompts", "generated_content"): (CONTENT, [CONTENT]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
+    ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 
@@ -135,6 +137,17 @@ def test_a_partition_is_made_from_these_partitions(
     )
 
     assert sorted(mapped.partitions_subset.get_partition_keys()) == sorted(expected)
+
+
+def test_the_store_is_freed_by_a_job_of_its_own_every_night() -> None:
+    """It makes no asset, and finds the store that the assets use."""
+    job = defs.resolve_job_def(COLLECTION.name)
+    schedule = defs.resolve_schedule_def("nightly_collect_garbage")
+
+    assert not job.asset_layer.executable_asset_keys
+    assert {"store"} <= set(job.resource_defs)
+    assert schedule.job_name == job.name
+    assert COLLECTION.name not in JOBS
 
 
 def test_every_asset_is_made_by_exactly_one_job(graph: AssetGraph) -> None:

@@ -128,17 +128,17 @@ def test_a_late_second_publication_does_not_hide_a_newer_attempt(site: Site) -> 
 def test_a_publication_that_loses_its_number_to_its_own_claim_takes_that_version(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two helpers of one settled claim: the other publishes between our choice of a number and its creation."""
+    """Two workers on one settled claim: the other publishes between our choice of a number and its creation."""
     claim = site.open_claim()
     other = Site(site.directory)
     create, meddled = site.objects.create, []
 
-    def meddle(key: str, body: bytes) -> bool:
+    def meddle(key: str, body: bytes, *, durable: bool = True) -> bool:
         if "generated_content/" in key and key.endswith("manifest.json") and not meddled:
             meddled.append(key)
             other.generate(other.open_claim("run-2"))
             other.generate(other.open_claim("run-3", "keep_set"))
-        return create(key, body)
+        return create(key, body, durable=durable)
 
     monkeypatch.setattr(site.objects, "create", meddle)
     outcome = site.generate(claim)

@@ -13,7 +13,7 @@ def make_labels(**changes: pa.Array) -> pa.Table:
 
 def test_every_string_that_crosses_a_stage_is_a_plain_string() -> None:
     kinds = {str(field.type) for schema in SCHEMAS.values() for field in schema}
-    assert kinds == {"string", "list<item: string>", "int64", "int32", "double", "bool"}
+    assert {kind for kind in kinds if "string" in kind} == {"string", "list<item: string>"}
 
 
 def test_a_table_that_fits_passes_whether_or_not_its_fields_are_marked_nullable() -> None:
@@ -74,10 +74,12 @@ def test_training_examples_are_checked_at_their_own_length() -> None:
 
 def test_a_fingerprint_is_of_names_order_types_and_nullability_alone() -> None:
     assert fingerprint(LABELS) == fingerprint(LABELS.with_metadata({"pandas": "x"}))
+    spelled = LABELS.set(0, pa.field("document_id", pa.string_view(), nullable=False))
+    assert fingerprint(LABELS) == fingerprint(spelled)
     others = [
         LABELS.remove(0),
         pa.schema(list(LABELS)[::-1]),
-        LABELS.set(0, pa.field("document_id", pa.large_string(), nullable=False)),
+        LABELS.set(0, pa.field("document_id", pa.large_binary(), nullable=False)),
         LABELS.set(0, pa.field("document_id", pa.string())),
     ]
     assert len({fingerprint(schema) for schema in [LABELS, *others]}) == 5

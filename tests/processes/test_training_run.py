@@ -83,10 +83,10 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> No
             partition_key="tiny.test",
             instance=instance,
             resources={
-                "io_manager": ArrowHandoffIOManager(directory=store),
-                "store": StoreResource(directory=store),
+                "io_manager": ArrowHandoffIOManager(url=store),
+                "store": StoreResource(url=store),
                 "training": TrainingResource(recipes_directory=str(recipes), base_model=str(model)),
-                "launcher": TrainingLauncher(store_directory=store, work_directory=str(bench.work_root)),
+                "launcher": TrainingLauncher(store_url=store, work_directory=str(bench.work_root)),
                 "registry": RegistryResource(
                     tracking_uri=f"sqlite:///{directory / 'mlflow.db'}", artifacts=(directory / "artifacts").as_uri()
                 ),

@@ -215,14 +215,14 @@ class StoreThatDies(LocalStore):
     creates_left: int | None = None
     after_effect = False
 
-    def create(self, key: str, body: bytes) -> bool:
+    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
         if self.creates_left is not None:
             self.creates_left -= 1
             if self.creates_left < 0:
                 if self.after_effect:
-                    super().create(key, body)
+                    super().create(key, body, durable=durable)
                 raise Killed
-        return super().create(key, body)
+        return super().create(key, body, durable=durable)
 
 
 class Controllers(RuleBasedStateMachine):

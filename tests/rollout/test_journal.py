@@ -78,8 +78,8 @@ def test_of_many_writers_at_one_head_exactly_one_wins(tmp_path: Path) -> None:
 
 def test_a_create_whose_reply_was_lost_still_counts_as_won(tmp_path: Path) -> None:
     class LosesReplies(LocalStore):
-        def create(self, key: str, body: bytes) -> bool:
-            super().create(key, body)
+        def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
+            super().create(key, body, durable=durable)
             return False
 
     journal = Journal(LosesReplies(tmp_path), "glossary", FixedClock())

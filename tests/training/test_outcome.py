@@ -116,7 +116,7 @@ def test_an_evaluation_config_survives_its_way_through_a_pipe() -> None:
         weights=("w",),
         inputs=INPUTS,
         heldout_tokens_min=5,
-        store_directory="/s",
+        store_url="/s",
         device="cpu",
         worker=Worker.this_process(),
     )

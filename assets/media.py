@@ -1,0 +1,51 @@
+"""Media made from generated content: pictures for people who learn the terms."""
+
+import dagster as dg
+
+from assets.partitions import content
+from headrace.generation.cards import CARDS_CODE_VERSION, COLUMNS, flash_cards
+from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.media.thumbnails import contact_sheet_markdown, thumbnail_markdown
+from headrace.handoff.versions import Handoff
+from headrace.keys import ContentPartition
+from headrace.placement.demand import stage_tags
+from headrace_dagster.failures import translated_errors
+from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_lineage import lineage_of
+from resources.campaigns_resource import CampaignsResource
+
+_GROUP = "generation"
+_CPU = stage_tags(_GROUP)
+
+
+@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version=CARDS_CODE_VERSION)
+def cards(
+    context: dg.AssetExecutionContext, reviewed_content: Handoff, store: StoreResource, campaigns: CampaignsResource
+) -> dg.MaterializeResult[Handoff]:
+    """One flash card, a PNG, for each row of one campaign shard's day that the review kept: term and definition.
+
+    Packed in shards; this table is their index, and `row_id` and `version_set` say what each was made from. Read by
+    whoever publishes the cards (`headrace handoff export`). Follows the newest reviewed_content.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    with translated_errors():
+        prompts = campaigns.campaign(partition.campaign).prompts
+        handoff = publish_media(
+            store.handoffs(),
+            "cards",
+            context.partition_key,
+            flash_cards(reviewed_content.batches(COLUMNS), prompts),
+            code_version=CARDS_CODE_VERSION,
+            run_id=context.run.run_id,
+            input_versions=lineage_of(context.get_step_execution_context()).input_versions(),
+        )
+        media = MediaSet.open(handoff)
+        metadata = {
+            "num_items": len(media),
+            "media_bytes": media.num_bytes,
+            "num_shards": len(media.layout.shards),
+            "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
+            "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
+        }
+    return dg.MaterializeResult(value=handoff, metadata=metadata)

@@ -1,0 +1,214 @@
+"""Kills a process with SIGKILL at the n-th system call that touches a directory: before the kernel does it, or after.
+
+ptrace(2) by hand: the traced process is a fork of this one, so that a kill costs no imports; its threads are followed.
+A call counts if one of its paths, or the file behind one of its descriptors, is below the directory. Points are
+numbered 0, 1, 2 …: even ones are a call's entry (killed there it never happens), odd ones its exit (it has happened,
+and the process never hears of it).
+
+Linux on x86-64 only. Where ptrace is not permitted (a container without SYS_PTRACE, yama at 3) says so.
+"""
+
+import ctypes
+import os
+import platform
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+_TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
+# TRACESYSGOOD, follow fork, vfork and clone; the traced die with the tracer.
+_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000
+_SYSCALL_STOP = signal.SIGTRAP | 0x80
+_ENTRY, _EXIT = 1, 2
+_WALL = 0x40000000
+
+# x86-64 number: name, positions of paths, of the directory descriptors before them, and of descriptors.
+_CALLS: dict[int, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    1: ("write", (), (0,)),
+    2: ("open", (0,), ()),
+    3: ("close", (), (0,)),
+    18: ("pwrite64", (), (0,)),
+    20: ("writev", (), (0,)),
+    74: ("fsync", (), (0,)),
+    75: ("fdatasync", (), (0,)),
+    76: ("truncate", (0,), ()),
+    77: ("ftruncate", (), (0,)),
+    82: ("rename", (0, 1), ()),
+    83: ("mkdir", (0,), ()),
+    84: ("rmdir", (0,), ()),
+    86: ("link", (0, 1), ()),
+    87: ("unlink", (0,), ()),
+    90: ("chmod", (0,), ()),
+    91: ("fchmod", (), (0,)),
+    217: ("getdents64", (), (0,)),
+    257: ("openat", (1,), (0,)),
+    258: ("mkdirat", (1,), (0,)),
+    263: ("unlinkat", (1,), (0,)),
+    264: ("renameat", (1, 3), (0, 2)),
+    265: ("linkat", (1, 3), (0, 2)),
+    268: ("fchmodat", (1,), (0,)),
+    285: ("fallocate", (), (0,)),
+    296: ("pwritev", (), (0,)),
+    316: ("renameat2", (1, 3), (0, 2)),
+    326: ("copy_file_range", (), (0, 2)),
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+
+class TracingRefused(Exception):
+    """This machine does not let one process trace another."""
+
+
+@dataclass
+class Traced:
+    """How a traced process ended. `calls`: what it did to the directory, in order, two points each."""
+
+    is_killed: bool = False
+    exit_status: int = 0
+    said: bytes = b""
+    calls: list[str] = field(default_factory=list)
+
+
+def run_traced(work: Callable[[Callable[[bytes], Any]], Any], directory: Path, kill_at: int | None = None) -> Traced:
+    """Runs `work(say)` in a traced fork and kills it at point `kill_at`; None: lets it end.
+
+    What `work` says is kept, also of a killed process: that is what it had acknowledged.
+
+    Raises:
+        TracingRefused
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise TracingRefused(
+            f"System calls are traced on Linux x86-64 only, this is {sys.platform} on {platform.machine()}."
+        )
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _be_traced(work, writing)
+    os.close(writing)
+    try:
+        traced = _trace(pid, os.fsencode(directory), kill_at)
+        with os.fdopen(reading, "rb", closefd=False) as pipe:
+            traced.said = pipe.read()
+        return traced
+    finally:
+        os.close(reading)
+
+
+def _be_traced(work: Callable[[Callable[[bytes], Any]], Any], writing: int) -> NoReturn:
+    status = 1
+    try:
+        if _libc.ptrace(_TRACEME, 0, None, None) != 0:
+            os._exit(77)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        work(lambda text: os.write(writing, text))
+        status = 0
+    except BaseException as error:  # noqa: BLE001 (reported by the exit status)
+        with suppress(BaseException):
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _trace(pid: int, directory: bytes, kill_at: int | None) -> Traced:
+    traced = Traced()
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSTOPPED(status):
+        raise TracingRefused("ptrace is not permitted here. Run outside the container, or with --cap-add=SYS_PTRACE.")
+    if _libc.ptrace(_SETOPTIONS, pid, None, _OPTIONS) != 0:
+        raise TracingRefused(f"ptrace refused its options: {os.strerror(ctypes.get_errno())}.")
+    is_inside: dict[int, str | None] = {}
+    _go_on(pid, 0)
+    while True:
+        stopped, status = os.waitpid(-1, _WALL)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            if stopped == pid:
+                traced.exit_status = os.waitstatus_to_exitcode(status)
+                return traced
+            continue
+        stop = os.WSTOPSIG(status)
+        if stop == _SYSCALL_STOP:
+            name = _touches(stopped, directory, is_inside)
+            if name:
+                if len(traced.calls) == kill_at:
+                    traced.is_killed = True
+                    os.kill(pid, signal.SIGKILL)
+                    _reap(pid, traced)
+                    return traced
+                traced.calls.append(name)
+            _go_on(stopped, 0)
+        else:
+            # New threads begin with a SIGSTOP, clones are told by a SIGTRAP: neither is for the process itself.
+            _go_on(stopped, 0 if stop in (signal.SIGSTOP, signal.SIGTRAP) else stop)
+
+
+def _reap(pid: int, traced: Traced) -> None:
+    while True:
+        ended, status = os.waitpid(-1, _WALL)
+        if ended == pid and not os.WIFSTOPPED(status):
+            traced.exit_status = os.waitstatus_to_exitcode(status)
+            return
+
+
+def _go_on(pid: int, signal_number: int) -> None:
+    _libc.ptrace(_SYSCALL, pid, None, signal_number)
+
+
+def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None]) -> str | None:
+    """The call's name, at its entry and at its exit, if it is about something below `directory`."""
+    info = ctypes.create_string_buffer(88)
+    if _libc.ptrace(_GET_SYSCALL_INFO, thread, ctypes.c_void_p(len(info)), info) <= 0:
+        return None
+    if info.raw[0] == _EXIT:
+        return is_inside.pop(thread, None)
+    if info.raw[0] != _ENTRY:
+        return None
+    number, *arguments = struct.unpack_from("<Q6Q", info.raw, 24)
+    is_inside[thread] = None
+    if number not in _CALLS:
+        return None
+    name, paths, descriptors = _CALLS[number]
+    for position in descriptors:
+        if _file_behind(thread, arguments[position]).startswith(directory):
+            is_inside[thread] = name
+            return name
+    for position in paths:
+        if _text_at(thread, arguments[position]).startswith(directory):
+            is_inside[thread] = name
+            return name
+    return None
+
+
+def _file_behind(thread: int, descriptor: int) -> bytes:
+    number = ctypes.c_int(descriptor & 0xFFFFFFFF).value
+    if number < 0:
+        return b""
+    try:
+        return os.fsencode(Path(f"/proc/{thread}/fd/{number}").readlink())
+    except OSError:
+        return b""
+
+
+def _text_at(thread: int, address: int) -> bytes:
+    try:
+        memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        # Up to the end of the page at least: what lies behind need not be mapped.
+        text = os.pread(memory, 4096 - address % 4096, address)
+        return text if b"\0" not in text else text[: text.index(b"\0")]
+    except OSError:
+        return b""
+    finally:
+        os.close(memory)

@@ -1,0 +1,115 @@
+"""`headrace handoff export`: rows by `headrace.handoff.export`, media by `headrace.handoff.media.exporting`."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
+from headrace.command_line.output import counted, progress
+from headrace.errors import InvalidInput
+from headrace.handoff.export import FORMATS, check_types, export_file, write_rows
+from headrace.handoff.media.layout import is_media
+from headrace.handoff.sealed import Handoff
+from headrace.store.objects import new_nonce
+
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".tar": "webdataset",
+}
+_MEDIA_FORMATS = ("folder", "webdataset", "parquet")
+
+
+def export_handoff(
+    context: typer.Context,
+    store: str | None,
+    what: Sequence[str],
+    *,
+    file_format: str | None,
+    columns: str | None,
+    force: bool,
+) -> None:
+    if len(what) < 2:
+        raise InvalidInput(
+            f"Say what to export and where to: ASSET [PARTITION [VERSION]] TARGET, got {' '.join(what)!r}."
+        )
+    handoffs = open_handoffs(context, store)
+    *words, last = what
+    handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets()))
+    target = Path(last)
+    chosen = file_format or _SUFFIXES.get(target.suffix)
+    if chosen is None:
+        raise InvalidInput(f"--format is needed: {last!r} has none of the suffixes {', '.join(_SUFFIXES)}.")
+    if is_media(handoff.manifest) and chosen in _MEDIA_FORMATS:
+        if columns:
+            raise InvalidInput(
+                f"{handoff.label} holds media: --columns goes with csv, jsonl and arrow, which export its index."
+            )
+        _export_media(handoff, target, chosen, force=force)
+        return
+    if chosen in _MEDIA_FORMATS and chosen != "parquet":
+        raise InvalidInput(f"{handoff.label} holds no media: export {', '.join(FORMATS)}, got {chosen!r}.")
+    names = split_columns(columns)
+    suggest_columns(handoff, names or [])
+    check_types(handoff, chosen, names)
+    with progress("exporting", handoff.num_rows, in_bytes=False) as advance:
+        if last == "-":
+            _write_to_stdout(handoff, chosen, names, advance)
+            return
+        export_file(handoff, target, chosen, columns=names, overwrite=force, progress=advance)  # pyright: ignore[reportArgumentType]
+    typer.echo(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", err=True)
+
+
+def _write_to_stdout(handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None]) -> None:
+    if chosen in {"parquet", "arrow"} and sys.stdout.isatty():
+        raise InvalidInput(f"{chosen} is not for terminals: name a file, or pipe it on.")
+    write_rows(handoff, sys.stdout.buffer, chosen, columns=names, progress=advance)  # pyright: ignore[reportArgumentType]
+    sys.stdout.buffer.flush()
+
+
+def _export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) -> None:
+    from headrace.handoff.media.exporting import export_folder, export_parquet, export_webdataset
+    from headrace.handoff.media.reading import MediaSet
+
+    if chosen == "webdataset" and force and "%" in target.name:
+        raise InvalidInput("--force does not go with webdataset: move the old shards away, or choose another pattern.")
+    export = {"folder": export_folder, "webdataset": export_webdataset, "parquet": export_parquet}[chosen]
+    done = 0
+    with progress("exporting", handoff.num_rows, in_bytes=False) as advance, _moved_away(target, force=force):
+
+        def tell(num_done: int, num_items: int) -> None:
+            nonlocal done
+            advance(num_done - done)
+            done = num_done
+
+        export(MediaSet.open(handoff), target, progress=tell)
+    typer.echo(f"{target}: {counted(handoff.num_rows, 'item')} of {handoff.label}.", err=True)
+
+
+@contextmanager
+def _moved_away(target: Path, *, force: bool) -> Iterator[None]:
+    """With `force`, what is there makes room, and comes back if the block fails."""
+    if not (force and os.path.lexists(target)):
+        yield
+        return
+    aside = target.with_name(f".{target.name[:200]}.replaced-{new_nonce()[:12]}")
+    target.rename(aside)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            aside.rename(target)
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()

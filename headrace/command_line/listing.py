@@ -1,0 +1,188 @@
+"""`headrace handoff ls`. One listing of the store; manifests are read only of what is shown."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from headrace.clock import epoch_seconds
+from headrace.command_line.holders import Holder, holders_by_nonce
+from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
+from headrace.command_line.output import age_text, bytes_text, print_json, print_table
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.handoff.manifest import Manifest
+from headrace.handoff.sealed import ROOT, partition_prefix
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import partition_from_path, partition_path
+from headrace.store.objects import Entry
+
+_MANIFEST = re.compile(rf"{ROOT}/([^/]+)/([^/]+)/v(\d{{6,}})/manifest\.json")
+_READERS = 16
+_DIGEST_CHARS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A version; `manifest` is None where it is damaged."""
+
+    asset: str
+    partition: str
+    version: int
+    sealed_at: float
+    manifest: Manifest | None
+    held_by: Sequence[Holder]
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        manifest = self.manifest
+        return {
+            "asset": self.asset,
+            "partition": self.partition,
+            "version": self.version,
+            "damaged": manifest is None,
+            "num_rows": manifest and manifest.num_rows,
+            "num_bytes": manifest and manifest.num_bytes,
+            "num_parts": manifest and len(manifest.parts),
+            "content_digest": manifest and manifest.content_digest,
+            "created_at": manifest and manifest.created_at,
+            "age_seconds": round(now - self.sealed_at),
+            "held_by": [{"host": one.host, "pid": one.pid, "until": one.until} for one in self.held_by],
+        }
+
+
+def list_handoffs(
+    context: typer.Context,
+    store: str | None,
+    asset: str | None,
+    partition: str | None,
+    *,
+    versions: bool,
+    as_json: bool,
+) -> None:
+    handoffs = open_handoffs(context, store)
+    prefix = ROOT
+    if partition is not None and asset is None:
+        raise InvalidInput(
+            f"--partition {partition} needs the asset: headrace handoff ls ASSET --partition {partition}."
+        )
+    if asset is not None:
+        reference = Reference.parse([asset], assets=handoffs.assets())
+        asset, partition = known_asset(handoffs, reference.asset), partition or reference.partition
+        prefix = f"{ROOT}/{partition_path(asset)}"
+        if partition is not None:
+            prefix = partition_prefix(asset, known_partition(handoffs, asset, partition))
+    found = handoffs.objects.entries(prefix)
+    now = handoffs.clock.now()
+    if as_json:
+        listed = _read(handoffs, found, now, newest_only=False)
+        print_json({"store": handoffs.objects.uri(ROOT), "versions": [one.to_json(now) for one in listed]})
+    elif versions or partition is not None:
+        _print_versions(_read(handoffs, found, now, newest_only=False), now)
+    elif asset is not None:
+        _print_partitions(_read(handoffs, found, now, newest_only=True), found, now)
+    else:
+        _print_assets(found, now, handoffs.objects.uri(ROOT))
+
+
+def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:
+    """In order of asset, partition and version."""
+    entries = [(match, entry) for entry in found if (match := _MANIFEST.fullmatch(entry.key))]
+    entries.sort(key=lambda pair: (pair[0][1], pair[0][2], int(pair[0][3])))
+    if newest_only:
+        entries = list({pair[0].group(1, 2): pair for pair in entries}.values())
+    held = holders_by_nonce(handoffs.objects, now)
+
+    def read(pair: tuple[re.Match[str], Entry]) -> Listed | None:
+        match, entry = pair
+        try:
+            manifest = Manifest.from_bytes(handoffs.objects.read(entry.key), uri=handoffs.objects.uri(entry.key))
+        except ObjectMissing:
+            return None  # collected meanwhile
+        except HandoffCorrupt:
+            manifest = None
+        return Listed(
+            asset=partition_from_path(match[1]),
+            partition=partition_from_path(match[2]),
+            version=int(match[3]),
+            sealed_at=epoch_seconds(manifest.created_at) if manifest else entry.modified_at,
+            manifest=manifest,
+            held_by=held.get(manifest.nonce, []) if manifest else [],
+        )
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return [listed for listed in readers.map(read, entries) if listed]
+
+
+def _print_versions(listed: Sequence[Listed], now: float) -> None:
+    rows = [
+        [
+            one.asset,
+            one.partition,
+            f"v{one.version}",
+            *_size(one.manifest),
+            age_text(now - one.sealed_at),
+            one.manifest.content_digest[:_DIGEST_CHARS] if one.manifest else "manifest damaged",
+            ", ".join(holder.text for holder in one.held_by),
+        ]
+        for one in listed
+    ]
+    headers = ["ASSET", "PARTITION", "VERSION", "ROWS", "BYTES", "PARTS", "AGE", "DIGEST", "HELD BY"]
+    print_table(headers, rows, right=["VERSION", "ROWS", "BYTES", "PARTS", "AGE"])
+
+
+def _print_partitions(listed: Sequence[Listed], found: Sequence[Entry], now: float) -> None:
+    stored, counts = defaultdict(int), defaultdict(int)
+    for entry in found:
+        partition = entry.key.split("/")[2]
+        stored[partition] += entry.num_bytes
+        counts[partition] += _MANIFEST.fullmatch(entry.key) is not None
+    rows = [
+        [
+            one.partition,
+            f"v{one.version}",
+            *_size(one.manifest),
+            age_text(now - one.sealed_at),
+            f"{counts[partition_path(one.partition)]}",
+            bytes_text(stored[partition_path(one.partition)]),
+            ", ".join(holder.text for holder in one.held_by),
+        ]
+        for one in listed
+    ]
+    headers = ["PARTITION", "NEWEST", "ROWS", "BYTES", "PARTS", "AGE", "VERSIONS", "STORED", "HELD BY"]
+    print_table(headers, rows, right=headers[1:-1])
+
+
+def _print_assets(found: Sequence[Entry], now: float, uri: str) -> None:
+    partitions: dict[str, set[str]] = defaultdict(set)
+    versions, stored, newest = defaultdict(int), defaultdict(int), defaultdict(float)
+    for entry in found:
+        _, asset, partition, _ = entry.key.split("/", 3)
+        stored[asset] += entry.num_bytes
+        if _MANIFEST.fullmatch(entry.key):
+            partitions[asset].add(partition)
+            versions[asset] += 1
+            newest[asset] = max(newest[asset], entry.modified_at)
+    if not partitions:
+        typer.echo(f"No handoff is sealed in {uri} yet. Materialize an asset.", err=True)
+        return
+    rows = [
+        [
+            partition_from_path(asset),
+            f"{len(partitions[asset]):,}",
+            f"{versions[asset]:,}",
+            bytes_text(stored[asset]),
+            age_text(now - newest[asset]),
+        ]
+        for asset in sorted(partitions)
+    ]
+    headers = ["ASSET", "PARTITIONS", "VERSIONS", "STORED", "NEWEST"]
+    print_table(headers, rows, right=headers[1:])
+
+
+def _size(manifest: Manifest | None) -> list[str]:
+    if manifest is None:
+        return ["?", "?", "?"]
+    return [f"{manifest.num_rows:,}", bytes_text(manifest.num_bytes), f"{len(manifest.parts)}"]

@@ -1,0 +1,71 @@
+"""`headrace`: looks at sealed handoffs, checks, compares and exports them, collects garbage, examines a machine.
+
+Exit codes: 0 well; 1 what was asked about is damaged, differs or fails; 2 the question or its surroundings are wrong,
+in one sentence on stderr; 130 interrupted. Arrow and polars are imported by the commands that need them:
+help is instant.
+"""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headrace.command_line.collection import gc
+from headrace.command_line.examination import doctor
+from headrace.command_line.handoffs import handoff_app
+from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
+from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES
+from headrace.errors import HeadraceError
+
+
+class _Commands(TyperGroup):
+    """Says what Headrace refuses in a sentence; a traceback is for what nobody foresaw."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadraceError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    name="headrace",
+    cls=_Commands,
+    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go.",
+    epilog="Every command has examples: headrace handoff show --help",
+    no_args_is_help=True,
+    # Boxes and colours of help do not go well with pipes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(handoff_app, name="handoff")
+app.command("gc", epilog=GC_EXAMPLES)(gc)
+app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headrace {version('headrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def surroundings(
+    context: typer.Context,
+    store: Annotated[str | None, typer.Option(envvar=STORE_VARIABLE, metavar="URL", help=STORE_HELP)] = None,
+    home: Annotated[str | None, typer.Option(envvar=HOME_VARIABLE, hidden=True)] = None,
+    cache: Annotated[str | None, typer.Option(envvar=CACHE_VARIABLE, hidden=True)] = None,
+    dagster_home: Annotated[str | None, typer.Option(envvar="DAGSTER_HOME", hidden=True)] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    context.obj = Surroundings(store=store, home=home, cache=cache, dagster_home=dagster_home)
+
+
+if __name__ == "__main__":
+    app(prog_name="headrace")

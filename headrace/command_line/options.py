@@ -1,0 +1,54 @@
+"""Options that several commands share, and the examples below each command's help."""
+
+from typing import Annotated
+
+import typer
+
+from headrace.command_line.opening import STORE_HELP
+
+Store = Annotated[str | None, typer.Option("--store", metavar="URL", help=STORE_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs: fields are added, never renamed.")]
+
+
+def _examples(*lines: str) -> str:
+    # \b: the help formatter leaves the paragraph's lines as they are.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+LS_EXAMPLES = _examples(
+    "headrace handoff ls                                   assets",
+    "headrace handoff ls raw_documents                     partitions of one",
+    "headrace handoff ls raw_documents --partition shard-00    its versions",
+    "headrace handoff ls --versions --json | jq '.versions[] | select(.held_by != [])'",
+)
+SHOW_EXAMPLES = _examples(
+    "headrace handoff show raw_documents shard-00",
+    "headrace handoff show raw_documents shard-00 v3 --rows 20 --columns term,text",
+    "headrace handoff show 'raw_documents[shard-00]@v3' --json",
+)
+VERIFY_EXAMPLES = _examples(
+    "headrace handoff verify                               the newest version of everything",
+    "headrace handoff verify raw_documents shard-00 v3",
+    "headrace handoff verify raw_documents --all-versions",
+)
+DIFF_EXAMPLES = _examples(
+    "headrace handoff diff raw_documents shard-00 v3 v4 --key document_id",
+    "headrace handoff diff 'raw_documents[shard-00]@v3' 'raw_documents[shard-01]'",
+)
+EXPORT_EXAMPLES = _examples(
+    "headrace handoff export raw_documents shard-00 documents.parquet",
+    "headrace handoff export raw_documents shard-00 v3 documents.csv --columns term,text",
+    "headrace handoff export raw_documents shard-00 - --format jsonl | head",
+    "headrace handoff export cards 2026-11-22 pictures --format folder",
+    "headrace handoff export cards 2026-11-22 cards-%06d.tar --format webdataset",
+)
+GC_EXAMPLES = _examples(
+    "headrace gc --dry-run",
+    "headrace gc --keep 5 --grace 48",
+    "headrace gc --yes --json                              from a script",
+    "headrace gc --without-dagster                         the store is used without Dagster",
+)
+DOCTOR_EXAMPLES = _examples(
+    "headrace doctor",
+    "headrace doctor --store s3://headrace/store --json",
+)

@@ -1,0 +1,138 @@
+"""What commands print: tables on a terminal, plain columns in a pipe, JSON for programs; progress on stderr."""
+
+import base64
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import typer
+
+_GAP = "  "
+Row = Sequence[str]
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Row], *, right: Sequence[str] = (), marked: str = "") -> None:
+    """Aligned columns. `right`: headers of columns of numbers; `marked`: a style for the first column on a terminal.
+
+    On a terminal cells are wrapped to its width; in a pipe every row is one line, whole.
+    """
+    if not sys.stdout.isatty():
+        print_lines(aligned([headers, *rows], right=[headers.index(name) for name in right]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(
+            header,
+            justify="right" if header in right else "left",
+            style=marked if index == 0 else "",
+            no_wrap=header in right,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def print_heading(text: str) -> None:
+    typer.echo()
+    typer.secho(text, bold=True)
+
+
+def print_json(body: Any) -> None:
+    typer.echo(json.dumps(json_value(body), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def json_value(value: Any) -> Any:
+    """What JSON has no word for: bytes in base64, times in ISO 8601, durations in seconds, NaN as text."""
+    if isinstance(value, dict):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
+    """One line a row; columns two blanks apart. Widths are counted in terminal cells."""
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(
+            " " * (width - cells(cell)) + cell if index in right else cell + " " * (width - cells(cell))
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def cells(text: str) -> int:
+    """Columns of a terminal that `text` takes: CJK and emoji take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and control characters: data must not steer a terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in " ".join(text.split()))
+
+
+def bytes_text(num_bytes: float) -> str:
+    """`1.2 GB`: powers of 1000, as disks are sold and as the UI shows them."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 99.5 else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def age_text(seconds: float) -> str:
+    """`3 h`: the largest unit of which there are at least two."""
+    seconds = max(seconds, 0.0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+@contextmanager
+def progress(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how much more is done. Shown only where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True), transient=True
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)

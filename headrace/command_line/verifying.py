@@ -1,0 +1,169 @@
+"""`headrace handoff verify`: every byte that the store holds against its digest; goes on after a damaged version."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import typer
+import xxhash
+
+from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
+from headrace.command_line.output import bytes_text, counted, print_json, print_lines, print_table, progress
+from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, ObjectMissing, PartFlipped, PartMissing
+from headrace.handoff.manifest import Part
+from headrace.handoff.media.layout import Layout, is_media
+from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.sealed import Handoff
+from headrace.handoff.versions import HandoffStore
+
+# What is fetched at once from a remote store.
+_WINDOW_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """`kind` is the error's name, such as PartFlipped; `what` says where, and what to do."""
+
+    asset: str
+    partition: str
+    version: int | None
+    kind: str
+    what: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.asset}[{self.partition}]" + (f" v{self.version}" if self.version is not None else "")
+
+
+def verify_handoffs(
+    context: typer.Context, store: str | None, words: Sequence[str], *, all_versions: bool, as_json: bool
+) -> None:
+    handoffs = open_handoffs(context, store)
+    damages: list[Damage] = []
+    opened = list(_opened(handoffs, words, all_versions=all_versions, damages=damages))
+    total = sum(handoff.num_bytes + _media_bytes(handoff) for handoff in opened)
+    num_verified = 0
+    with progress("verifying", total) as advance:
+        for handoff in opened:
+            try:
+                verify_stored(handoff, advance)
+                num_verified += 1
+            except HandoffCollected:
+                continue
+            except HandoffCorrupt as error:
+                damages.append(_damage(handoff.asset, handoff.partition, handoff.version, error))
+    if as_json:
+        print_json(
+            {
+                "num_verified": num_verified,
+                "num_bytes": total,
+                "damaged": [
+                    {
+                        "asset": one.asset,
+                        "partition": one.partition,
+                        "version": one.version,
+                        "kind": one.kind,
+                        "what": one.what,
+                    }
+                    for one in damages
+                ],
+            }
+        )
+    elif damages:
+        print_table(["DAMAGED", "KIND", "WHAT, AND WHAT TO DO"], [[one.label, one.kind, one.what] for one in damages])
+        print_lines(["", f"{len(damages)} damaged, {num_verified} whole."])
+    else:
+        print_lines([f"{counted(num_verified, 'version')} verified, {bytes_text(total)}: all whole."])
+    if damages:
+        raise typer.Exit(1)
+
+
+def verify_stored(handoff: Handoff, advance: Callable[[int], None] = lambda num_bytes: None) -> None:
+    """What lies in the store, not what the node's cache holds of it.
+
+    Raises:
+        HandoffCorrupt: naming the part, or the item of media. HandoffCollected: it went meanwhile.
+    """
+    handoff.hold()
+    if not handoff.objects.checks_what_it_fetches:
+        handoff.verify(advance)
+    else:
+        for part in handoff.manifest.parts:
+            _verify_remote(handoff, part)
+            advance(part.num_bytes)
+    if is_media(handoff.manifest):
+        for _, chunks in MediaSet.open(handoff).contents():
+            for chunk in chunks:
+                advance(len(chunk))
+
+
+def _verify_remote(handoff: Handoff, part: Part) -> None:
+    names = handoff.schema.names
+    try:
+        for segment, column in zip(part.segments, part.columns, strict=True):
+            digest = xxhash.xxh3_128()
+            for start in range(0, segment.num_bytes, _WINDOW_BYTES):
+                num_bytes = min(_WINDOW_BYTES, segment.num_bytes - start)
+                digest.update(handoff.objects.read_ranges(part.key, [(segment.offset + start, num_bytes)])[0])
+            if digest.hexdigest() != segment.xxh3_128:
+                where = f"column {names[column]}" if column >= 0 else "its frame"
+                raise PartFlipped(
+                    f"Handoff {handoff.label} does not match its manifest: {part.name}, {where}, has digest "
+                    f"{digest.hexdigest()[:8]}…, manifest says {segment.xxh3_128[:8]}…. {_remedy(handoff)}"
+                )
+    except ObjectMissing as error:
+        raise PartMissing(
+            f"Handoff {handoff.label} does not match its manifest: {part.name} is missing. {_remedy(handoff)}"
+        ) from error
+
+
+def _opened(
+    handoffs: HandoffStore, words: Sequence[str], *, all_versions: bool, damages: list[Damage]
+) -> Iterator[Handoff]:
+    for asset, partition, version in _chosen(handoffs, words, all_versions=all_versions):
+        try:
+            yield handoffs.open(asset, partition, version)
+        except HandoffCorrupt as error:
+            damages.append(_damage(asset, partition, version, error))
+        except HandoffMissing:
+            if words:
+                raise
+
+
+def _chosen(
+    handoffs: HandoffStore, words: Sequence[str], *, all_versions: bool
+) -> Iterator[tuple[str, str, int | None]]:
+    """Raises: HandoffMissing: a name that is not there."""
+    reference = Reference.parse(words, assets=handoffs.assets()) if words else None
+    assets = [known_asset(handoffs, reference.asset)] if reference else handoffs.assets()
+    for asset in assets:
+        if reference and reference.partition is not None:
+            partitions = [known_partition(handoffs, asset, reference.partition)]
+        else:
+            partitions = handoffs.partitions(asset)
+        for partition in partitions:
+            if reference and reference.version is not None:
+                yield asset, partition, reference.version
+                continue
+            versions = handoffs.versions(asset, partition)
+            # Without a version there is nothing; what was asked for by name is refused when it is opened.
+            for version in (versions if all_versions else versions[-1:]) or [None]:
+                yield asset, partition, version
+
+
+def _media_bytes(handoff: Handoff) -> int:
+    """Of its shards; what is wrong with them is found when they are read."""
+    if not is_media(handoff.manifest):
+        return 0
+    with suppress(HandoffCorrupt):
+        return Layout.read(handoff.objects, handoff.manifest).num_bytes
+    return 0
+
+
+def _damage(asset: str, partition: str, version: int | None, error: HandoffCorrupt) -> Damage:
+    what = " ".join(str(error).split())
+    return Damage(asset=asset, partition=partition, version=version, kind=type(error).__name__, what=what)
+
+
+def _remedy(handoff: Handoff) -> str:
+    return f"Materialize {handoff.asset}[{handoff.partition}] again; what read it before has to be made again too."

@@ -1,0 +1,195 @@
+"""Copies of a version for programs that read no Arrow files: Parquet, CSV, JSON lines, or one plain Arrow file.
+
+Rows stream: memory holds about one window of them. A copy is written under a temporary name beside its target and
+renamed when it is whole; it is not fsynced, since it can be made again.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal, get_args
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput, StoreUnavailable
+from headrace.handoff.sealed import Handoff
+from headrace.handoff.spelling import large_type, respell, respelled
+from headrace.store.objects import new_nonce
+
+# A row group of Parquet, and what is converted to text at once.
+WINDOW_BYTES = 64 * 1024 * 1024
+
+Format = Literal["parquet", "csv", "jsonl", "arrow"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+# Told how many rows more are written.
+Progress = Callable[[int], object]
+
+
+def export_file(
+    handoff: Handoff,
+    target: Path,
+    file_format: Format,
+    *,
+    columns: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda num_rows: None,
+    window_bytes: int = WINDOW_BYTES,
+) -> Path:
+    """Writes `target`, whole or not at all.
+
+    Raises:
+        InvalidInput: `target` exists and `overwrite` is not set; a column's type has no form in this format.
+        StoreUnavailable: `target` cannot be written.
+        HandoffCorrupt: nothing is left of the export.
+    """
+    check_types(handoff, file_format, columns)
+    with renamed_when_whole(target, overwrite=overwrite) as partial, partial.open("xb") as file:
+        write_rows(handoff, file, file_format, columns=columns, progress=progress, window_bytes=window_bytes)
+    return target
+
+
+def write_rows(
+    handoff: Handoff,
+    file: IO[bytes],
+    file_format: Format,
+    *,
+    columns: Sequence[str] | None = None,
+    progress: Progress = lambda num_rows: None,
+    window_bytes: int = WINDOW_BYTES,
+) -> None:
+    """Into an open file, or a pipe."""
+    check_types(handoff, file_format, columns)
+    names = list(columns) if columns is not None else handoff.schema.names
+    # Text as older readers know it.
+    schema = respelled(pa.schema([handoff.schema.field(name) for name in names]), large_type)
+    windows = _windows(handoff, names, schema, window_bytes)
+    if file_format == "parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for window in windows:
+                writer.write_batch(window)
+                progress(window.num_rows)
+    elif file_format == "arrow":
+        with pa.ipc.new_file(file, schema) as writer:
+            for window in windows:
+                writer.write_batch(window)
+                progress(window.num_rows)
+    else:
+        _write_text(file, file_format, schema, windows, progress)
+
+
+def check_types(handoff: Handoff, file_format: str, columns: Sequence[str] | None = None) -> None:
+    """Raises: InvalidInput: there is no such format, or a column's type has no form in it."""
+    if file_format not in FORMATS:
+        raise InvalidInput(f"Export format must be one of {', '.join(FORMATS)}, got {file_format!r}.")
+    if file_format not in {"csv", "jsonl"}:
+        return
+    has_no_form = _has_no_cell if file_format == "csv" else _has_no_json
+    for name in columns if columns is not None else handoff.schema.names:
+        kind = handoff.schema.field(name).type
+        if has_no_form(kind):
+            others = "parquet or jsonl" if file_format == "csv" else "parquet or arrow"
+            raise InvalidInput(
+                f"Column {name} of {handoff.label} has type {kind}, which {file_format} has no form for. Export "
+                f"{others}, or leave the column out (--columns)."
+            )
+
+
+@contextmanager
+def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary path beside `target`, which takes its place if the block ends well, and goes if not.
+
+    Raises:
+        InvalidInput: `target` is there, and not to be overwritten. StoreUnavailable: it cannot be written.
+    """
+    refuse_present(target, overwrite=overwrite)
+    partial = target.with_name(f".{target.name[:200]}.partial-{new_nonce()[:12]}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        refuse_present(target, overwrite=overwrite)
+        partial.replace(target)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"Cannot export to {target}: {error.strerror or error}. Nothing of the export is left."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def refuse_present(target: Path, *, overwrite: bool = False) -> None:
+    if target.is_dir() and not target.is_symlink():
+        raise InvalidInput(f"{target} is a directory. Name a file in it.")
+    if os.path.lexists(target) and not overwrite:
+        raise InvalidInput(f"{target} exists. Export to another place, or pass --force to overwrite it.")
+
+
+def _windows(handoff: Handoff, names: Sequence[str], schema: pa.Schema, window_bytes: int) -> Iterator[pa.RecordBatch]:
+    num_rows = max(1, window_bytes * max(handoff.num_rows, 1) // max(handoff.num_bytes, 1))
+    for batch in handoff.batches(names):
+        for start in range(0, batch.num_rows, num_rows):
+            window = batch.slice(start, num_rows)
+            arrays = [respell(column, field.type) for column, field in zip(window.columns, schema, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _write_text(
+    file: IO[bytes], file_format: str, schema: pa.Schema, windows: Iterator[pa.RecordBatch], progress: Progress
+) -> None:
+    import polars as pl
+
+    raw = [field.name for field in schema if _is_bytes(field.type)]
+
+    def text_of(table: pa.Table) -> pl.DataFrame:
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame.with_columns(pl.col(raw).bin.encode("base64"))
+
+    if file_format == "csv":
+        text_of(schema.empty_table()).write_csv(file)  # the header, even if there are no rows
+    for window in windows:
+        frame = text_of(pa.Table.from_batches([window]))
+        # Not into the file itself: a pipe that closed early would be an error without its errno.
+        text = io.BytesIO()
+        if file_format == "csv":
+            frame.write_csv(text, include_header=False)
+        else:
+            frame.write_ndjson(text)
+        file.write(text.getbuffer())
+        progress(window.num_rows)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+            pa.types.is_fixed_size_binary,
+        )
+    )
+
+
+def _has_no_cell(kind: pa.DataType) -> bool:
+    """Bytes become base64; a table in a cell becomes nothing."""
+    if pa.types.is_dictionary(kind):
+        return _has_no_cell(kind.value_type)
+    return pa.types.is_nested(kind) or pa.types.is_interval(kind)
+
+
+def _has_no_json(kind: pa.DataType) -> bool:
+    """Bytes become base64 in a column of their own, not inside of another value."""
+    if pa.types.is_dictionary(kind):
+        return _has_no_json(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_is_bytes(each) or _has_no_json(each) for each in _inner(kind))
+    return pa.types.is_interval(kind)
+
+
+def _inner(kind: pa.DataType) -> list[pa.DataType]:
+    return [kind.field(index).type for index in range(kind.num_fields)]

@@ -1,0 +1,63 @@
+"""Queries over sealed versions: polars asks for columns, a predicate and a number of rows, and no more is opened."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from headrace.errors import InvalidInput
+from headrace.handoff.schemas import schema_differences
+
+if TYPE_CHECKING:
+    from headrace.handoff.sealed import Handoff
+
+
+def lazy_frame(handoffs: Sequence["Handoff"], columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """The rows of all `handoffs`, one after the other, a part at a time.
+
+    Raises:
+        InvalidInput: they differ in their columns, or there is none.
+    """
+    if not handoffs:
+        raise InvalidInput("A lazy frame needs at least one handoff: without one, its columns are unknown.")
+    schema = common_schema(handoffs, columns)
+    for handoff in handoffs:
+        handoff.hold()
+
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        wanted = with_columns if with_columns is not None else schema.names
+        rows_left = n_rows
+        # A predicate may need columns that the query drops: polars names these too in `with_columns`.
+        for batch in chain.from_iterable(handoff.batches(wanted) for handoff in handoffs):
+            frame = pl.from_arrow(pa.Table.from_batches([batch]), rechunk=False)
+            assert isinstance(frame, pl.DataFrame)
+            frame = frame if rows_left is None else frame.head(rows_left)
+            rows_left = rows_left if rows_left is None else rows_left - frame.height
+            yield frame if predicate is None else frame.filter(predicate)
+            if rows_left == 0:
+                return
+
+    empty = pl.from_arrow(schema.empty_table())
+    assert isinstance(empty, pl.DataFrame)
+    return register_io_source(source, schema=empty.schema, is_pure=True)
+
+
+def common_schema(handoffs: Sequence["Handoff"], columns: Sequence[str] | None) -> pa.Schema:
+    """Of these columns, or all, in files whose text may be spelled differently; from the manifests, without I/O.
+
+    Raises:
+        InvalidInput: they differ in their columns, or have none of such a name.
+    """
+    first = handoffs[0]
+    for other in handoffs[1:]:
+        if differences := list(schema_differences(other.schema, first.schema)):
+            raise InvalidInput(
+                f"Handoff {other.label} does not have the columns of {first.label}: {'; '.join(differences)}. "
+                "Materialize the older of the two again."
+            )
+    return first.table(columns, rows=range(0)).schema

@@ -1,0 +1,167 @@
+"""Small pictures of a version's first items, for people who look at a run: images scaled, sounds as their waveform.
+
+What cannot be drawn (films, formats that Pillow does not know, very large items) is a labelled box: a picture
+for the UI must never fail the run that made the items. Without Pillow there is a sentence instead.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from headrace.errors import InvalidInput
+from headrace.handoff.media.reading import MediaSet, StoredItem
+from headrace.handoff.media.waveform import wav_peaks
+from headrace.handoff.preview import MARKDOWN_CHARS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Decoding takes memory by pixels and bytes; what is larger is a labelled box.
+_ITEM_BYTES_MAX = 32 * 1024 * 1024
+_PIXELS_MAX = 32 * 1024 * 1024
+_GAP = 4
+_GROUND, _BOX, _INK, _WAVE = (255, 255, 255), (233, 236, 240), (70, 78, 90), (37, 99, 180)
+# Items, pixels, WebP quality: few that can be recognised rather than many that cannot.
+_SMALLER_AND_SMALLER = ((4, 64, 40), (4, 64, 20), (4, 48, 20), (4, 40, 15), (4, 32, 10), (2, 32, 10), (1, 32, 5))
+_NO_PILLOW = "No thumbnails: Pillow is not installed. Run pip install pillow."
+
+
+def contact_sheet(media: MediaSet, num_items: int = 8, *, thumbnail_pixels: int = 160) -> bytes:
+    """The first items side by side, up to four in a row, as PNG.
+
+    Raises:
+        InvalidInput: Pillow is not installed.
+    """
+    sheet = _sheet(_thumbnails(media, num_items, thumbnail_pixels), columns=4, pixels=thumbnail_pixels)
+    return _encoded(sheet, "PNG", optimize=True)
+
+
+def contact_sheet_markdown(media: MediaSet, num_items: int = 8) -> str:
+    """The sheet as Markdown with its picture inside; Dagster's UI shows one of this size behind a button."""
+    try:
+        return _markdown(contact_sheet(media, num_items), "png", media)
+    except InvalidInput:
+        return _NO_PILLOW
+
+
+def thumbnail_markdown(media: MediaSet) -> str:
+    """The first four items, as fits into the Markdown that Dagster's UI shows in place: smaller, coarser, fewer.
+
+    A sentence with the items' number where nothing fits, or where there are none.
+    """
+    try:
+        for number, pixels, quality in _SMALLER_AND_SMALLER:
+            pictures = _thumbnails(media, number, pixels)
+            if not pictures:
+                break
+            sheet = _sheet(pictures, columns=len(pictures), pixels=pixels)
+            texts = [_markdown(_encoded(sheet.quantize(8), "PNG", optimize=True), "png", media)]
+            if _has_webp():
+                texts.insert(0, _markdown(_encoded(sheet, "WEBP", quality=quality, method=6), "webp", media))
+            for text in texts:
+                if len(text) <= MARKDOWN_CHARS:
+                    return text
+    except InvalidInput:
+        return _NO_PILLOW
+    return f"{len(media)} items"
+
+
+def _markdown(picture: bytes, form: str, media: MediaSet) -> str:
+    return f"![{len(media)} items](data:image/{form};base64,{base64.b64encode(picture).decode()})"
+
+
+def _has_webp() -> bool:
+    from PIL import features
+
+    return bool(features.check("webp"))
+
+
+def _encoded(picture: "Image", form: str, **options: int | bool) -> bytes:
+    body = io.BytesIO()
+    picture.save(body, form, **options)
+    return body.getvalue()
+
+
+def _thumbnails(media: MediaSet, num_items: int, pixels: int) -> "list[Image]":
+    """Pictures of the first items, at most `pixels` wide and high."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise InvalidInput(_NO_PILLOW) from error
+    return [_thumbnail(media, item, pixels) for item in islice(media, num_items)]
+
+
+def _thumbnail(media: MediaSet, item: StoredItem, pixels: int) -> "Image":
+    kind = item.media_type.partition("/")[0]
+    if item.num_bytes <= _ITEM_BYTES_MAX:
+        if kind == "image" and (picture := _scaled(media.read(item.item_id), pixels)):
+            return picture
+        if kind == "audio" and (peaks := wav_peaks(media.read(item.item_id), pixels)):
+            return _drawn_wave(peaks, pixels)
+    return _labelled(item, pixels)
+
+
+def _scaled(body: bytes, pixels: int) -> "Image | None":
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(body)) as picture:
+            picture.draft("RGB", (pixels, pixels))  # JPEG then decodes at a fraction of its size
+            if picture.width * picture.height > _PIXELS_MAX:
+                return None
+            # Colours can be averaged, numbers of a palette cannot.
+            scaled = picture.convert("RGBA") if picture.mode in ("1", "P") else picture
+            scaled.thumbnail((pixels, pixels))
+            scaled = scaled.convert("RGBA")
+    # Whatever a decoder says of foreign bytes: it is a box then.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+    box = Image.new("RGB", scaled.size, _GROUND)
+    box.paste(scaled, (0, 0), scaled)
+    return box
+
+
+def _drawn_wave(peaks: Sequence[float], pixels: int) -> "Image":
+    from PIL import Image, ImageDraw
+
+    box = Image.new("RGB", (pixels, pixels), _BOX)
+    draw = ImageDraw.Draw(box)
+    middle = pixels / 2
+    for x, peak in enumerate(peaks):
+        height = max(0.5, peak * (middle - 2))
+        draw.line((x, middle - height, x, middle + height), fill=_WAVE)
+    return box
+
+
+def _labelled(item: StoredItem, pixels: int) -> "Image":
+    from PIL import Image, ImageDraw, ImageFont
+
+    box = Image.new("RGB", (pixels, pixels), _BOX)
+    font = ImageFont.load_default(max(8, pixels // 10))
+    label = f"{item.media_type.partition('/')[2]}\n{_size(item.num_bytes)}"
+    ImageDraw.Draw(box).multiline_text(
+        (pixels / 2, pixels / 2), label, fill=_INK, font=font, anchor="mm", align="center"
+    )
+    return box
+
+
+def _sheet(pictures: "list[Image]", *, columns: int, pixels: int) -> "Image":
+    from PIL import Image
+
+    columns = max(1, min(columns, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    width, height = pixels + _GAP, max((picture.height for picture in pictures), default=pixels) + _GAP
+    sheet = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP), _GROUND)
+    for index, picture in enumerate(pictures):
+        left, top = index % columns * width, index // columns * height
+        sheet.paste(picture, (left + (pixels - picture.width) // 2, top + (height - _GAP - picture.height) // 2))
+    return sheet
+
+
+def _size(num_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes} B"

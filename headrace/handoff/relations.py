@@ -1,0 +1,122 @@
+"""Sealed versions as DuckDB relations: DuckDB names the columns that a query needs, and no others are opened.
+
+Parts are mapped one after the other, and DuckDB reads them where they are. It hands Arrow the predicates that Arrow can
+evaluate exactly, and evaluates the others itself: all of them where the relation has a text column, since Arrow has
+hardly any kernel for views.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.handoff.lazy import common_schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow.dataset
+
+    from headrace.handoff.sealed import Handoff
+
+
+def relation(
+    handoff: "Handoff | Sequence[Handoff]",
+    connection: "duckdb.DuckDBPyConnection | None" = None,
+    columns: Sequence[str] | None = None,
+) -> "duckdb.DuckDBPyRelation":
+    """The rows of one version, or of several one after the other. No part is opened before the relation runs, and each
+    run opens them anew.
+
+    float16, which DuckDB does not have, comes as float32 (a copy, a part at a time).
+
+    Args:
+        connection: without it DuckDB's default connection, which all such relations share, so that they can be joined.
+
+    Raises:
+        InvalidInput: no such column, versions whose columns differ, or a type that DuckDB does not have.
+    """
+    import duckdb
+
+    handoffs = list(handoff) if isinstance(handoff, Sequence) else [handoff]
+    schema = common_schema(handoffs, columns)
+    for each in handoffs:
+        each.hold()
+    try:
+        return (connection or duckdb.default_connection()).from_arrow(_dataset(handoffs, schema))
+    except duckdb.NotImplementedException as error:
+        there = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise InvalidInput(
+            f"Handoff {handoffs[0].label} has a column that DuckDB cannot read ({error}). Name the ones that you need, "
+            f"relation(handoff, columns=[…]), out of {there}."
+        ) from error
+
+
+def _dataset(handoffs: Sequence["Handoff"], files: pa.Schema) -> "pyarrow.dataset.Dataset":
+    """A dataset as far as DuckDB asks for one: its schema, and scans of some columns.
+
+    pyarrow's own datasets read files into memory, or want everything opened before the query is known.
+    Which of a dataset's methods DuckDB calls is held by tests/upstream/test_arrow.py.
+    """
+    import pyarrow.dataset as ds
+
+    declared = pa.schema([field.with_type(_known(field.type)) for field in files])
+
+    class SealedDataset(ds.Dataset):
+        def __init__(self) -> None:
+            """Without pyarrow's, which forbids this: there is no C++ dataset beneath."""
+
+        @property
+        def schema(self) -> pa.Schema:
+            return declared
+
+        def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> "_Scanner":  # noqa: A002
+            names = declared.names if columns is None else list(columns)
+            opened = [name for name in declared.names if name in names or _needs(filter, declared, name)]
+            batches = _batches(handoffs, pa.schema([declared.field(name) for name in opened]), filter)
+            schema = pa.schema([declared.field(name) for name in names])
+            return _Scanner(schema, (batch.select(names) for batch in batches))
+
+    return SealedDataset()
+
+
+class _Scanner:
+    """Not pyarrow's: that reads ahead, where a query may be content with the first part."""
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        self.projected_schema = schema
+        self._batches = batches
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches)
+
+
+def _batches(handoffs: Sequence["Handoff"], schema: pa.Schema, filter: Any) -> Iterator[pa.RecordBatch]:  # noqa: A002
+    for handoff in handoffs:
+        for batch in handoff.batches(schema.names):
+            columns = [
+                column if column.type.equals(field.type) else column.cast(field.type)
+                for column, field in zip(batch.columns, schema, strict=True)
+            ]
+            known = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
+            yield from [known] if filter is None else pa.Table.from_batches([known]).filter(filter).to_batches()
+
+
+def _needs(filter: Any, schema: pa.Schema, name: str) -> bool:  # noqa: A002
+    """Arrow does not tell which columns an expression is about; without one of them it does not evaluate."""
+    if filter is None:
+        return False
+    try:
+        schema.empty_table().drop_columns([name]).filter(filter)
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
+def _known(kind: pa.DataType) -> pa.DataType:
+    """With float32 for float16, alone or in lists."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_known(kind.value_type)), kind.list_size)
+    return pa.list_(kind.value_field.with_type(_known(kind.value_type))) if pa.types.is_list(kind) else kind

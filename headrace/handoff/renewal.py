@@ -1,0 +1,87 @@
+"""The one thread of a process that renews its leases. It starts with the first lease, and keeps no process alive."""
+
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import threading
+import weakref
+from typing import Protocol
+
+# Tries a renewal several times before a lease runs out, whatever the store does meanwhile.
+_WAKE_EVERY = 1 / 6
+_IDLE_SECONDS = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Renewable(Protocol):
+    ttl_seconds: float
+
+    def renew(self) -> None: ...
+
+    def release_all(self) -> None: ...
+
+    def after_fork(self) -> None: ...
+
+
+class Renewal:
+    """The one thread of this process that renews; it starts with the first lease."""
+
+    def __init__(self) -> None:
+        self._all: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        self._become_own()
+        os.register_at_fork(after_in_child=self._after_fork)
+        atexit.register(self._at_exit)
+
+    def includes(self, leases: Renewable) -> None:
+        if self._thread is not None and leases in self._all:
+            return
+        with self._lock:
+            self._all.add(leases)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="headrace-leases", daemon=True)
+                self._thread.start()
+        self.wake(leases)
+
+    def wake(self, leases: Renewable) -> None:
+        self._wakes.put(leases)
+
+    def _run(self) -> None:
+        everything: list[Renewable] = []
+        while True:
+            with self._lock:
+                everything = list({*self._all, *everything})
+            wake_seconds = min((leases.ttl_seconds for leases in everything), default=_IDLE_SECONDS) * _WAKE_EVERY
+            for leases in everything:
+                try:
+                    leases.renew()
+                except Exception:  # noqa: BLE001 (one store's trouble must not end the others' renewal)
+                    _log.warning("leases in %s were not renewed; tried again soon", leases, exc_info=True)
+            # A sleeping thread keeps nobody's store alive.
+            everything.clear()
+            leases = None
+            with contextlib.suppress(queue.Empty):
+                # What asks to be woken is kept until it was renewed: its last lease may have been returned with it.
+                everything.append(self._wakes.get(timeout=wake_seconds))
+                while True:
+                    everything.append(self._wakes.get_nowait())
+
+    def _become_own(self) -> None:
+        self._lock = threading.Lock()
+        self._wakes: queue.SimpleQueue[Renewable] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def _after_fork(self) -> None:
+        """The child has no renewal thread, and locks as other threads of its parent left them."""
+        self._become_own()
+        for leases in list(self._all):
+            leases.after_fork()
+
+    def _at_exit(self) -> None:
+        for leases in list(self._all):
+            leases.release_all()
+
+
+RENEWAL = Renewal()

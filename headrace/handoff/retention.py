@@ -1,0 +1,178 @@
+"""Which sealed versions stay and which may go: a pure decision on a snapshot of the store.
+
+Kept are the newest versions of each partition, what somebody names (Dagster's latest materialization), what claims and
+leases protect, what was superseded less than a grace time ago, and what cannot be read: a damaged manifest names parts
+that nobody can tell from orphans. Inputs of kept versions are not kept: a collected version leaves a note, so that
+lineage still resolves. Everything else may go; whether it really does is settled later, against the leases of then.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.errors import InvalidInput
+
+VersionName = tuple[str, str, int]
+Named = Callable[[VersionName], bool] | Collection[VersionName]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundVersion:
+    """A manifest in the store. `sealed_at` is by the store's clock; `damage` says why it cannot be read, if so."""
+
+    asset: str
+    partition: str
+    version: int
+    manifest_key: str
+    sealed_at: float
+    nonce: str = ""
+    content_digest: str = ""
+    num_bytes: int = 0
+    prefix: str = ""
+    damage: str | None = None
+    # What a note about it says once it is gone.
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> VersionName:
+        return self.asset, self.partition, self.version
+
+    @property
+    def label(self) -> str:
+        return f"{self.asset}[{self.partition}] v{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundParts:
+    """Objects of one writer that no manifest names: an orphan, or a version in the making."""
+
+    asset: str
+    partition: str
+    nonce: str
+    prefix: str
+    num_bytes: int
+    written_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a decision is made on.
+
+    Attributes:
+        now: seconds since the epoch by the store's clock, at the latest.
+        leased: nonces with a lease that is, or may be, in force.
+        taken: nonces that a collector decided to take.
+        in_use: versions that unfinished work pins, and who.
+        finished: versions that finished work was done on, and who; kept while a kept version holds the same.
+    """
+
+    now: float
+    versions: tuple[FoundVersion, ...]
+    unnamed: tuple[FoundParts, ...] = ()
+    leased: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
+    in_use: Mapping[VersionName, str] = field(default_factory=dict)
+    finished: Mapping[VersionName, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`reason`: why it is kept or collected, for people."""
+
+    found: FoundVersion
+    is_kept: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsVerdict:
+    found: FoundParts
+    is_kept: bool
+    reason: str
+
+
+def decide_versions(
+    snapshot: Snapshot, *, keep_versions: int, named: Named, grace_seconds: float
+) -> tuple[Verdict, ...]:
+    """A verdict on every version, in the snapshot's order.
+
+    Raises:
+        InvalidInput: `keep_versions` is below 1: a partition without a newest version is not a partition.
+    """
+    if keep_versions < 1:
+        raise InvalidInput(f"keep_versions must be at least 1, got {keep_versions}.")
+    partitions: dict[tuple[str, str], list[FoundVersion]] = defaultdict(list)
+    for found in snapshot.versions:
+        partitions[found.asset, found.partition].append(found)
+    reasons: dict[VersionName, str | None] = {}
+    for versions in partitions.values():
+        versions.sort(key=lambda found: found.version)
+        # What cannot be read does not count among the newest: a partition keeps that many good ones.
+        whole = [found for found in versions if not found.damage and found.nonce not in snapshot.taken]
+        newest = {found.version for found in whole[-keep_versions:]}
+        contents = {found.content_digest for found in whole[-keep_versions:]}
+        for place, found in enumerate(versions):
+            superseded_at = versions[place + 1].sealed_at if place + 1 < len(versions) else None
+            reasons[found.name] = _keeps(snapshot, found, keep_versions, newest, contents, named) or _is_young(
+                snapshot.now, superseded_at, grace_seconds
+            )
+    verdicts = []
+    for found in snapshot.versions:
+        # Its parts went before it was sealed: a writer that had been stopped for longer than the grace time.
+        is_lost = found.nonce in snapshot.taken and not found.damage
+        reason = None if is_lost else reasons[found.name]
+        gone = "a collector took its parts" if is_lost else f"older than the newest {keep_versions}"
+        verdicts.append(Verdict(found=found, is_kept=reason is not None, reason=reason or gone))
+    return tuple(verdicts)
+
+
+def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerdict, ...]:
+    """A verdict on what no manifest names."""
+    damaged = {(found.asset, found.partition): found for found in snapshot.versions if found.damage}
+    verdicts = []
+    for found in snapshot.unnamed:
+        age = snapshot.now - found.written_at
+        reason = None
+        if unreadable := damaged.get((found.asset, found.partition)):
+            reason = f"the damaged manifest of {unreadable.label} may name it"
+        elif found.nonce in snapshot.leased:
+            reason = "leased: it is being written"
+        elif age <= grace_seconds:
+            reason = f"written {_hours(age)} ago, less than the grace time"
+        gone = f"no manifest names it, last written {_hours(age)} ago"
+        verdicts.append(PartsVerdict(found=found, is_kept=reason is not None, reason=reason or gone))
+    return tuple(verdicts)
+
+
+def _keeps(
+    snapshot: Snapshot,
+    found: FoundVersion,
+    keep_versions: int,
+    newest: set[int],
+    contents: set[str],
+    named: Named,
+) -> str | None:
+    if found.damage:
+        return f"its manifest cannot be read ({found.damage})"
+    if found.version in newest:
+        return f"among the newest {keep_versions}"
+    if named(found.name) if callable(named) else found.name in named:
+        return "named by the latest materialization"
+    if who := snapshot.in_use.get(found.name):
+        return f"pinned by {who}"
+    if (who := snapshot.finished.get(found.name)) and found.content_digest in contents:
+        return f"pinned by {who}, and still what the newest versions hold"
+    return "leased: it is being read" if found.nonce in snapshot.leased else None
+
+
+def _is_young(now: float, superseded_at: float | None, grace_seconds: float) -> str | None:
+    """Somebody may have looked the version up while it was the newest, and not have taken a lease yet."""
+    if superseded_at is None:
+        return "the newest"
+    age = now - superseded_at
+    return f"superseded {_hours(age)} ago, less than the grace time" if age <= grace_seconds else None
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,314 @@
+"""One sealed version, as its readers see it: pages of the files, in the form that each library likes.
+
+Nothing is copied that can stay: Arrow, polars, DuckDB and torch look at the same pages, which the operating system
+shares among all processes of a node. Columns and row ranges that are not asked for are never touched, and over a
+network never fetched.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
+from headrace.handoff.leases import Lease, Leases
+from headrace.handoff.manifest import Manifest, Part
+from headrace.handoff.parts import Pages, batch_of, check_segments, open_pages
+from headrace.handoff.schemas import schema_differences
+from headrace.handoff.spelling import large_type, respell, respelled
+from headrace.keys import partition_path
+from headrace.store.objects import ObjectStore
+from headrace.store.verified import verified_once
+
+if TYPE_CHECKING:
+    import datasets
+    import duckdb
+    import torch
+
+ROOT = "handoff"
+
+# once: the first time that this machine opens the version; marks remember it.
+# lazy: a column when it is handed out (a mapped page is read without anybody being told, so no later moment exists).
+# eager: every byte, at each access. off: sizes alone.
+Verification = Literal["once", "off", "lazy", "eager"]
+
+# A part is opened by waiting for the network; more threads than this only compete for it.
+_OPENING_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Handoff:
+    """Making one reads nothing but the manifest. The first access to data takes a lease, which lives as long as this
+    object or any buffer that came from it.
+
+    `reused`: a publish that found its content already sealed, and made nothing.
+
+    Raises, wherever data is accessed:
+        HandoffCorrupt: PartMissing, PartTorn, PartForeign or PartFlipped, naming the part.
+        HandoffCollected: garbage collection took the version before the lease was there.
+    """
+
+    objects: ObjectStore = field(repr=False, compare=False)
+    manifest: Manifest
+    reused: bool = False
+    verification: Verification = "once"
+    leases: Leases | None = field(default=None, repr=False, compare=False)
+    _state: "_State" = field(default_factory=lambda: _State(), repr=False, compare=False)
+
+    @property
+    def asset(self) -> str:
+        return self.manifest.asset
+
+    @property
+    def partition(self) -> str:
+        return self.manifest.partition
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def label(self) -> str:
+        return self.manifest.label
+
+    @property
+    def content_digest(self) -> str:
+        return self.manifest.content_digest
+
+    @property
+    def num_rows(self) -> int:
+        return self.manifest.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        return self.manifest.num_bytes
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return self.manifest.attributes
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the files, from the manifest: text is `string_view`."""
+        if self._state.schema is None:
+            self._state.schema = self.manifest.schema
+        return self._state.schema
+
+    @property
+    def uri(self) -> str:
+        return self.objects.uri(manifest_key(self.asset, self.partition, self.version))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The Arrow IPC files, in row order, as local files. For reading only; fetched whole from a remote store."""
+        self.hold()
+        return [self._path(part, None) for part in self.manifest.parts]
+
+    def with_verification(self, verification: Verification) -> "Handoff":
+        """Raises: InvalidInput: there is no such mode."""
+        return replace(self, verification=checked_verification(verification), _state=_State())
+
+    def hold(self) -> None:
+        """Takes the reader's lease now, rather than at the first access."""
+        if self.leases is None:
+            return
+        with self._state.lock:
+            if self._state.lease is None:
+                key = manifest_key(self.asset, self.partition, self.version)
+                self._state.lease = self.leases.hold(self.manifest.nonce, manifest_key=key)
+        self._state.lease.check()
+
+    def expect(self, schema: pa.Schema) -> None:
+        """Raises: InvalidInput: the columns are not these; one line for each difference."""
+        if differences := list(schema_differences(self.schema, schema)):
+            lines = "\n".join(f"  {difference}" for difference in differences)
+            raise InvalidInput(
+                f"Handoff {self.label} does not have the columns that its reader wants:\n{lines}\n"
+                f"Materialize {self.asset}[{self.partition}] with the present code, or ask for what it has."
+            )
+
+    def table(
+        self, columns: Sequence[str] | None = None, *, rows: range | None = None, plain: bool = False
+    ) -> pa.Table:
+        """A chunk for each part; its buffers are pages of the sealed files.
+
+        Args:
+            plain: text as large strings, which pyarrow's kernels know (they know few views). Copies text.
+
+        Raises:
+            InvalidInput: a column that is not there, or rows beyond the end.
+        """
+        names = self._names(columns)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        selected = self._selected(rows)
+        if self.objects.checks_what_it_fetches and len(selected) > 1:
+            with ThreadPoolExecutor(_OPENING_THREADS) as threads:
+                batches = list(
+                    threads.map(
+                        lambda part, start, stop: self._batch(part, start, stop, names), *zip(*selected, strict=True)
+                    )
+                )
+        else:
+            batches = [self._batch(part, start, stop, names) for part, start, stop in selected]
+        table = pa.Table.from_batches(batches, schema=schema)
+        if not plain:
+            return table
+        wanted = respelled(schema, large_type)
+        return pa.Table.from_arrays(
+            [respell(column, each.type) for column, each in zip(table.columns, wanted, strict=True)], schema=wanted
+        )
+
+    def batches(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> Iterator[pa.RecordBatch]:
+        """One for each part, mapped when it is its turn: for more rows than memory holds."""
+        names = self._names(columns)
+        return (self._batch(part, start, stop, names) for part, start, stop in self._selected(rows))
+
+    def reader(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pa.RecordBatchReader:
+        schema = pa.schema([self.schema.field(name) for name in self._names(columns)])
+        return pa.RecordBatchReader.from_batches(schema, self.batches(columns, rows=rows))
+
+    def head(self, num_rows: int) -> pa.Table:
+        """The first rows."""
+        return self.table(rows=range(min(num_rows, self.num_rows)))
+
+    def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pl.DataFrame:
+        """All but dictionaries and list offsets share the files' pages."""
+        frame = pl.from_arrow(self.table(columns, rows=rows), rechunk=False)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+        """Opens nothing yet; the query's columns, its predicate and its number of rows are pushed down."""
+        from headrace.handoff.lazy import lazy_frame
+
+        return lazy_frame([self], columns)
+
+    def torch(self, column: str, *, rows: range | None = None, copy: bool = False) -> "torch.Tensor":
+        """See `headrace.handoff.tensors.tensor`: read-only unless copied."""
+        from headrace.handoff.tensors import tensor
+
+        return tensor(self, column, rows=rows, copy=copy)
+
+    def duckdb(self, connection: "duckdb.DuckDBPyConnection | None" = None) -> "duckdb.DuckDBPyRelation":
+        """See `headrace.handoff.relations.relation`."""
+        from headrace.handoff.relations import relation
+
+        return relation(self, connection)
+
+    def dataset(self, columns: Sequence[str] | None = None) -> "datasets.Dataset":
+        """See `headrace.handoff.hf_datasets.dataset`: Hugging Face."""
+        from headrace.handoff.hf_datasets import dataset
+
+        return dataset(self, columns)
+
+    def verify(self, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
+        """Reads every byte of every part, whatever was verified before; `progress` hears of each part's bytes."""
+        for part in self.manifest.parts:
+            path = self._path(part, None)
+            self._check(open_pages(path, part, self.label), part, None)
+            progress(part.num_bytes)
+
+    def _batch(self, part: Part, start: int, stop: int, names: Sequence[str]) -> pa.RecordBatch:
+        self.hold()
+        whole = len(names) == len(self.schema)
+        columns = None if whole else [self.schema.names.index(name) for name in names]
+        # `eager` checks what is not asked for too, and so has to have it.
+        path = self._path(part, None if self.verification == "eager" else columns)
+        if self.verification == "once" and not self.objects.checks_what_it_fetches:
+            self._verify_once()
+        pages = self._pages(path, part)
+        if self.verification == "eager":
+            self._check(pages, part, None)
+        elif self.verification == "lazy":
+            self._check(pages, part, columns)
+        batch = batch_of(pages, part, self.label, columns, self.schema)
+        if not whole or list(names) != self.schema.names:
+            batch = batch.select(list(names))
+        return batch.slice(start, stop - start) if (start, stop) != (0, part.num_rows) else batch
+
+    def _pages(self, path: Path, part: Part) -> Pages:
+        try:
+            return open_pages(path, part, self.label, self._state.lease)
+        except PartMissing:
+            if self.objects.exists(manifest_key(self.asset, self.partition, self.version)):
+                raise
+            raise HandoffCollected(
+                f"Handoff {self.label} was garbage-collected before it was read. Open the newest version of "
+                f"{self.asset}[{self.partition}], or keep more of them (`headrace gc --keep`)."
+            ) from None
+
+    def _path(self, part: Part, columns: Sequence[int] | None) -> Path:
+        segments = part.segments if columns is None else part.segments_of(columns)
+        try:
+            return self.objects.local_segments(
+                part.key, digest=part.xxh3_128, num_bytes=part.num_bytes, segments=segments
+            )
+        except ObjectMissing as error:
+            raise PartMissing(
+                f"Handoff {self.label} does not match its manifest: {part.name} is missing. "
+                f"Materialize {self.asset}[{self.partition}] again; what read it before has to be made again too."
+            ) from error
+
+    def _verify_once(self) -> None:
+        if not self._state.is_verified:
+            paths = [self._path(part, None) for part in self.manifest.parts]
+            verified_once(self.objects, f"handoff-{self.manifest.nonce}", paths, self.verify)
+            self._state.is_verified = True
+
+    def _check(self, pages: Pages, part: Part, columns: Sequence[int] | None) -> None:
+        wanted = None if columns is None else {-1, *columns}
+        pairs = zip(part.segments, part.columns, strict=True)
+        chosen = [(segment, column) for segment, column in pairs if wanted is None or column in wanted]
+        check_segments(pages, part, self.label, self.schema.names, chosen)
+
+    def _names(self, columns: Sequence[str] | None) -> list[str]:
+        if columns is None:
+            return self.schema.names
+        if missing := [name for name in columns if name not in self.schema.names]:
+            there = ", ".join(f"{each.name}: {each.type}" for each in self.schema)
+            raise InvalidInput(f"Handoff {self.label} has no column {', '.join(map(repr, missing))}. It has {there}.")
+        return list(columns)
+
+    def _selected(self, rows: range | None) -> list[tuple[Part, int, int]]:
+        """Parts that hold any of `rows`, each with the first and the one behind the last of its own rows."""
+        rows = range(self.num_rows) if rows is None else rows
+        if rows.step != 1 or rows.start < 0 or rows.stop > self.num_rows:
+            raise InvalidInput(
+                f"Handoff {self.label} has rows 0 to {self.num_rows}; wanted a range within, with step 1, got {rows}."
+            )
+        selected, first = [], 0
+        for part in self.manifest.parts:
+            start, stop = max(rows.start - first, 0), min(rows.stop - first, part.num_rows)
+            if start < stop:
+                selected.append((part, start, stop))
+            first += part.num_rows
+        return selected
+
+
+class _State:
+    """What a Handoff finds out as it is used."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lease: Lease | Any = None
+        self.is_verified = False
+        self.schema: pa.Schema | None = None
+
+
+def checked_verification(verification: str) -> Verification:
+    if verification not in get_args(Verification):
+        raise InvalidInput(f"Verification must be one of {', '.join(get_args(Verification))}, got {verification!r}.")
+    return verification  # pyright: ignore[reportReturnType]
+
+
+def partition_prefix(asset: str, partition: str) -> str:
+    return f"{ROOT}/{partition_path(asset)}/{partition_path(partition)}"
+
+
+def manifest_key(asset: str, partition: str, version: int) -> str:
+    return f"{partition_prefix(asset, partition)}/v{version:06d}/manifest.json"

@@ -1,0 +1,266 @@
+"""Remote objects of which a node keeps only the bytes that were asked for: sparse files, and marks of what is there.
+
+A mark is a line that is appended after a segment's bytes were written and compared with its digest; whoever fills is
+killed at any point leaves bytes without a mark, which nobody reads and the next filler writes over. Fillers of one
+object take turns (the kernel takes the lock from the dead), so bytes that somebody may have mapped are never written
+again. Marks of an earlier boot, or older than the file's last write, are believed only after another look at the bytes.
+"""
+
+import fcntl
+import os
+import re
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from headrace.errors import HandoffCorrupt, InvalidInput
+from headrace.store.node_cache import NodeCache, boot_identity
+from headrace.store.objects import Segment
+
+# Bytes of one object as they come in, from the first to the last of what was asked for: (offset, num_bytes).
+Fetch = Callable[[int, int], Iterable[memoryview]]
+
+# Long enough that a request's fixed cost does not show, short enough for several to share one object of 64 MiB.
+REQUEST_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 256 * 1024
+_MARK = re.compile(r"([0-9a-f]{32}) (\d+) (\d+) ([0-9a-f]{32})")
+_DIGEST = re.compile(r"[0-9a-zA-Z._-]{1,128}")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Consecutive whole segments, or a piece of one: then `segments` is empty."""
+
+    offset: int
+    num_bytes: int
+    segments: tuple[Segment, ...]
+
+
+def fill_segments(
+    cache: NodeCache,
+    uri: str,
+    fetch: Fetch,
+    threads: Executor,
+    *,
+    digest: str,
+    num_bytes: int,
+    segments: Sequence[Segment],
+) -> Path:
+    """The file of `num_bytes` with `segments` in it; only what is missing is fetched.
+
+    Raises:
+        HandoffCorrupt: bytes differ from their digest twice, or the object ends early.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidInput(f"The digest of {uri} must be 1 to 128 letters, digits, '.', '_' or '-', got {digest!r}.")
+    with cache.entry(f"part-{digest}-{num_bytes}") as directory:
+        file = _SparseFile(directory, num_bytes)
+        try:
+            file.settle_doubts()
+            if missing := file.missing(segments):
+                lowest = missing[0].offset
+                with file.turn(lowest, max(segment.offset + segment.num_bytes for segment in missing) - lowest):
+                    # Another filler may have had the turn before.
+                    if missing := file.missing(segments):
+                        cache.make_room(sum(segment.num_bytes for segment in missing))
+                        _fetch_all(file, uri, fetch, threads, missing)
+        finally:
+            file.close()
+        return file.path
+
+
+def _fetch_all(file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]) -> None:
+    damaged = _fetch_once(file, uri, fetch, threads, missing)
+    if damaged:
+        damaged = _fetch_once(file, uri, fetch, threads, damaged)
+    if damaged:
+        first = damaged[0]
+        raise HandoffCorrupt(
+            f"{uri} is damaged: its {first.num_bytes} bytes at {first.offset} are not xxh3-128 {first.xxh3_128}, "
+            "though fetched twice. Make the object again."
+        )
+
+
+def _fetch_once(
+    file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]
+) -> list[Segment]:
+    """Returns the segments that came in damaged; marks the others as they come."""
+    damaged: list[Segment] = []
+    cut = [segment for segment in missing if segment.num_bytes > REQUEST_BYTES]
+    pieces_left = {segment: -(-segment.num_bytes // REQUEST_BYTES) for segment in cut}
+    mutex = threading.Lock()
+
+    def serve(request: _Request, whole: Segment | None) -> None:
+        digests = _receive(file, uri, fetch, request)
+        if whole:
+            with mutex:
+                pieces_left[whole] -= 1
+                if pieces_left[whole]:
+                    return
+            digests = [file.digest(whole)]
+        segments = (whole,) if whole else request.segments
+        wrong = [segment for segment, digest in zip(segments, digests, strict=True) if digest != segment.xxh3_128]
+        file.mark([segment for segment in segments if segment not in wrong])
+        with mutex:
+            damaged.extend(wrong)
+
+    run_all(threads, [lambda request=request, whole=whole: serve(request, whole) for request, whole in _plan(missing)])
+    return sorted(damaged, key=lambda segment: segment.offset)
+
+
+def _plan(missing: list[Segment]) -> Iterator[tuple[_Request, Segment | None]]:
+    """Neighbours joined up to one request's length; a longer segment in pieces, each with the segment beside it."""
+    joined: list[Segment] = []
+
+    def flush() -> Iterator[tuple[_Request, None]]:
+        if joined:
+            num_bytes = sum(segment.num_bytes for segment in joined)
+            yield _Request(joined[0].offset, num_bytes, tuple(joined)), None
+            joined.clear()
+
+    for segment in missing:
+        adjoins = joined and joined[-1].offset + joined[-1].num_bytes == segment.offset
+        if not adjoins or sum(one.num_bytes for one in joined) + segment.num_bytes > REQUEST_BYTES:
+            yield from flush()
+        if segment.num_bytes <= REQUEST_BYTES:
+            joined.append(segment)
+            continue
+        for start in range(0, segment.num_bytes, REQUEST_BYTES):
+            length = min(REQUEST_BYTES, segment.num_bytes - start)
+            yield _Request(segment.offset + start, length, ()), segment
+    yield from flush()
+
+
+def _receive(file: "_SparseFile", uri: str, fetch: Fetch, request: _Request) -> list[str]:
+    """Writes what comes in; returns its whole segments' digests, taken while the bytes are in the CPU's cache."""
+    ends = [segment.offset + segment.num_bytes for segment in request.segments]
+    digests: list[str] = []
+    digest = xxhash.xxh3_128()
+    position, end = request.offset, request.offset + request.num_bytes
+    for chunk in fetch(request.offset, request.num_bytes) if request.num_bytes else ():
+        view = chunk[: end - position]
+        file.write(view, position)
+        while ends and position + len(view) >= ends[0]:
+            own = ends.pop(0) - position
+            digest.update(view[:own])
+            digests.append(digest.hexdigest())
+            digest = xxhash.xxh3_128()
+            view, position = view[own:], position + own
+        digest.update(view)
+        position += len(view)
+    while ends and ends[0] <= position:  # segments without bytes at the end
+        ends.pop(0)
+        digests.append(digest.hexdigest())
+        digest = xxhash.xxh3_128()
+    if position < end:
+        raise HandoffCorrupt(f"{uri} ends at byte {position}, before byte {end}: it is torn. Make the object again.")
+    return digests
+
+
+def run_all(threads: Executor, works: list[Callable[[], None]]) -> None:
+    """Runs them in parallel; after a failure the rest is not begun, and all have ended when it is raised."""
+    if len(works) == 1:
+        works[0]()
+        return
+    futures: list[Future[None]] = [threads.submit(work) for work in works]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait_for(futures)
+
+
+class _SparseFile:
+    def __init__(self, directory: Path, num_bytes: int) -> None:
+        self.path = directory / "data"
+        self._marks_path = directory / "marks"
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._marks = os.open(self._marks_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        if os.fstat(self._descriptor).st_size != num_bytes:
+            os.ftruncate(self._descriptor, num_bytes)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        os.close(self._marks)
+
+    @contextmanager
+    def turn(self, offset: int, num_bytes: int) -> Iterator[None]:
+        """Nobody else fills these bytes meanwhile, in this process or another of the node."""
+        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, offset, num_bytes)
+        try:
+            yield
+        finally:
+            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, offset, num_bytes)
+
+    def settle_doubts(self) -> None:
+        """Where the file was written to after its last mark, compares all marked bytes with their digests.
+
+        A killed filler did that, or somebody who must not write here. New marks would hide it from the next look.
+        """
+        if self._is_doubtful():
+            with self.turn(0, 0):  # to the end: nobody fills
+                if self._is_doubtful():
+                    marked = [segment for segment in self._marked() if self.digest(segment) == segment.xxh3_128]
+                    os.ftruncate(self._marks, 0)
+                    self.mark(marked)
+
+    def missing(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Those without a mark that can be believed, in the file's order, each once."""
+        marked = self._marked()
+        found, again = [], []
+        for segment in sorted(set(segments), key=lambda segment: (segment.offset, segment.num_bytes)):
+            boot = marked.get(segment)
+            if boot == boot_identity():
+                continue
+            (again if boot and self.digest(segment) == segment.xxh3_128 else found).append(segment)
+        self.mark(again)
+        return found
+
+    def _is_doubtful(self) -> bool:
+        marks = os.fstat(self._marks)
+        return marks.st_size > 0 and os.fstat(self._descriptor).st_mtime_ns > marks.st_mtime_ns
+
+    def _marked(self) -> dict[Segment, str]:
+        """The boot that each was last marked in."""
+        marked = {}
+        for line in os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").splitlines():
+            if match := _MARK.fullmatch(line):  # another one is of a writer killed in the middle
+                boot, offset, num_bytes, digest = match.groups()
+                marked[Segment(offset=int(offset), num_bytes=int(num_bytes), xxh3_128=digest)] = boot
+        return marked
+
+    def mark(self, segments: Sequence[Segment]) -> None:
+        if segments:
+            boot = boot_identity()
+            lines = [f"{boot} {one.offset} {one.num_bytes} {one.xxh3_128}\n" for one in segments]
+            os.write(self._marks, "".join(lines).encode())
+
+    def write(self, body: memoryview, offset: int) -> None:
+        while body:
+            num_written = os.pwrite(self._descriptor, body, offset)
+            body, offset = body[num_written:], offset + num_written
+
+    def digest(self, segment: Segment) -> str:
+        digest, buffer = xxhash.xxh3_128(), bytearray(min(_READ_BYTES, segment.num_bytes))
+        position, end = segment.offset, segment.offset + segment.num_bytes
+        while position < end:
+            view = memoryview(buffer)[: end - position]
+            num_read = os.preadv(self._descriptor, [view], position)
+            if not num_read:
+                break
+            digest.update(view[:num_read])
+            position += num_read
+        return digest.hexdigest()
+
+    def _lock(self, command: int, kind: int, offset: int, num_bytes: int) -> None:
+        # struct flock: type, whence, start, length, pid (0 for locks of an open file, which threads do not share).
+        fcntl.fcntl(self._descriptor, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, num_bytes, 0))

@@ -1,0 +1,48 @@
+"""Opens the store that a URL names. The one place that knows all stores."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from headrace.errors import InvalidInput
+from headrace.store.local import LocalStore
+from headrace.store.node_cache import DEFAULT_BYTES_MAX, NodeCache
+from headrace.store.objects import ObjectStore
+
+
+def open_store(url: str, *, cache: Path | None = None, cache_bytes: int | None = None) -> ObjectStore:
+    """`s3://bucket/prefix`, `file:///directory`, or a directory's path. Nothing is connected to or made yet.
+
+    Where an S3 server is and who asks is obstore's own environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ALLOW_HTTP=true for an http:// endpoint.
+
+    Args:
+        cache: directory of the node's cache, which remote stores are read through; by default HEADRACE_CACHE, else
+            one in the user's cache directory.
+        cache_bytes: its limit; by default HEADRACE_CACHE_BYTES, else 20 GB.
+
+    Raises:
+        InvalidInput: no store has such a URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        if not parts.netloc or parts.query or parts.fragment:
+            raise InvalidInput(f"An S3 store must be s3://BUCKET or s3://BUCKET/PREFIX, got {url!r}.")
+        # Imported here: a local store does not owe it.
+        from headrace.store.s3 import S3Store
+
+        return S3Store(parts.netloc, unquote(parts.path), cache=_open_cache(cache, cache_bytes))
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"}:
+            raise InvalidInput(f"A directory's URL must be file:///DIRECTORY, got {url!r}.")
+        return LocalStore(Path(unquote(parts.path)))
+    if "://" in url or not url:
+        raise InvalidInput(f"A store must be s3://BUCKET/PREFIX, file:///DIRECTORY or a directory, got {url!r}.")
+    return LocalStore(Path(url))
+
+
+def _open_cache(directory: Path | None, num_bytes_max: int | None) -> NodeCache:
+    env = os.environ.get
+    user = Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace"
+    limit = num_bytes_max or int(env("HEADRACE_CACHE_BYTES") or DEFAULT_BYTES_MAX)
+    return NodeCache(directory or Path(env("HEADRACE_CACHE") or user), limit)

@@ -1,0 +1,174 @@
+"""Garbage collection as a Dagster job that any project can adopt: what Dagster's latest materializations name is kept.
+
+    gc = collection_job()
+    nightly = collection_schedule(gc)
+    defs = dg.Definitions(..., jobs=[gc], schedules=[nightly], resources={"store": StoreResource(url=...)})
+
+`headrace.handoff.collecting` decides and deletes; a run may be killed anywhere, the next one finishes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from headrace.clock import SystemClock
+from headrace.handoff.collecting import GRACE_SECONDS, KEEP_VERSIONS, CollectionPlan, collect, plan_collection
+from headrace.handoff.retention import FoundParts, FoundVersion
+from headrace.handoff.versions import HandoffStore
+from headrace_dagster.failures import translated_errors
+from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_lineage import UNPARTITIONED
+
+# When nights are over and nobody waits for the store yet.
+COLLECTION_CRON = "30 5 * * *"
+# Bound parameters of one SQL statement: SQLite's oldest limit is 999.
+_NUM_IDS_A_QUERY = 900
+
+NamedVersion = tuple[str, str, int]
+
+
+def named_versions(instance: dg.DagsterInstance, handoffs: HandoffStore) -> set[NamedVersion]:
+    """(asset, partition, version) that the latest materialization of each asset's partition names.
+
+    Two queries an asset, whatever its number of partitions: the ids of the latest events, then those events.
+    """
+    assets = [dg.AssetKey.from_user_string(asset) for asset in handoffs.assets()]
+    return {named for asset in assets for named in _named_versions_of(instance, asset)}
+
+
+def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[NamedVersion]:
+    latest = instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [event for ids in _cut(sorted(latest.values())) for event in _events(instance, asset, ids)]
+    # An asset without partitions, or one that had none once.
+    if record := instance.get_latest_materialization_event(asset):
+        events.append(record.asset_materialization)
+    return {
+        (asset.to_user_string(), event.partition or UNPARTITIONED, version)
+        for event in events
+        if event and isinstance(version := _version(event), int)
+    }
+
+
+def _events(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, storage_ids: Sequence[int]
+) -> list[dg.AssetMaterialization | None]:
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=asset, storage_ids=storage_ids), limit=len(storage_ids)
+    )
+    return [record.asset_materialization for record in found.records]
+
+
+def _version(event: dg.AssetMaterialization) -> object:
+    entry = event.metadata.get("version")
+    return entry.value if entry else None
+
+
+def _cut(storage_ids: Sequence[int]) -> list[Sequence[int]]:
+    return [storage_ids[start : start + _NUM_IDS_A_QUERY] for start in range(0, len(storage_ids), _NUM_IDS_A_QUERY)]
+
+
+class CollectionConfig(dg.Config):
+    """What stays, and whether anything goes."""
+
+    dry_run: bool = Field(default=False, description="Only say what would go.")
+    keep_versions: int = Field(default=KEEP_VERSIONS, ge=1, description="Newest versions that each partition keeps.")
+    grace_hours: float = Field(
+        default=GRACE_SECONDS / 3600,
+        ge=0,
+        description="Hours for which what was superseded, or left behind by a crash, stays at least.",
+    )
+
+
+@dg.op(description="Deletes versions that nobody needs, and what crashed writers left.")
+def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource) -> None:
+    handoffs, clock = store.handoffs(), SystemClock()
+    with translated_errors():
+        named = named_versions(context.instance, handoffs)
+        plan = plan_collection(
+            handoffs.objects,
+            clock,
+            keep_versions=config.keep_versions,
+            named=named,
+            grace_seconds=config.grace_hours * 3600,
+        )
+        context.log.info(plan_text(plan))
+        if config.dry_run:
+            context.add_output_metadata(_plan_figures(plan))
+            return
+        report = collect(handoffs.objects, clock, plan)
+    for found, fate in report.kept_after_all:
+        context.log.info(f"{_place(found)} stays after all: {fate}.")
+    context.add_output_metadata(
+        {
+            "bytes_freed": report.num_bytes,
+            "num_versions": len(report.versions),
+            "num_orphans": len(report.orphans),
+            "num_micro_batches": report.num_batches,
+            "num_versions_kept": len(plan.versions) - len(report.versions),
+        }
+    )
+
+
+def collection_job(*, name: str = "collect_garbage", tags: Mapping[str, str] | None = None) -> dg.JobDefinition:
+    """One op in one process; needs a `StoreResource` called `store`."""
+
+    @dg.job(
+        name=name,
+        tags=dict(tags or {}),
+        executor_def=dg.in_process_executor,
+        description="Deletes versions of handoffs that nobody needs. Runs beside readers and writers; can be killed.",
+    )
+    def collection() -> None:
+        collect_handoffs()
+
+    return collection
+
+
+def collection_schedule(
+    job: dg.JobDefinition,
+    *,
+    cron: str = COLLECTION_CRON,
+    timezone: str = "UTC",
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    config: CollectionConfig | None = None,
+) -> dg.ScheduleDefinition:
+    """Collects every night, with the defaults or with `config`."""
+    return dg.ScheduleDefinition(
+        name=f"nightly_{job.name}",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        default_status=default_status,
+        run_config=dg.RunConfig(ops={collect_handoffs.name: config or CollectionConfig()}),
+        description="Deletes versions of handoffs that nobody needs.",
+    )
+
+
+def plan_text(plan: CollectionPlan) -> str:
+    """A line for each thing that would go, and one for all that stays."""
+    lines = [
+        f"{verdict.found.num_bytes:>15,}  {_place(verdict.found)}  ({verdict.reason})"
+        for verdict in [*plan.versions, *plan.parts]
+        if not verdict.is_kept
+    ]
+    lines += [f"{batches.num_bytes:>15,}  {batches.prefix}  ({batches.reason})" for batches in plan.batches]
+    num_kept = sum(verdict.is_kept for verdict in plan.versions)
+    heading = f"{plan.num_bytes:,} bytes to free, {num_kept} versions stay."
+    return "\n".join([heading, *lines])
+
+
+def _plan_figures(plan: CollectionPlan) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "bytes_to_free": plan.num_bytes,
+        "num_versions": len(plan.collected),
+        "num_orphans": len(plan.orphans),
+        "num_micro_batches": len(plan.batches),
+        "num_versions_kept": len(plan.versions) - len(plan.collected),
+    }
+
+
+def _place(found: FoundVersion | FoundParts) -> str:
+    return found.label if isinstance(found, FoundVersion) else f"{found.prefix} (an orphan)"

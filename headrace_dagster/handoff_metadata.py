@@ -1,0 +1,96 @@
+"""What Dagster's UI shows of a sealed version: what it holds, from what it was made, what it costs, and its growth.
+
+Numbers are metadata of their own, so that the asset page plots them over time.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from headrace.handoff.preview import MARKDOWN_CHARS, preview_markdown
+from headrace.handoff.sealed import partition_prefix
+from headrace.handoff.spelling import plain_type
+from headrace.handoff.versions import Handoff, HandoffStore
+
+_PREVIEW_ROWS = 5
+_DIGEST_CHARS = 12
+
+
+class PreviewedRows(Iterable[pa.RecordBatch]):
+    """Rows on their way into a handoff, of which the first are noted: nothing is read back for a preview."""
+
+    def __init__(self, rows: Any, schema: pa.Schema) -> None:
+        """`rows`: a table, or record batches."""
+        self._batches: Iterable[pa.RecordBatch] = rows.to_batches() if isinstance(rows, pa.Table) else rows
+        self.markdown = preview_markdown(schema.empty_table())
+        self._is_noted = False
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            if batch.num_rows and not self._is_noted:
+                self.markdown = preview_markdown(pa.Table.from_batches([batch.slice(0, _PREVIEW_ROWS)]))
+                self._is_noted = True
+            yield batch
+
+
+def preview_of(handoff: Handoff) -> str:
+    """For rows that somebody else wrote. Unverified: a preview alone must not cost a reading of every byte."""
+    return preview_markdown(handoff.with_verification("off").head(_PREVIEW_ROWS))
+
+
+def handoff_metadata(
+    handoff: Handoff, handoffs: HandoffStore, input_versions: Mapping[str, str], *, preview: str
+) -> dict[str, Any]:
+    """Metadata of one materialization. `kept_*`: all versions of the partition, and parts that are being written.
+
+    Lists the partition's keys once.
+    """
+    kept = handoff.objects.entries(partition_prefix(handoff.asset, handoff.partition))
+    columns = [
+        dg.TableColumn(
+            field.name,
+            str(plain_type(field.type)),
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        )
+        for field in handoff.schema
+    ]
+    metadata: dict[str, Any] = {
+        "num_rows": handoff.num_rows,
+        "handoff_bytes": handoff.num_bytes,
+        "version": handoff.version,
+        "content_digest": handoff.content_digest,
+        "reused": handoff.reused,
+        "kept_versions": len(handoffs.versions(handoff.asset, handoff.partition)),
+        "kept_bytes": sum(entry.num_bytes for entry in kept),
+        "preview": dg.MetadataValue.md(preview),
+        "input_versions": dg.MetadataValue.json(dict(input_versions)),
+        "uri": handoff.uri,
+        # The keys that give Dagster's asset page its columns and its row count.
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/row_count": handoff.num_rows,
+    }
+    if input_versions:
+        metadata["lineage"] = dg.MetadataValue.md(lineage_markdown(input_versions))
+    seconds = handoff.manifest.write_seconds
+    # A reused version was written by an earlier run, whose record has its speed.
+    if seconds and not handoff.reused:
+        metadata["write_mb_per_s"] = round(handoff.num_bytes / 1e6 / seconds, 3)
+    return metadata
+
+
+def lineage_markdown(input_versions: Mapping[str, str]) -> str:
+    """A table of what a version was made from; as many lines as the UI shows in place, then a count."""
+    lines = ["|made from|version|content digest|", "|-|-|-|"]
+    left = len(input_versions)
+    for name, stated in input_versions.items():
+        version, _, digest = stated.partition(" ")
+        line = f"|{name.replace('|', chr(92) + '|')}|{version}|{digest[:_DIGEST_CHARS]}|"
+        # 30: room for the last line.
+        if sum(map(len, lines)) + len(lines) + len(line) + 30 > MARKDOWN_CHARS:
+            lines.append(f"|and {left} more|||")
+            break
+        lines.append(line)
+        left -= 1
+    return "\n".join(lines)

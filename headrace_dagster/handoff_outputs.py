@@ -1,0 +1,115 @@
+"""What an asset may return, as rows to seal: one partition's, or several partitions' of one run."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.handoff.frames import arrow_table
+from headrace.handoff.schemas import schema_differences, schema_named
+from headrace_dagster.failures import permanent_failure
+from headrace_dagster.handoff_inputs import RecordBatches
+from headrace_dagster.handoff_lineage import UNPARTITIONED
+
+VALUES = "a pyarrow Table, a polars frame, a RecordBatchReader, an iterator of record batches, or a sealed Handoff"
+Rows = tuple[pa.Table | Iterable[pa.RecordBatch], pa.Schema]
+
+
+def rows_of(value: Any, asset: str, declared: str | None) -> Rows:
+    """The rows of one partition and their schema; streams stay streams.
+
+    Args:
+        declared: the name of the schema that the rows must have, and that a stream without batches gets.
+
+    Raises:
+        dg.Failure: `value` is none of `VALUES`, has other columns than declared, or is an empty stream of unknown ones.
+    """
+    rows, schema = _opened(value, asset, declared)
+    if declared:
+        wanted = schema_named(declared, schema)
+        if differences := list(schema_differences(schema, wanted)):
+            raise permanent_failure(
+                f"{asset} declares the schema {declared}, and what it returned differs from it: "
+                f"{'; '.join(differences)}. Return its columns (headrace.handoff.schemas.conform), or declare another."
+            )
+    return rows, schema
+
+
+def _opened(value: Any, asset: str, declared: str | None) -> Rows:
+    if isinstance(value, (pa.Table, pl.DataFrame, pl.LazyFrame)):
+        table = arrow_table(value)
+        return table, table.schema
+    if isinstance(value, (pa.RecordBatchReader, RecordBatches)):
+        return value, value.schema
+    if isinstance(value, Iterator):
+        first: Any = next(value, None)
+        if isinstance(first, pa.RecordBatch):
+            return chain([first], value), first.schema
+        if first is None and declared:
+            return iter(()), schema_named(declared, pa.schema([]))
+        if first is None:
+            raise permanent_failure(
+                f"{asset} returned an iterator without a record batch, so that its columns are unknown. Return "
+                "RecordBatches(schema, batches) or a RecordBatchReader, or name a schema in the output's metadata."
+            )
+    raise permanent_failure(f"{asset} returned {type(value).__name__}. Return {VALUES}.")
+
+
+def values_by_partition(value: Any, asset: str, keys: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+    """What an asset returned, as (partition, value) pairs: a mapping, a stream of pairs, or one partition's value.
+
+    Partitions are checked before any is sealed, those of a stream as they come.
+
+    Args:
+        keys: what the run was asked for; None for an asset without partitions.
+
+    Raises:
+        dg.Failure: a partition is surplus, repeated or missing.
+    """
+    if keys is None:
+        return iter([(UNPARTITIONED, value)])
+    if isinstance(value, Mapping):
+        _check_partitions(asset, list(value), keys)
+        return iter(value.items())
+    if isinstance(value, Iterator) and not isinstance(value, RecordBatches):
+        first: Any = next(value, None)
+        value = chain([] if first is None else [first], value)
+        if isinstance(first, tuple):
+            return _checked_pairs(value, asset, keys)
+    if len(keys) == 1:
+        return iter([(keys[0], value)])
+    raise permanent_failure(
+        f"{asset} was asked for {len(keys)} partitions in one run and returned one {type(value).__name__}. Return "
+        "dict[partition key, frame] or an iterator of (partition key, frame), or launch one run a partition "
+        "(BackfillPolicy.multi_run(1))."
+    )
+
+
+def _checked_pairs(pairs: Iterator[tuple[str, Any]], asset: str, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    wanted, seen = set(keys), set[str]()
+    for partition, value in pairs:
+        if partition in seen:
+            raise permanent_failure(f"{asset} returned the partition {partition} twice. Return each one once.")
+        if partition not in wanted:
+            _check_partitions(asset, [*keys, partition], keys)
+        seen.add(partition)
+        yield partition, value
+    _check_partitions(asset, list(seen), keys)
+
+
+def _check_partitions(asset: str, returned: Sequence[str], keys: Sequence[str]) -> None:
+    missing = [key for key in keys if key not in set(returned)]
+    surplus = [str(key) for key in returned if key not in set(keys)]
+    if missing or surplus:
+        faults = [f"did not return {_some(missing)}"] if missing else []
+        faults += [f"returned {_some(surplus)}"] if surplus else []
+        raise permanent_failure(
+            f"{asset} was asked for the partitions {_some(keys)} and {' and '.join(faults)}. Return exactly these."
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    return f"{', '.join(keys[:5])}{more}"

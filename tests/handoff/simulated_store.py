@@ -1,0 +1,145 @@
+"""A store in memory whose time is a clock's, and actors that run one store operation at a time.
+
+An actor is a thread that waits before each of its store operations until it is told to go on: the test decides who does
+the next one. A killed actor never goes on; nothing of it is cleaned up, as after a real kill.
+"""
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from headrace.clock import FixedClock
+from headrace.errors import ObjectMissing
+from headrace.store.objects import Entry
+
+
+class Killed(BaseException):
+    """Ends the thread of a killed actor, long after."""
+
+
+class MemoryStore:
+    """Listings and single objects are atomic; deleting a prefix is not."""
+
+    def __init__(self, clock: FixedClock, before_each: Callable[[str], None] = lambda operation: None) -> None:
+        self.clock = clock
+        self.bodies: dict[str, tuple[bytes, float]] = {}
+        self.before_each = before_each
+
+    def seen_by(self, before_each: Callable[[str], None]) -> "MemoryStore":
+        """The same objects, with another one's turn to be waited for."""
+        store = MemoryStore(self.clock, before_each)
+        store.bodies = self.bodies
+        return store
+
+    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
+        self.before_each("create " + key)
+        if key in self.bodies:
+            return False
+        self.bodies[key] = (body, self.clock.now())
+        return True
+
+    def read(self, key: str) -> bytes:
+        self.before_each("read " + key)
+        if key not in self.bodies:
+            raise ObjectMissing(key)
+        return self.bodies[key][0]
+
+    def exists(self, key: str) -> bool:
+        self.before_each("exists " + key)
+        return key in self.bodies
+
+    def children(self, prefix: str) -> list[str]:
+        self.before_each("children " + prefix)
+        return sorted({key.removeprefix(prefix + "/").split("/")[0] for key in self._below(prefix)})
+
+    def entries(self, prefix: str) -> list[Entry]:
+        self.before_each("entries " + prefix)
+        return [
+            Entry(key=key, num_bytes=len(self.bodies[key][0]), modified_at=self.bodies[key][1])
+            for key in self._below(prefix)
+        ]
+
+    def delete(self, key: str) -> None:
+        self.before_each("delete " + key)
+        self.bodies.pop(key, None)
+
+    def delete_prefix(self, prefix: str) -> None:
+        for key in self._below(prefix):
+            self.delete(key)
+
+    def uri(self, key: str) -> str:
+        return f"memory:///{key}"
+
+    def _below(self, prefix: str) -> list[str]:
+        return sorted(key for key in list(self.bodies) if key.startswith(prefix + "/"))
+
+    # Last in the class: its name hides the built-in one from the annotations that follow it.
+    def list(self, prefix: str) -> list[str]:
+        self.before_each("list " + prefix)
+        return self._below(prefix)
+
+
+class Actor:
+    """Runs `program(store)`, one store operation a `step`."""
+
+    def __init__(self, store: MemoryStore, program: Callable[[Any], None]) -> None:
+        self.error: BaseException | None = None
+        self.is_done = False
+        self.next_operation = ""
+        self._may_go = threading.Semaphore(0)
+        self._has_stopped = threading.Semaphore(0)
+        self._is_killed = False
+        self._thread = threading.Thread(target=self._run, args=(store.seen_by(self.wait), program), daemon=True)
+        self._thread.start()
+        self._has_stopped.acquire()
+
+    def wait(self, operation: str) -> None:
+        """Until the next step. What the program's own pool of threads reads is part of the step it is in."""
+        if threading.current_thread() is not self._thread:
+            return
+        self.next_operation = operation
+        self._has_stopped.release()
+        self._may_go.acquire()
+        if self._is_killed:
+            raise Killed
+
+    def step(self) -> None:
+        if not self.is_done:
+            self._may_go.release()
+            self._has_stopped.acquire()
+
+    def run_until(self, operation: str, *, steps_max: int = 200) -> None:
+        """Goes on until it is about to do `operation`, a pattern such as `create leases/`."""
+        for _ in range(steps_max):
+            self.step()
+            if self.is_done or re.match(operation, self.next_operation):
+                return
+
+    def bury(self) -> None:
+        """Lets the thread of an actor that will not be told to go on end."""
+        self._is_killed = True
+        while not self.is_done:
+            self._may_go.release()
+            self._has_stopped.acquire()
+        self._thread.join()
+
+    def _run(self, store: MemoryStore, program: Callable[[Any], None]) -> None:
+        try:
+            self.wait("start")
+            program(store)
+        except Killed:
+            pass
+        except BaseException as error:  # noqa: BLE001 (the test looks at it)
+            self.error = error
+        finally:
+            self.is_done = True
+            self._has_stopped.release()
+
+
+class ByHand:
+    """Stands for the renewal thread where the test says when a process renews."""
+
+    def includes(self, leases: object) -> None: ...
+
+    def wake(self, leases: object) -> None: ...

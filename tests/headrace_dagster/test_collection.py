@@ -1,0 +1,132 @@
+"""Garbage collection as a job: what Dagster's latest materializations name stays, whatever its age."""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from sqlalchemy import event as sql_event
+
+from headrace_dagster.collection import (
+    CollectionConfig,
+    collect_handoffs,
+    collection_job,
+    collection_schedule,
+    named_versions,
+)
+from headrace_dagster.handoff_io import StoreResource
+from tests.headrace_dagster.project import SHARDS, Project
+
+AT_ONCE = CollectionConfig(keep_versions=1, grace_hours=0)
+
+
+@dg.asset(partitions_def=SHARDS)
+def sharded(context: dg.AssetExecutionContext) -> pa.Table:
+    return pa.table({"x": [context.partition_key, context.run.tags.get("round", "1")]})
+
+
+@dg.asset(key_prefix="deep")
+def whole(context: dg.AssetExecutionContext) -> pa.Table:
+    return pa.table({"x": [context.run.tags.get("round", "1")]})
+
+
+@dg.asset
+def without_rows() -> None: ...
+
+
+def run(project: Project, config: CollectionConfig = AT_ONCE) -> dict[str, Any]:
+    """The figures of one collection."""
+    result = collection_job().execute_in_process(
+        instance=project.instance,
+        resources=project.resources(),
+        run_config=dg.RunConfig(ops={collect_handoffs.name: config}),
+    )
+    (output,) = [event for event in result.all_events if event.is_successful_output]
+    return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
+@pytest.fixture
+def grown(project: Project) -> Project:
+    """Three versions of a shard and of a whole asset; one of another shard."""
+    project.make(sharded, partition_key="shard-01")
+    project.make(without_rows)
+    for number in "123":
+        project.make(sharded, partition_key="shard-00", tags={"round": number})
+        project.make(whole, tags={"round": number})
+    return project
+
+
+def test_the_latest_materializations_name_one_version_each(grown: Project) -> None:
+    assert named_versions(grown.instance, grown.handoffs) == {
+        ("sharded", "shard-00", 3),
+        ("sharded", "shard-01", 1),
+        ("deep/whole", "all", 3),
+    }
+
+
+def test_the_number_of_queries_does_not_grow_with_the_partitions(project: Project) -> None:
+    def num_queries(partitions: list[str]) -> int:
+        definition = dg.StaticPartitionsDefinition(partitions)
+
+        @dg.asset(partitions_def=definition, backfill_policy=dg.BackfillPolicy.single_run())
+        def many(context: dg.AssetExecutionContext) -> Any:
+            return {key: pa.table({"x": [key]}) for key in context.partition_keys}
+
+        project.make_all(many, partitions=(partitions[0], partitions[-1]))
+        queries: list[str] = []
+        storage: Any = project.instance.event_log_storage
+        with storage.index_connection() as connection:
+            engine = connection.engine
+
+        def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            queries.append(statement)
+
+        sql_event.listen(engine, "before_cursor_execute", count)
+        named = named_versions(project.instance, project.handoffs)
+        sql_event.remove(engine, "before_cursor_execute", count)
+        assert len(named) == len(partitions)
+        return len(queries)
+
+    assert num_queries(["a", "b"]) == num_queries([f"p{number}" for number in range(20)] + ["a", "b"])
+
+
+def test_what_is_superseded_goes_and_what_is_named_stays(grown: Project) -> None:
+    figures = run(grown)
+    assert figures["num_versions"] == 4
+    assert figures["bytes_freed"] > 0
+    assert grown.handoffs.versions("sharded", "shard-00") == [3]
+    assert grown.handoffs.versions("sharded", "shard-01") == [1]
+    assert grown.handoffs.versions("deep/whole", "all") == [3]
+
+
+def test_a_named_version_stays_although_newer_ones_are_sealed(grown: Project) -> None:
+    """A version that a run sealed and never recorded: Dagster's word is still the older one."""
+    for number in range(3):
+        grown.handoffs.publish(
+            "sharded", "shard-01", pa.table({"x": [number]}), code_version="1", run_id="died before it said so"
+        )
+    run(grown)
+    assert grown.handoffs.versions("sharded", "shard-01") == [1, 4]
+
+
+def test_a_dry_run_says_what_would_go_and_takes_nothing(grown: Project) -> None:
+    figures = run(grown, CollectionConfig(keep_versions=1, grace_hours=0, dry_run=True))
+    assert (figures["dry_run"], figures["num_versions"]) == (True, 4)
+    assert figures["bytes_to_free"] > 0
+    assert grown.handoffs.versions("sharded", "shard-00") == [1, 2, 3]
+
+
+def test_young_versions_have_their_grace_time(grown: Project) -> None:
+    assert run(grown, CollectionConfig())["num_versions"] == 0
+
+
+def test_any_project_can_schedule_it_and_it_waits_for_its_owner() -> None:
+    job = collection_job(name="gc")
+    schedule = collection_schedule(job, timezone="Europe/Berlin", config=CollectionConfig(keep_versions=5))
+    resources = {"store": StoreResource(url="s3://models/prod")}
+    definitions = dg.Definitions(jobs=[job], schedules=[schedule], resources=resources)
+    found = definitions.resolve_schedule_def("nightly_gc")
+    assert found.default_status == dg.DefaultScheduleStatus.STOPPED
+    data = schedule.evaluate_tick(dg.build_schedule_context())
+    (request,) = data.run_requests or []
+    assert request.run_config["ops"]["collect_handoffs"]["config"]["keep_versions"] == 5
