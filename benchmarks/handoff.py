@@ -255,7 +255,8 @@ def measure_selective(bench: Bench) -> None:
         f"One column of one partition of five, {bench.gigabytes:g} GB each, page cache warm: CPU ms (× of ours)",
         ["", *_COLUMNS],
         [[labels[name], *(cell(name, column) for column in _COLUMNS)] for name in names],
-        caption="Opened in a new process and every byte of the column added up. Peers have a data set a partition, at "
+        caption="Opened in a new process, which read another partition before; every byte of the column added up. "
+        "Peers have a data set a partition, at "
         "their libraries' defaults. The JSON has each peer's worst column. Bar: 5.",
     )
     bench.result["selective_ratio"] = {

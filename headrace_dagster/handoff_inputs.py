@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.handoff.lazy import lazy_frame
-from headrace.handoff.schemas import schema_differences, schema_named
+from headrace.handoff.schemas import empty_table, schema_differences, schema_named
 from headrace.handoff.versions import Handoff
 from headrace_dagster.failures import permanent_failure, translated_errors
 
@@ -136,15 +136,15 @@ class InputRequest:
 
     def _table(self, handoffs: list[Handoff], schema: pa.Schema) -> pa.Table:
         tables = in_parallel(lambda handoff: _conformed(handoff.table(self.columns), schema), handoffs)
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+        return pa.concat_tables(tables) if tables else empty_table(schema)
 
     def _frame(self, handoffs: list[Handoff], schema: pa.Schema) -> pl.DataFrame:
         frames = in_parallel(lambda handoff: handoff.polars(self.columns), handoffs)
-        return pl.concat(frames, rechunk=False) if frames else pl.DataFrame(schema.empty_table())
+        return pl.concat(frames, rechunk=False) if frames else pl.DataFrame(empty_table(schema))
 
     def _lazy(self, handoffs: list[Handoff], schema: pa.Schema) -> pl.LazyFrame:
         if not handoffs:
-            return pl.DataFrame(schema.empty_table()).lazy()
+            return pl.DataFrame(empty_table(schema)).lazy()
         return lazy_frame(handoffs, self.columns)
 
     def _batches(self, handoffs: list[Handoff], schema: pa.Schema) -> RecordBatches:

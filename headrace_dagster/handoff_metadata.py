@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from headrace.handoff.preview import MARKDOWN_CHARS, preview_markdown
+from headrace.handoff.schemas import empty_table
 from headrace.handoff.sealed import partition_prefix
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -24,7 +25,7 @@ class PreviewedRows(Iterable[pa.RecordBatch]):
     def __init__(self, rows: Any, schema: pa.Schema) -> None:
         """`rows`: a table, or record batches."""
         self._batches: Iterable[pa.RecordBatch] = rows.to_batches() if isinstance(rows, pa.Table) else rows
-        self.markdown = preview_markdown(schema.empty_table())
+        self.markdown = preview_markdown(empty_table(schema))
         self._is_noted = False
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:

@@ -99,4 +99,3 @@ def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Ta
         attributes={"version_set": claim.version_set},
         once={"claim": claim.id},
     )
-

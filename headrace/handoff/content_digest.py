@@ -42,12 +42,15 @@ class ContentDigest:
 class _ColumnDigest:
     """One column, or one child of a nested column."""
 
-    def __init__(self, name: str, kind: pa.DataType) -> None:
+    def __init__(self, name: str, kind: pa.DataType, *, nested: bool = False) -> None:
         self._num_rows = 0
         self._nulls = blake3()
         self._lengths = blake3()
         self._values = blake3()
-        self._children = [_ColumnDigest(name, child) for child in _child_types(name, kind)]
+        if nested and (isinstance(kind, pa.RunEndEncodedType) or _is_list_view(kind)):
+            # Arrow 25 writes and casts slices of these wrongly there: tests/upstream/test_arrow.py.
+            raise _not_carried(name, f"{kind} inside another type")
+        self._children = [_ColumnDigest(name, child, nested=True) for child in _child_types(name, kind)]
 
     def update(self, column: pa.Array) -> None:
         if (view := _contiguous_view(column)) is not None:
@@ -59,10 +62,6 @@ class _ColumnDigest:
             return
         column = _plain(column)
         kind = column.type
-        if isinstance(kind, pa.UnionType):  # has no nulls of its own: its children do
-            self._update_union(column)
-            self._num_rows += len(column)
-            return
         if column.null_count:
             positions = pc.call_function("indices_nonzero", [column.is_null()])
             shifted = pc.call_function("add", [positions, pa.scalar(self._num_rows, pa.uint64())])
@@ -89,19 +88,11 @@ class _ColumnDigest:
         for child in self._children:
             yield from child.digests()
 
-    def _update_union(self, column: pa.UnionArray) -> None:
-        codes = column.type_codes
-        self._values.update(_fixed_width_bytes(codes))
-        offsets = column.offsets if column.type.mode == "dense" else pa.array(np.arange(len(column), dtype=np.int32))
-        for number, (code, child) in enumerate(zip(column.type.type_codes, self._children, strict=True)):
-            mine = pc.call_function("equal", [codes, pa.scalar(code, pa.int8())])
-            child.update(_plain(column.field(number)).take(offsets.filter(mine)))
-
 
 def _child_types(name: str, kind: pa.DataType) -> list[pa.DataType]:
     if isinstance(kind, pa.BaseExtensionType):
         return _child_types(name, kind.storage_type)
-    if isinstance(kind, (pa.StructType, pa.UnionType)):
+    if isinstance(kind, pa.StructType):
         return [kind.field(index).type for index in range(kind.num_fields)]
     if isinstance(kind, (pa.DictionaryType, pa.RunEndEncodedType)):
         return _child_types(name, kind.value_type)
@@ -113,7 +104,11 @@ def _child_types(name: str, kind: pa.DataType) -> list[pa.DataType]:
         return []
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
         return []
-    raise InvalidInput(f"Column {name!r} has type {kind}, which a handoff does not carry. Cast it to plain values.")
+    raise _not_carried(name, str(kind))
+
+
+def _not_carried(name: str, kind: str) -> InvalidInput:
+    return InvalidInput(f"Column {name!r} has type {kind}, which a handoff does not carry. Cast it to plain values.")
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from headrace.errors import InvalidInput
-from headrace.handoff.schemas import schema_differences
+from headrace.handoff.schemas import empty_table, schema_differences
 
 if TYPE_CHECKING:
     from headrace.handoff.sealed import Handoff
@@ -42,7 +42,7 @@ def lazy_frame(handoffs: Sequence["Handoff"], columns: Sequence[str] | None = No
             if rows_left == 0:
                 return
 
-    empty = pl.from_arrow(schema.empty_table())
+    empty = pl.from_arrow(empty_table(schema))
     assert isinstance(empty, pl.DataFrame)
     return register_io_source(source, schema=empty.schema, is_pure=True)
 

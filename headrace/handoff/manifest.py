@@ -5,6 +5,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -18,29 +20,39 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One Arrow IPC file with one record batch.
+    """One Arrow IPC file with one record batch, cut into segments from its first byte to its last, one for each buffer.
 
-    `segments` cover it from the first byte to the last, one for each buffer; `columns` says for each which top-level
-    column it belongs to, or -1: every reader needs it. Integrity, not identity.
+    `sizes` and `digests` are theirs, in order; `columns` says for each which top-level column it belongs to, or -1:
+    every reader needs it. Integrity, not identity.
     """
 
     key: str
     num_rows: int
-    segments: tuple[Segment, ...]
     columns: tuple[int, ...]
+    sizes: tuple[int, ...]
+    digests: tuple[str, ...]
 
     @property
     def name(self) -> str:
         return self.key.rpartition("/")[2]
 
-    @property
+    @cached_property
     def num_bytes(self) -> int:
-        return self.segments[-1].offset + self.segments[-1].num_bytes
+        return sum(self.sizes)
 
-    @property
+    @cached_property
     def xxh3_128(self) -> str:
         """Over the digests of all segments: names the part's bytes as a whole."""
-        return xxhash.xxh3_128_hexdigest("".join(segment.xxh3_128 for segment in self.segments).encode())
+        return xxhash.xxh3_128_hexdigest("".join(self.digests).encode())
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Made when somebody looks at bytes: who maps a local file does not."""
+        offsets = accumulate(self.sizes, initial=0)
+        return tuple(
+            Segment(offset=offset, num_bytes=num_bytes, xxh3_128=digest)
+            for offset, num_bytes, digest in zip(offsets, self.sizes, self.digests, strict=False)
+        )
 
     def segments_of(self, columns: Iterable[int]) -> list[Segment]:
         """What a reader of these columns touches."""
@@ -48,21 +60,14 @@ class Part:
         return [segment for segment, column in zip(self.segments, self.columns, strict=True) if column in wanted]
 
     def to_body(self) -> dict[str, Any]:
-        """Offsets follow from the lengths; a list for each segment keeps manifests of wide tables small."""
-        segments = [
-            [column, segment.num_bytes, segment.xxh3_128]
-            for segment, column in zip(self.segments, self.columns, strict=True)
-        ]
+        """Offsets follow from the sizes; a list for each segment keeps manifests of wide tables small."""
+        segments = [list(segment) for segment in zip(self.columns, self.sizes, self.digests, strict=True)]
         return {"key": self.key, "num_rows": self.num_rows, "segments": segments}
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> "Part":
-        segments, columns, offset = [], [], 0
-        for column, num_bytes, digest in body["segments"]:
-            segments.append(Segment(offset=offset, num_bytes=num_bytes, xxh3_128=digest))
-            columns.append(column)
-            offset += num_bytes
-        return cls(key=body["key"], num_rows=body["num_rows"], segments=tuple(segments), columns=tuple(columns))
+        columns, sizes, digests = zip(*body["segments"], strict=True)
+        return cls(key=body["key"], num_rows=body["num_rows"], columns=columns, sizes=sizes, digests=digests)
 
 
 @dataclass(frozen=True, kw_only=True)

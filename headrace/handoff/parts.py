@@ -159,7 +159,13 @@ def _write(store: ObjectStore, key: str, schema: pa.Schema, batch: pa.RecordBatc
         with pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         file.finish()
-    return Part(key=key, num_rows=batch.num_rows, segments=tuple(file.segments), columns=tuple(file.columns))
+    return Part(
+        key=key,
+        num_rows=batch.num_rows,
+        columns=tuple(file.columns),
+        sizes=tuple(segment.num_bytes for segment in file.segments),
+        digests=tuple(segment.xxh3_128 for segment in file.segments),
+    )
 
 
 def _remedy(label: str) -> str:

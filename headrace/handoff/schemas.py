@@ -198,6 +198,11 @@ def fingerprint(schema: pa.Schema) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def empty_table(schema: pa.Schema) -> pa.Table:
+    """No rows. Arrow's own way imports pandas where it is installed, which takes longer than opening a handoff does."""
+    return pa.Table.from_batches([], schema=schema)
+
+
 def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) -> None:
     """Holds `table` against the schema called `name` (or against `expected`): names, order, types, and no null in a
     column that allows none. Whether the table's own fields are marked nullable does not matter.

@@ -1,7 +1,7 @@
 """Columns without the text that no row of theirs refers to.
 
-A slice keeps the whole buffers that it was cut from. Arrow's writer narrows them for most types, but a view's buffers it
-writes whole, whatever part of them is used: without this, each part of a version would carry the text of all.
+A slice keeps the whole buffers that it was cut from. Arrow's writer narrows them for most types, but a view's buffers
+it writes whole, whatever part of them is used: without this, each part of a version would carry the text of all.
 """
 
 from collections.abc import Iterator
@@ -82,6 +82,8 @@ def _views(column: pa.Array) -> Iterator[pa.Array]:
         yield column
     elif isinstance(column, pa.ExtensionArray):
         yield from _views(column.storage)
+    elif not _has_views(kind):
+        return  # flattening some types ends the process
     elif pa.types.is_struct(kind):
         for child in column.flatten():
             yield from _views(child)

@@ -23,6 +23,8 @@ from headrace.store.refusals import os_reason
 # Both begin with a dot, which no key's first segment does.
 _TEMPORARY = ".tmp"
 _NODES = ".nodes"
+# Small writes are collected; what is larger than this goes to the kernel without a copy.
+_BUFFER_BYTES = 64 * 1024
 # A writer touches its temporary file all the time; one that rested this long was killed.
 _LEFTOVER_SECONDS = 24 * 3600
 
@@ -229,7 +231,7 @@ class LocalPart:
         self.num_bytes = 0
         self._store = store
         self._key = key
-        self._file = path.open("xb", buffering=1024 * 1024)
+        self._file = path.open("xb", buffering=_BUFFER_BYTES)
 
     @property
     def closed(self) -> bool:

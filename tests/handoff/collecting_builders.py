@@ -3,7 +3,7 @@
 from typing import Any
 
 from headrace.handoff.manifest import Manifest, Part
-from headrace.store.objects import ObjectStore, Segment, canonical_json
+from headrace.store.objects import ObjectStore, canonical_json
 
 PREFIX = "handoff/docs/all"
 
@@ -19,7 +19,6 @@ def manifest_key(version: int, prefix: str = PREFIX) -> str:
 def make_manifest(
     version: int, nonce: str, *, content: str | None = None, prefix: str = PREFIX, **given: Any
 ) -> Manifest:
-    segment = Segment(offset=0, num_bytes=10, xxh3_128="0" * 32)
     fields: dict[str, Any] = {
         "asset": prefix.split("/")[1],
         "partition": prefix.split("/")[2],
@@ -27,7 +26,8 @@ def make_manifest(
         "num_rows": 1,
         "num_bytes": 20,
         "parts": tuple(
-            Part(key=key, num_rows=1, segments=(segment,), columns=(-1,)) for key in part_keys(nonce, prefix=prefix)
+            Part(key=key, num_rows=1, columns=(-1,), sizes=(10,), digests=("0" * 32,))
+            for key in part_keys(nonce, prefix=prefix)
         ),
         "arrow_schema": "",
         "schema_fingerprint": "f",

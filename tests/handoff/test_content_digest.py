@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.errors import InvalidInput
 from headrace.handoff.content_digest import ContentDigest
 
 # One type of each layout, with the values that it takes.
@@ -105,3 +106,20 @@ def test_an_encoding_that_spells_a_value_in_several_ways_has_one_digest() -> Non
     assert digest_of(one) != digest_of(dictionary([0, 0, None, 0], ["a", "b"]))
     texts = [pa.record_batch({"x": pa.array(["a", None, "bc"], kind)}) for kind in (pa.string(), pa.string_view())]
     assert digest_of(texts[0]) == digest_of(texts[1])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.dense_union([pa.field("a", pa.int8())]),
+        pa.list_(pa.sparse_union([pa.field("a", pa.int8())])),
+        pa.struct([("a", pa.run_end_encoded(pa.int32(), pa.int8()))]),
+        pa.list_(pa.list_view(pa.int8())),
+    ],
+    ids=str,
+)
+def test_types_that_arrow_itself_does_not_keep_are_refused(kind: pa.DataType) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"Column 'x' has type .*, which a handoff does not carry\. Cast it to plain"
+    ):
+        ContentDigest(pa.schema([("x", kind)]))

@@ -146,3 +146,19 @@ def test_interpreters_that_import_the_core_import_no_reader() -> None:
     script = "import sys, headrace.handoff.versions, headrace.handoff.tensors, headrace.handoff.relations, "
     script += "headrace.handoff.hf_datasets; print([m for m in ('torch', 'duckdb', 'datasets') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"[]\n"
+
+
+@pytest.mark.process
+def test_the_cast_of_a_map_that_was_taken_ends_the_process() -> None:
+    """So maps keep the spelling of their text (`headrace.handoff.spelling`), and digests do not cast them."""
+    script = "import pyarrow as pa; kind = pa.map_(pa.string(), pa.int64()); "
+    script += "pa.array([[('a', 1)], []], kind).take([1, 0]).cast(pa.map_(pa.string_view(), pa.int64()))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode < 0
+
+
+def test_a_struct_of_run_ends_comes_back_from_a_slice_invalid() -> None:
+    """So run-end-encoded values are refused inside of other types."""
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array([7]))
+    structs = pa.StructArray.from_arrays([runs], names=["a"], mask=pa.array([False, True, False]))
+    with pytest.raises(pa.ArrowInvalid, match="should not have a null bitmap"):
+        structs.flatten()[0].validate(full=True)
