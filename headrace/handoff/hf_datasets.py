@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 def dataset(
     handoff: "Handoff | Sequence[Handoff]", columns: Sequence[str] | None = None, *, plain: bool = False
 ) -> "datasets.Dataset":
-    """The rows of one version, or of several one after the other; what `map` makes of them is cached under their digests.
+    """The rows of one version, or of several one after the other; what `map` makes is cached under their digests.
 
     Args:
         plain: text as large strings, a copy of the text alone. `to_pandas`, `to_parquet`, and the formats "torch" and
-            "numpy" need it for text in lists, and `to_parquet` for any text: pyarrow has these only for the older types.
+            "numpy" need it for text in lists, and `to_parquet` for any text: pyarrow knows these for older types only.
 
     Raises:
         InvalidInput: no such column, or versions whose columns differ.

@@ -115,7 +115,7 @@ def batch_of(
         batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
         if schema is not None and not batch.schema.equals(schema):
             raise pa.ArrowInvalid("its columns are others")
-        batch = batch if columns is None else batch.select(sorted(set(columns)))
+        batch = batch if columns is None else batch.select(list(columns))
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise PartForeign(
             f"Handoff {label} does not match its manifest: {part.name} is not the Arrow file that was sealed "

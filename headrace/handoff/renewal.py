@@ -41,8 +41,10 @@ class Renewal:
         with self._lock:
             self._all.add(leases)
             if self._thread is None:
+                # Nothing is due yet; it looks at once how long it may sleep.
                 self._thread = threading.Thread(target=self._run, name="headrace-leases", daemon=True)
                 self._thread.start()
+                return
         self.wake(leases)
 
     def wake(self, leases: Renewable) -> None:

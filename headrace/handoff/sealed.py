@@ -143,34 +143,28 @@ class Handoff:
         Raises:
             InvalidInput: a column that is not there, or rows beyond the end.
         """
-        names = self._names(columns)
-        schema = pa.schema([self.schema.field(name) for name in names])
-        selected = self._selected(rows)
-        if self.objects.checks_what_it_fetches and len(selected) > 1:
+        wanted = self._columns(columns)
+        slices = self._slices(rows)
+        if self.objects.checks_what_it_fetches and len(slices) > 1:
             with ThreadPoolExecutor(_OPENING_THREADS) as threads:
-                batches = list(
-                    threads.map(
-                        lambda part, start, stop: self._batch(part, start, stop, names), *zip(*selected, strict=True)
-                    )
-                )
+                batches = list(threads.map(lambda part: self._batch(part, wanted), slices))
         else:
-            batches = [self._batch(part, start, stop, names) for part, start, stop in selected]
-        table = pa.Table.from_batches(batches, schema=schema)
+            batches = [self._batch(part, wanted) for part in slices]
+        table = pa.Table.from_batches(batches, schema=wanted.schema)
         if not plain:
             return table
-        wanted = respelled(schema, large_type)
+        spelled = respelled(wanted.schema, large_type)
         return pa.Table.from_arrays(
-            [respell(column, each.type) for column, each in zip(table.columns, wanted, strict=True)], schema=wanted
+            [respell(column, each.type) for column, each in zip(table.columns, spelled, strict=True)], schema=spelled
         )
 
     def batches(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> Iterator[pa.RecordBatch]:
         """One for each part, mapped when it is its turn: for more rows than memory holds."""
-        names = self._names(columns)
-        return (self._batch(part, start, stop, names) for part, start, stop in self._selected(rows))
+        wanted = self._columns(columns)
+        return (self._batch(part, wanted) for part in self._slices(rows))
 
     def reader(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pa.RecordBatchReader:
-        schema = pa.schema([self.schema.field(name) for name in self._names(columns)])
-        return pa.RecordBatchReader.from_batches(schema, self.batches(columns, rows=rows))
+        return pa.RecordBatchReader.from_batches(self._columns(columns).schema, self.batches(columns, rows=rows))
 
     def head(self, num_rows: int) -> pa.Table:
         """The first rows."""
@@ -213,10 +207,9 @@ class Handoff:
             self._check(open_pages(path, part, self.label), part, None)
             progress(part.num_bytes)
 
-    def _batch(self, part: Part, start: int, stop: int, names: Sequence[str]) -> pa.RecordBatch:
+    def _batch(self, rows: "_Slice", wanted: "_Columns") -> pa.RecordBatch:
         self.hold()
-        whole = len(names) == len(self.schema)
-        columns = None if whole else [self.schema.names.index(name) for name in names]
+        part, columns = rows.part, wanted.indices
         # `eager` checks what is not asked for too, and so has to have it.
         path = self._path(part, None if self.verification == "eager" else columns)
         if self.verification == "once" and not self.objects.checks_what_it_fetches:
@@ -227,9 +220,7 @@ class Handoff:
         elif self.verification == "lazy":
             self._check(pages, part, columns)
         batch = batch_of(pages, part, self.label, columns, self.schema)
-        if not whole or list(names) != self.schema.names:
-            batch = batch.select(list(names))
-        return batch.slice(start, stop - start) if (start, stop) != (0, part.num_rows) else batch
+        return batch if rows.is_whole else batch.slice(rows.start, rows.stop - rows.start)
 
     def _pages(self, path: Path, part: Part) -> Pages:
         try:
@@ -268,28 +259,51 @@ class Handoff:
         chosen = [(segment, column) for segment, column in pairs if wanted is None or column in wanted]
         check_segments(pages, part, self.label, self.schema.names, chosen)
 
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
+    def _columns(self, columns: Sequence[str] | None) -> "_Columns":
         if columns is None:
-            return self.schema.names
-        if missing := [name for name in columns if name not in self.schema.names]:
+            return _Columns(schema=self.schema, indices=None)
+        names = self.schema.names
+        if missing := [name for name in columns if name not in names]:
             there = ", ".join(f"{each.name}: {each.type}" for each in self.schema)
             raise InvalidInput(f"Handoff {self.label} has no column {', '.join(map(repr, missing))}. It has {there}.")
-        return list(columns)
+        indices = [names.index(name) for name in columns]
+        return _Columns(schema=pa.schema([self.schema.field(index) for index in indices]), indices=indices)
 
-    def _selected(self, rows: range | None) -> list[tuple[Part, int, int]]:
-        """Parts that hold any of `rows`, each with the first and the one behind the last of its own rows."""
+    def _slices(self, rows: range | None) -> "list[_Slice]":
+        """Parts that hold any of `rows`."""
         rows = range(self.num_rows) if rows is None else rows
         if rows.step != 1 or rows.start < 0 or rows.stop > self.num_rows:
             raise InvalidInput(
                 f"Handoff {self.label} has rows 0 to {self.num_rows}; wanted a range within, with step 1, got {rows}."
             )
-        selected, first = [], 0
+        slices, first = [], 0
         for part in self.manifest.parts:
             start, stop = max(rows.start - first, 0), min(rows.stop - first, part.num_rows)
             if start < stop:
-                selected.append((part, start, stop))
+                slices.append(_Slice(part, start, stop))
             first += part.num_rows
-        return selected
+        return slices
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Rows of one part: the first, and the one behind the last."""
+
+    part: Part
+    start: int
+    stop: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.start == 0 and self.stop == self.part.num_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """What a reader asks for, in its order. `indices` in the file; None: all."""
+
+    schema: pa.Schema
+    indices: list[int] | None
 
 
 class _State:

@@ -163,7 +163,7 @@ def _check_one_part(handoff: "Handoff", column: str, rows: range | None) -> None
         first += part.num_rows
     if num_parts > 1:
         raise InvalidInput(
-            f"Column {column!r} of {handoff.label} lies in {num_parts} parts, which one tensor can hold only as a copy: "
-            f"copy=True, rows within one part (rows=range({own.start}, {own.stop})), tensors() part by part, or publish "
-            "with a larger batch_bytes."
+            f"Column {column!r} of {handoff.label} lies in {num_parts} parts, which one tensor can hold only as a "
+            f"copy: copy=True, rows within one part (rows=range({own.start}, {own.stop})), tensors() part by part, or "
+            "publish with a larger batch_bytes."
         )

@@ -10,6 +10,7 @@ rename. What that costs: a changed mind is a new key, and killed writers leave p
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -180,13 +181,12 @@ def canonical_json(body: Any) -> bytes:
 
 def check_key(key: str) -> str:
     """Raises: InvalidInput: `key` is no relative path of plain segments (a first one with a dot is the store's own)."""
-    segments = key.split("/")
-    if any(_is_bad(segment) for segment in segments) or segments[0].startswith("."):
+    if not _KEY.fullmatch(key) or (len(key) > 60 and any(len(segment.encode()) > 255 for segment in key.split("/"))):
         raise InvalidInput(
             f"Store key must be '/'-separated names of 1 to 255 bytes without '.', '..' or a leading dot, got {key!r}."
         )
     return key
 
 
-def _is_bad(segment: str) -> bool:
-    return segment in {"", ".", ".."} or "\0" in segment or len(segment.encode()) > 255
+# Segments that are neither empty nor "." nor "..", the first one without a dot in front.
+_KEY = re.compile(r"(?!\.)(?:(?!\.{1,2}(?:/|\Z))[^/\0]+/)*(?!\.{1,2}\Z)[^/\0]+")

@@ -119,7 +119,5 @@ def test_an_encoding_that_spells_a_value_in_several_ways_has_one_digest() -> Non
     ids=str,
 )
 def test_types_that_arrow_itself_does_not_keep_are_refused(kind: pa.DataType) -> None:
-    with pytest.raises(
-        InvalidInput, match=r"Column 'x' has type .*, which a handoff does not carry\. Cast it to plain"
-    ):
+    with pytest.raises(InvalidInput, match=r"Column 'x' has type .*, which a handoff does not carry"):
         ContentDigest(pa.schema([("x", kind)]))

@@ -42,9 +42,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, set[str]]]:
     """(part, columns) as they are opened."""
     opened, batch = [], Handoff._batch
 
-    def spied(self: Handoff, part: Any, start: int, stop: int, names: Any) -> pa.RecordBatch:
-        opened.append((part.name[5:10], set(names)))
-        return batch(self, part, start, stop, names)
+    def spied(self: Handoff, rows: Any, wanted: Any) -> pa.RecordBatch:
+        opened.append((rows.part.name[5:10], set(wanted.schema.names)))
+        return batch(self, rows, wanted)
 
     monkeypatch.setattr(Handoff, "_batch", spied)
     return opened

@@ -4,7 +4,9 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import datasets
 import duckdb
@@ -116,10 +118,10 @@ def test_lists_come_as_values_and_offsets(in_parts: Handoff) -> None:
     values, offsets = list_tensors(in_parts, "values", rows=rows)
     assert is_mapped(values.data_ptr(), in_parts)
     assert is_mapped(offsets.data_ptr(), in_parts)
-    found = [values[start:stop].tolist() for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    found = [values[start:stop].tolist() for start, stop in pairwise(offsets)]
     assert found == LISTS[rows.start : rows.stop]
     values, offsets = list_tensors(in_parts, "values", copy=True)
-    assert [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == LISTS
+    assert [values[start:stop].tolist() for start, stop in pairwise(offsets)] == LISTS
 
 
 def test_a_column_in_several_parts_is_no_tensor_without_a_copy(in_parts: Handoff) -> None:
@@ -176,7 +178,8 @@ import sys
 from pathlib import Path
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
-tensor = HandoffStore(LocalStore(Path(sys.argv[1])), leased=False).open("docs", "all").torch("number", copy=sys.argv[2] == "copy")
+handoff = HandoffStore(LocalStore(Path(sys.argv[1])), leased=False).open("docs", "all")
+tensor = handoff.torch("number", copy=sys.argv[2] == "copy")
 tensor[0] = 7
 print(tensor[0].item())
 """
@@ -216,9 +219,9 @@ def test_duckdb_hands_predicates_on_where_no_column_is_text(in_parts: Handoff, m
 def opened_columns(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     opened, batch = [], Handoff._batch
 
-    def spied(self: Handoff, part, start, stop, names):
-        opened.append(list(names))
-        return batch(self, part, start, stop, names)
+    def spied(self: Handoff, rows: Any, wanted: Any) -> pa.RecordBatch:
+        opened.append(wanted.schema.names)
+        return batch(self, rows, wanted)
 
     monkeypatch.setattr(Handoff, "_batch", spied)
     return opened
@@ -247,7 +250,7 @@ def test_a_hugging_face_dataset_lies_in_the_files_pages(in_parts: Handoff) -> No
         for chunk in found.data.table[name].chunks:
             assert all(is_mapped(buffer.address, in_parts) for buffer in buffers_of(chunk)), name
     assert found[1234]["text"] == TEXTS[1234]
-    assert found.shuffle(seed=1).select(range(3)).with_format("torch")["number"][:].dtype == torch.int64
+    assert found.shuffle(seed=1).select(range(3)).with_format("torch")["number"][:].dtype == torch.int64  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_dataset_is_named_by_its_content(handoff: Handoff, handoffs: HandoffStore) -> None:

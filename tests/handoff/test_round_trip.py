@@ -21,7 +21,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.local import LocalStore
 from tests.handoff.arrow_tables import Celsius, tables
 
-relaxed = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore[reportArgumentType] (an enum's members)
 partitions = count()
 
 
