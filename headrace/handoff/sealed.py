@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import polars as pl
 import pyarrow as pa
@@ -39,6 +39,11 @@ Verification = Literal["once", "off", "lazy", "eager"]
 
 # A part is opened by waiting for the network; more threads than this only compete for it.
 _OPENING_THREADS = 8
+# Two keep the disk busy while digests are taken; more make it seek.
+_DIGESTING_THREADS = 2
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -145,11 +150,7 @@ class Handoff:
         """
         wanted = self._columns(columns)
         slices = self._slices(rows)
-        if self.objects.checks_what_it_fetches and len(slices) > 1:
-            with ThreadPoolExecutor(_OPENING_THREADS) as threads:
-                batches = list(threads.map(lambda part: self._batch(part, wanted), slices))
-        else:
-            batches = [self._batch(part, wanted) for part in slices]
+        batches = _in_parallel(lambda part: self._batch(part, wanted), slices, self._num_threads)
         table = pa.Table.from_batches(batches, schema=wanted.schema)
         if not plain:
             return table
@@ -202,10 +203,12 @@ class Handoff:
 
     def verify(self, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
         """Reads every byte of every part, whatever was verified before; `progress` hears of each part's bytes."""
-        for part in self.manifest.parts:
-            path = self._path(part, None)
-            self._check(open_pages(path, part, self.label), part, None)
+
+        def check(part: Part) -> None:
+            self._check(open_pages(self._path(part, None), part, self.label), part, None)
             progress(part.num_bytes)
+
+        _in_parallel(check, self.manifest.parts, _DIGESTING_THREADS)
 
     def _batch(self, rows: "_Slice", wanted: "_Columns") -> pa.RecordBatch:
         self.hold()
@@ -259,6 +262,12 @@ class Handoff:
         chosen = [(segment, column) for segment, column in pairs if wanted is None or column in wanted]
         check_segments(pages, part, self.label, self.schema.names, chosen)
 
+    @property
+    def _num_threads(self) -> int:
+        if self.objects.checks_what_it_fetches:
+            return _OPENING_THREADS
+        return _DIGESTING_THREADS if self.verification in {"eager", "lazy"} else 1
+
     def _columns(self, columns: Sequence[str] | None) -> "_Columns":
         if columns is None:
             return _Columns(schema=self.schema, indices=None)
@@ -304,6 +313,13 @@ class _Columns:
 
     schema: pa.Schema
     indices: list[int] | None
+
+
+def _in_parallel(action: Callable[[_Item], _Made], items: Sequence[_Item], num_threads: int) -> list[_Made]:
+    if num_threads < 2 or len(items) < 2:
+        return [action(item) for item in items]
+    with ThreadPoolExecutor(num_threads) as threads:
+        return list(threads.map(action, items))
 
 
 class _State:

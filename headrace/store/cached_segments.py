@@ -28,7 +28,7 @@ from headrace.store.objects import Segment
 Fetch = Callable[[int, int], Iterable[memoryview]]
 
 # Long enough that a request's fixed cost does not show, short enough for several to share one object of 64 MiB.
-REQUEST_BYTES = 8 * 1024 * 1024
+REQUEST_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _MARK = re.compile(r"([0-9a-f]{32}) (\d+) (\d+) ([0-9a-f]{32})")
 _DIGEST = re.compile(r"[0-9a-zA-Z._-]{1,128}")

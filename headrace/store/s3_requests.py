@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What the server has sent is handed on in pieces of about this size: in the CPU's cache, and few enough for Python.
-_STREAM_BYTES = 256 * 1024
+_STREAM_BYTES = 1024 * 1024
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 

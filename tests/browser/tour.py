@@ -1,4 +1,4 @@
-"""A visit to a running Dagster UI in real Chromium, picture by picture: asset graph, a click, a handoff, loss, report.
+"""A visit to a running Dagster UI in real Chromium, picture by picture: graph, a click, a handoff, cards, loss, report.
 
     python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY [--asset ASSET --partition PARTITION]
 
@@ -188,6 +188,7 @@ def main() -> None:
             tour.materialize(arguments.asset, arguments.partition)
             tour.asset_page(arguments.asset, metadata="lineage")
             tour.plots(arguments.asset, number="handoff_bytes")
+            tour.asset_page("cards", metadata="thumbnails")
             tour.asset_page("trained_model", metadata="loss")
             tour.asset_page("campaign_report", metadata="summary")
             tour.report()
