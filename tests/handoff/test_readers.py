@@ -271,3 +271,28 @@ def test_plain_text_in_a_dataset_goes_to_parquet(handoff: Handoff, tmp_path: Pat
     found.to_parquet(str(tmp_path / "file.parquet"))
     assert pl.read_parquet(tmp_path / "file.parquet")["text"].to_list() == TEXTS
     assert is_mapped(found.data.table["number"].chunk(0).buffers()[1].address, handoff)
+
+
+@pytest.mark.process
+def test_workers_of_datasets_map_the_files_themselves(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+
+def doubled(row):
+    return {"twice": 2 * row["n"]}
+
+if __name__ == "__main__":
+    handoffs = HandoffStore(LocalStore(Path(sys.argv[1])))
+    handoff = handoffs.publish("docs", "all", pa.table({"n": list(range(1000))}), code_version="1", run_id="r")
+    print(handoff.dataset().map(doubled, num_proc=2)[999])
+"""
+    path = tmp_path / "workers.py"
+    path.write_text(script)
+    printed = subprocess.run(
+        [sys.executable, str(path), str(tmp_path / "store")], check=True, capture_output=True, text=True
+    )
+    assert printed.stdout.strip() == "{'n': 999, 'twice': 1998}"
