@@ -17,7 +17,7 @@ from rich.console import Console
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.generation.day_summary import shown_digest
-from headrace.handoff.versions import HandoffStore
+from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
@@ -62,17 +62,17 @@ class Demo:
         )
 
     def current(self, state: RolloutState, day: str) -> bool:
-        """Whether review and report of a day follow its content, and none of that is of a set that was rolled back."""
+        """Whether a day's review, cards and report follow its content, and none is of a set that was rolled back."""
         partitions = [
             ContentPartition(day=day, campaign=story.CAMPAIGN, shard=shard).key for shard in range(story.NUM_SHARDS)
         ]
         content = [self.handoffs.newest("generated_content", key) for key in partitions]
         reviewed = [self.handoffs.newest("reviewed_content", key) for key in partitions]
-        for rows, review in zip(content, reviewed, strict=True):
-            if rows is None or review is None or rows.attributes["version_set"] in state.aborted:
+        drawn = [self.handoffs.newest("cards", key) for key in partitions]
+        for rows, review, cards in zip(content, reviewed, drawn, strict=True):
+            if rows is None or rows.attributes["version_set"] in state.aborted:
                 return False
-            read = review.manifest.input_versions[f"generated_content[{rows.partition}]"]
-            if rows.content_digest not in read:
+            if not (_is_made_from(review, rows) and _is_made_from(cards, review)):
                 return False
         event = self.instance.get_latest_data_version_record(dg.AssetKey("campaign_report"), partition_key=day)
         shown = (event.asset_materialization if event else None) or dg.AssetMaterialization("campaign_report")
@@ -98,6 +98,12 @@ class Demo:
             f"{entry.number}. {entry.event} {entry.fields['version_set'][:12]}: {entry.fields['reason']}"
             for entry in self.journal.entries()
         ]
+
+
+def _is_made_from(made: Handoff | None, read: Handoff | None) -> bool:
+    if made is None or read is None:
+        return False
+    return read.content_digest in made.manifest.input_versions.get(f"{read.asset}[{read.partition}]", "")
 
 
 def demo(
