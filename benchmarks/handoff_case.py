@@ -103,7 +103,7 @@ def write_partitions(name: str, source_path: str, directory: str) -> dict[str, A
             place.mkdir()
             pyarrow.parquet.write_table(table, place / "samples.parquet")
         else:
-            import lance
+            import lance  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
 
             lance.write_dataset(table, str(place))
     if name == "headrace":
@@ -128,7 +128,7 @@ def _read_column(name: str, directory: Path, partition: str, column: str) -> pa.
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(directory / partition / "samples.parquet", columns=[column])
-    import lance
+    import lance  # pyright: ignore[reportMissingImports]
 
     return lance.dataset(str(directory / partition)).to_table(columns=[column])
 

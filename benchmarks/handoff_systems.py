@@ -97,7 +97,7 @@ def _pickled(frame: type, label: str, rival: str) -> Callable[[], System]:
 
 
 def _parquet() -> System:
-    from dagster_polars import PolarsParquetIOManager
+    from dagster_polars import PolarsParquetIOManager  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
 
     scan: Any = pl.scan_parquet
 

@@ -222,7 +222,7 @@ def _read_s3fs_concurrently(remote: Remote) -> None:
 
 
 def _s3fs(remote: Remote) -> Any:
-    import s3fs
+    import s3fs  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
 
     environment = remote.server.environment
     return s3fs.S3FileSystem(
