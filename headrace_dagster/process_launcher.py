@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any, Self
 
 import dagster._check as check
@@ -28,6 +28,7 @@ from dagster._config import StringSource, UserConfigSchema
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
@@ -39,6 +40,8 @@ CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
 # What a person needs to see why a worker died: a traceback or a rank's last words, not the whole log.
 _NUM_LOG_LINES = 20
 _HELD_WORKER_END_SECONDS = 2.0
+# The daemon that retries looks every 5 seconds.
+_LOST_RETRY_SECONDS = 20.0
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
@@ -177,7 +180,22 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
         killed, survivors = kill_run(run.run_id, worker)
         message = _epitaph(worker, self._exit_codes.pop(run.run_id, None), killed, survivors)
+        reminder = Timer(_LOST_RETRY_SECONDS, self._ask_again_for_retry, [run.run_id])
+        reminder.daemon = True
+        reminder.start()
         return CheckRunHealthResult(WorkerStatus.FAILED, message, run_worker_id=str(worker.pid))
+
+    def _ask_again_for_retry(self, run_id: str) -> None:
+        """Repeats the failure's event, if the retry that it should have brought is not there.
+
+        Dagster writes the event first and the run's status after. The daemon that retries, if it reads the event in
+        between, finds a run that has not failed, and never looks at it again.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.status != DagsterRunStatus.FAILURE or AUTO_RETRY_RUN_ID_TAG in run.tags:
+            return
+        if run.tags.get(WILL_RETRY_TAG) == "true":
+            self._instance.report_run_failed(run, "The retry of this run was lost; it is asked for again.")
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
         log = self.log_path(run.run_id)
