@@ -1,8 +1,58 @@
-"""Names of the tags with which a stage states what it needs; assets write them, coordinators read them."""
+"""What a run needs of a fleet, and the names of the tags that say so; assets write them, coordinators read them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
 
 STAGE = "headrace/stage"
 GPUS = "headrace/gpus"
 GPU_MEMORY_MIB = "headrace/gpu_memory_mib"
+GPU_MODELS = "headrace/gpu_models"
+GANG = "headrace/gang"
+CPUS = "headrace/cpus"
+MEMORY_MIB = "headrace/memory_mib"
+EXPECTED_SECONDS = "headrace/expected_seconds"
+QUEUE = "headrace/queue"
+PREEMPTIBLE = "headrace/preemptible"
+VERSION_SET = "headrace/version_set"
+
+# Shares of one GPU are counted in thousandths: sums stay exact.
+WHOLE = 1000
+
+Gang = Literal["node", "any"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What one run holds from its admission to its end. The default is a run that needs nothing that is counted.
+
+    `num_gpus` devices, `gpu_milli` thousandths of each: 1000, unless it is a share of a single one. Of a shared GPU,
+    `gpu_memory_mib` is what the run may fill, and makes its share larger where the GPU is small; of whole GPUs it is
+    what each must have. `cpu_milli` and `memory_mib` are for the run as a whole; a gang that spans nodes brings them
+    along in proportion to its GPUs.
+    """
+
+    num_gpus: int = 0
+    gpu_milli: int = WHOLE
+    gpu_memory_mib: int = 0
+    gpu_models: frozenset[str] = field(default_factory=frozenset)  # allowed ones; none named: any
+    gang: Gang = "node"
+    cpu_milli: int = 0
+    memory_mib: int = 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it takes a part of one GPU beside other runs."""
+        return self.num_gpus == 1 and self.gpu_milli < WHOLE
+
+    def milli_on(self, gpu_memory_mib: int) -> int:
+        """Thousandths of a GPU of that memory that each of its devices takes; above 1000: it does not fit there."""
+        if self.gpu_memory_mib > gpu_memory_mib:
+            return WHOLE + 1
+        if not self.is_shared:
+            return WHOLE
+        by_memory = math.ceil(self.gpu_memory_mib * WHOLE / gpu_memory_mib) if self.gpu_memory_mib else 0
+        return max(self.gpu_milli, by_memory)
 
 
 def stage_tags(stage: str, *, gpus: int | float = 0, gpu_memory_mib: int = 0) -> dict[str, str]:

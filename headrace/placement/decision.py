@@ -1,0 +1,275 @@
+"""One plan in the making: goes through the waiting runs in order and books what it decides.
+
+Two fleets are kept side by side: what is free, and what is free to whom nothing was promised. Runs that may be stopped
+at any moment see the first, everyone else the second.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+
+from headrace.placement.demand import Demand
+from headrace.placement.fleet import Fleet
+from headrace.placement.holds import HoldWriter
+from headrace.placement.largest import Largest
+from headrace.placement.ordering import Shares, aged_first, by_share, goes_by_age_at, has_aged
+from headrace.placement.packing import Wish, best_placement
+from headrace.placement.placements import Placement
+from headrace.placement.preemption import earliest_stop, fewest_stopped, may_be_stopped, may_stop
+from headrace.placement.queue_policy import QueuePolicy
+from headrace.placement.reservations import first_place, kept_free
+from headrace.placement.snapshot import Plan, Preemption, Reservation, Running, Snapshot, Waiting
+from headrace.placement.stage_ledger import StageLedger
+
+# How many blocked runs of a higher priority are tried for a preemption in one plan: each try costs many placements.
+_PREEMPTION_TRIES_MAX = 4
+
+
+class Decision:
+    def __init__(
+        self, snapshot: Snapshot, policy: QueuePolicy, now: float, promised: Collection[Reservation] = ()
+    ) -> None:
+        self._snapshot, self._policy, self._now = snapshot, policy, now
+        self._promised = {reservation.run_id: reservation for reservation in promised}
+        self._fleet = Fleet(snapshot.inventory)
+        self._shares = Shares(snapshot.inventory)
+        for run in snapshot.running:
+            self._fleet.take(run.run_id, run.placement, found=True)
+            self._shares.add(run.queue, run.demand, gpu_milli(run.placement))
+        # Those of the snapshot, and whoever was admitted since: each of them may be what another run waits for.
+        self._running = list(snapshot.running)
+        self._stages = StageLedger(self._fleet, snapshot, policy, now)
+        # What is free to runs that nothing was promised; the same object until something is.
+        self._unpromised = self._fleet
+        self._no_fit: set[tuple[Demand, bool]] = set()
+        self._fills_allowed = True
+        self._slots = snapshot.num_slots
+        self._reserved_aged: str | None = None
+        self._draining: set[str] = set()
+        self._tries = 0
+        self._stopped: set[str] = set()
+        self._stoppable = [run for run in snapshot.running if not run.ending and may_be_stopped(run, policy)]
+        self._not_helped: set[tuple[Demand, int, str]] = set()
+        self._preempted_for: str | None = None
+        self._admissions: dict[str, Placement] = {}
+        self._preemptions: list[Preemption] = []
+        self._reservations: list[Reservation] = []
+        self._holds = HoldWriter(snapshot, policy, now)
+        self._resident = resident_devices(snapshot)
+
+    def plan(self) -> Plan:
+        impossible: dict[str, str] = {}
+        candidates = []
+        largest = Largest(self._snapshot.ever_seen or self._snapshot.inventory, self._policy.stages)
+        for run in self._snapshot.waiting:
+            refusal = largest.refusal(run.demand, run.stage, may_borrow=may_be_stopped(run, self._policy))
+            if refusal is not None:
+                impossible[run.run_id] = refusal
+            elif run.run_id in self._snapshot.blocked:
+                self._holds.blocked(run, self._snapshot.blocked[run.run_id])
+            else:
+                candidates.append(run)
+        aged, young = aged_first(candidates, self._policy, self._now)
+        for run in aged:
+            self._decide(run, aged=True)
+        for run in by_share(young, self._policy, self._shares):
+            self._decide(run, aged=False)
+        return Plan(
+            admissions=self._admissions,
+            preemptions=tuple(self._preemptions),
+            holds=self._holds.holds(self._fleet, self._shares),
+            impossible=impossible,
+            reservations=tuple(self._reservations),
+            look_again_at=self._look_again_at(young),
+        )
+
+    def _decide(self, run: Waiting, *, aged: bool) -> None:
+        if self._slots == 0:
+            self._holds.no_slot(run)
+            return
+        fills = may_be_stopped(run, self._policy)
+        refusal = self._stages.refusal(run, aged=aged, may_borrow=fills)
+        if refusal is not None:
+            self._holds.staged(run, refusal)
+            return
+        placement = self._place(run, fills=fills)
+        if placement is not None:
+            self._admit(run, placement)
+        elif aged and self._reserved_aged is None:
+            self._reserve(run)
+        elif self._policy.preemption is not None and self._preempted_for is None:
+            self._preempt(run)
+        else:
+            self._hold(run)
+
+    def _admit(self, run: Waiting, placement: Placement) -> None:
+        self._take(run.run_id, placement)
+        self._admissions[run.run_id] = placement
+        self._running.append(_started(run, placement, self._now))
+        milli = gpu_milli(placement)
+        self._shares.add(run.queue, run.demand, milli)
+        self._stages.add(run.stage, milli)
+        self._slots = None if self._slots is None else self._slots - 1
+
+    def _take(self, run_id: str, placement: Placement) -> None:
+        self._fleet.take(run_id, placement)
+        if self._unpromised is not self._fleet:
+            self._unpromised.take(run_id, placement, found=True)
+
+    def _place(self, run: Waiting, *, fills: bool) -> Placement | None:
+        """What does not fit does not fit later in the same plan either: the fleets only grow fuller."""
+        if (run.demand, False) not in self._no_fit:
+            placement = self._best(self._unpromised, run)
+            if placement is not None:
+                return placement
+            self._no_fit.add((run.demand, False))
+        if not fills or not self._fills_allowed or self._unpromised is self._fleet:
+            return None
+        if (run.demand, True) in self._no_fit:
+            return None
+        placement = self._best(self._fleet, run)
+        if placement is None:
+            self._no_fit.add((run.demand, True))
+        return placement
+
+    def _best(self, fleet: Fleet, run: Waiting) -> Placement | None:
+        prefer = self._resident.get(run.version_set) if run.version_set else None
+        return best_placement(fleet, run.demand, self._policy.packing, Wish(prefer=prefer) if prefer else Wish())
+
+    def _hold(self, run: Waiting) -> None:
+        """Without a promise; the first in line is told whose end it waits for, the others who is ahead of them."""
+        kept_for, waits_for = self._kept_for(run), ()
+        if kept_for is None and not self._reservations and not self._holds.has_line:
+            ends = {other.run_id: self._end(other, run) for other in self._running}
+            place = first_place(self._fleet, run.demand, self._running, ends, self._policy.packing)
+            waits_for = tuple(other.run_id for other in place.waits_for) if place else ()
+        self._holds.no_place(run, kept_for=kept_for, waits_for=waits_for)
+
+    def _kept_for(self, run: Waiting) -> str | None:
+        """Which promise is in the way of a run that would fit otherwise."""
+        if not self._reservations or (run.demand, True) in self._no_fit:
+            return None
+        if best_placement(self._fleet, run.demand, self._policy.packing) is None:
+            self._no_fit.add((run.demand, True))
+            return None
+        return self._reservations[0].run_id
+
+    def _reserve(self, run: Waiting) -> None:
+        """For the oldest run that waited too long: by stopping others, if it may; else by waiting for its place."""
+        if self._policy.preemption is not None and self._preempt(run, hold=False):
+            self._reserved_aged = run.run_id
+            return
+        running = [other for other in self._running if other.run_id not in self._stopped]
+        ends = {other.run_id: self._end(other, run) for other in running}
+        promised = self._promised.get(run.run_id)
+        nodes = {node for node, _ in promised.devices} if promised else set()
+        place = first_place(self._fleet, run.demand, running, ends, self._policy.packing, nodes)
+        if place is None:  # others may go on meanwhile
+            self._holds.no_healthy_place(run)
+            return
+        self._reserved_aged = run.run_id
+        latest = place.latest if place.latest >= self._now else None
+        waits_for = tuple(other.run_id for other in place.waits_for)
+        self._keep(run, place.placement, latest)
+        # Whatever ends there is for this run: nobody is stopped there for another.
+        spans = run.demand.gang == "any" and run.demand.num_gpus > 1
+        self._draining = set(self._fleet.nodes) if spans else set(place.placement.nodes)
+        self._holds.reserved(run, place.placement, waits_for, latest)
+
+    def _preempt(self, run: Waiting, *, hold: bool = True) -> bool:
+        """Stop others for it, if that makes it fit; its place is kept for it until they are gone."""
+        found = None
+        ending = [
+            other
+            for other in self._snapshot.running
+            if other.ending and self._draining.isdisjoint(other.placement.nodes)
+        ]
+        # Young runs that ask for the same, from the same stage and priority, get the same answer.
+        key = None if has_aged(run, self._policy, self._now) else (run.demand, run.priority, run.stage)
+        if (key is None or key not in self._not_helped) and self._tries < _PREEMPTION_TRIES_MAX:
+            stoppable = [
+                other
+                for other in self._stoppable
+                if other.run_id not in self._stopped
+                and self._draining.isdisjoint(other.placement.nodes)
+                and (may_stop(other, run, self._policy, self._now) or self._stages.lends(other, run))
+            ]
+            if stoppable or ending:
+                self._tries += 1
+                found = fewest_stopped(self._unpromised, run, ending, stoppable, self._policy.packing, self._now)
+            if found is None and key is not None:
+                self._not_helped.add(key)
+        if found is None:
+            if hold:
+                self._hold(run)
+            return False
+        victims, placement = found
+        self._preempted_for = run.run_id
+        for victim in victims:
+            self._stopped.add(victim.run_id)
+            self._preemptions.append(self._holds.preemption(victim, run))
+        self._keep(run, placement, self._now)
+        # Its place is complete in a moment: whoever was put there now would be stopped at once.
+        self._fills_allowed = False
+        leaving = (*victims, *(other for other in ending if placement and _meet(other, placement)))
+        self._holds.stopping(run, placement, tuple(other.run_id for other in leaving))
+        return True
+
+    def _keep(self, run: Waiting, placement: Placement, latest: float | None) -> None:
+        if self._unpromised is self._fleet:
+            self._unpromised = self._fleet.copy()
+        kept = kept_free(self._unpromised, run.demand, placement)
+        self._unpromised.take(f"kept for {run.run_id}", kept, found=True)
+        devices = frozenset((share.node, share.device) for share in placement.gpus)
+        self._reservations.append(Reservation(run_id=run.run_id, devices=devices, latest=latest))
+        self._stages.keep(run, gpu_milli(kept))
+
+    def _end(self, other: Running, run: Waiting) -> float:
+        """When a place comes back, by estimate. Whoever ends anyway, or may be stopped in time, counts as gone."""
+        if other.ending or may_stop(other, run, self._policy, self._now):
+            return 0.0
+        return other.started + other.expected_seconds
+
+    def _look_again_at(self, young: list[Waiting]) -> float | None:
+        held = [run for run in young if run.run_id not in self._admissions]
+        times = [goes_by_age_at(run, self._policy) for run in held]
+        if self._holds:
+            times += self._stages.changes()
+            if self._policy.preemption is not None:
+                times += [
+                    earliest_stop(other, self._policy.preemption)
+                    for other in self._snapshot.running
+                    if may_be_stopped(other, self._policy)
+                ]
+        return min((time for time in times if time > self._now), default=None)
+
+
+def gpu_milli(placement: Placement) -> int:
+    return sum(share.milli for share in placement.gpus)
+
+
+def resident_devices(snapshot: Snapshot) -> dict[str, frozenset[tuple[str, str]]]:
+    """Where each version set was loaded last."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for device, version_set in snapshot.resident.items():
+        found.setdefault(version_set, set()).add(device)
+    return {version_set: frozenset(devices) for version_set, devices in found.items()}
+
+
+def _started(run: Waiting, placement: Placement, now: float) -> Running:
+    return Running(
+        run_id=run.run_id,
+        demand=run.demand,
+        placement=placement,
+        started=now,
+        expected_seconds=run.expected_seconds,
+        queue=run.queue,
+        priority=run.priority,
+        stage=run.stage,
+        preemptible=run.preemptible,
+        num_preemptions=run.num_preemptions,
+    )
+
+
+def _meet(run: Running, placement: Placement) -> bool:
+    devices = Counter((share.node, share.device) for share in placement.gpus)
+    return any(devices[share.node, share.device] for share in run.placement.gpus)

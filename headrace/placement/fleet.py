@@ -1,0 +1,179 @@
+"""Who holds what: an inventory with what is free of it, changed by `take` and `release`.
+
+Knows capacities and placements; knows neither queues nor time. A decision is tried out on a `copy`, which costs one
+reference a node and a run.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from headrace.placement.demand import Demand
+from headrace.placement.inventory import Inventory, Node
+from headrace.placement.node_states import Layout, NodeState, layout_of
+from headrace.placement.placements import GpuShare, HostShare, Placement
+
+# Few enough to copy at no cost, many enough that folding them into the rest is rare.
+_RECENT_MAX = 256
+
+
+class OverCommitted(Exception):
+    """More would be held than there is: an error of the caller, found before anything changed."""
+
+
+class Fleet:
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+        self.layout: Layout = layout_of(inventory)
+        self.nodes: dict[str, Node] = {node.name: node for node in inventory.nodes}
+        # By number of the node, which is its rank by name.
+        self.states: list[NodeState] = list(self.layout.idle)
+        self.state_numbers = np.array([state.number for state in self.states], dtype=np.int64)
+        # How often anything was taken or given back: what a seeded choice between equals is drawn from.
+        self.num_changes = 0
+        # Who holds what, as two layers so that a copy is cheap: `_settled` is shared by copies and never changed.
+        self._settled: dict[str, Placement] = {}
+        self._recent: dict[str, Placement | None] = {}
+
+    def copy(self) -> "Fleet":
+        twin = object.__new__(Fleet)
+        twin.inventory, twin.layout, twin.nodes = self.inventory, self.layout, self.nodes
+        twin.states, twin.state_numbers = self.states.copy(), self.state_numbers.copy()
+        twin.num_changes, twin._settled, twin._recent = self.num_changes, self._settled, self._recent.copy()
+        return twin
+
+    def take(self, run_id: str, placement: Placement, *, found: bool = False) -> None:
+        """Give a run its shares.
+
+        Args:
+            found: it runs already: what vanished from the inventory is passed over, and what is over-committed (a GPU
+                that came back smaller) counts as full.
+
+        Raises:
+            OverCommitted: a share is more than is free, or of nothing that is known.
+        """
+        if self._placement_of(run_id) is not None:
+            raise OverCommitted(f"Run {run_id} holds a placement already.")
+        changed = list(self._changed(placement, -1))
+        if not found:
+            self._check(run_id, placement, changed)
+        self._note(run_id, placement)
+        self._put(changed)
+
+    def release(self, run_id: str) -> None:
+        """Nothing happens for a run that holds nothing."""
+        placement = self._placement_of(run_id)
+        if placement is not None:
+            self._note(run_id, None)
+            self._put(self._changed(placement, 1))
+
+    def held(self) -> dict[str, Placement]:
+        """By run, in the order of taking."""
+        held = {run_id: placement for run_id, placement in self._settled.items() if run_id not in self._recent}
+        held.update((run_id, placement) for run_id, placement in self._recent.items() if placement is not None)
+        return held
+
+    def free_milli(self, node: str, device: str) -> int:
+        """Of a healthy device; 0 of a sick one."""
+        number, position = self.layout.place[node, device]
+        return self.states[number].usable[position]
+
+    def free_cpu_milli(self, node: str) -> int:
+        return max(0, self.states[self.layout.index[node]].cpu_milli)
+
+    def free_memory_mib(self, node: str) -> int:
+        return max(0, self.states[self.layout.index[node]].memory_mib)
+
+    def _placement_of(self, run_id: str) -> Placement | None:
+        return self._recent[run_id] if run_id in self._recent else self._settled.get(run_id)
+
+    def _note(self, run_id: str, placement: Placement | None) -> None:
+        self._recent.pop(run_id, None)
+        self._recent[run_id] = placement
+        if len(self._recent) > _RECENT_MAX:
+            self._settled, self._recent = self.held(), {}
+
+    def _changed(self, placement: Placement, sign: int) -> Iterator[tuple[int, NodeState]]:
+        """Nodes with the state that a placement leaves them in; what is not known here is passed over."""
+        gpus: dict[int, list[tuple[int, int]]] = {}
+        for share in placement.gpus:
+            where = self.layout.place.get((share.node, share.device))
+            if where is not None:
+                gpus.setdefault(where[0], []).append((where[1], share.milli))
+        hosts: dict[int, tuple[int, int]] = {}
+        for host in placement.hosts:
+            number = self.layout.index.get(host.node)
+            if number is not None:
+                cpu_milli, memory_mib = hosts.get(number, (0, 0))
+                hosts[number] = (cpu_milli + host.cpu_milli, memory_mib + host.memory_mib)
+        for number in gpus.keys() | hosts.keys():
+            state = self.states[number]
+            free = list(state.free)
+            for position, milli in gpus.get(number, ()):
+                free[position] += sign * milli
+            cpu_milli, memory_mib = hosts.get(number, (0, 0))
+            yield (
+                number,
+                self.layout.state(
+                    state.kind, state.cpu_milli + sign * cpu_milli, state.memory_mib + sign * memory_mib, tuple(free)
+                ),
+            )
+
+    def _put(self, changed: "list[tuple[int, NodeState]] | Iterator[tuple[int, NodeState]]") -> None:
+        for number, state in changed:
+            self.states[number] = state
+            self.state_numbers[number] = state.number
+        self.num_changes += 1
+
+    def _check(self, run_id: str, placement: Placement, changed: list[tuple[int, NodeState]]) -> None:
+        after = dict(changed)
+        for share in placement.gpus:
+            where = self.layout.place.get((share.node, share.device))
+            if where is None or (
+                share.milli and (after[where[0]].free[where[1]] < 0 or not after[where[0]].kind.healthy[where[1]])
+            ):
+                raise OverCommitted(f"Run {run_id} was to take {share.milli}/1000 of {share.node}:{share.device}.")
+        for host in placement.hosts:
+            number = self.layout.index.get(host.node)
+            if (
+                number is None
+                or (host.cpu_milli and after[number].cpu_milli < 0)
+                or (host.memory_mib and after[number].memory_mib < 0)
+            ):
+                raise OverCommitted(
+                    f"Run {run_id} was to take {host.cpu_milli} milli CPU, {host.memory_mib} MiB of {host.node}."
+                )
+
+
+def empty(inventory: Inventory) -> Fleet:
+    """The same machines with nothing on them and nobody sick: what could fit at all."""
+    if all(gpu.healthy for node in inventory.nodes for gpu in node.gpus):
+        return Fleet(inventory)
+    well = tuple(replace(node, gpus=tuple(replace(gpu, healthy=True) for gpu in node.gpus)) for node in inventory.nodes)
+    return Fleet(Inventory(nodes=well))
+
+
+def host_shares(demand: Demand, gpus_by_node: dict[str, int]) -> tuple[HostShare, ...]:
+    """CPU and memory of a run beside its GPUs, in proportion to them, rounded up."""
+    total = sum(gpus_by_node.values())
+    if not (demand.cpu_milli or demand.memory_mib):
+        return ()
+    return tuple(
+        HostShare(
+            node=node,
+            cpu_milli=host_part(demand.cpu_milli, count, total),
+            memory_mib=host_part(demand.memory_mib, count, total),
+        )
+        for node, count in sorted(gpus_by_node.items())
+    )
+
+
+def host_part(whole: int, count: int, total: int) -> int:
+    """Of a run's CPU or memory, for `count` of its `total` GPUs."""
+    return math.ceil(whole * count / total)
+
+
+def gpu_shares(node: str, devices: list[str], milli: int) -> tuple[GpuShare, ...]:
+    return tuple(GpuShare(node=node, device=device, milli=milli) for device in devices)

@@ -1,0 +1,34 @@
+"""What there is: nodes, their GPUs, CPUs and memory. A fact about now; who holds what is a `Fleet`'s."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One device that can be given away: a GPU or a MIG slice.
+
+    `device` is what CUDA_VISIBLE_DEVICES takes (an index, a UUID), unique in its node. A sick one keeps its place, and
+    what runs on it; nothing new is put there.
+    """
+
+    device: str
+    model: str
+    memory_mib: int
+    healthy: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    name: str
+    gpus: tuple[Gpu, ...] = ()
+    cpu_milli: int = 0
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def num_gpus(self) -> int:
+        return sum(len(node.gpus) for node in self.nodes)

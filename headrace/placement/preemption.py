@@ -1,0 +1,95 @@
+"""Which runs are stopped for which: whole runs, the least work lost, and never in a circle.
+
+That it ends: a run is stopped `preemptions_max` times at most, and each stop is for another run that then starts. That
+two runs do not stop each other in turn before that: a run that was stopped may stop, because of its age, only runs that
+started more than `min_run_seconds` after its own stop; the one that it was stopped for started before.
+"""
+
+from collections.abc import Sequence
+
+from headrace.placement.demand import WHOLE
+from headrace.placement.fleet import Fleet
+from headrace.placement.ordering import has_aged
+from headrace.placement.packing import Packing, best_placement
+from headrace.placement.placements import Placement
+from headrace.placement.queue_policy import Preempting, QueuePolicy
+from headrace.placement.reservations import fewest, overlap
+from headrace.placement.snapshot import Running, Waiting
+
+
+def may_be_stopped(run: Running | Waiting, policy: QueuePolicy) -> bool:
+    """Whether it may be stopped at all, for whomever."""
+    return policy.preemption is not None and run.preemptible and run.num_preemptions < policy.preemption.preemptions_max
+
+
+def may_stop(victim: Running, run: Waiting, policy: QueuePolicy, now: float) -> bool:
+    """Whether `victim` may be stopped for `run`, by priority or because it overtook it. Ending runs are not asked."""
+    if policy.preemption is None or victim.ending or not may_be_stopped(victim, policy):
+        return False
+    if has_aged(run, policy, now) and is_fill(victim, run, policy):
+        return True
+    if now - victim.started < policy.preemption.min_run_seconds:
+        return False
+    if victim.priority < run.priority:
+        return True
+    overtaken_since = run.submitted
+    if run.num_preemptions:
+        overtaken_since = max(overtaken_since, run.preempted_at + policy.preemption.min_run_seconds)
+    return has_aged(run, policy, now) and victim.started > overtaken_since
+
+
+def is_fill(victim: Running, run: Waiting, policy: QueuePolicy) -> bool:
+    """Whether it started when `run` had been promised a place already, in it or beside it."""
+    since = run.preempted_at if run.num_preemptions else run.submitted
+    return victim.started > since + policy.patience_seconds(run.demand)
+
+
+def lost_gpu_seconds(run: Running, now: float) -> float:
+    """What stopping it throws away at most; what it has saved of its work is not known here."""
+    return max(0.0, now - run.started) * sum(share.milli for share in run.placement.gpus) / WHOLE
+
+
+def earliest_stop(victim: Running, preempting: Preempting) -> float:
+    """Seconds since the epoch."""
+    return victim.started + preempting.min_run_seconds
+
+
+def fewest_stopped(
+    fleet: Fleet, run: Waiting, ending: Sequence[Running], stoppable: Sequence[Running], packing: Packing, now: float
+) -> tuple[list[Running], Placement] | None:
+    """Whom to stop so that `run` fits when they and the `ending` ones are gone, and where; None: it does not help.
+
+    The list is empty where those that end anyway are enough. Cheapest first, then whoever turned out not to be needed
+    is left alone again: near the least loss, not always the least.
+    """
+    base = fleet.copy()
+    for gone in ending:
+        base.release(gone.run_id)
+    placement = best_placement(base, run.demand, packing)
+    if placement is not None:
+        return [], placement
+    by_cost = sorted(stoppable, key=lambda victim: (_cost(victim, now), victim.run_id))
+
+    def without(victims: Sequence[Running]) -> Placement | None:
+        twin = base.copy()
+        for victim in victims:
+            twin.release(victim.run_id)
+        return best_placement(twin, run.demand, packing)
+
+    found = fewest(by_cost, without)
+    if found is None:
+        return None
+    prefix, placement = found
+    needed = [victim for victim in prefix if overlap(victim.placement, placement)]
+    placement = without(needed) or placement
+    for victim in sorted(needed, key=lambda victim: -lost_gpu_seconds(victim, now)):
+        rest = [other for other in needed if other is not victim]
+        if (other_place := without(rest)) is not None:
+            needed, placement = rest, other_place
+    return needed, placement
+
+
+def _cost(victim: Running, now: float) -> float:
+    """Lost GPU-seconds for each GPU that it gives back."""
+    gpus = sum(share.milli for share in victim.placement.gpus) / WHOLE
+    return lost_gpu_seconds(victim, now) / gpus if gpus else now - victim.started

@@ -1,0 +1,73 @@
+"""The settings of the queue: order, reservations, preemption, stages."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.errors import InvalidInput
+from headrace.placement.demand import Demand
+from headrace.placement.packing import Packing
+from headrace.placement.stage_policy import StagePolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preempting:
+    """When runs that say `headrace/preemptible` may be stopped for others.
+
+    A run is stopped for one of a higher priority; for one that it overtook and that has waited too
+    long; and for a stage whose floor it borrows. `min_run_seconds` is how long it has run before,
+    at least, and pays for its start; runs that fill a place which is kept for another run get no such time.
+    `preemptions_max` ends every circle: a run that was stopped so often is stopped no more.
+    """
+
+    min_run_seconds: float = 300.0
+    preemptions_max: int = 3
+
+    def __post_init__(self) -> None:
+        _check_seconds("min_run_seconds", self.min_run_seconds)
+        if self.preemptions_max < 1:
+            raise InvalidInput(f"preemptions_max must be at least 1, got {self.preemptions_max}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePolicy:
+    """How runs are ordered, reserved for and preempted.
+
+    Order: the runs that have waited too long, in the order in which they came to that; then by priority; inside a
+    priority by queue, the one with the smallest share of the fleet for its weight first; inside a queue by `order`.
+    The first run that waited too long and does not fit is given a place: nothing that could keep it waiting is put
+    there. Too long is `reserve_after_seconds` for a run of several GPUs, which can't use the holes that others leave,
+    and `reserve_small_after_seconds` for every other. Shorter times bound waiting more tightly; the price is GPUs that
+    stand idle while a place drains, and short runs that wait for long ones. The defaults are the outcome of
+    `python -m benchmarks.queueing`, for runs of minutes to a day.
+    """
+
+    packing: Packing = field(default_factory=Packing)
+    # First in, first out is what Dagster promises; shortest first halves the mean wait.
+    order: Literal["shortest_first", "submission"] = "submission"
+    reserve_after_seconds: float = 20_000.0
+    reserve_small_after_seconds: float = 40_000.0
+    # By queue; 1 where none is named.
+    queue_weights: dict[str, float] = field(default_factory=dict)
+    # None: nobody is stopped for anybody.
+    preemption: Preempting | None = None
+    stages: StagePolicy = field(default_factory=StagePolicy)
+
+    def __post_init__(self) -> None:
+        _check_seconds("reserve_after_seconds", self.reserve_after_seconds)
+        _check_seconds("reserve_small_after_seconds", self.reserve_small_after_seconds)
+        for queue, weight in self.queue_weights.items():
+            if not (math.isfinite(weight) and weight > 0):
+                raise InvalidInput(f"queue_weights.{queue} must be a number above 0, got {weight!r}.")
+
+    def patience_seconds(self, demand: Demand) -> float:
+        """How long such a run may wait before it goes by age."""
+        return self.reserve_after_seconds if demand.num_gpus > 1 else self.reserve_small_after_seconds
+
+    def weight(self, queue: str) -> float:
+        return self.queue_weights.get(queue, 1.0)
+
+
+def _check_seconds(name: str, seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InvalidInput(f"{name} must be a number of seconds, 0 or more, got {seconds!r}.")

@@ -1,0 +1,68 @@
+"""The `policy` section of a coordinator's config, as a `QueuePolicy`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headrace.errors import InvalidInput
+from headrace.placement.packing import Packing
+from headrace.placement.queue_policy import Preempting, QueuePolicy
+from headrace.placement.stage_policy import StagePolicy, StageRule
+from headrace.typed_mapping import from_mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    packing: Packing = field(default_factory=Packing)
+    order: Literal["shortest_first", "submission"] = QueuePolicy.order
+    reserve_after_seconds: float = QueuePolicy.reserve_after_seconds
+    reserve_small_after_seconds: float = QueuePolicy.reserve_small_after_seconds
+    queue_weights: dict[str, float] = field(default_factory=dict)
+    preemption: Preempting | None = None
+    time_zone: str = "UTC"
+    stages: dict[str, StageRule] = field(default_factory=dict)
+
+
+def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
+    """Reads what stands under `policy:`; an empty mapping is a policy of defaults.
+
+    Every key may be left out:
+
+    ```yaml
+    policy:
+      order: submission                # or shortest_first: by expected_seconds
+      reserve_after_seconds: 20000     # runs of several GPUs: who waited so long goes first and gets a place reserved
+      reserve_small_after_seconds: 40000   # all others
+      queue_weights:                   # headrace/queue; a queue that is not named weighs 1
+        interactive: 3
+        batch: 1
+      preemption:                      # left out: nobody is stopped
+        min_run_seconds: 300
+        preemptions_max: 3
+      time_zone: Europe/Berlin         # of the hours below
+      stages:                          # headrace/stage; in GPUs
+        training:
+          ceiling: 2                   # never more than 2 by day
+          windows:
+            - hours: "22:00-06:00"
+              ceiling: -1              # all but one by night
+        generation:
+          floor: 1                     # one GPU is kept for it
+    ```
+
+    Raises:
+        InvalidInput: an unknown key, a wrong type or an impossible value; the sentence names the key.
+    """
+    section = from_mapping(_Section, mapping, "policy")
+    try:
+        return QueuePolicy(
+            packing=section.packing,
+            order=section.order,
+            reserve_after_seconds=section.reserve_after_seconds,
+            reserve_small_after_seconds=section.reserve_small_after_seconds,
+            queue_weights=section.queue_weights,
+            preemption=section.preemption,
+            stages=StagePolicy(rules=section.stages, time_zone=section.time_zone),
+        )
+    except InvalidInput as error:
+        raise InvalidInput(f"policy: {error}") from error

@@ -1,0 +1,209 @@
+"""What a demand would cost on each node, kept from decision to decision: only changed nodes are scored anew."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.placement.demand import WHOLE, Demand
+from headrace.placement.fleet import host_part
+from headrace.placement.fragmentation import Fragmentation
+from headrace.placement.node_states import Layout, Leftover, NodeState, fits, fitting, leftover_of
+from headrace.placement.outlook import Outlook
+from headrace.placement.scarcity import scarcity
+from headrace.placement.task_mix import TaskMix
+
+# The lookahead needs numba, which is an extra, takes half a second to load, and gains little on few nodes: those, and
+# fleets without it, are packed by fragmentation.
+LOOKAHEAD_NODES_MIN = 32
+# In idle GPU thousandths: a node with as much CPU, or GPU, left as the largest node has counts this much worse than a
+# full one. Three times as much wastes places that fit better; without it, 0.1% less where gangs are many.
+BEST_FIT_CPU = 10.0
+BEST_FIT_GPU = 20.0
+# Of the pressure on a kind of node (demand over capacity), for each thousandth taken there.
+SCARCITY = 1.5
+# Costs closer than this are equal: they differ by rounding.
+_EQUAL = 1e-6
+_ROWS_MAX = 1024
+_OPTIONS_MAX = 20_000  # a row
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The best place for a demand on one node. `cost` in GPU thousandths that it makes useless, best-fit added."""
+
+    cost: float
+    gpus: tuple[int, ...]  # positions on the node
+
+
+@dataclass(slots=True)
+class _Row:
+    """Of one demand. By node: the state last scored and its cost, infinite where it does not fit; by state: options."""
+
+    milli: tuple[int, ...]  # by GPU class
+    scored: np.ndarray
+    costs: np.ndarray
+    surcharge: np.ndarray  # for what is scarce
+    options: dict[int, Option | None]
+    # Of a gang across nodes: the state last counted, and how many of its GPUs it could take there.
+    counted: np.ndarray
+    parts: np.ndarray
+
+
+class Scoreboard:
+    def __init__(self, layout: Layout, mix: TaskMix, seed: int, num_nodes_min: int = LOOKAHEAD_NODES_MIN) -> None:
+        self._layout = layout
+        self._outlook: Outlook = Fragmentation(layout, mix)
+        if len(layout.nodes) >= num_nodes_min and layout.classes and mix.on_gpus().weights:
+            with suppress(ImportError):
+                from headrace.placement.lookahead import Lookahead
+
+                self._outlook = Lookahead(layout, mix, seed)
+        self._scarcity = SCARCITY * scarcity(layout, mix)
+        self._cpu_milli_max = max((node.cpu_milli for node in layout.nodes), default=0) or 1
+        self._gpu_milli_max = WHOLE * max((len(node.gpus) for node in layout.nodes), default=0) or 1
+        self._rows: dict[Demand, _Row] = {}
+
+    def costs(self, demand: Demand, states: Sequence[NodeState], numbers: np.ndarray) -> np.ndarray:
+        """By node, of these states with these numbers; infinite where the demand does not fit. Not to be changed."""
+        row = self._row(demand)
+        (changed,) = (row.scored != numbers).nonzero()
+        if len(changed):
+            options = self.options(demand, [states[node] for node in changed.tolist()])
+            fresh = np.array([np.inf if option is None else option.cost for option in options])
+            row.costs[changed] = fresh + row.surcharge[changed]
+            row.scored[changed] = numbers[changed]
+        return row.costs
+
+    def options(self, demand: Demand, states: Sequence[NodeState]) -> list[Option | None]:
+        """The best place on a node in each state, scarcity left aside."""
+        row = self._row(demand)
+        known = row.options
+        if len(known) > _OPTIONS_MAX:
+            known.clear()
+        new = {state.number: state for state in states if state.number not in known}
+        if new:
+            known.update(zip(new, self.best_options(demand, list(new.values()), row.milli), strict=True))
+        return [known[state.number] for state in states]
+
+    def best_options(self, demand: Demand, states: Sequence[NodeState], milli: tuple[int, ...]) -> list[Option | None]:
+        """What `options` keeps."""
+        choices = [choices_on(state, demand, milli) for state in states]
+        after = [
+            [after_taking(state, gpus, milli, demand) for gpus in chosen]
+            for state, chosen in zip(states, choices, strict=True)
+        ]
+        before = [state.leftover for state, chosen in zip(states, choices, strict=True) if chosen]
+        self._outlook.look_at([*before, *(leftover for leftovers in after for leftover in leftovers)])
+        return [
+            self._best(state, chosen, leftovers, milli, demand) if chosen else None
+            for state, chosen, leftovers in zip(states, choices, after, strict=True)
+        ]
+
+    def parts(self, demand: Demand, states: Sequence[NodeState], numbers: np.ndarray) -> np.ndarray:
+        """By node: how many of a gang's GPUs it could take, with their part of CPU and memory. Not to be changed."""
+        row = self._row(demand)
+        (changed,) = (row.counted != numbers).nonzero()
+        if len(changed):
+            row.parts[changed] = [_part_on(states[node], demand, row.milli) for node in changed.tolist()]
+            row.counted[changed] = numbers[changed]
+        return row.parts
+
+    def milli(self, demand: Demand) -> tuple[int, ...]:
+        """Thousandths that each of its devices takes, by GPU class."""
+        return self._row(demand).milli
+
+    def _row(self, demand: Demand) -> _Row:
+        row = self._rows.get(demand)
+        if row is None:
+            if len(self._rows) >= _ROWS_MAX:
+                del self._rows[next(iter(self._rows))]
+            num_nodes = len(self._layout.nodes)
+            row = self._rows[demand] = _Row(
+                self._layout.milli_by_class(demand),
+                np.full(num_nodes, -1, dtype=np.int64),
+                np.full(num_nodes, np.inf),
+                self.surcharge(demand),
+                {},
+                np.full(num_nodes, -1, dtype=np.int64),
+                np.zeros(num_nodes, dtype=np.int64),
+            )
+        return row
+
+    def surcharge(self, demand: Demand) -> np.ndarray:
+        """By node."""
+        return demand.num_gpus * demand.gpu_milli * self._scarcity
+
+    def _best(
+        self,
+        state: NodeState,
+        choices: list[tuple[int, ...]],
+        after: list[Leftover],
+        milli: tuple[int, ...],
+        demand: Demand,
+    ) -> Option:
+        lost, gpus = self._outlook.lost, choices[0]
+        least_lost = lost[after[0]]
+        if len(choices) > 1:
+            least_lost, _, gpus = min(
+                (lost[leftover], sum(state.usable[gpu] for gpu in chosen), chosen)
+                for leftover, chosen in zip(after, choices, strict=True)
+            )
+        gpu_left = sum(state.usable) - sum(milli[state.kind.classes[gpu]] for gpu in gpus)
+        best_fit = (
+            BEST_FIT_CPU * (state.cpu_milli - demand.cpu_milli) / self._cpu_milli_max
+            + BEST_FIT_GPU * gpu_left / self._gpu_milli_max
+        )
+        return Option(least_lost - lost[state.leftover] + best_fit, gpus)
+
+
+def least(costs: np.ndarray, ties: str, seed: int, num_changes: int) -> int | None:
+    """The node of least cost; of equal ones the first by name, or one drawn. None: it fits nowhere."""
+    if not len(costs):
+        return None
+    lowest = costs[int(costs.argmin())]
+    if lowest == np.inf:
+        return None
+    (equal,) = (costs <= lowest + _EQUAL).nonzero()
+    return int(equal[drawn(seed, num_changes) % len(equal) if ties == "random" else 0])
+
+
+def drawn(seed: int, num_changes: int) -> int:
+    """A number without pattern (splitmix64): the same for the same fleet after the same number of changes."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + (num_changes + 1) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return mixed ^ (mixed >> 31)
+
+
+def after_taking(state: NodeState, gpus: tuple[int, ...], milli: tuple[int, ...], demand: Demand) -> Leftover:
+    """What is left when the demand has taken these GPUs."""
+    classes, usable = state.kind.classes, list(state.usable)
+    for gpu in gpus:
+        usable[gpu] -= milli[classes[gpu]]
+    return leftover_of(state.cpu_milli - demand.cpu_milli, state.memory_mib - demand.memory_mib, classes, usable)
+
+
+def choices_on(state: NodeState, demand: Demand, milli: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Which GPUs it could take, one choice of each kind; none: it does not fit."""
+    if not fits(state, demand, milli):
+        return []
+    if not demand.num_gpus:
+        return [()]
+    gpus, classes = fitting(state, milli), state.kind.classes
+    if demand.num_gpus == 1:
+        return [(gpu,) for gpu in {(classes[gpu], state.usable[gpu]): gpu for gpu in reversed(gpus)}.values()]
+    # Whole ones are all free: those of the same class together, the most frequent class of what fits first.
+    count = {number: sum(classes[gpu] == number for gpu in gpus) for number in {classes[gpu] for gpu in gpus}}
+    return [tuple(sorted(gpus, key=lambda gpu: (-count[classes[gpu]], classes[gpu], gpu))[: demand.num_gpus])]
+
+
+def _part_on(state: NodeState, demand: Demand, milli: tuple[int, ...]) -> int:
+    count = min(len(fitting(state, milli)), demand.num_gpus)
+    while count and not (
+        host_part(demand.cpu_milli, count, demand.num_gpus) <= max(0, state.cpu_milli)
+        and host_part(demand.memory_mib, count, demand.num_gpus) <= max(0, state.memory_mib)
+    ):
+        count -= 1
+    return count

@@ -1,0 +1,100 @@
+"""What a decision is made of and what it says: plain values, so that the same moment always decides the same way."""
+
+from dataclasses import dataclass, field
+
+from headrace.placement.demand import Demand
+from headrace.placement.inventory import Inventory
+from headrace.placement.placements import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A queued run. `submitted` in seconds since the epoch; `expected_seconds` is a guess, and treated as one."""
+
+    run_id: str
+    demand: Demand
+    submitted: float
+    expected_seconds: float
+    queue: str = "default"
+    priority: int = 0
+    stage: str = ""
+    preemptible: bool = False
+    version_set: str = ""
+    # When an earlier attempt of it was preempted last, and how often: what keeps preemption from going in circles.
+    preempted_at: float = 0.0
+    num_preemptions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A run that holds its placement: admitted, starting, running, or ended with processes that have not yet gone."""
+
+    run_id: str
+    demand: Demand
+    placement: Placement
+    started: float
+    expected_seconds: float
+    queue: str = "default"
+    priority: int = 0
+    stage: str = ""
+    preemptible: bool = False
+    version_set: str = ""
+    # It is on its way out (canceled, preempted, finished): its place comes back by itself.
+    ending: bool = False
+    num_preemptions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """`waiting` in order of submission."""
+
+    inventory: Inventory
+    # With machines and GPUs that are gone for now: what fits only there is held, not impossible. None: as `inventory`.
+    ever_seen: Inventory | None = None
+    waiting: tuple[Waiting, ...] = ()
+    running: tuple[Running, ...] = ()
+    # Held back by Dagster's own limits (a pool, a tag limit, a paused location): the reason, by run. Never placed.
+    blocked: dict[str, str] = field(default_factory=dict)
+    # How many more may start (`max_concurrent_runs`); None: no limit.
+    num_slots: int | None = None
+    # What was loaded last on each (node, device): a version set id. A wish only.
+    resident: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """Why a run waits. `sentence` is for people, and whole in itself."""
+
+    run_id: str
+    sentence: str
+    waits_for: tuple[str, ...] = ()  # run ids whose end would let it start
+    latest: float | None = None  # seconds since the epoch, by the runs' own estimates; None: nobody can say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preemption:
+    """Stop `run_id` (it will be queued again) so that `for_run_id` can start."""
+
+    run_id: str
+    for_run_id: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """Devices that a blocked run will get: nothing is put there that could keep it waiting."""
+
+    run_id: str
+    devices: frozenset[tuple[str, str]]  # (node, device)
+    latest: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    admissions: dict[str, Placement] = field(default_factory=dict)  # by run, in the order of admission
+    preemptions: tuple[Preemption, ...] = ()
+    holds: dict[str, Hold] = field(default_factory=dict)
+    impossible: dict[str, str] = field(default_factory=dict)  # by run: why the fleet can never give it what it asks for
+    reservations: tuple[Reservation, ...] = ()
+    # Without any event, the decision may change at this time (ageing, a window of a stage policy); None: never.
+    look_again_at: float | None = None

@@ -1,0 +1,139 @@
+"""How many GPUs each stage may hold, and how many are kept for it, by time of day.
+
+A *ceiling*: the stage never holds more. A *floor*: that many GPUs are kept for the stage, whether it wants them now or
+not. Runs of other stages may not take the last of them; a preemptible run may borrow them where preemption is on, and
+is stopped when the stage comes. Counts GPUs, not places: a floor says nothing of which node. Runs without a stage are
+the stage "". Changing hours stop nobody: what runs above a new ceiling runs to its end.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from headrace.errors import InvalidInput
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWindow:
+    """Other limits between two times of day, such as `22:00-06:00` (over midnight); the end is not part of it."""
+
+    hours: str
+    floor: int | None = None  # None: the stage's own
+    ceiling: int | None = None
+
+    def __post_init__(self) -> None:
+        match = _HOURS.fullmatch(self.hours)
+        if not match or self.hours[:5] == self.hours[6:]:
+            raise InvalidInput(f'hours must be two different times of day such as "22:00-06:00", got {self.hours!r}.')
+        _check_floor(self.floor)
+
+    @property
+    def minutes(self) -> tuple[int, int]:
+        """Start and end in minutes since midnight."""
+        hours = [int(part) for part in re.split("[:-]", self.hours)]
+        return hours[0] * 60 + hours[1], hours[2] * 60 + hours[3]
+
+    def holds_at(self, minute: int) -> bool:
+        start, end = self.minutes
+        return start <= minute < end if start < end else minute >= start or minute < end
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRule:
+    """One stage's limits in GPUs. A negative ceiling counts from the top: -1 is all but one. None: no ceiling.
+
+    The first window that holds decides; outside all windows, the rule's own floor and ceiling.
+    """
+
+    floor: int = 0
+    ceiling: int | None = None
+    windows: tuple[StageWindow, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_floor(self.floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLimit:
+    """What a rule means at one moment, in GPUs. `until`: when it may change; None: never."""
+
+    floor: int = 0
+    ceiling: int | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePolicy:
+    """The rules of all stages that have one, and the time zone in which their hours are read."""
+
+    rules: dict[str, StageRule] = field(default_factory=dict)
+    time_zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.time_zone)
+        except (KeyError, OSError, ValueError) as error:
+            raise InvalidInput(
+                f'time_zone must be a name of the time zone database such as "Europe/Berlin", got {self.time_zone!r}.'
+            ) from error
+
+    def limits(self, now: float, num_gpus: int) -> dict[str, StageLimit]:
+        """By stage, for a fleet of that many GPUs."""
+        local = datetime.fromtimestamp(now, ZoneInfo(self.time_zone))
+        minute = local.hour * 60 + local.minute
+        found = {}
+        for stage, rule in self.rules.items():
+            floor, ceiling = rule.floor, rule.ceiling
+            for window in rule.windows:
+                if window.holds_at(minute):
+                    floor = rule.floor if window.floor is None else window.floor
+                    ceiling = rule.ceiling if window.ceiling is None else window.ceiling
+                    break
+            found[stage] = StageLimit(
+                floor=floor, ceiling=_count(ceiling, num_gpus), until=_next_change(rule, local, now)
+            )
+        return found
+
+    def highest_ceiling(self, stage: str, num_gpus: int) -> int | None:
+        """The most GPUs that a stage may ever hold; None: as many as there are."""
+        rule = self.rules.get(stage)
+        if rule is None:
+            return None
+        windows = [window.ceiling if window.ceiling is not None else rule.ceiling for window in rule.windows]
+        counts = [_count(ceiling, num_gpus) for ceiling in (rule.ceiling, *windows)]
+        return None if None in counts else max(count for count in counts if count is not None)
+
+    def lowest_floors_of_others(self, stage: str) -> int:
+        """GPUs that are kept from a stage at every hour."""
+        return sum(
+            min([rule.floor, *(window.floor for window in rule.windows if window.floor is not None)])
+            for other, rule in self.rules.items()
+            if other != stage
+        )
+
+
+def _check_floor(floor: int | None) -> None:
+    if floor is not None and floor < 0:
+        raise InvalidInput(f"floor must be a count of GPUs, 0 or more, got {floor}.")
+
+
+def _count(ceiling: int | None, num_gpus: int) -> int | None:
+    if ceiling is None:
+        return None
+    return max(0, num_gpus + ceiling) if ceiling < 0 else ceiling
+
+
+def _next_change(rule: StageRule, local: datetime, now: float) -> float | None:
+    """The next time in seconds since the epoch at which a window begins or ends."""
+    minutes = {minute for window in rule.windows for minute in window.minutes}
+    changes = []
+    for days in (0, 1, 2):  # two: a time of day may not exist on the day when clocks go forward
+        day = local.date() + timedelta(days=days)
+        for minute in minutes:
+            at = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=local.tzinfo).timestamp()
+            if at > now:
+                changes.append(at)
+    return min(changes, default=None)

@@ -1,0 +1,51 @@
+"""CPUs and memory of the machine that this process runs on, no more than its control groups allow it."""
+
+import math
+import os
+from pathlib import Path
+
+import psutil
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def cpu_milli_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """Thousandths of CPUs."""
+    limits = [1000 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1000 * (os.cpu_count() or 1)]
+    for directory in _groups(cgroups, own_cgroup):
+        match _text(directory / "cpu.max").split():
+            case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period):
+                limits.append(math.floor(1000 * int(quota) / int(period)))
+    for directory in _groups(cgroups / "cpu", own_cgroup):
+        quota, period = _text(directory / "cpu.cfs_quota_us"), _text(directory / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            limits.append(math.floor(1000 * int(quota) / int(period)))
+    return max(1, min(limits))
+
+
+def memory_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
+    limits = [psutil.virtual_memory().total]
+    files = [directory / "memory.max" for directory in _groups(cgroups, own_cgroup)]
+    files += [directory / "memory.limit_in_bytes" for directory in _groups(cgroups / "memory", own_cgroup)]
+    limits += [int(text) for text in map(_text, files) if text.isdecimal()]
+    return min(limits) // 2**20
+
+
+def _groups(cgroups: Path, own_cgroup: Path) -> list[Path]:
+    """This process's control group and those that it lies in, of both versions."""
+    found = {cgroups}
+    for line in _text(own_cgroup).splitlines():
+        path = line.split(":", 2)[-1].strip("/")
+        while path:
+            found.add(cgroups / path)
+            path = path.rpartition("/")[0]
+    return sorted(found)
+
+
+def _text(file: Path) -> str:
+    """Nothing where it cannot be read: then it limits nothing."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""The `policy` section: what it means, and how a mistake in it is told."""
+
+import re
+import textwrap
+
+import pytest
+import yaml
+
+from headrace.errors import InvalidInput
+from headrace.placement.queue_settings import policy_from_config
+from headrace.placement.queueing import Preempting, QueuePolicy
+from headrace.placement.stage_policy import StagePolicy, StageRule, StageWindow
+
+
+def test_an_empty_section_is_a_policy_of_defaults():
+    assert policy_from_config({}) == QueuePolicy()
+
+
+def test_the_example_in_the_docstring_is_read():
+    example = re.search(r"```yaml\n(.*?)```", policy_from_config.__doc__ or "", re.DOTALL)
+    assert example
+    assert policy_from_config(yaml.safe_load(textwrap.dedent(example[1]))["policy"]) == QueuePolicy(
+        queue_weights={"interactive": 3.0, "batch": 1.0},
+        preemption=Preempting(min_run_seconds=300.0, preemptions_max=3),
+        stages=StagePolicy(
+            rules={
+                "training": StageRule(ceiling=2, windows=(StageWindow(hours="22:00-06:00", ceiling=-1),)),
+                "generation": StageRule(floor=1),
+            },
+            time_zone="Europe/Berlin",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"reserve_after": 5}, "policy has an unknown key 'reserve_after'; did you mean 'reserve_after_seconds'?"),
+        ({"reserve_after_seconds": "1h"}, "policy: reserve_after_seconds must be a number, got '1h'."),
+        (
+            {"reserve_after_seconds": -1},
+            "policy: reserve_after_seconds must be a number of seconds, 0 or more, got -1.0.",
+        ),
+        ({"order": "lifo"}, "policy: order must be one of shortest_first, submission, got 'lifo'."),
+        ({"queue_weights": {"a": 0}}, "policy: queue_weights.a must be a number above 0, got 0.0."),
+        ({"queue_weights": [1]}, "policy: queue_weights must be a mapping of keys to values, got [1]."),
+        ({"preemption": True}, "policy: preemption must be a mapping of keys to values, got True."),
+        ({"preemption": {"preemptions_max": 0}}, "policy: preemption: preemptions_max must be at least 1, got 0."),
+        ({"stages": {"t": {"floor": -2}}}, "policy: stages.t: floor must be a count of GPUs, 0 or more, got -2."),
+        (
+            {"stages": {"t": {"windows": [{"hours": "nights"}]}}},
+            "policy: stages.t: windows[0]: hours must be two different times of day such as "
+            "\"22:00-06:00\", got 'nights'.",
+        ),
+        (
+            {"time_zone": "Mars/Base"},
+            "policy: time_zone must be a name of the time zone database such as \"Europe/Berlin\", got 'Mars/Base'.",
+        ),
+    ],
+)
+def test_a_mistake_is_named_in_one_sentence(section: dict, sentence: str):
+    with pytest.raises(InvalidInput) as refusal:
+        policy_from_config(section)
+    assert str(refusal.value) == sentence
