@@ -1,0 +1,138 @@
+"""The Kubernetes API, asked for plain dicts; the one file that imports its client.
+
+Lists are read straight from the API server's storage, never from its watch cache: a Job that was created a moment ago
+must be seen. An API that does not answer is an error and not an empty list: nothing may be admitted on ignorance.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headrace.errors import Transient
+from headrace.kube.occupancy import RUN_ID, run_of
+
+_REQUEST_SECONDS = 20.0
+# The API server's own clients page like this: one answer stays below a few MB.
+_PAGE = 500
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+
+
+class ClusterUnavailable(Transient):
+    """The Kubernetes API cannot be asked now, or does not let us."""
+
+    def __init__(self, message: str, *, is_forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.is_forbidden = is_forbidden
+
+
+class Cluster:
+    """Runs' Jobs and pods in some namespaces, and all nodes.
+
+    Args:
+        batch_api: a `kubernetes.client.BatchV1Api`.
+        core_api: a `kubernetes.client.CoreV1Api`.
+    """
+
+    def __init__(self, batch_api: Any, core_api: Any, *, namespaces: Sequence[str]) -> None:
+        self._batch_api = batch_api
+        self._core_api = core_api
+        self.namespaces = tuple(namespaces)
+
+    def jobs_of_runs(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """Raises: ClusterUnavailable."""
+        return self._of_runs(self._batch_api.list_namespaced_job, "Jobs", run_id)
+
+    def pods_of_runs(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """Raises: ClusterUnavailable."""
+        return self._of_runs(self._core_api.list_namespaced_pod, "pods", run_id)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Needs a ClusterRole that may list nodes. Raises: ClusterUnavailable."""
+        return self._pages(self._core_api.list_node, "nodes")
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Of all namespaces, needs a ClusterRole that may list pods. Raises: ClusterUnavailable."""
+        return self._pages(self._core_api.list_pod_for_all_namespaces, "pods of all namespaces")
+
+    def delete_job(self, name: str, namespace: str) -> bool:
+        """Ask for the end of a Job and its pods; it stays, marked as being deleted, until they are gone.
+
+        Without a propagation policy the API would orphan the pods of a Job, which then hold their GPUs unseen.
+
+        Returns:
+            False if there is no such Job.
+
+        Raises:
+            ClusterUnavailable: it may still be there.
+        """
+        return self._delete(f"Job {namespace}/{name}", self._batch_api.delete_namespaced_job, name, namespace)
+
+    def delete_pod(self, name: str, namespace: str) -> bool:
+        """Ask for the end of a pod that no Job owns any more; as `delete_job`."""
+        return self._delete(f"pod {namespace}/{name}", self._core_api.delete_namespaced_pod, name, namespace)
+
+    def _delete(self, what: str, delete: Callable[..., Any], name: str, namespace: str) -> bool:
+        def ask() -> bool:
+            delete(
+                name=name,
+                namespace=namespace,
+                propagation_policy="Foreground",
+                _request_timeout=_REQUEST_SECONDS,
+                _preload_content=False,
+            )
+            return True
+
+        return bool(self._asked(f"delete {what}", ask))
+
+    def _of_runs(self, list_page: Callable[..., Any], what: str, run_id: str | None) -> list[dict[str, Any]]:
+        selector = RUN_ID if run_id is None else f"{RUN_ID}={run_id}"
+        found = [
+            manifest
+            for namespace in self.namespaces
+            for manifest in self._pages(
+                list_page, f"{what} in namespace {namespace}", namespace=namespace, label_selector=selector
+            )
+        ]
+        return [manifest for manifest in found if run_of(manifest) and run_id in (None, run_of(manifest))]
+
+    def _pages(self, list_page: Callable[..., Any], what: str, **arguments: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            more = {"_continue": token} if token else {}
+            page = self._asked(
+                f"list {what}",
+                lambda more=more: json.loads(
+                    list_page(
+                        **arguments, **more, limit=_PAGE, _request_timeout=_REQUEST_SECONDS, _preload_content=False
+                    ).data
+                ),
+            )
+            if page is None:
+                raise ClusterUnavailable(f"The Kubernetes API knows no {what}.")
+            found += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return found
+
+    def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
+        """The answer, None if there is no such thing."""
+        from kubernetes.client.rest import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return ask()
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                return None
+            if error.status == _FORBIDDEN:
+                raise ClusterUnavailable(
+                    f"The Kubernetes API forbids Dagster's service account to {what}: allow it in its Role.",
+                    is_forbidden=True,
+                ) from error
+            raise ClusterUnavailable(
+                f"The Kubernetes API did not {what}: {error.status} {error.reason}. Nothing is assumed."
+            ) from error
+        except (HTTPError, ValueError) as error:
+            raise ClusterUnavailable(f"The Kubernetes API did not {what}: {error}. Nothing is assumed.") from error
