@@ -1,0 +1,21 @@
+"""Headrace for any Dagster project: the few classes that a dagster.yaml or a project names, loaded when asked for."""
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "GpuRunCoordinator": "headrace_dagster.coordinator.run_coordinator",
+    "GpuRunLauncher": "headrace_dagster.launchers.gpu_launcher",
+    "GpuK8sRunLauncher": "headrace_dagster.launchers.gpu_k8s_launcher",
+    "ProcessRunLauncher": "headrace_dagster.launchers.process_launcher",
+    "ArrowHandoffIOManager": "headrace_dagster.handoff_io",
+}
+
+__all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll] (a type checker cannot follow `__getattr__`)
+
+
+def __getattr__(name: str) -> Any:
+    # The daemon names this package for its coordinator and must not import Arrow for it.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -32,21 +32,21 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from headrace_dagster.warm_worker import TemplateGone, WarmWorkers
-from headrace_dagster.worker_process import ColdWorker, HeldWorker, WorkerProcess, interrupt, kill_run
+from headrace_dagster.launchers.warm_worker import TemplateGone, WarmWorkers
+from headrace_dagster.launchers.worker_process import ColdWorker, HeldWorker, WorkerProcess, interrupt, kill_run
 
-WORKER_TAG = "headrace/worker"
+WORKER_TAG = ".dagster/headrace/worker"
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
 # What a person needs to see why a worker died: a traceback or a rank's last words, not the whole log.
 _NUM_LOG_LINES = 20
 _HELD_WORKER_END_SECONDS = 2.0
 # The daemon that retries looks every 5 seconds.
-_LOST_RETRY_SECONDS = 20.0
+LOST_RETRY_SECONDS = 20.0
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
-    """`run_launcher: {module: headrace_dagster.process_launcher, class: ProcessRunLauncher}` in dagster.yaml."""
+    """`run_launcher: {module: headrace_dagster, class: ProcessRunLauncher}` in dagster.yaml."""
 
     def __init__(
         self,
@@ -119,10 +119,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         Thread(target=self._wait_for_end, args=(run.run_id, held), name=f"worker-{run.run_id}", daemon=True).start()
 
     def _hold_worker(self, run: DagsterRun, command: Sequence[str], log: Path) -> HeldWorker:
-        environment = dict(os.environ)
-        if CUDA_VISIBLE_DEVICES_TAG in run.tags:
-            # "" means none; an unset variable would mean all of them.
-            environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
+        environment = self._environment(run)
         program, *arguments = command
         path = _find_program(program)
         if path is None:
@@ -139,6 +136,13 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             except TemplateGone as error:
                 self._instance.report_engine_event(f"{error} Started cold.", run, cls=self.__class__)
         return ColdWorker(run.run_id, [path, *arguments], environment=environment, log=log)
+
+    def _environment(self, run: DagsterRun) -> dict[str, str]:
+        environment = dict(os.environ)
+        if CUDA_VISIBLE_DEVICES_TAG in run.tags:
+            # "" means none; an unset variable would mean all of them.
+            environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
+        return environment
 
     def terminate(self, run_id: str) -> bool:
         """Stop a run: SIGTERM to its worker, then SIGKILL to whatever is left of it, in whichever session.
@@ -180,7 +184,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
         killed, survivors = kill_run(run.run_id, worker)
         message = _epitaph(worker, self._exit_codes.pop(run.run_id, None), killed, survivors)
-        reminder = Timer(_LOST_RETRY_SECONDS, self._ask_again_for_retry, [run.run_id])
+        reminder = Timer(LOST_RETRY_SECONDS, self._ask_again_for_retry, [run.run_id])
         reminder.daemon = True
         reminder.start()
         return CheckRunHealthResult(WorkerStatus.FAILED, message, run_worker_id=str(worker.pid))

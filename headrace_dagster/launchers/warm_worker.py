@@ -10,10 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Lock, Thread
 
-from headrace_dagster.worker_process import RUN_MARKER, WorkerProcess
+from headrace_dagster.launchers.device_environment import SHOWN
+from headrace_dagster.launchers.worker_process import RUN_MARKER, WorkerProcess
 
 # Importing Dagster takes 1.5 s of CPU; on a machine that is busy with a training, ten times that.
 _START_WAIT_SECONDS = 120.0
+_SHOWN = (RUN_MARKER, *SHOWN)
+# Room for a run's id and the UUIDs of 16 MIG slices.
+_ROOM = "-" * 2000
 
 
 class TemplateGone(Exception):
@@ -42,6 +46,7 @@ class WarmWorkers:
                 {
                     "arguments": list(arguments),
                     "environment": {**environment, RUN_MARKER: run_id},
+                    "shown": _SHOWN,
                     "directory": str(Path.cwd()),
                     "log": str(log),
                 }
@@ -79,12 +84,12 @@ class _Template:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", "headrace_dagster.worker_template"],
+                [sys.executable, "-m", "headrace_dagster.launchers.worker_template"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # Else a daemon that was itself started in a run would hand that run's marker to every worker.
-                env={name: value for name, value in os.environ.items() if name != RUN_MARKER},
+                # The room comes last; what the daemon was itself given would be seen before what a worker is given.
+                env={**{name: value for name, value in os.environ.items() if name not in _SHOWN}, RUN_MARKER: _ROOM},
                 start_new_session=True,
             )
         self._log = log

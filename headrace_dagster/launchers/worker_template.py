@@ -5,15 +5,20 @@ and its database layer alone, all of it Python on a single thread; the project's
 each worker, so an edit reaches the next run, and no thread, lock or CUDA context is ever forked. A template that turns
 out to have a second thread refuses to serve. After an upgrade of Dagster, restart the daemon: its workers are as old.
 
-Run as `python -m headrace_dagster.worker_template`. Requests on stdin, answers on stdout, one JSON object a line:
+Run as `python -m headrace_dagster.launchers.worker_template`: requests on stdin, answers on stdout, lines of JSON.
 
-    {"start": {"arguments": […], "environment": {…}, "directory": "…", "log": "…"}}  →  {"started": PID}
+    {"start": {"arguments": […], "environment": {…}, "shown": […], "directory": "…", "log": "…"}}  →  {"started": PID}
     {"release": PID}, {"abandon": PID}  →  once it has ended: {"ended": PID, "exit_code": N}
+
+What /proc shows of a process's environment is what it was started with: a fork shows its template's. The variables
+named in `shown` are written over that, into room that the first of them makes in the template's environment; without
+it, nothing that a worker forks in turn could be recognized as its run's.
 
 A worker that was started waits for its release in a session of its own. If the template ends, held workers end with it;
 released ones go on.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -105,6 +110,7 @@ class Template:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
+        _show(worker["shown"], worker["environment"])
         for pipe in (self._wake_up, self._ring, *self._held.values()):
             os.close(pipe)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -132,6 +138,22 @@ class Template:
             if pipe is not None:
                 os.close(pipe)
             _answer({"ended": pid, "exit_code": os.waitstatus_to_exitcode(status)})
+
+
+def _show(names: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Before `os.environ` is changed: the C library then keeps copies elsewhere."""
+    first, *others = names
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    address = getenv(first.encode())
+    room = len(ctypes.string_at(address)) if address else 0
+    entries = [environment[first], *(f"{name}={environment[name]}" for name in others if name in environment)]
+    while entries:
+        text = "\0".join(entries).encode() + b"\0"
+        if len(text) <= room:
+            ctypes.memmove(address, text, len(text))
+            return
+        entries.pop()
 
 
 def _answer(answer: Mapping[str, object]) -> None:

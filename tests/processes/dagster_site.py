@@ -19,8 +19,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 
-from headrace_dagster.process_launcher import worker_of
-from headrace_dagster.worker_process import kill_run
+from headrace_dagster.launchers.process_launcher import worker_of
+from headrace_dagster.launchers.worker_process import kill_run
 
 LOCATION = "runs_under_test"
 CODE = Path(__file__).with_name("runs_under_test.py")
@@ -30,7 +30,7 @@ WAIT_SECONDS = 90.0
 
 
 @contextmanager
-def dagster_site(directory: Path) -> Iterator["DagsterSite"]:
+def dagster_site(directory: Path, code: Path = CODE) -> Iterator["DagsterSite"]:
     """The checkout's dagster.yaml with shorter intervals; one code server that daemons come and go around."""
     home = directory / "dagster_home"
     home.mkdir(parents=True)
@@ -42,7 +42,7 @@ def dagster_site(directory: Path) -> Iterator["DagsterSite"]:
     target = GrpcServerTarget(host="localhost", port=port, socket=None, location_name=LOCATION)
     server = {"host": "localhost", "port": port, "location_name": LOCATION}
     (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
-    command = ["-m", "dagster", "api", "grpc", "--python-file", str(CODE), "--port", str(port)]
+    command = ["-m", "dagster", "api", "grpc", "--python-file", str(code), "--port", str(port)]
     with ExitStack() as stack:
         # As the servers that Dagster starts itself; else runs would name a `dagster` that has to be on the PATH.
         code_server = _start(home, *command, "--use-python-environment-entry-point", log="code")
@@ -82,7 +82,18 @@ class DagsterSite:
         self._daemon.wait()
 
     def submit(self, job_name: str, directory: Path, *, tags: Mapping[str, str] | None = None) -> str:
-        """Queue a run of a job in `runs_under_test.py`; its op is told to use `directory`."""
+        """Queue a run of a job in the code location; its op is told to use `directory`."""
+        run_id = self._create(job_name, directory, tags)
+        self.instance.submit_run(run_id, self._workspace.create_request_context())
+        return run_id
+
+    def start_at_once(self, job_name: str, directory: Path, *, tags: Mapping[str, str] | None = None) -> str:
+        """Launch a run past the queue."""
+        run_id = self._create(job_name, directory, tags)
+        self.instance.launch_run(run_id, self._workspace.create_request_context())
+        return run_id
+
+    def _create(self, job_name: str, directory: Path, tags: Mapping[str, str] | None) -> str:
         request = self._workspace.create_request_context()
         location = request.get_code_location(LOCATION)
         job = location.get_repository("__repository__").get_full_job(job_name)
@@ -102,7 +113,6 @@ class DagsterSite:
             execution_plan_snapshot=plan.execution_plan_snapshot,
         )
         self._run_ids.append(run.run_id)
-        self.instance.submit_run(run.run_id, request)
         return run.run_id
 
     def run(self, run_id: str) -> DagsterRun:

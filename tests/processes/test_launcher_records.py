@@ -13,11 +13,16 @@ from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
-from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.test_utils import create_run_for_test
 
-from headrace_dagster.process_launcher import WORKER_TAG, ProcessRunLauncher, fail_runs_of_dead_workers, worker_of
-from headrace_dagster.worker_process import RUN_MARKER, WorkerProcess
+from headrace_dagster import GpuRunCoordinator, GpuRunLauncher
+from headrace_dagster.launchers.process_launcher import (
+    WORKER_TAG,
+    ProcessRunLauncher,
+    fail_runs_of_dead_workers,
+    worker_of,
+)
+from headrace_dagster.launchers.worker_process import RUN_MARKER, WorkerProcess
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -54,12 +59,12 @@ def dead_process() -> WorkerProcess:
 
 
 def test_the_instance_queues_watches_and_retries_as_its_file_says(instance: DagsterInstance) -> None:
-    assert isinstance(instance.run_launcher, ProcessRunLauncher)
-    assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+    assert isinstance(instance.run_launcher, GpuRunLauncher)
+    assert isinstance(instance.run_coordinator, GpuRunCoordinator)
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
     assert queue.max_concurrent_runs == 2
-    assert queue.tag_concurrency_limits == [{"key": "headrace/stage", "value": "training", "limit": 1}]
+    assert queue.tag_concurrency_limits == [{"key": "headrace/gate", "value": "held", "limit": 0}]
     assert instance.run_monitoring_enabled
     assert instance.run_retries_enabled
     assert not instance.run_retries_retry_on_asset_or_op_failure

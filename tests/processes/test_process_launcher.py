@@ -9,8 +9,8 @@ import psutil
 import pytest
 from dagster import DagsterRunStatus
 
-from headrace_dagster.process_launcher import CUDA_VISIBLE_DEVICES_TAG, WORKER_TAG, worker_of
-from headrace_dagster.worker_process import WorkerProcess, process_started
+from headrace_dagster.launchers.process_launcher import CUDA_VISIBLE_DEVICES_TAG, WORKER_TAG, worker_of
+from headrace_dagster.launchers.worker_process import WorkerProcess, process_started
 from tests.processes.dagster_site import DagsterSite, dagster_site, wait_until
 
 pytestmark = pytest.mark.process
@@ -50,7 +50,7 @@ def test_a_killed_workers_run_fails_with_the_reason_and_is_retried_without_its_l
     assert os.getsid(worker.pid) == worker.pid
     template = psutil.Process(worker.pid).parent()
     assert template
-    assert "headrace_dagster.worker_template" in template.cmdline(), "dagster.yaml asks for warm starts"
+    assert "headrace_dagster.launchers.worker_template" in template.cmdline(), "dagster.yaml asks for warm starts"
 
     os.kill(worker.pid, signal.SIGKILL)
 

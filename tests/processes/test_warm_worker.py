@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace_dagster.warm_worker import WarmWorkers
-from headrace_dagster.worker_process import kill_run
+from headrace_dagster.launchers.warm_worker import WarmWorkers
+from headrace_dagster.launchers.worker_process import kill_run
 from tests.processes.dagster_site import wait_until
 
 pytestmark = pytest.mark.process
@@ -96,7 +96,7 @@ def test_a_held_worker_ends_with_its_template_and_the_next_one_has_a_new_templat
 def test_before_the_fork_there_is_one_thread_and_nothing_of_ours_nor_of_models() -> None:
     code = """
 import importlib, os, sys
-from headrace_dagster.worker_template import _PRELOADED
+from headrace_dagster.launchers.worker_template import _PRELOADED
 for module in _PRELOADED:
     importlib.import_module(module)
 late = {"headrace", "assets", "resources", "pipelines", "pyarrow", "polars", "numpy", "torch", "mlflow"}

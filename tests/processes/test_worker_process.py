@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace_dagster.worker_process import (
+from headrace_dagster.launchers.worker_process import (
     RUN_MARKER,
     ColdWorker,
     WorkerProcess,
@@ -88,7 +88,7 @@ def test_a_launcher_that_is_killed_before_the_release_leaves_no_worker(tmp_path:
     proof = tmp_path / "proof"
     launcher = f"""
 import os, signal, pathlib
-from headrace_dagster.worker_process import ColdWorker
+from headrace_dagster.launchers.worker_process import ColdWorker
 command = ["/bin/sh", "-c", "touch {proof}"]
 held = ColdWorker("held", command, environment=os.environ, log=pathlib.Path("{tmp_path}/log"))
 print(held.identity.pid, flush=True)

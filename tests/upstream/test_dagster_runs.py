@@ -24,7 +24,7 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, TAGS_TO_MAYBE_OMI
 from dagster._core.test_utils import MockedRunLauncher, create_run_for_test
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
-import headrace_dagster.process_launcher as process_launcher
+import headrace_dagster.launchers.process_launcher as process_launcher
 
 
 class CoordinatorOfOurOwn(QueuedRunCoordinator):

@@ -1,0 +1,194 @@
+"""Dagster's runs as the policy sees them: a `Snapshot`, made from run tags and statuses and nothing else.
+
+The daemon and `headrace queue` build it the same way; the daemon keeps what it has read, the command starts afresh.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.tags import PRIORITY_TAG
+
+from headrace.errors import InvalidInput
+from headrace.placement.demand import Demand
+from headrace.placement.inventory import Inventory
+from headrace.placement.needs import InvalidNeeds, RunNeeds
+from headrace.placement.placements import NOTHING
+from headrace.placement.snapshot import Running, Snapshot, Waiting
+from headrace_dagster.coordinator.admission import (
+    ADMITTED,
+    GATE_TAG,
+    NEEDS_TAG,
+    Admission,
+    admission_of,
+)
+from headrace_dagster.coordinator.durations import DurationHistory
+from headrace_dagster.coordinator.run_feed import RunFeed
+from headrace_dagster.coordinator.run_needs import RunPlans, needs_of_run
+from headrace_dagster.launchers.eviction import last_eviction
+
+# Dagster's own reading: what is no integer counts as 0 (its contract, point 3).
+_PRIORITY_MAX = 10**9
+_EARLIER_ATTEMPT = "Waits for the processes of its earlier attempt {} to be gone."
+
+
+@dataclass(kw_only=True)
+class QueueState:
+    """What has been read of the runs that wait or hold devices."""
+
+    instance: DagsterInstance
+    feed: RunFeed
+    durations: DurationHistory
+    plans: RunPlans
+    # A demand as this fleet and launcher take it; InvalidInput: they never can.
+    fitted: Callable[[Inventory, Demand], Demand]
+    # Ended for Dagster, with processes that still hold devices.
+    lingering: dict[str, DagsterRun] = field(default_factory=dict)
+    evicted: set[str] = field(default_factory=set)
+    # Of the last snapshot: queued runs that can never start, and why.
+    unfit: dict[str, str] = field(default_factory=dict)
+    _needs: dict[str, tuple[str | None, RunNeeds]] = field(default_factory=dict)
+
+    def needs(self, run: DagsterRun) -> RunNeeds:
+        """From the tag that `submit_run` wrote; worked out anew for a run that was queued without it.
+
+        Raises:
+            InvalidNeeds: what it asks for cannot be read.
+        """
+        written = run.tags.get(NEEDS_TAG)
+        known = self._needs.get(run.run_id)
+        if known and known[0] == written:
+            return known[1]
+        try:
+            needs = RunNeeds.from_json(written or "")
+        except ValueError:
+            needs = needs_of_run(run, self.plans.of(run))
+        self._needs[run.run_id] = (written, needs)
+        return needs
+
+    def forget_ended(self) -> None:
+        known = {*self.feed.queued, *self.feed.under_way, *self.lingering}
+        self._needs = {run_id: needs for run_id, needs in self._needs.items() if run_id in known}
+        self.evicted &= known
+
+    def admitted(self) -> dict[str, Admission]:
+        """Promised, and not yet launched."""
+        found = {}
+        for run_id, record in self.feed.queued.items():
+            run = record.dagster_run
+            if run.tags.get(GATE_TAG) == ADMITTED and run_id not in self.feed.under_way:
+                admission = admission_of(run)
+                if admission:
+                    found[run_id] = admission
+        return found
+
+    def waiting_runs(self) -> dict[str, DagsterRun]:
+        """In order of submission."""
+        admitted = self.admitted()
+        records = (
+            record
+            for run_id, record in self.feed.queued.items()
+            if run_id not in admitted and run_id not in self.feed.under_way
+        )
+        ordered = sorted(records, key=lambda record: record.storage_id)
+        return {record.dagster_run.run_id: record.dagster_run for record in ordered}
+
+    def held_devices(self) -> dict[str, set[str]]:
+        """By node: what our runs hold."""
+        admissions = [*self.admitted().values()]
+        runs = [*(record.dagster_run for record in self.feed.under_way.values()), *self.lingering.values()]
+        admissions += [admission for run in runs if (admission := admission_of(run))]
+        held: dict[str, set[str]] = {}
+        for share in (share for admission in admissions for share in admission.placement.gpus):
+            held.setdefault(share.node, set()).add(share.device)
+        return held
+
+    def snapshot(
+        self,
+        inventory: Inventory,
+        *,
+        ever_seen: Inventory,
+        blocked: Mapping[str, str],
+        num_slots: int | None,
+        occupied: frozenset[str],
+    ) -> Snapshot:
+        """`occupied`: runs with live processes. A retry of one of them waits for these to go."""
+        all_blocked = dict(blocked)
+        self.unfit = {}
+        waiting = []
+        for run_id, run in self.waiting_runs().items():
+            try:
+                waiting.append(self._waiting(self.feed.queued[run_id], inventory))
+            except InvalidInput as error:
+                self.unfit[run_id] = str(error)
+                continue
+            # A run may have been launched and queued again itself.
+            for attempt in {run_id, run.parent_run_id} & occupied:
+                all_blocked[run_id] = _EARLIER_ATTEMPT.format((attempt or "")[:8])
+        running = [self._running(record.dagster_run) for record in self.feed.under_way.values()]
+        running += [self._running(self.feed.queued[run_id].dagster_run) for run_id in self.admitted()]
+        running += [replace(self._running(run), ending=True) for run in self.lingering.values()]
+        return Snapshot(
+            inventory=inventory,
+            ever_seen=ever_seen,
+            waiting=tuple(waiting),
+            running=tuple(running),
+            blocked=all_blocked,
+            num_slots=num_slots,
+            resident={
+                (share.node, share.device): run.version_set
+                for run in sorted(running, key=lambda run: run.started)
+                for share in run.placement.gpus
+                if run.version_set
+            },
+        )
+
+    def _waiting(self, record: RunRecord, inventory: Inventory) -> Waiting:
+        run = record.dagster_run
+        needs = self.needs(run)
+        preempted = last_eviction(run)
+        return Waiting(
+            run_id=run.run_id,
+            demand=self.fitted(inventory, needs.demand),
+            submitted=record.create_timestamp.timestamp(),
+            expected_seconds=self.durations.expected_seconds(run, needs),
+            queue=needs.queue,
+            priority=priority_of(run),
+            stage=needs.stage,
+            preemptible=needs.preemptible,
+            version_set=needs.version_set,
+            preempted_at=preempted.at if preempted else 0.0,
+            num_preemptions=preempted.num if preempted else 0,
+        )
+
+    def _running(self, run: DagsterRun) -> Running:
+        admission = admission_of(run)
+        preempted = last_eviction(run)
+        try:
+            needs = self.needs(run)
+        except InvalidNeeds:
+            needs = RunNeeds()
+        return Running(
+            run_id=run.run_id,
+            demand=needs.demand,
+            placement=admission.placement if admission else NOTHING,
+            started=admission.at if admission else 0.0,
+            expected_seconds=self.durations.expected_seconds(run, needs),
+            queue=needs.queue,
+            priority=priority_of(run),
+            stage=needs.stage,
+            preemptible=needs.preemptible,
+            version_set=needs.version_set,
+            ending=run.run_id in self.feed.canceling
+            or run.run_id in self.evicted
+            or (preempted is not None and preempted.run_id == run.run_id),
+            num_preemptions=preempted.num if preempted else 0,
+        )
+
+
+def priority_of(run: DagsterRun) -> int:
+    try:
+        return max(-_PRIORITY_MAX, min(_PRIORITY_MAX, int(run.tags.get(PRIORITY_TAG, "0"))))
+    except ValueError:
+        return 0

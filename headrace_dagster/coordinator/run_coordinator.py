@@ -1,0 +1,291 @@
+"""`GpuRunCoordinator`: Dagster's queue, with GPUs that are never promised twice.
+
+A subclass of `QueuedRunCoordinator`, since the daemon that dequeues exists for no other: every queued run is stamped
+with a gate tag, and a tag limit of 0 on it keeps the stock daemon from launching any. At each iteration that daemon
+asks for the limits; there, on its own thread, the policy decides, and opens the gate of the runs that may start.
+Launching, retries, pauses, pools and the UI stay Dagster's.
+
+It knows runs, tags and an inventory. What a run does with its devices is the launcher's part: `GpuRunLauncher` on one
+machine, `GpuK8sRunLauncher` on a cluster.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import dagster._check as check
+from dagster import (
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    Enum,
+    EnumValue,
+    Field,
+    Noneable,
+    Permissive,
+    StringSource,
+)
+from dagster._config.config_schema import UserConfigSchema
+from dagster._core.errors import DagsterInvariantViolationError
+from dagster._core.run_coordinator.base import SubmitRunContext
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._serdes import ConfigurableClassData
+
+from headrace.placement.demand import Demand
+from headrace.placement.discovery import Discovery, Source, source_of
+from headrace.placement.inventory import Inventory
+from headrace.placement.needs import InvalidNeeds
+from headrace.placement.queue_settings import policy_from_config
+from headrace.placement.queueing import QueuePolicy
+from headrace.placement.snapshot import Snapshot
+from headrace_dagster.coordinator.admission import (
+    GATE_TAG,
+    HELD,
+    NEEDS_TAG,
+    PLACEMENT_TAG,
+    WHY_TAG,
+    ClusterLauncher,
+    DeviceLauncher,
+)
+from headrace_dagster.coordinator.daemon_lease import DaemonLease
+from headrace_dagster.coordinator.dequeuing import Dequeuing
+from headrace_dagster.coordinator.durations import DurationHistory
+from headrace_dagster.coordinator.hold_reports import IN_LINE, HoldReports
+from headrace_dagster.coordinator.lost_retries import LostRetries
+from headrace_dagster.coordinator.queue_state import QueueState
+from headrace_dagster.coordinator.run_feed import RunFeed
+from headrace_dagster.coordinator.run_needs import KIND_TAG, RunPlans, kind_of, needs_of_run
+from headrace_dagster.coordinator.run_tag_writes import OpenDatabases
+
+SIMULATED_GPUS_VARIABLE = "HEADRACE_GPUS"
+CLUSTER = "cluster"
+_GATE_LIMIT = {"key": GATE_TAG, "value": HELD, "limit": 0}
+_DAEMON_MODULE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"
+
+
+class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
+    """`run_coordinator: {module: headrace_dagster, class: GpuRunCoordinator}` in dagster.yaml."""
+
+    def __init__(
+        self,
+        inventory: str = "local",
+        policy: Mapping[str, Any] | None = None,
+        without_gpus: str = "fail",
+        inst_data: ConfigurableClassData | None = None,
+        **stock: Any,
+    ) -> None:
+        super().__init__(inst_data=inst_data, **stock)
+        self._inventory_source = inventory
+        # Read when built: a mistake in it stops the start, not the first night.
+        self.policy: QueuePolicy = policy_from_config(policy or {})
+        self._without_gpus_on_cpu = without_gpus == "run_on_cpu"
+        self._is_checked = False
+        self._lease: DaemonLease | None = None
+        self._open_databases: OpenDatabases | None = None
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        return {
+            **check.is_dict(super().config_type()),
+            "inventory": Field(
+                StringSource,
+                default_value="local",
+                description="`local`: this machine's GPUs (HEADRACE_GPUS=4xH100:81559 simulates); `cluster`: what the "
+                "launcher's cluster has; or the path of a file of nodes.",
+            ),
+            "without_gpus": Field(
+                Enum("WithoutGpus", [EnumValue("fail"), EnumValue("run_on_cpu")]),
+                is_required=False,
+                default_value="fail",
+                description="On a fleet with no GPU at all, what becomes of runs that ask for one.",
+            ),
+            "policy": Field(
+                Noneable(Permissive()),
+                is_required=False,
+                description="Weights of queues, reservations, preemption, floors and ceilings of stages.",
+            ),
+        }
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        return cls(inst_data=inst_data, **config_value)
+
+    def submit_run(self, context: SubmitRunContext) -> DagsterRun:
+        """Queue a run, its gate closed; one whose demand cannot be read fails here, with the reason."""
+        self._check_instance()
+        run = context.dagster_run
+        if run.status == DagsterRunStatus.NOT_STARTED:
+            run_plan = self._plans.of(run)
+            try:
+                needs = needs_of_run(run, run_plan)
+            except InvalidNeeds as error:
+                # It would fail the same way every time.
+                self._instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0", WHY_TAG: str(error)})
+                self._instance.report_run_failed(run, str(error))
+                return self._instance.get_run_by_id(run.run_id) or run
+            # Before it is queued: a re-execution brings its parent's open gate along.
+            self._instance.add_run_tags(
+                run.run_id,
+                {
+                    GATE_TAG: HELD,
+                    NEEDS_TAG: needs.to_json(),
+                    KIND_TAG: kind_of(run, run_plan),
+                    WHY_TAG: IN_LINE,
+                    **({PLACEMENT_TAG: ""} if PLACEMENT_TAG in run.tags else {}),
+                },
+            )
+        return super().submit_run(context)
+
+    def get_run_queue_config(self) -> RunQueueConfig:
+        """The stock limits with our gate; asked by the dequeuing daemon, the moment to decide."""
+        self._check_instance()
+        daemon = _dequeuing_daemon()
+        if daemon is not None:
+            self._take_over_cap()
+        stock = super().get_run_queue_config()
+        gated = stock._replace(tag_concurrency_limits=[*stock.tag_concurrency_limits, _GATE_LIMIT])
+        if daemon is None:
+            return gated
+        now = time.time()
+        if not self._held_lease.hold(now):
+            return gated._replace(max_concurrent_runs=0)
+        self._lost_retries.look(now)
+        if self._dequeuing.look(now, _paused_locations(daemon, now)):
+            return gated
+        if not self._dequeuing.state.feed.queued:
+            return gated
+        # Nothing to launch: at its cap, the stock daemon does not scan the queue.
+        return gated._replace(max_concurrent_runs=self._dequeuing.num_under_way)
+
+    def snapshot(self, now: float) -> tuple[Snapshot, dict[str, DagsterRun]]:
+        """The queue and the fleet as the daemon would see them; reads only. Runs by id."""
+        dequeuing = self._new_dequeuing()
+        dequeuing.state.feed.refresh(now)
+        dequeuing.inventory = dequeuing.discovery.look(now)
+        return dequeuing.read_only_snapshot()
+
+    def dispose(self) -> None:
+        if self._lease:
+            self._lease.give_back()
+        if self._open_databases:
+            self._open_databases.close()
+        super().dispose()
+
+    @cached_property
+    def _plans(self) -> RunPlans:
+        return RunPlans(self._instance)
+
+    @cached_property
+    def _held_lease(self) -> DaemonLease:
+        self._lease = DaemonLease(self._instance)
+        return self._lease
+
+    @cached_property
+    def _lost_retries(self) -> LostRetries:
+        return LostRetries(self._instance)
+
+    @cached_property
+    def _dequeuing(self) -> Dequeuing:
+        dequeuing = self._new_dequeuing()
+        launcher = self._instance.run_launcher
+        inventory = dequeuing.discovery.look(time.time())
+        refusal = None
+        if isinstance(launcher, DeviceLauncher):
+            refusal = launcher.refusal(inventory)
+            if refusal is None and self.policy.preemption and not self._instance.run_retries_enabled:
+                refusal = "policy.preemption needs run_retries: {enabled: true}, or nobody would retry a preempted run."
+        if refusal:
+            raise DagsterInvariantViolationError(f"GpuRunCoordinator does not start: {refusal}")
+        if isinstance(launcher, DeviceLauncher):
+            launcher.finish_evictions()
+        self._open_databases = OpenDatabases(self._instance)
+        return dequeuing
+
+    def _new_dequeuing(self) -> Dequeuing:
+        state = QueueState(
+            instance=self._instance,
+            feed=RunFeed(instance=self._instance),
+            durations=DurationHistory(self._instance, clock=time.monotonic),
+            plans=self._plans,
+            fitted=self._fitted,
+        )
+        return Dequeuing(
+            instance=self._instance,
+            state=state,
+            discovery=Discovery(self._source(state)),
+            policy=self.policy,
+            concurrency=self._instance.get_concurrency_config,
+            reports=HoldReports(instance=self._instance, feed=state.feed),
+            logger=self._logger,
+        )
+
+    def _source(self, state: QueueState) -> Source:
+        if self._inventory_source != CLUSTER:
+            return source_of(self._inventory_source, simulated=os.environ.get(SIMULATED_GPUS_VARIABLE))
+        launcher = self._instance.run_launcher
+        if not isinstance(launcher, ClusterLauncher):
+            raise DagsterInvariantViolationError(
+                f"GpuRunCoordinator does not start: inventory is {CLUSTER!r}, and {type(launcher).__name__} has no "
+                "cluster to ask; use GpuK8sRunLauncher, or `inventory: local` or the path of a file of nodes."
+            )
+        return lambda: Inventory() if launcher.hands_over else launcher.inventory(state.held_devices())
+
+    def _fitted(self, inventory: Inventory, demand: Demand) -> Demand:
+        launcher = self._instance.run_launcher
+        if isinstance(launcher, ClusterLauncher):
+            return Demand() if launcher.hands_over else launcher.demand_on(inventory, demand)
+        if self._without_gpus_on_cpu and inventory.num_gpus == 0:
+            return Demand(cpu_milli=demand.cpu_milli, memory_mib=demand.memory_mib)
+        return demand
+
+    def _take_over_cap(self) -> None:
+        """Dagster puts `concurrency.runs.max_concurrent_runs` over the one that we return (tests/upstream), and would
+        scan the queue when we say that there is nothing to launch: in the daemon it becomes our own.
+        """
+        runs = self._instance.get_settings("concurrency").get("runs", {})
+        if "max_concurrent_runs" in runs:
+            self._max_concurrent_runs = runs.pop("max_concurrent_runs")
+
+    def _check_instance(self) -> None:
+        """Refuse an instance in which a GPU could be promised twice, or be lost for ever."""
+        if self._is_checked:
+            return
+        if "tag_concurrency_limits" in self._instance.get_settings("concurrency").get("runs", {}):
+            raise DagsterInvariantViolationError(
+                "GpuRunCoordinator does not start: dagster.yaml has concurrency.runs.tag_concurrency_limits, which "
+                "would replace its gate and launch every queued run; move the limits to "
+                "run_coordinator.config.tag_concurrency_limits."
+            )
+        if not self._instance.run_monitoring_enabled:
+            raise DagsterInvariantViolationError(
+                "GpuRunCoordinator does not start: run monitoring is off, and a run whose worker dies would hold its "
+                "GPUs for ever; set run_monitoring: {enabled: true} in dagster.yaml."
+            )
+        self._is_checked = True
+
+
+def _dequeuing_daemon() -> Any:
+    """The stock daemon, if it is its `run_iteration` that asks for the limits.
+
+    They are asked for by pages, by pools, by webservers and by workers too; deciding there would revoke in
+    mid-iteration. The daemon passes nothing along that would tell (tests/upstream).
+    """
+    module = sys.modules.get(_DAEMON_MODULE)
+    coordinator = sys._getframe(1)
+    caller = coordinator.f_back and coordinator.f_back.f_back
+    if (
+        module is None
+        or caller is None
+        or caller.f_code is not module.QueuedRunCoordinatorDaemon.run_iteration.__code__
+    ):
+        return None
+    return caller.f_locals["self"]
+
+
+def _paused_locations(daemon: Any, now: float) -> frozenset[str]:
+    with daemon._location_timeouts_lock:
+        return frozenset(name for name, until in daemon._location_timeouts.items() if until > now)

@@ -1,0 +1,82 @@
+"""Dagster's own limits, asked before a GPU is promised: a run that a pool holds back would sit on it idle.
+
+The same counters that the stock daemon asks after us, with the same inputs; so `concurrency.pools`, tag limits and
+`max_concurrent_runs` keep their meaning, and a run that they hold back says so.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.instance.config import ConcurrencyConfig
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
+from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES, RunsFilter
+from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+from headrace_dagster.coordinator.admission import GATE_TAG
+
+
+class StockLimits:
+    """What Dagster would say of each run, beside those under way and those counted with `count`."""
+
+    def __init__(
+        self,
+        instance: DagsterInstance,
+        config: ConcurrencyConfig,
+        queued: Sequence[DagsterRun],
+        under_way: Sequence[DagsterRun],
+        paused_locations: frozenset[str] = frozenset(),
+    ) -> None:
+        assert config.run_queue_config
+        queue = config.run_queue_config
+        self._tag_limits: list[Mapping[str, Any]] = [
+            limit for limit in queue.tag_concurrency_limits or () if limit["key"] != GATE_TAG
+        ]
+        self._tags = TagConcurrencyLimitsCounter(self._tag_limits, list(under_way)) if self._tag_limits else None
+        self._paused = paused_locations
+        self._pools: GlobalOpConcurrencyLimitsCounter | None = None
+        in_pools = [run for run in queued if run.run_op_concurrency]
+        if in_pools and queue.should_block_op_concurrency_limited_runs:
+            storage = instance.event_log_storage
+            self._pools = GlobalOpConcurrencyLimitsCounter(
+                instance,
+                in_pools,
+                # Read anew: a pool at op granularity forgets a run's slots some seconds after its start.
+                instance.get_run_records(RunsFilter(statuses=ACTIVE_RUN_STATUSES)),
+                concurrency_keys=storage.get_concurrency_keys(),
+                pool_limits=storage.get_pool_limits(),
+                slot_count_offset=queue.op_concurrency_slot_buffer,
+                pool_granularity=config.pool_config.pool_granularity,
+            )
+        # Slots of a pool come back while a run goes on, and a location's pause ends, with no event that a queue sees.
+        self.change_unseen = bool(self._pools or paused_locations)
+
+    def reasons(self, runs: Iterable[DagsterRun]) -> dict[str, str]:
+        """Why each of them is held back, by run; nothing for the others."""
+        found = {}
+        for run in runs:
+            reason = self.reason(run)
+            if reason:
+                found[run.run_id] = reason
+        return found
+
+    def reason(self, run: DagsterRun) -> str | None:
+        if self._tags and self._tags.is_blocked(run):
+            keys = sorted({limit["key"] for limit in self._tag_limits if limit["key"] in run.tags})
+            tags = ", ".join(f"{key}={run.tags[key]}" for key in keys)
+            return f"Waits for Dagster's tag limit on {tags} (tag_concurrency_limits)."
+        if self._pools and self._pools.is_blocked(run):
+            assert run.run_op_concurrency
+            pools = ", ".join(sorted(run.run_op_concurrency.all_pools or run.run_op_concurrency.root_key_counts))
+            return f"Waits for a slot in pool {pools} (Deployment > Concurrency)."
+        location = run.remote_job_origin.location_name if run.remote_job_origin else None
+        if location in self._paused:
+            return f"Code location {location} did not answer; Dagster tries it again after a pause."
+        return None
+
+    def count(self, run: DagsterRun) -> None:
+        """It is going to be launched."""
+        if self._tags:
+            self._tags.update_counters_with_launched_item(run)
+        if self._pools:
+            self._pools.update_counters_with_launched_item(run)
