@@ -1,5 +1,8 @@
 """`headrace`: looks at sealed handoffs, checks, compares and exports them, collects garbage, examines a machine.
 
+Installed packages bring further commands (`headrace.command_line.plugged_in`): the Dagster adapters, those that look at
+the run queue.
+
 Exit codes: 0 well; 1 what was asked about is damaged, differs or fails; 2 the question or its surroundings are wrong,
 in one sentence on stderr; 130 interrupted. Arrow and polars are imported by the commands that need them:
 help is instant.
@@ -15,11 +18,28 @@ from headrace.command_line.examination import doctor
 from headrace.command_line.handoffs import handoff_app
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
 from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES
+from headrace.command_line.plugged_in import plugged_in_commands
 from headrace.errors import HeadraceError
 
 
 class _Commands(TyperGroup):
-    """Says what Headrace refuses in a sentence; a traceback is for what nobody foresaw."""
+    """Says what Headrace refuses in a sentence; a traceback is for what nobody foresaw.
+
+    What other packages bring is looked for once it is needed: a command of Headrace's own does not wait for that.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._plug_in()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            self._plug_in()
+        return super().get_command(ctx, cmd_name)
+
+    def _plug_in(self) -> None:
+        for name, command in plugged_in_commands().items():
+            self.commands.setdefault(name, command)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -32,7 +52,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="headrace",
     cls=_Commands,
-    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go.",
+    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go; and why queued "
+    "runs wait.",
     epilog="Every command has examples: headrace handoff show --help",
     no_args_is_help=True,
     # Boxes and colours of help do not go well with pipes.

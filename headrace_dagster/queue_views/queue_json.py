@@ -1,0 +1,118 @@
+"""What `headrace queue --json` and `headrace why --json` print. Keys are added, never renamed; times are UTC, ISO 8601.
+
+A run: `run_id`, `state` (next, held, impossible, admitted, starting, running, ending, uncounted, finished), `status`
+(Dagster's), `why`, `name`, `job`, `partition`, `demand` (`text`, `num_gpus`, `gpu_share`, `gpu_memory_mib`,
+`gpu_models`, `gang`, `cpus`, `memory_mib`), `queue`, `priority`, `stage`, `submitted`, `since`, `until`, `ended`,
+`latest`, `placement` (`gpus`: `node`, `device`, `share`; `hosts`: `node`, `cpus`, `memory_mib`), `waits_for` (`run_id`,
+`name`, `job`, `partition`, `until`), `reserved` (`node`, `device`), `makes_room_for`. What is not known is null.
+
+A queue: `at`, `daemon_silent_seconds` (null: it has spoken lately; -1: never), `nodes` (`node`, `cpus`, `cpus_held`,
+`memory_mib`, `memory_mib_held`, `gpus`: `device`, `model`, `memory_mib`, `health`, `free`, `reserved_for`, `held_by`:
+`run_id`, `share`), `running` and `queued` (runs, queued ones in order), `num_queued` (also where `--limit` cut them).
+"""
+
+import math
+from typing import Any
+
+from headrace.clock import iso
+from headrace.placement.demand import WHOLE, Demand
+from headrace.placement.placements import Placement
+from headrace_dagster.queue_views.queue_view import NodeView, QueueView, RunView
+from headrace_dagster.queue_views.queue_words import demand_text
+
+_CPU = 1000
+
+
+def queue_body(view: QueueView, *, limit: int | None = None) -> dict[str, Any]:
+    silent = view.daemon_silent_seconds
+    return {
+        "at": iso(view.at),
+        "daemon_silent_seconds": -1 if silent == math.inf else silent,
+        "nodes": [_node_body(node) for node in view.nodes],
+        "running": [run_body(run) for run in view.running],
+        "queued": [run_body(run) for run in view.queued[:limit]],
+        "num_queued": len(view.queued),
+    }
+
+
+def run_body(run: RunView) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "state": run.state,
+        "status": run.status,
+        "why": run.why,
+        "name": run.name,
+        "job": run.job or None,
+        "partition": run.partition,
+        "demand": _demand_body(run.demand) if run.demand else None,
+        "queue": run.queue,
+        "priority": run.priority,
+        "stage": run.stage or None,
+        "submitted": _iso(run.submitted),
+        "since": _iso(run.since),
+        "until": _iso(run.until),
+        "ended": _iso(run.ended),
+        "latest": _iso(run.latest),
+        "placement": _placement_body(run.placement) if run.placement else None,
+        "waits_for": [
+            {
+                "run_id": other.run_id,
+                "name": other.name or None,
+                "job": other.job or None,
+                "partition": other.partition,
+                "until": _iso(other.until),
+            }
+            for other in run.waits_for
+        ],
+        "reserved": [{"node": node, "device": device} for node, device in sorted(run.reserved)],
+        "makes_room_for": run.makes_room_for,
+    }
+
+
+def _demand_body(demand: Demand) -> dict[str, Any]:
+    return {
+        "text": demand_text(demand),
+        "num_gpus": demand.num_gpus,
+        "gpu_share": demand.gpu_milli / WHOLE if demand.num_gpus else 0,
+        "gpu_memory_mib": demand.gpu_memory_mib,
+        "gpu_models": sorted(demand.gpu_models),
+        "gang": demand.gang,
+        "cpus": demand.cpu_milli / _CPU,
+        "memory_mib": demand.memory_mib,
+    }
+
+
+def _placement_body(placement: Placement) -> dict[str, Any]:
+    return {
+        "gpus": [{"node": one.node, "device": one.device, "share": one.milli / WHOLE} for one in placement.gpus],
+        "hosts": [
+            {"node": host.node, "cpus": host.cpu_milli / _CPU, "memory_mib": host.memory_mib}
+            for host in placement.hosts
+        ],
+    }
+
+
+def _node_body(node: NodeView) -> dict[str, Any]:
+    return {
+        "node": node.name,
+        "cpus": node.cpu_milli / _CPU,
+        "cpus_held": node.cpu_milli_held / _CPU,
+        "memory_mib": node.memory_mib,
+        "memory_mib_held": node.memory_mib_held,
+        "gpus": [
+            {
+                "device": gpu.device,
+                "model": gpu.model or None,
+                "memory_mib": gpu.memory_mib or None,
+                "health": gpu.health,
+                "free": gpu.free_milli / WHOLE,
+                "reserved_for": gpu.reserved_for,
+                "held_by": [{"run_id": run_id, "share": milli / WHOLE} for run_id, milli in gpu.shares],
+            }
+            for gpu in node.devices
+        ],
+    }
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso(at)

@@ -1,0 +1,138 @@
+"""`headrace why RUN_ID`: one run, wherever it is in its life."""
+
+from collections.abc import Iterable, Iterator
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from headrace.command_line.output import age_text, counted
+from headrace.errors import InvalidInput
+from headrace.placement.needs import RunNeeds
+from headrace_dagster.coordinator.admission import NEEDS_TAG, admission_of
+from headrace_dagster.queue_views.queue_view import PAST_THE_QUEUE, QueueView, RunView, State
+from headrace_dagster.queue_views.queue_words import (
+    clock_text,
+    job_name,
+    partition_of,
+    placement_text,
+    run_name,
+    short_id,
+    since_text,
+)
+
+_IDS_A_PAGE = 10_000
+_NUM_NAMED = 4
+_ID_CHARS = 36
+_ENDED = {
+    DagsterRunStatus.SUCCESS: "Has succeeded",
+    DagsterRunStatus.FAILURE: "Has failed",
+    DagsterRunStatus.CANCELED: "Was canceled",
+}
+
+
+def run_answer(instance: DagsterInstance, typed: str, view: QueueView) -> RunView:
+    """What there is to say about the run whose id begins with `typed`.
+
+    Raises:
+        InvalidInput: no run's id does, or several do.
+    """
+    run_id = find_run_id(instance, typed, (run.run_id for run in (*view.queued, *view.running)))
+    return view.run(run_id) or _uncounted(instance, run_id, view.at)
+
+
+def find_run_id(instance: DagsterInstance, typed: str, under_way: Iterable[str]) -> str:
+    """Looks among the runs under way first: with as few letters as tell those apart, one of them is meant.
+
+    Raises:
+        InvalidInput: no run's id begins so, or several do.
+    """
+    prefix = typed.strip().lower()
+    if not prefix:
+        raise InvalidInput("A run is named by its id or the beginning of it, got nothing: headrace queue lists them.")
+    found = [run_id for run_id in under_way if run_id.startswith(prefix)]
+    if not found and len(prefix) >= _ID_CHARS:
+        found = [prefix] if instance.has_run(prefix) else []
+    elif not found:
+        found = [run_id for run_id in _all_run_ids(instance) if run_id.startswith(prefix)]
+    if not found:
+        raise InvalidInput(f"No run's id begins with {typed!r}: headrace queue lists those that wait and run.")
+    if len(found) > 1:
+        some = ", ".join(sorted(found)[:_NUM_NAMED])
+        more = f" and {len(found) - _NUM_NAMED} more" if len(found) > _NUM_NAMED else ""
+        raise InvalidInput(f"{counted(len(found), 'run')} begin with {typed!r}, so say which: {some}{more}.")
+    return found[0]
+
+
+def _all_run_ids(instance: DagsterInstance) -> Iterator[str]:
+    cursor = None
+    while page := instance.get_run_ids(cursor=cursor, limit=_IDS_A_PAGE):
+        yield from page
+        cursor = page[-1]
+
+
+def _uncounted(instance: DagsterInstance, run_id: str, now: float) -> RunView:
+    """A run that neither waits nor holds anything."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None:
+        raise InvalidInput(f"Run {run_id} was deleted a moment ago.")
+    run, admission = record.dagster_run, admission_of(record.dagster_run)
+    since = admission.at if admission else record.start_time
+    queued = record.create_timestamp.timestamp()
+    needs = _needs(run)
+    return RunView(
+        run_id=run_id,
+        state="finished" if run.is_finished else "uncounted",
+        status=run.status.value,
+        why=_sentence(run, since=since, ended=record.end_time, queued=queued, now=now),
+        name=run_name(run),
+        job=job_name(run),
+        partition=partition_of(run),
+        demand=needs.demand if needs else None,
+        queue=needs.queue if needs else None,
+        stage=needs.stage if needs else "",
+        submitted=queued,
+        since=since,
+        ended=record.end_time if run.is_finished else None,
+        placement=admission.placement if admission else None,
+    )
+
+
+def _needs(run: DagsterRun) -> RunNeeds | None:
+    try:
+        return RunNeeds.from_json(run.tags.get(NEEDS_TAG, ""))
+    except ValueError:
+        return None
+
+
+def _sentence(run: DagsterRun, *, since: float | None, ended: float | None, queued: float, now: float) -> str:
+    if run.status == DagsterRunStatus.NOT_STARTED:
+        return "Has not been queued."
+    if run.status == DagsterRunStatus.QUEUED:
+        return "Is queued, and what it asks for cannot be read: the daemon fails it when it looks next, and says why."
+    if not run.is_finished:
+        return PAST_THE_QUEUE
+    admission = admission_of(run)
+    how = _ENDED[run.status]
+    when = f" {since_text(ended, now)}" if ended else ""
+    if not admission:
+        return f"{how}{when}; the coordinator never gave it a place."
+    where = placement_text(admission.placement)
+    held = f"held {where}" if where else "held nothing that is counted"
+    lasted = f" for {age_text(ended - admission.at)}" if ended else ""
+    waited = age_text(admission.at - queued)
+    return f"{how}{when}; {held} from {clock_text(admission.at, now)} UTC{lasted}, after {waited} in the queue."
+
+
+def state_text(view: RunView) -> str:
+    """`Run 6a9f1c07 is held`."""
+    words: dict[State, str] = {
+        "next": "is next",
+        "held": "is held",
+        "impossible": "can never run here",
+        "admitted": "is admitted",
+        "starting": "is starting",
+        "running": "is running",
+        "ending": "is ending",
+        "uncounted": "is not counted",
+        "finished": "has ended",
+    }
+    return f"Run {short_id(view.run_id)} {words[view.state]}"
