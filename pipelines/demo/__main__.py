@@ -21,7 +21,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace_dagster.process_launcher import fail_runs_of_dead_workers
+from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
 from pipelines.demo import story, summary
 from pipelines.demo.launching import Launcher
 from pipelines.demo.memory import MemoryPeak

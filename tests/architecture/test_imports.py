@@ -17,6 +17,7 @@ READS_ITS_ENVIRONMENT = {
     "headrace/store/s3_requests.py",  # the AWS_* variables are every S3 client's own interface
     "headrace/store/opening.py",  # a store is opened by its URL in any process: the node's cache is the node's setting
     "headrace/command_line",  # an edge of its own
+    "headrace_dagster/coordinator/run_coordinator.py",  # HEADRACE_GPUS simulates, for daemon and commands
 }
 LINES_MAX = 550
 BODY_LINES_MAX = 30

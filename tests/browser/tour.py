@@ -1,22 +1,34 @@
 """A visit to a running Dagster UI in real Chromium, picture by picture: graph, a click, a handoff, cards, loss, report.
 
     python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY [--asset ASSET --partition PARTITION]
+    python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY --queue
 
 Needs what `make demo` made, a UI (`make dev`), and Debian's chromium or chromium-headless-shell; playwright brings the
 driver alone. Clicks as a person would: `--asset` (one with a simple partition key) is materialized for `--partition`
 through the dialog, and the tour waits until its run has ended. Exits 1 with one sentence where the UI does not show
 what it should. Not a test of pytest's: it visits an instance with content.
+
+`--queue` visits the run queue instead, while runs are held: its reasons, the largest held gang, and `headrace queue` in
+a terminal (DAGSTER_HOME says of which instance).
 """
 
 import argparse
+import io
+import json
+import os
+import pty
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Locator, Page, sync_playwright
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
 BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
 WIDTH, HEIGHT = 1600, 1000
@@ -25,6 +37,8 @@ RUN_WAIT_SECONDS = 180
 LAUNCH_WAIT_SECONDS = 30
 # What the UI loads after its first paint comes in several requests; it has no mark for "settled".
 SETTLE_MS = 1_500
+TERMINAL_COLUMNS = 120
+_WHY_TAG = "headrace/why"
 
 _LATEST = """
 query Latest($key: AssetKeyInput!) {
@@ -112,6 +126,49 @@ class Tour:
         self._page.goto(Path(path).as_uri())
         self._picture("report", full_page=True)
 
+    def queue(self) -> None:
+        """Queued runs with their reasons; one of them is pointed at, since the UI cuts long tags."""
+        page = self._open("/runs")
+        page.get_by_text("Queued (").click()
+        self._settle()
+        self._point_at(page.get_by_text(f"{_WHY_TAG}: {self._largest_held()[1]}").first)
+        self._picture("run-queue")
+
+    def held_gang(self) -> None:
+        """The page of the held run that asks for most GPUs, with its tags."""
+        run_id, why = self._largest_held()
+        page = self._open(f"/runs/{run_id}")
+        page.get_by_text("View tags and config").click()
+        self._settle()
+        self._point_at(page.get_by_text(f"{_WHY_TAG}: {why}").first)
+        self._picture("held-gang")
+
+    def terminal(self, name: str, command: Sequence[str]) -> None:
+        """What a command shows on a terminal."""
+        shown = Text.from_ansi(_on_a_terminal(command))
+        console = Console(record=True, width=TERMINAL_COLUMNS, file=io.StringIO(), force_terminal=True)
+        console.print(Text(f"$ {' '.join(command)}", style="bold"))
+        console.print(shown)
+        self._page.goto("about:blank")
+        self._page.set_content(console.export_html(theme=MONOKAI, inline_styles=True))
+        style = "body { margin: 0; font-size: 15px; } pre { margin: 0; padding: 24px; width: max-content; }"
+        self._page.add_style_tag(content=style)
+        self._picture(name, only=self._page.locator("pre"))
+
+    def _point_at(self, tag: Locator) -> None:
+        tag.scroll_into_view_if_needed()
+        tag.hover()
+
+    def _largest_held(self) -> tuple[str, str]:
+        """Run id and reason. Raises: Disappointed: nothing is held."""
+        queue = json.loads(subprocess.run(["headrace", "queue", "--json"], capture_output=True, check=True).stdout)
+        runs = [run for run in queue["queued"] if run["state"] == "held" and run["demand"]]
+        held = [(run["demand"]["num_gpus"], run["run_id"], run["why"]) for run in runs]
+        if not held:
+            raise Disappointed("No run is held with a reason: queue more than the GPUs can take, and come again.")
+        _, run_id, why = max(held)
+        return run_id, why
+
     def _open(self, path: str) -> Page:
         self._page.goto(self._url + path)
         return self._page
@@ -120,10 +177,13 @@ class Tour:
         self._page.wait_for_load_state("networkidle")
         self._page.wait_for_timeout(SETTLE_MS)
 
-    def _picture(self, name: str, *, full_page: bool = False) -> None:
+    def _picture(self, name: str, *, full_page: bool = False, only: Locator | None = None) -> None:
         self._settle()
         file = self._directory / f"{len(self.pictures) + 1:02d}-{name}.png"
-        self._page.screenshot(path=file, full_page=full_page)
+        if only:
+            only.screenshot(path=file)
+        else:
+            self._page.screenshot(path=file, full_page=full_page)
         self.pictures.append(file)
 
     def _newest_run(self) -> str:
@@ -160,6 +220,25 @@ class Tour:
         return answer.json()["data"]
 
 
+def _on_a_terminal(command: Sequence[str]) -> str:
+    """Its output, colours and all."""
+    terminal, own = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(TERMINAL_COLUMNS), "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, stdout=own, stderr=subprocess.DEVNULL, env=environment)
+    os.close(own)
+    output = b""
+    try:
+        while chunk := os.read(terminal, 65_536):
+            output += chunk
+    except OSError:
+        pass  # Linux's way to say that the other end was closed
+    finally:
+        os.close(terminal)
+    if process.wait():
+        raise Disappointed(f"{' '.join(command)} ended with {process.returncode}.")
+    return output.decode().replace("\r\n", "\n")
+
+
 @contextmanager
 def browser_page() -> Iterator[Page]:
     """Raises: Disappointed: no Chromium is installed."""
@@ -173,25 +252,39 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
+def _visit_pipeline(tour: Tour, asset: str, partition: str) -> None:
+    tour.asset_graph()
+    tour.materialize(asset, partition)
+    tour.asset_page(asset, metadata="lineage")
+    tour.plots(asset, number="handoff_bytes")
+    tour.asset_page("cards", metadata="thumbnails")
+    tour.asset_page("trained_model", metadata="loss")
+    tour.asset_page("campaign_report", metadata="summary")
+    tour.report()
+
+
+def _visit_queue(tour: Tour) -> None:
+    tour.queue()
+    tour.held_gang()
+    tour.terminal("headrace-queue", ["headrace", "queue"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("url", help="the Dagster UI, such as http://127.0.0.1:3000")
     parser.add_argument("directory", type=Path, help="where the pictures go")
     parser.add_argument("--asset", default="clean_documents", help="what is materialized by clicking")
     parser.add_argument("--partition", default="shard-00")
+    parser.add_argument("--queue", action="store_true", help="visit the run queue instead")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
     try:
         with browser_page() as page:
             tour = Tour(page, arguments.url, arguments.directory)
-            tour.asset_graph()
-            tour.materialize(arguments.asset, arguments.partition)
-            tour.asset_page(arguments.asset, metadata="lineage")
-            tour.plots(arguments.asset, number="handoff_bytes")
-            tour.asset_page("cards", metadata="thumbnails")
-            tour.asset_page("trained_model", metadata="loss")
-            tour.asset_page("campaign_report", metadata="summary")
-            tour.report()
+            if arguments.queue:
+                _visit_queue(tour)
+            else:
+                _visit_pipeline(tour, arguments.asset, arguments.partition)
     except (Disappointed, Error) as error:
         print(f"tour: {error}", file=sys.stderr)
         raise SystemExit(1) from None
