@@ -40,6 +40,8 @@ from headrace_dagster.coordinator.stock_limits import StockLimits
 _LOOKS_BEFORE_REVOKED = 3
 _SUSPENDED = RunsFilter(statuses=[DagsterRunStatus.SUSPENDED])
 _REPLANS = 10
+# Past any grace in use.
+_EVICT_AGAIN_SECONDS = 120.0
 
 
 @dataclass(kw_only=True)
@@ -97,11 +99,15 @@ class Dequeuing:
         for run_id, reason in (decision.impossible | self.state.unfit).items():
             self._fail(waiting[run_id], reason)
         for preemption in decision.preemptions:
-            self._evict(preemption.run_id, preemption.sentence)
+            self._evict(preemption.run_id, preemption.sentence, now)
+        for run_id, (asked_at, sentence) in self.state.evicted.items():
+            # Whatever kept the launcher from it then: who was promised the place waits.
+            if now - asked_at > _EVICT_AGAIN_SECONDS:
+                self._evict(run_id, sentence, now)
         self._admit(decision.admissions, waiting, now)
         self.reports.tell(decision.holds)
         self.state.forget_ended()
-        return bool(self.state.lingering or limits.change_unseen or self.state.admitted())
+        return bool(self.state.lingering or limits.change_unseen or self.state.admitted() or self.state.evicted)
 
     def _plan(
         self, now: float, paused_locations: frozenset[str], occupied: frozenset[str], waiting: dict[str, DagsterRun]
@@ -239,11 +245,11 @@ class Dequeuing:
                 return {}
         return tags
 
-    def _evict(self, run_id: str, sentence: str) -> None:
+    def _evict(self, run_id: str, sentence: str, now: float) -> None:
         launcher = self.instance.run_launcher
         record = self.state.feed.under_way.get(run_id)
-        if record and isinstance(launcher, DeviceLauncher) and run_id not in self.state.evicted:
-            self.state.evicted.add(run_id)
+        if record and isinstance(launcher, DeviceLauncher):
+            self.state.evicted = {**self.state.evicted, run_id: (now, sentence)}
             self.logger.info(sentence)
             launcher.evict(record.dagster_run, sentence)
 

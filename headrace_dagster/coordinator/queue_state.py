@@ -45,7 +45,8 @@ class QueueState:
     fitted: Callable[[Inventory, Demand], Demand]
     # Ended for Dagster, with processes that still hold devices.
     lingering: dict[str, DagsterRun] = field(default_factory=dict)
-    evicted: set[str] = field(default_factory=set)
+    # By run: when the launcher was asked to end it, and why.
+    evicted: dict[str, tuple[float, str]] = field(default_factory=dict)
     # Of the last snapshot: queued runs that can never start, and why.
     unfit: dict[str, str] = field(default_factory=dict)
     _needs: dict[str, tuple[str | None, RunNeeds]] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class QueueState:
     def forget_ended(self) -> None:
         known = {*self.feed.queued, *self.feed.under_way, *self.lingering}
         self._needs = {run_id: needs for run_id, needs in self._needs.items() if run_id in known}
-        self.evicted &= known
+        self.evicted = {run_id: asked for run_id, asked in self.evicted.items() if run_id in known}
 
     def admitted(self) -> dict[str, Admission]:
         """Promised, and not yet launched."""
