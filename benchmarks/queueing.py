@@ -48,13 +48,18 @@ POOL = Inventory(
 # With preemption a place is filled while it drains, so that keeping one costs less and may begin earlier for all.
 WITH_PREEMPTION = QueuePolicy(
     order="shortest_first",
-    reserve_after_seconds=24_000.0,
-    reserve_small_after_seconds=30_000.0,
+    reserve_after_seconds=22_000.0,
+    reserve_small_after_seconds=32_000.0,
+    reserve_after_per_expected_second=0.4,
+    reserve_after_extra_max_seconds=10_000.0,
     preemption=Preempting(min_run_seconds=0.0),
+)
+WITHOUT_PREEMPTION = QueuePolicy(
+    order="shortest_first", reserve_after_seconds=20_000.0, reserve_small_after_seconds=40_000.0
 )
 POLICIES: dict[str, Callable[[], Policy]] = {
     "headrace": lambda: Headrace(POOL, WITH_PREEMPTION),
-    "headrace_no_preemption": lambda: Headrace(POOL, QueuePolicy(order="shortest_first")),
+    "headrace_no_preemption": lambda: Headrace(POOL, WITHOUT_PREEMPTION),
     "fifo": Fifo,
     "best_effort": BestEffort,
     "easy": Easy,

@@ -88,4 +88,4 @@ class HoldReports:
             metadata[f"waits for {number}"] = MetadataValue.dagster_run(run_id)
         if hold.latest is not None:
             metadata["at the latest"] = MetadataValue.timestamp(hold.latest)
-        self.instance.report_engine_event(f"Held: {hold.sentence}", run, EngineEventData(metadata), cls=self.__class__)
+        self.instance.report_engine_event(f"Held: {hold.sentence}", run, EngineEventData(metadata))

@@ -64,7 +64,8 @@ def test_it_looks_again_when_a_window_begins():
         waiting=tuple(make_waiting(run.run_id, stage="training", ago=NOW - noon) for run in snapshot.waiting),
         running=running,
     )
-    assert plan(fresh, QueuePolicy(stages=NIGHTLY), noon).look_again_at == berlin("2026-03-10 22:00")
+    patient = QueuePolicy(stages=NIGHTLY, reserve_after_seconds=86_400.0, reserve_small_after_seconds=86_400.0)
+    assert plan(fresh, patient, noon).look_again_at == berlin("2026-03-10 22:00")
 
 
 def test_a_floor_is_kept_while_its_stage_has_nothing_to_do():
