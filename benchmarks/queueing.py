@@ -48,10 +48,8 @@ POOL = Inventory(
 # With preemption a place is filled while it drains, so that keeping one costs less and may begin earlier for all.
 WITH_PREEMPTION = QueuePolicy(
     order="shortest_first",
-    reserve_after_seconds=22_000.0,
-    reserve_small_after_seconds=32_000.0,
-    reserve_after_per_expected_second=0.4,
-    reserve_after_extra_max_seconds=10_000.0,
+    reserve_after_seconds=24_000.0,
+    reserve_small_after_seconds=30_000.0,
     preemption=Preempting(min_run_seconds=0.0),
 )
 WITHOUT_PREEMPTION = QueuePolicy(

@@ -15,7 +15,7 @@ def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
     A run that was preempted keeps what it had waited before, but never comes before the run that was promised a place
     when it was stopped: that one went by age already.
     """
-    at = run.submitted + policy.patience_seconds(run.demand, run.expected_seconds)
+    at = run.submitted + policy.patience_seconds(run.demand)
     return max(at, run.preempted_at) if run.num_preemptions else at
 
 

@@ -41,7 +41,7 @@ def may_stop(victim: Running, run: Waiting, policy: QueuePolicy, now: float) -> 
 def is_fill(victim: Running, run: Waiting, policy: QueuePolicy) -> bool:
     """Whether it started when `run` had been promised a place already, in it or beside it."""
     since = run.preempted_at if run.num_preemptions else run.submitted
-    return victim.started > since + policy.patience_seconds(run.demand, run.expected_seconds)
+    return victim.started > since + policy.patience_seconds(run.demand)
 
 
 def lost_gpu_seconds(run: Running, now: float) -> float:

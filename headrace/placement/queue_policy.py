@@ -37,11 +37,7 @@ class QueuePolicy:
     priority by queue, the one with the smallest share of the fleet for its weight first; inside a queue by `order`.
     The first run that waited too long and does not fit is given a place: nothing that could keep it waiting is put
     there. Too long is `reserve_after_seconds` for a run of several GPUs, which can't use the holes that others leave,
-    and `reserve_small_after_seconds` for every other; `reserve_after_per_expected_second` adds to both a time that
-    grows with the run's expected length, `reserve_after_extra_max_seconds` at most. In a long queue most runs go by
-    age, and then the short ones, whose time comes sooner, still pass the long ones: they delay those little and would
-    wait for them long. The time is the run's own, not the queue's: nothing that arrives later moves it, so that nothing
-    waits for ever and no promise is overtaken. Shorter times bound waiting more tightly; the price is GPUs that
+    and `reserve_small_after_seconds` for every other. Shorter times bound waiting more tightly; the price is GPUs that
     stand idle while a place drains, and short runs that wait for long ones. The defaults are for
     runs of minutes to an hour; for runs of up to a day, 20,000 and 40,000 came out of `python -m benchmarks.queueing`.
     """
@@ -51,8 +47,6 @@ class QueuePolicy:
     order: Literal["shortest_first", "submission"] = "submission"
     reserve_after_seconds: float = 3_600.0
     reserve_small_after_seconds: float = 7_200.0
-    reserve_after_per_expected_second: float = 0.0
-    reserve_after_extra_max_seconds: float = 10_000.0
     # By queue; 1 where none is named.
     queue_weights: dict[str, float] = field(default_factory=dict)
     # None: nobody is stopped for anybody.
@@ -62,21 +56,13 @@ class QueuePolicy:
     def __post_init__(self) -> None:
         _check_seconds("reserve_after_seconds", self.reserve_after_seconds)
         _check_seconds("reserve_small_after_seconds", self.reserve_small_after_seconds)
-        factor = self.reserve_after_per_expected_second
-        if not (math.isfinite(factor) and factor >= 0):
-            raise InvalidInput(f"reserve_after_per_expected_second must be a number, 0 or more, got {factor!r}.")
-        _check_seconds("reserve_after_extra_max_seconds", self.reserve_after_extra_max_seconds)
         for queue, weight in self.queue_weights.items():
             if not (math.isfinite(weight) and weight > 0):
                 raise InvalidInput(f"queue_weights.{queue} must be a number above 0, got {weight!r}.")
 
-    def patience_seconds(self, demand: Demand, expected_seconds: float) -> float:
+    def patience_seconds(self, demand: Demand) -> float:
         """How long such a run may wait before it goes by age."""
-        base = self.reserve_after_seconds if demand.num_gpus > 1 else self.reserve_small_after_seconds
-        if not self.reserve_after_per_expected_second:
-            return base
-        extra = self.reserve_after_per_expected_second * max(0.0, expected_seconds)
-        return base + min(self.reserve_after_extra_max_seconds, extra)
+        return self.reserve_after_seconds if demand.num_gpus > 1 else self.reserve_small_after_seconds
 
     def weight(self, queue: str) -> float:
         return self.queue_weights.get(queue, 1.0)

@@ -17,8 +17,6 @@ class _Section:
     order: Literal["shortest_first", "submission"] = QueuePolicy.order
     reserve_after_seconds: float = QueuePolicy.reserve_after_seconds
     reserve_small_after_seconds: float = QueuePolicy.reserve_small_after_seconds
-    reserve_after_per_expected_second: float = QueuePolicy.reserve_after_per_expected_second
-    reserve_after_extra_max_seconds: float = QueuePolicy.reserve_after_extra_max_seconds
     queue_weights: dict[str, float] = field(default_factory=dict)
     preemption: Preempting | None = None
     time_zone: str = "UTC"
@@ -35,8 +33,6 @@ def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
       order: submission                # or shortest_first: by expected_seconds
       reserve_after_seconds: 3600      # runs of several GPUs: who waited so long goes first and gets a place reserved
       reserve_small_after_seconds: 7200    # all others
-      reserve_after_per_expected_second: 0.75   # left out: 0; adds to both, so that short runs still pass long ones
-      reserve_after_extra_max_seconds: 10000     # adds no more than this
       queue_weights:                   # headrace/queue; a queue that is not named weighs 1
         interactive: 3
         batch: 1
@@ -64,8 +60,6 @@ def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
             order=section.order,
             reserve_after_seconds=section.reserve_after_seconds,
             reserve_small_after_seconds=section.reserve_small_after_seconds,
-            reserve_after_per_expected_second=section.reserve_after_per_expected_second,
-            reserve_after_extra_max_seconds=section.reserve_after_extra_max_seconds,
             queue_weights=section.queue_weights,
             preemption=section.preemption,
             stages=StagePolicy(rules=section.stages, time_zone=section.time_zone),

@@ -20,7 +20,6 @@ def test_the_example_in_the_docstring_is_read():
     example = re.search(r"```yaml\n(.*?)```", policy_from_config.__doc__ or "", re.DOTALL)
     assert example
     assert policy_from_config(yaml.safe_load(textwrap.dedent(example[1]))["policy"]) == QueuePolicy(
-        reserve_after_per_expected_second=0.75,
         queue_weights={"interactive": 3.0, "batch": 1.0},
         preemption=Preempting(min_run_seconds=300.0, preemptions_max=3),
         stages=StagePolicy(
@@ -41,10 +40,6 @@ def test_the_example_in_the_docstring_is_read():
         (
             {"reserve_after_seconds": -1},
             "policy: reserve_after_seconds must be a number of seconds, 0 or more, got -1.0.",
-        ),
-        (
-            {"reserve_after_per_expected_second": -1},
-            "policy: reserve_after_per_expected_second must be a number, 0 or more, got -1.0.",
         ),
         ({"order": "lifo"}, "policy: order must be one of shortest_first, submission, got 'lifo'."),
         ({"queue_weights": {"a": 0}}, "policy: queue_weights.a must be a number above 0, got 0.0."),

@@ -40,17 +40,6 @@ def test_by_submission_estimates_change_nothing():
     assert list(plan(Snapshot(inventory=make_fleet(8), waiting=waiting), policy, NOW).admissions) == ["long", "short"]
 
 
-def test_of_runs_that_waited_too_long_a_short_one_still_passes_a_long_one():
-    waiting = (make_waiting("long", ago=300, seconds=900), make_waiting("short", ago=250, seconds=10))
-    snapshot = Snapshot(inventory=make_fleet(1), waiting=waiting)
-    assert list(plan(snapshot, POLICY, NOW).admissions) == ["long"]
-    policy = replace(POLICY, reserve_after_per_expected_second=0.5, reserve_after_extra_max_seconds=90.0)
-    assert list(plan(snapshot, policy, NOW).admissions) == ["short"]
-    # The extra time has an end: 50 s later submission is made up for by no length.
-    policy = replace(policy, reserve_after_extra_max_seconds=40.0)
-    assert list(plan(snapshot, policy, NOW).admissions) == ["long"]
-
-
 def test_queues_share_the_fleet_by_their_weights():
     policy = QueuePolicy(queue_weights={"interactive": 3.0})
     waiting = tuple(

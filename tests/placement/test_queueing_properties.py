@@ -216,12 +216,10 @@ TestStoppingQueue.settings = settings(max_examples=50, stateful_step_count=50, d
     ),
     priority=st.sampled_from([0, 9]),
     estimate=st.sampled_from([0.01, 1.0, 100.0]),
-    extra=st.sampled_from([0.0, 50.0]),
 )
-def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estimate, extra):
+def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estimate):
     """The stream asks for more than there is, for ever; each of its runs takes 20 s."""
-    policy = replace(FIRM, reserve_after_per_expected_second=1.0, reserve_after_extra_max_seconds=extra)
-    world = World(make_fleet(2, 4, cpus=16), policy)
+    world = World(make_fleet(2, 4, cpus=16), FIRM)
 
     def arrive(count: int) -> None:
         for _ in range(count):
@@ -230,9 +228,8 @@ def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estim
     arrive(10)
     world.step()
     run_id = world.submit(demand, 50.0, expected_seconds=9_999.0)
-    # Ahead of it at worst: what came within 50 s after it (a gang is less patient), and within the extra time that a
-    # long run has to wait, two at a time; then one drain.
-    bound = 150.0 + extra + (10 + 3 * (50 + extra) / 10) * 20.0 / 2 + 20.0
+    # Ahead of it at worst: what came within 50 s after it (a gang is less patient), two at a time; then one drain.
+    bound = 150.0 + (10 + 3 * 50 / 10) * 20.0 / 2 + 20.0
     while run_id in world.waiting:
         assert world.now - 1_000.0 <= bound + 10.0
         arrive(3)
@@ -251,16 +248,10 @@ def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estim
     ),
     nodes=st.sampled_from([(6,), (3, 3)]),
     stopping=st.booleans(),
-    extra=st.sampled_from([0.0, 40.0]),
 )
-def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping, extra):
+def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping):
     """T0: the first instant at which what is free, and what those that run release when they really end, will do."""
-    policy = replace(
-        STOPPING if stopping else FIRM,
-        reserve_after_per_expected_second=1.0 if extra else 0.0,
-        reserve_after_extra_max_seconds=extra,
-    )
-    world = World(make_fleet(*nodes), policy)
+    world = World(make_fleet(*nodes), STOPPING if stopping else FIRM)
     gang = "any" if len(nodes) > 1 else "node"
     due: dict[str, float] = {}
     arrivals = list(jobs)
