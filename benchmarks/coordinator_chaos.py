@@ -8,7 +8,9 @@ An observer that reads nothing but /proc adds up who is on which GPU, and each r
 Prints a table, then one line of JSON. `violations`: a GPU was promised to more than it has, at any instant. `leaked`:
 processes or promises left at the end, or four GPUs that nobody can get any more. `starved`: runs that waited longer
 than 60 s while the daemon was up and the kernel knew of enough idle GPUs. `nonterminal`: runs that did not end as
-SUCCESS, as CANCELED after a cancel, or as FAILURE after every retry. Exit status 1: one of the four is not zero. 2: it
+SUCCESS, as CANCELED after a cancel, or as FAILURE after every retry or with every step done (a worker killed between
+its last step's end and its own: Dagster retries from failure, and finds nothing to retry). Exit status 1: one of the
+four is not zero. 2: it
 could not be started.
 """
 
@@ -27,6 +29,7 @@ from threading import Event
 from typing import Any
 
 from dagster import DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
 
 from benchmarks.chaos_observer import OnDevices
@@ -231,7 +234,14 @@ class Chaos:
         num_attempts = 1 + int(last.tags.get(MAX_RETRIES_TAG, _MAX_RETRIES))
         if is_over(last) and (len(chain) >= num_attempts or last.run_id in self.canceled):
             return None
+        # Killed between its last step's end and its own: Dagster retries from failure, and nothing is left to retry.
+        if is_over(last) and self._has_done_all(last):
+            return None
         return f"{what}: {last.tags.get('headrace/why', '')}"
+
+    def _has_done_all(self, run: DagsterRun) -> bool:
+        steps = self.site.instance.get_run_step_stats(run.run_id)
+        return bool(steps) and all(step.status == StepEventStatus.SUCCESS for step in steps)
 
     def _whole_fleet_is_free(self) -> list[str]:
         """One more run takes all GPUs: what is still promised to anybody would keep it waiting."""
