@@ -10,8 +10,7 @@ processes or promises left at the end, or four GPUs that nobody can get any more
 than 60 s while the daemon was up and the kernel knew of enough idle GPUs. `nonterminal`: runs that did not end as
 SUCCESS, as CANCELED after a cancel, or as FAILURE after every retry or with every step done (a worker killed between
 its last step's end and its own: Dagster retries from failure, and finds nothing to retry). Exit status 1: one of the
-four is not zero. 2: it
-could not be started.
+four is not zero. 2: it could not be started.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from headrace.command_line.output import age_text, counted
 from headrace.errors import InvalidInput
 from headrace.placement.needs import RunNeeds
 from headrace_dagster.coordinator.admission import NEEDS_TAG, admission_of
-from headrace_dagster.queue_views.queue_view import PAST_THE_QUEUE, QueueView, RunView, State
+from headrace_dagster.queue_views.queue_view import PAST_THE_QUEUE, QueueView, RunView
 from headrace_dagster.queue_views.queue_words import (
     clock_text,
     job_name,
@@ -120,19 +120,3 @@ def _sentence(run: DagsterRun, *, since: float | None, ended: float | None, queu
     lasted = f" for {age_text(ended - admission.at)}" if ended else ""
     waited = age_text(admission.at - queued)
     return f"{how}{when}; {held} from {clock_text(admission.at, now)} UTC{lasted}, after {waited} in the queue."
-
-
-def state_text(view: RunView) -> str:
-    """`Run 6a9f1c07 is held`."""
-    words: dict[State, str] = {
-        "next": "is next",
-        "held": "is held",
-        "impossible": "can never run here",
-        "admitted": "is admitted",
-        "starting": "is starting",
-        "running": "is running",
-        "ending": "is ending",
-        "uncounted": "is not counted",
-        "finished": "has ended",
-    }
-    return f"Run {short_id(view.run_id)} {words[view.state]}"
