@@ -15,7 +15,6 @@ from headrace_dagster.queue_views.queue_words import (
     partition_of,
     placement_text,
     run_name,
-    short_id,
     since_text,
 )
 
