@@ -142,12 +142,12 @@ def _write_text(
 ) -> None:
     import polars as pl
 
+    from headrace.handoff.polars_frame import polars_frame
+
     raw = [field.name for field in schema if _is_bytes(field.type)]
 
     def text_of(table: pa.Table) -> pl.DataFrame:
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)
-        return frame.with_columns(pl.col(raw).bin.encode("base64"))
+        return polars_frame(table).with_columns(pl.col(raw).bin.encode("base64"))
 
     if file_format == "csv":
         text_of(schema.empty_table()).write_csv(file)  # the header, even if there are no rows

@@ -9,6 +9,7 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from headrace.errors import InvalidInput
+from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import empty_table, schema_differences
 
 if TYPE_CHECKING:
@@ -34,17 +35,14 @@ def lazy_frame(handoffs: Sequence["Handoff"], columns: Sequence[str] | None = No
         rows_left = n_rows
         # A predicate may need columns that the query drops: polars names these too in `with_columns`.
         for batch in chain.from_iterable(handoff.batches(wanted) for handoff in handoffs):
-            frame = pl.from_arrow(pa.Table.from_batches([batch]), rechunk=False)
-            assert isinstance(frame, pl.DataFrame)
+            frame = polars_frame(pa.Table.from_batches([batch]))
             frame = frame if rows_left is None else frame.head(rows_left)
             rows_left = rows_left if rows_left is None else rows_left - frame.height
             yield frame if predicate is None else frame.filter(predicate)
             if rows_left == 0:
                 return
 
-    empty = pl.from_arrow(empty_table(schema))
-    assert isinstance(empty, pl.DataFrame)
-    return register_io_source(source, schema=empty.schema, is_pure=True)
+    return register_io_source(source, schema=polars_frame(empty_table(schema)).schema, is_pure=True)
 
 
 def common_schema(handoffs: Sequence["Handoff"], columns: Sequence[str] | None) -> pa.Schema:

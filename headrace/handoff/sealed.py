@@ -19,6 +19,7 @@ from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartM
 from headrace.handoff.leases import Lease, Leases
 from headrace.handoff.manifest import Manifest, Part
 from headrace.handoff.parts import Pages, batch_of, check_segments, open_pages
+from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.keys import partition_path
@@ -172,10 +173,8 @@ class Handoff:
         return self.table(rows=range(min(num_rows, self.num_rows)))
 
     def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pl.DataFrame:
-        """All but dictionaries and list offsets share the files' pages."""
-        frame = pl.from_arrow(self.table(columns, rows=rows), rechunk=False)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        """All but dictionaries, list offsets and columns with small decimals inside share the files' pages."""
+        return polars_frame(self.table(columns, rows=rows))
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """Opens nothing yet; the query's columns, its predicate and its number of rows are pushed down."""

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.content_digest import ContentDigest
+from headrace.handoff.polars_frame import widened
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.local import LocalStore
@@ -48,6 +51,17 @@ def rows_of(table: pa.Table) -> str:
     return repr([column.to_pylist() for column in table.columns])
 
 
+def decimals_of(value: Any) -> Iterator[Decimal]:
+    """At any depth: what polars says of them is not taken on trust."""
+    if isinstance(value, Decimal):
+        yield value
+    elif isinstance(value, dict):
+        yield from decimals_of(list(value.items()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from decimals_of(each)
+
+
 @relaxed
 @given(
     table=tables(), compat=st.booleans(), alignment=st.sampled_from([64, 4096]), part_bytes=st.sampled_from([40, 2**30])
@@ -76,16 +90,22 @@ def test_columns_and_rows_are_those_of_the_table(shared: HandoffStore, table: pa
 @relaxed
 @given(table=tables())
 def test_polars_reads_what_it_reads_of_the_original(shared: HandoffStore, table: pa.Table) -> None:
+    if "decimal256" in str(table.schema):
+        return  # Polars has 38 digits, and panics at the first value with more.
     handoff = publish(shared, table)
     try:
-        expected = pl.from_arrow(table)
+        expected = pl.from_arrow(widened(table))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, ValueError, TypeError):
         return  # a type that polars does not have
     assert isinstance(expected, pl.DataFrame)
+    rows = repr(expected.to_dicts())
+    found = handoff.polars()
+    assert list(decimals_of(found.to_dicts())) == list(decimals_of(table.to_pylist()))
     if any(dtype.is_nested() or dtype in (pl.Null, pl.Categorical) for dtype in expected.dtypes):
-        assert repr(handoff.polars().to_dicts()) == repr(expected.to_dicts())
+        assert found.schema == expected.schema
+        assert repr(found.to_dicts()) == repr(handoff.lazy().collect().to_dicts()) == rows
     else:
-        assert_frame_equal(handoff.polars(), expected)
+        assert_frame_equal(found, expected)
         assert_frame_equal(handoff.lazy().collect(), expected)
 
 
