@@ -1,4 +1,5 @@
-"""`headrace`: looks at sealed handoffs, checks, compares and exports them, collects garbage, examines a machine.
+"""`headrace`: looks at sealed handoffs, checks, compares and exports them, collects garbage, examines a machine; shows
+and steers rollouts.
 
 Installed packages bring further commands (`headrace.command_line.plugged_in`): the Dagster adapters, those that look at
 the run queue.
@@ -19,6 +20,8 @@ from headrace.command_line.handoffs import handoff_app
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
 from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES
 from headrace.command_line.plugged_in import plugged_in_commands
+from headrace.command_line.rollouts import rollout_app
+from headrace.command_line.version_sets import versions_app
 from headrace.errors import HeadraceError
 
 
@@ -52,8 +55,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="headrace",
     cls=_Commands,
-    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go; and why queued "
-    "runs wait.",
+    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go; rollouts of the "
+    "models that use them; and why queued runs wait.",
     epilog="Every command has examples: headrace handoff show --help",
     no_args_is_help=True,
     # Boxes and colours of help do not go well with pipes.
@@ -62,6 +65,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(handoff_app, name="handoff")
+app.add_typer(rollout_app, name="rollout")
+app.add_typer(versions_app, name="versions")
 app.command("gc", epilog=GC_EXAMPLES)(gc)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor)
 

@@ -13,6 +13,7 @@ from headrace.errors import HandoffMissing, InvalidInput
 
 if TYPE_CHECKING:
     from headrace.handoff.versions import Handoff, HandoffStore
+    from headrace.store.objects import ObjectStore
 
 STORE_VARIABLE = "HEADRACE_STORE"
 HOME_VARIABLE = "HEADRACE_HOME"
@@ -55,6 +56,16 @@ def surroundings_of(context: typer.Context, store: str | None = None) -> Surroun
 def open_handoffs(context: typer.Context, store: str | None) -> "HandoffStore":
     """Raises: InvalidInput: no store has such a URL, or there is no such directory."""
     from headrace.handoff.versions import HandoffStore
+
+    return HandoffStore(open_objects(context, store))
+
+
+def open_objects(context: typer.Context, store: str | None) -> "ObjectStore":
+    """The store alone, for what needs no Arrow.
+
+    Raises:
+        InvalidInput: no store has such a URL, or there is no such directory.
+    """
     from headrace.store.local import LocalStore
     from headrace.store.opening import open_store
 
@@ -65,7 +76,7 @@ def open_handoffs(context: typer.Context, store: str | None) -> "HandoffStore":
             f"There is no store at {objects.directory}. Pass --store URL or set {STORE_VARIABLE}; the first "
             "materialization makes a store."
         )
-    return HandoffStore(objects)
+    return objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +119,7 @@ def known_asset(handoffs: "HandoffStore", asset: str) -> str:
         raise HandoffMissing(
             f"There is no handoff in {uri} yet. Materialize an asset, or pass --store URL of another store."
         )
-    raise HandoffMissing(f"There is no asset {asset!r} in {uri}.{_nearest(asset, assets)}")
+    raise HandoffMissing(f"There is no asset {asset!r} in {uri}.{nearest(asset, assets)}")
 
 
 def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None) -> str:
@@ -125,7 +136,7 @@ def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None)
         return partition
     there = sorted(map(partition_from_path, handoffs.objects.children(f"{ROOT}/{partition_path(asset)}")))
     if partition is not None:
-        raise HandoffMissing(f"{asset} has no partition {partition!r}.{_nearest(partition, there)}")
+        raise HandoffMissing(f"{asset} has no partition {partition!r}.{nearest(partition, there)}")
     if len(there) == 1:
         return there[0]
     raise InvalidInput(f"{asset} has {len(there)} partitions, so say which: {_some(there)}.")
@@ -142,7 +153,7 @@ def suggest_columns(handoff: "Handoff", columns: Sequence[str]) -> None:
     names = handoff.schema.names
     for column in columns:
         if column not in names:
-            raise InvalidInput(f"{handoff.label} has no column {column!r}.{_nearest(column, names)}")
+            raise InvalidInput(f"{handoff.label} has no column {column!r}.{nearest(column, names)}")
 
 
 def split_columns(columns: str | None) -> list[str] | None:
@@ -155,7 +166,8 @@ def split_columns(columns: str | None) -> list[str] | None:
     return names
 
 
-def _nearest(word: str, words: Sequence[str]) -> str:
+def nearest(word: str, words: Sequence[str]) -> str:
+    """The end of a sentence about a word that is not among `words`: what it may have been meant to be."""
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(near)}?" if near else f" There are: {_some(words)}."
 

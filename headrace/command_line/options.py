@@ -52,3 +52,46 @@ DOCTOR_EXAMPLES = _examples(
     "headrace doctor",
     "headrace doctor --store s3://headrace/store --json",
 )
+STATUS_EXAMPLES = _examples(
+    "headrace rollout status                               a line for each",
+    "headrace rollout status glossary --plan resources/campaigns/glossary.yaml    with the gate's verdict",
+    "headrace rollout status glossary --mlflow sqlite:///mlflow.db                with drift of its aliases",
+)
+START_EXAMPLES = _examples(
+    "headrace rollout start glossary --set 3fa1c2 -m 'shorter prompt'",
+    "headrace rollout start glossary --set glossary:previous -m 'back to last week'",
+    "headrace rollout start glossary --set 3fa1c2 --weight 10%     it is prepared: its first units",
+)
+ADVANCE_EXAMPLES = _examples(
+    "headrace rollout advance glossary --plan resources/campaigns/glossary.yaml    the plan's next step",
+    "headrace rollout advance glossary --weight 25% -m 'half of it for the weekend'",
+    "headrace rollout advance glossary --promote --yes",
+)
+PAUSE_EXAMPLES = _examples("headrace rollout pause glossary -m 'the corpus is being repaired'")
+RESUME_EXAMPLES = _examples("headrace rollout resume glossary")
+APPROVE_EXAMPLES = _examples("headrace rollout approve glossary -m 'read 50 cards, all fine'")
+ABORT_EXAMPLES = _examples(
+    "headrace rollout abort glossary --reason 'rude answers, ticket 812'",
+    "headrace rollout abort glossary -m 'slow' --keep-sessions --yes",
+)
+JOURNAL_EXAMPLES = _examples(
+    "headrace rollout journal glossary",
+    "headrace rollout journal glossary --json | jq '.entries[] | select(.event == \"aborted\")'",
+)
+VERIFY_ROLLOUT_EXAMPLES = _examples(
+    "headrace rollout verify                               all of them",
+    "headrace rollout verify glossary --json",
+)
+ROWS_EXAMPLES = _examples(
+    "headrace rollout rows glossary                        what rolled-back sets made",
+    "headrace rollout rows glossary 3fa1c2 --json",
+)
+PAGE_EXAMPLES = _examples(
+    "headrace rollout page glossary -o glossary.html --plan resources/campaigns/glossary.yaml",
+)
+VERSIONS_LS_EXAMPLES = _examples("headrace versions ls")
+VERSIONS_SHOW_EXAMPLES = _examples("headrace versions show 3fa1c2", "headrace versions show glossary:stable --json")
+VERSIONS_DIFF_EXAMPLES = _examples(
+    "headrace versions diff glossary:stable glossary:candidate",
+    "headrace versions diff 3fa1c2 9b07de --json",
+)

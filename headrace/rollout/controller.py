@@ -1,52 +1,36 @@
 """What a rollout does next, and doing it.
 
-`next_action` is pure: it decides on a state, a plan, registered models and review counts. `tick` reads, decides and
-appends until there is nothing left to do. Any number of ticks may run at once: each append names the entry it was
-decided at, so of two that decided on the same state one wins and the other decides again. A tick killed anywhere
-leaves a whole journal, and the next one goes on from its head.
+`next_action` is pure: it decides on a state, a plan and facts. `tick` reads, decides and appends until there is nothing
+left to do. Any number of ticks may run at once: each append names the entry it was decided at, so of two that decided on
+the same state one wins and the other decides again. A tick killed anywhere leaves a whole journal, and the next one
+goes on from its head.
+
+A new set is proposed first, and started once the plan's quorum of nodes has fetched, verified, loaded and tried all of
+it. Aborting and promoting a set that is prepared needs neither the registry nor a model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from headrace.errors import JournalConflict
-from headrace.registry.model_versions import ModelVersion
+from headrace.clock import Clock
+from headrace.errors import HeadraceError, JournalConflict
 from headrace.rollout import states
-from headrace.rollout.evidence import evidence_for
-from headrace.rollout.gates import ReviewCount, decide
+from headrace.rollout.candidates import Candidates, Wanted
+from headrace.rollout.gates import Evidence, Verdict, decide
 from headrace.rollout.journal import Entry, Journal
-from headrace.rollout.plan import Plan
+from headrace.rollout.plan import Plan, Step
+from headrace.rollout.preparation import PreparationRecord, Prepare, preparations, prepare_here
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet, VersionSets
-
-# The set in which a model version would run as the campaign's file wants it now.
-DesiredSet = Callable[[ModelVersion], VersionSet]
-
-
-class WantsSets(Protocol):
-    """What is asked of `headrace.generation.campaign.Campaign`."""
-
-    def version_set(
-        self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
-    ) -> VersionSet: ...
-
-
-def desired_set(campaign: WantsSets, model: ModelVersion) -> VersionSet:
-    """The set in which `model` runs as `campaign` wants it now."""
-    return campaign.version_set(
-        model_name=model.model_name,
-        model_version=model.version,
-        weights_digest=model.weights_digest,
-        weights_uri=model.weights_uri,
-    )
+from headrace.store.objects import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """`none` waits; every other kind is one journal entry with `fields`, after `version_set` was kept."""
+    """`none` waits; `prepare` is work for this node; every other kind is one journal entry with `fields`."""
 
-    kind: Literal["none", "initialize", "start", "advance", "promote", "abort"]
+    kind: Literal["none", "initialize", "propose", "prepare", "withdraw", "start", "advance", "promote", "abort"]
     reason: str
     version_set: VersionSet | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +38,8 @@ class Action:
 
 _EVENTS = {
     "initialize": states.INITIALIZED,
+    "propose": states.PROPOSED,
+    "withdraw": states.WITHDRAWN,
     "start": states.STARTED,
     "advance": states.ADVANCED,
     "promote": states.PROMOTED,
@@ -61,35 +47,34 @@ _EVENTS = {
 }
 
 
-def next_action(
-    state: RolloutState | None,
-    plan: Plan,
-    *,
-    model_name: str,
-    models: Sequence[ModelVersion],
-    desired: DesiredSet,
-    reviews: Mapping[str, ReviewCount],
-) -> Action:
-    """Decide one step.
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a decision reads beside journal and plan; the callables are asked only where their answer matters."""
 
-    The base is the first stable set. A campaign file that changed becomes a candidate with the stable model before
-    any new model does, so that one switch changes one thing; trained models follow, oldest first, each once.
+    candidates: Candidates
+    now: float
+    # What is known of candidate and stable set.
+    evidence: Callable[[RolloutState], Evidence] = lambda _: Evidence()
+    # Proposal → what nodes say of it.
+    preparations: Callable[[int], Sequence[PreparationRecord]] = lambda _: ()
+    # The node whose work preparing is, if it is this one; None: gateways prepare by themselves.
+    node: str | None = None
+    # Why the registry does not let a set be tried now; None: it does. Never asked about a set that is prepared.
+    refusal: Callable[[VersionSet], str | None] = lambda _: None
 
-    Args:
-        model_name: the registered model whose versions are candidates.
-        models: all known versions, of any model; a version may be there more than once.
-        reviews: review counts by version set id.
-    """
-    versions = sorted((model for model in models if model.model_name == model_name), key=_age)
+
+def next_action(state: RolloutState | None, plan: Plan, facts: Facts) -> Action:
+    """Decide one step."""
     if state is None:
-        return _initialize(versions, desired, model_name)
+        return _initialize(facts)
     if state.candidate is not None:
-        return _judge(state, plan, models, reviews)
-    for version in _candidates(state, versions):
-        wanted = desired(version)
-        if wanted.id != state.stable and wanted.id not in state.aborted:
-            return _start(state, plan, version, wanted, reviews)
-    return Action(kind="none", reason=f"No version of {model_name} waits to be tried.")
+        return _judge(state, plan, facts)
+    if state.proposed is not None:
+        return _prepared(state, plan, facts)
+    wanted = facts.candidates.following(state)
+    if wanted is None:
+        return Action(kind="none", reason=facts.candidates.missing)
+    return _with_set("propose", wanted, facts)
 
 
 def apply(action: Action, journal: Journal, version_sets: VersionSets, *, expected: int) -> Entry:
@@ -108,22 +93,36 @@ def tick(
     journal: Journal,
     version_sets: VersionSets,
     plan: Plan,
+    facts: Facts,
     *,
-    model_name: str,
-    models: Sequence[ModelVersion],
-    desired: DesiredSet,
-    reviews: Mapping[str, ReviewCount],
+    store: ObjectStore,
+    clock: Clock,
+    prepare: Prepare | None = None,
 ) -> list[Action]:
     """Take the rollout as far as the evidence allows. The last action is the `none` that says what it waits for.
 
-    Ends: each round adds an entry or ends, a step needs rows of its own, and no model is tried twice.
+    Ends: each round adds an entry, prepares a proposal on this node, or ends; a step needs rows of its own, and no set
+    is tried twice.
+
+    Args:
+        prepare: makes one set ready on `facts.node`; it raises HeadraceError where a member is missing or damaged.
     """
     actions: list[Action] = []
     while True:
         state = fold(journal.entries())
-        action = next_action(state, plan, model_name=model_name, models=models, desired=desired, reviews=reviews)
+        action = next_action(state, plan, facts)
         if action.kind == "none":
             return [*actions, action]
+        if action.kind == "prepare":
+            assert state is not None
+            if prepare is None or facts.node is None or state.proposed is None:
+                return [*actions, Action(kind="none", reason=action.reason)]
+            proposed = version_sets.get(state.proposed)
+            prepare_here(store, journal.name, state.proposal, proposed, prepare, node=facts.node, clock=clock)
+            actions.append(action)
+            continue
+        if action.kind == "initialize" and (failure := _failure(prepare, action.version_set)):
+            return [*actions, Action(kind="none", reason=f"The first set cannot be prepared: {failure}")]
         try:
             apply(action, journal, version_sets, expected=state.head if state else 0)
         except JournalConflict:
@@ -131,85 +130,107 @@ def tick(
         actions.append(action)
 
 
-def _initialize(versions: Sequence[ModelVersion], desired: DesiredSet, model_name: str) -> Action:
-    base = next((version for version in versions if version.kind == "base"), None)
-    if base is None:
-        return Action(
-            kind="none", reason=f"No base version of {model_name} is registered. Materialize registered_version."
-        )
-    wanted = desired(base)
-    return Action(
-        kind="initialize",
-        reason=f"the first stable set is the base, {_name(base)}",
-        version_set=wanted,
-        fields={"version_set": wanted.id, "weights_digest": base.weights_digest},
+def verdict_on(state: RolloutState, plan: Plan, evidence: Evidence, *, now: float) -> Verdict:
+    """What the plan's gate says of the candidate now."""
+    return decide(
+        evidence,
+        plan.gate,
+        num_rows_at_step=state.num_rows_at_step,
+        is_last_step=all(step.weight <= state.weight for step in plan.steps),
+        trial_seconds=now - (state.started_at or now),
     )
 
 
-def _candidates(state: RolloutState, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
-    stable = [version for version in versions if version.weights_digest == state.stable_weights]
-    trained = [
-        version
-        for version in versions
-        if version.kind == "trained" and version.weights_digest not in state.considered_weights
-    ]
-    return [*stable[:1], *trained]
+def preparation_reader(store: ObjectStore, name: str) -> Callable[[int], Sequence[PreparationRecord]]:
+    return lambda proposal: preparations(store, name, proposal)
 
 
-def _start(
-    state: RolloutState,
-    plan: Plan,
-    version: ModelVersion,
-    wanted: VersionSet,
-    reviews: Mapping[str, ReviewCount],
-) -> Action:
-    changed = version.weights_digest == state.stable_weights
-    reason = f"the campaign's settings changed for {_name(version)}" if changed else f"{_name(version)} is new"
-    return Action(
-        kind="start",
-        reason=f"{reason}; it gets {plan.steps[0]:.0%}",
-        version_set=wanted,
-        fields={
-            "version_set": wanted.id,
-            "weights_digest": version.weights_digest,
+def _initialize(facts: Facts) -> Action:
+    first = facts.candidates.first()
+    if first is None:
+        return Action(kind="none", reason=facts.candidates.missing)
+    return _with_set("initialize", first, facts)
+
+
+def _with_set(kind: Literal["initialize", "propose"], wanted: Wanted, facts: Facts) -> Action:
+    if refusal := facts.refusal(wanted.version_set):
+        return Action(kind="none", reason=f"{_capitalized(wanted.reason)}, but is not tried now: {refusal}")
+    fields = {"version_set": wanted.version_set.id, "weights_digest": wanted.weights_digest}
+    return Action(kind=kind, reason=wanted.reason, version_set=wanted.version_set, fields=fields)
+
+
+def _failure(prepare: Prepare | None, version_set: VersionSet | None) -> str | None:
+    if prepare is None or version_set is None:
+        return None
+    try:
+        prepare(version_set)
+    except HeadraceError as error:
+        return str(error)
+    return None
+
+
+def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
+    assert state.proposed is not None
+    assert state.proposed_at is not None
+    records = facts.preparations(state.proposal)
+    ready = [record.node for record in records if record.ok]
+    named = {"version_set": state.proposed}
+    for record in records:
+        if not record.ok:
+            return Action(kind="withdraw", reason=f"{record.node} cannot prepare it: {record.error}", fields=named)
+    if len(ready) >= plan.quorum:
+        first = plan.steps[0]
+        # A set that was stable before has rows; none of them speak for this step.
+        fields = named | {
+            "weights_digest": state.proposed_weights,
             "step": 0,
-            "weight": plan.steps[0],
-            # A set that was stable before has rows; none of them speak for this step.
-            "num_rows": reviews.get(wanted.id, ReviewCount()).num_rows,
-        },
-    )
+            "weight": first.weight,
+            "cap": first.cap,
+            "num_rows": facts.evidence(state).num_seen,
+            "prepared_by": sorted(ready),
+        }
+        return Action(
+            kind="start", reason=f"{', '.join(sorted(ready))} prepared it; it gets {first.weight:.0%}", fields=fields
+        )
+    waited_seconds = facts.now - state.proposed_at
+    waiting = f"{len(ready)} of {plan.quorum} nodes have prepared set {state.proposed[:12]}"
+    if facts.node is not None and facts.node not in ready:
+        return Action(kind="prepare", reason=waiting)
+    if waited_seconds >= plan.prepare_seconds:
+        return Action(kind="withdraw", reason=f"{waiting} after {waited_seconds:.0f} s", fields=named)
+    return Action(kind="none", reason=f"{waiting}; it is withdrawn in {plan.prepare_seconds - waited_seconds:.0f} s.")
 
 
-def _judge(
-    state: RolloutState, plan: Plan, models: Sequence[ModelVersion], reviews: Mapping[str, ReviewCount]
-) -> Action:
+def _judge(state: RolloutState, plan: Plan, facts: Facts) -> Action:
     assert state.candidate is not None
-    evidence = evidence_for(
-        state.candidate,
-        state.stable,
-        candidate_weights=state.candidate_weights or "",
-        stable_weights=state.stable_weights,
-        reviews=reviews,
-        models=models,
-    )
-    verdict = decide(evidence, plan.gate, num_rows_at_step=state.num_rows_at_step)
-    seen = {"version_set": state.candidate, "num_rows": evidence.candidate.num_rows}
-    if verdict.action == "wait":
-        return Action(kind="none", reason=f"Candidate {state.candidate[:12]} at {state.weight:.0%}: {verdict.reason}.")
-    if verdict.action == "roll_back":
-        return Action(kind="abort", reason=verdict.reason, fields=seen)
     # By weight, not by index: a plan that was edited under way goes on at its next higher weight.
-    higher = [weight for weight in plan.steps if weight > state.weight]
+    higher = [step for step in plan.steps if step.weight > state.weight]
+    evidence = facts.evidence(state)
+    verdict = verdict_on(state, plan, evidence, now=facts.now)
+    seen = {"version_set": state.candidate, "num_rows": evidence.num_seen}
+    if verdict.action == "roll_back":
+        return Action(kind="abort", reason=verdict.reason, fields=seen | {"evict": plan.evict_sessions})
+    waits_for = verdict.reason if verdict.action == "wait" else _held_by(state, plan.step_at(state.weight), facts.now)
+    if waits_for is not None:
+        return Action(kind="none", reason=f"Candidate {state.candidate[:12]} at {state.weight:.0%}: {waits_for}.")
     if not higher:
         return Action(kind="promote", reason=verdict.reason, fields=seen)
-    step = {"step": state.step + 1, "weight": higher[0]}
-    return Action(kind="advance", reason=f"{verdict.reason}; it gets {higher[0]:.0%}", fields=seen | step)
+    step = {"step": state.step + 1, "weight": higher[0].weight, "cap": higher[0].cap}
+    reason = f"{verdict.reason}; it gets {higher[0].weight:.0%}"
+    return Action(kind="advance", reason=reason, fields=seen | step)
 
 
-def _age(version: ModelVersion) -> int:
-    return int(version.version)
+def _held_by(state: RolloutState, step: Step, now: float) -> str | None:
+    """What keeps a candidate at a step that its evidence would let it leave."""
+    if state.paused:
+        return "paused; `headrace rollout resume` lets it go on"
+    soaked_seconds = now - (state.step_started_at or now)
+    if soaked_seconds < step.soak_seconds:
+        return f"soaks for {step.soak_seconds - soaked_seconds:.0f} s more"
+    if step.approval and not state.approved:
+        return "waits for approval; `headrace rollout approve` gives it"
+    return None
 
 
-def _name(version: ModelVersion) -> str:
-    recipe = f" ({version.recipe})" if version.recipe else ""
-    return f"{version.model_name} version {version.version}{recipe}"
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]

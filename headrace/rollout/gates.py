@@ -1,40 +1,127 @@
-"""Whether a candidate goes on: held-out loss first, then the share of rows that the review keeps.
+"""Whether a candidate goes on: held-out loss first, then every metric that the plan gives a margin.
 
-Two point comparisons with margins, judged once a step has seen enough rows of its own. Margins have to cover chance:
-a pass rate over n rows is known to about ±2·sqrt(p(1-p)/n) (at 10 rows and p = 0.9: ±0.19), and a step that is looked
-at often is rolled back by chance more often than one look suggests.
+Each metric is a sequential test of candidate against stable set (`headrace.rollout.sequential`), valid at any number of
+looks. Harm, on any metric, sends a candidate back at once. A step that is not the last is left when its own rows are
+there and no harm is shown: a larger share is how more is learnt. The last step is left, and the candidate promoted,
+only when it is shown on every metric to be worse by less than the margin. Undecided at the horizon goes back.
+
+Rows of one partition or session are judged as if they were independent; where they are not, the error rates stated
+here are too small, and a larger `min_rows` and smaller `false_rollback` are the remedy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from headrace.errors import InvalidInput
+
+if TYPE_CHECKING:
+    # Brings scipy: half a second that code location, daemon and command line do not owe.
+    from headrace.rollout.sequential.designs import Design
+    from headrace.rollout.sequential.looks import Finding
+    from headrace.rollout.sequential.samples import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How a metric is judged. `words`: what a sentence calls it.
+
+    `is_tolerated`: a loss within the margin is no harm (milliseconds); otherwise any loss that is sure is one (bad rows).
+    """
+
+    kind: Literal["proportion", "mean"]
+    worse: Literal["higher", "lower"]
+    words: str
+    is_tolerated: bool = False
+
+
+PASS_RATE = "pass_rate"
+MIRRORED_PASS_RATE = "mirrored_pass_rate"
+METRICS: dict[str, Metric] = {
+    PASS_RATE: Metric(kind="proportion", worse="lower", words="share of rows that the review keeps"),
+    MIRRORED_PASS_RATE: Metric(kind="mean", worse="lower", words="share kept of the same prompts"),
+    "error": Metric(kind="proportion", worse="higher", words="share of failed units"),
+    "latency_seconds": Metric(kind="mean", worse="higher", words="seconds a unit", is_tolerated=True),
+    "first_piece_seconds": Metric(kind="mean", worse="higher", words="seconds to the first piece", is_tolerated=True),
+    "output_tokens": Metric(kind="mean", worse="higher", words="output tokens a unit", is_tolerated=True),
+    "cost": Metric(kind="mean", worse="higher", words="cost a unit", is_tolerated=True),
+    "judged_quality": Metric(kind="mean", worse="lower", words="judged quality", is_tolerated=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """What a candidate must reach. Shares are of reviewed rows, losses are nats per token."""
 
-    # Reviewed rows of the candidate, made since its present step began, before the pass rate is judged.
+    # Rows or units of the candidate, made since its present step began, before the step can be left; and of either set
+    # before they are compared at all.
     min_rows: int = 10
-    # Below this share of kept rows a candidate goes back, whatever the stable set reaches.
+    # A candidate that surely keeps less than this share goes back, whatever the stable set reaches.
     pass_rate_floor: float = 0.5
-    # How far below the stable set's share the candidate's may lie.
-    pass_rate_margin: float = 0.1
+    # How far below the stable set's share the candidate's may lie; null: not judged.
+    pass_rate_margin: float | None = 0.1
+    # Further metrics and how much worse than the stable set's mean the candidate's may be, in the metric's unit.
+    margins: dict[str, float] = field(default_factory=dict)
     # How far above the stable set's held-out loss the candidate's may lie; null: not judged.
     heldout_margin: float | None = 0.02
     # A held-out loss that is too high sends a candidate back before it makes a row; false: together with its first
     # canaries, so that their rows show what was wrong with it.
     heldout_early: bool = True
+    # Chance that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
+    false_rollback: float = 0.05
+    # Chance that a candidate worse by a whole margin is ever promoted.
+    false_advance: float = 0.05
+    # Rows or units a side, and seconds of a trial, after which a candidate that is not shown to be fine goes back.
+    horizon_rows: int = 4000
+    horizon_seconds: float = 14 * 86_400.0
+    # group_sequential knows the horizon and decides sooner; confidence_sequence holds beyond any horizon.
+    method: Literal["group_sequential", "confidence_sequence"] = "group_sequential"
 
     def __post_init__(self) -> None:
         if self.min_rows < 1:
             raise InvalidInput(f"min_rows must be at least 1, got {self.min_rows!r}.")
-        for name in ("pass_rate_floor", "pass_rate_margin"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInput(f"{name} must be between 0 and 1, got {getattr(self, name)!r}.")
+        if self.horizon_rows < self.min_rows:
+            raise InvalidInput(f"horizon_rows must be at least min_rows={self.min_rows}, got {self.horizon_rows!r}.")
+        if not 0 < self.horizon_seconds < float("inf"):
+            raise InvalidInput(f"horizon_seconds must be above 0, got {self.horizon_seconds!r}.")
+        if not 0 <= self.pass_rate_floor <= 1:
+            raise InvalidInput(f"pass_rate_floor must be between 0 and 1, got {self.pass_rate_floor!r}.")
+        if self.pass_rate_margin is not None and not 0 < self.pass_rate_margin <= 1:
+            raise InvalidInput(
+                f"pass_rate_margin must be null or above 0 and at most 1, got {self.pass_rate_margin!r}."
+            )
         if self.heldout_margin is not None and not 0 <= self.heldout_margin < float("inf"):
             raise InvalidInput(f"heldout_margin must be null or at least 0, got {self.heldout_margin!r}.")
+        for name in ("false_rollback", "false_advance"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise InvalidInput(f"{name} must be above 0 and below 0.5, got {getattr(self, name)!r}.")
+        for metric, margin in self.margins.items():
+            if metric not in METRICS or metric == PASS_RATE:
+                known = ", ".join(name for name in METRICS if name != PASS_RATE)
+                raise InvalidInput(f"margins may name {known}, got {metric!r}.")
+            if not 0 < margin < float("inf"):
+                raise InvalidInput(f"the margin of {metric} must be above 0, got {margin!r}.")
+
+    def judged(self) -> dict[str, float]:
+        """Metric → margin, of all that is judged by rows or units."""
+        return ({PASS_RATE: self.pass_rate_margin} if self.pass_rate_margin else {}) | self.margins
+
+    def design(self, metric: str) -> "Design":
+        """The sequential test of one judged metric. Harm's error is shared out over the metrics."""
+        from headrace.rollout.sequential.designs import Design
+
+        judged = self.judged()
+        return Design(
+            method=self.method,
+            alpha_harm=self.false_rollback / len(judged),
+            alpha_advance=self.false_advance,
+            margin=judged[metric],
+            tolerated=judged[metric] if METRICS[metric].is_tolerated else 0.0,
+            worse=METRICS[metric].worse,
+            num_min=self.min_rows,
+            num_max=self.horizon_rows,
+            kind=METRICS[metric].kind,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,50 +147,120 @@ class Evidence:
     stable: ReviewCount = field(default_factory=ReviewCount)
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
+    # Metric → (candidate, stable), of live units; the pass rate stands above.
+    metrics: "Mapping[str, tuple[Sample, Sample]]" = field(default_factory=dict)
+    # Row by row, kept by the candidate (0 or 1) minus kept by the stable set, over the same prompts.
+    mirrored: "Sample | None" = None
+
+    @property
+    def num_seen(self) -> int:
+        """Rows or units of the candidate that have been judged."""
+        return max([self.candidate.num_rows, *(candidate.num for candidate, _ in self.metrics.values())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`reason` is one sentence with the figures that decided."""
+    """`reason` is one sentence with the figures that decided; `findings` are those of each judged metric."""
 
     action: Literal["advance", "wait", "roll_back"]
     reason: str
+    findings: "Mapping[str, Finding]" = field(default_factory=dict)
 
 
-def decide(evidence: Evidence, settings: GateSettings, *, num_rows_at_step: int = 0) -> Verdict:
+def decide(
+    evidence: Evidence,
+    settings: GateSettings,
+    *,
+    num_rows_at_step: int = 0,
+    is_last_step: bool = True,
+    trial_seconds: float = 0.0,
+) -> Verdict:
     """The verdict on a candidate's present step.
 
     Args:
-        num_rows_at_step: the candidate's reviewed rows when the step began; only rows after them count towards
-            `min_rows`, while the pass rate is over all of them.
+        num_rows_at_step: the candidate's rows or units when the step began; only those after them count towards
+            `min_rows` of the step, while the comparison is over all of them.
+        is_last_step: whether leaving the step promotes the candidate.
+        trial_seconds: how long the candidate has been on trial.
     """
     heldout = _heldout(evidence, settings)
-    candidate, stable = evidence.candidate, evidence.stable
-    num_fresh = candidate.num_rows - num_rows_at_step
     if heldout.action == "roll_back" and settings.heldout_early:
         return heldout
+    findings = _findings(evidence, settings)
+    if harm := _harm(evidence, settings, findings):
+        return Verdict(action="roll_back", reason=harm, findings=findings)
+    # Rows that were made again on another set leave the evidence.
+    num_fresh = max(0, evidence.num_seen - num_rows_at_step)
     if num_fresh < settings.min_rows:
-        return Verdict(
-            action="wait", reason=f"{num_fresh} of {settings.min_rows} reviewed rows in this step; {heldout.reason}"
-        )
+        reason = f"{num_fresh} of {settings.min_rows} rows in this step; {heldout.reason}"
+        return _or_back(Verdict(action="wait", reason=reason, findings=findings), settings, trial_seconds)
     if heldout.action == "roll_back":
-        return Verdict(action="roll_back", reason=f"{heldout.reason}; review keeps {candidate}")
-    if candidate.pass_rate < settings.pass_rate_floor:
-        return Verdict(
-            action="roll_back",
-            reason=f"review keeps {candidate} of the candidate, the floor is {settings.pass_rate_floor:.0%}",
-        )
-    if stable.num_rows < settings.min_rows:
-        compared = f"the stable set has only {stable.num_rows} reviewed rows to compare with"
-    elif candidate.pass_rate < stable.pass_rate - settings.pass_rate_margin:
-        return Verdict(
-            action="roll_back",
-            reason=f"review keeps {candidate} of the candidate and {stable} of the stable set, "
-            f"more than {settings.pass_rate_margin:.0%} apart",
-        )
-    else:
-        compared = f"{stable} of the stable set"
-    return Verdict(action="advance", reason=f"review keeps {candidate} of the candidate; {compared}; {heldout.reason}")
+        reason = f"{heldout.reason}; review keeps {evidence.candidate}"
+        return Verdict(action="roll_back", reason=reason, findings=findings)
+    undecided = _undecided(settings, findings)
+    said = "; ".join([*(finding.sentence for finding in findings.values()), heldout.reason])
+    if not is_last_step or not undecided:
+        return Verdict(action="advance", reason=said, findings=findings)
+    if all(finding.at_horizon for finding in findings.values()) and findings.keys() == settings.judged().keys():
+        reason = f"undecided at the horizon of {settings.horizon_rows} rows a side: {said}"
+        return Verdict(action="roll_back", reason=reason, findings=findings)
+    verdict = Verdict(action="wait", reason=f"not shown to be as good yet: {undecided}", findings=findings)
+    return _or_back(verdict, settings, trial_seconds)
+
+
+def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]":
+    """Of every judged metric that both sets have enough of."""
+    from headrace.rollout.sequential.looks import look, paired_look
+    from headrace.rollout.sequential.samples import Sample
+
+    found: dict[str, Finding] = {}
+    for metric in settings.judged():
+        if metric == MIRRORED_PASS_RATE:
+            if evidence.mirrored is not None and evidence.mirrored.num >= settings.min_rows:
+                found[metric] = paired_look(settings.design(metric), evidence.mirrored)
+            continue
+        if metric == PASS_RATE:
+            counts = (evidence.candidate, evidence.stable)
+            candidate, stable = (Sample.of_counts(count.num_rows, count.num_kept) for count in counts)
+        else:
+            candidate, stable = evidence.metrics.get(metric, (Sample(), Sample()))
+        if min(candidate.num, stable.num) >= settings.min_rows:
+            found[metric] = look(settings.design(metric), candidate, stable)
+    return found
+
+
+def _harm(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
+    for metric, finding in findings.items():
+        if finding.verdict == "harmful":
+            return f"{METRICS[metric].words}: {finding.sentence}"
+    count = evidence.candidate
+    if count.num_rows >= settings.min_rows and settings.pass_rate_margin is not None:
+        from headrace.rollout.sequential.looks import confidence_band
+        from headrace.rollout.sequential.samples import Sample
+
+        _, upper = confidence_band(settings.design(PASS_RATE), Sample.of_counts(count.num_rows, count.num_kept))
+        if upper < settings.pass_rate_floor:
+            return f"review keeps {count} of the candidate, surely below the floor of {settings.pass_rate_floor:.0%}"
+    return None
+
+
+def _undecided(settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
+    """What is not shown yet, in words; None: on every metric the candidate is worse by less than the margin."""
+    parts = [
+        f"too few rows of both sets for {METRICS[metric].words}"
+        for metric in settings.judged()
+        if metric not in findings
+    ]
+    parts += [finding.sentence for finding in findings.values() if finding.verdict != "not_inferior"]
+    return "; ".join(parts) or None
+
+
+def _or_back(verdict: Verdict, settings: GateSettings, trial_seconds: float) -> Verdict:
+    """A candidate that waits goes back when its time is over: nothing is on trial for ever."""
+    if trial_seconds < settings.horizon_seconds:
+        return verdict
+    reason = f"undecided after {trial_seconds / 3600:.0f} h on trial: {verdict.reason}"
+    return Verdict(action="roll_back", reason=reason, findings=verdict.findings)
 
 
 def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:

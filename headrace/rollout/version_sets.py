@@ -59,6 +59,8 @@ class Member:
     system_prompt: str
     user_template: str
     decoding: Decoding
+    # None: the set's. Roles of one set may run on different engines, such as two servers.
+    engine: EngineSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class VersionSet:
     @property
     def id(self) -> str:
         """sha256 (64 hex characters) of the canonical JSON, without the weights' location."""
-        body = asdict(self)
+        body = _body(self)
         for member in body["members"]:
             del member["weights_uri"]
         return hashlib.sha256(canonical_json(body)).hexdigest()
@@ -93,7 +95,11 @@ class VersionSet:
         raise InvalidInput(f"Version set {self.id[:12]} has no member {role!r}; it has {roles}.")
 
     def to_json(self) -> dict[str, Any]:
-        return {"format_version": 1, "id": self.id, **asdict(self)}
+        return {"format_version": 1, "id": self.id, **_body(self)}
+
+    def engine_of(self, role: str) -> EngineSpec:
+        """Raises: InvalidInput: no member has this role."""
+        return self.member(role).engine or self.engine
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "VersionSet":
@@ -101,7 +107,8 @@ class VersionSet:
         try:
             version_set = cls(
                 members=tuple(
-                    Member(**(member | {"decoding": Decoding(**member["decoding"])})) for member in body["members"]
+                    Member(**(member | {"decoding": Decoding(**member["decoding"]), "engine": _engine(member)}))
+                    for member in body["members"]
                 ),
                 engine=EngineSpec(**body["engine"]),
                 code_version=body["code_version"],
@@ -168,12 +175,26 @@ class VersionSets:
         return diff(self.get(before), self.get(after))
 
 
+def _engine(member: Mapping[str, Any]) -> EngineSpec | None:
+    engine = member.get("engine")
+    return EngineSpec(**engine) if engine else None
+
+
+def _body(version_set: VersionSet) -> dict[str, Any]:
+    """A member without an engine of its own is spelt without one: sets of earlier releases keep their ids."""
+    body = asdict(version_set)
+    for member in body["members"]:
+        if member["engine"] is None:
+            del member["engine"]
+    return body
+
+
 def _key(version_set_id: str) -> str:
     return f"version_sets/{version_set_id}.json"
 
 
 def _flat(version_set: VersionSet) -> dict[str, object]:
-    body = asdict(version_set)
+    body = _body(version_set)
     roles = {member.pop("role"): member for member in body.pop("members")}
     return dict(_leaves((), {**roles, **body}))
 

@@ -7,6 +7,7 @@ from headrace.clock import FixedClock
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.gates import ReviewCount
 from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.plan import Step
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 from headrace.store.local import LocalStore
 
@@ -61,6 +62,11 @@ def desired(model: ModelVersion, **engine: Any) -> VersionSet:
         weights_uri=model.weights_uri,
     )
     return make_set(member, **engine)
+
+
+def steps(*weights: float, **settings: Any) -> tuple[Step, ...]:
+    """A plan's steps, all with the same settings."""
+    return tuple(Step(weight=weight, **settings) for weight in weights)
 
 
 def make_reviews(**kept_of: tuple[int, int]) -> dict[str, ReviewCount]:

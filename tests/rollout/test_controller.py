@@ -9,19 +9,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headrace.clock import FixedClock
-from headrace.errors import JournalConflict
+from headrace.errors import HandoffCorrupt, HeadraceError, JournalConflict
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.controller import Action, apply, next_action, tick
-from headrace.rollout.gates import GateSettings, ReviewCount
+from headrace.rollout.candidates import ModelCandidates
+from headrace.rollout.controller import Action, Facts, apply, next_action, preparation_reader, tick
+from headrace.rollout.evidence import evidence_for
+from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
+from headrace.rollout.preparation import PreparationRecord, preparations, write_preparation
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSets
+from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.local import LocalStore
-from tests.rollout.builders import desired, make_model
+from tests.rollout.builders import desired, make_model, steps
 
 BASE = make_model(1, kind="base", heldout_loss=4.0)
-PLAN = Plan(steps=(0.1, 0.5), salt="glossary", gate=GateSettings(min_rows=10, pass_rate_floor=0.5))
+# A wide margin: a few rows of either set can then show what they have to show.
+GATE = GateSettings(min_rows=10, pass_rate_floor=0.5, pass_rate_margin=0.6, horizon_rows=100)
+PLAN = Plan(steps=steps(0.1, 0.5), salt="glossary", gate=GATE)
+HERE = "this-node"
 
 
 class Rollout:
@@ -29,22 +35,51 @@ class Rollout:
 
     def __init__(self, directory: Path, plan: Plan = PLAN) -> None:
         self.store = LocalStore(directory)
-        self.journal = Journal(self.store, "glossary", FixedClock())
+        self.clock = FixedClock()
+        self.journal = Journal(self.store, "glossary", self.clock)
         self.sets = VersionSets(self.store)
         self.plan = plan
         self.models: list[ModelVersion] = [BASE]
         self.reviews: dict[str, ReviewCount] = {}
         self.engine: dict[str, Any] = {}
+        self.node: str | None = HERE
+        # What preparing raises, by version set id; and why the registry refuses.
+        self.broken: dict[str, HeadraceError] = {}
+        self.refusal: str | None = None
+
+    def facts(self) -> Facts:
+        return Facts(
+            candidates=ModelCandidates(model_name="tiny", models=self.models, desired=self.desired),
+            now=self.clock.now(),
+            evidence=self.evidence,
+            preparations=preparation_reader(self.store, "glossary"),
+            node=self.node,
+            refusal=lambda _: self.refusal,
+        )
+
+    def evidence(self, state: RolloutState) -> Evidence:
+        return evidence_for(
+            state.candidate or state.proposed or "",
+            state.stable,
+            candidate_weights=state.candidate_weights or state.proposed_weights or "",
+            stable_weights=state.stable_weights,
+            reviews=self.reviews,
+            models=self.models,
+        )
+
+    def prepare(self, version_set: VersionSet) -> None:
+        if version_set.id in self.broken:
+            raise self.broken[version_set.id]
 
     def tick(self) -> list[Action]:
         return tick(
             self.journal,
             self.sets,
             self.plan,
-            model_name="tiny",
-            models=self.models,
-            desired=self.desired,
-            reviews=self.reviews,
+            self.facts(),
+            store=self.store,
+            clock=self.clock,
+            prepare=self.prepare,
         )
 
     def desired(self, model: ModelVersion) -> Any:
@@ -71,6 +106,10 @@ def kinds(actions: list[Action]) -> list[str]:
     return [action.kind for action in actions]
 
 
+# What a tick does with a new set before it gets its first unit.
+START = ["propose", "prepare", "start"]
+
+
 def test_nothing_is_initialized_before_a_base_is_registered(rollout: Rollout) -> None:
     rollout.models = [make_model(2), make_model(1, kind="base", model_name="other")]
     (action,) = rollout.tick()
@@ -88,8 +127,9 @@ def test_a_good_candidate_is_promoted_step_by_step_on_rows_of_each_step(rollout:
     good = make_model(2, heldout_loss=3.0)
     rollout.models.append(good)
     actions = rollout.tick()
-    assert kinds(actions) == ["initialize", "start", "none"]
-    assert actions[1].reason == "tiny version 2 (recipe-2) is new; it gets 10%"
+    assert kinds(actions) == ["initialize", *START, "none"]
+    assert actions[1].reason == "tiny version 2 (recipe-2) is new"
+    assert actions[3].reason == "this-node prepared it; it gets 10%"
     assert rollout.state.weight == 0.1
 
     rollout.review(good, num_rows=14, num_kept=13)
@@ -97,6 +137,9 @@ def test_a_good_candidate_is_promoted_step_by_step_on_rows_of_each_step(rollout:
     assert (rollout.state.weight, rollout.state.step) == (0.5, 1)
 
     rollout.review(good, num_rows=14, num_kept=14)
+    (waits,) = rollout.tick()
+    assert "too few rows of both sets" in waits.reason
+    rollout.review(BASE, num_rows=30, num_kept=27)
     assert kinds(rollout.tick()) == ["promote", "none"]
     assert rollout.state.stable == desired(good).id
 
@@ -113,10 +156,10 @@ def test_a_candidate_whose_rows_are_bad_goes_back_and_is_never_tried_again(rollo
     bad = make_model(2)
     rollout.models.append(bad)
     rollout.tick()
-    rollout.review(bad, num_rows=14, num_kept=2)
+    rollout.review(bad, num_rows=24, num_kept=0)
     actions = rollout.tick()
     assert kinds(actions) == ["abort", "none"]
-    assert actions[0].reason == "review keeps 2 of 14 rows (14%) of the candidate, the floor is 50%"
+    assert actions[0].reason == "review keeps 0 of 24 rows (0%) of the candidate, surely below the floor of 50%"
     assert rollout.journal.entries()[-1].fields["reason"] == actions[0].reason
     assert rollout.state.aborted == {desired(bad).id}
     assert kinds(rollout.tick()) == ["none"]
@@ -124,7 +167,7 @@ def test_a_candidate_whose_rows_are_bad_goes_back_and_is_never_tried_again(rollo
 
 def test_a_candidate_with_a_worse_held_out_loss_goes_back_before_it_makes_a_row(rollout: Rollout) -> None:
     rollout.models.append(make_model(2, heldout_loss=5.0))
-    assert kinds(rollout.tick()) == ["initialize", "start", "abort", "none"]
+    assert kinds(rollout.tick()) == ["initialize", *START, "abort", "none"]
 
 
 def test_candidates_follow_each_other_oldest_first(rollout: Rollout) -> None:
@@ -132,8 +175,8 @@ def test_candidates_follow_each_other_oldest_first(rollout: Rollout) -> None:
     rollout.models = [tenth, second, BASE]
     rollout.tick()
     assert rollout.state.candidate == desired(second).id
-    rollout.review(second, num_rows=14, num_kept=0)
-    assert kinds(rollout.tick()) == ["abort", "start", "none"]
+    rollout.review(second, num_rows=24, num_kept=0)
+    assert kinds(rollout.tick()) == ["abort", *START, "none"]
     assert rollout.state.candidate == desired(tenth).id
 
 
@@ -147,14 +190,14 @@ def test_changed_settings_are_tried_with_the_stable_model_before_a_new_model_is(
     rollout.engine = {"num_threads": 2}
     rollout.models.append(make_model(2))
     actions = rollout.tick()
-    assert kinds(actions) == ["start", "none"]
-    assert actions[0].reason == "the campaign's settings changed for tiny version 1; it gets 10%"
-    rollout.review(BASE, num_rows=14, num_kept=0)
-    assert kinds(rollout.tick()) == ["abort", "start", "none"]
+    assert kinds(actions) == [*START, "none"]
+    assert actions[0].reason == "the campaign's settings changed for tiny version 1"
+    rollout.review(BASE, num_rows=24, num_kept=0)
+    assert kinds(rollout.tick()) == ["abort", *START, "none"]
 
 
 def test_settings_that_were_changed_and_changed_back_are_tried_again_on_new_rows(rollout: Rollout) -> None:
-    rollout.plan = Plan(steps=(0.5,), gate=GateSettings(min_rows=10))
+    rollout.plan = Plan(steps=steps(0.5), gate=GATE)
     rollout.tick()
     rollout.review(BASE, num_rows=14, num_kept=14)
     rollout.engine = {"num_threads": 2}
@@ -162,7 +205,7 @@ def test_settings_that_were_changed_and_changed_back_are_tried_again_on_new_rows
     rollout.review(BASE, num_rows=14, num_kept=14)
     assert kinds(rollout.tick()) == ["promote", "none"]
     rollout.engine = {}
-    assert kinds(rollout.tick()) == ["start", "none"]
+    assert kinds(rollout.tick()) == [*START, "none"]
     rollout.review(BASE, num_rows=14, num_kept=14)
     assert kinds(rollout.tick()) == ["promote", "none"]
     assert rollout.state.stable == desired(BASE).id
@@ -172,15 +215,131 @@ def test_a_plan_edited_under_way_goes_on_at_its_next_higher_weight(rollout: Roll
     model = make_model(2)
     rollout.models.append(model)
     rollout.tick()
-    rollout.plan = Plan(steps=(0.05, 0.3, 0.6), gate=PLAN.gate)
+    rollout.plan = Plan(steps=steps(0.05, 0.3, 0.6), gate=PLAN.gate)
     rollout.review(model, num_rows=14, num_kept=14)
     rollout.tick()
     assert (rollout.state.weight, rollout.state.step) == (0.3, 1)
 
 
+def test_a_set_of_which_one_member_cannot_be_loaded_changes_nothing_and_is_not_tried_again(rollout: Rollout) -> None:
+    rollout.models.append(make_model(2))
+    rollout.broken[desired(make_model(2)).id] = HandoffCorrupt("Weights weights-2 are damaged.")
+    actions = rollout.tick()
+    assert kinds(actions) == ["initialize", "propose", "prepare", "withdraw", "none"]
+    assert actions[3].reason == "this-node cannot prepare it: Weights weights-2 are damaged."
+    assert (rollout.state.stable, rollout.state.candidate, rollout.state.weight) == (desired(BASE).id, None, 0.0)
+    assert kinds(rollout.tick()) == ["none"]
+
+
+def test_a_first_set_that_cannot_be_loaded_is_no_first_set(rollout: Rollout) -> None:
+    rollout.broken[desired(BASE).id] = HandoffCorrupt("Weights weights-1 are damaged.")
+    (action,) = rollout.tick()
+    assert action.reason == "The first set cannot be prepared: Weights weights-1 are damaged."
+    assert rollout.journal.head() == 0
+
+
+def ready(node: str, *, ok: bool = True) -> PreparationRecord:
+    return PreparationRecord(node=node, ok=ok, error=None if ok else "no memory", seconds=1.0, at=0.0)
+
+
+def test_a_set_is_started_when_the_quorum_has_prepared_it(rollout: Rollout) -> None:
+    rollout.node, rollout.plan = None, Plan(steps=steps(0.1), quorum=3, gate=GATE)
+    rollout.models.append(make_model(2))
+    assert kinds(rollout.tick()) == ["initialize", "propose", "none"]
+    for node in ("g1", "g2"):
+        write_preparation(rollout.store, "glossary", rollout.state.proposal, ready(node))
+    (waits,) = rollout.tick()
+    assert waits.reason.startswith("2 of 3 nodes have prepared set")
+    write_preparation(rollout.store, "glossary", rollout.state.proposal, ready("g3"))
+    (start, *_) = rollout.tick()
+    assert start.kind == "start"
+    assert start.fields["prepared_by"] == ["g1", "g2", "g3"]
+
+
+def test_one_node_that_cannot_prepare_a_set_is_enough_to_withdraw_it(rollout: Rollout) -> None:
+    rollout.node, rollout.plan = None, Plan(steps=steps(0.1), quorum=2, gate=GATE)
+    rollout.models.append(make_model(2))
+    rollout.tick()
+    write_preparation(rollout.store, "glossary", rollout.state.proposal, ready("g1"))
+    write_preparation(rollout.store, "glossary", rollout.state.proposal, ready("g2", ok=False))
+    assert rollout.tick()[0].reason == "g2 cannot prepare it: no memory"
+
+
+def test_a_quorum_that_is_not_reached_in_time_withdraws_the_set(rollout: Rollout) -> None:
+    rollout.node = None
+    rollout.models.append(make_model(2))
+    rollout.tick()
+    rollout.clock.advance(rollout.plan.prepare_seconds)
+    assert kinds(rollout.tick()) == ["withdraw", "none"]
+
+
+def test_a_registry_that_does_not_answer_refuses_new_sets_and_nothing_else(rollout: Rollout) -> None:
+    good = make_model(2)
+    rollout.tick()
+    rollout.models.append(good)
+    rollout.refusal = "MLflow does not answer."
+    (refused,) = rollout.tick()
+    assert refused.reason == "Tiny version 2 (recipe-2) is new, but is not tried now: MLflow does not answer."
+    rollout.refusal = None
+    rollout.tick()
+    rollout.refusal = "MLflow does not answer."
+    for model in (good, good, BASE):
+        rollout.review(model, num_rows=20, num_kept=19)
+    assert kinds(rollout.tick()) == ["advance", "none"]
+    rollout.review(good, num_rows=20, num_kept=19)
+    assert kinds(rollout.tick()) == ["promote", "none"]
+
+
+def test_a_step_is_left_after_its_soak_time_and_its_approval(rollout: Rollout) -> None:
+    rollout.plan = Plan(steps=steps(0.1, 0.5, soak_seconds=60, approval=True), gate=GATE)
+    model = make_model(2)
+    rollout.models.append(model)
+    rollout.tick()
+    rollout.review(model, num_rows=14, num_kept=14)
+    assert "soaks for 60 s more" in rollout.tick()[0].reason
+    rollout.clock.advance(60)
+    assert "waits for approval" in rollout.tick()[0].reason
+    candidate = rollout.state.candidate
+    rollout.journal.append("approved", {"version_set": candidate}, expected=rollout.state.head)
+    assert kinds(rollout.tick()) == ["advance", "none"]
+    assert not rollout.state.approved
+
+
+def test_a_paused_candidate_stays_and_goes_back_all_the_same_if_it_does_harm(rollout: Rollout) -> None:
+    model = make_model(2)
+    rollout.models.append(model)
+    rollout.tick()
+    rollout.journal.append("paused", {"version_set": rollout.state.candidate}, expected=rollout.state.head)
+    rollout.review(model, num_rows=14, num_kept=14)
+    assert "paused" in rollout.tick()[0].reason
+    rollout.review(model, num_rows=60, num_kept=0)
+    rollout.review(BASE, num_rows=60, num_kept=60)
+    assert kinds(rollout.tick()) == ["abort", "none"]
+
+
+def test_a_candidate_that_nothing_is_learnt_of_goes_back_at_the_horizon(rollout: Rollout) -> None:
+    rollout.models.append(make_model(2))
+    rollout.tick()
+    rollout.clock.advance(rollout.plan.gate.horizon_seconds)
+    actions = rollout.tick()
+    assert kinds(actions) == ["abort", "none"]
+    assert actions[0].reason.startswith("undecided after 336 h on trial: 0 of 10 rows in this step")
+
+
+def test_a_proposal_that_was_withdrawn_is_prepared_anew_when_it_is_proposed_again(rollout: Rollout) -> None:
+    rollout.models.append(make_model(2))
+    bad = desired(make_model(2))
+    rollout.broken[bad.id] = HandoffCorrupt("damaged")
+    rollout.tick()
+    rollout.broken.clear()
+    again = {"version_set": bad.id, "weights_digest": "weights-2"}
+    rollout.journal.append("proposed", again, expected=rollout.state.head)
+    assert kinds(rollout.tick()) == ["prepare", "start", "none"]
+    assert [record.ok for record in preparations(rollout.store, "glossary", rollout.journal.head() - 1)] == [True]
+
+
 def test_an_action_decided_on_an_old_head_is_not_written(rollout: Rollout, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"model_name": "tiny", "models": [BASE], "desired": desired, "reviews": {}}
-    stale = next_action(None, PLAN, **arguments)
+    stale = next_action(None, PLAN, rollout.facts())
     other = Rollout(tmp_path)
     other.tick()
     with pytest.raises(JournalConflict):
@@ -201,8 +360,8 @@ def test_a_controller_that_loses_the_race_decides_again_on_the_winners_entry(tmp
             return super().append(*arguments, **options)
 
     loser.journal = Overtaken(loser.store, "glossary", FixedClock())
-    assert kinds(loser.tick()) == ["start", "none"]
-    assert [entry.event for entry in winner.journal.entries()] == ["initialized", "started"]
+    assert kinds(loser.tick()) == [*START, "none"]
+    assert [entry.event for entry in winner.journal.entries()] == ["initialized", "proposed", "started"]
 
 
 class Killed(BaseException):
@@ -253,7 +412,8 @@ class Controllers(RuleBasedStateMachine):
     def a_controller_ticks(self, who: int) -> None:
         before = self.rollouts[who].journal.head()
         actions = self.rollouts[who].tick()
-        assert self.rollouts[who].journal.head() == before + len(actions) - 1
+        num_entries = sum(kind not in {"none", "prepare"} for kind in kinds(actions))
+        assert self.rollouts[who].journal.head() == before + num_entries
         assert kinds(self.rollouts[1 - who].tick()) == ["none"]
 
     @rule(who=st.integers(0, 1), creates=st.integers(0, 4), after_effect=st.booleans())

@@ -2,7 +2,16 @@ import pytest
 
 from headrace.errors import InvalidInput
 from headrace.rollout.gates import GateSettings
-from headrace.rollout.plan import Plan
+from headrace.rollout.plan import Plan, Step
+from tests.rollout.builders import steps
+
+
+def test_a_step_may_say_how_long_how_many_and_whether_somebody_must_approve() -> None:
+    section = {"steps": [0.05, {"weight": 0.5, "soak_seconds": 60, "cap": 100, "approval": True}]}
+    assert Plan.parse(section, name="glossary").steps == (
+        Step(weight=0.05),
+        Step(weight=0.5, soak_seconds=60.0, cap=100, approval=True),
+    )
 
 
 def test_an_empty_section_is_a_plan_of_defaults_salted_by_the_campaigns_name() -> None:
@@ -11,7 +20,7 @@ def test_an_empty_section_is_a_plan_of_defaults_salted_by_the_campaigns_name() -
 
 def test_a_section_is_read_with_its_gate() -> None:
     plan = Plan.parse({"steps": [0.2, 1], "gate": {"min_rows": 14, "heldout_margin": None}}, name="glossary")
-    assert plan.steps == (0.2, 1.0)
+    assert plan.steps == steps(0.2, 1.0)
     assert plan.gate == GateSettings(min_rows=14, heldout_margin=None)
 
 
@@ -25,6 +34,15 @@ def test_a_section_is_read_with_its_gate() -> None:
         ({"steps": [0.5, 0.5]}, "steps must rise"),
         ({"step": [0.5]}, "unknown key 'step'; did you mean 'steps'"),
         ({"on_abort": "ignore"}, "on_abort must be one of repin, finish_unpublished, got 'ignore'"),
+        ({"steps": [{"weight": 0.1, "soak": 5}]}, r"steps\[0\] has an unknown key 'soak'"),
+        ({"steps": [{"weight": 0.1, "soak_seconds": -1}]}, "soak_seconds must be at least 0"),
+        ({"steps": [{"weight": 0.1, "cap": 0}]}, "cap must be null or at least 1"),
+        ({"steps": [{"weight": 0.1, "cap": 9}, {"weight": 0.2, "cap": 5}]}, "caps count all units"),
+        ({"quorum": 0}, "quorum must be at least 1"),
+        ({"gate": {"margins": {"latency": 1.0}}}, "margins may name mirrored_pass_rate, error, latency_seconds"),
+        ({"gate": {"margins": {"error": 0.0}}}, "the margin of error must be above 0"),
+        ({"gate": {"horizon_rows": 5}}, "horizon_rows must be at least min_rows=10"),
+        ({"gate": {"false_rollback": 0.7}}, "false_rollback must be above 0 and below 0.5"),
         ({"verdict_timeout_seconds": -1}, "verdict_timeout_seconds must be at least 0"),
         ({"evidence_days": 0}, "evidence_days must be at least 1"),
         ({"gate": {"min_row": 3}}, "rollout: gate has an unknown key 'min_row'"),

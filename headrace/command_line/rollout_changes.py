@@ -1,0 +1,177 @@
+"""`headrace rollout start | advance | pause | resume | approve | abort`: asks, appends one entry, says what is now."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from headrace.command_line.output import print_json
+from headrace.command_line.rollout_opening import Opened, find_set, open_rollout, read_subject, who
+from headrace.errors import InvalidInput
+from headrace.rollout import interventions
+from headrace.rollout.journal import Entry
+from headrace.rollout.plan import Plan
+from headrace.rollout.preparation import preparations
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import entry_body, percent, read_status, set_label, status_body
+from headrace.rollout.version_sets import VersionSets
+
+# What the journal says where nobody gave a reason: an audit then knows that much.
+NO_REASON = "by hand, no reason given"
+
+
+def hold_or_go_on(
+    context: typer.Context,
+    store: str | None,
+    name: str,
+    act: Callable[..., Entry],
+    *,
+    by: str | None,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """`act` is one of `pause`, `resume` and `approve` of `headrace.rollout.interventions`."""
+    opened = open_rollout(context, store, name)
+    entry = act(opened.journal, by=_by(by), reason=reason or NO_REASON)
+    _report(opened, entry, as_json=as_json)
+
+
+def abort_rollout(
+    context: typer.Context,
+    store: str | None,
+    name: str,
+    *,
+    by: str | None,
+    reason: str,
+    keep_sessions: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    opened = open_rollout(context, store, name)
+    seen = interventions.present_state(opened.journal)
+    target = seen.candidate or seen.proposed
+    if target is not None:
+        sessions = "sessions on it keep it until their lease ends" if keep_sessions else "sessions on it move"
+        what = f"It has {percent(seen.weight)}; {sessions}" if seen.candidate else "It has no units yet"
+        _ask(f"Abort {_label(opened, target)}? {what}, and it is never tried again.", yes=yes)
+    entry = interventions.abort(opened.journal, by=_by(by), reason=reason, evict=not keep_sessions, seen=seen)
+    _report(opened, entry, as_json=as_json)
+
+
+def advance_rollout(
+    context: typer.Context,
+    store: str | None,
+    name: str,
+    *,
+    weight: float | None,
+    promote: bool,
+    plan_file: Path | None,
+    by: str | None,
+    reason: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    if promote and weight is not None:
+        raise InvalidInput("--promote gives the candidate every unit, so --weight has no meaning beside it: drop one.")
+    opened = open_rollout(context, store, name)
+    plan = _plan(plan_file, name)
+    seen = interventions.present_state(opened.journal)
+    given = reason or NO_REASON
+    if promote:
+        if seen.candidate is not None:
+            _ask(f"Promote {_label(opened, seen.candidate)}? It has {percent(seen.weight)} now.", yes=yes)
+        entry = interventions.promote(opened.journal, by=_by(by), reason=given, plan=plan, seen=seen)
+    else:
+        entry = interventions.advance(
+            opened.journal,
+            by=_by(by),
+            reason=given,
+            plan=plan,
+            weight=weight,
+            num_rows=_num_rows(opened, plan_file, seen),
+            seen=seen,
+        )
+    _report(opened, entry, as_json=as_json, plan=plan)
+
+
+def start_rollout(
+    context: typer.Context,
+    store: str | None,
+    name: str,
+    *,
+    version_set: str,
+    weight: float | None,
+    plan_file: Path | None,
+    by: str | None,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """Proposes the set; one that is proposed and prepared gets its first units instead."""
+    opened = open_rollout(context, store, name)
+    plan = _plan(plan_file, name)
+    wanted = VersionSets(opened.objects).get(find_set(opened.objects, version_set))
+    seen = interventions.present_state(opened.journal)
+    given = reason or NO_REASON
+    if seen.proposed != wanted.id:
+        entry = interventions.propose(opened.journal, wanted, by=_by(by), reason=given, seen=seen)
+        _report(opened, entry, as_json=as_json, plan=plan)
+        return
+    if plan is None:
+        raise InvalidInput(
+            f"Set {wanted.id[:12]} is proposed already; to give it units, pass --plan FILE: it says how many nodes "
+            "must have prepared the set, and what its first step gives it (or --weight W)."
+        )
+    weight = plan.steps[0].weight if weight is None else weight
+    entry = interventions.start(
+        opened.journal,
+        wanted,
+        preparations(opened.objects, name, seen.proposal),
+        by=_by(by),
+        reason=given,
+        weight=weight,
+        cap=plan.step_at(weight).cap,
+        quorum=plan.quorum,
+        num_rows=_num_rows(opened, plan_file, seen) or 0,
+        seen=seen,
+    )
+    _report(opened, entry, as_json=as_json, plan=plan)
+
+
+def _report(opened: Opened, entry: Entry, *, as_json: bool, plan: Plan | None = None) -> None:
+    status = read_status(opened.objects, opened.name, opened.clock, plan=plan)
+    if as_json:
+        print_json({"entry": entry_body(entry), "status": status_body(status)})
+        return
+    typer.echo(f"Entry {entry.number} of {opened.name}: {entry.event}, by {entry.fields['by']}.")
+    typer.echo(status.headline)
+
+
+def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int | None:
+    """How many rows or units of the candidate are known now; None: without the file nobody knows where to look."""
+    if plan_file is None:
+        return None
+    from headrace.command_line.rollout_evidence import gather_evidence
+
+    return gather_evidence(opened.objects, read_subject(plan_file, opened.name), seen).num_seen
+
+
+def _plan(file: Path | None, name: str) -> Plan | None:
+    return read_subject(file, name).plan if file else None
+
+
+def _by(by: str | None) -> str:
+    """Raises: InvalidInput: nobody is named, and the machine does not know either."""
+    if found := (by or who()).strip():
+        return found
+    raise InvalidInput("The journal keeps who changed a rollout, and this machine does not know you: pass --by NAME.")
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    """Only where somebody can answer: a script that aborts must not wait."""
+    if not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def _label(opened: Opened, version_set: str) -> str:
+    return f"{set_label(VersionSets(opened.objects).get(version_set))} ({version_set[:12]})"

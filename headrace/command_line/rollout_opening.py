@@ -1,0 +1,141 @@
+"""Which rollout, which version set and which plan a command means."""
+
+import getpass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from headrace.clock import Clock, SystemClock
+from headrace.command_line.opening import nearest, open_objects
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.status import previous_stable, rollout_names, set_label
+from headrace.rollout.version_sets import VersionSets
+from headrace.store.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from headrace.generation.campaign import Campaign
+    from headrace.serving.service import Service
+
+_HEX = re.compile(r"[0-9a-f]{4,64}")
+_STANDINGS = ("stable", "candidate", "proposed", "previous")
+_SETS = "version_sets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """One rollout of a store."""
+
+    objects: ObjectStore
+    name: str
+    journal: Journal
+    clock: Clock
+
+    def state(self) -> RolloutState | None:
+        return fold(self.journal.entries())
+
+
+def open_rollout(context: typer.Context, store: str | None, name: str) -> Opened:
+    """Raises: InvalidInput: there is none of that name, naming what it may have been meant to be."""
+    return rollout_in(open_objects(context, store), name)
+
+
+def rollout_in(objects: ObjectStore, name: str) -> Opened:
+    names = rollout_names(objects)
+    if name not in names:
+        raise InvalidInput(_no_rollout(objects, name, names))
+    clock = SystemClock()
+    return Opened(objects=objects, name=name, journal=Journal(objects, name, clock), clock=clock)
+
+
+def find_set(objects: ObjectStore, word: str) -> str:
+    """The id of a kept set: an id, the beginning of one, or `NAME:stable` (candidate, proposed, previous).
+
+    Raises:
+        InvalidInput: nothing, or more than one, is meant by it. ObjectMissing: no kept set begins so.
+    """
+    name, colon, standing = word.rpartition(":")
+    if colon:
+        return _standing(rollout_in(objects, name), standing)
+    if not _HEX.fullmatch(word):
+        raise InvalidInput(
+            f"A version set is an id or its first 4 or more characters, or NAME:stable, NAME:candidate, NAME:proposed "
+            f"or NAME:previous, got {word!r}."
+        )
+    found = [kept for kept in kept_sets(objects) if kept.startswith(word)]
+    if not found:
+        raise ObjectMissing(
+            f"No version set in {objects.uri(_SETS)} begins with {word!r}. `headrace versions ls` shows them."
+        )
+    if len(found) > 1:
+        raise InvalidInput(f"{len(found)} version sets begin with {word!r}: {', '.join(_named(objects, found))}.")
+    return found[0]
+
+
+def kept_sets(objects: ObjectStore) -> list[str]:
+    return [name.removesuffix(".json") for name in objects.children(_SETS) if name.endswith(".json")]
+
+
+def read_subject(file: Path, name: str) -> "Campaign | Service":
+    """The campaign or service whose rollout `name` is, from its file.
+
+    Raises:
+        InvalidInput: the file is neither, or describes another one.
+    """
+    import yaml
+
+    from headrace.generation.campaign import load_campaign
+    from headrace.serving.service import load_service
+
+    try:
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"--plan {file} is not readable as YAML: {error}") from error
+    is_service = isinstance(body, dict) and "roles" in body
+    subject = load_service(file) if is_service else load_campaign(file)
+    if subject.name != name:
+        raise InvalidInput(f"--plan {file} describes {subject.name!r}, the rollout is {name!r}.")
+    return subject
+
+
+def who() -> str:
+    """Whom the journal names. A container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _standing(opened: Opened, standing: str) -> str:
+    if standing not in _STANDINGS:
+        raise InvalidInput(
+            f"{opened.name}:{standing} names no set: {', '.join(f'{opened.name}:{one}' for one in _STANDINGS)} do."
+            f"{nearest(standing, _STANDINGS)}"
+        )
+    state = opened.state()
+    found = previous_stable(opened.journal.entries()) if standing == "previous" else getattr(state, standing, None)
+    if found is None:
+        raise InvalidInput(f"Rollout {opened.name} has no {standing} set now.")
+    return found
+
+
+def _no_rollout(objects: ObjectStore, name: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"There is no rollout in {objects.uri('rollout')} yet. Materialize rollout, or pass --store URL."
+    return f"There is no rollout {name!r} in {objects.uri('rollout')}.{nearest(name, names)}"
+
+
+def _named(objects: ObjectStore, found: Sequence[str]) -> list[str]:
+    return [f"{one[:16]} ({_label(objects, one)})" for one in found[:4]] + (["…"] if len(found) > 4 else [])
+
+
+def _label(objects: ObjectStore, version_set: str) -> str:
+    try:
+        return set_label(VersionSets(objects).get(version_set))
+    except HandoffCorrupt:
+        return "cannot be read"

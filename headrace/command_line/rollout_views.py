@@ -1,0 +1,259 @@
+"""`headrace rollout status | journal | page`: what is read and shown; nothing is changed."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from headrace.clock import iso
+from headrace.command_line.opening import open_objects
+from headrace.command_line.output import (
+    age_text,
+    aligned,
+    one_line,
+    print_heading,
+    print_json,
+    print_lines,
+    print_table,
+)
+from headrace.command_line.rollout_opening import Opened, open_rollout, read_subject, rollout_in
+from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, InvalidInput, ObjectMissing
+from headrace.rollout.journal import JournalCorrupt
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import (
+    BadRows,
+    RolloutStatus,
+    by_whom,
+    entry_body,
+    last_trial,
+    percent,
+    read_status,
+    rollout_names,
+    status_body,
+)
+from headrace.rollout.version_sets import VersionSets
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# What is wrong with a journal, and not with the question.
+_DAMAGE = (JournalCorrupt, IllegalTransition, HandoffCorrupt, ObjectMissing)
+
+
+def show_status(
+    context: typer.Context,
+    store: str | None,
+    name: str | None,
+    *,
+    plan_file: Path | None,
+    mlflow: str | None,
+    as_json: bool,
+) -> None:
+    """One rollout in full, or a line for each. Exits with 1 if a journal cannot be read."""
+    if name is None and plan_file is not None:
+        raise InvalidInput("--plan is one rollout's file: name the rollout too.")
+    objects = open_objects(context, store)
+    if name is not None:
+        status = read_one(rollout_in(objects, name), plan_file=plan_file, mlflow=mlflow)
+        if as_json:
+            print_json({"rollouts": [status_body(status)], "unreadable": {}})
+        else:
+            _print_status(status)
+        return
+    statuses, unreadable = [], {}
+    for one in rollout_names(objects):
+        try:
+            statuses.append(read_one(rollout_in(objects, one), mlflow=mlflow))
+        except _DAMAGE as error:
+            unreadable[one] = str(error)
+    if as_json:
+        print_json({"rollouts": [status_body(status) for status in statuses], "unreadable": unreadable})
+    elif not statuses and not unreadable:
+        typer.echo(f"There is no rollout in {objects.uri('rollout')} yet.")
+    else:
+        _print_statuses(statuses)
+        print_lines([f"{one} cannot be read: {error}" for one, error in unreadable.items()])
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def read_one(
+    opened: Opened, *, plan_file: Path | None = None, mlflow: str | None = None, with_rows: bool = False
+) -> RolloutStatus:
+    """With the campaign's or service's file the gate is asked too: of the candidate, or of the last one there was."""
+    drift = _drift(opened, mlflow, plan_file) if mlflow else None
+    bad_rows = _bad_rows(opened, opened.state()) if with_rows else None
+    if plan_file is None:
+        return read_status(opened.objects, opened.name, opened.clock, drift=drift, bad_rows=bad_rows)
+    from headrace.command_line.rollout_evidence import gather_evidence
+    from headrace.rollout.controller import verdict_on
+
+    subject = read_subject(plan_file, opened.name)
+    trial = last_trial(opened.journal.entries())
+    evidence = gather_evidence(opened.objects, subject, trial) if trial else None
+    verdict = verdict_on(trial, subject.plan, evidence, now=opened.clock.now()) if trial and evidence else None
+    return read_status(
+        opened.objects,
+        opened.name,
+        opened.clock,
+        plan=subject.plan,
+        evidence=evidence,
+        verdict=verdict,
+        drift=drift,
+        bad_rows=bad_rows,
+    )
+
+
+def show_journal(context: typer.Context, store: str | None, name: str, *, as_json: bool) -> None:
+    opened = open_rollout(context, store, name)
+    entries = opened.journal.entries()
+    if as_json:
+        print_json({"name": name, "entries": [entry_body(entry) for entry in entries]})
+        return
+    rows = [
+        [
+            str(entry.number),
+            iso(entry.at),
+            entry.event,
+            str(entry.fields.get("version_set", ""))[:12],
+            percent(entry.fields["weight"]) if "weight" in entry.fields else "",
+            by_whom(entry),
+            entry.digest[:12],
+            one_line(str(entry.fields.get("reason", ""))),
+        ]
+        for entry in entries
+    ]
+    print_table(["#", "AT", "EVENT", "SET", "WEIGHT", "BY", "DIGEST", "REASON"], rows, right=["#", "WEIGHT"])
+
+
+def write_page(
+    context: typer.Context, store: str | None, name: str, *, plan_file: Path | None, output: Path | None
+) -> None:
+    from headrace.generation.report import write_report
+    from headrace.rollout.page import render_page
+
+    status = read_one(open_rollout(context, store, name), plan_file=plan_file, with_rows=True)
+    file = output or Path(f"rollout-{name}.html")
+    write_report(render_page(status), file)
+    typer.echo(str(file))
+
+
+def _bad_rows(opened: Opened, state: RolloutState | None) -> list[BadRows]:
+    from headrace.command_line.rollout_evidence import find_bad_rows
+
+    return find_bad_rows(opened.objects, opened.name, state.aborted) if state and state.aborted else []
+
+
+def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
+    from headrace.registry.mlflow_models import ModelRegistry
+    from headrace.rollout.aliases import find_drift, wanted_aliases
+
+    state = opened.state()
+    if state is None:
+        return []
+    prefix = read_subject(plan_file, opened.name).plan.alias_prefix if plan_file else ""
+    wanted = wanted_aliases(state, VersionSets(opened.objects), prefix=prefix)
+    try:
+        return [str(drift) for drift in find_drift(wanted, ModelRegistry(mlflow))]
+    except HeadraceError as error:
+        # Drift is reported, never followed: that it is unknown changes nothing else on the screen.
+        return [f"unknown: {error}"]
+
+
+def _print_statuses(statuses: Sequence[RolloutStatus]) -> None:
+    rows = [
+        [
+            status.name,
+            _brief(status, status.state.stable if status.state else None),
+            _brief(status, (status.state.candidate or status.state.proposed) if status.state else None),
+            status.step_words or ("preparing" if status.state and status.state.proposed else ""),
+            _weight_text(status),
+            age_text(status.now - status.since) if status.since else "",
+            _cap_text(status),
+            _last_text(status),
+        ]
+        for status in statuses
+    ]
+    headers = ["ROLLOUT", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "SINCE", "CAP USED", "LAST"]
+    asked = any(status.drift is not None for status in statuses)
+    if asked:
+        headers.append("DRIFT")
+        rows = [[*row, "; ".join(status.drift or ()) or "none"] for row, status in zip(rows, statuses, strict=True)]
+    print_table(headers, rows, right=["WEIGHT", "CAP USED"], marked="bold")
+
+
+def _print_status(status: RolloutStatus) -> None:
+    state = status.state
+    typer.secho(status.name, bold=True)
+    print_lines([status.headline, ""])
+    facts = [["stable", _set_text(status, state.stable)]] if state else []
+    if state and state.proposed:
+        facts.append(["proposed", _set_text(status, state.proposed)])
+    if state and state.candidate:
+        facts += [
+            ["candidate", _set_text(status, state.candidate)],
+            ["step", status.step_words],
+            ["weight", _weight_text(status)],
+        ]
+        if state.cap is not None:
+            facts.append(["cap used", _cap_text(status)])
+        if state.approved:
+            facts.append(["approved", "this step may be left"])
+    if status.since:
+        facts.append(["since", f"{iso(status.since)}, {age_text(status.now - status.since)} ago"])
+    facts += [["last", _last_text(status)]]
+    if status.verdict and state and state.candidate:
+        facts.append(["gate", f"{status.verdict.action.replace('_', ' ')}: {status.verdict.reason}"])
+    if status.drift is not None:
+        facts.append(["drift", "; ".join(status.drift) or "none: MLflow's aliases say what the journal says"])
+    print_lines(aligned(facts))
+    if status.preparations and state and (state.proposed or state.candidate):
+        print_heading("Prepared by")
+        rows = [
+            [one.node, "yes" if one.ok else "no", f"{one.seconds:.1f}", one.error or ", ".join(one.members)]
+            for one in status.preparations
+        ]
+        print_table(["NODE", "READY", "SECONDS", "ROLES, OR WHY NOT"], rows, right=["SECONDS"])
+    if status.changes and status.compared:
+        before, behind = (status.sets[one] for one in status.compared)
+        print_heading(f"From {before.standing} {before.short} to {behind.standing} {behind.short}")
+        print_table(
+            ["SETTING", "BEFORE", "AFTER"],
+            [[one.path, setting_text(one.before), setting_text(one.after)] for one in status.changes],
+        )
+
+
+def _brief(status: RolloutStatus, version_set: str | None) -> str:
+    return f"{version_set[:8]} {status.models_of(version_set)}" if version_set else ""
+
+
+def _set_text(status: RolloutStatus, version_set: str | None) -> str:
+    if version_set is None:
+        return ""
+    view = status.sets[version_set]
+    return f"{view.short} {view.label}"
+
+
+def _weight_text(status: RolloutStatus) -> str:
+    if status.state is None or status.state.candidate is None:
+        return ""
+    return percent(status.state.weight) + (" paused" if status.state.paused else "")
+
+
+def _cap_text(status: RolloutStatus) -> str:
+    if status.state is None or status.state.cap is None:
+        return ""
+    return f"{status.num_units or 0:,} of {status.state.cap:,}"
+
+
+def _last_text(status: RolloutStatus) -> str:
+    last = status.last
+    if last is None:
+        return ""
+    reason = one_line(str(last.fields.get("reason", "")))
+    return f"{last.number} {last.event} by {by_whom(last)}: {reason}"
+
+
+def setting_text(value: object) -> str:
+    """One side of a difference. A digest's beginning tells two apart; --json has all of it."""
+    text = "–" if value is None else one_line(str(value))
+    return f"{text[:16]}…" if _DIGEST.fullmatch(text) else text

@@ -1,0 +1,80 @@
+"""What a campaign's rollout is decided on: its models, its reviewed rows, and its mirrored ones."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+
+from headrace.generation.campaign import Campaign
+from headrace.generation.mirroring import mirrored_differences
+from headrace.generation.rolled_back import bad_versions
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.candidates import ModelCandidates, desired_set
+from headrace.rollout.controller import Facts, preparation_reader
+from headrace.rollout.evidence import evidence_for, review_counts
+from headrace.rollout.gates import Evidence
+from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import BadRows
+from headrace.rollout.version_sets import VersionSet
+
+
+def campaign_facts(
+    campaign: Campaign,
+    handoffs: HandoffStore,
+    models: Sequence[ModelVersion],
+    *,
+    now: float,
+    node: str | None,
+    refusal: Callable[[VersionSet], str | None] = lambda _: None,
+) -> Facts:
+    """Facts for `headrace.rollout.controller`.
+
+    Args:
+        node: who prepares a proposed set; the run that ticks does, and no other process.
+    """
+    return Facts(
+        candidates=ModelCandidates(model_name=campaign.model, models=models, desired=partial(desired_set, campaign)),
+        now=now,
+        evidence=partial(campaign_evidence, campaign, handoffs, models),
+        preparations=preparation_reader(handoffs.objects, campaign.name),
+        node=node,
+        refusal=refusal,
+    )
+
+
+def campaign_evidence(
+    campaign: Campaign, handoffs: HandoffStore, models: Sequence[ModelVersion], state: RolloutState
+) -> Evidence:
+    """What is known of a candidate (or of a proposed set, which may have been stable before) and the stable set."""
+    # Counted here, and not before: the count reads every reviewed partition of some weeks.
+    num_days = campaign.plan.evidence_days
+    reviews = review_counts(handoffs, campaign.name, num_days=num_days)
+    candidate = state.candidate or state.proposed or ""
+    found = mirrored_differences(handoffs, campaign.name, candidate, state.stable, num_days=num_days)
+    evidence = evidence_for(
+        candidate,
+        state.stable,
+        candidate_weights=state.candidate_weights or state.proposed_weights or "",
+        stable_weights=state.stable_weights,
+        reviews=reviews,
+        models=models,
+    )
+    if not found.num:
+        return evidence
+    mirrored = Sample(num=found.num, total=found.total, total_squares=found.total_squares)
+    return replace(evidence, mirrored=mirrored)
+
+
+def bad_rows_of(handoffs: HandoffStore, name: str, version_sets: Collection[str]) -> list[BadRows]:
+    """What these sets published in a campaign's partitions, version by version; reads one manifest each."""
+    return [
+        BadRows(
+            version_set=bad.version_set,
+            partition=bad.partition,
+            version=bad.version,
+            num_rows=bad.num_rows,
+            is_published=not bad.superseded,
+        )
+        for bad in bad_versions(handoffs, version_sets, campaign=name)
+    ]

@@ -1,0 +1,117 @@
+"""Which version set a rollout tries next: from registered models and what the campaign's file wants. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.states import RolloutState
+from headrace.rollout.version_sets import VersionSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A set to try, and why. `weights_digest` stands for all weights in it."""
+
+    version_set: VersionSet
+    weights_digest: str
+    reason: str
+
+
+class Candidates(Protocol):
+    """Where a rollout's sets come from."""
+
+    @property
+    def missing(self) -> str:
+        """Why there is no first set, or no next one, in one sentence."""
+        ...
+
+    def first(self) -> Wanted | None: ...
+
+    def following(self, state: RolloutState) -> Wanted | None:
+        """The next set to try; never one that is stable, or was aborted or withdrawn."""
+        ...
+
+
+class WantsSets(Protocol):
+    """What is asked of `headrace.generation.campaign.Campaign`."""
+
+    def version_set(
+        self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
+    ) -> VersionSet: ...
+
+
+# The set in which a model version would run as the campaign's file wants it now.
+DesiredSet = Callable[[ModelVersion], VersionSet]
+
+
+def desired_set(campaign: WantsSets, model: ModelVersion) -> VersionSet:
+    """The set in which `model` runs as `campaign` wants it now."""
+    return campaign.version_set(
+        model_name=model.model_name,
+        model_version=model.version,
+        weights_digest=model.weights_digest,
+        weights_uri=model.weights_uri,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCandidates:
+    """The versions of one registered model.
+
+    The base is the first stable set. A campaign file that changed becomes a candidate with the stable model before
+    any new model does, so that one switch changes one thing; trained models follow, oldest first, each once.
+
+    Args:
+        model_name: the registered model whose versions are candidates.
+        models: all known versions, of any model; a version may be there more than once.
+    """
+
+    model_name: str
+    models: Sequence[ModelVersion]
+    desired: DesiredSet
+
+    @property
+    def missing(self) -> str:
+        if self._base() is None:
+            return f"No base version of {self.model_name} is registered. Materialize registered_version."
+        return f"No version of {self.model_name} waits to be tried."
+
+    def first(self) -> Wanted | None:
+        base = self._base()
+        if base is None:
+            return None
+        reason = f"the first stable set is the base, {_name(base)}"
+        return Wanted(version_set=self.desired(base), weights_digest=base.weights_digest, reason=reason)
+
+    def following(self, state: RolloutState) -> Wanted | None:
+        for version in self._untried(state):
+            wanted = self.desired(version)
+            if wanted.id == state.stable or wanted.id in state.aborted | state.withdrawn:
+                continue
+            changed = version.weights_digest == state.stable_weights
+            reason = f"the campaign's settings changed for {_name(version)}" if changed else f"{_name(version)} is new"
+            return Wanted(version_set=wanted, weights_digest=version.weights_digest, reason=reason)
+        return None
+
+    def _versions(self) -> list[ModelVersion]:
+        own = [model for model in self.models if model.model_name == self.model_name]
+        return sorted(own, key=lambda version: int(version.version))
+
+    def _base(self) -> ModelVersion | None:
+        return next((version for version in self._versions() if version.kind == "base"), None)
+
+    def _untried(self, state: RolloutState) -> list[ModelVersion]:
+        versions = self._versions()
+        stable = [version for version in versions if version.weights_digest == state.stable_weights]
+        trained = [
+            version
+            for version in versions
+            if version.kind == "trained" and version.weights_digest not in state.considered_weights
+        ]
+        return [*stable[:1], *trained]
+
+
+def _name(version: ModelVersion) -> str:
+    recipe = f" ({version.recipe})" if version.recipe else ""
+    return f"{version.model_name} version {version.version}{recipe}"

@@ -1,0 +1,32 @@
+"""Whether the registry, which is the catalogue of models, lets a set be tried: asked once, before it is proposed."""
+
+from typing import Protocol
+
+from headrace.errors import RegistryUnavailable
+from headrace.rollout.version_sets import VersionSet
+
+
+class Catalogue(Protocol):
+    """What is asked of `headrace.registry.mlflow_models.ModelRegistry`."""
+
+    def find_by_digest(self, model_name: str, weights_digest: str) -> str | None: ...
+
+
+def refusal_of(catalogue: Catalogue, version_set: VersionSet) -> str | None:
+    """Why a set cannot be tried now: a member that the registry does not know as such, or no answer. None: it can.
+
+    Members without weights in the store are a server's own, of which the registry knows nothing.
+    """
+    for member in version_set.members:
+        if not member.weights_uri:
+            continue
+        try:
+            version = catalogue.find_by_digest(member.model_name, member.weights_digest)
+        except RegistryUnavailable as error:
+            return str(error)
+        if version != member.model_version:
+            return (
+                f"the registry has the weights {member.weights_digest[:12]} of {member.model_name} as "
+                f"{f'version {version}' if version else 'no version'}, the set as version {member.model_version}."
+            )
+    return None

@@ -1,0 +1,361 @@
+"""What a person does to a rollout: each call appends one journal entry, or says in a sentence why it cannot.
+
+A person decides on what they saw. Somebody else may write in between, so every call can be given the state that was on
+the screen: the event is appended at the head, and only if what the person decided about still stands. To abort a set
+still makes sense after it moved a step; to advance it by hand does not, it would then move two.
+
+No call asks a registry or loads a model. Nothing here skips preparation: a set gets units once nodes have fetched,
+verified, loaded and tried it (`headrace.rollout.preparation`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headrace.errors import IllegalTransition, InvalidInput, JournalConflict
+from headrace.keys import digest_text
+from headrace.rollout import states
+from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.plan import Plan
+from headrace.rollout.preparation import PreparationRecord
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.status import percent
+from headrace.rollout.version_sets import VersionSet
+
+# The event of a decision, and its fields without `by` and `reason`.
+_Decision = tuple[str, Mapping[str, Any]]
+
+
+def present_state(journal: Journal) -> RolloutState:
+    """Raises: IllegalTransition: the rollout has no stable set yet."""
+    state = fold(journal.entries())
+    if state is None:
+        raise IllegalTransition(f"Rollout {journal.name} has no stable set yet: its first tick names one.")
+    return state
+
+
+def pause(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
+    """Keep the candidate's weight, whatever the evidence says, until `resume`. An abort is still possible.
+
+    Raises:
+        IllegalTransition: there is no candidate, it is paused, or it is not the one that was `seen`.
+    """
+
+    def decide(state: RolloutState) -> _Decision:
+        candidate = _candidate(state, "to pause", seen)
+        if state.paused:
+            raise IllegalTransition(f"Candidate {_short(candidate)} is paused already{_by(journal, states.PAUSED)}.")
+        return states.PAUSED, {"version_set": candidate}
+
+    return _append(journal, decide, by, reason)
+
+
+def resume(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
+    """Raises: IllegalTransition: there is no candidate, it is not paused, or it is not the one that was `seen`."""
+
+    def decide(state: RolloutState) -> _Decision:
+        candidate = _candidate(state, "to resume", seen)
+        if not state.paused:
+            raise IllegalTransition(f"Candidate {_short(candidate)} is not paused.")
+        return states.RESUMED, {"version_set": candidate}
+
+    return _append(journal, decide, by, reason)
+
+
+def approve(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
+    """Let the candidate leave its present step, once soak time and evidence allow.
+
+    Raises:
+        IllegalTransition: there is no candidate, its step is approved, or it is not at the step that was `seen`.
+    """
+
+    def decide(state: RolloutState) -> _Decision:
+        candidate = _candidate(state, "to approve", seen)
+        _check_same_step(state, seen)
+        if state.approved:
+            raise IllegalTransition(
+                f"That candidate {_short(candidate)} leaves its step of {percent(state.weight)} is approved already"
+                f"{_by(journal, states.APPROVED)}."
+            )
+        return states.APPROVED, {"version_set": candidate}
+
+    return _append(journal, decide, by, reason)
+
+
+def abort(journal: Journal, *, by: str, reason: str, evict: bool = True, seen: RolloutState | None = None) -> Entry:
+    """Roll the candidate back: never tried again. A proposal, which has no units yet, is withdrawn instead.
+
+    Args:
+        evict: sessions on the candidate move to the stable set at their next turn; false: they keep it to the end of
+            their lease.
+
+    Raises:
+        IllegalTransition: there is neither candidate nor proposal, or the set that was `seen` is no longer either.
+    """
+
+    def decide(state: RolloutState) -> _Decision:
+        target = (seen.candidate or seen.proposed) if seen else (state.candidate or state.proposed)
+        if target is None:
+            raise IllegalTransition(f"There is no candidate to abort{_stable(state)}.")
+        if state.candidate == target:
+            return states.ABORTED, {"version_set": target, "num_rows": state.num_rows_at_step, "evict": evict}
+        if state.proposed == target:
+            return states.WITHDRAWN, {"version_set": target}
+        raise IllegalTransition(_gone(state, target))
+
+    return _append(journal, decide, by, reason)
+
+
+def advance(
+    journal: Journal,
+    *,
+    by: str,
+    reason: str,
+    plan: Plan | None = None,
+    weight: float | None = None,
+    num_rows: int | None = None,
+    seen: RolloutState | None = None,
+) -> Entry:
+    """Move the candidate to the plan's next step now, or to `weight`, up or down; neither soak nor gate is asked.
+
+    Args:
+        plan: needed without `weight`; with it, the cap is that of the plan's step at that weight.
+        num_rows: reviewed rows of the candidate by now, so that the next step is judged on rows of its own.
+
+    Raises:
+        IllegalTransition: no candidate, it is paused, it is at the last step, or not at the step that was `seen`.
+        InvalidInput: neither plan nor weight, or a weight outside 0 to 1.
+    """
+    if weight is None and plan is None:
+        raise InvalidInput("Without a plan there is no next step: pass --plan FILE, or --weight W.")
+    if weight is not None and not 0 <= weight <= 1:
+        raise InvalidInput(f"weight is a share of the units, between 0 and 1, got {weight!r}.")
+
+    def decide(state: RolloutState) -> _Decision:
+        candidate = _candidate(state, "to advance", seen)
+        _check_same_step(state, seen)
+        if weight is not None:
+            if weight == state.weight:
+                raise IllegalTransition(f"Candidate {_short(candidate)} has {percent(weight)} of the units already.")
+            cap = plan.step_at(weight).cap if plan else state.cap
+            return states.REWEIGHTED, {"version_set": candidate, "weight": weight, "cap": cap}
+        assert plan is not None
+        _check_moving(state, candidate)
+        # By weight, as the controller does: a plan that was edited under way goes on at its next higher weight.
+        higher = [step for step in plan.steps if step.weight > state.weight]
+        if not higher:
+            raise IllegalTransition(
+                f"Candidate {_short(candidate)} is at the plan's last step ({percent(state.weight)}): promote it with "
+                "--promote, or set another weight with --weight."
+            )
+        return states.ADVANCED, {
+            "version_set": candidate,
+            "step": state.step + 1,
+            "weight": higher[0].weight,
+            "cap": higher[0].cap,
+            "num_rows": state.num_rows_at_step if num_rows is None else num_rows,
+        }
+
+    return _append(journal, decide, by, reason)
+
+
+def promote(
+    journal: Journal, *, by: str, reason: str, plan: Plan | None = None, seen: RolloutState | None = None
+) -> Entry:
+    """Make the candidate the stable set; it is prepared, so this needs neither registry nor model.
+
+    Args:
+        plan: if given, the candidate must be at its last step; without one the person's word is enough.
+
+    Raises:
+        IllegalTransition: no candidate, it is paused, not at the last step, or not at the step that was `seen`.
+    """
+
+    def decide(state: RolloutState) -> _Decision:
+        candidate = _candidate(state, "to promote", seen)
+        _check_same_step(state, seen)
+        _check_moving(state, candidate)
+        higher = [step for step in plan.steps if step.weight > state.weight] if plan else []
+        if higher:
+            raise IllegalTransition(
+                f"Candidate {_short(candidate)} has {percent(state.weight)}, and the plan goes on to "
+                f"{percent(higher[0].weight)}: advance it first, or promote without --plan."
+            )
+        return states.PROMOTED, {"version_set": candidate, "num_rows": state.num_rows_at_step}
+
+    return _append(journal, decide, by, reason)
+
+
+def propose(
+    journal: Journal, version_set: VersionSet, *, by: str, reason: str, seen: RolloutState | None = None
+) -> Entry:
+    """Ask for a kept set to be prepared; once enough nodes have, the controller starts it at the plan's first step.
+
+    Raises:
+        IllegalTransition: another set is on its way, or this one is stable or was aborted.
+    """
+
+    def decide(state: RolloutState) -> _Decision:
+        _check_startable(state, version_set.id, seen)
+        if state.proposed:
+            raise IllegalTransition(
+                f"Set {_short(state.proposed)} is being prepared already; abort it first to try another one."
+            )
+        weights_digest = weights_digest_of(version_set, journal.entries())
+        return states.PROPOSED, {"version_set": version_set.id, "weights_digest": weights_digest}
+
+    return _append(journal, decide, by, reason)
+
+
+def start(
+    journal: Journal,
+    version_set: VersionSet,
+    records: Sequence[PreparationRecord],
+    *,
+    by: str,
+    reason: str,
+    weight: float,
+    cap: int | None = None,
+    quorum: int = 1,
+    num_rows: int = 0,
+    seen: RolloutState | None = None,
+) -> Entry:
+    """Give a proposal that is prepared its first units, at `weight`.
+
+    Args:
+        records: what nodes say of `seen`'s proposal (`headrace.rollout.preparation.preparations`).
+
+    Raises:
+        IllegalTransition: the set is not proposed, or too few nodes have prepared it.
+        InvalidInput: the weight is not above 0 and at most 1.
+    """
+    if not 0 < weight <= 1:
+        raise InvalidInput(f"weight is the candidate's share of the units, above 0 and at most 1, got {weight!r}.")
+
+    def decide(state: RolloutState) -> _Decision:
+        _check_startable(state, version_set.id, seen)
+        if state.proposed is None or (seen is not None and seen.proposal != state.proposal):
+            raise IllegalTransition(
+                f"Set {_short(version_set.id)} is not proposed{' any more' if seen and seen.proposed else ''}: "
+                "it gets units after nodes have prepared it."
+            )
+        ready = sorted(record.node for record in records if record.ok)
+        for record in records:
+            if not record.ok:
+                raise IllegalTransition(
+                    f"{record.node} cannot prepare set {_short(version_set.id)}: {record.error} Nothing was started."
+                )
+        if len(ready) < quorum:
+            raise IllegalTransition(
+                f"{len(ready)} of {quorum} nodes have prepared set {_short(version_set.id)}; it gets units after that. "
+                "The rollout sensor or a gateway prepares it."
+            )
+        return states.STARTED, {
+            "version_set": version_set.id,
+            "weights_digest": state.proposed_weights,
+            "step": 0,
+            "weight": weight,
+            "cap": cap,
+            "num_rows": num_rows,
+            "prepared_by": ready,
+        }
+
+    return _append(journal, decide, by, reason)
+
+
+def weights_digest_of(version_set: VersionSet, entries: Sequence[Entry] = ()) -> str:
+    """What stands for all weights of a set: as an earlier entry said it, else made from its members.
+
+    One member's digest is itself: a campaign's model that was tried by hand is not tried again by the controller.
+    """
+    for entry in entries:
+        if entry.fields.get("version_set") == version_set.id and entry.fields.get("weights_digest"):
+            return entry.fields["weights_digest"]
+    if len(version_set.members) == 1:
+        return version_set.members[0].weights_digest
+    return digest_text("weights", *(member.weights_digest for member in version_set.members))
+
+
+def _append(journal: Journal, decide: Callable[[RolloutState], _Decision], by: str, reason: str) -> Entry:
+    if not by.strip() or not reason.strip():
+        raise InvalidInput(f"The journal keeps who did it and why, got by={by!r} and reason={reason!r}.")
+    while True:
+        state = present_state(journal)
+        event, fields = decide(state)
+        try:
+            return journal.append(event, {**fields, "by": by.strip(), "reason": reason.strip()}, expected=state.head)
+        except JournalConflict:
+            # Somebody's entry came first; whether this decision still makes sense is decided on the new state.
+            continue
+
+
+def _candidate(state: RolloutState, what: str, seen: RolloutState | None) -> str:
+    if seen is not None and seen.candidate is not None and state.trial != seen.trial:
+        raise IllegalTransition(_gone(state, seen.candidate))
+    if state.candidate is None:
+        proposed = f"; set {_short(state.proposed)} is still being prepared" if state.proposed else _stable(state)
+        raise IllegalTransition(f"There is no candidate {what}{proposed}.")
+    return state.candidate
+
+
+def _check_same_step(state: RolloutState, seen: RolloutState | None) -> None:
+    if seen is None or seen.candidate is None:
+        return
+    if (seen.step, seen.weight, seen.paused) != (state.step, state.weight, state.paused):
+        raise IllegalTransition(
+            f"Candidate {_short(seen.candidate)} was {_stand(seen)} when you looked (entry {seen.head}) and is "
+            f"{_stand(state)} now (entry {state.head}): look again, then decide again."
+        )
+
+
+def _check_moving(state: RolloutState, candidate: str) -> None:
+    if state.paused:
+        raise IllegalTransition(f"Candidate {_short(candidate)} is paused; resume it first.")
+
+
+def _check_startable(state: RolloutState, version_set: str, seen: RolloutState | None) -> None:
+    if seen is not None and seen.candidate is None and state.candidate == version_set:
+        raise IllegalTransition(f"Set {_short(version_set)} was started meanwhile: it has {percent(state.weight)}.")
+    if state.candidate:
+        raise IllegalTransition(
+            f"Candidate {_short(state.candidate)} is still on its way at {percent(state.weight)}; promote or abort it "
+            "first."
+        )
+    if version_set == state.stable:
+        raise IllegalTransition(f"Set {_short(version_set)} is the stable one already.")
+    if version_set in state.aborted:
+        raise IllegalTransition(
+            f"Set {_short(version_set)} was rolled back before, and no set is tried twice; change a setting or the "
+            "model and propose the new set."
+        )
+    if state.proposed and state.proposed != version_set:
+        raise IllegalTransition(f"Set {_short(state.proposed)} is being prepared; abort it first to try another one.")
+
+
+def _gone(state: RolloutState, target: str) -> str:
+    """Why a set that was seen on its way is not any more."""
+    if target == state.stable:
+        return (
+            f"Set {_short(target)} was promoted meanwhile and is stable: to go back, start the set that was stable "
+            "before it."
+        )
+    fate = "rolled back" if target in state.aborted else "withdrawn" if target in state.withdrawn else "replaced"
+    return (
+        f"Set {_short(target)} was {fate} meanwhile (entry {state.head} is the newest): look again, then decide again."
+    )
+
+
+def _stand(state: RolloutState) -> str:
+    return f"{'paused ' if state.paused else ''}at {percent(state.weight)}"
+
+
+def _stable(state: RolloutState) -> str:
+    return f": set {_short(state.stable)} is stable and gets every unit"
+
+
+def _by(journal: Journal, event: str) -> str:
+    newest = next((entry for entry in reversed(journal.entries()) if entry.event == event), None)
+    return f", by {newest.fields.get('by', 'the controller')} in entry {newest.number}" if newest else ""
+
+
+def _short(version_set: str) -> str:
+    return version_set[:12]

@@ -1,0 +1,269 @@
+"""Writes one rollout as a page that needs nothing else, and as a few lines of markdown for the Dagster UI.
+
+The page shows what `headrace.rollout.status` read; it asks no store and no server. Text from journals, prompts and
+error messages is escaped.
+"""
+
+import difflib
+import html
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup
+
+from headrace.clock import iso
+from headrace.rollout import states
+from headrace.rollout.charts import NUM_COLORS, Interval, interval_chart, weight_chart
+from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings
+from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
+
+if TYPE_CHECKING:
+    from headrace.rollout.sequential.looks import Finding
+    from headrace.rollout.sequential.samples import Sample
+
+# The UI shows markdown inline below 1,000 characters, and behind a button above.
+MARKDOWN_CHARS_MAX = 990
+_REASON_CHARS = 90
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricCard:
+    """One metric of both sets: its chart and what the test says of it."""
+
+    words: str
+    chart: str
+    sentence: str
+
+
+def render_page(status: RolloutStatus) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("headrace.rollout"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["iso"] = lambda seconds: iso(seconds).replace("T", " ").removesuffix("Z")
+    colors = _colors(status)
+    return environment.get_template("rollout.html.j2").render(
+        status=status,
+        state=status.state,
+        colors=colors,
+        standing=_standing(status),
+        since=_duration(status.now - status.since) if status.since else "–",
+        weights=weight_chart(status.history, colors, now=status.now),
+        metrics=_metric_cards(status, colors),
+        heldout=_heldout(status),
+        changes=[(one.path, *_marked(one.before, one.after)) for one in status.changes],
+        bad_rows=_by_set(status.bad_rows or ()),
+        by_whom=by_whom,
+        num_colors=NUM_COLORS,
+    )
+
+
+def page_markdown(status: RolloutStatus) -> str:
+    """Where the rollout stands and its newest entries, short enough for the UI to show inline."""
+    lines = [f"**{_cell(status.headline)}**"]
+    if status.verdict and status.state and status.state.candidate:
+        lines.append(f"Gate: *{status.verdict.action.replace('_', ' ')}*, {_cell(status.verdict.reason)}")
+    head = ["", "| # | at | event | weight | by | reason |", "|---:|---|---|---:|---|---|"]
+    rows: list[str] = []
+    room = MARKDOWN_CHARS_MAX - len("\n".join([*lines, *head]))
+    for moment in reversed(status.history):
+        entry = moment.entry
+        row = (
+            f"| {entry.number} | {iso(entry.at)[5:16]} | {entry.event} | {percent(moment.weight)} "
+            f"| {_cell(by_whom(entry))} | {_cell(str(entry.fields.get('reason', '')))} |"
+        )
+        if len(row) + 1 > room:
+            break
+        room -= len(row) + 1
+        rows.append(row)
+    text = "\n".join([*lines, *head, *reversed(rows)] if rows else lines)
+    return text if len(text) <= MARKDOWN_CHARS_MAX else text[: MARKDOWN_CHARS_MAX - 1] + "…"
+
+
+def _colors(status: RolloutStatus) -> dict[str, int]:
+    """Set → colour, in the order in which the journal names them: a set keeps its colour for ever."""
+    return {named: index % NUM_COLORS for index, named in enumerate(status.sets)}
+
+
+def _standing(status: RolloutStatus) -> tuple[str, str]:
+    """The page's tag: a word and the class of its colour."""
+    state, last = status.state, status.last
+    if state is None or last is None:
+        return "not started", "soft"
+    if state.candidate:
+        return ("paused", "warm") if state.paused else ("on trial", "busy")
+    if state.proposed:
+        return "being prepared", "busy"
+    if last.event == states.ABORTED:
+        return "rolled back", "bad"
+    return ("promoted", "good") if last.event == states.PROMOTED else ("stable", "good")
+
+
+def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricCard]:
+    """One a metric that anything is known of; judged ones have bands, a margin and what the test says."""
+    evidence, sides = status.evidence, _sides(status)
+    if evidence is None or sides is None:
+        return []
+    candidate, stable = sides
+    findings = status.verdict.findings if status.verdict else {}
+    judged = status.plan.gate.judged() if status.plan else {}
+    cards = []
+    for name, samples in _samples(evidence).items():
+        metric = METRICS[name]
+        charts = _arm_chart(status, name, (candidate, stable), samples, colors)
+        if name in findings:
+            charts += _difference_chart(name, findings[name], colors[candidate.id])
+        unsaid = "Too few of both sets to compare yet." if name in judged else "Not judged by this plan."
+        sentence = f"The candidate is {findings[name].sentence}." if name in findings else unsaid
+        cards.append(MetricCard(words=metric.words, chart=charts, sentence=sentence))
+    if evidence.mirrored is not None and MIRRORED_PASS_RATE in findings:
+        finding = findings[MIRRORED_PASS_RATE]
+        chart = _difference_chart(MIRRORED_PASS_RATE, finding, colors[candidate.id])
+        sentence = f"Over {evidence.mirrored.num:,} prompts the candidate is {finding.sentence}."
+        cards.append(MetricCard(words=METRICS[MIRRORED_PASS_RATE].words, chart=chart, sentence=sentence))
+    return cards
+
+
+def _samples(evidence: Evidence) -> "dict[str, tuple[Sample, Sample]]":
+    """Metric → (candidate, stable), the pass rate first; only what either set has."""
+    # Brings scipy; only a page with evidence owes it.
+    from headrace.rollout.sequential.samples import Sample
+
+    counts = (evidence.candidate, evidence.stable)
+    candidate, stable = (Sample.of_counts(count.num_rows, count.num_kept) for count in counts)
+    pairs = {PASS_RATE: (candidate, stable)} | dict(evidence.metrics)
+    return {name: pair for name, pair in pairs.items() if pair[0].num or pair[1].num}
+
+
+def _arm_chart(
+    status: RolloutStatus,
+    name: str,
+    views: tuple[SetView, SetView],
+    samples: "tuple[Sample, Sample]",
+    colors: dict[str, int],
+) -> str:
+    """Both sets' means on one scale, and where the margin ends."""
+    metric, gate = METRICS[name], status.plan.gate if status.plan else None
+    margin = gate.judged().get(name) if gate else None
+    is_share = metric.kind == "proportion"
+    rows = []
+    for view, sample in zip(views, samples, strict=True):
+        if sample.num:
+            low, high = _band(gate, name, sample) if gate and margin else (None, None)
+            rows.append(
+                Interval(
+                    label=view.standing,
+                    mean=sample.mean,
+                    low=low,
+                    high=high,
+                    text=f"{_figure(sample.mean, is_share=is_share)} of {sample.num:,}",
+                    color=colors[view.id],
+                )
+            )
+    sign = 1 if metric.worse == "higher" else -1
+    bound = samples[1].mean + sign * margin if margin and samples[1].num else None
+    return interval_chart(rows, title=metric.words, bound=bound, worse=metric.worse, is_share=is_share)
+
+
+def _difference_chart(name: str, finding: "Finding", color: int) -> str:
+    """How much worse the candidate is: right of the dashed line by more than the margin."""
+    is_share = METRICS[name].kind == "proportion" or name == MIRRORED_PASS_RATE
+    row = Interval(
+        label="worse by",
+        mean=finding.difference,
+        low=_known(finding.lower),
+        high=_known(finding.upper),
+        text=f"margin {_figure(finding.margin, is_share=is_share)}",
+        color=color,
+    )
+    title = f"How much worse the candidate is: {METRICS[name].words}"
+    return interval_chart([row], title=title, bound=finding.margin, worse="higher", is_share=is_share, zero=True)
+
+
+def _band(gate: GateSettings, name: str, sample: "Sample") -> tuple[float | None, float | None]:
+    """Of one arm's mean."""
+    from headrace.rollout.sequential.looks import confidence_band
+
+    low, high = confidence_band(gate.design(name), sample)
+    return _known(low), _known(high)
+
+
+def _known(bound: float | None) -> float | None:
+    """A test that has seen too little bounds nothing."""
+    return bound if bound is not None and math.isfinite(bound) else None
+
+
+def _figure(value: float, *, is_share: bool) -> str:
+    return f"{value * 100:.3g}%" if is_share else f"{value:.3g}"
+
+
+def _by_set(rows: Sequence[BadRows]) -> dict[str, list[BadRows]]:
+    """What readers still get comes first."""
+    found: dict[str, list[BadRows]] = {}
+    for one in sorted(rows, key=lambda one: (not one.is_published, one.partition, one.version)):
+        found.setdefault(one.version_set, []).append(one)
+    return found
+
+
+def _heldout(status: RolloutStatus) -> list[tuple[str, float]]:
+    """Standing and held-out loss of both sets, if both were measured on the same tokens."""
+    evidence, sides = status.evidence, _sides(status)
+    if evidence is None or sides is None or evidence.heldout_candidate is None or evidence.heldout_stable is None:
+        return []
+    candidate, stable = (view.standing for view in sides)
+    return [(candidate, evidence.heldout_candidate), (stable, evidence.heldout_stable)]
+
+
+def _sides(status: RolloutStatus) -> tuple[SetView, SetView] | None:
+    """Candidate and stable set of the trial that the evidence is of."""
+    if status.trial is None or status.trial.candidate is None:
+        return None
+    return status.sets[status.trial.candidate], status.sets[status.trial.stable]
+
+
+def _marked(before: object, after: object) -> tuple[Markup, Markup]:
+    """Both sides, with the words that differ marked; escaped."""
+    if not (isinstance(before, str) and isinstance(after, str)) or min(len(before.split()), len(after.split())) < 3:
+        return _plain(before), _plain(after)
+    old, new = before.split(" "), after.split(" ")
+    sides: tuple[list[str], list[str]] = ([], [])
+    for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        for side, tag, words in ((sides[0], "del", old[a0:a1]), (sides[1], "ins", new[b0:b1])):
+            if words:
+                text = html.escape(" ".join(words))
+                side.append(text if kind == "equal" else f"<{tag}>{text}</{tag}>")
+    marked = [Markup(" ".join(side)) for side in sides]
+    return marked[0], marked[1]
+
+
+def _plain(value: object) -> Markup:
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return Markup(f'<code title="{value}">{value[:16]}…</code>')
+    return Markup('<span class="unit">–</span>') if value is None or value == "" else Markup(html.escape(str(value)))
+
+
+def _duration(seconds: float) -> str:
+    """`3 d 4 h`: the two largest units."""
+    lengths = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)]
+    seconds = max(seconds, 0.0)
+    for (unit, length), (smaller, part) in pairwise(lengths):
+        if seconds >= length:
+            rest = int(seconds % length // part)
+            return f"{int(seconds // length)} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds:.0f} s"
+
+
+def _cell(text: str, limit: int = _REASON_CHARS) -> str:
+    """Text that cannot break out of its cell of a table."""
+    flat = " ".join(text.split()).replace("|", "\\|")
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,181 @@
+"""One look at two arms: harmful, not inferior, or undecided; with bounds that hold at every look.
+
+Two one-sided tests run side by side. Harm: the candidate's mean is worse than the stable set's, by more than is tolerated. Non-inferiority: it is
+not worse by the margin or more. Nothing of earlier looks is needed: the boundaries depend on the information alone.
+
+Proportions use the variance that each hypothesis itself implies (pooled for harm; shifted by the margin for
+non-inferiority, after Farrington and Manning 1990), which keeps the error rates honest while events are few. Means rely
+on the central limit theorem: `num_min` must be large enough for the metric's tail.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.optimize import brentq
+from scipy.special import betaln
+
+from headrace.rollout.sequential.boundaries import (
+    ADVANCE_SLOPE,
+    HARM_SLOPE,
+    line_boundary,
+    mixture_boundary,
+)
+from headrace.rollout.sequential.designs import Design
+from headrace.rollout.sequential.samples import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a look says. Positive differences are worse, in the metric's unit, whichever direction is bad.
+
+    `lower` and `upper` bound the true difference at this look and every other one: harmful means `lower > tolerated`, not
+    inferior `upper < margin`, up to the choice of variance.
+    """
+
+    verdict: Literal["harmful", "not_inferior", "undecided"]
+    difference: float
+    lower: float
+    upper: float
+    margin: float
+    num_candidate: int
+    num_stable: int
+    # Share of the horizon's information that is in.
+    share: float
+    sentence: str
+
+    @property
+    def at_horizon(self) -> bool:
+        return self.share >= 1.0
+
+
+def look(design: Design, candidate: Sample, stable: Sample) -> Finding:
+    """Compare two arms by what is known now; arms of any sizes."""
+    information = candidate.num * stable.num / max(1, candidate.num + stable.num)
+    share = 2 * information / design.num_max
+    difference = design.sign * (candidate.mean - stable.mean)
+    if min(candidate.num, stable.num) < design.num_min or not information:
+        return _finding(design, "undecided", difference, math.inf, math.inf, candidate.num, stable.num, share)
+    if design.kind == "proportion":
+        spread_harm, spread_advance = _proportion_spreads(design, candidate, stable)
+    else:
+        # Of the difference: as if all information came at the arms' own variances.
+        variance = _variance(candidate) / candidate.num + _variance(stable) / stable.num
+        spread_harm = spread_advance = math.sqrt(variance)
+    return _judged(design, difference, spread_harm, spread_advance, candidate.num, stable.num, share)
+
+
+def paired_look(design: Design, differences: Sample) -> Finding:
+    """Compare row by row: values are candidate minus stable set, over the same prompts (for 0/1 rows McNemar's test)."""
+    num = differences.num
+    share = num / design.num_max
+    difference = design.sign * differences.mean
+    if num < design.num_min:
+        return _finding(design, "undecided", difference, math.inf, math.inf, num, num, share)
+    # One more row that differs than there is: rows that all agree do not prove that none ever would differ.
+    spread = math.sqrt((differences.variance * (num - 1) + 1.0) / num / num)
+    return _judged(design, difference, spread, spread, num, num, share)
+
+
+def confidence_band(design: Design, sample: Sample) -> tuple[float, float]:
+    """Bounds of one arm's mean, valid at every look together; for a proportion exact (a beta mixture; Robbins 1970)."""
+    if not sample.num:
+        return (0.0, 1.0) if design.kind == "proportion" else (-math.inf, math.inf)
+    if design.kind == "proportion":
+        return _proportion_band(sample.num, sample.total, design.alpha_harm)
+    share = sample.num / design.num_max
+    reach = mixture_boundary(share, design.alpha_harm / 2) * math.sqrt(_variance(sample) / sample.num)
+    return (sample.mean - reach, sample.mean + reach)
+
+
+def _judged(
+    design: Design,
+    difference: float,
+    spread_harm: float,
+    spread_advance: float,
+    num_candidate: int,
+    num_stable: int,
+    share: float,
+) -> Finding:
+    if design.method == "group_sequential":
+        bound_harm = line_boundary(share, design.alpha_harm, HARM_SLOPE)
+        bound_advance = line_boundary(share, design.alpha_advance, ADVANCE_SLOPE)
+    else:
+        bound_harm = mixture_boundary(share, design.alpha_harm)
+        bound_advance = mixture_boundary(share, design.alpha_advance)
+    reach_down, reach_up = bound_harm * spread_harm, bound_advance * spread_advance
+    # Harm goes first: what is shown to be worse does not advance because it is worse by little.
+    verdict = "undecided"
+    if difference - reach_down > design.tolerated:
+        verdict = "harmful"
+    elif difference + reach_up < design.margin:
+        verdict = "not_inferior"
+    return _finding(design, verdict, difference, reach_down, reach_up, num_candidate, num_stable, share)
+
+
+def _finding(
+    design: Design,
+    verdict: Literal["harmful", "not_inferior", "undecided"],
+    difference: float,
+    reach_down: float,
+    reach_up: float,
+    num_candidate: int,
+    num_stable: int,
+    share: float,
+) -> Finding:
+    lower, upper = difference - reach_down, difference + reach_up
+    worse = f"{abs(difference):.3g} {'worse' if difference > 0 else 'better'}"
+    known = f"({num_candidate} against {num_stable})"
+    words = {
+        "harmful": f"{worse} {known}, surely worse by more than {max(lower, 0.0):.3g}",
+        "not_inferior": f"{worse} {known}, surely worse by less than the margin of {design.margin:g}",
+        "undecided": f"{worse} {known}, anything from {_signed(lower)} to {_signed(upper)} worse is possible, "
+        f"the margin is {design.margin:g}",
+    }
+    return Finding(
+        verdict=verdict,
+        difference=difference,
+        lower=lower,
+        upper=upper,
+        margin=design.margin,
+        num_candidate=num_candidate,
+        num_stable=num_stable,
+        share=share,
+        sentence=words[verdict],
+    )
+
+
+def _proportion_spreads(design: Design, candidate: Sample, stable: Sample) -> tuple[float, float]:
+    """Standard errors of the difference, if there were none, and if the candidate were worse by the margin."""
+    num = candidate.num + stable.num
+    inverse = 1 / candidate.num + 1 / stable.num
+    # Half an event and half a non-event more: no variance is zero because nothing happened yet.
+    pooled = (candidate.total + stable.total + 0.5) / (num + 1)
+    shift = design.sign * design.margin
+    base = min(max(pooled - shift * candidate.num / num, max(0.0, -shift)), 1.0 - max(0.0, shift))
+    shifted = min(max(base + shift, 0.0), 1.0)
+    apart = shifted * (1 - shifted) / candidate.num + base * (1 - base) / stable.num
+    return math.sqrt(pooled * (1 - pooled) * inverse), math.sqrt(max(apart, 1e-12))
+
+
+def _variance(sample: Sample) -> float:
+    """Of one value. A constant metric has some all the same, or a first look would be certain of it."""
+    return max(sample.variance, 1e-12 + 1e-6 * sample.mean**2)
+
+
+def _proportion_band(num: int, total: float, alpha: float) -> tuple[float, float]:
+    # Shares under which what was seen is not 1/alpha times less likely than under the mixture of all shares.
+    floor = float(betaln(total + 1, num - total + 1)) + math.log(alpha)
+
+    def plausible(share: float) -> float:
+        return total * math.log(share) + (num - total) * math.log1p(-share) - floor
+
+    mean, edge = total / num, 1e-12
+    inside = min(max(mean, edge), 1 - edge)
+    lower = 0.0 if total == 0 else float(brentq(plausible, edge, inside))  # pyright: ignore[reportArgumentType]
+    upper = 1.0 if total == num else float(brentq(plausible, inside, 1 - edge))  # pyright: ignore[reportArgumentType]
+    return lower, upper
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}"

@@ -1,0 +1,361 @@
+"""One rollout as people see it: who is stable, what is on trial, how far, why, and what happened before.
+
+A view, read at one moment from journal, sets, caps and preparation records. It decides nothing and knows no Dagster,
+no terminal and no HTML: the commands, the page and the asset's metadata each show this. A set that cannot be read is
+shown with its error and does not hide the rest.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.clock import Clock
+from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.rollout import states
+from headrace.rollout.gates import Evidence, Verdict
+from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.plan import Plan
+from headrace.rollout.preparation import PreparationRecord, preparations
+from headrace.rollout.states import RolloutState, after
+from headrace.rollout.version_sets import Difference, Member, VersionSet, VersionSets, diff
+from headrace.store.objects import ObjectStore
+
+SHORT = 12
+# What an entry says of who made it where nobody is named.
+CONTROLLER = "controller"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetView:
+    """One set that the journal names. `standing`: stable, candidate, proposed, rolled back, withdrawn or retired."""
+
+    id: str
+    standing: str
+    version_set: VersionSet | None
+    # Why it cannot be read; None: it can.
+    error: str | None = None
+
+    @property
+    def short(self) -> str:
+        return self.id[:SHORT]
+
+    @property
+    def label(self) -> str:
+        """Its models by role: `writer=glossary:3, judge=referee:1`."""
+        return set_label(self.version_set) if self.version_set else "cannot be read"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """The state right after one entry: what a chart of weights is drawn from."""
+
+    entry: Entry
+    stable: str
+    candidate: str | None
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRows:
+    """Rows of one sealed version that a rolled-back set made. `is_published`: readers still get them."""
+
+    version_set: str
+    partition: str
+    version: int
+    num_rows: int
+    is_published: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStatus:
+    """What is known of one rollout at `now` (seconds since the epoch). `state` None: nothing is stable yet."""
+
+    name: str
+    now: float
+    entries: tuple[Entry, ...]
+    state: RolloutState | None
+    sets: Mapping[str, SetView]
+    history: tuple[Moment, ...]
+    # Setting by setting, from the first set of `compared` to the second: from the stable set to the one on its way or
+    # the last one that went; after a promotion, from the set before to the stable one.
+    changes: tuple[Difference, ...] = ()
+    compared: tuple[str, str] | None = None
+    # Of the proposal, or of what became the candidate.
+    preparations: tuple[PreparationRecord, ...] = ()
+    # Units that were leased to the candidate; None: there is no candidate, or it has no cap.
+    num_units: int | None = None
+    plan: Plan | None = None
+    # The state in which a candidate is or was last on trial (`last_trial`), and what is known of its two sets.
+    trial: RolloutState | None = None
+    evidence: Evidence | None = None
+    # What the gate says, or said of a trial that is over.
+    verdict: Verdict | None = None
+    # Aliases that do not say what the journal says; None: MLflow was not asked.
+    drift: tuple[str, ...] | None = None
+    # What sets that were rolled back had made; None: nobody looked.
+    bad_rows: tuple[BadRows, ...] | None = None
+
+    @property
+    def last(self) -> Entry | None:
+        return self.entries[-1] if self.entries else None
+
+    @property
+    def since(self) -> float | None:
+        """When what units get last changed: the newest entry that moved a weight or a set."""
+        if self.state and self.state.step_started_at is not None:
+            return self.state.step_started_at
+        moved = [entry for entry in self.entries if entry.event not in _MOVES_NOTHING]
+        return moved[-1].at if moved else None
+
+    @property
+    def step_words(self) -> str:
+        """`2 of 3` with a plan, `2` without one; empty without a candidate."""
+        if self.state is None or self.state.candidate is None:
+            return ""
+        if self.plan is None:
+            return str(self.state.step + 1)
+        weight = self.state.weight
+        number = sum(1 for step in self.plan.steps if step.weight <= weight)
+        return f"{max(number, 1)} of {len(self.plan.steps)}"
+
+    @property
+    def headline(self) -> str:
+        """One sentence: where the rollout stands."""
+        state = self.state
+        if state is None:
+            return "Nothing is stable yet: the first tick names a set."
+        if state.candidate:
+            paused = ", paused" if state.paused else ""
+            return (
+                f"{self._named(state.candidate)} gets {percent(state.weight)} of the units beside "
+                f"{self._named(state.stable)}{paused}."
+            )
+        if state.proposed:
+            ready = sum(1 for record in self.preparations if record.ok)
+            quorum = f" of {self.plan.quorum}" if self.plan else ""
+            return (
+                f"{self._named(state.proposed)} is being prepared: {ready}{quorum} "
+                f"{'node has' if ready == 1 and not quorum else 'nodes have'} it; {self._named(state.stable)} gets "
+                "every unit."
+            )
+        settled = next((entry for entry in reversed(self.entries) if entry.event in _SETTLES), None)
+        if settled is not None and settled.event != states.PROMOTED:
+            gone = self._named(settled.fields["version_set"])
+            fate = "was rolled back" if settled.event == states.ABORTED else "was withdrawn"
+            return f"{gone} {fate}; {self._named(state.stable)} gets every unit."
+        return f"{self._named(state.stable)} is stable and gets every unit."
+
+    def models_of(self, version_set: str) -> str:
+        """The models in which the two compared sets differ: what they share says nothing beside the other."""
+        view = self.sets[version_set]
+        if view.version_set is None:
+            return view.label
+        others = [self.sets[one].version_set for one in self.compared or ()]
+        shared = [set(one.members) for one in others if one is not None]
+        common = set.intersection(*shared) if len(shared) == 2 else set()
+        own = tuple(member for member in view.version_set.members if member not in common)
+        return _models(own or view.version_set.members)
+
+    def _named(self, version_set: str) -> str:
+        view = self.sets[version_set]
+        return f"set {view.short}" if view.error else f"{self.models_of(version_set)} ({view.short[:8]})"
+
+
+# Entries after which every unit gets what it got before.
+_MOVES_NOTHING = {states.PROPOSED, states.WITHDRAWN, states.APPROVED, states.PAUSED, states.RESUMED}
+_SETTLES = {states.PROMOTED, states.ABORTED, states.WITHDRAWN}
+
+
+def read_status(
+    store: ObjectStore,
+    name: str,
+    clock: Clock,
+    *,
+    plan: Plan | None = None,
+    evidence: Evidence | None = None,
+    verdict: Verdict | None = None,
+    drift: Sequence[str] | None = None,
+    bad_rows: Sequence[BadRows] | None = None,
+) -> RolloutStatus:
+    """Read one rollout. What costs more than journal and sets (evidence, rows, MLflow) is the caller's to bring.
+
+    Raises:
+        JournalCorrupt: an entry was changed. IllegalTransition: the entries make no sense in their order.
+    """
+    entries = Journal(store, name, clock).entries()
+    state: RolloutState | None = None
+    history: list[Moment] = []
+    for entry in entries:
+        state = after(state, entry)
+        history.append(Moment(entry=entry, stable=state.stable, candidate=state.candidate, weight=state.weight))
+    sets = _read_sets(store, entries, state)
+    compared = _compared(entries, state)
+    return RolloutStatus(
+        name=name,
+        now=clock.now(),
+        entries=entries,
+        state=state,
+        sets=sets,
+        history=tuple(history),
+        changes=_changes(sets, compared),
+        compared=compared,
+        preparations=_preparations(store, name, entries, state),
+        num_units=_units_leased(store, name, state),
+        plan=plan,
+        trial=last_trial(entries),
+        evidence=evidence,
+        verdict=verdict,
+        drift=None if drift is None else tuple(drift),
+        bad_rows=None if bad_rows is None else tuple(bad_rows),
+    )
+
+
+def rollout_names(store: ObjectStore) -> list[str]:
+    """Every rollout that has a journal, sorted."""
+    return [name for name in store.children("rollout") if store.children(f"rollout/{name}/journal")]
+
+
+def set_label(version_set: VersionSet) -> str:
+    """A set's models by role, for people: `writer=glossary:3, judge=referee:1`."""
+    return _models(version_set.members)
+
+
+def by_whom(entry: Entry) -> str:
+    return str(entry.fields.get("by") or CONTROLLER)
+
+
+def percent(share: float) -> str:
+    """`10%`, and `0.5%` where whole percents would hide it."""
+    return f"{share * 100:.4g}%"
+
+
+def status_body(status: RolloutStatus) -> dict[str, Any]:
+    """For programs: fields are added, never renamed."""
+    state = status.state
+    last = status.last
+    return {
+        "name": status.name,
+        "head": state.head if state else 0,
+        "headline": status.headline,
+        "stable": state.stable if state else None,
+        "proposed": state.proposed if state else None,
+        "candidate": state.candidate if state else None,
+        "step": state.step if state and state.candidate else None,
+        "weight": state.weight if state else 0.0,
+        "since": status.since,
+        "paused": bool(state and state.paused),
+        "approved": bool(state and state.approved),
+        "cap": state.cap if state else None,
+        "num_units": status.num_units,
+        "last": entry_body(last) if last else None,
+        "drift": None if status.drift is None else list(status.drift),
+        "preparations": [
+            {"node": one.node, "ok": one.ok, "error": one.error, "seconds": one.seconds, "members": list(one.members)}
+            for one in status.preparations
+        ],
+        "sets": {
+            view.id: {"label": view.label, "standing": view.standing, "error": view.error}
+            for view in status.sets.values()
+        },
+    }
+
+
+def entry_body(entry: Entry) -> dict[str, Any]:
+    return {
+        "number": entry.number,
+        "event": entry.event,
+        "at": entry.at,
+        "by": by_whom(entry),
+        "fields": dict(entry.fields),
+        "digest": entry.digest,
+        "prev": entry.prev,
+    }
+
+
+def standing_of(version_set: str, state: RolloutState | None) -> str:
+    if state is None:
+        return "unknown"
+    places = {state.stable: "stable", state.candidate: "candidate", state.proposed: "proposed"}
+    if version_set in places:
+        return places[version_set]
+    if version_set in state.aborted:
+        return "rolled back"
+    return "withdrawn" if version_set in state.withdrawn else "retired"
+
+
+def _read_sets(store: ObjectStore, entries: Sequence[Entry], state: RolloutState | None) -> dict[str, SetView]:
+    version_sets = VersionSets(store)
+    views: dict[str, SetView] = {}
+    for named in dict.fromkeys(entry.fields["version_set"] for entry in entries if "version_set" in entry.fields):
+        found, error = None, None
+        try:
+            found = version_sets.get(named)
+        except (ObjectMissing, HandoffCorrupt) as failure:
+            error = str(failure)
+        views[named] = SetView(id=named, standing=standing_of(named, state), version_set=found, error=error)
+    return views
+
+
+def _models(members: Sequence[Member]) -> str:
+    return ", ".join(f"{one.role}={one.model_name}:{one.model_version}" for one in members)
+
+
+def _changes(sets: Mapping[str, SetView], compared: tuple[str, str] | None) -> tuple[Difference, ...]:
+    before, behind = (sets[one].version_set for one in compared) if compared else (None, None)
+    return diff(before, behind) if before and behind else ()
+
+
+def _compared(entries: Sequence[Entry], state: RolloutState | None) -> tuple[str, str] | None:
+    if state is None:
+        return None
+    if on_its_way := state.candidate or state.proposed:
+        return state.stable, on_its_way
+    settled = next((entry for entry in reversed(entries) if entry.event in _SETTLES), None)
+    if settled is None:
+        return None
+    if settled.event != states.PROMOTED:
+        return state.stable, settled.fields["version_set"]
+    before = previous_stable(entries)
+    return (before, state.stable) if before else None
+
+
+def last_trial(entries: Sequence[Entry]) -> RolloutState | None:
+    """The state in which a candidate is on trial, or was last, right before it was promoted or aborted; None: never.
+
+    What was known then explains a decision after it was made.
+    """
+    found: RolloutState | None = None
+    state: RolloutState | None = None
+    for entry in entries:
+        state = after(state, entry)
+        if state.candidate is not None:
+            found = state
+    return found
+
+
+def previous_stable(entries: Sequence[Entry]) -> str | None:
+    """The set that was stable before the present one; None: there was none."""
+    stables = [entry.fields["version_set"] for entry in entries if entry.event in (states.INITIALIZED, states.PROMOTED)]
+    return stables[-2] if len(stables) > 1 else None
+
+
+def _preparations(
+    store: ObjectStore, name: str, entries: Sequence[Entry], state: RolloutState | None
+) -> tuple[PreparationRecord, ...]:
+    proposals = [entry.number for entry in entries if entry.event == states.PROPOSED]
+    if state is None or not proposals:
+        return ()
+    return tuple(preparations(store, name, state.proposal or proposals[-1]))
+
+
+def _units_leased(store: ObjectStore, name: str, state: RolloutState | None) -> int | None:
+    """What the chain of cap leases has given out; the newest lease says where it ends."""
+    if state is None or state.candidate is None or state.cap is None:
+        return None
+    prefix = f"rollout/{name}/caps/{state.trial:08d}"
+    leases = [key for key in store.children(prefix) if key.endswith(".json")]
+    if not leases:
+        return 0
+    newest = json.loads(store.read(f"{prefix}/{leases[-1]}"))
+    return int(newest["first"]) + int(newest["count"])

@@ -1,0 +1,93 @@
+"""What a service's rollout is decided on: the models that its file asks for, and what its gateways have seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from headrace.keys import digest_text
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.candidates import Wanted
+from headrace.rollout.controller import Facts, preparation_reader
+from headrace.rollout.gates import METRICS, Evidence
+from headrace.rollout.live_evidence import read_live
+from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.states import RolloutState
+from headrace.rollout.version_sets import VersionSet
+from headrace.serving.service import InvalidService, Service
+from headrace.store.objects import ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceCandidates:
+    """One set at a time: what the service's file wants of the models that are registered now.
+
+    All roles that changed since the stable set switch together, or not at all.
+    """
+
+    service: Service
+    models: Sequence[ModelVersion]
+
+    @property
+    def missing(self) -> str:
+        try:
+            self._wanted()
+        except InvalidService as error:
+            return str(error)
+        return f"Nothing that {self.service.name} asks for waits to be tried."
+
+    def first(self) -> Wanted | None:
+        wanted = self._wanted_or_none()
+        return wanted and _as_wanted(wanted, "the first stable set is what the service's file asks for")
+
+    def following(self, state: RolloutState) -> Wanted | None:
+        wanted = self._wanted_or_none()
+        if wanted is None or wanted.id == state.stable or wanted.id in state.aborted | state.withdrawn:
+            return None
+        return _as_wanted(wanted, "the service's file or its models changed")
+
+    def _wanted_or_none(self) -> VersionSet | None:
+        try:
+            return self._wanted()
+        except InvalidService:
+            return None
+
+    def _wanted(self) -> VersionSet:
+        return self.service.version_set(self.service.newest(list(self.models)))
+
+
+def service_facts(
+    service: Service,
+    store: ObjectStore,
+    models: Sequence[ModelVersion],
+    *,
+    now: float,
+    refusal: Callable[[VersionSet], str | None] = lambda _: None,
+) -> Facts:
+    """Facts for `headrace.rollout.controller`. Gateways prepare proposals by themselves, so no node is named here."""
+    return Facts(
+        candidates=ServiceCandidates(service=service, models=models),
+        now=now,
+        evidence=partial(service_evidence, store, service.name),
+        preparations=preparation_reader(store, service.name),
+        refusal=refusal,
+    )
+
+
+def service_evidence(store: ObjectStore, name: str, state: RolloutState) -> Evidence:
+    """What all gateways have seen of both sets since the candidate's trial began."""
+    if state.candidate is None:
+        return Evidence()
+    arms = read_live(store, name, state.trial)
+    candidate, stable = arms.get(state.candidate, {}), arms.get(state.stable, {})
+    return Evidence(
+        metrics={
+            metric: (candidate.get(metric, Sample()), stable.get(metric, Sample()))
+            for metric in METRICS
+            if metric in candidate or metric in stable
+        }
+    )
+
+
+def _as_wanted(version_set: VersionSet, reason: str) -> Wanted:
+    weights = digest_text("weights", *(member.weights_digest for member in version_set.members))
+    return Wanted(version_set=version_set, weights_digest=weights, reason=reason)

@@ -1,0 +1,237 @@
+"""What a service is: which roles answer in which order, on which models and engines, within which limits.
+
+One YAML file in the services directory describes one service; everything is checked when it is loaded. As with
+campaigns, a service says what is *wanted*. What a unit of work actually saw is its version set: a changed file reaches
+the units only through a rollout. Limits, replicas and keys are not part of the set: they cannot change an answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from headrace.errors import InvalidInput
+from headrace.generation.campaign import EngineSettings, PromptTemplate
+from headrace.keys import check_name, digest_text
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.plan import Plan
+from headrace.rollout.version_sets import Decoding, Member, VersionSet
+from headrace.typed_mapping import from_mapping
+
+# Part of every service's version sets: raise it when the same set and turns would be answered otherwise.
+SERVING_CODE_VERSION = "1"
+
+
+# A gate on live traffic, where a service's file says nothing else: no review, no end of the traffic in sight.
+_LIVE_GATE: dict[str, Any] = {
+    "method": "confidence_sequence",
+    "min_rows": 100,
+    "pass_rate_margin": None,
+    "heldout_margin": None,
+    "margins": {"error": 0.02},
+    "horizon_rows": 20_000,
+}
+
+
+class InvalidService(InvalidInput):
+    """A service file that cannot run as written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One model's part in a service."""
+
+    # A registered model; `version` is "newest" or a version's number.
+    model: str
+    version: str = "newest"
+    prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
+    decoding: Decoding
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    # False: a server's model that no registry knows. Its version, as the server's owner names it, is then its identity.
+    registered: bool = True
+
+    def __post_init__(self) -> None:
+        check_name("model", self.model)
+        if not self.registered and (self.version == "newest" or self.engine.name == "transformers"):
+            raise InvalidInput(
+                f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
+                f"version={self.version!r} on {self.engine.name}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """A role that scores answers beside the traffic, for the gate; its answers are never sent to a client."""
+
+    role: str
+    # Share of the units that are judged.
+    share: float = 0.1
+    # Scores are read as the first number of the judge's answer and divided by this.
+    score_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InvalidInput(f"share must be above 0 and at most 1, got {self.share!r}.")
+        if not 0 < self.score_max < float("inf"):
+            raise InvalidInput(f"score_max must be above 0, got {self.score_max!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one gateway takes on. Beyond it clients are told when to come back."""
+
+    # Units under way at once, and units that may wait for their turn.
+    num_units_max: int = 64
+    num_waiting_max: int = 64
+    # How long a unit may wait for its turn, may take in all, and may take to its first piece.
+    waiting_seconds_max: float = 10.0
+    unit_seconds_max: float = 120.0
+    first_piece_seconds_max: float = 60.0
+    request_bytes_max: int = 1_048_576
+    num_messages_max: int = 256
+    # Times a step is sent to an engine, where nothing of it was given out yet.
+    num_attempts: int = 3
+    # How long units under way may go on after SIGTERM.
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_units_max",
+            "waiting_seconds_max",
+            "unit_seconds_max",
+            "first_piece_seconds_max",
+            "request_bytes_max",
+            "num_messages_max",
+            "num_attempts",
+        ):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        for name in ("num_waiting_max", "drain_seconds"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One live service, as its YAML file describes it."""
+
+    name: str
+    description: str = ""
+    roles: dict[str, Role]
+    # The roles that answer a unit, first to last: each gets the answer of the one before it; clients get the last's.
+    chain: tuple[str, ...]
+    judge: Judge | None = None
+    # Share of the units that are also sent to the candidate, whose answer is recorded and thrown away.
+    shadow_share: float = 0.0
+    # What a client's temperature and top_p do: they stand in the version set, and are `ignored` (said in a response
+    # header), `refused`, or `allowed` (recorded with the step). Fewer tokens than the set's may always be asked for.
+    client_decoding: Literal["ignored", "refused", "allowed"] = "ignored"
+    # How long a session keeps its version set after its last turn.
+    session_seconds: float = 3600.0
+    limits: Limits = field(default_factory=Limits)
+    # Base URL in a version set → the servers that serve the same model, if there are several.
+    replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # What `plan` parses.
+    rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        named = [*self.chain, *([self.judge.role] if self.judge else [])]
+        if not self.chain or any(role not in self.roles for role in named):
+            raise InvalidService(
+                f"chain and judge must name roles of this file ({', '.join(self.roles) or 'none'}), got {named!r}."
+            )
+        if not 0 <= self.shadow_share <= 1:
+            raise InvalidService(f"shadow_share must be between 0 and 1, got {self.shadow_share!r}.")
+        if not 0 < self.session_seconds < float("inf"):
+            raise InvalidService(f"session_seconds must be above 0, got {self.session_seconds!r}.")
+
+    @property
+    def plan(self) -> Plan:
+        """Raises: InvalidInput: the rollout section is no plan."""
+        gate = (
+            {**_LIVE_GATE, **self.rollout.get("gate", {})} if isinstance(self.rollout.get("gate", {}), dict) else None
+        )
+        section = self.rollout if gate is None else {**self.rollout, "gate": gate}
+        return Plan.parse(section, name=self.name, kind="Service")
+
+    def replicas_of(self, base_url: str) -> tuple[str, ...]:
+        """The servers behind a version set's base URL; itself, if the file names no others."""
+        return self.replicas.get(base_url, (base_url,))
+
+    def version_set(self, models: Mapping[str, ModelVersion]) -> VersionSet:
+        """The set in which these model versions run as this service wants it.
+
+        Args:
+            models: role → version, for every registered role.
+        """
+        members = tuple(self._member(name, role, models.get(name)) for name, role in self.roles.items())
+        spec = self.roles[self.chain[-1]].engine.spec
+        return VersionSet(members=members, engine=spec, code_version=f"serving {SERVING_CODE_VERSION}")
+
+    def newest(self, models: list[ModelVersion]) -> dict[str, ModelVersion]:
+        """Role → the version that the file asks for.
+
+        Raises:
+            InvalidService: a role's model or version is not registered.
+        """
+        found: dict[str, ModelVersion] = {}
+        for name, role in self.roles.items():
+            if not role.registered:
+                continue
+            versions = [model for model in models if model.model_name == role.model]
+            wanted = [model for model in versions if role.version in ("newest", model.version)]
+            if not wanted:
+                there = ", ".join(sorted({model.version for model in versions})) or "none"
+                raise InvalidService(
+                    f"Service {self.name!r}: role {name!r} wants version {role.version} of {role.model}; registered: "
+                    f"{there}. Materialize registered_version, or name another version."
+                )
+            found[name] = max(wanted, key=lambda model: int(model.version))
+        return found
+
+    def _member(self, name: str, role: Role, model: ModelVersion | None) -> Member:
+        return Member(
+            role=name,
+            model_name=role.model,
+            model_version=model.version if model else role.version,
+            weights_digest=model.weights_digest if model else digest_text("unregistered", role.model, role.version),
+            weights_uri=model.weights_uri if model else "",
+            system_prompt=role.prompt_template.system or "",
+            user_template=role.prompt_template.user,
+            decoding=role.decoding,
+            engine=role.engine.spec,
+        )
+
+
+def load_service(file: Path) -> Service:
+    """Raises: InvalidService: the file is not YAML, or describes a service that cannot run."""
+    try:
+        body: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidService(f"Service file {file} is not readable as YAML: {error}") from error
+    try:
+        service = from_mapping(Service, body, f"Service file {file}")
+        _ = service.plan
+    except InvalidInput as error:
+        raise InvalidService(str(error)) from error
+    return service
+
+
+def load_services(directory: Path) -> tuple[Service, ...]:
+    """Every `*.yaml` of a directory, in order of names; none if there is no such directory.
+
+    Raises:
+        InvalidService: a file that cannot run as written, or two files of one name.
+    """
+    origins: dict[str, Path] = {}
+    services: list[Service] = []
+    for file in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+        service = load_service(file)
+        if (earlier := origins.get(service.name)) is not None:
+            raise InvalidService(f"Service {service.name!r} stands in two files: {earlier.name} and {file.name}.")
+        origins[service.name] = file
+        services.append(service)
+    return tuple(sorted(services, key=lambda service: service.name))
