@@ -1,28 +1,23 @@
 """Deployment: trained weights become registered versions; a rollout decides which of them generate."""
 
-from functools import partial
+from typing import Literal
 
 import dagster as dg
 import pyarrow as pa
+from pydantic import Field
 
 from assets.partitions import campaigns as campaign_partitions
 from assets.partitions import model_recipes
-from headrace.clock import SystemClock
+from headrace.errors import InvalidInput
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.registry.model_versions import from_table, to_table
 from headrace.registry.registration import register_model
-from headrace.rollout.aliases import project_if_possible
-from headrace.rollout.controller import desired_set, tick
-from headrace.rollout.evidence import review_counts
-from headrace.rollout.journal import Journal
-from headrace.rollout.states import fold
-from headrace.rollout.tables import journal_markdown, state_table
-from headrace.rollout.version_sets import VersionSets
+from headrace.rollout import interventions
 from headrace_dagster.failures import translated_errors
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
-from resources.campaigns_resource import CampaignsResource
 from resources.registry import RegistryResource
+from resources.rollouts import Intervention, RolloutsResource
 from resources.training import TrainingResource
 
 _GROUP = "deployment"
@@ -76,6 +71,38 @@ def registered_version(
     )
 
 
+class RolloutConfig(dg.Config):
+    """What a person does to a rollout, from the launchpad. Left alone, a run only ticks."""
+
+    action: Literal["tick", "pause", "resume", "approve", "advance", "abort"] = Field(
+        default="tick", description="What to do before the rollout goes on by itself."
+    )
+    weight: float | None = Field(
+        default=None, description="For advance: the candidate's share, up or down; none: next step."
+    )
+    keep_sessions: bool = Field(
+        default=False, description="For abort: sessions keep the set to the end of their lease."
+    )
+    reason: str = Field(default="", description="Why; required for everything but tick, and kept in the journal.")
+
+    def intervention(self, *, by: str) -> Intervention | None:
+        """Raises: InvalidInput: a person's action without a reason."""
+        if self.action == "tick":
+            return None
+        if not self.reason:
+            raise InvalidInput(f"{self.action} needs a reason, which the journal keeps; got none.")
+        if self.action == "advance":
+            return lambda journal, plan: interventions.advance(
+                journal, by=by, reason=self.reason, plan=plan, weight=self.weight
+            )
+        if self.action == "abort":
+            return lambda journal, _: interventions.abort(
+                journal, by=by, reason=self.reason, evict=not self.keep_sessions
+            )
+        act = {"pause": interventions.pause, "resume": interventions.resume, "approve": interventions.approve}
+        return lambda journal, _: act[self.action](journal, by=by, reason=self.reason)
+
+
 @dg.asset(
     partitions_def=campaign_partitions,
     ins={
@@ -86,44 +113,28 @@ def registered_version(
     group_name=_GROUP,
     op_tags=_TAGS,
     tags=_TAGS,
-    code_version="1",
+    code_version="2",
 )
 def rollout(
     context: dg.AssetExecutionContext,
-    campaigns: CampaignsResource,
+    config: RolloutConfig,
+    rollouts: RolloutsResource,
     registry: RegistryResource,
     store: StoreResource,
     registered_version: dict[str, Handoff],
 ) -> dg.MaterializeResult[pa.Table]:
-    """The version sets one campaign runs on, stable and candidate; a run takes its rollout as far as evidence allows.
+    """The version sets that one campaign or service runs on; a run takes its rollout as far as the evidence allows.
 
-    The journal in the store decides and is what generated_content reads; this table and MLflow's aliases follow it.
+    The journal in the store decides and is what generated_content and the gateways read; this table and MLflow's
+    aliases follow it.
     """
-    objects, name = store.objects(), context.partition_key
-    journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
     with translated_errors():
-        campaign = campaigns.campaign(name)
-        actions = tick(
-            journal,
-            version_sets,
-            campaign.plan,
-            model_name=campaign.model,
-            models=[model for handoff in registered_version.values() for model in from_table(handoff.table())],
-            desired=partial(desired_set, campaign),
-            reviews=review_counts(store.handoffs(), name, num_days=campaign.plan.evidence_days),
+        models = [model for handoff in registered_version.values() for model in from_table(handoff.table())]
+        ticked = rollouts.tick(
+            context.partition_key,
+            store.handoffs(),
+            models,
+            registry.models(),
+            intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
         )
-        aliases = project_if_possible(
-            journal, version_sets, objects, registry.models(), prefix=campaign.plan.alias_prefix
-        )
-        state = fold(journal.entries())
-    return dg.MaterializeResult(
-        value=state_table(name, state, version_sets),
-        metadata={
-            "head": journal.head(),
-            "num_entries_added": len(actions) - 1,
-            "weight": state.weight if state else 0.0,
-            "reason": actions[-1].reason,
-            "journal": dg.MetadataValue.md(journal_markdown(journal.entries())),
-            "aliases": aliases,
-        },
-    )
+    return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())

@@ -8,13 +8,14 @@ import dagster as dg
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, RegistryUnavailable
 from headrace.handoff.schemas import check_schema
+from headrace.registry.registered import registered_models
 from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
 from headrace_dagster.handoff_io import StoreResource
-from resources.campaigns_resource import CampaignsResource
 from resources.registry import RegistryResource
+from resources.rollouts import RolloutsResource
 
 
 @dg.asset_check(asset="registered_version", name="schema")
@@ -51,31 +52,53 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="rollout")
+def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
+    """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
+    handoffs = store.handoffs()
+    models = registered_models(handoffs)
+    said: dict[str, str] = {}
+    wrong: dict[str, str] = {}
+    for name in rollouts.names():
+        verdict = rollouts.status(name, handoffs, models).verdict
+        if verdict is not None:
+            said[name] = f"{verdict.action}: {verdict.reason}"
+            if verdict.action == "roll_back":
+                wrong[name] = verdict.reason
+    return _result(len(said), wrong, severity=dg.AssetCheckSeverity.WARN, said=said)
+
+
+@dg.asset_check(asset="rollout")
 def aliases_follow_the_journals(
-    campaigns: CampaignsResource, registry: RegistryResource, store: StoreResource
+    rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:
     """MLflow's `champion` and `candidate` say what the journals say. A warning: nothing that generates reads them."""
     objects, models, wrong = store.objects(), registry.models(), {}
     version_sets = VersionSets(objects)
-    for campaign in campaigns.campaigns():
-        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+    names = rollouts.names()
+    for name in names:
+        state = fold(Journal(objects, name, SystemClock()).entries())
         try:
-            wanted = wanted_aliases(state, version_sets, prefix=campaign.plan.alias_prefix) if state else {}
+            prefix = rollouts.subject(name).plan.alias_prefix
+            wanted = wanted_aliases(state, version_sets, prefix=prefix) if state else {}
             drifts: list[Drift] = find_drift(wanted, models)
         except RegistryUnavailable as error:
-            wrong[campaign.name] = str(error)
+            wrong[name] = str(error)
             break
         if drifts:
-            wrong[campaign.name] = "; ".join(map(str, drifts))
-    return _result(len(campaigns.campaigns()), wrong, severity=dg.AssetCheckSeverity.WARN)
+            wrong[name] = "; ".join(map(str, drifts))
+    return _result(len(names), wrong, severity=dg.AssetCheckSeverity.WARN)
 
 
 def _result(
-    num_checked: int, wrong: dict[str, str], *, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    num_checked: int,
+    wrong: dict[str, str],
+    *,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    said: dict[str, str] | None = None,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not wrong,
         severity=severity,
         description="; ".join(f"{name}: {reason}" for name, reason in wrong.items()) or None,
-        metadata={"num_checked": num_checked, "num_wrong": len(wrong)},
+        metadata={"num_checked": num_checked, "num_wrong": len(wrong), **(said or {})},
     )

@@ -7,6 +7,7 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
+from assets.partitions import campaigns as campaign_partitions
 from assets.partitions import content, days
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker, generate_partition
@@ -16,6 +17,7 @@ from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.report import render_report, report_markdown, set_label, write_report
 from headrace.generation.requests import prompts_for
 from headrace.generation.review import review_rows
+from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.placement.demand import stage_tags
@@ -26,13 +28,13 @@ from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 
-_GROUP = "generation"
-_CPU = stage_tags(_GROUP)
+GROUP = "generation"
+_CPU = stage_tags(GROUP)
 # A model of 135M parameters in bfloat16 with its cache takes 2 GiB; one of 7B needs its own figure here.
-_GPU = stage_tags(_GROUP, gpus=1, gpu_memory_mib=4096)
+GPU_TAGS = stage_tags(GROUP, gpus=1, gpu_memory_mib=4096)
 
 # A set that was rolled back under a run, an engine that is restarted: the next try goes on with what is committed.
-_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 # A day's report is over that day's partitions of all campaign shards.
 _DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
@@ -44,12 +46,13 @@ class GenerationConfig(dg.Config):
     regenerate: str = Field(
         default="",
         description="Empty: a sealed partition with unchanged inputs is returned as it is. keep_set: make its rows "
-        "again on the version set they were made on. current_set: on the one that the rollout assigns now. A "
-        "re-execution counts as the same run's retry: launch a new run to make the rows once more.",
+        "again on the version set they were made on. current_set: on the one that the rollout assigns now. "
+        "rolled_back: the same, but only where the sealed rows are of a set that was rolled back. A re-execution "
+        "counts as the same run's retry: launch a new run to make the rows once more.",
     )
 
 
-@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
 def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
@@ -64,11 +67,11 @@ def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> 
 
 @dg.asset(
     partitions_def=content,
-    group_name=_GROUP,
-    op_tags=_GPU,
-    tags=_GPU,
+    group_name=GROUP,
+    op_tags=GPU_TAGS,
+    tags=GPU_TAGS,
     code_version=GENERATION_CODE_VERSION,
-    retry_policy=_RETRIES,
+    retry_policy=RETRIES,
 )
 def generated_content(
     context: dg.AssetExecutionContext,
@@ -111,7 +114,7 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
-@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -126,9 +129,23 @@ def reviewed_content(
     return dg.MaterializeResult(value=review.table, metadata=review.figures())
 
 
+@dg.asset(partitions_def=campaign_partitions, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Handoff]:
+    """Every published row of one campaign that a version set made which was rolled back, with partition and version.
+
+    For whoever read those rows, and for the run that makes their partitions again. Rows stay in it after that, then
+    marked as superseded. Made after a rollback and after the last of its partitions; as old as its last run.
+    """
+    objects, name = store.objects(), context.partition_key
+    claims = Claims(objects=objects, journal=Journal(objects, name, SystemClock()), clock=SystemClock())
+    with translated_errors():
+        rolled_back = seal_rolled_back_rows(store.handoffs(), claims, name, run_id=context.run.run_id)
+    return dg.MaterializeResult(value=rolled_back.table, metadata=rolled_back.figures())
+
+
 @dg.asset(
     partitions_def=days,
-    group_name=_GROUP,
+    group_name=GROUP,
     op_tags=_CPU,
     tags=_CPU,
     code_version="1",

@@ -2,6 +2,9 @@
 
 Each checks the newest sealed version of one partition. The promises are kept where the rows are made; a check that
 fails here means that a promise is broken, not that the content is poor (that is the review's word).
+
+`no_rows_of_rolled_back_sets` is about all partitions of all campaigns: it is run after a rollback, and fails until the
+last of the bad set's partitions was made again.
 """
 
 from collections.abc import Iterator
@@ -9,10 +12,15 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.partitions import content
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.clock import SystemClock
+from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, InvalidInput
 from headrace.generation.content_checks import Finding, check_content
+from headrace.generation.rolled_back import aborted_sets, rows_still_published
 from headrace.handoff.schemas import check_schema
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import fold
 from headrace_dagster.handoff_io import StoreResource
+from resources.campaigns_resource import CampaignsResource
 
 _CONTENT_CHECKS = {
     "rows_match_prompts": "Every prompt that was read has exactly one row, and no row has another prompt.",
@@ -59,3 +67,30 @@ def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreReso
         yield dg.AssetCheckResult(
             check_name=name, passed=finding.passed, description=finding.description, metadata=finding.figures
         )
+
+
+def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="no_rows_of_rolled_back_sets",
+        description=f"The newest {asset} of no partition has rows of a version set that was rolled back.",
+    )
+    def check(store: StoreResource, campaigns: CampaignsResource) -> dg.AssetCheckResult:
+        objects, handoffs, found = store.objects(), store.handoffs(), dict[str, int]()
+        try:
+            for campaign in campaigns.campaigns():
+                aborted = aborted_sets(fold(Journal(objects, campaign.name, SystemClock()).entries()))
+                found |= rows_still_published(handoffs, asset, aborted, campaign=campaign.name)
+        except HeadraceError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        num_rows, named = sum(found.values()), ", ".join(found)
+        return dg.AssetCheckResult(
+            passed=not found,
+            description=f"{num_rows} rows in {named}: launch regenerate_rolled_back on these." if found else None,
+            metadata={"num_rows": num_rows, "num_partitions": len(found), "partitions": named},
+        )
+
+    return check
+
+
+rolled_back_checks = [_rolled_back_check(asset) for asset in ("generated_content", "reviewed_content")]

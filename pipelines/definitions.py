@@ -11,12 +11,13 @@ from assets import (
     generation,
     generation_checks,
     media,
+    mirroring,
     prep,
     prep_checks,
     training,
 )
 from pipelines.automation import follow_changed_inputs, with_conditions
-from pipelines.jobs import COLLECTION, JOBS
+from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
@@ -29,10 +30,10 @@ if not os.environ.get("DAGSTER_HOME"):
     )
 
 defs = dg.Definitions(
-    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, media])),
+    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, mirroring, media])),
     asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks]),
     resources=deployment_resources(settings_from_environment()),
-    jobs=[*JOBS.values(), COLLECTION],
+    jobs=[*JOBS.values(), REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],
     sensors=[follow_changed_inputs, *SENSORS],
     # A run makes one partition of one stage; a process a step would double its start-up.

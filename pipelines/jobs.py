@@ -30,22 +30,50 @@ STAGE_JOBS = (
     StageJob(name="list_prompts", stage="generation", assets=("prompts",)),
     # Alone in its run, for the same reason as training.
     StageJob(name="generate", stage="generation", assets=("generated_content",)),
+    StageJob(name="mirror", stage="generation", assets=("mirrored_content",)),
+    StageJob(name="list_rolled_back", stage="generation", assets=("rolled_back_rows",)),
     StageJob(name="review", stage="generation", assets=("reviewed_content", "cards")),
     StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 
-ASSETS_OF_JOB = {job.name: job.assets for job in STAGE_JOBS}
-STAGE_OF_JOB = {job.name: job.stage for job in STAGE_JOBS}
+# Makes what `generate` makes, but only where a version set that was rolled back made it.
+REGENERATE = StageJob(name="regenerate_rolled_back", stage="generation", assets=("generated_content",))
+
+ASSETS_OF_JOB = {job.name: job.assets for job in (REGENERATE, *STAGE_JOBS)}
+STAGE_OF_JOB = {job.name: job.stage for job in (REGENERATE, *STAGE_JOBS)}
+
+# These look at every partition that there is: too much for each run that makes one.
+_OF_ALL_PARTITIONS = dg.AssetSelection.checks(
+    *(
+        dg.AssetCheckKey(dg.AssetKey(asset), "no_rows_of_rolled_back_sets")
+        for asset in ("generated_content", "reviewed_content")
+    )
+)
+
+
+def _selection(job: StageJob) -> dg.AssetSelection:
+    assets = dg.AssetSelection.assets(*job.assets)
+    return assets | _OF_ALL_PARTITIONS if job.name == "list_rolled_back" else assets - _OF_ALL_PARTITIONS
+
 
 JOBS = {
     job.name: dg.define_asset_job(
         job.name,
-        selection=dg.AssetSelection.assets(*job.assets),
+        selection=_selection(job),
         tags={STAGE: job.stage},
         description=f"{', '.join(job.assets)}: one run a partition.",
     )
     for job in STAGE_JOBS
 }
+
+REGENERATION = dg.define_asset_job(
+    REGENERATE.name,
+    selection=_selection(REGENERATE),
+    tags={STAGE: REGENERATE.stage},
+    config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "rolled_back"}}}),
+    description="generated_content, where its rows are of a version set that was rolled back: launched on any number "
+    "of partitions, it makes those again, and returns the others as they are.",
+)
 
 # Makes no asset: it frees the store of versions that nobody needs.
 COLLECTION = collection_job()

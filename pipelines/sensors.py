@@ -1,32 +1,40 @@
-"""What watches the store and asks for runs: partition keys, rollout ticks, the night's generation, alerts.
+"""What watches the store and asks for runs: partition keys, rollout ticks, generation, mirrors, rollbacks, alerts.
 
 Each sensor decides from the store and from runs under way, never from what it did before: a tick that is repeated, lost
 or late asks for the same. What a decision starts is asked for under a run key that names the decision, so one decision
 starts one run, even if that run fails for good.
 """
 
+import json
 import time
-from functools import partial
+from typing import Any
 
 import dagster as dg
 
 from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
 from headrace.generation.campaign import Campaign
-from headrace.generation.claims import inputs_digest
+from headrace.generation.claims import Claims, inputs_digest
 from headrace.generation.dispatch import dispatch
-from headrace.handoff.versions import HandoffStore
-from headrace.registry.model_versions import ModelVersion, from_table
-from headrace.rollout.controller import desired_set, next_action
-from headrace.rollout.evidence import review_counts
+from headrace.generation.mirroring import partitions_to_mirror
+from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.registry.registered import registered_models
+from headrace.rollout.controller import next_action
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
-from pipelines.jobs import JOBS, run_assets
+from pipelines.jobs import JOBS, REGENERATION, run_assets
 from resources.campaigns_resource import campaigns_resource
+from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
+
+# How often a rollout run is asked for whose decision needs the registry or a model.
+ASK_AGAIN_SECONDS = 600
+# How often all partitions are looked at again after a rollback that has left nothing.
+LOOK_AGAIN_SECONDS = 3600
 
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -40,11 +48,11 @@ _UNDER_WAY = [
 # Runs in development too: without its keys, no model or campaign could be materialized by a click.
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Adds a key for each new recipe and campaign file; keys whose file went stay, for their history."""
+    """Adds a key for each new recipe, campaign and service file; keys whose file went stay, for their history."""
     settings = settings_from_environment()
     wanted = {
         "model_recipe": list(load_recipes(settings.recipes)),
-        "campaign": [campaign.name for campaign in campaigns_resource(settings).campaigns()],
+        "campaign": rollouts_resource(settings).names(),
     }
     requests = []
     for name, keys in wanted.items():
@@ -65,38 +73,29 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     models = registered_models(handoffs)
     requests: list[dg.RunRequest] = []
     reasons: list[str] = []
-    for campaign in campaigns_resource(settings).campaigns():
-        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
-        action = next_action(
-            state,
-            campaign.plan,
-            model_name=campaign.model,
-            models=models,
-            desired=partial(desired_set, campaign),
-            # Counted only while a candidate is on trial: the count reads every reviewed partition of some weeks.
-            reviews=review_counts(handoffs, campaign.name, num_days=campaign.plan.evidence_days)
-            if state and state.candidate
-            else {},
-        )
+    rollouts = rollouts_resource(settings)
+    for name in rollouts.names():
+        subject = rollouts.subject(name)
+        state = fold(Journal(objects, name, SystemClock()).entries())
+        action = next_action(state, subject.plan, rollouts.facts(subject, handoffs, models))
         if action.kind == "none":
-            reasons.append(f"{campaign.name}: {action.reason}")
-        elif _under_way(context.instance, "rollout", campaign.name):
-            reasons.append(f"{campaign.name}: a rollout run is under way.")
+            reasons.append(f"{name}: {action.reason}")
+        elif _under_way(context.instance, "rollout", name):
+            reasons.append(f"{name}: a rollout run is under way.")
         else:
             head = state.head if state else 0
-            # By head and decision: a new fact at the same head (another model, another verdict) is another key.
-            subject = action.fields.get("version_set", "")[:12]
-            key = f"{campaign.name}:{head}:{action.kind}:{subject}"
-            requests.append(dg.RunRequest(run_key=key, partition_key=campaign.name))
+            # By head and decision: a new fact at the same head (another model, another verdict) is another key. A run
+            # may be refused by the registry, or die while it loads a model: then it is asked for again some time later.
+            subject_set = action.fields.get("version_set", "")[:12]
+            again = int(time.time() // ASK_AGAIN_SECONDS) if action.kind in {"propose", "prepare", "initialize"} else 0
+            key = f"{name}:{head}:{action.kind}:{subject_set}:{again}"
+            requests.append(dg.RunRequest(run_key=key, partition_key=name))
     return _result(requests, reasons)
 
 
 @dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
 def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Starts generation of the partitions whose prompts are there: canaries first, the rest after their verdict.
-
-    A sealed partition whose version set was rolled back since is made again on the stable set.
-    """
+    """Starts generation of the partitions whose prompts are there: canaries first, the rest after their verdict."""
     settings = settings_from_environment()
     objects = settings.open_store()
     handoffs = HandoffStore(objects)
@@ -120,6 +119,11 @@ def _day_requests(
     prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
     if not prompts:
         return [], None
+    claims = Claims(
+        objects=handoffs.objects,
+        journal=Journal(handoffs.objects, campaign.name, SystemClock()),
+        clock=SystemClock(),
+    )
     sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
     in_flight = {key for key in prompts if key not in sealed and _under_way(instance, "generated_content", key)}
     ready = dispatch(
@@ -131,36 +135,90 @@ def _day_requests(
         in_flight={*in_flight, *(key for key in keys if key not in prompts and key not in sealed)},
         now=time.time(),
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
+        places=claims.places(state, keys),
     )
     requests = [
         dg.RunRequest(run_key=f"{key}:{inputs_digest(prompts[key])[:16]}", partition_key=key) for key in ready.start
     ]
-    for key, handoff in sealed.items():
-        version_set = handoff.attributes.get("version_set", "")
-        if state and version_set in state.aborted:
-            again = dg.RunRequest(
-                run_key=f"{key}:after-rollback:{version_set[:16]}",
-                partition_key=key,
-                run_config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "current_set"}}}),
-                tags={"headrace/reason": f"version set {version_set[:12]} was rolled back"},
-            )
-            requests.append(again)
     return requests, ready.hold_reason
+
+
+@dg.sensor(job=JOBS["mirror"], minimum_interval_seconds=30, default_status=running_when_automated()[0])
+def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Mirrors the stable set's newest partitions on a set that is proposed or on trial, as many as the plan says."""
+    settings = settings_from_environment()
+    objects = settings.open_store()
+    requests: list[dg.RunRequest] = []
+    for campaign in campaigns_resource(settings).campaigns():
+        if campaign.plan.mirror_partitions == 0:
+            continue
+        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+        for wanted in partitions_to_mirror(HandoffStore(objects), campaign, state, days.get_partition_keys()):
+            request = dg.RunRequest(
+                run_key=f"{wanted.partition}:mirror:{wanted.version_set[:16]}:{wanted.published[:16]}",
+                partition_key=wanted.partition,
+                # By its id: when the run starts, another set may be the candidate.
+                run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
+            )
+            requests.append(request)
+    return _result(requests, ["No plan asks for a mirror that is not made."])
+
+
+@dg.sensor(
+    jobs=[JOBS["list_rolled_back"], REGENERATION],
+    minimum_interval_seconds=30,
+    default_status=running_when_automated()[0],
+)
+def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Has the rows of a set that was rolled back listed, exactly their partitions made again, and the list once more.
+
+    Looks at every day there is. The cursor only spares it that while nothing is wrong.
+    """
+    settings = settings_from_environment()
+    objects = settings.open_store()
+    seen: dict[str, list[Any]] = json.loads(context.cursor or "{}")
+    requests: list[dg.RunRequest] = []
+    for campaign in campaigns_resource(settings).campaigns():
+        aborted = aborted_sets(fold(Journal(objects, campaign.name, SystemClock()).entries()))
+        digest = sets_digest(aborted)
+        known, clean_at = seen.get(campaign.name, ["", 0.0])
+        if not aborted or (known == digest and time.time() - clean_at < LOOK_AGAIN_SECONDS):
+            continue
+        bad = partitions_to_regenerate(HandoffStore(objects), aborted, campaign=campaign.name)
+        requests += _rollback_requests(campaign.name, digest, bad)
+        if not bad:
+            seen[campaign.name] = [digest, time.time()]
+    result = _result(requests, ["No published row is of a set that was rolled back."])
+    return result._replace(cursor=json.dumps(seen))
+
+
+def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> list[dg.RunRequest]:
+    """The list first: it names the rows while their versions are still in the store."""
+    state = "open" if bad else "regenerated"
+    requests = [
+        dg.RunRequest(
+            run_key=f"{campaign}:rolled-back:{digest[:16]}:{state}",
+            job_name=JOBS["list_rolled_back"].name,
+            partition_key=campaign,
+        )
+    ]
+    for key, content in bad.items():
+        version_set = content.attributes["version_set"]
+        again = dg.RunRequest(
+            run_key=f"{key}:after-rollback:{version_set[:16]}:v{content.version}",
+            job_name=REGENERATION.name,
+            partition_key=key,
+            run_config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "rolled_back"}}}),
+            tags={"headrace/reason": f"version set {version_set[:12]} was rolled back"},
+        )
+        requests.append(again)
+    return requests
 
 
 def _result(requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
     """Dagster shows a reason only for a tick that asks for nothing."""
     reason = dg.SkipReason("; ".join(reasons) or "Nothing to do.")
     return dg.SensorResult(run_requests=requests) if requests else dg.SensorResult(skip_reason=reason)
-
-
-def registered_models(handoffs: HandoffStore) -> list[ModelVersion]:
-    """Every registered version, from sealed registrations: a rollout is decided without MLflow."""
-    found = []
-    for key in handoffs.partitions("registered_version"):
-        newest = handoffs.newest("registered_version", key)
-        found += from_table(newest.table()) if newest else []
-    return found
 
 
 def _under_way(instance: dg.DagsterInstance, asset: str, partition: str) -> bool:
@@ -189,4 +247,11 @@ def failed_runs_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | No
     return None
 
 
-SENSORS = [partition_keys, rollout_ticks, campaign_generation, failed_runs_alert]
+SENSORS = [
+    partition_keys,
+    rollout_ticks,
+    campaign_generation,
+    candidate_mirrors,
+    after_rollbacks,
+    failed_runs_alert,
+]

@@ -9,6 +9,7 @@ from resources.campaigns_resource import campaigns_resource
 from resources.corpus_resource import CorpusResource
 from resources.engines import EnginesResource
 from resources.registry import registry_resource
+from resources.rollouts import rollouts_resource
 from resources.settings import Settings
 from resources.training import training_launcher, training_resource
 
@@ -31,4 +32,5 @@ def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResourc
         "registry": registry_resource(settings),
         "campaigns": campaigns_resource(settings),
         "engines": EnginesResource(),
+        "rollouts": rollouts_resource(settings),
     }

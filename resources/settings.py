@@ -10,6 +10,7 @@
 | HEADRACE_CORPUS | corpus file (YAML) | `resources/corpus.yaml` |
 | HEADRACE_RECIPES | directory of training recipes | `resources/recipes` |
 | HEADRACE_CAMPAIGNS | directory of campaigns | `resources/campaigns` |
+| HEADRACE_SERVICES | directory of live services, such as `resources/services` | `HEADRACE_HOME/services` |
 | HEADRACE_BASE_MODEL | directory or hub name of the model whose tokenizer prepares examples | the demo's model |
 | HEADRACE_ENGINE | engine for every campaign (`echo` in tests) | each campaign's own |
 | HEADRACE_FIRST_DAY, HEADRACE_TIMEZONE | first day of generation partitions | 2026-11-01, UTC |
@@ -39,6 +40,7 @@ class Settings:
     corpus: Path
     recipes: Path
     campaigns: Path
+    services: Path
     base_model: str
     engine: str | None
     first_day: str
@@ -62,6 +64,7 @@ def settings_from_environment() -> Settings:
         corpus=Path(env("HEADRACE_CORPUS") or CHECKOUT / "resources/corpus.yaml").absolute(),
         recipes=Path(env("HEADRACE_RECIPES") or CHECKOUT / "resources/recipes").absolute(),
         campaigns=Path(env("HEADRACE_CAMPAIGNS") or CHECKOUT / "resources/campaigns").absolute(),
+        services=Path(env("HEADRACE_SERVICES") or home / "services").absolute(),
         base_model=env("HEADRACE_BASE_MODEL") or str(home / "models/smollm2-135m"),
         engine=env("HEADRACE_ENGINE") or None,
         first_day=env("HEADRACE_FIRST_DAY") or "2026-11-01",

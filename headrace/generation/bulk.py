@@ -14,13 +14,13 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from headrace.errors import HeadraceError
+from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claim, Claims
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
-from headrace.generation.sealing import Origin, find_sealed, repin_required, seal
+from headrace.generation.sealing import Origin, find_sealed, seal, void_error
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.rollout.version_sets import VersionSet, VersionSets
 
@@ -92,6 +92,7 @@ def generate_partition(
 
     Raises:
         RepinRequired: the claim's version set was rolled back; open the claim again.
+        MirrorStopped: the same of a mirror's claim, which is not tried again.
         EngineUnavailable: no row can be made now; what was committed stays.
         HandoffCorrupt: a commit or the prompts are damaged.
     """
@@ -111,9 +112,7 @@ def generate_partition(
     )
     if making.missing():
         making.run(open_engine)
-    content, execution = assemble(
-        [read_commit(claims.objects, claim, index, batch) for index, batch in enumerate(making.batches)]
-    )
+    content, execution = assemble(making.commits())
     assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
     input_versions = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
     origin = Origin(run_id=worker.run_id, input_versions=input_versions)
@@ -168,6 +167,18 @@ class _Making:
         finally:
             engine.close()
 
+    def commits(self) -> list[pa.Table]:
+        try:
+            return [
+                read_commit(self.claims.objects, self.claim, index, batch) for index, batch in enumerate(self.batches)
+            ]
+        except HandoffCorrupt:
+            # Whoever found the claim's set rolled back has dropped them.
+            settlement = self.claims.settlement(self.claim)
+            if settlement is not None and settlement.outcome == "void":
+                raise void_error(self.claim, settlement.reason) from None
+            raise
+
     def _make(self, engine: TextEngine, index: int) -> None:
         started = self.monotonic()
         results = generate_rows(engine, self.batches[index], self.row_attempts)
@@ -192,7 +203,8 @@ class _Making:
             return
         # It may be settled as sealed: its rows are then repaired, not taken back.
         if self.claims.settle(self.claim, "void", reason).outcome == "void":
-            raise repin_required(self.claim, reason)
+            self.claims.drop_batches(self.claim)
+            raise void_error(self.claim, reason)
 
     def _report(self) -> None:
         if self.progress:

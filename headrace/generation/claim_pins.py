@@ -22,11 +22,15 @@ VersionName = tuple[str, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class SettledClaim:
-    """`is_sealed`: its rows are published, or will be by whoever opens the claim next, out of its micro-batches."""
+    """`is_sealed`: its rows are published, or will be by whoever opens the claim next, out of its micro-batches.
+
+    `is_mirror`: they are sealed as a mirror, which is no published content.
+    """
 
     id: str
     partition: str
     is_sealed: bool
+    is_mirror: bool = False
 
     @property
     def batches_prefix(self) -> str:
@@ -59,9 +63,18 @@ def read_claim_pins(objects: ObjectStore) -> ClaimPins:
         last[claim["partition"], claim["inputs_digest"]] = key
         if settlement := settlements.get(key.removesuffix(".json")):
             is_sealed = settlement["outcome"] == "sealed"
-            settled.append(SettledClaim(id=claim["id"], partition=claim["partition"], is_sealed=is_sealed))
+            settled.append(
+                SettledClaim(
+                    id=claim["id"],
+                    partition=claim["partition"],
+                    is_sealed=is_sealed,
+                    is_mirror=claim.get("kind") == "mirror",
+                )
+            )
     for key in last.values():
         claim, settlement = attempts[key], settlements.get(key.removesuffix(".json"))
+        if settlement is not None and settlement["outcome"] == "void" and claim.get("kind") == "mirror":
+            continue  # of a set that was rolled back: it has no next attempt
         is_finished = settlement is not None and settlement["outcome"] == "sealed"
         pins, state = (finished, "sealed") if is_finished else (in_use, "void" if settlement else "under way")
         _pin(pins, claim, claim["partition"], f"claim {claim['id'][:12]} ({state})")

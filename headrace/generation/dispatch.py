@@ -1,9 +1,13 @@
 """Which of a day's partitions may start now: canaries first, the rest when the verdict on them is in. Pure.
 
-While a candidate is on trial, the partitions that its step's weight gives it (lowest salted hash) start at once. The
+While a candidate is on trial, the partitions that its step's weight gives it (lowest salted hash) start at once, and as
+many on the stable set (highest salted hash), to be compared with: rows of the same day, made at the same time. The
 others wait: for the verdict, which promotes the candidate (they then run on it) or takes it back (they run on the
 stable set), or for the plan's time-out, after which they run on the stable set rather than miss the day. What is sealed
 or in flight never starts again.
+
+A candidate with a cap has so many partitions and no more: canaries beyond it are none, and wait like the others.
+A candidate that is paused keeps its canaries.
 
 A hold is advice to whoever launches. A partition that somebody materializes by hand runs at once, on the set that the
 journal assigns to it.
@@ -15,6 +19,14 @@ from dataclasses import dataclass
 from headrace.rollout.assignment import assign, salted_rank
 from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a candidate's cap allows: partitions that have a place, and how many more may get one."""
+
+    taken: frozenset[str] = frozenset()
+    num_left: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,7 @@ def dispatch(
     in_flight: Collection[str],
     now: float,
     day_started_at: float,
+    places: Places | None = None,
 ) -> Dispatch:
     """Divide a day's partitions into those that start now and those that wait.
 
@@ -45,6 +58,7 @@ def dispatch(
         in_flight: partitions that are under way, or that cannot start yet.
         day_started_at: when the day's first partition was dispatched; seconds since the epoch. The time-out runs from
             here or from the start of the rollout step, whichever is later.
+        places: of the candidate; None: it has no cap.
     """
     waiting = [key for key in day_partitions if key not in sealed and key not in in_flight]
     if state is None:
@@ -52,17 +66,43 @@ def dispatch(
     ranked = sorted(waiting, key=lambda key: (salted_rank(plan.salt, key), key))
     if state.candidate is None:
         return Dispatch(start=tuple(ranked))
-    on_trial = [key for key in day_partitions if assign(state, plan.salt, key, day_partitions) == state.candidate]
+    on_trial = _on_trial(day_partitions, state, plan, sealed, places)
     canaries = [key for key in ranked if key in on_trial]
     others = [key for key in ranked if key not in on_trial]
     if all(sealed.get(key, state.candidate) != state.candidate for key in on_trial):
         # A rollout step that began when this day's canaries were made on other sets learns nothing from this day.
         return Dispatch(start=tuple(others))
     waited_seconds = now - max(day_started_at, state.step_started_at or day_started_at)
-    if not others or waited_seconds >= plan.verdict_timeout_seconds:
+    controls = _controls(day_partitions, on_trial, plan)
+    compared = [key for key in others if key in controls]
+    held = [key for key in others if key not in controls]
+    if not held or waited_seconds >= plan.verdict_timeout_seconds:
         return Dispatch(start=(*canaries, *others))
+    stand = f"step {state.step + 1}, {state.weight:.0%}{', paused' if state.paused else ''}"
     reason = (
-        f"{len(others)} partitions wait for the verdict on candidate {state.candidate[:12]} "
-        f"(step {state.step + 1}, {state.weight:.0%}), {plan.verdict_timeout_seconds - waited_seconds:.0f} s at most"
+        f"{len(held)} partitions wait for the verdict on candidate {state.candidate[:12]} "
+        f"({stand}), {plan.verdict_timeout_seconds - waited_seconds:.0f} s at most"
     )
-    return Dispatch(start=tuple(canaries), held=tuple(others), hold_reason=reason)
+    return Dispatch(start=(*canaries, *compared), held=tuple(held), hold_reason=reason)
+
+
+def _controls(day_partitions: Sequence[str], on_trial: Sequence[str], plan: Plan) -> set[str]:
+    """As many partitions for the stable set as there are canaries: those that a rising weight would reach last."""
+    others = sorted(set(day_partitions) - set(on_trial), key=lambda key: (salted_rank(plan.salt, key), key))
+    return set(others[max(0, len(others) - len(on_trial)) :])
+
+
+def _on_trial(
+    day_partitions: Sequence[str], state: RolloutState, plan: Plan, sealed: Mapping[str, str], places: Places | None
+) -> list[str]:
+    """The day's partitions that the candidate gets, as the claims will decide it (`Claims.open`).
+
+    Without a place a claim takes the stable set. Which partitions get the last places depends on who claims first; this
+    is the order in which they are started.
+    """
+    wanted = [key for key in day_partitions if assign(state, plan.salt, key, day_partitions) == state.candidate]
+    if places is None:
+        return wanted
+    ranked = sorted(wanted, key=lambda key: (salted_rank(plan.salt, key), key))
+    open_to = [key for key in ranked if key not in places.taken and key not in sealed][: max(0, places.num_left)]
+    return [key for key in wanted if key in places.taken or key in open_to]

@@ -5,14 +5,16 @@ from dataclasses import replace
 from functools import partial
 
 from headrace.generation.campaign import Campaign
+from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirrored_differences
-from headrace.generation.rolled_back import bad_versions
+from headrace.generation.rolled_back import bad_versions, void_unsealed
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import ModelCandidates, desired_set
 from headrace.rollout.controller import Facts, preparation_reader
 from headrace.rollout.evidence import evidence_for, review_counts
 from headrace.rollout.gates import Evidence
+from headrace.rollout.journal import Journal
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
@@ -40,7 +42,14 @@ def campaign_facts(
         preparations=preparation_reader(handoffs.objects, campaign.name),
         node=node,
         refusal=refusal,
+        before_abort=partial(_end_under_way, campaign, handoffs),
     )
+
+
+def _end_under_way(campaign: Campaign, handoffs: HandoffStore, candidate: str) -> None:
+    journal = Journal(handoffs.objects, campaign.name, handoffs.clock)
+    claims = Claims(objects=handoffs.objects, journal=journal, clock=handoffs.clock)
+    void_unsealed(claims, campaign.name, about_to_abort=candidate)
 
 
 def campaign_evidence(

@@ -2,14 +2,17 @@
 
 Order: the claim is settled, then the execution table is published, then the content. A worker killed in between leaves
 a settled claim; whoever opens it next publishes the same bytes. A worker that slept meanwhile finds them published.
+
+A mirror's rows go to assets of their own, which nobody publishes from: what is sealed where is the claim's word.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from headrace.errors import RepinRequired
+from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, IllegalTransition, RepinRequired
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claim, Claims
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -18,6 +21,16 @@ CONTENT = "generated_content"
 EXECUTION = "execution"
 # Rows of a set that was rolled back, kept where the plan says `on_abort: finish_unpublished`. No asset reads them.
 UNPUBLISHED = "unpublished_content"
+# Rows of mirrors, and how they were made.
+MIRRORED = "mirrored_content"
+MIRROR_EXECUTION = "mirror_execution"
+
+# Asset of the rows and asset of their making, by the claim's kind.
+_ASSETS = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
+
+
+class MirrorStopped(IllegalTransition):
+    """The version set of a mirror was rolled back: nothing of it is sealed, and it is not tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +55,11 @@ def seal(
     """Settle the claim as sealed and publish both tables.
 
     Raises:
-        RepinRequired: the claim's version set was rolled back before the claim was settled, or another worker found so.
+        RepinRequired, MirrorStopped: the claim's version set was rolled back before the claim was settled, or another
+            worker found so.
+        HandoffCorrupt: a row is of another version set than the claim's; nothing was settled.
     """
+    _check_one_set(claim, content)
     settlement = claims.settlement(claim)
     if settlement is None and (reason := claims.abort_of(claim)):
         if claim.on_abort == "finish_unpublished":
@@ -52,9 +68,11 @@ def seal(
         settlement = claims.settle(claim, "void", reason)
     settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
     if settlement.outcome == "void":
-        raise repin_required(claim, settlement.reason)
-    sealed_execution = _publish_once(handoffs, EXECUTION, claim, execution, origin)
-    return SealedContent(content=_publish_once(handoffs, CONTENT, claim, content, origin), execution=sealed_execution)
+        claims.drop_batches(claim)
+        raise void_error(claim, settlement.reason)
+    rows, making = _ASSETS[claim.kind]
+    sealed_execution = _publish_once(handoffs, making, claim, execution, origin)
+    return SealedContent(content=_publish_once(handoffs, rows, claim, content, origin), execution=sealed_execution)
 
 
 def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
@@ -63,11 +81,13 @@ def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
     When inputs go back to what they were, an old attempt serves again: its rows are then published once more, since
     readers take the newest version.
     """
-    content = handoffs.find(CONTENT, claim.partition, claim=claim.id)
-    execution = handoffs.find(EXECUTION, claim.partition, claim=claim.id)
+    rows, making = _ASSETS[claim.kind]
+    content = handoffs.find(rows, claim.partition, claim=claim.id)
+    execution = handoffs.find(making, claim.partition, claim=claim.id)
     if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
         return None
-    newest = handoffs.newest(CONTENT, claim.partition)
+    # A mirror is looked up by its set; it needs not be the newest one.
+    newest = handoffs.newest(CONTENT, claim.partition) if claim.kind == "content" else None
     if newest is not None and newest.version != content.version:
         content = handoffs.publish(
             CONTENT,
@@ -81,10 +101,38 @@ def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:
     return SealedContent(content=replace(content, reused=True), execution=replace(execution, reused=True))
 
 
-def repin_required(claim: Claim, reason: str) -> RepinRequired:
+def void_error(claim: Claim, reason: str) -> HeadraceError:
+    """What a worker on a void claim ends with: a content partition has a next attempt, a mirror has none."""
+    if claim.kind == "mirror":
+        return MirrorStopped(
+            f"The mirror of {CONTENT}[{claim.partition}] on version set {claim.version_set[:12]} is void: {reason}. "
+            "Nothing of it is sealed; mirror another set."
+        )
     return RepinRequired(
         f"Attempt {claim.attempt} at {CONTENT}[{claim.partition}] is void: {reason}. The next attempt pins another set."
     )
+
+
+def version_read(made: Handoff, asset: str) -> int:
+    """The version of `asset`, in the same partition, that a sealed version was made from.
+
+    Raises:
+        HandoffMissing: its manifest does not say.
+    """
+    stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
+    if not (match := re.match(r"v(\d+)", stated)):
+        raise HandoffMissing(f"{made.manifest.label} does not say which version of its {asset} it was made from.")
+    return int(match[1])
+
+
+def _check_one_set(claim: Claim, content: pa.Table) -> None:
+    found = set(content["version_set"].to_pylist())
+    if foreign := sorted(found - {claim.version_set}):
+        raise HandoffCorrupt(
+            f"Attempt {claim.attempt} at {CONTENT}[{claim.partition}] pinned version set {claim.version_set[:12]}, and "
+            f"has rows of {', '.join(one[:12] for one in foreign)}: nothing was sealed. "
+            "Set regenerate: current_set to begin a new attempt."
+        )
 
 
 def _publish_once(handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, origin: Origin) -> Handoff:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from headrace.clock import Clock, iso
 from headrace.errors import InvalidInput, ObjectMissing
 from headrace.generation.claim_pins import SettledClaim
-from headrace.generation.sealing import CONTENT, EXECUTION
+from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
 from headrace.handoff import leases
 from headrace.handoff.leases import is_leased
 from headrace.handoff.retention import (
@@ -315,7 +315,8 @@ def _batches(objects: ObjectStore, found: Survey, grace_seconds: float) -> list[
             batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim is void"))
         # Settled is not published: whoever opens the claim next publishes out of its micro-batches.
         elif all(
-            (asset, claim.id) in published or _was_published(objects, asset, claim) for asset in (CONTENT, EXECUTION)
+            (asset, claim.id) in published or _was_published(objects, asset, claim)
+            for asset in ((MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION))
         ):
             batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim's rows are published"))
     return batches

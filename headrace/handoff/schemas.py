@@ -123,6 +123,32 @@ REVIEWED_CONTENT = _schema(
     rejected_by=_STRINGS,
 )
 
+# A mirrored partition row by row: what was published, and what the mirrored version set makes of the same prompt.
+MIRROR_COMPARISON = _schema(
+    prompt_id=_STRING,
+    position=pa.int64(),
+    published_row_id=_STRING,
+    mirrored_row_id=_STRING,
+    published_kept=pa.bool_(),
+    mirrored_kept=pa.bool_(),
+    published_rejected_by=_STRINGS,
+    mirrored_rejected_by=_STRINGS,
+    same_output=pa.bool_(),
+    published_num_output_tokens=pa.int32(),
+    mirrored_num_output_tokens=pa.int32(),
+)
+
+# Every published row that a version set made which was rolled back since.
+ROLLED_BACK_ROWS = _schema(
+    campaign=_STRING,
+    partition=_STRING,
+    version=pa.int64(),  # of generated_content
+    row_id=_STRING,
+    prompt_id=_STRING,
+    version_set=_STRING,
+    superseded=pa.bool_(),  # readers of the newest version do not get it any more
+)
+
 MODEL_VERSIONS = _schema(
     model_name=_STRING,
     version=_STRING,
@@ -171,6 +197,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     "generated_content": GENERATED_CONTENT,
     "execution": EXECUTION,
     "reviewed_content": REVIEWED_CONTENT,
+    "mirrored_content": GENERATED_CONTENT,
+    "mirror_execution": EXECUTION,
+    "mirror_comparison": MIRROR_COMPARISON,
+    "rolled_back_rows": ROLLED_BACK_ROWS,
     "cards": MEDIA_INDEX,
     "model_versions": MODEL_VERSIONS,
     "evaluation": EVALUATION,

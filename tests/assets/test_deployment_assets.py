@@ -9,7 +9,12 @@ import pyarrow as pa
 import pytest
 
 from assets.deployment import registered_version, rollout
-from assets.deployment_checks import aliases_follow_the_journals, journals_are_whole, registered_versions_fit
+from assets.deployment_checks import (
+    aliases_follow_the_journals,
+    gate_verdicts,
+    journals_are_whole,
+    registered_versions_fit,
+)
 from assets.partitions import model_recipes
 from headrace.clock import FixedClock
 from headrace.handoff.schemas import EVALUATION, REVIEWED_CONTENT
@@ -21,7 +26,9 @@ from headrace.store.local import LocalStore
 from headrace.training.tables import TRAINED_MODEL
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.campaigns_resource import CampaignsResource
+from resources.engines import EnginesResource
 from resources.registry import RegistryResource
+from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 
 CAMPAIGN = """
@@ -31,7 +38,7 @@ num_shards: 2
 prompts: {files: prompts.jsonl, per_shard: 2}
 decoding: {temperature: 0.5, top_p: 1, max_new_tokens: 8}
 engine: {name: echo}
-rollout: {steps: [0.5], gate: {min_rows: 4}}
+rollout: {steps: [0.5], gate: {min_rows: 4, pass_rate_margin: 0.9, horizon_rows: 40}}
 """
 RECIPE = "{name: NAME, model: MODEL, steps: 4, batch: 2, learning_rate: 0.001}"
 
@@ -63,6 +70,10 @@ class Deployment:
         instance.add_dynamic_partitions("campaign", ["tales"])
 
     def run(self, *definitions: Any, partition: str | None, **options: Any) -> dg.ExecuteInProcessResult:
+        campaigns = CampaignsResource(
+            directory=str(self.home / "campaigns"), home=str(self.home), reports=str(self.home / "reports")
+        )
+        config = options.pop("config", None)
         external = [
             dg.AssetSpec(name, partitions_def=model_recipes) for name in ("base_model", "trained_model", "evaluation")
         ]
@@ -76,18 +87,20 @@ class Deployment:
                 "store": StoreResource(url=str(self.home / "store")),
                 "registry": self.registry,
                 "training": TrainingResource(recipes_directory=str(self.home / "recipes"), base_model="none"),
-                "campaigns": CampaignsResource(
-                    directory=str(self.home / "campaigns"), home=str(self.home), reports=str(self.home / "reports")
+                "campaigns": campaigns,
+                "rollouts": RolloutsResource(
+                    campaigns=campaigns, engines=EnginesResource(), services=str(self.home / "services")
                 ),
             },
+            run_config=config,
             **options,
         )
 
     def register(self, recipe: str, **options: Any) -> dg.ExecuteInProcessResult:
         return self.run(partition=f"{self.model}.{recipe}", selection=[registered_version], **options)
 
-    def roll_out(self) -> Mapping[str, Any]:
-        result = self.run(partition="tales", selection=[rollout])
+    def roll_out(self, **config: Any) -> Mapping[str, Any]:
+        result = self.run(partition="tales", selection=[rollout], config={"ops": {"rollout": {"config": config}}})
         (materialization,) = result.asset_materializations_for_node("rollout")
         return {name: value.value for name, value in materialization.metadata.items()}
 
@@ -105,7 +118,7 @@ class Deployment:
         self.seal("evaluation", key, rows, EVALUATION)
 
     def review(self, version_set: str, *, shard: int, num_kept: int) -> None:
-        rows = [reviewed_row(position, version_set, kept=position < num_kept) for position in range(4)]
+        rows = [reviewed_row(position, version_set, kept=position < num_kept) for position in range(20)]
         self.seal("reviewed_content", f"2026-11-22|tales-{shard:02d}", rows, REVIEWED_CONTENT)
 
     def seal(self, asset: str, partition: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
@@ -207,10 +220,11 @@ def test_a_rollout_without_a_registered_model_says_what_to_materialize(deploymen
 def test_a_candidate_is_promoted_and_a_worse_one_rolled_back_and_aliases_follow(deployment: Deployment) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")
-    assert deployment.roll_out()["num_entries_added"] == 2
+    assert deployment.roll_out()["num_entries_added"] == 3
     assert deployment.models.aliases(deployment.model) == {"champion": "1", "candidate": "2"}
     assert deployment.state.candidate is not None
-    deployment.review(deployment.state.candidate, shard=0, num_kept=4)
+    deployment.review(deployment.state.candidate, shard=0, num_kept=20)
+    deployment.review(deployment.state.stable, shard=1, num_kept=20)
     metadata = deployment.roll_out()
     assert "| promoted |" in metadata["journal"]
     assert deployment.models.aliases(deployment.model) == {"champion": "2"}
@@ -218,7 +232,7 @@ def test_a_candidate_is_promoted_and_a_worse_one_rolled_back_and_aliases_follow(
     deployment.train("worse", loss=6.0)
     deployment.register("worse")
     metadata = deployment.roll_out()
-    assert metadata["num_entries_added"] == 2
+    assert metadata["num_entries_added"] == 3
     assert "held-out loss 6.000 against 3.000 nats a token" in metadata["journal"]
     assert len(deployment.state.aborted) == 1
     assert deployment.models.aliases(deployment.model) == {"champion": "2"}
@@ -228,22 +242,51 @@ def test_a_candidate_is_promoted_and_a_worse_one_rolled_back_and_aliases_follow(
     assert deployment.check(aliases_follow_the_journals).passed
 
 
-def test_with_mlflow_stopped_a_rollout_goes_on_and_the_next_tick_writes_the_aliases(
+def test_with_mlflow_stopped_new_sets_are_refused_and_a_trial_goes_on_to_its_end(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")
     running = deployment.registry
     (tmp_path / "stopped").mkdir()
-    deployment.registry = RegistryResource(tracking_uri=f"sqlite:///{tmp_path}/stopped")
+    stopped = RegistryResource(tracking_uri=f"sqlite:///{tmp_path}/stopped")
+    deployment.registry = stopped
     metadata = deployment.roll_out()
-    assert metadata["num_entries_added"] == 2
+    assert metadata["num_entries_added"] == 0
+    assert "is not tried now: MLflow at sqlite:///" in metadata["reason"]
+
+    deployment.registry = running
+    deployment.roll_out()
+    candidate = deployment.state.candidate
+    assert candidate is not None
+    deployment.registry = stopped
+    deployment.review(candidate, shard=0, num_kept=20)
+    deployment.review(deployment.state.stable, shard=1, num_kept=20)
+    metadata = deployment.roll_out()
+    assert deployment.state.stable == candidate
     assert metadata["aliases"].startswith("Not written, the next tick tries again. MLflow at sqlite:///")
     drift = deployment.check(aliases_follow_the_journals)
     assert (drift.passed, drift.severity) == (False, dg.AssetCheckSeverity.WARN)
+
     deployment.registry = running
     assert deployment.roll_out()["num_entries_added"] == 0
-    assert deployment.models.aliases(deployment.model) == {"champion": "1", "candidate": "2"}
+    assert deployment.models.aliases(deployment.model) == {"champion": "2"}
+
+
+def test_a_person_acts_on_a_rollout_from_the_launchpad_and_the_journal_says_who_and_why(deployment: Deployment) -> None:
+    deployment.train("good", loss=3.0)
+    deployment.register("good")
+    deployment.roll_out()
+    assert deployment.check(gate_verdicts).metadata["tales"].value.startswith("wait: 0 of 4 rows in this step")
+    metadata = deployment.roll_out(action="pause", reason="the vendor calls")
+    assert "gets 50% of the units" in metadata["status"]
+    assert "the vendor calls" in Path(metadata["path"]).read_text()
+    assert deployment.state.paused
+    deployment.roll_out(action="abort", reason="the vendor says no", keep_sessions=True)
+    aborted = deployment.journal.entries()[-1]
+    assert aborted.event == "aborted"
+    assert (aborted.fields["by"], aborted.fields["reason"]) == ("Dagster", "the vendor says no")
+    assert deployment.state.evicted == frozenset()
 
 
 def test_an_alias_moved_by_hand_is_a_warning_and_moves_nothing(deployment: Deployment) -> None:
@@ -262,13 +305,13 @@ def test_an_edited_journal_fails_its_check(deployment: Deployment) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")
     deployment.roll_out()
-    entry = deployment.home / "store/rollout/tales/journal/00000002.json"
+    entry = deployment.home / "store/rollout/tales/journal/00000003.json"
     text = entry.read_text().replace('"weight":0.5', '"weight":1.0')
     entry.unlink()
     entry.write_text(text)
     whole = deployment.check(journals_are_whole)
     assert not whole.passed
-    assert whole.description.startswith("tales: Entry 2 of journal tales was edited")
+    assert whole.description.startswith("tales: Entry 3 of journal tales was edited")
 
 
 def test_a_rollout_waits_for_no_recipe_that_was_never_trained() -> None:

@@ -10,14 +10,15 @@ import dagster as dg
 import pytest
 
 from assets import generation
-from assets.generation import campaign_report, generated_content, prompts, reviewed_content
-from assets.generation_checks import content_rows_checks, schema_checks
+from assets.generation import campaign_report, generated_content, prompts, reviewed_content, rolled_back_rows
+from assets.generation_checks import content_rows_checks, rolled_back_checks, schema_checks
+from assets.mirroring import mirrored_content
 from assets.partitions import content, days
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import INITIALIZED
+from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
 from headrace.rollout.version_sets import VersionSets
 from headrace.store.local import LocalStore
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
@@ -28,6 +29,9 @@ from resources.settings import CHECKOUT
 # The first day that the partitions know, whatever today is.
 DAY = "2026-11-01"
 PARTITION = f"{DAY}|glossary-03"
+
+
+_ASSETS = [prompts, generated_content, reviewed_content, campaign_report, mirrored_content, rolled_back_rows]
 
 
 @dataclass
@@ -53,19 +57,36 @@ class Project:
 
     def materialize(self, *assets: Any, partition: str = PARTITION, **config: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [prompts, generated_content, reviewed_content, campaign_report, *schema_checks, content_rows_checks],
+            [*_ASSETS, *schema_checks, content_rows_checks, *rolled_back_checks],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=partition,
             instance=self.instance,
-            resources={
-                "io_manager": ArrowHandoffIOManager(url=str(self.store.directory)),
-                "store": StoreResource(url=str(self.store.directory)),
-                "campaigns": self.campaigns,
-                "engines": EnginesResource(),
-            },
-            run_config={"ops": {"generated_content": {"config": config}}} if config else None,
+            resources=self.resources(),
+            run_config={"ops": {assets[0].key.to_user_string(): {"config": config}}} if config else None,
             raise_on_error=False,
         )
+
+    def resources(self) -> dict[str, Any]:
+        return {
+            "io_manager": ArrowHandoffIOManager(url=str(self.store.directory)),
+            "store": StoreResource(url=str(self.store.directory)),
+            "campaigns": self.campaigns,
+            "engines": EnginesResource(),
+        }
+
+    def try_candidate(self) -> str:
+        """Start a candidate that gets every partition; returns its set's id."""
+        version_set = self.campaign.version_set(
+            model_version="2", weights_digest="other weights", weights_uri="file:///weights"
+        )
+        VersionSets(self.store).put(version_set)
+        self.roll_out(STARTED, version_set.id, step=0, weight=1.0)
+        return version_set.id
+
+    def roll_out(self, event: str, version_set: str, **fields: Any) -> None:
+        journal = Journal(self.store, "glossary", SystemClock())
+        body = {"version_set": version_set, "weights_digest": "other weights", "num_rows": 0, "reason": "a test"}
+        journal.append(event, body | fields, expected=journal.head())
 
 
 @pytest.fixture
@@ -132,7 +153,7 @@ def test_regenerate_makes_the_rows_again(project: Project) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"regenerate": "please"}, "regenerate must be keep_set or current_set"),
+        ({"regenerate": "please"}, "regenerate must be keep_set, current_set or rolled_back"),
         ({}, r"Input prompts has no sealed handoff of prompts\[2026-11-01\|glossary-03\]"),
     ],
     ids=["an unknown word", "no prompts"],
@@ -145,6 +166,92 @@ def test_a_wrong_run_fails_without_a_retry(project: Project, config: dict[str, s
     assert failure.step_failure_data.user_failure_data is not None
     assert message.split("\\")[0] in str(failure.step_failure_data.user_failure_data.description)
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_a_mirror_of_the_candidate_is_compared_and_published_nowhere(project: Project) -> None:
+    project.materialize(prompts)
+    project.materialize(generated_content)
+    candidate = project.try_candidate()
+    result = project.materialize(mirrored_content)
+    assert result.success
+    figures = metadata_of(result, "mirrored_content")
+    assert (figures["num_rows"], figures["num_rows_compared"], figures["version_set"]) == (14, 14, candidate)
+    assert figures["kept_difference_low"] <= figures["kept_difference"] <= figures["kept_difference_high"]
+    assert figures["num_same_output"] < 14
+    again = project.materialize(mirrored_content, version_set=candidate[:8])
+    assert metadata_of(again, "mirrored_content")["reused"] is True
+    assert project.handoffs.versions("generated_content", PARTITION) == [1]
+
+
+def test_a_mirror_on_the_set_that_made_the_content_finds_nothing_else(project: Project) -> None:
+    project.materialize(prompts)
+    project.materialize(generated_content)
+    figures = metadata_of(project.materialize(mirrored_content, version_set="stable"), "mirrored_content")
+    assert figures["num_same_output"] == figures["num_rows"] == 14
+
+
+def test_a_mirror_that_cannot_be_made_fails_without_a_retry(project: Project) -> None:
+    project.materialize(prompts)
+    project.materialize(generated_content)
+    candidate = project.try_candidate()
+    project.roll_out(ABORTED, candidate)
+    for config, message in (({}, "There is no candidate set now"), ({"version_set": candidate}, "was rolled back")):
+        result = project.materialize(mirrored_content, **config)
+        (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+        assert message in str(failure.step_failure_data.user_failure_data)
+        assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_after_a_rollback_the_rows_are_named_and_just_their_partition_is_made_again(project: Project) -> None:
+    """A partition on the stable set, one on the candidate; the checks fail until the second one was made again."""
+    other = f"{DAY}|glossary-05"
+    project.instance.add_dynamic_partitions("campaign", ["glossary"])
+    project.materialize(prompts)
+    project.materialize(generated_content)
+    candidate = project.try_candidate()
+    for asset in (prompts, generated_content, reviewed_content):
+        project.materialize(asset, partition=other)
+    project.roll_out(ABORTED, candidate)
+
+    listed = project.materialize(rolled_back_rows, partition="glossary")
+
+    figures = metadata_of(listed, "rolled_back_rows")
+    assert (figures["num_rows"], figures["num_rows_still_published"]) == (14, 14)
+    assert figures["partitions_to_regenerate"] == other
+    made = project.handoffs.open("generated_content", other, 1).table()["row_id"].to_pylist()
+    assert project.handoffs.open("rolled_back_rows", "glossary").table()["row_id"].to_pylist() == made
+    assert rolled_back_findings(project) == {
+        "generated_content": (False, 14, other),
+        "reviewed_content": (False, 14, other),
+    }
+
+    for partition in (PARTITION, other):
+        assert project.materialize(generated_content, partition=partition, regenerate="rolled_back").success
+    assert project.handoffs.versions("generated_content", PARTITION) == [1]
+    assert project.handoffs.versions("generated_content", other) == [1, 2]
+    assert rolled_back_findings(project)["reviewed_content"] == (False, 14, other)
+    project.materialize(reviewed_content, partition=other)
+    assert rolled_back_findings(project) == {"generated_content": (True, 0, ""), "reviewed_content": (True, 0, "")}
+    figures = metadata_of(project.materialize(rolled_back_rows, partition="glossary"), "rolled_back_rows")
+    assert (figures["num_rows"], figures["num_rows_still_published"]) == (14, 0)
+
+
+def rolled_back_findings(project: Project) -> dict[str, tuple[bool, int, str]]:
+    """Asset → whether its check passes, the rows and the partitions that it names."""
+    result = dg.materialize(
+        [*_ASSETS, *rolled_back_checks],
+        selection=dg.AssetSelection.checks(*rolled_back_checks),
+        instance=project.instance,
+        resources=project.resources(),
+    )
+    return {
+        check.asset_key.to_user_string(): (
+            check.passed,
+            int(check.metadata["num_rows"].value),  # pyright: ignore[reportArgumentType]
+            str(check.metadata["partitions"].value),
+        )
+        for check in result.get_asset_check_evaluations()
+    }
 
 
 def test_a_report_of_a_day_under_way_shows_what_is_sealed(project: Project) -> None:
@@ -183,6 +290,7 @@ def test_a_report_is_over_all_shards_of_its_day_and_of_no_other() -> None:
 
 def test_generation_follows_its_prompts_and_not_the_rollout() -> None:
     assert generated_content.asset_deps[dg.AssetKey("generated_content")] == {dg.AssetKey("prompts")}
+    assert mirrored_content.asset_deps[dg.AssetKey("mirrored_content")] == {dg.AssetKey("generated_content")}
 
 
 def test_only_generation_asks_for_a_gpu() -> None:

@@ -11,7 +11,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
 from headrace.placement.demand import GPUS, STAGE
 from pipelines.definitions import defs
-from pipelines.jobs import COLLECTION, JOBS
+from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 
 STAGE_AND_PARTITIONS = {
     "raw_documents": ("data_prep", corpus_shards),
@@ -26,6 +26,8 @@ STAGE_AND_PARTITIONS = {
     "rollout": ("deployment", campaigns),
     "prompts": ("generation", content),
     "generated_content": ("generation", content),
+    "mirrored_content": ("generation", content),
+    "rolled_back_rows": ("generation", campaigns),
     "reviewed_content": ("generation", content),
     "cards": ("generation", content),
     "campaign_report": ("generation", days),
@@ -51,6 +53,7 @@ EDGES = {
     ("evaluation", "registered_version"): (RECIPE, [RECIPE]),
     ("registered_version", "rollout"): (CAMPAIGN, RECIPES),
     ("prompts", "generated_content"): (CONTENT, [CONTENT]),
+    ("generated_content", "mirrored_content"): (CONTENT, [CONTENT]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
     ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
@@ -105,7 +108,7 @@ def test_a_step_carries_its_stage_for_whoever_queues_it(asset: str) -> None:
 def test_training_and_generation_alone_ask_for_gpus() -> None:
     assets = defs.get_repository_def().assets_defs_by_key
     asking = {key.to_user_string() for key, definition in assets.items() if GPUS in definition.op.tags}
-    assert asking == {"trained_model", "evaluation", "generated_content"}
+    assert asking == {"trained_model", "evaluation", "generated_content", "mirrored_content"}
 
 
 def test_the_dependencies_are_these_and_no_other(graph: AssetGraph) -> None:
@@ -159,7 +162,28 @@ def test_every_asset_is_made_by_exactly_one_job(graph: AssetGraph) -> None:
     assert sorted(made) == sorted(STAGE_AND_PARTITIONS)
 
 
-@pytest.mark.parametrize("asset", ["trained_model", "generated_content"])
+def test_partitions_of_a_rolled_back_set_are_made_again_by_a_job_that_leaves_the_others_alone() -> None:
+    job = defs.resolve_job_def(REGENERATION.name)
+
+    assert job.partitions_def == content
+    assert job.partitioned_config
+    # What the launchpad and a backfill begin with.
+    config = job.partitioned_config.get_run_config_for_partition_key(CONTENT)
+    assert config["ops"] == {"generated_content": {"config": {"regenerate": "rolled_back"}}}
+    assert REGENERATION.name not in JOBS
+
+
+def test_what_looks_at_every_partition_is_checked_with_the_list_and_not_with_each_partition(graph: AssetGraph) -> None:
+    checked = {
+        job.name
+        for job in [*JOBS.values(), REGENERATION]
+        for key in job.selection.resolve_checks(graph)  # pyright: ignore[reportAttributeAccessIssue]
+        if key.name == "no_rows_of_rolled_back_sets"
+    }
+    assert checked == {"list_rolled_back"}
+
+
+@pytest.mark.parametrize("asset", ["trained_model", "generated_content", "mirrored_content"])
 def test_what_holds_a_gpu_is_alone_in_its_run(graph: AssetGraph, asset: str) -> None:
     """One run's demand is one number, and no CPU follower keeps a device waiting."""
     (job,) = [

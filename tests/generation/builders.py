@@ -1,6 +1,6 @@
 """Builders for bulk generation: a store with a rollout, a campaign and prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
 from headrace.generation.claims import Claim, Claims, Regenerate
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine
 from headrace.generation.engines.echo import EchoEngine
+from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED
+from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState, fold
 from headrace.rollout.version_sets import Decoding, Member, VersionSet, VersionSets
 from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
 
 DAY = "2026-11-22"
 
@@ -67,9 +69,10 @@ class Site:
     campaign: Campaign = field(default_factory=make_campaign)
     clock: FixedClock = field(default_factory=FixedClock)
     partition: ContentPartition = field(default_factory=make_partition)
+    open_store: Callable[[Path], ObjectStore] = LocalStore
 
     def __post_init__(self) -> None:
-        self.objects = LocalStore(self.directory)
+        self.objects = self.open_store(self.directory)
         self.handoffs = HandoffStore(self.objects, self.clock)
         self.journal = Journal(self.objects, self.campaign.name, self.clock)
         self.claims = Claims(objects=self.objects, journal=self.journal, clock=self.clock)
@@ -90,8 +93,14 @@ class Site:
     def initialize(self, model_version: int = 1) -> str:
         return self.roll_out(INITIALIZED, model_version)
 
-    def start(self, model_version: int, weight: float = 1.0) -> str:
-        return self.roll_out(STARTED, model_version, step=0, weight=weight)
+    def start(self, model_version: int, weight: float = 1.0, cap: int | None = None) -> str:
+        return self.roll_out(STARTED, model_version, step=0, weight=weight, cap=cap)
+
+    @property
+    def state(self) -> RolloutState:
+        state = fold(self.journal.entries())
+        assert state
+        return state
 
     def abort(self, model_version: int) -> str:
         return self.roll_out(ABORTED, model_version)
@@ -118,6 +127,18 @@ class Site:
             "monotonic": lambda: 0.0,
         }
         return generate_partition(claim or self.open_claim(), **(arguments | changes))
+
+    def mirror(self, wanted: str = "candidate", engine: TextEngine | None = None, **changes: Any) -> Mirror:
+        arguments: dict[str, Any] = {
+            "root_run_id": "run-mirror",
+            "campaign": self.campaign,
+            "claims": self.claims,
+            "handoffs": self.handoffs,
+            "open_engine": lambda version_set: engine or EchoEngine(version_set.member("writer")),
+            "worker": Worker(run_id="run-mirror", host="node-a"),
+            "monotonic": lambda: 0.0,
+        }
+        return mirror_partition(self.partition, wanted, **(arguments | changes))
 
     def content_rows(self) -> list[dict[str, Any]]:
         return self.handoffs.open("generated_content", self.partition.key).table().to_pylist()

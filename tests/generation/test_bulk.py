@@ -157,6 +157,26 @@ def test_a_rollback_stops_a_worker_before_its_next_batch(site: Site) -> None:
     assert site.generate(site.open_claim()).content.num_rows == 7
 
 
+def test_rows_of_another_set_than_the_claims_are_not_sealed(site: Site) -> None:
+    """Nobody of ours makes such rows; whoever does finds out before a reader does."""
+    claim = site.open_claim()
+    content = site.generate(claim).content.table()
+    site.start(2)
+    other = site.open_claim("run-2", "current_set")
+    mixed = pa.concat_tables([content.slice(0, 6), _of_set(content.slice(6), other.version_set)])
+    execution = site.handoffs.open("execution", site.partition.key).table()
+    origin = Origin(run_id="run-2", input_versions={})
+    with pytest.raises(HandoffCorrupt, match=f"pinned version set {other.version_set[:12]}, and has rows of"):
+        seal(other, site.claims, site.handoffs, content=mixed, execution=execution, origin=origin)
+    assert site.claims.settlement(other) is None
+    assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+
+
+def _of_set(rows: pa.Table, version_set: str) -> pa.Table:
+    index = rows.schema.get_field_index("version_set")
+    return rows.set_column(index, rows.schema.field(index), pa.array([version_set], rows.schema.field(index).type))
+
+
 def test_a_changed_campaign_file_does_not_change_the_batches_of_a_claim(site: Site, tmp_path: Path) -> None:
     whole = make_site(tmp_path / "whole")
     whole.generate()

@@ -33,7 +33,7 @@ def test_the_demos_campaign_has_ten_shards_of_fourteen_rows() -> None:
     assert (campaign.name, campaign.num_shards, campaign.prompts.per_shard) == ("glossary", 10, 14)
     assert campaign.shard_keys[:2] == ["glossary-00", "glossary-01"]
     assert campaign.partition_keys("2026-11-22")[9] == "2026-11-22|glossary-09"
-    assert campaign.plan.steps == (0.1, 0.5)
+    assert [step.weight for step in campaign.plan.steps] == [0.1, 0.5]
 
 
 def test_the_demos_campaign_asks_as_its_training_did() -> None:

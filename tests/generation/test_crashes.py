@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from headrace.generation.claims import unsettled
 from headrace.generation.engines.base import GenerationRequest, GenerationResult
 from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.micro_batches import committed
+from headrace.generation.mirroring import MirrorStopped
 from tests.generation.builders import Site, make_member, make_site
 
 pytestmark = pytest.mark.process
@@ -70,6 +72,69 @@ def test_a_worker_killed_at_any_line_loses_and_doubles_no_row(tmp_path: Path) ->
         assert site.handoffs.versions("generated_content", site.partition.key) == [1]
         assert digest_of(site) == whole
     assert sorted(set(num_left_over)) == [0, 1, 2, 3, 4]
+
+
+def killed_sites(directory: Path, num_kills: int, mode: str) -> list[Site]:
+    killed = [sys.executable, str(KILLED_WORKER), str(directory), str(num_kills), mode]
+    directories = subprocess.run(killed, check=True, capture_output=True, text=True).stdout.split()
+    return [Site(Path(directory)) for directory in directories]
+
+
+def test_a_mirror_killed_at_any_line_is_gone_on_with_and_published_nowhere(tmp_path: Path) -> None:
+    sites = killed_sites(tmp_path, 18, "mirror")
+    whole = Site(tmp_path / "whole").handoffs
+    key = sites[0].partition.key
+    num_left_over = set()
+    for site in sites:
+        made = unsettled(site.objects, "glossary")
+        num_left = len(committed(site.objects, made[0])) if made else None
+        mirror = site.mirror(root_run_id="run-killed")
+        if num_left is not None:
+            num_left_over.add(num_left)
+            assert mirror.outcome.num_generated_now == [7, 5, 3, 1, 0][num_left]
+        for asset in ("mirrored_content", "mirror_execution", "mirror_comparison"):
+            assert site.handoffs.versions(asset, key) == [1]
+        for asset in ("mirrored_content", "mirror_comparison"):
+            assert site.handoffs.open(asset, key).content_digest == whole.open(asset, key).content_digest
+        assert site.handoffs.versions("generated_content", key) == [1]
+        assert site.handoffs.versions("execution", key) == [1]
+    assert len(num_left_over) >= 4
+
+
+def test_a_killed_mirror_of_a_set_that_is_aborted_meanwhile_is_never_sealed(tmp_path: Path) -> None:
+    num_stopped = 0
+    for site in killed_sites(tmp_path, 12, "mirror"):
+        candidate = site.state.candidate
+        assert candidate
+        settled = [key for key in site.objects.list("claims") if "/mirrors/" in key and ".settled." in key]
+        site.abort(2)
+        try:
+            site.mirror(candidate, root_run_id="run-killed")
+        except MirrorStopped:
+            num_stopped += 1
+            assert not settled
+        found = site.handoffs.find("mirrored_content", site.partition.key, version_set=candidate)
+        assert (found is not None) == bool(settled)
+        assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+        if not settled:
+            published = site.claims.attempts(site.partition.key, site.open_claim().inputs_digest)
+            prefixes = {one.batches_prefix for one in published}
+            assert {key.rpartition("/")[0] for key in site.objects.list("batches")} == prefixes
+    assert num_stopped > 3
+
+
+def test_a_worker_killed_while_it_takes_another_set_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
+    sites = killed_sites(tmp_path, 14, "repin")
+    whole = digest_of(Site(tmp_path / "whole"))
+    for site in sites:
+        claim = site.open_claim("run-killed")
+        site.generate(claim)
+        assert (claim.attempt, claim.version_set) == (2, site.state.stable)
+        assert digest_of(site) == whole
+        assert site.handoffs.versions("generated_content", site.partition.key) == [1]
+        first, second = site.claims.attempts(site.partition.key, claim.inputs_digest)
+        assert second == claim
+        assert site.objects.list(first.batches_prefix) == []
 
 
 def test_a_worker_killed_from_outside_is_gone_on_with(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from headrace.generation.dispatch import Dispatch, dispatch
-from headrace.rollout.assignment import canary_units
+from headrace.generation.dispatch import Dispatch, Places, dispatch
+from headrace.rollout.assignment import canary_units, salted_rank
 from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
 
@@ -12,11 +12,28 @@ TRIAL = replace(STABLE, candidate="candidate", weight=0.1, step_started_at=1000.
 (CANARY,) = canary_units(0.1, "glossary", DAY)
 
 
+HALF = sorted(canary_units(0.5, "glossary", DAY), key=lambda key: salted_rank("glossary", key))
+
+
 def run(
-    state: RolloutState | None, *, sealed: tuple[str, ...] = (), in_flight: tuple[str, ...] = (), now: float = 1000
+    state: RolloutState | None,
+    *,
+    sealed: tuple[str, ...] = (),
+    in_flight: tuple[str, ...] = (),
+    now: float = 1000,
+    places: Places | None = None,
 ):
     made = dict.fromkeys(sealed, "candidate")
-    return dispatch(DAY, state=state, plan=PLAN, sealed=made, in_flight=in_flight, now=now, day_started_at=1000.0)
+    return dispatch(
+        DAY,
+        state=state,
+        plan=PLAN,
+        sealed=made,
+        in_flight=in_flight,
+        now=now,
+        day_started_at=1000.0,
+        places=places,
+    )
 
 
 def test_without_a_candidate_everything_starts() -> None:
@@ -86,3 +103,37 @@ def test_a_step_that_began_after_its_canaries_were_made_on_another_set_holds_nob
         DAY, state=TRIAL, plan=PLAN, sealed={CANARY: "stable"}, in_flight=(), now=1000.0, day_started_at=1000.0
     )
     assert set(ready.start) == set(DAY) - {CANARY}
+
+
+def test_a_cap_lets_so_many_canaries_start_and_the_others_wait() -> None:
+    ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(num_left=2))
+    assert ready.start == tuple(HALF[:2])
+    assert len(ready.held) == 8
+
+
+def test_partitions_that_have_a_place_are_canaries_whatever_is_left_of_the_cap() -> None:
+    ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(taken=frozenset(HALF[3:5])))
+    assert set(ready.start) == set(HALF[3:5])
+
+
+def test_a_day_whose_cap_was_used_up_on_earlier_days_holds_nobody() -> None:
+    """No row of this day would say anything about the candidate."""
+    ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places())
+    assert sorted(ready.start) == DAY
+
+
+def test_after_the_time_out_canaries_beyond_the_cap_start_with_the_others() -> None:
+    ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(num_left=2), now=1600)
+    assert set(ready.start[:2]) == set(HALF[:2])
+    assert sorted(ready.start) == DAY
+
+
+def test_a_paused_candidate_keeps_its_canaries_and_the_others_are_told() -> None:
+    ready = run(replace(TRIAL, paused=True))
+    assert ready.start == (CANARY,)
+    assert ready.hold_reason is not None
+    assert "(step 1, 10%, paused)" in ready.hold_reason
+
+
+def test_a_candidate_whose_weight_fell_to_nothing_holds_nobody() -> None:
+    assert sorted(run(replace(TRIAL, weight=0.0)).start) == DAY

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.utils import make_new_run_id
 
@@ -15,14 +16,22 @@ from headrace.generation.campaign import Campaign
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion, to_table
-from headrace.rollout.assignment import canary_units
+from headrace.rollout.assignment import canary_units, salted_rank
+from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.store.local import LocalStore
+from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from pipelines.definitions import defs
 from pipelines.schedules import nightly_campaigns
-from pipelines.sensors import campaign_generation, partition_keys, rollout_ticks
+from pipelines.sensors import (
+    after_rollbacks,
+    campaign_generation,
+    candidate_mirrors,
+    partition_keys,
+    rollout_ticks,
+)
 from resources.campaigns_resource import campaigns_resource
-from resources.settings import settings_from_environment
+from resources.settings import CHECKOUT, settings_from_environment
 
 TODAY = datetime.now(UTC).strftime("%Y-%m-%d")
 
@@ -70,16 +79,18 @@ class Deployment:
         self.handoffs.publish(
             "generated_content",
             partition,
-            pa.table({"output": ["it"]}),
+            pa.table({name: [version_set] for name in ("row_id", "prompt_id", "version_set")}),
             code_version="1",
             run_id="r",
             attributes={"version_set": version_set},
         )
 
-    def begin(self, stable: str = "stable", candidate: str | None = None) -> None:
+    def begin(
+        self, stable: str = "stable", candidate: str | None = None, weight: float = 0.1, cap: int | None = None
+    ) -> None:
         self.journal.append("initialized", _fields(stable), expected=0)
         if candidate:
-            fields = {**_fields(candidate), "step": 0, "weight": 0.1, "num_rows": 0}
+            fields = {**_fields(candidate), "step": 0, "weight": weight, "num_rows": 0, "cap": cap}
             self.journal.append("started", fields, expected=1)
 
     def abort(self, candidate: str) -> None:
@@ -90,13 +101,25 @@ class Deployment:
         status = dg.DagsterRunStatus.STARTED
         self.instance.add_run(dg.DagsterRun(job_name=job, run_id=make_new_run_id(), status=status, tags=tags))
 
-    def requests(self, sensor: dg.SensorDefinition) -> list[dg.RunRequest]:
-        context = dg.build_sensor_context(instance=self.instance, definitions=defs)
+    def requests(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> list[dg.RunRequest]:
+        context = dg.build_sensor_context(instance=self.instance, definitions=defs, cursor=cursor)
         with partition_loading_context(dynamic_partitions_store=self.instance):
             return list(sensor.evaluate_tick(context).run_requests or [])
 
     def generated(self) -> list[str]:
         return [request.partition_key or "" for request in self.requests(campaign_generation)]
+
+
+def with_mirrors(
+    campaign: Campaign, rollout: dict[str, object], monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    """The demo's campaign file with another rollout section."""
+    (file,) = (CHECKOUT / "resources/campaigns").glob(f"{campaign.name}.y*ml")
+    body = yaml.safe_load(file.read_text())
+    body["rollout"] = body.get("rollout", {}) | rollout
+    (directory / "campaigns").mkdir()
+    (directory / "campaigns" / file.name).write_text(yaml.safe_dump(body))
+    monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(directory / "campaigns"))
 
 
 def _fields(version_set: str) -> dict[str, str]:
@@ -168,10 +191,132 @@ def test_a_sealed_partition_of_a_set_that_was_rolled_back_is_made_again(deployme
         deployment.seal(partition, "worse" if partition == deployment.partitions[2] else "stable")
     deployment.abort("worse")
 
-    requests = deployment.requests(campaign_generation)
+    listing, again = deployment.requests(after_rollbacks)
 
-    assert [request.partition_key for request in requests] == [deployment.partitions[2]]
-    assert requests[0].run_config["ops"]["generated_content"]["config"] == {"regenerate": "current_set"}
+    assert (listing.job_name, listing.partition_key) == ("list_rolled_back", "glossary")
+    assert (again.job_name, again.partition_key) == ("regenerate_rolled_back", deployment.partitions[2])
+    assert again.run_config["ops"]["generated_content"]["config"] == {"regenerate": "rolled_back"}
+    assert deployment.generated() == []
+
+
+def test_the_list_and_the_checks_on_all_partitions_are_one_run(deployment: Deployment) -> None:
+    deployment.begin(candidate="worse")
+    deployment.seal(deployment.partitions[2], "worse")
+    deployment.abort("worse")
+
+    job = defs.resolve_job_def("list_rolled_back")
+    store = StoreResource(url=str(deployment.objects.directory))
+    result = job.execute_in_process(
+        partition_key="glossary",
+        instance=deployment.instance,
+        resources={
+            **dict(job.resource_defs),
+            "store": store.get_resource_definition(),
+            "io_manager": ArrowHandoffIOManager(url=store.url).get_resource_definition(),
+        },
+    )
+
+    listed = deployment.handoffs.open("rolled_back_rows", "glossary").table()
+    assert listed["partition"].to_pylist() == [deployment.partitions[2]]
+    findings = {check.asset_key.to_user_string(): check.passed for check in result.get_asset_check_evaluations()}
+    assert findings == {"generated_content": False, "reviewed_content": True}
+
+
+def test_when_everything_is_made_again_the_list_is_asked_for_once_more(deployment: Deployment) -> None:
+    deployment.begin(candidate="worse")
+    deployment.seal(deployment.partitions[2], "worse")
+    deployment.abort("worse")
+    before, _ = deployment.requests(after_rollbacks)
+    deployment.seal(deployment.partitions[2], "stable")
+
+    (after,) = deployment.requests(after_rollbacks)
+
+    assert after.job_name == "list_rolled_back"
+    assert after.run_key != before.run_key
+
+
+def test_partitions_of_any_day_are_made_again_after_a_rollback(deployment: Deployment) -> None:
+    old = (datetime.now(UTC) - timedelta(days=9)).strftime("%Y-%m-%d")
+    deployment.begin(candidate="worse")
+    deployment.seal(f"{old}|glossary-01", "worse")
+    deployment.abort("worse")
+
+    assert f"{old}|glossary-01" in [request.partition_key for request in deployment.requests(after_rollbacks)]
+
+
+def test_after_a_rollback_that_has_left_nothing_the_partitions_are_not_looked_at_each_time(
+    deployment: Deployment,
+) -> None:
+    deployment.begin(candidate="worse")
+    deployment.abort("worse")
+    context = dg.build_sensor_context(instance=deployment.instance, definitions=defs)
+    with partition_loading_context(dynamic_partitions_store=deployment.instance):
+        cursor = after_rollbacks.evaluate_tick(context).cursor
+    # Sealed by nobody who follows the rules; seen only by a look at the partitions.
+    deployment.seal(deployment.partitions[2], "worse")
+
+    assert deployment.requests(after_rollbacks, cursor) == []
+    assert len(deployment.requests(after_rollbacks)) == 2
+
+
+def test_without_a_rollback_nothing_is_listed(deployment: Deployment) -> None:
+    deployment.begin(candidate="good")
+    deployment.seal(deployment.partitions[2], "good")
+
+    assert deployment.requests(after_rollbacks) == []
+
+
+def test_canaries_beyond_the_candidates_cap_wait_like_the_others(deployment: Deployment) -> None:
+    deployment.begin(candidate="candidate", weight=0.5, cap=2)
+    deployment.list_prompts()
+
+    first = deployment.generated()
+
+    salt = deployment.campaign.plan.salt
+    ranked = sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
+    assert first == ranked[:2]
+    assert deployment.generated() == first
+
+
+def test_a_partition_that_has_its_place_keeps_it_when_the_cap_is_reached(deployment: Deployment) -> None:
+    deployment.begin(candidate="candidate", weight=0.5, cap=2)
+    deployment.list_prompts()
+    salt = deployment.campaign.plan.salt
+    ranked = sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
+    leases = CapLeases(deployment.objects, "glossary", SystemClock())
+    assert all(leases.take_for(2, 2, key) for key in (ranked[1], ranked[4]))
+
+    assert deployment.generated() == [ranked[1], ranked[4]]
+
+
+def test_as_many_partitions_are_mirrored_as_the_plan_says_newest_first(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_mirrors(deployment.campaign, {"mirror_partitions": 2}, monkeypatch, tmp_path)
+    deployment.begin(candidate="candidate")
+    deployment.list_prompts()
+    for partition in deployment.partitions[3:7]:
+        deployment.seal(partition, "stable")
+    deployment.seal(deployment.partitions[0], "another")
+
+    requests = deployment.requests(candidate_mirrors)
+
+    assert [request.partition_key for request in requests] == deployment.partitions[3:5]
+    assert requests[0].run_config["ops"]["mirrored_content"]["config"] == {"version_set": "candidate"}
+    assert [one.run_key for one in deployment.requests(candidate_mirrors)] == [one.run_key for one in requests]
+
+
+def test_nothing_is_mirrored_where_the_plan_does_not_say_so_or_nobody_is_on_trial(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deployment.begin(candidate="candidate")
+    deployment.seal(deployment.partitions[0], "stable")
+
+    assert deployment.requests(candidate_mirrors) == []
+
+    with_mirrors(deployment.campaign, {"mirror_partitions": 2}, monkeypatch, tmp_path)
+    deployment.abort("candidate")
+    assert deployment.requests(candidate_mirrors) == []
 
 
 def test_older_days_are_made_only_when_told(deployment: Deployment) -> None:

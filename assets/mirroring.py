@@ -1,0 +1,72 @@
+"""Mirrored bulk: past partitions on another version set, compared row by row with what was published."""
+
+import socket
+from functools import partial
+
+import dagster as dg
+from pydantic import Field
+
+from assets.generation import GPU_TAGS, GROUP, RETRIES
+from assets.partitions import content
+from headrace.clock import SystemClock
+from headrace.generation.bulk import Worker
+from headrace.generation.campaign import GENERATION_CODE_VERSION
+from headrace.generation.claims import Claims
+from headrace.generation.mirroring import mirror_partition
+from headrace.handoff.versions import Handoff
+from headrace.keys import ContentPartition
+from headrace.rollout.journal import Journal
+from headrace_dagster.failures import translated_errors
+from headrace_dagster.handoff_io import StoreResource
+from resources.campaigns_resource import CampaignsResource
+from resources.engines import EnginesResource
+
+
+class MirrorConfig(dg.Config):
+    """Which version set a sealed partition is mirrored on."""
+
+    version_set: str = Field(
+        default="candidate",
+        description="candidate: the set on trial, or proposed. stable: the stable set. Otherwise a version set's id, "
+        "or at least the first 6 characters of it. A retry mirrors what its run began with.",
+    )
+
+
+@dg.asset(
+    partitions_def=content,
+    deps=["generated_content"],
+    group_name=GROUP,
+    op_tags=GPU_TAGS,
+    tags=GPU_TAGS,
+    code_version=GENERATION_CODE_VERSION,
+    retry_policy=RETRIES,
+)
+def mirrored_content(
+    context: dg.AssetExecutionContext,
+    config: MirrorConfig,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    engines: EnginesResource,
+) -> dg.MaterializeResult[Handoff]:
+    """One campaign shard's day made once more on another version set; nothing of it is published.
+
+    Answers the prompts of the newest generated_content, as old as its last run. Its comparison, row by row and judged
+    by the campaign's review rules, is sealed beside it as mirror_comparison and read by the rollout's gate. Stops, and
+    seals nothing, when the version set is rolled back.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    objects = store.objects()
+    with translated_errors():
+        campaign = campaigns.campaign(partition.campaign)
+        mirror = mirror_partition(
+            partition,
+            config.version_set,
+            root_run_id=context.run.root_run_id or context.run.run_id,
+            campaign=campaign,
+            claims=Claims(objects=objects, journal=Journal(objects, campaign.name, SystemClock()), clock=SystemClock()),
+            handoffs=store.handoffs(),
+            open_engine=partial(engines.open_writer, objects=objects),
+            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+        )
+    return dg.MaterializeResult(value=mirror.content, metadata=mirror.figures())

@@ -1,0 +1,361 @@
+"""Mirrored bulk: past partitions made once more on another version set, published nowhere, and compared row by row.
+
+A mirror is made by the machinery of content (claim, micro-batches, commits), so it goes on after a crash and is sealed
+once. Its claim has keys of its own, and says what it is: its rows are sealed as `mirrored_content`, from which nobody
+publishes, and never as `generated_content`. Beside them goes `mirror_comparison`, one row a prompt, both outputs judged
+by the campaign's review rules of now. A set that was rolled back has no mirrors: one under way stops, unsealed.
+
+Mirrors are evidence before a single reader sees a row. They cost a candidate's compute for each row, and count against
+no cap, which limits what is published.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
+from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
+from headrace.generation.claims import Claims, mirror_digest, mirror_run_key
+from headrace.generation.engines.base import TextEngine
+from headrace.generation.review import review_rows
+from headrace.generation.review_settings import ReviewSettings
+from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
+from headrace.handoff.schemas import MIRROR_COMPARISON
+from headrace.handoff.versions import ROOT, Handoff, HandoffStore
+from headrace.keys import ContentPartition, digest_text, partition_from_path
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.version_sets import VersionSet
+from headrace.store.objects import ObjectStore, canonical_json, create_json
+
+COMPARISON = "mirror_comparison"
+
+__all__ = ["COMPARISON", "MIRRORED", "Differences", "Mirror", "MirrorStopped", "mirror_partition"]
+
+# Rows that are judged at a time: a partition's text is mapped, what the review makes of it is not.
+_SLICE_ROWS = 2048
+# A prefix that people type names one set of thousands.
+_PREFIX_CHARS_MIN = 6
+# Standard normal: two-sided, 95%.
+_Z = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """Kept (1) or not (0) on the mirrored set, less the same on the published one, summed over pairs of rows.
+
+    Pairs share their prompt, so what makes a prompt hard falls out of the difference.
+    """
+
+    num: int = 0
+    # Sum of the differences, each -1, 0 or 1; and of their squares: how many pairs differ at all.
+    total: float = 0.0
+    total_squares: float = 0.0
+
+    def __add__(self, other: "Differences") -> "Differences":
+        return Differences(
+            num=self.num + other.num,
+            total=self.total + other.total,
+            total_squares=self.total_squares + other.total_squares,
+        )
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.num if self.num else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% of the difference of the kept shares, at one look that was planned beforehand; a gate's is wider.
+
+        Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based
+        on paired data": one pair is added to each way of differing. Without pairs: all that is possible.
+        """
+        better = (self.total_squares + self.total) / 2 + 1
+        worse = (self.total_squares - self.total) / 2 + 1
+        num = self.num + 2
+        mean = (better - worse) / num
+        width = _Z * math.sqrt(max(0.0, (better + worse) / num - mean**2) / num)
+        return max(-1.0, mean - width), min(1.0, mean + width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """A sealed mirror and its comparison with what was published."""
+
+    outcome: Outcome
+    published: Handoff
+    comparison: Handoff
+    num_same_output: int
+    num_only_published_kept: int
+    num_only_mirrored_kept: int
+    differences: Differences
+
+    @property
+    def content(self) -> Handoff:
+        return self.outcome.content
+
+    def figures(self) -> dict[str, int | float | str | bool]:
+        """What a run says of itself, by name and unit."""
+        low, high = self.differences.interval
+        return self.outcome.figures() | {
+            "published_version": self.published.version,
+            "published_set": self.published.attributes.get("version_set", ""),
+            "comparison_version": self.comparison.version,
+            "num_rows_compared": self.comparison.num_rows,
+            "num_same_output": self.num_same_output,
+            "num_only_stable_kept": self.num_only_published_kept,
+            "num_only_candidate_kept": self.num_only_mirrored_kept,
+            "kept_difference": self.differences.mean,
+            "kept_difference_low": low,
+            "kept_difference_high": high,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A mirror that is to be made. `published`: the digest of the content that it is compared with."""
+
+    partition: str
+    version_set: str
+    published: str
+
+
+def mirror_partition(
+    partition: ContentPartition,
+    wanted: str,
+    *,
+    root_run_id: str,
+    campaign: Campaign,
+    claims: Claims,
+    handoffs: HandoffStore,
+    open_engine: Callable[[VersionSet], TextEngine],
+    worker: Worker,
+    progress: Progress | None = None,
+    **timing: Any,
+) -> Mirror:
+    """Make a sealed partition once more on another version set, and compare.
+
+    What is sealed already is returned: the same mirror, or only its comparison with newer content or by newer rules.
+
+    Args:
+        wanted: `candidate` (on trial, or proposed), `stable`, a version set's id or the beginning of one.
+        root_run_id: a retry mirrors what its run began with, whoever is the candidate by then.
+
+    Raises:
+        HandoffMissing: the partition was never sealed, or the prompts that it was made from are gone.
+        InvalidInput: `wanted` names no set, or more than one.
+        MirrorStopped: the set was rolled back.
+        HandoffCorrupt, EngineUnavailable: as of `generate_partition`.
+    """
+    pin = _pin(partition, wanted, root_run_id, claims, handoffs)
+    published = handoffs.open(CONTENT, partition.key, pin["inputs"][CONTENT])
+    prompts = handoffs.open("prompts", partition.key, pin["inputs"]["prompts"])
+    claim = claims.open_mirror(campaign, partition, prompts, pin["version_set"], root_run_id=root_run_id)
+    settlement = claims.settlement(claim)
+    if settlement is not None and settlement.outcome == "void":
+        claims.drop_batches(claim)
+        raise void_error(claim, settlement.reason)
+    outcome = generate_partition(
+        claim,
+        campaign=campaign,
+        claims=claims,
+        handoffs=handoffs,
+        open_engine=open_engine,
+        worker=worker,
+        progress=progress,
+        **timing,
+    )
+    comparison = compare(published, outcome.content, campaign.review, handoffs, run_id=worker.run_id)
+    return _mirror(outcome, published, comparison)
+
+
+def compare(
+    published: Handoff, mirrored: Handoff, review: ReviewSettings, handoffs: HandoffStore, *, run_id: str
+) -> Handoff:
+    """The comparison of one published version with one mirror of it, sealed once for each set of review rules.
+
+    Raises:
+        HandoffCorrupt: the two do not answer the same prompts.
+    """
+    once = {
+        "claim": mirrored.attributes["claim"],
+        "published": published.content_digest,
+        "review": digest_text("review", canonical_json(asdict(review)).decode()),
+    }
+    found = handoffs.find(COMPARISON, published.partition, **once)
+    if found is not None and handoffs.is_intact(found):
+        return found
+    return handoffs.publish(
+        COMPARISON,
+        published.partition,
+        _compared(published, mirrored, review),
+        schema=MIRROR_COMPARISON,
+        code_version=GENERATION_CODE_VERSION,
+        run_id=run_id,
+        input_versions={
+            f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in (published, mirrored)
+        },
+        attributes={
+            "version_set": mirrored.attributes["version_set"],
+            "published_set": published.attributes.get("version_set", ""),
+        },
+        once=once,
+    )
+
+
+def mirrored_differences(
+    handoffs: HandoffStore, campaign: str, candidate: str, stable: str, *, num_days: int | None = None
+) -> Differences:
+    """What mirrors say of two sets, over the newest comparison of each partition that was published on `stable`.
+
+    Reads two columns of bits a partition.
+
+    Args:
+        num_days: only the newest days that were mirrored; None: all.
+    """
+    partitions = _partitions(handoffs, COMPARISON, campaign)
+    days = sorted({partition.day for partition in partitions})
+    counted = days if num_days is None else days[-num_days:]
+    total = Differences()
+    for partition in partitions:
+        if partition.day in counted:
+            found = handoffs.find(COMPARISON, partition.key, version_set=candidate, published_set=stable)
+            total += _differences(found) if found else Differences()
+    return total
+
+
+def partitions_to_mirror(
+    handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, days: Sequence[str]
+) -> list[Wanted]:
+    """What the plan's `mirror_partitions` asks for and is not compared yet, newest first.
+
+    Args:
+        days: oldest first; the plan's `evidence_days` newest of them are looked through.
+    """
+    wanted = (state.candidate or state.proposed) if state else None
+    if state is None or wanted is None:
+        return []
+    num_left = campaign.plan.mirror_partitions
+    found: list[Wanted] = []
+    for day in reversed(days[-campaign.plan.evidence_days :]):
+        for key in campaign.partition_keys(day):
+            if num_left == 0:
+                return found
+            content = handoffs.newest(CONTENT, key)
+            if content is None or content.attributes.get("version_set") != state.stable:
+                continue
+            num_left -= 1
+            if handoffs.find(COMPARISON, key, version_set=wanted, published=content.content_digest) is None:
+                found.append(Wanted(partition=key, version_set=wanted, published=content.content_digest))
+    return found
+
+
+def resolve_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -> str:
+    """The id of the set that `wanted` names.
+
+    Raises:
+        InvalidInput: it names no set, or more than one.
+    """
+    if wanted in ("candidate", "stable"):
+        named = None if state is None else state.stable if wanted == "stable" else state.candidate or state.proposed
+        if named is None:
+            raise InvalidInput(f"There is no {wanted} set now: name a version set by its id, or by its beginning.")
+        return named
+    known = [name.removesuffix(".json") for name in objects.children("version_sets")]
+    fitting = [one for one in known if one.startswith(wanted)] if len(wanted) >= _PREFIX_CHARS_MIN else []
+    if len(fitting) != 1:
+        raise InvalidInput(
+            f"version_set must be candidate, stable, or the beginning of one id ({_PREFIX_CHARS_MIN} characters or "
+            f"more), got {wanted!r}, which fits {len(fitting)} of {len(known)} sets."
+        )
+    return fitting[0]
+
+
+def _pin(
+    partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore
+) -> dict[str, Any]:
+    """What a run mirrors, and its retries: decided once, on what is newest when the run begins."""
+    key = mirror_run_key(partition.key, root_run_id)
+    try:
+        return json.loads(claims.objects.read(key))
+    except ObjectMissing:
+        pass
+    published = handoffs.open(CONTENT, partition.key)
+    prompts = handoffs.open("prompts", partition.key, version_read(published, "prompts"))
+    state = fold(claims.journal.entries())
+    version_set = resolve_set(claims.objects, state, wanted)
+    if state is not None and version_set in state.aborted:
+        raise MirrorStopped(f"Version set {version_set[:12]} was rolled back: nothing is mirrored on it any more.")
+    body = {
+        "version_set": version_set,
+        "inputs": {"prompts": prompts.version, CONTENT: published.version},
+        "inputs_digest": mirror_digest(prompts, version_set),
+    }
+    return create_json(claims.objects, key, body).body
+
+
+def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> Iterator[pa.RecordBatch]:
+    if published.num_rows != mirrored.num_rows:
+        raise _other_prompts(published, mirrored)
+    for start in range(0, published.num_rows, _SLICE_ROWS):
+        rows = range(start, min(start + _SLICE_ROWS, published.num_rows))
+        before, after = published.table(rows=rows), mirrored.table(rows=rows)
+        prompt_ids = before["prompt_id"].to_pylist()
+        if prompt_ids != after["prompt_id"].to_pylist():
+            raise _other_prompts(published, mirrored)
+        old, new = review_rows(before, review).table, review_rows(after, review).table
+        outputs = zip(before["output"].to_pylist(), after["output"].to_pylist(), strict=True)
+        columns = {
+            "prompt_id": prompt_ids,
+            "position": before["position"].to_pylist(),
+            "published_row_id": before["row_id"].to_pylist(),
+            "mirrored_row_id": after["row_id"].to_pylist(),
+            "published_kept": old["kept"].to_pylist(),
+            "mirrored_kept": new["kept"].to_pylist(),
+            "published_rejected_by": old["rejected_by"].to_pylist(),
+            "mirrored_rejected_by": new["rejected_by"].to_pylist(),
+            "same_output": [one == other for one, other in outputs],
+            "published_num_output_tokens": before["num_output_tokens"].to_pylist(),
+            "mirrored_num_output_tokens": after["num_output_tokens"].to_pylist(),
+        }
+        yield from pa.table(columns, schema=MIRROR_COMPARISON).to_batches()
+
+
+def _other_prompts(published: Handoff, mirrored: Handoff) -> HandoffCorrupt:
+    return HandoffCorrupt(
+        f"{published.manifest.label} and its mirror {mirrored.manifest.label} do not answer the same prompts in the "
+        "same order: one of them is not what was made. Regenerate the partition, then mirror it again."
+    )
+
+
+def _mirror(outcome: Outcome, published: Handoff, comparison: Handoff) -> Mirror:
+    table = comparison.table(["published_kept", "mirrored_kept", "same_output"])
+    before, after = table["published_kept"].to_pylist(), table["mirrored_kept"].to_pylist()
+    return Mirror(
+        outcome=outcome,
+        published=published,
+        comparison=comparison,
+        num_same_output=sum(table["same_output"].to_pylist()),
+        num_only_published_kept=sum(old and not new for old, new in zip(before, after, strict=True)),
+        num_only_mirrored_kept=sum(new and not old for old, new in zip(before, after, strict=True)),
+        differences=_differences(comparison),
+    )
+
+
+def _differences(comparison: Handoff) -> Differences:
+    table = comparison.table(["published_kept", "mirrored_kept"])
+    pairs = zip(table["mirrored_kept"].to_pylist(), table["published_kept"].to_pylist(), strict=True)
+    differences = [int(mirrored) - int(published) for mirrored, published in pairs]
+    return Differences(
+        num=len(differences), total=float(sum(differences)), total_squares=float(sum(map(abs, differences)))
+    )
+
+
+def _partitions(handoffs: HandoffStore, asset: str, campaign: str) -> list[ContentPartition]:
+    keys = map(partition_from_path, handoffs.objects.children(f"{ROOT}/{asset}"))
+    partitions = [ContentPartition.parse(key) for key in sorted(keys)]
+    return [partition for partition in partitions if partition.campaign == campaign]

@@ -1,0 +1,282 @@
+"""After a rollback: exactly which published rows the bad set made, and which partitions have to be made again.
+
+Versions say in their manifests which set made them, and a version is of one set, so partitions are found without
+reading a row. A partition is to be made again while its newest version, the one that readers get, is of a set that was
+rolled back; rows in older versions are named too, for whoever read them then.
+
+What garbage collection took is known by its note alone: how many rows, not which. A list that was sealed before keeps
+them, so the list is made soon after a rollback (`pipelines.sensors.after_rollbacks`).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.generation.campaign import GENERATION_CODE_VERSION
+from headrace.generation.claims import Claim, Claims, unsettled
+from headrace.generation.sealing import CONTENT
+from headrace.handoff.collecting import NOTE, read_note
+from headrace.handoff.schemas import ROLLED_BACK_ROWS
+from headrace.handoff.versions import ROOT, Handoff, HandoffStore
+from headrace.keys import ContentPartition, digest_text, partition_from_path, partition_path
+from headrace.rollout.states import RolloutState, fold
+
+REVIEWED = "reviewed_content"
+ROWS = "rolled_back_rows"
+
+_VERSION = re.compile(r"v(\d{6,})")
+_READERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadVersion:
+    """A sealed version of generated_content that a rolled-back set made. `content` is None: it was collected."""
+
+    partition: str
+    version: int
+    version_set: str
+    num_rows: int
+    superseded: bool
+    content: Handoff | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolledBack:
+    """The sealed list of a campaign's rolled-back rows, in figures.
+
+    `num_rows_unnamed`: in versions that were collected before any list was made.
+    """
+
+    table: Handoff
+    num_rows: int
+    num_rows_unnamed: int
+    num_rows_published: int
+    num_partitions: int
+    to_regenerate: tuple[str, ...]
+
+    def figures(self) -> dict[str, int | str]:
+        return {
+            "num_rolled_back_rows": self.num_rows,
+            "num_rows_unnamed": self.num_rows_unnamed,
+            "num_rows_still_published": self.num_rows_published,
+            "num_partitions": self.num_partitions,
+            "num_partitions_to_regenerate": len(self.to_regenerate),
+            "partitions_to_regenerate": ", ".join(self.to_regenerate),
+        }
+
+
+def bad_versions(
+    handoffs: HandoffStore, version_sets: Collection[str], *, campaign: str | None = None
+) -> list[BadVersion]:
+    """Every sealed version that these sets made, also collected ones, by partition and version.
+
+    Reads one manifest a version, in parallel.
+
+    Raises:
+        HandoffCorrupt: a manifest cannot be read, so nobody can tell what its rows were made by.
+    """
+    version_sets = frozenset(version_sets)
+    if not version_sets:
+        return []
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(lambda key: _bad_versions_of(handoffs, key, version_sets), _keys(handoffs, campaign))
+        return [bad for versions in found for bad in versions]
+
+
+def rows_made_by(
+    handoffs: HandoffStore, version_sets: str | Collection[str], *, campaign: str | None = None
+) -> pa.Table:
+    """Every published row that these sets made and that is still in the store, as ROLLED_BACK_ROWS.
+
+    Raises:
+        HandoffCorrupt: a manifest, or a column that is read, is damaged.
+    """
+    sets = {version_sets} if isinstance(version_sets, str) else version_sets
+    found = bad_versions(handoffs, sets, campaign=campaign)
+    return pa.Table.from_batches(_rows(found), schema=ROLLED_BACK_ROWS)
+
+
+def partitions_to_regenerate(
+    handoffs: HandoffStore, aborted: Collection[str], *, campaign: str | None = None
+) -> dict[str, Handoff]:
+    """Partition → its newest version, where that is still of a set that was rolled back. Reads one manifest each.
+
+    A partition whose newest manifest is damaged is left out: its schema check says what to do.
+    """
+    if not aborted:
+        return {}
+    keys = _keys(handoffs, campaign)
+    with ThreadPoolExecutor(_READERS) as readers:
+        newest = readers.map(lambda key: _newest(handoffs, CONTENT, key), keys)
+        return {
+            key: content
+            for key, content in zip(keys, newest, strict=True)
+            if content is not None and content.attributes.get("version_set") in aborted
+        }
+
+
+def rows_still_published(
+    handoffs: HandoffStore, asset: str, aborted: Collection[str], *, campaign: str | None = None
+) -> dict[str, int]:
+    """Partition → rows of rolled-back sets in the newest version of `asset`, where there are any.
+
+    Args:
+        asset: generated_content or reviewed_content, which is looked at where generated_content ever was of such a set.
+    """
+    if asset == CONTENT:
+        found = partitions_to_regenerate(handoffs, aborted, campaign=campaign)
+        return {key: content.num_rows for key, content in found.items() if content.num_rows}
+    if asset != REVIEWED:
+        raise InvalidInput(f"asset must be {CONTENT} or {REVIEWED}, got {asset!r}.")
+    counts = {}
+    for key in dict.fromkeys(bad.partition for bad in bad_versions(handoffs, aborted, campaign=campaign)):
+        reviewed = _newest(handoffs, REVIEWED, key)
+        sets = reviewed.table(["version_set"])["version_set"].to_pylist() if reviewed else []
+        if num_rows := sum(one in aborted for one in sets):
+            counts[key] = num_rows
+    return counts
+
+
+def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None = None) -> list[Claim]:
+    """End every attempt and mirror under way on a set that was rolled back, before its worker finds out by itself.
+
+    A worker whose store hangs between its last look at the journal and the settlement then loses the race for it.
+    Attempts that the plan lets finish unpublished are left to their workers. Costs one listing, and a read for each
+    attempt under way.
+
+    Args:
+        about_to_abort: a set that is rolled back in the next moment: called before the abort is appended, what was
+            claimed by then cannot be sealed after it. If the abort then fails, the attempts are made once more.
+    """
+    voided = []
+    for claim in unsettled(claims.objects, campaign):
+        reason = claims.abort_of(claim) if claim.on_abort == "repin" else None
+        if claim.version_set == about_to_abort and claim.on_abort == "repin":
+            reason = f"version set {claim.version_set[:12]} is being rolled back"
+        if reason and claims.settle(claim, "void", reason).outcome == "void":
+            claims.drop_batches(claim)
+            voided.append(claim)
+    return voided
+
+
+def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str, *, run_id: str) -> RolledBack:
+    """Seal the list of a campaign's rows of all sets that were ever rolled back; the same list is sealed once.
+
+    Rows that an earlier list names, and whose version was collected since, stay in it.
+
+    Raises:
+        HandoffCorrupt: as of `rows_made_by`.
+    """
+    void_unsealed(claims, campaign)
+    aborted = aborted_sets(fold(claims.journal.entries()))
+    found = bad_versions(handoffs, aborted, campaign=campaign)
+    listed = _listed_before(handoffs, campaign, found)
+    table = handoffs.publish(
+        ROWS,
+        campaign,
+        _rows(found, listed),
+        schema=ROLLED_BACK_ROWS,
+        code_version=GENERATION_CODE_VERSION,
+        run_id=run_id,
+        attributes={"version_sets": sets_digest(aborted)},
+    )
+    unnamed = [bad for bad in found if bad.content is None and (bad.partition, bad.version) not in listed]
+    published = [bad for bad in found if not bad.superseded]
+    return RolledBack(
+        table=table,
+        num_rows=table.num_rows,
+        num_rows_unnamed=sum(bad.num_rows for bad in unnamed),
+        num_rows_published=sum(bad.num_rows for bad in published),
+        num_partitions=len({bad.partition for bad in found}),
+        to_regenerate=tuple(bad.partition for bad in published),
+    )
+
+
+def aborted_sets(state: RolloutState | None) -> frozenset[str]:
+    return state.aborted if state else frozenset()
+
+
+def sets_digest(version_sets: Collection[str]) -> str:
+    """Names which rollbacks a list knows of."""
+    return digest_text("rolled back", *sorted(version_sets))
+
+
+def _bad_versions_of(handoffs: HandoffStore, key: str, version_sets: frozenset[str]) -> list[BadVersion]:
+    found: list[tuple[int, str, int, Handoff | None]] = []
+    prefix = f"{ROOT}/{CONTENT}/{partition_path(key)}"
+    numbers = sorted(int(match[1]) for match in map(_VERSION.fullmatch, handoffs.objects.children(prefix)) if match)
+    for number in numbers:
+        try:
+            content = handoffs.open(CONTENT, key, number)
+            found.append((number, content.attributes.get("version_set", ""), content.num_rows, content))
+        except HandoffCollected:
+            note = read_note(handoffs.objects, f"{prefix}/v{number:06d}/{NOTE}")
+            found.append((number, note.get("attributes", {}).get("version_set", ""), note.get("num_rows", 0), None))
+        except HandoffMissing:
+            continue  # a writer was killed before it sealed this number
+    return [
+        BadVersion(
+            partition=key,
+            version=number,
+            version_set=version_set,
+            num_rows=num_rows,
+            superseded=number != found[-1][0],
+            content=content,
+        )
+        for number, version_set, num_rows, content in found
+        if version_set in version_sets
+    ]
+
+
+def _rows(
+    found: Sequence[BadVersion], listed: Mapping[tuple[str, int], pa.RecordBatch] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """One partition's rows at a time."""
+    for bad in found:
+        if bad.content is None:
+            if batch := (listed or {}).get((bad.partition, bad.version)):
+                yield batch
+            continue
+        rows = bad.content.table(["row_id", "prompt_id", "version_set"]).to_pydict()
+        num_rows = len(rows["row_id"])
+        constant = {
+            "campaign": ContentPartition.parse(bad.partition).campaign,
+            "partition": bad.partition,
+            "version": bad.version,
+            "superseded": bad.superseded,
+        }
+        columns = rows | {name: [value] * num_rows for name, value in constant.items()}
+        yield from pa.table(columns, schema=ROLLED_BACK_ROWS).to_batches()
+
+
+def _listed_before(
+    handoffs: HandoffStore, campaign: str, found: Sequence[BadVersion]
+) -> dict[tuple[str, int], pa.RecordBatch]:
+    """Rows of collected versions, as the newest list names them."""
+    collected = {(bad.partition, bad.version) for bad in found if bad.content is None}
+    before = handoffs.newest(ROWS, campaign) if collected else None
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for batch in before.table().to_batches() if before else ():
+        for row in batch.to_pylist():
+            if (row["partition"], row["version"]) in collected:
+                rows[row["partition"], row["version"]].append(row | {"superseded": True})
+    return {name: pa.RecordBatch.from_pylist(listed, schema=ROLLED_BACK_ROWS) for name, listed in rows.items()}
+
+
+def _keys(handoffs: HandoffStore, campaign: str | None) -> list[str]:
+    """Content partitions, of one campaign or of all."""
+    keys = sorted(map(partition_from_path, handoffs.objects.children(f"{ROOT}/{CONTENT}")))
+    return [key for key in keys if campaign is None or ContentPartition.parse(key).campaign == campaign]
+
+
+def _newest(handoffs: HandoffStore, asset: str, key: str) -> Handoff | None:
+    try:
+        return handoffs.newest(asset, key)
+    except HandoffCorrupt:
+        return None

@@ -1,0 +1,179 @@
+"""The rollouts of this deployment, of campaigns and of live services, as a Dagster resource."""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from headrace.clock import SystemClock
+from headrace.errors import InvalidInput
+from headrace.generation.campaign import Campaign
+from headrace.generation.report import write_report
+from headrace.generation.rollout_facts import bad_rows_of, campaign_facts
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.mlflow_models import ModelRegistry
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.aliases import project_if_possible
+from headrace.rollout.catalogue import refusal_of
+from headrace.rollout.controller import Action, Facts, tick, verdict_on
+from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.page import page_markdown, render_page
+from headrace.rollout.plan import Plan
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.status import RolloutStatus, last_trial, read_status
+from headrace.rollout.tables import journal_markdown, state_table
+from headrace.rollout.version_sets import VersionSet, VersionSets
+from headrace.serving.rollout_facts import service_facts
+from headrace.serving.service import Service, load_services
+from headrace.store.objects import ObjectStore
+from resources.campaigns_resource import CampaignsResource, campaigns_resource
+from resources.engines import EnginesResource
+from resources.settings import Settings
+
+# A person's event, appended to a journal before the rollout goes on by itself.
+Intervention = Callable[[Journal, Plan], Entry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticked:
+    """What one tick did, and where the rollout stands now."""
+
+    state: RolloutState | None
+    entries: tuple[Entry, ...]
+    actions: Sequence[Action]
+    aliases: str
+    table: pa.Table
+    status: RolloutStatus
+    page: Path
+
+    def metadata(self) -> dict[str, Any]:
+        verdict = self.status.verdict
+        return {
+            "head": len(self.entries),
+            "num_entries_added": sum(action.kind not in {"none", "prepare"} for action in self.actions),
+            "weight": self.state.weight if self.state else 0.0,
+            "reason": self.actions[-1].reason,
+            "verdict": f"{verdict.action}: {verdict.reason}" if verdict else "nothing is on trial",
+            "status": dg.MetadataValue.md(page_markdown(self.status)),
+            "journal": dg.MetadataValue.md(journal_markdown(self.entries)),
+            "page": dg.MetadataValue.url(self.page.as_uri()),
+            "path": dg.MetadataValue.path(self.page),
+            "aliases": self.aliases,
+        }
+
+
+class RolloutsResource(dg.ConfigurableResource):
+    """Every campaign and every service of this deployment has a rollout of its name."""
+
+    campaigns: CampaignsResource
+    engines: EnginesResource
+    services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
+
+    def names(self) -> list[str]:
+        """Raises: InvalidInput: a campaign and a service share a name, and so would share a journal."""
+        campaigns = [campaign.name for campaign in self.campaigns.campaigns()]
+        services = [service.name for service in self._services()]
+        if both := sorted(set(campaigns) & set(services)):
+            raise InvalidInput(f"A campaign and a service are both named {both[0]!r}: rename one of them.")
+        return [*campaigns, *services]
+
+    def subject(self, name: str) -> Campaign | Service:
+        """Raises: InvalidInput: no file describes a campaign or service of this name."""
+        names = self.names()
+        for service in self._services():
+            if service.name == name:
+                return service
+        if name not in names:
+            raise InvalidInput(f"No file describes a campaign or service {name!r}; there are {', '.join(names)}.")
+        return self.campaigns.campaign(name)
+
+    def facts(
+        self,
+        subject: Campaign | Service,
+        handoffs: HandoffStore,
+        models: Sequence[ModelVersion],
+        *,
+        refusal: Callable[[VersionSet], str | None] = lambda _: None,
+    ) -> Facts:
+        now = time.time()
+        if isinstance(subject, Service):
+            return service_facts(subject, handoffs.objects, models, now=now, refusal=refusal)
+        return campaign_facts(subject, handoffs, models, now=now, node=socket.gethostname(), refusal=refusal)
+
+    def tick(
+        self,
+        name: str,
+        handoffs: HandoffStore,
+        models: Sequence[ModelVersion],
+        registry: ModelRegistry,
+        *,
+        intervention: Intervention | None = None,
+    ) -> Ticked:
+        """Take one rollout as far as its evidence allows, after a person's `intervention`, if there is one."""
+        objects, subject = handoffs.objects, self.subject(name)
+        journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
+        if intervention is not None:
+            intervention(journal, subject.plan)
+        actions = tick(
+            journal,
+            version_sets,
+            subject.plan,
+            self.facts(subject, handoffs, models, refusal=partial(refusal_of, registry)),
+            store=objects,
+            clock=SystemClock(),
+            prepare=partial(self._prepare, objects),
+        )
+        aliases = project_if_possible(journal, version_sets, objects, registry, prefix=subject.plan.alias_prefix)
+        entries = journal.entries()
+        state = fold(entries)
+        status = self.status(name, handoffs, models)
+        return Ticked(
+            status=status,
+            page=write_report(render_page(status), Path(self.campaigns.reports) / "rollouts" / f"{name}.html"),
+            state=state,
+            entries=entries,
+            actions=actions,
+            aliases=aliases,
+            table=state_table(name, state, version_sets),
+        )
+
+    def status(self, name: str, handoffs: HandoffStore, models: Sequence[ModelVersion]) -> RolloutStatus:
+        """Where a rollout stands, with evidence, verdict, and what sets that were rolled back had published."""
+        objects, plan = handoffs.objects, self.subject(name).plan
+        entries = Journal(objects, name, SystemClock()).entries()
+        state, trial = fold(entries), last_trial(entries)
+        facts = self.facts(self.subject(name), handoffs, models)
+        evidence = facts.evidence(trial) if trial else None
+        verdict = None
+        if state is not None and state.candidate is not None and evidence is not None:
+            verdict = verdict_on(state, plan, evidence, now=facts.now)
+        return read_status(
+            objects,
+            name,
+            SystemClock(),
+            plan=plan,
+            evidence=evidence,
+            verdict=verdict,
+            bad_rows=bad_rows_of(handoffs, name, state.aborted) if state else None,
+        )
+
+    def _services(self) -> tuple[Service, ...]:
+        return load_services(Path(self.services))
+
+    def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:
+        """Fetch, verify, load and try every member in this process."""
+        for member in version_set.members:
+            self.engines.try_member(member, version_set, objects)
+
+
+def rollouts_resource(settings: Settings) -> RolloutsResource:
+    return RolloutsResource(
+        campaigns=campaigns_resource(settings), engines=EnginesResource(), services=str(settings.services)
+    )
