@@ -11,8 +11,8 @@ decides, or until the horizon of `--rows` a side. Four cases:
 | better | 5%, 3% | it advances |
 
 Beside our two tests (`group_sequential` knows the horizon and gives the JSON's figures; `confidence_sequence` does not)
-stand what is done without one: a z-test and Mann-Whitney's test at each look, at the same one-sided level; they roll back
-at the first look that is significant, and advance at the horizon. All tests see the same rows.
+stand what is done without one: a z-test and Mann-Whitney's test ("98%") at each look; they roll back at the first look
+that is significant, and advance at the horizon. All tests see the same rows.
 
 Last line: `{"false_rollback", "power", "median_n", "advance_rate", "margin_advanced"}`; `median_n` is rows a side.
 """

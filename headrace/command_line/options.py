@@ -62,6 +62,10 @@ START_EXAMPLES = _examples(
     "headrace rollout start glossary --set glossary:previous -m 'back to last week'",
     "headrace rollout start glossary --set 3fa1c2 --weight 10%     it is prepared: its first units",
 )
+TICK_EXAMPLES = _examples(
+    "headrace rollout tick assistant --plan resources/services/assistant.yaml",
+    "headrace rollout tick assistant --plan assistant.yaml --every 10     beside the gateways, without Dagster",
+)
 ADVANCE_EXAMPLES = _examples(
     "headrace rollout advance glossary --plan resources/campaigns/glossary.yaml    the plan's next step",
     "headrace rollout advance glossary --weight 25% -m 'half of it for the weekend'",

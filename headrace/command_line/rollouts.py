@@ -91,6 +91,25 @@ def start(
     )  # fmt: skip
 
 
+@rollout_app.command("tick", epilog=options.TICK_EXAMPLES)
+def tick(
+    context: typer.Context,
+    name: Name,
+    plan: Annotated[Path, typer.Option("--plan", metavar="FILE", help="The service's YAML file.")],
+    every: Annotated[
+        float | None, typer.Option("--every", metavar="SECONDS", min=1, help="Go on until interrupted.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", metavar="URI", help="Ask MLflow before a new set is tried.")
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Take a service's rollout as far as its evidence allows: what the rollout sensor does under Dagster."""
+    from headrace.command_line.rollout_ticking import tick_rollout
+
+    tick_rollout(context, store, name, plan_file=plan, every_seconds=every, mlflow=mlflow)
+
+
 @rollout_app.command("advance", epilog=options.ADVANCE_EXAMPLES)
 def advance(
     context: typer.Context,

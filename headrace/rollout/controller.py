@@ -1,8 +1,8 @@
 """What a rollout does next, and doing it.
 
 `next_action` is pure: it decides on a state, a plan and facts. `tick` reads, decides and appends until there is nothing
-left to do. Any number of ticks may run at once: each append names the entry it was decided at, so of two that decided on
-the same state one wins and the other decides again. A tick killed anywhere leaves a whole journal, and the next one
+left to do. Any number of ticks may run at once: each append names the entry it was decided at, so of two that decided
+on the same state one wins and the other decides again. A tick killed anywhere leaves a whole journal, and the next one
 goes on from its head.
 
 A new set is proposed first, and started once the plan's quorum of nodes has fetched, verified, loaded and tried all of
@@ -61,6 +61,8 @@ class Facts:
     node: str | None = None
     # Why the registry does not let a set be tried now; None: it does. Never asked about a set that is prepared.
     refusal: Callable[[VersionSet], str | None] = lambda _: None
+    # Ends what is under way on a set that is rolled back in the next moment, so that it cannot be sealed after it.
+    before_abort: Callable[[str], None] = lambda _: None
 
 
 def next_action(state: RolloutState | None, plan: Plan, facts: Facts) -> Action:
@@ -123,6 +125,8 @@ def tick(
             continue
         if action.kind == "initialize" and (failure := _failure(prepare, action.version_set)):
             return [*actions, Action(kind="none", reason=f"The first set cannot be prepared: {failure}")]
+        if action.kind == "abort":
+            facts.before_abort(action.fields["version_set"])
         try:
             apply(action, journal, version_sets, expected=state.head if state else 0)
         except JournalConflict:

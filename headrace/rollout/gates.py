@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Metric:
     """How a metric is judged. `words`: what a sentence calls it.
 
-    `is_tolerated`: a loss within the margin is no harm (milliseconds); otherwise any loss that is sure is one (bad rows).
+    `is_tolerated`: a loss within the margin is no harm (milliseconds); else any loss that is sure is one (bad rows).
     """
 
     kind: Literal["proportion", "mean"]

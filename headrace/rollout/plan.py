@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from headrace.errors import InvalidInput
@@ -65,6 +66,11 @@ class Plan:
         caps = [step.cap for step in self.steps if step.cap is not None]
         if caps != sorted(caps):
             raise InvalidInput(f"caps count all units of the candidate, so they must not fall, got {caps!r}.")
+        if any(later.cap is not None and earlier.cap is None for earlier, later in pairwise(self.steps)):
+            raise InvalidInput(
+                f"a step after one without a cap cannot have one: its units were not counted, got "
+                f"{[step.cap for step in self.steps]!r}."
+            )
         if self.quorum < 1:
             raise InvalidInput(f"quorum must be at least 1, got {self.quorum!r}.")
         if not 0 < self.prepare_seconds < float("inf"):

@@ -1,9 +1,9 @@
 """Who is ready for a set before it gets a unit: each node's record that it fetched, verified, loaded and tried it.
 
-A record is made by the node itself, once a proposal and node: `rollout/<name>/prepared/<proposal>/<node>.json`, where the
-proposal is the journal entry that named the set; a set that is proposed again is prepared again. The controller starts
-a set when enough nodes have good records, and withdraws it at the first bad one: one member that is missing or damaged,
-and nothing changes.
+A record is made by the node itself, once a proposal and node: `rollout/<name>/prepared/<proposal>/<node>.json`, where
+the proposal is the journal entry that named the set; a set that is proposed again is prepared again. The controller
+starts a set when enough nodes have good records, and withdraws it at the first bad one: one member that is missing or
+damaged, and nothing changes.
 """
 
 import json

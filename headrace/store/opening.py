@@ -10,7 +10,9 @@ from headrace.store.node_cache import DEFAULT_BYTES_MAX, NodeCache
 from headrace.store.objects import ObjectStore
 
 
-def open_store(url: str, *, cache: Path | None = None, cache_bytes: int | None = None) -> ObjectStore:
+def open_store(
+    url: str, *, cache: Path | None = None, cache_bytes: int | None = None, patience_seconds: float = 60.0
+) -> ObjectStore:
     """`s3://bucket/prefix`, `file:///directory`, or a directory's path. Nothing is connected to or made yet.
 
     Where an S3 server is and who asks is obstore's own environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
@@ -20,6 +22,7 @@ def open_store(url: str, *, cache: Path | None = None, cache_bytes: int | None =
         cache: directory of the node's cache, which remote stores are read through; by default HEADRACE_CACHE, else
             one in the user's cache directory.
         cache_bytes: its limit; by default HEADRACE_CACHE_BYTES, else 20 GB.
+        patience_seconds: how long a remote store's trouble is waited out; what serves live traffic cannot wait long.
 
     Raises:
         InvalidInput: no store has such a URL.
@@ -31,7 +34,12 @@ def open_store(url: str, *, cache: Path | None = None, cache_bytes: int | None =
         # Imported here: a local store does not owe it.
         from headrace.store.s3 import S3Store
 
-        return S3Store(parts.netloc, unquote(parts.path), cache=_open_cache(cache, cache_bytes))
+        return S3Store(
+            parts.netloc,
+            unquote(parts.path),
+            cache=_open_cache(cache, cache_bytes),
+            patience_seconds=patience_seconds,
+        )
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"}:
             raise InvalidInput(f"A directory's URL must be file:///DIRECTORY, got {url!r}.")

@@ -389,7 +389,23 @@ def test_an_empty_store_says_so(tmp_path: Path) -> None:
     assert "Materialize rollout, or pass --store" in run("rollout", "pause", "a", store=tmp_path).stderr
 
 
-CHANGES = ("start", "advance", "pause", "resume", "approve", "abort")
+def test_a_service_without_dagster_is_ticked_from_nothing_to_a_proposal_and_on(tmp_path: Path) -> None:
+    """A server's own model, which no registry knows: the file alone makes the first set, and the next."""
+    file, store = tmp_path / "helper.yaml", tmp_path / "store"
+    store.mkdir()
+    role = "{model: vendor, version: VERSION, registered: false, engine: {name: echo}, decoding: DECODING}"
+    decoding = "{temperature: 0, top_p: 1, max_new_tokens: 8}"
+    text = f"name: helper\nchain: [writer]\nroles:\n  writer: {role}\n".replace("DECODING", decoding)
+    file.write_text(text.replace("VERSION", "'1'"))
+    said = done(run("rollout", "tick", "helper", "--plan", file, store=store))
+    assert "helper: initialize: the first stable set is what the service's file asks for" in said
+    file.write_text(text.replace("VERSION", "'2'"))
+    said = done(run("rollout", "tick", "helper", "--plan", file, store=store))
+    assert "helper: propose: the service's file or its models changed" in said
+    assert "0 of 1 nodes have prepared set" in said
+
+
+CHANGES = ("start", "tick", "advance", "pause", "resume", "approve", "abort")
 COMMANDS = [
     *(f"rollout {name}" for name in (*CHANGES, "status", "journal", "verify", "rows", "page")),
     *(f"versions {name}" for name in ("ls", "show", "diff")),

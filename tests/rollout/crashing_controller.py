@@ -145,7 +145,8 @@ def main() -> None:
         for behind in (False, True):
             directory = root / f"killed-{number:03d}-{'behind' if behind else 'before'}"
             status = _forked(lambda: roll_out(directory, Writes(number, behind=behind)))  # noqa: B023
-            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"not killed at {what}"
+            assert os.WIFSIGNALED(status), f"not killed at {what}"
+            assert os.WTERMSIG(status) == signal.SIGKILL, f"not killed at {what}"
             assert _forked(lambda: roll_out(directory, Writes())) == 0, f"not started again after {what}"  # noqa: B023
             print(json.dumps({"directory": str(directory), "write": what, "behind": behind}))
 

@@ -55,7 +55,9 @@ def test_the_rollout_goes_through_every_kind_of_write(stores: list[dict[str, Any
 def test_a_controller_killed_at_any_write_ends_as_one_that_never_was(stores: list[dict[str, Any]]) -> None:
     whole = end_of(stores[0]["directory"])
     for store in stores[1:]:
-        assert end_of(store["directory"]) == whole, f"killed {'behind' if store['behind'] else 'before'} {store['write']}"
+        assert end_of(store["directory"]) == whole, (
+            f"killed {'behind' if store['behind'] else 'before'} {store['write']}"
+        )
 
 
 def test_every_journal_that_a_kill_left_verifies_and_folds_to_one_state(stores: list[dict[str, Any]]) -> None:

@@ -118,9 +118,9 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_looked_for_again() -> N
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 1), st.sampled_from(["record", "record", "flush", "restart"]), st.sampled_from(
-                ["well", "well", "refused", "lost", "told there"]
-            )
+            st.integers(0, 1),
+            st.sampled_from(["record", "record", "flush", "restart"]),
+            st.sampled_from(["well", "well", "refused", "lost", "told there"]),
         ),
         max_size=40,
     )

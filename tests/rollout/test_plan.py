@@ -7,9 +7,11 @@ from tests.rollout.builders import steps
 
 
 def test_a_step_may_say_how_long_how_many_and_whether_somebody_must_approve() -> None:
-    section = {"steps": [0.05, {"weight": 0.5, "soak_seconds": 60, "cap": 100, "approval": True}]}
+    section = {
+        "steps": [{"weight": 0.05, "cap": 50}, {"weight": 0.5, "soak_seconds": 60, "cap": 100, "approval": True}]
+    }
     assert Plan.parse(section, name="glossary").steps == (
-        Step(weight=0.05),
+        Step(weight=0.05, cap=50),
         Step(weight=0.5, soak_seconds=60.0, cap=100, approval=True),
     )
 
@@ -38,6 +40,7 @@ def test_a_section_is_read_with_its_gate() -> None:
         ({"steps": [{"weight": 0.1, "soak_seconds": -1}]}, "soak_seconds must be at least 0"),
         ({"steps": [{"weight": 0.1, "cap": 0}]}, "cap must be null or at least 1"),
         ({"steps": [{"weight": 0.1, "cap": 9}, {"weight": 0.2, "cap": 5}]}, "caps count all units"),
+        ({"steps": [0.1, {"weight": 0.2, "cap": 5}]}, r"cannot have one: its units were not counted, got \[None, 5\]"),
         ({"quorum": 0}, "quorum must be at least 1"),
         ({"gate": {"margins": {"latency": 1.0}}}, "margins may name mirrored_pass_rate, error, latency_seconds"),
         ({"gate": {"margins": {"error": 0.0}}}, "the margin of error must be above 0"),

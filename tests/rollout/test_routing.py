@@ -15,11 +15,11 @@ from tests.serving.builders import CANDIDATE, STABLE
 KEYS = [f"user-{number}" for number in range(2000)]
 
 
-def make_table(weight: float, *, salt: str = "glossary", cap: int | None = None, is_counted: bool = True) -> RoutingTable:
+def make_table(weight: float, *, salt: str = "glossary", cap: int | None = None, counted: bool = True) -> RoutingTable:
     state = RolloutState(
         stable=STABLE, stable_weights="w1", candidate=CANDIDATE, weight=weight, cap=cap, trial=2, head=2
     )
-    return RoutingTable.of(state, salt, is_counted=is_counted)
+    return RoutingTable.of(state, salt, is_counted=counted)
 
 
 def on_candidate(table: RoutingTable) -> set[str]:
@@ -56,6 +56,6 @@ def test_two_salts_choose_different_keys() -> None:
 
 
 def test_a_cap_that_comes_after_uncounted_units_lets_no_further_one_start() -> None:
-    assert make_table(0.5, cap=40, is_counted=False).cap == 0
-    assert make_table(0.5, cap=None, is_counted=False).cap is None
+    assert make_table(0.5, cap=40, counted=False).cap == 0
+    assert make_table(0.5, cap=None, counted=False).cap is None
     assert make_table(0.5, cap=40).cap == 40

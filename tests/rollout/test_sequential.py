@@ -118,6 +118,28 @@ def test_means_with_a_long_tail_keep_the_error_rate(method: str) -> None:
     assert advanced / 150 >= 0.85
 
 
+def test_few_events_on_a_small_arm_keep_the_error_rate() -> None:
+    """1% bad rows on a canary that gets 1% of the rows."""
+    test = ours("group_sequential", 2000, 50)
+    outcome = simulate(test, (0.01, 0.01), runs=400, num_rows=2000, every=50, ratio=99, seed=10)
+    assert outcome.harmful <= 0.083
+
+
+def test_a_small_arm_with_a_long_tail_does_not_advance_by_luck() -> None:
+    """Lognormal latencies, sigma 1.5, one unit in ten on the candidate, which is worse by the whole margin."""
+    draws = np.random.default_rng(11)
+    design = make_design(kind="mean", margin=1.0, tolerated=1.0, num_min=100, num_max=1000)
+    advanced = 0
+    for _ in range(150):
+        candidate, stable = draws.lognormal(0, 1.5, 900) + 1.0, draws.lognormal(0, 1.5, 8100)
+        for num in range(100, 901, 100):
+            arms = Sample.of_values(candidate[:num]), Sample.of_values(stable[: 9 * num])
+            if (finding := look(design, *arms)).verdict != "undecided":
+                advanced += finding.verdict == "not_inferior"
+                break
+    assert advanced / 150 <= 0.104
+
+
 def test_a_metric_that_is_better_when_higher_is_the_same_test_turned_round() -> None:
     bad = look(make_design(), Sample.of_counts(1000, 80), Sample.of_counts(1000, 40))
     good = look(make_design(worse="lower"), Sample.of_counts(1000, 920), Sample.of_counts(1000, 960))
@@ -171,8 +193,8 @@ def test_the_peer_in_the_benchmark_is_scipys_mann_whitney() -> None:
     draws = np.random.default_rng(9)
     for _ in range(40):
         num, bad_candidate, bad_stable = 400, int(draws.binomial(400, 0.08)), int(draws.binomial(400, 0.05))
-        rows = [[1] * bad + [0] * (num - bad) for bad in (bad_candidate, bad_stable)]
-        p = stats.mannwhitneyu(*rows, alternative="greater", method="asymptotic").pvalue
+        candidate, stable = ([1] * bad + [0] * (num - bad) for bad in (bad_candidate, bad_stable))
+        p = stats.mannwhitneyu(candidate, stable, alternative="greater", method="asymptotic").pvalue
         assert (mann_whitney(bad_candidate, num, bad_stable, num, False) == "harmful") == (p < 0.02)
 
 

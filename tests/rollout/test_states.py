@@ -15,6 +15,9 @@ STARTED = make_entry(2, "started", 5.0, version_set="b", weights_digest="wb", st
 ADVANCED = make_entry(3, "advanced", 9.0, version_set="b", step=1, weight=0.5, num_rows=14)
 PROMOTED = make_entry(4, "promoted", version_set="b", num_rows=28)
 ABORTED = make_entry(4, "aborted", version_set="b", num_rows=28)
+# More than once: what gets a rollout somewhere.
+EVENTS = ["initialized", "proposed", "withdrawn", "started", "started", "advanced", "advanced", "reweighted"]
+EVENTS += ["approved", "paused", "resumed", "promoted", "aborted"]
 PROPOSED = make_entry(2, "proposed", 3.0, version_set="b", weights_digest="wb")
 PAUSED = make_entry(3, "paused", version_set="b")
 
@@ -155,8 +158,21 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(
         event=st.sampled_from(
-            ["initialized", "proposed", "withdrawn", "started", "started", "advanced", "advanced", "reweighted"]
-            + ["approved", "paused", "resumed", "promoted", "aborted"]
+            [
+                "initialized",
+                "proposed",
+                "withdrawn",
+                "started",
+                "started",
+                "advanced",
+                "advanced",
+                "reweighted",
+                "approved",
+                "paused",
+                "resumed",
+                "promoted",
+                "aborted",
+            ]
         ),
         version_set=st.sampled_from("abcd"),
         step=st.integers(0, 3),

@@ -1,8 +1,8 @@
 """How far a statistic may stray by chance, at every look that there could be.
 
 Information is counted as a share t of what the horizon will bring, so the standardized statistic z at share t is
-B(t) / sqrt(t) for a Brownian motion B, and a boundary is a curve that B crosses with probability alpha at most, wherever
-one looks.
+B(t) / sqrt(t) for a Brownian motion B, and a boundary is a curve that B crosses with probability alpha at most,
+wherever one looks.
 
 - Known horizon: a straight line a + b·t on (0, 1], with a closed form for the chance to cross it. Its slope b says when
   the error is spent: a steep line decides on large effects soon, a flat one keeps its power for the horizon. The line
@@ -20,8 +20,8 @@ from functools import cache
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-# Harm is to be found soon, non-inferiority by the horizon: slopes chosen on 5% bad rows against 8%, and against a margin
-# of 2 points; see docs/decisions/0010.
+# Harm is to be found soon, non-inferiority by the horizon: slopes chosen on 5% bad rows against 8%, and against a
+# margin of 2 points; see docs/decisions/0010.
 HARM_SLOPE = 2.0
 ADVANCE_SLOPE = 1.0
 # Share of the horizon at which the mixture's boundary is tightest.

@@ -19,8 +19,8 @@ class Design:
     worse: Literal["higher", "lower"]
     # How much worse the candidate may be, in the metric's unit.
     margin: float
-    # A difference up to which nothing is called harmful: 0 where any loss is one (bad rows), the margin where a small one
-    # does not matter (milliseconds).
+    # A difference up to which nothing is called harmful: 0 where any loss is harm (bad rows), the margin where a small
+    # one does not matter (milliseconds).
     tolerated: float = 0.0
     # Chance that a candidate that is worse by no more than `tolerated` is ever called harmful.
     alpha_harm: float = 0.05

@@ -1,7 +1,8 @@
 """One look at two arms: harmful, not inferior, or undecided; with bounds that hold at every look.
 
-Two one-sided tests run side by side. Harm: the candidate's mean is worse than the stable set's, by more than is tolerated. Non-inferiority: it is
-not worse by the margin or more. Nothing of earlier looks is needed: the boundaries depend on the information alone.
+Two one-sided tests run side by side. Harm: the candidate's mean is worse than the stable set's, by more than is
+tolerated. Non-inferiority: it is not worse by the margin or more. Nothing of earlier looks is needed: the boundaries
+depend on the information alone.
 
 Proportions use the variance that each hypothesis itself implies (pooled for harm; shifted by the margin for
 non-inferiority, after Farrington and Manning 1990), which keeps the error rates honest while events are few. Means rely
@@ -29,7 +30,7 @@ from headrace.rollout.sequential.samples import Sample
 class Finding:
     """What a look says. Positive differences are worse, in the metric's unit, whichever direction is bad.
 
-    `lower` and `upper` bound the true difference at this look and every other one: harmful means `lower > tolerated`, not
+    `lower` and `upper` bound the true difference at this look and every other: harmful means `lower > tolerated`, not
     inferior `upper < margin`, up to the choice of variance.
     """
 
@@ -58,15 +59,15 @@ def look(design: Design, candidate: Sample, stable: Sample) -> Finding:
         return _finding(design, "undecided", difference, math.inf, math.inf, candidate.num, stable.num, share)
     if design.kind == "proportion":
         spread_harm, spread_advance = _proportion_spreads(design, candidate, stable)
+        skewness = _skewness(design, candidate, stable)
     else:
-        # Of the difference: as if all information came at the arms' own variances.
-        variance = _variance(candidate) / candidate.num + _variance(stable) / stable.num
-        spread_harm = spread_advance = math.sqrt(variance)
-    return _judged(design, difference, spread_harm, spread_advance, candidate.num, stable.num, share)
+        spread_harm = spread_advance = _mean_spread(candidate, stable)
+        skewness = 0.0
+    return _judged(design, difference, spread_harm, spread_advance, candidate.num, stable.num, share, skewness)
 
 
 def paired_look(design: Design, differences: Sample) -> Finding:
-    """Compare row by row: values are candidate minus stable set, over the same prompts (for 0/1 rows McNemar's test)."""
+    """Compare row by row: values are candidate minus stable set, over the same prompts (0/1 rows: McNemar's test)."""
     num = differences.num
     share = num / design.num_max
     difference = design.sign * differences.mean
@@ -96,6 +97,7 @@ def _judged(
     num_candidate: int,
     num_stable: int,
     share: float,
+    skewness: float = 0.0,
 ) -> Finding:
     if design.method == "group_sequential":
         bound_harm = line_boundary(share, design.alpha_harm, HARM_SLOPE)
@@ -103,6 +105,8 @@ def _judged(
     else:
         bound_harm = mixture_boundary(share, design.alpha_harm)
         bound_advance = mixture_boundary(share, design.alpha_advance)
+    # Cornish and Fisher's first term: few events on the smaller arm stray farther up than a normal score does.
+    bound_harm += max(skewness, 0.0) / 6 * (bound_harm**2 - 1)
     reach_down, reach_up = bound_harm * spread_harm, bound_advance * spread_advance
     # Harm goes first: what is shown to be worse does not advance because it is worse by little.
     verdict = "undecided"
@@ -156,6 +160,26 @@ def _proportion_spreads(design: Design, candidate: Sample, stable: Sample) -> tu
     shifted = min(max(base + shift, 0.0), 1.0)
     apart = shifted * (1 - shifted) / candidate.num + base * (1 - base) / stable.num
     return math.sqrt(pooled * (1 - pooled) * inverse), math.sqrt(max(apart, 1e-12))
+
+
+def _skewness(design: Design, candidate: Sample, stable: Sample) -> float:
+    """Of the difference of two proportions if there were none; 0 for arms of one size."""
+    pooled = (candidate.total + stable.total + 0.5) / (candidate.num + stable.num + 1)
+    single = pooled * (1 - pooled)
+    third = design.sign * single * (1 - 2 * pooled) * (1 / candidate.num**2 - 1 / stable.num**2)
+    return third / (single * (1 / candidate.num + 1 / stable.num)) ** 1.5
+
+
+def _mean_spread(candidate: Sample, stable: Sample) -> float:
+    """Standard error of a difference of means: the larger of Welch's and that with a common variance.
+
+    In a small arm of skewed values a low mean and a low variance come together; Welch's alone would call too many small
+    candidates good.
+    """
+    apart = _variance(candidate) / candidate.num + _variance(stable) / stable.num
+    freedom = max(1, candidate.num + stable.num - 2)
+    common = ((candidate.num - 1) * _variance(candidate) + (stable.num - 1) * _variance(stable)) / freedom
+    return math.sqrt(max(apart, common * (1 / candidate.num + 1 / stable.num)))
 
 
 def _variance(sample: Sample) -> float:

@@ -1,0 +1,468 @@
+"""Decides which replica works on which turn: the one where it is expected to be done first.
+
+Pure: it knows a clock and what it is told of turns, pieces and failures; whoever drives it sends, reads and closes.
+It promises, whatever happens in whatever order:
+- A turn has at most one attempt alive. A turn is sent elsewhere only after `closed` said that its attempt is gone.
+- A turn of which something was given out is never sent again.
+- Each turn is answered, given up with a reason, or left by its client; the oldest turn that waits goes first.
+
+What it learns, it learns from pieces: seconds a token, to the first token, turns that a replica works on at once, how
+long it is silent at most. Answers' lengths are unknown beforehand and are taken to be like those of late. It does not
+know what prompts cost, nor what other clients send to the same replicas, except by the replicas' slowing down.
+
+Turns wait here, not in a replica that is full: there they would wait behind others, or die with it. A replica that
+falls silent gets nothing new, then loses its turns to the others. A turn that would be done much sooner elsewhere, with
+all that it has made thrown away, is moved if there is room.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from headrace.errors import InvalidInput
+from headrace.serving.dispatch.health import Health, Standing
+from headrace.serving.dispatch.lengths import AnswerLengths
+from headrace.serving.dispatch.rates import Rates
+from headrace.serving.dispatch.settings import DispatchSettings
+
+# How a failed attempt bears on turn and replica:
+# not_started: no connection was made; the replica is dead, the turn was not touched.
+# broken:      the connection ended, or no answer in time; the replica may be dead.
+# failing:     an answer that says so (408, 500, 502-504); either may be at fault.
+# busy:        429, or 503 with Retry-After; nothing is wrong.
+# unusable:    wrong key, address or model (401, 403, 404); no turn will do better there.
+FailureKind = Literal["not_started", "broken", "failing", "busy", "unusable"]
+
+# How much slower each further turn is taken to make a replica: spreads turns over equals before more is known.
+_CROWDING = 0.05
+# Looking later than this after the time before means that this process was held up itself.
+_LATE_SECONDS = 0.15
+# How long a replica is taken to be full where it was seen to be.
+_SLOTS_BELIEVED_SECONDS = 1.0
+# How long the owner's mistake is left alone before it is asked again.
+_UNUSABLE_SECONDS = 5.0
+
+
+class TurnState(Enum):
+    HELD = "held"
+    LIVE = "live"
+    # Its attempt is to be closed; then it is held again.
+    LEAVING = "leaving"
+    GIVEN_UP = "given up"
+    DONE = "done"
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One turn on its way. Only the dispatcher writes to it."""
+
+    number: int
+    num_tokens_max: int
+    entered_at: float
+    state: TurnState = TurnState.HELD
+    replica: int = -1
+    is_given_out: bool = False
+    num_failures: int = 0
+    num_moves: int = 0
+    # Replicas at which an attempt of this turn failed: asked again only if there is no other.
+    avoided: set[int] = field(default_factory=set)
+    sent_at: float = 0.0
+    heard_at: float = 0.0
+    has_begun: bool = False
+    was_sent_to_idle: bool = False
+    num_characters: int = 0
+    # Output tokens, estimated from the characters: servers count them only at the end.
+    num_tokens: int = 0
+    last_failure: str = ""
+    # What was wrong when it was given up, and when to come back if the replicas are only busy.
+    retry_after_seconds: float | None = None
+
+    def __lt__(self, other: "Ticket") -> bool:
+        return self.number < other.number
+
+
+@dataclass(eq=False)
+class Replica:
+    """One server as the dispatcher sees it."""
+
+    index: int
+    name: str
+    health: Health
+    rates: Rates = field(default_factory=Rates)
+    live: set[Ticket] = field(default_factory=set)
+    # Turns that it works on at once, once one was seen to wait; None: not known to be limited.
+    num_slots: int | None = None
+    # When one was last seen to wait.
+    waited_at: float = float("-inf")
+    # The last sign of work, or when it got work again.
+    heard_at: float = 0.0
+    is_heard: bool = False
+    num_sent: int = 0
+    is_silent: bool = False
+
+    @property
+    def num_begun(self) -> int:
+        return sum(ticket.has_begun for ticket in self.live)
+
+
+class Dispatcher:
+    """For the replicas of one model of one version set: no turn ever reaches another model."""
+
+    def __init__(
+        self,
+        replicas: Sequence[str],
+        clock: Callable[[], float],
+        settings: DispatchSettings | None = None,
+    ) -> None:
+        """Args: clock: monotonic seconds.
+
+        Raises: InvalidInput: no replica, or one twice.
+        """
+        if not replicas or len(set(replicas)) != len(replicas):
+            raise InvalidInput(f"replicas must be different servers, at least one, got {list(replicas)!r}.")
+        self._settings = settings or DispatchSettings()
+        self._clock = clock
+        self._replicas = [
+            Replica(index=index, name=name, health=Health(settings=self._settings))
+            for index, name in enumerate(replicas)
+        ]
+        self._lengths = AnswerLengths(self._settings.prior_num_tokens)
+        self._held: list[Ticket] = []
+        self._num_entered = 0
+        self._looked_at = clock()
+        # When the last replica that could take turns was lost; None: one can.
+        self._stranded_since: float | None = None
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        return self._replicas
+
+    @property
+    def num_held(self) -> int:
+        return len(self._held)
+
+    # --- turns ---
+
+    def enter(self, num_tokens_max: int) -> Ticket:
+        """A new turn, live at once if some replica has room and nobody waits before it."""
+        ticket = Ticket(number=self._num_entered, num_tokens_max=num_tokens_max, entered_at=self._clock())
+        self._num_entered += 1
+        self._hold(ticket)
+        if len(self._held) == 1:
+            self.assign()
+        return ticket
+
+    def assign(self) -> list[Ticket]:
+        """Sends the turns that wait where they can go, oldest first. Returns those that are live now."""
+        now, sent = self._clock(), []
+        self._note_stranding(now)
+        while self._held:
+            ticket = self._held[0]
+            replica = self._best(ticket, now)
+            if replica is None:
+                break
+            del self._held[0]
+            self._send(ticket, replica, now)
+            sent.append(ticket)
+        return sent
+
+    def heard(self, ticket: Ticket, num_characters: int) -> None:
+        """A sign of work on this turn: its output has so many characters by now."""
+        if ticket.state is not TurnState.LIVE:
+            return
+        now, replica = self._clock(), self._replicas[ticket.replica]
+        self._heard_replica(replica, now)
+        num_tokens = round(num_characters * self._lengths.tokens_a_character)
+        if not ticket.has_begun:
+            ticket.has_begun = True
+            if ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots:
+                replica.rates.saw_first(now - ticket.sent_at, now)
+            if replica.num_slots is not None:
+                replica.num_slots = max(replica.num_slots, replica.num_begun)
+        elif num_tokens > ticket.num_tokens:
+            replica.rates.saw_tokens(now - ticket.heard_at, num_tokens - ticket.num_tokens, now)
+        ticket.heard_at = now
+        ticket.num_characters = num_characters
+        ticket.num_tokens = max(ticket.num_tokens, num_tokens)
+
+    def give_out(self, ticket: Ticket) -> None:
+        """The client gets a piece now: from here on the turn stays where it is, come what may."""
+        assert ticket.state is TurnState.LIVE, ticket.state
+        ticket.is_given_out = True
+
+    def answered(self, ticket: Ticket, num_tokens: int) -> None:
+        """The attempt brought the whole answer, of so many output tokens."""
+        replica, now = self._replicas[ticket.replica], self._clock()
+        if not ticket.has_begun:
+            # One piece for all: what it took beyond a first token is what its tokens took.
+            first_seconds = replica.rates.own_first_seconds() or 0.0
+            replica.rates.saw_tokens(max(0.0, now - ticket.sent_at - first_seconds), max(1, num_tokens), now)
+        self._heard_replica(replica, now)
+        self._lengths.add(num_tokens, ticket.num_characters)
+        self._release(ticket)
+        ticket.state = TurnState.DONE
+
+    def failed(
+        self, ticket: Ticket, kind: FailureKind, why: str, *, retry_after_seconds: float | None = None
+    ) -> TurnState:
+        """The attempt failed and its connection is gone. Says what the turn is now: held, or given up."""
+        replica, now = self._replicas[ticket.replica], self._clock()
+        self._release(ticket)
+        ticket.last_failure = why
+        ticket.avoided.add(ticket.replica)
+        if kind == "busy":
+            # Without a wish of its own it is asked again when its queue has moved a little.
+            replica.health.pause(now + (0.5 if retry_after_seconds is None else max(0.05, retry_after_seconds)))
+        elif kind == "not_started":
+            replica.health.leave_alone(now, why)
+        elif kind == "unusable":
+            replica.health.leave_alone(now, why, backoff_seconds_min=_UNUSABLE_SECONDS)
+        else:
+            replica.health.struck(now, why, weight=2 if kind == "broken" else 1)
+            ticket.num_failures += 1
+        no_better = kind == "unusable" and len(ticket.avoided) == len(self._replicas)
+        if ticket.is_given_out or no_better or ticket.num_failures >= self._settings.num_attempts:
+            ticket.state = TurnState.GIVEN_UP
+        else:
+            self._hold(ticket)
+        return ticket.state
+
+    def refused(self, ticket: Ticket) -> None:
+        """The replica refused the turn itself: it is well, and the turn is over."""
+        self._heard_replica(self._replicas[ticket.replica], self._clock())
+        self._release(ticket)
+        ticket.state = TurnState.GIVEN_UP
+
+    def closed(self, ticket: Ticket) -> None:
+        """The attempt that was to be abandoned is gone, its connection closed: the turn waits again."""
+        assert ticket.state is TurnState.LEAVING, ticket.state
+        self._release(ticket)
+        self._hold(ticket)
+
+    def left(self, ticket: Ticket) -> None:
+        """The client is gone or out of time, and so is the attempt."""
+        if ticket.state is TurnState.HELD:
+            self._held.remove(ticket)
+        elif ticket.state in (TurnState.LIVE, TurnState.LEAVING):
+            self._release(ticket)
+        ticket.state = TurnState.DONE
+
+    # --- time ---
+
+    def to_abandon(self) -> list[Ticket]:
+        """Attempts whose connections are to be closed now: on silent replicas, and where others are much faster.
+
+        To be asked every 50 ms or so while there are turns.
+        """
+        now, leaving = self._clock(), []
+        if now - self._looked_at > _LATE_SECONDS:
+            # We did not listen: nobody can be blamed for what was not heard meanwhile.
+            for replica in self._replicas:
+                replica.heard_at = max(replica.heard_at, now - _LATE_SECONDS)
+        self._looked_at = now
+        for replica in self._replicas:
+            silent_seconds, limit = self._silence(replica, now)
+            replica.is_silent = silent_seconds > limit
+            if silent_seconds > 1.5 * limit and self._others_can(replica, now):
+                replica.health.leave_alone(now, f"silent for {silent_seconds:.1f} s with {len(replica.live)} turns")
+                leaving += [ticket for ticket in replica.live if self._may_move(ticket)]
+            self._learn_slots(replica, now)
+        if not leaving and not self._held:
+            slow = self._slowest(now)
+            leaving = [slow] if slow is not None else []
+        for ticket in leaving:
+            ticket.avoided.add(ticket.replica)
+            ticket.num_moves += 1
+            ticket.state = TurnState.LEAVING
+        return sorted(leaving)
+
+    def to_give_up(self) -> list[Ticket]:
+        """Turns that waited long enough for a replica that is alive, or not busy. They are over."""
+        now = self._clock()
+        self._note_stranding(now)
+        if not self._held:
+            return []
+        away = [replica.health.standing is Standing.AWAY for replica in self._replicas]
+        if all(away):
+            limit = self._settings.dead_seconds_max
+            over = [ticket for ticket in self._held if now - max(ticket.entered_at, self._stranded_at(now)) >= limit]
+        elif self._stranded_since is not None:
+            # Somebody is alive, and says when to come back.
+            back_at = min(
+                max(replica.health.paused_until, now)
+                for replica, is_away in zip(self._replicas, away, strict=True)
+                if not is_away
+            )
+            over = [ticket for ticket in self._held if back_at - ticket.entered_at > self._settings.busy_seconds_max]
+            for ticket in over:
+                ticket.retry_after_seconds = max(0.1, back_at - now)
+        else:
+            over = []
+        for ticket in over:
+            self._held.remove(ticket)
+            ticket.state = TurnState.GIVEN_UP
+        return over
+
+    def probes_due(self) -> list[int]:
+        """Replicas to ask for a sign of life now, by something that is no turn; `probed` is then to be called."""
+        now = self._clock()
+        due = [index for index, replica in enumerate(self._replicas) if replica.health.probe_is_due(now)]
+        for index in due:
+            self._replicas[index].health.is_probed_now = True
+        return due
+
+    def probed(self, index: int, *, is_alive: bool) -> None:
+        self._replicas[index].health.probed(self._clock(), is_alive=is_alive)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits, runs or is away: time alone changes nothing."""
+        return not self._held and all(
+            not replica.live and replica.health.standing is not Standing.AWAY for replica in self._replicas
+        )
+
+    # --- choice ---
+
+    def expected_seconds(self, index: int, num_tokens: float) -> float:
+        """Until a turn of so many tokens would be done, if this replica got it now."""
+        return self._expected(self._replicas[index], num_tokens, self._clock())
+
+    def _best(self, ticket: Ticket, now: float) -> Replica | None:
+        """Where the turn goes now; None: nowhere, or rather later to one that is full."""
+        able = [replica for replica in self._replicas if self._is_able(replica, now)]
+        # Where all are silent there is no better one: they may only be thinking.
+        able = able or [one for one in self._replicas if one.health.may_get_turns(len(one.live), now)]
+        if not able:
+            return None
+        fresh = [replica for replica in able if replica.index not in ticket.avoided]
+        num_tokens = self._lengths.expected(ticket.num_tokens_max)
+        best = min(fresh or able, key=lambda replica: (self._expected(replica, num_tokens, now), replica.num_sent))
+        # One more than it can work on: else it would idle for the way there and back.
+        is_full = best.num_slots is not None and len(best.live) > best.num_slots
+        return None if is_full else best
+
+    def _num_slots_now(self, replica: Replica, now: float) -> int:
+        """One more than known, if nobody was seen to wait lately: what is known may be too few by now."""
+        assert replica.num_slots is not None
+        return replica.num_slots + (now - replica.waited_at > _SLOTS_BELIEVED_SECONDS)
+
+    def _is_able(self, replica: Replica, now: float) -> bool:
+        return not replica.is_silent and replica.health.may_get_turns(len(replica.live), now)
+
+    def _expected(self, replica: Replica, num_tokens: float, now: float) -> float:
+        token_seconds, first_seconds = self._speeds(replica, now)
+        run = first_seconds + num_tokens * token_seconds
+        num_live = len(replica.live)
+        if replica.num_slots is None or num_live < self._num_slots_now(replica, now):
+            return run * (1 + _CROWDING * num_live)
+        mean_run = first_seconds + self._lengths.expected(1 << 30) * token_seconds
+        wait = (num_live - replica.num_slots + 1) * mean_run / replica.num_slots
+        return run * (1 + _CROWDING * replica.num_slots) + wait
+
+    def _speeds(self, replica: Replica, now: float) -> tuple[float, float]:
+        """Seconds a token and to the first, with what the best of the others does as the belief."""
+        others = [other.rates for other in self._replicas if other is not replica]
+        token = min((own for rates in others if (own := rates.own_token_seconds()) is not None), default=None)
+        first = min((own for rates in others if (own := rates.own_first_seconds()) is not None), default=None)
+        return (
+            replica.rates.token_seconds(self._settings.prior_token_seconds if token is None else token, now),
+            replica.rates.first_seconds(self._settings.prior_first_seconds if first is None else first, now),
+        )
+
+    # --- signs ---
+
+    def _silence(self, replica: Replica, now: float) -> tuple[float, float]:
+        """How long it has been silent with work to do, and how long is normal. Seconds."""
+        if not replica.live:
+            return 0.0, self._settings.silent_seconds_min
+        limit = max(self._settings.silent_seconds_min, self._settings.silent_factor * replica.rates.pause_seconds)
+        return now - replica.heard_at, limit if replica.is_heard else self._settings.silent_seconds_unheard
+
+    def _heard_replica(self, replica: Replica, now: float) -> None:
+        # A silence that was held against it is not what is normal.
+        if not replica.is_silent:
+            replica.rates.saw_pause(now - replica.heard_at, now)
+        replica.heard_at, replica.is_heard, replica.is_silent = now, True, False
+        replica.health.worked()
+
+    def _learn_slots(self, replica: Replica, now: float) -> None:
+        """A turn that has not begun long after it was sent, while others made progress, waits for a slot."""
+        num_begun = replica.num_begun
+        if replica.is_silent or not num_begun or num_begun == len(replica.live):
+            return
+        patience = 3 * max(replica.rates.own_first_seconds() or self._settings.prior_first_seconds, 0.02)
+        if any(not ticket.has_begun and replica.heard_at - ticket.sent_at > patience for ticket in replica.live):
+            replica.num_slots, replica.waited_at = num_begun, now
+
+    def _may_move(self, ticket: Ticket) -> bool:
+        return (
+            ticket.state is TurnState.LIVE
+            and not ticket.is_given_out
+            and ticket.num_moves < self._settings.num_moves_max
+        )
+
+    def _others_can(self, replica: Replica, now: float) -> bool:
+        return any(other is not replica and self._is_able(other, now) for other in self._replicas)
+
+    def _slowest(self, now: float) -> Ticket | None:
+        """The turn that gains most by a move, if one gains enough."""
+        best_gain, found = self._settings.move_gain_seconds_min, None
+        for replica in self._replicas:
+            movable = [ticket for ticket in replica.live if self._may_move(ticket)]
+            if not movable:
+                continue
+            token_seconds, _ = self._speeds(replica, now)
+            goals = [
+                other
+                for other in self._replicas
+                if other is not replica
+                and self._is_able(other, now)
+                and (other.num_slots is None or len(other.live) < other.num_slots)
+            ]
+            for ticket in movable:
+                left = self._lengths.remaining(ticket.num_tokens, ticket.num_tokens_max)
+                if ticket.has_begun:
+                    stay = left * token_seconds
+                else:
+                    stay = max(0.0, self._expected(replica, left, now) - (now - ticket.sent_at))
+                for goal in goals:
+                    there = self._expected(goal, ticket.num_tokens + left, now)
+                    if there < self._settings.move_share_max * stay and stay - there > best_gain:
+                        best_gain, found = stay - there, ticket
+        return found
+
+    # --- bookkeeping ---
+
+    def _hold(self, ticket: Ticket) -> None:
+        ticket.state, ticket.replica = TurnState.HELD, -1
+        insort(self._held, ticket)
+
+    def _send(self, ticket: Ticket, replica: Replica, now: float) -> None:
+        if not replica.live:
+            replica.heard_at = now
+        ticket.was_sent_to_idle = not replica.live
+        replica.live.add(ticket)
+        replica.num_sent += 1
+        ticket.state, ticket.replica = TurnState.LIVE, replica.index
+        ticket.sent_at = ticket.heard_at = now
+        ticket.has_begun, ticket.num_tokens, ticket.num_characters = False, 0, 0
+
+    def _release(self, ticket: Ticket) -> None:
+        replica = self._replicas[ticket.replica]
+        replica.live.discard(ticket)
+        if not replica.live:
+            replica.is_silent = False
+
+    def _note_stranding(self, now: float) -> None:
+        if any(self._is_alive_and_willing(replica, now) for replica in self._replicas):
+            self._stranded_since = None
+        elif self._stranded_since is None:
+            self._stranded_since = now
+
+    def _stranded_at(self, now: float) -> float:
+        return now if self._stranded_since is None else self._stranded_since
+
+    def _is_alive_and_willing(self, replica: Replica, now: float) -> bool:
+        return replica.health.standing is not Standing.AWAY and now >= replica.health.paused_until

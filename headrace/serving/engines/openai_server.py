@@ -1,0 +1,324 @@
+"""The `openai_http` engine for live turns: any server with `POST /chat/completions`, or several with the same model.
+
+Where there are several replicas they are always asked for a stream, even for a turn that is wanted whole: pieces show
+how fast a replica works and when it has stopped. With one there is no choice to make, and a whole answer is cheaper.
+
+A turn is sent again only as the dispatcher allows: nothing was given out, and the connection of the attempt before is
+closed, which makes servers drop the work. So callers need not repeat anything. Time-outs: connecting, the first piece
+(and silence between pieces), the whole turn.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+
+from headrace.errors import InvalidInput
+from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.serving.dispatch.settings import DispatchSettings
+from headrace.serving.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
+from headrace.serving.engines.openai_attempt import Attempt, AttemptFailed
+from headrace.serving.engines.openai_wire import Event
+from headrace.serving.service import Limits
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS_MAX = 3.0
+_PROBE_SECONDS_MAX = 1.0
+# Servers drop idle connections, uvicorn after 5 s; a request sent at that moment would be lost.
+_IDLE_SECONDS_MAX = 4.0
+# How often silence, slowness, probes and waiting turns are looked at, while there are any.
+_TICK_SECONDS = 0.05
+
+
+class OpenAIServerEngine:
+    name = "openai_http"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_urls: Sequence[str],
+        api_key: str | None = None,
+        limits: Limits | None = None,
+        settings: DispatchSettings | None = None,
+        with_streams: bool | None = None,
+    ) -> None:
+        """Connects to nothing yet. It belongs to the event loop of its first turn.
+
+        Args:
+            with_streams: ask for streams even for turns that are wanted whole; None: where there are several replicas.
+
+        Raises: InvalidInput: no base URL, one twice, or one with a user beside a key.
+        """
+        self._model = model
+        self._urls = [url.rstrip("/") for url in base_urls]
+        self._limits = limits or Limits()
+        self._api_key = api_key
+        self._settings = settings or DispatchSettings(num_attempts=self._limits.num_attempts)
+        for url in self._urls:
+            if api_key and urlsplit(url).username is not None:
+                raise InvalidInput(
+                    f"{_without_user(url)} has a user of its own, and an API key is given too; leave one out."
+                )
+        self._dispatcher = Dispatcher([_without_user(url) for url in self._urls], time.monotonic, self._settings)
+        self._with_streams = len(self._urls) > 1 if with_streams is None else with_streams
+        # Replicas that do not know `stream_options`.
+        self._without_usage: set[int] = set()
+        self._session: aiohttp.ClientSession | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._scopes: dict[Ticket, asyncio.Timeout] = {}
+        self._probes: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """For metrics: what is known of each replica."""
+        return self._dispatcher
+
+    async def answer(self, turn: Turn) -> Answer:
+        text: list[str] = []
+        last, made_by = Event(), ""
+        async with aclosing(self._turn(turn, stream=self._with_streams, give_out=False)) as events:
+            async for event, replica in events:
+                text.append(event.text)
+                last, made_by = event, replica
+        return Answer(
+            text="".join(text),
+            finish_reason=last.finish_reason or "stop",
+            num_prompt_tokens=last.num_prompt_tokens or 0,
+            num_output_tokens=last.num_output_tokens or 0,
+            replica=made_by,
+        )
+
+    async def stream(self, turn: Turn) -> AsyncIterator[Piece]:
+        async with aclosing(self._turn(turn, stream=True, give_out=True)) as events:
+            async for event, replica in events:
+                if not event.text and event.finish_reason is None:
+                    continue  # a thought
+                yield Piece(
+                    text=event.text,
+                    finish_reason=event.finish_reason,
+                    num_prompt_tokens=event.num_prompt_tokens or 0,
+                    num_output_tokens=event.num_output_tokens or 0,
+                    replica=replica,
+                )
+
+    async def close(self) -> None:
+        """Ends turns under way, if there are any, as failed."""
+        self._is_closed = True
+        for scope in list(self._scopes.values()):
+            scope.reschedule(0.0)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
+        tasks = [*self._probes, *([self._ticker] if self._ticker else [])]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._session is not None:
+            await self._session.close()
+
+    # --- a turn ---
+
+    async def _turn(self, turn: Turn, *, stream: bool, give_out: bool) -> AsyncGenerator[tuple[Event, str], None]:
+        """The events of the attempt that succeeds; with `give_out` as they come. The last has a finish reason."""
+        ends_at = time.monotonic() + self._limits.unit_seconds_max
+        ticket = self._dispatcher.enter(turn.max_tokens)
+        self._keep_ticking()
+        try:
+            while True:
+                if ticket.state is not TurnState.LIVE:
+                    await self._until_live(ticket, ends_at)
+                if self._is_closed:
+                    raise EngineFailed(f"The engine of {self._model} is being closed.")
+                replica = self._dispatcher.replicas[ticket.replica].name
+                attempt = self._attempt(turn, ticket, stream=stream)
+                try:
+                    async with aclosing(
+                        self._events(attempt, ticket, ends_at, stream=stream, give_out=give_out)
+                    ) as events:
+                        async for event in events:
+                            yield event, replica
+                except AttemptFailed as failure:
+                    self._after_failure(ticket, failure)
+                    continue
+                if ticket.state is TurnState.DONE:
+                    return
+                # Taken off its replica; the connection is closed by now.
+                self._dispatcher.closed(ticket)
+                self._let_go()
+        finally:
+            if ticket.state is not TurnState.DONE and ticket.state is not TurnState.GIVEN_UP:
+                self._dispatcher.left(ticket)
+            self._let_go()
+
+    async def _events(
+        self, attempt: Attempt, ticket: Ticket, ends_at: float, *, stream: bool, give_out: bool
+    ) -> AsyncGenerator[Event, None]:
+        """Runs one attempt; it is closed at the end of this, however it ends. Nothing is yielded inside a time limit:
+        the time that a client takes to read is not the replica's."""
+        kept: list[Event] = []
+        # A whole answer is silent until it is there.
+        silence_max = self._limits.first_piece_seconds_max if stream else self._limits.unit_seconds_max
+        try:
+            while True:
+                now = time.monotonic()
+                limit = min(ends_at, now + silence_max)
+                try:
+                    async with asyncio.timeout_at(asyncio.get_running_loop().time() + limit - now) as scope:
+                        self._scopes[ticket] = scope
+                        events = await attempt.read()
+                except TimeoutError:
+                    if ticket.state is TurnState.LEAVING:
+                        return
+                    raise AttemptFailed(
+                        "broken",
+                        f"sent nothing for {silence_max:.0f} s" if limit < ends_at else "was not done in time",
+                        timed_out=True,
+                    ) from None
+                finally:
+                    self._scopes.pop(ticket, None)
+                if ticket.state is TurnState.LEAVING:
+                    return
+                if attempt.has_ended:
+                    # Before anything is given out: the replica has done its part, whatever the client does now.
+                    self._dispatcher.answered(ticket, attempt.num_output_tokens)
+                    self._let_go()
+                elif events:
+                    self._dispatcher.heard(ticket, attempt.num_characters)
+                    if give_out and any(event.text for event in events):
+                        self._dispatcher.give_out(ticket)
+                kept += events
+                if give_out or attempt.has_ended:
+                    for event in kept:
+                        yield event
+                    kept = []
+                if attempt.has_ended:
+                    return
+        finally:
+            attempt.close()
+
+    def _attempt(self, turn: Turn, ticket: Ticket, *, stream: bool) -> Attempt:
+        return Attempt(
+            self._open_session(),
+            self._urls[ticket.replica],
+            turn,
+            self._model,
+            stream=stream,
+            with_usage=ticket.replica not in self._without_usage,
+            secrets=(self._api_key,) if self._api_key else (),
+        )
+
+    def _after_failure(self, ticket: Ticket, failure: AttemptFailed) -> None:
+        """Returns if the turn may go on elsewhere. Raises: TurnRefused, EngineFailed."""
+        replica = self._dispatcher.replicas[ticket.replica].name
+        why = f"{replica} {failure}"
+        if failure.kind is None:
+            if failure.is_about_usage and ticket.replica not in self._without_usage:
+                self._without_usage.add(ticket.replica)
+                self._dispatcher.failed(ticket, "busy", why, retry_after_seconds=0.0)
+                return
+            self._dispatcher.refused(ticket)
+            raise TurnRefused(f"The engine refuses this turn: {why}.", status=failure.status)
+        state = self._dispatcher.failed(ticket, failure.kind, why, retry_after_seconds=failure.retry_after_seconds)
+        self._let_go()
+        if state is TurnState.GIVEN_UP:
+            raise EngineFailed(f"The turn failed at every attempt; the last: {why}.", timed_out=failure.timed_out)
+
+    async def _until_live(self, ticket: Ticket, ends_at: float) -> None:
+        """Raises: EngineBusy, EngineFailed: no replica takes it in time."""
+        self._let_go()
+        if ticket.state is TurnState.HELD:
+            future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
+                    await future
+            except TimeoutError:
+                raise EngineFailed(f"No replica had room in time{_last(ticket)}.", timed_out=True) from None
+            finally:
+                self._waiting.pop(ticket, None)
+        if ticket.state is TurnState.GIVEN_UP:
+            if ticket.retry_after_seconds is not None:
+                raise EngineBusy(
+                    f"Every replica is busy{_last(ticket)}.", retry_after_seconds=ticket.retry_after_seconds
+                )
+            raise EngineFailed(f"No replica is alive{_last(ticket)}.")
+
+    # --- what happens beside the turns ---
+
+    def _let_go(self) -> None:
+        """Wakes the turns that waited and can go now."""
+        for ticket in self._dispatcher.assign():
+            future = self._waiting.get(ticket)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    def _keep_ticking(self) -> None:
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while not self._dispatcher.is_idle:
+            # Whoever has something to read reads it first: an attempt whose answer is here already is not abandoned.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for ticket in self._dispatcher.to_abandon():
+                scope = self._scopes.get(ticket)
+                if scope is not None:
+                    scope.reschedule(asyncio.get_running_loop().time())
+            for index in self._dispatcher.probes_due():
+                probe = asyncio.get_running_loop().create_task(self._probe(index))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+            self._let_go()
+            for ticket in self._dispatcher.to_give_up():
+                future = self._waiting.get(ticket)
+                if future is not None and not future.done():
+                    future.set_result(None)
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _probe(self, index: int) -> None:
+        """Any answer is a sign of life, but an inner error: it need not know this path."""
+        is_alive = False
+        try:
+            async with self._open_session().get(
+                f"{self._urls[index]}/models", timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS_MAX)
+            ) as response:
+                is_alive = response.status < 500
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            pass
+        finally:
+            self._dispatcher.probed(index, is_alive=is_alive)
+        if is_alive:
+            _log.info("replica %s answers again", self._dispatcher.replicas[index].name)
+        self._let_go()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The dispatcher decides how many there are; a limit here would only hide turns from it.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS_MAX),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS_MAX),
+                headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=True,
+            )
+        return self._session
+
+
+def _last(ticket: Ticket) -> str:
+    return f"; the last attempt: {ticket.last_failure}" if ticket.last_failure else ""
+
+
+def _without_user(url: str) -> str:
+    """A URL's user and password are no part of a replica's name: names stand in records and logs."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

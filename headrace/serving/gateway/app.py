@@ -1,0 +1,122 @@
+"""The gateway as an ASGI application: which path does what. Without a framework: ten paths, one of them hot.
+
+| path | needs a key | says |
+|---|---|---|
+| POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events |
+| GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients ask for it |
+| GET /v1/rollout | yes | what the journal says, and what is loaded here |
+| GET /healthz | no | 200 while the process runs |
+| GET /readyz | no | 200, or 503 with reasons; `degraded` with reasons of its own |
+| GET /metrics | no | Prometheus's text form |
+| GET /openapi.json | no | the description of all this |
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from headrace.clock import Clock
+from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
+from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
+from headrace.serving.gateway.openai_bodies import chat_ask, text_ask
+from headrace.serving.gateway.openapi import openapi
+from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.readiness import Readiness
+from headrace.serving.gateway.refusals import Refusal, refusal_of
+from headrace.serving.gateway.units import Units
+from headrace.serving.service import Service
+
+Handler = Callable[[Request], Awaitable[None]]
+_MODELS = "/v1/models/"
+
+
+class Gateway:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        units: Units,
+        outcomes: Outcomes,
+        readiness: Readiness,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._units = units
+        self._outcomes = outcomes
+        self._readiness = readiness
+        self._metrics = metrics
+        self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
+        self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
+        read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
+        self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
+            "/v1/chat/completions": (("POST",), lambda request: units.serve(request, read_chat)),
+            "/v1/completions": (("POST",), lambda request: units.serve(request, text_ask)),
+            "/v1/models": (_READ, self._models),
+            "/v1/rollout": (_READ, self._rollout),
+            "/healthz": (_READ, self._healthz),
+            "/readyz": (_READ, self._readyz),
+            "/metrics": (_READ, self._metrics_page),
+            "/openapi.json": (_READ, self._openapi_page),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", scope["type"]
+        request = Request(scope, receive, send)
+        try:
+            await self._handler(request)(request)
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 (the edge: whatever failed, a client hears of it in its own terms)
+            refusal = refusal_of(error)
+            if refusal.status == 500:
+                self._outcomes.unforeseen(error)
+            self._outcomes.refused(request=request.id, key=request.key, status=refusal.status, code=refusal.code)
+            if not request.started:
+                await request.refuse(refusal, request.answer_headers)
+
+    def _handler(self, request: Request) -> Handler:
+        """Raises: Refusal: no such path, or not with this method."""
+        route = self._routes.get(request.path)
+        if route is None and request.path.startswith(_MODELS):
+            route = (_READ, self._one_model)
+        if route is None:
+            raise Refusal(404, f"There is no {request.path!r} here; GET /openapi.json lists what there is.")
+        methods, handler = route
+        if request.method not in methods:
+            request.answer_headers.append((b"allow", ", ".join(methods).encode()))
+            raise Refusal(405, f"{request.path} takes {' and '.join(methods)}, got {request.method}.")
+        return handler
+
+    def _authenticate(self, request: Request) -> None:
+        request.key = self._units.keys.name_of(request.headers.get(b"authorization"))
+
+    async def _models(self, request: Request) -> None:
+        self._authenticate(request)
+        await request.respond(200, json_body({"object": "list", "data": [self._model]}), request.answer_headers)
+
+    async def _one_model(self, request: Request) -> None:
+        self._authenticate(request)
+        name = request.path.removeprefix(_MODELS)
+        if name != self._model["id"]:
+            message = f"The model {name!r} does not exist here; this gateway serves {self._model['id']!r}."
+            raise Refusal(404, message, param="model", code="model_not_found")
+        await request.respond(200, json_body(self._model), request.answer_headers)
+
+    async def _rollout(self, request: Request) -> None:
+        self._authenticate(request)
+        await request.respond(200, json_body(self._readiness.rollout()), request.answer_headers)
+
+    async def _healthz(self, request: Request) -> None:
+        await request.respond(200, b'{"status":"alive"}', request.answer_headers)
+
+    async def _readyz(self, request: Request) -> None:
+        status, body = self._readiness.answer()
+        await request.respond(status, json_body(body), request.answer_headers)
+
+    async def _metrics_page(self, request: Request) -> None:
+        await request.respond(200, self._metrics.page(), request.answer_headers, kind=(b"content-type", CONTENT_TYPE))
+
+    async def _openapi_page(self, request: Request) -> None:
+        await request.respond(200, self._openapi, request.answer_headers)
+
+
+_READ = ("GET", "HEAD")

@@ -1,0 +1,150 @@
+"""Puts a gateway together: every part, made once, with what it needs of the others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.clock import SystemClock
+from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.rollout.version_sets import EngineSpec, Member
+from headrace.serving.engines.base import ServingEngine
+from headrace.serving.engines.opening import open_serving_engine
+from headrace.serving.gateway.app import Gateway
+from headrace.serving.gateway.first_set import initialize
+from headrace.serving.gateway.judging import Judging
+from headrace.serving.gateway.keys import ApiKeys
+from headrace.serving.gateway.limits import Admission
+from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.pinning import Pinning
+from headrace.serving.gateway.prepared_sets import LoadedSet, PreparedSets
+from headrace.serving.gateway.readiness import Readiness
+from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.rollout_watch import RolloutWatch, node_name
+from headrace.serving.gateway.shadow import Shadow
+from headrace.serving.gateway.units import Units
+from headrace.serving.plan_lease import PlanLease
+from headrace.serving.router import Router
+from headrace.serving.service import Service, load_service
+from headrace.store.objects import new_nonce
+from headrace.store.opening import open_store
+
+
+# A session's first turn waits for the store; a client waits for the session.
+_STORE_PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`port` 0 takes a free one; the log's first line says which. `engine_key`: for engines behind servers."""
+
+    service: Path
+    store: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: Path | None = None
+    reuse_port: bool = False
+    api_keys: Path | None = None
+    log: Path | None = None
+    log_content: bool = False
+    node: str | None = None
+    engine_key: str | None = None
+    notice_seconds: float = 1.0
+    initialize: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the process starts, asks and ends."""
+
+    service: Service
+    node: str
+    app: Gateway
+    units: Units
+    readiness: Readiness
+    records: Records
+    sets: PreparedSets
+    lease: PlanLease
+    router: Router
+    watch: RolloutWatch
+    evidence: EvidenceWriter
+    shadow: Shadow
+    judging: Judging | None
+
+
+def assemble(settings: Settings, *, port: int | None) -> Parts:
+    """Args:
+        port: what the gateway listens on, if it is a port: part of its name among others.
+
+    Raises:
+        InvalidInput: the service file, the keys or the log cannot be used.
+    """
+    service = load_service(settings.service)
+    keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
+    store, clock, gateway = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS), SystemClock(), new_nonce()
+    if settings.initialize:
+        initialize(service, store, clock)
+    node = settings.node or node_name(port)
+    records, metrics = Records(settings.log, gateway=gateway, content=settings.log_content), Metrics()
+
+    def open_engine(member: Member, spec: EngineSpec) -> ServingEngine:
+        return open_serving_engine(member, spec, service, store, api_key=settings.engine_key)
+
+    sets = PreparedSets(service, store, open_engine, records=records, metrics=metrics, clock=clock)
+    lease = PlanLease(store, service.name, service.plan.salt)
+    router = Router(
+        store=store,
+        service=service,
+        lease=lease,
+        gateway=gateway,
+        clock=clock,
+        is_loaded=lambda version_set: sets.get(version_set) is not None,
+    )
+    evidence = EvidenceWriter(store, service.name, gateway)
+
+    def in_play() -> set[str]:
+        table = lease.table()
+        return {set_id for set_id in (table.stable, table.candidate) if set_id} if table else set()
+
+    def loaded_stable() -> LoadedSet | None:
+        table = lease.table()
+        return sets.get(table.stable) if table else None
+
+    def loaded_candidate() -> LoadedSet | None:
+        table = lease.table()
+        return sets.get(table.candidate) if table and table.candidate else None
+
+    watch = RolloutWatch(store, service.name, sets, node=node, records=records, clock=clock, in_play=in_play)
+    readiness = Readiness(service, lease=lease, sets=sets, state=lambda: watch.state)
+    shadow = Shadow(service, loaded_candidate, records=records, metrics=metrics)
+    judging = service.judge and Judging(
+        service, service.judge, loaded_stable, records=records, metrics=metrics, evidence=evidence
+    )
+    outcomes = Outcomes(records=records, metrics=metrics, evidence=evidence, shadow=shadow, judging=judging)
+    admission = Admission(service.limits)
+    pinning = Pinning(service, router=router, lease=lease, sets=sets)
+    units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
+    app = Gateway(service, units=units, outcomes=outcomes, readiness=readiness, metrics=metrics, clock=clock)
+    metrics.watch("units_under_way", "Units that have a place.", lambda: admission.num_under_way)
+    metrics.watch("units_waiting", "Units that wait for a place.", lambda: admission.num_waiting)
+    metrics.watch(
+        "plan_entry", "The journal entry that is followed.", lambda: table.head if (table := lease.table()) else 0
+    )
+    metrics.watch("plan_fresh", "1: the plan was read within a second.", lambda: float(lease.fresh()))
+    metrics.watch("ready", "1: units should be sent here.", lambda: float(readiness.is_ready))
+    metrics.watch("loaded_sets", "Version sets that are loaded.", lambda: len(sets.ids))
+    metrics.watch("log_lines_dropped", "Lines that found no room or no disk.", lambda: records.num_dropped)
+    return Parts(
+        service=service,
+        node=node,
+        app=app,
+        units=units,
+        readiness=readiness,
+        records=records,
+        sets=sets,
+        lease=lease,
+        router=router,
+        watch=watch,
+        evidence=evidence,
+        shadow=shadow,
+        judging=judging,
+    )

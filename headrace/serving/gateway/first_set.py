@@ -1,0 +1,42 @@
+"""The first stable set of a service without a registry: what its file says, as it stands.
+
+For services in front of servers alone (`registered: false`), which need neither Dagster nor MLflow to begin. Services
+with registered models get their first set from the rollout, which knows the registry.
+"""
+
+from headrace.clock import Clock
+from headrace.errors import InvalidInput, JournalConflict
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import INITIALIZED
+from headrace.rollout.version_sets import VersionSets
+from headrace.serving.rollout_facts import ServiceCandidates
+from headrace.serving.service import Service
+from headrace.store.objects import ObjectStore
+
+
+def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
+    """Name the file's own set stable, if the journal is empty. False: it was not.
+
+    Raises:
+        InvalidInput: a role's model is a registered one.
+    """
+    if registered := [name for name, role in service.roles.items() if role.registered]:
+        raise InvalidInput(
+            f"Service {service.name} cannot be initialized from its file: {', '.join(registered)} "
+            f"{'asks' if len(registered) == 1 else 'ask'} for registered models. Let the rollout sensor begin it."
+        )
+    journal = Journal(store, service.name, clock)
+    if journal.head():
+        return False
+    wanted = ServiceCandidates(service=service, models=()).first()
+    assert wanted is not None
+    fields = {
+        "version_set": VersionSets(store).put(wanted.version_set),
+        "weights_digest": wanted.weights_digest,
+        "reason": f"{wanted.reason}; a gateway found no journal",
+    }
+    try:
+        journal.append(INITIALIZED, fields, expected=0)
+    except JournalConflict:
+        return False
+    return True

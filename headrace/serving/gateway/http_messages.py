@@ -1,0 +1,146 @@
+"""Requests and responses straight over ASGI: what a framework would add to each is more than the rest costs.
+
+A body is counted while it comes, so nobody makes the gateway hold more than the service's limit. One that is too long
+is read to its end, within reason, before it is refused: a client that still sends when the connection goes would see a
+reset instead of the reason.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from headrace.serving.gateway.refusals import Refusal, invalid
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_JSON = (b"content-type", b"application/json")
+# A client that sends its body more slowly than this holds a connection for nothing.
+_BODY_SECONDS_MAX = 30.0
+# What is read and thrown away of a body that is too long, before its connection is closed on it.
+_THROWN_AWAY_BYTES_MAX = 16 * 1_048_576
+_NAME = re.compile(rb"[!-~]{1,256}")
+
+
+class ClientGone(Exception):
+    """The client closed its connection: there is nobody to answer."""
+
+
+class Request:
+    """One HTTP request. Header names are lower-case bytes."""
+
+    __slots__ = ("answer_headers", "finished", "headers", "id", "key", "method", "path", "receive", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.receive = receive
+        self.send = send
+        # `X-Request-Id`: the client's, or one that no other request has.
+        self.id = self._id()
+        self.answer_headers: Headers = [(b"x-request-id", self.id.encode())]
+        # The name of the API key, once it is known.
+        self.key: str | None = None
+        # Whether the response's status line is out: then a failure can only cut the response off.
+        self.started = False
+        self.finished = False
+
+    def name_in(self, header: bytes) -> str | None:
+        """A header that names something: 1 to 256 visible ASCII characters; None: it is not there.
+
+        Raises:
+            Refusal: other characters, too many, or none: a client with an empty session would wonder why it has none.
+        """
+        raw = self.headers.get(header)
+        if raw is None:
+            return None
+        if _NAME.fullmatch(raw) is None:
+            raise invalid(
+                f"Header {header.decode()} must be 1 to 256 visible ASCII characters, got {len(raw)} bytes; leave it "
+                "out if it has nothing to say."
+            )
+        return raw.decode()
+
+    def _id(self) -> str:
+        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        # One that cannot go into a log line or a header is replaced: it is a convenience, not worth a refusal.
+        return given if given.isprintable() and given.isascii() and 0 < len(given) <= 128 else os.urandom(16).hex()
+
+    async def body(self, bytes_max: int) -> bytes:
+        """Raises:
+        Refusal: more than `bytes_max` bytes, or too slow.
+        ClientGone: the connection closed before its end.
+        """
+        parts: list[bytes] = []
+        num_bytes, more = 0, True
+        try:
+            async with asyncio.timeout(_BODY_SECONDS_MAX):
+                while more and num_bytes <= bytes_max + _THROWN_AWAY_BYTES_MAX:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    part, more = message.get("body", b""), message.get("more_body", False)
+                    num_bytes += len(part)
+                    if num_bytes <= bytes_max:
+                        parts.append(part)
+                    else:
+                        parts.clear()
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"The request's body must come within {_BODY_SECONDS_MAX:.0f} s; it did not.",
+                code="request_timeout",
+            ) from None
+        if num_bytes > bytes_max:
+            raise Refusal(
+                413,
+                f"A request may have {bytes_max} bytes, got {'at least ' if more else ''}{num_bytes}; "
+                "send fewer or shorter messages.",
+                code="request_too_large",
+            )
+        return b"".join(parts)
+
+    async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = _JSON) -> None:
+        """The whole response. `headers` is added to, so give it one of its own."""
+        headers.append(kind)
+        headers.append((b"content-length", b"%d" % len(body)))
+        self.started = self.finished = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, refusal: Refusal, headers: Headers) -> None:
+        headers.extend(refusal.headers)
+        if refusal.status in (408, 413):
+            headers.append((b"connection", b"close"))
+        await self.respond(refusal.status, refusal.body, headers)
+
+    async def start_events(self, headers: Headers) -> None:
+        """The head of a stream of server-sent events."""
+        # Proxies such as nginx would otherwise collect pieces until a buffer is full.
+        headers += [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        self.started = True
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def event(self, body: bytes, *, last: bool = False) -> None:
+        self.finished = last
+        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def until_gone(self) -> bool:
+        """Ask after the body is read. True: the client closed its connection before its response was complete."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        return not self.finished
+
+
+def json_body(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -1,0 +1,114 @@
+"""Scores answers beside the traffic, for the gate: a share of the units is shown to the service's judge.
+
+The judge is the stable set's for both sets: a candidate with a kinder judge would otherwise win by it. It works in the
+background, on a bounded number of answers; what finds no room is dropped and counted. A score is the first number in
+the judge's answer divided by `score_max`; an answer without a number in that range is counted and not used.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from headrace.errors import HeadraceError
+from headrace.rollout.assignment import salted_rank
+from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.serving.gateway.chain import first_turn
+from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.openai_bodies import plain_ask
+from headrace.serving.gateway.prepared_sets import LoadedSet
+from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.unit import Unit
+from headrace.serving.service import Judge, Service
+
+# Answers under judgement at once, and answers that may wait for it. A judge is a model beside the traffic's own.
+_NUM_AT_ONCE = 2
+_NUM_WAITING_MAX = 64
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_RANKS = 1 << 64
+
+
+class Judging:
+    """`stable`: the loaded stable set, or None while there is none."""
+
+    def __init__(
+        self,
+        service: Service,
+        judge: Judge,
+        stable: Callable[[], LoadedSet | None],
+        *,
+        records: Records,
+        metrics: Metrics,
+        evidence: EvidenceWriter,
+    ) -> None:
+        self._judge = judge
+        self._salt = f"judge {service.name}"
+        self._seconds_max = service.limits.unit_seconds_max
+        self._stable = stable
+        self._records = records
+        self._metrics = metrics
+        self._evidence = evidence
+        self._room = asyncio.Semaphore(_NUM_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, unit: Unit, *, is_evidence: bool) -> None:
+        """Judge the unit's answer, if its turn comes and there is room; returns at once."""
+        if salted_rank(self._salt, unit.request) >= self._judge.share * _RANKS:
+            return
+        if len(self._tasks) >= _NUM_AT_ONCE + _NUM_WAITING_MAX:
+            self._metrics.judgement("dropped")
+            return
+        task = asyncio.create_task(self._score(unit, is_evidence), name="judge")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _score(self, unit: Unit, is_evidence: bool) -> None:
+        async with self._room:
+            stable = self._stable()
+            role = stable.roles.get(self._judge.role) if stable else None
+            if stable is None or role is None:
+                self._metrics.judgement("no judge")
+                return
+            turn = first_turn(role.member, plain_ask(_question(unit)), unit=unit.name)
+            stable.num_units += 1
+            try:
+                async with asyncio.timeout(self._seconds_max):
+                    answer = await role.engine.answer(turn)
+            except (HeadraceError, TimeoutError):
+                self._metrics.judgement("failed")
+                return
+            finally:
+                stable.num_units -= 1
+        score = score_of(answer.text, self._judge.score_max)
+        self._metrics.judgement("no score" if score is None else "scored")
+        line = {
+            "request": unit.request,
+            "unit": unit.name,
+            "version_set": unit.pin.version_set,
+            "trial": unit.pin.trial,
+            "judge_set": stable.id,
+            "score": score,
+        }
+        self._records.add("judgement", line)
+        if score is None:
+            return
+        self._metrics.judged(unit.pin.version_set, score)
+        if is_evidence:
+            self._evidence.record(unit.pin.trial, unit.pin.version_set, "judged_quality", score)
+
+
+def score_of(text: str, score_max: float) -> float | None:
+    """The first number in a judge's answer, from 0 to 1; None: there is none, or one out of range."""
+    found = _NUMBER.search(text)
+    score = float(found[0]) / score_max if found else -1.0
+    return score if 0 <= score <= 1 else None
+
+
+def _question(unit: Unit) -> str:
+    """What the judge's prompt template gets as `{text}`."""
+    turns = [f"{message.role}: {message.content}" for message in unit.ask.messages]
+    return "\n\n".join([*turns, f"Answer to be judged:\n{unit.text}"])

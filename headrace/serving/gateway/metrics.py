@@ -1,0 +1,88 @@
+"""The gateway's figures in Prometheus's form, in a registry of its own. Version sets are labelled by 12 characters.
+
+Label values are few on purpose: a set, a role, an outcome. Units and sessions stand in the log.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+# A cached answer or an echo takes milliseconds, a long one of a large model minutes.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_SHORT = 12
+CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+
+
+class Metrics:
+    def __init__(self) -> None:
+        # A series more for each of ours, which nobody asks for.
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        of_units = ("version_set", "reason", "status")
+        self._units = self._counter(
+            "units", "Units of work that ended, by set, reason of the pin and status.", of_units
+        )
+        self._unit_seconds = self._histogram("unit_seconds", "From the pin to the last byte.", ("version_set",))
+        self._first_piece = self._histogram("first_piece_seconds", "From the pin to the first piece.", ("version_set",))
+        self._step_seconds = self._histogram("step_seconds", "One role's answer.", ("version_set", "role"))
+        self._tokens = self._counter("output_tokens", "Tokens made, by set and role.", ("version_set", "role"))
+        self._refused = self._counter("refused_requests", "Requests that never became a unit, by status.", ("status",))
+        self._shadows = self._counter("shadow_units", "Copies sent to the candidate, by outcome.", ("outcome",))
+        self._judgements = self._counter("judgements", "Answers given to the judge, by outcome.", ("outcome",))
+        self._preparations = self._counter("preparations", "Sets prepared here, by outcome.", ("outcome",))
+        self._judged = self._histogram(
+            "judged_quality", "Scores from 0 to 1.", ("version_set",), buckets=tuple(tenth / 10 for tenth in range(11))
+        )
+        # One look-up in a dictionary instead of prometheus_client's own, which builds a tuple of texts under a lock.
+        self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
+        self._pair = cache(
+            lambda key: (self._unit_seconds.labels(key[:_SHORT]), self._first_piece.labels(key[:_SHORT]))
+        )
+        self._step_pair = cache(
+            lambda key, role: (self._step_seconds.labels(key[:_SHORT], role), self._tokens.labels(key[:_SHORT], role))
+        )
+
+    def unit(self, version_set: str, reason: str, status: int, seconds: float, first_piece: float | None) -> None:
+        self._unit_child(version_set, reason, str(status)).inc()
+        whole, first = self._pair(version_set)
+        whole.observe(seconds)
+        if first_piece is not None:
+            first.observe(first_piece)
+
+    def step(self, version_set: str, role: str, seconds: float, num_tokens: int) -> None:
+        duration, tokens = self._step_pair(version_set, role)
+        duration.observe(seconds)
+        tokens.inc(num_tokens)
+
+    def refused(self, status: int) -> None:
+        self._refused.labels(str(status)).inc()
+
+    def shadow(self, outcome: str) -> None:
+        self._shadows.labels(outcome).inc()
+
+    def judgement(self, outcome: str) -> None:
+        self._judgements.labels(outcome).inc()
+
+    def judged(self, version_set: str, score: float) -> None:
+        self._judged.labels(version_set[:_SHORT]).observe(score)
+
+    def prepared(self, outcome: str) -> None:
+        self._preparations.labels(outcome).inc()
+
+    def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """A figure that is read when somebody asks for it."""
+        Gauge(f"headrace_gateway_{name}", meaning, registry=self.registry).set_function(read)
+
+    def page(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, meaning: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"headrace_gateway_{name}", meaning, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, meaning: str, labels: tuple[str, ...], buckets: tuple[float, ...] = _SECONDS
+    ) -> Histogram:
+        return Histogram(f"headrace_gateway_{name}", meaning, labels, registry=self.registry, buckets=buckets)

@@ -1,0 +1,117 @@
+"""What is made of a unit that ended: its records, figures, evidence for the gate, a copy for the candidate, a score.
+
+Nothing here is waited for by a client: the response is complete when it begins, and it does no I/O itself.
+
+Evidence is of units that the plan alone dealt out (`Pin.is_fair`). A failure counts against its set whoever caused it:
+both sets get their share of bad requests. A client that went away says nothing about the set.
+"""
+
+import traceback
+from typing import Any
+
+from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.serving.gateway.chain import Step
+from headrace.serving.gateway.judging import Judging
+from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.shadow import Shadow
+from headrace.serving.gateway.unit import CLIENT_GONE, Unit
+
+
+class Outcomes:
+    def __init__(
+        self, *, records: Records, metrics: Metrics, evidence: EvidenceWriter, shadow: Shadow, judging: Judging | None
+    ) -> None:
+        self._records = records
+        self._metrics = metrics
+        self._evidence = evidence
+        self._shadow = shadow
+        self._judging = judging
+
+    def add(self, unit: Unit) -> None:
+        pin = unit.pin
+        self._metrics.unit(pin.version_set, pin.reason, unit.status, unit.seconds, unit.first_piece)
+        for step in unit.steps:
+            self._metrics.step(pin.version_set, step.role, step.seconds, step.num_output_tokens)
+            self._records.add("step", self._step_line(unit, step))
+        self._records.add("unit", _unit_line(unit))
+        is_fair = pin.trial > 0 and pin.is_fair
+        if is_fair and unit.status != CLIENT_GONE and unit.error != "draining":
+            self._keep_evidence(unit)
+        if unit.status == 200:
+            self._shadow.offer(unit)
+            if self._judging is not None:
+                self._judging.offer(unit, is_evidence=is_fair)
+
+    def refused(self, *, request: str, key: str | None, status: int, code: str | None) -> None:
+        self._metrics.refused(status)
+        self._records.add("refused", {"request": request, "key": key, "status": status, "code": code})
+
+    def unforeseen(self, error: Exception) -> None:
+        """An error that is a fault of ours: where it came from goes into the log, its text may hold a prompt."""
+        places = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        self._records.event("error", error=type(error).__name__, places=places[-8:])
+
+    def _keep_evidence(self, unit: Unit) -> None:
+        record = self._evidence.record
+        trial, version_set = unit.pin.trial, unit.pin.version_set
+        is_answered = unit.status == 200
+        record(trial, version_set, "error", 0.0 if is_answered else 1.0)
+        if is_answered:
+            record(trial, version_set, "latency_seconds", unit.seconds)
+            record(trial, version_set, "output_tokens", float(unit.steps[-1].num_output_tokens))
+        if unit.first_piece is not None:
+            record(trial, version_set, "first_piece_seconds", unit.first_piece)
+
+    def _step_line(self, unit: Unit, step: Step) -> dict[str, Any]:
+        turn = step.turn
+        line = {
+            "request": unit.request,
+            "unit": unit.name,
+            "session": unit.session,
+            "version_set": unit.pin.version_set,
+            "entry": unit.pin.entry,
+            "role": step.role,
+            "replica": step.replica,
+            "seconds": round(step.seconds, 6),
+            "prompt_tokens": step.num_prompt_tokens,
+            "output_tokens": step.num_output_tokens,
+            "finish": step.finish,
+            "error": step.error,
+            "temperature": turn.temperature,
+            "top_p": turn.top_p,
+            "max_tokens": turn.max_tokens,
+            "seed": turn.seed,
+        }
+        if self._records.content:
+            line["messages"] = [[message.role, message.content] for message in turn.messages]
+            line["text"] = step.text
+        return line
+
+
+def _unit_line(unit: Unit) -> dict[str, Any]:
+    last = unit.steps[-1] if unit.steps else None
+    pin = unit.pin
+    return {
+        "request": unit.request,
+        "key": unit.key,
+        "unit": unit.name,
+        "session": unit.session,
+        "pinned": unit.is_pinned,
+        "version_set": pin.version_set,
+        "entry": pin.entry,
+        "trial": pin.trial,
+        "reason": pin.reason,
+        "stream": unit.ask.stream,
+        "started_at": round(unit.started_at, 6),
+        "seconds": round(unit.seconds, 6),
+        "first_piece_seconds": None if unit.first_piece is None else round(unit.first_piece, 6),
+        "status": unit.status,
+        "error": unit.error,
+        "steps": len(unit.steps),
+        "prompt_tokens": last.num_prompt_tokens if last else 0,
+        "output_tokens": last.num_output_tokens if last else 0,
+        "finish": unit.finish,
+    }

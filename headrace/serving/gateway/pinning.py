@@ -1,0 +1,92 @@
+"""A unit's version set, and that set's engines: chosen by the router, and only ever one that is loaded here.
+
+A unit that the plan gives to a candidate that this gateway has not loaded (yet) goes to the stable set; a session's
+turn waits until its set is loaded, since a session keeps its set.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from headrace.errors import HeadraceError
+from headrace.rollout.routing import Pin, RoutingTable
+from headrace.serving.gateway.prepared_sets import LoadedSet, PreparedSets
+from headrace.serving.gateway.refusals import Refusal, not_ready
+from headrace.serving.plan_lease import PlanLease
+from headrace.serving.router import Router
+from headrace.serving.service import Service
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pinned:
+    """`is_pinned`: whether the session's pin is in the store; None: there is no session."""
+
+    pin: Pin
+    loaded: LoadedSet
+    is_pinned: bool | None = None
+
+
+class Pinning:
+    def __init__(self, service: Service, *, router: Router, lease: PlanLease, sets: PreparedSets) -> None:
+        self._service = service
+        self._router = router
+        self._lease = lease
+        self._sets = sets
+
+    async def pin(self, name: str, *, session: str | None, override: str | None) -> Pinned:
+        """The set of the unit `name`, or of its session's next turn.
+
+        Raises:
+            InvalidInput: `override` names a set that the unit cannot have.
+        PlanUnknown: there is no plan yet.
+            Refusal: nothing that the unit may be pinned to is loaded here.
+        """
+        if session is not None:
+            return await self._pin_session(session, override)
+        pin = self._router.resolve(name, override=override)
+        loaded = self._sets.get(pin.version_set)
+        if loaded is not None:
+            return Pinned(pin=pin, loaded=loaded)
+        if override is not None:
+            raise not_ready(
+                f"Version set {pin.version_set[:12]} is not loaded on this gateway; send the request again."
+            )
+        return self._on_stable(pin)
+
+    async def _pin_session(self, session: str, override: str | None) -> Pinned:
+        resolved = await self._router.resolve_session(session, override=override)
+        pin = resolved.pin
+        loaded = self._sets.get(pin.version_set)
+        if loaded is None:
+            loaded = await self._load(pin)
+            # Loading takes long: a set may be rolled back meanwhile, and no unit may start on it now.
+            table = self._lease.table()
+            in_play = (table.stable, table.candidate) if table else ()
+            is_first = pin.reason != "session"
+            if table is None or loaded.id in table.evicted or (is_first and loaded.id not in in_play):
+                raise not_ready("The session's version set was rolled back; send the request again.")
+        loaded.pinned_until = max(loaded.pinned_until, resolved.expires_at)
+        return Pinned(pin=pin, loaded=loaded, is_pinned=resolved.is_pinned)
+
+    async def _load(self, pin: Pin) -> LoadedSet:
+        try:
+            async with asyncio.timeout(self._service.limits.waiting_seconds_max):
+                return await self._sets.ensure(pin.version_set)
+        except (HeadraceError, TimeoutError) as error:
+            why = f": {error}" if isinstance(error, HeadraceError) else " yet."
+            raise not_ready(
+                f"The session's version set {pin.version_set[:12]} is not loaded here{why}", retry_after_seconds=5.0
+            ) from error
+
+    def _on_stable(self, pin: Pin) -> Pinned:
+        table: RoutingTable | None = self._lease.table()
+        assert table is not None
+        loaded = self._sets.get(table.stable)
+        if loaded is None:
+            raise self._nothing_here(table.stable)
+        return Pinned(pin=Pin(table.stable, pin.entry, "degraded", is_fair=False), loaded=loaded)
+
+    def _nothing_here(self, stable: str) -> Refusal:
+        failed = self._sets.failure(stable)
+        return not_ready(
+            f"The stable version set {stable[:12]} is not loaded here{f': {failed}' if failed else ' yet.'}"
+        )

@@ -1,0 +1,245 @@
+"""The version sets that can be served here: loaded, tried, and kept as long as somebody may be pinned to them.
+
+A set is loaded whole or not at all: each member is fetched, compared with its digest (that is what opening an engine
+means), loaded and asked something. Members that differ in nothing but their prompts share an engine: two sets with
+the same weights cost the memory of one.
+
+A set is closed when the plan does not name it, no unit on it is under way and no session that was seen here can come
+back to it. Sessions of other gateways may still turn up; then it is loaded again.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from headrace.clock import Clock
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
+from headrace.serving.daemon_threads import DaemonThreads
+from headrace.serving.engines.base import EngineFailed, ServingEngine
+from headrace.serving.gateway.chain import Chain, LoadedRole, first_turn
+from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.openai_bodies import plain_ask
+from headrace.serving.gateway.records import Records
+from headrace.serving.service import Service
+from headrace.store.objects import ObjectStore
+
+# What every member is asked before its set is ready, how much of an answer is waited for, and how long.
+_SMOKE_PROMPT = "Say hello."
+_SMOKE_TOKENS = 4
+_SMOKE_SECONDS_MAX = 120.0
+# A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.
+_AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
+
+_T = TypeVar("_T")
+OpenEngine = Callable[[Member, EngineSpec], ServingEngine]
+_EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
+
+
+@dataclass(kw_only=True, eq=False)
+class LoadedSet:
+    """A set with its engines. `num_units`: those under way; a set without any may be closed."""
+
+    id: str
+    chain: Chain
+    roles: dict[str, LoadedRole]
+    engine_keys: tuple[_EngineKey, ...]
+    num_units: int = 0
+    # Until when, at most, a session that was seen here stays pinned to it: seconds since the Unix epoch.
+    pinned_until: float = 0.0
+    # `X-Headrace-Version-Set`, ready to be sent.
+    header: tuple[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.header = (b"x-headrace-version-set", self.id.encode())
+
+
+@dataclass(kw_only=True)
+class _Engine:
+    engine: ServingEngine
+    num_users: int = 0
+
+
+@dataclass(kw_only=True)
+class _Failure:
+    error: HeadraceError
+    num_tries: int
+    again_at: float
+
+
+class PreparedSets:
+    """Used from one event loop; weights are loaded in threads."""
+
+    def __init__(
+        self,
+        service: Service,
+        store: ObjectStore,
+        open_engine: OpenEngine,
+        *,
+        records: Records,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._service = service
+        self._sets = VersionSets(store)
+        self._open_engine = open_engine
+        self._records = records
+        self._metrics = metrics
+        self._clock = clock
+        self._loaded: dict[str, LoadedSet] = {}
+        self._engines: dict[_EngineKey, _Engine] = {}
+        self._loading: dict[str, asyncio.Task[LoadedSet]] = {}
+        self._failures: dict[str, _Failure] = {}
+        # One at a time: loading two models at once would take twice the memory's bandwidth from the traffic.
+        self._turn = asyncio.Lock()
+        self._threads = DaemonThreads(1, "prepared-sets")
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(self._loaded)
+
+    def get(self, set_id: str) -> LoadedSet | None:
+        return self._loaded.get(set_id)
+
+    def failure(self, set_id: str) -> HeadraceError | None:
+        """Why a set is not here, if it was tried."""
+        failed = self._failures.get(set_id)
+        return failed.error if failed else None
+
+    async def ensure(self, set_id: str, *, at_once: bool = False) -> LoadedSet:
+        """The set, loaded now if it is not here; several who ask wait for one load, which none of them can cancel.
+
+        Args:
+            at_once: try again even if it failed a moment ago.
+
+        Raises:
+            HeadraceError: it cannot be loaded here, or could not a moment ago.
+        """
+        if (loaded := self._loaded.get(set_id)) is not None:
+            return loaded
+        failed = self._failures.get(set_id)
+        if failed and not at_once and time.monotonic() < failed.again_at:
+            raise failed.error
+        task = self._loading.get(set_id)
+        if task is None:
+            task = self._loading[set_id] = asyncio.create_task(self._load(set_id), name=f"load {set_id[:12]}")
+            # A failure that nobody waits for is kept in `_failures`; asking for it here keeps asyncio from complaining.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    async def keep(self, wanted: Collection[str], evicted: Collection[str] = ()) -> None:
+        """Close what is not `wanted`, not in use, and not pinned by a session (unless its set was `evicted`)."""
+        now = self._clock.now()
+        for loaded in list(self._loaded.values()):
+            is_pinned = loaded.pinned_until > now and loaded.id not in evicted
+            if loaded.id not in wanted and not loaded.num_units and not is_pinned:
+                del self._loaded[loaded.id]
+                self._records.event("set closed", version_set=loaded.id)
+                await self._release(loaded.engine_keys)
+        for set_id in [set_id for set_id in self._failures if set_id not in wanted]:
+            del self._failures[set_id]
+
+    async def close(self) -> None:
+        for task in list(self._loading.values()):
+            task.cancel()
+            with suppress(asyncio.CancelledError, HeadraceError):
+                await task
+        self._loaded.clear()
+        for shared in self._engines.values():
+            await shared.engine.close()
+        self._engines.clear()
+
+    async def _load(self, set_id: str) -> LoadedSet:
+        started = time.monotonic()
+        try:
+            async with self._turn:
+                version_set = await self._in_thread(self._sets.get, set_id)
+                loaded = await self._open(version_set)
+        except HeadraceError as error:
+            before = self._failures.get(set_id)
+            num_tries = before.num_tries + 1 if before else 1
+            pause = min(_AGAIN_SECONDS * 2 ** (num_tries - 1), _AGAIN_SECONDS_MAX)
+            self._failures[set_id] = _Failure(error=error, num_tries=num_tries, again_at=time.monotonic() + pause)
+            self._metrics.prepared("failed")
+            self._records.event("set not loaded", version_set=set_id, error=str(error))
+            raise
+        finally:
+            self._loading.pop(set_id, None)
+        self._failures.pop(set_id, None)
+        self._loaded[set_id] = loaded
+        self._metrics.prepared("loaded")
+        self._records.event("set loaded", version_set=set_id, seconds=round(time.monotonic() - started, 3))
+        return loaded
+
+    async def _open(self, version_set: VersionSet) -> LoadedSet:
+        keys: list[_EngineKey] = []
+        roles: dict[str, LoadedRole] = {}
+        try:
+            for member in version_set.members:
+                spec = version_set.engine_of(member.role)
+                key = _engine_key(member, spec)
+                shared = self._engines.get(key)
+                if shared is None:
+                    shared = self._engines[key] = _Engine(engine=await self._opened(member, spec))
+                shared.num_users += 1
+                keys.append(key)
+                roles[member.role] = LoadedRole(member=member, engine=shared.engine)
+                await _try(roles[member.role])
+            chain = Chain(
+                version_set=version_set,
+                id=version_set.id,
+                roles=tuple(_role(roles, role, version_set) for role in self._service.chain),
+                client_decoding=self._service.client_decoding == "allowed",
+            )
+        except BaseException:
+            await self._release(keys)
+            raise
+        return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
+
+    async def _opened(self, member: Member, spec: EngineSpec) -> ServingEngine:
+        try:
+            return await self._in_thread(self._open_engine, member, spec)
+        except HeadraceError:
+            raise
+        except Exception as error:
+            # Libraries that load weights fail in ways of their own; a set that cannot be loaded must never be a crash.
+            raise InvalidInput(
+                f"{member.role} ({member.model_name} {member.model_version}) cannot be loaded: {error!r}."
+            ) from error
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _release(self, keys: Collection[_EngineKey]) -> None:
+        for key in keys:
+            shared = self._engines[key]
+            shared.num_users -= 1
+            if not shared.num_users:
+                del self._engines[key]
+                await shared.engine.close()
+
+
+async def _try(role: LoadedRole) -> None:
+    """Raises: HeadraceError: the engine does not answer."""
+    turn = first_turn(role.member, plain_ask(_SMOKE_PROMPT, max_tokens=_SMOKE_TOKENS), unit="smoke-test")
+    try:
+        async with asyncio.timeout(_SMOKE_SECONDS_MAX):
+            await role.engine.answer(turn)
+    except TimeoutError:
+        raise EngineFailed(
+            f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_SMOKE_SECONDS_MAX:.0f} s.",
+            timed_out=True,
+        ) from None
+
+
+def _engine_key(member: Member, spec: EngineSpec) -> _EngineKey:
+    name, version = member.model_name, member.model_version
+    return (spec, name, version, member.weights_digest, member.weights_uri, member.decoding)
+
+
+def _role(roles: dict[str, LoadedRole], name: str, version_set: VersionSet) -> LoadedRole:
+    version_set.member(name)
+    return roles[name]

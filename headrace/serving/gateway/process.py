@@ -1,0 +1,209 @@
+"""The gateway as a process: what is opened in which order, and how it goes down.
+
+It listens at once and is ready once the sets in play are loaded. SIGTERM and SIGINT: `/readyz` says 503, new units are
+taken for `notice_seconds` more (a load balancer needs a moment to see it), then refused; units under way finish within
+the service's `drain_seconds`, then they are cut off and told so. A second signal cuts them off at once. SIGHUP reads
+the API keys again and opens the log anew.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import uvicorn
+
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.serving.daemon_threads import DaemonThreads
+from headrace.serving.gateway.assembly import Parts, Settings, assemble
+from headrace.serving.gateway.keys import ApiKeys
+
+# How often evidence goes to the store: what a killed gateway loses of it, at most.
+_EVIDENCE_SECONDS = 2.0
+_READY_LOOK_SECONDS = 0.1
+_DRAIN_LOOK_SECONDS = 0.02
+# How long units that were cut off may take to say so.
+_CUT_OFF_SECONDS = 1.0
+# Young objects before Python looks for cycles: at its default of 700, a request in ten would wait for it.
+_GC_THRESHOLD = 50_000
+# How long a thread of the background may keep Python to itself while requests wait. Default: 5 ms.
+_SWITCH_SECONDS = 0.0005
+
+
+async def run_gateway(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        InvalidInput: the service file, the keys, the log or the address cannot be used.
+    """
+    listener = _listen(settings)
+    parts = assemble(settings, port=listener.getsockname()[1] if settings.uds is None else None)
+    server = _Server(
+        uvicorn.Config(
+            parts.app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            backlog=2048,
+            # Longer than the minute that load balancers keep a connection: it is they who close it, never we under a
+            # request that is on its way.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]), name="server")
+    parts.lease.start()
+    parts.router.start()
+    background = [
+        asyncio.create_task(parts.watch.run(), name="rollout-watch"),
+        asyncio.create_task(_flush_evidence(parts), name="evidence"),
+    ]
+    parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
+    try:
+        await _until_told(parts, settings, serving)
+        await _drain(parts, settings)
+    finally:
+        server.should_exit = True
+        with suppress(Exception):
+            await serving
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await _close(parts)
+
+
+async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[None]) -> None:
+    """Returns at the first SIGTERM or SIGINT, or when the server ends by itself."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    loop.add_signal_handler(signal.SIGHUP, partial(_read_again, parts, settings))
+    # What was made until now lives as long as the process: no collection needs to look at it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    waiting = asyncio.create_task(told.wait())
+    was_ready = False
+    while not told.is_set() and not serving.done():
+        await asyncio.wait([waiting, serving], timeout=_READY_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if parts.readiness.is_ready != was_ready:
+            was_ready = not was_ready
+            parts.records.event("ready" if was_ready else "not ready", reasons=parts.readiness.answer()[1]["reasons"])
+    waiting.cancel()
+
+
+async def _drain(parts: Parts, settings: Settings) -> None:
+    """Until no unit is under way, or the service's patience, or that of whoever signals again, has ended."""
+    loop = asyncio.get_running_loop()
+    again = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, again.set)
+    parts.readiness.is_draining = True
+    parts.records.event("draining", units=parts.units.num_under_way)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(again.wait(), settings.notice_seconds)
+    parts.units.refuse_new()
+    ends = loop.time() + parts.service.limits.drain_seconds
+    while parts.units.num_under_way and not again.is_set() and loop.time() < ends:
+        await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+    if parts.units.num_under_way:
+        parts.records.event("cut off", units=parts.units.num_under_way)
+        parts.units.cut_off()
+        # Their clients are told; that takes one turn of the loop each.
+        ends = loop.time() + _CUT_OFF_SECONDS
+        while parts.units.num_under_way and loop.time() < ends:
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+
+
+async def _close(parts: Parts) -> None:
+    if parts.judging:
+        await parts.judging.close()
+    await parts.shadow.close()
+    await parts.sets.close()
+    # The store may hang: what it lacks then is the evidence of the last seconds.
+    with suppress(TimeoutError, HeadraceError, OSError):
+        await asyncio.wait_for(_in_daemon_thread(parts.evidence.flush), _EVIDENCE_SECONDS)
+    parts.router.close()
+    parts.lease.close()
+    parts.records.event("ended")
+    parts.records.close()
+
+
+async def _flush_evidence(parts: Parts) -> None:
+    """A thread of its own: one flush that hangs keeps the next from starting, and nothing else."""
+    thread = DaemonThreads(1, "evidence")
+    loop = asyncio.get_running_loop()
+    error = ""
+    while True:
+        await asyncio.sleep(_EVIDENCE_SECONDS)
+        try:
+            await loop.run_in_executor(thread, parts.evidence.flush)
+            error = ""
+        except (HeadraceError, OSError) as failure:
+            if str(failure) != error:
+                error = str(failure)
+                parts.records.event("evidence not kept", error=error)
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    await asyncio.get_running_loop().run_in_executor(DaemonThreads(1, "closing"), work)
+
+
+def _read_again(parts: Parts, settings: Settings) -> None:
+    parts.records.reopen()
+    if settings.api_keys is None:
+        return
+    try:
+        parts.units.keys = ApiKeys.read(settings.api_keys)
+        parts.records.event("keys read", num_keys=parts.units.keys.num_keys)
+    except InvalidInput as error:
+        parts.records.event("keys not read", error=str(error))
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Raises: InvalidInput: the address is taken, or not this machine's."""
+    where = str(settings.uds or f"{settings.host}:{settings.port}")
+    try:
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(str(settings.uds))
+        else:
+            listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if settings.reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise InvalidInput(
+            f"The gateway cannot listen on {where}: {error.strerror}; choose another address."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: it would close the connections of streams that may still finish."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

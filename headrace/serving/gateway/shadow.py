@@ -1,0 +1,91 @@
+"""Copies of units for the candidate: their answers are recorded and thrown away, and no client waits for them.
+
+A copy starts when the unit itself is answered and takes no place of the units': as many copies as the service allows
+run at once, the next one is dropped and counted. It never counts as a unit on the candidate, nor as evidence: what is
+compared at the gate are units that clients waited for.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from headrace.errors import HeadraceError
+from headrace.rollout.assignment import salted_rank
+from headrace.serving.gateway.chain import Step
+from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.prepared_sets import LoadedSet
+from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.unit import Unit
+from headrace.serving.service import Service
+
+# Copies at once, as a share of the units at once: what the candidate's engine can do without is its owner's to say,
+# but a copy for every eighth unit under way is felt by nobody.
+_SHARE_OF_PLACES = 8
+_RANKS = 1 << 64
+
+
+class Shadow:
+    """`candidate`: the loaded set on trial now, or None."""
+
+    def __init__(
+        self, service: Service, candidate: Callable[[], LoadedSet | None], *, records: Records, metrics: Metrics
+    ) -> None:
+        self._share = service.shadow_share
+        self._salt = f"shadow {service.name}"
+        self._num_max = max(1, service.limits.num_units_max // _SHARE_OF_PLACES)
+        self._seconds_max = service.limits.unit_seconds_max
+        self._candidate = candidate
+        self._records = records
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, unit: Unit) -> None:
+        """Copy the unit, if its turn comes and there is room; returns at once."""
+        if not self._share or salted_rank(self._salt, unit.request) >= self._share * _RANKS:
+            return
+        candidate = self._candidate()
+        if candidate is None or candidate.id == unit.pin.version_set:
+            return
+        if len(self._tasks) >= self._num_max:
+            self._metrics.shadow("dropped")
+            return
+        task = asyncio.create_task(self._copy(unit, candidate), name="shadow")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _copy(self, unit: Unit, candidate: LoadedSet) -> None:
+        steps: list[Step] = []
+        started = time.monotonic()
+        outcome, error = "failed", "cancelled"
+        candidate.num_units += 1
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                await candidate.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=steps.append)
+            outcome, error = "answered", ""
+        except (HeadraceError, TimeoutError) as failure:
+            error = type(failure).__name__
+        finally:
+            candidate.num_units -= 1
+            self._metrics.shadow(outcome)
+            self._records.add("shadow", self._line(unit, candidate.id, steps, time.monotonic() - started, error))
+
+    def _line(self, unit: Unit, version_set: str, steps: list[Step], seconds: float, error: str) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "request": unit.request,
+            "unit": unit.name,
+            "version_set": version_set,
+            "beside": unit.pin.version_set,
+            "seconds": round(seconds, 6),
+            "unit_seconds": round(unit.seconds, 6),
+            "steps": [[step.role, step.finish, step.num_output_tokens] for step in steps],
+            "error": error,
+        }
+        if self._records.content:
+            line["text"] = steps[-1].text if steps else ""
+        return line

@@ -1,0 +1,37 @@
+"""One unit of work, as its records, figures and evidence see it."""
+
+from dataclasses import dataclass, field
+
+from headrace.rollout.routing import Pin
+from headrace.serving.gateway.chain import Step
+from headrace.serving.gateway.openai_bodies import Ask
+from headrace.serving.gateway.prepared_sets import LoadedSet
+
+# nginx's number for a client that went away; it stands in records alone, since nobody is there to be told.
+CLIENT_GONE = 499
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Unit:
+    """What is known of one unit; its records are made of it."""
+
+    request: str
+    key: str
+    ask: Ask
+    name: str
+    session: str | None
+    pin: Pin
+    is_pinned: bool | None
+    loaded: LoadedSet
+    seed: int
+    # Seconds since the Unix epoch, and on the monotonic clock.
+    started_at: float
+    started: float
+    steps: list[Step] = field(default_factory=list)
+    text: str = ""
+    finish: str = ""
+    # Seconds from `started`.
+    first_piece: float | None = None
+    seconds: float = 0.0
+    status: int = 200
+    error: str = ""

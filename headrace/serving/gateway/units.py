@@ -1,0 +1,248 @@
+"""One request from its first byte to its last record: admitted, pinned to one version set, answered, written down.
+
+The order matters. A unit starts when it has a place: only then is its set chosen, so a request that waited through an
+abort never starts on the set that was aborted. From there on everything (each role, each piece, the headers, the
+records) is of that one set. A client that goes takes its unit with it: the engine's work ends.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+from headrace.clock import Clock
+from headrace.keys import digest_text
+from headrace.serving.engines.base import EngineFailed
+from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
+from headrace.serving.gateway.keys import ApiKeys
+from headrace.serving.gateway.limits import Admission
+from headrace.serving.gateway.openai_answers import Events, broken_off, whole_answer
+from headrace.serving.gateway.openai_bodies import Ask, model_must_be
+from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.pinning import Pinning
+from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, refusal_of, timed_out
+from headrace.serving.gateway.unit import CLIENT_GONE, Unit
+from headrace.serving.service import Service
+
+# Until then nobody watches whether the client is still there: a task for it would cost short units a tenth more.
+_UNWATCHED_SECONDS = 0.05
+
+
+class Units:
+    """Answers requests with units of work."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        keys: ApiKeys,
+        admission: Admission,
+        pinning: Pinning,
+        outcomes: Outcomes,
+        clock: Clock,
+    ) -> None:
+        self.keys = keys
+        self._service = service
+        self._limits = service.limits
+        self._admission = admission
+        self._pinning = pinning
+        self._outcomes = outcomes
+        self._clock = clock
+        # The tasks of units under way, so that the end of a drain can cut them off.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cut_off = False
+        self._is_closed = False
+
+    @property
+    def num_under_way(self) -> int:
+        return self._admission.num_under_way + self._admission.num_waiting
+
+    def refuse_new(self) -> None:
+        self._is_closed = True
+
+    def cut_off(self) -> None:
+        """End all units under way; their clients are told."""
+        self._cut_off = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def serve(self, request: Request, read: Callable[[bytes], Ask]) -> None:
+        """Answer one request. `read` makes an `Ask` of its body.
+
+        Raises:
+            Refusal: it ends here, before anything was sent.
+            ClientGone: there is nobody to answer any more.
+        """
+        key = request.key = self.keys.name_of(request.headers.get(b"authorization"))
+        ask = read(await request.body(self._limits.request_bytes_max))
+        model_must_be(ask, self._service.name)
+        self._note_decoding(ask, request.answer_headers)
+        session = request.name_in(b"x-headrace-session")
+        name = session or request.id
+        if (named := request.name_in(b"x-headrace-unit")) is not None and session is None:
+            name = named
+        override = request.name_in(b"x-headrace-version-set")
+        if self._is_closed:
+            raise not_ready("This gateway is going down; send the request again.", code="draining")
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        watch = _Watch(request, task)
+        started, admitted = time.monotonic(), False
+        try:
+            await self._admission.enter()
+            started, admitted = time.monotonic(), True
+            await self._run(request, key, ask, name, session, override)
+        except asyncio.CancelledError:
+            if not (watch.is_gone or self._cut_off):
+                raise
+            task.uncancel()
+            if watch.is_gone:
+                raise ClientGone from None
+            raise not_ready("This gateway went down before the unit was done.", code="draining") from None
+        finally:
+            watch.end()
+            self._tasks.discard(task)
+            if admitted:
+                self._admission.leave(time.monotonic() - started)
+
+    async def _run(
+        self, request: Request, key: str, ask: Ask, name: str, session: str | None, override: str | None
+    ) -> None:
+        headers = request.answer_headers
+        pinned = await self._pinning.pin(name, session=session, override=override)
+        loaded = pinned.loaded
+        unit = Unit(
+            request=request.id,
+            key=key,
+            ask=ask,
+            name=name,
+            session=session,
+            pin=pinned.pin,
+            is_pinned=pinned.is_pinned,
+            loaded=loaded,
+            seed=ask.seed if ask.seed is not None else int(digest_text("unit", request.id)[:15], 16),
+            started_at=self._clock.now(),
+            started=time.monotonic(),
+        )
+        headers.append(loaded.header)
+        headers.append((b"x-headrace-unit", name.encode()))
+        headers.append((b"x-headrace-entry", b"%d" % pinned.pin.entry))
+        if pinned.is_pinned is not None:
+            headers.append((b"x-headrace-session", b"pinned" if pinned.is_pinned else b"unpinned"))
+        loaded.num_units += 1
+        try:
+            async with asyncio.timeout(self._limits.unit_seconds_max):
+                await (self._stream if ask.stream else self._whole)(unit, request, headers)
+        except TimeoutError:
+            await self._fail(
+                unit, request, timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
+            )
+        except asyncio.CancelledError:
+            unit.status, unit.error = (503, "draining") if self._cut_off else (CLIENT_GONE, "client gone")
+            if self._cut_off and request.started:
+                asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
+                await self._fail(unit, request, not_ready("This gateway went down in the middle.", code="draining"))
+                return
+            raise
+        except Exception as error:  # noqa: BLE001 (told to the client, whatever it is)
+            await self._fail(unit, request, refusal_of(error), error)
+        finally:
+            loaded.num_units -= 1
+            unit.seconds = time.monotonic() - unit.started
+            self._outcomes.add(unit)
+
+    async def _whole(self, unit: Unit, request: Request, headers: Headers) -> None:
+        answer = await unit.loaded.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
+        unit.text, unit.finish = answer.text, answer.finish_reason
+        body = whole_answer(
+            unit.ask,
+            request=unit.request,
+            created=int(unit.started_at),
+            version_set=unit.loaded.id,
+            text=answer.text,
+            finish=answer.finish_reason,
+            tokens=(answer.num_prompt_tokens, answer.num_output_tokens),
+        )
+        await request.respond(200, body, headers)
+
+    async def _stream(self, unit: Unit, request: Request, headers: Headers) -> None:
+        events = Events(unit.ask, request=unit.request, created=int(unit.started_at), version_set=unit.loaded.id)
+        texts: list[str] = []
+        pieces = unit.loaded.chain.stream(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
+        async with aclosing(pieces):
+            piece = await self._first_piece(pieces)
+            unit.first_piece = time.monotonic() - unit.started
+            await request.start_events(headers)
+            is_first = True
+            while True:
+                texts.append(piece.text)
+                await request.event(events.text(piece.text, finish=piece.finish_reason, first=is_first))
+                is_first = False
+                if piece.finish_reason is not None:
+                    break
+                piece = await anext(pieces, None)
+                if piece is None:
+                    raise EngineFailed("The answer broke off before its end.")
+        unit.text, unit.finish = "".join(texts), piece.finish_reason
+        await request.event(events.last((piece.num_prompt_tokens, piece.num_output_tokens)), last=True)
+
+    async def _first_piece(self, pieces):
+        limit = self._limits.first_piece_seconds_max
+        try:
+            async with asyncio.timeout(limit):
+                return await anext(pieces)
+        except StopAsyncIteration:
+            raise EngineFailed("The engine made no piece of an answer.") from None
+        except TimeoutError:
+            raise EngineFailed(f"No piece of an answer came within {limit:g} s.", timed_out=True) from None
+
+    async def _fail(self, unit: Unit, request: Request, refusal: Refusal, error: Exception | None = None) -> None:
+        """Tell the client, if it can be told, and keep the reason."""
+        unit.status, unit.error = refusal.status, refusal.code or refusal.kind
+        if error is not None and refusal.status == 500:
+            self._outcomes.unforeseen(error)
+        if not request.started:
+            await request.refuse(refusal, request.answer_headers)
+        elif not request.finished:
+            await request.event(broken_off(refusal.body), last=True)
+
+    def _note_decoding(self, ask: Ask, headers: Headers) -> None:
+        """What becomes of a client's own temperature and top_p."""
+        rule = self._service.client_decoding
+        if rule == "allowed" or (ask.temperature is None and ask.top_p is None):
+            return
+        given = [name for name in ("temperature", "top_p") if getattr(ask, name) is not None]
+        if rule == "refused":
+            raise invalid(
+                f"{' and '.join(given)} cannot be set here: they belong to the service's version set. Leave them out.",
+                param=given[0],
+                code="unsupported_parameter",
+            )
+        headers.append((b"x-headrace-ignored", ", ".join(given).encode()))
+
+
+class _Watch:
+    """Cancels a unit's task when its client closes the connection."""
+
+    __slots__ = ("_request", "_start", "_task", "_watcher", "is_gone")
+
+    def __init__(self, request: Request, task: asyncio.Task[None]) -> None:
+        self.is_gone = False
+        self._request = request
+        self._task = task
+        self._watcher: asyncio.Task[None] | None = None
+        self._start = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+
+    def end(self) -> None:
+        self._start.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        if await self._request.until_gone():
+            self.is_gone = True
+            self._task.cancel()

@@ -1,0 +1,195 @@
+"""Which version set each live unit of work gets, at one gateway.
+
+`resolve` decides from what is in memory: the plan and its lease, places under the candidate's cap, session pins that
+were seen. Everything that asks the store happens in the background, or in a thread while a session's first turn waits.
+In order: without a fresh plan, the stable set (`degraded`); the set that the client asks for; the unit's rank against
+the candidate's weight; and for the candidate, engines that are loaded here (else `degraded`) and a place under its cap
+(else `capped`).
+
+A session is one unit, started with its first turn: later turns go on with its pin whatever the plan's lease says,
+unless its set is known to be evicted. Where its pin can be neither read nor written, a session that was seen here goes
+on with what it had, a new one gets the stable set; both are `is_pinned=False`, and are pinned once the store is back.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol
+
+from headrace.clock import Clock
+from headrace.errors import InvalidInput
+from headrace.rollout.caps import CapLeases
+from headrace.rollout.routing import Pin, RoutingTable
+from headrace.serving.daemon_threads import DaemonThreads
+from headrace.serving.plan_lease import PlanLease
+from headrace.serving.routes import Routes
+from headrace.serving.session_turns import SessionPin, SessionTurns
+from headrace.serving.sessions import SessionPins
+from headrace.store.objects import ObjectStore
+
+# Calls of the store for session pins at once.
+_NUM_THREADS = 16
+# How often the background looks, apart from when it is called.
+_LOOK_SECONDS = 0.5
+_SWEEP_SECONDS = 6 * 3600.0
+
+
+class Routed(Protocol):
+    """What the router needs of a service."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def session_seconds(self) -> float: ...
+
+
+class Router:
+    """Made before its lease is started. `resolve` may be called by any thread, `resolve_session` by one event loop.
+
+    `start` keeps it supplied in the background; `replenish` and `pin_remembered` are one round of that each, for
+    whoever has threads of his own.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        service: Routed,
+        lease: PlanLease,
+        gateway: str,
+        clock: Clock,
+        threads: Executor | None = None,
+        is_loaded: Callable[[str], bool] = lambda version_set: True,
+    ) -> None:
+        """Args:
+        is_loaded: whether a unit may begin on a set here at once. Until a candidate is loaded, units and new sessions
+            get the stable set (`degraded`).
+        """
+        self._is_loaded = is_loaded
+        self._lease = lease
+        self._monotonic = lease.monotonic
+        self._gateway = gateway
+        self._caps = CapLeases(store, service.name, clock)
+        self._pins = SessionPins(store, service.name, clock, lease_seconds=service.session_seconds, by=gateway)
+        self._turns = SessionTurns(
+            self._pins,
+            lease,
+            lambda key, override: self.resolve(key, override=override),
+            gateway=gateway,
+            clock=clock,
+            threads=threads or DaemonThreads(_NUM_THREADS, f"sessions-{service.name}"),
+            is_loaded=is_loaded,
+        )
+        self._routes: Routes | None = None
+        self._places_wanted = threading.Event()
+        self._ended = threading.Event()
+        lease.watch(self._follow)
+
+    def resolve(self, key: str, *, override: str | None = None) -> Pin:
+        """The set of a unit without session. Each call is one unit.
+
+        Raises:
+            PlanUnknown: there is no plan yet.
+            InvalidInput: `override` is neither `stable`, `candidate` nor one of their ids.
+        """
+        # The lease before the plan: the plan is then as new as the lease, or newer.
+        until = self._lease.until
+        routes = self._routes
+        if routes is None:
+            raise self._lease.unknown()
+        if override is not None:
+            return self._overridden(routes, until, override)
+        if routes.rank(key) < routes.threshold:
+            if not self._is_loaded(routes.candidate.version_set) or self._monotonic() >= until:
+                return routes.degraded
+            if routes.places is None or routes.places.take():
+                return routes.candidate
+            return routes.capped
+        return routes.stable if self._monotonic() < until else routes.degraded
+
+    async def resolve_session(self, session_id: str, *, override: str | None = None) -> SessionPin:
+        """The set of a session's next turn.
+
+        Raises:
+            PlanUnknown: there is no plan yet.
+            InvalidInput: `override` names no set of the plan, or another one than the session is pinned to.
+        """
+        return await self._turns.turn(session_id, override)
+
+    def start(self) -> None:
+        for work, name in ((self._replenish_always, "places"), (self._pin_always, "pins")):
+            threading.Thread(target=work, name=f"router-{name}", daemon=True).start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._places_wanted.set()
+
+    def replenish(self) -> None:
+        """Lease places under the candidate's cap, if few are left.
+
+        Raises:
+            StoreUnavailable
+        """
+        places = self._routes.places if self._routes else None
+        if places is not None and places.are_few and self._lease.fresh():
+            places.lease(self._caps, by=self._gateway, now=self._monotonic())
+
+    def pin_remembered(self) -> None:
+        """Pin sessions that could not be pinned when their turn came.
+
+        Raises:
+            StoreUnavailable
+        """
+        self._turns.pin_remembered()
+
+    def sweep(self) -> int:
+        """Delete pins of sessions that ended a day ago; returns how many sessions.
+
+        Raises:
+            StoreUnavailable
+        """
+        return self._pins.sweep()
+
+    def _follow(self, table: RoutingTable) -> None:
+        routes = Routes(table, self._routes, self._places_wanted.set)
+        self._routes = routes
+        if routes.places is not None and routes.places.are_few:
+            self._places_wanted.set()
+
+    def _overridden(self, routes: Routes, until: float, override: str) -> Pin:
+        table = routes.table
+        if self._monotonic() >= until:
+            return routes.degraded
+        if override in ("stable", table.stable):
+            return routes.stable_asked_for
+        if table.candidate is not None and override in ("candidate", table.candidate):
+            return routes.candidate_asked_for if routes.places is None or routes.places.take() else routes.capped
+        raise InvalidInput(_no_such_set(override, table))
+
+    def _replenish_always(self) -> None:
+        while not self._ended.is_set():
+            self._places_wanted.wait(_LOOK_SECONDS)
+            self._places_wanted.clear()
+            try:
+                self.replenish()
+            except Exception:  # noqa: BLE001 (units are capped meanwhile, and the next round tries again)
+                self._ended.wait(_LOOK_SECONDS)
+
+    def _pin_always(self) -> None:
+        # Gateways that were started together should not sweep together.
+        sweep_at = self._monotonic() + _SWEEP_SECONDS * random.random()
+        while not self._ended.wait(_LOOK_SECONDS):
+            try:
+                self.pin_remembered()
+                if self._monotonic() >= sweep_at:
+                    sweep_at = self._monotonic() + _SWEEP_SECONDS
+                    self.sweep()
+            except Exception:  # noqa: BLE001 (what is not pinned or swept now is next time)
+                continue
+
+
+def _no_such_set(override: str, table: RoutingTable) -> str:
+    candidate = f", candidate ({table.candidate})" if table.candidate else "; there is no candidate now"
+    return f"Version set must be stable ({table.stable}){candidate}, got {override!r}."

@@ -1,0 +1,295 @@
+"""Which set a session's next turn gets at one gateway: what is remembered, else what the store says, else neither.
+
+A live pin that was seen here needs no I/O. For any other session a thread asks the store while the turn waits, for a
+second at most. Turns of one session that come meanwhile wait for the same answer: a session takes one place under a
+cap.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from headrace.clock import Clock
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
+from headrace.rollout.routing import Pin, RoutingTable
+from headrace.serving.plan_lease import PlanLease
+from headrace.serving.sessions import Choice, Held, SessionPins, SessionRecord
+
+# How long a session's turn waits for its pin to be read or written.
+_PIN_SECONDS_MAX = 1.0
+# Sessions that are remembered, the least recently seen ones forgotten first: some 100 MB.
+_NUM_SESSIONS_MAX = 100_000
+# A session's turn looks again when its set was evicted while it was pinned.
+_NUM_LOOKS = 3
+_NUM_PINNED_A_ROUND = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionPin:
+    """`is_pinned`: whether the pin is in the store. `expires_at`: seconds since the Unix epoch, if no turn follows."""
+
+    pin: Pin
+    is_pinned: bool
+    expires_at: float
+
+
+class SessionTurns:
+    """`resolve`: the set of a unit, by its key and what its client asks for; one unit a call."""
+
+    def __init__(
+        self,
+        pins: SessionPins,
+        lease: PlanLease,
+        resolve: Callable[[str, str | None], Pin],
+        *,
+        gateway: str,
+        clock: Clock,
+        threads: Executor,
+        is_loaded: Callable[[str], bool],
+    ) -> None:
+        self._is_loaded = is_loaded
+        self._pins = pins
+        self._lease = lease
+        self._monotonic = lease.monotonic
+        self._resolve = resolve
+        self._gateway = gateway
+        self._clock = clock
+        self._threads = threads
+        self._sessions: OrderedDict[str, SessionRecord] = OrderedDict()
+        # Those of `_sessions` that the store does not know of.
+        self._unpinned: dict[str, None] = {}
+        # What the store is being asked, and the override for which; one question a session at a time.
+        self._flights: dict[str, tuple[str | None, asyncio.Future[Held]]] = {}
+
+    async def turn(self, session: str, override: str | None) -> SessionPin:
+        """What `Router.resolve_session` says."""
+        if self._lease.table() is None:
+            raise self._lease.unknown()
+        for _ in range(_NUM_LOOKS):
+            is_fresh, table = self._lease.fresh(), self._table()
+            known = self._sessions.get(session)
+            if known is not None and self._goes_on(session, known, table):
+                return self._next_turn(session, known, table, override, is_fresh=is_fresh)
+            held = await self._held(session, override) if is_fresh else None
+            if held is None:
+                break
+            if (turn := self._first_turn(session, held, override)) is not None:
+                return turn
+        return self._unpinned_turn(session)
+
+    def pin_remembered(self) -> None:
+        """Pin sessions that could not be pinned when their turn came.
+
+        Raises:
+            StoreUnavailable
+        """
+        num_asked = 0
+        for session in list(self._unpinned):
+            remembered = self._sessions.get(session)
+            # Whoever had turns on another set than the stable one is pinned when the next turn comes.
+            if remembered is None or remembered.version_set != self._table().stable:
+                continue
+            if num_asked >= _NUM_PINNED_A_ROUND or not self._lease.fresh():
+                return
+            num_asked += 1
+            choose = partial(self._choose, session, None, remembered)
+            with suppress(HandoffCorrupt):
+                held = self._pins.hold(session, self._table, choose)
+                if not held.record.is_provisional:
+                    self._remember(session, held.record)
+
+    def _table(self) -> RoutingTable:
+        table = self._lease.table()
+        assert table is not None
+        return table
+
+    def _goes_on(self, session: str, known: SessionRecord, table: RoutingTable) -> bool:
+        """Whether what is known of a session is its live pin."""
+        is_live = self._clock.now() < known.expires_at and known.version_set not in table.evicted
+        return is_live and session not in self._unpinned
+
+    def _next_turn(
+        self, session: str, known: SessionRecord, table: RoutingTable, override: str | None, *, is_fresh: bool
+    ) -> SessionPin:
+        if override is not None:
+            _check_override(override, known, table)
+        self._sessions.move_to_end(session)
+        if is_fresh and self._pins.is_renewal_due(known, table):
+            self._renew(session)
+        return _turn(known, is_pinned=True)
+
+    def _first_turn(self, session: str, held: Held, override: str | None) -> SessionPin | None:
+        """A turn for which the store was asked; None: its set was evicted meanwhile."""
+        # In this order, as in `resolve`.
+        until, table, record = self._lease.until, self._table(), held.record
+        if record.version_set in table.evicted:
+            return None
+        if override is not None and not held.is_chosen:
+            _check_override(override, record, table)
+        is_fresh = self._monotonic() < until
+        if record.is_provisional and not (is_fresh and record.version_set in (table.candidate, table.stable)):
+            # A unit would start now on a set that was aborted, or may have been: the answer took so long.
+            return self._unpinned_turn(session, is_degraded=not is_fresh)
+        self._remember(session, record)
+        if record.is_provisional:
+            self._renew(session)
+        # A choice by an older plan that is still good is by now the session's pin, and no more.
+        is_first = held.is_chosen and is_fresh and record.entry == table.head and record.reason != "degraded"
+        return _turn(record, is_pinned=True, is_first=is_first)
+
+    def _unpinned_turn(self, session: str, *, is_degraded: bool = True) -> SessionPin:
+        """A turn without the store: what the session had here, or the stable set."""
+        table, known = self._table(), self._sessions.get(session)
+        if known is None or known.version_set in table.evicted:
+            known = SessionRecord(
+                number=0,
+                version_set=table.stable,
+                entry=table.head,
+                trial=0 if known is None else known.trial,
+                expires_at=self._clock.now() + self._pins.lease_seconds,
+                reason="degraded" if known is None else "repinned",
+                is_fair=False,
+                by=self._gateway,
+            )
+            turn = _turn(known, is_pinned=False, is_first=is_degraded or known.reason == "repinned")
+        else:
+            turn = _turn(known, is_pinned=False, is_first=is_degraded and known.reason == "degraded")
+        self._remember(session, known, is_pinned=False)
+        return turn
+
+    async def _held(self, session: str, override: str | None) -> Held | None:
+        """The session's pin from the store; None: the store did not answer in time."""
+        asked_for, flight = self._flights.get(session, (override, None))
+        if flight is None:
+            flight = self._take_off(session, override)
+        elif session in self._unpinned:
+            # An earlier turn has waited for it long enough.
+            return None
+        done, _ = await asyncio.wait({flight}, timeout=_PIN_SECONDS_MAX)
+        if not done or flight.cancelled():
+            return None
+        try:
+            held = flight.result()
+        except InvalidInput:
+            raise
+        except (HeadraceError, OSError):
+            return None
+        return held if asked_for == override else Held(record=held.record)
+
+    def _take_off(self, session: str, override: str | None) -> "asyncio.Future[Held]":
+        """Ask the store in a thread, once a session at a time."""
+        begun = self._monotonic()
+        known = self._sessions.get(session)
+        remembered = known if session in self._unpinned else None
+
+        def choose(last: SessionRecord | None) -> Choice:
+            # Nobody waits any more: a place under the cap would be taken for nothing.
+            if self._monotonic() > begun + _PIN_SECONDS_MAX:
+                raise StoreUnavailable(f"The store took longer than {_PIN_SECONDS_MAX:g} s over a session's pin.")
+            return self._choose(session, override, remembered, last)
+
+        work = partial(self._pins.hold, session, self._table, choose, known=known)
+        flight = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        self._flights[session] = override, flight
+        flight.add_done_callback(partial(self._landed, session))
+        return flight
+
+    def _landed(self, session: str, flight: "asyncio.Future[Held]") -> None:
+        del self._flights[session]
+        if not flight.cancelled() and flight.exception() is None:
+            record = flight.result().record
+            # A provisional one counts for turns that began under it alone, and those remember it themselves.
+            if not record.is_provisional:
+                self._remember(session, record)
+
+    def _renew(self, session: str) -> None:
+        if session not in self._flights:
+            self._take_off(session, None)
+
+    def _choose(
+        self, session: str, override: str | None, remembered: SessionRecord | None, last: SessionRecord | None
+    ) -> Choice:
+        """The set of a session without a live pin: one unit.
+
+        Raises:
+            StoreUnavailable: the plan is not fresh any more.
+            InvalidInput: `override` names no set of the plan.
+        """
+        # In this order, as in `Router.resolve`.
+        until, table, is_new = self._lease.until, self._table(), True
+        if remembered is not None and remembered.version_set == table.stable:
+            # It had turns on this set while it could not be pinned.
+            pin, is_new = Pin(table.stable, table.head, remembered.reason, remembered.trial, is_fair=False), False
+        elif last and last.is_provisional and (last.entry, last.version_set) == (table.head, table.candidate):
+            # Chosen by this very plan, with a place under its cap: perhaps begun at a gateway whose clock is behind.
+            pin, is_new = Pin(last.version_set, last.entry, last.reason, last.trial, is_fair=last.is_fair), False
+            if self._monotonic() >= until:
+                raise self._stale()
+        else:
+            pin = self._resolve(session, override)
+            if pin.reason == "degraded" and self._monotonic() >= until:
+                raise self._stale()
+            if not self._is_loaded(pin.version_set):
+                # The turn would begin when it is loaded, and the set may be aborted by then.
+                pin = Pin(table.stable, table.head, "degraded", table.trial, is_fair=False)
+        is_stable = pin.version_set == table.stable
+        return Choice(
+            version_set=pin.version_set,
+            entry=pin.entry,
+            trial=pin.trial,
+            reason=pin.reason,
+            is_fair=pin.is_fair,
+            seconds=None if is_stable else max(0.0, until - self._monotonic()),
+            is_new=is_new,
+        )
+
+    def _stale(self) -> StoreUnavailable:
+        return StoreUnavailable(f"The plan of {self._lease.name} could not be read for a second.")
+
+    def _remember(self, session: str, record: SessionRecord, *, is_pinned: bool = True) -> None:
+        present = self._sessions.get(session)
+        if present is not None and present.number > record.number > 0 and self._clock.now() < present.expires_at:
+            # Two answers of the store came in the wrong order.
+            return
+        self._sessions.pop(session, None)
+        self._sessions[session] = record
+        if is_pinned:
+            self._unpinned.pop(session, None)
+        else:
+            self._unpinned[session] = None
+        if len(self._sessions) > _NUM_SESSIONS_MAX:
+            forgotten, _ = self._sessions.popitem(last=False)
+            self._unpinned.pop(forgotten, None)
+
+
+def _turn(record: SessionRecord, *, is_pinned: bool, is_first: bool = False) -> SessionPin:
+    pin = Pin(
+        record.version_set,
+        record.entry,
+        record.reason if is_first else "session",
+        record.trial,
+        is_fair=record.is_fair,
+    )
+    return SessionPin(pin=pin, is_pinned=is_pinned, expires_at=record.expires_at)
+
+
+def _check_override(override: str, record: SessionRecord, table: RoutingTable) -> None:
+    """A session keeps its set. One that asked for the candidate may go on saying so when it has become stable, and one
+    that asked for a set which it did not get.
+
+    Raises:
+        InvalidInput: the client asks for another set than the session's.
+    """
+    named = {"stable": table.stable, "candidate": table.candidate}.get(override, override)
+    if named == record.version_set or record.reason in ("capped", "degraded", "repinned"):
+        return
+    if record.reason == "override" and override in ("stable", "candidate"):
+        return
+    raise InvalidInput(
+        f"This session is pinned to version set {record.version_set[:12]}, the request asks for {override[:12]!r}. "
+        "Leave the version set out, or begin another session."
+    )

@@ -1,0 +1,246 @@
+"""What the dispatcher promises, in a made-up world with made-up time."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidInput
+from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.serving.dispatch.health import Standing
+from headrace.serving.dispatch.settings import DispatchSettings
+from tests.serving.dispatch.simulation import SimulatedReplica, SimulatedTurn, Simulation, poisson_turns
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_dispatcher(num_replicas: int = 2, **changes: Any) -> tuple[Dispatcher, Time]:
+    clock = Time()
+    return Dispatcher([f"r{index}" for index in range(num_replicas)], clock, DispatchSettings(**changes)), clock
+
+
+def answer(dispatcher: Dispatcher, clock: Time, seconds: float, num_tokens: int = 100) -> Ticket:
+    """One turn, alone, in pieces of equal size."""
+    ticket = dispatcher.enter(1024)
+    for made in range(0, num_tokens, 10):
+        clock.now += seconds / (num_tokens / 10)
+        dispatcher.heard(ticket, 4 * (made + 10))
+    dispatcher.answered(ticket, num_tokens)
+    return ticket
+
+
+def ended(simulation: Simulation) -> list[SimulatedTurn]:
+    return [turn for turn in simulation.turns if turn.ended_at is not None]
+
+
+def answered(simulation: Simulation) -> list[SimulatedTurn]:
+    return [turn for turn in simulation.turns if turn.num_completed]
+
+
+spans = st.lists(st.tuples(st.floats(0, 6), st.floats(0.1, 5)).map(lambda span: (span[0], sum(span))), max_size=2)
+replicas = st.builds(
+    SimulatedReplica,
+    token_seconds=st.sampled_from([0.001, 0.002, 0.01]),
+    num_slots=st.integers(1, 8),
+    silent=spans,
+    dead=spans,
+    busy=spans,
+)
+turns = st.lists(st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans()), min_size=1, max_size=40).map(
+    lambda drawn: [SimulatedTurn(number, *one) for number, one in enumerate(drawn)]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(replicas=st.lists(replicas, min_size=1, max_size=4), turns=turns)
+def test_every_turn_ends_and_none_is_completed_twice(
+    replicas: list[SimulatedReplica], turns: list[SimulatedTurn]
+) -> None:
+    simulation = Simulation(replicas, turns)
+    for moment in range(1, 20):
+        simulation.run(float(moment))
+        live = [work.turn.number for replica in replicas for work in (*replica.running, *replica.waiting)]
+        assert len(live) == len(set(live)), "a turn has two attempts alive"
+    simulation.run(200.0)
+    assert all(turn.ended_at is not None for turn in turns)
+    assert all(turn.num_completed <= 1 for turn in turns)
+    for turn in turns:
+        assert turn.ticket is not None
+        assert turn.ticket.state is (TurnState.DONE if turn.num_completed else TurnState.GIVEN_UP)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), healthy=st.integers(2, 3))
+def test_nothing_is_lost_while_one_replica_is_well(seed: int, healthy: int) -> None:
+    unwell = [SimulatedReplica(silent=[(2.0, 5.0)]), SimulatedReplica(dead=[(3.0, 6.0)])]
+    simulation = Simulation(
+        [*(SimulatedReplica() for _ in range(healthy)), *unwell], poisson_turns(seed=seed, rate=30, seconds=8)
+    )
+    simulation.run(60.0)
+    assert len(answered(simulation)) == len(simulation.turns)
+
+
+def test_a_dead_replica_is_left_alone_and_found_again() -> None:
+    simulation = Simulation(
+        [SimulatedReplica(), SimulatedReplica(dead=[(5.0, 25.0)])], poisson_turns(seed=1, rate=20, seconds=60)
+    )
+    simulation.run(25.0)
+    # Connections are refused once; from then on only probes reach it.
+    assert sum(moment >= 5.0 for moment in simulation.replicas[1].sent_at) <= 1
+    simulation.run(100.0)
+    # The longest backoff is 15 s.
+    assert min(moment for moment in simulation.replicas[1].sent_at if moment > 25.0) < 25.0 + 16.0
+    assert len(answered(simulation)) == len(simulation.turns)
+
+
+def test_a_silent_replica_loses_its_turns_within_a_second() -> None:
+    silent = SimulatedReplica(silent=[(5.0, 30.0)])
+    simulation = Simulation([SimulatedReplica(), silent], poisson_turns(seed=2, rate=20, seconds=20))
+    simulation.run(60.0)
+    hit = [turn for turn in simulation.turns if 4.5 < turn.at < 6.0]
+    assert max(turn.seconds for turn in hit) < 3.0
+    assert sum(6.0 < moment < 30.0 for moment in silent.sent_at) <= 8
+
+
+def test_most_turns_go_where_they_are_done_soonest() -> None:
+    slow = SimulatedReplica(token_seconds=0.005)
+    simulation = Simulation([slow, SimulatedReplica(), SimulatedReplica()], poisson_turns(seed=3, rate=30, seconds=30))
+    simulation.run(60.0)
+    assert len(slow.sent_at) < 0.05 * len(simulation.turns)
+
+
+def test_a_slow_replica_that_recovers_is_used_again() -> None:
+    changing = SimulatedReplica(token_seconds=0.005)
+    turns = poisson_turns(seed=4, rate=15, seconds=240)
+    simulation = Simulation([changing, SimulatedReplica()], turns)
+    simulation.run(60.0)
+    changing.token_seconds = 0.00125
+    simulation.run(260.0)
+    late = sum(moment > 180.0 for moment in changing.sent_at)
+    assert late > 0.25 * sum(turn.at > 180.0 for turn in turns)
+
+
+def test_nobody_starves_when_there_is_too_much_to_do() -> None:
+    """At twice what the replicas can do, turns are begun in the order in which they came."""
+    simulation = Simulation([SimulatedReplica(), SimulatedReplica()], poisson_turns(seed=5, rate=120, seconds=10))
+    simulation.run(120.0)
+    assert len(answered(simulation)) == len(simulation.turns)
+    begun = [turn.ended_at - turn.num_tokens * 0.00125 for turn in simulation.turns if turn.ended_at is not None]
+    overtaken = [later - earlier for earlier, later in zip(begun, begun[100:], strict=False)]
+    assert min(overtaken) > 0, "a turn was begun after one that came a hundred turns later"
+
+
+def test_a_turn_of_which_something_was_given_out_stays_where_it_is() -> None:
+    dispatcher, clock = make_dispatcher()
+    answer(dispatcher, clock, 0.5)
+    ticket = dispatcher.enter(1024)
+    dispatcher.heard(ticket, 40)
+    dispatcher.give_out(ticket)
+    clock.now += 100
+    assert dispatcher.to_abandon() == []
+    assert dispatcher.failed(ticket, "broken", "reset") is TurnState.GIVEN_UP
+
+
+def test_a_failed_turn_goes_elsewhere_a_few_times() -> None:
+    dispatcher, _ = make_dispatcher(num_replicas=4, num_attempts=3)
+    ticket, seen = dispatcher.enter(1024), []
+    while ticket.state is not TurnState.GIVEN_UP:
+        seen.append(ticket.replica)
+        dispatcher.failed(ticket, "failing", "500")
+        dispatcher.assign()
+    assert len(seen) == len(set(seen)) == 3
+
+
+def test_refused_connections_are_no_attempts() -> None:
+    dispatcher, _ = make_dispatcher(num_replicas=5, num_attempts=2)
+    ticket = dispatcher.enter(1024)
+    for _ in range(4):
+        assert dispatcher.failed(ticket, "not_started", "refused") is TurnState.HELD
+        dispatcher.assign()
+    assert ticket.state is TurnState.LIVE
+
+
+def test_a_busy_replica_is_not_asked_before_its_time() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    ticket = dispatcher.enter(1024)
+    dispatcher.failed(ticket, "busy", "429", retry_after_seconds=1.5)
+    clock.now = 1.4
+    assert (dispatcher.assign(), dispatcher.to_give_up()) == ([], [])
+    clock.now = 1.5
+    assert dispatcher.assign() == [ticket]
+
+
+def test_where_all_are_busy_for_long_the_turn_ends_with_when_to_come_back() -> None:
+    dispatcher, _ = make_dispatcher(num_replicas=2)
+    ticket = dispatcher.enter(1024)
+    for seconds in (30.0, 60.0):
+        dispatcher.failed(ticket, "busy", "429", retry_after_seconds=seconds)
+        dispatcher.assign()
+    assert dispatcher.to_give_up() == [ticket]
+    assert ticket.retry_after_seconds == pytest.approx(30.0)
+
+
+def test_where_all_are_dead_the_turn_ends_after_a_while() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1, dead_seconds_max=5.0)
+    ticket = dispatcher.enter(1024)
+    dispatcher.failed(ticket, "not_started", "refused")
+    for _ in range(60):
+        clock.now += 0.1
+        for index in dispatcher.probes_due():
+            dispatcher.probed(index, is_alive=False)
+        dispatcher.assign()
+        if dispatcher.to_give_up():
+            break
+    assert ticket.state is TurnState.GIVEN_UP
+    assert 4.9 < clock.now < 5.2
+
+
+def test_a_wrong_key_everywhere_ends_a_turn_at_once() -> None:
+    dispatcher, _ = make_dispatcher(num_replicas=2)
+    ticket = dispatcher.enter(1024)
+    assert dispatcher.failed(ticket, "unusable", "401") is TurnState.HELD
+    dispatcher.assign()
+    assert dispatcher.failed(ticket, "unusable", "401") is TurnState.GIVEN_UP
+
+
+def test_a_replica_on_trial_gets_one_turn_until_it_works() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    first = dispatcher.enter(1024)
+    dispatcher.failed(first, "not_started", "refused")
+    clock.now = 0.3
+    [index] = dispatcher.probes_due()
+    dispatcher.probed(index, is_alive=True)
+    second = dispatcher.enter(1024)
+    assert dispatcher.assign() == [] or first.state is TurnState.LIVE
+    assert (first.state, second.state) == (TurnState.LIVE, TurnState.HELD)
+    dispatcher.heard(first, 40)
+    assert dispatcher.replicas[0].health.standing is Standing.HEALTHY
+    assert dispatcher.assign() == [second]
+
+
+def test_the_only_replica_is_never_given_up_for_its_silence() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    answer(dispatcher, clock, 0.5)
+    first = dispatcher.enter(1024)
+    clock.now += 60
+    assert dispatcher.to_abandon() == []
+    assert [first.state, dispatcher.enter(1024).state] == [TurnState.LIVE, TurnState.LIVE]
+
+
+def test_turns_wait_here_once_a_replica_is_known_to_be_full() -> None:
+    simulation = Simulation([SimulatedReplica(num_slots=4)], poisson_turns(seed=6, rate=60, seconds=10))
+    simulation.run(8.0)
+    assert len(simulation.replicas[0].waiting) <= 1
+    assert simulation.dispatcher.num_held > 10
+
+
+def test_a_dispatcher_needs_different_replicas() -> None:
+    with pytest.raises(InvalidInput, match="replicas must be different servers, at least one, got"):
+        make_dispatcher(num_replicas=0)

@@ -1,0 +1,60 @@
+"""Tools that nobody here wrote, against a gateway process: Locust for load, schemathesis for the OpenAPI page."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gateway_site import KEY, Site
+
+pytestmark = pytest.mark.process
+
+LOCUSTFILE = """
+from locust import HttpUser, task
+
+class Client(HttpUser):
+    def on_start(self):
+        self.client.headers["Authorization"] = "Bearer {key}"
+
+    @task(3)
+    def chat(self):
+        self.client.post("/v1/chat/completions", json={{"model": "assistant", "messages": [
+            {{"role": "user", "content": "Tell me of the mill."}}]}})
+
+    @task(1)
+    def stream(self):
+        with self.client.post("/v1/chat/completions", name="stream", stream=True, catch_response=True, json={{
+            "model": "assistant", "stream": True, "messages": [{{"role": "user", "content": "Hello."}}]}}) as answer:
+            lines = [line for line in answer.iter_lines() if line]
+            answer.success() if lines[-1] == b"data: [DONE]" else answer.failure("no end")
+
+    @task(1)
+    def models(self):
+        self.client.get("/v1/models")
+"""
+
+
+def test_locust_finds_no_failure(echo_site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "locustfile.py"
+    file.write_text(LOCUSTFILE.format(key=KEY))
+    gateway = echo_site.gateways[0]
+    command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "--host", gateway.url]
+    command += ["--users", "20", "--spawn-rate", "20", "--run-time", "2s", "--csv", str(tmp_path / "load")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    rows = {row["Name"]: row for row in csv.DictReader((tmp_path / "load_stats.csv").open())}
+    assert {"/v1/chat/completions", "/v1/models", "stream", "Aggregated"} <= set(rows)
+    assert int(rows["Aggregated"]["Failure Count"]) == 0
+    assert int(rows["Aggregated"]["Request Count"]) > 50
+
+
+def test_schemathesis_finds_nothing_that_the_openapi_page_does_not_say(echo_site: Site, tmp_path: Path) -> None:
+    gateway = echo_site.gateways[0]
+    script = Path(sys.executable).with_name("schemathesis")
+    command = [str(script), "run", f"{gateway.url}/openapi.json", "--url", gateway.url]
+    command += ["--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--max-examples", "15", "--seed", "5"]
+    command += ["--phases", "examples,coverage,fuzzing", "--no-color", "--generation-database", "none"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout[-6000:]
