@@ -28,7 +28,6 @@ from headrace.serving.service import Service, load_service
 from headrace.store.objects import new_nonce
 from headrace.store.opening import open_store
 
-
 # A session's first turn waits for the store; a client waits for the session.
 _STORE_PATIENCE_SECONDS = 5.0
 
@@ -80,7 +79,8 @@ def assemble(settings: Settings, *, port: int | None) -> Parts:
     """
     service = load_service(settings.service)
     keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
-    store, clock, gateway = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS), SystemClock(), new_nonce()
+    store = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS)
+    clock, gateway = SystemClock(), new_nonce()
     if settings.initialize:
         initialize(service, store, clock)
     node = settings.node or node_name(port)
