@@ -12,7 +12,10 @@ TRIAL = replace(STABLE, candidate="candidate", weight=0.1, step_started_at=1000.
 (CANARY,) = canary_units(0.1, "glossary", DAY)
 
 
-HALF = sorted(canary_units(0.5, "glossary", DAY), key=lambda key: salted_rank("glossary", key))
+RANKED = sorted(DAY, key=lambda key: salted_rank("glossary", key))
+HALF = RANKED[:5]
+# What the canary is compared with.
+CONTROL = RANKED[-1]
 
 
 def run(
@@ -42,22 +45,33 @@ def test_without_a_candidate_everything_starts() -> None:
     assert not ready.held
 
 
-def test_with_a_candidate_the_canaries_start_and_the_others_wait() -> None:
+def test_with_a_candidate_the_canaries_and_their_controls_start_and_the_others_wait() -> None:
     ready = run(TRIAL)
-    assert ready.start == (CANARY,)
-    assert set(ready.held) == set(DAY) - {CANARY}
-    assert ready.hold_reason == "9 partitions wait for the verdict on candidate candidate (step 1, 10%), 600 s at most"
+    assert ready.start == (CANARY, CONTROL)
+    assert set(ready.held) == set(DAY) - {CANARY, CONTROL}
+    assert ready.hold_reason == "8 partitions wait for the verdict on candidate candidate (step 1, 10%), 600 s at most"
+
+
+def test_controls_are_as_many_as_canaries_and_the_last_that_a_rising_weight_reaches() -> None:
+    ready = run(replace(TRIAL, weight=0.3))
+    assert ready.start == (*RANKED[:3], *RANKED[-3:])
+    assert ready.held == tuple(RANKED[3:-3])
 
 
 def test_while_the_canary_runs_the_others_still_wait() -> None:
-    assert run(TRIAL, in_flight=(CANARY,)).start == ()
-    assert run(TRIAL, sealed=(CANARY,)).start == ()
+    assert run(TRIAL, in_flight=(CANARY, CONTROL)).start == ()
+    assert run(TRIAL, sealed=(CANARY,), in_flight=(CONTROL,)).start == ()
 
 
-def test_a_further_step_starts_its_new_canaries() -> None:
-    ready = run(replace(TRIAL, weight=0.5, step=1), sealed=(CANARY,))
-    assert set(ready.start) == set(canary_units(0.5, "glossary", DAY)) - {CANARY}
-    assert len(ready.held) == 5
+def test_a_further_step_starts_its_new_canaries_and_controls() -> None:
+    ready = run(replace(TRIAL, weight=0.4, step=1), sealed=(CANARY,), in_flight=(CONTROL,))
+    assert ready.start == (*RANKED[1:4], *RANKED[-4:-1])
+    assert ready.held == tuple(RANKED[4:6])
+
+
+def test_half_of_a_day_is_compared_with_the_other_half() -> None:
+    ready = run(replace(TRIAL, weight=0.5))
+    assert ready == Dispatch(start=tuple(RANKED))
 
 
 def test_after_the_verdict_the_rest_starts() -> None:
@@ -66,7 +80,7 @@ def test_after_the_verdict_the_rest_starts() -> None:
 
 
 def test_after_the_time_out_the_rest_starts_canaries_first() -> None:
-    assert run(TRIAL, now=1599).start == (CANARY,)
+    assert run(TRIAL, now=1599).start == (CANARY, CONTROL)
     ready = run(TRIAL, now=1600)
     assert ready.start[0] == CANARY
     assert sorted(ready.start) == DAY
@@ -74,7 +88,7 @@ def test_after_the_time_out_the_rest_starts_canaries_first() -> None:
 
 def test_a_step_that_began_before_the_day_waits_from_the_days_beginning() -> None:
     state = replace(TRIAL, step_started_at=0.0)
-    assert run(state, now=1500).start == (CANARY,)
+    assert run(state, now=1500).start == (CANARY, CONTROL)
 
 
 def test_what_is_sealed_or_in_flight_never_starts_again() -> None:
@@ -107,13 +121,13 @@ def test_a_step_that_began_after_its_canaries_were_made_on_another_set_holds_nob
 
 def test_a_cap_lets_so_many_canaries_start_and_the_others_wait() -> None:
     ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(num_left=2))
-    assert ready.start == tuple(HALF[:2])
-    assert len(ready.held) == 8
+    assert ready.start == (*HALF[:2], *RANKED[-2:])
+    assert len(ready.held) == 6
 
 
 def test_partitions_that_have_a_place_are_canaries_whatever_is_left_of_the_cap() -> None:
     ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(taken=frozenset(HALF[3:5])))
-    assert set(ready.start) == set(HALF[3:5])
+    assert set(ready.start) == {*HALF[3:5], *RANKED[-2:]}
 
 
 def test_a_day_whose_cap_was_used_up_on_earlier_days_holds_nobody() -> None:
@@ -130,7 +144,7 @@ def test_after_the_time_out_canaries_beyond_the_cap_start_with_the_others() -> N
 
 def test_a_paused_candidate_keeps_its_canaries_and_the_others_are_told() -> None:
     ready = run(replace(TRIAL, paused=True))
-    assert ready.start == (CANARY,)
+    assert ready.start == (CANARY, CONTROL)
     assert ready.hold_reason is not None
     assert "(step 1, 10%, paused)" in ready.hold_reason
 

@@ -16,7 +16,7 @@ from headrace.generation.campaign import Campaign
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion, to_table
-from headrace.rollout.assignment import canary_units, salted_rank
+from headrace.rollout.assignment import salted_rank
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.store.local import LocalStore
@@ -146,11 +146,17 @@ def test_every_partition_with_prompts_starts_when_there_is_no_candidate(deployme
     assert sorted(deployment.generated()) == deployment.partitions[:3]
 
 
-def test_canaries_start_first_and_the_rest_waits(deployment: Deployment) -> None:
+def ranked_partitions(deployment: Deployment) -> list[str]:
+    salt = deployment.campaign.plan.salt
+    return sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
+
+
+def test_canaries_and_their_controls_start_first_and_the_rest_waits(deployment: Deployment) -> None:
     deployment.begin(candidate="candidate")
     deployment.list_prompts()
 
-    assert deployment.generated() == canary_units(0.1, deployment.campaign.plan.salt, deployment.partitions)
+    ranked = ranked_partitions(deployment)
+    assert deployment.generated() == [ranked[0], ranked[-1]]
 
 
 def test_a_repeated_tick_asks_under_the_same_run_keys(deployment: Deployment) -> None:
@@ -272,21 +278,19 @@ def test_canaries_beyond_the_candidates_cap_wait_like_the_others(deployment: Dep
 
     first = deployment.generated()
 
-    salt = deployment.campaign.plan.salt
-    ranked = sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
-    assert first == ranked[:2]
+    ranked = ranked_partitions(deployment)
+    assert first == [*ranked[:2], *ranked[-2:]]
     assert deployment.generated() == first
 
 
 def test_a_partition_that_has_its_place_keeps_it_when_the_cap_is_reached(deployment: Deployment) -> None:
     deployment.begin(candidate="candidate", weight=0.5, cap=2)
     deployment.list_prompts()
-    salt = deployment.campaign.plan.salt
-    ranked = sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
+    ranked = ranked_partitions(deployment)
     leases = CapLeases(deployment.objects, "glossary", SystemClock())
     assert all(leases.take_for(2, 2, key) for key in (ranked[1], ranked[4]))
 
-    assert deployment.generated() == [ranked[1], ranked[4]]
+    assert deployment.generated() == [ranked[1], ranked[4], *ranked[-2:]]
 
 
 def test_as_many_partitions_are_mirrored_as_the_plan_says_newest_first(

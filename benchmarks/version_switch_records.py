@@ -1,0 +1,121 @@
+"""What a schedule leaves behind for the oracle: records as a gateway, a controller or a worker would log them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One role's part in a unit. `version_set`: the set whose engine answered, as the engine itself says."""
+
+    role: str
+    version_set: str
+    at: float
+
+
+@dataclass(slots=True)
+class UnitRecord:
+    """One live unit of work, or one turn of a session. Times are simulated seconds."""
+
+    router: str
+    unit: str
+    begun_at: float
+    session: str | None = None
+    override: str | None = None
+    # What the router said; `started_at`: when it said it.
+    version_set: str = ""
+    entry: int = 0
+    reason: str = ""
+    trial: int = 0
+    is_pinned: bool = False
+    started_at: float = 0.0
+    # Whether the router said that its plan was fresh, and whether the candidate's engines were loaded there.
+    fresh: bool = True
+    has_candidate: bool = True
+    # How the registry was when the unit came.
+    registry: str = "well"
+    steps: list[StepRecord] = field(default_factory=list)
+    # A refusal that the client caused (an unknown set as override) is none.
+    failure: str = ""
+    ended_at: float | None = None
+
+
+@dataclass(slots=True)
+class AppendRecord:
+    """An event that somebody decided on at entry `expected`. `number`: its entry; None: refused."""
+
+    by: str
+    event: str
+    expected: int
+    number: int | None
+    at: float
+
+
+@dataclass(slots=True)
+class TickRecord:
+    """One tick of a controller. `registry`: how the registry was when the tick began."""
+
+    by: str
+    begun_at: float
+    registry: str
+    kinds: tuple[str, ...] = ()
+    reason: str = ""
+    projected: str = ""
+    failure: str = ""
+
+
+@dataclass(slots=True)
+class OrderRecord:
+    """A person's abort or promotion, and when it returned. `outcome`: "done", or why not."""
+
+    kind: str
+    begun_at: float
+    registry: str
+    store_was_well: bool = True
+    ended_at: float | None = None
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class TryRecord:
+    """One try of a run at a bulk partition. `outcome`: sealed, repin, killed, or what was in the way."""
+
+    worker: str
+    run: str
+    partition: str
+    begun_at: float
+    claim: str = ""
+    version_set: str = ""
+    inputs_digest: str = ""
+    attempt: int = 0
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class ShareRecord:
+    """`num_candidate` of `num` distinct keys at entry `entry`, asked for at once; `exact`: partitions, by count."""
+
+    entry: int
+    num: int
+    num_candidate: int
+    exact: bool = False
+
+
+@dataclass(slots=True)
+class Log:
+    """Everything that one schedule recorded."""
+
+    units: list[UnitRecord] = field(default_factory=list)
+    appends: list[AppendRecord] = field(default_factory=list)
+    ticks: list[TickRecord] = field(default_factory=list)
+    orders: list[OrderRecord] = field(default_factory=list)
+    tries: list[TryRecord] = field(default_factory=list)
+    shares: list[ShareRecord] = field(default_factory=list)
+    # Replayed by the library at the end: its state, in the oracle's words.
+    final: dict[str, Any] = field(default_factory=dict)
+    # What verification said of journals that were tampered with: what was done → whether it was found.
+    tampered: dict[str, bool] = field(default_factory=dict)
+    # What the library said of crashes in a rollout of its own: None, or what differed.
+    crash_equal: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list)

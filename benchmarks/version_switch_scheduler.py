@@ -1,0 +1,235 @@
+"""Simulated time and simulated processes: greenlets that give way wherever the library waits for its store.
+
+Real library code runs unchanged; each call of the store is a point at which others run, time passes, and a process may
+be killed. A killed process's greenlets get `Killed` where they wait, and nothing that they still try has an effect. One
+seed is one order of events: the same again in every run and on every machine.
+"""
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import greenlet
+
+
+class Killed(BaseException):
+    """`kill -9`, as simulated code sees it; not an Exception, so that no handler takes it for a failure."""
+
+
+class Process:
+    """What lives and dies together. `calls_to_live`: of the store; `killed_after`: behind the last one's effect."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        # A dict, since sets have another order in every run.
+        self.fibres: dict[Fibre, None] = {}
+        self.calls_to_live: int | None = None
+        self.killed_after = False
+        # Since when this process alone has no store, if it has none.
+        self.cut_off_until = 0.0
+
+
+class Fibre(greenlet.greenlet):
+    """One thread of a simulated process."""
+
+    process: Process
+
+
+class Scheduler:
+    """`now`: simulated seconds since the schedule began; it never goes back."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        # Atomic: the collector may end a dead coroutine, which asks for a call, in the middle of `at`.
+        self._counts = itertools.count()
+        self._hub = greenlet.getcurrent()
+        self.finished = False
+        self._fibres: dict[Fibre, None] = {}
+        # What a fibre did not catch: a defect of the simulator or of the library, never of the schedule.
+        self.failures: list[tuple[str, BaseException]] = []
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (max(seconds, self.now), next(self._counts), action))
+
+    def spawn(self, process: Process, work: Callable[[], Any], *, delay: float = 0.0) -> None:
+        def whole() -> None:
+            try:
+                work()
+            except (Killed, greenlet.GreenletExit):
+                pass
+            except BaseException as error:  # noqa: BLE001 (whatever it is, the schedule reports it with its seed)
+                self.failures.append((process.name, error))
+            finally:
+                process.fibres.pop(fibre, None)
+                self._fibres.pop(fibre, None)
+
+        fibre = Fibre(whole, self._hub)
+        fibre.process = process
+        process.fibres[fibre] = None
+        self._fibres[fibre] = None
+        self.at(self.now + delay, lambda: self._resume(fibre))
+
+    def process(self) -> Process | None:
+        """Whose code asks; None: the simulator's own, which no fault meets."""
+        current = greenlet.getcurrent()
+        return current.process if isinstance(current, Fibre) else None
+
+    def sleep(self, seconds: float) -> None:
+        """Lets others run. Raises: Killed: the process was killed meanwhile."""
+        current = greenlet.getcurrent()
+        if not isinstance(current, Fibre):
+            return
+        self.check_alive()
+        self.at(self.now + seconds, lambda: self._resume(current))
+        self._hub.switch()
+        self.check_alive()
+
+    def check_alive(self) -> None:
+        process = self.process()
+        if process is not None and not process.alive:
+            raise Killed
+
+    def kill(self, process: Process) -> None:
+        """Ends every fibre of a process. Called by one of them, it does not return."""
+        process.alive = False
+        current = greenlet.getcurrent()
+        for fibre in list(process.fibres):
+            if fibre is not current:
+                # In the hub's turn: no fibre runs inside another one's call.
+                self.at(self.now, lambda fibre=fibre: self._end(fibre))
+        if isinstance(current, Fibre) and current.process is process:
+            raise Killed
+
+    def run(self, until: float) -> None:
+        while self._due and self._due[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._due)
+            action()
+        self.now = max(self.now, until)
+
+    def finish(self) -> None:
+        """Ends whatever still waits, so that no greenlet outlives its schedule."""
+        self.finished = True
+        for fibre in list(self._fibres):
+            fibre.process.alive = False
+        for fibre in list(self._fibres):
+            self._end(fibre)
+        self._due.clear()
+
+    def _resume(self, fibre: Fibre) -> None:
+        if not fibre.dead and fibre.process.alive:
+            fibre.switch()
+
+    def _end(self, fibre: Fibre) -> None:
+        if fibre:
+            fibre.throw(Killed)
+        else:
+            # Never begun, or ended: there is nothing to unwind.
+            fibre.process.fibres.pop(fibre, None)
+            self._fibres.pop(fibre, None)
+
+
+class SimulatedLock:
+    """Stands in for `threading.Lock` where simulated threads share one: it waits in simulated time."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._held = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        waited = 0.0
+        while self._held:
+            if not blocking or 0 <= timeout <= waited:
+                return False
+            self._scheduler.sleep(0.001)
+            waited += 0.001
+        self._held = True
+        return True
+
+    def release(self) -> None:
+        self._held = False
+
+    def locked(self) -> bool:
+        return self._held
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class SimulatedLoop(asyncio.AbstractEventLoop):
+    """As much of an event loop as the library's coroutines ask for; its executor's threads are fibres."""
+
+    def __init__(self, scheduler: Scheduler, process: Process) -> None:
+        self._scheduler = scheduler
+        self._process = process
+
+    def time(self) -> float:
+        return self._scheduler.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+        return task
+
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+        return self.call_at(self._scheduler.now, callback, *args, context=context)
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return self.call_at(self._scheduler.now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+
+        def run() -> None:
+            if not handle.cancelled() and self._process.alive:
+                asyncio.events._set_running_loop(self)
+                try:
+                    handle._run()
+                finally:
+                    asyncio.events._set_running_loop(None)
+
+        self._scheduler.at(when, run)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """The heap finds out when its time comes."""
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> "asyncio.Future[Any]":
+        future = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001 (handed to whoever waits)
+                self.call_soon(lambda error=error: future.done() or future.set_exception(error))
+            else:
+                self.call_soon(lambda: future.done() or future.set_result(result))
+
+        self._scheduler.spawn(self._process, work)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        # A killed process leaves tasks behind, which nobody is told of.
+        if self._process.alive and not self._scheduler.finished and "exception" in context:
+            self._scheduler.failures.append((self._process.name, context["exception"]))
