@@ -92,15 +92,15 @@ class RolloutConfig(dg.Config):
         if not self.reason:
             raise InvalidInput(f"{self.action} needs a reason, which the journal keeps; got none.")
         if self.action == "advance":
-            return lambda journal, plan: interventions.advance(
+            return lambda journal, plan, _: interventions.advance(
                 journal, by=by, reason=self.reason, plan=plan, weight=self.weight
             )
         if self.action == "abort":
-            return lambda journal, _: interventions.abort(
-                journal, by=by, reason=self.reason, evict=not self.keep_sessions
+            return lambda journal, _, before: interventions.abort(
+                journal, by=by, reason=self.reason, evict=not self.keep_sessions, before=before
             )
         act = {"pause": interventions.pause, "resume": interventions.resume, "approve": interventions.approve}
-        return lambda journal, _: act[self.action](journal, by=by, reason=self.reason)
+        return lambda journal, *_: act[self.action](journal, by=by, reason=self.reason)
 
 
 @dg.asset(

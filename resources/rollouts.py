@@ -16,7 +16,7 @@ from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.report import write_report
-from headrace.generation.rollout_facts import bad_rows_of, campaign_facts
+from headrace.generation.rollout_facts import bad_rows_of, campaign_facts, end_under_way
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion
@@ -37,8 +37,9 @@ from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
 from resources.settings import Settings
 
-# A person's event, appended to a journal before the rollout goes on by itself.
-Intervention = Callable[[Journal, Plan], Entry]
+# A person's event, appended to a journal before the rollout goes on by itself; the last argument ends what is under way
+# on a set that is rolled back.
+Intervention = Callable[[Journal, Plan, Callable[[str], None]], Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class RolloutsResource(dg.ConfigurableResource):
         objects, subject = handoffs.objects, self.subject(name)
         journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
         if intervention is not None:
-            intervention(journal, subject.plan)
+            intervention(journal, subject.plan, partial(end_under_way, handoffs, name))
         actions = tick(
             journal,
             version_sets,

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -55,7 +56,17 @@ def abort_rollout(
         sessions = "sessions on it keep it until their lease ends" if keep_sessions else "sessions on it move"
         what = f"It has {percent(seen.weight)}; {sessions}" if seen.candidate else "It has no units yet"
         _ask(f"Abort {_label(opened, target)}? {what}, and it is never tried again.", yes=yes)
-    entry = interventions.abort(opened.journal, by=_by(by), reason=reason, evict=not keep_sessions, seen=seen)
+    from headrace.generation.rollout_facts import end_under_way
+    from headrace.handoff.versions import HandoffStore
+
+    entry = interventions.abort(
+        opened.journal,
+        by=_by(by),
+        reason=reason,
+        evict=not keep_sessions,
+        seen=seen,
+        before=partial(end_under_way, HandoffStore(opened.objects), name),
+    )
     _report(opened, entry, as_json=as_json)
 
 

@@ -147,8 +147,8 @@ def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None =
     """End every attempt and mirror under way on a set that was rolled back, before its worker finds out by itself.
 
     A worker whose store hangs between its last look at the journal and the settlement then loses the race for it.
-    Attempts that the plan lets finish unpublished are left to their workers. Costs one listing, and a read for each
-    attempt under way.
+    An attempt that the plan lets finish unpublished is ended too, and its worker goes on; killed after this, it is not
+    gone on with. Costs one listing, and a read for each attempt under way.
 
     Args:
         about_to_abort: a set that is rolled back in the next moment: called before the abort is appended, what was
@@ -156,11 +156,12 @@ def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None =
     """
     voided = []
     for claim in unsettled(claims.objects, campaign):
-        reason = claims.abort_of(claim) if claim.on_abort == "repin" else None
-        if claim.version_set == about_to_abort and claim.on_abort == "repin":
+        reason = claims.abort_of(claim)
+        if claim.version_set == about_to_abort:
             reason = f"version set {claim.version_set[:12]} is being rolled back"
         if reason and claims.settle(claim, "void", reason).outcome == "void":
-            claims.drop_batches(claim)
+            if claim.on_abort == "repin":
+                claims.drop_batches(claim)
             voided.append(claim)
     return voided
 

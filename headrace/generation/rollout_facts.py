@@ -42,14 +42,15 @@ def campaign_facts(
         preparations=preparation_reader(handoffs.objects, campaign.name),
         node=node,
         refusal=refusal,
-        before_abort=partial(_end_under_way, campaign, handoffs),
+        before_abort=partial(end_under_way, handoffs, campaign.name),
     )
 
 
-def _end_under_way(campaign: Campaign, handoffs: HandoffStore, candidate: str) -> None:
-    journal = Journal(handoffs.objects, campaign.name, handoffs.clock)
+def end_under_way(handoffs: HandoffStore, name: str, candidate: str) -> None:
+    """End every attempt on a set that is rolled back in the next moment; a service has none."""
+    journal = Journal(handoffs.objects, name, handoffs.clock)
     claims = Claims(objects=handoffs.objects, journal=journal, clock=handoffs.clock)
-    void_unsealed(claims, campaign.name, about_to_abort=candidate)
+    void_unsealed(claims, name, about_to_abort=candidate)
 
 
 def campaign_evidence(

@@ -62,17 +62,23 @@ def seal(
     _check_one_set(claim, content)
     settlement = claims.settlement(claim)
     if settlement is None and (reason := claims.abort_of(claim)):
-        if claim.on_abort == "finish_unpublished":
-            # Before the settlement: after it nobody comes back to this attempt.
-            _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
+        _keep_unpublished(handoffs, claim, content, origin)
         settlement = claims.settle(claim, "void", reason)
     settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
     if settlement.outcome == "void":
+        # Whoever rolled the set back has ended the attempt (`rolled_back.void_unsealed`).
+        _keep_unpublished(handoffs, claim, content, origin)
         claims.drop_batches(claim)
         raise void_error(claim, settlement.reason)
     rows, making = _ASSETS[claim.kind]
     sealed_execution = _publish_once(handoffs, making, claim, execution, origin)
     return SealedContent(content=_publish_once(handoffs, rows, claim, content, origin), execution=sealed_execution)
+
+
+def _keep_unpublished(handoffs: HandoffStore, claim: Claim, content: pa.Table, origin: Origin) -> None:
+    """Now or never: nobody comes back to an attempt that is void."""
+    if claim.on_abort == "finish_unpublished" and claim.kind == "content":
+        _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
 
 
 def find_sealed(claim: Claim, handoffs: HandoffStore) -> SealedContent | None:

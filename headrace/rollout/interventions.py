@@ -81,12 +81,21 @@ def approve(journal: Journal, *, by: str, reason: str, seen: RolloutState | None
     return _append(journal, decide, by, reason)
 
 
-def abort(journal: Journal, *, by: str, reason: str, evict: bool = True, seen: RolloutState | None = None) -> Entry:
+def abort(
+    journal: Journal,
+    *,
+    by: str,
+    reason: str,
+    evict: bool = True,
+    seen: RolloutState | None = None,
+    before: Callable[[str], None] = lambda _: None,
+) -> Entry:
     """Roll the candidate back: never tried again. A proposal, which has no units yet, is withdrawn instead.
 
     Args:
         evict: sessions on the candidate move to the stable set at their next turn; false: they keep it to the end of
             their lease.
+        before: is told the candidate right before the entry is appended: ends what is under way on it.
 
     Raises:
         IllegalTransition: there is neither candidate nor proposal, or the set that was `seen` is no longer either.
@@ -97,6 +106,7 @@ def abort(journal: Journal, *, by: str, reason: str, evict: bool = True, seen: R
         if target is None:
             raise IllegalTransition(f"There is no candidate to abort{_stable(state)}.")
         if state.candidate == target:
+            before(target)
             return states.ABORTED, {"version_set": target, "num_rows": state.num_rows_at_step, "evict": evict}
         if state.proposed == target:
             return states.WITHDRAWN, {"version_set": target}

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
@@ -78,7 +79,7 @@ class VersionSet:
         # The order of roles means nothing; one meaning has one id.
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda member: member.role)))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """sha256 (64 hex characters) of the canonical JSON, without the weights' location."""
         body = _body(self)

@@ -240,9 +240,15 @@ def test_a_set_that_is_about_to_be_aborted_is_fenced_off_and_tried_again_if_it_i
     assert site.generate(again).content.num_rows == 7
 
 
-def test_what_may_finish_unpublished_is_not_voided(tmp_path: Path) -> None:
+def test_what_may_finish_unpublished_is_ended_and_its_worker_goes_on(tmp_path: Path) -> None:
+    """Its settlement is taken before the abort, so that nothing of it can be sealed afterwards."""
     site = make_site(tmp_path, campaign=make_campaign(rollout={"on_abort": "finish_unpublished"}))
+    site.put_prompts()
     site.start(2, weight=1.0)
-    site.open_claim()
+    claim = site.open_claim()
+    assert void_unsealed(site.claims, "glossary", about_to_abort=claim.version_set) == [claim]
     site.abort(2)
-    assert void_unsealed(site.claims, "glossary") == []
+    with pytest.raises(RepinRequired):
+        site.generate(claim)
+    assert site.handoffs.open("unpublished_content", site.partition.key).num_rows == 7
+    assert site.handoffs.newest("generated_content", site.partition.key) is None
