@@ -59,8 +59,9 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
     said: dict[str, str] = {}
     wrong: dict[str, str] = {}
     for name in rollouts.names():
-        verdict = rollouts.status(name, handoffs, models).verdict
-        if verdict is not None:
+        status = rollouts.status(name, handoffs, models)
+        verdict = status.verdict
+        if verdict is not None and status.state is not None and status.state.candidate is not None:
             said[name] = f"{verdict.action}: {verdict.reason}"
             if verdict.action == "roll_back":
                 wrong[name] = verdict.reason

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ class Ticked:
     page: Path
 
     def metadata(self) -> dict[str, Any]:
-        verdict = self.status.verdict
+        verdict = self.status.verdict if self.state and self.state.candidate else None
         return {
             "head": len(self.entries),
             "num_entries_added": sum(action.kind not in {"none", "prepare"} for action in self.actions),
@@ -70,6 +70,14 @@ class Ticked:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subjects:
+    """What campaign and service files describe, by name, and why some of them describe nothing, a sentence each."""
+
+    by_name: Mapping[str, Campaign | Service]
+    problems: tuple[str, ...]
+
+
 class RolloutsResource(dg.ConfigurableResource):
     """Every campaign and every service of this deployment has a rollout of its name."""
 
@@ -77,23 +85,35 @@ class RolloutsResource(dg.ConfigurableResource):
     engines: EnginesResource
     services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
 
+    def subjects(self) -> Subjects:
+        """Whatever can be read: a broken service file stops no campaign's rollout, and the other way round."""
+        problems: list[str] = []
+        campaigns: dict[str, Campaign] = {}
+        services: dict[str, Service] = {}
+        try:
+            campaigns = {campaign.name: campaign for campaign in self.campaigns.campaigns()}
+        except InvalidInput as error:
+            problems.append(str(error))
+        try:
+            services = {service.name: service for service in load_services(Path(self.services))}
+        except InvalidInput as error:
+            problems.append(str(error))
+        # They would share a journal.
+        both = sorted(campaigns.keys() & services.keys())
+        problems += [f"A campaign and a service are both named {name!r}: rename one of them." for name in both]
+        by_name = {name: subject for name, subject in {**campaigns, **services}.items() if name not in both}
+        return Subjects(by_name=by_name, problems=tuple(problems))
+
     def names(self) -> list[str]:
-        """Raises: InvalidInput: a campaign and a service share a name, and so would share a journal."""
-        campaigns = [campaign.name for campaign in self.campaigns.campaigns()]
-        services = [service.name for service in self._services()]
-        if both := sorted(set(campaigns) & set(services)):
-            raise InvalidInput(f"A campaign and a service are both named {both[0]!r}: rename one of them.")
-        return [*campaigns, *services]
+        return list(self.subjects().by_name)
 
     def subject(self, name: str) -> Campaign | Service:
-        """Raises: InvalidInput: no file describes a campaign or service of this name."""
-        names = self.names()
-        for service in self._services():
-            if service.name == name:
-                return service
-        if name not in names:
-            raise InvalidInput(f"No file describes a campaign or service {name!r}; there are {', '.join(names)}.")
-        return self.campaigns.campaign(name)
+        """Raises: InvalidInput: no file that can be read describes a campaign or service of this name alone."""
+        found = self.subjects()
+        if name in found.by_name:
+            return found.by_name[name]
+        there = "; ".join(found.problems) or f"there are {', '.join(found.by_name)}."
+        raise InvalidInput(f"No file describes a campaign or service {name!r}; {there}")
 
     def facts(
         self,
@@ -146,15 +166,13 @@ class RolloutsResource(dg.ConfigurableResource):
         )
 
     def status(self, name: str, handoffs: HandoffStore, models: Sequence[ModelVersion]) -> RolloutStatus:
-        """Where a rollout stands, with evidence, verdict, and what sets that were rolled back had published."""
+        """Where a rollout stands: evidence and verdict of its last trial, and what bad sets had published."""
         objects, plan = handoffs.objects, self.subject(name).plan
         entries = Journal(objects, name, SystemClock()).entries()
         state, trial = fold(entries), last_trial(entries)
         facts = self.facts(self.subject(name), handoffs, models)
         evidence = facts.evidence(trial) if trial else None
-        verdict = None
-        if state is not None and state.candidate is not None and evidence is not None:
-            verdict = verdict_on(state, plan, evidence, now=facts.now)
+        verdict = verdict_on(trial, plan, evidence, now=facts.now) if trial and evidence else None
         return read_status(
             objects,
             name,
@@ -164,9 +182,6 @@ class RolloutsResource(dg.ConfigurableResource):
             verdict=verdict,
             bad_rows=bad_rows_of(handoffs, name, state.aborted) if state else None,
         )
-
-    def _services(self) -> tuple[Service, ...]:
-        return load_services(Path(self.services))
 
     def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:
         """Fetch, verify, load and try every member in this process."""

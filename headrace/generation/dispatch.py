@@ -6,7 +6,8 @@ others wait: for the verdict, which promotes the candidate (they then run on it)
 stable set), or for the plan's time-out, after which they run on the stable set rather than miss the day. What is sealed
 or in flight never starts again.
 
-A candidate with a cap has so many partitions and no more: canaries beyond it are none, and wait like the others.
+A candidate with a cap has so many partitions and no more: canaries beyond it are none, and wait like the others. While
+a place is left, none of them starts to be compared with: its claim would take the place, and the candidate with it.
 A candidate that is paused keeps its canaries.
 
 A hold is advice to whoever launches. A partition that somebody materializes by hand runs at once, on the set that the
@@ -16,7 +17,7 @@ journal assigns to it.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.rollout.assignment import assign, salted_rank
+from headrace.rollout.assignment import canary_units, salted_rank
 from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
 
@@ -63,46 +64,49 @@ def dispatch(
     waiting = [key for key in day_partitions if key not in sealed and key not in in_flight]
     if state is None:
         return Dispatch(held=tuple(waiting), hold_reason="nothing is rolled out yet" if waiting else None)
-    ranked = sorted(waiting, key=lambda key: (salted_rank(plan.salt, key), key))
+    ranked = _ranked(waiting, plan.salt)
     if state.candidate is None:
         return Dispatch(start=tuple(ranked))
-    on_trial = _on_trial(day_partitions, state, plan, sealed, places)
+    wanted = canary_units(state.weight, plan.salt, day_partitions)
+    on_trial = _on_trial(wanted, sealed, places)
     canaries = [key for key in ranked if key in on_trial]
     others = [key for key in ranked if key not in on_trial]
-    if all(sealed.get(key, state.candidate) != state.candidate for key in on_trial):
+    num_tried = sum(sealed.get(key, state.candidate) == state.candidate for key in on_trial)
+    if num_tried == 0:
         # A rollout step that began when this day's canaries were made on other sets learns nothing from this day.
         return Dispatch(start=tuple(others))
     waited_seconds = now - max(day_started_at, state.step_started_at or day_started_at)
-    controls = _controls(day_partitions, on_trial, plan)
+    on_stable = [key for key in day_partitions if key not in on_trial and sealed.get(key, state.stable) == state.stable]
+    if places is not None and places.num_left > 0:
+        on_stable = [key for key in on_stable if key not in wanted]
+    # As many as there are canaries: those that a rising weight would reach last.
+    controls = set(_ranked(on_stable, plan.salt)[-num_tried:])
     compared = [key for key in others if key in controls]
     held = [key for key in others if key not in controls]
     if not held or waited_seconds >= plan.verdict_timeout_seconds:
         return Dispatch(start=(*canaries, *others))
     stand = f"step {state.step + 1}, {state.weight:.0%}{', paused' if state.paused else ''}"
     reason = (
-        f"{len(held)} partitions wait for the verdict on candidate {state.candidate[:12]} "
-        f"({stand}), {plan.verdict_timeout_seconds - waited_seconds:.0f} s at most"
+        f"{len(held)} {'partitions wait' if len(held) > 1 else 'partition waits'} for the verdict on candidate "
+        f"{state.candidate[:12]} ({stand}), {plan.verdict_timeout_seconds - waited_seconds:.0f} s at most"
     )
     return Dispatch(start=(*canaries, *compared), held=tuple(held), hold_reason=reason)
 
 
-def _controls(day_partitions: Sequence[str], on_trial: Sequence[str], plan: Plan) -> set[str]:
-    """As many partitions for the stable set as there are canaries: those that a rising weight would reach last."""
-    others = sorted(set(day_partitions) - set(on_trial), key=lambda key: (salted_rank(plan.salt, key), key))
-    return set(others[max(0, len(others) - len(on_trial)) :])
+def _ranked(keys: Collection[str], salt: str) -> list[str]:
+    return sorted(keys, key=lambda key: (salted_rank(salt, key), key))
 
 
-def _on_trial(
-    day_partitions: Sequence[str], state: RolloutState, plan: Plan, sealed: Mapping[str, str], places: Places | None
-) -> list[str]:
-    """The day's partitions that the candidate gets, as the claims will decide it (`Claims.open`).
+def _on_trial(wanted: Sequence[str], sealed: Mapping[str, str], places: Places | None) -> list[str]:
+    """Those of the weight's partitions that the candidate gets, as the claims will decide it (`Claims.open`).
 
     Without a place a claim takes the stable set. Which partitions get the last places depends on who claims first; this
     is the order in which they are started.
+
+    Args:
+        wanted: in the order of their ranks.
     """
-    wanted = [key for key in day_partitions if assign(state, plan.salt, key, day_partitions) == state.candidate]
     if places is None:
-        return wanted
-    ranked = sorted(wanted, key=lambda key: (salted_rank(plan.salt, key), key))
-    open_to = [key for key in ranked if key not in places.taken and key not in sealed][: max(0, places.num_left)]
+        return list(wanted)
+    open_to = [key for key in wanted if key not in places.taken and key not in sealed][: max(0, places.num_left)]
     return [key for key in wanted if key in places.taken or key in open_to]
