@@ -101,7 +101,12 @@ class Gateway:
         self.lease = PlanLease(store, NAME, world.plan.salt, monotonic=lambda: scheduler.now, clock=clock)
         self.lease._reads.threads = SimulatedThreads(scheduler, self.process)  # pyright: ignore[reportAttributeAccessIssue]
         self.router = Router(
-            store=store, service=service, lease=self.lease, gateway=f"{name}-{scheduler.now}", clock=clock
+            store=store,
+            service=service,
+            lease=self.lease,
+            gateway=f"{name}-{scheduler.now}",
+            clock=clock,
+            is_loaded=lambda version_set: self.sets.get(version_set) is not None,
         )
         self.pinning = Pinning(service, router=self.router, lease=self.lease, sets=self.sets)
         watch = RolloutWatch(store, NAME, self.sets, node=name, records=sink, clock=clock, in_play=self._in_play)
@@ -146,6 +151,9 @@ class Gateway:
         """Many distinct keys at one moment: without a cap through the router, else what the plan says of them."""
         table = self.lease.table()
         if table is None or table.candidate is None or not self.lease.fresh():
+            return
+        if self.sets.get(table.candidate) is None:
+            # Until it is loaded here, this gateway gives its units to the stable set.
             return
         keys = [f"share {number}" for number in range(NUM_KEYS)]
         if table.cap is None:

@@ -2,36 +2,40 @@
 
 Each sensor decides from the store and from runs under way, never from what it did before: a tick that is repeated, lost
 or late asks for the same. What a decision starts is asked for under a run key that names the decision, so one decision
-starts one run, even if that run fails for good.
+starts one run, even if that run fails for good. Rollouts are the exception: a rollback must not be lost with its run.
 """
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
+from headrace.errors import HandoffCorrupt, IllegalTransition, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claims, inputs_digest
 from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
+from headrace.serving.service import Service
 from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.jobs import JOBS, REGENERATION, run_assets
 from resources.campaigns_resource import campaigns_resource
-from resources.rollouts import rollouts_resource
+from resources.rollouts import RolloutsResource, rollouts_resource
 from resources.settings import settings_from_environment
 
-# How often a rollout run is asked for whose decision needs the registry or a model.
+# How often a rollout run is asked for that has not written its decision down: refused by the registry, or dead.
 ASK_AGAIN_SECONDS = 600
 # How often all partitions are looked at again after a rollback that has left nothing.
 LOOK_AGAIN_SECONDS = 3600
@@ -50,47 +54,75 @@ _UNDER_WAY = [
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Adds a key for each new recipe, campaign and service file; keys whose file went stay, for their history."""
     settings = settings_from_environment()
-    wanted = {
-        "model_recipe": list(load_recipes(settings.recipes)),
-        "campaign": rollouts_resource(settings).names(),
-    }
+    found = rollouts_resource(settings).subjects()
+    problems = list(found.problems)
+    wanted: dict[str, list[str]] = {"campaign": list(found.by_name)}
+    try:
+        wanted["model_recipe"] = list(load_recipes(settings.recipes))
+    except InvalidInput as error:
+        problems.append(str(error))
+    _warn(context, problems)
     requests = []
     for name, keys in wanted.items():
         new = sorted(set(keys) - set(context.instance.get_dynamic_partitions(name)))
         if new:
             requests.append(dg.DynamicPartitionsDefinition(name=name).build_add_request(new))
     if not requests:
-        return dg.SkipReason("Every recipe and campaign file has its partition key.")
+        return dg.SkipReason("; ".join(problems) or "Every recipe, campaign and service file has its partition key.")
     return dg.SensorResult(dynamic_partitions_requests=requests)
 
 
 @dg.sensor(job=JOBS["roll_out"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
 def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Asks for a rollout run wherever the journal has something to decide: a new model, a verdict."""
+    """Asks for a rollout run wherever a journal has something to decide: a new model, a verdict.
+
+    A file or a journal that cannot be read stops its own rollout, and nobody else's.
+    """
     settings = settings_from_environment()
-    objects = settings.open_store()
-    handoffs = HandoffStore(objects)
+    handoffs = HandoffStore(settings.open_store())
     models = registered_models(handoffs)
     requests: list[dg.RunRequest] = []
-    reasons: list[str] = []
     rollouts = rollouts_resource(settings)
-    for name in rollouts.names():
-        subject = rollouts.subject(name)
-        state = fold(Journal(objects, name, SystemClock()).entries())
-        action = next_action(state, subject.plan, rollouts.facts(subject, handoffs, models))
-        if action.kind == "none":
-            reasons.append(f"{name}: {action.reason}")
-        elif _under_way(context.instance, "rollout", name):
-            reasons.append(f"{name}: a rollout run is under way.")
+    found = rollouts.subjects()
+    problems, reasons = list(found.problems), []
+    for name, subject in found.by_name.items():
+        try:
+            wanted = _rollout_request(context.instance, rollouts, subject, handoffs, models)
+        except (InvalidInput, HandoffCorrupt, IllegalTransition) as error:
+            problems.append(f"{name}: {error}")
+            continue
+        if isinstance(wanted, str):
+            reasons.append(f"{name}: {wanted}")
         else:
-            head = state.head if state else 0
-            # By head and decision: a new fact at the same head (another model, another verdict) is another key. A run
-            # may be refused by the registry, or die while it loads a model: then it is asked for again some time later.
-            subject_set = action.fields.get("version_set", "")[:12]
-            again = int(time.time() // ASK_AGAIN_SECONDS) if action.kind in {"propose", "prepare", "initialize"} else 0
-            key = f"{name}:{head}:{action.kind}:{subject_set}:{again}"
-            requests.append(dg.RunRequest(run_key=key, partition_key=name))
-    return _result(requests, reasons)
+            requests.append(wanted)
+    _warn(context, problems)
+    return _result(requests, [*problems, *reasons])
+
+
+def _rollout_request(
+    instance: dg.DagsterInstance,
+    rollouts: RolloutsResource,
+    subject: Campaign | Service,
+    handoffs: HandoffStore,
+    models: Sequence[ModelVersion],
+) -> dg.RunRequest | str:
+    """The run that a rollout needs now, or why it needs none."""
+    state = fold(Journal(handoffs.objects, subject.name, SystemClock()).entries())
+    action = next_action(state, subject.plan, rollouts.facts(subject, handoffs, models))
+    if action.kind == "none":
+        return action.reason
+    if _under_way(instance, "rollout", subject.name):
+        return "a rollout run is under way."
+    if subject.name not in instance.get_dynamic_partitions("campaign"):
+        # Dagster would refuse the whole tick, and with it everybody else's run.
+        return "it has no partition key yet; the sensor partition_keys adds it."
+    head = state.head if state else 0
+    # By head and decision: a new fact at the same head (another model, another verdict) is another key. By time: a run
+    # that died, or found the store away, has written nothing, and its decision would be asked for under a spent key.
+    version_set, again = action.fields.get("version_set", "")[:12], int(time.time() // ASK_AGAIN_SECONDS)
+    return dg.RunRequest(
+        run_key=f"{subject.name}:{head}:{action.kind}:{version_set}:{again}", partition_key=subject.name
+    )
 
 
 @dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
@@ -219,6 +251,12 @@ def _result(requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResul
     """Dagster shows a reason only for a tick that asks for nothing."""
     reason = dg.SkipReason("; ".join(reasons) or "Nothing to do.")
     return dg.SensorResult(run_requests=requests) if requests else dg.SensorResult(skip_reason=reason)
+
+
+def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
+    """For ticks that ask for something, which show no reason."""
+    for problem in problems:
+        context.log.warning(problem)
 
 
 def _under_way(instance: dg.DagsterInstance, asset: str, partition: str) -> bool:

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import pytest
+
 from headrace.generation.dispatch import Dispatch, Places, dispatch
-from headrace.rollout.assignment import canary_units, salted_rank
+from headrace.rollout.assignment import assign, canary_units, salted_rank
 from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
 
@@ -39,6 +41,10 @@ def run(
     )
 
 
+def one_day(day: list[str], state: RolloutState, sealed: dict[str, str] | None = None) -> Dispatch:
+    return dispatch(day, state=state, plan=PLAN, sealed=sealed or {}, in_flight=(), now=1000.0, day_started_at=1000.0)
+
+
 def test_without_a_candidate_everything_starts() -> None:
     ready = run(STABLE)
     assert sorted(ready.start) == DAY
@@ -56,6 +62,63 @@ def test_controls_are_as_many_as_canaries_and_the_last_that_a_rising_weight_reac
     ready = run(replace(TRIAL, weight=0.3))
     assert ready.start == (*RANKED[:3], *RANKED[-3:])
     assert ready.held == tuple(RANKED[3:-3])
+
+
+@pytest.mark.parametrize("percent", range(10, 101, 10))
+def test_canaries_and_controls_are_disjoint_on_their_own_sets_and_as_many_as_there_is_room_for(percent: int) -> None:
+    state = replace(TRIAL, weight=percent / 100)
+    ready = run(state)
+    num_canaries = percent // 10
+    canaries, controls = ready.start[:num_canaries], ready.start[num_canaries:]
+    assert {assign(state, "glossary", key, DAY) for key in canaries} == {"candidate"}
+    assert all(assign(state, "glossary", key, DAY) == "stable" for key in (*controls, *ready.held))
+    assert len(controls) == min(num_canaries, 10 - num_canaries)
+    assert sorted([*ready.start, *ready.held]) == DAY
+
+
+def test_a_control_stays_one_as_the_weight_rises_until_the_candidate_gets_it_after_all_others() -> None:
+    controls: set[str] = set()
+    for num_canaries in range(1, 11):
+        now = set(run(replace(TRIAL, weight=num_canaries / 10)).start[num_canaries:])
+        room = set(RANKED[num_canaries:])
+        assert controls & room <= now
+        assert controls <= room or now == room
+        controls = now
+    assert controls == set()
+
+
+def test_the_only_partition_of_a_day_is_its_canary_and_nobody_waits() -> None:
+    ready = one_day(DAY[:1], TRIAL)
+    assert ready == Dispatch(start=(DAY[0],))
+    assert one_day(DAY[:1], replace(TRIAL, weight=0.0)) == Dispatch(start=(DAY[0],))
+
+
+def test_of_two_partitions_one_is_the_canary_and_the_other_its_control() -> None:
+    first, last = sorted(DAY[:2], key=lambda key: salted_rank("glossary", key))
+    assert one_day(DAY[:2], TRIAL) == Dispatch(start=(first, last))
+
+
+def test_the_third_of_three_partitions_waits_alone() -> None:
+    first, second, last = sorted(DAY[:3], key=lambda key: salted_rank("glossary", key))
+    ready = one_day(DAY[:3], TRIAL)
+    assert (ready.start, ready.held) == ((first, last), (second,))
+    assert ready.hold_reason == "1 partition waits for the verdict on candidate candidate (step 1, 10%), 600 s at most"
+
+
+def test_canaries_that_were_made_on_another_set_get_no_controls() -> None:
+    """The trial began in the middle of the day: one of its three canaries is left to compare."""
+    ready = one_day(DAY, replace(TRIAL, weight=0.3), sealed=dict.fromkeys(RANKED[:2], "stable"))
+    assert ready.start == (RANKED[2], RANKED[-1])
+    assert ready.held == tuple(RANKED[3:-1])
+
+
+def test_a_partition_that_was_made_on_a_set_that_is_stable_no_more_is_no_control() -> None:
+    ready = one_day(DAY, TRIAL, sealed={RANKED[-1]: "stable before"})
+    assert ready.start == (CANARY, RANKED[-2])
+
+
+def test_what_was_made_on_the_stable_set_before_the_trial_is_a_control() -> None:
+    assert one_day(DAY, TRIAL, sealed={RANKED[-1]: "stable"}).start == (CANARY,)
 
 
 def test_while_the_canary_runs_the_others_still_wait() -> None:
@@ -123,6 +186,24 @@ def test_a_cap_lets_so_many_canaries_start_and_the_others_wait() -> None:
     ready = run(replace(TRIAL, weight=0.5, cap=2), places=Places(num_left=2))
     assert ready.start == (*HALF[:2], *RANKED[-2:])
     assert len(ready.held) == 6
+
+
+def test_a_canary_beyond_the_cap_is_no_control_while_its_claim_could_take_a_place() -> None:
+    state = replace(TRIAL, weight=0.9, cap=2)
+    ready = run(state, places=Places(num_left=2))
+    assert ready.start == (*RANKED[:2], RANKED[-1])
+    claimed = (*RANKED[:2], RANKED[-1])
+    ready = run(state, in_flight=claimed, places=Places(taken=frozenset(RANKED[:2])))
+    assert ready.start == (RANKED[-2],)
+    assert ready.held == tuple(RANKED[2:-2])
+
+
+def test_a_capped_share_of_everything_gets_its_controls_when_the_places_are_taken() -> None:
+    state = replace(TRIAL, weight=1.0, cap=2)
+    assert run(state, places=Places(num_left=2)).start == tuple(RANKED[:2])
+    ready = run(state, in_flight=tuple(RANKED[:2]), places=Places(taken=frozenset(RANKED[:2])))
+    assert ready.start == tuple(RANKED[-2:])
+    assert ready.held == tuple(RANKED[2:-2])
 
 
 def test_partitions_that_have_a_place_are_canaries_whatever_is_left_of_the_cap() -> None:

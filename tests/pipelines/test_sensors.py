@@ -1,5 +1,6 @@
 """What the sensors ask for, on a real store and instance: a repeated, late or lost tick starts nothing twice."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.utils import make_new_run_id
 
 from headrace.clock import SystemClock
@@ -17,6 +19,7 @@ from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion, to_table
 from headrace.rollout.assignment import salted_rank
+from headrace.rollout.candidates import desired_set
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.store.local import LocalStore
@@ -24,6 +27,7 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from pipelines.definitions import defs
 from pipelines.schedules import nightly_campaigns
 from pipelines.sensors import (
+    ASK_AGAIN_SECONDS,
     after_rollbacks,
     campaign_generation,
     candidate_mirrors,
@@ -33,6 +37,7 @@ from pipelines.sensors import (
 from resources.campaigns_resource import campaigns_resource
 from resources.settings import CHECKOUT, settings_from_environment
 
+SERVICE = (CHECKOUT / "resources/services/assistant.yaml").read_text()
 TODAY = datetime.now(UTC).strftime("%Y-%m-%d")
 
 
@@ -106,6 +111,15 @@ class Deployment:
         with partition_loading_context(dynamic_partitions_store=self.instance):
             return list(sensor.evaluate_tick(context).run_requests or [])
 
+    def tick(self, sensor: dg.SensorDefinition) -> SensorExecutionData:
+        context = dg.build_sensor_context(instance=self.instance, definitions=defs)
+        with partition_loading_context(dynamic_partitions_store=self.instance):
+            return sensor.evaluate_tick(context)
+
+    def new_keys(self) -> dict[str, list[str]]:
+        requests = self.tick(partition_keys).dynamic_partitions_requests or []
+        return {request.partitions_def_name: list(request.partition_keys) for request in requests}
+
     def generated(self) -> list[str]:
         return [request.partition_key or "" for request in self.requests(campaign_generation)]
 
@@ -122,14 +136,30 @@ def with_mirrors(
     monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(directory / "campaigns"))
 
 
+def _first_set(deployment: Deployment) -> str:
+    """The set that the campaign starts with: once it is stable, nothing is left to try."""
+    return desired_set(deployment.campaign, model(1, "base")).id
+
+
 def _fields(version_set: str) -> dict[str, str]:
     return {"version_set": version_set, "weights_digest": f"weights of {version_set}", "reason": "a test"}
+
+
+@pytest.fixture
+def services(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory of service files; the key `assistant` is there."""
+    deployment.instance.add_dynamic_partitions("campaign", ["assistant"])
+    directory = tmp_path / "live"
+    directory.mkdir()
+    monkeypatch.setenv("HEADRACE_SERVICES", str(directory))
+    return directory
 
 
 @pytest.fixture
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setenv("HEADRACE_ENGINE", "echo")
+    monkeypatch.delenv("HEADRACE_SERVICES", raising=False)
     return Deployment(tmp_path)  # type: ignore[return-value]  # a fixture's annotation, not a generator
 
 
@@ -349,6 +379,148 @@ def test_a_rollout_run_under_way_is_not_asked_for_again(deployment: Deployment) 
 
 def test_a_rollout_without_models_asks_for_nothing(deployment: Deployment) -> None:
     assert deployment.requests(rollout_ticks) == []
+
+
+def test_a_rollout_run_that_wrote_nothing_is_asked_for_again_some_time_later(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback too: its run may find the store away, and no later tick has another decision to ask for."""
+    at_noon = time.time() // ASK_AGAIN_SECONDS * ASK_AGAIN_SECONDS
+    deployment.register(model(1, "base"), model(2))
+    first, soon, later = [], [], []
+    for keys, seconds in ((first, 0), (soon, ASK_AGAIN_SECONDS - 1), (later, ASK_AGAIN_SECONDS)):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: at_noon + seconds)
+        keys += [request.run_key for request in deployment.requests(rollout_ticks)]
+
+    assert len(first) == 1
+    assert first == soon != later
+
+
+def test_campaigns_and_services_ask_for_rollout_runs_under_their_names(deployment: Deployment, services: Path) -> None:
+    (services / "assistant.yaml").write_text(SERVICE)
+    deployment.register(model(1, "base"), model(2))
+
+    requests = deployment.requests(rollout_ticks)
+
+    assert [request.partition_key for request in requests] == ["glossary", "assistant"]
+    assert [(request.run_key or "").split(":")[:3] for request in requests] == [
+        ["glossary", "0", "initialize"],
+        ["assistant", "0", "initialize"],
+    ]
+
+
+def test_a_service_without_its_partition_key_keeps_no_campaign_from_its_run(
+    deployment: Deployment, services: Path
+) -> None:
+    (services / "assistant.yaml").write_text(SERVICE)
+    deployment.instance.delete_dynamic_partition("campaign", "assistant")
+    deployment.register(model(1, "base"))
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+
+    deployment.run_of("roll_out", "glossary")
+    assert deployment.tick(rollout_ticks).skip_message == (
+        "glossary: a rollout run is under way.; "
+        "assistant: it has no partition key yet; the sensor partition_keys adds it."
+    )
+
+
+def test_a_service_whose_model_is_not_registered_asks_for_nothing_and_says_so(
+    deployment: Deployment, services: Path
+) -> None:
+    (services / "assistant.yaml").write_text(SERVICE.replace("smollm2-135m", "another"))
+    deployment.register(model(1, "base"))
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+
+    deployment.begin(stable=_first_set(deployment))
+    tick = deployment.tick(rollout_ticks)
+    assert tick.run_requests == []
+    assert "; assistant: Service 'assistant': role 'writer' wants version newest of another; registered: none." in (
+        tick.skip_message or ""
+    )
+
+
+def test_a_broken_service_file_stops_no_campaign_and_is_named(deployment: Deployment, services: Path) -> None:
+    (services / "assistant.yaml").write_text("name: assistant\nchain: [nobody]\n")
+    deployment.register(model(1, "base"))
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+
+    deployment.run_of("roll_out", "glossary")
+    reason = deployment.tick(rollout_ticks).skip_message or ""
+    assert reason.startswith(f"Service file {services / 'assistant.yaml'}")
+    assert reason.endswith("; glossary: a rollout run is under way.")
+
+
+def test_a_broken_campaign_file_stops_no_service_and_is_named(
+    deployment: Deployment, services: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (services / "assistant.yaml").write_text(SERVICE)
+    with_mirrors(deployment.campaign, {"steps": "many"}, monkeypatch, tmp_path)
+    deployment.register(model(1, "base"))
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["assistant"]
+
+    deployment.run_of("roll_out", "assistant")
+    reason = deployment.tick(rollout_ticks).skip_message or ""
+    assert reason.startswith(f"Campaign file {tmp_path / 'campaigns'}")
+    assert reason.endswith("; assistant: a rollout run is under way.")
+
+
+def test_a_campaign_and_a_service_of_one_name_are_both_left_alone(deployment: Deployment, services: Path) -> None:
+    """They would share a journal."""
+    (services / "assistant.yaml").write_text(SERVICE)
+    (services / "glossary.yaml").write_text(SERVICE.replace("name: assistant", "name: glossary"))
+    deployment.register(model(1, "base"))
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["assistant"]
+
+    deployment.run_of("roll_out", "assistant")
+    assert deployment.tick(rollout_ticks).skip_message == (
+        "A campaign and a service are both named 'glossary': rename one of them.; "
+        "assistant: a rollout run is under way."
+    )
+
+
+def test_a_damaged_journal_stops_its_own_rollout_and_no_other(deployment: Deployment, services: Path) -> None:
+    (services / "assistant.yaml").write_text(SERVICE)
+    deployment.register(model(1, "base"))
+    # An abort of nothing: no state follows from it.
+    Journal(deployment.objects, "assistant", SystemClock()).append("aborted", _fields("worse"), expected=0)
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+
+    deployment.run_of("roll_out", "glossary")
+    assert (deployment.tick(rollout_ticks).skip_message or "").startswith("assistant: ")
+
+
+def test_services_become_partition_keys_and_a_broken_one_keeps_nobody_else_from_it(
+    deployment: Deployment, services: Path
+) -> None:
+    for name in ("assistant", "glossary"):
+        deployment.instance.delete_dynamic_partition("campaign", name)
+    (services / "assistant.yaml").write_text(SERVICE)
+
+    assert deployment.new_keys()["campaign"] == ["assistant", "glossary"]
+
+    (services / "broken.yaml").write_text("name: broken\n")
+    keys = deployment.new_keys()
+    assert keys == {"campaign": ["glossary"], "model_recipe": ["smollm2-135m.define", "smollm2-135m.define-hot"]}
+    for name, names in keys.items():
+        deployment.instance.add_dynamic_partitions(name, names)
+    assert (deployment.tick(partition_keys).skip_message or "").startswith(f"Service file {services / 'broken.yaml'}")
+
+
+def test_a_broken_recipe_keeps_no_campaign_from_its_key(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deployment.instance.delete_dynamic_partition("campaign", "glossary")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "broken.yaml").write_text("model: [")
+    monkeypatch.setenv("HEADRACE_RECIPES", str(tmp_path / "recipes"))
+
+    assert deployment.new_keys() == {"campaign": ["glossary"]}
 
 
 def test_recipe_and_campaign_files_become_partition_keys_once(deployment: Deployment) -> None:

@@ -15,6 +15,9 @@ from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Service
 
+# Sets that a session's turn tries, each loaded while the one before was rolled back.
+_NUM_PINS_MAX = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pinned:
@@ -53,19 +56,23 @@ class Pinning:
         return self._on_stable(pin)
 
     async def _pin_session(self, session: str, override: str | None) -> Pinned:
-        resolved = await self._router.resolve_session(session, override=override)
-        pin = resolved.pin
-        loaded = self._sets.get(pin.version_set)
-        if loaded is None:
-            loaded = await self._load(pin)
-            # Loading takes long: a set may be rolled back meanwhile, and no unit may start on it now.
-            table = self._lease.table()
-            in_play = (table.stable, table.candidate) if table else ()
-            is_first = pin.reason != "session"
-            if table is None or loaded.id in table.evicted or (is_first and loaded.id not in in_play):
-                raise not_ready("The session's version set was rolled back; send the request again.")
-        loaded.pinned_until = max(loaded.pinned_until, resolved.expires_at)
-        return Pinned(pin=pin, loaded=loaded, is_pinned=resolved.is_pinned)
+        for _ in range(_NUM_PINS_MAX):
+            resolved = await self._router.resolve_session(session, override=override)
+            loaded = self._sets.get(resolved.pin.version_set)
+            if loaded is None:
+                loaded = await self._load(resolved.pin)
+                # Loading takes long: a set may be rolled back meanwhile, and the turn is pinned anew.
+                if not self._may_still_start(resolved.pin, loaded.id):
+                    continue
+            loaded.pinned_until = max(loaded.pinned_until, resolved.expires_at)
+            return Pinned(pin=resolved.pin, loaded=loaded, is_pinned=resolved.is_pinned)
+        raise not_ready("The session's version set was rolled back; send the request again.")
+
+    def _may_still_start(self, pin: Pin, version_set: str) -> bool:
+        table = self._lease.table()
+        if table is None or version_set in table.evicted:
+            return False
+        return pin.reason == "session" or version_set in (table.stable, table.candidate)
 
     async def _load(self, pin: Pin) -> LoadedSet:
         try:
