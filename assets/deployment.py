@@ -74,7 +74,7 @@ def registered_version(
 class RolloutConfig(dg.Config):
     """What a person does to a rollout, from the launchpad. Left alone, a run only ticks."""
 
-    action: Literal["tick", "pause", "resume", "approve", "advance", "abort"] = Field(
+    action: Literal["tick", "pause", "resume", "approve", "advance", "promote", "abort"] = Field(
         default="tick", description="What to do before the rollout goes on by itself."
     )
     weight: float | None = Field(
@@ -99,7 +99,12 @@ class RolloutConfig(dg.Config):
             return lambda journal, _, before: interventions.abort(
                 journal, by=by, reason=self.reason, evict=not self.keep_sessions, before=before
             )
-        act = {"pause": interventions.pause, "resume": interventions.resume, "approve": interventions.approve}
+        act = {
+            "pause": interventions.pause,
+            "resume": interventions.resume,
+            "approve": interventions.approve,
+            "promote": interventions.promote,
+        }
         return lambda journal, *_: act[self.action](journal, by=by, reason=self.reason)
 
 

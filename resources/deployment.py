@@ -21,6 +21,7 @@ def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResourc
         "cache": str(settings.cache),
         "cache_bytes": settings.cache_bytes,
     }
+    engines = EnginesResource()
     return {
         "io_manager": ArrowHandoffIOManager(**store),
         "store": StoreResource(**store),
@@ -31,6 +32,6 @@ def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResourc
         "launcher": training_launcher(settings),
         "registry": registry_resource(settings),
         "campaigns": campaigns_resource(settings),
-        "engines": EnginesResource(),
-        "rollouts": rollouts_resource(settings),
+        "engines": engines,
+        "rollouts": rollouts_resource(settings, engines),
     }

@@ -167,17 +167,17 @@ class RolloutsResource(dg.ConfigurableResource):
 
     def status(self, name: str, handoffs: HandoffStore, models: Sequence[ModelVersion]) -> RolloutStatus:
         """Where a rollout stands: evidence and verdict of its last trial, and what bad sets had published."""
-        objects, plan = handoffs.objects, self.subject(name).plan
+        objects, subject = handoffs.objects, self.subject(name)
         entries = Journal(objects, name, SystemClock()).entries()
         state, trial = fold(entries), last_trial(entries)
-        facts = self.facts(self.subject(name), handoffs, models)
+        facts = self.facts(subject, handoffs, models)
         evidence = facts.evidence(trial) if trial else None
-        verdict = verdict_on(trial, plan, evidence, now=facts.now) if trial and evidence else None
+        verdict = verdict_on(trial, subject.plan, evidence, now=facts.now) if trial and evidence else None
         return read_status(
             objects,
             name,
             SystemClock(),
-            plan=plan,
+            plan=subject.plan,
             evidence=evidence,
             verdict=verdict,
             bad_rows=bad_rows_of(handoffs, name, state.aborted) if state else None,
@@ -189,7 +189,10 @@ class RolloutsResource(dg.ConfigurableResource):
             self.engines.try_member(member, version_set, objects)
 
 
-def rollouts_resource(settings: Settings) -> RolloutsResource:
+def rollouts_resource(settings: Settings, engines: EnginesResource | None = None) -> RolloutsResource:
+    """Args:
+    engines: those that the assets use, with their keys; a sensor, which only looks, needs none.
+    """
     return RolloutsResource(
-        campaigns=campaigns_resource(settings), engines=EnginesResource(), services=str(settings.services)
+        campaigns=campaigns_resource(settings), engines=engines or EnginesResource(), services=str(settings.services)
     )

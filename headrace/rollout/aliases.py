@@ -13,7 +13,7 @@ from typing import Protocol
 from headrace.errors import RegistryUnavailable
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSets
+from headrace.rollout.version_sets import Member, VersionSets
 from headrace.store.objects import ObjectStore, create_json
 
 CHAMPION = "champion"
@@ -51,10 +51,10 @@ def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: st
     """What the aliases of every model that this rollout ever touched should be."""
     wanted: dict[str, dict[str, str | None]] = {}
     for version_set in sorted(state.considered):
-        for member in version_sets.get(version_set).members:
+        for member in _registered(version_sets, version_set):
             wanted[member.model_name] = {prefix + CHAMPION: None, prefix + CANDIDATE: None}
     for alias, version_set in ((CHAMPION, state.stable), (CANDIDATE, state.candidate)):
-        for member in version_sets.get(version_set).members if version_set else ():
+        for member in _registered(version_sets, version_set):
             wanted[member.model_name][prefix + alias] = member.model_version
     return wanted
 
@@ -116,6 +116,12 @@ def find_drift(wanted: Aliases, registry: AliasRegistry) -> list[Drift]:
             if found.get(alias) != version
         ]
     return drifts
+
+
+def _registered(version_sets: VersionSets, version_set: str | None) -> list[Member]:
+    """A server's own models have no aliases: the registry does not know them."""
+    members = version_sets.get(version_set).members if version_set else ()
+    return [member for member in members if member.is_registered]
 
 
 def _last_projected(name: str, store: ObjectStore) -> Aliases | None:

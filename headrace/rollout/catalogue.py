@@ -15,10 +15,10 @@ class Catalogue(Protocol):
 def refusal_of(catalogue: Catalogue, version_set: VersionSet) -> str | None:
     """Why a set cannot be tried now: a member that the registry does not know as such, or no answer. None: it can.
 
-    Members without weights in the store are a server's own, of which the registry knows nothing.
+    Members that are not registered are not asked for.
     """
     for member in version_set.members:
-        if not member.weights_uri:
+        if not member.is_registered:
             continue
         try:
             version = catalogue.find_by_digest(member.model_name, member.weights_digest)

@@ -63,6 +63,11 @@ class Member:
     # None: the set's. Roles of one set may run on different engines, such as two servers.
     engine: EngineSpec | None = None
 
+    @property
+    def is_registered(self) -> bool:
+        """False: a server's own model, whose weights are not in the store and of which the registry knows nothing."""
+        return bool(self.weights_uri)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSet:

@@ -289,6 +289,15 @@ def test_a_person_acts_on_a_rollout_from_the_launchpad_and_the_journal_says_who_
     assert deployment.state.evicted == frozenset()
 
 
+def test_a_person_promotes_from_the_launchpad(deployment: Deployment) -> None:
+    deployment.train("good", loss=3.0)
+    deployment.register("good")
+    deployment.roll_out()
+    candidate = deployment.state.candidate
+    deployment.roll_out(action="promote", reason="the board has read it")
+    assert (deployment.state.stable, deployment.state.candidate) == (candidate, None)
+
+
 def test_an_alias_moved_by_hand_is_a_warning_and_moves_nothing(deployment: Deployment) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")

@@ -56,6 +56,15 @@ def settle(journal: Journal, event: str) -> None:
     journal.append(event, {"version_set": desired(SECOND).id, "num_rows": 14}, expected=journal.head())
 
 
+def test_a_servers_own_model_has_no_aliases_and_the_registry_is_not_asked(tmp_path: Path) -> None:
+    store, registry = LocalStore(tmp_path), Registry()
+    journal, sets = make_journal(tmp_path), VersionSets(store)
+    fields = {"version_set": sets.put(make_set(make_member(weights_uri=""))), "weights_digest": "w"}
+    journal.append("initialized", fields, expected=0)
+    assert project(journal, sets, store, registry) == []
+    assert registry.num_calls == 0
+
+
 def test_aliases_follow_the_journal(tmp_path: Path) -> None:
     store, registry = LocalStore(tmp_path), Registry()
     journal, sets = make_journal(tmp_path), VersionSets(store)
