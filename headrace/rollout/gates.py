@@ -49,6 +49,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+BULK_METRICS = frozenset({PASS_RATE, MIRRORED_PASS_RATE})
+LIVE_METRICS = METRICS.keys() - BULK_METRICS
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """What a candidate must reach. Shares are of reviewed rows, losses are nats per token."""

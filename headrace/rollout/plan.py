@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from headrace.errors import InvalidInput
-from headrace.rollout.gates import GateSettings
+from headrace.rollout.gates import BULK_METRICS, LIVE_METRICS, GateSettings
 from headrace.typed_mapping import from_mapping
 
 
@@ -101,4 +101,12 @@ class Plan:
                 {"weight": step} if isinstance(step, int | float) and not isinstance(step, bool) else step
                 for step in steps
             ]
-        return from_mapping(cls, section, f"{kind} {name}: rollout")
+        plan = from_mapping(cls, section, f"{kind} {name}: rollout")
+        # A metric that nobody measures would keep every candidate waiting to its horizon.
+        measured = LIVE_METRICS if kind == "Service" else BULK_METRICS
+        if unknown := sorted(plan.gate.judged().keys() - measured):
+            raise InvalidInput(
+                f"{kind} {name}: rollout: gate: nothing measures {unknown[0]} here, so that no candidate could ever "
+                f"advance; known are {', '.join(sorted(measured))}."
+            )
+        return plan

@@ -79,6 +79,22 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Price:
+    """What a million tokens of a model cost, in whatever money the gate's margin is in."""
+
+    prompt: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "output"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+
+    def of(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
+        return (self.prompt * num_prompt_tokens + self.output * num_output_tokens) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one gateway takes on. Beyond it clients are told when to come back."""
 
@@ -133,6 +149,8 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     # Base URL in a version set → the servers that serve the same model, if there are several.
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # Model, or MODEL:VERSION → what its tokens cost; for the metric `cost`.
+    prices: dict[str, Price] = field(default_factory=dict)
     # What `plan` parses.
     rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
 
@@ -155,11 +173,23 @@ class Service:
             {**_LIVE_GATE, **self.rollout.get("gate", {})} if isinstance(self.rollout.get("gate", {}), dict) else None
         )
         section = self.rollout if gate is None else {**self.rollout, "gate": gate}
-        return Plan.parse(section, name=self.name, kind="Service")
+        plan = Plan.parse(section, name=self.name, kind="Service")
+        judged = plan.gate.judged()
+        for metric, given, wanted in (
+            ("judged_quality", self.judge, "a judge"),
+            ("cost", self.prices, "prices"),
+        ):
+            if metric in judged and not given:
+                raise InvalidService(f"Service {self.name}: a margin of {metric} needs {wanted}, got none.")
+        return plan
 
     def replicas_of(self, base_url: str) -> tuple[str, ...]:
         """The servers behind a version set's base URL; itself, if the file names no others."""
         return self.replicas.get(base_url, (base_url,))
+
+    def price_of(self, member: Member) -> Price | None:
+        """None: nobody said what this model costs."""
+        return self.prices.get(f"{member.model_name}:{member.model_version}") or self.prices.get(member.model_name)
 
     def version_set(self, models: Mapping[str, ModelVersion]) -> VersionSet:
         """The set in which these model versions run as this service wants it.

@@ -55,3 +55,15 @@ def test_a_section_is_read_with_its_gate() -> None:
 def test_a_plan_that_cannot_run_is_refused_in_one_sentence(section: dict, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         Plan.parse(section, name="glossary")
+
+
+@pytest.mark.parametrize(
+    ("kind", "gate", "message"),
+    [
+        ("Campaign", {"margins": {"latency_seconds": 1.0}}, "nothing measures latency_seconds here"),
+        ("Service", {"pass_rate_margin": 0.1}, "nothing measures pass_rate here"),
+    ],
+)
+def test_a_margin_of_what_nobody_measures_is_refused(kind: str, gate: dict, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Plan.parse({"gate": gate}, name="glossary", kind=kind)

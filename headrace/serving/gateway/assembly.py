@@ -119,7 +119,7 @@ def assemble(settings: Settings, *, port: int | None) -> Parts:
     judging = service.judge and Judging(
         service, service.judge, loaded_stable, records=records, metrics=metrics, evidence=evidence
     )
-    outcomes = Outcomes(records=records, metrics=metrics, evidence=evidence, shadow=shadow, judging=judging)
+    outcomes = Outcomes(service, records=records, metrics=metrics, evidence=evidence, shadow=shadow, judging=judging)
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)

@@ -26,7 +26,7 @@ class LoadedRole:
 class Step:
     """One role's part in a unit. `error`: the class of what it failed with, else empty."""
 
-    role: str
+    member: Member
     turn: Turn
     seconds: float
     replica: str = ""
@@ -35,6 +35,10 @@ class Step:
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
     error: str = ""
+
+    @property
+    def role(self) -> str:
+        return self.member.role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +88,7 @@ class Chain:
         finally:
             report(
                 Step(
-                    role=role.member.role,
+                    member=role.member,
                     turn=turn,
                     seconds=time.monotonic() - started,
                     replica=replica or role.engine.name,
@@ -138,10 +142,10 @@ async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) ->
     finally:
         if error:
             seconds = time.monotonic() - started
-            report(Step(role=role.member.role, turn=turn, seconds=seconds, replica=role.engine.name, error=error))
+            report(Step(member=role.member, turn=turn, seconds=seconds, replica=role.engine.name, error=error))
     report(
         Step(
-            role=role.member.role,
+            member=role.member,
             turn=turn,
             seconds=time.monotonic() - started,
             replica=answer.replica,

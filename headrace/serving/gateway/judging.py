@@ -12,6 +12,7 @@ from collections.abc import Callable
 from headrace.errors import HeadraceError
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.serving.gateway.background import Background
 from headrace.serving.gateway.chain import first_turn
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.openai_bodies import plain_ask
@@ -48,23 +49,19 @@ class Judging:
         self._metrics = metrics
         self._evidence = evidence
         self._room = asyncio.Semaphore(_NUM_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("judge", num_max=_NUM_AT_ONCE + _NUM_WAITING_MAX)
 
     def offer(self, unit: Unit, *, is_evidence: bool) -> None:
         """Judge the unit's answer, if its turn comes and there is room; returns at once."""
         if salted_rank(self._salt, unit.request) >= self._judge.share * _RANKS:
             return
-        if len(self._tasks) >= _NUM_AT_ONCE + _NUM_WAITING_MAX:
+        if not self._background.has_room:
             self._metrics.judgement("dropped")
             return
-        task = asyncio.create_task(self._score(unit, is_evidence), name="judge")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(self._score(unit, is_evidence))
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     async def _score(self, unit: Unit, is_evidence: bool) -> None:
         async with self._room:

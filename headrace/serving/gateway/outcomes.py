@@ -16,12 +16,21 @@ from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.shadow import Shadow
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
+from headrace.serving.service import Service
 
 
 class Outcomes:
     def __init__(
-        self, *, records: Records, metrics: Metrics, evidence: EvidenceWriter, shadow: Shadow, judging: Judging | None
+        self,
+        service: Service,
+        *,
+        records: Records,
+        metrics: Metrics,
+        evidence: EvidenceWriter,
+        shadow: Shadow,
+        judging: Judging | None,
     ) -> None:
+        self._service = service
         self._records = records
         self._metrics = metrics
         self._evidence = evidence
@@ -62,8 +71,23 @@ class Outcomes:
         if is_answered:
             record(trial, version_set, "latency_seconds", unit.seconds)
             record(trial, version_set, "output_tokens", float(unit.steps[-1].num_output_tokens))
+        if (cost := self._cost(unit)) is not None:
+            record(trial, version_set, "cost", cost)
         if unit.first_piece is not None:
             record(trial, version_set, "first_piece_seconds", unit.first_piece)
+
+    def _cost(self, unit: Unit) -> float | None:
+        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs."""
+        if not self._service.prices:
+            return None
+        prices = [self._service.price_of(step.member) for step in unit.steps]
+        if None in prices:
+            return None
+        return sum(
+            price.of(step.num_prompt_tokens, step.num_output_tokens)
+            for price, step in zip(prices, unit.steps, strict=True)
+            if price is not None
+        )
 
     def _step_line(self, unit: Unit, step: Step) -> dict[str, Any]:
         turn = step.turn
@@ -74,6 +98,8 @@ class Outcomes:
             "version_set": unit.pin.version_set,
             "entry": unit.pin.entry,
             "role": step.role,
+            "model": step.member.model_name,
+            "model_version": step.member.model_version,
             "replica": step.replica,
             "seconds": round(step.seconds, 6),
             "prompt_tokens": step.num_prompt_tokens,

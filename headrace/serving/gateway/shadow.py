@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.errors import HeadraceError
 from headrace.rollout.assignment import salted_rank
+from headrace.serving.gateway.background import Background
 from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import LoadedSet
@@ -33,12 +34,11 @@ class Shadow:
     ) -> None:
         self._share = service.shadow_share
         self._salt = f"shadow {service.name}"
-        self._num_max = max(1, service.limits.num_units_max // _SHARE_OF_PLACES)
         self._seconds_max = service.limits.unit_seconds_max
         self._candidate = candidate
         self._records = records
         self._metrics = metrics
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("shadow", num_max=max(1, service.limits.num_units_max // _SHARE_OF_PLACES))
 
     def offer(self, unit: Unit) -> None:
         """Copy the unit, if its turn comes and there is room; returns at once."""
@@ -47,17 +47,13 @@ class Shadow:
         candidate = self._candidate()
         if candidate is None or candidate.id == unit.pin.version_set:
             return
-        if len(self._tasks) >= self._num_max:
+        if not self._background.has_room:
             self._metrics.shadow("dropped")
             return
-        task = asyncio.create_task(self._copy(unit, candidate), name="shadow")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(self._copy(unit, candidate))
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     async def _copy(self, unit: Unit, candidate: LoadedSet) -> None:
         steps: list[Step] = []

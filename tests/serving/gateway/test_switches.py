@@ -90,7 +90,11 @@ def test_no_unit_starts_on_an_aborted_candidate_a_second_later_at_three_gateways
 
 def test_a_proposal_is_prepared_under_traffic_and_its_evidence_collected(make_site: Sites, client_of: Clients) -> None:
     judge = {"role": "judge", "share": 1.0, "score_max": 100.0}
-    site = make_site(roles={"writer": role(), "judge": role(model="judge")}, judge=judge, shadow_share=1.0)
+    priced = role(model="priced")
+    prices = {"priced": {"prompt": 1.0, "output": 2.0}, "priced:2": {"output": 3.0}}
+    site = make_site(
+        roles={"writer": priced, "judge": role(model="judge")}, judge=judge, shadow_share=1.0, prices=prices
+    )
     stable, candidate = site.initialize(), site.version_set(writer={"version": "2"})
     gateways = [site.start("--node", f"node-{number}") for number in range(2)]
     with load_on(gateways, client_of, threads=1) as errors:
@@ -117,6 +121,10 @@ def test_a_proposal_is_prepared_under_traffic_and_its_evidence_collected(make_si
         assert arms[version_set]["error"].num >= 0.9 * len(mine)
         assert arms[version_set]["error"].total == 0
         assert {"latency_seconds", "output_tokens"} <= set(arms[version_set])
+        a_prompt, an_output = (1.0, 2.0) if version_set == stable.id else (0.0, 3.0)
+        costs = [a_prompt * unit["prompt_tokens"] + an_output * unit["output_tokens"] for unit in mine]
+        assert arms[version_set]["cost"].num == arms[version_set]["error"].num
+        assert 0.8 * sum(costs) <= arms[version_set]["cost"].total * 1e6 <= sum(costs) + 1e-6
     copies = [record for gateway in gateways for record in gateway.records("shadow")]
     assert copies
     assert {copy["version_set"] for copy in copies} == {candidate.id}

@@ -1,0 +1,57 @@
+"""Service files: what they mean, and what is refused when one is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.serving.service import InvalidService, Service, load_service, load_services
+
+SERVICE = """
+name: assistant
+chain: [writer]
+roles:
+  writer:
+    model: vendor
+    version: "1"
+    registered: false
+    engine: {name: echo}
+    decoding: {temperature: 0, top_p: 1, max_new_tokens: 8}
+"""
+
+
+def load(tmp_path: Path, more: str = "") -> Service:
+    file = tmp_path / "assistant.yaml"
+    file.write_text(SERVICE + more)
+    return load_service(file)
+
+
+def test_a_models_price_may_differ_by_version(tmp_path: Path) -> None:
+    service = load(tmp_path, "prices: {vendor: {prompt: 9}, 'vendor:1': {prompt: 1, output: 4}}")
+    price = service.price_of(service.version_set({}).member("writer"))
+    assert price is not None
+    assert price.of(1_000_000, 500_000) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("rollout: {gate: {margins: {cost: 0.1}}}", "a margin of cost needs prices, got none"),
+        ("rollout: {gate: {margins: {judged_quality: 0.1}}}", "a margin of judged_quality needs a judge, got none"),
+        ("rollout: {gate: {pass_rate_margin: 0.1}}", "nothing measures pass_rate here"),
+        ("prices: {vendor: {prompt: -1}}", "prompt must be at least 0, got -1"),
+        ("judge: {role: critic}", "chain and judge must name roles of this file"),
+        ("shadow_share: 2", "shadow_share must be between 0 and 1, got 2"),
+        ("limit: {}", "unknown key 'limit'; did you mean 'limits'"),
+    ],
+)
+def test_a_service_that_cannot_run_as_written_is_refused_in_a_sentence(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(InvalidService, match=message):
+        load(tmp_path, more)
+
+
+def test_two_files_of_one_name_are_refused_and_no_directory_is_no_service(tmp_path: Path) -> None:
+    assert load_services(tmp_path / "nowhere") == ()
+    for file in ("a.yaml", "b.yaml"):
+        (tmp_path / file).write_text(SERVICE)
+    with pytest.raises(InvalidService, match="Service 'assistant' stands in two files: a.yaml and b.yaml"):
+        load_services(tmp_path)
