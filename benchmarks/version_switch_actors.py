@@ -95,6 +95,8 @@ def one_tick(world: World, name: str) -> TickRecord:
     world.log.ticks.append(record)
     try:
         actions = tick(journal, version_sets, world.plan, facts_of(world, store, clock.now()), store=store, clock=clock)
+        # Noted at once: the process may be killed before it is through.
+        _note_change(world, record)
         record.kinds = tuple(action.kind for action in actions)
         record.reason = actions[-1].reason
         record.projected = project_if_possible(journal, version_sets, store, world.registry)
@@ -102,9 +104,13 @@ def one_tick(world: World, name: str) -> TickRecord:
         pass
     except HeadraceError as error:
         record.failure = f"{type(error).__name__}: {error}"
-    if world.registry.mode() != record.registry:
-        record.registry = "changing"
+    _note_change(world, record)
     return record
+
+
+def _note_change(world: World, record: TickRecord) -> None:
+    if world.registry.changed_since(record.begun_at):
+        record.registry = "changing"
 
 
 def sleepy_controller(world: World, name: str) -> Callable[[], None]:

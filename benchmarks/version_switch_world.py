@@ -82,6 +82,11 @@ class Registry:
             return "dead"
         return "slow" if any(begin <= now < end for begin, end in self.slow) else "well"
 
+    def changed_since(self, seconds: float) -> bool:
+        """Whether it died, came back, or became slow or quick since then: more than once, perhaps."""
+        edges = [edge for window in (*self.down, *self.slow) for edge in window]
+        return any(seconds < edge <= self.world.scheduler.now for edge in edges)
+
     def find_by_digest(self, model_name: str, weights_digest: str) -> str | None:
         self._ask()
         return weights_digest.rpartition("-")[2] if weights_digest.startswith("weights-") else None
