@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from headrace.clock import Clock, SystemClock, iso
 from headrace.errors import InvalidInput, ObjectMissing
-from headrace.rollout.routing import Pin
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.objects import ObjectStore, create_json
 
@@ -42,7 +41,7 @@ class EvidenceWriter:
         # Trial → numbers of snapshots that a newer one has replaced, or will.
         self._written: dict[int, list[int]] = {}
 
-    def record(self, trial: int | Pin, version_set: str, metric: str, value: float) -> None:
+    def record(self, trial: int, version_set: str, metric: str, value: float) -> None:
         """Add one measurement to a trial; one of a trial that ended long ago is left out.
 
         Raises:
@@ -50,8 +49,6 @@ class EvidenceWriter:
         """
         if not math.isfinite(value):
             raise InvalidInput(f"Evidence must be finite numbers, got {metric}={value!r}.")
-        if isinstance(trial, Pin):
-            trial = trial.trial
         with self._lock:
             sums = self._sums.get(trial)
             if sums is None:

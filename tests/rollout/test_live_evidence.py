@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from headrace.clock import FixedClock
 from headrace.errors import InvalidInput, StoreUnavailable
 from headrace.rollout.live_evidence import EvidenceWriter, read_live
-from headrace.rollout.routing import Pin
 from headrace.rollout.sequential.samples import Sample
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, SERVICE, STABLE, TroubledStore
@@ -30,7 +29,7 @@ def test_a_reader_adds_up_what_all_gateways_measured() -> None:
         writer = make_writer(store, gateway)
         for value in values:
             writer.record(2, CANDIDATE, "latency_seconds", value)
-        writer.record(Pin(STABLE, 3, "weight", 2), STABLE, "error", 0.0)
+        writer.record(2, STABLE, "error", 0.0)
         writer.flush()
     assert read(store) == {
         CANDIDATE: {"latency_seconds": Sample.of_values([1.0, 3.0, 5.0])},
