@@ -42,7 +42,11 @@ class HandoffCollected(HandoffMissing):
 
 
 class HandoffCorrupt(HeadraceError):
-    """A sealed version does not match its manifest: never read on."""
+    """What the store holds is not what was written there: never read on. `key`: the object's, where it is one."""
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ManifestDamaged(HandoffCorrupt):

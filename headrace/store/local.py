@@ -60,17 +60,23 @@ class LocalStore:
         with self._os_errors(key):
             try:
                 return self.local_path(key).read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            except FileNotFoundError:
                 raise ObjectMissing(f"{self.uri(key)} does not exist.") from None
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise self._no_file(key, error) from error
 
     def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> "list[memoryview]":
         with self._os_errors(key):
             try:
                 descriptor = os.open(self.local_path(key), os.O_RDONLY)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 raise ObjectMissing(f"{self.uri(key)} does not exist.") from None
+            except NotADirectoryError as error:
+                raise self._no_file(key, error) from error
             try:
                 return [self._read_range(descriptor, key, *extent) for extent in ranges]
+            except IsADirectoryError as error:
+                raise self._no_file(key, error) from error
             finally:
                 os.close(descriptor)
 
@@ -162,6 +168,15 @@ class LocalStore:
                 return self._link(Path(temporary), key, durable=False)
             finally:
                 os.unlink(temporary)  # noqa: PTH108
+
+    def _no_file(self, key: str, error: OSError) -> HandoffCorrupt:
+        """Neither missing nor there: whoever took it for missing would take a chain's middle for its end."""
+        what = "a directory" if isinstance(error, IsADirectoryError) else "below a file"
+        return HandoffCorrupt(
+            f"{self.uri(key)} is {what}, where the store keeps an object: somebody changed files in the store. Move it "
+            "away, or restore the object from a backup.",
+            key=key,
+        )
 
     def _read_range(self, descriptor: int, key: str, offset: int, num_bytes: int) -> memoryview:
         body = bytearray(num_bytes)

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headrace.errors import InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreUnavailable
 from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json, create_json
 
@@ -237,3 +237,14 @@ class StoreIsADictionary(RuleBasedStateMachine):
 
 TestStoreIsADictionary = StoreIsADictionary.TestCase
 TestStoreIsADictionary.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+def test_what_is_no_file_is_not_taken_for_missing(store: LocalStore) -> None:
+    store.create("claims/x.json/below", b"")
+    store.create("claims/y.json", b"")
+    for look in (store.read, lambda key: store.read_ranges(key, [(0, 1)])):
+        with pytest.raises(HandoffCorrupt, match=r"x\.json is a directory, where the store keeps an object") as error:
+            look("claims/x.json")
+        assert error.value.key == "claims/x.json"
+        with pytest.raises(HandoffCorrupt, match=r"a\.json is below a file, where the store keeps an object"):
+            look("claims/y.json/a.json")

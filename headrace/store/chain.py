@@ -1,0 +1,127 @@
+"""Numbered chains of small objects: the newest is n, whoever wants to change something makes n + 1.
+
+`create` lets one of several writers that all saw n make n + 1; the others read on. A reader that has read to n needs
+one read of a missing object to know that n is the newest. But a missing object is the end only where nothing lies
+behind it: one that was deleted, or that a broken restore left out, would take everything after it back (a rollback
+among them). So the first read lists, and so does each append; a number that is missing before the highest one is
+damage, and nothing is read past it or appended behind it.
+
+Where more than one object tells of a number (an attempt and its settlement, an entry and the mark that it was made),
+all of them count: the newest one cannot vanish unseen either.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Generic, TypeVar
+
+from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, Made, create_object, read_object
+
+T = TypeVar("T")
+
+MARK = ".made"
+_ENDING = ".json"
+
+
+class ChainBroken(HandoffCorrupt):
+    """A number is missing before the chain's newest one: what is left may say what was taken back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Generic[T]):
+    """The objects `<prefix>/<before><number>.json`, numbers from 1 on. Foreign names beside them are passed over.
+
+    Attributes:
+        digits: to which numbers are padded.
+        tells: what else may follow a number in a name (`.settled.json`), and so tells that the number was made.
+        is_marked: every number gets a mark, `<number>.made`, so that even the newest one cannot vanish unseen. Costs
+            one more object each; whoever is killed in between leaves a number without, until the next is made.
+        is_swept: the oldest ones may have been deleted, oldest first.
+        remedy: what to do about a gap.
+    """
+
+    store: ObjectStore
+    prefix: str
+    kind: Kind[T]
+    digits: int = 8
+    before: str = ""
+    tells: tuple[str, ...] = ()
+    is_marked: bool = False
+    is_swept: bool = False
+    remedy: str
+
+    def newest(self) -> int:
+        """The highest number; 0: there is none. One listing.
+
+        Raises:
+            ChainBroken: one before it is missing.
+        """
+        numbers = self.numbers()
+        return numbers[-1] if numbers else 0
+
+    def numbers(self) -> Sequence[int]:
+        """All numbers, ascending. Raises: as of `newest`."""
+        return self.checked(self.store.children(self.prefix))
+
+    def checked(self, names: Iterable[str]) -> Sequence[int]:
+        """The numbers in a listing of the prefix. Raises: as of `newest`."""
+        made, told = set(), set()
+        for name in names:
+            if match := self._pattern.fullmatch(name):
+                (made if match[2] == _ENDING else told).add(int(match[1]))
+        last = max(made | told, default=0)
+        first = min(made, default=1) if self.is_swept else 1
+        if len(made) != last - first + 1:
+            missing = list(islice((number for number in range(first, last + 1) if number not in made), 4))
+            shown = ", ".join(map(str, missing[:3])) + (" …" if len(missing) > 3 else "")
+            raise self._broken(missing[0], f"{shown} is missing, though number {last} was made")
+        return sorted(made)
+
+    def read(self, number: int) -> T:
+        """Raises: ObjectMissing: it is not there (any more). HandoffCorrupt: it is damaged."""
+        return read_object(self.store, self.key(number), self.kind)
+
+    def following(self, number: int) -> T | None:
+        """What was made after `number`, which the caller knows to be there; None: nothing. One read."""
+        try:
+            return self.read(number + 1)
+        except ObjectMissing:
+            return None
+
+    def create(self, number: int, fields: T, *, nonce: str | None = None, is_listed: bool = False) -> Made[T]:
+        """Makes `number`, unless somebody else has.
+
+        Args:
+            is_listed: the caller knows from a listing right before this call that nothing is missing.
+
+        Raises:
+            ChainBroken: one before it is missing; nothing was made.
+        """
+        if not is_listed:
+            newest = self.newest()
+            # A chain that was swept meanwhile begins anew, wherever.
+            if newest < number - 1 and not (self.is_swept and newest == 0):
+                raise self._broken(newest + 1, f"{newest + 1} is missing, where number {number} was to be made")
+        made = create_object(self.store, self.key(number), self.kind, fields, nonce=nonce)
+        if self.is_marked and made.won:
+            self.store.create(f"{self.prefix}/{self._name(number)}{MARK}", b"")
+        return made
+
+    def key(self, number: int) -> str:
+        return f"{self.prefix}/{self._name(number)}{_ENDING}"
+
+    def _name(self, number: int) -> str:
+        return f"{self.before}{number:0{self.digits}d}"
+
+    def _broken(self, missing: int, what: str) -> ChainBroken:
+        where = self.store.uri(self.prefix)
+        return ChainBroken(f"{self.kind.noun} {what} below {where}. {self.remedy}", key=self.key(missing))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        endings = "|".join(map(re.escape, (_ENDING, MARK, *self.tells)))
+        return re.compile(rf"{re.escape(self.before)}(\d{{{self.digits},}})({endings})")

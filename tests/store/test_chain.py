@@ -1,0 +1,138 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import HandoffCorrupt
+from headrace.store.chain import Chain, ChainBroken
+from headrace.store.local import LocalStore
+from headrace.store.small_objects import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    text: str
+
+
+NOTE = Kind("Note", Note, "Write it again.")
+
+
+class CountsCalls(LocalStore):
+    num_reads = 0
+    num_listings = 0
+
+    def read(self, key: str) -> bytes:
+        self.num_reads += 1
+        return super().read(key)
+
+    def children(self, prefix: str) -> list[str]:
+        self.num_listings += 1
+        return super().children(prefix)
+
+
+def make_chain(directory: Path, num_notes: int = 0, *, is_marked: bool = False, is_swept: bool = False) -> Chain[Note]:
+    chain = Chain(
+        store=CountsCalls(directory),
+        prefix="notes/a",
+        kind=NOTE,
+        is_marked=is_marked,
+        is_swept=is_swept,
+        tells=(".answer.json",),
+        remedy="Restore it from a backup.",
+    )
+    for number in range(1, num_notes + 1):
+        assert chain.create(number, Note(text=str(number))).won
+    return chain
+
+
+def test_numbers_follow_each_other_and_one_writer_makes_each(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 2)
+    assert (chain.newest(), chain.read(2), chain.following(1), chain.following(2)) == (
+        2,
+        Note(text="2"),
+        Note(text="2"),
+        None,
+    )
+    late = chain.create(2, Note(text="late"))
+    assert (late.won, late.value) == (False, Note(text="2"))
+
+
+def test_looking_for_news_costs_one_read(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 3)
+    store = chain.store
+    assert isinstance(store, CountsCalls)
+    store.num_reads = store.num_listings = 0
+    assert chain.following(3) is None
+    assert (store.num_reads, store.num_listings) == (1, 0)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_a_gap_is_found_by_the_first_read_and_before_each_append(tmp_path: Path, gone: int) -> None:
+    chain = make_chain(tmp_path, 4)
+    chain.store.delete(chain.key(gone))
+    message = rf"Note {gone} is missing, though number 4 was made below file:///.*/notes/a\. Restore it"
+    with pytest.raises(ChainBroken, match=message) as error:
+        make_chain(tmp_path).newest()
+    assert error.value.key == chain.key(gone)
+    with pytest.raises(ChainBroken, match=message):
+        chain.create(5, Note(text="5"))
+    assert len(chain.store.children("notes/a")) == 3
+
+
+def test_nobody_appends_behind_an_end_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ChainBroken, match="Note 2 is missing, where number 3 was to be made"):
+        make_chain(tmp_path, 1).create(3, Note(text="3"))
+
+
+def test_of_a_marked_chain_not_even_the_newest_can_vanish_unseen(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 3, is_marked=True)
+    chain.store.delete(chain.key(3))
+    with pytest.raises(ChainBroken, match="Note 3 is missing, though number 3 was made"):
+        chain.newest()
+
+
+def test_a_mark_that_is_missing_takes_nothing_back(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 3, is_marked=True)
+    chain.store.delete("notes/a/00000002.made")
+    assert (chain.newest(), chain.create(4, Note(text="4")).won) == (4 - 1, True)
+
+
+def test_another_object_of_a_number_tells_that_it_was_made(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 1)
+    chain.store.create("notes/a/00000001.answer.json", b"{}")
+    assert chain.newest() == 1
+    chain.store.delete(chain.key(1))
+    with pytest.raises(ChainBroken):
+        chain.newest()
+
+
+def test_foreign_names_are_passed_over(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 2)
+    for name in (".nfs000000000012", ".DS_Store", "00000003.json~", "notes.txt", "3.json", "00000009.tmp"):
+        (tmp_path / "notes/a" / name).write_bytes(b"")
+    assert chain.newest() == 2
+
+
+def test_a_swept_chain_may_begin_later_but_has_no_hole(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 4, is_swept=True)
+    chain.store.delete(chain.key(1))
+    assert chain.numbers() == [2, 3, 4]
+    chain.store.delete(chain.key(3))
+    with pytest.raises(ChainBroken, match="Note 3 is missing"):
+        chain.newest()
+
+
+def test_a_directory_in_an_objects_place_is_neither_missing_nor_whole(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 2)
+    chain.store.delete(chain.key(2))
+    (tmp_path / chain.key(2)).mkdir()
+    for look in (lambda: chain.following(1), lambda: chain.read(2)):
+        with pytest.raises(HandoffCorrupt, match="is a directory, where the store keeps an object"):
+            look()
+
+
+def test_a_number_far_beyond_the_end_is_a_gap_and_costs_no_memory(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 2)
+    (tmp_path / "notes/a/999999999999.json").write_bytes(b"")
+    with pytest.raises(ChainBroken, match=r"Note 3, 4, 5 … is missing, though number 999999999999"):
+        chain.newest()
