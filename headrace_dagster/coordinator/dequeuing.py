@@ -34,7 +34,7 @@ from headrace_dagster.coordinator.admission import (
 from headrace_dagster.coordinator.hold_reports import HoldReports
 from headrace_dagster.coordinator.queue_state import QueueState
 from headrace_dagster.coordinator.run_tag_writes import add_tags
-from headrace_dagster.coordinator.stock_limits import StockLimits
+from headrace_dagster.coordinator.stock_limits import PoolReading, StockLimits
 
 # Dagster launches in the iteration that admits. What is still queued after three is held back by something unknown.
 _LOOKS_BEFORE_REVOKED = 3
@@ -113,13 +113,14 @@ class Dequeuing:
         self, now: float, paused_locations: frozenset[str], occupied: frozenset[str], waiting: dict[str, DagsterRun]
     ) -> tuple[Plan, StockLimits]:
         """A plan that Dagster's own limits let through: whom they would hold back gets no device to sit on."""
-        self._revoke(self._limits(paused_locations, waiting))
+        pools = PoolReading(self.instance)
+        self._revoke(self._limits(paused_locations, waiting, pools))
         waiting |= self.state.waiting_runs()
         blocked: dict[str, str] | None = None
         rounds = 0
         while True:
             rounds += 1
-            limits = self._limits(paused_locations, waiting)
+            limits = self._limits(paused_locations, waiting, pools)
             for run_id in self.state.admitted():
                 limits.count(self.state.feed.queued[run_id].dagster_run)
             if blocked is None:
@@ -156,19 +157,19 @@ class Dequeuing:
             occupied = frozenset(launcher.occupied_run_ids())
         self._find_lingering(occupied)
         waiting = self.state.waiting_runs()
-        limits = self._limits(frozenset(), waiting)
+        limits = self._limits(frozenset(), waiting, PoolReading(self.instance))
         for run_id in self.state.admitted():
             limits.count(self.state.feed.queued[run_id].dagster_run)
         feed = self.state.feed
         runs = {run_id: record.dagster_run for run_id, record in (feed.queued | feed.under_way).items()}
         return self.snapshot(limits.reasons(waiting.values()), occupied), runs | self.state.lingering
 
-    def _limits(self, paused_locations: frozenset[str], waiting: dict[str, DagsterRun]) -> StockLimits:
+    def _limits(
+        self, paused_locations: frozenset[str], waiting: dict[str, DagsterRun], pools: PoolReading
+    ) -> StockLimits:
         under_way = [record.dagster_run for record in self.state.feed.under_way.values()]
         admitted = [self.state.feed.queued[run_id].dagster_run for run_id in self.state.admitted()]
-        return StockLimits(
-            self.instance, self.concurrency(), [*waiting.values(), *admitted], under_way, paused_locations
-        )
+        return StockLimits(pools, self.concurrency(), [*waiting.values(), *admitted], under_way, paused_locations)
 
     def _look_at_processes(self) -> frozenset[str]:
         launcher = self.instance.run_launcher

@@ -155,7 +155,8 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             return gated._replace(max_concurrent_runs=0)
         self._lost_retries.look(now)
         if self._dequeuing.look(now, _paused_locations(daemon, now)):
-            return gated
+            # Whom a pool holds back was not admitted: the stock daemon need not read the pools a second time.
+            return gated._replace(should_block_op_concurrency_limited_runs=False)
         if not self._dequeuing.state.feed.queued:
             return gated
         # Nothing to launch: at its cap, the stock daemon does not scan the queue.

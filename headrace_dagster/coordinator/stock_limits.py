@@ -5,15 +5,47 @@ The same counters that the stock daemon asks after us, with the same inputs; so 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.instance.config import ConcurrencyConfig
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
-from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES, RunsFilter
+from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES, RunRecord, RunsFilter
+from dagster._core.storage.event_log.base import PoolLimit
+from dagster._utils.concurrency import ConcurrencyKeyInfo
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from headrace_dagster.coordinator.admission import GATE_TAG
+
+
+class PoolReading:
+    """The pools as one look finds them: however often a look counts, each is read from the database once."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self.instance = instance
+        # Filled by Dagster's counters: what one of them has read, the next one takes.
+        self.infos: dict[str, ConcurrencyKeyInfo] = {}
+
+    def limited(self, runs: Iterable[DagsterRun]) -> set[str]:
+        """Names of pools that have a limit, or get the default one from the counter that first meets them."""
+        if not self.instance.global_op_concurrency_default_limit:
+            return self._keys
+        met = [run.run_op_concurrency for run in runs if run.run_op_concurrency]
+        return self._keys.union(*(run.all_pools or () for run in met), *(run.root_key_counts for run in met))
+
+    @cached_property
+    def _keys(self) -> set[str]:
+        return self.instance.event_log_storage.get_concurrency_keys()
+
+    @cached_property
+    def limits(self) -> list[PoolLimit]:
+        return list(self.instance.event_log_storage.get_pool_limits())
+
+    @cached_property
+    def active_runs(self) -> list[RunRecord]:
+        """Not taken from the feed: a pool at op granularity forgets a run's slots some seconds after its start."""
+        return list(self.instance.get_run_records(RunsFilter(statuses=ACTIVE_RUN_STATUSES)))
 
 
 class StockLimits:
@@ -21,7 +53,7 @@ class StockLimits:
 
     def __init__(
         self,
-        instance: DagsterInstance,
+        pools: PoolReading,
         config: ConcurrencyConfig,
         queued: Sequence[DagsterRun],
         under_way: Sequence[DagsterRun],
@@ -37,16 +69,15 @@ class StockLimits:
         self._pools: GlobalOpConcurrencyLimitsCounter | None = None
         in_pools = [run for run in queued if run.run_op_concurrency]
         if in_pools and queue.should_block_op_concurrency_limited_runs:
-            storage = instance.event_log_storage
             self._pools = GlobalOpConcurrencyLimitsCounter(
-                instance,
+                pools.instance,
                 in_pools,
-                # Read anew: a pool at op granularity forgets a run's slots some seconds after its start.
-                instance.get_run_records(RunsFilter(statuses=ACTIVE_RUN_STATUSES)),
-                concurrency_keys=storage.get_concurrency_keys(),
-                pool_limits=storage.get_pool_limits(),
+                pools.active_runs,
+                concurrency_keys=pools.limited(in_pools),
+                pool_limits=pools.limits,
                 slot_count_offset=queue.op_concurrency_slot_buffer,
                 pool_granularity=config.pool_config.pool_granularity,
+                concurrency_info_by_key=pools.infos,
             )
         # Slots of a pool come back while a run goes on, and a location's pause ends, with no event that a queue sees.
         self.change_unseen = bool(self._pools or paused_locations)

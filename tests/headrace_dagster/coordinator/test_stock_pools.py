@@ -144,3 +144,25 @@ def test_a_blocked_run_is_not_logged_over_and_over(deploy: Deploy, caplog: pytes
             deployment.iterate()
 
     assert sum(run_id in message for message in caplog.messages) <= 1
+
+
+@pytest.mark.parametrize("concurrency", [OP, RUN], ids=["op", "run"])
+def test_each_pool_is_read_once_an_iteration_however_many_pages_and_plans(
+    deploy_shape: Deploy, concurrency: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deploy_shape(concurrency=concurrency)
+    storage = deployment.instance.event_log_storage
+    for pool in ("gold", "silver"):
+        storage.set_concurrency_slots(pool, 1)
+    # Two of each, so that a limit is reached while it plans, and it plans again.
+    runs = [deployment.submit(gpus=1, job=job_of(pool)) for pool in ("gold", "silver", "gold", "silver")]
+    read: list[str] = []
+    infos = storage.get_concurrency_infos
+    monkeypatch.setattr(storage, "get_concurrency_infos", lambda pools: (read.extend(pools), infos(pools))[1])
+
+    assert sorted(deployment.iterate()) == sorted(runs[:2])
+    assert sorted(read) == ["gold", "silver"]
+    deployment.finish(runs[0])
+    read.clear()
+    assert deployment.iterate() == [runs[2]]
+    assert sorted(read) == ["gold", "silver"]
