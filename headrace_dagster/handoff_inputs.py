@@ -7,7 +7,8 @@ lazy stays lazy: a `pl.LazyFrame` reads the columns and rows that its query touc
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import polars as pl
 import pyarrow as pa
@@ -23,7 +24,8 @@ _Made = TypeVar("_Made")
 NUM_OPENERS = 16
 ANNOTATIONS = (
     "pa.Table, pl.DataFrame, pl.LazyFrame, Handoff, pa.RecordBatchReader, RecordBatches, "
-    "or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame or pl.LazyFrame"
+    "or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame or pl.LazyFrame; "
+    "with `| None` where there may be no partition"
 )
 
 
@@ -55,11 +57,16 @@ class InputRequest:
     def open(self, handoffs: Mapping[str, Handoff]) -> Any:
         """The value of the input; `handoffs` by partition, in the order in which their rows follow each other.
 
+        None where there is no partition and the annotation allows it: an asset that reads its own yesterday has none
+        on its first day.
+
         Raises:
             dg.Failure: the annotation is none of `ANNOTATIONS`, or columns are not there.
             HandoffCorrupt: a part is damaged.
         """
-        kind = pa.Table if self.kind is Any else self.kind
+        kind = _without_none(pa.Table if self.kind is Any else self.kind)
+        if not handoffs and kind is not self.kind and self.kind is not Any:
+            return None
         if _is_by_partition(kind):
             return self._by_partition(handoffs, kind)
         if kind is Handoff:
@@ -86,9 +93,8 @@ class InputRequest:
 
     def _only(self, handoffs: Mapping[str, Handoff]) -> Handoff:
         if len(handoffs) != 1:
-            raise permanent_failure(
-                f"Input {self.name} has {len(handoffs)} partitions. Annotate it as dict[str, Handoff]."
-            )
+            wanted = "dict[str, Handoff]" if handoffs else "Handoff | None, and look whether it is None"
+            raise permanent_failure(f"Input {self.name} has {len(handoffs)} partitions. Annotate it as {wanted}.")
         (handoff,) = handoffs.values()
         self._check_columns(handoff)
         return handoff
@@ -126,8 +132,9 @@ class InputRequest:
     def _declared_schema(self) -> pa.Schema:
         if self.schema is None:
             raise permanent_failure(
-                f"No partition of {self.asset} is sealed, so that its columns are unknown. Materialize one of them "
-                "first, or name the schema in the input's metadata."
+                f"Input {self.name} reads no partition of {self.asset} here, so that its columns are unknown. "
+                f"Annotate it as {_name(self.kind)} | None, and look whether it is None; or name the schema of its "
+                "columns in the input's metadata (schema: one of headrace.handoff.schemas)."
             )
         return schema_named(self.schema, pa.schema([]))
 
@@ -179,6 +186,14 @@ _OPENERS: dict[Any, Callable[[InputRequest, list[Handoff], pa.Schema], Any]] = {
 }
 
 
+def _without_none(kind: Any) -> Any:
+    """`X` of `X | None`, however it is spelled; anything else as it is."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    others = [each for each in get_args(kind) if each is not NoneType]
+    return others[0] if len(others) == 1 and len(get_args(kind)) == 2 else kind
+
+
 def _is_by_partition(kind: Any) -> bool:
     return (get_origin(kind) or kind) in (dict, Mapping)
 
@@ -189,4 +204,6 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _name(kind: Any) -> str:
+    if kind is Any:
+        return "pa.Table"
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)

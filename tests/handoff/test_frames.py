@@ -1,6 +1,8 @@
 import polars as pl
 import pyarrow as pa
+import pytest
 
+from headrace.errors import InvalidInput
 from headrace.handoff.frames import arrow_table
 
 
@@ -31,3 +33,11 @@ def test_polars_text_is_not_copied() -> None:
     frame = pl.DataFrame({"text": ["longer than twelve bytes", "so that it is not in its view"]})
     first, again = (arrow_table(frame)["text"].chunk(0).buffers()[2] for _ in range(2))
     assert first.address == again.address
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_columns_of_python_objects_are_refused_by_name(is_lazy: bool) -> None:
+    objects = pl.Series([object(), {"a": object()}], dtype=pl.Object)
+    frame = pl.DataFrame({"n": [1, 2], "image": objects, "voice": objects})
+    with pytest.raises(InvalidInput, match=r"^image, voice are columns of Python objects .*pl\.Binary"):
+        arrow_table(frame.lazy() if is_lazy else frame)

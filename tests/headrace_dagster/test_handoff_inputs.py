@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Optional, get_origin
 
 import dagster as dg
 import polars as pl
@@ -75,6 +75,53 @@ def test_no_partition_at_all_still_has_columns_where_they_are_named(project: Pro
     assert read(project, kind, allow_missing_partitions=True, schema="quarantine") == []
 
 
+# Written the old way on purpose: Dagster hands on either.
+OTHER_SPELLING = Optional[pl.DataFrame]  # noqa: UP045
+
+
+def running_total(kind: Any) -> dg.AssetsDefinition:
+    """An asset that reads what it made the day before."""
+
+    def totals(totals) -> pl.DataFrame:
+        before = 0 if totals is None else sum(row["total"] for row in rows(totals))
+        return pl.DataFrame({"total": [before + 1]})
+
+    totals.__annotations__["totals"] = kind
+    yesterday = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+    days = dg.DailyPartitionsDefinition("2026-11-21", end_date="2026-11-24")
+    return dg.asset(partitions_def=days, ins={"totals": dg.AssetIn(partition_mapping=yesterday)})(totals)
+
+
+@pytest.mark.parametrize("kind", [*(kind | None for kind in OPENS_ALL.values()), OTHER_SPELLING], ids=str)
+def test_an_asset_that_reads_its_own_yesterday_gets_none_on_its_first_day(project: Project, kind: Any) -> None:
+    totals = running_total(kind)
+    for day in ("2026-11-21", "2026-11-22"):
+        project.make(totals, partition_key=day)
+    assert project.handoffs.open("totals", "2026-11-22").table()["total"].to_pylist() == [2]
+
+
+def test_a_day_that_is_missing_is_not_taken_for_a_first_day(project: Project) -> None:
+    """Or a night that failed would begin every total anew."""
+    assert failure_of(project, running_total(pl.DataFrame | None), partition_key="2026-11-23") == (
+        "Input totals has no sealed handoff of totals[2026-11-22]. Materialize totals, partitions 2026-11-22, first."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (pl.DataFrame, "Annotate it as DataFrame | None, and look whether it is None"),
+        (Any, "Annotate it as pa.Table | None, and look whether it is None"),
+        (Handoff, "Input totals has 0 partitions. Annotate it as Handoff | None, and look whether it is None."),
+    ],
+    ids=str,
+)
+def test_an_input_without_any_partition_says_which_annotation_takes_that(
+    project: Project, kind: Any, text: str
+) -> None:
+    assert text in failure_of(project, running_total(kind), partition_key="2026-11-21")
+
+
 def test_a_query_reads_nothing_of_the_partitions_that_its_limit_spares(with_docs: Project) -> None:
     """The damaged second part would be noticed, were it opened."""
     damaged = with_docs.handoffs.open("docs", "shard-01").paths[0]
@@ -126,7 +173,7 @@ def test_an_annotation_that_nothing_opens_as_says_what_does(with_docs: Project) 
     assert failure_of(with_docs, number, docs) == (
         "Input docs is annotated int. Annotate it as pa.Table, pl.DataFrame, pl.LazyFrame, Handoff, "
         "pa.RecordBatchReader, RecordBatches, or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame or "
-        "pl.LazyFrame."
+        "pl.LazyFrame; with `| None` where there may be no partition."
     )
     assert failure_of(with_docs, numbers, docs).startswith("Input docs is annotated typing.Dict[str, int]. Annotate it")
 

@@ -34,3 +34,9 @@ def test_small_decimals_at_the_top_are_read() -> None:
     frame = pl.from_arrow(pa.table({"x": DECIMALS}))
     assert isinstance(frame, pl.DataFrame)
     assert frame["x"].to_list() == DECIMALS.to_pylist()
+
+
+def test_columns_of_objects_become_addresses_without_a_word() -> None:
+    """So `headrace.handoff.frames` refuses them."""
+    frame = pl.DataFrame({"x": pl.Series([object()], dtype=pl.Object)})
+    assert frame.to_arrow().schema.field("x").type == pa.binary(8)
