@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from headrace.handoff.preview import MARKDOWN_CHARS, preview_markdown
+from headrace.handoff.preview import preview_markdown
 from headrace.handoff.schemas import empty_table
 from headrace.handoff.sealed import partition_prefix
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.text import markdown
 
 _PREVIEW_ROWS = 5
 _DIGEST_CHARS = 12
@@ -83,15 +84,8 @@ def handoff_metadata(
 
 def lineage_markdown(input_versions: Mapping[str, str]) -> str:
     """A table of what a version was made from; as many lines as the UI shows in place, then a count."""
-    lines = ["|made from|version|content digest|", "|-|-|-|"]
-    left = len(input_versions)
+    rows = []
     for name, stated in input_versions.items():
         version, _, digest = stated.partition(" ")
-        line = f"|{name.replace('|', chr(92) + '|')}|{version}|{digest[:_DIGEST_CHARS]}|"
-        # 30: room for the last line.
-        if sum(map(len, lines)) + len(lines) + len(line) + 30 > MARKDOWN_CHARS:
-            lines.append(f"|and {left} more|||")
-            break
-        lines.append(line)
-        left -= 1
-    return "\n".join(lines)
+        rows.append([name, version, digest[:_DIGEST_CHARS]])
+    return markdown.fitting_table(["made from", "version", "content digest"], rows)

@@ -6,7 +6,10 @@ that a chart follows the reader's light or dark theme.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+
+from markupsafe import Markup
+
+from headrace.text.pages import escaped
 
 WIDTH = 520
 NUM_COLORS = 6
@@ -25,7 +28,7 @@ class Bar:
     color: int = 0
 
 
-def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> str:
+def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> Markup:
     """Horizontal bars, one a row. `value_max` fills the width; None: the longest bar does."""
     longest = value_max or max((row.value for row in rows), default=0.0) or 1.0
     room = WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
@@ -38,7 +41,7 @@ def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> 
             f'<rect class="track" x="{_LABEL_WIDTH}" y="{top + 6}" width="{room}" height="18" rx="3"/>'
             f'<rect class="s{row.color % NUM_COLORS}" x="{_LABEL_WIDTH}" y="{top + 6}" '
             f'width="{length:.1f}" height="18" rx="3"/>'
-            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{top + 20}">{escape(row.text)}</text>'
+            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{top + 20}">{escaped(row.text)}</text>'
         )
     return _svg(title, WIDTH, len(rows) * _ROW_HEIGHT, parts)
 
@@ -52,7 +55,7 @@ class Series:
     color: int = 0
 
 
-def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit: str) -> str:
+def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit: str) -> Markup:
     """Columns side by side in groups, with the largest value on the axis."""
     height, bottom, left = 170, 34, 44
     highest = max((value for one in series for value in one.values), default=0.0) or 1.0
@@ -63,7 +66,7 @@ def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit
         f'<line class="grid" x1="{left}" x2="{WIDTH}" y1="14" y2="14"/>',
         f'<text class="tick" x="{left - 6}" y="18" text-anchor="end">{highest:.3g}</text>',
         f'<text class="tick" x="{left - 6}" y="{height}" text-anchor="end">0</text>',
-        f'<text class="tick" x="{left}" y="9">{escape(unit)}</text>',
+        f'<text class="tick" x="{left}" y="9">{escaped(unit)}</text>',
     ]
     for index, group in enumerate(groups):
         middle = left + (index + 0.5) * group_width
@@ -73,7 +76,7 @@ def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit
             parts.append(
                 f'<rect class="s{one.color % NUM_COLORS}" x="{start + place * column_width:.1f}" '
                 f'y="{height - size:.1f}" width="{max(1.0, column_width - 2):.1f}" height="{size:.1f}" rx="2">'
-                f"<title>{escape(f'{one.label}, {group}: {one.values[index]:.4g} {unit}')}</title></rect>"
+                f"<title>{escaped(f'{one.label}, {group}: {one.values[index]:.4g} {unit}')}</title></rect>"
             )
         parts.append(
             f'<text class="tick" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{_short(group)}</text>'
@@ -81,12 +84,12 @@ def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit
     return _svg(title, WIDTH, height + bottom, parts)
 
 
-def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {max(height, 1)}" role="img" aria-label="{escape(title, {chr(34): "&quot;"})}" '
+def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {width} {max(height, 1)}" role="img" aria-label="{escaped(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 
 
-def _short(text: str, limit: int = 28) -> str:
-    return escape(text if len(text) <= limit else f"{text[: limit - 1]}…")
+def _short(text: str, limit: int = 28) -> Markup:
+    return escaped(text if len(text) <= limit else f"{text[: limit - 1]}…")

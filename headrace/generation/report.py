@@ -5,14 +5,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
+from markupsafe import Markup
 
 from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay
 from headrace.rollout.version_sets import VersionSet
+from headrace.text import markdown
+from headrace.text.pages import page_environment
 
-# The UI shows markdown inline below 1,000 characters, and behind a button above.
-MARKDOWN_CHARS_MAX = 990
+_CELL_CHARS = 80
 
 
 def set_label(version_set: VersionSet) -> str:
@@ -23,13 +24,7 @@ def set_label(version_set: VersionSet) -> str:
 
 def render_report(day: str, campaigns: Sequence[CampaignDay]) -> str:
     """The page of one day, over all campaigns. Text from models and prompts is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("headrace.generation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("headrace.generation")
     environment.filters["share"] = _share
     sections = [(campaign, _charts(campaign)) for campaign in campaigns]
     return environment.get_template("report.html.j2").render(day=day, sections=sections)
@@ -46,24 +41,25 @@ def write_report(html: str, file: Path) -> Path:
 
 def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
     """A table of the day by version set, with pass rates as a picture; short enough for the UI to show inline."""
-    lines = ["| campaign | version set | rows | kept | tokens/s |", "|---|---|---:|---:|---:|"]
-    rates: list[tuple[float, int]] = []
-    for campaign in campaigns:
-        for one in campaign.sets:
-            lines.append(
-                f"| {campaign.campaign} | {one.label.replace('|', '/')} | {one.figures.num_rows} "
-                f"| {_share(one.figures.pass_rate)} | {one.figures.tokens_per_second:.0f} |"
-            )
-            rates.append((one.figures.pass_rate or 0.0, one.color))
+    sets = [(campaign.campaign, one) for campaign in campaigns for one in campaign.sets]
+    rows = [
+        [
+            name,
+            one.label,
+            str(one.figures.num_rows),
+            _share(one.figures.pass_rate),
+            f"{one.figures.tokens_per_second:.0f}",
+        ]
+        for name, one in sets
+    ]
+    headers = ["campaign", "version set", "rows", "kept", "tokens/s"]
+    table = markdown.fitting_table(headers, rows, right=headers[2:], cell_chars_max=_CELL_CHARS)
     # Rows first: the picture repeats what the table says.
-    while len("\n".join(lines)) > MARKDOWN_CHARS_MAX:
-        lines.pop()
-    picture = _picture(rates)
-    with_picture = "\n".join([*lines, "", picture])
-    return with_picture if len(with_picture) <= MARKDOWN_CHARS_MAX else "\n".join(lines)
+    with_picture = f"{table}\n\n{_picture([(one.figures.pass_rate or 0.0, one.color) for _, one in sets])}"
+    return with_picture if len(with_picture) <= markdown.CHARS_MAX else table
 
 
-def _charts(campaign: CampaignDay) -> dict[str, str]:
+def _charts(campaign: CampaignDay) -> dict[str, Markup]:
     pass_rates = [
         Bar(
             label=one.label,

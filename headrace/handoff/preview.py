@@ -4,18 +4,17 @@ from typing import Any
 
 import pyarrow as pa
 
-# The UI hides Markdown of 1,000 characters and more behind a button.
-MARKDOWN_CHARS = 999
+from headrace.text import markdown
 
 
 def preview_markdown(table: pa.Table) -> str:
-    """At most 5 rows; cells, then rows, then columns give way until it fits into `MARKDOWN_CHARS`."""
+    """At most 5 rows; cells, then rows, then columns give way until it fits into `markdown.CHARS_MAX`."""
     rows = table.slice(0, 5).to_pylist()
     names = table.schema.names
     for num_columns in range(len(names), 0, -1):
         for cell_chars, num_rows in ((48, 5), (24, 5), (24, 3), (12, 3), (12, 1)):
             text = _table(names, rows[:num_rows], num_columns, cell_chars)
-            if len(text) <= MARKDOWN_CHARS:
+            if len(text) <= markdown.CHARS_MAX:
                 return text
     return f"{len(names)} columns"
 
@@ -23,15 +22,8 @@ def preview_markdown(table: pa.Table) -> str:
 def _table(names: list[str], rows: list[dict[str, Any]], num_columns: int, cell_chars: int) -> str:
     shown = names[:num_columns]
     surplus = [f"+{len(names) - num_columns}"] if num_columns < len(names) else []
-    lines = [[_cell(name, cell_chars) for name in shown] + surplus, ["-"] * (num_columns + len(surplus))]
-    lines += [[_cell(row[name], cell_chars) for name in shown] + [""] * len(surplus) for row in rows]
-    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
-
-
-def _cell(value: Any, cell_chars: int) -> str:
-    text = " ".join(_plain(value).split())
-    text = text if len(text) <= cell_chars else text[: cell_chars - 1] + "…"
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+    cells = [[_plain(row[name]) for name in shown] + [""] * len(surplus) for row in rows]
+    return markdown.table([*shown, *surplus], cells, cell_chars_max=cell_chars)
 
 
 def _plain(value: Any) -> str:

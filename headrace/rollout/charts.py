@@ -8,11 +8,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from xml.sax.saxutils import escape, quoteattr
+
+from markupsafe import Markup
 
 from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.status import Moment, percent
+from headrace.text.pages import escaped
 
 NUM_COLORS = 6
 WIDTH = 1080
@@ -25,13 +27,13 @@ _TICK_WIDTH = 46
 _LABEL_WIDTH_MIN = 22
 
 
-def weight_chart(history: Sequence[Moment], colors: Mapping[str, int], *, now: float) -> str:
+def weight_chart(history: Sequence[Moment], colors: Mapping[str, int], *, now: float) -> Markup:
     """The candidate's share after each entry, in its colour over the stable set's.
 
     Time runs to the right by the square root of each gap: a rollout's steps take minutes and the quiet after it weeks.
     """
     if not history:
-        return ""
+        return Markup()
     times = [moment.entry.at for moment in history]
     # The last state goes on until now; a short stub of it says what it is.
     places = _places([*times, max(now, times[-1])])
@@ -71,7 +73,7 @@ def interval_chart(
     worse: str,
     is_share: bool,
     zero: bool = False,
-) -> str:
+) -> Markup:
     """Means as dots, bands as bars, one row a set, on one scale.
 
     Args:
@@ -107,7 +109,7 @@ def interval_chart(
         color = f"s{row.color % NUM_COLORS}"
         parts.append(
             f'<text class="label" x="{label_width - 12}" y="{middle + 4:.1f}" text-anchor="end">'
-            f"{escape(_short(row.label, 14))}</text>"
+            f"{escaped(_short(row.label, 14))}</text>"
         )
         if row.low is not None and row.high is not None:
             start, end = across(row.low), across(row.high)
@@ -117,7 +119,7 @@ def interval_chart(
             )
         parts += [
             f'<circle class="{color}" cx="{across(row.mean):.1f}" cy="{middle:.1f}" r="6"/>',
-            f'<text class="value" x="{label_width + room + 10}" y="{middle + 4:.1f}">{escape(row.text)}</text>',
+            f'<text class="value" x="{label_width + room + 10}" y="{middle + 4:.1f}">{escaped(row.text)}</text>',
         ]
     parts.append(f'<line class="axis" x1="{label_width}" x2="{label_width + room}" y1="{bottom}" y2="{bottom}"/>')
     for value, anchor in ((low, "start"), (high, "end")):
@@ -174,7 +176,7 @@ def _runs(history: Sequence[Moment], places: Sequence[float], look: Callable[[Mo
 def _area(run: _Run, color: int, height: float, kind: str) -> str:
     return (
         f'<rect class="s{color} {kind}" x="{run.left:.1f}" y="{_TOP + _HEIGHT - height:.1f}" '
-        f'width="{run.right - run.left:.1f}" height="{height:.1f}"><title>{escape(_said(run.first))}</title></rect>'
+        f'width="{run.right - run.left:.1f}" height="{height:.1f}"><title>{escaped(_said(run.first))}</title></rect>'
     )
 
 
@@ -191,7 +193,7 @@ def _marks(history: Sequence[Moment], places: Sequence[float]) -> list[str]:
     return [
         f'<line class="mark" x1="{left:.1f}" x2="{left:.1f}" y1="{_TOP - 6}" y2="{_TOP + _HEIGHT}"/>'
         f'<text class="mark {moment.entry.event}" x="{left:.1f}" y="{_TOP - 10}" text-anchor="middle">'
-        f"{_MARKS[moment.entry.event]}<title>{escape(_said(moment))}</title></text>"
+        f"{_MARKS[moment.entry.event]}<title>{escaped(_said(moment))}</title></text>"
         for moment, left in zip(history, places, strict=False)
         if moment.entry.event in _MARKS
     ]
@@ -225,9 +227,9 @@ def _scale(values: Sequence[float], *, is_share: bool) -> tuple[float, float]:
     return (max(low, 0.0), min(high, 1.0)) if is_share and low < 1 and high > 0 else (low, high)
 
 
-def _svg(title: str, height: float, parts: Sequence[str], *, width: int = WIDTH) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label={quoteattr(title)} '
+def _svg(title: str, height: float, parts: Sequence[str], *, width: int = WIDTH) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escaped(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 

@@ -5,7 +5,6 @@ error messages is escaped.
 """
 
 import difflib
-import html
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from headrace.clock import iso
@@ -21,13 +19,13 @@ from headrace.rollout import states
 from headrace.rollout.charts import NUM_COLORS, Interval, interval_chart, weight_chart
 from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
+from headrace.text import markdown
+from headrace.text.pages import escaped, page_environment
 
 if TYPE_CHECKING:
     from headrace.rollout.sequential.looks import Finding
     from headrace.rollout.sequential.samples import Sample
 
-# The UI shows markdown inline below 1,000 characters, and behind a button above.
-MARKDOWN_CHARS_MAX = 990
 _REASON_CHARS = 90
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -37,18 +35,12 @@ class MetricCard:
     """One metric of both sets: its chart and what the test says of it."""
 
     words: str
-    chart: str
+    chart: Markup
     sentence: str
 
 
 def render_page(status: RolloutStatus) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("headrace.rollout"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("headrace.rollout")
     environment.filters["percent"] = percent
     environment.filters["iso"] = lambda seconds: iso(seconds).replace("T", " ").removesuffix("Z")
     colors = _colors(status)
@@ -70,24 +62,32 @@ def render_page(status: RolloutStatus) -> str:
 
 def page_markdown(status: RolloutStatus) -> str:
     """Where the rollout stands and its newest entries, short enough for the UI to show inline."""
-    lines = [f"**{_cell(status.headline)}**"]
+    text = f"**{markdown.inline(status.headline, _REASON_CHARS)}**"
     if status.verdict and status.state and status.state.candidate:
-        lines.append(f"Gate: *{status.verdict.action.replace('_', ' ')}*, {_cell(status.verdict.reason)}")
-    head = ["", "| # | at | event | weight | by | reason |", "|---:|---|---|---:|---|---|"]
-    rows: list[str] = []
-    room = MARKDOWN_CHARS_MAX - len("\n".join([*lines, *head]))
-    for moment in reversed(status.history):
-        entry = moment.entry
-        row = (
-            f"| {entry.number} | {iso(entry.at)[5:16]} | {entry.event} | {percent(moment.weight)} "
-            f"| {_cell(by_whom(entry))} | {_cell(str(entry.fields.get('reason', '')))} |"
-        )
-        if len(row) + 1 > room:
-            break
-        room -= len(row) + 1
-        rows.append(row)
-    text = "\n".join([*lines, *head, *reversed(rows)] if rows else lines)
-    return text if len(text) <= MARKDOWN_CHARS_MAX else text[: MARKDOWN_CHARS_MAX - 1] + "…"
+        action = status.verdict.action.replace("_", " ")
+        text += f"\nGate: *{action}*, {markdown.inline(status.verdict.reason, _REASON_CHARS)}"
+    if not status.history:
+        return text
+    rows = [
+        [
+            str(moment.entry.number),
+            iso(moment.entry.at)[5:16],
+            moment.entry.event,
+            percent(moment.weight),
+            by_whom(moment.entry),
+            str(moment.entry.fields.get("reason", "")),
+        ]
+        for moment in status.history
+    ]
+    entries = markdown.fitting_table(
+        ["#", "at", "event", "weight", "by", "reason"],
+        rows,
+        right=["#", "weight"],
+        cell_chars_max=_REASON_CHARS,
+        chars_max=markdown.CHARS_MAX - len(text) - 2,
+        newest_last=True,
+    )
+    return f"{text}\n\n{entries}"
 
 
 def _colors(status: RolloutStatus) -> dict[str, int]:
@@ -151,7 +151,7 @@ def _arm_chart(
     views: tuple[SetView, SetView],
     samples: "tuple[Sample, Sample]",
     colors: dict[str, int],
-) -> str:
+) -> Markup:
     """Both sets' means on one scale, and where the margin ends."""
     metric, gate = METRICS[name], status.plan.gate if status.plan else None
     margin = gate.judged().get(name) if gate else None
@@ -175,7 +175,7 @@ def _arm_chart(
     return interval_chart(rows, title=metric.words, bound=bound, worse=metric.worse, is_share=is_share)
 
 
-def _difference_chart(name: str, finding: "Finding", color: int) -> str:
+def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
     """How much worse the candidate is: right of the dashed line by more than the margin."""
     is_share = METRICS[name].kind == "proportion" or name == MIRRORED_PASS_RATE
     row = Interval(
@@ -240,7 +240,7 @@ def _marked(before: object, after: object) -> tuple[Markup, Markup]:
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
         for side, tag, words in ((sides[0], "del", old[a0:a1]), (sides[1], "ins", new[b0:b1])):
             if words:
-                text = html.escape(" ".join(words))
+                text = escaped(" ".join(words))
                 side.append(text if kind == "equal" else f"<{tag}>{text}</{tag}>")
     marked = [Markup(" ".join(side)) for side in sides]
     return marked[0], marked[1]
@@ -249,7 +249,7 @@ def _marked(before: object, after: object) -> tuple[Markup, Markup]:
 def _plain(value: object) -> Markup:
     if isinstance(value, str) and _DIGEST.fullmatch(value):
         return Markup(f'<code title="{value}">{value[:16]}…</code>')
-    return Markup('<span class="unit">–</span>') if value is None or value == "" else Markup(html.escape(str(value)))
+    return Markup('<span class="unit">–</span>') if value is None or value == "" else escaped(str(value))
 
 
 def _duration(seconds: float) -> str:
@@ -261,9 +261,3 @@ def _duration(seconds: float) -> str:
             rest = int(seconds % length // part)
             return f"{int(seconds // length)} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{seconds:.0f} s"
-
-
-def _cell(text: str, limit: int = _REASON_CHARS) -> str:
-    """Text that cannot break out of its cell of a table."""
-    flat = " ".join(text.split()).replace("|", "\\|")
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -8,6 +8,10 @@ from headrace.clock import iso
 from headrace.rollout.journal import Entry
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import VersionSets
+from headrace.text import markdown
+
+# A reason of any length leaves room for other entries.
+_CELL_CHARS = 300
 
 # One row a member of each set in play.
 ROLLOUT = pa.schema(
@@ -24,8 +28,6 @@ ROLLOUT = pa.schema(
         pa.field("head", pa.int64(), nullable=False),
     ]
 )
-# Markdown metadata shows inline in Dagster's UI below 1,000 characters.
-_MARKDOWN_CHARACTERS_MAX = 999
 
 
 def state_table(name: str, state: RolloutState | None, version_sets: VersionSets) -> pa.Table:
@@ -55,15 +57,16 @@ def state_table(name: str, state: RolloutState | None, version_sets: VersionSets
 
 def journal_markdown(entries: Sequence[Entry]) -> str:
     """The newest entries that fit, oldest first, as a Markdown table."""
-    lines: list[str] = []
-    head = "| # | time | event | set | reason |\n|---|---|---|---|---|"
-    room = _MARKDOWN_CHARACTERS_MAX - len(head)
-    for entry in reversed(entries):
-        reason = str(entry.fields.get("reason", "")).replace("|", "\\|")
-        version_set = str(entry.fields.get("version_set", ""))[:8]
-        line = f"\n| {entry.number} | {iso(entry.at)[5:16]} | {entry.event} | `{version_set}` | {reason} |"
-        if len(line) > room:
-            break
-        room -= len(line)
-        lines.append(line)
-    return head + "".join(reversed(lines))
+    rows = [
+        [
+            str(entry.number),
+            iso(entry.at)[5:16],
+            entry.event,
+            str(entry.fields.get("version_set", ""))[:8],
+            str(entry.fields.get("reason", "")),
+        ]
+        for entry in entries
+    ]
+    return markdown.fitting_table(
+        ["#", "time", "event", "set", "reason"], rows, cell_chars_max=_CELL_CHARS, newest_last=True
+    )

@@ -6,6 +6,7 @@ from headrace.errors import HandoffMissing
 from headrace.handoff.schemas import EVALUATION, check_schema
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import SealedDirectory, find_directory
+from headrace.text import markdown
 from headrace.training.attempts import TrainingResult, training_key
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation
 
@@ -76,18 +77,12 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
 
 
 def samples_markdown(base: Evaluation, trained: Evaluation) -> str:
-    """Both models' answers to the same prompts, short enough to be shown inline (1,000 characters)."""
-    lines = ["| prompt | base | trained |", "|---|---|---|"]
+    """Both models' answers to the same prompts, as many as are shown inline."""
+    rows = []
     for before, after in zip(base.samples, trained.samples, strict=False):
         prompt, _, old = before.partition(SAMPLE_ARROW)
-        new = after.partition(SAMPLE_ARROW)[2]
-        lines.append("| " + " | ".join(_cell(text) for text in (prompt, old, new)) + " |")
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    flat = " ".join(text.split()).replace("|", "\\|")
-    return flat if len(flat) <= _CELL_CHARACTERS else flat[: _CELL_CHARACTERS - 1] + "…"
+        rows.append([prompt, old, after.partition(SAMPLE_ARROW)[2]])
+    return markdown.fitting_table(["prompt", "base", "trained"], rows, cell_chars_max=_CELL_CHARACTERS)
 
 
 def _one_row(**values: object) -> pa.Table:

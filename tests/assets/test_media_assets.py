@@ -15,9 +15,9 @@ from assets.partitions import content
 from headrace.generation.campaign import PromptSource
 from headrace.generation.cards import HEIGHT, WIDTH, draw_card, term_of
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.preview import MARKDOWN_CHARS
 from headrace.handoff.schemas import REVIEWED_CONTENT
 from headrace.handoff.versions import Handoff
+from headrace.text.markdown import CHARS_MAX
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
@@ -93,7 +93,7 @@ def test_every_kept_row_has_a_card_that_traces_back(
     assert handoff.manifest.input_versions == {f"reviewed_content[{PARTITION}]": f"v1 {reviewed.content_digest}"}
     assert (figures["num_items"], figures["num_shards"], figures["num_rows"]) == (3, 1, 3)
     assert figures["media_bytes"] == media.num_bytes > 1000
-    assert len(figures["thumbnails"]) <= MARKDOWN_CHARS
+    assert len(figures["thumbnails"]) <= CHARS_MAX
     assert "data:image/png;base64," in figures["contact_sheet"]
 
 

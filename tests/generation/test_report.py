@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +15,8 @@ from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.rollout.version_sets import VersionSets
 from tests.generation.builders import DAY, Site, make_member, make_partition, make_site
+from tests.text.foreign import EVERYTHING
+from tests.text.rendered import texts_shown
 
 
 class RudeEngine(EchoEngine):
@@ -132,15 +135,21 @@ def test_a_page_is_the_same_for_the_same_day(site: Site) -> None:
 def test_a_day_without_content_is_a_page_and_a_table_too(tmp_path: Path) -> None:
     day = summary_of(Site(tmp_path))
     assert "not sealed yet" in render_report(DAY, [day])
-    assert report_markdown([day]).startswith("| campaign |")
+    assert report_markdown([day]).startswith("|campaign|")
 
 
 def test_markdown_stays_short_enough_to_be_shown_inline(site: Site) -> None:
     day = summary_of(site)
     text = report_markdown([day])
     assert "data:image/svg+xml;base64," in text
-    assert f"| glossary | {day.sets[0].label} | 7 |" in text
+    assert f"|glossary|{day.sets[0].label}|7|" in text
     assert len(report_markdown([day] * 30)) < 1000
+
+
+def test_a_set_named_after_foreign_text_is_a_cell_like_any_other(site: Site) -> None:
+    day = summary_of(site)
+    hostile = replace(day, campaign=EVERYTHING, sets=[replace(one, label=EVERYTHING[:70]) for one in day.sets])
+    assert EVERYTHING[:70] in texts_shown(report_markdown([hostile]))
 
 
 def test_a_page_is_written_whole_over_an_older_one(tmp_path: Path) -> None:

@@ -2,20 +2,21 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.handoff.preview import MARKDOWN_CHARS, preview_markdown
+from headrace.handoff.preview import preview_markdown
+from headrace.text.markdown import CHARS_MAX
 
 
 def test_a_preview_is_a_markdown_table_of_the_first_rows() -> None:
     table = pa.table({"term": [f"t{n}" for n in range(9)], "x": [0.123456] * 9, "ids": [list(range(20))] * 9})
     lines = preview_markdown(table).splitlines()
     assert lines[0] == "|term|x|ids|"
-    assert lines[2] == "|t0|0.1235|[0, 1, 2, 3, 4, 5, 6, 7, …]|"
+    assert lines[2] == "|t0|0.1235|\\[0, 1, 2, 3, 4, 5, 6, 7, …\\]|"
     assert len(lines) == 2 + 5
 
 
 def test_cells_cannot_break_out_of_the_table() -> None:
     text = preview_markdown(pa.table({"text": ["a|b\nc `d` \\"]}))
-    assert text.splitlines()[2] == "|a\\|b c \\`d\\` \\\\|"
+    assert text.splitlines()[2] == "|a&#124;b c \\`d\\` &#92;|"
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +26,7 @@ def test_cells_cannot_break_out_of_the_table() -> None:
 )
 def test_a_preview_is_always_short_enough_to_be_shown_in_place(names: list[str], cell: object) -> None:
     table = pa.table({name: [cell] * 6 for name in names})
-    assert len(preview_markdown(table)) <= MARKDOWN_CHARS < 1000
+    assert len(preview_markdown(table)) <= CHARS_MAX < 1000
 
 
 def test_a_table_without_rows_or_columns_still_has_a_preview() -> None:

@@ -3,7 +3,7 @@
 import dagster as dg
 import pyarrow as pa
 
-from headrace.handoff.preview import MARKDOWN_CHARS
+from headrace.text.markdown import CHARS_MAX
 from headrace_dagster.handoff_metadata import lineage_markdown
 from tests.headrace_dagster.project import Project, docs
 
@@ -58,13 +58,13 @@ def test_lineage_is_a_table_of_versions(project: Project) -> None:
     made = project.make(reader, docs, partition_key="shard-00")
     digest = project.handoffs.open("docs", "shard-00").content_digest
     assert made.metadata["lineage"] == (
-        f"|made from|version|content digest|\n|-|-|-|\n|docs[shard-00]|v1|{digest[:12]}|"
+        f"|made from|version|content digest|\n|-|-|-|\n|docs\\[shard-00\\]|v1|{digest[:12]}|"
     )
 
 
 def test_a_long_lineage_ends_in_a_count_before_the_ui_would_fold_it() -> None:
     text = lineage_markdown({f"content[2026-11-01|glossary-{number:02d}]": "v1 " + "a" * 64 for number in range(100)})
-    assert len(text) <= MARKDOWN_CHARS
+    assert len(text) <= CHARS_MAX
     *rows, last = text.splitlines()
     assert last == f"|and {100 - (len(rows) - 2)} more|||"
-    assert "2026-11-01\\|glossary-00" in rows[2]
+    assert "2026-11-01&#124;glossary-00" in rows[2]

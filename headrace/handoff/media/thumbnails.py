@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import InvalidInput
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.media.waveform import wav_peaks
-from headrace.handoff.preview import MARKDOWN_CHARS
+from headrace.text import markdown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ def thumbnail_markdown(media: MediaSet) -> str:
             if _has_webp():
                 texts.insert(0, _markdown(_encoded(sheet, "WEBP", quality=quality, method=6), "webp", media))
             for text in texts:
-                if len(text) <= MARKDOWN_CHARS:
+                if len(text) <= markdown.CHARS_MAX:
                     return text
     except InvalidInput:
         return _NO_PILLOW

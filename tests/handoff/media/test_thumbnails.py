@@ -12,8 +12,8 @@ from headrace.errors import InvalidInput
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.media.thumbnails import contact_sheet, contact_sheet_markdown, thumbnail_markdown
 from headrace.handoff.media.waveform import wav_peaks
-from headrace.handoff.preview import MARKDOWN_CHARS
 from headrace.handoff.versions import HandoffStore
+from headrace.text.markdown import CHARS_MAX
 from tests.handoff.media.builders import make_item, make_png, make_wav, publish
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
@@ -56,7 +56,7 @@ def test_a_contact_sheet_shows_images_sounds_and_boxes_in_their_order(media: Med
 def test_a_small_sheet_fits_into_the_ui(media: MediaSet) -> None:
     text = thumbnail_markdown(media)
     assert text.startswith("![6 items](data:image/")
-    assert len(text) <= MARKDOWN_CHARS
+    assert len(text) <= CHARS_MAX
     assert near(picture_in(text).convert("RGB").getpixel((20, 20)), RED)
     assert picture_in(contact_sheet_markdown(media)).format == "PNG"
 
@@ -67,7 +67,7 @@ def test_a_noisy_picture_still_fits_or_is_a_sentence(handoffs: HandoffStore) -> 
     noise.save(body, "PNG")
     media = MediaSet.open(publish(handoffs, [make_item(f"noise-{n}", body.getvalue()) for n in range(9)]))
     text = thumbnail_markdown(media)
-    assert len(text) <= MARKDOWN_CHARS
+    assert len(text) <= CHARS_MAX
     assert text.startswith("![9 items]") or text == "9 items"
 
 
