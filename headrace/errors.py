@@ -86,7 +86,7 @@ class Transient(HeadraceError):
 
 
 class PublishConflict(Transient):
-    """Another writer sealed this version first, with other content: read the newest inputs, then make it again."""
+    """Another writer sealed this version first, or one of newer inputs: read the newest inputs, then make it again."""
 
 
 class TrainingFailed(Transient):

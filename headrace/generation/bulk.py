@@ -9,7 +9,7 @@ What this does not do: divide a partition among workers. Two on one partition wa
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from headrace.generation.claims import Claim, Claims
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
-from headrace.generation.sealing import Origin, find_sealed, seal, void_error
+from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.rollout.version_sets import VersionSet, VersionSets
 
@@ -94,12 +94,16 @@ def generate_partition(
         RepinRequired: the claim's version set was rolled back; open the claim again.
         MirrorStopped: the same of a mirror's claim, which is not tried again.
         EngineUnavailable: no row can be made now; what was committed stays.
+        Superseded: newer prompts, or a later attempt, were sealed since the claim was made; nothing of it is published.
         HandoffCorrupt: a commit or the prompts are damaged.
     """
-    if sealed := find_sealed(claim, handoffs):
+    if sealed := find_sealed(claim, claims, handoffs):
         errors = _num_errors(sealed.content.table(["finish_reason"]))
         return Outcome(content=sealed.content, execution=sealed.execution, claim=claim, reused=True, num_errors=errors)
     prompts = handoffs.open("prompts", claim.partition, claim.inputs["prompts"])
+    read = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
+    origin = Origin(run_id=worker.run_id, input_versions=inputs_now(handoffs, read))
+    stop_if_superseded(claim, claims, handoffs, origin)
     rows = rows_for(prompts.table(), claim.version_set)
     making = _Making(
         claim=claim,
@@ -114,8 +118,8 @@ def generate_partition(
         making.run(open_engine)
     content, execution = assemble(making.commits())
     assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
-    input_versions = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
-    origin = Origin(run_id=worker.run_id, input_versions=input_versions)
+    # Prompts may have come, or gone back to these, while rows were made.
+    origin = replace(origin, input_versions=inputs_now(handoffs, read))
     sealed = seal(claim, claims, handoffs, content=content, execution=execution, origin=origin)
     return Outcome(
         content=sealed.content,

@@ -172,9 +172,12 @@ def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str,
     Rows that an earlier list names, and whose version was collected since, stay in it.
 
     Raises:
+        PublishConflict: another list was sealed meanwhile; make it again.
         HandoffCorrupt: as of `rows_made_by`.
     """
     void_unsealed(claims, campaign)
+    # Before the journal is read: of two lists that are made at once, the one that knows of fewer rollbacks is refused.
+    expected = handoffs.last_number(ROWS, campaign)
     aborted = aborted_sets(fold(claims.journal.entries()))
     found = bad_versions(handoffs, aborted, campaign=campaign)
     listed = _listed_before(handoffs, campaign, found)
@@ -186,6 +189,7 @@ def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str,
         code_version=GENERATION_CODE_VERSION,
         run_id=run_id,
         attributes={"version_sets": sets_digest(aborted)},
+        expected=expected,
     )
     unnamed = [bad for bad in found if bad.content is None and (bad.partition, bad.version) not in listed]
     published = [bad for bad in found if not bad.superseded]

@@ -3,6 +3,7 @@
 A version is its manifest: parts are written first, under keys with the writer's nonce, then the manifest is created
 under the number that was free when the writing began. One writer wins a number. What has the same content and
 attributes as the newest version is that version: nothing is sealed twice. Versions are never changed; readers map them.
+Readers take the newest, so a writer that slept does not hide what was made from newer inputs meanwhile: it is refused.
 
 A writer that is killed leaves parts that no manifest names, and nothing else.
 """
@@ -40,6 +41,8 @@ from headrace.store.objects import ObjectStore, create_json, new_nonce
 __all__ = ["ROOT", "Handoff", "HandoffStore", "Verification"]
 
 _VERSION = re.compile(r"v(\d{6,})")
+# How a manifest names a version of an input.
+_STATED = re.compile(r"v(\d+) (\S+)")
 # What a collected version leaves in its manifest's place, so that its number is never given out again.
 COLLECTED = "collected.json"
 
@@ -76,6 +79,7 @@ class HandoffStore:
         input_versions: Mapping[str, str] | None = None,
         attributes: Mapping[str, str] | None = None,
         once: Mapping[str, str] | None = None,
+        expected: int | None = None,
         nonce: str | None = None,
         compat: bool = False,
         alignment: int = ALIGNMENT,
@@ -87,19 +91,23 @@ class HandoffStore:
         Batches are written as they come; nothing is visible before the last one, and nothing is left if they fail.
 
         Args:
+            input_versions: what the rows were made from, `asset[partition]` to `v7 <content digest>`.
             once: attributes of which there is to be one version: an intact one that has them is returned, old or new.
+                Its readers look for it by these, or its writer looks after `expected`: its inputs are not compared.
+            expected: the highest number (`last_number`) that the caller decided on; others may have sealed since.
             nonce: of whoever wrote objects of its own under it, which live and go with this version.
             compat: text as `large_string`, for readers older than Arrow 16.
             alignment: of buffers in the files, bytes; 4096 for O_DIRECT.
             batch_bytes, part_bytes: small batches are joined up to the first, large ones cut at the second.
 
         Raises:
-            PublishConflict: somebody else sealed this version, with other content, since this call began.
+            PublishConflict: somebody else sealed this version, with other content, since this call began or since
+                `expected`; or the newest version was made from newer inputs.
             InvalidInput: batches without a schema, or a column type that handoffs do not carry.
             StoreUnavailable: the store cannot take the bytes.
         """
         schema, batches = _stream(rows, schema)
-        number = self._last_number(asset, partition) + 1
+        number = (self.last_number(asset, partition) if expected is None else expected) + 1
         nonce = nonce or self.nonces()
         attributes = {**(attributes or {}), **(once or {})}
         prefix = f"{partition_prefix(asset, partition)}/parts/{nonce}"
@@ -123,6 +131,12 @@ class HandoffStore:
             if same := self._same(asset, partition, written, attributes, once):
                 self.objects.delete_prefix(prefix)
                 return same
+            if once is None and (newer := self.newer_inputs(asset, partition, input_versions or {})):
+                self.objects.delete_prefix(prefix)
+                raise PublishConflict(
+                    f"{asset}[{partition}] of run {run_id} was not sealed: {newer}. Readers take the newest version, "
+                    "so rows of older inputs must not hide it. Run it again: it then starts from the newest inputs."
+                )
             manifest = Manifest(
                 asset=asset,
                 partition=partition,
@@ -228,7 +242,26 @@ class HandoffStore:
         made_of = _digests(newest.manifest.input_versions)
         return self._reused(newest) if made_of == _digests(input_versions) and self.is_intact(newest) else None
 
-    def _last_number(self, asset: str, partition: str) -> int:
+    def newer_inputs(self, asset: str, partition: str, input_versions: Mapping[str, str]) -> str | None:
+        """What the newest version was made from that is newer than `input_versions`, in words; None: nothing.
+
+        Numbers are compared where both name an input, its content differs, and the newer version is known in this
+        store: one whose numbers began anew, and an input of another store, hold nothing up.
+        """
+        newest = self._newest_or_damaged(asset, partition)
+        for name, stated in newest.manifest.input_versions.items() if newest else ():
+            mine, theirs = _number_and_digest(input_versions.get(name, "")), _number_and_digest(stated)
+            if mine and theirs and mine[0] < theirs[0] and mine[1] != theirs[1] and self._was_sealed(name, theirs[0]):
+                assert newest
+                return f"it was made from {name} v{mine[0]}, and {newest.label} from v{theirs[0]}"
+        return None
+
+    def _was_sealed(self, name: str, version: int) -> bool:
+        asset, _, rest = name.partition("[")
+        key = manifest_key(asset, rest.removesuffix("]"), version)
+        return self.objects.exists(key) or self.objects.exists(_collected_key(key))
+
+    def last_number(self, asset: str, partition: str) -> int:
         """The highest number that is taken: sealed, or sealed and collected since."""
         for number in reversed(self._numbers(asset, partition)):
             key = manifest_key(asset, partition, number)
@@ -295,6 +328,11 @@ class HandoffStore:
 
 def _collected_key(key: str) -> str:
     return f"{key.rpartition('/')[0]}/{COLLECTED}"
+
+
+def _number_and_digest(stated: str) -> tuple[int, str] | None:
+    match = _STATED.fullmatch(stated)
+    return (int(match[1]), match[2]) if match else None
 
 
 def _digests(input_versions: Mapping[str, str]) -> dict[str, str]:

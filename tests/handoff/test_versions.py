@@ -293,6 +293,41 @@ def test_of_what_is_published_once_a_late_repetition_finds_the_first(handoffs: H
     assert handoffs.open(ASSET, PARTITION).version == 2
 
 
+def publish_made_from(handoffs: HandoffStore, start: int, **inputs: str) -> Handoff:
+    versions = {f"{asset}[a]": stated for asset, stated in inputs.items()}
+    return handoffs.publish(ASSET, PARTITION, make_table(start), input_versions=versions, **MADE_BY)
+
+
+def test_rows_of_older_inputs_do_not_become_the_newest_version(handoffs: HandoffStore, store: LocalStore) -> None:
+    docs = [handoffs.publish("docs", "a", make_table(start), **MADE_BY) for start in range(2)]
+    older, newer = (f"v{one.version} {one.content_digest}" for one in docs)
+    publish_made_from(handoffs, 5, docs=newer)
+    with pytest.raises(
+        PublishConflict,
+        match=r"run-1 was not sealed: it was made from docs\[a\] v1, and generated_content\[.*\] v1 from v2\. .* Run",
+    ):
+        publish_made_from(handoffs, 6, docs=older)
+    assert handoffs.versions(ASSET, PARTITION) == [1]
+    assert len(store.children(f"handoff/{ASSET}/{partition_path(PARTITION)}/parts")) == 1
+    assert publish_made_from(handoffs, 5, docs=older).reused, "the same rows are no older ones"
+
+
+@pytest.mark.parametrize(
+    "newest", ["v7 abc", "v1 abc", "hand-made"], ids=["unknown here", "of the same number", "not numbered"]
+)
+def test_inputs_of_which_none_is_known_to_be_newer_hold_nothing_up(handoffs: HandoffStore, newest: str) -> None:
+    publish_made_from(handoffs, 1, docs=newest, words="v3 xyz")
+    assert publish_made_from(handoffs, 2, docs="v1 def").version == 2
+
+
+def test_a_version_sealed_since_a_decision_is_a_conflict(handoffs: HandoffStore) -> None:
+    expected = handoffs.last_number(ASSET, PARTITION)
+    handoffs.publish(ASSET, PARTITION, make_table(1), **MADE_BY)
+    with pytest.raises(PublishConflict, match="Another writer sealed"):
+        handoffs.publish(ASSET, PARTITION, make_table(2), expected=expected, **MADE_BY)
+    assert handoffs.versions(ASSET, PARTITION) == [1]
+
+
 def test_what_was_made_is_found_by_code_and_inputs_alone(handoffs: HandoffStore) -> None:
     made = {"code_version": "3", "run_id": "run-1", "input_versions": {"docs[a]": "v7 abc"}}
     handoffs.publish(ASSET, PARTITION, make_table(), **made)
