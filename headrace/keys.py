@@ -12,6 +12,9 @@ from urllib.parse import quote, unquote
 
 from headrace.errors import InvalidInput
 
+# What file systems take as a name; of a longer one this much stays readable.
+_SEGMENT_BYTES_MAX = 255
+_BEGINNING_BYTES_MAX = 180
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 
 
@@ -26,14 +29,32 @@ def digest_text(*parts: str) -> str:
 
 
 def partition_path(partition_key: str) -> str:
-    """A partition key as one path segment; `partition_from_path` is its inverse."""
-    quoted = quote(partition_key, safe="=,@+ ")
-    # `.` and `..` are the two names that quoting leaves alone and no file system accepts.
-    return quoted.replace(".", "%2E") if set(quoted) == {"."} else quoted
+    """A partition key as one path segment of at most 255 bytes, whatever Dagster takes as a key.
+
+    `partition_from_path` is its inverse, but for keys that are too long for a file name once they are quoted (28
+    Chinese characters are not, 29 are): of these a segment keeps the beginning, and a digest of the whole. Either
+    spelling has the same path, so what a listing shows can be opened.
+    """
+    quoted = _quoted(partition_key)
+    if len(quoted) <= _SEGMENT_BYTES_MAX:
+        return quoted
+    beginning = ""
+    for character in partition_key:
+        if len(beginning) + len(following := _quoted(character)) > _BEGINNING_BYTES_MAX:
+            break
+        beginning += following
+    return f"{beginning}~{digest_text('partition', partition_key)[:32]}"
 
 
 def partition_from_path(segment: str) -> str:
+    """The key; of one that was too long for a path, what `partition_path` says of it."""
     return unquote(segment)
+
+
+def _quoted(text: str) -> str:
+    quoted = quote(text, safe="=,@+ ")
+    # `.` and `..` are the two names that quoting leaves alone and no file system accepts.
+    return quoted.replace(".", "%2E") if set(quoted) == {"."} else quoted
 
 
 def prompt_id(campaign: str, day: str, text: str, occurrence: int) -> str:

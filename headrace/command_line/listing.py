@@ -105,7 +105,8 @@ def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_
             manifest = None
         return Listed(
             asset=partition_from_path(match[1]),
-            partition=partition_from_path(match[2]),
+            # The path shows a long key shortened.
+            partition=manifest.partition if manifest else partition_from_path(match[2]),
             version=int(match[3]),
             sealed_at=epoch_seconds(manifest.created_at) if manifest else entry.modified_at,
             manifest=manifest,

@@ -158,11 +158,7 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
         fate = _take_version(objects, clock, version)
         gone.append(version) if fate == "collected" else kept.append((version, fate))
     for orphan in plan.orphans:
-        known = [
-            verdict.found.version
-            for verdict in plan.versions
-            if (verdict.found.asset, verdict.found.partition) == (orphan.asset, orphan.partition)
-        ]
+        known = [verdict.found.version for verdict in plan.versions if verdict.found.place == orphan.place]
         fate = _take_orphan(objects, clock, orphan, known)
         orphans.append(orphan) if fate == "collected" else kept.append((orphan, fate))
     for key in plan.expired_leases:

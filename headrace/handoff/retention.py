@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import InvalidInput
+from headrace.keys import partition_path
 
 VersionName = tuple[str, str, int]
 Named = Callable[[VersionName], bool] | Collection[VersionName]
@@ -39,6 +40,11 @@ class FoundVersion:
         return self.asset, self.partition, self.version
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Its partition, the same for a manifest that can be read and one that cannot."""
+        return self.asset, partition_path(self.partition)
+
+    @property
     def label(self) -> str:
         return f"{self.asset}[{self.partition}] v{self.version}"
 
@@ -53,6 +59,10 @@ class FoundParts:
     prefix: str
     num_bytes: int
     written_at: float
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.asset, partition_path(self.partition)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +114,7 @@ def decide_versions(
         raise InvalidInput(f"keep_versions must be at least 1, got {keep_versions}.")
     partitions: dict[tuple[str, str], list[FoundVersion]] = defaultdict(list)
     for found in snapshot.versions:
-        partitions[found.asset, found.partition].append(found)
+        partitions[found.place].append(found)
     reasons: dict[VersionName, str | None] = {}
     for versions in partitions.values():
         versions.sort(key=lambda found: found.version)
@@ -129,12 +139,12 @@ def decide_versions(
 
 def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerdict, ...]:
     """A verdict on what no manifest names."""
-    damaged = {(found.asset, found.partition): found for found in snapshot.versions if found.damage}
+    damaged = {found.place: found for found in snapshot.versions if found.damage}
     verdicts = []
     for found in snapshot.unnamed:
         age = snapshot.now - found.written_at
         reason = None
-        if unreadable := damaged.get((found.asset, found.partition)):
+        if unreadable := damaged.get(found.place):
             reason = f"the damaged manifest of {unreadable.label} may name it"
         elif found.nonce in snapshot.leased:
             reason = "leased: it is being written"

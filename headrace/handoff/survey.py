@@ -19,7 +19,7 @@ from headrace.handoff import leases, tombstones
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.retention import FoundParts, FoundVersion, Snapshot
 from headrace.handoff.tombstones import Tombstone
-from headrace.keys import partition_from_path
+from headrace.keys import partition_from_path, partition_path
 from headrace.store.objects import Entry, ObjectStore, new_nonce
 
 ROOT = "handoff"
@@ -115,6 +115,8 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
         except HandoffCorrupt as error:
             return FoundVersion(**where, damage=type(error).__name__)
         prefix = f"{match[1]}/parts/{manifest.nonce}"
+        # The path shows a long key shortened, the manifest whole: as Dagster, who is asked what must stay, names it.
+        where |= {"partition": manifest.partition} if partition_path(manifest.partition) == match[3] else {}
         return FoundVersion(
             **where,
             nonce=manifest.nonce,
