@@ -103,3 +103,15 @@ class RegistryUnavailable(Transient):
 
 class RepinRequired(Transient):
     """The version set that a claim pinned was aborted before its partition was sealed; the next attempt re-pins."""
+
+
+# What records and logs keep of an error's text.
+_REASON_CHARACTERS_MAX = 500
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as the reason of what it ended, in a line: ours as they are, any other with its type's name."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, HeadraceError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

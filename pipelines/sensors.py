@@ -14,7 +14,7 @@ import dagster as dg
 
 from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
-from headrace.errors import HandoffCorrupt, IllegalTransition, InvalidInput
+from headrace.errors import InvalidInput, reason_of
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claims, inputs_digest
 from headrace.generation.dispatch import dispatch
@@ -88,8 +88,8 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     for name, subject in found.by_name.items():
         try:
             wanted = _rollout_request(context.instance, rollouts, subject, handoffs, models)
-        except (InvalidInput, HandoffCorrupt, IllegalTransition) as error:
-            problems.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 (whatever its files and objects hold, it is this rollout's alone)
+            problems.append(f"{name}: {reason_of(error)}")
             continue
         if isinstance(wanted, str):
             reasons.append(f"{name}: {wanted}")

@@ -5,7 +5,6 @@ is held. A campaign says what is *wanted*. What a partition actually saw is its 
 the rows only through a rollout.
 """
 
-import string
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +17,7 @@ from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 
 # The one role of a text campaign's version set.
@@ -65,7 +65,7 @@ class PromptSource:
                 f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
             )
         if self.template is not None:
-            _check_template("template", self.template)
+            placeholders("template", self.template)
 
     @property
     def is_pool(self) -> bool:
@@ -81,7 +81,7 @@ class PromptTemplate:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        if "text" not in _check_template("user", self.user, allowed=("text",)):
+        if "text" not in placeholders("user", self.user, texts=("text",)):
             raise InvalidCampaign(f"user must hold {{text}}, where the prompt goes, got {self.user!r}.")
 
 
@@ -243,16 +243,3 @@ def _checked(cls: type, body: object, where: str) -> Any:
 
 def _plain(engine: EngineSettings) -> dict[str, Any]:
     return {name: getattr(engine, name) for name in ("name", "dtype", "num_threads", "base_url", "model")}
-
-
-def _check_template(name: str, template: str, *, allowed: tuple[str, ...] | None = None) -> set[str]:
-    """The placeholders of a template. Only plain names: `{term.__class__}` would reach into objects."""
-    try:
-        found = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-    except ValueError as error:
-        raise InvalidCampaign(f"{name} is not a template: {error}, got {template!r}.") from error
-    for placeholder in sorted(found):
-        if not placeholder.isidentifier() or (allowed is not None and placeholder not in allowed):
-            wanted = ", ".join(f"{{{one}}}" for one in allowed) if allowed else "column names"
-            raise InvalidCampaign(f"{name} may use {wanted}, got {{{placeholder}}} in {template!r}.")
-    return found

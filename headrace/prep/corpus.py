@@ -5,7 +5,6 @@ loaded, before a document is read. Paths are relative to the state directory (HE
 """
 
 import codecs
-import string
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, corpus_shard, digest_text
 from headrace.prep.file_formats import FileFormat, FileLayout, TextUnit
 from headrace.store.objects import canonical_json
+from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
@@ -72,8 +72,8 @@ class ExamplePrompt:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        _check_placeholders("user", self.user, ("term", "category"))
-        _check_placeholders("system", self.system or "", ("term", "category"))
+        placeholders("user", self.user, texts=("term", "category"))
+        placeholders("system", self.system or "", texts=("term", "category"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class LabelJudge:
     source: str = "judge"
 
     def __post_init__(self) -> None:
-        _check_placeholders("question", self.question, ("term", "category", "text"))
+        placeholders("question", self.question, texts=("term", "category", "text"))
         if len({answer.casefold() for answer in self.answers}) < 2:
             raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
         if self.engine == "openai_http" and not self.base_url:
@@ -163,7 +163,7 @@ class Corpus:
         if not 0 < self.heldout_share <= 0.5:
             raise InvalidInput(f"heldout_share must be above 0 and at most 0.5, got {self.heldout_share}.")
         self._check_columns()
-        _check_placeholders("completion", self.completion, ("term", "category", "text"))
+        placeholders("completion", self.completion, texts=("term", "category", "text"))
         try:
             codecs.lookup(self.encoding)
         except LookupError as error:
@@ -197,7 +197,7 @@ class Corpus:
     def required_columns(self) -> tuple[str, ...]:
         """Of ours, those without which a document makes no example: the text and what the templates name."""
         templates = (self.prompt.user, self.prompt.system or "", self.completion)
-        named = {"text"}.union(*(_placeholders(template) for template in templates))
+        named = {"text"}.union(*(placeholders("template", template) for template in templates))
         return tuple(name for name in DOCUMENT_COLUMNS if name in named)
 
     @property
@@ -222,20 +222,6 @@ def load_corpus(path: Path) -> Corpus:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"Corpus file {path} is not readable as YAML: {error}") from error
     return from_mapping(Corpus, body, f"Corpus file {path}")
-
-
-def _placeholders(template: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-
-
-def _check_placeholders(where: str, template: str, allowed: tuple[str, ...]) -> None:
-    try:
-        unknown = _placeholders(template) - set(allowed)
-    except ValueError as error:
-        raise InvalidInput(f"{where} is not a template: {error}, got {template!r}.") from error
-    if unknown:
-        wanted = ", ".join(f"{{{name}}}" for name in allowed)
-        raise InvalidInput(f"{where} may use {wanted}, got {{{sorted(unknown)[0]}}} in {template!r}.")
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.errors import RegistryUnavailable
+from headrace.errors import reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import Member, VersionSets
@@ -93,8 +93,8 @@ def project_if_possible(
     """`project`, in words: a registry that does not answer is no reason to fail what the journal has decided."""
     try:
         changed = project(journal, version_sets, store, registry, prefix=prefix)
-    except RegistryUnavailable as error:
-        return f"Not written, the next tick tries again. {error}"
+    except Exception as error:  # noqa: BLE001 (the journal has decided; aliases only follow it)
+        return f"Not written, the next tick tries again. {reason_of(error)}"
     return (
         "; ".join(f"{drift.alias} of {drift.model_name}: {drift.wanted or 'removed'}" for drift in changed)
         or "unchanged"

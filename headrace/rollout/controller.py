@@ -11,16 +11,17 @@ it. Aborting and promoting a set that is prepared needs neither the registry nor
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, JournalConflict
+from headrace.errors import JournalConflict
 from headrace.rollout import states
 from headrace.rollout.candidates import Candidates, Wanted
 from headrace.rollout.gates import Evidence, Verdict, decide
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan, Step
-from headrace.rollout.preparation import PreparationRecord, Prepare, preparations, prepare_here
+from headrace.rollout.preparation import PreparationRecord, Prepare, failure_of, preparations, prepare_here
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
@@ -107,7 +108,8 @@ def tick(
     is tried twice.
 
     Args:
-        prepare: makes one set ready on `facts.node`; it raises HeadraceError where a member is missing or damaged.
+        prepare: makes one set ready on `facts.node`; it raises where a member is missing, damaged or of no use. Any
+            exception is a recorded refusal, and so is that it takes longer than the plan's `prepare_seconds`.
     """
     actions: list[Action] = []
     while True:
@@ -119,11 +121,18 @@ def tick(
             assert state is not None
             if prepare is None or facts.node is None or state.proposed is None:
                 return [*actions, Action(kind="none", reason=action.reason)]
-            proposed = version_sets.get(state.proposed)
-            prepare_here(store, journal.name, state.proposal, proposed, prepare, node=facts.node, clock=clock)
+            prepare_here(
+                store,
+                journal.name,
+                state.proposal,
+                partial(_make_ready, version_sets, state.proposed, prepare),
+                node=facts.node,
+                clock=clock,
+                seconds_max=plan.prepare_seconds,
+            )
             actions.append(action)
             continue
-        if action.kind == "initialize" and (failure := _failure(prepare, action.version_set)):
+        if action.kind == "initialize" and (failure := _failure(prepare, action.version_set, plan)):
             return [*actions, Action(kind="none", reason=f"The first set cannot be prepared: {failure}")]
         if action.kind == "abort":
             facts.before_abort(action.fields["version_set"])
@@ -163,14 +172,16 @@ def _with_set(kind: Literal["initialize", "propose"], wanted: Wanted, facts: Fac
     return Action(kind=kind, reason=wanted.reason, version_set=wanted.version_set, fields=fields)
 
 
-def _failure(prepare: Prepare | None, version_set: VersionSet | None) -> str | None:
+def _make_ready(version_sets: VersionSets, set_id: str, prepare: Prepare) -> VersionSet:
+    version_set = version_sets.get(set_id)
+    prepare(version_set)
+    return version_set
+
+
+def _failure(prepare: Prepare | None, version_set: VersionSet | None, plan: Plan) -> str | None:
     if prepare is None or version_set is None:
         return None
-    try:
-        prepare(version_set)
-    except HeadraceError as error:
-        return str(error)
-    return None
+    return failure_of(partial(prepare, version_set), seconds_max=plan.prepare_seconds)
 
 
 def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
@@ -198,10 +209,11 @@ def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
         )
     waited_seconds = facts.now - state.proposed_at
     waiting = f"{len(ready)} of {plan.quorum} nodes have prepared set {state.proposed[:12]}"
-    if facts.node is not None and facts.node not in ready:
-        return Action(kind="prepare", reason=waiting)
+    # Before this node's own try: one that is killed in every try says nothing, and would try for ever.
     if waited_seconds >= plan.prepare_seconds:
         return Action(kind="withdraw", reason=f"{waiting} after {waited_seconds:.0f} s", fields=named)
+    if facts.node is not None and facts.node not in ready:
+        return Action(kind="prepare", reason=waiting)
     return Action(kind="none", reason=f"{waiting}; it is withdrawn in {plan.prepare_seconds - waited_seconds:.0f} s.")
 
 

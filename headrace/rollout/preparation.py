@@ -4,19 +4,23 @@ A record is made by the node itself, once a proposal and node: `rollout/<name>/p
 the proposal is the journal entry that named the set; a set that is proposed again is prepared again. The controller
 starts a set when enough nodes have good records, and withdraws it at the first bad one: one member that is missing or
 damaged, and nothing changes.
+
+Whatever preparing raises is an outcome, and so is that it does not end: a chat template that refuses a system turn, a
+library's own error and a load that hangs are recorded refusals with their reason, as a damaged file is.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, ObjectMissing
+from headrace.errors import ObjectMissing, reason_of
 from headrace.rollout.version_sets import VersionSet
 from headrace.store.objects import ObjectStore, canonical_json
 
-# Fetches, verifies, loads and tries every member of a set; raises HeadraceError if one of them fails.
-Prepare = Callable[[VersionSet], None]
+# Fetches, verifies, loads and tries every member of a set; raises if one of them fails.
+Prepare = Callable[[VersionSet], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +57,55 @@ def prepare_here(
     store: ObjectStore,
     name: str,
     proposal: int,
-    version_set: VersionSet,
-    prepare: Prepare,
+    prepare: Callable[[], VersionSet],
     *,
     node: str,
     clock: Clock,
+    seconds_max: float,
 ) -> PreparationRecord:
-    """Prepare a set on this node and keep the record, good or bad."""
-    started, error = clock.now(), None
-    try:
-        prepare(version_set)
-    except HeadraceError as failure:
-        error = str(failure)
+    """Prepare a set on this node and keep the record, good or bad.
+
+    Args:
+        prepare: finds the set and makes it ready.
+        seconds_max: after which it counts as failed.
+    """
+    started, prepared = clock.now(), list[VersionSet]()
+    error = failure_of(lambda: prepared.append(prepare()), seconds_max=seconds_max)
     record = PreparationRecord(
         node=node,
         ok=error is None,
         error=error,
         seconds=clock.now() - started,
-        members=tuple(member.role for member in version_set.members) if error is None else (),
+        members=() if error else tuple(member.role for member in prepared[0].members),
         at=clock.now(),
     )
     write_preparation(store, name, proposal, record)
     return record
+
+
+def failure_of(work: Callable[[], object], *, seconds_max: float) -> str | None:
+    """Why the work was not done, in a line; None: it was. It runs in a thread of its own, so that it may hang.
+
+    Raises: only what ends a process: KeyboardInterrupt, SystemExit.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 (the caller gets it)
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="prepare", daemon=True)
+    thread.start()
+    thread.join(seconds_max)
+    if thread.is_alive():
+        return f"It did not end within {seconds_max:g} s."
+    if not raised:
+        return None
+    if not isinstance(raised[0], Exception):
+        raise raised[0]
+    return reason_of(raised[0])
 
 
 def _prefix(name: str, proposal: int) -> str:

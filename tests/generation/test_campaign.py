@@ -69,6 +69,18 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
             {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term"}},
             "template is not a template: expected '}'",
         ),
+        "a template with a format from a column": (
+            {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term:{width}}"}},
+            "template may not take a format from another place, got '{term:{width}}'",
+        ),
+        "a template with an unknown conversion": (
+            {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term!x}"}},
+            "template cannot be filled with text: a conversion is one of !r, !s and !a, got '{term!x}'",
+        ),
+        "a user turn with a number's format": (
+            {"prompt_template": {"user": "Say {text:d}"}},
+            "user cannot be filled with text: Unknown format code 'd' for object of type 'str', got 'Say {text:d}'",
+        ),
         "a user turn without the prompt": (
             {"prompt_template": {"user": "Hello."}},
             "user must hold {text}, where the prompt goes, got 'Hello.'",

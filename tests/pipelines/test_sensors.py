@@ -495,6 +495,20 @@ def test_a_damaged_journal_stops_its_own_rollout_and_no_other(deployment: Deploy
     assert (deployment.tick(rollout_ticks).skip_message or "").startswith("assistant: ")
 
 
+def test_a_journal_entry_of_another_shape_stops_its_own_rollout_and_no_other(
+    deployment: Deployment, services: Path
+) -> None:
+    (services / "assistant.yaml").write_text(SERVICE)
+    deployment.register(model(1, "base"))
+    fields = {"version_set": None, "weights_digest": ["none"], "reason": "a list where a text belongs"}
+    Journal(deployment.objects, "assistant", SystemClock()).append("initialized", fields, expected=0)
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+
+    deployment.run_of("roll_out", "glossary")
+    assert "assistant: TypeError: unhashable type" in (deployment.tick(rollout_ticks).skip_message or "")
+
+
 def test_services_become_partition_keys_and_a_broken_one_keeps_nobody_else_from_it(
     deployment: Deployment, services: Path
 ) -> None:

@@ -1,5 +1,7 @@
 import contextlib
 import tempfile
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headrace.clock import FixedClock
-from headrace.errors import HandoffCorrupt, HeadraceError, JournalConflict
+from headrace.errors import HandoffCorrupt, JournalConflict
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import ModelCandidates
 from headrace.rollout.controller import Action, Facts, apply, next_action, preparation_reader, tick
@@ -44,7 +46,7 @@ class Rollout:
         self.engine: dict[str, Any] = {}
         self.node: str | None = HERE
         # What preparing raises, by version set id; and why the registry refuses.
-        self.broken: dict[str, HeadraceError] = {}
+        self.broken: dict[str, BaseException] = {}
         self.refusal: str | None = None
 
     def facts(self) -> Facts:
@@ -67,7 +69,7 @@ class Rollout:
             models=self.models,
         )
 
-    def prepare(self, version_set: VersionSet) -> None:
+    def prepare(self, version_set: VersionSet) -> object:
         if version_set.id in self.broken:
             raise self.broken[version_set.id]
 
@@ -238,6 +240,78 @@ def test_a_first_set_that_cannot_be_loaded_is_no_first_set(rollout: Rollout) -> 
     assert rollout.journal.head() == 0
 
 
+class TemplateError(Exception):
+    """As a chat template raises that refuses a system turn: a library's error, not one of ours."""
+
+
+FAILURES = {
+    "a chat template that refuses a system turn": (TemplateError("System role not supported"), "TemplateError: System"),
+    "a format that no text has": (ValueError("Unknown format code 'd'"), "ValueError: Unknown format code 'd'"),
+    "no memory left": (MemoryError(), "MemoryError"),
+    "a name that the template lacks": (KeyError("width"), "KeyError: 'width'"),
+    "a text of many lines": (RuntimeError("CUDA error:\n  an illegal access"), "RuntimeError: CUDA error: an illegal"),
+}
+
+
+@pytest.mark.parametrize(("failure", "said"), FAILURES.values(), ids=list(FAILURES))
+def test_whatever_preparing_raises_is_a_refusal_with_its_reason(
+    rollout: Rollout, failure: Exception, said: str
+) -> None:
+    rollout.models.append(make_model(2))
+    rollout.broken[desired(make_model(2)).id] = failure
+    actions = rollout.tick()
+    assert kinds(actions) == ["initialize", "propose", "prepare", "withdraw", "none"]
+    assert actions[3].reason.startswith(f"this-node cannot prepare it: {said}")
+    assert kinds(rollout.tick()) == ["none"]
+
+
+@pytest.mark.parametrize(("failure", "said"), FAILURES.values(), ids=list(FAILURES))
+def test_whatever_the_first_set_raises_is_said(rollout: Rollout, failure: Exception, said: str) -> None:
+    rollout.broken[desired(BASE).id] = failure
+    (action,) = rollout.tick()
+    assert action.reason.startswith(f"The first set cannot be prepared: {said}")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_is_no_word_on_a_set(rollout: Rollout, end: type[BaseException]) -> None:
+    rollout.models.append(make_model(2))
+    rollout.broken[desired(make_model(2)).id] = end()
+    with pytest.raises(end):
+        rollout.tick()
+    assert preparations(rollout.store, "glossary", rollout.state.proposal) == []
+
+
+def test_a_load_that_does_not_end_is_a_refusal_when_its_time_is_over(rollout: Rollout) -> None:
+    rollout.plan = replace(PLAN, prepare_seconds=0.05)
+    rollout.tick()
+    rollout.models.append(make_model(2))
+    is_over = threading.Event()
+    rollout.prepare = lambda version_set: is_over.wait()
+    actions = rollout.tick()
+    is_over.set()
+    assert kinds(actions) == ["propose", "prepare", "withdraw", "none"]
+    assert actions[2].reason == "this-node cannot prepare it: It did not end within 0.05 s."
+
+
+def test_a_node_that_dies_in_each_try_does_not_try_beyond_the_time_for_it(rollout: Rollout) -> None:
+    rollout.tick()
+    rollout.models.append(make_model(2))
+    rollout.broken[desired(make_model(2)).id] = SystemExit(137)
+    with contextlib.suppress(SystemExit):
+        rollout.tick()
+    rollout.clock.advance(rollout.plan.prepare_seconds)
+    assert kinds(rollout.tick()) == ["withdraw", "none"]
+
+
+def test_a_proposed_set_that_is_gone_from_the_store_is_withdrawn(rollout: Rollout) -> None:
+    rollout.tick()
+    gone = {"version_set": "f" * 64, "weights_digest": "weights-9"}
+    rollout.journal.append("proposed", gone, expected=rollout.state.head)
+    actions = rollout.tick()
+    assert kinds(actions) == ["prepare", "withdraw", "none"]
+    assert "is not in the store" in actions[1].reason
+
+
 def ready(node: str, *, ok: bool = True) -> PreparationRecord:
     return PreparationRecord(node=node, ok=ok, error=None if ok else "no memory", seconds=1.0, at=0.0)
 
@@ -393,6 +467,7 @@ class Controllers(RuleBasedStateMachine):
         self.rollouts = [Rollout(Path(self.directory.name)) for _ in range(2)]
         for rollout in self.rollouts:
             rollout.models, rollout.reviews = self.rollouts[0].models, self.rollouts[0].reviews
+            rollout.broken = self.rollouts[0].broken
         self.num_models = 1
 
     def teardown(self) -> None:
@@ -402,6 +477,11 @@ class Controllers(RuleBasedStateMachine):
     def a_model_is_registered(self, loss: float) -> None:
         self.num_models += 1
         self.rollouts[0].models.append(make_model(self.num_models, heldout_loss=loss))
+
+    @rule(version=st.integers(2, 6), failure=st.sampled_from([failure for failure, _ in FAILURES.values()]))
+    def a_model_that_comes_later_cannot_be_prepared(self, version: int, failure: Exception) -> None:
+        if version > self.num_models:
+            self.rollouts[0].broken[desired(make_model(version)).id] = failure
 
     @rule(version=st.integers(1, 5), kept=st.integers(0, 12))
     def rows_are_reviewed(self, version: int, kept: int) -> None:
@@ -415,6 +495,7 @@ class Controllers(RuleBasedStateMachine):
         num_entries = sum(kind not in {"none", "prepare"} for kind in kinds(actions))
         assert self.rollouts[who].journal.head() == before + num_entries
         assert kinds(self.rollouts[1 - who].tick()) == ["none"]
+        assert self.rollouts[who].state.proposed is None
 
     @rule(who=st.integers(0, 1), creates=st.integers(0, 4), after_effect=st.booleans())
     def a_controller_is_killed_and_started_again(self, who: int, creates: int, after_effect: bool) -> None:
@@ -425,7 +506,7 @@ class Controllers(RuleBasedStateMachine):
         with contextlib.suppress(Killed):
             old.tick()
         fresh = Rollout(Path(self.directory.name))
-        fresh.models, fresh.reviews = old.models, old.reviews
+        fresh.models, fresh.reviews, fresh.broken = old.models, old.reviews, old.broken
         self.rollouts[who] = fresh
 
     @invariant()
@@ -434,6 +515,15 @@ class Controllers(RuleBasedStateMachine):
         journal.verify()
         for entry in journal.entries():
             self.rollouts[0].sets.get(entry.fields["version_set"])
+
+    @invariant()
+    def what_cannot_be_prepared_is_withdrawn_with_its_reason_and_never_starts(self) -> None:
+        broken = self.rollouts[0].broken
+        for entry in self.rollouts[0].journal.entries():
+            if entry.fields["version_set"] in broken:
+                assert entry.event in {"proposed", "withdrawn"}
+                if entry.event == "withdrawn":
+                    assert type(broken[entry.fields["version_set"]]).__name__ in entry.fields["reason"]
 
     @invariant()
     def no_model_is_started_twice_and_nothing_comes_back(self) -> None:

@@ -1,16 +1,20 @@
-"""Work beside the units: so much at once, the rest is dropped, and no client waits for any of it."""
+"""Work beside the units: so much at once, the rest is dropped, and no client waits for any of it.
+
+Work that fails in a way that it did not foresee is told to `failed`, and ends nothing but itself.
+"""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
 class Background:
     """Tasks of one kind. Not for several threads."""
 
-    def __init__(self, name: str, *, num_max: int) -> None:
+    def __init__(self, name: str, *, num_max: int, failed: Callable[[Exception], None]) -> None:
         self._name = name
         self._num_max = num_max
+        self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -18,7 +22,7 @@ class Background:
         return len(self._tasks) < self._num_max
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=self._name)
+        task = asyncio.create_task(self._watched(work), name=self._name)
         # The event loop holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -27,3 +31,9 @@ class Background:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 (it is told)
+            self._failed(error)

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from headrace.errors import HeadraceError
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.background import Background
@@ -49,7 +48,7 @@ class Judging:
         self._metrics = metrics
         self._evidence = evidence
         self._room = asyncio.Semaphore(_NUM_AT_ONCE)
-        self._background = Background("judge", num_max=_NUM_AT_ONCE + _NUM_WAITING_MAX)
+        self._background = Background("judge", num_max=_NUM_AT_ONCE + _NUM_WAITING_MAX, failed=records.unforeseen)
 
     def offer(self, unit: Unit, *, is_evidence: bool) -> None:
         """Judge the unit's answer, if its turn comes and there is room; returns at once."""
@@ -75,7 +74,7 @@ class Judging:
             try:
                 async with asyncio.timeout(self._seconds_max):
                     answer = await role.engine.answer(turn)
-            except (HeadraceError, TimeoutError):
+            except Exception:  # noqa: BLE001 (the judge is a model: however it fails, there is no score)
                 self._metrics.judgement("failed")
                 return
             finally:

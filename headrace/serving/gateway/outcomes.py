@@ -6,7 +6,6 @@ Evidence is of units that the plan alone dealt out (`Pin.is_fair`). A failure co
 both sets get their share of bad requests. A client that went away says nothing about the set.
 """
 
-import traceback
 from typing import Any
 
 from headrace.rollout.live_evidence import EvidenceWriter
@@ -57,11 +56,7 @@ class Outcomes:
         self._records.add("refused", {"request": request, "key": key, "status": status, "code": code})
 
     def unforeseen(self, error: Exception) -> None:
-        """An error that is a fault of ours: where it came from goes into the log, its text may hold a prompt."""
-        places = [
-            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        self._records.event("error", error=type(error).__name__, places=places[-8:])
+        self._records.unforeseen(error)
 
     def _keep_evidence(self, unit: Unit) -> None:
         record = self._evidence.record

@@ -4,6 +4,9 @@ A set is loaded whole or not at all: each member is fetched, compared with its d
 means), loaded and asked something. Members that differ in nothing but their prompts share an engine: two sets with
 the same weights cost the memory of one.
 
+Whatever loading raises is kept as the reason why a set is not here, and so is that it does not end: the thread that
+hangs is left behind, and the next load gets another one.
+
 A set is closed when the plan does not name it, no unit on it is under way and no session that was seen here can come
 back to it. Sessions of other gateways may still turn up; then it is loaded again.
 """
@@ -11,12 +14,11 @@ back to it. Sessions of other gateways may still turn up; then it is loaded agai
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, InvalidInput
+from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.engines.base import EngineFailed, ServingEngine
@@ -31,6 +33,7 @@ from headrace.store.objects import ObjectStore
 _SMOKE_PROMPT = "Say hello."
 _SMOKE_TOKENS = 4
 _SMOKE_SECONDS_MAX = 120.0
+_CLOSE_SECONDS_MAX = 30.0
 # A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.
 _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
@@ -95,7 +98,9 @@ class PreparedSets:
         self._failures: dict[str, _Failure] = {}
         # One at a time: loading two models at once would take twice the memory's bandwidth from the traffic.
         self._turn = asyncio.Lock()
-        self._threads = DaemonThreads(1, "prepared-sets")
+        self._threads = _loading_thread()
+        # Of one member: a proposal that waits longer is withdrawn.
+        self._seconds_max = service.plan.prepare_seconds
 
     @property
     def ids(self) -> frozenset[str]:
@@ -145,11 +150,11 @@ class PreparedSets:
     async def close(self) -> None:
         for task in list(self._loading.values()):
             task.cancel()
-            with suppress(asyncio.CancelledError, HeadraceError):
-                await task
+            # Also where it fails of itself in that moment; what nobody waits for any more ends with the process.
+            await asyncio.wait({task}, timeout=_CLOSE_SECONDS_MAX)
         self._loaded.clear()
         for shared in self._engines.values():
-            await shared.engine.close()
+            await self._close_engine(shared.engine)
         self._engines.clear()
 
     async def _load(self, set_id: str) -> LoadedSet:
@@ -158,14 +163,15 @@ class PreparedSets:
             async with self._turn:
                 version_set = await self._in_thread(self._sets.get, set_id)
                 loaded = await self._open(version_set)
-        except HeadraceError as error:
+        except Exception as failure:
+            error = _ours(failure, f"Version set {set_id[:12]}")
             before = self._failures.get(set_id)
             num_tries = before.num_tries + 1 if before else 1
             pause = min(_AGAIN_SECONDS * 2 ** (num_tries - 1), _AGAIN_SECONDS_MAX)
             self._failures[set_id] = _Failure(error=error, num_tries=num_tries, again_at=time.monotonic() + pause)
             self._metrics.prepared("failed")
             self._records.event("set not loaded", version_set=set_id, error=str(error))
-            raise
+            raise error from failure
         finally:
             self._loading.pop(set_id, None)
         self._failures.pop(set_id, None)
@@ -200,15 +206,23 @@ class PreparedSets:
         return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
 
     async def _opened(self, member: Member, spec: EngineSpec) -> ServingEngine:
+        """Raises: HeadraceError: it cannot be loaded, or is not in time."""
+        named = f"{member.role} ({member.model_name} {member.model_version})"
+        opening = asyncio.ensure_future(self._in_thread(self._open_engine, member, spec))
         try:
-            return await self._in_thread(self._open_engine, member, spec)
-        except HeadraceError:
+            done, _ = await asyncio.wait({opening}, timeout=self._seconds_max)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
             raise
+        if not done:
+            opening.add_done_callback(_close_late)
+            self._threads = _loading_thread()
+            raise EngineUnavailable(f"{named} was not loaded within {self._seconds_max:g} s.")
+        try:
+            return opening.result()
         except Exception as error:
             # Libraries that load weights fail in ways of their own; a set that cannot be loaded must never be a crash.
-            raise InvalidInput(
-                f"{member.role} ({member.model_name} {member.model_version}) cannot be loaded: {error!r}."
-            ) from error
+            raise _ours(error, named) from error
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
@@ -219,7 +233,29 @@ class PreparedSets:
             shared.num_users -= 1
             if not shared.num_users:
                 del self._engines[key]
-                await shared.engine.close()
+                await self._close_engine(shared.engine)
+
+    async def _close_engine(self, engine: ServingEngine) -> None:
+        """What cannot be closed is said; the sets beside it are closed all the same."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS_MAX):
+                await engine.close()
+        except Exception as error:  # noqa: BLE001
+            self._records.event("engine not closed", engine=engine.name, error=reason_of(error))
+
+
+def _ours(error: Exception, what: str) -> HeadraceError:
+    return error if isinstance(error, HeadraceError) else InvalidInput(f"{what} cannot be loaded: {reason_of(error)}.")
+
+
+def _loading_thread() -> DaemonThreads:
+    return DaemonThreads(1, "prepared-sets")
+
+
+def _close_late(opening: "asyncio.Future[ServingEngine]") -> None:
+    """An engine that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        asyncio.get_running_loop().create_task(opening.result().close(), name="close late")
 
 
 async def _try(role: LoadedRole) -> None:

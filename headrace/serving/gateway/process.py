@@ -18,7 +18,7 @@ from functools import partial
 
 import uvicorn
 
-from headrace.errors import HeadraceError, InvalidInput
+from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.assembly import Parts, Settings, assemble
 from headrace.serving.gateway.keys import ApiKeys
@@ -151,9 +151,9 @@ async def _flush_evidence(parts: Parts) -> None:
         try:
             await loop.run_in_executor(thread, parts.evidence.flush)
             error = ""
-        except (HeadraceError, OSError) as failure:
-            if str(failure) != error:
-                error = str(failure)
+        except Exception as failure:  # noqa: BLE001 (what is not kept now is by the next flush)
+            if reason_of(failure) != error:
+                error = reason_of(failure)
                 parts.records.event("evidence not kept", error=error)
 
 

@@ -1,7 +1,8 @@
 """Keeps the engines in step with the journal: loads what is stable, on trial or proposed, closes what is retired.
 
 A proposal is fetched, verified, loaded and tried here while traffic goes on, and this gateway's word on it is written
-to the store: the controller starts the set when enough gateways have given theirs.
+to the store: the controller starts the set when enough gateways have given theirs. A look that fails, in whatever way,
+is said once and followed by the next one.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError
+from headrace.errors import reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import RolloutState, fold
@@ -54,19 +55,18 @@ class RolloutWatch:
         """Until it is cancelled."""
         try:
             while True:
-                await self._look()
+                try:
+                    await self._look()
+                    self._say("")
+                except Exception as error:  # noqa: BLE001 (a watch that ends would prepare nothing any more)
+                    self._say(reason_of(error))
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
             for task in self._proposals.values():
                 task.cancel()
 
     async def _look(self) -> None:
-        try:
-            state = await self._in_thread(lambda: fold(self._journal.entries()))
-        except (HeadraceError, OSError) as error:
-            self._say(str(error))
-            return
-        self._say("")
+        state = await self._in_thread(lambda: fold(self._journal.entries()))
         if state is None:
             return
         if self.state is None or state.head != self.state.head:
@@ -89,7 +89,7 @@ class RolloutWatch:
 
     async def _load(self, set_id: str) -> None:
         # What went wrong is kept there, and tried again.
-        with suppress(HeadraceError):
+        with suppress(Exception):
             await self._sets.ensure(set_id)
 
     async def _prepare(self, proposal: int, set_id: str) -> None:
@@ -97,8 +97,8 @@ class RolloutWatch:
         members: tuple[str, ...] = ()
         try:
             members = tuple((await self._sets.ensure(set_id, at_once=True)).roles)
-        except HeadraceError as failure:
-            error = str(failure)
+        except Exception as failure:  # noqa: BLE001 (this node's word on the set, whatever it is)
+            error = reason_of(failure)
         now = self._clock.now()
         record = PreparationRecord(
             node=self._node, ok=error is None, error=error, seconds=now - started, members=members, at=now
@@ -107,8 +107,8 @@ class RolloutWatch:
         while self.state is None or self.state.proposal == proposal:
             try:
                 await self._in_thread(lambda: write_preparation(self._store, self._name, proposal, record))
-            except (HeadraceError, OSError) as failure:
-                self._say(str(failure))
+            except Exception as failure:  # noqa: BLE001 (said; until the proposal is withdrawn, when time is up)
+                self._say(reason_of(failure))
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 return
@@ -120,7 +120,7 @@ class RolloutWatch:
         """Once a change, not twice a second."""
         if error != self._error:
             self._error = error
-            self._records.event("journal unreadable" if error else "journal readable", error=error)
+            self._records.event("rollout not followed" if error else "rollout followed", error=error)
 
 
 def node_name(port: int | None) -> str:

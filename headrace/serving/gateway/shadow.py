@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from headrace.errors import HeadraceError
 from headrace.rollout.assignment import salted_rank
 from headrace.serving.gateway.background import Background
 from headrace.serving.gateway.chain import Step
@@ -38,7 +37,9 @@ class Shadow:
         self._candidate = candidate
         self._records = records
         self._metrics = metrics
-        self._background = Background("shadow", num_max=max(1, service.limits.num_units_max // _SHARE_OF_PLACES))
+        self._background = Background(
+            "shadow", num_max=max(1, service.limits.num_units_max // _SHARE_OF_PLACES), failed=records.unforeseen
+        )
 
     def offer(self, unit: Unit) -> None:
         """Copy the unit, if its turn comes and there is room; returns at once."""
@@ -64,7 +65,7 @@ class Shadow:
             async with asyncio.timeout(self._seconds_max):
                 await candidate.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=steps.append)
             outcome, error = "answered", ""
-        except (HeadraceError, TimeoutError) as failure:
+        except Exception as failure:  # noqa: BLE001 (a copy may fail in any way: it is the candidate's)
             error = type(failure).__name__
         finally:
             candidate.num_units -= 1

@@ -1,0 +1,40 @@
+"""Templates in users' files: text with named places, such as `{term}`; checked when the file is loaded.
+
+A template that loads can be filled: a conversion or a format that no text has (`{text:d}`) is refused here, not at the
+first unit that it is used for.
+"""
+
+import string
+
+from headrace.errors import InvalidInput
+
+
+def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = None) -> set[str]:
+    """The places of a template. Only plain names: `{term.__class__}` would reach into objects.
+
+    Args:
+        name: what a refusal calls it.
+        texts: the places that there are, all of them texts; None: columns of any name and type.
+
+    Raises:
+        InvalidInput: it is no template, names something else, or asks for a format that is none.
+    """
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise InvalidInput(f"{name} is not a template: {error}, got {template!r}.") from error
+    found = {str(place) for place, _, _ in parts}
+    for place in sorted(found):
+        if not place.isidentifier() or (texts is not None and place not in texts):
+            wanted = ", ".join(f"{{{one}}}" for one in texts) if texts else "column names"
+            raise InvalidInput(f"{name} may use {wanted}, got {{{place}}} in {template!r}.")
+    if any("{" in (spec or "") for _, spec, _ in parts):
+        raise InvalidInput(f"{name} may not take a format from another place, got {template!r}.")
+    try:
+        if texts is not None:
+            template.format_map(dict.fromkeys(texts, "text"))
+        elif any(conversion not in (None, "r", "s", "a") for _, _, conversion in parts):
+            raise ValueError("a conversion is one of !r, !s and !a")
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{name} cannot be filled with text: {error}, got {template!r}.") from error
+    return found
