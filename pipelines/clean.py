@@ -1,9 +1,9 @@
 """`make clean`: removes this checkout's state (runs, store, logs, caches); keeps `.venv`, models and corpus."""
 
 import shutil
-import sys
 
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 from pipelines.services import locked
 from resources.settings import CHECKOUT, settings_from_environment
 
@@ -20,7 +20,7 @@ def main() -> None:
                 if path.name not in KEPT | {"dagster.yaml"}:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except HeadraceError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         raise SystemExit(1) from None
     for name in (".pytest_cache", ".ruff_cache", ".hypothesis"):
         shutil.rmtree(CHECKOUT / name, ignore_errors=True)

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import sys
 import time
 
 from dagster import DagsterInstance
 
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
 from pipelines.services import services
 from resources.settings import settings_from_environment
@@ -34,7 +34,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\nStopped. Runs under way go on.")
     except HeadraceError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         raise SystemExit(1) from None
 
 

@@ -25,6 +25,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 
 BUCKET = "headrace"
 START_WAIT_SECONDS = 60.0
@@ -224,7 +225,7 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     except HeadraceError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         raise SystemExit(1) from None
 
 

@@ -10,6 +10,7 @@ import typer
 from headrace.command_line.opening import open_handoffs, surroundings_of
 from headrace.command_line.options import AsJson, Store
 from headrace.errors import InvalidInput
+from headrace.text.terminal import confirmed, say
 
 if TYPE_CHECKING:
     from headrace.handoff.collecting import CollectionPlan, CollectionReport
@@ -64,7 +65,7 @@ def gc(
         if as_json:
             print_json({"plan": plan_body(plan), "report": None})
         return
-    if not yes and not typer.confirm(f"Delete {bytes_text(plan.num_bytes)}?", err=True):
+    if not yes and not confirmed(f"Delete {bytes_text(plan.num_bytes)}?"):
         raise typer.Exit(1)
     report = _collect(handoffs, plan)
     if as_json:
@@ -180,7 +181,7 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
     ]
     if rows:
         print_table(["", "WHAT", "BYTES", "WHY"], sorted(rows, key=lambda row: row[0] == "keep"), right=["BYTES"])
-        typer.echo()
+        say()
     kept = Counter(verdict.reason for verdict in plan.versions if verdict.is_kept and _is_ordinary(verdict))
     lines = [] if show_kept else [f"{counted(count, 'version')} kept: {reason}." for reason, count in kept.items()]
     if plan.expired_leases:

@@ -7,9 +7,10 @@ from typing import Any
 import typer
 
 from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
-from headrace.command_line.output import one_line, print_heading, print_json, print_lines
+from headrace.command_line.output import print_heading, print_json, print_lines
 from headrace.errors import InvalidInput
 from headrace.handoff.comparison import Comparison, compare
+from headrace.text.visible import one_line, shortened
 
 _CELL_CHARS = 60
 
@@ -113,9 +114,8 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
     if isinstance(value, list) and len(value) > 8:
-        return f"[{', '.join(map(str, value[:8]))}, … {len(value):,} items]"
-    text = one_line(str(value)) if value is not None else "–"
-    return text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…"
+        return f"[{one_line(', '.join(map(str, value[:8])))}, … {len(value):,} items]"
+    return shortened(one_line(str(value)), _CELL_CHARS) if value is not None else "–"
 
 
 def _body(found: Comparison) -> dict[str, Any]:

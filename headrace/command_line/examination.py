@@ -12,6 +12,7 @@ import typer
 from headrace.command_line.opening import Surroundings, open_handoffs, surroundings_of
 from headrace.command_line.options import AsJson, Store
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 
 if TYPE_CHECKING:
     from headrace.store.mounts import Finding
@@ -31,7 +32,8 @@ def doctor(context: typer.Context, store: Store = None, as_json: AsJson = False)
         findings.append(finding)
         if not as_json:
             text, colour = _MARKS[finding.level]
-            typer.echo(f"{typer.style(f'{text:4}', fg=colour)}  {finding.check:{_CHECK_CHARS}} {finding.sentence}")
+            say(f"{text:4}", colour=colour, goes_on=True)
+            say(f"  {finding.check:{_CHECK_CHARS}} {finding.sentence}")
     num_failed = sum(finding.level == "fail" for finding in findings)
     if as_json:
         print_json({"well": not num_failed, "findings": [asdict(finding) for finding in findings]})

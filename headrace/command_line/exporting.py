@@ -16,6 +16,7 @@ from headrace.handoff.export import FORMATS, check_types, export_file, write_row
 from headrace.handoff.media.layout import is_media
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
+from headrace.text.terminal import say
 
 _SUFFIXES = {
     ".parquet": "parquet",
@@ -66,7 +67,7 @@ def export_handoff(
             _write_to_stdout(handoff, chosen, names, advance)
             return
         export_file(handoff, target, chosen, columns=names, overwrite=force, progress=advance)  # pyright: ignore[reportArgumentType]
-    typer.echo(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", err=True)
+    say(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", error=True)
 
 
 def _write_to_stdout(handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None]) -> None:
@@ -92,7 +93,7 @@ def _export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) -
             done = num_done
 
         export(MediaSet.open(handoff), target, progress=tell)
-    typer.echo(f"{target}: {counted(handoff.num_rows, 'item')} of {handoff.label}.", err=True)
+    say(f"{target}: {counted(handoff.num_rows, 'item')} of {handoff.label}.", error=True)
 
 
 @contextmanager

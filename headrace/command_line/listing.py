@@ -19,6 +19,7 @@ from headrace.handoff.sealed import ROOT, partition_prefix
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.objects import Entry
+from headrace.text.terminal import say
 
 _MANIFEST = re.compile(rf"{ROOT}/([^/]+)/([^/]+)/v(\d{{6,}})/manifest\.json")
 _READERS = 16
@@ -167,7 +168,7 @@ def _print_assets(found: Sequence[Entry], now: float, uri: str) -> None:
             versions[asset] += 1
             newest[asset] = max(newest[asset], entry.modified_at)
     if not partitions:
-        typer.echo(f"No handoff is sealed in {uri} yet. Materialize an asset.", err=True)
+        say(f"No handoff is sealed in {uri} yet. Materialize an asset.", error=True)
         return
     rows = [
         [

@@ -23,6 +23,7 @@ from headrace.command_line.plugged_in import plugged_in_commands
 from headrace.command_line.rollouts import rollout_app
 from headrace.command_line.version_sets import versions_app
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 
 
 class _Commands(TyperGroup):
@@ -48,7 +49,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            typer.echo(f"Error: {error}", err=True)
+            # Indented: a line of what somebody else wrote must not pass for one of ours.
+            say("Error: " + str(error).replace("\n", "\n  "), error=True)
             raise typer.Exit(2) from error
 
 
@@ -75,7 +77,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"headrace {version('headrace')}")
+        say(f"headrace {version('headrace')}")
         raise typer.Exit
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-import typer
+from headrace.text.terminal import say
+from headrace.text.visible import json_visible, visible
 
 _GAP = "  "
 Row = Sequence[str]
@@ -23,9 +24,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Row], *, right: Sequence[
     if not sys.stdout.isatty():
         print_lines(aligned([headers, *rows], right=[headers.index(name) for name in right]))
         return
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from headrace.text.drawing import Terminal, TerminalText
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, header in enumerate(headers):
@@ -37,22 +38,24 @@ def print_table(headers: Sequence[str], rows: Sequence[Row], *, right: Sequence[
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+        table.add_row(*map(TerminalText, row))
+    Terminal().print(table)
 
 
 def print_lines(lines: Sequence[str]) -> None:
+    """What looks like a line's end within one of them is shown as an escape."""
     for line in lines:
-        typer.echo(line)
+        say(visible(line))
 
 
 def print_heading(text: str) -> None:
-    typer.echo()
-    typer.secho(text, bold=True)
+    say()
+    say(text, bold=True)
 
 
-def print_json(body: Any) -> None:
-    typer.echo(json.dumps(json_value(body), indent=2, ensure_ascii=False, allow_nan=False))
+def print_json(body: Any, *, indent: int | None = 2) -> None:
+    """Characters that steer a terminal are written as JSON's escapes: the same values to every reader."""
+    say(json_visible(json.dumps(json_value(body), indent=indent, ensure_ascii=False, allow_nan=False)))
 
 
 def json_value(value: Any) -> Any:
@@ -73,7 +76,8 @@ def json_value(value: Any) -> Any:
 
 
 def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
-    """One line a row; columns two blanks apart. Widths are counted in terminal cells."""
+    """One line a row, whatever the texts; columns two blanks apart. Widths are counted in terminal cells."""
+    rows = [list(map(visible, row)) for row in rows]
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     return [
         _GAP.join(
@@ -91,11 +95,6 @@ def cells(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
-
-
-def one_line(text: str) -> str:
-    """Without line breaks and control characters: data must not steer a terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in " ".join(text.split()))
 
 
 def bytes_text(num_bytes: float) -> str:
@@ -126,12 +125,13 @@ def progress(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator
     if not sys.stderr.isatty():
         yield lambda done: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from headrace.text.drawing import Terminal
 
     columns = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True), transient=True
+        TextColumn("{task.description}"), BarColumn(), *columns, console=Terminal(stderr=True), transient=True
     )
     with bar:
         task = bar.add_task(what, total=total)

@@ -17,6 +17,7 @@ from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import entry_body, percent, read_status, set_label, status_body
 from headrace.rollout.version_sets import VersionSets
+from headrace.text.terminal import confirmed, say
 
 # What the journal says where nobody gave a reason: an audit then knows that much.
 NO_REASON = "by hand, no reason given"
@@ -154,8 +155,8 @@ def _report(opened: Opened, entry: Entry, *, as_json: bool, plan: Plan | None = 
     if as_json:
         print_json({"entry": entry_body(entry), "status": status_body(status)})
         return
-    typer.echo(f"Entry {entry.number} of {opened.name}: {entry.event}, by {entry.fields['by']}.")
-    typer.echo(status.headline)
+    say(f"Entry {entry.number} of {opened.name}: {entry.event}, by {entry.fields['by']}.")
+    say(status.headline)
 
 
 def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int | None:
@@ -180,7 +181,7 @@ def _by(by: str | None) -> str:
 
 def _ask(question: str, *, yes: bool) -> None:
     """Only where somebody can answer: a script that aborts must not wait."""
-    if not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
+    if not yes and sys.stdin.isatty() and not confirmed(question):
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ from headrace.command_line.output import counted, print_json, print_lines, print
 from headrace.command_line.rollout_opening import find_set, open_rollout
 from headrace.errors import InvalidInput
 from headrace.rollout.status import BadRows
+from headrace.text.terminal import say
 
 
 def show_rows(
@@ -36,13 +37,13 @@ def show_rows(
     elif ids:
         print_lines([str(row["row_id"]) for row in rows])
     elif not aborted:
-        typer.echo(f"No set of {name} was ever rolled back.")
+        say(f"No set of {name} was ever rolled back.")
     else:
         if found:
             print_table(["SET", "PARTITION", "VERSION", "ROWS", ""], [_row_cells(one) for one in found], right=["ROWS"])
-            typer.echo()
+            say()
         num_partitions = len({one.partition for one in published})
-        typer.echo(
+        say(
             f"{counted(sum(one.num_rows for one in found), 'row')} of {counted(len(aborted), 'set')} that went back; "
             f"readers still get {sum(one.num_rows for one in published):,} of them, in "
             f"{counted(num_partitions, 'partition')}."

@@ -14,6 +14,7 @@ from headrace.rollout.controller import Action, tick
 from headrace.rollout.journal import Journal
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.text.terminal import say
 
 
 def tick_rollout(
@@ -35,9 +36,9 @@ def tick_rollout(
                 raise
             actions = [Action(kind="none", reason=str(error))]
         for action in actions[:-1]:
-            typer.echo(f"{name}: {action.kind}: {action.reason}")
+            say(f"{name}: {action.kind}: {action.reason}")
         if actions[-1].reason != waits_for:
-            typer.echo(f"{name}: {actions[-1].reason}")
+            say(f"{name}: {actions[-1].reason}")
             waits_for = actions[-1].reason
         if every_seconds is None:
             return

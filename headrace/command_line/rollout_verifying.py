@@ -14,6 +14,7 @@ from headrace.rollout.states import fold
 from headrace.rollout.status import rollout_names
 from headrace.rollout.version_sets import VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.text.terminal import say
 
 
 def verify_rollouts(context: typer.Context, store: str | None, name: str | None, *, as_json: bool) -> None:
@@ -25,10 +26,10 @@ def verify_rollouts(context: typer.Context, store: str | None, name: str | None,
         fields = ("name", "num_entries", "num_sets", "error")
         print_json({"rollouts": [dict(zip(fields, one, strict=True)) for one in found]})
     elif not found:
-        typer.echo(f"There is no rollout in {objects.uri('rollout')} yet.")
+        say(f"There is no rollout in {objects.uri('rollout')} yet.")
     for one, num_entries, num_sets, error in found if not as_json else ():
         whole = f"{one}: {counted(num_entries, 'entry', 'entries')} and {counted(num_sets, 'version set')} are whole."
-        typer.echo(f"{one}: {error}" if error else whole)
+        say(f"{one}: {error}" if error else whole)
     if any(error for *_, error in found):
         raise typer.Exit(1)
 

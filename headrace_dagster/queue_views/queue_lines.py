@@ -5,8 +5,9 @@ A pipe gets one whole line for each GPU and holder, so that it can be searched.
 
 import math
 
-from headrace.command_line.output import age_text, aligned, counted, one_line
+from headrace.command_line.output import age_text, aligned, counted
 from headrace.placement.demand import WHOLE
+from headrace.text.visible import one_line
 from headrace_dagster.queue_views.queue_view import QueueView, RunView
 from headrace_dagster.queue_views.queue_words import clock_text, demand_in_short, share_text, short_id
 

@@ -1,29 +1,26 @@
 """Reads and prints, once or until somebody has seen enough."""
 
-import json
 import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
 from dagster import DagsterInstance
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from headrace.command_line.output import (
     aligned,
-    json_value,
-    one_line,
     print_heading,
     print_json,
     print_lines,
     print_table,
 )
 from headrace.errors import HeadraceError
+from headrace.text.drawing import Terminal, TerminalText
+from headrace.text.terminal import say
+from headrace.text.visible import one_line
 from headrace_dagster.queue_views.queue_json import queue_body, run_body
 from headrace_dagster.queue_views.queue_lines import daemon_note, plain_lines
 from headrace_dagster.queue_views.queue_table import queue_table
@@ -39,7 +36,7 @@ def print_queue(instance: DagsterInstance, *, limit: int | None, default_limit: 
     if as_json:
         print_json(queue_body(view, limit=limit))
     elif sys.stdout.isatty():
-        console = Console(highlight=False)
+        console = Terminal()
         console.print(queue_table(view, limit=default_limit if limit is None else limit, width=console.width))
     else:
         _print_plainly(view, default_limit if limit is None else limit)
@@ -54,13 +51,13 @@ def watch_queue(
         while True:
             view = read_queue(instance, time.time())
             if as_json:
-                typer.echo(json.dumps(json_value(queue_body(view, limit=limit)), ensure_ascii=False, allow_nan=False))
+                print_json(queue_body(view, limit=limit), indent=None)
             else:
                 _print_plainly(view, rows)
-                typer.echo()
+                say()
             sys.stdout.flush()
             time.sleep(every_seconds)
-    console = Console(highlight=False)
+    console = Terminal()
     with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
         view = None
         while True:
@@ -81,7 +78,7 @@ def watch_queue(
 def _print_plainly(view: QueueView, limit: int) -> None:
     print_lines(plain_lines(view, limit=limit))
     if note := daemon_note(view):
-        typer.echo(note, err=True)
+        say(note, error=True)
 
 
 def print_answer(instance: DagsterInstance, typed: str, *, as_json: bool) -> None:
@@ -92,21 +89,21 @@ def print_answer(instance: DagsterInstance, typed: str, *, as_json: bool) -> Non
         return
     print_run(run, view.at)
     if run.state in {"next", "held"} and (note := daemon_note(view)):
-        typer.echo()
-        typer.echo(note, err=True)
+        say()
+        say(note, error=True)
 
 
 def print_run(run: RunView, now: float) -> None:
     rows: list[Any] = facts(run, now)
     if sys.stdout.isatty():
-        console = Console(highlight=False)
-        console.print(Text(f"{heading(run)}. ", style="bold") + Text(run.why))
+        console = Terminal()
+        console.print(TerminalText(f"{heading(run)}. ", style="bold") + TerminalText(run.why))
         console.print()
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(name, Text(value))
+            table.add_row(name, TerminalText(value))
         console.print(table)
     else:
         print_lines([f"{heading(run)}. {run.why}", "", *aligned(rows)])

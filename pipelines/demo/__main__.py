@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,6 @@ from typing import Annotated
 import dagster as dg
 import typer
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from rich.console import Console
 
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError, StoreUnavailable
@@ -21,6 +19,8 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
+from headrace.text.drawing import Terminal
+from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
 from pipelines.demo import story, summary
 from pipelines.demo.launching import Launcher
@@ -118,7 +118,7 @@ def demo(
     ] = 3000,
 ) -> None:
     """Runs all four stages on the demo's corpus; called again, goes on where it was."""
-    console = Console()
+    console = Terminal()
     try:
         with dg.DagsterInstance.get() as instance:
             parts = Demo(settings_from_environment(), instance)
@@ -129,14 +129,14 @@ def demo(
             else:
                 _run(parts, console, port)
     except HeadraceError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        say(f"demo: {error}", error=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        print("\ndemo: interrupted; `make demo` goes on where it was.", file=sys.stderr)
+        say("\ndemo: interrupted; `make demo` goes on where it was.", error=True)
         raise typer.Exit(130) from None
 
 
-def _run(parts: Demo, console: Console, port: int) -> None:
+def _run(parts: Demo, console: Terminal, port: int) -> None:
     settings = parts.settings
     started = time.time()
     board = story.Board(instance=parts.instance, since=started)
@@ -195,14 +195,14 @@ def _run(parts: Demo, console: Console, port: int) -> None:
     _finish(parts, console, port, measured)
 
 
-def _finish(parts: Demo, console: Console, port: int, measured: dict[str, float]) -> None:
+def _finish(parts: Demo, console: Terminal, port: int, measured: dict[str, float]) -> None:
     body = {**parts.recompute(), **measured}
     summary.write_summary(parts.summary_path, body)
     summary.print_summary(console, body, tracking_uri=parts.settings.tracking_uri, ui=f"http://127.0.0.1:{port}")
-    console.print(f"Summary: {parts.summary_path}", highlight=False, soft_wrap=True)
+    console.print(f"Summary: {parts.summary_path}", soft_wrap=True)
 
 
-def _verify(parts: Demo, console: Console) -> None:
+def _verify(parts: Demo, console: Terminal) -> None:
     from headrace.registry.mlflow_models import ModelRegistry
 
     kept = summary.read_summary(parts.summary_path)
@@ -218,12 +218,12 @@ def _verify(parts: Demo, console: Console) -> None:
     console.print_json(json.dumps({key: value for key, value in fresh.items() if key not in {"run_ids", "samples"}}))
 
 
-def _show_plan(parts: Demo, console: Console) -> None:
+def _show_plan(parts: Demo, console: Terminal) -> None:
     board = story.Board(instance=parts.instance, since=time.time())
     board.refresh(story.ALL_ASSETS)
     for chapter in parts.chapters:
         made = sum(board.is_made(target) for target in chapter.targets)
-        console.print(f"{made:>3}/{len(chapter.targets):<3} {chapter.title}", highlight=False)
+        console.print(f"{made:>3}/{len(chapter.targets):<3} {chapter.title}")
 
 
 def _register_partitions(parts: Demo) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
-from rich.console import Console
 from rich.table import Table
 
 from assets.partitions import corpus_shards
@@ -19,6 +18,7 @@ from headrace.errors import HandoffMissing, HeadraceError
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.states import RolloutState
+from headrace.text.drawing import Terminal
 from pipelines.demo.story import CAMPAIGN, GOOD, MODEL, NUM_SHARDS, Days
 from pipelines.jobs import ASSETS_OF_JOB, STAGE_OF_JOB, run_assets
 
@@ -212,7 +212,7 @@ def write_summary(path: Path, body: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def print_summary(console: Console, body: dict[str, Any], *, tracking_uri: str, ui: str) -> None:
+def print_summary(console: Terminal, body: dict[str, Any], *, tracking_uri: str, ui: str) -> None:
     table = Table(box=None, header_style="bold", title="Stages", title_justify="left")
     for column in ("stage", "runs", "rows in", "rows out", "dropped", "run seconds"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -229,7 +229,7 @@ def print_summary(console: Console, body: dict[str, Any], *, tracking_uri: str, 
         f"{body['rows_generated']} rows at {body['tokens_per_second']} tokens/s, {body['rows_rejected']} rejected; "
         f"stable: {body['model_version']}, version set {body['version_set'][:12]}.\n"
     )
-    console.print("\n".join(body["rollout"]), highlight=False)
+    console.print("\n".join(body["rollout"]))
     samples = Table(box=None, header_style="bold", title="\nTen generated rows", title_justify="left")
     samples.add_column("prompt", no_wrap=True, max_width=44)
     samples.add_column("output", overflow="fold")
@@ -240,6 +240,5 @@ def print_summary(console: Console, body: dict[str, Any], *, tracking_uri: str, 
         f"\nReport: {body['report']}\nMLflow: {tracking_uri} (.venv/bin/mlflow ui --backend-store-uri …)\n"
         f"Dagster UI: make dev, then {ui}\n"
         f"{body['wall_seconds']:.0f} s in all, at most {body['peak_rss_mb']:.0f} MB of memory.",
-        highlight=False,
         soft_wrap=True,
     )

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
+from headrace.text.drawing import Terminal, TerminalText
 from pipelines.demo.board import Board
 from pipelines.demo.story import Chapter
 
@@ -33,7 +33,7 @@ class View:
     chapters: list[Chapter]
     board: Board
     throughput: Callable[[Chapter], Throughput]
-    console: Console = field(default_factory=Console)
+    console: Terminal = field(default_factory=Terminal)
     _started: dict[str, float] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
     _kept: dict[str, Throughput] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class View:
             self._live.update(self._render(), refresh=True)
         elif done or now - self._plain_at > PLAIN_LINE_SECONDS:
             self._plain_at = now
-            self.console.print(self._line(chapter, done=done), highlight=False, soft_wrap=True)
+            self.console.print(self._line(chapter, done=done), soft_wrap=True)
 
     def _counts(self, chapter: Chapter) -> tuple[int, int]:
         return sum(self.board.is_made(target) for target in chapter.targets), len(chapter.targets)
@@ -107,7 +107,7 @@ class View:
             mark = "▶" if chapter is self._now else ("✓" if seen else " ")
             table.add_row(
                 mark,
-                Text(chapter.title, style="bold" if chapter is self._now else ("" if seen else "dim")),
+                TerminalText(chapter.title, style="bold" if chapter is self._now else ("" if seen else "dim")),
                 f"{made}/{total}" if seen else f"{total}",
                 ProgressBar(total=total, completed=made if seen else 0, width=24),
                 f"{kept.rows:,}" if kept.rows else "",
@@ -124,4 +124,4 @@ class View:
             lines.append("runs: " + ", ".join(runs) + (" …" if len(self.board.active) > len(runs) else ""))
         elif waits:
             lines.append(f"waiting until {waits}")
-        return Group(table, Text("\n".join(lines), style="dim"))
+        return Group(table, TerminalText("\n".join(lines), style="dim"))

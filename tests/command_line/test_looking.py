@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.command_line.opening import Reference
-from headrace.command_line.output import age_text, bytes_text, cells, one_line
+from headrace.command_line.output import age_text, bytes_text, cells
 from headrace.command_line.showing import preview
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
@@ -156,4 +156,3 @@ def test_figures_are_short() -> None:
         "2 h",
         "3 d",
     ]
-    assert one_line("a\n b\x1b[0m\u202e") == "a b�[0m�"

@@ -1,7 +1,6 @@
 """`python -m headrace.serving.gateway --service FILE --store URL`: one service, live. docs/gateway.md has the rest."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import uvloop
 from headrace.errors import HeadraceError
 from headrace.serving.gateway.assembly import Settings
 from headrace.serving.gateway.process import run_gateway
+from headrace.text.terminal import say
 
 
 def main(
@@ -66,7 +66,7 @@ def main(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_gateway(settings))
     except HeadraceError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         raise SystemExit(2) from None
 
 
