@@ -80,11 +80,15 @@ class ServingEngine(Protocol):
 
 
 class TurnRefused(HeadraceError):
-    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422)."""
+    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422).
 
-    def __init__(self, message: str, *, status: int = 400) -> None:
+    `for_clients`: what whoever asked may read; empty: the message is for the log alone, it may hold a server's words.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.for_clients = for_clients
 
 
 class EngineBusy(Transient):

@@ -30,6 +30,7 @@ class Metrics:
         self._step_seconds = self._histogram("step_seconds", "One role's answer.", ("version_set", "role"))
         self._tokens = self._counter("output_tokens", "Tokens made, by set and role.", ("version_set", "role"))
         self._refused = self._counter("refused_requests", "Requests that never became a unit, by status.", ("status",))
+        self._cut = self._counter("cut_connections", "Connections that were ended, by reason.", ("reason",))
         self._shadows = self._counter("shadow_units", "Copies sent to the candidate, by outcome.", ("outcome",))
         self._judgements = self._counter("judgements", "Answers given to the judge, by outcome.", ("outcome",))
         self._preparations = self._counter("preparations", "Sets prepared here, by outcome.", ("outcome",))
@@ -59,6 +60,9 @@ class Metrics:
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()
+
+    def cut(self, reason: str) -> None:
+        self._cut.labels(reason).inc()
 
     def shadow(self, outcome: str) -> None:
         self._shadows.labels(outcome).inc()

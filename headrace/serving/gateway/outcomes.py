@@ -13,6 +13,7 @@ from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.judging import Judging
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.shadow import Shadow
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
 from headrace.serving.service import Service
@@ -55,8 +56,12 @@ class Outcomes:
         self._metrics.refused(status)
         self._records.add("refused", {"request": request, "key": key, "status": status, "code": code})
 
-    def unforeseen(self, error: Exception) -> None:
-        self._records.unforeseen(error)
+    def explain(self, request: str, error: Exception, refusal: Refusal) -> None:
+        """Into the log with what the client is not told: engines' addresses and their words."""
+        if refusal.status == 500:
+            self._records.unforeseen(error, request=request)
+        elif refusal.detail:
+            self._records.event("request failed", request=request, error=type(error).__name__, why=refusal.detail)
 
     def _keep_evidence(self, unit: Unit) -> None:
         record = self._evidence.record
