@@ -90,7 +90,10 @@ class Price:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
 
-    def of(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
+    def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
+        """None: a count is not known."""
+        if num_prompt_tokens is None or num_output_tokens is None:
+            return None
         return (self.prompt * num_prompt_tokens + self.output * num_output_tokens) / 1e6
 
 

@@ -6,11 +6,10 @@ Engines know nothing of sessions, rollouts or HTTP clients. Everything that can 
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from headrace.engines.openai.meaning import FinishReason
 from headrace.errors import HeadraceError, Transient
-
-FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,23 +35,26 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it."""
+    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it.
+
+    Counts are None where nobody knows them: the server said nothing, or nothing that is a count.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
-    num_prompt_tokens: int = 0
-    num_output_tokens: int = 0
+    num_prompt_tokens: int | None = None
+    num_output_tokens: int | None = None
     replica: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A whole answer. `replica`: which one made it, such as a server's URL."""
+    """A whole answer. `replica`: which one made it, such as a server's URL. Counts as a piece's."""
 
     text: str
     finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_output_tokens: int
+    num_prompt_tokens: int | None
+    num_output_tokens: int | None
     replica: str
 
 

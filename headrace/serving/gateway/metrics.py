@@ -53,10 +53,10 @@ class Metrics:
         if first_piece is not None:
             first.observe(first_piece)
 
-    def step(self, version_set: str, role: str, seconds: float, num_tokens: int) -> None:
+    def step(self, version_set: str, role: str, seconds: float, num_tokens: int | None) -> None:
         duration, tokens = self._step_pair(version_set, role)
         duration.observe(seconds)
-        tokens.inc(num_tokens)
+        tokens.inc(num_tokens or 0)
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()

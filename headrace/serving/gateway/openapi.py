@@ -176,7 +176,8 @@ def _answer(name: str, choice: dict[str, Any]) -> dict[str, Any]:
                 },
             },
             "usage": {
-                "type": "object",
+                # null: the engine's server did not count.
+                "type": ["object", "null"],
                 "properties": dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), number),
             },
         },

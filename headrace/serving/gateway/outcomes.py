@@ -70,24 +70,24 @@ class Outcomes:
         record(trial, version_set, "error", 0.0 if is_answered else 1.0)
         if is_answered:
             record(trial, version_set, "latency_seconds", unit.seconds)
-            record(trial, version_set, "output_tokens", float(unit.steps[-1].num_output_tokens))
+            if (num_tokens := unit.steps[-1].num_output_tokens) is not None:
+                record(trial, version_set, "output_tokens", float(num_tokens))
         if (cost := self._cost(unit)) is not None:
             record(trial, version_set, "cost", cost)
         if unit.first_piece is not None:
             record(trial, version_set, "first_piece_seconds", unit.first_piece)
 
     def _cost(self, unit: Unit) -> float | None:
-        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs."""
+        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs, or count."""
         if not self._service.prices:
             return None
         prices = [self._service.price_of(step.member) for step in unit.steps]
-        if None in prices:
-            return None
-        return sum(
-            price.of(step.num_prompt_tokens, step.num_output_tokens)
+        costs = [
+            price.of(step.num_prompt_tokens, step.num_output_tokens) if price else None
             for price, step in zip(prices, unit.steps, strict=True)
-            if price is not None
-        )
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def _step_line(self, unit: Unit, step: Step) -> dict[str, Any]:
         turn = step.turn
