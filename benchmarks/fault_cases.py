@@ -102,7 +102,7 @@ def check_everything(objects: ObjectStore, tally: Tally, acknowledged: dict[int,
         next_content: a number that nobody has used yet.
     """
     handoffs = HandoffStore(objects, verification="eager", leased=False)
-    seen = _check_versions(handoffs, tally, acknowledged)
+    seen = check_versions(handoffs, tally, acknowledged)
     try:
         after = publish(objects, next_content, leased=False)
     except Exception as error:  # noqa: BLE001 (whatever it is, the store takes no more)
@@ -110,10 +110,10 @@ def check_everything(objects: ObjectStore, tally: Tally, acknowledged: dict[int,
         return
     if after.version in seen:
         tally.wrong("lost", f"v{after.version} was given out twice")
-    _check_versions(handoffs, tally, {**seen, after.version: next_content})
+    check_versions(handoffs, tally, {**seen, after.version: next_content})
 
 
-def _check_versions(handoffs: HandoffStore, tally: Tally, expected: dict[int, int]) -> dict[int, int]:
+def check_versions(handoffs: HandoffStore, tally: Tally, expected: dict[int, int]) -> dict[int, int]:
     seen: dict[int, int] = {}
     for version in handoffs.versions(ASSET, PARTITION):
         try:

@@ -1,5 +1,8 @@
 """Every fault that a handoff is to survive, for real: `python -m benchmarks.handoff_faults --kills 1000 --flips 1000`.
 
+`--power-loss 2000 [--of handoff|journal|claims|batches|weights]` instead loses power: states of the disk that a traced
+piece of work may leave, by kind of object (`benchmarks.power_loss`). Its line of JSON has `states` by kind and `bars`.
+
 A writer or a collector is killed at each system call that touches the store; bits are flipped, files broken; disks and
 limits run full; writers meet on one version; collectors run beside readers; readers are killed; a server answers 503.
 After each of them a checker that knows what was sealed opens everything. Prints a table, then one line of JSON:
@@ -38,6 +41,7 @@ from benchmarks.fault_cases import (
     read_damaged,
 )
 from benchmarks.fault_processes import beside_readers, full_disk, full_file_system, killed_readers, two_writers
+from benchmarks.power_loss import KINDS, lose_power
 from benchmarks.syscall_kills import Traced, TracingRefused, run_traced
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
@@ -47,6 +51,8 @@ Say = Callable[[bytes], Any]
 # What was sealed in the template before anything is killed; 90 and 91 are what the killed ones and the checker write.
 SEALED = (1, 2, 3)
 KILLED_WRITES, CHECKER_WRITES = 90, 91
+# Fewer different states of one kind of object, or of all, say too little.
+STATES_OF_A_KIND_MIN, STATES_MIN = 300, 2000
 
 
 def publish_work(directory: Path, say: Say) -> None:
@@ -160,16 +166,7 @@ def break_files(root: Path, num_files: int, seed: int, advance: Callable[[], Non
 def run(root: Path, *, num_kills: int, num_flips: int, seed: int, s3: bool, progress: Progress) -> list[Tally]:
     """All kinds, each in a directory of its own below `root`."""
     num_others = max(num_kills // 20, 2)
-
-    def counted(label: str, total: int) -> Callable[[], None]:
-        task = progress.add_task(label, total=total)
-
-        def advance() -> None:
-            progress.advance(task)
-            progress.refresh()
-
-        return advance
-
+    counted = partial(_counted, progress)
     tallies = kill_everywhere(root, num_kills, seed, counted("kills", num_kills))
     tallies.append(flip_bits(root, num_flips, seed, counted("flips", num_flips)))
     tallies.append(break_files(root, max(num_flips // 4, 12), seed, counted("broken files", max(num_flips // 4, 12))))
@@ -189,6 +186,41 @@ def run(root: Path, *, num_kills: int, num_flips: int, seed: int, s3: bool, prog
     return tallies
 
 
+def run_power_loss(root: Path, kinds: list[str], num_states: int, seed: int, progress: Progress) -> list[Tally]:
+    """`num_states` states, divided among the kinds of objects."""
+    share = -(-num_states // len(kinds))
+    return [
+        lose_power(root / kind, kind, share, seed, _counted(progress, f"power lost: {kind}", share)) for kind in kinds
+    ]
+
+
+def power_loss_body(tallies: list[Tally], kinds: list[str]) -> dict[str, Any]:
+    """What the line of JSON says, with each bar: what was found, what is asked, and whether that is met."""
+    states = {kind: tally.faults for kind, tally in zip(kinds, tallies, strict=True)}
+    total = {what: sum(getattr(tally, what) for tally in tallies) for what in ("torn", "silent", "lost")}
+    found = [(f"states_{what}", count, 0, count == 0) for what, count in total.items()]
+    found += [
+        (f"states_of_{kind}", num, STATES_OF_A_KIND_MIN, num >= STATES_OF_A_KIND_MIN) for kind, num in states.items()
+    ]
+    if len(kinds) == len(KINDS):
+        found.append(("states", sum(states.values()), STATES_MIN, sum(states.values()) >= STATES_MIN))
+    return {
+        "states": states,
+        **total,
+        "bars": {name: {"value": value, "bar": bar, "met": met} for name, value, bar, met in found},
+    }
+
+
+def _counted(progress: Progress, label: str, total: int) -> Callable[[], None]:
+    task = progress.add_task(label, total=total)
+
+    def advance() -> None:
+        progress.advance(task)
+        progress.refresh()
+
+    return advance
+
+
 def shown(tallies: list[Tally]) -> Table:
     table = Table(title="Faults")
     for column in ("fault", "faults", "told", "torn", "silent", "lost"):
@@ -203,6 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.handoff_faults", description=PURPOSE)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--power-loss", type=int, metavar="STATES", help="lose power instead, in this many states")
+    parser.add_argument("--of", choices=sorted(KINDS), help="with --power-loss: this kind of object alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--directory", type=Path, help="where the stores lie meanwhile; a new temporary one otherwise")
     parser.add_argument("--no-s3", action="store_true", help="without a real S3 server that fails")
@@ -217,13 +251,18 @@ def main(arguments: list[str] | None = None) -> int:
             # Refreshed by hand: forks are made from a process of one thread.
             Progress(console=console, auto_refresh=False) as progress,
         ):
-            tallies = run(
-                Path(root),
-                num_kills=given.kills,
-                num_flips=given.flips,
-                seed=given.seed,
-                s3=not given.no_s3,
-                progress=progress,
+            kinds = [given.of] if given.of else list(KINDS)
+            tallies = (
+                run_power_loss(Path(root), kinds, given.power_loss, given.seed, progress)
+                if given.power_loss
+                else run(
+                    Path(root),
+                    num_kills=given.kills,
+                    num_flips=given.flips,
+                    seed=given.seed,
+                    s3=not given.no_s3,
+                    progress=progress,
+                )
             )
     except TracingRefused as error:
         console.print(f"[red]{error}")
@@ -232,10 +271,15 @@ def main(arguments: list[str] | None = None) -> int:
     for tally in tallies:
         for note in tally.notes[:5]:
             console.print(f"{tally.kind}: {note}", highlight=False)
+    seconds = round(time.monotonic() - started, 1)
+    if given.power_loss:
+        body = power_loss_body(tallies, kinds)
+        print(json.dumps({**body, "seconds": seconds}))
+        return 1 if body["torn"] or body["silent"] or body["lost"] else 0
     total = {what: sum(getattr(tally, what) for tally in tallies) for what in ("torn", "silent", "lost")}
     kills = sum(tally.faults for tally in tallies if tally.kind.startswith("killed: "))
     flips = sum(tally.faults for tally in tallies if tally.kind.startswith("bits flipped"))
-    print(json.dumps({"kills": kills, "flips": flips, **total, "seconds": round(time.monotonic() - started, 1)}))
+    print(json.dumps({"kills": kills, "flips": flips, **total, "seconds": seconds}))
     return 1 if any(total.values()) else 0
 
 

@@ -5,6 +5,8 @@ A call counts if one of its paths, or the file behind one of its descriptors, is
 numbered 0, 1, 2 …: even ones are a call's entry (killed there it never happens), odd ones its exit (it has happened,
 and the process never hears of it).
 
+Whoever wants to know more of each call than its name hands in a `Watcher`.
+
 Linux on x86-64 only. Where ptrace is not permitted (a container without SYS_PTRACE, yama at 3) says so.
 """
 
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 _TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
 # TRACESYSGOOD, follow fork, vfork and clone; the traced die with the tracer.
@@ -77,10 +79,29 @@ class Traced:
     calls: list[str] = field(default_factory=list)
 
 
-def run_traced(work: Callable[[Callable[[bytes], Any]], Any], directory: Path, kill_at: int | None = None) -> Traced:
+class Watcher(Protocol):
+    """Told of every system call of the traced process, of all its threads."""
+
+    def entered(self, thread: int, number: int, arguments: list[int]) -> None: ...
+
+    def left(self, thread: int, returned: int) -> None:
+        """`returned`: below zero, the error's number."""
+        ...
+
+
+def run_traced(
+    work: Callable[[Callable[[bytes], Any]], Any],
+    directory: Path,
+    kill_at: int | None = None,
+    *,
+    watched_by: Callable[[int], Watcher] | None = None,
+) -> Traced:
     """Runs `work(say)` in a traced fork and kills it at point `kill_at`; None: lets it end.
 
     What `work` says is kept, also of a killed process: that is what it had acknowledged.
+
+    Args:
+        watched_by: makes the watcher, from the inode of the pipe that `work` says things through.
 
     Raises:
         TracingRefused
@@ -96,7 +117,8 @@ def run_traced(work: Callable[[Callable[[bytes], Any]], Any], directory: Path, k
         _be_traced(work, writing)
     os.close(writing)
     try:
-        traced = _trace(pid, os.fsencode(directory), kill_at)
+        watcher = watched_by(os.fstat(reading).st_ino) if watched_by else None
+        traced = _trace(pid, os.fsencode(directory), kill_at, watcher)
         with os.fdopen(reading, "rb", closefd=False) as pipe:
             traced.said = pipe.read()
         return traced
@@ -120,7 +142,7 @@ def _be_traced(work: Callable[[Callable[[bytes], Any]], Any], writing: int) -> N
         os._exit(status)
 
 
-def _trace(pid: int, directory: bytes, kill_at: int | None) -> Traced:
+def _trace(pid: int, directory: bytes, kill_at: int | None, watcher: Watcher | None) -> Traced:
     traced = Traced()
     _, status = os.waitpid(pid, 0)
     if not os.WIFSTOPPED(status):
@@ -138,7 +160,7 @@ def _trace(pid: int, directory: bytes, kill_at: int | None) -> Traced:
             continue
         stop = os.WSTOPSIG(status)
         if stop == _SYSCALL_STOP:
-            name = _touches(stopped, directory, is_inside)
+            name = _touches(stopped, directory, is_inside, watcher)
             if name:
                 if len(traced.calls) == kill_at:
                     traced.is_killed = True
@@ -164,16 +186,20 @@ def _go_on(pid: int, signal_number: int) -> None:
     _libc.ptrace(_SYSCALL, pid, None, signal_number)
 
 
-def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None]) -> str | None:
+def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None], watcher: Watcher | None) -> str | None:
     """The call's name, at its entry and at its exit, if it is about something below `directory`."""
     info = ctypes.create_string_buffer(88)
     if _libc.ptrace(_GET_SYSCALL_INFO, thread, ctypes.c_void_p(len(info)), info) <= 0:
         return None
     if info.raw[0] == _EXIT:
+        if watcher:
+            watcher.left(thread, *struct.unpack_from("<q", info.raw, 24))
         return is_inside.pop(thread, None)
     if info.raw[0] != _ENTRY:
         return None
     number, *arguments = struct.unpack_from("<Q6Q", info.raw, 24)
+    if watcher:
+        watcher.entered(thread, number, arguments)
     is_inside[thread] = None
     if number not in _CALLS:
         return None
@@ -183,7 +209,7 @@ def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None]) ->
             is_inside[thread] = name
             return name
     for position in paths:
-        if _text_at(thread, arguments[position]).startswith(directory):
+        if text_at(thread, arguments[position]).startswith(directory):
             is_inside[thread] = name
             return name
     return None
@@ -199,15 +225,25 @@ def _file_behind(thread: int, descriptor: int) -> bytes:
         return b""
 
 
-def _text_at(thread: int, address: int) -> bytes:
+def text_at(thread: int, address: int) -> bytes:
+    """The text that begins at an address of the traced process."""
+    text = b""
+    # Page by page: what lies behind the one with the text's end need not be mapped.
+    while page := memory_at(thread, address + len(text), 4096 - (address + len(text)) % 4096):
+        text += page
+        if b"\0" in page:
+            return text[: text.index(b"\0")]
+    return text
+
+
+def memory_at(thread: int, address: int, num_bytes: int) -> bytes:
+    """Bytes of the traced process; empty: it is gone, or they are not mapped."""
     try:
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY)
     except OSError:
         return b""
     try:
-        # Up to the end of the page at least: what lies behind need not be mapped.
-        text = os.pread(memory, 4096 - address % 4096, address)
-        return text if b"\0" not in text else text[: text.index(b"\0")]
+        return os.pread(memory, num_bytes, address)
     except OSError:
         return b""
     finally:

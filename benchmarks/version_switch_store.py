@@ -164,7 +164,7 @@ class SimulatedStore:
     def local_segments(self, key: str, *, digest: str, num_bytes: int, segments: Sequence[Segment]) -> Path:
         return self.local_path(key)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, durable: bool = True) -> None:
         self._begin(f"delete {key}")
         if self._disk.objects.pop(key, None):
             self._disk.gone.append((key, self._scheduler.now))

@@ -162,7 +162,7 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
         fate = _take_orphan(objects, clock, orphan, known)
         orphans.append(orphan) if fate == "collected" else kept.append((orphan, fate))
     for key in plan.expired_leases:
-        objects.delete(key)
+        objects.delete(key, durable=False)
     for batches in plan.batches:
         _delete_all(objects, batches.prefix)
     return CollectionReport(

@@ -193,7 +193,7 @@ class Leases:
                 held.in_force_until = expires_at or until
                 # The key before the last one stays until next time: a listing that runs meanwhile sees one of them.
                 while len(held.keys) > 2:
-                    self.objects.delete(held.keys.pop(0))
+                    self.objects.delete(held.keys.pop(0), durable=False)
                 return
         self._take(held)
 
@@ -274,7 +274,7 @@ class Leases:
         while held.keys:
             # Left where the store is away: it expires.
             with contextlib.suppress(StoreUnavailable):
-                self.objects.delete(held.keys.pop())
+                self.objects.delete(held.keys.pop(), durable=False)
 
     def after_fork(self) -> None:
         """In the child: everything held is the parent's, and locks are as its other threads left them."""

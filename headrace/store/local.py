@@ -2,7 +2,8 @@
 
 A new object is a temporary file, fsynced, then given its name by link(2), which fails if the name is taken: one winner,
 whole or not at all. `st_nlink` decides when link(2) reports "exists", since an NFS client that repeats a lost call is
-told so about its own success. Directory entries are fsynced before anybody is told the outcome, the loser included.
+told so about its own success. Directory entries are fsynced before anybody is told the outcome, the loser included,
+and before an object counts as deleted.
 
 What this does not know: other machines' page caches. Over NFS a reader may see a new key some seconds late.
 """
@@ -37,7 +38,9 @@ class LocalStore:
     def __init__(self, directory: Path) -> None:
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100 (`Path.absolute` keeps `..`)
         self._root = str(self.directory)
-        # Directories whose own entry this process knows to be on disk.
+        # Directories whose own entry this process knows to be on disk. Where another process deletes one and makes it
+        # again, this does not see it (not by its inode, which ext4 gives out again at once): what one process deletes
+        # and another writes to (batches of a void claim, parts under a nonce) nobody makes again.
         self._durable: set[Path] = set()
         self._swept = threading.Event()
 
@@ -107,13 +110,21 @@ class LocalStore:
     def node_directory(self) -> Path:
         return self.directory / _NODES / quote(socket.gethostname(), safe="")
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, durable: bool = True) -> None:
+        path = self.local_path(key)
         with self._os_errors(key):
-            self.local_path(key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            if durable:
+                # Also where it was gone already: whoever took it away may not have come this far.
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    _fsync_directory(path.parent)
 
     def delete_prefix(self, prefix: str) -> None:
         directory = self.local_path(prefix)
         with self._os_errors(prefix):
+            for known in list(self._durable):
+                if known.is_relative_to(directory):
+                    self._durable.discard(known)
             # Somebody else who deletes here takes entries away from under us: then again, until nothing is left.
             while directory.exists():
                 with suppress(FileNotFoundError):
@@ -197,11 +208,17 @@ class LocalStore:
         tries_left = 2
         with self._os_errors(key):
             while True:
-                if durable:
-                    self._make_durable_directory(target.parent)
-                elif tries_left < 2:
-                    target.parent.mkdir(parents=True, exist_ok=True)
                 tries_left -= 1
+                try:
+                    if durable:
+                        self._make_durable_directory(target.parent)
+                    elif tries_left < 1:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                except FileNotFoundError:
+                    # Somebody deletes it just now.
+                    if tries_left:
+                        continue
+                    raise
                 try:
                     os.link(temporary, target)
                     won = True
@@ -224,12 +241,23 @@ class LocalStore:
             if child in self._durable:
                 return
             if child == self.directory:
-                with suppress(PermissionError):  # what lies above the store need not be ours to open
-                    _fsync_directory(child.parent)
+                self._make_durable_root()
                 self._durable.add(child)
                 return
             _fsync_directory(child.parent)
             self._durable.add(child)
+
+    def _make_durable_root(self) -> None:
+        """Puts the store's own entry on disk, and those above it on this file system: we or another may have made them.
+
+        Once a process.
+        """
+        device = self.directory.stat().st_dev
+        for directory in self.directory.parents:
+            with suppress(PermissionError):  # what lies above the store need not be ours to open
+                _fsync_directory(directory)
+            if directory.stat().st_dev != device:
+                return
 
     def _sweep_once(self, own: Path) -> None:
         """Removes what killed writers left, at a process's first write.

@@ -126,11 +126,16 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def delete(self, key: str) -> None:
-        """Takes the object away; nothing happens if there is none. Open memory maps of it stay valid."""
+    def delete(self, key: str, *, durable: bool = True) -> None:
+        """Takes the object away; nothing happens if there is none. Open memory maps of it stay valid.
+
+        Without `durable` it may come back when its machine loses power, whatever was deleted after it: for leases.
+        """
         ...
 
-    def delete_prefix(self, prefix: str) -> None: ...
+    def delete_prefix(self, prefix: str) -> None:
+        """Some or all of it may come back when its machine loses power: what it means must be taken away before."""
+        ...
 
     def uri(self, key: str) -> str: ...
 

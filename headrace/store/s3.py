@@ -175,7 +175,7 @@ class S3Store:
     def node_directory(self) -> Path:
         return self.cache.directory / "stores" / quote(f"{self.endpoint} {self.url}", safe="")
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, durable: bool = True) -> None:
         self._delete(key, [self._path(key)])
 
     def delete_prefix(self, prefix: str) -> None:

@@ -60,7 +60,7 @@ class MemoryStore:
             for key in self._below(prefix)
         ]
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, durable: bool = True) -> None:
         self.before_each("delete " + key)
         self.bodies.pop(key, None)
 

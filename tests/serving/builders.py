@@ -117,8 +117,8 @@ class TroubledStore:
         self._begin_read()
         return self.store.entries(prefix)
 
-    def delete(self, key: str) -> None:
-        self.store.delete(key)
+    def delete(self, key: str, *, durable: bool = True) -> None:
+        self.store.delete(key, durable=durable)
 
     def _begin_read(self) -> None:
         self.num_reads += 1

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.store import local
 from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json, create_json
 
@@ -37,6 +38,46 @@ def test_a_created_object_reads_back_and_cannot_be_created_again(store: LocalSto
     assert not store.create("claims/a/a0001.json", b"second")
     assert store.read("claims/a/a0001.json") == b"first"
     assert temporaries(store) == []
+
+
+@pytest.fixture
+def fsynced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Directories, in order of their fsyncs."""
+    found: list[Path] = []
+    fsync = local._fsync_directory
+
+    def noted(directory: Path) -> None:
+        fsync(directory)
+        found.append(directory)
+
+    monkeypatch.setattr(local, "_fsync_directory", noted)
+    return found
+
+
+def test_a_store_in_directories_that_it_made_puts_them_on_disk(tmp_path: Path, fsynced: list[Path]) -> None:
+    LocalStore(tmp_path / "home" / "store").create("a", b"1")
+    assert {tmp_path, tmp_path / "home", tmp_path / "home" / "store"} <= set(fsynced)
+
+
+def test_a_directory_that_was_deleted_and_made_again_is_put_on_disk_again(
+    store: LocalStore, fsynced: list[Path]
+) -> None:
+    store.create("x/y/1", b"1")
+    store.delete_prefix("x")
+    fsynced.clear()
+    store.create("x/y/2", b"2")
+    assert {store.directory, store.directory / "x", store.directory / "x" / "y"} <= set(fsynced)
+
+
+@pytest.mark.parametrize(("durable", "times"), [(True, 1), (False, 0)])
+def test_a_deletion_is_on_disk_unless_it_need_not_be(
+    store: LocalStore, fsynced: list[Path], durable: bool, times: int
+) -> None:
+    store.create("x/1", b"1")
+    fsynced.clear()
+    store.delete("x/1", durable=durable)
+    store.delete("nowhere/1", durable=durable)
+    assert fsynced == [store.directory / "x"] * times
 
 
 def test_of_many_processes_that_create_one_key_exactly_one_wins(store: LocalStore) -> None:

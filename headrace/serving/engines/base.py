@@ -6,10 +6,11 @@ Engines know nothing of sessions, rollouts or HTTP clients. Everything that can 
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from headrace.engines.openai.meaning import FinishReason
 from headrace.errors import HeadraceError, Transient
+
+FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,26 +36,23 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it.
-
-    Counts are None where nobody knows them: the server said nothing, or nothing that is a count.
-    """
+    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it."""
 
     text: str
     finish_reason: FinishReason | None = None
-    num_prompt_tokens: int | None = None
-    num_output_tokens: int | None = None
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
     replica: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A whole answer. `replica`: which one made it, such as a server's URL. Counts as a piece's."""
+    """A whole answer. `replica`: which one made it, such as a server's URL."""
 
     text: str
     finish_reason: FinishReason
-    num_prompt_tokens: int | None
-    num_output_tokens: int | None
+    num_prompt_tokens: int
+    num_output_tokens: int
     replica: str
 
 
@@ -82,15 +80,11 @@ class ServingEngine(Protocol):
 
 
 class TurnRefused(HeadraceError):
-    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422).
+    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422)."""
 
-    `for_clients`: what whoever asked may read; empty: the message is for the log alone, it may hold a server's words.
-    """
-
-    def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
-        self.for_clients = for_clients
 
 
 class EngineBusy(Transient):

@@ -32,9 +32,8 @@ class Step:
     replica: str = ""
     text: str = ""
     finish: str = ""
-    # None: nobody knows.
-    num_prompt_tokens: int | None = 0
-    num_output_tokens: int | None = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
     error: str = ""
 
     @property
