@@ -98,7 +98,11 @@ class EngineUnavailable(Transient):
 
 
 class RegistryUnavailable(Transient):
-    """The model registry does not answer."""
+    """The model registry does not answer, or what answers is no registry."""
+
+
+class RegistryMissing(InvalidInput):
+    """The model registry does not have this model, version or run any more."""
 
 
 class RepinRequired(Transient):

@@ -21,11 +21,22 @@ from urllib.parse import urlparse
 
 from filelock import FileLock
 
-from headrace.errors import HeadraceError, InvalidInput, RegistryUnavailable
+from headrace.errors import HeadraceError, InvalidInput, RegistryMissing, RegistryUnavailable
+from headrace.masking import Mask, secrets_in, without_credentials
+from headrace.registry.mlflow_answers import (
+    NotAnAnswer,
+    checked_aliases,
+    checked_experiment_id,
+    checked_metrics,
+    checked_run,
+    checked_steps,
+    checked_version,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
 RUN_KEY = "headrace.training_id"
 WEIGHTS_DIGEST = "headrace.weights_digest"
@@ -34,7 +45,13 @@ WEIGHTS_URI = "headrace.weights_uri"
 # MLflow takes at most this many metrics a batch.
 _METRICS_PER_BATCH = 1000
 # What MLflow answers for a request that would fail again; anything else is worth a retry.
+_MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+# How its client's errors begin where a body was no JSON object: a proxy's page, whatever its status.
+_NO_JSON = "API request to endpoint"
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
+
+# MLflow's client sends these; a server or a proxy may repeat them.
+_SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +82,9 @@ class ModelRegistry:
         request_retries: int = 1,
     ) -> None:
         self.tracking_uri = tracking_uri
+        # For people: a URI may hold a password, and MLflow's own errors repeat it.
+        self._label = without_credentials(tracking_uri)
+        self._mask = Mask([*secrets_in(tracking_uri), *(os.environ.get(name) for name in _SECRET_VARIABLES)])
         self._experiment = experiment
         self._artifacts = artifacts
         self._request_timeout_seconds = request_timeout_seconds
@@ -88,7 +108,10 @@ class ModelRegistry:
         with self._answering() as client:
             run = self._oldest_run(client, key)
             if run is None:
-                made = client.create_run(self._experiment_of(client), tags={RUN_KEY: key}, run_name=name)
+                made = checked_run(
+                    client.create_run(self._experiment_of(client), tags={RUN_KEY: key}, run_name=name),
+                    experiment_id=self._experiment_of(client),
+                )
                 run = self._oldest_run(client, key) or made
                 if run.info.run_id != made.info.run_id:
                     client.delete_run(made.info.run_id)
@@ -127,7 +150,7 @@ class ModelRegistry:
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log single figures, such as a held-out loss; a figure that stands there already is left alone."""
         with self._answering() as client:
-            present = client.get_run(run_id).data.metrics
+            present = checked_metrics(checked_run(client.get_run(run_id)).data.metrics)
             fresh = [(name, float(value), step) for name, value in metrics.items() if present.get(name) != value]
             self._log(client, run_id, fresh)
 
@@ -176,13 +199,18 @@ class ModelRegistry:
             try:
                 model = client.get_registered_model(model_name)
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                if _is_missing(error):
                     return {}
                 raise
-            return {alias: str(version) for alias, version in model.aliases.items()}
+            return checked_aliases(model, model_name)
 
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
-        """Point an alias at a version; `None` removes it."""
+        """Point an alias at a version; `None` removes it.
+
+        Raises:
+            RegistryMissing: there is no such version any more.
+            RegistryUnavailable: MLflow does not answer.
+        """
         with self._answering() as client:
             if version is None:
                 client.delete_registered_model_alias(model_name, alias)
@@ -195,6 +223,7 @@ class ModelRegistry:
     def _answering(self) -> Iterator["MlflowClient"]:
         """Translate whatever MLflow, SQLAlchemy or the network raise into this project's errors."""
         self._prepare_environment()
+        from google.protobuf.json_format import Error as ProtobufError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -203,21 +232,44 @@ class ModelRegistry:
         except HeadraceError:
             raise
         except MlflowException as error:
-            if error.error_code in _PERMANENT:
-                raise InvalidInput(f"MLflow at {self.tracking_uri} refused: {error.message}") from error
-            raise self._unavailable(error) from error
+            told = self._refused(error)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise self._unavailable(error) from error
+            told = self._unavailable(f"does not answer: {self._reason(error)}. Start it")
+        except (NotAnAnswer, ValueError, TypeError, LookupError, AttributeError, ProtobufError) as error:
+            # The last ones come out of MLflow's own client where an answer is not what it expects.
+            told = self._no_answer(self._reason(error))
+        else:
+            return
+        # Not chained: MLflow's errors repeat the URI, with its password, and whole answers.
+        raise told from None
 
-    def _unavailable(self, error: Exception) -> RegistryUnavailable:
-        root: BaseException = error
-        while inner := root.__cause__ or root.__context__:
-            root = inner
-        reason = (str(root).strip() or type(root).__name__).splitlines()[0][:300]
+    def _refused(self, error: "MlflowException") -> HeadraceError:
+        if _is_missing(error):
+            return RegistryMissing(f"MLflow at {self._label} does not have this any more: {self._line(error.message)}.")
+        if error.error_code in _PERMANENT:
+            return InvalidInput(f"MLflow at {self._label} refused: {self._line(error.message)}")
+        if error.message.startswith(_NO_JSON):
+            return self._no_answer(self._line(error.message.partition("Response body:")[2]))
+        return self._unavailable(f"does not answer: {self._reason(error)}. Start it")
+
+    def _no_answer(self, what: str) -> RegistryUnavailable:
+        return self._unavailable(f"answers what is no answer of MLflow: {what}. Look what listens there")
+
+    def _unavailable(self, what: str) -> RegistryUnavailable:
         return RegistryUnavailable(
-            f"MLflow at {self.tracking_uri} does not answer: {reason}. Start it or check MLFLOW_TRACKING_URI; "
+            f"MLflow at {self._label} {what}, or check MLFLOW_TRACKING_URI; "
             "generation of prepared version sets goes on without it."
         )
+
+    def _reason(self, error: BaseException) -> str:
+        root = error
+        while inner := root.__cause__ or root.__context__:
+            root = inner
+        return self._line(str(root)) if str(root).strip() else type(root).__name__
+
+    def _line(self, text: str) -> str:
+        first = (self._mask(text).strip() or "nothing").splitlines()[0].rstrip(".")
+        return first.encode(errors="replace").decode()[:300]
 
     def _client(self) -> "MlflowClient":
         if self._connection is None:
@@ -259,7 +311,7 @@ class ModelRegistry:
         if self._experiment_id is None:
             with self._alone():
                 found = client.get_experiment_by_name(self._experiment)
-                self._experiment_id = (
+                self._experiment_id = checked_experiment_id(
                     found.experiment_id
                     if found
                     else client.create_experiment(self._experiment, artifact_location=self._artifact_location())
@@ -275,12 +327,12 @@ class ModelRegistry:
         runs = client.search_runs(
             [self._experiment_of(client)], f"tags.`{RUN_KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
         )
-        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        return min(map(checked_run, runs), key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _steps_of(self, client: "MlflowClient", run_id: str, metric: str) -> set[int]:
         if (run_id, metric) not in self._logged_steps:
             history = client.get_metric_history(run_id, metric)
-            self._logged_steps[run_id, metric] = {point.step for point in history}
+            self._logged_steps[run_id, metric] = checked_steps(history)
         return self._logged_steps[run_id, metric]
 
     def _log(self, client: "MlflowClient", run_id: str, metrics: Sequence[tuple[str, float, int]]) -> None:
@@ -291,7 +343,8 @@ class ModelRegistry:
 
     def _oldest_version(self, client: "MlflowClient", model_name: str, digest: str) -> "ModelVersion | None":
         found = client.search_model_versions(f"name = '{model_name}' and tags.`{WEIGHTS_DIGEST}` = '{digest}'")
-        return min(found, key=lambda version: int(version.version), default=None)
+        checked = [checked_version(version, model_name) for version in found]
+        return min(checked, key=lambda version: int(version.version), default=None)
 
     def _create_version(
         self,
@@ -309,12 +362,15 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        made = client.create_model_version(
+        made = checked_version(
+            client.create_model_version(
+                model_name,
+                source=self._source(digest, weights_uri),
+                run_id=run_id or None,
+                tags={**tags, WEIGHTS_DIGEST: digest, WEIGHTS_URI: weights_uri},
+                await_creation_for=0,
+            ),
             model_name,
-            source=self._source(digest, weights_uri),
-            run_id=run_id or None,
-            tags={**tags, WEIGHTS_DIGEST: digest, WEIGHTS_URI: weights_uri},
-            await_creation_for=0,
         )
         oldest = self._oldest_version(client, model_name, digest) or made
         if oldest.version != made.version:
@@ -326,3 +382,8 @@ class ModelRegistry:
         # A server refuses local paths outside its runs' artifacts; the digest finds the weights in any store.
         server = urlparse(self.tracking_uri).scheme in {"http", "https"}
         return f"headrace://weights/{digest}" if server and weights_uri.startswith("file:") else weights_uri
+
+
+def _is_missing(error: "MlflowException") -> bool:
+    """Whether MLflow itself says so: a proxy's page with status 404 gets the same code from its client."""
+    return error.error_code in _MISSING and not error.message.startswith(_NO_JSON)

@@ -7,10 +7,10 @@ MLflow is made good by the next.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.errors import reason_of
+from headrace.errors import RegistryMissing, reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import Member, VersionSets
@@ -40,11 +40,13 @@ class Drift:
     alias: str
     wanted: str | None
     found: str | None
+    # Why it stays so: the registry has this version no more.
+    impossible: str = ""
 
     def __str__(self) -> str:
-        return (
-            f"{self.alias} of {self.model_name} is {self.found or 'unset'}, the journal says {self.wanted or 'unset'}"
-        )
+        why = f" ({self.impossible})" if self.impossible else ""
+        found, wanted = self.found or "unset", self.wanted or "unset"
+        return f"{self.alias} of {self.model_name} is {found}, the journal says {wanted}{why}"
 
 
 def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: str = "") -> Aliases:
@@ -62,10 +64,11 @@ def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: st
 def project(
     journal: Journal, version_sets: VersionSets, store: ObjectStore, registry: AliasRegistry, *, prefix: str = ""
 ) -> list[Drift]:
-    """Bring the aliases to what the journal says.
+    """Bring the aliases to what the journal says. One that cannot be written holds no other up.
 
     Returns:
-        What was changed; empty, without a word to MLflow, if this journal's aliases were written before.
+        What was changed, or could not be: that is tried again after the journal's next entry. Empty, without a word to
+        MLflow, if this journal's aliases were written before.
 
     Raises:
         RegistryUnavailable: MLflow does not answer; the journal stands, the next call tries again.
@@ -77,7 +80,11 @@ def project(
         if not overtaken and _last_projected(journal.name, store) == wanted:
             break
         for drift in find_drift(wanted, registry):
-            registry.set_alias(drift.model_name, drift.alias, drift.wanted)
+            try:
+                registry.set_alias(drift.model_name, drift.alias, drift.wanted)
+            except RegistryMissing as error:
+                # Somebody deleted the version there. The journal and the weights stand without it.
+                drift = replace(drift, impossible=str(error))
             changed.append(drift)
         create_json(store, f"{_prefix(journal.name)}/{state.head:08d}.json", {"aliases": wanted})
         if journal.head() == state.head:
@@ -95,10 +102,7 @@ def project_if_possible(
         changed = project(journal, version_sets, store, registry, prefix=prefix)
     except Exception as error:  # noqa: BLE001 (the journal has decided; aliases only follow it)
         return f"Not written, the next tick tries again. {reason_of(error)}"
-    return (
-        "; ".join(f"{drift.alias} of {drift.model_name}: {drift.wanted or 'removed'}" for drift in changed)
-        or "unchanged"
-    )
+    return "; ".join(map(_told, changed)) or "unchanged"
 
 
 def find_drift(wanted: Aliases, registry: AliasRegistry) -> list[Drift]:
@@ -116,6 +120,12 @@ def find_drift(wanted: Aliases, registry: AliasRegistry) -> list[Drift]:
             if found.get(alias) != version
         ]
     return drifts
+
+
+def _told(drift: Drift) -> str:
+    if drift.impossible:
+        return f"not written: {drift}"
+    return f"{drift.alias} of {drift.model_name}: {drift.wanted or 'removed'}"
 
 
 def _registered(version_sets: VersionSets, version_set: str | None) -> list[Member]:

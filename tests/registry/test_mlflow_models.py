@@ -11,12 +11,7 @@ import pytest
 
 from headrace.errors import InvalidInput, RegistryUnavailable
 from headrace.registry.mlflow_models import ModelRegistry
-
-
-@pytest.fixture(scope="session")
-def mlflow_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One embedded MLflow for all tests: creating its tables costs seconds. Tests keep apart by names."""
-    return tmp_path_factory.mktemp("mlflow")
+from tests.registry.builders import make_registry
 
 
 @pytest.fixture
@@ -29,10 +24,6 @@ def free_port() -> int:
 @pytest.fixture
 def registry(mlflow_directory: Path) -> ModelRegistry:
     return make_registry(mlflow_directory)
-
-
-def make_registry(directory: Path) -> ModelRegistry:
-    return ModelRegistry(f"sqlite:///{directory}/mlflow.db", artifacts=(directory / "artifacts").as_uri())
 
 
 def history(registry: ModelRegistry, run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import RegistryUnavailable
-from headrace.rollout.aliases import find_drift, project, wanted_aliases
+from headrace.errors import RegistryMissing, RegistryUnavailable
+from headrace.rollout.aliases import find_drift, project, project_if_possible, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSets
@@ -190,3 +190,43 @@ def test_a_tick_killed_between_journal_and_aliases_is_made_good_by_the_next(tmp_
     store, registry = LocalStore(tmp_path), Registry()
     project(make_journal(tmp_path), VersionSets(store), store, registry)
     assert registry.models["tiny"] == {"champion": "1"}
+
+
+class Forgetful(Registry):
+    """A registry from which versions were deleted: as MLflow, it points no alias at what it does not have."""
+
+    def __init__(self, *deleted: str) -> None:
+        super().__init__()
+        self.deleted = deleted
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
+        if version in self.deleted:
+            raise RegistryMissing(f"MLflow does not have this any more: version {version} of {model_name}.")
+        super().set_alias(model_name, alias, version)
+
+
+def test_a_deleted_version_is_that_one_aliass_drift_and_the_others_are_written(tmp_path: Path) -> None:
+    store, registry = LocalStore(tmp_path), Forgetful("1")
+    journal, sets = make_journal(tmp_path), VersionSets(store)
+    initialize(journal, sets)
+    start(journal, sets)
+    told = project_if_possible(journal, sets, store, registry)
+    assert registry.models["tiny"] == {"candidate": "2"}
+    assert told == (
+        "not written: champion of tiny is unset, the journal says 1 (MLflow does not have this any more: version 1 of "
+        "tiny.); candidate of tiny: 2"
+    )
+    state = fold(journal.entries())
+    assert state is not None
+    (drift,) = find_drift(wanted_aliases(state, sets), registry)
+    assert (drift.alias, drift.wanted, drift.found) == ("champion", "1", None)
+
+
+def test_a_deleted_version_does_not_cost_a_look_at_the_registry_every_tick(tmp_path: Path) -> None:
+    store, registry = LocalStore(tmp_path), Forgetful("1")
+    journal, sets = make_journal(tmp_path), VersionSets(store)
+    initialize(journal, sets)
+    project(journal, sets, store, registry)
+    num_calls = registry.num_calls
+    assert project(journal, sets, store, registry) == []
+    assert registry.num_calls == num_calls

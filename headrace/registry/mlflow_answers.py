@@ -1,0 +1,81 @@
+"""What MLflow gives back, held against what was asked for. Knows the shapes, and imports nothing of MLflow.
+
+Its client parses whatever comes into empty messages: `{}`, or an empty body from a proxy, is a model version without a
+number, a run without an id, a model without aliases. Believed, these become rows and aliases that name nothing.
+"""
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+
+class NotAnAnswer(Exception):
+    """What came is not what was asked for."""
+
+
+def checked_run(run: Any, *, experiment_id: str | None = None) -> Any:
+    """A run with an id and a time. Raises: NotAnAnswer."""
+    info = getattr(run, "info", None)
+    _text(getattr(info, "run_id", None), "a run", "run_id")
+    started = getattr(info, "start_time", None)
+    if not isinstance(started, int | float) or not isfinite(started):
+        raise NotAnAnswer(f"a run whose start_time is {started!r:.60}")
+    if experiment_id is not None and str(getattr(info, "experiment_id", "")) != experiment_id:
+        other = getattr(info, "experiment_id", None)
+        raise NotAnAnswer(f"a run of experiment {other!r:.60}, asked for {experiment_id}")
+    return run
+
+
+def checked_experiment_id(experiment_id: object) -> str:
+    """Raises: NotAnAnswer."""
+    return _text(experiment_id, "an experiment", "experiment_id")
+
+
+def checked_version(version: Any, model_name: str) -> Any:
+    """A version of this model, with a number and the time of its making. Raises: NotAnAnswer."""
+    number = str(getattr(version, "version", ""))
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise NotAnAnswer(f"a version of {model_name} whose number is {number!r:.60}")
+    if (name := getattr(version, "name", None)) != model_name:
+        raise NotAnAnswer(f"a version of the model {name!r:.60}, asked for {model_name}")
+    created = getattr(version, "creation_timestamp", None)
+    if not isinstance(created, int | float) or not isfinite(created) or created <= 0:
+        raise NotAnAnswer(f"version {number} of {model_name} whose creation_timestamp is {created!r:.60}")
+    return version
+
+
+def checked_aliases(model: Any, model_name: str) -> dict[str, str]:
+    """Alias to version. Raises: NotAnAnswer."""
+    if (name := getattr(model, "name", None)) != model_name:
+        raise NotAnAnswer(f"the model {name!r:.60}, asked for {model_name}")
+    aliases = getattr(model, "aliases", None)
+    if not isinstance(aliases, dict):
+        raise NotAnAnswer(f"aliases of type {type(aliases).__name__}")
+    of = f"an alias of {model_name}"
+    return {_text(alias, of, "name"): _text(str(version), of, "version") for alias, version in aliases.items()}
+
+
+def checked_metrics(metrics: Any) -> dict[str, float]:
+    """A run's figures by name. Raises: NotAnAnswer."""
+    if not isinstance(metrics, dict) or not all(
+        isinstance(name, str) and isinstance(value, int | float) for name, value in metrics.items()
+    ):
+        raise NotAnAnswer("figures that are no numbers by name")
+    return metrics
+
+
+def checked_steps(history: Iterable[Any]) -> set[int]:
+    """Raises: NotAnAnswer."""
+    steps: set[int] = set()
+    for point in history:
+        step = getattr(point, "step", None)
+        if not isinstance(step, int):
+            raise NotAnAnswer(f"a point of a curve at step {step!r:.60}")
+        steps.add(step)
+    return steps
+
+
+def _text(value: object, of: str, field: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise NotAnAnswer(f"{of} whose {field} is {value!r:.60}")
+    return value
