@@ -114,7 +114,7 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
-@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="2")
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
 from headrace.handoff.media.index import MediaItem
+from headrace.text.words import graphemes
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -133,7 +134,7 @@ def _wrapped(text: str, font: "FreeTypeFont", width: int, num_lines: int) -> lis
             continue
         if lines[-1]:
             lines.append("")
-        for character in word:
+        for character in graphemes(word):
             if lines[-1] and font.getlength(lines[-1] + character) > width:
                 lines.append("")
             lines[-1] += character

@@ -8,9 +8,10 @@
 | truncated | outputs that the token limit cut off |
 | repetition | too large a share of word trigrams that stood before in the same output |
 | prompt_leaked | outputs that repeat the prompt, or the chat template's markers |
-| banned_terms | outputs with a banned word or phrase |
+| banned_terms | outputs with a banned word, phrase or sign |
 
-Rules see one output at a time and no model: they catch what is broken, not what is wrong.
+Rules see one output at a time and no model: they catch what is broken, not what is wrong. Words are words of any script
+(`headrace.text.words`); a term is found as it is written, in any case.
 """
 
 import re
@@ -23,10 +24,10 @@ import pyarrow as pa
 
 from headrace.generation.review_settings import ReviewSettings
 from headrace.handoff.schemas import REVIEWED_CONTENT
+from headrace.text.words import Running, Term, tokens, words
 
 # Markers of the chat formats in use: ChatML, Llama, Mistral, Gemma.
 _MARKERS = re.compile(r"<\|[a-z_]+\|>|\[/?INST\]|<(?:start|end)_of_turn>|^(?:system|user|assistant)\s*:", re.I | re.M)
-_WORD = re.compile(r"[\w'’-]+")
 # Fewer words say nothing about repetition: "a kind of a kind" is short, not stuck.
 _REPETITION_WORDS_MIN = 12
 
@@ -85,10 +86,10 @@ def rejections(row: Mapping[str, Any], settings: ReviewSettings) -> list[str]:
 
 def repeated_share(output: str) -> float:
     """Share of an output's word trigrams that occurred before in it; 0 for short outputs."""
-    words = [word.lower() for word in _WORD.findall(output)]
-    if len(words) < _REPETITION_WORDS_MIN:
+    spoken = [word.lower() for word in words(output)]
+    if len(spoken) < _REPETITION_WORDS_MIN:
         return 0.0
-    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    trigrams = list(zip(spoken, spoken[1:], spoken[2:], strict=False))
     return 1 - len(set(trigrams)) / len(trigrams)
 
 
@@ -101,7 +102,7 @@ def _empty(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
 
 
 def _length(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
-    num_words = len(_WORD.findall(row["output"]))
+    num_words = len(words(row["output"]))
     too_short = settings.words_min is not None and num_words < settings.words_min
     too_long = settings.words_max is not None and num_words > settings.words_max
     return too_short or too_long
@@ -118,17 +119,20 @@ def _repetition(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
 def _prompt_leaked(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
     if not settings.reject_prompt_leaks:
         return False
-    return _plain(row["prompt"]) in _plain(row["output"]) or bool(_MARKERS.search(row["output"]))
+    return _repeats(row["output"], row["prompt"]) or bool(_MARKERS.search(row["output"]))
 
 
 def _banned_terms(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
-    output = f" {_plain(row['output'])} "
-    return any(f" {_plain(term)} " in output for term in settings.banned_terms)
+    output = Running(row["output"])
+    return any(Term(term).stands_in(output) for term in settings.banned_terms)
 
 
-def _plain(text: str) -> str:
-    """Words alone, in lower case: quotation marks, case and line breaks do not hide a repetition."""
-    return " ".join(_WORD.findall(text.lower()))
+def _repeats(output: str, prompt: str) -> bool:
+    """Whether the prompt's words stand in the output: quotation marks, case and line breaks do not hide them."""
+    wanted = tokens(prompt)
+    if not wanted:
+        return Term(prompt).stands_in(Running(output))
+    return "\0".join(["", *wanted, ""]) in "\0".join(["", *tokens(output), ""])
 
 
 RULES: dict[str, Rule] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from headrace.errors import InvalidCampaign
+from headrace.text.words import folded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class ReviewSettings:
     reject_truncated: bool = True
     # An output that repeats its prompt or the chat template's markers.
     reject_prompt_leaks: bool = True
-    # Whole words or phrases, in any case.
+    # Words, phrases or signs, as they are written, in any case: whole words, in scripts that put blanks between them.
     banned_terms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -25,5 +26,7 @@ class ReviewSettings:
             raise InvalidCampaign(f"words_min must not exceed words_max, got {self.words_min} and {self.words_max}.")
         if self.repeated_share_max is not None and not 0 <= self.repeated_share_max <= 1:
             raise InvalidCampaign(f"repeated_share_max must be between 0 and 1, got {self.repeated_share_max}.")
-        if any(not term.strip() for term in self.banned_terms):
-            raise InvalidCampaign(f"banned_terms must not hold an empty term, got {list(self.banned_terms)!r}.")
+        if any(not folded(term) for term in self.banned_terms):
+            raise InvalidCampaign(
+                f"banned_terms must not hold an empty term, nor one that nobody sees, got {list(self.banned_terms)!r}."
+            )

@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from headrace.errors import InvalidCampaign
 from headrace.generation.review import RULES, rejections, repeated_share, review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.handoff.schemas import GENERATED_CONTENT, REVIEWED_CONTENT
@@ -73,3 +74,57 @@ def test_an_empty_partition_has_an_empty_review() -> None:
     review = review_rows(pa.Table.from_pylist([], schema=GENERATED_CONTENT), SETTINGS)
     assert review.table.num_rows == review.num_kept == 0
     assert "pass_rate" not in review.figures()
+
+
+BANNED: dict[str, tuple[str, str, bool]] = {
+    "a language whose name has signs": ("C++", "Use C++ here", True),
+    "its letter alone": ("C++", "vitamin C helps", False),
+    "signs": ("$$$", "earn $$$ now", True),
+    "other signs": ("$$$", "it costs $5", False),
+    "Chinese in running text": ("法轮", "关于法轮功的书", True),
+    "Thai in running text": ("ไทย", "ผมรักเมืองไทยมาก", True),
+    "a Hindi word": ("किताब", "मैं किताब पढ़ता हूँ", True),
+    "a part of a Hindi word": ("के", "केला मीठा है", False),
+    "an emoji": ("👍", "well done 👍", True),
+    "another emoji that begins so": ("👩", "family 👩‍👩‍👧", False),
+    "a word inside of another": ("ass", "a class of words", False),
+}
+
+
+@pytest.mark.parametrize("phrase", BANNED)
+def test_a_banned_term_is_found_as_it_is_written(phrase: str) -> None:
+    term, output, is_banned = BANNED[phrase]
+    settings = ReviewSettings(words_min=None, words_max=None, banned_terms=(term,))
+    row = {"prompt": "another prompt", "output": output, "finish_reason": "stop"}
+    assert rejections(row, settings) == (["banned_terms"] if is_banned else [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output", "leaks"),
+    [
+        ("???", "an answer without it", False),
+        ("👍", "an answer", False),
+        ("👍👍", "you said 👍👍", True),
+        ("art", "start here", False),
+        ("写一首诗", "好的，写一首诗：床前明月光", True),
+        ("किताब", "किताबें अच्छी हैं", False),
+        ("Define the noun “race”.", "define the noun 'race'", True),
+    ],
+)
+def test_a_prompt_leaks_where_its_words_stand_in_the_output(prompt: str, output: str, leaks: bool) -> None:
+    settings = ReviewSettings(words_min=None, words_max=None)
+    row = {"prompt": prompt, "output": output, "finish_reason": "stop"}
+    assert rejections(row, settings) == (["prompt_leaked"] if leaks else [])
+
+
+def test_words_are_counted_and_repetitions_seen_in_scripts_without_blanks() -> None:
+    settings = ReviewSettings(words_min=3, words_max=8)
+    row = {"prompt": "p", "output": "我们在北京的大学里学习。", "finish_reason": "stop"}
+    assert rejections(row, settings) == []
+    assert repeated_share("我们在北京的大学里学习。" * 8) > 0.6
+    assert repeated_share("ผมรักเมืองไทยมาก" * 8) > 0.6
+
+
+def test_a_banned_term_that_nobody_sees_is_refused() -> None:
+    with pytest.raises(InvalidCampaign, match="nor one that nobody sees"):
+        ReviewSettings(banned_terms=("\u200b",))
