@@ -1,8 +1,9 @@
 """An OpenAI-compatible server with a service time instead of a model: `python -m benchmarks.gateway_server '{…}'`.
 
 A turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same prompt takes as long by
-whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time. It
-prints its port, and ends with its standard input. `GET /seen` says how many turns began, ended and were given up.
+whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time;
+each is padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words. It prints its port, and ends
+with its standard input. `GET /seen` says how many turns began, ended and were given up.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ import uvloop
 
 
 class SlowServer:
-    def __init__(self, *, seconds_min: float, seconds_max: float, num_words: int = 8) -> None:
+    def __init__(self, *, seconds_min: float, seconds_max: float, num_words: int = 8, word_bytes: int = 0) -> None:
         self._range = (seconds_min, seconds_max)
         self._num_words = num_words
+        self._word_bytes = word_bytes
         self._seen = {"began": 0, "ended": 0, "given_up": 0}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -49,7 +51,8 @@ class SlowServer:
         if asked.get("max_tokens", self._num_words) <= 4:
             # A gateway's first prompt, which is not what is measured.
             seconds = min(seconds, 0.01)
-        words = [f"word{number} " for number in range(self._num_words)]
+        num_words = min(asked.get("max_tokens", self._num_words), self._num_words)
+        words = [f"word{number}".ljust(self._word_bytes, ".") + " " for number in range(num_words)]
         head = {"id": "chatcmpl-1", "created": 1, "model": asked["model"]}
         usage = {"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 5 + len(words)}
         if not asked.get("stream"):

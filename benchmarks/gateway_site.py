@@ -125,13 +125,21 @@ class Site:
         self.append(states.STARTED, version_set, step=0, weight=weight, cap=cap)
         return version_set
 
-    def start(self, *options: str, wait: str = "ready", seconds: float = _START_SECONDS_MAX) -> GatewayProcess:
-        """A gateway, once it is `wait`: `listening` or `ready`."""
+    def start(
+        self,
+        *options: str,
+        wait: str = "ready",
+        seconds: float = _START_SECONDS_MAX,
+        num_descriptors: int | None = None,
+    ) -> GatewayProcess:
+        """A gateway, once it is `wait`: `listening` or `ready`. `num_descriptors`: that it may have at most."""
         log = self.directory / f"gateway-{len(self.gateways)}.jsonl"
         errors = (self.directory / f"gateway-{len(self.gateways)}.errors").open("w")
         command = [sys.executable, "-m", "headrace.serving.gateway"]
         command += ["--service", str(self.service_file), "--store", str(self.store.directory), "--port", "0"]
         command += ["--api-keys", str(self.keys), "--log", str(log), "--notice-seconds", "0", *options]
+        if num_descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {num_descriptors}; exec "$@"', "sh", *command]
         process = subprocess.Popen(command, cwd=_ROOT, stderr=errors, text=True, start_new_session=True)
         errors.close()
         gateway = GatewayProcess(process=process, log=log)

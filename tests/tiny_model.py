@@ -35,10 +35,11 @@ SENTENCES = [
 ]
 
 
-def build_tiny_model(directory: Path, *, vocab: int = 512) -> Path:
+def build_tiny_model(directory: Path, *, vocab: int = 512, tied: bool = True) -> Path:
     """Writes model, tokenizer and chat template into `directory` (made if missing) and returns it.
 
-    `vocab` is the embedding's size; the tokenizer uses at most as many ids. Weights are bfloat16 on disk.
+    `vocab` is the embedding's size; the tokenizer uses at most as many ids. Weights are bfloat16 on disk. `tied`: the
+    embedding is the output layer too.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -79,7 +80,7 @@ def build_tiny_model(directory: Path, *, vocab: int = 512) -> Path:
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 max_position_embeddings=POSITIONS_MAX,
-                tie_word_embeddings=True,
+                tie_word_embeddings=tied,
                 bos_token_id=bpe.token_to_id(START_OF_TURN),
                 eos_token_id=bpe.token_to_id(END_OF_TURN),
                 pad_token_id=bpe.token_to_id(END_OF_TEXT),

@@ -8,7 +8,8 @@ What this does not do: divide a partition among workers. Two on one partition wa
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,12 +18,15 @@ import pyarrow as pa
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claim, Claims
-from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed
+from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed, storable
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.rollout.version_sets import VersionSet, VersionSets
+
+# Different notes that a run tells; the rows have nulls either way.
+_NUM_NOTES_MAX = 5
 
 
 class Progress(Protocol):
@@ -52,6 +56,8 @@ class Outcome:
     num_generated_now: int = 0
     num_tokens_now: int = 0
     seconds: float = 0.0
+    # What was wrong with what the engine said of its rows, and of how many.
+    notes: Mapping[str, int] = field(default_factory=dict)
     # The engine's libraries here, where they are not those of the version set: bytes may differ.
     build_drift: str | None = None
 
@@ -71,6 +77,8 @@ class Outcome:
             "attempt": self.claim.attempt,
             "attempt_reason": self.claim.reason,
         }
+        if self.notes:
+            figures["engine_notes"] = "; ".join(f"{note} ({count} rows)" for note, count in self.notes.items())
         return figures | ({"engine_build_drift": self.build_drift} if self.build_drift else {})
 
 
@@ -130,6 +138,7 @@ def generate_partition(
         num_generated_now=making.num_rows,
         num_tokens_now=making.num_tokens,
         seconds=making.seconds,
+        notes=dict(making.notes.most_common(_NUM_NOTES_MAX)),
         build_drift=making.build_drift,
     )
 
@@ -149,6 +158,7 @@ class _Making:
     num_tokens: int = 0
     seconds: float = 0.0
     build_drift: str | None = None
+    notes: Counter[str] = field(default_factory=Counter)
     _done: set[int] = field(default_factory=set)
 
     def missing(self) -> list[int]:
@@ -198,7 +208,8 @@ class _Making:
             for row, (result, num_retries) in zip(self.batches[index], results, strict=True)
         ]
         self.seconds += seconds
-        self.num_tokens += sum(one.result.num_output_tokens for one in made)
+        self.num_tokens += sum(one.result.num_output_tokens or 0 for one in made)
+        self.notes.update(one.result.note for one in made if one.result.note)
         if commit(self.claims.objects, self.claim, index, made, host=self.worker.host, run_id=self.worker.run_id):
             self.num_rows += len(made)
 
@@ -244,7 +255,7 @@ def _attempt(engine: TextEngine, requests: Sequence[GenerationRequest]) -> list[
     assert len(results) == len(requests), (
         f"engine {engine.name} gave {len(results)} results for {len(requests)} requests"
     )
-    return results
+    return [storable(result) for result in results]
 
 
 def _num_errors(content: pa.Table) -> int:

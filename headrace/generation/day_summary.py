@@ -251,7 +251,7 @@ def _length_edges(rows: pl.DataFrame) -> list[int]:
 def _histogram(rows: pl.DataFrame, edges: list[int]) -> tuple[int, ...]:
     width = edges[1] - edges[0]
     counts = [0] * _LENGTH_BINS
-    for length in rows["num_output_tokens"].to_list():
+    for length in rows["num_output_tokens"].drop_nulls().to_list():
         counts[min(length // width, _LENGTH_BINS - 1)] += 1
     return tuple(counts)
 

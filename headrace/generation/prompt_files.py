@@ -1,28 +1,26 @@
 """Reads a campaign's prompt files: JSON Lines, CSV, Parquet, or plain text with one prompt a line.
 
 Unlike a corpus, a prompt list has no quarantine: a line that cannot be used fails the partition and names the line,
-since a prompt dropped in silence is an order that nobody fills.
+since a prompt dropped in silence is an order that nobody fills. What is no text (null, NaN, a list) is no prompt
+either: it would be generated and sealed as the word that Python has for it.
 """
 
-import csv
-import glob
-import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
+from headrace.text_templates import placeholders
+from headrace.user_files.finding import found_files
+from headrace.user_files.layout import FileLayout, Unreadable
+from headrace.user_files.records import format_of, read_records
 
-_FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".text": "text",
-}
+# What a template's place can be filled with; `float` without NaN and the infinities.
+_PLAIN = (str, int, float, Decimal, date, time)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,64 +37,86 @@ def read_prompt_files(source: PromptSource, day: str, home: Path) -> list[Prompt
     Raises:
         InvalidInput: no file matches, or a line is not readable, lacks a column or holds no text.
     """
-    pattern = str(home / source.files.replace("{day}", day))
-    # `glob.glob` and not `Path.glob`: the pattern may be absolute. Sorted: the order is part of every prompt's place.
-    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+    pattern = source.files.replace("{day}", day)
+    # Sorted as text: the order is part of every prompt's place.
+    files = sorted(found_files(pattern, home), key=str)
     if not files:
         raise InvalidInput(
-            f"No prompt file matches {pattern}. Put the day's prompts there, then materialize prompts again."
+            f"No prompt file matches {home / pattern}. Put the day's prompts there, then materialize prompts again."
         )
     return [prompt for file in files for prompt in _prompts(source, file)]
 
 
 def _prompts(source: PromptSource, file: Path) -> Iterator[PromptText]:
-    form = _FORMATS.get(file.suffix.lower()) if source.format == "auto" else source.format
-    if form is None:
-        raise InvalidInput(
-            f"Prompt file {file} has the unknown suffix {file.suffix!r}; known are {', '.join(_FORMATS)}. "
-            "Rename it, or set prompts.format."
-        )
-    for place, row in _rows(file, form):
-        if not isinstance(row, dict):
-            raise InvalidInput(f"{place} must be an object of columns, got {row!r}.")
+    columns = placeholders("template", source.template) if source.template is not None else {source.column}
+    columns |= {source.term_column} if source.term_column else set()
+    layout = FileLayout(columns=tuple(sorted(columns)), format=source.format, empty_is_null=False)
+    form = format_of(file, layout)
+    if form == "text":
+        # A line has one column, whatever the campaign calls it.
+        layout = FileLayout(columns=("text",), format=source.format)
+    counted_by = "row" if form == "parquet" else "line"
+    for record in read_records(file, layout):
+        if isinstance(record, Unreadable) and record.is_empty:
+            continue
+        place = f"Prompt file {file} {counted_by} {record.line}" if record.line else f"Prompt file {file}"
+        if isinstance(record, Unreadable):
+            raise InvalidInput(
+                f"{place}: {record.reason}. Repair it, then materialize prompts again: no prompt is skipped."
+            )
+        fields = record.fields
+        if form == "text":
+            fields = {"text": str(fields["text"]).rstrip("\r\n")}
+        yield _prompt(source, fields, place)
+
+
+def _prompt(source: PromptSource, fields: Mapping[str, object], place: str) -> PromptText:
+    if source.template is None:
+        text = _column(fields, source.column, place)
+        if not isinstance(text, str):
+            raise _not(text, source.column, "text", place)
+    else:
+        text = _filled(source.template, fields, place)
+    if not text.strip():
+        raise InvalidInput(f"{place} holds no prompt: its text is empty.")
+    term = _term(fields, source.term_column, place) if source.term_column else None
+    for value in (text, term or ""):
         try:
-            text = source.template.format_map(row) if source.template is not None else str(row[source.column])
-            term = str(row[source.term_column]) if source.term_column else None
-        except KeyError as error:
-            columns = ", ".join(map(str, row)) or "none"
-            raise InvalidInput(f"{place} has no column {error.args[0]!r} (it has {columns}).") from error
-        if not text.strip():
-            raise InvalidInput(f"{place} holds no prompt: its text is empty.")
-        yield PromptText(text=text, term=term)
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character.") from error
+    return PromptText(text=text, term=term)
 
 
-def _rows(file: Path, form: str) -> Iterator[tuple[str, Any]]:
-    """Rows with the place to name in a refusal."""
+def _filled(template: str, fields: Mapping[str, object], place: str) -> str:
+    for name in sorted(placeholders("template", template)):
+        value = _column(fields, name, place)
+        if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
+            raise _not(value, name, "text, a number or a date", place)
     try:
-        if form == "parquet":
-            import pyarrow.parquet as pq
-
-            for number, row in enumerate(pq.read_table(file).to_pylist(), start=1):
-                yield f"{file} row {number}", row
-            return
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            if form == "csv":
-                for row in (reader := csv.DictReader(lines)):
-                    yield f"{file} line {reader.line_num}", row
-                return
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                place = f"{file} line {number}"
-                yield place, {"text": line.rstrip("\r\n")} if form == "text" else _json(line, place)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8: {error}. Convert it, then materialize prompts again.") from error
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error}.") from error
+        return template.format_map(fields)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{place} does not fit the template {template!r}: {error}.") from error
 
 
-def _json(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InvalidInput(f"{place} is not JSON: {error}.") from error
+def _term(fields: Mapping[str, object], column: str, place: str) -> str | None:
+    value = _column(fields, column, place)
+    if value is None:
+        return None
+    if not isinstance(value, str | int):
+        raise _not(value, column, "text", place)
+    return str(value)
+
+
+def _column(fields: Mapping[str, object], name: str, place: str) -> object:
+    if name not in fields:
+        columns = ", ".join(map(str, fields)) or "none"
+        raise InvalidInput(f"{place} has no column {name!r} (it has {columns}).")
+    return fields[name]
+
+
+def _not(value: object, column: str, wanted: str, place: str) -> InvalidInput:
+    got = {type(None): "null", dict: "an object", list: "a list"}.get(type(value)) or repr(value)[:80]
+    return InvalidInput(
+        f"{place}: column {column!r} must hold {wanted}, got {got}. Repair it, then materialize prompts again."
+    )

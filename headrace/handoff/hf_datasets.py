@@ -41,7 +41,11 @@ def dataset(
     names = common_schema(handoffs, columns).names
     digests = ",".join(each.content_digest for each in handoffs)
     fingerprint = hashlib.sha256(f"{digests}:{names}:{plain}".encode()).hexdigest()[:16]
-    table = _sealed_table(pa.concat_tables([each.table(names, plain=plain) for each in handoffs]), handoffs, plain)
+    table = _sealed_table(
+        pa.concat_tables([each.table(names, plain=plain) for each in handoffs], promote_options="default"),
+        handoffs,
+        plain,
+    )
     info = datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(table.schema))
     return datasets.Dataset(table, info=info, fingerprint=fingerprint)
 

@@ -94,8 +94,8 @@ GENERATED_CONTENT = _schema(
     media=_nullable(_STRING),
     version_set=_STRING,
     seed=pa.int64(),
-    num_prompt_tokens=pa.int32(),
-    num_output_tokens=pa.int32(),
+    num_prompt_tokens=_nullable(pa.int32()),  # null: the engine did not say, or nothing that is a count
+    num_output_tokens=_nullable(pa.int32()),
     finish_reason=_STRING,  # "stop" | "length" | "error"
     error=_nullable(_STRING),
 )
@@ -118,7 +118,7 @@ REVIEWED_CONTENT = _schema(
     prompt=_STRING,
     output=_STRING,
     version_set=_STRING,
-    num_output_tokens=pa.int32(),
+    num_output_tokens=_nullable(pa.int32()),
     kept=pa.bool_(),
     rejected_by=_STRINGS,
 )
@@ -134,8 +134,8 @@ MIRROR_COMPARISON = _schema(
     published_rejected_by=_STRINGS,
     mirrored_rejected_by=_STRINGS,
     same_output=pa.bool_(),
-    published_num_output_tokens=pa.int32(),
-    mirrored_num_output_tokens=pa.int32(),
+    published_num_output_tokens=_nullable(pa.int32()),
+    mirrored_num_output_tokens=_nullable(pa.int32()),
 )
 
 # Every published row that a version set made which was rolled back since.

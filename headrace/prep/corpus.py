@@ -14,10 +14,10 @@ import yaml
 
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, corpus_shard, digest_text
-from headrace.prep.file_formats import FileFormat, FileLayout, TextUnit
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
+from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
-from headrace.prep.file_formats import Record, Unreadable
+from headrace.user_files.layout import Record, Unreadable
 
 # Values of one document in the order of RAW_DOCUMENTS.
 RawDocument = tuple[str, str | None, str | None, str, list[str], str, int]

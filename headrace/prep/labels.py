@@ -18,7 +18,8 @@ from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS
 from headrace.prep.cleaning import apply_rules, normalised, quality_rules
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
-from headrace.prep.file_formats import FileLayout, Unreadable, read_records
+from headrace.user_files.layout import FileLayout, Unreadable
+from headrace.user_files.records import read_records
 
 
 class Judge(Protocol):

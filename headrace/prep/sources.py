@@ -6,7 +6,6 @@ are told apart: a line (bad JSON, wrong encoding, wrong type) and a file (empty,
 since nobody can count the lines of a file that cannot be read.
 """
 
-import glob
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import raw_document
-from headrace.prep.file_formats import Record, Unreadable, read_records
 from headrace.prep.text_keys import bucket
+from headrace.user_files.finding import found_files
+from headrace.user_files.layout import Record, Unreadable
+from headrace.user_files.records import read_records
 
 _BATCH_ROWS = 8192
 _EXCERPT_CHARACTERS = 200
@@ -105,9 +106,7 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
     chosen: set[Path] = set()
     num_matched = 0
     for pattern, names_shard in corpus.globs(shard):
-        # Not Path.glob, which refuses absolute patterns.
-        matches = glob.glob(str(home / pattern), recursive=True)  # noqa: PTH207
-        found = [Path(match) for match in matches if Path(match).is_file()]
+        found = found_files(pattern, home)
         num_matched += len(found)
         chosen.update(
             path
@@ -148,7 +147,9 @@ class _TableBuilder:
 
 
 def _source_name(path: Path, home: Path) -> str:
-    return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
+    name = path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
+    # A name on disk is bytes, and need not be text.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _excerpt(text: str) -> str:

@@ -90,7 +90,10 @@ class Price:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
 
-    def of(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
+    def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
+        """None: a count is not known."""
+        if num_prompt_tokens is None or num_output_tokens is None:
+            return None
         return (self.prompt * num_prompt_tokens + self.output * num_output_tokens) / 1e6
 
 
@@ -111,6 +114,20 @@ class Limits:
     num_attempts: int = 3
     # How long units under way may go on after SIGTERM.
     drain_seconds: float = 30.0
+    # Before anybody knows who asks. Connections at once: the one that keeps the gateway waiting longest gives way.
+    num_connections_max: int = 1024
+    url_bytes_max: int = 8_192
+    num_headers_max: int = 100
+    # Of the request's line and its headers together.
+    head_bytes_max: int = 32_768
+    # How long a head may take to be complete, and then its body.
+    head_seconds_max: float = 10.0
+    body_seconds_max: float = 30.0
+    # How long a connection is kept for the next request. Longer than the minute that load balancers keep one: it is
+    # they who close it, never the gateway under a request that is on its way.
+    idle_seconds_max: float = 75.0
+    # How long a client may take no byte of its answer while there is no room for more of it on the way.
+    stalled_seconds_max: float = 10.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -121,12 +138,31 @@ class Limits:
             "request_bytes_max",
             "num_messages_max",
             "num_attempts",
+            "num_connections_max",
+            "url_bytes_max",
+            "num_headers_max",
+            "head_bytes_max",
+            "head_seconds_max",
+            "body_seconds_max",
+            "idle_seconds_max",
+            "stalled_seconds_max",
         ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)!r}.")
         for name in ("num_waiting_max", "drain_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+        if self.url_bytes_max >= self.head_bytes_max:
+            raise InvalidInput(
+                f"url_bytes_max must be below head_bytes_max ({self.head_bytes_max}), which counts the URL too, got "
+                f"{self.url_bytes_max}."
+            )
+        if self.num_connections_max < self.num_units_max + self.num_waiting_max:
+            raise InvalidInput(
+                f"num_connections_max must be at least num_units_max and num_waiting_max together "
+                f"({self.num_units_max + self.num_waiting_max}), or their clients could not stay, got "
+                f"{self.num_connections_max}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,11 @@ _SPARK_POINTS = 40
 _SPARK_WIDTH, _SPARK_HEIGHT = 240, 60
 
 
+def is_finite(value: float | None) -> bool:
+    """False for what was not measured, and for the norm of a step that was skipped: infinity."""
+    return value is not None and isfinite(value)
+
+
 def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
     """Loss, learning rate, gradient norm and speed by step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,7 +34,7 @@ def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     for axes, (field, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        points = [(row["step"], row[field]) for row in rows if isfinite(row[field])]
+        points = [(row["step"], row[field]) for row in rows if is_finite(row[field])]
         axes.plot([step for step, _ in points], [value for _, value in points], linewidth=1.5, color="#1f6f8b")
         axes.set_xlabel("step")
         axes.set_ylabel(label)
@@ -41,7 +46,7 @@ def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
 
 def loss_sparkline(rows: Sequence[Row]) -> str:
     """Markdown with the loss curve inline, below 1,000 characters whatever the number of steps."""
-    losses = [row["loss"] for row in rows if isfinite(row["loss"])]
+    losses = [row["loss"] for row in rows if is_finite(row["loss"])]
     if not losses:
         return "no finite loss"
     buckets = min(_SPARK_POINTS, len(losses))

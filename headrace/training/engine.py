@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.optimizer import forget_steps, make_optimizer, steps_unwrapped
 from headrace.training.run_config import RunConfig
 
 # Elements a bucket; DeepSpeed's default of 5e8 would hold a second copy of all gradients of a model below 0.5B
@@ -80,7 +81,8 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "train_batch_size": recipe.batch,
         "train_micro_batch_size_per_gpu": recipe.micro_batch,
         "gradient_accumulation_steps": config.gradient_accumulation,
-        "gradient_clipping": recipe.clip_norm,
+        # Not twice: our own optimizer clips where DeepSpeed steps it unwrapped.
+        "gradient_clipping": 0.0 if steps_unwrapped(recipe) else recipe.clip_norm,
         "zero_optimization": {
             "stage": recipe.zero_stage,
             # On a CPU there is nothing to overlap with; on a GPU it needs a second bucket.
@@ -120,19 +122,7 @@ def load_model(weights: Path, config: RunConfig) -> Any:
 
 def wrap(gang: Gang, model: Any, config: RunConfig) -> tuple[Any, Any]:
     """DeepSpeed's engine around the model, and its optimizer."""
-    import torch
-
-    recipe = config.recipe
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    # Norms and biases: shrinking them towards zero changes scales, not complexity.
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        fused=True,
-    )
-    engine, optimizer = gang.accelerator.prepare(model, optimizer)
+    engine, optimizer = gang.accelerator.prepare(model, make_optimizer(model, config.recipe))
+    forget_steps(engine)
     engine.train()
     return engine, optimizer

@@ -56,11 +56,13 @@ def _gathered_weights(gang: Gang, model: Any) -> dict[str, Any]:
     if not partitioned:
         return model.state_dict() if gang.rank == 0 else {}
     weights: dict[str, Any] = {}
-    # Tied parameters appear under both names, as `state_dict` has them: save_pretrained drops one again.
+    copies: dict[int, Any] = {}
+    # A tied parameter has two names and stays one tensor: save_pretrained tells by that which name to write.
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        with zero.GatheredParameters([parameter]):
-            if gang.rank == 0:
-                weights[name] = parameter.detach().cpu().clone()
+        if id(parameter) not in copies:
+            with zero.GatheredParameters([parameter]):
+                copies[id(parameter)] = parameter.detach().cpu().clone() if gang.rank == 0 else None
+        weights[name] = copies[id(parameter)]
     if gang.rank == 0:
         persistent = model.state_dict()
         weights |= {name: buffer.cpu() for name, buffer in model.named_buffers() if name in persistent}

@@ -68,7 +68,7 @@ def train_steps(
     """Runs the steps behind `begin`; yields after each one how many are done.
 
     `each` gets one row a step, the same on every rank: loss in nats a completion token, learning rate, gradient norm
-    before clipping, whether the step was applied, tokens seen.
+    before clipping (None: nobody measured it), whether the step was applied, tokens seen.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
@@ -97,7 +97,7 @@ def train_steps(
                 "step": step + 1,
                 "loss": batch_loss / num_loss_tokens,
                 "learning_rate": learning_rate_at(recipe, step),
-                "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
+                "gradient_norm": _told(engine.get_global_grad_norm()),
                 "applied": applied,
                 "tokens": (step + 1) * num_tokens,
                 "tokens_per_second": num_tokens / seconds,
@@ -112,6 +112,10 @@ def train_steps(
                 f"({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or lower clip_norm."
             )
         yield step + 1
+
+
+def _told(norm: Any) -> float | None:
+    return None if norm is None else float(norm)
 
 
 def _accumulate(gang: Gang, engine: Any, examples: PackedExamples, passes: list[Any], num_loss_tokens: int) -> float:

@@ -20,6 +20,9 @@ Precision = Literal["bf16", "fp32", "fp16"]
 
 # Raised when the training code changes what a recipe trains: older results are then no longer reused.
 CODE_VERSION = "1"
+# Of those recipes alone that were once trained wrongly: stage 3 left out the weight decay and wrote tied weights twice,
+# stage 0 in half precision took a step of its own before the first.
+_CODE_VERSION_STAGE_3 = _CODE_VERSION_STAGE_0_HALF = "2"
 
 # Where and how patiently a training runs; none of it changes a single weight at a given world size.
 _NOT_TRAINED = {
@@ -119,6 +122,14 @@ class Recipe:
             )
         return passes
 
+    @property
+    def _code_version(self) -> str:
+        if self.zero_stage == 3:
+            return _CODE_VERSION_STAGE_3
+        if self.zero_stage == 0 and self.precision != "fp32":
+            return _CODE_VERSION_STAGE_0_HALF
+        return CODE_VERSION
+
     def to_body(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"freeze": list(self.freeze)}
 
@@ -135,7 +146,7 @@ class Recipe:
         trained = {key: value for key, value in self.to_body().items() if key not in _NOT_TRAINED}
         return digest_text(
             "training",
-            CODE_VERSION,
+            self._code_version,
             base_weights_digest,
             canonical_json(sorted(examples.items())).decode(),
             canonical_json(trained).decode(),

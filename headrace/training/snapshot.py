@@ -14,6 +14,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
 from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
+from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
 
 CURVE = "progress.jsonl"
@@ -86,14 +87,11 @@ def state_digest(gang: Gang, engine: Any) -> str:
     import torch
 
     digest = hashlib.sha256()
-    base = engine.optimizer
-    while hasattr(base, "optimizer"):
-        base = base.optimizer
-    for group in base.param_groups:
-        for parameter in group["params"]:
-            state = base.state[parameter]
-            for tensor in (parameter, *(state[name] for name in sorted(state) if torch.is_tensor(state[name]))):
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    states = base_optimizer(engine).state
+    for parameter in master_parameters(engine):
+        state = states[parameter]
+        for tensor in (parameter, *(state[name] for name in sorted(state) if torch.is_tensor(state[name]))):
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
 
 

@@ -6,12 +6,11 @@ whatever MLflow missed is logged when the training ends, or when its finished re
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any, Protocol
 
 from headrace.errors import HeadraceError, RegistryUnavailable
 from headrace.training.attempts import TrainingResult
-from headrace.training.curves import curves_png
+from headrace.training.curves import curves_png, is_finite
 
 _CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
 # A batch is one transaction of MLflow's database; more often would slow the ranks down on a small machine.
@@ -114,5 +113,5 @@ class TrainingTrack:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """MLflow's SQLite has no infinity."""
-    finite = {field: float(row[field]) for field in _CURVE if isfinite(row[field])}
+    finite = {field: float(row[field]) for field in _CURVE if is_finite(row[field])}
     return {"step": row["step"], "applied": float(row["applied"]), **finite}

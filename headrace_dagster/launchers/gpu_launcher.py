@@ -35,6 +35,7 @@ from headrace_dagster.launchers.process_launcher import (
 )
 from headrace_dagster.launchers.run_ending import RunEnding
 from headrace_dagster.launchers.run_processes import RunProcesses
+from headrace_dagster.launchers.signs_of_life import SILENT_AFTER_SECONDS
 
 GPU_MILLI_TAG = "headrace/gpu_milli"
 # A code server that takes longer is not well; the run waits for it in the queue, not on its GPUs.
@@ -50,10 +51,11 @@ class GpuRunLauncher(ProcessRunLauncher):
         log_directory: str = "logs/runs",
         termination_grace_seconds: float = 20.0,
         warm_start: bool = False,
+        silent_after_seconds: float = SILENT_AFTER_SECONDS,
         limit_gpu_memory: bool = True,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
-        super().__init__(log_directory, termination_grace_seconds, warm_start, inst_data)
+        super().__init__(log_directory, termination_grace_seconds, warm_start, silent_after_seconds, inst_data)
         self._limit_gpu_memory = limit_gpu_memory
         self._processes = RunProcesses()
         self._ending = RunEnding(

@@ -32,6 +32,14 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from headrace_dagster.launchers.signs_of_life import (
+    SILENT_AFTER_SECONDS,
+    SILENT_TAG,
+    SignsOfLife,
+    Silence,
+    recorded_silence,
+    silence_tag,
+)
 from headrace_dagster.launchers.warm_worker import TemplateGone, WarmWorkers
 from headrace_dagster.launchers.worker_process import ColdWorker, HeldWorker, WorkerProcess, interrupt, kill_run
 
@@ -53,6 +61,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         log_directory: str = "logs/runs",
         termination_grace_seconds: float = 20.0,
         warm_start: bool = False,
+        silent_after_seconds: float = SILENT_AFTER_SECONDS,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         super().__init__()
@@ -62,6 +71,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self._warm_start = warm_start
         self._warm_workers: WarmWorkers | None = None
         self._exit_codes: dict[str, int | None] = {}
+        self._signs_of_life = SignsOfLife(silent_after_seconds)
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -84,6 +94,12 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 Bool,
                 default_value=False,
                 description="Fork workers from a process that has imported Dagster; saves 1.5 CPU seconds a run.",
+            ),
+            "silent_after_seconds": Field(
+                Float,
+                default_value=SILENT_AFTER_SECONDS,
+                description="A run whose processes use no CPU for so long is shown as giving no sign of life; 0: only "
+                "one whose worker is stopped. It ends at its dagster/max_runtime, or when somebody cancels it.",
             ),
         }
 
@@ -181,13 +197,24 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if worker is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "Not started by this launcher: its process is unknown.")
         if worker.is_alive():
-            return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
+            silence = self._note_silence(run, worker)
+            return CheckRunHealthResult(WorkerStatus.RUNNING, silence and silence.what, run_worker_id=str(worker.pid))
+        self._signs_of_life.forget(run.run_id)
         killed, survivors = kill_run(run.run_id, worker)
         message = _epitaph(worker, self._exit_codes.pop(run.run_id, None), killed, survivors)
         reminder = Timer(LOST_RETRY_SECONDS, self._ask_again_for_retry, [run.run_id])
         reminder.daemon = True
         reminder.start()
         return CheckRunHealthResult(WorkerStatus.FAILED, message, run_worker_id=str(worker.pid))
+
+    def _note_silence(self, run: DagsterRun, worker: WorkerProcess) -> Silence | None:
+        silence = self._signs_of_life.silence_of(run.run_id, worker)
+        if silence == recorded_silence(run):
+            return silence
+        self._instance.add_run_tags(run.run_id, {SILENT_TAG: silence_tag(run.run_id, silence)})
+        message = f"No sign of life: {silence.what}." if silence else "The run gives signs of life again."
+        self._instance.report_engine_event(message, run, cls=self.__class__)
+        return silence
 
     def _ask_again_for_retry(self, run_id: str) -> None:
         """Repeats the failure's event, if the retry that it should have brought is not there.

@@ -18,12 +18,14 @@ from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Gpu, Node
 from headrace.placement.placements import Placement
 from headrace.placement.snapshot import Hold, Plan, Running, Snapshot, Waiting
+from headrace_dagster.launchers.signs_of_life import recorded_silence
 from headrace_dagster.queue_views.queue_words import (
     job_name,
     partition_of,
     placement_text,
     run_name,
     short_id,
+    since_text,
     until_text,
 )
 
@@ -34,7 +36,9 @@ run_coordinator:
 run_launcher: {module: headrace_dagster, class: GpuRunLauncher}
 run_monitoring: {enabled: true}"""
 
-State = Literal["next", "held", "impossible", "admitted", "starting", "running", "ending", "uncounted", "finished"]
+State = Literal[
+    "next", "held", "impossible", "admitted", "starting", "running", "silent", "ending", "uncounted", "finished"
+]
 PAST_THE_QUEUE = "The coordinator did not admit it: it was started past the queue, or before there was a coordinator."
 _QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 # It looks every few seconds, and says so twice a minute.
@@ -58,8 +62,8 @@ class RunView:
     """One run. Times in seconds since the epoch; None: not yet, or nobody knows.
 
     `state`: *next* starts at the daemon's next look, *held* waits, *impossible* is about to be failed; *admitted* has
-    its GPUs and is not launched yet, *ending* still holds what its processes have not left; *uncounted* runs outside of
-    the coordinator.
+    its GPUs and is not launched yet, *silent* runs and gives no sign of life, *ending* still holds what its processes
+    have not left; *uncounted* runs outside of the coordinator.
     """
 
     run_id: str
@@ -219,6 +223,9 @@ def _running(run: Running, runs: Mapping[str, DagsterRun], makes_room_for: str |
             state, why = "starting", f"Is starting on {where}{end}."
         case _ if not run.started:
             state, why = "uncounted", PAST_THE_QUEUE
+        case _ if silence := recorded_silence(runs[run.run_id]) if run.run_id in runs else None:
+            quiet = f"no sign of life since {since_text(silence.since, now)}: {silence.what}"
+            state, why = "silent", f"Holds {where}, and gives {quiet}."
         case _:
             state, why = "running", f"Runs on {where}{end}."
     if makes_room_for and not run.ending:

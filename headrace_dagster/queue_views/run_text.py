@@ -19,6 +19,7 @@ _STATES: dict[State, str] = {
     "admitted": "is admitted",
     "starting": "is starting",
     "running": "is running",
+    "silent": "gives no sign of life",
     "ending": "is ending",
     "uncounted": "is not counted",
     "finished": "has ended",

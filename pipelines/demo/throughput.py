@@ -31,7 +31,7 @@ def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> 
     for handoff in sealed:
         execution = handoffs.newest("execution", handoff.partition)
         if execution is not None:
-            tokens += sum(handoff.table(columns=["num_output_tokens"])["num_output_tokens"].to_pylist())
+            tokens += sum(filter(None, handoff.table(columns=["num_output_tokens"])["num_output_tokens"].to_pylist()))
             seconds += sum(execution.table(columns=["seconds"])["seconds"].to_pylist())
     return Throughput(rows=rows, tokens_per_second=tokens / seconds if seconds else 0.0)
 

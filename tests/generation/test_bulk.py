@@ -1,12 +1,19 @@
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.errors import EngineUnavailable, HandoffCorrupt, RepinRequired
-from headrace.generation.engines.base import TextEngine
+from headrace.generation import micro_batches
+from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, storable
 from headrace.generation.micro_batches import committed, read_commit
+from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, seal
 from headrace.rollout.version_sets import VersionSet
 from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_site
@@ -86,6 +93,91 @@ def test_a_row_that_fails_once_is_made_by_its_retry(site: Site) -> None:
     failures = iter([RuntimeError("out of memory")])
     outcome = site.generate(engine=ScriptedEngine(fails=lambda prompt: next(failures, None)))
     assert outcome.num_errors == 0
+
+
+class OddEngine(ScriptedEngine):
+    """Makes every row; what it says of some is `odd`."""
+
+    def __init__(self, odd: Callable[[str], GenerationResult | None]) -> None:
+        super().__init__()
+        self.odd = odd
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        made = super().generate(requests)
+        return [self.odd(request.prompt) or one for request, one in zip(requests, made, strict=True)]
+
+
+def make_result(text: Any = "a wheel", **changes: Any) -> GenerationResult:
+    settings: dict[str, Any] = {"num_prompt_tokens": 5, "num_output_tokens": 3, "finish_reason": "stop"}
+    return GenerationResult(text=text, **(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("result", "error"),
+    {
+        "half a character": (make_result("ab\ud800"), "cannot be written as UTF-8: surrogates not allowed"),
+        "no text": (make_result(7), "the output is of type int, not text"),
+        "a reason that is none": (make_result(finish_reason="eos"), "ended with 'eos', which is none of stop"),
+        "an error of half a character": (make_result(finish_reason="error", error="\ud800 boom"), "? boom"),
+        "an error without a reason": (make_result(finish_reason="error"), "the engine gave no reason"),
+    }.values(),
+)
+def test_a_row_that_no_table_can_hold_is_that_rows_error_and_its_neighbours_are_kept(
+    site: Site, result: GenerationResult, error: str
+) -> None:
+    engine = OddEngine(lambda prompt: result if prompt == TEXTS[3] else None)
+    outcome = site.generate(engine=engine)
+    rows = {row["prompt"]: row for row in site.content_rows()}
+    assert outcome.num_errors == 1
+    assert error in rows[TEXTS[3]]["error"]
+    assert all(row["finish_reason"] == "stop" for prompt, row in rows.items() if prompt != TEXTS[3])
+    # Each row is asked for once, the odd one until its tries are over: nobody pays for its neighbours again.
+    asked = [prompt for batch in engine.batches for prompt in batch]
+    assert (asked.count(TEXTS[2]), asked.count(TEXTS[3])) == (1, site.campaign.row_attempts)
+
+
+@pytest.mark.parametrize("count", [-5, 2**31, 2.5, float("nan"), "x", True])
+def test_a_count_that_means_nothing_is_null_with_a_note(site: Site, count: Any) -> None:
+    odd = make_result(num_output_tokens=count)
+    outcome = site.generate(engine=OddEngine(lambda prompt: odd if prompt == TEXTS[3] else None))
+    rows = {row["prompt"]: row for row in site.content_rows()}
+    assert (rows[TEXTS[3]]["num_output_tokens"], rows[TEXTS[3]]["num_prompt_tokens"]) == (None, 5)
+    assert (rows[TEXTS[3]]["output"], outcome.num_errors) == ("a wheel", 0)
+    assert outcome.figures()["engine_notes"] == f"num_output_tokens is {count}: not counted (1 rows)"
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=()), max_size=5) | st.none() | st.binary(max_size=3),
+    count=st.none() | st.integers() | st.floats() | st.text(max_size=3),
+    reason=st.sampled_from(["stop", "length", "error", "eos_token", None, 7]),
+    error=st.none() | st.text(st.characters(exclude_categories=()), max_size=5),
+)
+def test_whatever_an_engine_gives_can_be_committed(text: Any, count: Any, reason: Any, error: Any) -> None:
+    result = storable(
+        make_result(text, num_prompt_tokens=count, num_output_tokens=count, finish_reason=reason, error=error)
+    )
+    pa.array([result.text, result.finish_reason], pa.string())
+    pa.array([result.error], pa.string())
+    pa.array([result.num_prompt_tokens, result.num_output_tokens], pa.int32())
+
+
+def test_batches_of_an_earlier_release_which_knew_no_unknown_counts_are_sealed_with_new_ones(site: Site) -> None:
+    claim = site.open_claim()
+    site.generate(claim)
+    key = claim.batch_key(0)
+    strict = pa.schema([field.with_nullable(field.name in {"media", "error"}) for field in micro_batches._COLUMNS])
+    old = pa.ipc.open_stream(site.objects.read(key)[:-16]).read_all().cast(strict)
+    body = io.BytesIO()
+    with pa.ipc.new_stream(body, strict) as writer:
+        writer.write_table(old)
+    site.objects.delete(key)
+    site.objects.create(key, body.getvalue() + xxhash.xxh3_128_digest(body.getvalue()))
+    rows = rows_for(site.handoffs.open("prompts", site.partition.key).table(), claim.version_set)
+    batches = plan_micro_batches(rows, claim.micro_batch_rows)
+    content, _ = micro_batches.assemble(
+        [read_commit(site.objects, claim, index, batch) for index, batch in enumerate(batches)]
+    )
+    assert content.num_rows == len(TEXTS)
 
 
 def test_an_engine_that_is_down_ends_the_run_and_keeps_what_was_committed(site: Site) -> None:

@@ -12,7 +12,7 @@ from headrace.errors import EngineUnavailable, InvalidInput
 from headrace.generation.engines.base import GenerationRequest
 from headrace.generation.engines.openai_http import OpenAIHttpEngine
 from headrace.rollout.version_sets import EngineSpec
-from tests.generation.builders import make_member, make_site
+from tests.generation.builders import TEXTS, make_member, make_site
 
 Answer = tuple[int, dict[str, Any] | str, dict[str, str]]
 
@@ -64,9 +64,21 @@ def server() -> Iterator[Server]:
     server.http.server_close()
 
 
+_engines: list[OpenAIHttpEngine] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_engines() -> Iterator[None]:
+    yield
+    while _engines:
+        _engines.pop().close()
+
+
 def make_engine(url: str, **changes: Any) -> OpenAIHttpEngine:
     spec = EngineSpec(name="openai_http", base_url=url, model="served")
-    return OpenAIHttpEngine(make_member(system_prompt="Be short."), spec, first_wait_seconds=0.01, **changes)
+    engine = OpenAIHttpEngine(make_member(system_prompt="Be short."), spec, first_wait_seconds=0.01, **changes)
+    _engines.append(engine)
+    return engine
 
 
 def requests(*prompts: str) -> list[GenerationRequest]:
@@ -104,9 +116,9 @@ def test_a_cut_off_output_is_length(server: Server) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     {
-        "refused": ((400, {"error": "too long"}, {}), 'answered 400: {"error": "too long"}'),
+        "refused": ((400, {"error": "too long"}, {}), "answered 400: too long"),
         "filtered": (completion("", "content_filter"), "the server ended the output with 'content_filter'"),
-        "broken": ((200, "<html>", {}), "answer is no chat completion"),
+        "broken": ((200, "<html>", {}), "sent a broken answer: no chat completion"),
         "always broken by this row": ((500, "boom", {}), "answered 500: boom"),
     }.values(),
 )
@@ -136,17 +148,34 @@ def test_a_usage_limit_ends_the_run_and_keeps_what_was_made(server: Server, tmp_
 
 
 def test_a_server_that_is_gone_is_unavailable() -> None:
-    with pytest.raises(EngineUnavailable, match=r"does not answer \(ConnectError.*2 times"):
+    with pytest.raises(EngineUnavailable, match=r"takes no connection \(ClientConnectorError\), 2 times"):
         make_engine("http://127.0.0.1:9/v1", num_attempts=2).generate(requests("a"))
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_wrong_key_or_address_is_no_rows_fault(server: Server, status: int, tmp_path: Any) -> None:
+def test_a_wrong_key_or_address_is_no_rows_fault_and_may_pass(server: Server, status: int, tmp_path: Any) -> None:
+    """A server whose model is still loading, or whose key is being changed, answers so too."""
     server.answer = lambda prompt, asked: (status, "no", {})
     with pytest.raises(
-        InvalidInput, match=f"answered {status}: no. Check base_url, the API key, and the model 'served'"
+        EngineUnavailable, match=f"answered {status}.*Check base_url, the API key, and the model 'served'"
     ):
         make_site(tmp_path).generate(engine=make_engine(server.url))
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500, 502, 504])
+def test_one_row_that_is_always_answered_oddly_is_that_rows_error_and_no_end_of_the_run(
+    server: Server, status: int, tmp_path: Any
+) -> None:
+    server.answer = lambda prompt, asked: (status, "odd", {}) if prompt == TEXTS[3] else completion("fine")
+    outcome = make_site(tmp_path).generate(engine=make_engine(server.url, num_attempts=2))
+    assert (outcome.content.num_rows, outcome.num_errors) == (len(TEXTS), 1)
+
+
+@pytest.mark.parametrize("status", [200, 400, 500, 503])
+def test_a_server_that_answers_nothing_well_makes_no_day_of_errors(server: Server, status: int, tmp_path: Any) -> None:
+    server.answer = lambda prompt, asked: (status, "{}", {})
+    with pytest.raises(EngineUnavailable):
+        make_site(tmp_path).generate(engine=make_engine(server.url, num_attempts=2))
 
 
 def test_a_version_set_without_a_server_is_refused() -> None:

@@ -85,8 +85,8 @@ def test_prompts_are_made_from_columns_by_a_template(tmp_path: Path, suffix: str
     ("name", "body", "message"),
     {
         "no file": ("other.jsonl", "", "No prompt file matches .*2026-11-22.jsonl. Put the day's prompts there"),
-        "not JSON": (f"{DAY}.jsonl", '{"text": "a"}\n{"text"', "2026-11-22.jsonl line 2 is not JSON"),
-        "no object": (f"{DAY}.jsonl", '"a"', "line 1 must be an object of columns, got 'a'"),
+        "not JSON": (f"{DAY}.jsonl", '{"text": "a"}\n{"text"', "2026-11-22.jsonl line 2: not JSON"),
+        "no object": (f"{DAY}.jsonl", '"a"', "line 1: not a JSON object. Repair it"),
         "no column": (f"{DAY}.jsonl", '{"prompt": "a"}', r"line 1 has no column 'text' \(it has prompt\)"),
         "no text": (f"{DAY}.jsonl", '{"text": "a"}\n\n{"text": " "}', "line 3 holds no prompt: its text is empty"),
     }.values(),
@@ -101,13 +101,13 @@ def test_a_prompt_that_cannot_be_used_is_refused_with_its_line(
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"{DAY}.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    with pytest.raises(InvalidInput, match="is not UTF-8"):
+    with pytest.raises(InvalidInput, match="line 1: wrong encoding, wanted utf-8"):
         texts_of(tmp_path, prompts=PromptSource(files="{day}.txt"))
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"{DAY}.docx").write_text("a")
-    with pytest.raises(InvalidInput, match="unknown suffix '.docx'.*or set prompts.format"):
+    with pytest.raises(InvalidInput, match=r"\.docx does not tell its format, wanted one of .*Set format to jsonl"):
         texts_of(tmp_path, prompts=PromptSource(files="{day}.docx"))
 
 

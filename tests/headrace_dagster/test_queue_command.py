@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import dagster as dg
 import pytest
@@ -186,7 +187,7 @@ def test_another_coordinator_is_answered_with_the_five_lines(tmp_path: Path) -> 
     result = run("queue", env={"DAGSTER_HOME": str(tmp_path / "home")})
     assert result.exit_code == 2
     assert "has QueuedRunCoordinator, which knows nothing of GPUs" in result.stderr
-    assert result.stderr.rstrip().endswith(FIVE_LINES)
+    assert result.stderr.rstrip().endswith(indent(FIVE_LINES, "  "))
     assert len(FIVE_LINES.splitlines()) == 5
 
 

@@ -13,6 +13,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.placements import Placement
 from headrace.placement.snapshot import Plan, Preemption, Running, Snapshot
+from headrace_dagster.launchers.signs_of_life import SILENT_TAG, Silence, silence_tag
 from headrace_dagster.queue_views.queue_json import queue_body
 from headrace_dagster.queue_views.queue_lines import headline, plain_lines
 from headrace_dagster.queue_views.queue_table import queue_table
@@ -44,9 +45,11 @@ def the_run(beginning: str, view: QueueView | None = None) -> RunView:
     return found
 
 
-def view_of_running(running: Running, status: dg.DagsterRunStatus, **planned: Any) -> RunView:
+def view_of_running(
+    running: Running, status: dg.DagsterRunStatus, *, tags: Mapping[str, str] | None = None, **planned: Any
+) -> RunView:
     snapshot = Snapshot(inventory=Inventory(nodes=(make_node("node-a"),)), running=(running,))
-    runs = {running.run_id: make_run(running.run_id[:8], job_name="nightly", status=status)}
+    runs = {running.run_id: make_run(running.run_id[:8], job_name="nightly", status=status, tags=tags or {})}
     return queue_view(snapshot, Plan(**planned), runs, NOW).running[0]
 
 
@@ -96,6 +99,16 @@ def test_a_run_that_holds_gpus_says_where_it_is(status: str, ending: bool, state
     found = view_of_running(running, dg.DagsterRunStatus(status))
     assert (found.state, found.since, found.status) == (state, NOW - 30 * MINUTE, status)
     assert found.why.startswith(why)
+
+
+def test_a_run_without_a_sign_of_life_is_not_shown_as_running() -> None:
+    running = make_running(TRAINING, Placement(gpus=shares("node-a", "01")))
+    silence = Silence(since=NOW - 12 * MINUTE, what="worker process 7 sleeps")
+    tags = {SILENT_TAG: silence_tag(running.run_id, silence)}
+    found = view_of_running(running, dg.DagsterRunStatus.STARTED, tags=tags)
+    assert found.state == "silent"
+    assert found.why.startswith("Holds node-a (GPUs 0, 1), and gives no sign of life since")
+    assert found.why.endswith("(12 min ago): worker process 7 sleeps.")
 
 
 def test_a_run_started_past_the_queue_is_not_counted() -> None:
@@ -187,7 +200,7 @@ def test_names_cannot_steer_a_terminal() -> None:
     view = replace(view, queued=(evil,))
     for text in (drawn(view, width=100), "\n".join(plain_lines(view, limit=5))):
         assert not {"\x1b[31m", "\x1b]0"} & set(text.split())
-        assert "x�[31m y" in text
+        assert "x\\x1b[31m y" in text
 
 
 def keys(body: Mapping[str, Any]) -> set[str]:

@@ -1,6 +1,7 @@
 """What the launcher concludes from a run's record, on a real instance, without a daemon."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from headrace_dagster.launchers.process_launcher import (
     fail_runs_of_dead_workers,
     worker_of,
 )
+from headrace_dagster.launchers.signs_of_life import recorded_silence
 from headrace_dagster.launchers.worker_process import RUN_MARKER, WorkerProcess
 
 CHECKOUT = Path(__file__).parents[2]
@@ -87,6 +89,26 @@ def test_a_live_workers_run_is_running_and_a_dead_ones_has_failed(instance: Dags
 
     assert health.status == WorkerStatus.FAILED
     assert health.msg == f"Worker process {os.getpid()} on {own_process().host} is gone."
+
+
+def test_a_run_whose_worker_is_stopped_says_so_once_and_its_retry_does_not(instance: DagsterInstance) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        try:
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            run = make_run(instance, DagsterRunStatus.STARTED, WorkerProcess.of("", process.pid))
+            first, health = (instance.run_launcher.check_run_worker_health(reloaded(instance, run)) for _ in range(2))
+        finally:
+            process.kill()
+    silence = recorded_silence(reloaded(instance, run))
+    retry = create_run_for_test(instance, job_name="any", tags=reloaded(instance, run).tags)
+
+    assert silence
+    assert first == health
+    assert (health.status, health.msg) == (WorkerStatus.RUNNING, silence.what)
+    messages = [entry.message for entry in instance.all_logs(run.run_id)]
+    assert sum(message.endswith(f"No sign of life: {health.msg}.") for message in messages) == 1
+    assert recorded_silence(retry) is None
 
 
 def test_a_run_that_this_launcher_did_not_start_is_neither_failed_nor_terminated(instance: DagsterInstance) -> None:

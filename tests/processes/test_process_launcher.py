@@ -75,6 +75,18 @@ def test_a_worker_that_dies_before_its_run_begins_is_noticed_at_once(site: Dagst
     wait_until(lambda: (tmp_path / "told").exists(), "the retry has run")
 
 
+def test_a_stopped_workers_run_ends_at_its_longest_time_with_every_process(site: DagsterSite, tmp_path: Path) -> None:
+    run_id = site.submit("waiting", tmp_path, tags={"dagster/max_runtime": "2", "dagster/max_retries": "0"})
+    wait_until(lambda: (tmp_path / "rank_pid").exists(), "the run has started its rank")
+    os.kill(recorded_worker(site, run_id).pid, signal.SIGSTOP)
+
+    # Canceled on the way.
+    wait_until(lambda: site.run(run_id).status == DagsterRunStatus.FAILURE, "the run has failed")
+    assert "Exceeded maximum runtime of 2 seconds." in site.messages(run_id)
+    wait_until(lambda: not recorded_worker(site, run_id).is_alive(), "the stopped worker is gone")
+    assert process_started(int((tmp_path / "rank_pid").read_text())) is None
+
+
 def test_a_terminated_run_takes_every_process_along_however_deaf_or_far(site: DagsterSite, tmp_path: Path) -> None:
     run_id = site.submit("deaf", tmp_path)
     wait_until(lambda: (tmp_path / "grandchild_pid").exists(), "the run has started its grandchild")

@@ -41,6 +41,13 @@ def test_a_models_price_may_differ_by_version(tmp_path: Path) -> None:
         ("prices: {vendor: {prompt: -1}}", "prompt must be at least 0, got -1"),
         ("judge: {role: critic}", "chain and judge must name roles of this file"),
         ("shadow_share: 2", "shadow_share must be between 0 and 1, got 2"),
+        ("limits: {head_seconds_max: 0}", "head_seconds_max must be above 0, got 0"),
+        ("limits: {num_headers_max: -1}", "num_headers_max must be above 0, got -1"),
+        ("limits: {stalled_seconds_max: .inf}", "stalled_seconds_max must be above 0"),
+        ("limits: {idle_seconds_max: .nan}", "idle_seconds_max must be above 0"),
+        ("limits: {head_bytes_max: 1.5}", "head_bytes_max"),
+        ("limits: {url_bytes_max: 40000}", r"below head_bytes_max \(32768\), which counts the URL too, got 40000"),
+        ("limits: {num_connections_max: 100}", r"num_waiting_max together \(128\), or their clients could not stay"),
         ("limit: {}", "unknown key 'limit'; did you mean 'limits'"),
     ],
 )

@@ -50,7 +50,7 @@ def make_rows(count: int) -> list[dict]:
             "step": step,
             "loss": 5.0 / step,
             "learning_rate": 1e-3,
-            "gradient_norm": float("inf") if step == 2 else 1.0,
+            "gradient_norm": {2: float("inf"), 3: None}.get(step, 1.0),
             "tokens_per_second": 100.0,
             "applied": step != 2,
         }
@@ -83,7 +83,7 @@ def test_what_the_ui_shows_inline_stays_below_its_limit() -> None:
         assert len(loss_sparkline(make_rows(count))) < 1000
 
 
-def test_curves_are_drawn_around_values_that_are_not_finite() -> None:
+def test_curves_are_drawn_around_values_that_are_missing_or_not_finite() -> None:
     assert curves_png(make_rows(3), title="tiny.test").startswith(b"\x89PNG")
 
 
@@ -180,6 +180,8 @@ def test_rows_reach_mlflow_live_but_not_one_by_one() -> None:
         track.add_rows(rows[3:])
     assert list(registry.curve) == [1, 2, 3, 4]
     assert "gradient_norm" not in registry.curve[2], "MLflow stores no infinity"
+    assert "gradient_norm" not in registry.curve[3], "what nobody measured is no 0"
+    assert registry.curve[4]["gradient_norm"] == 1.0
 
 
 def test_a_stopped_mlflow_is_said_once_and_costs_only_the_record() -> None:

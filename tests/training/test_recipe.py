@@ -90,6 +90,22 @@ def test_the_training_id_follows_what_is_trained_and_not_where() -> None:
     assert recipe.training_id("base", {"shard-00": "a"}) != training_id
 
 
+# Ids as they were before any training code changed.
+FIRST_IDS = {
+    (0, "fp32"): "5f3c90a095104112b5e4718a1d6224ec",
+    (2, "bf16"): "d4a88134a31705b5dd1022186bfc46e6",
+    (0, "bf16"): "41b240e4a9c67f04f65ee62d93b2f696",
+    (3, "fp32"): "292affc913a8170856f32ccab1821891",
+}
+
+
+@pytest.mark.parametrize(("stage", "precision"), FIRST_IDS)
+def test_only_what_was_once_trained_wrongly_is_trained_again(stage: int, precision: str) -> None:
+    training_id = make_recipe(zero_stage=stage, precision=precision).training_id("base", {"shard-00": "a"})
+    was_wrong = (stage, precision) in {(0, "bf16"), (3, "fp32")}
+    assert (training_id != FIRST_IDS[stage, precision]) == was_wrong
+
+
 def test_a_recipe_survives_its_way_through_json() -> None:
     recipe = make_recipe(freeze=("model.embed_tokens.",), ranks=2)
     assert type(recipe).from_body(recipe.to_body()) == recipe

@@ -48,3 +48,33 @@ def test_bf16_gradients_are_checked_if_asked(deepspeed: Any) -> None:
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config
 
     assert "check_grad_overflow" in DeepSpeedBF16Config.model_fields
+
+
+def test_the_optimizer_of_stage_0_in_half_precision_takes_a_step_to_make_its_moments(deepspeed: Any) -> None:
+    """`headrace.training.optimizer` makes it a step of nothing, and forgets it."""
+    import torch
+    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+
+    weight = torch.ones(2, 2, dtype=torch.bfloat16, requires_grad=True)
+    master = torch.ones(2, 2, requires_grad=True)
+    wrapper = FP16_UnfusedOptimizer.__new__(FP16_UnfusedOptimizer)
+    wrapper.optimizer = torch.optim.AdamW([master], lr=0.1, weight_decay=1.0)
+    wrapper.fp16_groups, wrapper.fp32_groups = [[weight]], [[master]]
+    wrapper.initialize_optimizer_states()
+    assert master[0, 0].item() == pytest.approx(0.9), "decayed at the full rate, before any gradient"
+    assert wrapper.optimizer.state[master]["step"].item() == 1
+    assert "initialize_optimizer_states()" in inspect.getsource(FP16_UnfusedOptimizer.__init__)
+
+
+def test_an_unwrapped_optimizer_is_asked_for_its_norm_and_whether_it_overflowed(deepspeed: Any) -> None:
+    source = inspect.getsource(deepspeed.DeepSpeedEngine._take_model_step)
+    assert "self._global_grad_norm = self.optimizer._global_grad_norm" in source
+    assert "overflow = self.optimizer.overflow" in source
+
+
+def test_stage_3_lends_its_parameters_to_the_optimizer_for_a_step_alone(deepspeed: Any) -> None:
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+
+    source = inspect.getsource(DeepSpeedZeroOptimizer_Stage3._optimizer_step)
+    assert "fp32_param = self.fp32_partitioned_groups_flat[sub_group_id]" in source
+    assert "['params'] = []" in source

@@ -1,35 +1,34 @@
 """The `openai_http` engine: any server with `POST /chat/completions`, such as `vllm serve`, llama.cpp or a paid API.
 
-| answer | what it means | what happens |
-|---|---|---|
-| 200 | the row is made | recorded |
-| 400, 413, 422 | the server refuses this row | the row's error |
-| 500 | this row may break the server | retried; then the row's error |
-| 408, 429, 502–504, no connection, time-out | the server cannot now | retried; then EngineUnavailable: rows wait |
-| 401, 403, 404, other | wrong key, address or model | InvalidInput: no row could ever be made |
-
-A usage limit therefore ends the run, not the rows: what was committed stays, a later run goes on. Servers batch
-continuously, so the same seed may give other bytes: the engine says that it is not deterministic.
+What its answers mean, and what becomes of the row, says the table of `headrace.engines.openai.meaning`. A usage limit
+ends the run, not the rows: what was committed stays, a later run goes on. Servers batch continuously, so the same seed
+may give other bytes: the engine says that it is not deterministic.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import httpx2
+import aiohttp
 import stamina
 
+from headrace.engines.event_loop import LoopThread
+from headrace.engines.openai.attempt import Attempt, AttemptFailed
+from headrace.engines.openai.meaning import RETRY_AFTER_SECONDS_MAX
+from headrace.engines.openai.wire import Event, chat_body
 from headrace.errors import EngineUnavailable, InvalidInput
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, failed
+from headrace.masking import Mask, secrets_in, without_credentials
 from headrace.rollout.version_sets import EngineSpec, Member
 
-_ROW_REFUSED = frozenset({400, 413, 422})
-_ROW_MAY_BREAK_SERVER = frozenset({500})
-_SERVER_CANNOT_NOW = frozenset({408, 429, 502, 503, 504})
 # Requests under way at once; a server batches them. More only wait in its queue, where they time out.
 _CONNECTIONS_MAX = 32
-# A server that says how long to wait may ask for an hour; the run gives up its place instead.
-_RETRY_AFTER_SECONDS_MAX = 30.0
+_CONNECT_SECONDS_MAX = 10.0
+# Servers drop idle connections, uvicorn after 5 s; a request sent at that moment would be lost.
+_IDLE_SECONDS_MAX = 4.0
+# What is asked to see whether a server makes anything at all, and how many tokens it may take.
+_CONTROL_PROMPT = "Say one word."
+_CONTROL_TOKENS_MAX = 16
 
 
 class OpenAIHttpEngine:
@@ -47,37 +46,56 @@ class OpenAIHttpEngine:
         num_attempts: int = 5,
         first_wait_seconds: float = 0.5,
     ) -> None:
-        """Raises: InvalidInput: the version set names no server or no model."""
+        """Args: request_seconds: how long one request may take in all, however its answer comes.
+
+        Raises: InvalidInput: the version set names no server or no model, or a user beside a key.
+        """
         if not spec.base_url or not spec.model:
             raise InvalidInput(f"openai_http needs base_url and model, got {spec.base_url!r} and {spec.model!r}.")
         self._member = member
-        self._spec = spec
-        self._url = f"{spec.base_url.rstrip('/')}/chat/completions"
+        self._model = spec.model
+        self._base_url = spec.base_url.rstrip("/")
+        self._label = f"{without_credentials(self._base_url)}/chat/completions"
+        if api_key and self._base_url.partition("://")[2].partition("/")[0].rpartition("@")[1]:
+            raise InvalidInput(f"{self._label} has a user of its own, and an API key is given too; leave one out.")
+        self._request_seconds = request_seconds
         self._num_attempts = num_attempts
         self._first_wait_seconds = first_wait_seconds
-        self._client = httpx2.Client(
-            timeout=httpx2.Timeout(request_seconds, connect=10.0),
-            limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX),
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-        )
+        self._api_key = api_key
+        # Of the server: none of its secrets leaves this engine, whatever it says.
+        self._mask = Mask([api_key, *secrets_in(self._base_url)])
+        self._loop = LoopThread()
+        self._session: aiohttp.ClientSession | None = None
+        self._room = asyncio.Semaphore(_CONNECTIONS_MAX)
+        self._control = asyncio.Lock()
+        # When the server made something last.
+        self._made_at = float("-inf")
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        with ThreadPoolExecutor(max_workers=max(1, min(len(requests), _CONNECTIONS_MAX))) as pool:
-            futures = [pool.submit(self._row, request) for request in requests]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                # The others would each wait out their own retries for a server that is gone.
-                for future in futures:
-                    future.cancel()
-                raise
+        return self._loop.run(self._rows(requests))
 
     def close(self) -> None:
-        self._client.close()
+        if self._session is not None:
+            self._loop.run(self._session.close())
+            self._session = None
+        self._loop.close()
 
-    def _row(self, request: GenerationRequest) -> GenerationResult:
+    async def _rows(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        rows = [asyncio.create_task(self._row(request)) for request in requests]
         try:
-            for attempt in stamina.retry_context(
+            return list(await asyncio.gather(*rows))
+        finally:
+            # The others would each wait out their own retries for a server that is gone.
+            for row in rows:
+                row.cancel()
+            await asyncio.gather(*rows, return_exceptions=True)
+
+    async def _row(self, request: GenerationRequest) -> GenerationResult:
+        """Raises: EngineUnavailable: nothing says that it is the row's own fault."""
+        began_at = time.monotonic()
+        failure = AttemptFailed("broken", "was not asked")
+        try:
+            async for attempt in stamina.retry_context(
                 on=_backoff,
                 attempts=self._num_attempts,
                 timeout=None,
@@ -85,66 +103,101 @@ class OpenAIHttpEngine:
                 wait_max=20.0,
             ):
                 with attempt:
-                    response = self._client.post(self._url, json=self._body(request))
-                    if response.status_code in _ROW_MAY_BREAK_SERVER | _SERVER_CANNOT_NOW:
-                        response.raise_for_status()
-                    return self._result(response)
-        except httpx2.HTTPStatusError as error:
-            if error.response.status_code in _ROW_MAY_BREAK_SERVER:
-                return failed(_refusal(error.response))
-            raise EngineUnavailable(f"{self._url} {_refusal(error.response)}, {self._num_attempts} times.") from error
-        except httpx2.TransportError as error:
-            raise EngineUnavailable(
-                f"{self._url} does not answer ({type(error).__name__}: {error}), {self._num_attempts} times."
-            ) from error
-        raise AssertionError("a retry context either returns or raises")
+                    return _result(await self._made(request.prompt, request.seed, self._tokens_max))
+        except AttemptFailed as error:
+            failure = error
+        why = f"the server {failure}"
+        if failure.kind not in ("busy", "not_started") and await self._makes_others(began_at):
+            return failed(why)
+        advice = f" Check base_url, the API key, and the model {self._model!r}." if failure.kind == "unusable" else ""
+        tries = "" if _backoff(failure) is False else f", {self._num_attempts} times"
+        raise EngineUnavailable(f"{self._label} {failure}{tries}.{advice}")
 
-    def _body(self, request: GenerationRequest) -> dict[str, Any]:
-        decoding = self._member.decoding
-        turns = [{"role": "user", "content": self._member.user_template.format(text=request.prompt)}]
-        if self._member.system_prompt:
-            turns.insert(0, {"role": "system", "content": self._member.system_prompt})
-        return {
-            "model": self._spec.model,
-            "messages": turns,
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
-            "max_tokens": decoding.max_new_tokens,
-            # Servers disagree on the width of a seed; all take 31 bits.
-            "seed": request.seed & 0x7FFFFFFF,
-        }
+    async def _makes_others(self, since: float) -> bool:
+        """Whether the server has made something since; if nobody knows, it is asked for a few words."""
+        async with self._control:
+            if self._made_at <= since:
+                try:
+                    await self._made(_CONTROL_PROMPT, 0, min(_CONTROL_TOKENS_MAX, self._tokens_max))
+                except AttemptFailed:
+                    return False
+            return True
 
-    def _result(self, response: httpx2.Response) -> GenerationResult:
-        if response.status_code in _ROW_REFUSED:
-            return failed(_refusal(response))
-        if response.status_code != 200:
-            raise InvalidInput(
-                f"{self._url} {_refusal(response)}. Check base_url, the API key, and the model {self._spec.model!r}."
+    async def _made(self, prompt: str, seed: int, num_tokens_max: int) -> Event:
+        """A whole answer. Raises: AttemptFailed."""
+        # Outside the time limit: waiting here is not the server's doing.
+        async with self._room:
+            attempt = Attempt(
+                self._open_session(),
+                self._base_url,
+                self._body(prompt, seed, num_tokens_max),
+                stream=False,
+                num_tokens_max=num_tokens_max,
+                mask=self._mask,
             )
-        try:
-            answer = response.json()
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
-            text, reason = choice["message"].get("content") or "", choice.get("finish_reason") or "stop"
-            num_prompt_tokens, num_output_tokens = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            return failed(f"answer is no chat completion ({error!r}): {response.text[:200]}")
-        if reason not in ("stop", "length"):
-            return failed(f"the server ended the output with {reason!r}")
-        return GenerationResult(
-            text=text.strip(),
-            num_prompt_tokens=num_prompt_tokens,
-            num_output_tokens=num_output_tokens,
-            finish_reason=reason,
+            text: list[str] = []
+            answer = Event()
+            try:
+                async with asyncio.timeout(self._request_seconds):
+                    while not attempt.has_ended:
+                        events = await attempt.read()
+                        text += [event.text for event in events]
+                        answer = events[-1]
+            except TimeoutError:
+                failure = AttemptFailed("broken", f"was not done in {self._request_seconds:g} s", timed_out=True)
+            else:
+                self._made_at = time.monotonic()
+                answer.text = "".join(text)
+                return answer
+            finally:
+                attempt.close()
+        raise failure
+
+    @property
+    def _tokens_max(self) -> int:
+        return self._member.decoding.max_new_tokens
+
+    def _body(self, prompt: str, seed: int, num_tokens_max: int) -> bytes:
+        decoding = self._member.decoding
+        messages = [("user", self._member.user_template.format(text=prompt))]
+        if self._member.system_prompt:
+            messages.insert(0, ("system", self._member.system_prompt))
+        return chat_body(
+            messages,
+            model=self._model,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_tokens=num_tokens_max,
+            seed=seed,
         )
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS_MAX),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS_MAX),
+                headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Undone by the attempt, which counts the bytes.
+                auto_decompress=False,
+            )
+        return self._session
 
 
 def _backoff(error: Exception) -> bool | float:
-    """Whether to try again, or after how many seconds."""
-    if isinstance(error, httpx2.HTTPStatusError):
-        asked = error.response.headers.get("retry-after", "")
-        return min(float(asked), _RETRY_AFTER_SECONDS_MAX) if asked.isdecimal() else True
-    return isinstance(error, httpx2.TransportError)
+    """Whether to try again, or after how many seconds. An answer that was made is not paid for again here."""
+    if not isinstance(error, AttemptFailed) or error.kind in (None, "unusable") or error.is_made:
+        return False
+    return True if error.retry_after_seconds is None else min(error.retry_after_seconds, RETRY_AFTER_SECONDS_MAX)
 
 
-def _refusal(response: httpx2.Response) -> str:
-    return f"answered {response.status_code}: {' '.join(response.text.split())[:200] or 'nothing'}"
+def _result(answer: Event) -> GenerationResult:
+    if answer.finish_reason == "content_filter":
+        return failed("the server ended the output with 'content_filter'")
+    return GenerationResult(
+        text=answer.text.strip(),
+        num_prompt_tokens=answer.num_prompt_tokens,
+        num_output_tokens=answer.num_output_tokens,
+        finish_reason=answer.finish_reason or "stop",
+        note="; ".join(answer.notes) or None,
+    )

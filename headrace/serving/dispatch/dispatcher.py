@@ -19,21 +19,13 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
+from headrace.engines.openai.meaning import FailureKind
 from headrace.errors import InvalidInput
 from headrace.serving.dispatch.health import Health, Standing
 from headrace.serving.dispatch.lengths import AnswerLengths
 from headrace.serving.dispatch.rates import Rates
 from headrace.serving.dispatch.settings import DispatchSettings
-
-# How a failed attempt bears on turn and replica:
-# not_started: no connection was made; the replica is dead, the turn was not touched.
-# broken:      the connection ended, or no answer in time; the replica may be dead.
-# failing:     an answer that says so (408, 500, 502-504); either may be at fault.
-# busy:        429, or 503 with Retry-After; nothing is wrong.
-# unusable:    wrong key, address or model (401, 403, 404); no turn will do better there.
-FailureKind = Literal["not_started", "broken", "failing", "busy", "unusable"]
 
 # How much slower each further turn is taken to make a replica: spreads turns over equals before more is known.
 _CROWDING = 0.05
@@ -214,11 +206,12 @@ class Dispatcher:
         ticket.avoided.add(ticket.replica)
         if kind == "busy":
             # Without a wish of its own it is asked again when its queue has moved a little.
-            replica.health.pause(now + (0.5 if retry_after_seconds is None else max(0.05, retry_after_seconds)))
+            replica.health.pause(now, 0.5 if retry_after_seconds is None else max(0.05, retry_after_seconds))
         elif kind == "not_started":
             replica.health.leave_alone(now, why)
         elif kind == "unusable":
-            replica.health.leave_alone(now, why, backoff_seconds_min=_UNUSABLE_SECONDS)
+            # Three in a row: a turn that is forbidden (some servers say 403) must not put every replica out.
+            replica.health.struck(now, why, backoff_seconds_min=_UNUSABLE_SECONDS)
         else:
             replica.health.struck(now, why, weight=2 if kind == "broken" else 1)
             ticket.num_failures += 1

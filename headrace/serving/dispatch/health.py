@@ -59,8 +59,13 @@ class Health:
         self.standing = Standing.AWAY
         self._wait_longer(now, backoff_seconds_min)
 
-    def pause(self, until: float) -> None:
-        self.paused_until = max(self.paused_until, until)
+    def pause(self, now: float, seconds: float) -> None:
+        """At its own wish, which is believed up to a limit: beyond it one turn shows whether the wish still holds."""
+        if not seconds < self.settings.pause_seconds_max:
+            seconds = self.settings.pause_seconds_max
+            if self.standing is Standing.HEALTHY:
+                self.standing = Standing.ON_TRIAL
+        self.paused_until = max(self.paused_until, now + seconds)
 
     def probe_is_due(self, now: float) -> bool:
         return self.standing is Standing.AWAY and not self.is_probed_now and now >= self.probe_at

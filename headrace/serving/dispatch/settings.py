@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.engines.openai.meaning import RETRY_AFTER_SECONDS_MAX
 from headrace.errors import InvalidInput
 
 
@@ -24,6 +25,8 @@ class DispatchSettings:
     probe_seconds_max: float = 2.0
     # Failures in a row, of whatever turns, after which a replica that still answers is left alone.
     num_strikes_max: int = 3
+    # How long a replica's wish to be left alone (Retry-After) is believed; then it gets one turn at a time.
+    pause_seconds_max: float = RETRY_AFTER_SECONDS_MAX
     # How long a turn waits while every replica is dead, and while every replica says that it is busy.
     dead_seconds_max: float = 5.0
     busy_seconds_max: float = 2.0

@@ -6,11 +6,10 @@ Engines know nothing of sessions, rollouts or HTTP clients. Everything that can 
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from headrace.engines.openai.meaning import FinishReason
 from headrace.errors import HeadraceError, Transient
-
-FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,23 +35,26 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it."""
+    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it.
+
+    Counts are None where nobody knows them: the server said nothing, or nothing that is a count.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
-    num_prompt_tokens: int = 0
-    num_output_tokens: int = 0
+    num_prompt_tokens: int | None = None
+    num_output_tokens: int | None = None
     replica: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A whole answer. `replica`: which one made it, such as a server's URL."""
+    """A whole answer. `replica`: which one made it, such as a server's URL. Counts as a piece's."""
 
     text: str
     finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_output_tokens: int
+    num_prompt_tokens: int | None
+    num_output_tokens: int | None
     replica: str
 
 
@@ -80,11 +82,15 @@ class ServingEngine(Protocol):
 
 
 class TurnRefused(HeadraceError):
-    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422)."""
+    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422).
 
-    def __init__(self, message: str, *, status: int = 400) -> None:
+    `for_clients`: what whoever asked may read; empty: the message is for the log alone, it may hold a server's words.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.for_clients = for_clients
 
 
 class EngineBusy(Transient):

@@ -116,10 +116,11 @@ class InProcessEngine:
         token_ids = self._token_ids(turn)
         limit = self._tokens_max
         if limit is not None and len(token_ids) + turn.max_tokens > limit:
-            raise TurnRefused(
+            why = (
                 f"The messages have {len(token_ids)} tokens and max_tokens is {turn.max_tokens}; the model has "
                 f"{limit} positions for both. Shorten the messages, or ask for fewer tokens."
             )
+            raise TurnRefused(why, for_clients=why)
         live = _Live(turn, token_ids, TextPieces(self._tokenizer, turn.stop), asyncio.get_running_loop())
         with self._changed:
             if self._is_closed:
@@ -135,7 +136,10 @@ class InProcessEngine:
         try:
             rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
-            raise TurnRefused(f"The model's chat template refuses these messages: {error}.") from error
+            raise TurnRefused(
+                f"The model's chat template refuses these messages: {error}.",
+                for_clients="The model's chat template refuses these messages: their roles, or their order.",
+            ) from error
         return self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
     # --- the thread ---

@@ -13,16 +13,17 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
+from headrace.engines.openai.attempt import Attempt, AttemptFailed
+from headrace.engines.openai.wire import Event, chat_body
 from headrace.errors import InvalidInput
+from headrace.masking import Mask, secrets_in, without_credentials
 from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
 from headrace.serving.dispatch.settings import DispatchSettings
 from headrace.serving.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
-from headrace.serving.engines.openai_attempt import Attempt, AttemptFailed
-from headrace.serving.engines.openai_wire import Event
 from headrace.serving.service import Limits
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ _PROBE_SECONDS_MAX = 1.0
 _IDLE_SECONDS_MAX = 4.0
 # How often silence, slowness, probes and waiting turns are looked at, while there are any.
 _TICK_SECONDS = 0.05
+# Different notes that go into the log, of all answers.
+_NUM_NOTES_MAX = 100
 
 
 class OpenAIServerEngine:
@@ -63,9 +66,13 @@ class OpenAIServerEngine:
         for url in self._urls:
             if api_key and urlsplit(url).username is not None:
                 raise InvalidInput(
-                    f"{_without_user(url)} has a user of its own, and an API key is given too; leave one out."
+                    f"{without_credentials(url)} has a user of its own, and an API key is given too; leave one out."
                 )
-        self._dispatcher = Dispatcher([_without_user(url) for url in self._urls], time.monotonic, self._settings)
+        # Of the servers: none of their secrets leaves this engine in whatever they say.
+        self._mask = Mask([api_key, *(secret for url in self._urls for secret in secrets_in(url))])
+        names = [without_credentials(url) for url in self._urls]
+        self._dispatcher = Dispatcher(names, time.monotonic, self._settings)
+        self._noted: set[tuple[str, str]] = set()
         self._with_streams = len(self._urls) > 1 if with_streams is None else with_streams
         # Replicas that do not know `stream_options`.
         self._without_usage: set[int] = set()
@@ -91,8 +98,8 @@ class OpenAIServerEngine:
         return Answer(
             text="".join(text),
             finish_reason=last.finish_reason or "stop",
-            num_prompt_tokens=last.num_prompt_tokens or 0,
-            num_output_tokens=last.num_output_tokens or 0,
+            num_prompt_tokens=last.num_prompt_tokens,
+            num_output_tokens=last.num_output_tokens,
             replica=made_by,
         )
 
@@ -104,8 +111,8 @@ class OpenAIServerEngine:
                 yield Piece(
                     text=event.text,
                     finish_reason=event.finish_reason,
-                    num_prompt_tokens=event.num_prompt_tokens or 0,
-                    num_output_tokens=event.num_output_tokens or 0,
+                    num_prompt_tokens=event.num_prompt_tokens,
+                    num_output_tokens=event.num_output_tokens,
                     replica=replica,
                 )
 
@@ -146,6 +153,7 @@ class OpenAIServerEngine:
                         self._events(attempt, ticket, ends_at, stream=stream, give_out=give_out)
                     ) as events:
                         async for event in events:
+                            self._note(replica, event)
                             yield event, replica
                 except AttemptFailed as failure:
                     self._after_failure(ticket, failure)
@@ -207,28 +215,48 @@ class OpenAIServerEngine:
             attempt.close()
 
     def _attempt(self, turn: Turn, ticket: Ticket, *, stream: bool) -> Attempt:
+        body = chat_body(
+            [(message.role, message.content) for message in turn.messages],
+            model=self._model,
+            temperature=turn.temperature,
+            top_p=turn.top_p,
+            max_tokens=turn.max_tokens,
+            seed=turn.seed,
+            stop=turn.stop,
+            stream=stream,
+            with_usage=ticket.replica not in self._without_usage,
+        )
         return Attempt(
             self._open_session(),
             self._urls[ticket.replica],
-            turn,
-            self._model,
+            body,
             stream=stream,
-            with_usage=ticket.replica not in self._without_usage,
-            secrets=(self._api_key,) if self._api_key else (),
+            num_tokens_max=turn.max_tokens,
+            mask=self._mask,
+            request_id=turn.unit,
         )
+
+    def _note(self, replica: str, event: Event) -> None:
+        """What means nothing in an answer, once for each replica that says it."""
+        for note in event.notes:
+            if (replica, note) not in self._noted and len(self._noted) < _NUM_NOTES_MAX:
+                self._noted.add((replica, note))
+                _log.warning("replica %s: %s", replica, note)
 
     def _after_failure(self, ticket: Ticket, failure: AttemptFailed) -> None:
         """Returns if the turn may go on elsewhere. Raises: TurnRefused, EngineFailed."""
         replica = self._dispatcher.replicas[ticket.replica].name
         why = f"{replica} {failure}"
-        if failure.kind is None:
+        if failure.kind is None and not ticket.is_given_out:
             if failure.is_about_usage and ticket.replica not in self._without_usage:
                 self._without_usage.add(ticket.replica)
                 self._dispatcher.failed(ticket, "busy", why, retry_after_seconds=0.0)
                 return
             self._dispatcher.refused(ticket)
             raise TurnRefused(f"The engine refuses this turn: {why}.", status=failure.status)
-        state = self._dispatcher.failed(ticket, failure.kind, why, retry_after_seconds=failure.retry_after_seconds)
+        # Of a turn that a part was given out of, nothing can be refused any more.
+        kind = failure.kind or "failing"
+        state = self._dispatcher.failed(ticket, kind, why, retry_after_seconds=failure.retry_after_seconds)
         self._let_go()
         if state is TurnState.GIVEN_UP:
             raise EngineFailed(f"The turn failed at every attempt; the last: {why}.", timed_out=failure.timed_out)
@@ -309,16 +337,11 @@ class OpenAIServerEngine:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS_MAX),
                 headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
+                # Undone by the attempt, which counts the bytes.
+                auto_decompress=False,
             )
         return self._session
 
 
 def _last(ticket: Ticket) -> str:
     return f"; the last attempt: {ticket.last_failure}" if ticket.last_failure else ""
-
-
-def _without_user(url: str) -> str:
-    """A URL's user and password are no part of a replica's name: names stand in records and logs."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -62,13 +62,13 @@ class Gateway:
         assert scope["type"] == "http", scope["type"]
         request = Request(scope, receive, send)
         try:
+            request.check()
             await self._handler(request)(request)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 (the edge: whatever failed, a client hears of it in its own terms)
             refusal = refusal_of(error)
-            if refusal.status == 500:
-                self._outcomes.unforeseen(error)
+            self._outcomes.explain(request.id, error, refusal)
             self._outcomes.refused(request=request.id, key=request.key, status=refusal.status, code=refusal.code)
             if not request.started:
                 await request.refuse(refusal, request.answer_headers)

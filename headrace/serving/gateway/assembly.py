@@ -1,5 +1,6 @@
 """Puts a gateway together: every part, made once, with what it needs of the others."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from headrace.rollout.version_sets import EngineSpec, Member
 from headrace.serving.engines.base import ServingEngine
 from headrace.serving.engines.opening import open_serving_engine
 from headrace.serving.gateway.app import Gateway
+from headrace.serving.gateway.connections import Connections
 from headrace.serving.gateway.first_set import initialize
 from headrace.serving.gateway.judging import Judging
 from headrace.serving.gateway.keys import ApiKeys
@@ -24,7 +26,7 @@ from headrace.serving.gateway.shadow import Shadow
 from headrace.serving.gateway.units import Units
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
-from headrace.serving.service import Service, load_service
+from headrace.serving.service import Service
 from headrace.store.objects import new_nonce
 from headrace.store.opening import open_store
 
@@ -65,19 +67,20 @@ class Parts:
     lease: PlanLease
     router: Router
     watch: RolloutWatch
+    connections: Connections
     evidence: EvidenceWriter
     shadow: Shadow
     judging: Judging | None
 
 
-def assemble(settings: Settings, *, port: int | None) -> Parts:
+def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
     """Args:
         port: what the gateway listens on, if it is a port: part of its name among others.
+        num_connections: that clients may have at once.
 
     Raises:
-        InvalidInput: the service file, the keys or the log cannot be used.
+        InvalidInput: the keys or the log cannot be used.
     """
-    service = load_service(settings.service)
     keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
     store = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS)
     clock, gateway = SystemClock(), new_nonce()
@@ -124,6 +127,14 @@ def assemble(settings: Settings, *, port: int | None) -> Parts:
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
     app = Gateway(service, units=units, outcomes=outcomes, readiness=readiness, metrics=metrics, clock=clock)
+    connections = Connections(
+        service.limits,
+        num_max=num_connections,
+        clock=time.monotonic,
+        event=records.event,
+        count=metrics.cut,
+    )
+    metrics.watch("connections", "Open connections.", lambda: connections.num_open)
     metrics.watch("units_under_way", "Units that have a place.", lambda: admission.num_under_way)
     metrics.watch("units_waiting", "Units that wait for a place.", lambda: admission.num_waiting)
     metrics.watch(
@@ -144,6 +155,7 @@ def assemble(settings: Settings, *, port: int | None) -> Parts:
         lease=lease,
         router=router,
         watch=watch,
+        connections=connections,
         evidence=evidence,
         shadow=shadow,
         judging=judging,

@@ -32,8 +32,9 @@ class Step:
     replica: str = ""
     text: str = ""
     finish: str = ""
-    num_prompt_tokens: int = 0
-    num_output_tokens: int = 0
+    # None: nobody knows.
+    num_prompt_tokens: int | None = 0
+    num_output_tokens: int | None = 0
     error: str = ""
 
     @property

@@ -5,14 +5,14 @@ is read to its end, within reason, before it is refused: a client that still sen
 reset instead of the reason.
 """
 
-import asyncio
 import json
 import os
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from headrace.serving.gateway.refusals import Refusal, invalid
+from headrace.serving.gateway.http_protocol import EXTENSION, THROWN_AWAY_BYTES_MAX, GatewayProtocol
+from headrace.serving.gateway.refusals import Refusal
+from headrace.serving.gateway.request_headers import check_repeated
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,11 +20,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _JSON = (b"content-type", b"application/json")
-# A client that sends its body more slowly than this holds a connection for nothing.
-_BODY_SECONDS_MAX = 30.0
-# What is read and thrown away of a body that is too long, before its connection is closed on it.
-_THROWN_AWAY_BYTES_MAX = 16 * 1_048_576
-_NAME = re.compile(rb"[!-~]{1,256}")
 
 
 class ClientGone(Exception):
@@ -34,12 +29,29 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Header names are lower-case bytes."""
 
-    __slots__ = ("answer_headers", "finished", "headers", "id", "key", "method", "path", "receive", "send", "started")
+    __slots__ = (
+        "_has_repeated",
+        "_written",
+        "answer_headers",
+        "connection",
+        "finished",
+        "headers",
+        "id",
+        "key",
+        "method",
+        "path",
+        "receive",
+        "send",
+        "started",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._written: Headers = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self._written)
+        self._has_repeated = len(self.headers) < len(self._written)
+        self.connection: GatewayProtocol = scope["extensions"][EXTENSION]
         self.receive = receive
         self.send = send
         # `X-Request-Id`: the client's, or one that no other request has.
@@ -51,21 +63,20 @@ class Request:
         self.started = False
         self.finished = False
 
-    def name_in(self, header: bytes) -> str | None:
-        """A header that names something: 1 to 256 visible ASCII characters; None: it is not there.
+    def check(self) -> None:
+        """Raises: Refusal: a header that decides something is there twice."""
+        if self._has_repeated:
+            check_repeated(self._written)
 
-        Raises:
-            Refusal: other characters, too many, or none: a client with an empty session would wonder why it has none.
-        """
-        raw = self.headers.get(header)
-        if raw is None:
-            return None
-        if _NAME.fullmatch(raw) is None:
-            raise invalid(
-                f"Header {header.decode()} must be 1 to 256 visible ASCII characters, got {len(raw)} bytes; leave it "
-                "out if it has nothing to say."
-            )
-        return raw.decode()
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client takes no more of its answer for now: what is sent would wait for it."""
+        return self.connection.is_stalled
+
+    @property
+    def gone_because(self) -> str:
+        """Why there is nobody to answer any more."""
+        return self.connection.cut_reason or "client gone"
 
     def _id(self) -> str:
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
@@ -74,29 +85,21 @@ class Request:
 
     async def body(self, bytes_max: int) -> bytes:
         """Raises:
-        Refusal: more than `bytes_max` bytes, or too slow.
-        ClientGone: the connection closed before its end.
+        Refusal: more than `bytes_max` bytes.
+        ClientGone: the connection closed before its end, or the body took too long, which its client is told already.
         """
         parts: list[bytes] = []
         num_bytes, more = 0, True
-        try:
-            async with asyncio.timeout(_BODY_SECONDS_MAX):
-                while more and num_bytes <= bytes_max + _THROWN_AWAY_BYTES_MAX:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    part, more = message.get("body", b""), message.get("more_body", False)
-                    num_bytes += len(part)
-                    if num_bytes <= bytes_max:
-                        parts.append(part)
-                    else:
-                        parts.clear()
-        except TimeoutError:
-            raise Refusal(
-                408,
-                f"The request's body must come within {_BODY_SECONDS_MAX:.0f} s; it did not.",
-                code="request_timeout",
-            ) from None
+        while more and num_bytes <= bytes_max + THROWN_AWAY_BYTES_MAX:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part, more = message.get("body", b""), message.get("more_body", False)
+            num_bytes += len(part)
+            if num_bytes <= bytes_max:
+                parts.append(part)
+            else:
+                parts.clear()
         if num_bytes > bytes_max:
             raise Refusal(
                 413,

@@ -30,6 +30,7 @@ class Metrics:
         self._step_seconds = self._histogram("step_seconds", "One role's answer.", ("version_set", "role"))
         self._tokens = self._counter("output_tokens", "Tokens made, by set and role.", ("version_set", "role"))
         self._refused = self._counter("refused_requests", "Requests that never became a unit, by status.", ("status",))
+        self._cut = self._counter("cut_connections", "Connections that were ended, by reason.", ("reason",))
         self._shadows = self._counter("shadow_units", "Copies sent to the candidate, by outcome.", ("outcome",))
         self._judgements = self._counter("judgements", "Answers given to the judge, by outcome.", ("outcome",))
         self._preparations = self._counter("preparations", "Sets prepared here, by outcome.", ("outcome",))
@@ -52,13 +53,16 @@ class Metrics:
         if first_piece is not None:
             first.observe(first_piece)
 
-    def step(self, version_set: str, role: str, seconds: float, num_tokens: int) -> None:
+    def step(self, version_set: str, role: str, seconds: float, num_tokens: int | None) -> None:
         duration, tokens = self._step_pair(version_set, role)
         duration.observe(seconds)
-        tokens.inc(num_tokens)
+        tokens.inc(num_tokens or 0)
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()
+
+    def cut(self, reason: str) -> None:
+        self._cut.labels(reason).inc()
 
     def shadow(self, outcome: str) -> None:
         self._shadows.labels(outcome).inc()

@@ -13,7 +13,10 @@ from headrace.serving.gateway.openai_bodies import Ask
 DONE = b"data: [DONE]\n\n"
 
 
-def usage(num_prompt_tokens: int, num_output_tokens: int) -> dict[str, int]:
+def usage(num_prompt_tokens: int | None, num_output_tokens: int | None) -> dict[str, int] | None:
+    """None, as in OpenAI's own events: a count is not known, since the engine's server did not say it."""
+    if num_prompt_tokens is None or num_output_tokens is None:
+        return None
     return {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_output_tokens,
@@ -22,7 +25,14 @@ def usage(num_prompt_tokens: int, num_output_tokens: int) -> dict[str, int]:
 
 
 def whole_answer(
-    ask: Ask, *, request: str, created: int, version_set: str, text: str, finish: str, tokens: tuple[int, int]
+    ask: Ask,
+    *,
+    request: str,
+    created: int,
+    version_set: str,
+    text: str,
+    finish: str,
+    tokens: tuple[int | None, int | None],
 ) -> bytes:
     """`tokens`: of the prompt and of the output, as the engine counted them."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
@@ -57,7 +67,7 @@ class Events:
             choice = b'"text":' + written
         return b"data: " + self._before + choice + b',"finish_reason":' + ending + self._after
 
-    def last(self, tokens: tuple[int, int]) -> bytes:
+    def last(self, tokens: tuple[int | None, int | None]) -> bytes:
         """What follows the last piece."""
         if not self._include_usage:
             return DONE

@@ -1,28 +1,18 @@
 """The gateway's description of itself: OpenAPI 3.1, of the requests that it takes and every answer it gives.
 
-Written by hand beside `openai_bodies`, and kept honest by schemathesis, which makes requests of it in the tests.
+Headers, statuses and the fields that are refused come from the tables that the gateway itself goes by; the rest is
+written beside `openai_bodies` and kept honest by schemathesis, which makes requests of it in the tests.
 """
 
 from typing import Any
 
 from headrace.serving.gateway.openai_bodies import ASKS_FOR_NOTHING
+from headrace.serving.gateway.refusals import MEANINGS
+from headrace.serving.gateway.request_headers import NAMING_HEADERS
 from headrace.serving.service import Limits, Service
 
-_ERRORS = {
-    400: "A body, a field or a header is wrong, or asks for what this service cannot honour.",
-    401: "No API key, or a wrong one.",
-    404: "The model is not the one that is served here.",
-    408: "The body did not come in time.",
-    413: "More bytes than the service takes.",
-    422: "The engine refuses this turn.",
-    429: "All places are taken; Retry-After says when to come back.",
-    502: "An engine failed.",
-    503: "No version set can answer now, or the gateway goes down.",
-    504: "The unit took too long.",
-}
 # One server-sent event, as validators read a stream.
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
-_NAME = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[!-~]+$"}
 
 
 def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
@@ -59,15 +49,7 @@ def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
 def _completion(summary: str, body: dict[str, Any], answer: str, guarded: tuple[int, ...]) -> dict[str, Any]:
     return {
         "summary": summary,
-        "parameters": [
-            _header("X-Headrace-Session", "Turns of one session keep their version set.", _NAME),
-            _header("X-Headrace-Unit", "The unit's name where there is no session; equal names get equal sets.", _NAME),
-            _header(
-                "X-Headrace-Version-Set",
-                "`stable`, `candidate`, or the id of one of them.",
-                {"type": "string", "enum": ["stable"]},
-            ),
-        ],
+        "parameters": [_header(header.name, header.meaning, header.schema) for header in NAMING_HEADERS],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {
@@ -81,7 +63,7 @@ def _completion(summary: str, body: dict[str, Any], answer: str, guarded: tuple[
                     "text/event-stream": {"schema": _EVENT},
                 },
             },
-            **{str(status): _error(meaning) for status, meaning in _ERRORS.items() if status != 401 or guarded},
+            **{str(status): _error(meaning) for status, meaning in MEANINGS.items() if status != 401 or guarded},
         },
     }
 
@@ -94,7 +76,7 @@ def _page(summary: str, schema: str, errors: tuple[int, ...], *, also: dict[int,
         "summary": summary,
         "responses": {
             "200": said(summary),
-            **{str(status): _error(_ERRORS[status]) for status in errors},
+            **{str(status): _error(MEANINGS[status]) for status in errors},
             **{str(status): said(meaning) for status, meaning in (also or {}).items()},
         },
     }
@@ -194,7 +176,8 @@ def _answer(name: str, choice: dict[str, Any]) -> dict[str, Any]:
                 },
             },
             "usage": {
-                "type": "object",
+                # null: the engine's server did not count.
+                "type": ["object", "null"],
                 "properties": dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), number),
             },
         },

@@ -13,6 +13,7 @@ from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.judging import Judging
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
+from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.shadow import Shadow
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
 from headrace.serving.service import Service
@@ -55,8 +56,12 @@ class Outcomes:
         self._metrics.refused(status)
         self._records.add("refused", {"request": request, "key": key, "status": status, "code": code})
 
-    def unforeseen(self, error: Exception) -> None:
-        self._records.unforeseen(error)
+    def explain(self, request: str, error: Exception, refusal: Refusal) -> None:
+        """Into the log with what the client is not told: engines' addresses and their words."""
+        if refusal.status == 500:
+            self._records.unforeseen(error, request=request)
+        elif refusal.detail:
+            self._records.event("request failed", request=request, error=type(error).__name__, why=refusal.detail)
 
     def _keep_evidence(self, unit: Unit) -> None:
         record = self._evidence.record
@@ -65,24 +70,24 @@ class Outcomes:
         record(trial, version_set, "error", 0.0 if is_answered else 1.0)
         if is_answered:
             record(trial, version_set, "latency_seconds", unit.seconds)
-            record(trial, version_set, "output_tokens", float(unit.steps[-1].num_output_tokens))
+            if (num_tokens := unit.steps[-1].num_output_tokens) is not None:
+                record(trial, version_set, "output_tokens", float(num_tokens))
         if (cost := self._cost(unit)) is not None:
             record(trial, version_set, "cost", cost)
         if unit.first_piece is not None:
             record(trial, version_set, "first_piece_seconds", unit.first_piece)
 
     def _cost(self, unit: Unit) -> float | None:
-        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs."""
+        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs, or count."""
         if not self._service.prices:
             return None
         prices = [self._service.price_of(step.member) for step in unit.steps]
-        if None in prices:
-            return None
-        return sum(
-            price.of(step.num_prompt_tokens, step.num_output_tokens)
+        costs = [
+            price.of(step.num_prompt_tokens, step.num_output_tokens) if price else None
             for price, step in zip(prices, unit.steps, strict=True)
-            if price is not None
-        )
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def _step_line(self, unit: Unit, step: Step) -> dict[str, Any]:
         turn = step.turn

@@ -7,10 +7,10 @@ turn waits until its set is loaded, since a session keeps its set.
 import asyncio
 from dataclasses import dataclass
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.rollout.routing import Pin, RoutingTable
 from headrace.serving.gateway.prepared_sets import LoadedSet, PreparedSets
-from headrace.serving.gateway.refusals import Refusal, not_ready
+from headrace.serving.gateway.refusals import Refusal, invalid, not_ready
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Service
@@ -39,10 +39,17 @@ class Pinning:
         """The set of the unit `name`, or of its session's next turn.
 
         Raises:
-            InvalidInput: `override` names a set that the unit cannot have.
-        PlanUnknown: there is no plan yet.
-            Refusal: nothing that the unit may be pinned to is loaded here.
+            PlanUnknown: there is no plan yet.
+            Refusal: nothing that the unit may be pinned to is loaded here, or `override` names a set that it cannot
+                have.
         """
+        try:
+            return await self._pin(name, session, override)
+        except InvalidInput as error:
+            # The router's words about version sets, which its client named.
+            raise invalid(str(error)) from error
+
+    async def _pin(self, name: str, session: str | None, override: str | None) -> Pinned:
         if session is not None:
             return await self._pin_session(session, override)
         pin = self._router.resolve(name, override=override)
@@ -79,9 +86,10 @@ class Pinning:
             async with asyncio.timeout(self._service.limits.waiting_seconds_max):
                 return await self._sets.ensure(pin.version_set)
         except (HeadraceError, TimeoutError) as error:
-            why = f": {error}" if isinstance(error, HeadraceError) else " yet."
             raise not_ready(
-                f"The session's version set {pin.version_set[:12]} is not loaded here{why}", retry_after_seconds=5.0
+                f"The session's version set {pin.version_set[:12]} is not loaded here; send the request again later.",
+                retry_after_seconds=5.0,
+                detail=str(error),
             ) from error
 
     def _on_stable(self, pin: Pin) -> Pinned:
@@ -95,5 +103,6 @@ class Pinning:
     def _nothing_here(self, stable: str) -> Refusal:
         failed = self._sets.failure(stable)
         return not_ready(
-            f"The stable version set {stable[:12]} is not loaded here{f': {failed}' if failed else ' yet.'}"
+            f"The stable version set {stable[:12]} is not loaded here; send the request again later.",
+            detail=str(failed or ""),
         )

@@ -15,13 +15,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.assembly import Parts, Settings, assemble
+from headrace.serving.gateway.http_protocol import GatewayProtocol
 from headrace.serving.gateway.keys import ApiKeys
+from headrace.serving.gateway.listening import BACKLOG, identity, leave, listen, num_connections_for
+from headrace.serving.service import load_service
 
 # How often evidence goes to the store: what a killed gateway loses of it, at most.
 _EVIDENCE_SECONDS = 2.0
@@ -41,12 +45,16 @@ async def run_gateway(settings: Settings) -> None:
     Raises:
         InvalidInput: the service file, the keys, the log or the address cannot be used.
     """
-    listener = _listen(settings)
-    parts = assemble(settings, port=listener.getsockname()[1] if settings.uds is None else None)
+    service = load_service(settings.service)
+    num_connections = num_connections_for(service.limits)
+    listener = listen(host=settings.host, port=settings.port, uds=settings.uds, reuse_port=settings.reuse_port)
+    socket_file = identity(settings.uds)
+    port = listener.getsockname()[1] if settings.uds is None else None
+    parts = assemble(settings, service, port=port, num_connections=num_connections)
     server = _Server(
         uvicorn.Config(
             parts.app,
-            http="httptools",
+            http=cast("Any", partial(GatewayProtocol, connections=parts.connections)),
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -54,10 +62,7 @@ async def run_gateway(settings: Settings) -> None:
             access_log=False,
             log_config=None,
             log_level="warning",
-            backlog=2048,
-            # Longer than the minute that load balancers keep a connection: it is they who close it, never we under a
-            # request that is on its way.
-            timeout_keep_alive=75,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=2,
         )
     )
@@ -67,7 +72,10 @@ async def run_gateway(settings: Settings) -> None:
     background = [
         asyncio.create_task(parts.watch.run(), name="rollout-watch"),
         asyncio.create_task(_flush_evidence(parts), name="evidence"),
+        asyncio.create_task(parts.connections.keep_looking(), name="connections"),
     ]
+    if num_connections < service.limits.num_connections_max:
+        parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
     try:
         await _until_told(parts, settings, serving)
@@ -76,6 +84,7 @@ async def run_gateway(settings: Settings) -> None:
         server.should_exit = True
         with suppress(Exception):
             await serving
+        leave(listener, settings.uds, socket_file)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -170,28 +179,6 @@ def _read_again(parts: Parts, settings: Settings) -> None:
         parts.records.event("keys read", num_keys=parts.units.keys.num_keys)
     except InvalidInput as error:
         parts.records.event("keys not read", error=str(error))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Raises: InvalidInput: the address is taken, or not this machine's."""
-    where = str(settings.uds or f"{settings.host}:{settings.port}")
-    try:
-        if settings.uds is not None:
-            settings.uds.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind(str(settings.uds))
-        else:
-            listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if settings.reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind((settings.host, settings.port))
-    except OSError as error:
-        raise InvalidInput(
-            f"The gateway cannot listen on {where}: {error.strerror}; choose another address."
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

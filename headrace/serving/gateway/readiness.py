@@ -75,5 +75,8 @@ class Readiness:
         return degraded
 
     def _not_loaded(self, what: str, set_id: str) -> str:
-        failed = self._sets.failure(set_id)
-        return f"the {what} set {set_id[:12]} is not loaded{f': {failed}' if failed else ' yet'}"
+        # Anybody may read this; why it failed stands in the log.
+        failed = self._sets.failure(set_id) is not None
+        return (
+            f"the {what} set {set_id[:12]} {'could not be loaded; the log says why' if failed else 'is not loaded yet'}"
+        )

@@ -72,12 +72,12 @@ class Records:
     def event(self, event: str, **fields: Any) -> None:
         self.add("gateway", {"event": event, **fields})
 
-    def unforeseen(self, error: Exception) -> None:
+    def unforeseen(self, error: Exception, **fields: Any) -> None:
         """An error that is a fault of ours: where it came from goes into the log, its text may hold a prompt."""
         places = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
-        self.event("error", error=type(error).__name__, places=places[-8:])
+        self.event("error", error=type(error).__name__, places=places[-8:], **fields)
 
     def reopen(self) -> None:
         """After a rotation: what follows goes to the file of that name, newly made."""

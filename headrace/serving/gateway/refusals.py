@@ -2,11 +2,12 @@
 
 | status | type, code | when | what OpenAI's clients do |
 |---|---|---|---|
-| 400 | invalid_request_error | a body, a field or a header is wrong, or not supported | BadRequestError |
+| 400 | invalid_request_error | a body, a field or a header is wrong, repeated, or not supported | BadRequestError |
 | 401 | invalid_request_error, invalid_api_key | no key, or a wrong one | AuthenticationError |
 | 404 | invalid_request_error, model_not_found | another service's name | NotFoundError |
-| 408 | invalid_request_error, request_timeout | the body did not come in time | retry |
+| 408 | invalid_request_error, request_timeout | the head or the body did not come in time | retry |
 | 413 | invalid_request_error, request_too_large | more bytes than the service takes | APIStatusError |
+| 414, 431 | invalid_request_error, url_too_long, headers_too_large | more URL or headers than taken | APIStatusError |
 | 422 | invalid_request_error | the engine refuses the turn | UnprocessableEntityError |
 | 429 | rate_limit_error, overloaded | all places are taken; `Retry-After` says for how long | retry, RateLimitError |
 | 502 | server_error, engine_failed | an engine failed, after every attempt that is safe | retry, InternalServerError |
@@ -23,10 +24,31 @@ from headrace.serving.plan_lease import PlanUnknown
 
 _REFUSED = "invalid_request_error"
 _FAILED = "server_error"
+_LOG = "The gateway's log says why, under this answer's X-Request-Id."
+
+# What each status means here; the OpenAPI page says it.
+MEANINGS = {
+    400: "The request, a body, a field or a header is wrong, or asks for what this service cannot honour.",
+    401: "No API key, or a wrong one.",
+    404: "The model is not the one that is served here.",
+    408: "The request did not come in time.",
+    413: "More bytes than the service takes.",
+    414: "A longer URL than the service takes.",
+    422: "The engine refuses this turn.",
+    429: "All places are taken; Retry-After says when to come back.",
+    431: "More headers, or larger ones, than the service takes.",
+    502: "An engine failed.",
+    503: "No version set can answer now, or the gateway goes down.",
+    504: "The unit took too long.",
+}
 
 
 class Refusal(Exception):
-    """A request that ends here, as its client will see it. `retry_after_seconds`: None sends no such header."""
+    """A request that ends here, as its client will see it.
+
+    `retry_after_seconds`: None sends no such header. `detail` is for the log alone: engines' addresses and words, which
+    are nobody's business who asks; clients have the request's id to ask their operator with.
+    """
 
     def __init__(
         self,
@@ -37,6 +59,7 @@ class Refusal(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_seconds: float | None = None,
+        detail: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -45,6 +68,7 @@ class Refusal(Exception):
         self.code = code
         self.param = param
         self.retry_after_seconds = retry_after_seconds
+        self.detail = detail
 
     @property
     def body(self) -> bytes:
@@ -63,33 +87,41 @@ def invalid(message: str, *, param: str | None = None, code: str | None = None) 
     return Refusal(400, message, param=param, code=code)
 
 
-def not_ready(message: str, *, code: str = "not_ready", retry_after_seconds: float = 2.0) -> Refusal:
-    return Refusal(503, message, kind=_FAILED, code=code, retry_after_seconds=retry_after_seconds)
+def not_ready(message: str, *, code: str = "not_ready", retry_after_seconds: float = 2.0, detail: str = "") -> Refusal:
+    return Refusal(503, message, kind=_FAILED, code=code, retry_after_seconds=retry_after_seconds, detail=detail)
 
 
-def overloaded(message: str, *, retry_after_seconds: float) -> Refusal:
-    return Refusal(429, message, kind="rate_limit_error", code="overloaded", retry_after_seconds=retry_after_seconds)
+def overloaded(message: str, *, retry_after_seconds: float, detail: str = "") -> Refusal:
+    kind, code = "rate_limit_error", "overloaded"
+    return Refusal(429, message, kind=kind, code=code, retry_after_seconds=retry_after_seconds, detail=detail)
 
 
-def timed_out(message: str) -> Refusal:
-    return Refusal(504, message, kind=_FAILED, code="timed_out")
+def timed_out(message: str, *, detail: str = "") -> Refusal:
+    return Refusal(504, message, kind=_FAILED, code="timed_out", detail=detail)
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client sees of an error of ours. What nobody foresaw shows nothing of its text, which may be private."""
+    """What a client sees of an error of ours: words of the gateway's own, whatever the error says.
+
+    An error's text may hold an engine's address and what it answered; it becomes the refusal's `detail`, for the log.
+    What nobody foresaw shows nothing of its text even there: it may be a prompt.
+    """
+    detail = str(error)
     match error:
         case Refusal():
             return error
         case TurnRefused():
-            return Refusal(error.status, str(error), code="turn_refused")
+            message = error.for_clients or f"The engine refuses this turn; send other or shorter messages. {_LOG}"
+            return Refusal(error.status, message, code="turn_refused", detail=detail)
         case EngineBusy():
-            return overloaded(str(error), retry_after_seconds=error.retry_after_seconds)
+            message = "The engines are busy; come back later."
+            return overloaded(message, retry_after_seconds=error.retry_after_seconds, detail=detail)
         case EngineFailed(timed_out=True):
-            return timed_out(str(error))
+            return timed_out(f"The engine did not answer in time. {_LOG}", detail=detail)
         case EngineFailed():
-            return Refusal(502, str(error), kind=_FAILED, code="engine_failed")
+            return Refusal(502, f"The engine failed. {_LOG}", kind=_FAILED, code="engine_failed", detail=detail)
         case PlanUnknown():
-            return not_ready(str(error))
+            return not_ready("Which version set answers is not known yet; send the request again later.", detail=detail)
         case InvalidInput():
-            return invalid(str(error))
-    return Refusal(500, "The gateway failed; its log says why.", kind=_FAILED, code="internal_error")
+            return Refusal(400, f"This cannot be answered as it was asked. {_LOG}", detail=detail)
+    return Refusal(500, f"The gateway failed. {_LOG}", kind=_FAILED, code="internal_error")

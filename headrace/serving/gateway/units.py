@@ -21,6 +21,7 @@ from headrace.serving.gateway.openai_bodies import Ask, model_must_be
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.pinning import Pinning
 from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, refusal_of, timed_out
+from headrace.serving.gateway.request_headers import SESSION, UNIT, VERSION_SET
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
 from headrace.serving.service import Service
 
@@ -77,11 +78,11 @@ class Units:
         ask = read(await request.body(self._limits.request_bytes_max))
         model_must_be(ask, self._service.name)
         self._note_decoding(ask, request.answer_headers)
-        session = request.name_in(b"x-headrace-session")
+        session = SESSION.read(request.headers)
         name = session or request.id
-        if (named := request.name_in(b"x-headrace-unit")) is not None and session is None:
+        if (named := UNIT.read(request.headers)) is not None and session is None:
             name = named
-        override = request.name_in(b"x-headrace-version-set")
+        override = VERSION_SET.read(request.headers)
         if self._is_closed:
             raise not_ready("This gateway is going down; send the request again.", code="draining")
         task = asyncio.current_task()
@@ -139,7 +140,7 @@ class Units:
                 unit, request, timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
             )
         except asyncio.CancelledError:
-            unit.status, unit.error = (503, "draining") if self._cut_off else (CLIENT_GONE, "client gone")
+            unit.status, unit.error = (503, "draining") if self._cut_off else (CLIENT_GONE, request.gone_because)
             if self._cut_off and request.started:
                 asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
                 await self._fail(unit, request, not_ready("This gateway went down in the middle.", code="draining"))
@@ -199,9 +200,14 @@ class Units:
 
     async def _fail(self, unit: Unit, request: Request, refusal: Refusal, error: Exception | None = None) -> None:
         """Tell the client, if it can be told, and keep the reason."""
+        if request.is_stalled:
+            # Whatever else went wrong: it had its time and was not reading. To wait for it again would take for ever.
+            request.connection.cut_stalled()
+            unit.status, unit.error = CLIENT_GONE, request.gone_because
+            return
         unit.status, unit.error = refusal.status, refusal.code or refusal.kind
-        if error is not None and refusal.status == 500:
-            self._outcomes.unforeseen(error)
+        if error is not None:
+            self._outcomes.explain(unit.request, error, refusal)
         if not request.started:
             await request.refuse(refusal, request.answer_headers)
         elif not request.finished:

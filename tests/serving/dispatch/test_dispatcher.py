@@ -210,6 +210,32 @@ def test_a_wrong_key_everywhere_ends_a_turn_at_once() -> None:
     assert dispatcher.failed(ticket, "unusable", "401") is TurnState.GIVEN_UP
 
 
+@pytest.mark.parametrize("wish", [99_999_999.0, 1e308, float("inf")])
+def test_a_replica_that_asks_for_years_is_asked_again_soon_by_one_turn(wish: float) -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1, busy_seconds_max=60.0)
+    first = dispatcher.enter(1024)
+    dispatcher.failed(first, "busy", "429", retry_after_seconds=wish)
+    clock.now = 29.0
+    assert dispatcher.assign() == []
+    clock.now = 30.5
+    second = dispatcher.enter(1024)
+    assert dispatcher.assign() == [first] or first.state is TurnState.LIVE
+    assert second.state is TurnState.HELD
+    dispatcher.heard(first, 40)
+    assert dispatcher.assign() == [second]
+
+
+def test_turns_that_a_replica_forbids_put_it_out_only_if_nothing_else_works_there() -> None:
+    """Some servers answer 403 to a prompt that they do not like."""
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    for _ in range(5):
+        assert dispatcher.failed(dispatcher.enter(1024), "unusable", "403") is TurnState.GIVEN_UP
+        answer(dispatcher, clock, 0.5)
+    for _ in range(3):
+        dispatcher.failed(dispatcher.enter(1024), "unusable", "403")
+    assert dispatcher.enter(1024).state is TurnState.HELD
+
+
 def test_a_replica_on_trial_gets_one_turn_until_it_works() -> None:
     dispatcher, clock = make_dispatcher(num_replicas=1)
     first = dispatcher.enter(1024)

@@ -59,6 +59,14 @@ def units(gateways: list[GatewayProcess]) -> list[dict[str, Any]]:
     return [record for gateway in gateways for record in gateway.records("unit")]
 
 
+def until_on_both(gateways: list[GatewayProcess]) -> None:
+    """Until units of both sets have ended."""
+    for _ in range(100):
+        if len({unit["version_set"] for unit in units(gateways)}) == 2:
+            return
+    raise AssertionError("No unit ended on one of the sets.")
+
+
 def test_no_unit_starts_on_an_aborted_candidate_a_second_later_at_three_gateways(
     make_site: Sites, client_of: Clients
 ) -> None:
@@ -69,7 +77,7 @@ def test_no_unit_starts_on_an_aborted_candidate_a_second_later_at_three_gateways
     site.start_candidate(candidate, weight=0.5)
     gateways = [site.start() for _ in range(3)]
     with load_on(gateways, client_of) as errors:
-        time.sleep(1.0)
+        until_on_both(gateways)
         site.append("aborted", candidate, evict=True)
         aborted_at = time.time()
         time.sleep(1.5)

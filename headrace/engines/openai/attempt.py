@@ -1,0 +1,262 @@
+"""One request to one server: opened, read piece by piece, closed. What went wrong is said in the table's words.
+
+The one door through which a server's answer comes in, for bulk and live: everything behind it is bounded (bytes;
+time is its caller's), of the right types, can be written in UTF-8, and does not have our secrets in it. Errors leave it
+without the library's own behind them: those repeat headers, addresses and lines of the answer.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import aiohttp
+from aiohttp import hdrs
+
+from headrace.engines.openai.body import BoundedBody, answer_bytes_max
+from headrace.engines.openai.meaning import FailureKind, judged, retry_after_seconds
+from headrace.engines.openai.wire import (
+    AnswerBroken,
+    Event,
+    EventLines,
+    Halves,
+    is_event_stream,
+    parse_answer,
+    parse_event,
+    refusal_text,
+)
+from headrace.masking import Mask, MaskedPieces
+
+_ERROR_BYTES_MAX = 65_536
+# So many bytes say whether an event stream begins.
+_FIRST_BYTES = 6
+# How long the end of a stream may follow its last event.
+_DRAIN_SECONDS_MAX = 0.02
+# Notes on one answer; a stream could bring one an event.
+_NUM_NOTES_MAX = 4
+
+
+class AttemptFailed(Exception):
+    """`kind` None: the server refuses the turn itself, with `status`.
+
+    `is_made`: the server made an answer, and what came is none; asked again, it would be paid again.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind | None,
+        message: str,
+        *,
+        status: int = 0,
+        retry_after_seconds: float | None = None,
+        timed_out: bool = False,
+        is_about_usage: bool = False,
+        is_made: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind | None = kind
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+        self.timed_out = timed_out
+        self.is_about_usage = is_about_usage
+        self.is_made = is_made
+
+
+class Attempt:
+    """Sends at the first `read`. `close` ends the connection unless the answer was read whole."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        body: bytes,
+        *,
+        stream: bool,
+        num_tokens_max: int,
+        mask: Mask,
+        request_id: str = "",
+    ) -> None:
+        """Args:
+        stream: what `body` asks for. Servers may answer otherwise.
+        num_tokens_max: what `body` asks for: bounds the bytes that are read.
+        mask: of the secrets that the server knows.
+        """
+        self._session = session
+        self._url = f"{base_url}/chat/completions"
+        self._body = body
+        self._headers: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json", hdrs.ACCEPT_ENCODING: "identity"}
+        if request_id:
+            self._headers["X-Request-Id"] = request_id
+        self._whole_bytes_max = answer_bytes_max(num_tokens_max, stream=False)
+        self._bytes_max = answer_bytes_max(num_tokens_max, stream=stream)
+        self._mask = mask
+        self._written = mask.of_written
+        self._response: aiohttp.ClientResponse | None = None
+        self._bounded: BoundedBody | None = None
+        self._lines: EventLines | None = None
+        self._unread = b""
+        self._halves = Halves()
+        self._pieces = MaskedPieces(self._written)
+        self._last = Event()
+        self._num_events = 0
+        self.num_characters = 0
+        self.has_ended = False
+
+    @property
+    def num_output_tokens(self) -> int:
+        """As the server counts them; until it says so, a token an event."""
+        return self._num_events if self._last.num_output_tokens is None else self._last.num_output_tokens
+
+    async def read(self) -> list[Event]:
+        """What came since the last read, at least one event or the end. The last event of all has the finish reason
+        and the counts, and stands alone in having them.
+
+        Raises: AttemptFailed.
+        """
+        try:
+            if self._response is None:
+                self._response = await self._opened()
+                encoding = self._response.headers.get(hdrs.CONTENT_ENCODING)
+                self._bounded = BoundedBody(encoding, self._bytes_max)
+                self._lines = EventLines() if await self._is_events() else None
+            return await (self._whole() if self._lines is None else self._events(self._lines))
+        except AttemptFailed as error:
+            failure = error
+        except aiohttp.ClientConnectorError as error:
+            failure = AttemptFailed("not_started", f"takes no connection ({type(error).__name__})")
+        except aiohttp.ConnectionTimeoutError:
+            failure = AttemptFailed("not_started", "takes no connection in time", timed_out=True)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = AttemptFailed("broken", f"ended the connection ({type(error).__name__})")
+        except ValueError as error:
+            # aiohttp's parser refuses some header lines so.
+            failure = AttemptFailed("broken", f"sent what is no HTTP ({type(error).__name__})")
+        except AnswerBroken as error:
+            failure = self._broken(error)
+        raise failure.with_traceback(None)
+
+    def close(self) -> None:
+        if self._response is not None:
+            # A response that was read whole has given its connection back already: nothing is left to close.
+            self._response.close()
+
+    async def _opened(self) -> aiohttp.ClientResponse:
+        response = await self._session.post(self._url, data=self._body, headers=self._headers, allow_redirects=False)
+        if response.status == 200:
+            return response
+        # Before its body is read, so that whatever happens the connection is not forgotten.
+        self._response = response
+        wish = response.headers.get(hdrs.RETRY_AFTER)
+        text = refusal_text(await self._refusal(response), self._mask)
+        raise AttemptFailed(
+            judged(response.status, with_retry_after=wish is not None),
+            # A refused key is not repeated, nor what a server says of it.
+            f"answered {response.status}" if response.status in (401, 403) else f"answered {response.status}: {text}",
+            status=response.status,
+            retry_after_seconds=retry_after_seconds(wish, response.headers.get(hdrs.DATE)),
+            is_about_usage="stream_options" in text,
+        )
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
+        """The beginning of a refusal's body. One that does not come whole, or not in plain bytes, is none: the status
+        says enough."""
+        found = b""
+        with suppress(aiohttp.ClientError, OSError, AnswerBroken):
+            bounded = BoundedBody(response.headers.get(hdrs.CONTENT_ENCODING), 16 * _ERROR_BYTES_MAX)
+            while len(found) < _ERROR_BYTES_MAX and (raw := await response.content.readany()):
+                found += bounded.feed(raw)
+        return found[:_ERROR_BYTES_MAX]
+
+    def _broken(self, error: AnswerBroken) -> AttemptFailed:
+        said = self._mask(str(error))
+        if error.status is None:
+            return AttemptFailed("failing", f"sent a broken answer: {said}", is_made=True)
+        kind = judged(error.status, with_retry_after=False)
+        return AttemptFailed(kind, f"answered 200, and in it {error.status}: {said}", status=error.status)
+
+    async def _plain(self) -> bytes:
+        """Some more of the answer's bytes; none: it has ended."""
+        assert self._response is not None
+        assert self._bounded is not None
+        if self._unread:
+            raw, self._unread = self._unread, b""
+            return raw
+        while raw := await self._response.content.readany():
+            if plain := self._bounded.feed(raw):
+                return plain
+        return b""
+
+    async def _is_events(self) -> bool:
+        """By the answer's first bytes, which are read for it; its content type may say anything."""
+        first = b""
+        while len(first.lstrip()) < _FIRST_BYTES and (raw := await self._plain()):
+            first += raw
+        self._unread = first
+        return is_event_stream(first)
+
+    async def _whole(self) -> list[Event]:
+        assert self._bounded is not None
+        self._bounded.num_bytes_max = self._whole_bytes_max
+        parts: list[bytes] = []
+        while raw := await self._plain():
+            parts.append(raw)
+        event = parse_answer(b"".join(parts), self._mask)
+        event.text = self._written(event.text)
+        self._note(event)
+        return self._end([Event(text=event.text)])
+
+    async def _events(self, lines: EventLines) -> list[Event]:
+        """Reads until there is an event, or the end."""
+        while True:
+            raw = await self._plain()
+            events = [
+                Event(text=text)
+                for data in (lines.feed(raw) if raw else lines.rest())
+                if (text := self._taken(parse_event(data, self._mask))) is not None
+            ]
+            if lines.num_bytes_kept > self._whole_bytes_max:
+                raise AnswerBroken(f"an event of it is longer than {self._whole_bytes_max} bytes")
+            if not raw or lines.is_done:
+                if self._last.finish_reason is None and not lines.is_done:
+                    raise AttemptFailed("broken", "ended the stream in its middle")
+                self._halves.end()
+                if rest := self._pieces.rest():
+                    events.append(Event(text=rest))
+                await self._drained()
+                return self._end(events)
+            if events:
+                return events
+
+    def _taken(self, event: Event) -> str | None:
+        """What may be given out of an event's text; None: it made nothing."""
+        text = self._halves.feed(event.text)
+        self._note(event)
+        return self._pieces.feed(text) if event.num_characters else None
+
+    def _note(self, event: Event) -> None:
+        last = self._last
+        if event.num_characters:
+            self._num_events += 1
+            self.num_characters += event.num_characters
+        last.finish_reason = event.finish_reason or last.finish_reason
+        if event.num_prompt_tokens is not None:
+            last.num_prompt_tokens = event.num_prompt_tokens
+        if event.num_output_tokens is not None:
+            last.num_output_tokens = event.num_output_tokens
+        last.notes += [note for note in event.notes if note not in last.notes][: _NUM_NOTES_MAX - len(last.notes)]
+
+    def _end(self, events: list[Event]) -> list[Event]:
+        self.has_ended = True
+        last = self._last
+        last.finish_reason = last.finish_reason or "stop"
+        last.notes = [self._mask(note) for note in last.notes]
+        if self._lines is not None and not last.notes:
+            # A server that says nothing of its counts is believed to send a token an event.
+            last.num_output_tokens = self.num_output_tokens
+        return [*events, last]
+
+    async def _drained(self) -> None:
+        """What follows the last event ends the transfer encoding; read, it lets the connection be used again."""
+        assert self._response is not None
+        if not self._response.content.at_eof():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS_MAX):
+                    await self._response.content.readany()

@@ -1,0 +1,140 @@
+"""What servers of OpenAI's chat protocol answer, and what it means: one table for bulk and live.
+
+| answer | meaning | live | bulk |
+|---|---|---|---|
+| 400, 413, 422 | refused: this turn, and it would be again | refused to the client | the row's error ¹ |
+| 429; 503 with Retry-After | busy: nothing is wrong | elsewhere, or later | asked again; then the run waits ² |
+| 408, 500, 502–504 | failing: it cannot, or this turn breaks it | elsewhere, a few times | asked again; then ¹ |
+| 200 with an error in its body | as the status, or the word, that stands in it | | |
+| 200 that is no chat completion, or that is too much | failing | elsewhere, a few times | ¹ |
+| no answer in time, a connection that ends | broken | elsewhere, a few times | asked again; then ¹ |
+| no connection | not_started | elsewhere | asked again; then the run waits ² |
+| 401, 403, 404, other | unusable: wrong key, address, model; a forbidden turn | elsewhere; three in a row: pause | ¹ |
+
+¹ The row's error if the server has made another row since this one was first sent (where none was under way it is asked
+for a few words); otherwise nothing says that it is the row, and the run waits ². So no answer to one row can make a
+partition impossible, and no server that is ill makes a day of errors.
+² `EngineUnavailable`: what was made stays, the run is retried. A wrong key is no exception: it looks like a server that
+is being set up (404 until its model is loaded, 401 while a key is changed), and waiting costs less than a lost night.
+
+`Retry-After` is taken in seconds or as a date beside the answer's own, and never believed for more than
+`RETRY_AFTER_SECONDS_MAX`: then the server is asked again, whatever it said.
+"""
+
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import Any, Literal
+
+# How a failed attempt bears on turn and replica:
+# not_started: no connection was made; the replica is dead, the turn was not touched.
+# broken:      the connection ended, or no answer in time; the replica may be dead.
+# failing:     an answer that says so (408, 500, 502-504), or makes no sense; either may be at fault.
+# busy:        429, or 503 with Retry-After; nothing is wrong.
+# unusable:    wrong key, address or model (401, 403, 404), or a turn that is forbidden.
+FailureKind = Literal["not_started", "broken", "failing", "busy", "unusable"]
+FinishReason = Literal["stop", "length", "content_filter"]
+
+# Longer wishes are a mistake, or an attack: one header must not put a server out for years.
+RETRY_AFTER_SECONDS_MAX = 30.0
+_RETRY_AFTER_CHARACTERS_MAX = 64
+
+_REFUSED = frozenset({400, 413, 422})
+_FAILING = frozenset({408, 500, 502, 503, 504})
+
+# An error's `code` or `type`, where it is a word. Servers that answer 200 first and fail later say it so.
+_ERROR_WORDS: dict[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "overloaded": 429,
+    "overloaded_error": 429,
+    "engine_overloaded": 429,
+    "server_busy": 429,
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "content_policy_violation": 400,
+    "content_filter": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "notfounderror": 404,
+}
+
+# In lower case. What is not here and not empty ends an answer as a stop: servers have many words for it (eos_token,
+# eos, end_turn, stop_sequence), and a good answer is not thrown away for an unknown one.
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "max_length": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "refusal": "content_filter",
+}
+# The server says that the answer is not whole.
+_BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource"})
+
+
+def judged(status: int, *, with_retry_after: bool) -> FailureKind | None:
+    """What a status other than 200 says about turn and server; None: the turn itself is refused."""
+    if status in _REFUSED:
+        return None
+    if status == 429 or (status == 503 and with_retry_after):
+        return "busy"
+    return "failing" if status in _FAILING else "unusable"
+
+
+def status_in(body: dict[str, Any]) -> int:
+    """The status that an error in a body of 200 stands for; 500 where it names none."""
+    error = body.get("error")
+    fields = error if isinstance(error, dict) else body
+    for name in ("code", "status", "status_code", "http_code", "type"):
+        value = fields.get(name)
+        if isinstance(value, str):
+            word = value.strip().lower()
+            if word in _ERROR_WORDS:
+                return _ERROR_WORDS[word]
+            value = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else None
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+            return value
+    return 500
+
+
+def finish_reason(word: object) -> FinishReason | None:
+    """None: the answer goes on, or the word is none.
+
+    Raises: ValueError: the server says that the answer broke off.
+    """
+    if not isinstance(word, str) or not word.strip():
+        return None
+    lower = word.strip().lower()
+    if lower in _BROKEN_OFF:
+        raise ValueError(f"the server ended it with {lower!r}")
+    return _FINISH_REASONS.get(lower, "stop")
+
+
+def retry_after_seconds(header: str | None, date: str | None = None) -> float | None:
+    """The header as seconds, at most `RETRY_AFTER_SECONDS_MAX`; None: there is none, or it means nothing.
+
+    Args:
+        date: the answer's own `Date`: a date in the header is counted from it, since clocks differ.
+    """
+    if not header or len(header) > _RETRY_AFTER_CHARACTERS_MAX:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(header) - parsedate_to_datetime(date or "")
+            seconds = max(wait.total_seconds(), 0.0)
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(seconds, RETRY_AFTER_SECONDS_MAX) if isfinite(seconds) and seconds >= 0 else None

@@ -1,0 +1,311 @@
+"""HTTP/1.1 before anybody knows who asks: uvicorn's protocol with limits on what a stranger can make the gateway hold.
+
+uvicorn has options for some of it, and none that fits: `limit_concurrency` refuses health checks too,
+`timeout_keep_alive` runs between two requests only, and `h11_max_incomplete_event_size` is for another parser, three
+times as slow. So the bytes are counted here before they are parsed, and `Connections` looks after the time.
+
+- A head has so many bytes, headers and characters of URL. What goes beyond is refused with a reason (431, 414), and
+  what the client still sends is thrown away for a moment, or it would see a reset instead of the reason.
+- Headers after the body (trailers) are read and dropped: they came when everything was decided already.
+- An offer to speak another protocol (`Upgrade: h2c`, which `curl --http2` and Java's HttpClient make) is passed over.
+  The parser skips the body of such a request, so its head is fed to a new one, without the offer.
+"""
+
+import asyncio
+import os
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from headrace.serving.gateway.connections import Connections, Wait
+from headrace.serving.gateway.refusals import Refusal, invalid, overloaded
+
+# What an ASGI application finds its connection by, in the scope's `extensions`.
+EXTENSION = "headrace.connection"
+# Paths that are answered when everything else is full: whether it lives, whether to send units here, and its figures.
+HEALTH_PAGES = frozenset({"/healthz", "/readyz", "/metrics"})
+# Requests that may stand in line on one connection while an earlier one is answered. Hardly any client sends a second.
+_NUM_PIPELINED_MAX = 32
+# Bytes beyond the limits that are read and thrown away before the connection is reset.
+THROWN_AWAY_BYTES_MAX = 16 * 1_048_576
+# What is spoken of as an offer of another protocol; without it the request is an ordinary one.
+_OFFER = frozenset({b"upgrade", b"http2-settings"})
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection. Made by uvicorn for each that it accepts."""
+
+    def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._guard = connections
+        limits = connections.limits
+        self._head_bytes_max = limits.head_bytes_max
+        self._bytes_max = limits.head_bytes_max + limits.request_bytes_max + THROWN_AWAY_BYTES_MAX
+        self._extensions = {EXTENSION: self}
+        self.is_open = False
+        self.waits_for: Wait | None = None
+        # Why it was cut; empty: it was not.
+        self.cut_reason = ""
+        # Of the request that is being read. `_is_in_head`: begun, and its head is not complete.
+        self._is_in_head = False
+        self._is_whole = True
+        self._is_offer = False
+        self._num_bytes = 0
+        # Refused or cut: nothing that still comes is parsed.
+        self._has_ended = False
+        self._refusal: Refusal | None = None
+        # The request that is being answered; `cycle` is the one that was read last.
+        self._answering: RequestResponseCycle | None = None
+
+    # --- what the transport says ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        is_for_all = self._guard.opened(self)
+        if is_for_all is None:
+            self._cut("no room", abort=True)
+        elif not is_for_all:
+            self.app = cast("Any", _HealthOnly(self.app, self))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._guard.closed(self)
+        answering = self._answering
+        super().connection_lost(exc)
+        if answering is not None and answering is not self.cycle and not answering.response_complete:
+            # uvicorn tells the request that was read last; the one that is being answered waits for it too.
+            answering.disconnected = True
+            answering.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._num_bytes += len(data)
+        if self._has_ended:
+            if self._num_bytes > THROWN_AWAY_BYTES_MAX:
+                self.transport.abort()
+            return
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = self._without_offer() + data[offer.args[0] :]
+                continue
+            except httptools.HttpParserError:
+                self._refuse(self._refusal or invalid("This is no HTTP/1.1 request.", code="malformed_request"))
+                return
+            break
+        self._wait_for_the_rest()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._guard.wait_for_room(self, is_full=True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._guard.wait_for_room(self, is_full=False)
+
+    # --- what the parser says ---
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head, self._is_whole, self._is_offer = True, False, False
+        self.scope["extensions"] = cast("Any", self._extensions)
+
+    def on_headers_complete(self) -> None:
+        self._check_head()
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise self._refused(Refusal(405, "CONNECT is a proxy's business; this is none."))
+            self._is_offer = True
+            return
+        if len(self.pipeline) >= _NUM_PIPELINED_MAX:
+            raise self._refused(overloaded("Too many requests at once on one connection.", retry_after_seconds=1.0))
+        super().on_headers_complete()
+        self._is_in_head = False
+        # What the parser still calls headers are trailers; they go into a list that nobody reads.
+        self.headers = []
+
+    def on_message_complete(self) -> None:
+        if self._is_offer:
+            return
+        self._is_whole = True
+        self._num_bytes = 0
+        super().on_message_complete()
+
+    # --- what becomes of requests ---
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """uvicorn's own would start a timer for every response; `Connections` needs none."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            # Not before its bytes are out, which is the client's to decide.
+            self._guard.wait(self, Wait.CLOSE)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            self._wait_for_the_rest()
+        elif self._is_whole:
+            self._guard.wait(self, Wait.NEXT)
+        elif self._is_in_head:
+            self._guard.wait(self, Wait.HEAD)
+        else:
+            # Answered before its body came: what is left of it is read and thrown away, for a moment.
+            self._guard.wait(self, Wait.CLOSE)
+
+    def waited_too_long(self, wait: Wait, seconds: float) -> None:
+        match wait:
+            case Wait.NEXT:
+                self.transport.close()
+                self._guard.wait(self, Wait.CLOSE)
+            case Wait.HEAD if not self._num_bytes:
+                self._cut("no request", seconds=seconds)
+            case Wait.HEAD:
+                self._refuse(_late("head", seconds), why="slow head", seconds=seconds)
+            case Wait.BODY:
+                self._refuse(_late("body", seconds), why="slow body", seconds=seconds)
+            case Wait.ROOM:
+                self._cut("client stalled", abort=True, seconds=seconds)
+            case Wait.CLOSE:
+                self.transport.abort()
+
+    def give_way(self) -> None:
+        self._cut("gave way", abort=True)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client takes no more bytes of its answer for now."""
+        return self.flow.write_paused
+
+    def cut_stalled(self) -> None:
+        """The client had its time, and is still not reading."""
+        self._cut("client stalled", abort=True)
+
+    def _wait_for_the_rest(self) -> None:
+        """After some bytes, or the end of an answer: what this connection waits for now."""
+        answering = self._answering
+        is_answering = answering is not None and not answering.response_complete
+        if self._is_in_head or self._is_whole:
+            if self._num_bytes > self._head_bytes_max:
+                self._refuse(self._too_large())
+            elif is_answering:
+                # It is the client that waits, whatever it has sent of a next request.
+                self._wait(None)
+            else:
+                self._wait(Wait.HEAD if self._is_in_head or self._num_bytes else Wait.NEXT)
+        elif self._num_bytes > self._bytes_max:
+            self._refuse(Refusal(413, "Far more bytes than a request may have.", code="request_too_large"))
+        elif is_answering and answering is self.cycle:
+            self._wait(Wait.BODY)
+
+    def _wait(self, wait: Wait | None) -> None:
+        """For what it waits already, it goes on waiting: no byte buys more time."""
+        if self.waits_for is not wait:
+            self._guard.wait(self, wait)
+
+    def _check_head(self) -> None:
+        """Raises an error that ends the parsing if the head is larger than allowed."""
+        limits = self._guard.limits
+        if len(self.headers) > limits.num_headers_max:
+            message = f"A request may have {limits.num_headers_max} headers, got {len(self.headers)}."
+            raise self._refused(Refusal(431, message, code="headers_too_large"))
+        # The bytes that came are at least those of the head, so most heads need no counting.
+        if len(self.url) > limits.url_bytes_max or (
+            self._num_bytes > self._head_bytes_max
+            and sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > self._head_bytes_max
+        ):
+            raise self._refused(self._too_large())
+
+    def _too_large(self) -> Refusal:
+        limits = self._guard.limits
+        # Until its line is complete, a request has no headers.
+        if len(self.url) > limits.url_bytes_max or (self._is_in_head and not self.headers):
+            message = f"A request's URL may have {limits.url_bytes_max} bytes; this one has more."
+            return Refusal(414, message, code="url_too_long")
+        message = f"A request's line and headers may have {limits.head_bytes_max} bytes; these have more."
+        return Refusal(431, message, code="headers_too_large")
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        """To be raised inside the parser, which lets no error through but its own."""
+        self._refusal = refusal
+        return refusal
+
+    def _without_offer(self) -> bytes:
+        """The head that was just read, as it would be without an offer of another protocol; a new parser gets it."""
+        old = self.parser
+        lines = [b"%s %s HTTP/%s" % (old.get_method(), self.url, old.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token for token in value.split(b",") if token.strip().lower() not in _OFFER]
+                value = b",".join(kept).strip()
+            if name not in _OFFER and value:
+                lines.append(b"%s: %s" % (name, value))
+        self.parser = httptools.HttpRequestParser(cast("Any", self))
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _refuse(self, refusal: Refusal, *, why: str = "", **fields: Any) -> None:
+        """Answer what the application has not answered, and end the connection. `why`: else the refusal's code."""
+        why = why or refusal.code or str(refusal.status)
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            is_its_body = answering is self.cycle and not (self._is_in_head or self._is_whole)
+            if answering.response_started or not is_its_body:
+                # In the middle of another answer, or before it, there is no place for this one.
+                self._cut(why, abort=True, **fields)
+                return
+            # The application waits for a body that will not come.
+            answering.disconnected = True
+            answering.message_event.set()
+        request = os.urandom(16).hex()
+        head = [STATUS_LINE[refusal.status]]
+        own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(refusal.body))]
+        own += [(b"x-request-id", request.encode()), (b"connection", b"close"), *refusal.headers]
+        for name, value in self.server_state.default_headers + own:
+            head += [name, b": ", value, b"\r\n"]
+        self.transport.write(b"".join([*head, b"\r\n", refusal.body]))
+        self._cut(why, status=refusal.status, request=request, **fields)
+
+    def _cut(self, why: str, *, abort: bool = False, **fields: Any) -> None:
+        """End the connection: at once, or, so that its client sees the reason, once it has read it."""
+        self.cut_reason = why
+        client = self.client and f"{self.client[0]}:{self.client[1]}"
+        self._guard.cut(why, client=client, num_bytes=self._num_bytes, **fields)
+        self._has_ended = True
+        self._num_bytes = 0
+        if abort:
+            self.transport.abort()
+            return
+        self.flow.resume_reading()
+        self._guard.wait(self, Wait.CLOSE)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+class _HealthOnly:
+    """The application for connections beyond those for everybody."""
+
+    def __init__(self, app: Any, connection: GatewayProtocol) -> None:
+        self._app = app
+        self._connection = connection
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._connection.cycle.keep_alive = False
+        if scope["path"] in HEALTH_PAGES:
+            await self._app(scope, receive, send)
+            return
+        refusal = overloaded("All connections are taken; come back later.", retry_after_seconds=1.0)
+        headers = [(b"content-type", b"application/json"), *refusal.headers]
+        headers.append((b"content-length", b"%d" % len(refusal.body)))
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": refusal.body})
+
+
+def _late(what: str, seconds: float) -> Refusal:
+    message = f"A request's {what} must come within {seconds:g} s; it did not."
+    return Refusal(408, message, code="request_timeout")

@@ -1,0 +1,96 @@
+"""AdamW under DeepSpeed: what is decayed, and one behaviour at every stage and precision.
+
+DeepSpeed hands the step to our optimizer through a wrapper of its own, another one by stage and precision. They differ
+in what a training must not notice; what is made good here is pinned in tests/upstream.
+"""
+
+from typing import Any
+
+from headrace.training.recipe import Recipe
+
+
+def make_optimizer(model: Any, recipe: Recipe) -> Any:
+    """torch's AdamW over the parameters that are trained; matrices and embeddings are decayed, norms and biases not.
+
+    Its learning rate is 0 until the loop gives a step its own: a step that nobody asked for moves nothing.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Norms and biases: shrinking them towards zero changes scales, not complexity.
+    groups = [
+        {"params": [p for p in trained if is_matrix(p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if not is_matrix(p)], "weight_decay": 0.0},
+    ]
+    kind = _checked_adamw(recipe.clip_norm) if steps_unwrapped(recipe) else _adamw()
+    return kind(
+        [group for group in groups if group["params"]],
+        lr=0.0,
+        betas=(recipe.beta1, recipe.beta2),
+        fused=True,
+    )
+
+
+def is_matrix(parameter: Any) -> bool:
+    """Under stage 3 a parameter is an empty placeholder with one dimension; its own shape stands beside it."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) >= 2
+
+
+def steps_unwrapped(recipe: Recipe) -> bool:
+    """Whether DeepSpeed steps our optimizer as it is: then nobody but us measures the gradients' norm."""
+    return recipe.zero_stage == 0 and recipe.precision == "fp32"
+
+
+def base_optimizer(engine: Any) -> Any:
+    """The one that `make_optimizer` made, below DeepSpeed's wrappers."""
+    base = engine.optimizer
+    while hasattr(base, "optimizer"):
+        base = base.optimizer
+    return base
+
+
+def forget_steps(engine: Any) -> None:
+    """Back to before the first step: the optimizer of stage 0 in half precision makes its moments by taking one.
+
+    On zero gradients and, here, at a learning rate of 0, so that no weight has moved; but the step is counted, and
+    would take the first real update for the second.
+    """
+    base_optimizer(engine).state.clear()
+
+
+def master_parameters(engine: Any) -> list[Any]:
+    """This rank's fp32 parameters, in the order of the optimizer's groups."""
+    base = base_optimizer(engine)
+    # Stage 3 lends its parameters to the optimizer for the time of a step.
+    lent = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    return lent or [parameter for group in base.param_groups for parameter in group["params"]]
+
+
+def _adamw() -> Any:
+    import torch
+
+    return torch.optim.AdamW
+
+
+def _checked_adamw(clip_norm: float) -> Any:
+    import torch
+
+    class CheckedAdamW(torch.optim.AdamW):
+        """Clips, tells the norm, and skips a step whose gradients are not finite, as DeepSpeed's own wrappers do.
+
+        The two attributes are the ones that DeepSpeed's engine looks for behind each step.
+        """
+
+        _global_grad_norm = 0.0
+        overflow = False
+
+        def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+            parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self._global_grad_norm = norm.item()
+            self.overflow = not bool(norm.isfinite())
+            if self.overflow:
+                return None
+            if clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+            return super().step(closure)
+
+    return CheckedAdamW

@@ -1,0 +1,70 @@
+"""Lines of a text file, plain or compressed, in bounded memory: what is too long is passed over and said."""
+
+import codecs
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.user_files.layout import ExpandsTooMuch, FileLayout, expanded_bytes_max
+
+# Undecodable bytes become this lone surrogate, which no valid text decodes to: one bad line costs one line.
+UNDECODABLE = "\udc80"
+codecs.register_error("headrace.mark", lambda error: (UNDECODABLE, getattr(error, "end", 0)))
+
+COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
+_PASSED_OVER_CHARS = 2**20
+
+
+class BoundedLines:
+    """Iterates lines with their ends; a line that is longer than the limit is cut to its beginning, without an end.
+
+    Raises:
+        ExpandsTooMuch: on the way, of a compressed file.
+    """
+
+    def __init__(self, path: Path, layout: FileLayout, *, newline: str | None = None) -> None:
+        """`newline` as `open` takes it: "" leaves line ends as they are, for CSV."""
+        # A byte order mark belongs to the encoding, not to the first column's name.
+        encoding = "utf-8-sig" if codecs.lookup(layout.encoding).name == "utf-8" else layout.encoding
+        stream = pa.input_stream(str(path), compression="detect")
+        self._text = io.TextIOWrapper(stream, encoding=encoding, errors="headrace.mark", newline=newline)
+        self._path, self._chars_max = path, layout.record_bytes_max
+        is_compressed = path.suffix.lower() in COMPRESSIONS
+        self._left = expanded_bytes_max(path, layout) if is_compressed else None
+        self._expanded_max = self._left
+        self.was_cut = False
+
+    def __enter__(self) -> "BoundedLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        # One more than fits: a line that fills the limit is not too long.
+        line = self._text.readline(self._chars_max + 1)
+        if not line:
+            raise StopIteration
+        self._count(line)
+        self.was_cut = len(line) > self._chars_max and line[-1] not in "\r\n"
+        if self.was_cut:
+            self._pass_over()
+        return line
+
+    def _pass_over(self) -> None:
+        while rest := self._text.readline(_PASSED_OVER_CHARS):
+            self._count(rest)
+            if rest[-1] in "\r\n":
+                return
+
+    def _count(self, text: str) -> None:
+        if self._left is None or self._expanded_max is None:
+            return
+        self._left -= len(text)
+        if self._left < 0:
+            raise ExpandsTooMuch(self._path, self._expanded_max)

@@ -1,0 +1,225 @@
+"""The one reader of users' files: JSON Lines, CSV, Parquet and plain text as one stream of records.
+
+A reader yields what it can and says what it cannot: `Unreadable` for a line, or for a whole file (line 0, or the line
+where a file stops making sense). It raises only for what no other file would repair: a format that nobody named. What
+an unreadable record means, its caller decides: a corpus sets it aside, a list of prompts or labels is refused.
+
+Memory is bounded by the longest record that is allowed, whatever a file unpacks to.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.user_files.layout import ExpandsTooMuch, FileLayout, Record, Unreadable, header_fault, too_long
+from headrace.user_files.lines import COMPRESSIONS, UNDECODABLE, BoundedLines
+from headrace.user_files.parquet import read_parquet
+
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".text": "text",
+}
+
+
+def read_records(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
+    """Records of one file, in order.
+
+    Raises:
+        InvalidInput: the format is `auto` and the file's name does not tell which.
+    """
+    reader = _READERS[format_of(path, layout)]
+    num_records = 0
+    try:
+        if path.stat().st_size == 0:
+            yield Unreadable(line=0, reason="empty file", loses_file=True, is_empty=True)
+            return
+        for record in reader(path, layout):
+            num_records += 1
+            yield record
+    except (OSError, EOFError, pa.ArrowException, UnicodeError, ExpandsTooMuch) as error:
+        reason = f"unreadable after {num_records} records: {error}" if num_records else f"unreadable: {error}"
+        yield Unreadable(line=0, reason=reason, loses_file=True)
+        return
+    if not num_records:
+        yield Unreadable(line=0, reason="no records in the file", loses_file=True, is_empty=True)
+
+
+def format_of(path: Path, layout: FileLayout) -> str:
+    """Raises: InvalidInput: the format is `auto` and the file's name does not tell which."""
+    if layout.format != "auto":
+        return layout.format
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
+    if not suffixes or suffixes[-1] not in _SUFFIXES:
+        raise InvalidInput(
+            f"The name of {path} does not tell its format, wanted one of {', '.join(_SUFFIXES)}. "
+            "Set format to jsonl, csv, parquet or text, or narrow the glob."
+        )
+    return _SUFFIXES[suffixes[-1]]
+
+
+def _wrong_encoding(line: int, text: str, encoding: str) -> Unreadable:
+    shown = text.replace(UNDECODABLE, "\ufffd")
+    return Unreadable(line=line, reason=f"wrong encoding, wanted {encoding}", excerpt=shown)
+
+
+def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
+    with BoundedLines(path, layout) as lines:
+        for number, line in enumerate(lines, start=1):
+            if lines.was_cut:
+                yield too_long(number, layout, line)
+                continue
+            if not line.strip():
+                continue
+            if UNDECODABLE in line:
+                yield _wrong_encoding(number, line, layout.encoding)
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Unreadable(line=number, reason=f"not JSON: {error}", excerpt=line)
+                continue
+            if isinstance(fields, dict):
+                yield Record(line=number, fields=fields)
+            else:
+                yield Unreadable(line=number, reason="not a JSON object", excerpt=line)
+
+
+class _CsvLines:
+    """Lines for `csv.reader`, which gets to see no more of one row than a record may have."""
+
+    def __init__(self, lines: BoundedLines, chars_max: int) -> None:
+        self._lines, self._chars_max = lines, chars_max
+        self.chars_of_row = 0
+        # Not `csv.reader.line_num`, which does not count a line that was refused here.
+        self.num_lines = 0
+
+    def __iter__(self) -> "_CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.num_lines += 1
+        self.chars_of_row += len(line)
+        # An error of the reader's own, after which it begins a new row.
+        if self._lines.was_cut or self.chars_of_row > self._chars_max:
+            raise csv.Error(f"longer than {self._chars_max:,} characters, the most that one record may have")
+        return line
+
+
+def _read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
+    csv.field_size_limit(max(csv.field_size_limit(), layout.record_bytes_max))
+    is_tsv = any(suffix.lower() == ".tsv" for suffix in path.suffixes)
+    with BoundedLines(path, layout, newline="") as lines:
+        fed = _CsvLines(lines, layout.record_bytes_max)
+        # strict: else an unclosed quote swallows the rest of the file into one field without a word.
+        rows = csv.reader(fed, delimiter="\t" if is_tsv else ",", strict=True)
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            yield Unreadable(line=1, reason=f"no CSV header: {error}", loses_file=True)
+            return
+        if fault := header_fault(layout.columns, header):
+            yield fault
+            return
+        while True:
+            number, fed.chars_of_row = fed.num_lines + 1, 0
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                # An unclosed quote swallows every line up to the end: how many documents those were, nobody knows.
+                swallowed = fed.num_lines - number
+                yield Unreadable(line=number, reason=f"not CSV: {error}", loses_file=swallowed > 0)
+                continue
+            excerpt = ",".join(row)
+            if UNDECODABLE in excerpt:
+                yield _wrong_encoding(number, excerpt, layout.encoding)
+            elif row and len(row) != len(header):
+                reason = f"{len(row)} fields where the header has {len(header)}"
+                yield Unreadable(line=number, reason=reason, excerpt=excerpt)
+            elif row:
+                values = [value or None for value in row] if layout.empty_is_null else row
+                yield Record(line=number, fields=dict(zip(header, values, strict=True)))
+
+
+def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
+    column = layout.columns[0]
+    with BoundedLines(path, layout) as lines:
+        for number, text, is_cut in _BLOCKS[layout.text_unit](lines, layout.record_bytes_max):
+            if is_cut:
+                yield too_long(number, layout, text)
+            elif UNDECODABLE in text:
+                yield _wrong_encoding(number, text, layout.encoding)
+            else:
+                yield Record(line=number, fields={column: text})
+
+
+# Where a text begins, what it is, and whether it was longer than may be.
+_Blocks = Iterator[tuple[int, str, bool]]
+
+
+def _text_lines(lines: BoundedLines, chars_max: int) -> _Blocks:
+    for number, line in enumerate(lines, start=1):
+        if line.strip() or lines.was_cut:
+            yield number, line, lines.was_cut
+
+
+def _text_paragraphs(lines: BoundedLines, chars_max: int) -> _Blocks:
+    paragraph = _Block(chars_max)
+    for number, line in enumerate(lines, start=1):
+        if line.strip() or lines.was_cut:
+            paragraph.add(number, line, was_cut=lines.was_cut)
+        elif paragraph.start:
+            yield paragraph.start, paragraph.text, paragraph.is_cut
+            paragraph = _Block(chars_max)
+    if paragraph.start:
+        yield paragraph.start, paragraph.text, paragraph.is_cut
+
+
+def _text_files(lines: BoundedLines, chars_max: int) -> _Blocks:
+    whole = _Block(chars_max)
+    for number, line in enumerate(lines, start=1):
+        whole.add(number, line, was_cut=lines.was_cut)
+    if whole.is_cut or whole.text.strip():
+        yield 1, whole.text, whole.is_cut
+
+
+class _Block:
+    """Lines that are one text, kept up to the limit."""
+
+    def __init__(self, chars_max: int) -> None:
+        self._parts: list[str] = []
+        self._left = chars_max
+        self.start = 0
+        self.is_cut = False
+
+    def add(self, number: int, line: str, *, was_cut: bool) -> None:
+        self.start = self.start or number
+        self.is_cut = self.is_cut or was_cut or len(line) > self._left
+        if not self.is_cut:
+            self._parts.append(line)
+            self._left -= len(line)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+
+_Reader = Callable[[Path, FileLayout], Iterator[Record | Unreadable]]
+_READERS: dict[str, _Reader] = {
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "parquet": read_parquet,
+    "text": _read_text,
+}
+_BLOCKS = {"line": _text_lines, "paragraph": _text_paragraphs, "file": _text_files}
