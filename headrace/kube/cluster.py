@@ -4,16 +4,23 @@ Lists are read straight from the API server's storage, never from its watch cach
 must be seen. An API that does not answer is an error and not an empty list: nothing may be admitted on ignorance.
 """
 
-import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace.errors import Transient
+from headrace.kube.answers import NotAnAnswer, listed
 from headrace.kube.occupancy import RUN_ID, run_of
 
 _REQUEST_SECONDS = 20.0
 # The API server's own clients page like this: one answer stays below a few MB.
 _PAGE = 500
+# A million objects: who has more pages repeats them.
+_NUM_PAGES_MAX = 2000
+# 500 objects of the largest size that etcd takes would be three times as much; pods have some 10 KB.
+_PAGE_BYTES_MAX = 268_435_456
+_PAGE_SECONDS_MAX = 60.0
+_CHUNK_BYTES = 1 << 20
 _FORBIDDEN = 403
 _NOT_FOUND = 404
 
@@ -99,22 +106,25 @@ class Cluster:
     def _pages(self, list_page: Callable[..., Any], what: str, **arguments: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         token = ""
-        while True:
+        for _ in range(_NUM_PAGES_MAX):
             more = {"_continue": token} if token else {}
             page = self._asked(
                 f"list {what}",
-                lambda more=more: json.loads(
-                    list_page(
-                        **arguments, **more, limit=_PAGE, _request_timeout=_REQUEST_SECONDS, _preload_content=False
-                    ).data
+                lambda more=more: listed(
+                    _whole(
+                        list_page(
+                            **arguments, **more, limit=_PAGE, _request_timeout=_REQUEST_SECONDS, _preload_content=False
+                        )
+                    )
                 ),
             )
             if page is None:
                 raise ClusterUnavailable(f"The Kubernetes API knows no {what}.")
-            found += page.get("items") or []
-            token = (page.get("metadata") or {}).get("continue") or ""
+            items, token = page
+            found += items
             if not token:
                 return found
+        raise ClusterUnavailable(f"The Kubernetes API has no end of {what}. Nothing is assumed.")
 
     def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
         """The answer, None if there is no such thing."""
@@ -136,3 +146,21 @@ class Cluster:
             ) from error
         except (HTTPError, ValueError) as error:
             raise ClusterUnavailable(f"The Kubernetes API did not {what}: {error}. Nothing is assumed.") from error
+
+
+def _whole(response: Any) -> bytes:
+    """A response's body. Raises: NotAnAnswer: it is too large, or does not come in time."""
+    ends_at = time.monotonic() + _PAGE_SECONDS_MAX
+    parts: list[bytes] = []
+    num_bytes = 0
+    try:
+        for part in response.stream(_CHUNK_BYTES):
+            parts.append(part)
+            num_bytes += len(part)
+            if num_bytes > _PAGE_BYTES_MAX:
+                raise NotAnAnswer(f"its answer is longer than {_PAGE_BYTES_MAX} bytes")
+            if time.monotonic() > ends_at:
+                raise NotAnAnswer(f"its answer was not whole after {_PAGE_SECONDS_MAX:g} s")
+    finally:
+        response.close()
+    return b"".join(parts)

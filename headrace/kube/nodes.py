@@ -20,6 +20,7 @@ from headrace.placement.inventory import Gpu, Inventory, Node
 _NO_MODEL = "NONE-IN-THIS-CLUSTER"
 _MEMORY = "nvidia.com/gpu.memory"
 _REPLICAS = "nvidia.com/gpu.replicas"
+_DIGITS_MAX = 9
 
 
 def nodes_to_inventory(
@@ -66,7 +67,7 @@ def node_faults(node: Mapping[str, Any], gpus: GpuResources = NVIDIA) -> list[st
     if not any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
         faults.append("not ready")
     return faults + [
-        f"tainted {taint.get('key')}:{taint['effect']}"
+        f"tainted {taint.get('key')}:{taint.get('effect')}"
         for taint in spec.get("taints") or []
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not _is_tolerated(taint, gpus)
     ]
@@ -117,7 +118,7 @@ def _is_of(model: str, allowed: Collection[str]) -> bool:
 def _node(node: Mapping[str, Any], others: list[Mapping[str, Any]], gpus: GpuResources, kept: Collection[str]) -> Node:
     labels = _labels(node)
     is_well = not node_faults(node, gpus)
-    product, memory_mib = labels.get(PRODUCT, ""), int(labels.get(_MEMORY, "0") or 0)
+    product, memory_mib = labels.get(PRODUCT, ""), _number_in(labels.get(_MEMORY))
     slots: list[Gpu] = []
     if not _is_time_sliced(node) and _count(node, gpus.whole):
         devices = [str(slot) for slot in range(_count(node, gpus.whole))]
@@ -128,7 +129,7 @@ def _node(node: Mapping[str, Any], others: list[Mapping[str, Any]], gpus: GpuRes
         own_product = labels.get(f"{gpus.shared}.product") if gpus.shared != gpus.whole else None
         own_memory = labels.get(f"{gpus.shared}.memory") if gpus.shared != gpus.whole else None
         model = _model(own_product) if own_product else f"{_model(product.removesuffix('-SHARED'))}-SHARED"
-        unit_mib = int(own_memory) if own_memory else memory_mib * gpus.shared_milli // WHOLE
+        unit_mib = _number_in(own_memory) if own_memory else memory_mib * gpus.shared_milli // WHOLE
         slots += _slots(devices, model, unit_mib, is_well, _taken(others, gpus.shared), kept)
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     cpu_milli, host_mib = milli(allocatable.get("cpu", 0)), mib(allocatable.get("memory", 0))
@@ -168,11 +169,16 @@ def _count(node: Mapping[str, Any], resource: str) -> int:
     return int(amount(((node.get("status") or {}).get("allocatable") or {}).get(resource, 0)))
 
 
+def _number_in(label: str | None) -> int:
+    """What a label says; anybody may write labels, and 0 means that nobody knows."""
+    return int(label) if label and label.isascii() and label.isdigit() and len(label) <= _DIGITS_MAX else 0
+
+
 def _is_time_sliced(node: Mapping[str, Any]) -> bool:
     """Whether its `nvidia.com/gpu` are parts of GPUs."""
     replicas = _labels(node).get(_REPLICAS, "1")
     # With the units renamed, `nvidia.com/gpu` is not among what the node gives away.
-    return replicas.isdecimal() and int(replicas) > 1
+    return _number_in(replicas) > 1
 
 
 def _is_tolerated(taint: Mapping[str, Any], gpus: GpuResources) -> bool:

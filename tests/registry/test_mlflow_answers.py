@@ -1,11 +1,8 @@
 """What stands where MLflow should (fake servers on loopback), and what the real one says of what is gone."""
 
 import json
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +14,7 @@ from hypothesis import strategies as st
 from headrace.errors import HeadraceError, RegistryMissing, RegistryUnavailable
 from headrace.registry.mlflow_answers import NotAnAnswer, checked_aliases, checked_run, checked_steps, checked_version
 from headrace.registry.mlflow_models import ModelRegistry
+from tests.answering import answering
 from tests.registry.builders import make_registry
 
 PASSWORD = "p-private-word"
@@ -39,31 +37,6 @@ CALLS: dict[str, Callable[[ModelRegistry], object]] = {
     "register": lambda registry: registry.register("tiny", "d" * 64, "s3://b/w", "", {}),
     "log_metrics": lambda registry: registry.log_metrics("run", {"loss": 1.0}),
 }
-
-
-@contextmanager
-def answering(status: int, body: str | Callable[[str], str]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            raw = (body if isinstance(body, str) else body(self.path)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 (the base class names them so)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("call", CALLS)
