@@ -14,7 +14,7 @@ from headrace.placement.demand import stage_tags
 from headrace.registry.model_versions import from_table, to_table
 from headrace.registry.registration import register_model
 from headrace.rollout import interventions
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import Intervention, RolloutsResource
@@ -30,8 +30,7 @@ _TAGS = stage_tags(_GROUP)
     op_tags=_TAGS,
     tags=_TAGS,
     code_version="1",
-    # A registry that is down for a minute is no reason to lose a night.
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL),
+    retry_policy=RETRIES,
 )
 def registered_version(
     context: dg.AssetExecutionContext,
@@ -119,6 +118,7 @@ class RolloutConfig(dg.Config):
     op_tags=_TAGS,
     tags=_TAGS,
     code_version="2",
+    retry_policy=RETRIES,
 )
 def rollout(
     context: dg.AssetExecutionContext,

@@ -6,19 +6,20 @@ Each looks at every partition that there is, so that it can be run by itself at 
 import dagster as dg
 
 from headrace.clock import SystemClock
-from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, RegistryUnavailable
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, RegistryUnavailable, Transient
 from headrace.handoff.schemas import check_schema
 from headrace.registry.registered import registered_models
 from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
+from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 
 
-@dg.asset_check(asset="registered_version", name="schema")
+@dg.asset_check(asset="registered_version", name="schema", retry_policy=RETRIES)
 def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
     """Every recipe's registered versions are the base's row and the trained one, in the columns the rollout reads."""
     handoffs, wrong = store.handoffs(), {}
@@ -34,7 +35,7 @@ def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
     return _result(len(keys), wrong)
 
 
-@dg.asset_check(asset="rollout")
+@dg.asset_check(asset="rollout", retry_policy=RETRIES)
 def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
     """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
     objects, wrong = store.objects(), {}
@@ -46,12 +47,14 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
             state = fold(journal.entries())
             for version_set in sorted(state.considered) if state else ():
                 VersionSets(objects).get(version_set)
+        except Transient:
+            raise
         except HeadraceError as error:
             wrong[name] = str(error)
     return _result(len(names), wrong)
 
 
-@dg.asset_check(asset="rollout")
+@dg.asset_check(asset="rollout", retry_policy=RETRIES)
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
     """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
     handoffs = store.handoffs()
@@ -68,7 +71,7 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
     return _result(len(said), wrong, severity=dg.AssetCheckSeverity.WARN, said=said)
 
 
-@dg.asset_check(asset="rollout")
+@dg.asset_check(asset="rollout", retry_policy=RETRIES)
 def aliases_follow_the_journals(
     rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:

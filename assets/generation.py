@@ -23,7 +23,7 @@ from headrace.keys import ContentPartition
 from headrace.placement.demand import stage_tags
 from headrace.rollout.journal import Journal
 from headrace.rollout.version_sets import VersionSets
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
@@ -34,7 +34,6 @@ _CPU = stage_tags(GROUP)
 GPU_TAGS = stage_tags(GROUP, gpus=1, gpu_memory_mib=4096)
 
 # A set that was rolled back under a run, an engine that is restarted: the next try goes on with what is committed.
-RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 # A day's report is over that day's partitions of all campaign shards.
 _DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
@@ -52,7 +51,7 @@ class GenerationConfig(dg.Config):
     )
 
 
-@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1", retry_policy=RETRIES)
 def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
@@ -114,7 +113,7 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
-@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="2")
+@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="2", retry_policy=RETRIES)
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -129,7 +128,14 @@ def reviewed_content(
     return dg.MaterializeResult(value=review.table, metadata=review.figures())
 
 
-@dg.asset(partitions_def=campaign_partitions, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1")
+@dg.asset(
+    partitions_def=campaign_partitions,
+    group_name=GROUP,
+    op_tags=_CPU,
+    tags=_CPU,
+    code_version="1",
+    retry_policy=RETRIES,
+)
 def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Handoff]:
     """Every published row of one campaign that a version set made which was rolled back, with partition and version.
 
@@ -149,6 +155,7 @@ def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) ->
     op_tags=_CPU,
     tags=_CPU,
     code_version="1",
+    retry_policy=RETRIES,
     ins={
         name: dg.AssetIn(partition_mapping=_DAY_OF_CONTENT, metadata={ALLOW_MISSING_PARTITIONS: True})
         for name in ("generated_content", "reviewed_content")

@@ -13,12 +13,13 @@ import dagster as dg
 
 from assets.partitions import content
 from headrace.clock import SystemClock
-from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, InvalidInput
+from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, InvalidInput, Transient
 from headrace.generation.content_checks import Finding, check_content
 from headrace.generation.rolled_back import aborted_sets, rows_still_published
 from headrace.handoff.schemas import check_schema
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
+from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
 
@@ -32,6 +33,7 @@ _CONTENT_CHECKS = {
 def _schema_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
+        retry_policy=RETRIES,
         name="schema",
         description=f"The newest {asset} has the columns that its readers expect, and its own digests.",
         partitions_def=content,
@@ -52,6 +54,7 @@ schema_checks = [_schema_check(asset) for asset in ("prompts", "generated_conten
 
 @dg.multi_asset_check(
     name="generated_content_rows",
+    retry_policy=RETRIES,
     specs=[
         dg.AssetCheckSpec(name, asset="generated_content", description=description, partitions_def=content)
         for name, description in _CONTENT_CHECKS.items()
@@ -72,6 +75,7 @@ def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreReso
 def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
+        retry_policy=RETRIES,
         name="no_rows_of_rolled_back_sets",
         description=f"The newest {asset} of no partition has rows of a version set that was rolled back.",
     )
@@ -81,6 +85,8 @@ def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
             for campaign in campaigns.campaigns():
                 aborted = aborted_sets(fold(Journal(objects, campaign.name, SystemClock()).entries()))
                 found |= rows_still_published(handoffs, asset, aborted, campaign=campaign.name)
+        except Transient:
+            raise
         except HeadraceError as error:
             return dg.AssetCheckResult(passed=False, description=str(error))
         num_rows, named = sum(found.values()), ", ".join(found)

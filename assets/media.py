@@ -10,7 +10,7 @@ from headrace.handoff.media.thumbnails import contact_sheet_markdown, thumbnail_
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.placement.demand import stage_tags
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import lineage_of
 from resources.campaigns_resource import CampaignsResource
@@ -19,7 +19,14 @@ _GROUP = "generation"
 _CPU = stage_tags(_GROUP)
 
 
-@dg.asset(partitions_def=content, group_name=_GROUP, op_tags=_CPU, tags=_CPU, code_version=CARDS_CODE_VERSION)
+@dg.asset(
+    partitions_def=content,
+    group_name=_GROUP,
+    op_tags=_CPU,
+    tags=_CPU,
+    code_version=CARDS_CODE_VERSION,
+    retry_policy=RETRIES,
+)
 def cards(
     context: dg.AssetExecutionContext, reviewed_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[Handoff]:

@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from assets.generation import GPU_TAGS, GROUP, RETRIES
+from assets.generation import GPU_TAGS, GROUP
 from assets.partitions import content
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker
@@ -16,7 +16,7 @@ from headrace.generation.mirroring import mirror_partition
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource

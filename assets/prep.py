@@ -14,7 +14,7 @@ from headrace.prep.cleaning import clean_shard
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import sealed_already
 from resources.corpus_resource import CorpusResource
@@ -47,6 +47,7 @@ _TAGS = stage_tags(_GROUP)
     partitions_def=corpus_shards,
     group_name=_GROUP,
     op_tags=_TAGS,
+    retry_policy=RETRIES,
 )
 def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> Iterator[dg.Output[pa.Table]]:
     """Reads the files of one shard."""
@@ -65,7 +66,9 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
     yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
 
 
-@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+@dg.asset(
+    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
+)
 def labels(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -96,7 +99,9 @@ def labels(
     )
 
 
-@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+@dg.asset(
+    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
+)
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -124,7 +129,9 @@ def clean_documents(
     )
 
 
-@dg.asset(partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+@dg.asset(
+    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
+)
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:

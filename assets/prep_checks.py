@@ -15,6 +15,7 @@ from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
+from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
 
@@ -30,6 +31,7 @@ _ACCOUNTS = {
 def _schema_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
+        retry_policy=RETRIES,
         name="schema",
         description=f"What is sealed of {asset} has the columns that its readers expect, and undamaged bytes.",
     )
@@ -53,6 +55,7 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
 def _rows_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
+        retry_policy=RETRIES,
         name="rows_add_up",
         description=f"Every row that came into {asset} is accounted for: {' + '.join(_ACCOUNTS[asset])} = num_rows_in.",
     )
@@ -70,7 +73,7 @@ def _rows_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-@dg.asset_check(asset="clean_documents")
+@dg.asset_check(asset="clean_documents", retry_policy=RETRIES)
 def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, no term and no text is in train and in held-out."""
     shards = list(_newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
@@ -87,7 +90,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     )
 
 
-@dg.asset_check(asset="labels")
+@dg.asset_check(asset="labels", retry_policy=RETRIES)
 def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
     settings = corpus.corpus().labels

@@ -12,7 +12,7 @@ from headrace.training.curves import loss_sparkline
 from headrace.training.session import request_for
 from headrace.training.tables import base_model_table, evaluation_table, samples_markdown, trained_model_table
 from headrace.training.tracking import TrainingTrack
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.registry import RegistryResource
@@ -26,7 +26,9 @@ _GANG_TAGS = stage_tags(_GROUP, gpus=1, gpu_memory_mib=16_000)
 _all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 
 
-@dg.asset(partitions_def=model_recipes, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1")
+@dg.asset(
+    partitions_def=model_recipes, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
+)
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -96,7 +98,7 @@ def trained_model(
     op_tags=stage_tags(_GROUP, gpus=1),
     tags=_TAGS,
     code_version="1",
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+    retry_policy=RETRIES,
 )
 def evaluation(
     context: dg.AssetExecutionContext,

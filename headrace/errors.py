@@ -1,7 +1,8 @@
 """One error family. Types say what the caller can do; culprits are attributes; the text says what to do next.
 
-Permanent errors (`InvalidInput` and below, `HandoffCorrupt`, `IllegalTransition`) repeat on every retry, so assets
-turn them into `dg.Failure(allow_retries=False)`. `Transient` errors are raised as they are: the retry policy speaks.
+Permanent errors (`InvalidInput` and below, `HandoffCorrupt`, `IllegalTransition`, `StoreRefused`) repeat on every
+retry, so assets turn them into `dg.Failure(allow_retries=False)`. `Transient` errors are raised as they are: the retry
+policy speaks.
 """
 
 
@@ -30,7 +31,11 @@ class ObjectMissing(HeadraceError):
 
 
 class StoreUnavailable(HeadraceError):
-    """The store cannot take or give bytes now: full disk, no permission, mount gone."""
+    """The store cannot take or give bytes now. Raised as one of the two kinds below: will it pass by itself?"""
+
+
+class StoreRefused(StoreUnavailable):
+    """It will refuse the same again until somebody changes something: no bucket, a wrong key, a read-only disk."""
 
 
 class HandoffMissing(HeadraceError):
@@ -83,6 +88,10 @@ class JournalConflict(HeadraceError):
 
 class Transient(HeadraceError):
     """Worth a retry: a peer, a process or a server failed."""
+
+
+class StoreOutage(StoreUnavailable, Transient):
+    """It does not answer, or answers 5xx, for longer than it was waited for; or a disk is full."""
 
 
 class PublishConflict(Transient):

@@ -17,7 +17,7 @@ from headrace.clock import SystemClock
 from headrace.handoff.collecting import GRACE_SECONDS, KEEP_VERSIONS, CollectionPlan, collect, plan_collection
 from headrace.handoff.retention import FoundParts, FoundVersion
 from headrace.handoff.versions import HandoffStore
-from headrace_dagster.failures import translated_errors
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import UNPARTITIONED
 
@@ -81,7 +81,7 @@ class CollectionConfig(dg.Config):
     )
 
 
-@dg.op(description="Deletes versions that nobody needs, and what crashed writers left.")
+@dg.op(description="Deletes versions that nobody needs, and what crashed writers left.", retry_policy=RETRIES)
 def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource) -> None:
     handoffs, clock = store.handoffs(), SystemClock()
     with translated_errors():

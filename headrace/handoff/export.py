@@ -13,10 +13,11 @@ from typing import IO, Literal, get_args
 
 import pyarrow as pa
 
-from headrace.errors import InvalidInput, StoreUnavailable
+from headrace.errors import InvalidInput
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.objects import new_nonce
+from headrace.store.refusals import os_refusal
 
 # A row group of Parquet, and what is converted to text at once.
 WINDOW_BYTES = 64 * 1024 * 1024
@@ -113,9 +114,8 @@ def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Pat
         refuse_present(target, overwrite=overwrite)
         partial.replace(target)
     except OSError as error:
-        raise StoreUnavailable(
-            f"Cannot export to {target}: {error.strerror or error}. Nothing of the export is left."
-        ) from error
+        sentence = f"Cannot export to {target}: {error.strerror or error}. Nothing of the export is left."
+        raise os_refusal(error, sentence) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import cast
 
 from headrace.clock import Clock, SystemClock
-from headrace.errors import HeadraceError, ObjectMissing, StoreUnavailable, Transient
+from headrace.errors import HeadraceError, ObjectMissing, StoreOutage, Transient
 from headrace.rollout.journal import Journal
 from headrace.rollout.routing import RoutingTable
 from headrace.rollout.states import RolloutState, after
@@ -213,7 +213,7 @@ class _Reads:
         try:
             self._store.read(before)
         except ObjectMissing as error:
-            raise StoreUnavailable(f"{before} is gone: the store is not the one that it was.") from error
+            raise StoreOutage(f"{before} is gone: the store is not the one that it was.") from error
 
     def _first_of_several(self, key: str, threads: DaemonThreads) -> tuple[float, bytes | None]:
         """Raises: StoreUnavailable: no read came back in time."""
@@ -232,4 +232,4 @@ class _Reads:
         for read in mine:
             with suppress(Exception):
                 read.cancel()
-        raise StoreUnavailable(f"no answer within {_READ_SECONDS_MAX:g} s")
+        raise StoreOutage(f"no answer within {_READ_SECONDS_MAX:g} s")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headrace.clock import Clock
-from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreOutage, StoreUnavailable
 from headrace.rollout.routing import Pin, RoutingTable
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.sessions import Choice, Held, SessionPins, SessionRecord
@@ -189,7 +189,7 @@ class SessionTurns:
         def choose(last: SessionRecord | None) -> Choice:
             # Nobody waits any more: a place under the cap would be taken for nothing.
             if self._monotonic() > begun + _PIN_SECONDS_MAX:
-                raise StoreUnavailable(f"The store took longer than {_PIN_SECONDS_MAX:g} s over a session's pin.")
+                raise StoreOutage(f"The store took longer than {_PIN_SECONDS_MAX:g} s over a session's pin.")
             return self._choose(session, override, remembered, last)
 
         work = partial(self._pins.hold, session, self._table, choose, known=known)
@@ -248,7 +248,7 @@ class SessionTurns:
         )
 
     def _stale(self) -> StoreUnavailable:
-        return StoreUnavailable(f"The plan of {self._lease.name} could not be read for a second.")
+        return StoreOutage(f"The plan of {self._lease.name} could not be read for a second.")
 
     def _remember(self, session: str, record: SessionRecord, *, is_pinned: bool = True) -> None:
         present = self._sessions.get(session)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from headrace.clock import Clock
-from headrace.errors import HandoffCorrupt, ObjectMissing, StoreUnavailable
+from headrace.errors import HandoffCorrupt, ObjectMissing, StoreOutage
 from headrace.rollout.routing import Reason, RoutingTable
 from headrace.store.objects import ObjectStore, create_json
 
@@ -112,7 +112,7 @@ class SessionPins:
             made = create_json(self._store, self._key(session, number), _body(following.record))
             record = _record(number, made.body)
             is_chosen = made.won and following.is_chosen
-        raise StoreUnavailable(f"Session {_digest(session)[:12]} was moved {_NUM_TRIES} times while it was asked for.")
+        raise StoreOutage(f"Session {_digest(session)[:12]} was moved {_NUM_TRIES} times while it was asked for.")
 
     def newest(self, session: str) -> SessionRecord | None:
         """The pin that counts, ended or not; None: there is none.

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.store.objects import Entry, Segment, check_key, new_nonce
-from headrace.store.refusals import os_reason
+from headrace.store.refusals import os_reason, os_refusal
 
 # Both begin with a dot, which no key's first segment does.
 _TEMPORARY = ".tmp"
@@ -283,7 +283,7 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            raise StoreUnavailable(f"Store {self.directory} cannot serve {key}: {os_reason(error)}.") from error
+            raise os_refusal(error, f"Store {self.directory} cannot serve {key}: {os_reason(error)}.") from error
 
 
 class LocalPart:

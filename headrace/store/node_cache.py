@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from headrace.errors import StoreUnavailable
 from headrace.store.objects import new_nonce
-from headrace.store.refusals import os_reason
+from headrace.store.refusals import os_reason, os_refusal
 
 DEFAULT_BYTES_MAX = 20 * 1000**3
 # Between being handed a path and mapping it. Directories are held as long as the process lives.
@@ -107,7 +106,7 @@ class NodeCache:
             yield
         except OSError as error:
             reason = os_reason(error, variable="HEADRACE_CACHE")
-            raise StoreUnavailable(f"Node cache {self.directory} cannot keep {name}: {reason}.") from error
+            raise os_refusal(error, f"Node cache {self.directory} cannot keep {name}: {reason}.") from error
 
     def _take(self, directory: Path, *, for_life: bool) -> Hold:
         while True:

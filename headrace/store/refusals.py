@@ -3,6 +3,8 @@
 import errno
 import re
 
+from headrace.errors import StoreOutage, StoreRefused, StoreUnavailable
+
 _OS_REASONS = {
     errno.ENOSPC: "the disk is full. Free some space, then run it again",
     errno.EDQUOT: "the disk quota is used up. Free some space, then run it again",
@@ -15,6 +17,18 @@ _OS_REASONS = {
     errno.ESTALE: "the network mount is gone. Mount it again",
     errno.ENOTDIR: "a part of the path is a file. Move it away, or set {variable} to another directory",
     errno.EEXIST: "a part of the path is a file. Move it away, or set {variable} to another directory",
+}
+
+# Of these, what somebody has to change; the rest may pass: space is freed, files are closed, a mount comes back.
+_LASTING_ERRNOS = {
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
 }
 
 # Looked for in this order in the client's message, which holds the server's reply: the first that fits is the reason.
@@ -45,6 +59,11 @@ def os_reason(error: OSError, *, variable: str = "HEADRACE_STORE") -> str:
     """`variable`: the environment variable that names the directory."""
     reason = _OS_REASONS.get(error.errno or 0, f"{error.strerror or error}")
     return reason.format(variable=variable)
+
+
+def os_refusal(error: OSError, sentence: str) -> StoreUnavailable:
+    """The error to raise: one that lasts, or one that is worth a retry."""
+    return (StoreRefused if error.errno in _LASTING_ERRNOS else StoreOutage)(sentence)
 
 
 def s3_reason(message: str, *, endpoint: str) -> str:

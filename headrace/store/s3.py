@@ -1,7 +1,7 @@
 """An object store in a bucket of S3 or of a server that speaks it, through obstore.
 
 `create` is one conditional request (`If-None-Match: *`): the server picks the winner. Trouble that passes (5xx, lost
-connections, time-outs) is waited out for `patience_seconds`, then it is a StoreUnavailable. A `create` whose reply was
+connections, time-outs) is waited out for `patience_seconds`, then it is a StoreOutage. A `create` whose reply was
 lost is sent again and hears "already there": False, though it may have won; `create_json` settles that with its nonce.
 
 Large parts are multipart uploads, which have no condition: an existing key is looked for before the upload and before
@@ -23,7 +23,7 @@ from urllib.parse import quote
 import obstore
 from obstore.exceptions import AlreadyExistsError
 
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreOutage
 from headrace.keys import digest_text
 from headrace.store.cached_files import RemoteFile, fill_files
 from headrace.store.cached_segments import fill_segments
@@ -92,7 +92,7 @@ class S3Store:
                 obstore.put(self._client, path, body, mode="create")
             except AlreadyExistsError as error:
                 if "ConditionalRequestConflict" in str(error):  # S3 had not decided between two writers
-                    raise StoreUnavailable(str(error)) from error
+                    raise StoreOutage(str(error)) from error
                 return False
             return True
 

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store as Client
 
-from headrace.errors import HeadraceError, ObjectMissing, StoreUnavailable
+from headrace.errors import HeadraceError, ObjectMissing, StoreOutage, StoreRefused, StoreUnavailable
 from headrace.store.refusals import is_lasting, s3_reason
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class S3Requests:
         Raises:
             ObjectMissing, RangeBeyondEnd
             AlreadyExistsError: as obstore raises it.
-            StoreUnavailable: the server refuses, or the trouble has outlasted the patience.
+            StoreRefused: the server refuses, and will again. StoreOutage: the trouble has outlasted the patience.
         """
         self.check_process(uri)
         for pause in self._pauses():
@@ -127,17 +127,19 @@ class S3Requests:
                 return
 
     def check_process(self, uri: str) -> None:
-        """Raises: StoreUnavailable: this process was forked from one that had used S3."""
+        """Raises: StoreRefused: this process was forked from one that had used S3."""
         global _used
         if _forked_after_use:
-            raise StoreUnavailable(
+            raise StoreRefused(
                 f"Store cannot serve {uri}: this process was forked from one that had used S3, whose threads it does "
                 "not have. Start it with the method spawn or forkserver, or fork before the first use."
             )
         _used = True
 
     def refusal(self, uri: str, message: str) -> StoreUnavailable:
-        return StoreUnavailable(f"Store cannot serve {uri}: {s3_reason(message, endpoint=self.endpoint)}.")
+        """The error to raise: one that lasts, or one that is worth a retry."""
+        kind = StoreRefused if is_lasting(message) else StoreOutage
+        return kind(f"Store cannot serve {uri}: {s3_reason(message, endpoint=self.endpoint)}.")
 
     def _pauses(self) -> Iterator[float | None]:
         """Seconds to wait before another try; None: the patience has ended."""

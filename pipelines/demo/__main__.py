@@ -13,7 +13,7 @@ import typer
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from headrace.clock import SystemClock
-from headrace.errors import HeadraceError, StoreUnavailable
+from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, model_recipe
@@ -236,7 +236,7 @@ def _check_disk(settings: Settings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(settings.home).free
     if free < FREE_BYTES_MIN:
-        raise StoreUnavailable(
+        raise StoreRefused(
             f"The demo needs {FREE_BYTES_MIN / 1e9:.0f} GB free where {settings.home} is, {free / 1e9:.1f} GB are; "
             "free some space (make clean removes this checkout's state) or set HEADRACE_HOME to another disk."
         )

@@ -208,3 +208,11 @@ def test_nothing_asks_for_a_training_or_a_generation_by_itself(graph: AssetGraph
         key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition is None
     }
     assert {"raw_documents", "base_model", "trained_model", "prompts", "generated_content", "rollout"} <= unconditional
+
+
+def test_everything_that_is_made_or_checked_is_tried_again_when_a_store_was_away() -> None:
+    repository = defs.get_repository_def()
+    steps = {node.name: node for node in repository.get_all_jobs() for node in node.all_node_defs}
+    without = [step.name for step in steps.values() if isinstance(step, dg.OpDefinition) and step.retry_policy is None]
+    assert {"rollout", "read_corpus_shard", "collect_handoffs"} <= steps.keys()
+    assert without == []

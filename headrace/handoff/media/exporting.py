@@ -18,11 +18,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.errors import InvalidInput, StoreUnavailable
+from headrace.errors import InvalidInput
 from headrace.handoff.media.file_names import file_name, file_stem, file_suffix
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.schemas import MEDIA_INDEX
 from headrace.store.objects import new_nonce
+from headrace.store.refusals import os_refusal
 
 # What `datasets.load_dataset("imagefolder")` and "audiofolder" read beside the files.
 METADATA = "metadata.jsonl"
@@ -144,7 +145,8 @@ def _renamed_when_whole(target: Path, *, into_place: bool = True) -> Iterator[Pa
                 _refuse(target)
             partial.rename(target)
     except OSError as error:
-        raise StoreUnavailable(f"Cannot export to {target}: {error.strerror or error}. Nothing is left.") from error
+        sentence = f"Cannot export to {target}: {error.strerror or error}. Nothing is left."
+        raise os_refusal(error, sentence) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
