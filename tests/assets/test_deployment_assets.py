@@ -226,7 +226,7 @@ def test_a_candidate_is_promoted_and_a_worse_one_rolled_back_and_aliases_follow(
     deployment.review(deployment.state.candidate, shard=0, num_kept=20)
     deployment.review(deployment.state.stable, shard=1, num_kept=20)
     metadata = deployment.roll_out()
-    assert "| promoted |" in metadata["journal"]
+    assert "|promoted|" in metadata["journal"]
     assert deployment.models.aliases(deployment.model) == {"champion": "2"}
 
     deployment.train("worse", loss=6.0)
