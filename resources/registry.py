@@ -3,8 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
+from headrace.masking import secrets_in
 from headrace.registry.mlflow_models import ModelRegistry
-from resources.settings import Settings
+from resources.settings import TRACKING_URI, Settings
 
 
 class RegistryResource(dg.ConfigurableResource):
@@ -30,4 +31,9 @@ class RegistryResource(dg.ConfigurableResource):
 
 
 def registry_resource(settings: Settings) -> RegistryResource:
-    return RegistryResource(tracking_uri=settings.tracking_uri, artifacts=(settings.home / "mlflow-artifacts").as_uri())
+    uri = settings.tracking_uri
+    return RegistryResource(
+        # A resource's settings are shown in Dagster's UI; a variable by its name alone.
+        tracking_uri=dg.EnvVar(TRACKING_URI) if secrets_in(uri) else uri,
+        artifacts=(settings.home / "mlflow-artifacts").as_uri(),
+    )

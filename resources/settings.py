@@ -27,6 +27,7 @@ from headrace.store.node_cache import DEFAULT_BYTES_MAX
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 
+TRACKING_URI = "MLFLOW_TRACKING_URI"
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -60,7 +61,7 @@ def settings_from_environment() -> Settings:
         store_url=_store_url(env("HEADRACE_STORE") or str(home / "store")),
         cache=Path(env("HEADRACE_CACHE") or home / "cache").absolute(),
         cache_bytes=_cache_bytes(env("HEADRACE_CACHE_BYTES")),
-        tracking_uri=env("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        tracking_uri=env(TRACKING_URI) or f"sqlite:///{home / 'mlflow.db'}",
         corpus=Path(env("HEADRACE_CORPUS") or CHECKOUT / "resources/corpus.yaml").absolute(),
         recipes=Path(env("HEADRACE_RECIPES") or CHECKOUT / "resources/recipes").absolute(),
         campaigns=Path(env("HEADRACE_CAMPAIGNS") or CHECKOUT / "resources/campaigns").absolute(),

@@ -80,7 +80,7 @@ def show(
     objects = open_objects(context, store)
     found = VersionSets(objects).get(find_set(objects, version_set))
     if as_json:
-        print_json(found.to_json())
+        print_json(found.for_people())
         return
     say(found.id, bold=True)
     print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)]]))
@@ -137,6 +137,8 @@ def diff(
 
 
 def _engine_text(engine: Any) -> str:
-    at = f", {engine.model} at {engine.base_url}" if engine.base_url else ""
+    from headrace.masking import without_credentials
+
+    at = f", {engine.model} at {without_credentials(engine.base_url)}" if engine.base_url else ""
     build = f" ({engine.build})" if engine.build else ""
     return f"{engine.name}{build}, {engine.dtype}, {engine.num_threads} threads{at}"

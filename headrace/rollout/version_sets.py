@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
 
 
@@ -103,6 +104,14 @@ class VersionSet:
     def to_json(self) -> dict[str, Any]:
         return {"format_version": 1, "id": self.id, **_body(self)}
 
+    def for_people(self) -> dict[str, Any]:
+        """`to_json` without passwords: not what its id is made of."""
+        body = self.to_json()
+        for engine in (body["engine"], *(member.get("engine") for member in body["members"])):
+            if engine and engine["base_url"]:
+                engine["base_url"] = without_credentials(engine["base_url"])
+        return body
+
     def engine_of(self, role: str) -> EngineSpec:
         """Raises: InvalidInput: no member has this role."""
         return self.member(role).engine or self.engine
@@ -141,7 +150,7 @@ def diff(before: VersionSet, after: VersionSet) -> tuple[Difference, ...]:
     """What changes from one set to the other, one line a setting: `writer.decoding.temperature`."""
     left, right = _flat(before), _flat(after)
     return tuple(
-        Difference(path=path, before=left.get(path), after=right.get(path))
+        Difference(path=path, before=_shown(path, left.get(path)), after=_shown(path, right.get(path)))
         for path in sorted(left.keys() | right.keys())
         if left.get(path) != right.get(path)
     )
@@ -203,6 +212,11 @@ def _flat(version_set: VersionSet) -> dict[str, object]:
     body = _body(version_set)
     roles = {member.pop("role"): member for member in body.pop("members")}
     return dict(_leaves((), {**roles, **body}))
+
+
+def _shown(path: str, value: object) -> object:
+    """A server's address may hold a password, which belongs to the set and to nobody who compares sets."""
+    return without_credentials(value) if path.endswith("base_url") and isinstance(value, str) else value
 
 
 def _leaves(path: tuple[str, ...], value: object) -> Iterable[tuple[str, object]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from headrace.errors import InvalidInput
+from headrace.masking import secrets_in, without_credentials
 from headrace.store.local import LocalStore
 from headrace.store.node_cache import DEFAULT_BYTES_MAX, NodeCache
 from headrace.store.objects import ObjectStore
@@ -28,6 +29,12 @@ def open_store(
         InvalidInput: no store has such a URL.
     """
     parts = urlsplit(url)
+    if secrets_in(url):
+        # Stores' addresses stand in manifests, records and errors.
+        raise InvalidInput(
+            f"A store's URL has no room for keys, and this one has some: {without_credentials(url)}. Leave them out, "
+            "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
     if parts.scheme == "s3":
         if not parts.netloc or parts.query or parts.fragment:
             raise InvalidInput(f"An S3 store must be s3://BUCKET or s3://BUCKET/PREFIX, got {url!r}.")

@@ -2,13 +2,17 @@
 
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
 
+from pipelines.alerts import AlertNotSent, post_alert
 from pipelines.sensors import failed_runs_alert
+
+SECRET = "T0-planted-key"
 
 
 @dg.op
@@ -24,19 +28,20 @@ def night() -> None:
 class Webhook:
     def __init__(self) -> None:
         self.bodies: list[dict] = []
+        self.status = 204
         webhook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 webhook.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(204)
+                self.send_response(webhook.status)
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/alerts"
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/{SECRET}"
 
 
 @pytest.fixture
@@ -84,3 +89,30 @@ def test_without_a_webhook_nothing_is_posted(webhook: Webhook, monkeypatch: pyte
     failed_runs_alert(fail_a_night())
 
     assert webhook.bodies == []
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhooks_address_is_a_key_and_told_to_nobody(
+    webhook: Webhook, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhook.status = status
+    caplog.set_level("DEBUG")
+    with pytest.raises(AlertNotSent, match=f"HEADRACE_ALERT_WEBHOOK, at 127.0.0.1, answered {status}") as told:
+        failed_runs_alert(fail_a_night())
+    assert SECRET not in caplog.text + "".join(traceback.format_exception(told.value))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/T0-planted-key", "http://[T0-planted-key", "T0-planted-key"])
+def test_a_webhook_that_is_not_there_is_told_by_its_host(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with pytest.raises(AlertNotSent, match="was not reached") as told:
+        post_alert(url, run_id="run-1", job="night", partition=None, error="half a \ud800 character")
+    assert SECRET not in caplog.text + "".join(traceback.format_exception(told.value))
+
+
+def test_an_alert_that_is_taken_is_not_logged_with_its_address(
+    webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    failed_runs_alert(fail_a_night())
+    assert SECRET not in caplog.text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.rollout.version_sets import Decoding, Difference, VersionSet, VersionSets, diff
+from headrace.rollout.version_sets import Decoding, Difference, EngineSpec, VersionSet, VersionSets, diff
 from headrace.store.local import LocalStore
 from tests.rollout.builders import make_member, make_set
 
@@ -144,3 +144,17 @@ def test_decoding_that_means_nothing_is_refused(settings: dict, message: str) ->
 def test_two_members_of_one_role_are_refused() -> None:
     with pytest.raises(InvalidInput, match="one member a role"):
         make_set(make_member("writer"), make_member("writer", model_version="2"))
+
+
+def test_a_password_in_a_servers_address_is_the_sets_and_not_shown_to_people() -> None:
+    def at(password: str) -> VersionSet:
+        engine = EngineSpec(name="openai_http", base_url=f"http://reader:{password}@host/v1", model="m")
+        return replace(make_set(), engine=engine)
+
+    one, other = at("planted-1"), at("planted-2")
+    assert one.id != other.id
+    (change,) = diff(one, other)
+    shown = f"{change} {one.for_people()}"
+    assert "http://host/v1" in shown
+    assert "planted" not in shown
+    assert "planted-1" in str(one.to_json())

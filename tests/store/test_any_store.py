@@ -251,3 +251,10 @@ def test_the_newest_whole_checkpoint_is_resumed(any_store: ObjectStore) -> None:
     resumed = newest_whole(any_store, "t", world_size=2)
     assert resumed
     assert resumed.step == 10
+
+
+@pytest.mark.parametrize("url", ["s3://AKIA1:planted-key@bucket/x", "s3://bucket/x?secret_access_key=planted-key"])
+def test_a_key_in_a_stores_address_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidInput, match="has no room for keys.*and set AWS_ACCESS_KEY_ID") as refused:
+        open_store(url)
+    assert "planted-key" not in str(refused.value)
