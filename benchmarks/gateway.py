@@ -10,6 +10,8 @@
 - Flat out: the in-process echo engine, 64 connections that never wait. Requests by the gateway's own CPU second (user
   and system, all threads), median of the rounds; the load has its own process and core.
 - The machine has few cores and others use them: wall figures sag with it, CPU figures hardly.
+
+`--hostile` measures something else: `benchmarks.gateway_hostile` says what.
 """
 
 import argparse
@@ -19,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway_site import KEY, GatewayProcess, Site, cpu_seconds, http_role, role, slow_server
+from benchmarks import gateway_hostile
+from benchmarks.gateway_site import KEY, GatewayProcess, Site, cpu_seconds, http_role, role, running, slow_server
 from benchmarks.measuring import (
     end_tidily_when_terminated,
     median,
@@ -38,12 +41,18 @@ _LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one measurement")
+    parser.add_argument("--hostile", action="store_true", help="what an honest client notices of hostile ones")
+    parser.add_argument("--rounds", type=int, help="default: 11; hostile: 5")
+    parser.add_argument("--seconds", type=float, help="length of one measurement; default: 4; hostile: 12")
     options = parser.parse_args(arguments)
+    defaults = (5, 12.0) if options.hostile else (11, 4.0)
+    options.rounds = defaults[0] if options.rounds is None else options.rounds
+    options.seconds = defaults[1] if options.seconds is None else options.seconds
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds must be at least 1 and --seconds above 0")
     end_tidily_when_terminated()
+    if options.hostile:
+        return gateway_hostile.run(options)
     with tempfile.TemporaryDirectory(prefix="headrace-gateway-") as directory:
         direct, through = _added(Path(directory) / "http", options)
         whole, stream = _flat_out(Path(directory) / "echo", options)
@@ -83,7 +92,7 @@ def _added(directory: Path, options: argparse.Namespace) -> tuple[Figures, Figur
     direct, through = _figures(), _figures()
     with slow_server(seconds_min=_SERVICE_SECONDS[0], seconds_max=_SERVICE_SECONDS[1]) as base_url:
         site = Site.make(directory, {"roles": {"writer": http_role(base_url)}, "limits": _LIMITS})
-        with _Running(site) as gateway:
+        with running(site) as gateway:
             ways = [(direct, f"{base_url}/chat/completions"), (through, _chat(gateway))]
             for round_ in range(-1, options.rounds):
                 progress.print(f"added time: {'warm-up' if round_ < 0 else f'round {round_ + 1} of {options.rounds}'}")
@@ -100,7 +109,7 @@ def _added(directory: Path, options: argparse.Namespace) -> tuple[Figures, Figur
 def _flat_out(directory: Path, options: argparse.Namespace) -> tuple[Figures, Figures]:
     whole, stream = _figures(), _figures()
     site = Site.make(directory, {"roles": {"writer": role()}, "limits": _LIMITS})
-    with _Running(site) as gateway:
+    with running(site) as gateway:
         for round_ in range(-1, options.rounds):
             progress.print(f"flat out: {'warm-up' if round_ < 0 else f'round {round_ + 1} of {options.rounds}'}")
             for figures, is_stream in ((whole, False), (stream, True)):
@@ -128,26 +137,6 @@ def _load(url: str, *, seed: int, **task: Any) -> dict[str, Any]:
 
 def _chat(gateway: GatewayProcess) -> str:
     return f"{gateway.url}/v1/chat/completions"
-
-
-class _Running:
-    """A gateway with a candidate on trial, ended with its block."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-
-    def __enter__(self) -> GatewayProcess:
-        self._site.initialize()
-        changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
-        self._site.start_candidate(self._site.version_set(writer=changed), weight=0.5)
-        try:
-            return self._site.start()
-        except BaseException:
-            self._site.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self._site.close()
 
 
 def _range(values: list[float]) -> str:

@@ -144,6 +144,7 @@ def _bodies(task: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "model": task["model"],
             "stream": task.get("stream", False),
+            **({"max_tokens": task["max_tokens"]} if "max_tokens" in task else {}),
             "messages": [
                 {"role": "system", "content": "Answer briefly."},
                 {"role": "user", "content": f"{text * 3} ({task['seed']}-{number})"},

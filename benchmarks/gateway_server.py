@@ -2,8 +2,8 @@
 
 A turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same prompt takes as long by
 whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time;
-each is padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words. It prints its port, and ends
-with its standard input. `GET /seen` says how many turns began, ended and were given up.
+a stream's are padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words. It prints its port, and
+ends with its standard input. `GET /seen` says how many turns began, ended and were given up.
 """
 
 import asyncio
@@ -52,7 +52,8 @@ class SlowServer:
             # A gateway's first prompt, which is not what is measured.
             seconds = min(seconds, 0.01)
         num_words = min(asked.get("max_tokens", self._num_words), self._num_words)
-        words = [f"word{number}".ljust(self._word_bytes, ".") + " " for number in range(num_words)]
+        word_bytes = self._word_bytes if asked.get("stream") else 0
+        words = [f"word{number}".ljust(word_bytes, ".") + " " for number in range(num_words)]
         head = {"id": "chatcmpl-1", "created": 1, "model": asked["model"]}
         usage = {"prompt_tokens": 5, "completion_tokens": len(words), "total_tokens": 5 + len(words)}
         if not asked.get("stream"):

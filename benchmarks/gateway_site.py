@@ -155,6 +155,18 @@ class Site:
             gateway.process.wait()
 
 
+@contextmanager
+def running(site: Site) -> Iterator[GatewayProcess]:
+    """A gateway with a candidate on trial, ended with its block."""
+    try:
+        site.initialize()
+        changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
+        site.start_candidate(site.version_set(writer=changed), weight=0.5)
+        yield site.start()
+    finally:
+        site.close()
+
+
 def role(**changes: Any) -> dict[str, Any]:
     """A role as a service file has it: unregistered, on the echo engine."""
     decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 40}

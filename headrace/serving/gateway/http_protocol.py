@@ -42,7 +42,7 @@ class GatewayProtocol(HttpToolsProtocol):
         limits = connections.limits
         self._head_bytes_max = limits.head_bytes_max
         self._bytes_max = limits.head_bytes_max + limits.request_bytes_max + THROWN_AWAY_BYTES_MAX
-        self._extensions = {EXTENSION: self}
+        self._is_for_all = True
         self.is_open = False
         self.waits_for: Wait | None = None
         # Why it was cut; empty: it was not.
@@ -66,7 +66,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if is_for_all is None:
             self._cut("no room", abort=True)
         elif not is_for_all:
-            self.app = cast("Any", _HealthOnly(self.app, self))
+            self._is_for_all = False
+            self.app = cast("Any", _HealthOnly(self.app))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.closed(self)
@@ -76,6 +77,10 @@ class GatewayProtocol(HttpToolsProtocol):
             # uvicorn tells the request that was read last; the one that is being answered waits for it too.
             answering.disconnected = True
             answering.message_event.set()
+        # A request knows its connection; without these a connection would know its requests, and what goes in circles
+        # stays in memory until Python looks for it, which it seldom does here.
+        self.scope = self.cycle = cast("Any", None)
+        self._answering = None
 
     def data_received(self, data: bytes) -> None:
         self._num_bytes += len(data)
@@ -108,7 +113,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head, self._is_whole, self._is_offer = True, False, False
-        self.scope["extensions"] = cast("Any", self._extensions)
+        self.scope["extensions"] = cast("Any", {EXTENSION: self})
 
     def on_headers_complete(self) -> None:
         self._check_head()
@@ -120,6 +125,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _NUM_PIPELINED_MAX:
             raise self._refused(overloaded("Too many requests at once on one connection.", retry_after_seconds=1.0))
         super().on_headers_complete()
+        if not self._is_for_all:
+            self.cycle.keep_alive = False
         self._is_in_head = False
         # What the parser still calls headers are trailers; they go into a list that nobody reads.
         self.headers = []
@@ -221,8 +228,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> Refusal:
         limits = self._guard.limits
-        # Until its line is complete, a request has no headers.
-        if len(self.url) > limits.url_bytes_max or (self._is_in_head and not self.headers):
+        if len(self.url) > limits.url_bytes_max:
             message = f"A request's URL may have {limits.url_bytes_max} bytes; this one has more."
             return Refusal(414, message, code="url_too_long")
         message = f"A request's line and headers may have {limits.head_bytes_max} bytes; these have more."
@@ -290,12 +296,10 @@ class GatewayProtocol(HttpToolsProtocol):
 class _HealthOnly:
     """The application for connections beyond those for everybody."""
 
-    def __init__(self, app: Any, connection: GatewayProtocol) -> None:
+    def __init__(self, app: Any) -> None:
         self._app = app
-        self._connection = connection
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self._connection.cycle.keep_alive = False
         if scope["path"] in HEALTH_PAGES:
             await self._app(scope, receive, send)
             return

@@ -87,6 +87,7 @@ HEADS: dict[str, tuple[bytes, int, str]] = {
         "may have 20 headers, got 32",
     ),
     "one header too large": (post(b"X: " + b"y" * 20_000, key=None), 431, "may have 16000 bytes"),
+    "a first header without end": (b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000, 431, "may have 16000 bytes"),
     "many large ones": (post(*[b"X-%d: %s" % (n, b"y" * 2000) for n in range(15)], key=None), 431, "16000 bytes"),
     "a long URL": (b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: g\r\n\r\n", 414, "URL may have 2000 bytes"),
     "a URL without end": (b"GET /" + b"a" * 20_000, 414, "URL may have 2000 bytes"),
