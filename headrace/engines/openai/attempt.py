@@ -11,7 +11,7 @@ from contextlib import suppress
 import aiohttp
 from aiohttp import hdrs
 
-from headrace.engines.openai.body import BoundedBody, answer_bytes_max
+from headrace.engines.openai.body import BoundedBody, answer_bytes_max, characters_max
 from headrace.engines.openai.meaning import FailureKind, judged, retry_after_seconds
 from headrace.engines.openai.wire import (
     AnswerBroken,
@@ -87,6 +87,8 @@ class Attempt:
             self._headers["X-Request-Id"] = request_id
         self._whole_bytes_max = answer_bytes_max(num_tokens_max, stream=False)
         self._bytes_max = answer_bytes_max(num_tokens_max, stream=stream)
+        self._characters_max = characters_max(num_tokens_max)
+        self._num_tokens_max = num_tokens_max
         self._mask = mask
         self._written = mask.of_written
         self._response: aiohttp.ClientResponse | None = None
@@ -236,6 +238,9 @@ class Attempt:
         if event.num_characters:
             self._num_events += 1
             self.num_characters += event.num_characters
+            if self.num_characters > self._characters_max:
+                tokens = f"{self._num_tokens_max} tokens"
+                raise AnswerBroken(f"it is longer than {self._characters_max} characters, more than {tokens} can be")
         last.finish_reason = event.finish_reason or last.finish_reason
         if event.num_prompt_tokens is not None:
             last.num_prompt_tokens = event.num_prompt_tokens

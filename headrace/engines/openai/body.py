@@ -10,12 +10,19 @@ from headrace.engines.openai.wire import AnswerBroken
 
 # An answer's text: the longest tokens are 128 characters, and JSON may spell each character in six.
 _BYTES_A_TOKEN = 512
+_CHARACTERS_A_TOKEN = 128
+_CHARACTERS_BESIDE = 1024
 # An event beside its text: ids, names, some servers' statistics; 300 bytes are usual.
 _EVENT_BYTES_A_TOKEN = 2048
 _BYTES_BESIDE = 262_144
 _BYTES_MAX = 67_108_864
 # gzip and zlib, found by their heads.
 _ANY_DEFLATE = 47
+
+
+def characters_max(num_tokens_max: int) -> int:
+    """Characters, thoughts too, that so many tokens may be; a little is left for servers that count otherwise."""
+    return _CHARACTERS_BESIDE + _CHARACTERS_A_TOKEN * num_tokens_max
 
 
 def answer_bytes_max(num_tokens_max: int, *, stream: bool) -> int:

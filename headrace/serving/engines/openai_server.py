@@ -318,7 +318,10 @@ class OpenAIServerEngine:
         is_alive = False
         try:
             async with self._open_session().get(
-                f"{self._urls[index]}/models", timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS_MAX)
+                f"{self._urls[index]}/models",
+                timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS_MAX),
+                # The key is for this server alone.
+                allow_redirects=False,
             ) as response:
                 is_alive = response.status < 500
         except (aiohttp.ClientError, TimeoutError, OSError):

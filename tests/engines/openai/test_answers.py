@@ -143,6 +143,18 @@ NOT: dict[str, tuple[Answer, str, str, str]] = {
         lambda: endless(b"", events("ab", done=False) * 1000, kind="text/event-stream"),
         "given up",
         "given up",
+        r"longer than \d+ (bytes|characters), more than",
+    ),
+    "more than its tokens can be": (
+        http(completion("ab " * 5000)),
+        "given up",
+        "given up",
+        r"longer than \d+ characters, more than \d+ tokens can be",
+    ),
+    "events of nothing without end": (
+        lambda: endless(b"", events({"choices": [{"delta": {}}]}, done=False) * 1000, kind="text/event-stream"),
+        "given up",
+        "given up",
         r"longer than \d+ bytes",
     ),
     "an event without end": (
