@@ -18,6 +18,7 @@ from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS
 from headrace.prep.cleaning import apply_rules, normalised, quality_rules
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
+from headrace.prep.identities import find_repeated_ids
 from headrace.user_files.layout import FileLayout, Unreadable
 from headrace.user_files.records import read_records
 
@@ -52,9 +53,11 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     """Labels of one shard's documents, from every source that the corpus names; none without a source.
 
     Raises:
-        InvalidInput: the label file cannot be read, or gives a document two labels.
+        InvalidInput: the label file cannot be read, or gives a document two labels; an id stands for two documents.
     """
     settings = corpus.labels
+    if settings:
+        _refuse_repeated_ids(corpus, shard, raw)
     documents = normalised(raw).unique("document_id", keep="first", maintain_order=True)
     rows: list[tuple[str, str, str, str]] = []
     num_judged = num_unanswered = 0
@@ -74,6 +77,17 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     columns = zip(*rows, strict=True) if rows else ([] for _ in LABELS)
     table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=LABELS)
     return Labelled(labels=table, num_judged=num_judged, num_unanswered=num_unanswered)
+
+
+def _refuse_repeated_ids(corpus: Corpus, shard: str, raw: pa.Table) -> None:
+    repeated = find_repeated_ids([raw])
+    if repeated.num_ids:
+        column = corpus.columns.get("document_id")
+        raise InvalidInput(
+            f"{shard} of corpus {corpus.name}: {repeated.num_ids:,} document ids stand for more than one document, for "
+            f"example {'; '.join(repeated.samples)}. A label of one would decide over the other: make column "
+            f"{column!r} unique over all files, or leave document_id out of columns, which makes ids from the content."
+        )
 
 
 def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, str]:

@@ -286,3 +286,18 @@ def test_checks_launched_by_themselves_look_at_every_sealed_shard(project: Proje
     (check,) = [each for each in result.get_asset_check_evaluations() if not each.passed]
     assert "shard-05: Handoff clean_documents[shard-05] v1 does not match its manifest" in (check.description or "")
     assert check.metadata["num_shards"].value == 2
+
+
+def test_an_id_of_two_documents_fails_the_check_of_either_shard(project: Project) -> None:
+    columns = {"term": "term", "category": "category", "text": "gloss", "document_id": "id"}
+    (project.home / "labels.csv").write_text("document_id,label\n1,good\n")
+    project.write_corpus(columns=columns, labels={"file": {"path": "labels.csv"}})
+    project.write_shard(gloss(1, id=1), shard="shard-00")
+    project.run(prep.read_corpus_shard, shard="shard-00")
+    project.write_shard(gloss(2, id=1), shard="shard-05")
+
+    result = project.run(prep.read_corpus_shard, prep_checks.ids_are_unique, shard="shard-05")
+
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert check.description == "For example '1' is corpus/shard-00.jsonl line 1 and corpus/shard-05.jsonl line 1."
