@@ -38,6 +38,7 @@ def export_handoff(
     file_format: str | None,
     columns: str | None,
     force: bool,
+    verbatim: bool,
 ) -> None:
     if len(what) < 2:
         raise InvalidInput(
@@ -64,16 +65,34 @@ def export_handoff(
     check_types(handoff, chosen, names)
     with progress("exporting", handoff.num_rows, in_bytes=False) as advance:
         if last == "-":
-            _write_to_stdout(handoff, chosen, names, advance)
+            _write_to_stdout(handoff, chosen, names, advance, verbatim=verbatim)
             return
-        export_file(handoff, target, chosen, columns=names, overwrite=force, progress=advance)  # pyright: ignore[reportArgumentType]
+        export_file(
+            handoff,
+            target,
+            chosen,  # pyright: ignore[reportArgumentType]
+            columns=names,
+            overwrite=force,
+            verbatim=verbatim,
+            progress=advance,
+        )
     say(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", error=True)
 
 
-def _write_to_stdout(handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None]) -> None:
-    if chosen in {"parquet", "arrow"} and sys.stdout.isatty():
-        raise InvalidInput(f"{chosen} is not for terminals: name a file, or pipe it on.")
-    write_rows(handoff, sys.stdout.buffer, chosen, columns=names, progress=advance)  # pyright: ignore[reportArgumentType]
+def _write_to_stdout(
+    handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
+) -> None:
+    # Whole texts are for programs: on a terminal they could steer it.
+    if sys.stdout.isatty():
+        raise InvalidInput(f"{chosen} is not for terminals: name a file, pipe it on, or use headrace handoff show.")
+    write_rows(
+        handoff,
+        sys.stdout.buffer,
+        chosen,  # pyright: ignore[reportArgumentType]
+        columns=names,
+        verbatim=verbatim,
+        progress=advance,
+    )
     sys.stdout.buffer.flush()
 
 

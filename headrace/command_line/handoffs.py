@@ -121,12 +121,16 @@ def export(
     ] = None,
     columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
+    verbatim: Annotated[
+        bool,
+        typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas."),
+    ] = False,
     store: Store = None,
 ) -> None:
     """Copy a version into a file of another format, whole or not at all."""
     from headrace.command_line.exporting import export_handoff
 
-    export_handoff(context, store, what, file_format=file_format, columns=columns, force=force)
+    export_handoff(context, store, what, file_format=file_format, columns=columns, force=force, verbatim=verbatim)
 
 
 handoff_app.command("gc", epilog=options.GC_EXAMPLES)(gc)

@@ -35,10 +35,14 @@ def export_file(
     *,
     columns: Sequence[str] | None = None,
     overwrite: bool = False,
+    verbatim: bool = False,
     progress: Progress = lambda num_rows: None,
     window_bytes: int = WINDOW_BYTES,
 ) -> Path:
     """Writes `target`, whole or not at all.
+
+    CSV is what people open with spreadsheets: a text that one of them would calculate gets an apostrophe in front,
+    unless it is to be `verbatim`.
 
     Raises:
         InvalidInput: `target` exists and `overwrite` is not set; a column's type has no form in this format.
@@ -47,7 +51,15 @@ def export_file(
     """
     check_types(handoff, file_format, columns)
     with renamed_when_whole(target, overwrite=overwrite) as partial, partial.open("xb") as file:
-        write_rows(handoff, file, file_format, columns=columns, progress=progress, window_bytes=window_bytes)
+        write_rows(
+            handoff,
+            file,
+            file_format,
+            columns=columns,
+            verbatim=verbatim,
+            progress=progress,
+            window_bytes=window_bytes,
+        )
     return target
 
 
@@ -57,6 +69,7 @@ def write_rows(
     file_format: Format,
     *,
     columns: Sequence[str] | None = None,
+    verbatim: bool = False,
     progress: Progress = lambda num_rows: None,
     window_bytes: int = WINDOW_BYTES,
 ) -> None:
@@ -79,7 +92,7 @@ def write_rows(
                 writer.write_batch(window)
                 progress(window.num_rows)
     else:
-        _write_text(file, file_format, schema, windows, progress)
+        _write_text(file, file_format, schema, windows, progress, verbatim=verbatim)
 
 
 def check_types(handoff: Handoff, file_format: str, columns: Sequence[str] | None = None) -> None:
@@ -138,16 +151,25 @@ def _windows(handoff: Handoff, names: Sequence[str], schema: pa.Schema, window_b
 
 
 def _write_text(
-    file: IO[bytes], file_format: str, schema: pa.Schema, windows: Iterator[pa.RecordBatch], progress: Progress
+    file: IO[bytes],
+    file_format: str,
+    schema: pa.Schema,
+    windows: Iterator[pa.RecordBatch],
+    progress: Progress,
+    *,
+    verbatim: bool,
 ) -> None:
     import polars as pl
 
     from headrace.handoff.polars_frame import polars_frame
+    from headrace.text.spreadsheets import without_formulas
 
     raw = [field.name for field in schema if _is_bytes(field.type)]
+    texts = [field.name for field in schema if _is_text(field.type)]
 
     def text_of(table: pa.Table) -> pl.DataFrame:
-        return polars_frame(table).with_columns(pl.col(raw).bin.encode("base64"))
+        frame = polars_frame(table).with_columns(pl.col(raw).bin.encode("base64"))
+        return frame if verbatim or file_format != "csv" else without_formulas(frame, texts)
 
     if file_format == "csv":
         text_of(schema.empty_table()).write_csv(file)  # the header, even if there are no rows
@@ -173,6 +195,12 @@ def _is_bytes(kind: pa.DataType) -> bool:
             pa.types.is_fixed_size_binary,
         )
     )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _has_no_cell(kind: pa.DataType) -> bool:

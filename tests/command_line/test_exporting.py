@@ -97,3 +97,17 @@ def test_nested_bytes_have_no_json(tmp_path: Path) -> None:
     publish(tmp_path / "s", "a", "p", pa.table({"raw": pa.array([[b"x"]], pa.list_(pa.binary()))}))
     refused = run("handoff", "export", "a", "p", tmp_path / "x.jsonl", store=tmp_path / "s")
     assert (refused.exit_code, "Export parquet or arrow" in refused.stderr) == (2, True)
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1+1", "- a list"]
+PLAIN = ["-5", "+3.5e-7", "-12%", "a=b", "'=1", "", "5 - 3", "हिन्दी"]
+
+
+def test_a_spreadsheet_finds_no_formula_in_csv(tmp_path: Path) -> None:
+    rows = pa.table({"=name": [*FORMULAS, *PLAIN], "kind": pa.array([*FORMULAS, *PLAIN]).dictionary_encode()})
+    handoff = publish(tmp_path / "s", "a", "p", rows)
+    read = list(csv.reader(export_file(handoff, tmp_path / "x.csv", "csv").open(newline="")))
+    assert read[0] == ["'=name", "kind"]
+    assert [row[0] for row in read[1:]] == [row[1] for row in read[1:]] == [*(f"'{text}" for text in FORMULAS), *PLAIN]
+    run("handoff", "export", "a", "p", tmp_path / "y.csv", "--verbatim", store=tmp_path / "s")
+    assert [row[0] for row in csv.reader((tmp_path / "y.csv").open(newline=""))][1:] == [*FORMULAS, *PLAIN]

@@ -1,0 +1,27 @@
+"""Foreign text in CSV files, which people open with spreadsheets: those take `=HYPERLINK(…)` and its like for formulas.
+
+Quotation marks do not help; an apostrophe in front does. Numbers stay as they are, with their signs.
+
+Source: OWASP, CSV Injection.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+# Wide forms too: spreadsheets in Japanese and Chinese take them for the narrow ones.
+_FORMULA = r"^[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠]|^[\t\r]"
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?$"
+
+
+def without_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Names and texts, those that a spreadsheet would calculate with an apostrophe in front."""
+    texts = [pl.col(name).cast(pl.String) for name in columns]
+    guarded = frame.with_columns(_guarded(text) for text in texts)
+    names = pl.DataFrame({"name": frame.columns}).select(_guarded(pl.col("name"))).get_column("name")
+    return guarded.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _guarded(text: pl.Expr) -> pl.Expr:
+    is_formula = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
+    return pl.when(is_formula).then(pl.lit("'") + text).otherwise(text).name.keep()
