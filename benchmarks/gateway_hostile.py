@@ -35,8 +35,8 @@ _RATE = 150.0
 _NUM_CONNECTIONS = 32
 _SERVICE_SECONDS = (0.02, 0.05)
 _LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
-# Words of an honest answer, and of a stream that nobody reads: far more than fits into any buffer on its way.
-_HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES = 8, 500, 16_384
+# Words of an honest answer, and of a stream that nobody reads: more than fits into the buffers on its way.
+_HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES = 8, 4000, 120
 # Until every attacker is there.
 _BEGIN_SECONDS = 3.0
 # After the attack: connections that were cut off are gone after 2 s, idle ones to the server after 4.

@@ -35,11 +35,11 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """Its engine's streams are as long as they are asked for, in words of 16 KiB."""
-    with slow_server(seconds_min=0.2, seconds_max=0.2, num_words=1000, word_bytes=16_384) as base_url:
+    """Its engine's streams are as long as they are asked for, in words of 120 bytes."""
+    with slow_server(seconds_min=0.2, seconds_max=0.2, num_words=4000, word_bytes=120) as base_url:
         site = Site.make(
             tmp_path_factory.mktemp("strangers") / "site",
-            {"roles": {"writer": http_role(base_url, decoding=_decoding(1000))}, "limits": LIMITS},
+            {"roles": {"writer": http_role(base_url, decoding=_decoding(4000))}, "limits": LIMITS},
         )
         site.initialize()
         try:
@@ -261,7 +261,7 @@ def test_curl_with_http2_gets_its_answer(gateway: GatewayProcess) -> None:
 def test_a_client_that_does_not_read_loses_its_place_to_one_that_does(gateway: GatewayProcess) -> None:
     stalling = [
         RawClient(gateway, receive_bytes=4096).send(
-            post(b"X-Request-Id: stalls-%d" % number, body=chat(stream=True, max_tokens=1000))
+            post(b"X-Request-Id: stalls-%d" % number, body=chat(stream=True, max_tokens=4000))
         )
         for number in range(LIMITS["num_units_max"])
     ]
