@@ -296,3 +296,12 @@ if __name__ == "__main__":
         [sys.executable, str(path), str(tmp_path / "store")], check=True, capture_output=True, text=True
     )
     assert printed.stdout.strip() == "{'n': 999, 'twice': 1998}"
+
+
+def test_a_dataset_joins_a_version_that_may_hold_nulls_with_an_older_one_that_may_not(handoffs: HandoffStore) -> None:
+    strict = pa.schema([pa.field("number", pa.int32(), nullable=False)])
+    older = handoffs.publish("docs", "a", pa.table([[1, 2]], schema=strict), code_version="1", run_id="r")
+    newer = handoffs.publish(
+        "docs", "b", pa.table({"number": pa.array([3, None], pa.int32())}), code_version="1", run_id="r"
+    )
+    assert dataset([older, newer])["number"][:] == [1, 2, 3, None]
