@@ -78,6 +78,7 @@ class TrainingResult:
         state_digest: sha256 over fp32 parameters and optimizer moments of all ranks: equal digests mean that two
             trainings ended bit for bit alike.
         seconds: wall time of the attempt that finished, start-up included.
+        feeding: how packed rows reached the model (`headrace.training.feeding`).
     """
 
     training_id: str
@@ -94,6 +95,7 @@ class TrainingResult:
     peak_rss_mb: float
     state_digest: str
     curve_key: str
+    feeding: str = "packed"
 
 
 def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:

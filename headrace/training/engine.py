@@ -109,7 +109,7 @@ def load_model(weights: Path, config: RunConfig) -> Any:
     from transformers import AutoModelForCausalLM
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.recipe.precision]
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False)
     freeze = config.recipe.freeze
     for prefix in freeze:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):

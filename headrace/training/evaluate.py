@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
+from headrace.training.feeding import Feeding, choose_feeding, summed_loss
 from headrace.training.guard import die_with, die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
 
@@ -61,11 +62,12 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
             heldout_tokens=num_tokens,
             samples=tuple(measure.samples(chosen[:_SAMPLES], answers)),
             seconds=time.monotonic() - started,
+            feeding=measure.feeding,
         )
         evaluations.append(publish_evaluation(store, evaluation))
         print(
             f"held-out loss of {digest[:12]}: {evaluation.heldout_loss:.4f} nats a token over {num_tokens:,} tokens "
-            f"({evaluation.seconds:.0f} s)"
+            f"({evaluation.seconds:.0f} s, {evaluation.feeding})"
         )
     return evaluations
 
@@ -77,20 +79,19 @@ class Measure:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         # In the precision it was saved in: what is measured is what will generate.
-        model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", attn_implementation="sdpa")
+        model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
         self._model = model.to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(weights)
+        self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
         self._examples = examples
         self._device = device
+        self.feeding: Feeding = choose_feeding(self._model, examples, device)
 
     def loss(self, numbers: np.ndarray) -> float:
         """Nats, summed over the completion tokens of these sequences."""
         import torch
 
-        from headrace.training.loop import summed_loss
-
         with torch.inference_mode():
-            loss, _ = summed_loss(self._model, self._examples.take(numbers), self._device)
+            loss, _ = summed_loss(self._model, self._examples.take(numbers), self._device, self.feeding)
         return loss.item()
 
     def answer(self, number: int) -> str:

@@ -80,6 +80,18 @@ class PackedExamples:
             for number in numbers
         )
 
+    def two_of_a_row(self, tokens_max: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The first row's first two examples that carry loss, cut to `tokens_max` tokens; None: no row holds two."""
+        for number, row in zip(self._chunk_of, self._row_of, strict=True):
+            chunk = self._chunks[number]
+            examples_T = (chunk.position_ids_BT[row] == 0).cumsum()  # noqa: N806 (shape letters)
+            with_loss = np.unique(examples_T[chunk.labels_BT[row] != NO_LOSS])
+            if len(with_loss) > 1:
+                ids_T = chunk.input_ids_BT[row]  # noqa: N806
+                first, second = (ids_T[examples_T == example][:tokens_max] for example in with_loss[:2])
+                return first.astype(np.int64), second.astype(np.int64)
+        return None
+
 
 def open_examples(
     handoffs: HandoffStore, inputs: Sequence[ExamplesInput], split: Literal["train", "heldout"]

@@ -29,7 +29,10 @@ SAMPLE_ARROW = " → "
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`heldout_loss` in nats a completion token; `samples`: a few prompts with the model's greedy answers."""
+    """`heldout_loss` in nats a completion token; `samples`: a few prompts with the model's greedy answers.
+
+    `feeding`: how packed rows reached the model (`headrace.training.feeding`).
+    """
 
     weights_digest: str
     heldout_digest: str
@@ -37,6 +40,7 @@ class Evaluation:
     heldout_tokens: int
     samples: tuple[str, ...]
     seconds: float
+    feeding: str = "packed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """The training loop: losses, steps, and nothing that outlives them.
 
-B: sequences of a pass, T: tokens of a sequence, K: positions that carry loss, V: vocabulary.
-
 Every completion token of a batch weighs the same, whichever rank and pass it falls on: losses are summed and divided by
 the token count of the whole batch, which every rank reads off the sample order without asking the others.
 """
@@ -13,7 +11,8 @@ from typing import Any
 
 from headrace.errors import InvalidTrainingRun
 from headrace.training.engine import Gang
-from headrace.training.examples import NO_LOSS, PackedExamples, Pass
+from headrace.training.examples import PackedExamples, Pass
+from headrace.training.feeding import Feeding, summed_loss
 from headrace.training.order import SampleOrder
 from headrace.training.recipe import Recipe
 
@@ -32,29 +31,6 @@ def learning_rate_at(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * share
 
 
-def summed_loss(model: Any, passed: Pass, device: Any) -> tuple[Any, int]:
-    """Cross entropy in nats, summed over the positions that carry loss, and their number.
-
-    Logits are computed for those positions alone: at a vocabulary of 49,152 the rest would cost more memory than the
-    whole model. Positions that restart at 0 mark where packed examples begin, and transformers derives the attention
-    mask from them as long as it is given neither a mask nor a cache.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    input_ids_BT = torch.from_numpy(passed.input_ids_BT).to(device)  # noqa: N806 (shape letters)
-    position_ids_BT = torch.from_numpy(passed.position_ids_BT).to(device)  # noqa: N806
-    # The logits at t predict the token at t + 1.
-    targets_BT = torch.from_numpy(passed.labels_BT[:, 1:]).to(device)  # noqa: N806
-    kept_K = (targets_BT != NO_LOSS).any(dim=0).nonzero().squeeze(1)  # noqa: N806
-    logits_BKV = model(  # noqa: N806
-        input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False, logits_to_keep=kept_K
-    ).logits
-    targets_BK = targets_BT[:, kept_K]  # noqa: N806
-    loss = cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=NO_LOSS, reduction="sum")
-    return loss, int((targets_BT != NO_LOSS).sum())
-
-
 def train_steps(
     gang: Gang,
     engine: Any,
@@ -62,6 +38,7 @@ def train_steps(
     examples: PackedExamples,
     recipe: Recipe,
     *,
+    feeding: Feeding,
     begin: int,
     each: Callable[[dict[str, Any]], None],
 ) -> Iterator[int]:
@@ -86,7 +63,8 @@ def train_steps(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, step)
         num_loss_tokens = examples.num_loss_tokens(order.batch(step))
-        own_loss = _accumulate(gang, engine, examples, order.micro_batches(step, gang.rank), num_loss_tokens)
+        passes = [examples.take(rows) for rows in order.micro_batches(step, gang.rank)]
+        own_loss = _accumulate(gang, engine, passes, feeding, num_loss_tokens)
         engine.step()
         applied = engine.was_step_applied()
         [batch_loss] = gang.sum_over_ranks(own_loss)
@@ -118,11 +96,11 @@ def _told(norm: Any) -> float | None:
     return None if norm is None else float(norm)
 
 
-def _accumulate(gang: Gang, engine: Any, examples: PackedExamples, passes: list[Any], num_loss_tokens: int) -> float:
+def _accumulate(gang: Gang, engine: Any, passes: list[Pass], feeding: Feeding, num_loss_tokens: int) -> float:
     """Forward and backward of this rank's share of one step; its summed loss."""
     own_loss = 0.0
-    for number, rows in enumerate(passes):
-        loss, _ = summed_loss(engine, examples.take(rows), gang.accelerator.device)
+    for number, passed in enumerate(passes):
+        loss, _ = summed_loss(engine, passed, gang.accelerator.device, feeding)
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
         # DeepSpeed takes the mean over ranks and passes; what is wanted is the sum over the batch's tokens.
         engine.backward(loss * (gang.world_size * len(passes) / num_loss_tokens))

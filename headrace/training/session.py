@@ -16,6 +16,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
+from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import Devices
 from headrace.training.examples import ASSET, ExamplesInput
@@ -76,6 +77,7 @@ class Outcome:
             "peak_rss_mb": result.peak_rss_mb,
             "world_size": result.world_size,
             "zero_stage": result.zero_stage,
+            "feeding": result.feeding,
             "attempt": result.attempt,
             "resumed_from_step": result.resumed_from_step,
         }
@@ -131,7 +133,8 @@ def check(request: TrainingRequest, place: Workplace) -> int:
     """MiB of model state a rank will hold.
 
     Raises:
-        InvalidTrainingRun: the batch does not divide, the sequences are too long, or the model does not fit.
+        InvalidTrainingRun: the batch does not divide, the sequences are too long, the model does not fit, or
+            transformers has no causal language model of this architecture.
     """
     recipe = request.recipe
     num_ranks = place.devices.num_ranks(recipe.ranks)
@@ -145,10 +148,12 @@ def check(request: TrainingRequest, place: Workplace) -> int:
     recipe.gradient_accumulation(num_ranks)
     if not request.inputs:
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {ASSET} first.")
-    shape = read_model_shape(open_directory(place.store, request.base_weights_digest), recipe.freeze)
+    base = open_directory(place.store, request.base_weights_digest)
+    shape = read_model_shape(base, recipe.freeze)
     first = request.inputs[0]
     schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
     check_sequence_length(recipe, shape, schema.field("input_ids").type.list_size)
+    check_architecture(base)
     memory = recipe.memory_mib_per_rank or place.devices.memory_mib_per_rank(num_ranks)
     return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
 

@@ -38,6 +38,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     from headrace.training.engine import join_gang, load_model, wrap
     from headrace.training.examples import open_examples
     from headrace.training.export import export_model
+    from headrace.training.feeding import PACKED, choose_feeding
     from headrace.training.loop import train_steps
     from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
 
@@ -52,6 +53,10 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     base = open_directory(store, config.base_weights_digest)
     examples = open_examples(HandoffStore(store), config.inputs, "train")
     engine, optimizer = wrap(gang, load_model(base, config), config)
+    # On the weights that every attempt starts from, so that all attempts come to the same answer.
+    feeding = choose_feeding(engine, examples, gang.accelerator.device, any_rank=lambda found: any(gang.gather(found)))
+    if feeding != PACKED:
+        log.say(f"in a packed row the examples would see each other in this model: it is fed {feeding}")
     curve = restore_snapshot(gang, engine, store, config.resume) if config.resume else b""
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
     if config.resume:
@@ -66,7 +71,9 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
             log.step(row, steps=recipe.steps)
 
     report_phase(config.work, rank, "training")
-    for step in train_steps(gang, engine, optimizer, examples, recipe, begin=config.resumed_from_step, each=each):
+    for step in train_steps(
+        gang, engine, optimizer, examples, recipe, feeding=feeding, begin=config.resumed_from_step, each=each
+    ):
         # None at the end: what follows is the result itself.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
             save_snapshot(gang, engine, store, config, step=step, curve=progress.read() if progress else b"")
@@ -97,6 +104,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 peak_rss_mb=sum(peaks),
                 state_digest=digest,
                 curve_key=curve_key(config.training_id, config.attempt),
+                feeding=feeding,
             ),
             progress.read(),
         )

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from headrace.training.examples import NO_LOSS, PackedExamples, Pass
-from headrace.training.loop import learning_rate_at, summed_loss
+from headrace.training.feeding import summed_loss
+from headrace.training.loop import learning_rate_at
 from tests.training_builders import make_recipe, packed_rows
 
 

@@ -1,6 +1,6 @@
 """transformers derives the mask of packed sequences from restarting positions, and only without a mask and a cache.
 
-`headrace.training.loop.summed_loss` leans on it. A failure here means: read `masking_utils` again before upgrading.
+`headrace.training.feeding` leans on it. A failure here means: read `masking_utils` again before upgrading.
 """
 
 from pathlib import Path
