@@ -130,7 +130,7 @@ def clean_documents(
 
 
 @dg.asset(
-    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
+    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="2", retry_policy=RETRIES
 )
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table

@@ -6,10 +6,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from headrace.chat.tokenizer import ChatTokenizer
 from headrace.generation.campaign import WRITER, EngineSettings
 from headrace.generation.engines.base import GenerationRequest
 from headrace.keys import digest_text, row_seed
-from headrace.prep.chat_tokenizer import ChatTokenizer
 from headrace.prep.corpus import Corpus, LabelJudge, load_corpus
 from headrace.prep.labels import Judge
 from headrace.rollout.version_sets import Decoding, Member, VersionSet
@@ -35,7 +35,7 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
         return Path(self.home)
 
     def tokenizer(self) -> ChatTokenizer:
-        return ChatTokenizer.load(self.base_model)
+        return ChatTokenizer.load(self.base_model, date=self.corpus().template_date)
 
     def judge(self, engines: EnginesResource, objects: ObjectStore) -> Judge | None:
         """The corpus's judge, if it has one; nothing is loaded before its first question."""

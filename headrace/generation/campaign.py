@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from headrace.chat.template import checked_date
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name
@@ -95,10 +96,31 @@ class EngineSettings:
     # For openai_http: the server, up to and including /v1, and the name it serves the model under.
     base_url: str | None = None
     model: str | None = None
+    # For transformers: the day that a chat template is told when it asks for today's.
+    template_date: str | None = None
+    # For openai_http: the model's special tokens. The server would take them for turns in whatever text they stand, so
+    # a prompt or a message that spells one is refused.
+    special_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_threads < 1:
             raise InvalidCampaign(f"num_threads must be at least 1, got {self.num_threads}.")
+        try:
+            checked_date("template_date", self.template_date)
+        except InvalidInput as error:
+            raise InvalidCampaign(str(error)) from error
+        if self.template_date and self.name == "openai_http":
+            raise InvalidCampaign(
+                f"template_date is for the engine transformers, got {self.template_date!r} for 'openai_http': the "
+                "server applies the template, by its own clock. Leave it out."
+            )
+        if self.special_tokens and self.name == "transformers":
+            raise InvalidCampaign(
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
+                "which knows the model's own. Leave it out."
+            )
+        if "" in self.special_tokens:
+            raise InvalidCampaign("special_tokens must list texts such as <|im_start|>, got an empty one.")
         if self.name == "openai_http" and not (self.base_url and self.model):
             raise InvalidCampaign(
                 f"engine 'openai_http' needs base_url and model, got base_url={self.base_url!r}, model={self.model!r}."
@@ -114,6 +136,8 @@ class EngineSettings:
             build=engine_build(self.name),
             base_url=self.base_url,
             model=self.model,
+            template_date=self.template_date,
+            special_tokens=self.special_tokens,
         )
 
 
@@ -242,4 +266,5 @@ def _checked(cls: type, body: object, where: str) -> Any:
 
 
 def _plain(engine: EngineSettings) -> dict[str, Any]:
+    """What any engine takes; what one kind alone takes stays with it."""
     return {name: getattr(engine, name) for name in ("name", "dtype", "num_threads", "base_url", "model")}

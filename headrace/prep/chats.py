@@ -1,7 +1,8 @@
 """Documents as chats in a model's own template, tokenized, with the span of tokens that bear loss.
 
 The text is what the template renders and the ids are what the tokenizer makes of it as a whole; the completion is found
-again among the tokens by its characters. Knows nothing of sequences and packing.
+again among the tokens by its characters. What a document holds is text: where it spells a special token, it gets the
+ids of its characters, and ends no turn. Knows nothing of sequences and packing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from os.path import commonprefix
 import numpy as np
 from tokenizers import Encoding
 
+from headrace.chat.template import Message
+from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
 from headrace.errors import InvalidInput
-from headrace.prep.chat_tokenizer import ChatTokenizer, Message
 from headrace.prep.corpus import Corpus
 
 # A row of clean documents: term, category and text.
@@ -35,20 +37,37 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
     """
     completions = [corpus.completion.format_map(row) for row in rows]
-    chats = [tokenizer.render(_messages(corpus, *pair)) for pair in zip(rows, completions, strict=True)]
+    chats = [tokenizer.rendered(_messages(corpus, *pair)) for pair in zip(rows, completions, strict=True)]
     behind = _behind_completion(corpus, tokenizer)
-    starts = [_completion_start(chat, completion, behind) for chat, completion in zip(chats, completions, strict=True)]
-    shared, shared_ids = _shared_beginning(chats, min(starts, default=0), tokenizer)
-    encodings = tokenizer.encode_batch([chat[len(shared) :] for chat in chats])
-    for chat, start, encoding in zip(chats, starts, encodings, strict=True):
+    starts = [
+        _completion_start(chat.text, completion, behind) for chat, completion in zip(chats, completions, strict=True)
+    ]
+    for chat, start, (num_shared, shared_ids, ids, encoding) in zip(
+        chats, starts, _encoded(chats, min(starts, default=0), tokenizer), strict=True
+    ):
         # The end token is to be learnt, the line break behind it is not.
-        end = len(chat) - len(behind) + len(behind.rstrip())
-        label_start, label_end = _label_span(encoding, start - len(shared), end - len(shared))
+        end = len(chat.text) - len(behind) + len(behind.rstrip())
+        label_start, label_end = _label_span(encoding, start - num_shared, end - num_shared)
         yield TokenizedExample(
-            ids=np.asarray([*shared_ids, *encoding.ids], dtype=np.int32),
+            ids=np.asarray([*shared_ids, *ids], dtype=np.int32),
             label_start=len(shared_ids) + label_start,
             label_end=len(shared_ids) + label_end,
         )
+
+
+def _encoded(
+    chats: Sequence[RenderedChat], before: int, tokenizer: ChatTokenizer
+) -> Iterator[tuple[int, list[int], list[int], Encoding]]:
+    """Of each chat: the characters that are encoded once for all, their ids, the others' ids and encoding."""
+    plain = [chat.text for chat in chats if chat.marked is None]
+    shared, shared_ids = _shared_beginning(plain, before, tokenizer)
+    encodings = iter(tokenizer.encode_batch([text[len(shared) :] for text in plain]))
+    for chat in chats:
+        if chat.marked is None:
+            encoding = next(encodings)
+            yield len(shared), shared_ids, encoding.ids, encoding
+        else:
+            yield 0, [], *tokenizer.encode(chat)
 
 
 def _messages(corpus: Corpus, row: Document, completion: str) -> list[Message]:

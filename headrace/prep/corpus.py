@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 import yaml
 
+from headrace.chat.template import checked_date
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
@@ -150,9 +151,12 @@ class Corpus:
     completion: str = "{text}"
     sequence_length: int = 256
     labels: Labels | None = None
+    # The day that the base model's chat template is told when it asks for today's.
+    template_date: str | None = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
+        checked_date("template_date", self.template_date)
         _check_positive("num_shards", self.num_shards)
         _check_positive("sequence_length", self.sequence_length)
         _check_share("quarantine_share_max", self.quarantine_share_max)
@@ -185,7 +189,11 @@ class Corpus:
     @property
     def digest(self) -> str:
         """Identity of these settings; the files that they name are not read."""
-        return digest_text("corpus", canonical_json(asdict(self)).decode())
+        body = asdict(self)
+        # Spelt where it is used alone: other corpora keep their identity.
+        if body["template_date"] is None:
+            del body["template_date"]
+        return digest_text("corpus", canonical_json(body).decode())
 
     @property
     def layout(self) -> FileLayout:

@@ -4,19 +4,17 @@ An example is the chat (system, user, assistant) as the model's own template ren
 on the token that ends it, never on the prompt, nor on what the template puts behind the end. Positions restart at 0
 with every example of a sequence and with its padding: a trainer that masks by position lets none see another.
 
-A document is dropped, and counted, if it does not fit into one sequence, or if its text holds one of the tokenizer's
-special tokens: `<|im_end|>` in a gloss would end the turn.
+A document is dropped, and counted, if it does not fit into one sequence.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from headrace.chat.tokenizer import ChatTokenizer
 from headrace.handoff.schemas import training_examples_schema
-from headrace.prep.chat_tokenizer import ChatTokenizer
 from headrace.prep.chats import TokenizedExample, tokenized
 from headrace.prep.corpus import Corpus
 from headrace.prep.packing import pack
@@ -24,7 +22,6 @@ from headrace.prep.split import Split
 
 NO_LOSS = -100
 OVERLONG = "overlong"
-SPECIAL_TOKEN = "special_token_in_text"
 
 _BATCH_ROWS = 4096
 
@@ -58,14 +55,10 @@ def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer
     Raises:
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
     """
-    drops = {SPECIAL_TOKEN: 0, OVERLONG: 0}
+    drops = {OVERLONG: 0}
     by_split: dict[Split, list[TokenizedExample]] = {"train": [], "heldout": []}
-    special = re.compile("|".join(map(re.escape, sorted(tokenizer.special_tokens))) or r"(?!)")
     for batch in documents.select(["term", "category", "text", "split"]).to_batches(max_chunksize=_BATCH_ROWS):
-        rows = [
-            row for row in batch.to_pylist() if not special.search(f"{row['term']} {row['category']} {row['text']}")
-        ]
-        drops[SPECIAL_TOKEN] += batch.num_rows - len(rows)
+        rows = batch.to_pylist()
         for row, example in zip(rows, tokenized(corpus, rows, tokenizer), strict=True):
             if len(example.ids) > corpus.sequence_length:
                 drops[OVERLONG] += 1

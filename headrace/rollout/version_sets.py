@@ -39,7 +39,12 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What turns prompts into text. `build` names the library versions; `num_threads` changes sums of floats."""
+    """What turns prompts into text. `build` names the library versions; `num_threads` changes sums of floats.
+
+    Attributes:
+        template_date: the day that a chat template is told when it asks for today's.
+        special_tokens: what no prompt and no message may spell, since the server would take it for a turn.
+    """
 
     name: str
     dtype: str = "bfloat16"
@@ -47,6 +52,12 @@ class EngineSpec:
     build: str = ""
     base_url: str | None = None
     model: str | None = None
+    template_date: str | None = None
+    special_tokens: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has lists.
+        object.__setattr__(self, "special_tokens", tuple(self.special_tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +207,15 @@ def _engine(member: Mapping[str, Any]) -> EngineSpec | None:
 
 
 def _body(version_set: VersionSet) -> dict[str, Any]:
-    """A member without an engine of its own is spelt without one: sets of earlier releases keep their ids."""
+    """What later releases added is spelt where it is used alone: sets of earlier ones keep their ids."""
     body = asdict(version_set)
     for member in body["members"]:
         if member["engine"] is None:
             del member["engine"]
+    for engine in [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]:
+        for name in ("template_date", "special_tokens"):
+            if not engine[name]:
+                del engine[name]
     return body
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from headrace.errors import InvalidCampaign
-from headrace.generation.campaign import engine_build, load_campaign, load_campaigns
+from headrace.generation.campaign import EngineSettings, engine_build, load_campaign, load_campaigns
 from headrace.generation.engines.opening import open_engine
 from headrace.prep.corpus import load_corpus
 from headrace.rollout.version_sets import EngineSpec
@@ -94,6 +94,18 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
             "must be one of transformers, openai_http, echo, got 'vllm'",
         ),
         "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
+        "a date that is none": (
+            {"engine": {"template_date": "soon"}},
+            "template_date must be a day as YYYY-MM-DD, in quotes, got 'soon'",
+        ),
+        "a date for a server": (
+            {"engine": {"name": "openai_http", "base_url": "http://a/v1", "model": "m", "template_date": "2026-01-01"}},
+            "template_date is for the engine transformers, got '2026-01-01' for 'openai_http'",
+        ),
+        "special tokens of a model that knows them": (
+            {"engine": {"special_tokens": ["<s>"]}},
+            "special_tokens is for the engine openai_http",
+        ),
         "review limits that cross": (
             {"review": {"words_min": 9, "words_max": 3}},
             "words_min must not exceed words_max",
@@ -141,6 +153,17 @@ def test_another_engine_is_another_version_set() -> None:
     arguments = {"model_version": "1", "weights_digest": "abc", "weights_uri": ""}
     assert campaign.with_engine("echo").version_set(**arguments).id != campaign.version_set(**arguments).id
     assert campaign.with_engine(None) is campaign
+
+
+def test_what_a_template_takes_for_today_is_part_of_the_version_set() -> None:
+    arguments = {"model_version": "1", "weights_digest": "abc", "weights_uri": ""}
+    undated, *dated = (
+        make_campaign(engine=EngineSettings(template_date=date)) for date in (None, "2026-01-01", "2026-01-02")
+    )
+    sets = [campaign.version_set(**arguments) for campaign in (undated, *dated)]
+    assert len({version_set.id for version_set in sets}) == 3
+    assert sets[1].engine.template_date == "2026-01-01"
+    assert dated[0].with_engine("echo").engine.template_date is None
 
 
 def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:

@@ -75,7 +75,8 @@ def closed_engines() -> Iterator[None]:
 
 
 def make_engine(url: str, **changes: Any) -> OpenAIHttpEngine:
-    spec = EngineSpec(name="openai_http", base_url=url, model="served")
+    special_tokens = changes.pop("special_tokens", ())
+    spec = EngineSpec(name="openai_http", base_url=url, model="served", special_tokens=special_tokens)
     engine = OpenAIHttpEngine(make_member(system_prompt="Be short."), spec, first_wait_seconds=0.01, **changes)
     _engines.append(engine)
     return engine
@@ -83,6 +84,17 @@ def make_engine(url: str, **changes: Any) -> OpenAIHttpEngine:
 
 def requests(*prompts: str) -> list[GenerationRequest]:
     return [GenerationRequest(row_id=prompt, prompt=prompt, seed=2**40 + 3) for prompt in prompts]
+
+
+def test_a_prompt_that_spells_a_special_token_is_its_rows_error_and_is_not_sent(server: Server) -> None:
+    engine = make_engine(server.url, special_tokens=("<|im_start|>", "<|im_end|>"))
+
+    spelt, other = engine.generate(requests("a<|im_end|>b", "c<|endoftext|>"))
+
+    assert spelt.error == (
+        "the text spells the special token '<|im_end|>', which the server would take for a turn's mark"
+    )
+    assert other.text == "echo of c<|endoftext|>"
 
 
 def test_rows_come_back_in_their_order_with_their_counts(server: Server) -> None:

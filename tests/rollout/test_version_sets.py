@@ -47,6 +47,8 @@ def test_the_same_weights_in_another_place_are_the_same_set() -> None:
         make_set(base_url="http://localhost:8000/v1"),
         make_set(model="served-as"),
         make_set(code_version="2"),
+        make_set(template_date="2026-03-09"),
+        make_set(special_tokens=("<|im_start|>",)),
     ],
 )
 def test_every_setting_that_can_change_an_output_changes_the_id(other: VersionSet) -> None:
@@ -56,6 +58,16 @@ def test_every_setting_that_can_change_an_output_changes_the_id(other: VersionSe
 def test_the_id_of_a_set_never_changes_between_releases() -> None:
     # Rows of years ago name this id: a change here orphans them.
     assert make_set().id == "7e56266be1b8c71f7bacfde7f32f782aa0d242c0c5b382226df17fbff4b04557"
+
+
+def test_what_later_releases_added_comes_back_from_json_too() -> None:
+    dated = EngineSpec(name="transformers", template_date="2026-03-09", special_tokens=("<s>", "</s>"))
+    version_set = VersionSet(members=(make_member(engine=dated),), engine=dated, code_version="1")
+
+    back = VersionSet.from_json(json.loads(json.dumps(version_set.to_json())))
+
+    assert back == version_set
+    assert make_set().to_json()["engine"].keys().isdisjoint({"template_date", "special_tokens"})
 
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import aiohttp
 import stamina
 
+from headrace.chat.spelt import refusal
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.meaning import RETRY_AFTER_SECONDS_MAX
@@ -54,6 +55,7 @@ class OpenAIHttpEngine:
             raise InvalidInput(f"openai_http needs base_url and model, got {spec.base_url!r} and {spec.model!r}.")
         self._member = member
         self._model = spec.model
+        self._special_tokens = spec.special_tokens
         self._base_url = spec.base_url.rstrip("/")
         self._label = f"{without_credentials(self._base_url)}/chat/completions"
         if api_key and self._base_url.partition("://")[2].partition("/")[0].rpartition("@")[1]:
@@ -92,6 +94,8 @@ class OpenAIHttpEngine:
 
     async def _row(self, request: GenerationRequest) -> GenerationResult:
         """Raises: EngineUnavailable: nothing says that it is the row's own fault."""
+        if why := refusal([request.prompt], self._special_tokens):
+            return failed(why)
         began_at = time.monotonic()
         failure = AttemptFailed("broken", "was not asked")
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import EngineUnavailable, InvalidInput
 from headrace.generation.campaign import engine_build
 from headrace.generation.engines.base import GenerationRequest, GenerationResult, failed
@@ -63,8 +64,10 @@ class TransformersEngine:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, spec.dtype))
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=getattr(torch, spec.dtype), trust_remote_code=False
+            )
             self._model.eval().to(self._device)
         except (OSError, ValueError, KeyError) as error:
             raise InvalidInput(
@@ -72,8 +75,8 @@ class TransformersEngine:
             ) from error
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise EngineUnavailable(f"No memory to load {member.model_name} {member.model_version}: {error}") from error
-        if self._tokenizer.chat_template is None:
-            raise InvalidInput(f"The tokenizer in {directory} has no chat template; save one with the weights.")
+        # What data prep made its ids with; transformers' own decodes what comes out.
+        self._chat = ChatTokenizer(directory, date=spec.template_date)
         self._stop_ids = _stop_ids(self._tokenizer, self._model)
         self._tokens_max = int(getattr(self._model.config, "max_position_embeddings", 0)) or None
 
@@ -95,8 +98,7 @@ class TransformersEngine:
         turns = [{"role": "user", "content": self._member.user_template.format(text=text)}]
         if self._member.system_prompt:
             turns.insert(0, {"role": "system", "content": self._member.system_prompt})
-        rendered = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return self._chat.encode_chat(turns)
 
     def _fits(self, prompt: _Prompt) -> bool:
         limit = self._tokens_max

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.rollout.version_sets import EngineSpec, Member
 from headrace.serving.engines.base import Answer, EngineBusy, EngineFailed, FinishReason, Piece, Turn, TurnRefused
@@ -70,6 +71,7 @@ class InProcessEngine:
         self._member = member
         self._device: torch.device = loaded._device
         self._model, self._tokenizer, self._stop_ids = loaded._model, loaded._tokenizer, loaded._stop_ids
+        self._chat: ChatTokenizer = loaded._chat
         self._tokens_max: int | None = loaded._tokens_max
         self._waiting: deque[_Live] = deque()
         self._changed = threading.Condition()
@@ -134,13 +136,12 @@ class InProcessEngine:
     def _token_ids(self, turn: Turn) -> list[int]:
         messages = [{"role": message.role, "content": message.content} for message in turn.messages]
         try:
-            rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:
+            return self._chat.encode_chat(messages)
+        except InvalidInput as error:
             raise TurnRefused(
-                f"The model's chat template refuses these messages: {error}.",
+                str(error),
                 for_clients="The model's chat template refuses these messages: their roles, or their order.",
             ) from error
-        return self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
     # --- the thread ---
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from headrace.chat.spelt import refusal
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.wire import Event, chat_body
 from headrace.errors import InvalidInput
@@ -50,15 +51,18 @@ class OpenAIServerEngine:
         limits: Limits | None = None,
         settings: DispatchSettings | None = None,
         with_streams: bool | None = None,
+        special_tokens: Sequence[str] = (),
     ) -> None:
         """Connects to nothing yet. It belongs to the event loop of its first turn.
 
         Args:
             with_streams: ask for streams even for turns that are wanted whole; None: where there are several replicas.
+            special_tokens: a turn whose messages spell one is refused.
 
         Raises: InvalidInput: no base URL, one twice, or one with a user beside a key.
         """
         self._model = model
+        self._special_tokens = tuple(special_tokens)
         self._urls = [url.rstrip("/") for url in base_urls]
         self._limits = limits or Limits()
         self._api_key = api_key
@@ -137,6 +141,11 @@ class OpenAIServerEngine:
 
     async def _turn(self, turn: Turn, *, stream: bool, give_out: bool) -> AsyncGenerator[tuple[Event, str], None]:
         """The events of the attempt that succeeds; with `give_out` as they come. The last has a finish reason."""
+        if why := refusal((message.content for message in turn.messages), self._special_tokens):
+            raise TurnRefused(
+                f"A turn is not sent: {why}.",
+                for_clients="A message spells one of the model's special tokens. Take it out of the text.",
+            )
         ends_at = time.monotonic() + self._limits.unit_seconds_max
         ticket = self._dispatcher.enter(turn.max_tokens)
         self._keep_ticking()

@@ -44,6 +44,7 @@ def open_serving_engine(
             base_urls=service.replicas_of(spec.base_url),
             api_key=api_key,
             limits=service.limits,
+            special_tokens=spec.special_tokens,
         )
     if spec.name == "transformers":
         # Imported here: it costs seconds of CPU, which the other engines do not owe.

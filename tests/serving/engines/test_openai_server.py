@@ -133,6 +133,18 @@ def test_thoughts_are_signs_of_work_and_no_text() -> None:
     assert [piece.text for piece in pieces] == ["abc", ""]
 
 
+def test_a_turn_that_spells_a_special_token_is_refused_and_not_sent() -> None:
+    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> TurnRefused:
+        with pytest.raises(TurnRefused, match=r"spells the special token '<\|im_end\|>'") as refused:
+            await engine.answer(make_turn("a<|im_end|>b"))
+        assert servers[0].bodies == []
+        return refused.value
+
+    refusal = run_with([answering()], act, special_tokens=("<|im_end|>",))
+    assert refusal.status == 400
+    assert refusal.for_clients == "A message spells one of the model's special tokens. Take it out of the text."
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_turn_that_the_server_refuses_is_refused_with_its_status(status: int) -> None:
     with pytest.raises(TurnRefused, match=f"answered {status}: too long") as refused:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.chat.template import checked_date
+from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import InvalidInput
-from headrace.prep.chat_tokenizer import ChatTokenizer
 
 REAL_MODEL = Path(__file__).parents[2] / ".headrace/models/smollm2-135m"
 
@@ -84,10 +85,49 @@ def test_a_template_inside_the_config_is_found_by_its_name(tiny_model: Path, tmp
     assert ChatTokenizer(model).render(CHATS[0]) == "2 turns"
 
 
-def test_todays_date_stays_out_of_the_examples(tiny_model: Path, tmp_path: Path) -> None:
-    template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+FALLING_BACK = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+ASKING = "Today is {{ strftime_now('%d %B %Y, %H:%M') }}. {{ messages[0].content }}"
 
-    assert ChatTokenizer(with_template(tiny_model, tmp_path / "model", template)).render(CHATS[0]) == "26 Jul 2024"
+
+def test_a_template_that_falls_back_to_a_date_of_its_own_never_sees_todays(tiny_model: Path, tmp_path: Path) -> None:
+    assert ChatTokenizer(with_template(tiny_model, tmp_path / "model", FALLING_BACK)).render(CHATS[0]) == "26 Jul 2024"
+
+
+def test_a_template_that_wants_todays_date_is_refused_without_one(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", ASKING)
+
+    with pytest.raises(InvalidInput, match=r"writes today's date into every chat: .* Set template_date .* campaign"):
+        ChatTokenizer(model).render(CHATS[0])
+
+
+def test_a_date_that_is_given_is_the_templates_today(tiny_model: Path, tmp_path: Path) -> None:
+    dated = ChatTokenizer(with_template(tiny_model, tmp_path / "model", ASKING), date="2026-03-09")
+
+    assert dated.render([{"role": "user", "content": "Hi"}]) == "Today is 09 March 2026, 00:00. Hi"
+    assert dated.digest != ChatTokenizer(tmp_path / "model").digest
+
+
+@pytest.mark.parametrize("date", ["today", "2026-13-01", "2026-3-9", "2026-03-09T10:00", ""])
+def test_what_is_no_day_is_refused(date: str) -> None:
+    with pytest.raises(InvalidInput, match=r"template_date must be a day as YYYY-MM-DD, in quotes, got"):
+        checked_date("template_date", date)
+
+
+def test_whatever_a_template_raises_is_a_refusal_with_its_kind(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "{{ messages[0].content + 1 }}")
+
+    with pytest.raises(InvalidInput, match="refuses the messages: TypeError"):
+        ChatTokenizer(model).render(CHATS[0])
+
+
+def test_templates_without_a_default_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "x")
+    (model / "chat_template.jinja").rename(model / "rag.jinja")
+    (model / "additional_chat_templates").mkdir()
+    (model / "rag.jinja").rename(model / "additional_chat_templates/rag.jinja")
+
+    with pytest.raises(InvalidInput, match=r"has the chat templates rag and none named default"):
+        ChatTokenizer(model)
 
 
 def test_a_template_may_not_reach_out_of_its_sandbox(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Keeps what foreign text spells apart from the special tokens that a template writes.
+
+A tokenizer sees one text and takes each `<|im_end|>` in it for the end of a turn, whoever wrote it. So where a message
+spells a special token, its occurrences are wrapped into marks before the template renders it; what is spelt outside of
+marks is the template's. Those are replaced by aliases of the same length, private characters that nobody can guess, and
+the text is encoded, as a whole, by a copy of the tokenizer that knows the aliases and not the tokens. Everything else
+about the tokenizer, what it does at the text's beginning and beside a special token too, stays as it is.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+
+from tokenizers import AddedToken, Encoding, Tokenizer
+
+from headrace.errors import InvalidInput
+
+# Planes 15 and 16: no character there means anything to anybody.
+_PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+
+
+class PlainBackend:
+    """`backend`, told by marks which of `tokens` are meant."""
+
+    def __init__(self, backend: Tokenizer, tokens: Collection[str]) -> None:
+        self._backend = backend
+        # A token goes before those that it contains.
+        self._tokens = sorted(tokens, key=len, reverse=True)
+        self._spelt = re.compile("|".join(map(re.escape, self._tokens)) or r"(?!)")
+        self._flags = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+        self._normalized = [token for token in self._tokens if self._flags[token].normalized]
+
+    def spells_one(self, text: str) -> bool:
+        """Whether the tokenizer would find one of the tokens in `text`."""
+        if self._spelt.search(text):
+            return True
+        normalizer = self._backend.normalizer
+        if not self._normalized or normalizer is None:
+            return False
+        # Some tokens are looked for behind the normalizer, where full-width letters are narrow ones.
+        return any(token in normalizer.normalize_str(text) for token in self._normalized)
+
+    def marks_for(self, texts: Sequence[str]) -> "Marks":
+        """Marks that none of `texts` holds."""
+        taken = {character for text in texts for character in text}
+        begin, end = _first_free(taken, 2)
+        return Marks(self._spelt, self._alias, begin, end)
+
+    def encode(self, marked: str) -> tuple[list[int], Encoding]:
+        """Ids of a marked text, and the encoding whose offsets are those of the text itself.
+
+        Raises:
+            InvalidInput: the tokenizer makes a special token of mere text.
+        """
+        encoding = self._aliased.encode(marked, add_special_tokens=False)
+        meant = self._ids
+        if any(token_id in self._forbidden for token_id in encoding.ids):
+            raise InvalidInput(
+                "A message spells a special token that this model's tokenizer makes of any such text: it cannot be "
+                "told from a turn. Take it out of the text."
+            )
+        return [meant.get(token_id, token_id) for token_id in encoding.ids], encoding
+
+    @cached_property
+    def _alias(self) -> dict[str, str]:
+        draw = secrets.SystemRandom()
+        aliases = {token: "".join(chr(draw.choice(_PRIVATE)) for _ in token) for token in self._tokens}
+        assert len(set(aliases.values())) == len(aliases)
+        return aliases
+
+    @cached_property
+    def _aliased(self) -> Tokenizer:
+        body = json.loads(self._backend.to_str())
+        body["added_tokens"] = [token for token in body["added_tokens"] if token["content"] not in self._alias]
+        backend = Tokenizer.from_str(json.dumps(body))
+        backend.add_tokens([self._aliased_token(token) for token in self._tokens])
+        return backend
+
+    def _aliased_token(self, token: str) -> AddedToken:
+        flags = self._flags[token]
+        # Found before a normalizer sees the text: what the template wrote is meant as it stands.
+        return AddedToken(
+            self._alias[token], lstrip=flags.lstrip, rstrip=flags.rstrip, normalized=False, special=flags.special
+        )
+
+    @cached_property
+    def _ids(self) -> dict[int, int]:
+        """Of added tokens: those of the copy to the tokenizer's own, which may have moved."""
+        own = {self._alias[token]: token for token in self._tokens}
+        added = self._aliased.get_added_tokens_decoder().items()
+        pairs = (
+            (token_id, self._backend.token_to_id(own.get(token.content, token.content))) for token_id, token in added
+        )
+        return {token_id: meant for token_id, meant in pairs if meant is not None}
+
+    @cached_property
+    def _forbidden(self) -> frozenset[int]:
+        """Ids that mere text must not get. The one for what the vocabulary does not have is no such id."""
+        model = json.loads(self._backend.to_str())["model"]
+        unknown = {self._backend.token_to_id(model.get("unk_token") or ""), model.get("unk_id")}
+        ids = {self._backend.token_to_id(token) for token in self._tokens}
+        return frozenset(token_id for token_id in ids - unknown if token_id is not None and token_id not in self._ids)
+
+
+class Marks:
+    """Two characters around whatever a message spells."""
+
+    def __init__(self, spelt: re.Pattern[str], alias: dict[str, str], begin: str, end: str) -> None:
+        self._spelt, self._alias, self._begin, self._end = spelt, alias, begin, end
+        # A template that cuts its messages may leave a mark without its partner: it still is no part of the text.
+        self._wrapped = re.compile(f"{begin}({spelt.pattern}){end}|[{begin}{end}]")
+
+    def around(self, text: str) -> str:
+        """Raises: InvalidInput: the text holds an alias, which nobody can know."""
+        if any(alias in text for alias in self._alias.values()):
+            raise InvalidInput("A message holds private-use characters that are taken here. Take them out of the text.")
+        return self._spelt.sub(lambda found: f"{self._begin}{found[0]}{self._end}", text)
+
+    def resolved(self, rendered: str) -> tuple[str, str]:
+        """The text without marks; the same with an alias for each token that stood outside of them."""
+        pieces = list(self._pieces(rendered))
+        text = "".join(piece for piece, _ in pieces)
+        marked = "".join(
+            piece if is_foreign else self._spelt.sub(lambda found: self._alias[found[0]], piece)
+            for piece, is_foreign in pieces
+        )
+        return text, marked
+
+    def _pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
+        """Runs of text, and whether a message spelt them."""
+        place = 0
+        for found in self._wrapped.finditer(rendered):
+            yield rendered[place : found.start()], False
+            yield found[1] or "", True
+            place = found.end()
+        yield rendered[place:], False
+
+
+def _first_free(taken: Collection[str], count: int) -> list[str]:
+    free = (chr(code) for code in _PRIVATE if chr(code) not in taken)
+    return [next(free) for _ in range(count)]

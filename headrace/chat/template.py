@@ -1,0 +1,148 @@
+"""A model's chat template: which one applies, and what it may see.
+
+Templates come from a hub and are foreign code: they run in jinja's sandbox. They may ask for the time; what they get is
+a date that the caller has fixed (a corpus, a campaign or a service names it), or nothing: many templates then fall back
+to a date of their own, and the others are refused. The same inputs make the same bytes tomorrow.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from headrace.errors import InvalidInput
+
+TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATES_DIRECTORY = "additional_chat_templates"
+
+Message = Mapping[str, str]
+
+
+def template_text(directory: Path, config: Mapping[str, Any]) -> str:
+    """The template that applies where nobody asks for one by name.
+
+    Files go before the entry in tokenizer_config.json; of several templates it is the one named `default`.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    named: dict[str, str] = {}
+    if (file := directory / TEMPLATE_FILE).is_file():
+        named["default"] = file.read_text(encoding="utf-8")
+    for file in sorted((directory / TEMPLATES_DIRECTORY).glob("*.jinja")):
+        named[file.stem] = file.read_text(encoding="utf-8")
+    entry = config.get("chat_template")
+    if not named and isinstance(entry, list):
+        named = {template["name"]: template["template"] for template in entry}
+    elif not named and isinstance(entry, str):
+        named = {"default": entry}
+    if "default" in named:
+        return named["default"]
+    if named:
+        raise InvalidInput(
+            f"Model {directory} has the chat templates {', '.join(sorted(named))} and none named default: "
+            f"save the one that its training used as {TEMPLATE_FILE}."
+        )
+    raise InvalidInput(
+        f"Model {directory} has no chat template ({TEMPLATE_FILE}, or chat_template in tokenizer_config.json): "
+        "take an instruct model, or add the template its training used."
+    )
+
+
+def checked_date(field: str, date: str | None) -> None:
+    """Raises: InvalidInput: `date` is no day, such as 2026-11-28."""
+    try:
+        is_day = date is None or datetime.fromisoformat(date).date().isoformat() == date
+    except ValueError:
+        is_day = False
+    if not is_day:
+        raise InvalidInput(f"{field} must be a day as YYYY-MM-DD, in quotes, got {date!r}.")
+
+
+class ChatTemplate:
+    """Renders messages as `transformers` does, but for the date."""
+
+    def __init__(self, text: str, where: str, *, special_tokens: Mapping[str, str], date: str | None) -> None:
+        """Raises: InvalidInput: the text is no template."""
+        self._where = where
+        self._special_tokens = dict(special_tokens)
+        self.text = text
+        self.date = date
+        try:
+            self._template = _environment(date).from_string(text)
+        except jinja2.TemplateError as error:
+            raise InvalidInput(f"Chat template of {where} is no template: {error}") from error
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """Raises: InvalidInput: the template refuses these messages, or asks for a date that is not given."""
+        try:
+            return self._template.render(
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                # Templates ask for these two without asking whether they are defined.
+                tools=None,
+                documents=None,
+                **self._special_tokens,
+            )
+        except Exception as error:  # (foreign code: whatever it raises, it cannot render these)
+            if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in str(error):
+                raise InvalidInput(
+                    f"Chat template of {self._where} writes today's date into every chat: the same inputs would make "
+                    "other bytes tomorrow. Set template_date (a day, such as '2026-11-28') in the corpus file for "
+                    "training, and in the engine section of a campaign or service; take the same day for both."
+                ) from error
+            reason = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+            raise InvalidInput(f"Chat template of {self._where} refuses the messages: {reason}") from error
+
+    @cached_property
+    def text_of_one_turn(self) -> str:
+        """One user turn around nothing: what marks turns. "" for a template that refuses it."""
+        try:
+            return self.render([{"role": "user", "content": ""}], add_generation_prompt=False)
+        except InvalidInput:
+            return ""
+
+
+class _GenerationBlock(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's words for some trainers; here it is its content."""
+
+    tags = {"generation"}  # noqa: RUF012 (as jinja's Extension declares it)
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
+    """Jinja as transformers sets it up for chat templates; `strftime_now` only where a date is given."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    if date is not None:
+        environment.globals["strftime_now"] = datetime.fromisoformat(date).strftime
+    return environment
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes HTML characters.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)

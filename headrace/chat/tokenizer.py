@@ -1,0 +1,168 @@
+"""A model's tokenizer and chat template, read from its files without importing transformers.
+
+Data prep, bulk and live engines make their ids here and nowhere else: what was trained is what is asked. Importing
+transformers costs 3.5 CPU seconds (it imports torch), in every run of every shard; `tokenizers` and jinja2 cost 0.1 s.
+The price is that transformers' few lines of set-up are repeated here; tests compare text and ids with
+`apply_chat_template`.
+
+What a document, a prompt or a message holds is text, never a turn: where it spells one of the model's special tokens,
+such as `<|im_end|>`, only the template's own are turned into their ids (`plain_backend.py`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from headrace.chat.plain_backend import PlainBackend
+from headrace.chat.special_tokens import name_special_tokens
+from headrace.chat.template import TEMPLATE_FILE, TEMPLATES_DIRECTORY, ChatTemplate, Message, template_text
+from headrace.errors import InvalidInput
+from headrace.keys import digest_text
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    TEMPLATE_FILE,
+    f"{TEMPLATES_DIRECTORY}/*.jinja",
+)
+
+
+@dataclass(frozen=True)
+class RenderedChat:
+    """`text` as the template rendered it; `marked`: the same, its own special tokens written as `plain_backend` does.
+
+    None: nothing in the messages spells a special token, so the text says all.
+    """
+
+    text: str
+    marked: str | None = None
+
+
+class ChatTokenizer:
+    """Renders chats and turns them into ids exactly as `transformers.AutoTokenizer` does for the same files."""
+
+    def __init__(self, directory: Path, *, date: str | None = None) -> None:
+        """Raises: InvalidInput: a file is missing or broken, or there is no chat template.
+
+        Args:
+            date: the day, such as 2026-11-28, for templates that ask for today's.
+        """
+        self._directory = directory
+        try:
+            self.backend = Tokenizer.from_str(self._text("tokenizer.json"))
+            self._config = json.loads(self._text("tokenizer_config.json"))
+            self._named = name_special_tokens(self.backend, self._config, directory)
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"Model directory {directory} has no {Path(error.filename).name}, wanted a model with a fast tokenizer "
+                "(tokenizer.json, tokenizer_config.json). Check HEADRACE_BASE_MODEL."
+            ) from error
+        except Exception as error:
+            raise InvalidInput(f"Tokenizer of {directory} is not readable: {error}") from error
+        # What a file asks of other callers must not cut or pad our examples.
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = bool(self._config.get("split_special_tokens", False))
+        self._template = ChatTemplate(
+            template_text(directory, self._config), str(directory), special_tokens=self._named, date=date
+        )
+
+    @classmethod
+    def load(cls, model: str, *, date: str | None = None) -> "ChatTokenizer":
+        """From a local directory, or from the hub if `model` names no directory.
+
+        Raises:
+            InvalidInput: neither a directory nor a name that the hub gives files for.
+        """
+        if Path(model).is_dir():
+            return cls(Path(model), date=date)
+        if Path(model).is_absolute():
+            raise InvalidInput(
+                f"Model directory {model} does not exist. `make demo` makes the demo's; set HEADRACE_BASE_MODEL."
+            )
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return cls(Path(snapshot_download(model, allow_patterns=list(_TOKENIZER_FILES))), date=date)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise InvalidInput(f"Model {model!r} is neither a directory nor to be had from the hub: {error}") from error
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """What the template makes of the messages, as it is read.
+
+        Raises:
+            InvalidInput: as `rendered`.
+        """
+        return self.rendered(messages, add_generation_prompt=add_generation_prompt).text
+
+    def rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> RenderedChat:
+        """Raises: InvalidInput: the template refuses these messages, or asks for a date that is not given."""
+        messages = [{key: text for key, text in message.items() if text is not None} for message in messages]
+        texts = [text for message in messages for text in message.values()]
+        if not any(self._plain.spells_one(text) for text in texts):
+            return RenderedChat(self._template.render(messages, add_generation_prompt=add_generation_prompt))
+        marks = self._plain.marks_for(texts)
+        marked = [{key: marks.around(text) for key, text in message.items()} for message in messages]
+        rendered = self._template.render(marked, add_generation_prompt=add_generation_prompt)
+        return RenderedChat(*marks.resolved(rendered))
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """The ids of one chat; nothing is added in front or behind.
+
+        Raises:
+            InvalidInput: the template refuses these messages, asks for a date that is not given, or a message spells a
+                special token that this tokenizer makes out of any text.
+        """
+        ids, _ = self.encode(self.rendered(messages, add_generation_prompt=add_generation_prompt))
+        return ids
+
+    def encode(self, chat: RenderedChat) -> tuple[list[int], Encoding]:
+        """Ids, and the encoding that says which characters of `chat.text` each token holds."""
+        if chat.marked is None:
+            [encoding] = self.encode_batch([chat.text])
+            return encoding.ids, encoding
+        return self._plain.encode(chat.marked)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encodings with ids and offsets; nothing is added in front or behind. Special tokens in a text become ids."""
+        return self.backend.encode_batch(list(texts), add_special_tokens=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of everything that decides text and ids."""
+        config = json.dumps(self._config, sort_keys=True)
+        # Absent where there is none: what was made before dates could be given keeps its identity.
+        date = [] if self._template.date is None else [self._template.date]
+        return digest_text("tokenizer", self.backend.to_str(), config, self._template.text, *date)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """Tokens that mean something to the model and nothing to a reader, such as `<|im_end|>`."""
+        added = self.backend.get_added_tokens_decoder().values()
+        return frozenset(token.content for token in added if token.special)
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The id that fills a sequence up; any would do, as padding bears no loss and is attended to by nothing."""
+        for name in ("pad_token", "eos_token"):
+            if name in self._named and (token_id := self.backend.token_to_id(self._named[name])) is not None:
+                return token_id
+        return 0
+
+    @cached_property
+    def _plain(self) -> PlainBackend:
+        added = self.backend.get_added_tokens_decoder().values()
+        turn = self._template.text_of_one_turn
+        # Some models mark turns by added tokens that are not called special.
+        marking = {token.content for token in added if token.content in turn and not token.content.isspace()}
+        return PlainBackend(self.backend, self.special_tokens | marking)
+
+    def _text(self, name: str) -> str:
+        return (self._directory / name).read_text(encoding="utf-8")
