@@ -13,6 +13,7 @@ from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
+from headrace.text.markdown import inline
 from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
@@ -103,6 +104,6 @@ def _result(
     return dg.AssetCheckResult(
         passed=not wrong,
         severity=severity,
-        description="; ".join(f"{name}: {reason}" for name, reason in wrong.items()) or None,
+        description=inline("; ".join(f"{name}: {reason}" for name, reason in wrong.items())) or None,
         metadata={"num_checked": num_checked, "num_wrong": len(wrong), **(said or {})},
     )

@@ -19,6 +19,7 @@ from headrace.generation.rolled_back import aborted_sets, rows_still_published
 from headrace.handoff.schemas import check_schema
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
+from headrace.text.markdown import inline
 from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
@@ -43,7 +44,7 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
             handoff = store.handoffs().open(asset, context.partition_key)
             check_schema(asset, handoff.table())
         except (HandoffMissing, HandoffCorrupt, InvalidInput) as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return dg.AssetCheckResult(passed=False, description=inline(str(error)))
         return dg.AssetCheckResult(passed=True, metadata={"num_rows": handoff.num_rows, "version": handoff.version})
 
     return check
@@ -65,10 +66,13 @@ def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreReso
     try:
         findings = check_content(store.handoffs(), context.partition_key)
     except (HandoffMissing, HandoffCorrupt) as error:
-        findings = {name: Finding(passed=False, description=str(error)) for name in _CONTENT_CHECKS}
+        findings = {name: Finding(passed=False, description=inline(str(error))) for name in _CONTENT_CHECKS}
     for name, finding in findings.items():
         yield dg.AssetCheckResult(
-            check_name=name, passed=finding.passed, description=finding.description, metadata=finding.figures
+            check_name=name,
+            passed=finding.passed,
+            description=inline(finding.description),
+            metadata=finding.figures,
         )
 
 
@@ -88,7 +92,7 @@ def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
         except Transient:
             raise
         except HeadraceError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return dg.AssetCheckResult(passed=False, description=inline(str(error)))
         num_rows, named = sum(found.values()), ", ".join(found)
         return dg.AssetCheckResult(
             passed=not found,

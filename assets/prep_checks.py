@@ -2,7 +2,7 @@
 
 In a run of one shard, columns and counts are checked for that shard; launched by themselves, for every sealed shard.
 Ids, leaks and agreement always look at all sealed shards: a leak between two shards shows in neither alone. That reads
-the whole corpus's terms and texts twice a run, about 0.4 CPU s for the demo's.
+the whole corpus's terms and texts twice a run, about 0.4 CPU s for the demo's. Descriptions are Markdown in the UI.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from headrace.prep.identities import COLUMNS as ID_COLUMNS
 from headrace.prep.identities import find_repeated_ids
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
+from headrace.text.markdown import inline
 from headrace_dagster.failures import RETRIES
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
@@ -47,7 +48,7 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
                 faults.append(f"{handoff.partition}: {error}")
         return dg.AssetCheckResult(
             passed=not faults,
-            description="\n".join(faults[:3]) or None,
+            description="\n".join(map(inline, faults[:3])) or None,
             metadata={"num_shards": len(handoffs), "num_shards_failed": len(faults)},
         )
 
@@ -82,7 +83,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     leaks = find_leaks(corpus.corpus(), [handoff.table(COLUMNS) for handoff in shards])
     return dg.AssetCheckResult(
         passed=not leaks.found,
-        description=f"On both sides, for example: {'; '.join(leaks.samples)}" if leaks.found else None,
+        description=inline(f"On both sides, for example: {'; '.join(leaks.samples)}") if leaks.found else None,
         metadata={
             "num_shards": len(shards),
             "num_rows": leaks.num_documents,
@@ -102,7 +103,7 @@ def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetChec
     return dg.AssetCheckResult(
         passed=not repeated.num_ids,
         severity=severity,
-        description=f"For example {'; '.join(repeated.samples)}." if repeated.num_ids else None,
+        description=inline(f"For example {'; '.join(repeated.samples)}.") if repeated.num_ids else None,
         metadata={"num_rows": repeated.num_documents, "num_ids_repeated": repeated.num_ids},
     )
 

@@ -284,7 +284,7 @@ def test_checks_launched_by_themselves_look_at_every_sealed_shard(project: Proje
     faults = {name for name, passed in checks(result).items() if not passed}
     assert faults == {"clean_documents.schema"}
     (check,) = [each for each in result.get_asset_check_evaluations() if not each.passed]
-    assert "shard-05: Handoff clean_documents[shard-05] v1 does not match its manifest" in (check.description or "")
+    assert r"shard-05: Handoff clean_documents\[shard-05\] v1 does not match its manifest" in (check.description or "")
     assert check.metadata["num_shards"].value == 2
 
 
