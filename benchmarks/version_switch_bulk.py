@@ -89,8 +89,7 @@ class Site:
 
     def num_late_rows(self, version_set: str) -> int:
         """Rows of attempts on an aborted set that were settled as sealed after the abort, by file times."""
-        entries = self.objects.list(f"rollout/{self.campaign.name}/journal")
-        aborted_at = self._made_at(entries[self.journal.head() - 1])
+        aborted_at = self._made_at(f"rollout/{self.campaign.name}/journal/{self.journal.head():08d}.json")
         keys = [key for key in self.objects.list("claims") if key.endswith(".settled.json")]
         late = [
             key

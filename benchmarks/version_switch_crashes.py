@@ -116,7 +116,7 @@ def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> 
 
 def _end(disk: Disk, aliases: Aliases) -> dict[str, Any]:
     """Entries without what a clock or a nonce says, and what else the store holds."""
-    entries = [disk.json(key) for key in disk.below(f"rollout/{NAME}/journal")]
+    entries = [disk.json(key) for key in disk.below(f"rollout/{NAME}/journal") if key.endswith(".json")]
     return {
         "entries": [(entry["number"], entry["event"], _spelt(entry["fields"])) for entry in entries],
         "prepared": disk.below(f"rollout/{NAME}/prepared"),

@@ -82,6 +82,8 @@ def read_history(objects: Mapping[str, Kept], name: str) -> History:
     """Raises: Broken: the raw objects are no journal."""
     prefix = f"rollout/{name}/journal/"
     kept = {key.removeprefix(prefix): one for key, one in objects.items() if key.startswith(prefix)}
+    # What an append leaves beside its entry.
+    kept = {name: one for name, one in kept.items() if not name.endswith(".made")}
     history = History(name)
     before = "0" * 64
     for number in range(1, len(kept) + 1):
@@ -90,6 +92,7 @@ def read_history(objects: Mapping[str, Kept], name: str) -> History:
             raise Broken(f"entry {number} of {len(kept)} is missing")
         body = json.loads(one.body)
         digest = body.pop("digest")
+        del body["format"], body["sha256"]
         spelt = json.dumps({"journal": name, **body}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         if hashlib.sha256(spelt.encode()).hexdigest() != digest or body["prev"] != before or body["number"] != number:
             raise Broken(f"entry {number} is not what was appended, or not there")

@@ -203,7 +203,7 @@ class _Run:
 
 def _once_on_trial(world: World, start: Callable[[], None]) -> None:
     """Starts a run where there is a candidate for it to get."""
-    number = len([key for key in world.disk.objects if key.startswith(f"rollout/{NAME}/journal/")])
+    number = len([key for key in world.disk.below(f"rollout/{NAME}/journal") if key.endswith(".json")])
     event = world.disk.json(f"rollout/{NAME}/journal/{number:08d}.json")["event"] if number else ""
     if event in ("started", "advanced", "reweighted", "approved"):
         start()

@@ -2,12 +2,16 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.version_switch_scheduler import Scheduler
 from benchmarks.version_switch_store import Disk, Kept, SimulatedStore
 from benchmarks.version_switch_world import NAME, SimulatedClock
-from headrace.rollout.journal import Journal, JournalCorrupt
+from headrace.rollout.journal import ENTRY, Journal, JournalCorrupt
+from headrace.store.chain import MARK
+from headrace.store.small_objects import encode_object
 
 KINDS = ("an edited field", "an edited entry with a new digest", "swapped entries", "a missing entry", "a foreign file",
          "a cut end", "a flipped bit", "an entry of another journal")  # fmt: skip
@@ -22,7 +26,7 @@ def tamper(disk: Disk, chance: random.Random, directory: Path) -> tuple[str, boo
     store = SimulatedStore(copy, scheduler, chance, [])
     reader = Journal(store, NAME, SimulatedClock(scheduler))
     kind = chance.choice(KINDS)
-    keys = sorted(copy.objects)
+    keys = sorted(key for key in copy.objects if key.endswith(".json"))
     if kind == "a cut end":
         # Found by whoever saw the end; the chain alone cannot know it.
         reader.entries()
@@ -43,13 +47,8 @@ def _edit(copy: Disk, kind: str, keys: list[str], chance: random.Random) -> None
             body["fields"]["reason"] = "edited"
             chance.choice([body, body["fields"]])["version_set"] = "0" * 64
         else:
-            from headrace.rollout.journal import Journal as _Journal
-
             key = keys[chance.randrange(len(keys) - 1)]
-            body = json.loads(copy.objects[key].body)
-            body["fields"]["reason"] = "edited"
-            del body["digest"]
-            body["digest"] = _Journal._digest(Journal(None, NAME, None), body)  # pyright: ignore[reportArgumentType]
+            body = _with_new_digests(key, copy.objects[key].body)
         copy.objects[key] = Kept(json.dumps(body).encode(), kept.at, kept.by)
     elif kind == "swapped entries":
         first, second = chance.sample(keys, 2)
@@ -60,6 +59,7 @@ def _edit(copy: Disk, kind: str, keys: list[str], chance: random.Random) -> None
         copy.objects[key + "~"] = kept
     elif kind == "a cut end":
         del copy.objects[keys[-1]]
+        del copy.objects[keys[-1].removesuffix(".json") + MARK]
     elif kind == "a flipped bit":
         raw = bytearray(kept.body)
         place = raw.index(b'"nonce":"') + len(b'"nonce":"') + chance.randrange(32)
@@ -72,3 +72,11 @@ def _edit(copy: Disk, kind: str, keys: list[str], chance: random.Random) -> None
         for number in range(len(keys)):
             journal.append("initialized", {"version_set": "0" * 64, "weights_digest": "x"}, expected=number)
         copy.objects[key] = other.objects[key.replace(NAME, "another")]
+
+
+def _with_new_digests(key: str, raw: bytes) -> dict[str, Any]:
+    """As somebody would edit an entry who knows how digests are made."""
+    entry = ENTRY.checked(raw)
+    entry = replace(entry, fields={**entry.fields, "reason": "edited"})
+    journal = Journal(None, NAME, None)  # pyright: ignore[reportArgumentType]
+    return json.loads(encode_object(key, ENTRY, replace(entry, digest=journal._digest(entry)), nonce=entry.nonce))

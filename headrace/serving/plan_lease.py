@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from typing import cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from headrace.clock import Clock, SystemClock
 from headrace.errors import HeadraceError, ObjectMissing, StoreOutage, Transient
@@ -24,6 +25,8 @@ from headrace.rollout.routing import RoutingTable
 from headrace.rollout.states import RolloutState, after
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.store.objects import ObjectStore
+
+R = TypeVar("R")
 
 # How long units may start on a plan whose head was looked at.
 LEASE_SECONDS = 1.0
@@ -109,37 +112,30 @@ class PlanLease:
         if not self._polling.acquire(blocking=False):
             return
         try:
-            while self._read_on():
-                pass
-        except HeadraceError as error:
-            self.error = str(error)
+            self._read_on()
+        except (HeadraceError, OSError) as error:
+            self.error = f"its journal cannot be read: {error}"
         finally:
             self._polling.release()
 
-    def _read_on(self) -> bool:
-        """True: a new entry was applied, and there may be more."""
-        # An entry is applied as soon as it is read: the next read may hang. Until the first plan is known, units wait
-        # for the journal's end, since sets that were stable long ago need not be loaded anywhere.
-        self._reads.begin(None if self._table is None else 1)
-        entries = self._journal.entries()
-        has_news = len(entries) > self._num_applied
-        for entry in entries[self._num_applied :]:
-            self._state = after(self._state, entry)
-            self._num_applied = entry.number
-            if self._state.candidate is not None and self._state.cap is None:
-                self._uncounted.add(self._state.trial)
-        ended_at, failure = self._reads.ended_at, self._reads.failure
-        if self._state is not None and (self._table is not None or ended_at is not None):
+    def _read_on(self) -> None:
+        while True:
+            # An entry counts as soon as it is read: the next read may hang. Until the first plan is known, units wait
+            # for the journal's end, since sets that were stable long ago need not be loaded anywhere.
+            for entry in self._journal.known[self._num_applied :]:
+                self._state = after(self._state, entry)
+                self._num_applied = entry.number
+                if self._state.candidate is not None and self._state.cap is None:
+                    self._uncounted.add(self._state.trial)
+            if self._state is not None and self._table is not None:
+                self._publish(self._state)
+            if self._journal.following() is None:
+                break
+        if self._state is not None:
             self._publish(self._state)
-        if ended_at is not None:
-            # After the table: whoever sees the longer lease must see this plan.
-            self.until = max(self.until, ended_at + LEASE_SECONDS)
-            self.error = ""
-            return False
-        if failure is not None:
-            self.error = f"its journal cannot be read: {failure}"
-            return False
-        return has_news
+        # After the table: whoever sees the longer lease must see this plan.
+        self.until = max(self.until, self._reads.ended_at + LEASE_SECONDS)
+        self.error = ""
 
     def _publish(self, state: RolloutState) -> None:
         if self._table is not None and self._table.head >= state.head:
@@ -161,39 +157,29 @@ class PlanLease:
 
 
 class _Reads:
-    """The store as the journal sees it: reads that end in time, and that say whether the end was really seen.
-
-    A failed read looks to the journal like its end, so that the entries before it are not held back.
-    """
+    """The store as the journal sees it: what is asked ends in time, and a missing entry was looked for twice."""
 
     def __init__(self, store: ObjectStore, monotonic: Callable[[], float]) -> None:
         self.threads: DaemonThreads | None = None
-        # When the read began that found no further entry; None: none did.
-        self.ended_at: float | None = None
-        self.failure: Exception | None = None
+        # When the read began that found no further entry.
+        self.ended_at = float("-inf")
         self._store = store
         self._monotonic = monotonic
-        self._num_left: int | None = None
-        self._hanging: set[Future[tuple[float, bytes | None]]] = set()
-
-    def begin(self, num_entries: int | None) -> None:
-        """Allow `num_entries` entries from now on; None: any number."""
-        self.ended_at, self.failure, self._num_left = None, None, num_entries
+        self._hanging: set[Future[Any]] = set()
 
     def read(self, key: str) -> bytes:
-        if self._num_left == 0:
-            raise ObjectMissing(f"{key} is left for later.")
-        try:
-            began, body = self._read(key) if self.threads is None else self._first_of_several(key, self.threads)
-        except (HeadraceError, OSError) as error:
-            self.failure = error
-            raise ObjectMissing(f"{key} could not be read: {error}") from error
+        """Raises: ObjectMissing: `key` was not there at some moment after `ended_at`."""
+        began, body = self._in_time(partial(self._read, key))
         if body is None:
             self.ended_at = began
             raise ObjectMissing(f"{key} does not exist.")
-        if self._num_left is not None:
-            self._num_left -= 1
         return body
+
+    def children(self, prefix: str) -> list[str]:
+        return self._in_time(partial(self._store.children, prefix))
+
+    def uri(self, key: str) -> str:
+        return self._store.uri(key)
 
     def _read(self, key: str) -> tuple[float, bytes | None]:
         began = self._monotonic()
@@ -215,14 +201,16 @@ class _Reads:
         except ObjectMissing as error:
             raise StoreOutage(f"{before} is gone: the store is not the one that it was.") from error
 
-    def _first_of_several(self, key: str, threads: DaemonThreads) -> tuple[float, bytes | None]:
-        """Raises: StoreUnavailable: no read came back in time."""
+    def _in_time(self, ask: Callable[[], R]) -> R:
+        """Raises: StoreUnavailable: no answer came back in time."""
+        if self.threads is None:
+            return ask()
         ends = self._monotonic() + _READ_SECONDS_MAX
         self._hanging = {read for read in self._hanging if not read.done()}
-        mine: set[Future[tuple[float, bytes | None]]] = set()
+        mine: set[Future[R]] = set()
         while self._monotonic() < ends:
             if len(self._hanging) < _NUM_READS_MAX:
-                read = threads.submit(self._read, key)
+                read = self.threads.submit(ask)
                 self._hanging.add(read)
                 mine.add(read)
             done, _ = wait(mine or self._hanging, timeout=READ_SECONDS, return_when=FIRST_COMPLETED)

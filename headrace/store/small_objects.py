@@ -56,6 +56,23 @@ class Kind(Generic[T]):
 
         return TypeAdapter(self.shape)
 
+    def checked(self, raw: bytes) -> T:
+        """The fields alone, whatever vouches for them.
+
+        Raises:
+            ValueError: a field is missing, or is not of its type or within its range.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self._adapter.validate_json(raw, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise ValueError(f"{where}: {first['msg']}") from error
+        except HeadraceError as error:  # what the shape itself refuses
+            raise ValueError(str(error).rstrip(".")) from error
+
 
 @dataclass(frozen=True, kw_only=True)
 class Made(Generic[T]):
@@ -80,13 +97,13 @@ def create_object(
     nonce = nonce or new_nonce()
     raw = encode_object(key, kind, fields, nonce=nonce)
     try:
-        value = _checked(raw, kind)
+        value = kind.checked(raw)
     except ValueError as error:
         raise InvalidInput(f"{kind.noun} {key} cannot be written: {error}.") from error
     if store.create(key, raw):
         return Made(won=True, value=value)
     present = store.read(key)
-    return Made(won=present == raw, value=decode_object(present, key, kind, uri=store.uri(key)))
+    return Made(won=present == raw, value=decode_object(present, key, kind, store=store))
 
 
 def read_object(store: ObjectStore, key: str, kind: Kind[T]) -> T:
@@ -97,7 +114,7 @@ def read_object(store: ObjectStore, key: str, kind: Kind[T]) -> T:
         HandoffCorrupt: it is not what its writer made, or says what cannot be.
         FormatTooNew: a newer Headrace wrote it.
     """
-    return decode_object(store.read(key), key, kind, uri=store.uri(key))
+    return decode_object(store.read(key), key, kind, store=store)
 
 
 def encode_object(key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, nonce: str) -> bytes:
@@ -110,18 +127,18 @@ def encode_object(key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, non
         raise InvalidInput(f"{kind.noun} {key} takes JSON values only: {error}.") from error
 
 
-def decode_object(raw: bytes, key: str, kind: Kind[T], *, uri: str) -> T:
+def decode_object(raw: bytes, key: str, kind: Kind[T], *, store: ObjectStore) -> T:
     """What `read_object` does with bytes that were read already."""
     try:
         if (format_number := check_envelope(raw, key)) is not None and format_number > FORMAT:
             raise FormatTooNew(
-                f"{kind.noun} {uri} has format {format_number}, this Headrace reads {FORMAT}. Upgrade Headrace to the "
-                "version that wrote it, or a later one.",
+                f"{kind.noun} {store.uri(key)} has format {format_number}, this Headrace reads {FORMAT}. Upgrade "
+                "Headrace to the version that wrote it, or a later one.",
                 key=key,
             )
-        return _checked(raw, kind)
+        return kind.checked(raw)
     except ValueError as error:
-        raise HandoffCorrupt(f"{kind.noun} {uri} is damaged: {error}. {kind.remedy}", key=key) from error
+        raise HandoffCorrupt(f"{kind.noun} {store.uri(key)} is damaged: {error}. {kind.remedy}", key=key) from error
 
 
 def check_envelope(raw: bytes, key: str) -> int | None:
@@ -170,20 +187,6 @@ def examine(store: ObjectStore, prefixes: Iterable[str]) -> Iterator[Examined]:
                     continue
                 except (ValueError, HandoffCorrupt) as error:
                     yield Examined(key=key, standing="damaged", reason=str(error))
-
-
-def _checked(raw: bytes, kind: Kind[T]) -> T:
-    """Raises: ValueError: a field is missing, or is not of its type or within its range."""
-    from pydantic import ValidationError
-
-    try:
-        return kind._adapter.validate_json(raw, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{where}: {first['msg']}") from error
-    except HeadraceError as error:  # what the shape itself refuses
-        raise ValueError(str(error).rstrip(".")) from error
 
 
 def _digest(key: str, body: Mapping[str, Any]) -> str:

@@ -320,7 +320,7 @@ def test_an_edited_journal_fails_its_check(deployment: Deployment) -> None:
     entry.write_text(text)
     whole = deployment.check(journals_are_whole)
     assert not whole.passed
-    assert whole.description.startswith("tales: Entry 3 of journal tales was edited")
+    assert whole.description.startswith("tales: Journal tales cannot be believed. Entry ")
 
 
 def test_a_rollout_waits_for_no_recipe_that_was_never_trained() -> None:

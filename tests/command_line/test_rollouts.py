@@ -209,9 +209,9 @@ def write_beside(scene: Scene) -> None:
 
 
 TAMPERINGS = {
-    "an edited entry": (lambda scene: scene.edit(6, weight=0.9), "Entry 6 of journal support was edited"),
-    "an entry that is gone": (drop_an_entry, "lacks entries [5]"),
-    "an entry twice": (copy_an_entry, "Entry 14 of journal support does not follow entry 13"),
+    "an edited entry": (lambda scene: scene.edit(6, weight=0.9), "00000006.json is damaged"),
+    "an entry that is gone": (drop_an_entry, "Entry 5 is missing, though number 13 was made"),
+    "an entry twice": (copy_an_entry, "00000014.json is damaged"),
     "a foreign file": (write_beside, "objects that no append made: note.txt"),
     "a set that is gone": (drop_a_set, "Entry 8 (proposed) names a set that is damaged: Version set"),
     "a set that was changed": (change_a_set, "was changed after it was written"),
@@ -237,7 +237,7 @@ def test_one_damaged_journal_does_not_hide_the_others(tmp_path: Path) -> None:
     scene.edit(6, weight=0.9)
     result = rollout(scene, "status")
     assert result.exit_code == 1
-    assert "support cannot be read: Entry 6" in result.stdout
+    assert "support cannot be read: Journal support cannot be believed. Entry " in result.stdout
     assert "\nwhole" in result.stdout
     assert rollout(scene, "pause", "support").exit_code == 2
 

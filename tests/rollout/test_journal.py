@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from headrace.clock import FixedClock
 from headrace.errors import InvalidInput, JournalConflict
 from headrace.rollout.journal import GENESIS, Journal, JournalCorrupt
 from headrace.store.local import LocalStore
+from headrace.store.objects import canonical_json
 from tests.rollout.builders import make_journal
 
 
@@ -141,7 +143,9 @@ def damage(directory: Path, number: int, change: Damage) -> None:
 def test_any_edit_of_an_entry_is_found_by_the_next_read(tmp_path: Path, change: Damage) -> None:
     filled(tmp_path)
     damage(tmp_path, 2, change)
-    with pytest.raises(JournalCorrupt, match="Entry 2 of journal glossary"):
+    with pytest.raises(
+        JournalCorrupt, match=r"Journal glossary cannot be believed\. Entry .*/00000002\.json is damaged"
+    ):
         make_journal(tmp_path).entries()
 
 
@@ -167,14 +171,14 @@ def test_an_entry_of_another_journal_is_found(tmp_path: Path) -> None:
     other.append("noted", {"value": 0}, expected=0)
     (tmp_path / "rollout/glossary/journal/00000001.json").unlink()
     os.link(tmp_path / "rollout/other/journal/00000001.json", tmp_path / "rollout/glossary/journal/00000001.json")
-    with pytest.raises(JournalCorrupt, match="Entry 1 of journal glossary was edited"):
+    with pytest.raises(JournalCorrupt, match=r"00000001\.json is damaged: its content under this key has sha256"):
         make_journal(tmp_path).entries()
 
 
 def test_an_entry_missing_in_the_middle_is_found(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / "rollout/glossary/journal/00000002.json").unlink()
-    with pytest.raises(JournalCorrupt, match=r"lacks entries \[2\] before entry 4"):
+    with pytest.raises(JournalCorrupt, match="Entry 2 is missing, though number 4 was made"):
         make_journal(tmp_path).verify()
 
 
@@ -188,8 +192,64 @@ def test_a_foreign_file_beside_the_entries_is_found(tmp_path: Path) -> None:
 def test_a_reader_that_saw_more_finds_a_journal_cut_at_its_end(tmp_path: Path) -> None:
     journal = filled(tmp_path)
     (tmp_path / "rollout/glossary/journal/00000004.json").unlink()
+    (tmp_path / "rollout/glossary/journal/00000004.made").unlink()
     with pytest.raises(JournalCorrupt, match="it was cut or rewritten"):
         journal.verify()
+
+
+def test_names_that_a_file_system_leaves_beside_the_entries_say_nothing(tmp_path: Path) -> None:
+    filled(tmp_path)
+    for name in (".nfs000000000011", ".DS_Store"):
+        (tmp_path / "rollout/glossary/journal" / name).write_bytes(b"")
+    assert (make_journal(tmp_path).verify(), make_journal(tmp_path).head()) == (4, 4)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 4])
+def test_an_aborted_set_does_not_come_back_when_an_entry_is_lost(tmp_path: Path, gone: int) -> None:
+    journal = make_journal(tmp_path)
+    names = {"version_set": "b" * 64, "weights_digest": "w"}
+    step = {"step": 0, "weight": 1.0, "num_rows": 0}
+    journal.append("initialized", {"version_set": "a" * 64, "weights_digest": "w"}, expected=0)
+    journal.append("started", {**names, **step}, expected=1)
+    journal.append("aborted", names, expected=2)
+    journal.append("started", {"version_set": "c" * 64, "weights_digest": "w", **step}, expected=3)
+    (tmp_path / f"rollout/glossary/journal/{gone:08d}.json").unlink()
+    message = f"Entry {gone} is missing, though number 4 was made below .* Restore it from a backup"
+    with pytest.raises(JournalCorrupt, match=message) as error:
+        make_journal(tmp_path).entries()
+    assert error.value.key == f"rollout/glossary/journal/{gone:08d}.json"
+    before = sorted(path.name for path in (tmp_path / "rollout/glossary/journal").iterdir())
+    with pytest.raises(JournalCorrupt, match=message):
+        make_journal(tmp_path).append("aborted", names, expected=gone - 1)
+    # Whoever had read all of it before the loss still appends nothing behind the gap.
+    with pytest.raises(JournalCorrupt, match=f"Journal glossary takes no entry. {message}"):
+        journal.append("aborted", names, expected=4)
+    assert sorted(path.name for path in (tmp_path / "rollout/glossary/journal").iterdir()) == before
+
+
+def test_a_directory_in_an_entrys_place_is_no_end_of_the_journal(tmp_path: Path) -> None:
+    filled(tmp_path, 1)
+    path = tmp_path / "rollout/glossary/journal/00000001.json"
+    path.unlink()
+    path.mkdir()
+    for look in (make_journal(tmp_path).head, make_journal(tmp_path).verify):
+        with pytest.raises(JournalCorrupt, match="is a directory, where the store keeps an object"):
+            look()
+
+
+def test_a_journal_of_an_earlier_release_is_read_and_goes_on(tmp_path: Path) -> None:
+    store, prev = LocalStore(tmp_path), GENESIS
+    for number in (1, 2):
+        body = {"number": number, "event": "noted", "fields": {"value": number}, "at": 1.5, "prev": prev, "nonce": "0"}
+        prev = hashlib.sha256(canonical_json({"journal": "glossary", **body})).hexdigest()
+        store.create(f"rollout/glossary/journal/{number:08d}.json", canonical_json({**body, "digest": prev}))
+    journal = make_journal(tmp_path)
+    assert [entry.fields["value"] for entry in journal.entries()] == [1, 2]
+    assert journal.append("noted", {"value": 3}, expected=2).prev == prev
+    assert make_journal(tmp_path).verify() == 3
+    damage(tmp_path, 2, lambda body: body["fields"].update(value=7))
+    with pytest.raises(JournalCorrupt, match="has an entry 2 that was edited"):
+        make_journal(tmp_path).entries()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"bytes"])

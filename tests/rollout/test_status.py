@@ -122,7 +122,7 @@ def test_the_last_trial_is_the_state_before_its_end(scene: Scene) -> None:
 def test_an_edited_journal_is_not_shown(scene: Scene) -> None:
     scene.start(2)
     scene.edit(3, weight=0.9)
-    with pytest.raises(JournalCorrupt, match="Entry 3 of journal support was edited"):
+    with pytest.raises(JournalCorrupt, match=r"00000003\.json is damaged"):
         status_of(scene)
 
 
