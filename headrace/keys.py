@@ -91,10 +91,15 @@ class ContentPartition:
     @classmethod
     def parse(cls, key: str) -> "ContentPartition":
         """Raises: InvalidInput: the key is not `DAY|CAMPAIGN-SHARD`."""
+        if found := cls.find(key):
+            return found
+        raise InvalidInput(f"Partition key {key!r} is not DAY|CAMPAIGN-SHARD, such as 2026-11-22|glossary-03.")
+
+    @classmethod
+    def find(cls, key: str) -> "ContentPartition | None":
+        """None: the key is another one's, such as what a file system leaves beside ours."""
         match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})\|(.+)-(\d{2,})", key)
-        if not match:
-            raise InvalidInput(f"Partition key {key!r} is not DAY|CAMPAIGN-SHARD, such as 2026-11-22|glossary-03.")
-        return cls(day=match[1], campaign=match[2], shard=int(match[3]))
+        return cls(day=match[1], campaign=match[2], shard=int(match[3])) if match else None
 
 
 def campaign_shard(campaign: str, shard: int) -> str:

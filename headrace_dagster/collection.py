@@ -100,6 +100,8 @@ def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, s
         report = collect(handoffs.objects, clock, plan)
     for found, fate in report.kept_after_all:
         context.log.info(f"{_place(found)} stays after all: {fate}.")
+    for one in [*plan.damaged, *report.damaged]:
+        context.log.warning(f"Passed over: {one}")
     context.add_output_metadata(
         {
             "bytes_freed": report.num_bytes,
@@ -107,6 +109,7 @@ def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, s
             "num_orphans": len(report.orphans),
             "num_micro_batches": report.num_batches,
             "num_versions_kept": len(plan.versions) - len(report.versions),
+            "num_damaged_objects": len({*plan.damaged, *report.damaged}),
         }
     )
 
@@ -156,7 +159,7 @@ def plan_text(plan: CollectionPlan) -> str:
     lines += [f"{batches.num_bytes:>15,}  {batches.prefix}  ({batches.reason})" for batches in plan.batches]
     num_kept = sum(verdict.is_kept for verdict in plan.versions)
     heading = f"{plan.num_bytes:,} bytes to free, {num_kept} versions stay."
-    return "\n".join([heading, *lines])
+    return "\n".join([heading, *lines, *(f"Passed over: {one}" for one in plan.damaged)])
 
 
 def _plan_figures(plan: CollectionPlan) -> dict[str, Any]:

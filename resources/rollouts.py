@@ -33,6 +33,7 @@ from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.serving.rollout_facts import service_facts
 from headrace.serving.service import Service, load_services
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import PassedOver
 from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
 from resources.settings import Settings
@@ -67,6 +68,7 @@ class Ticked:
             "page": dg.MetadataValue.url(self.page.as_uri()),
             "path": dg.MetadataValue.path(self.page),
             "aliases": self.aliases,
+            "damaged_objects": "\n".join(self.status.damaged) or "none",
         }
 
 
@@ -140,13 +142,14 @@ class RolloutsResource(dg.ConfigurableResource):
         """Take one rollout as far as its evidence allows, after a person's `intervention`, if there is one."""
         objects, subject = handoffs.objects, self.subject(name)
         journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
+        facts = self.facts(subject, handoffs, models, refusal=partial(refusal_of, registry))
         if intervention is not None:
-            intervention(journal, subject.plan, partial(end_under_way, handoffs, name))
+            intervention(journal, subject.plan, partial(end_under_way, handoffs, name, damaged=facts.damaged))
         actions = tick(
             journal,
             version_sets,
             subject.plan,
-            self.facts(subject, handoffs, models, refusal=partial(refusal_of, registry)),
+            facts,
             store=objects,
             clock=SystemClock(),
             prepare=partial(self._prepare, objects),
@@ -154,7 +157,7 @@ class RolloutsResource(dg.ConfigurableResource):
         aliases = project_if_possible(journal, version_sets, objects, registry, prefix=subject.plan.alias_prefix)
         entries = journal.entries()
         state = fold(entries)
-        status = self.status(name, handoffs, models)
+        status = self.status(name, handoffs, models, damaged=facts.damaged)
         return Ticked(
             status=status,
             page=write_report(render_page(status), Path(self.campaigns.reports) / "rollouts" / f"{name}.html"),
@@ -165,12 +168,24 @@ class RolloutsResource(dg.ConfigurableResource):
             table=state_table(name, state, version_sets),
         )
 
-    def status(self, name: str, handoffs: HandoffStore, models: Sequence[ModelVersion]) -> RolloutStatus:
-        """Where a rollout stands: evidence and verdict of its last trial, and what bad sets had published."""
+    def status(
+        self,
+        name: str,
+        handoffs: HandoffStore,
+        models: Sequence[ModelVersion],
+        *,
+        damaged: PassedOver | None = None,
+    ) -> RolloutStatus:
+        """Where a rollout stands: evidence and verdict of its last trial, and what bad sets had published.
+
+        Args:
+            damaged: what was passed over before.
+        """
         objects, subject = handoffs.objects, self.subject(name)
         entries = Journal(objects, name, SystemClock()).entries()
         state, trial = fold(entries), last_trial(entries)
         facts = self.facts(subject, handoffs, models)
+        damaged = damaged or PassedOver()
         evidence = facts.evidence(trial) if trial else None
         verdict = verdict_on(trial, subject.plan, evidence, now=facts.now) if trial and evidence else None
         return read_status(
@@ -180,7 +195,8 @@ class RolloutsResource(dg.ConfigurableResource):
             plan=subject.plan,
             evidence=evidence,
             verdict=verdict,
-            bad_rows=bad_rows_of(handoffs, name, state.aborted) if state else None,
+            bad_rows=bad_rows_of(handoffs, name, state.aborted, damaged=damaged) if state else None,
+            damaged=damaged.with_those_of(facts.damaged),
         )
 
     def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:

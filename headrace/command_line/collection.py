@@ -139,6 +139,7 @@ def _joined(reports: "list[CollectionReport]") -> "CollectionReport":
         num_leases=sum(report.num_leases for report in reports),
         num_leftovers=sum(report.num_leftovers for report in reports),
         num_bytes=sum(report.num_bytes for report in reports),
+        damaged=tuple(dict.fromkeys(one for report in reports for one in report.damaged)),
     )
 
 
@@ -190,6 +191,7 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
         f"{counted(len(plan.collected), 'version')} and {counted(len(plan.orphans), 'orphan')} to collect, "
         f"{bytes_text(plan.num_bytes)}."
     )
+    lines += [f"Passed over: {one}" for one in plan.damaged]
     print_lines(lines)
 
 
@@ -206,10 +208,16 @@ def _print_report(report: "CollectionReport") -> None:
         f"Collected {counted(len(report.versions), 'version')} and {counted(len(report.orphans), 'orphan')}: "
         f"{bytes_text(report.num_bytes)} freed."
     ]
-    fates = {"leased": "somebody began to read it", "sealed": "it was sealed", "spared": "another collector spared it"}
+    fates = {
+        "leased": "somebody began to read it",
+        "sealed": "it was sealed",
+        "spared": "another collector spared it",
+        "damaged": "what was decided about it cannot be read",
+    }
     for found, fate in report.kept_after_all:
         label = f"{found.asset}[{found.partition}]" + (f" v{found.version}" if isinstance(found, FoundVersion) else "")
         lines.append(f"Kept after all: {label}, {fates.get(fate, fate)}.")
+    lines += [f"Passed over: {one}" for one in report.damaged]
     print_lines(lines)
 
 
@@ -243,6 +251,7 @@ def plan_body(plan: "CollectionPlan") -> dict[str, Any]:
         ],
         "num_expired_leases": len(plan.expired_leases),
         "num_leftovers": len(plan.leftovers),
+        "damaged": list(plan.damaged),
     }
 
 
@@ -262,4 +271,5 @@ def report_body(report: "CollectionReport") -> dict[str, Any]:
             }
             for found, fate in report.kept_after_all
         ],
+        "damaged": list(report.damaged),
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from headrace.command_line.output import print_json
+from headrace.command_line.output import print_json, print_lines
 from headrace.command_line.rollout_opening import Opened, find_set, open_rollout, read_subject, who
-from headrace.errors import InvalidInput
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout import interventions
 from headrace.rollout.journal import Entry
 from headrace.rollout.plan import Plan
@@ -17,6 +17,7 @@ from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import entry_body, percent, read_status, set_label, status_body
 from headrace.rollout.version_sets import VersionSets
+from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 
 # What the journal says where nobody gave a reason: an audit then knows that much.
@@ -60,15 +61,16 @@ def abort_rollout(
     from headrace.generation.rollout_facts import end_under_way
     from headrace.handoff.versions import HandoffStore
 
+    damaged = PassedOver()
     entry = interventions.abort(
         opened.journal,
         by=_by(by),
         reason=reason,
         evict=not keep_sessions,
         seen=seen,
-        before=partial(end_under_way, HandoffStore(opened.objects), name),
+        before=partial(end_under_way, HandoffStore(opened.objects), name, damaged=damaged),
     )
-    _report(opened, entry, as_json=as_json)
+    _report(opened, entry, as_json=as_json, damaged=damaged)
 
 
 def advance_rollout(
@@ -150,13 +152,15 @@ def start_rollout(
     _report(opened, entry, as_json=as_json, plan=plan)
 
 
-def _report(opened: Opened, entry: Entry, *, as_json: bool, plan: Plan | None = None) -> None:
-    status = read_status(opened.objects, opened.name, opened.clock, plan=plan)
+def _report(
+    opened: Opened, entry: Entry, *, as_json: bool, plan: Plan | None = None, damaged: PassedOver | None = None
+) -> None:
+    status = read_status(opened.objects, opened.name, opened.clock, plan=plan, damaged=damaged)
     if as_json:
         print_json({"entry": entry_body(entry), "status": status_body(status)})
         return
     say(f"Entry {entry.number} of {opened.name}: {entry.event}, by {entry.fields['by']}.")
-    say(status.headline)
+    print_lines([status.headline, *(f"Passed over: {one}" for one in status.damaged)])
 
 
 def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int | None:
@@ -165,7 +169,8 @@ def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int
         return None
     from headrace.command_line.rollout_evidence import gather_evidence
 
-    return gather_evidence(opened.objects, read_subject(plan_file, opened.name), seen).num_seen
+    subject = read_subject(plan_file, opened.name)
+    return gather_evidence(opened.objects, subject, seen, damaged=PassedOver()).num_seen
 
 
 def _plan(file: Path | None, name: str) -> Plan | None:
@@ -186,4 +191,8 @@ def _ask(question: str, *, yes: bool) -> None:
 
 
 def _label(opened: Opened, version_set: str) -> str:
-    return f"{set_label(VersionSets(opened.objects).get(version_set))} ({version_set[:12]})"
+    """A set that cannot be read is named by its id: it can be rolled back all the same."""
+    try:
+        return f"{set_label(VersionSets(opened.objects).get(version_set))} ({version_set[:12]})"
+    except (HandoffCorrupt, ObjectMissing):
+        return f"set {version_set[:12]}, which cannot be read"

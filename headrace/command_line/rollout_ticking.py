@@ -14,6 +14,7 @@ from headrace.rollout.controller import Action, tick
 from headrace.rollout.journal import Journal
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
 
 
@@ -27,14 +28,19 @@ def tick_rollout(
     mlflow: str | None,
 ) -> None:
     """Once, or until it is interrupted; a store that does not answer is asked again."""
-    objects, waits_for = open_objects(context, store), ""
+    objects, waits_for, told = open_objects(context, store), "", set[str]()
     while True:
+        damaged = PassedOver()
         try:
-            actions = _tick(objects, name, plan_file, mlflow)
+            actions = _tick(objects, name, plan_file, mlflow, damaged)
         except Transient as error:
             if every_seconds is None:
                 raise
             actions = [Action(kind="none", reason=str(error))]
+        for sentence in damaged.sentences:
+            if sentence not in told:
+                say(f"{name}: passed over: {sentence}")
+        told = set(damaged.sentences)
         for action in actions[:-1]:
             say(f"{name}: {action.kind}: {action.reason}")
         if actions[-1].reason != waits_for:
@@ -45,7 +51,7 @@ def tick_rollout(
         time.sleep(every_seconds)
 
 
-def _tick(objects: ObjectStore, name: str, plan_file: Path, mlflow: str | None) -> list[Action]:
+def _tick(objects: ObjectStore, name: str, plan_file: Path, mlflow: str | None, damaged: PassedOver) -> list[Action]:
     from headrace.handoff.versions import HandoffStore
     from headrace.registry.registered import registered_models
     from headrace.serving.rollout_facts import service_facts
@@ -66,7 +72,9 @@ def _tick(objects: ObjectStore, name: str, plan_file: Path, mlflow: str | None) 
         refusal=partial(_refusal, mlflow),
     )
     journal = Journal(objects, name, clock)
-    return tick(journal, VersionSets(objects), service.plan, facts, store=objects, clock=clock)
+    actions = tick(journal, VersionSets(objects), service.plan, facts, store=objects, clock=clock)
+    damaged.with_those_of(facts.damaged)
+    return actions
 
 
 def _refusal(mlflow: str | None, version_set: VersionSet) -> str | None:

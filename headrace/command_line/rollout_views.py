@@ -32,6 +32,7 @@ from headrace.rollout.status import (
     status_body,
 )
 from headrace.rollout.version_sets import VersionSets
+from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
 from headrace.text.visible import one_line
 
@@ -82,15 +83,16 @@ def read_one(
 ) -> RolloutStatus:
     """With the campaign's or service's file the gate is asked too: of the candidate, or of the last one there was."""
     drift = _drift(opened, mlflow, plan_file) if mlflow else None
-    bad_rows = _bad_rows(opened, opened.state()) if with_rows else None
+    damaged = PassedOver()
+    bad_rows = _bad_rows(opened, opened.state(), damaged) if with_rows else None
     if plan_file is None:
-        return read_status(opened.objects, opened.name, opened.clock, drift=drift, bad_rows=bad_rows)
+        return read_status(opened.objects, opened.name, opened.clock, drift=drift, bad_rows=bad_rows, damaged=damaged)
     from headrace.command_line.rollout_evidence import gather_evidence
     from headrace.rollout.controller import verdict_on
 
     subject = read_subject(plan_file, opened.name)
     trial = last_trial(opened.journal.entries())
-    evidence = gather_evidence(opened.objects, subject, trial) if trial else None
+    evidence = gather_evidence(opened.objects, subject, trial, damaged=damaged) if trial else None
     verdict = verdict_on(trial, subject.plan, evidence, now=opened.clock.now()) if trial and evidence else None
     return read_status(
         opened.objects,
@@ -101,6 +103,7 @@ def read_one(
         verdict=verdict,
         drift=drift,
         bad_rows=bad_rows,
+        damaged=damaged,
     )
 
 
@@ -138,10 +141,11 @@ def write_page(
     say(str(file))
 
 
-def _bad_rows(opened: Opened, state: RolloutState | None) -> list[BadRows]:
+def _bad_rows(opened: Opened, state: RolloutState | None, damaged: PassedOver) -> list[BadRows]:
     from headrace.command_line.rollout_evidence import find_bad_rows
 
-    return find_bad_rows(opened.objects, opened.name, state.aborted) if state and state.aborted else []
+    aborted = state.aborted if state else ()
+    return find_bad_rows(opened.objects, opened.name, aborted, damaged=damaged) if aborted else []
 
 
 def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
@@ -206,6 +210,7 @@ def _print_status(status: RolloutStatus) -> None:
         facts.append(["gate", f"{status.verdict.action.replace('_', ' ')}: {status.verdict.reason}"])
     if status.drift is not None:
         facts.append(["drift", "; ".join(status.drift) or "none: MLflow's aliases say what the journal says"])
+    facts += [["damaged", one] for one in status.damaged]
     print_lines(aligned(facts))
     if status.preparations and state and (state.proposed or state.candidate):
         print_heading("Prepared by")
@@ -243,7 +248,8 @@ def _weight_text(status: RolloutStatus) -> str:
 def _cap_text(status: RolloutStatus) -> str:
     if status.state is None or status.state.cap is None:
         return ""
-    return f"{status.num_units or 0:,} of {status.state.cap:,}"
+    used = "unknown" if status.num_units is None else f"{status.num_units:,}"
+    return f"{used} of {status.state.cap:,}"
 
 
 def _last_text(status: RolloutStatus) -> str:

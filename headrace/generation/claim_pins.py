@@ -3,18 +3,20 @@
 Read by garbage collection. A partition's last attempt on some inputs speaks for all attempts before it.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from headrace.errors import ObjectMissing
+from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.generation.claims import CLAIM, ROOT, RUN_PIN, SETTLED, SETTLEMENT, Claim, RunPin, is_claim, is_run_pin
 from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, Kind, read_object
 
-ROOT = "claims/generated_content"
+T = TypeVar("T")
+
 BATCHES = "batches"
-_SETTLED = ".settled.json"
 _READERS = 16
 
 VersionName = tuple[str, str, int]
@@ -48,56 +50,84 @@ class ClaimPins:
     in_use: Mapping[VersionName, str]
     finished: Mapping[VersionName, str]
     settled: tuple[SettledClaim, ...]
+    # A partition's path segment → a claim, settlement or run's pin of it that cannot be read, and may pin any version.
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_claim_pins(objects: ObjectStore) -> ClaimPins:
+def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> ClaimPins:
+    """Args:
+        damaged: told of what cannot be read.
+
+    Raises:
+        HandoffCorrupt: something cannot be read, and nobody wants to be told.
+    """
+    unread: dict[str, str] = {}
+
+    def passed_over(error: HandoffCorrupt) -> None:
+        if damaged is None or error.key is None:
+            raise error
+        damaged(error)
+        unread[error.key.split("/")[2]] = error.key
+
+    keys = objects.list(ROOT)
+    claims = _read_all(objects, filter(is_claim, keys), CLAIM, passed_over)
+    runs = _read_all(objects, filter(is_run_pin, keys), RUN_PIN, passed_over)
+    ends = (key for key in keys if key.endswith(SETTLED) and is_claim(key.removesuffix(SETTLED) + ".json"))
+    settlements = {
+        key.removesuffix(SETTLED) + ".json": settlement
+        for key, settlement in _read_all(objects, ends, SETTLEMENT, passed_over).items()
+    }
     in_use: dict[VersionName, str] = {}
     finished: dict[VersionName, str] = {}
     settled: list[SettledClaim] = []
-    bodies = _read_all(objects, objects.list(ROOT))
-    attempts = {key: body for key, body in bodies.items() if "/runs/" not in key and not key.endswith(_SETTLED)}
-    settlements = {key.removesuffix(_SETTLED): body for key, body in bodies.items() if key.endswith(_SETTLED)}
     last: dict[tuple[str, str], str] = {}
-    for key in sorted(attempts):
-        claim = attempts[key]
-        last[claim["partition"], claim["inputs_digest"]] = key
-        if settlement := settlements.get(key.removesuffix(".json")):
-            is_sealed = settlement["outcome"] == "sealed"
+    for key in sorted(claims):
+        claim = claims[key]
+        last[claim.partition, claim.inputs_digest] = key
+        if settlement := settlements.get(key):
+            is_sealed, is_mirror = settlement.outcome == "sealed", claim.kind == "mirror"
             settled.append(
-                SettledClaim(
-                    id=claim["id"],
-                    partition=claim["partition"],
-                    is_sealed=is_sealed,
-                    is_mirror=claim.get("kind") == "mirror",
-                )
+                SettledClaim(id=claim.id, partition=claim.partition, is_sealed=is_sealed, is_mirror=is_mirror)
             )
     for key in last.values():
-        claim, settlement = attempts[key], settlements.get(key.removesuffix(".json"))
-        if settlement is not None and settlement["outcome"] == "void" and claim.get("kind") == "mirror":
+        claim, settlement = claims[key], settlements.get(key)
+        if settlement is not None and settlement.outcome == "void" and claim.kind == "mirror":
             continue  # of a set that was rolled back: it has no next attempt
-        is_finished = settlement is not None and settlement["outcome"] == "sealed"
+        is_finished = settlement is not None and settlement.outcome == "sealed"
         pins, state = (finished, "sealed") if is_finished else (in_use, "void" if settlement else "under way")
-        _pin(pins, claim, claim["partition"], f"claim {claim['id'][:12]} ({state})")
-    for key, run in bodies.items():
-        if "/runs/" in key:
-            partition = partition_from_path(key.split("/")[2])
-            if (partition, run["inputs_digest"]) not in last:
-                _pin(in_use, run, partition, f"run {key.rpartition('/')[2].removesuffix('.json')}")
-    return ClaimPins(in_use=in_use, finished=finished, settled=tuple(settled))
+        _pin(pins, claim, claim.partition, f"claim {claim.id[:12]} ({state})")
+    for key, run in runs.items():
+        partition = _partition_of(key)
+        if (partition, run.inputs_digest) not in last:
+            _pin(in_use, run, partition, f"run {key.rpartition('/')[2].removesuffix('.json')}")
+    return ClaimPins(in_use=in_use, finished=finished, settled=tuple(settled), unread=unread)
 
 
-def _pin(pins: dict[VersionName, str], body: dict, partition: str, who: str) -> None:
-    for asset, version in body["inputs"].items():
+def _pin(pins: dict[VersionName, str], pinned: Claim | RunPin, partition: str, who: str) -> None:
+    for asset, version in pinned.inputs.items():
         pins[asset, partition, version] = who
 
 
-def _read_all(objects: ObjectStore, keys: Iterable[str]) -> dict[str, dict]:
-    def read(key: str) -> dict | None:
+def _partition_of(key: str) -> str:
+    return partition_from_path(key.split("/")[2])
+
+
+def _read_all(
+    objects: ObjectStore, keys: Iterable[str], kind: Kind[T], passed_over: Callable[[HandoffCorrupt], None]
+) -> dict[str, T]:
+    def read(key: str) -> T | HandoffCorrupt | None:
         try:
-            return json.loads(objects.read(key))
+            return read_object(objects, key, kind)
         except ObjectMissing:
             return None
+        except HandoffCorrupt as error:
+            return error
 
-    keys = list(keys)
+    keys, found = list(keys), dict[str, T]()
     with ThreadPoolExecutor(_READERS) as readers:
-        return {key: body for key, body in zip(keys, readers.map(read, keys), strict=True) if body is not None}
+        for key, one in zip(keys, readers.map(read, keys), strict=True):
+            if isinstance(one, HandoffCorrupt):
+                passed_over(one)
+            elif one is not None:
+                found[key] = one
+    return found

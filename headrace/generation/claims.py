@@ -19,31 +19,40 @@ is made under it is never published as content.
 Workers that meet on one claim share its work; they need no lock. The price is that both may run one micro-batch.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from headrace.clock import Clock, iso
-from headrace.errors import HandoffMissing, InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.dispatch import Places
 from headrace.handoff.versions import Handoff
-from headrace.keys import ContentPartition, digest_text, partition_path
+from headrace.keys import ContentPartition, digest_text, partition_from_path, partition_path
 from headrace.rollout.assignment import assign
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.store.objects import ObjectStore, create_json
+from headrace.store.chain import Chain
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, Kind, create_object, read_object
 
 Regenerate = Literal["keep_set", "current_set", "rolled_back"]
 
-_ATTEMPT = re.compile(r"a(\d{4,})\.json")
-_SETTLED = ".settled.json"
-_ROOT = "claims/generated_content"
+SETTLED = ".settled.json"
+ROOT = "claims/generated_content"
+_CLAIM_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?[^/]+/a\d{{4,}}\.json")
+_RUN_PIN_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?runs/[^/]+\.json")
 _ID = {"content": "claim", "mirror": "mirror"}
+_REMEDY = (
+    "Materialize the partition with `regenerate: current_set`: that opens its next attempt; what readers have of the "
+    "partition stays."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +63,12 @@ class Claim:
     campaign: str
     partition: str
     # Asset → sealed version that the attempt reads; the digest is over what those versions hold.
-    inputs: Mapping[str, int]
+    inputs: Mapping[str, Annotated[int, Ge(1)]]
     inputs_digest: str
-    attempt: int
+    attempt: Annotated[int, Ge(1)]
     version_set: str
     # Part of the plan of micro-batches: a resume must cut the rows as the first worker did.
-    micro_batch_rows: int
+    micro_batch_rows: Annotated[int, Ge(1)]
     # What happens if the set is rolled back before the attempt is settled.
     on_abort: Literal["repin", "finish_unpublished"]
     # Why this attempt was opened, for people.
@@ -74,7 +83,7 @@ class Claim:
 
     @property
     def batches_prefix(self) -> str:
-        return f"batches/{self.id}"
+        return _batches_prefix(self.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +93,26 @@ class Settlement:
     outcome: Literal["sealed", "void"]
     reason: str
     at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPin:
+    """Which inputs a run and its retries read, and after which attempt their own one comes."""
+
+    inputs: Mapping[str, Annotated[int, Ge(1)]]
+    inputs_digest: str
+    after_attempt: Annotated[int, Ge(0)] = 0
+    # Of a mirror: the set that it is made on.
+    version_set: str | None = None
+
+
+CLAIM = Kind("Claim", Claim, _REMEDY)
+SETTLEMENT = Kind("Settlement", Settlement, _REMEDY)
+RUN_PIN = Kind(
+    "Run pin",
+    RunPin,
+    "Launch the partition as a new run: nobody can tell any more which inputs this one and its retries began with.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,23 +143,35 @@ class Claims:
 
         Raises:
             HandoffMissing: the campaign has no version set yet.
+            HandoffCorrupt: the last attempt cannot be read; with `regenerate: current_set` the next one is opened.
         """
         pin = self._pin_run(partition, prompts, root_run_id, regenerate)
         create = partial(self._create, campaign, partition, pin, root_run_id)
+        attempts = self._chain(partition.key, pin.inputs_digest)
         # Each pass reads what is there. A claim that this loop makes is judged by the next pass like anybody's, so the
         # journal is read after the claim is made.
         while True:
-            last = self._last_attempt(partition.key, pin["inputs_digest"])
+            try:
+                number = attempts.newest()
+                last = attempts.read(number) if number else None
+                settlement = self.settlement(last) if last else None
+            except HandoffCorrupt as damage:
+                if regenerate != "current_set" or attempts.highest() > pin.after_attempt:
+                    raise
+                version_set = self._assigned(campaign, partition)
+                reason = f"regenerate: current_set, {damage.key} cannot be read"
+                ids = partial(_claim_id, "content", partition.key, pin.inputs_digest)
+                self._pass_over(attempts, partial(create, version_set=version_set), reason, ids)
+                continue
             if last is None:
                 create(attempt=1, version_set=self._assigned(campaign, partition), reason="first attempt")
                 continue
-            settlement = self.settlement(last)
             if settlement is None:
                 if last.on_abort == "repin" and (reason := self.abort_of(last)):
                     self.settle(last, "void", reason)
                     continue
                 return last
-            if settlement.outcome == "sealed" and last.attempt > pin["after_attempt"]:
+            if settlement.outcome == "sealed" and last.attempt > pin.after_attempt:
                 return last
             is_void = settlement.outcome == "void"
             if is_void:
@@ -146,24 +187,25 @@ class Claims:
     def open_mirror(
         self, campaign: Campaign, partition: ContentPartition, prompts: Handoff, version_set: str, *, root_run_id: str
     ) -> Claim:
-        """The one attempt at a mirror of a partition on a version set, whoever asks for it.
+        """The one attempt at a mirror of a partition on a version set, whoever asks for it; one that cannot be read is
+        passed over.
 
         It may be under way, sealed or void: its set was rolled back, and no set is tried twice.
         """
         digest = mirror_digest(prompts, version_set)
-        pin = {"inputs": {prompts.asset: prompts.version}, "inputs_digest": digest}
-        if not self.objects.exists(_claim_key(partition.key, digest, 1, "mirror")):
-            self._create(
-                campaign,
-                partition,
-                pin,
-                root_run_id,
-                attempt=1,
-                version_set=version_set,
-                reason="mirror",
-                kind="mirror",
-            )
-        claim = self._read(partition.key, digest, 1, "mirror")
+        pin = RunPin(inputs={prompts.asset: prompts.version}, inputs_digest=digest)
+        chain, reason, claim = self._chain(partition.key, digest, "mirror"), "mirror", None
+        create = partial(self._create, campaign, partition, pin, root_run_id, version_set=version_set, kind="mirror")
+        while claim is None:
+            try:
+                if (number := chain.newest()) == 0:
+                    create(attempt=1, reason=reason)
+                    continue
+                claim = chain.read(number)
+            except HandoffCorrupt as damage:
+                # Nobody reads a mirror's rows: another attempt takes nothing from anybody.
+                ids = partial(_claim_id, "mirror", partition.key, digest)
+                self._pass_over(chain, create, f"mirror, {damage.key} cannot be read", ids)
         # After the claim is made: of an abort that came first, one of the two is seen by whoever comes next.
         if self.settlement(claim) is None and (reason := self.abort_of(claim)):
             self.settle(claim, "void", reason)
@@ -174,23 +216,28 @@ class Claims:
         if state is None or state.candidate is None or state.cap is None:
             return None
         leases = CapLeases(self.objects, self.journal.name, self.clock)
-        # Under a cap of 0 nobody gets a place, and whoever has one is told so.
-        taken = frozenset(key for key in partition_keys if leases.take_for(state.trial, 0, key))
+        try:
+            # Under a cap of 0 nobody gets a place, and whoever has one is told so.
+            taken = frozenset(key for key in partition_keys if leases.take_for(state.trial, 0, key))
+        except HandoffCorrupt:
+            return Places(taken=frozenset(), num_left=0)
         return Places(taken=taken, num_left=max(0, state.cap - leases.num_leased(state.trial)))
 
     def settlement(self, claim: Claim) -> Settlement | None:
         """How the attempt ended; None while it is under way."""
         try:
-            body = _read_json(self.objects, _settlement_key(claim))
+            return read_object(self.objects, _settlement_key(claim), SETTLEMENT)
         except ObjectMissing:
             return None
-        return Settlement(outcome=body["outcome"], reason=body["reason"], at=body["at"])
 
     def settle(self, claim: Claim, outcome: Literal["sealed", "void"], reason: str) -> Settlement:
         """End an attempt. The first writer decides; everybody gets that decision back."""
-        body = {"outcome": outcome, "reason": reason, "at": iso(self.clock.now())}
-        body = create_json(self.objects, _settlement_key(claim), body).body
-        return Settlement(outcome=body["outcome"], reason=body["reason"], at=body["at"])
+        return self._settle(_settlement_key(claim), outcome, reason)
+
+    def end_unreadable(self, claim_key: str, reason: str) -> None:
+        """Void an attempt whose claim cannot be read: nobody can resume it, a worker that has it publishes nothing."""
+        with suppress(HandoffCorrupt):  # its settlement cannot be read either: then nobody publishes it
+            self._settle(claim_key.removesuffix(".json") + SETTLED, "void", reason)
 
     def drop_batches(self, claim: Claim) -> None:
         """Take away what a void attempt made. What a worker that slept commits later, that worker drops itself."""
@@ -211,38 +258,63 @@ class Claims:
 
     def attempts(self, partition_key: str, inputs_digest: str) -> list[Claim]:
         """All attempts at a partition on these inputs, oldest first."""
-        prefix = _prefix(partition_key, inputs_digest)
-        numbers = sorted(int(match[1]) for match in map(_ATTEMPT.fullmatch, self.objects.children(prefix)) if match)
-        return [self._read(partition_key, inputs_digest, number) for number in numbers]
+        chain = self._chain(partition_key, inputs_digest)
+        return [chain.read(number) for number in chain.numbers()]
+
+    def attempt_named(self, claim: Claim, claim_id: str) -> int:
+        """The number of the attempt with this id on the same inputs as `claim`; 0: there is none. Reads no claim."""
+        numbers = self._chain(claim.partition, claim.inputs_digest, claim.kind).made()
+        ids = {_claim_id(claim.kind, claim.partition, claim.inputs_digest, number): number for number in numbers}
+        return ids.get(claim_id, 0)
 
     def _pin_run(
         self, partition: ContentPartition, prompts: Handoff, root_run_id: str, regenerate: Regenerate | None
-    ) -> dict[str, Any]:
+    ) -> RunPin:
         key = f"{_partition_prefix(partition.key)}/runs/{root_run_id}.json"
         try:
-            return _read_json(self.objects, key)
+            return read_object(self.objects, key, RUN_PIN)
         except ObjectMissing:
             pass
         digest = inputs_digest(prompts)
-        pin = {
-            "inputs": {prompts.asset: prompts.version},
-            "inputs_digest": digest,
-            "after_attempt": self._sealed_to_replace(partition.key, digest, regenerate),
-        }
-        return create_json(self.objects, key, pin).body
+        pin = RunPin(
+            inputs={prompts.asset: prompts.version},
+            inputs_digest=digest,
+            after_attempt=self._sealed_to_replace(partition.key, digest, regenerate),
+        )
+        return create_object(self.objects, key, RUN_PIN, pin).value
 
     def _sealed_to_replace(self, partition_key: str, digest: str, regenerate: Regenerate | None) -> int:
         """The sealed attempt that a run is to make again; 0: none, what is sealed serves it."""
         if regenerate is None:
             return 0
-        sealed = [claim for claim in self.attempts(partition_key, digest) if self._is_sealed(claim)]
-        if not sealed or (regenerate == "rolled_back" and not self.abort_of(sealed[-1])):
-            return 0
-        return sealed[-1].attempt
+        chain = self._chain(partition_key, digest)
+        try:
+            for number in reversed(chain.numbers()):
+                claim = chain.read(number)
+                settlement = self.settlement(claim)
+                if settlement is not None and settlement.outcome == "sealed":
+                    return 0 if regenerate == "rolled_back" and not self.abort_of(claim) else number
+        except HandoffCorrupt:
+            if regenerate != "current_set":
+                raise
+            return chain.highest()
+        return 0
 
-    def _is_sealed(self, claim: Claim) -> bool:
-        settlement = self.settlement(claim)
-        return settlement is not None and settlement.outcome == "sealed"
+    def _settle(self, key: str, outcome: Literal["sealed", "void"], reason: str) -> Settlement:
+        settlement = Settlement(outcome=outcome, reason=reason, at=iso(self.clock.now()))
+        return create_object(self.objects, key, SETTLEMENT, settlement).value
+
+    def _pass_over(
+        self, chain: Chain[Claim], create: Callable[..., None], reason: str, ids: Callable[[int], str]
+    ) -> None:
+        """Open the next attempt behind one that is damaged or missing, which is void from now on."""
+        number = chain.highest()
+        self.end_unreadable(chain.key(number), "its claim cannot be read")
+        self.objects.delete_prefix(_batches_prefix(ids(number)))
+        create(attempt=number + 1, reason=reason, is_listed=True)
+        # In this order: a kill in between leaves a gap, which the next call passes over as well.
+        for lost in sorted(set(range(1, number + 1)) - set(chain.made())):
+            chain.give_up(lost)
 
     def _assigned(self, campaign: Campaign, partition: ContentPartition) -> str:
         """The set that a new attempt starts on. Where the candidate has a cap, it takes its place out of it first.
@@ -254,7 +326,11 @@ class Claims:
         if version_set == state.stable or state.cap is None:
             return version_set
         leases = CapLeases(self.objects, campaign.name, self.clock)
-        return version_set if leases.take_for(state.trial, state.cap, partition.key) else state.stable
+        try:
+            return version_set if leases.take_for(state.trial, state.cap, partition.key) else state.stable
+        except HandoffCorrupt:
+            # Nobody can tell what the cap has left: `headrace rollout status` says so.
+            return state.stable
 
     def _state(self, campaign: Campaign) -> RolloutState:
         state = fold(self.journal.entries())
@@ -269,21 +345,22 @@ class Claims:
         self,
         campaign: Campaign,
         partition: ContentPartition,
-        pin: Mapping[str, Any],
+        pin: RunPin,
         root_run_id: str,
         *,
         attempt: int,
         version_set: str,
         reason: str,
         kind: Literal["content", "mirror"] = "content",
+        is_listed: bool = False,
     ) -> None:
         """A lost race is as good as a won one: the caller reads what is there."""
         claim = Claim(
-            id=digest_text(_ID[kind], partition.key, pin["inputs_digest"], str(attempt))[:32],
+            id=_claim_id(kind, partition.key, pin.inputs_digest, attempt),
             campaign=campaign.name,
             partition=partition.key,
-            inputs=pin["inputs"],
-            inputs_digest=pin["inputs_digest"],
+            inputs=pin.inputs,
+            inputs_digest=pin.inputs_digest,
             attempt=attempt,
             version_set=version_set,
             micro_batch_rows=campaign.micro_batch_rows,
@@ -294,16 +371,18 @@ class Claims:
             created_at=iso(self.clock.now()),
             kind=kind,
         )
-        create_json(self.objects, _claim_key(partition.key, claim.inputs_digest, attempt, kind), asdict(claim))
+        self._chain(partition.key, claim.inputs_digest, kind).create(attempt, claim, is_listed=is_listed)
 
-    def _last_attempt(self, partition_key: str, digest: str) -> Claim | None:
-        attempts = self.attempts(partition_key, digest)
-        return attempts[-1] if attempts else None
-
-    def _read(
-        self, partition_key: str, digest: str, attempt: int, kind: Literal["content", "mirror"] = "content"
-    ) -> Claim:
-        return _claim(_read_json(self.objects, _claim_key(partition_key, digest, attempt, kind)))
+    def _chain(self, partition_key: str, digest: str, kind: str = "content") -> Chain[Claim]:
+        return Chain(
+            store=self.objects,
+            prefix=_prefix(partition_key, digest, kind),
+            kind=CLAIM,
+            digits=4,
+            before="a",
+            tells=(SETTLED,),
+            remedy=_REMEDY,
+        )
 
 
 def inputs_digest(prompts: Handoff) -> str:
@@ -321,17 +400,46 @@ def mirror_run_key(partition_key: str, root_run_id: str) -> str:
     return f"{_partition_prefix(partition_key, 'mirror')}/runs/{root_run_id}.json"
 
 
-def unsettled(objects: ObjectStore, campaign: str) -> list[Claim]:
-    """Attempts and mirrors of a campaign that are under way, or that their worker left. One listing."""
-    keys = objects.list(_ROOT)
-    settled = {key.removesuffix(_SETTLED) for key in keys if key.endswith(_SETTLED)}
+def unsettled(objects: ObjectStore, campaign: str, *, damaged: Damaged | None = None) -> list[Claim]:
+    """Attempts and mirrors of a campaign that are under way, or that their worker left. One listing.
+
+    Claims of other campaigns are not read.
+
+    Args:
+        damaged: told of claims that cannot be read, which are left out.
+
+    Raises:
+        HandoffCorrupt: a claim of this campaign is damaged, and nobody wants to be told.
+    """
+    keys = objects.list(ROOT)
+    settled = {key.removesuffix(SETTLED) for key in keys if key.endswith(SETTLED)}
     claims = []
     for key in keys:
-        if _ATTEMPT.fullmatch(key.rpartition("/")[2]) and key.removesuffix(".json") not in settled:
-            body = _read_json(objects, key)
-            if body["campaign"] == campaign:
-                claims.append(_claim(body))
+        if is_claim(key) and key.removesuffix(".json") not in settled and _campaign_of(key) == campaign:
+            try:
+                claims.append(read_object(objects, key, CLAIM))
+            except ObjectMissing:
+                continue
+            except HandoffCorrupt as error:
+                if damaged is None:
+                    raise
+                damaged(error)
     return claims
+
+
+def is_claim(key: str) -> bool:
+    """Whether a key below ROOT is one of an attempt, not a settlement, a run's pin or a foreign file."""
+    return bool(_CLAIM_KEY.fullmatch(key))
+
+
+def is_run_pin(key: str) -> bool:
+    return bool(_RUN_PIN_KEY.fullmatch(key))
+
+
+def _campaign_of(key: str) -> str | None:
+    """Of a key below ROOT: a partition's name says whose it is, so nobody's claim need be read to know."""
+    partition = ContentPartition.find(partition_from_path(key.split("/")[2]))
+    return partition.campaign if partition else None
 
 
 def check_regenerate(value: str | None) -> Regenerate | None:
@@ -349,7 +457,7 @@ def check_regenerate(value: str | None) -> Regenerate | None:
 
 def _partition_prefix(partition_key: str, kind: str = "content") -> str:
     # Under the partition that they mirror: garbage collection reads both kinds in one listing.
-    return f"{_ROOT}/{partition_path(partition_key)}" + ("/mirrors" if kind == "mirror" else "")
+    return f"{ROOT}/{partition_path(partition_key)}" + ("/mirrors" if kind == "mirror" else "")
 
 
 def _prefix(partition_key: str, digest: str, kind: str = "content") -> str:
@@ -361,13 +469,12 @@ def _claim_key(partition_key: str, digest: str, attempt: int, kind: str = "conte
 
 
 def _settlement_key(claim: Claim) -> str:
-    return f"{_prefix(claim.partition, claim.inputs_digest, claim.kind)}/a{claim.attempt:04d}{_SETTLED}"
+    return f"{_prefix(claim.partition, claim.inputs_digest, claim.kind)}/a{claim.attempt:04d}{SETTLED}"
 
 
-def _read_json(objects: ObjectStore, key: str) -> dict[str, Any]:
-    return json.loads(objects.read(key))
+def _batches_prefix(claim_id: str) -> str:
+    return f"batches/{claim_id}"
 
 
-def _claim(body: Mapping[str, Any]) -> Claim:
-    # Claims of earlier releases lack the newest fields, which have defaults.
-    return Claim(**{field.name: body[field.name] for field in fields(Claim) if field.name in body})
+def _claim_id(kind: str, partition_key: str, digest: str, attempt: int) -> str:
+    return digest_text(_ID[kind], partition_key, digest, str(attempt))[:32]

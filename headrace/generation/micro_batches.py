@@ -6,6 +6,7 @@ on an engine that is not deterministic still agree.
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from headrace.store.objects import ObjectStore
 
 _COLUMNS = pa.schema([*GENERATED_CONTENT, *(field for field in EXECUTION if field.name != "row_id")])
 _DIGEST_BYTES = 16
+_NAME = re.compile(r"b(\d{5,})\.arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRo
 def committed(objects: ObjectStore, claim: Claim) -> set[int]:
     """Numbers of the batches that are final."""
     names = objects.children(claim.batches_prefix)
-    return {int(name.removeprefix("b").removesuffix(".arrow")) for name in names}
+    return {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
 
 
 def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequence[Row]) -> pa.Table:

@@ -9,7 +9,6 @@ Mirrors are evidence before a single reader sees a row. They cost a candidate's 
 no cap, which limits what is published.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import pyarrow as pa
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
-from headrace.generation.claims import Claims, mirror_digest, mirror_run_key
+from headrace.generation.claims import RUN_PIN, Claims, RunPin, mirror_digest, mirror_run_key
 from headrace.generation.engines.base import TextEngine
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
@@ -30,7 +29,8 @@ from headrace.handoff.versions import ROOT, Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet
-from headrace.store.objects import ObjectStore, canonical_json, create_json
+from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.small_objects import Damaged, create_object, read_object
 
 COMPARISON = "mirror_comparison"
 
@@ -152,9 +152,12 @@ def mirror_partition(
         HandoffCorrupt, EngineUnavailable: as of `generate_partition`.
     """
     pin = _pin(partition, wanted, root_run_id, claims, handoffs)
-    published = handoffs.open(CONTENT, partition.key, pin["inputs"][CONTENT])
-    prompts = handoffs.open("prompts", partition.key, pin["inputs"]["prompts"])
-    claim = claims.open_mirror(campaign, partition, prompts, pin["version_set"], root_run_id=root_run_id)
+    if pin.version_set is None or pin.inputs.keys() != {CONTENT, "prompts"}:
+        key = mirror_run_key(partition.key, root_run_id)
+        raise HandoffCorrupt(f"Run pin {key} is none of a mirror: it was moved. {RUN_PIN.remedy}", key=key)
+    published = handoffs.open(CONTENT, partition.key, pin.inputs[CONTENT])
+    prompts = handoffs.open("prompts", partition.key, pin.inputs["prompts"])
+    claim = claims.open_mirror(campaign, partition, prompts, pin.version_set, root_run_id=root_run_id)
     settlement = claims.settlement(claim)
     if settlement is not None and settlement.outcome == "void":
         claims.drop_batches(claim)
@@ -208,7 +211,13 @@ def compare(
 
 
 def mirrored_differences(
-    handoffs: HandoffStore, campaign: str, candidate: str, stable: str, *, num_days: int | None = None
+    handoffs: HandoffStore,
+    campaign: str,
+    candidate: str,
+    stable: str,
+    *,
+    num_days: int | None = None,
+    damaged: Damaged | None = None,
 ) -> Differences:
     """What mirrors say of two sets, over the newest comparison of each partition that was published on `stable`.
 
@@ -216,6 +225,10 @@ def mirrored_differences(
 
     Args:
         num_days: only the newest days that were mirrored; None: all.
+        damaged: told of comparisons that cannot be read, which are left out.
+
+    Raises:
+        HandoffCorrupt: a comparison cannot be read, and nobody wants to be told.
     """
     partitions = _partitions(handoffs, COMPARISON, campaign)
     days = sorted({partition.day for partition in partitions})
@@ -224,7 +237,12 @@ def mirrored_differences(
     for partition in partitions:
         if partition.day in counted:
             found = handoffs.find(COMPARISON, partition.key, version_set=candidate, published_set=stable)
-            total += _differences(found) if found else Differences()
+            try:
+                total += _differences(found) if found else Differences()
+            except HandoffCorrupt as error:
+                if damaged is None:
+                    raise
+                damaged(error)
     return total
 
 
@@ -275,13 +293,11 @@ def resolve_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -
     return fitting[0]
 
 
-def _pin(
-    partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore
-) -> dict[str, Any]:
+def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore) -> RunPin:
     """What a run mirrors, and its retries: decided once, on what is newest when the run begins."""
     key = mirror_run_key(partition.key, root_run_id)
     try:
-        return json.loads(claims.objects.read(key))
+        return read_object(claims.objects, key, RUN_PIN)
     except ObjectMissing:
         pass
     published = handoffs.open(CONTENT, partition.key)
@@ -290,12 +306,12 @@ def _pin(
     version_set = resolve_set(claims.objects, state, wanted)
     if state is not None and version_set in state.aborted:
         raise MirrorStopped(f"Version set {version_set[:12]} was rolled back: nothing is mirrored on it any more.")
-    body = {
-        "version_set": version_set,
-        "inputs": {"prompts": prompts.version, CONTENT: published.version},
-        "inputs_digest": mirror_digest(prompts, version_set),
-    }
-    return create_json(claims.objects, key, body).body
+    pin = RunPin(
+        version_set=version_set,
+        inputs={"prompts": prompts.version, CONTENT: published.version},
+        inputs_digest=mirror_digest(prompts, version_set),
+    )
+    return create_object(claims.objects, key, RUN_PIN, pin).value
 
 
 def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> Iterator[pa.RecordBatch]:
@@ -357,5 +373,5 @@ def _differences(comparison: Handoff) -> Differences:
 
 def _partitions(handoffs: HandoffStore, asset: str, campaign: str) -> list[ContentPartition]:
     keys = map(partition_from_path, handoffs.objects.children(f"{ROOT}/{asset}"))
-    partitions = [ContentPartition.parse(key) for key in sorted(keys)]
-    return [partition for partition in partitions if partition.campaign == campaign]
+    partitions = map(ContentPartition.find, sorted(keys))
+    return [partition for partition in partitions if partition and partition.campaign == campaign]

@@ -26,6 +26,7 @@ from headrace.handoff.schemas import ROLLED_BACK_ROWS
 from headrace.handoff.versions import ROOT, Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path, partition_path
 from headrace.rollout.states import RolloutState, fold
+from headrace.store.small_objects import Damaged, PassedOver
 
 REVIEWED = "reviewed_content"
 ROWS = "rolled_back_rows"
@@ -59,6 +60,8 @@ class RolledBack:
     num_rows_published: int
     num_partitions: int
     to_regenerate: tuple[str, ...]
+    # Keys of objects that could not be read; what stands in them may be missing here.
+    damaged: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, int | str]:
         return {
@@ -68,24 +71,34 @@ class RolledBack:
             "num_partitions": self.num_partitions,
             "num_partitions_to_regenerate": len(self.to_regenerate),
             "partitions_to_regenerate": ", ".join(self.to_regenerate),
+            **({"damaged_objects": ", ".join(self.damaged)} if self.damaged else {}),
         }
 
 
 def bad_versions(
-    handoffs: HandoffStore, version_sets: Collection[str], *, campaign: str | None = None
+    handoffs: HandoffStore,
+    version_sets: Collection[str],
+    *,
+    campaign: str | None = None,
+    damaged: Damaged | None = None,
 ) -> list[BadVersion]:
     """Every sealed version that these sets made, also collected ones, by partition and version.
 
     Reads one manifest a version, in parallel.
 
+    Args:
+        damaged: told of manifests that cannot be read, so that nobody can tell what their rows were made by.
+
     Raises:
-        HandoffCorrupt: a manifest cannot be read, so nobody can tell what its rows were made by.
+        HandoffCorrupt: a manifest cannot be read, and nobody wants to be told.
     """
     version_sets = frozenset(version_sets)
     if not version_sets:
         return []
     with ThreadPoolExecutor(_READERS) as readers:
-        found = readers.map(lambda key: _bad_versions_of(handoffs, key, version_sets), _keys(handoffs, campaign))
+        found = readers.map(
+            lambda key: _bad_versions_of(handoffs, key, version_sets, damaged), _keys(handoffs, campaign)
+        )
         return [bad for versions in found for bad in versions]
 
 
@@ -143,7 +156,9 @@ def rows_still_published(
     return counts
 
 
-def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None = None) -> list[Claim]:
+def void_unsealed(
+    claims: Claims, campaign: str, *, about_to_abort: str | None = None, damaged: Damaged | None = None
+) -> list[Claim]:
     """End every attempt and mirror under way on a set that was rolled back, before its worker finds out by itself.
 
     A worker whose store hangs between its last look at the journal and the settlement then loses the race for it.
@@ -153,9 +168,22 @@ def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None =
     Args:
         about_to_abort: a set that is rolled back in the next moment: called before the abort is appended, what was
             claimed by then cannot be sealed after it. If the abort then fails, the attempts are made once more.
+        damaged: told of claims that cannot be read. They are ended as well: one may be on the set that is rolled back,
+            and nobody could go on with it.
+
+    Raises:
+        HandoffCorrupt: a claim of this campaign is damaged, and nobody wants to be told.
     """
     voided = []
-    for claim in unsettled(claims.objects, campaign):
+    aborted = aborted_sets(fold(claims.journal.entries()))
+
+    def end(error: HandoffCorrupt) -> None:
+        assert damaged is not None
+        damaged(error)
+        if error.key and (aborted or about_to_abort):
+            claims.end_unreadable(error.key, "its claim cannot be read, and a version set was rolled back")
+
+    for claim in unsettled(claims.objects, campaign, damaged=end if damaged else None):
         reason = claims.abort_of(claim)
         if claim.version_set == about_to_abort:
             reason = f"version set {claim.version_set[:12]} is being rolled back"
@@ -169,17 +197,19 @@ def void_unsealed(claims: Claims, campaign: str, *, about_to_abort: str | None =
 def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str, *, run_id: str) -> RolledBack:
     """Seal the list of a campaign's rows of all sets that were ever rolled back; the same list is sealed once.
 
-    Rows that an earlier list names, and whose version was collected since, stay in it.
+    Rows that an earlier list names, and whose version was collected since, stay in it. Claims and manifests that cannot
+    be read are named.
 
     Raises:
         PublishConflict: another list was sealed meanwhile; make it again.
-        HandoffCorrupt: as of `rows_made_by`.
+        HandoffCorrupt: a column that is read is damaged.
     """
-    void_unsealed(claims, campaign)
+    damaged = PassedOver()
+    void_unsealed(claims, campaign, damaged=damaged)
     # Before the journal is read: of two lists that are made at once, the one that knows of fewer rollbacks is refused.
     expected = handoffs.last_number(ROWS, campaign)
     aborted = aborted_sets(fold(claims.journal.entries()))
-    found = bad_versions(handoffs, aborted, campaign=campaign)
+    found = bad_versions(handoffs, aborted, campaign=campaign, damaged=damaged)
     listed = _listed_before(handoffs, campaign, found)
     table = handoffs.publish(
         ROWS,
@@ -200,6 +230,7 @@ def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str,
         num_rows_published=sum(bad.num_rows for bad in published),
         num_partitions=len({bad.partition for bad in found}),
         to_regenerate=tuple(bad.partition for bad in published),
+        damaged=tuple(damaged.keys),
     )
 
 
@@ -212,26 +243,34 @@ def sets_digest(version_sets: Collection[str]) -> str:
     return digest_text("rolled back", *sorted(version_sets))
 
 
-def _bad_versions_of(handoffs: HandoffStore, key: str, version_sets: frozenset[str]) -> list[BadVersion]:
+def _bad_versions_of(
+    handoffs: HandoffStore, key: str, version_sets: frozenset[str], damaged: Damaged | None
+) -> list[BadVersion]:
     found: list[tuple[int, str, int, Handoff | None]] = []
     prefix = f"{ROOT}/{CONTENT}/{partition_path(key)}"
     numbers = sorted(int(match[1]) for match in map(_VERSION.fullmatch, handoffs.objects.children(prefix)) if match)
+    newest = 0
     for number in numbers:
         try:
             content = handoffs.open(CONTENT, key, number)
             found.append((number, content.attributes.get("version_set", ""), content.num_rows, content))
         except HandoffCollected:
-            note = read_note(handoffs.objects, f"{prefix}/v{number:06d}/{NOTE}")
-            found.append((number, note.get("attributes", {}).get("version_set", ""), note.get("num_rows", 0), None))
+            if note := read_note(handoffs.objects, f"{prefix}/v{number:06d}/{NOTE}"):
+                found.append((number, note.attributes.get("version_set", ""), note.num_rows, None))
         except HandoffMissing:
             continue  # a writer was killed before it sealed this number
+        except HandoffCorrupt as error:
+            if damaged is None:
+                raise
+            damaged(error)
+        newest = number
     return [
         BadVersion(
             partition=key,
             version=number,
             version_set=version_set,
             num_rows=num_rows,
-            superseded=number != found[-1][0],
+            superseded=number != newest,
             content=content,
         )
         for number, version_set, num_rows, content in found
@@ -277,7 +316,8 @@ def _listed_before(
 def _keys(handoffs: HandoffStore, campaign: str | None) -> list[str]:
     """Content partitions, of one campaign or of all."""
     keys = sorted(map(partition_from_path, handoffs.objects.children(f"{ROOT}/{CONTENT}")))
-    return [key for key in keys if campaign is None or ContentPartition.parse(key).campaign == campaign]
+    partitions = {key: partition for key in keys if (partition := ContentPartition.find(key))}
+    return [key for key, partition in partitions.items() if campaign is None or partition.campaign == campaign]
 
 
 def _newest(handoffs: HandoffStore, asset: str, key: str) -> Handoff | None:

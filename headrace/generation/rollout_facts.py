@@ -19,6 +19,7 @@ from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
 from headrace.rollout.version_sets import VersionSet
+from headrace.store.small_objects import Damaged, PassedOver
 
 
 def campaign_facts(
@@ -35,33 +36,48 @@ def campaign_facts(
     Args:
         node: who prepares a proposed set; the run that ticks does, and no other process.
     """
+    damaged = PassedOver()
     return Facts(
         candidates=ModelCandidates(model_name=campaign.model, models=models, desired=partial(desired_set, campaign)),
         now=now,
-        evidence=partial(campaign_evidence, campaign, handoffs, models),
+        evidence=partial(campaign_evidence, campaign, handoffs, models, damaged=damaged),
         preparations=preparation_reader(handoffs.objects, campaign.name),
         node=node,
         refusal=refusal,
-        before_abort=partial(end_under_way, handoffs, campaign.name),
+        before_abort=partial(end_under_way, handoffs, campaign.name, damaged=damaged),
+        damaged=damaged,
     )
 
 
-def end_under_way(handoffs: HandoffStore, name: str, candidate: str) -> None:
-    """End every attempt on a set that is rolled back in the next moment; a service has none."""
+def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged: Damaged) -> None:
+    """End every attempt on a set that is rolled back in the next moment; a service has none.
+
+    Args:
+        damaged: told of what could not be read, which stops no rollback.
+    """
     journal = Journal(handoffs.objects, name, handoffs.clock)
     claims = Claims(objects=handoffs.objects, journal=journal, clock=handoffs.clock)
-    void_unsealed(claims, name, about_to_abort=candidate)
+    void_unsealed(claims, name, about_to_abort=candidate, damaged=damaged)
 
 
 def campaign_evidence(
-    campaign: Campaign, handoffs: HandoffStore, models: Sequence[ModelVersion], state: RolloutState
+    campaign: Campaign,
+    handoffs: HandoffStore,
+    models: Sequence[ModelVersion],
+    state: RolloutState,
+    *,
+    damaged: Damaged | None = None,
 ) -> Evidence:
-    """What is known of a candidate (or of a proposed set, which may have been stable before) and the stable set."""
+    """What is known of a candidate (or of a proposed set, which may have been stable before) and the stable set.
+
+    Args:
+        damaged: told of partitions that cannot be read, which are left out.
+    """
     # Counted here, and not before: the count reads every reviewed partition of some weeks.
     num_days = campaign.plan.evidence_days
-    reviews = review_counts(handoffs, campaign.name, num_days=num_days)
+    reviews = review_counts(handoffs, campaign.name, num_days=num_days, damaged=damaged)
     candidate = state.candidate or state.proposed or ""
-    found = mirrored_differences(handoffs, campaign.name, candidate, state.stable, num_days=num_days)
+    found = mirrored_differences(handoffs, campaign.name, candidate, state.stable, num_days=num_days, damaged=damaged)
     evidence = evidence_for(
         candidate,
         state.stable,
@@ -76,8 +92,14 @@ def campaign_evidence(
     return replace(evidence, mirrored=mirrored)
 
 
-def bad_rows_of(handoffs: HandoffStore, name: str, version_sets: Collection[str]) -> list[BadRows]:
-    """What these sets published in a campaign's partitions, version by version; reads one manifest each."""
+def bad_rows_of(
+    handoffs: HandoffStore, name: str, version_sets: Collection[str], *, damaged: Damaged | None = None
+) -> list[BadRows]:
+    """What these sets published in a campaign's partitions, version by version; reads one manifest each.
+
+    Args:
+        damaged: told of manifests that cannot be read, which are left out.
+    """
     return [
         BadRows(
             version_set=bad.version_set,
@@ -86,5 +108,5 @@ def bad_rows_of(handoffs: HandoffStore, name: str, version_sets: Collection[str]
             num_rows=bad.num_rows,
             is_published=not bad.superseded,
         )
-        for bad in bad_versions(handoffs, version_sets, campaign=name)
+        for bad in bad_versions(handoffs, version_sets, campaign=name, damaged=damaged)
     ]

@@ -139,10 +139,8 @@ def _newer_than(claim: Claim, claims: Claims, handoffs: HandoffStore, input_vers
     except HandoffCorrupt:
         return None  # the next version repairs the partition
     shown = newest.attributes.get("claim") if newest else None
-    for later in claims.attempts(claim.partition, claim.inputs_digest):
-        if later.attempt > claim.attempt and later.id == shown:
-            return f"attempt {later.attempt} at the same prompts is published"
-    return None
+    later = claims.attempt_named(claim, shown) if shown else 0
+    return f"attempt {later} at the same prompts is published" if later > claim.attempt else None
 
 
 def _superseded_error(claim: Claim, reason: str) -> Superseded:

@@ -12,15 +12,15 @@ Over NFS a client may remember for half a minute that a directory was not there,
 tombstone: mount with `lookupcache=positive` wherever readers or collectors run.
 """
 
-import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from headrace.clock import Clock, iso
-from headrace.errors import InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.claim_pins import SettledClaim
 from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
 from headrace.handoff import leases
@@ -34,10 +34,12 @@ from headrace.handoff.retention import (
     decide_parts,
     decide_versions,
 )
-from headrace.handoff.survey import NOTE, ROOT, Survey, names_nonce, survey
-from headrace.handoff.tombstones import Tombstone, standing, tombstones
+from headrace.handoff.survey import NOTE, ROOT, VERSION, Survey, names_nonce, survey
+from headrace.handoff.tombstones import NOTE as NOTE_KIND
+from headrace.handoff.tombstones import CollectedNote, Condemned, Tombstone, standing, tombstones
 from headrace.keys import partition_path
-from headrace.store.objects import ObjectStore, canonical_json, new_nonce
+from headrace.store.objects import ObjectStore, new_nonce
+from headrace.store.small_objects import Damaged, PassedOver, create_object, read_object
 
 KEEP_VERSIONS = 2
 GRACE_SECONDS = 24 * 3600.0
@@ -47,7 +49,7 @@ PLAN_SECONDS = 3600.0
 _UNDECIDED_SECONDS = 3600.0
 _ORPHAN_TOMBSTONE_SECONDS = 30 * 24 * 3600.0
 
-Fate = Literal["collected", "leased", "sealed", "spared"]
+Fate = Literal["collected", "leased", "sealed", "spared", "damaged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ class CollectionPlan:
     batches: tuple[Batches, ...]
     expired_leases: tuple[str, ...]
     leftovers: tuple[Leftover, ...]
+    # What could not be read, and what to do about it: everything that it may protect stays.
+    damaged: tuple[str, ...] = ()
 
     @property
     def collected(self) -> list[FoundVersion]:
@@ -103,6 +107,8 @@ class CollectionReport:
     num_leases: int
     num_leftovers: int
     num_bytes: int
+    # What could not be read, and so was left as it is.
+    damaged: tuple[str, ...] = ()
 
 
 def plan_collection(
@@ -120,8 +126,8 @@ def plan_collection(
         named: versions that stay whatever their age, as a set or a question: what Dagster last materialized.
         grace_seconds: how long what was superseded, or left behind, stays at least.
     """
-    made_at = clock.now()
-    found = survey(objects, clock)
+    made_at, damaged = clock.now(), PassedOver()
+    found = survey(objects, clock, damaged=damaged)
     versions = decide_versions(found.snapshot, keep_versions=keep_versions, named=named, grace_seconds=grace_seconds)
     parts = decide_parts(found.snapshot, grace_seconds=grace_seconds)
     going = {verdict.found.nonce for verdict in [*versions, *parts] if not verdict.is_kept}
@@ -130,9 +136,10 @@ def plan_collection(
         made_at=made_at,
         versions=versions,
         parts=parts,
-        batches=tuple(_batches(objects, found, grace_seconds)),
+        batches=tuple(_batches(objects, found, grace_seconds, damaged)),
         expired_leases=tuple(entry.key for entry in found.expired_leases),
-        leftovers=tuple(_leftovers(objects, found, there, going)),
+        leftovers=tuple(_leftovers(objects, found, there, going, damaged)),
+        damaged=tuple(damaged.sentences),
     )
 
 
@@ -149,17 +156,21 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
             f"This collection plan is {age / 60:.0f} minutes old, it may be {PLAN_SECONDS / 60:.0f} at most: what was "
             "materialized since is not in it. Make a new plan."
         )
+    damaged = PassedOver()
     for leftover in plan.leftovers:
-        _end(objects, clock, leftover)
+        try:
+            _end(objects, clock, leftover)
+        except HandoffCorrupt as error:
+            damaged(error)
     gone: list[FoundVersion] = []
     orphans: list[FoundParts] = []
     kept: list[tuple[FoundVersion | FoundParts, Fate]] = []
     for version in plan.collected:
-        fate = _take_version(objects, clock, version)
+        fate = _tried(lambda version=version: _take_version(objects, clock, version), damaged)
         gone.append(version) if fate == "collected" else kept.append((version, fate))
     for orphan in plan.orphans:
         known = [verdict.found.version for verdict in plan.versions if verdict.found.place == orphan.place]
-        fate = _take_orphan(objects, clock, orphan, known)
+        fate = _tried(lambda orphan=orphan, known=known: _take_orphan(objects, clock, orphan, known), damaged)
         orphans.append(orphan) if fate == "collected" else kept.append((orphan, fate))
     for key in plan.expired_leases:
         objects.delete(key, durable=False)
@@ -173,45 +184,53 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
         num_leases=len(plan.expired_leases),
         num_leftovers=len(plan.leftovers),
         num_bytes=sum(found.num_bytes for found in [*gone, *orphans, *plan.batches]),
+        damaged=tuple(damaged.sentences),
     )
 
 
+def _tried(take: Callable[[], Fate], damaged: Damaged) -> Fate:
+    """What cannot be read stops only what it is about."""
+    try:
+        return take()
+    except HandoffCorrupt as error:
+        damaged(error)
+        return "damaged"
+
+
 def _take_version(objects: ObjectStore, clock: Clock, found: FoundVersion) -> Fate:
-    at = iso(clock.now())
-    note = {
-        "asset": found.asset,
-        "partition": found.partition,
-        "version": found.version,
-        "collected_at": at,
-        "collected_by": f"{socket.gethostname()}/{os.getpid()}",
-        **found.facts,
-    }
-    body = {
-        "manifest_key": found.manifest_key,
-        "note_key": found.manifest_key.rpartition("/")[0] + "/" + NOTE,
-        "note": note,
-        "prefix": found.prefix,
-        "clears": True,
-    }
-    return _take(objects, clock, found.nonce, body, is_sealed=lambda: False)
+    condemned = Condemned(
+        manifest_key=found.manifest_key,
+        note_key=found.manifest_key.rpartition("/")[0] + "/" + NOTE,
+        note=CollectedNote(
+            asset=found.asset,
+            partition=found.partition,
+            version=found.version,
+            collected_at=iso(clock.now()),
+            collected_by=f"{socket.gethostname()}/{os.getpid()}",
+            **found.facts,
+        ),
+        prefix=found.prefix,
+        clears=True,
+    )
+    return _take(objects, clock, found.nonce, condemned, is_sealed=lambda: False)
 
 
 def _take_orphan(objects: ObjectStore, clock: Clock, found: FoundParts, known: list[int]) -> Fate:
-    body = {"manifest_key": None, "prefix": found.prefix, "clears": False}
+    condemned = Condemned(prefix=found.prefix, clears=False)
     partition = found.prefix.rpartition("/parts/")[0]
     return _take(
-        objects, clock, found.nonce, body, is_sealed=lambda: names_nonce(objects, partition, found.nonce, known)
+        objects, clock, found.nonce, condemned, is_sealed=lambda: names_nonce(objects, partition, found.nonce, known)
     )
 
 
 def _take(
-    objects: ObjectStore, clock: Clock, nonce: str, body: dict[str, Any], *, is_sealed: Callable[[], bool]
+    objects: ObjectStore, clock: Clock, nonce: str, condemned: Condemned, *, is_sealed: Callable[[], bool]
 ) -> Fate:
     # Decided before: an orphan that its writer sealed afterwards. It must go on finding a tombstone.
     was_taken = standing(objects, nonce) == "collected"
     tombstone = Tombstone(nonce=nonce, collector=new_nonce())
-    body = {**body, "clears": body["clears"] and not was_taken}
-    tombstone.create(objects, body)
+    condemned = replace(condemned, clears=condemned.clears and not was_taken)
+    tombstone.create(objects, condemned)
     if not was_taken:
         # From here on nobody begins to read or ends writing without noticing; who began before has a lease.
         if is_leased(objects, nonce, clock.now()):
@@ -225,18 +244,21 @@ def _take(
             return "spared"
     except ObjectMissing:
         pass  # another collector has taken all of it, our tombstone too
-    _finish(objects, nonce, body)
+    _finish(objects, nonce, condemned)
     return "collected"
 
 
-def _finish(objects: ObjectStore, nonce: str, body: dict[str, Any]) -> None:
+def _finish(objects: ObjectStore, nonce: str, condemned: Condemned) -> None:
     """Everything here may be done twice, by two collectors, and at any later time."""
-    if body["manifest_key"]:
-        objects.create(body["note_key"], canonical_json(body["note"]))
-        objects.delete(body["manifest_key"])
-    _delete_all(objects, body["prefix"])
+    if condemned.manifest_key:
+        if condemned.note_key and condemned.note:
+            # One that is there and damaged keeps the number taken all the same.
+            with suppress(HandoffCorrupt):
+                create_object(objects, condemned.note_key, NOTE_KIND, condemned.note)
+        objects.delete(condemned.manifest_key)
+    _delete_all(objects, condemned.prefix)
     _delete_all(objects, f"{leases.ROOT}/{nonce}")
-    if body["clears"]:
+    if condemned.clears:
         for tombstone in tombstones(objects, nonce):
             _clear(objects, tombstone)
 
@@ -262,19 +284,26 @@ def _end(objects: ObjectStore, clock: Clock, leftover: Leftover) -> None:
     try:
         if leftover.action == "spare" and tombstone.decide(objects, "spare", at=iso(clock.now())) == "spare":
             return
-        body = tombstone.body(objects)
+        condemned = tombstone.condemned(objects)
     except ObjectMissing:
         return  # ended meanwhile
-    _finish(objects, tombstone.nonce, body)
+    _finish(objects, tombstone.nonce, condemned)
 
 
-def _leftovers(objects: ObjectStore, found: Survey, there: set[str], going: set[str]) -> list[Leftover]:
+def _leftovers(
+    objects: ObjectStore, found: Survey, there: set[str], going: set[str], damaged: Damaged
+) -> list[Leftover]:
     leftovers = []
     for tombstone, made_at in found.tombstones:
         age = found.snapshot.now - made_at
-        decision = tombstone.decision(objects)
+        try:
+            decision = tombstone.decision(objects)
+            following = _after_collecting(objects, tombstone, age) if decision == "collect" else None
+        except HandoffCorrupt as error:
+            damaged(error)
+            continue
         if decision == "collect":
-            action = _after_collecting(objects, tombstone, age)
+            action = following
         elif tombstone.nonce in going:
             action = None  # cleared with the rest
         elif tombstone.nonce not in there:
@@ -288,16 +317,17 @@ def _leftovers(objects: ObjectStore, found: Survey, there: set[str], going: set[
 
 def _after_collecting(objects: ObjectStore, tombstone: Tombstone, age: float) -> Literal["finish", "clear"] | None:
     try:
-        body = tombstone.body(objects)
+        condemned = tombstone.condemned(objects)
     except ObjectMissing:
         return "clear"
-    is_over = not (objects.list(body["prefix"]) or (body["manifest_key"] and objects.exists(body["manifest_key"])))
-    if body["clears"] or not is_over:
+    manifest_key = condemned.manifest_key
+    is_over = not (objects.list(condemned.prefix) or (manifest_key and objects.exists(manifest_key)))
+    if condemned.clears or not is_over:
         return "finish"
     return "clear" if age > _ORPHAN_TOMBSTONE_SECONDS else None
 
 
-def _batches(objects: ObjectStore, found: Survey, grace_seconds: float) -> list[Batches]:
+def _batches(objects: ObjectStore, found: Survey, grace_seconds: float, damaged: Damaged) -> list[Batches]:
     settled = {claim.batches_prefix: claim for claim in found.claims.settled}
     published = {
         (version.asset, version.facts.get("attributes", {}).get("claim")) for version in found.snapshot.versions
@@ -311,26 +341,31 @@ def _batches(objects: ObjectStore, found: Survey, grace_seconds: float) -> list[
             batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim is void"))
         # Settled is not published: whoever opens the claim next publishes out of its micro-batches.
         elif all(
-            (asset, claim.id) in published or _was_published(objects, asset, claim)
+            (asset, claim.id) in published or _was_published(objects, asset, claim, damaged)
             for asset in ((MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION))
         ):
             batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim's rows are published"))
     return batches
 
 
-def _was_published(objects: ObjectStore, asset: str, claim: SettledClaim) -> bool:
+def _was_published(objects: ObjectStore, asset: str, claim: SettledClaim, damaged: Damaged) -> bool:
     """Whether a collected version was the claim's."""
     prefix = f"{ROOT}/{partition_path(asset)}/{partition_path(claim.partition)}"
-    return any(
-        read_note(objects, f"{prefix}/{name}/{NOTE}").get("attributes", {}).get("claim") == claim.id
-        for name in objects.children(prefix)
-        if name.startswith("v")
-    )
+    for name in objects.children(prefix):
+        if VERSION.fullmatch(name):
+            try:
+                note = read_note(objects, f"{prefix}/{name}/{NOTE}")
+            except HandoffCorrupt as error:
+                damaged(error)
+                continue
+            if note and note.attributes.get("claim") == claim.id:
+                return True
+    return False
 
 
-def read_note(objects: ObjectStore, key: str) -> dict[str, Any]:
-    """What a collected version's note says; empty: there is none under this key."""
+def read_note(objects: ObjectStore, key: str) -> CollectedNote | None:
+    """What a collected version's note says; None: there is none under this key. Raises: HandoffCorrupt."""
     try:
-        return json.loads(objects.read(key))
+        return read_object(objects, key, NOTE_KIND)
     except ObjectMissing:
-        return {}
+        return None

@@ -23,13 +23,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCollected, HeadraceError, StoreUnavailable
 from headrace.handoff.renewal import RENEWAL, Renewal
 from headrace.handoff.tombstones import standing
-from headrace.store.objects import ObjectStore, canonical_json, new_nonce
+from headrace.store.objects import ObjectStore, new_nonce
+from headrace.store.small_objects import Kind, encode_object
 
 ROOT = "leases"
 # Long enough for a machine that swaps or a server that is restarted; what a killed reader held waits this long.
@@ -205,7 +206,7 @@ class Leases:
         key = f"{ROOT}/{held.nonce}/{held.holder}-{expires_at}"
         if key not in held.keys:
             try:
-                self.objects.create(key, _holder_body(), durable=False)
+                self.objects.create(key, _holder_body(key), durable=False)
             except StoreUnavailable as error:
                 _warn_once(self.objects, error)
                 return None
@@ -307,7 +308,8 @@ class _Held:
 def is_leased(objects: ObjectStore, nonce: str, now: float) -> bool:
     """Whether any lease on it is in force, or might be by its holder's clock. `now`: seconds since the epoch."""
     names = objects.children(f"{ROOT}/{nonce}")
-    return any(expires_at(name) + CLOCK_SKEW_SECONDS > now for name in names)
+    # A name with a dot in front is a file system's or a desktop's (`.nfs…`).
+    return any(expires_at(name) + CLOCK_SKEW_SECONDS > now for name in names if not name.startswith("."))
 
 
 def expires_at(name: str) -> float:
@@ -324,10 +326,18 @@ def _collected(held: _Held) -> HandoffCollected:
     )
 
 
-def _holder_body() -> bytes:
-    """For people who wonder what keeps a version."""
-    body: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
-    return canonical_json(body)
+@dataclass(frozen=True, kw_only=True)
+class LeaseHolder:
+    host: str
+    pid: int
+
+
+# Read by people who wonder what keeps a version. What protects is the key alone.
+HOLDER = Kind("Lease", LeaseHolder, "It protects all the same, until it expires.")
+
+
+def _holder_body(key: str) -> bytes:
+    return encode_object(key, HOLDER, LeaseHolder(host=socket.gethostname(), pid=os.getpid()), nonce=new_nonce())
 
 
 _warned: set[str] = set()

@@ -75,6 +75,9 @@ class Snapshot:
         taken: nonces that a collector decided to take.
         in_use: versions that unfinished work pins, and who.
         finished: versions that finished work was done on, and who; kept while a kept version holds the same.
+        doubtful: nonces of which a collector's decision cannot be read.
+        unread: path segments of partitions of which a claim or a run's pin cannot be read, and which: it may pin any
+            version there.
     """
 
     now: float
@@ -84,6 +87,8 @@ class Snapshot:
     taken: frozenset[str] = frozenset()
     in_use: Mapping[VersionName, str] = field(default_factory=dict)
     finished: Mapping[VersionName, str] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,8 @@ def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerd
             reason = f"the damaged manifest of {unreadable.label} may name it"
         elif found.nonce in snapshot.leased:
             reason = "leased: it is being written"
+        elif found.nonce in snapshot.doubtful:
+            reason = "what a collector decided about it cannot be read"
         elif age <= grace_seconds:
             reason = f"written {_hours(age)} ago, less than the grace time"
         gone = f"no manifest names it, last written {_hours(age)} ago"
@@ -173,6 +180,10 @@ def _keeps(
         return f"pinned by {who}"
     if (who := snapshot.finished.get(found.name)) and found.content_digest in contents:
         return f"pinned by {who}, and still what the newest versions hold"
+    if key := snapshot.unread.get(partition_path(found.partition)):
+        return f"{key} cannot be read, and may pin it"
+    if found.nonce in snapshot.doubtful:
+        return "what a collector decided about it cannot be read"
     return "leased: it is being read" if found.nonce in snapshot.leased else None
 
 

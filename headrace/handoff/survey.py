@@ -21,9 +21,11 @@ from headrace.handoff.retention import FoundParts, FoundVersion, Snapshot
 from headrace.handoff.tombstones import Tombstone
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.objects import Entry, ObjectStore, new_nonce
+from headrace.store.small_objects import Damaged
 
 ROOT = "handoff"
 NOTE = "collected.json"
+VERSION = re.compile(r"v\d{6,}")
 _MANIFEST = re.compile(rf"({ROOT}/([^/]+)/([^/]+))/v(\d{{6,}})/manifest\.json")
 _PARTS = re.compile(rf"({ROOT}/([^/]+)/([^/]+)/parts/([^/]+))/.+")
 _READERS = 16
@@ -40,21 +42,32 @@ class Survey:
     batches: dict[str, tuple[int, float]]  # prefix: bytes, when the newest was written
 
 
-def survey(objects: ObjectStore, clock: Clock) -> Survey:
+def survey(objects: ObjectStore, clock: Clock, *, damaged: Damaged) -> Survey:
+    """Args: damaged: told of what cannot be read; whatever it may protect counts as protected."""
     # Leases and tombstones before manifests: what is sealed meanwhile then counts as sealed, not as an orphan.
     entries = {root: objects.entries(root) for root in (leases.ROOT, tombstones.ROOT, BATCHES)}
     sealed = objects.entries(ROOT)
     versions = _versions(objects, sealed)
     leased, expired = _leased(entries[leases.ROOT], clock.now())
     condemned = _tombstones(entries[tombstones.ROOT])
-    taken = {one.nonce for one, _ in condemned if one.decision(objects) == "collect"}
-    claims = read_claim_pins(objects)
+    taken = set[str]()
+    doubtful = set[str]()
+    for one, _ in condemned:
+        try:
+            if one.decision(objects) == "collect":
+                taken.add(one.nonce)
+        except HandoffCorrupt as error:
+            damaged(error)
+            doubtful.add(one.nonce)
+    claims = read_claim_pins(objects, damaged=damaged)
     snapshot = Snapshot(
         now=store_now(objects, [*sealed, *(entry for listed in entries.values() for entry in listed)]),
         versions=tuple(versions),
         unnamed=tuple(_unnamed(sealed, versions)),
         leased=frozenset(leased),
         taken=frozenset(taken),
+        doubtful=frozenset(doubtful),
+        unread=claims.unread,
         in_use=claims.in_use,
         finished=claims.finished,
     )
@@ -82,7 +95,7 @@ def names_nonce(objects: ObjectStore, prefix: str, nonce: str, known: Iterable[i
     """
     known = set(known)
     for name in objects.children(prefix):
-        if re.fullmatch(r"v\d{6,}", name) and int(name[1:]) not in known:
+        if VERSION.fullmatch(name) and int(name[1:]) not in known:
             key = f"{prefix}/{name}/manifest.json"
             try:
                 if Manifest.from_bytes(objects.read(key), uri=objects.uri(key)).nonce == nonce:
@@ -163,7 +176,9 @@ def _unnamed(entries: Sequence[Entry], versions: Sequence[FoundVersion]) -> list
 def _leased(entries: Iterable[Entry], now: float) -> tuple[set[str], list[Entry]]:
     leased, expired = set(), []
     for entry in entries:
-        _, nonce, name = entry.key.split("/", 2)
+        _, nonce, *names = entry.key.split("/", 2)
+        if not names or (name := names[0]).startswith("."):
+            continue  # what a file system or a desktop leaves is no lease
         if leases.expires_at(name) + leases.CLOCK_SKEW_SECONDS > now:
             leased.add(nonce)
         else:
@@ -174,9 +189,8 @@ def _leased(entries: Iterable[Entry], now: float) -> tuple[set[str], list[Entry]
 def _tombstones(entries: Iterable[Entry]) -> tuple[tuple[Tombstone, float], ...]:
     made_at: dict[Tombstone, float] = {}
     for entry in entries:
-        _, nonce, name = entry.key.split("/", 2)
-        one = Tombstone(nonce=nonce, collector=name.partition(".")[0])
-        made_at[one] = max(entry.modified_at, made_at.get(one, 0.0))
+        if one := tombstones.tombstone_of(entry.key):
+            made_at[one] = max(entry.modified_at, made_at.get(one, 0.0))
     return tuple(made_at.items())
 
 

@@ -12,13 +12,16 @@ finds itself overruled. Clocks play no part in this.
     condemned/<nonce>/<collector>.decided.json    `collect` or `spare`
 """
 
-import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from headrace.errors import ObjectMissing
-from headrace.store.objects import ObjectStore, canonical_json, create_json
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object, read_object
 
 ROOT = "condemned"
 
@@ -28,11 +31,63 @@ Standing = Literal["none", "undecided", "collected"]
 
 _DECIDED = ".decided.json"
 _TOMBSTONE = ".json"
+_NAME = re.compile(r"([^.]+)(\.decided)?\.json")
+_REMEDY = (
+    "Nobody can tell whether garbage collection took, or is to take, what it names; that is neither opened nor taken. "
+    "If `headrace handoff verify` finds the version whole, delete this object and the one beside it while no "
+    "collection runs."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedNote:
+    """What stays of a collected version: `collected.json` in its manifest's place."""
+
+    asset: str
+    partition: str
+    version: Annotated[int, Ge(1)]
+    collected_at: str
+    collected_by: str
+    nonce: str = ""
+    content_digest: str = ""
+    num_rows: Annotated[int, Ge(0)] = 0
+    num_bytes: Annotated[int, Ge(0)] = 0
+    code_version: str = ""
+    run_id: str = ""
+    input_versions: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    created_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condemned:
+    """What a tombstone is to delete. `clears`: the tombstones too, once it is done."""
+
+    prefix: str
+    clears: bool
+    manifest_key: str | None = None
+    note_key: str | None = None
+    note: CollectedNote | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    decision: Decision
+    at: str
+
+
+CONDEMNED = Kind("Tombstone", Condemned, _REMEDY)
+DECIDED = Kind("Decision", Decided, _REMEDY)
+NOTE = Kind(
+    "Note of a collected version",
+    CollectedNote,
+    "Its number stays taken; what the version held can only be learnt from a backup of the store.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tombstone:
-    """One collector's claim on a nonce. `body` is what it said it would delete."""
+    """One collector's claim on a nonce."""
 
     nonce: str
     collector: str
@@ -45,24 +100,30 @@ class Tombstone:
     def decision_key(self) -> str:
         return f"{ROOT}/{self.nonce}/{self.collector}{_DECIDED}"
 
-    def create(self, objects: ObjectStore, body: Mapping[str, Any]) -> None:
-        objects.create(self.key, canonical_json(dict(body)))
+    def create(self, objects: ObjectStore, condemned: Condemned) -> None:
+        create_object(objects, self.key, CONDEMNED, condemned)
 
-    def body(self, objects: ObjectStore) -> dict[str, Any]:
-        """Raises: ObjectMissing: it was withdrawn, or its collection has ended."""
-        return json.loads(objects.read(self.key))
+    def condemned(self, objects: ObjectStore) -> Condemned:
+        """What it is to delete.
+
+        Raises:
+            ObjectMissing: it was withdrawn, or its collection has ended. HandoffCorrupt: it cannot be read.
+        """
+        return read_object(objects, self.key, CONDEMNED)
 
     def decide(self, objects: ObjectStore, decision: Decision, *, at: str) -> Decision:
         """The first one to decide decides; everybody gets that decision back.
 
         Raises:
-            ObjectMissing: somebody else decided, and has cleared it away since.
+            ObjectMissing: somebody else decided, and has cleared it away since. HandoffCorrupt: what was decided
+                cannot be read.
         """
-        return create_json(objects, self.decision_key, {"decision": decision, "at": at}).body["decision"]
+        return create_object(objects, self.decision_key, DECIDED, Decided(decision=decision, at=at)).value.decision
 
     def decision(self, objects: ObjectStore) -> Decision | None:
+        """Raises: HandoffCorrupt: what was decided cannot be read."""
         try:
-            return json.loads(objects.read(self.decision_key))["decision"]
+            return read_object(objects, self.decision_key, DECIDED).decision
         except ObjectMissing:
             return None
 
@@ -73,13 +134,23 @@ class Tombstone:
 
 def tombstones(objects: ObjectStore, nonce: str) -> list[Tombstone]:
     """Of every collector that wanted or wants this nonce, whatever was decided."""
-    names = objects.children(f"{ROOT}/{nonce}")
-    collectors = {name.removesuffix(_DECIDED).removesuffix(_TOMBSTONE) for name in names}
+    collectors = {match[1] for match in map(_NAME.fullmatch, objects.children(f"{ROOT}/{nonce}")) if match}
     return [Tombstone(nonce=nonce, collector=collector) for collector in sorted(collectors)]
 
 
+def tombstone_of(key: str) -> Tombstone | None:
+    """The tombstone that a key below ROOT is of; None: it is none of ours."""
+    segments = key.split("/")
+    match = _NAME.fullmatch(segments[-1])
+    return Tombstone(nonce=segments[1], collector=match[1]) if match and len(segments) == 3 else None
+
+
 def standing(objects: ObjectStore, nonce: str) -> Standing:
-    """Where a nonce stands with garbage collection; one listing where nobody ever wanted it."""
+    """Where a nonce stands with garbage collection; one listing where nobody ever wanted it.
+
+    Raises:
+        HandoffCorrupt: what was decided cannot be read.
+    """
     decisions = [tombstone.decision(objects) for tombstone in tombstones(objects, nonce)]
     if "collect" in decisions:
         return "collected"

@@ -5,16 +5,18 @@ alias does not ask MLflow (whose import alone costs two seconds), and a tick tha
 MLflow is made good by the next.
 """
 
-import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.errors import RegistryMissing, reason_of
+from headrace.errors import HandoffCorrupt, ObjectMissing, RegistryMissing, reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import Member, VersionSets
-from headrace.store.objects import ObjectStore, create_json
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object, read_object
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
@@ -30,6 +32,17 @@ class AliasRegistry(Protocol):
 
 # Model name → alias → version; `None`: the alias must not be there.
 Aliases = Mapping[str, Mapping[str, str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """What was written to the registry last."""
+
+    aliases: Aliases
+
+
+PROJECTION = Kind("Record of the aliases", Projection, "The next tick writes them once more: delete it.")
+_NAME = re.compile(r"\d{8}\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +99,9 @@ def project(
                 # Somebody deleted the version there. The journal and the weights stand without it.
                 drift = replace(drift, impossible=str(error))
             changed.append(drift)
-        create_json(store, f"{_prefix(journal.name)}/{state.head:08d}.json", {"aliases": wanted})
+        # One that is there and cannot be read: the registry is asked again until the next entry.
+        with suppress(HandoffCorrupt):
+            create_object(store, f"{_prefix(journal.name)}/{state.head:08d}.json", PROJECTION, {"aliases": wanted})
         if journal.head() == state.head:
             break
         # A newer entry came while we wrote, and its aliases may have been written before ours: write again.
@@ -135,8 +150,11 @@ def _registered(version_sets: VersionSets, version_set: str | None) -> list[Memb
 
 
 def _last_projected(name: str, store: ObjectStore) -> Aliases | None:
-    heads = store.children(_prefix(name))
-    return json.loads(store.read(f"{_prefix(name)}/{heads[-1]}"))["aliases"] if heads else None
+    """None: none, or what cannot be read: the aliases are then brought to what they should be once more."""
+    heads = [one for one in store.children(_prefix(name)) if _NAME.fullmatch(one)]
+    with suppress(HandoffCorrupt, ObjectMissing):
+        return read_object(store, f"{_prefix(name)}/{heads[-1]}", PROJECTION).aliases if heads else None
+    return None
 
 
 def _prefix(name: str) -> str:

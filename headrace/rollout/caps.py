@@ -6,14 +6,55 @@ counts as used, whatever became of its holder: a crash makes the candidate's sha
 rise between two leases; one that falls below what is leased lets nobody lease any more.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+from annotated_types import Ge
 
 from headrace.clock import Clock, iso
-from headrace.errors import HandoffCorrupt, ObjectMissing
-from headrace.store.objects import ObjectStore, create_json, new_nonce
+from headrace.errors import HandoffCorrupt
+from headrace.store.chain import Chain
+from headrace.store.objects import ObjectStore, new_nonce
+from headrace.store.small_objects import Kind
+
+_REMEDY = (
+    "Nobody can tell how many units have started on this candidate, and no further one does: advance it to a weight "
+    "without a cap, or abort it."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapLease:
+    """`count` places from `first` on, under a cap that its writer knew. `unit`: whose place it is, if it is one's."""
+
+    first: Annotated[int, Ge(0)]
+    count: Annotated[int, Ge(1)]
+    cap: Annotated[int, Ge(0)]
+    at: str
+    by: str
+    unit: str | None = None
+    nonce: str
+
+
+LEASE = Kind("Cap lease", CapLease, _REMEDY)
+
+
+def lease_chain(store: ObjectStore, name: str, trial: int) -> Chain[CapLease]:
+    return Chain(store=store, prefix=f"rollout/{name}/caps/{trial:08d}", kind=LEASE, remedy=_REMEDY)
+
+
+def num_places(store: ObjectStore, name: str, trial: int) -> int:
+    """How many places a trial's leases have given out: the newest one says where they end.
+
+    Raises:
+        HandoffCorrupt: it cannot be read, or one before it is missing.
+    """
+    chain = lease_chain(store, name, trial)
+    if not (newest := chain.newest()):
+        return 0
+    lease = chain.read(newest)
+    return lease.first + lease.count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +94,7 @@ class CapLeases:
             granted = min(count, cap - chain.num_places)
             if granted <= 0:
                 return 0
-            if self._lease(trial, cap, chain, granted, {"by": by}):
+            if self._lease(trial, cap, chain, granted, by=by):
                 return granted
             chain = self._read_on(trial, chain, is_whole=False)
 
@@ -63,26 +104,29 @@ class CapLeases:
         Raises:
             StoreUnavailable: it may have a place or not; ask again.
         """
-        chain = self._chains.get((trial, True), _Chain())
+        chain = self._chains.get((trial, True))
+        if chain is None:
+            lease_chain(self._store, self._name, trial).newest()  # from the first one on, so that none may be missing
+            chain = _Chain()
         while True:
             chain = self._read_on(trial, chain, is_whole=True)
             if unit in chain.units:
                 return True
             if chain.num_places >= cap:
                 return False
-            if self._lease(trial, cap, chain, 1, {"by": unit, "unit": unit}):
+            if self._lease(trial, cap, chain, 1, by=unit, unit=unit):
                 return True
 
     def num_leased(self, trial: int) -> int:
         """Places that are leased, as far as this process has read; it reads nothing."""
         return max((chain.num_places for (of, _), chain in self._chains.items() if of == trial), default=0)
 
-    def _lease(self, trial: int, cap: int, chain: _Chain, count: int, whose: dict[str, Any]) -> bool:
-        nonce = new_nonce()
-        body = {"first": chain.num_places, "count": count, "cap": cap, "at": iso(self._clock.now()), **whose}
-        if "unit" not in whose:
+    def _lease(self, trial: int, cap: int, chain: _Chain, count: int, *, by: str, unit: str | None = None) -> bool:
+        nonce, at = new_nonce(), iso(self._clock.now())
+        lease = CapLease(first=chain.num_places, count=count, cap=cap, at=at, by=by, unit=unit, nonce=nonce)
+        if unit is None:
             self._unanswered[nonce] = trial
-        won = create_json(self._store, self._key(trial, chain.num_leases + 1), body, nonce=nonce).won
+        won = lease_chain(self._store, self._name, trial).create(chain.num_leases + 1, lease, nonce=nonce).won
         self._unanswered.pop(nonce, None)
         return won
 
@@ -97,39 +141,32 @@ class CapLeases:
 
     def _jump(self, trial: int) -> _Chain:
         """The chain as its newest lease tells it: a gateway that starts late need not read thousands."""
-        numbers = [int(name[:8]) for name in self._store.children(self._prefix(trial)) if name[:8].isdigit()]
-        if not numbers:
+        leases = lease_chain(self._store, self._name, trial)
+        if not (newest := leases.newest()):
             return _Chain()
-        lease = json.loads(self._store.read(self._key(trial, max(numbers))))
-        return _Chain(num_leases=max(numbers), num_places=int(lease["first"]) + int(lease["count"]))
+        lease = leases.read(newest)
+        return _Chain(num_leases=newest, num_places=lease.first + lease.count)
 
     def _read_on(self, trial: int, chain: _Chain, *, is_whole: bool) -> _Chain:
         """Raises: HandoffCorrupt: a lease does not begin where the ones before it end."""
-        while True:
-            key = self._key(trial, chain.num_leases + 1)
-            try:
-                lease = json.loads(self._store.read(key))
-            except ObjectMissing:
-                break
-            if lease["first"] != chain.num_places or lease["count"] < 1:
+        leases = lease_chain(self._store, self._name, trial)
+        while (lease := leases.following(chain.num_leases)) is not None:
+            if lease.first != chain.num_places:
+                key = leases.key(chain.num_leases + 1)
                 raise HandoffCorrupt(
-                    f"Cap lease {key} holds {lease['count']} places from {lease['first']} on, the leases before it "
-                    f"end at {chain.num_places}: it was changed. No further unit starts on this candidate."
+                    f"Cap lease {key} holds {lease.count} places from {lease.first} on, the leases before it end at "
+                    f"{chain.num_places}: it was changed. {_REMEDY}",
+                    key=key,
                 )
-            unit, nonce = lease.get("unit"), lease["nonce"]
             chain = _Chain(
                 num_leases=chain.num_leases + 1,
-                num_places=chain.num_places + lease["count"],
-                units=chain.units | {unit} if is_whole and unit is not None else chain.units,
-                counts={**chain.counts, nonce: lease["count"]} if nonce in self._unanswered else chain.counts,
+                num_places=chain.num_places + lease.count,
+                units=chain.units | {lease.unit} if is_whole and lease.unit is not None else chain.units,
+                counts=(
+                    {**chain.counts, lease.nonce: lease.count} if lease.nonce in self._unanswered else chain.counts
+                ),
             )
         known = self._chains.get((trial, is_whole))
         if known is None or known.num_leases <= chain.num_leases:
             self._chains[trial, is_whole] = chain
         return chain
-
-    def _prefix(self, trial: int) -> str:
-        return f"rollout/{self._name}/caps/{trial:08d}"
-
-    def _key(self, trial: int, number: int) -> str:
-        return f"{self._prefix(trial)}/{number:08d}.json"

@@ -25,6 +25,7 @@ from headrace.rollout.preparation import PreparationRecord, Prepare, failure_of,
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import PassedOver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class Facts:
     refusal: Callable[[VersionSet], str | None] = lambda _: None
     # Ends what is under way on a set that is rolled back in the next moment, so that it cannot be sealed after it.
     before_abort: Callable[[str], None] = lambda _: None
+    # What could not be read on the way to a decision, and was left out of it.
+    damaged: PassedOver = field(default_factory=PassedOver)
 
 
 def next_action(state: RolloutState | None, plan: Plan, facts: Facts) -> Action:

@@ -3,30 +3,43 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from headrace.errors import InvalidInput
+from headrace.errors import HandoffCorrupt
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.gates import Evidence, ReviewCount
+from headrace.store.small_objects import Damaged
 
 REVIEWED_CONTENT = "reviewed_content"
 
 
-def review_counts(handoffs: HandoffStore, campaign: str, *, num_days: int) -> dict[str, ReviewCount]:
+def review_counts(
+    handoffs: HandoffStore, campaign: str, *, num_days: int, damaged: Damaged | None = None
+) -> dict[str, ReviewCount]:
     """Reviewed and kept rows of a campaign by version set id, over the newest version of each sealed partition.
 
     Args:
         num_days: how many of the campaign's newest reviewed days count; it bounds what a tick reads.
+        damaged: told of partitions that cannot be read, which are left out.
+
+    Raises:
+        HandoffCorrupt: a partition cannot be read, and nobody wants to be told.
     """
     partitions = [partition for key in handoffs.partitions(REVIEWED_CONTENT) if (partition := _of(campaign, key))]
     days = sorted({partition.day for partition in partitions})[-num_days:]
     num_rows: Counter[str] = Counter()
     num_kept: Counter[str] = Counter()
     for partition in partitions:
-        handoff = handoffs.newest(REVIEWED_CONTENT, partition.key) if partition.day in days else None
-        if handoff is None:
+        try:
+            handoff = handoffs.newest(REVIEWED_CONTENT, partition.key) if partition.day in days else None
+            table = handoff.table(columns=["version_set", "kept"], plain=True) if handoff else None
+        except HandoffCorrupt as error:
+            if damaged is None:
+                raise
+            damaged(error)
             continue
-        table = handoff.table(columns=["version_set", "kept"], plain=True)
+        if table is None:
+            continue
         for row in table.group_by("version_set").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist():
             num_rows[row["version_set"]] += row["kept_count"]
             num_kept[row["version_set"]] += row["kept_sum"]
@@ -70,8 +83,5 @@ def heldout_losses(models: Iterable[ModelVersion], candidate: str, stable: str) 
 
 
 def _of(campaign: str, partition_key: str) -> ContentPartition | None:
-    try:
-        partition = ContentPartition.parse(partition_key)
-    except InvalidInput:
-        return None
-    return partition if partition.campaign == campaign else None
+    partition = ContentPartition.find(partition_key)
+    return partition if partition and partition.campaign == campaign else None

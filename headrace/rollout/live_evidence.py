@@ -6,20 +6,59 @@ repeated write or a reader in between counts nothing twice. A gateway that is ki
 wrote last; one that starts again has another name.
 """
 
-import json
 import math
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from headrace.clock import Clock, SystemClock, iso
-from headrace.errors import InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout.sequential.samples import Sample
-from headrace.store.objects import ObjectStore, create_json
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, Kind, create_object, read_object
 
 # Trials that are measured at once: the present one, and units of the one before that are still under way.
 _NUM_TRIALS = 2
 # Times that a snapshot may be taken away while it is looked for.
 _NUM_TRIES = 20
+_NAME = re.compile(r"\d{8,}\.json")
+# Beyond this a square is no number any more.
+_TOTAL_MAX = 1e150
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """`num` values, their sum and the sum of their squares."""
+
+    num: Annotated[int, Ge(0)]
+    total: float
+    total_squares: Annotated[float, Ge(0)]
+
+    def __post_init__(self) -> None:
+        # What no values add up to: no mean is farther from 0 than the root of the mean square.
+        limit = self.num * self.total_squares
+        if abs(self.total) > _TOTAL_MAX or not self.total**2 <= limit * (1 + 1e-6) + 1e-12:
+            raise InvalidInput(f"No {self.num} values have sum {self.total:g} and squares {self.total_squares:g}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that one gateway has measured in a trial: version set → metric → sums."""
+
+    trial: int
+    gateway: str
+    seq: int
+    at: str
+    arms: Mapping[str, Mapping[str, Sums]]
+
+
+SNAPSHOT = Kind(
+    "Evidence", Snapshot, "It is left out, the gateway's next one replaces it; of a gateway that is gone, delete it."
+)
 
 
 class EvidenceWriter:
@@ -94,16 +133,20 @@ class EvidenceWriter:
         return True
 
     def _write(self, trial: int, sums: dict[tuple[str, str], tuple[float, ...]]) -> None:
-        arms: dict[str, dict[str, dict[str, float]]] = {}
+        arms: dict[str, dict[str, Sums]] = {}
         for (version_set, metric), (num, total, squares) in sums.items():
-            arms.setdefault(version_set, {})[metric] = {"num": num, "total": total, "total_squares": squares}
+            arms.setdefault(version_set, {})[metric] = Sums(num=int(num), total=total, total_squares=squares)
         written = self._written.setdefault(trial, [])
         is_ours = False
         while not is_ours:
             # A number is left behind once anything may stand under it: an older snapshot of ours, whose reply was lost.
             seq = self._seq + 1
-            body = {"trial": trial, "gateway": self._gateway, "seq": seq, "at": iso(self._clock.now()), "arms": arms}
-            is_ours = create_json(self._store, self._key(trial, seq), body).won
+            at = iso(self._clock.now())
+            snapshot = Snapshot(trial=trial, gateway=self._gateway, seq=seq, at=at, arms=arms)
+            try:
+                is_ours = create_object(self._store, self._key(trial, seq), SNAPSHOT, snapshot).won
+            except HandoffCorrupt:
+                is_ours = False
             self._seq = seq
             written.append(seq)
         for old in written[:-1]:
@@ -114,29 +157,47 @@ class EvidenceWriter:
         return f"{_prefix(self._name, trial)}/{self._gateway}/{seq:08d}.json"
 
 
-def read_live(store: ObjectStore, name: str, trial: int) -> dict[str, dict[str, Sample]]:
-    """Version set id → metric → what all gateways measured of it in a trial."""
+def read_live(
+    store: ObjectStore, name: str, trial: int, *, damaged: Damaged | None = None
+) -> dict[str, dict[str, Sample]]:
+    """Version set id → metric → what all gateways measured of it in a trial.
+
+    Args:
+        damaged: told of what cannot be read, which is left out.
+
+    Raises:
+        HandoffCorrupt: something cannot be read, and nobody wants to be told.
+    """
     arms: dict[str, dict[str, Sample]] = {}
-    for snapshot in _snapshots(store, _prefix(name, trial)):
-        for version_set, metrics in snapshot["arms"].items():
+    for snapshot in _snapshots(store, _prefix(name, trial), damaged):
+        for version_set, metrics in snapshot.arms.items():
             found = arms.setdefault(version_set, {})
             for metric, sums in metrics.items():
-                found[metric] = found.get(metric, Sample()) + Sample(**sums)
+                sample = Sample(num=sums.num, total=sums.total, total_squares=sums.total_squares)
+                found[metric] = found.get(metric, Sample()) + sample
     return arms
 
 
-def _snapshots(store: ObjectStore, prefix: str) -> Iterator[dict]:  # pyright: ignore[reportMissingTypeArgument]
+def _snapshots(store: ObjectStore, prefix: str, damaged: Damaged | None) -> Iterator[Snapshot]:
     """The newest of each gateway."""
     for gateway in store.children(prefix):
         for _ in range(_NUM_TRIES):
-            numbers = [name for name in store.children(f"{prefix}/{gateway}") if name.endswith(".json")]
+            numbers = [name for name in store.children(f"{prefix}/{gateway}") if _NAME.fullmatch(name)]
             if not numbers:
                 break
             try:
-                yield json.loads(store.read(f"{prefix}/{gateway}/{max(numbers)}"))
+                yield read_object(store, f"{prefix}/{gateway}/{max(numbers, key=_number)}", SNAPSHOT)
             except ObjectMissing:
                 continue  # The gateway wrote a newer one meanwhile.
+            except HandoffCorrupt as error:
+                if damaged is None:
+                    raise
+                damaged(error)
             break
+
+
+def _number(name: str) -> int:
+    return int(name.removesuffix(".json"))
 
 
 def _prefix(name: str, trial: int) -> str:

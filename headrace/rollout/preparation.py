@@ -9,15 +9,16 @@ Whatever preparing raises is an outcome, and so is that it does not end: a chat 
 library's own error and a load that hangs are recorded refusals with their reason, as a damaged file is.
 """
 
-import json
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 
 from headrace.clock import Clock
-from headrace.errors import ObjectMissing, reason_of
+from headrace.errors import HandoffCorrupt, ObjectMissing, reason_of
 from headrace.rollout.version_sets import VersionSet
-from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object, read_object
 
 # Fetches, verifies, loads and tries every member of a set; raises if one of them fails.
 Prepare = Callable[[VersionSet], object]
@@ -35,21 +36,34 @@ class PreparationRecord:
     at: float
 
 
+RECORD = Kind(
+    "Preparation record",
+    PreparationRecord,
+    "The set is withdrawn and nothing else changes: propose it again, its nodes then prepare it anew.",
+)
+
+
 def write_preparation(store: ObjectStore, name: str, proposal: int, record: PreparationRecord) -> None:
     """Keep a record; a node that prepared the set before has said so already, and is not asked again."""
     node = record.node.replace("/", "_").lstrip(".") or "node"
-    store.create(f"{_prefix(name, proposal)}/{node}.json", canonical_json(asdict(record)))
+    with suppress(HandoffCorrupt):  # what it said before is damaged: `preparations` tells
+        create_object(store, f"{_prefix(name, proposal)}/{node}.json", RECORD, record)
 
 
 def preparations(store: ObjectStore, name: str, proposal: int) -> list[PreparationRecord]:
-    """All nodes' records on a proposal (`RolloutState.proposal`), by node."""
+    """All nodes' records on a proposal (`RolloutState.proposal`), by node. One that is damaged is a bad one: its node
+    cannot say anything else any more."""
     found = []
     for file in store.children(_prefix(name, proposal)):
+        if file.startswith(".") or not file.endswith(".json"):
+            continue
         try:
-            body = json.loads(store.read(f"{_prefix(name, proposal)}/{file}"))
+            found.append(read_object(store, f"{_prefix(name, proposal)}/{file}", RECORD))
         except ObjectMissing:
             continue
-        found.append(PreparationRecord(**body | {"members": tuple(body["members"])}))
+        except HandoffCorrupt as error:
+            node = file.removesuffix(".json")
+            found.append(PreparationRecord(node=node, ok=False, error=str(error), seconds=0.0, at=0.0))
     return found
 
 

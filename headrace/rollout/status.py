@@ -5,7 +5,6 @@ no terminal and no HTML: the commands, the page and the asset's metadata each sh
 shown with its error and does not hide the rest.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.rollout import states
+from headrace.rollout.caps import num_places
 from headrace.rollout.gates import Evidence, Verdict
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan
@@ -20,6 +20,7 @@ from headrace.rollout.preparation import PreparationRecord, preparations
 from headrace.rollout.states import RolloutState, after
 from headrace.rollout.version_sets import Difference, Member, VersionSet, VersionSets, diff
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, PassedOver
 
 SHORT = 12
 # What an entry says of who made it where nobody is named.
@@ -83,7 +84,7 @@ class RolloutStatus:
     compared: tuple[str, str] | None = None
     # Of the proposal, or of what became the candidate.
     preparations: tuple[PreparationRecord, ...] = ()
-    # Units that were leased to the candidate; None: there is no candidate, or it has no cap.
+    # Units that were leased to the candidate; None: there is no candidate, it has no cap, or nobody can tell.
     num_units: int | None = None
     plan: Plan | None = None
     # The state in which a candidate is or was last on trial (`last_trial`), and what is known of its two sets.
@@ -95,6 +96,8 @@ class RolloutStatus:
     drift: tuple[str, ...] | None = None
     # What sets that were rolled back had made; None: nobody looked.
     bad_rows: tuple[BadRows, ...] | None = None
+    # What could not be read on the way here, what it means and what to do, a sentence or more each.
+    damaged: tuple[str, ...] = ()
 
     @property
     def last(self) -> Entry | None:
@@ -177,8 +180,12 @@ def read_status(
     verdict: Verdict | None = None,
     drift: Sequence[str] | None = None,
     bad_rows: Sequence[BadRows] | None = None,
+    damaged: PassedOver | None = None,
 ) -> RolloutStatus:
     """Read one rollout. What costs more than journal and sets (evidence, rows, MLflow) is the caller's to bring.
+
+    Args:
+        damaged: what the caller could not read; what cannot be read here is added.
 
     Raises:
         JournalCorrupt: an entry was changed. IllegalTransition: the entries make no sense in their order.
@@ -191,6 +198,8 @@ def read_status(
         history.append(Moment(entry=entry, stable=state.stable, candidate=state.candidate, weight=state.weight))
     sets = _read_sets(store, entries, state)
     compared = _compared(entries, state)
+    damaged = damaged or PassedOver()
+    num_units = _units_leased(store, name, state, damaged)
     return RolloutStatus(
         name=name,
         now=clock.now(),
@@ -201,13 +210,14 @@ def read_status(
         changes=_changes(sets, compared),
         compared=compared,
         preparations=_preparations(store, name, entries, state),
-        num_units=_units_leased(store, name, state),
+        num_units=num_units,
         plan=plan,
         trial=last_trial(entries),
         evidence=evidence,
         verdict=verdict,
         drift=None if drift is None else tuple(drift),
         bad_rows=None if bad_rows is None else tuple(bad_rows),
+        damaged=tuple(damaged.sentences),
     )
 
 
@@ -248,6 +258,7 @@ def status_body(status: RolloutStatus) -> dict[str, Any]:
         "approved": bool(state and state.approved),
         "cap": state.cap if state else None,
         "num_units": status.num_units,
+        "damaged": list(status.damaged),
         "last": entry_body(last) if last else None,
         "drift": None if status.drift is None else list(status.drift),
         "preparations": [
@@ -349,13 +360,11 @@ def _preparations(
     return tuple(preparations(store, name, state.proposal or proposals[-1]))
 
 
-def _units_leased(store: ObjectStore, name: str, state: RolloutState | None) -> int | None:
-    """What the chain of cap leases has given out; the newest lease says where it ends."""
+def _units_leased(store: ObjectStore, name: str, state: RolloutState | None, damaged: Damaged) -> int | None:
     if state is None or state.candidate is None or state.cap is None:
         return None
-    prefix = f"rollout/{name}/caps/{state.trial:08d}"
-    leases = [key for key in store.children(prefix) if key.endswith(".json")]
-    if not leases:
-        return 0
-    newest = json.loads(store.read(f"{prefix}/{leases[-1]}"))
-    return int(newest["first"]) + int(newest["count"])
+    try:
+        return num_places(store, name, state.trial)
+    except HandoffCorrupt as error:
+        damaged(error)
+        return None

@@ -6,8 +6,7 @@ rows of a retired one stay traceable.
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.small_objects import Kind, create_object, read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,25 +127,13 @@ class VersionSet:
         """Raises: InvalidInput: no member has this role."""
         return self.member(role).engine or self.engine
 
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> "VersionSet":
-        """Raises: HandoffCorrupt: the body is not the set that its `id` names."""
-        try:
-            version_set = cls(
-                members=tuple(
-                    Member(**(member | {"decoding": Decoding(**member["decoding"]), "engine": _engine(member)}))
-                    for member in body["members"]
-                ),
-                engine=EngineSpec(**body["engine"]),
-                code_version=body["code_version"],
-            )
-        except (KeyError, TypeError, InvalidInput) as error:
-            raise HandoffCorrupt(f"Version set {body.get('id', '?')} cannot be read: {error!r}.") from error
-        if version_set.id != body.get("id"):
-            raise HandoffCorrupt(
-                f"Version set {body.get('id', '?')} was changed after it was written: its content is {version_set.id}."
-            )
-        return version_set
+
+VERSION_SET = Kind(
+    "Version set",
+    VersionSet,
+    "Nothing is made on it until it is there again: restore it from a backup, or keep the same set once more after "
+    "deleting this object.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +162,12 @@ class VersionSets:
         self._store = store
 
     def put(self, version_set: VersionSet) -> str:
-        """Keep a set; keeping it again changes nothing. Returns its id."""
-        self._store.create(_key(version_set.id), canonical_json(version_set.to_json()))
+        """Keep a set; keeping it again changes nothing. Returns its id.
+
+        Raises:
+            HandoffCorrupt: it was kept before, and is damaged.
+        """
+        create_object(self._store, _key(version_set.id), VERSION_SET, version_set.to_json())
         return version_set.id
 
     def get(self, version_set_id: str) -> VersionSet:
@@ -184,26 +176,20 @@ class VersionSets:
         HandoffCorrupt: the stored set is not the one that its id names.
         """
         try:
-            raw = self._store.read(_key(version_set_id))
+            version_set = read_object(self._store, _key(version_set_id), VERSION_SET)
         except ObjectMissing as error:
             raise ObjectMissing(
                 f"Version set {version_set_id} is not in the store; a rollout keeps a set before its journal names it."
             ) from error
-        try:
-            body = json.loads(raw)
-        except ValueError as error:
-            raise HandoffCorrupt(f"Version set {version_set_id} is not JSON: {error}.") from error
-        if body.get("id") != version_set_id:
-            raise HandoffCorrupt(f"The object of version set {version_set_id} holds set {body.get('id', '?')}.")
-        return VersionSet.from_json(body)
+        if version_set.id != version_set_id:
+            raise HandoffCorrupt(
+                f"The object of version set {version_set_id} holds set {version_set.id}. {VERSION_SET.remedy}",
+                key=_key(version_set_id),
+            )
+        return version_set
 
     def diff(self, before: str, after: str) -> tuple[Difference, ...]:
         return diff(self.get(before), self.get(after))
-
-
-def _engine(member: Mapping[str, Any]) -> EngineSpec | None:
-    engine = member.get("engine")
-    return EngineSpec(**engine) if engine else None
 
 
 def _body(version_set: VersionSet) -> dict[str, Any]:

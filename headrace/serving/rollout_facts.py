@@ -15,6 +15,7 @@ from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import VersionSet
 from headrace.serving.service import InvalidService, Service
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, PassedOver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +65,26 @@ def service_facts(
     refusal: Callable[[VersionSet], str | None] = lambda _: None,
 ) -> Facts:
     """Facts for `headrace.rollout.controller`. Gateways prepare proposals by themselves, so no node is named here."""
+    damaged = PassedOver()
     return Facts(
         candidates=ServiceCandidates(service=service, models=models),
         now=now,
-        evidence=partial(service_evidence, store, service.name),
+        evidence=partial(service_evidence, store, service.name, damaged=damaged),
         preparations=preparation_reader(store, service.name),
         refusal=refusal,
+        damaged=damaged,
     )
 
 
-def service_evidence(store: ObjectStore, name: str, state: RolloutState) -> Evidence:
-    """What all gateways have seen of both sets since the candidate's trial began."""
+def service_evidence(store: ObjectStore, name: str, state: RolloutState, *, damaged: Damaged | None = None) -> Evidence:
+    """What all gateways have seen of both sets since the candidate's trial began.
+
+    Args:
+        damaged: told of what cannot be read, which is left out.
+    """
     if state.candidate is None:
         return Evidence()
-    arms = read_live(store, name, state.trial)
+    arms = read_live(store, name, state.trial, damaged=damaged)
     candidate, stable = arms.get(state.candidate, {}), arms.get(state.stable, {})
     return Evidence(
         metrics={

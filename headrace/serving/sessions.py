@@ -3,6 +3,7 @@
 `rollout/<name>/sessions/<first two>/<sha256 of the session's name>/<n>.json`. Pin n+1 is made by `create`: of two
 gateways that saw pin n one makes the next, and the other takes it over. A pin is replaced only by
 
+- the stable set, reason `repinned`: when it is damaged, so that nobody can tell what it said,
 - the same set for longer: when less than half of its lease is left,
 - the stable set, reason `repinned`: when its set was rolled back with eviction,
 - a new choice: when its lease has ended. A set that was rolled back without eviction is kept to that end.
@@ -16,15 +17,20 @@ clocks agree that well never disagree on a live pin.
 """
 
 import hashlib
-import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Annotated
+
+from annotated_types import Ge
 
 from headrace.clock import Clock
-from headrace.errors import HandoffCorrupt, ObjectMissing, StoreOutage
+from headrace.errors import FormatTooNew, HandoffCorrupt, ObjectMissing, StoreOutage
 from headrace.rollout.routing import Reason, RoutingTable
-from headrace.store.objects import ObjectStore, create_json
+from headrace.store.chain import Chain, ChainBroken
+from headrace.store.objects import Entry, ObjectStore
+from headrace.store.small_objects import Damaged, Kind, read_object
 
 # How long pins stay after their lease has ended, for whoever asks what a session saw.
 KEPT_SECONDS = 24 * 3600.0
@@ -32,6 +38,9 @@ KEPT_SECONDS = 24 * 3600.0
 SKEW_SECONDS_MAX = 30.0
 # Races that one call may lose; each means that another gateway moved the session on.
 _NUM_TRIES = 8
+_DIGITS = 6
+_PIN_NAME = re.compile(rf"\d{{{_DIGITS},}}\.json")
+_REMEDY = "The session goes on with the stable set; the pin is swept with the session's others."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,17 +59,23 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionRecord:
-    """One pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch."""
+    """One pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch.
 
-    number: int
+    Fields that earlier releases did not write have defaults that claim nothing.
+    """
+
+    number: int = 0
     version_set: str
-    entry: int
-    trial: int
+    entry: Annotated[int, Ge(0)]
+    trial: Annotated[int, Ge(0)]
     expires_at: float
     reason: Reason
-    is_fair: bool
+    is_fair: bool = False
     is_provisional: bool = False
     by: str = ""
+
+
+SESSION_PIN = Kind("Session pin", SessionRecord, _REMEDY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,18 +114,30 @@ class SessionPins:
 
         Raises:
             StoreUnavailable: the pin is not known; it may have been written.
+            HandoffCorrupt: a pin is missing before the newest one, or a newer Headrace wrote it.
         """
         is_current = known is not None and known.number and not self.is_over(known, self._clock.now())
-        record = known if is_current else self.newest(session)
+        chain, damaged = self._chain(session), 0
+        try:
+            record = known if is_current else self.newest(session)
+        except (ChainBroken, FormatTooNew):
+            raise
+        except HandoffCorrupt:
+            record, damaged = None, chain.highest()
+        # What was just listed needs no other listing before it is appended to.
+        is_listed = not is_current
         is_chosen = False
         for _ in range(_NUM_TRIES):
-            following = self._following(record, known, table(), choose)
+            if damaged and record is None:
+                following = Held(record=self._stable(table(), self._clock.now() + self.lease_seconds), is_chosen=True)
+            else:
+                following = self._following(record, known, table(), choose)
             if following is None:
                 assert record is not None
                 return Held(record=record, is_chosen=is_chosen)
-            number = record.number + 1 if record else 1
-            made = create_json(self._store, self._key(session, number), _body(following.record))
-            record = _record(number, made.body)
+            number = record.number + 1 if record else damaged + 1
+            made = chain.create(number, replace(following.record, number=0), is_listed=is_listed)
+            record, is_listed = replace(made.value, number=number), True
             is_chosen = made.won and following.is_chosen
         raise StoreOutage(f"Session {_digest(session)[:12]} was moved {_NUM_TRIES} times while it was asked for.")
 
@@ -119,17 +146,15 @@ class SessionPins:
 
         Raises:
             StoreUnavailable
+            HandoffCorrupt: it cannot be read.
         """
-        prefix = self._prefix(session)
+        chain = self._chain(session)
         # Again where pins are swept between the two looks.
         for _ in range(_NUM_TRIES):
-            numbers = [int(name[:6]) for name in self._store.children(prefix) if name[:6].isdigit()]
-            if not numbers:
+            if not (number := chain.newest()):
                 return None
-            try:
-                return _record(max(numbers), json.loads(self._store.read(self._key(session, max(numbers)))))
-            except ObjectMissing:
-                continue
+            with suppress(ObjectMissing):
+                return replace(chain.read(number), number=number)
         return None
 
     def is_renewal_due(self, record: SessionRecord, table: RoutingTable) -> bool:
@@ -138,31 +163,40 @@ class SessionPins:
         is_half_over = record.expires_at - self._clock.now() < self.lease_seconds / 2
         return is_half_over and record.version_set not in table.aborted
 
-    def sweep(self) -> int:
+    def sweep(self, *, damaged: Damaged = lambda _: None) -> int:
         """Delete the pins of sessions whose last lease ended a day ago. Returns how many sessions.
 
         The newest pin goes last: a sweep that is killed leaves chains that read the same. A session that comes back to
         two gateways in the very moment in which it is swept may get two sets.
+
+        Args:
+            damaged: told of newest pins that cannot be read: these count from when they were written.
         """
         now, num_swept = self._clock.now(), 0
         root = f"rollout/{self._name}/sessions"
         for shard in self._store.children(root):
-            chains: dict[str, list[str]] = {}
+            chains: dict[str, list[Entry]] = {}
             for entry in self._store.entries(f"{root}/{shard}"):
-                chains.setdefault(entry.key.rpartition("/")[0], []).append(entry.key)
-            for keys in chains.values():
-                num_swept += self._sweep_chain(sorted(keys), now)
+                prefix, _, name = entry.key.rpartition("/")
+                if _PIN_NAME.fullmatch(name):
+                    chains.setdefault(prefix, []).append(entry)
+            for entries in chains.values():
+                num_swept += self._sweep_chain(sorted(entries, key=_number), now, damaged)
         return num_swept
 
-    def _sweep_chain(self, keys: list[str], now: float) -> bool:
+    def _sweep_chain(self, entries: list[Entry], now: float, damaged: Damaged) -> bool:
+        newest = entries[-1]
         try:
-            newest = json.loads(self._store.read(keys[-1]))
+            expires_at = read_object(self._store, newest.key, SESSION_PIN).expires_at
         except ObjectMissing:
             return False
-        if newest["expires_at"] + KEPT_SECONDS > now:
+        except HandoffCorrupt as error:
+            damaged(error)
+            expires_at = newest.modified_at + self.lease_seconds
+        if expires_at + KEPT_SECONDS > now:
             return False
-        for key in keys:
-            self._store.delete(key)
+        for entry in entries:
+            self._store.delete(entry.key)
         return True
 
     def _following(
@@ -180,7 +214,6 @@ class SessionPins:
             choice = choose(record)
             seconds = self.lease_seconds if choice.seconds is None else choice.seconds
             new = SessionRecord(
-                number=0,
                 version_set=choice.version_set,
                 entry=choice.entry,
                 trial=choice.trial,
@@ -193,20 +226,20 @@ class SessionPins:
             return Held(record=new, is_chosen=choice.is_new)
         expires_at = max(now + self.lease_seconds, record.expires_at)
         if record.version_set in table.evicted:
-            stable = SessionRecord(
-                number=0,
-                version_set=table.stable,
-                entry=table.head,
-                trial=table.trial,
-                expires_at=expires_at,
-                reason="repinned",
-                is_fair=False,
-                by=self._by,
-            )
-            return Held(record=stable, is_chosen=True)
+            return Held(record=self._stable(table, expires_at), is_chosen=True)
         if self.is_renewal_due(record, table) and (has_begun or not record.is_provisional):
             return Held(record=replace(record, expires_at=expires_at, is_provisional=False, by=self._by))
         return None
+
+    def _stable(self, table: RoutingTable, expires_at: float) -> SessionRecord:
+        return SessionRecord(
+            version_set=table.stable,
+            entry=table.head,
+            trial=table.trial,
+            expires_at=expires_at,
+            reason="repinned",
+            by=self._by,
+        )
 
     def is_over(self, record: SessionRecord, now: float) -> bool:
         """Whether a pin binds nobody any more."""
@@ -219,37 +252,14 @@ class SessionPins:
         digest = _digest(session)
         return f"rollout/{self._name}/sessions/{digest[:2]}/{digest}"
 
-    def _key(self, session: str, number: int) -> str:
-        return f"{self._prefix(session)}/{number:06d}.json"
+    def _chain(self, session: str) -> Chain[SessionRecord]:
+        prefix = self._prefix(session)
+        return Chain(store=self._store, prefix=prefix, kind=SESSION_PIN, digits=_DIGITS, is_swept=True, remedy=_REMEDY)
 
 
 def _digest(session: str) -> str:
     return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _body(record: SessionRecord) -> dict[str, object]:
-    return {
-        "version_set": record.version_set,
-        "entry": record.entry,
-        "trial": record.trial,
-        "expires_at": record.expires_at,
-        "reason": record.reason,
-        "is_fair": record.is_fair,
-        "is_provisional": record.is_provisional,
-        "by": record.by,
-    }
-
-
-def _record(number: int, body: dict[str, object]) -> SessionRecord:
-    """What another gateway or an earlier release wrote; a field that it does not know says nothing."""
-    try:
-        fields = {name: body[name] for name in ("version_set", "entry", "trial", "expires_at", "reason")}
-    except KeyError as error:
-        raise HandoffCorrupt(f"Session pin {number} cannot be read: it lacks {error}.") from error
-    return SessionRecord(
-        number=number,
-        is_fair=bool(body.get("is_fair", False)),
-        is_provisional=bool(body.get("is_provisional", False)),
-        by=str(body.get("by", "")),
-        **cast(dict, fields),  # pyright: ignore[reportMissingTypeArgument]
-    )
+def _number(entry: Entry) -> int:
+    return int(entry.key.rpartition("/")[2].removesuffix(".json"))

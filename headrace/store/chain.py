@@ -24,6 +24,7 @@ from headrace.store.small_objects import Kind, Made, create_object, read_object
 T = TypeVar("T")
 
 MARK = ".made"
+GIVEN_UP = ".lost"
 _ENDING = ".json"
 
 
@@ -63,23 +64,35 @@ class Chain(Generic[T]):
         numbers = self.numbers()
         return numbers[-1] if numbers else 0
 
+    def highest(self) -> int:
+        """The highest number that anything tells of, whatever is missing before it."""
+        matches = map(self._pattern.fullmatch, self.store.children(self.prefix))
+        return max((int(match[1]) for match in matches if match), default=0)
+
     def numbers(self) -> Sequence[int]:
         """All numbers, ascending. Raises: as of `newest`."""
         return self.checked(self.store.children(self.prefix))
 
     def checked(self, names: Iterable[str]) -> Sequence[int]:
         """The numbers in a listing of the prefix. Raises: as of `newest`."""
-        made, told = set(), set()
+        made, told, given_up = set(), set(), set()
         for name in names:
             if match := self._pattern.fullmatch(name):
-                (made if match[2] == _ENDING else told).add(int(match[1]))
-        last = max(made | told, default=0)
-        first = min(made, default=1) if self.is_swept else 1
-        if len(made) != last - first + 1:
-            missing = list(islice((number for number in range(first, last + 1) if number not in made), 4))
+                ending = {_ENDING: made, GIVEN_UP: given_up}.get(match[2], told)
+                ending.add(int(match[1]))
+        known = made | given_up
+        last = max(known | told, default=0)
+        first = min(known, default=1) if self.is_swept else 1
+        if len(known) != last - first + 1:
+            missing = list(islice((number for number in range(first, last + 1) if number not in known), 4))
             shown = ", ".join(map(str, missing[:3])) + (" …" if len(missing) > 3 else "")
             raise self._broken(missing[0], f"{shown} is missing, though number {last} was made")
         return sorted(made)
+
+    def made(self) -> Sequence[int]:
+        """The numbers that are there, whatever is missing between them."""
+        matches = map(self._pattern.fullmatch, self.store.children(self.prefix))
+        return sorted(int(match[1]) for match in matches if match and match[2] == _ENDING)
 
     def read(self, number: int) -> T:
         """Raises: ObjectMissing: it is not there (any more). HandoffCorrupt: it is damaged."""
@@ -111,6 +124,10 @@ class Chain(Generic[T]):
             self.store.create(f"{self.prefix}/{self._name(number)}{MARK}", b"")
         return made
 
+    def give_up(self, number: int) -> None:
+        """Says for good that `number` is lost, and that a later one stands for it: it is no gap any more."""
+        self.store.create(f"{self.prefix}/{self._name(number)}{GIVEN_UP}", b"")
+
     def key(self, number: int) -> str:
         return f"{self.prefix}/{self._name(number)}{_ENDING}"
 
@@ -123,5 +140,5 @@ class Chain(Generic[T]):
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        endings = "|".join(map(re.escape, (_ENDING, MARK, *self.tells)))
+        endings = "|".join(map(re.escape, (_ENDING, MARK, GIVEN_UP, *self.tells)))
         return re.compile(rf"{re.escape(self.before)}(\d{{{self.digits},}})({endings})")

@@ -1,19 +1,27 @@
 """Directories of large files (weights, tokenizer, config) in the store, under the digest of what they hold.
 
+The digest is the address, and it is computed anew from the manifest's list of files whenever a manifest is read: one
+that was changed, or that is another directory's, is never believed, neither about what a file must hold nor about which
+file is damaged. Sealing the same files again repairs both a manifest and files; a repair has written and checked what
+it brings before it takes away what is damaged.
+
 Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
 and a hard link would carry that into the store. The price is the disk space of one copy.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
+from annotated_types import Ge
+
+from headrace.errors import FormatTooNew, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
 from headrace.keys import digest_text
-from headrace.store.objects import ObjectStore, create_json, new_nonce
+from headrace.store.objects import ObjectStore, check_key, new_nonce
+from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.store.verified import verified_once
 
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -22,8 +30,26 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 @dataclass(frozen=True, kw_only=True)
 class SealedFile:
     name: str
-    num_bytes: int
+    num_bytes: Annotated[int, Ge(0)]
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    kind: str
+    digest: str
+    key: str
+    files: tuple[SealedFile, ...]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = 1
+
+    def __post_init__(self) -> None:
+        for path in (self.key, *(file.name for file in self.files)):
+            check_key(path)
+
+
+_REMEDY = "Seal the same files again (materialize the asset that makes them): that repairs it."
+MANIFEST = Kind("Manifest", _Manifest, _REMEDY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +79,37 @@ def seal_directory(
         InvalidInput: there is no file, or a file changes while it is being read.
     """
     files = _scan(directory)
-    digest = digest_text(kind, *(text for file in files for text in (file.name, file.sha256)))
-    sealed = find_directory(store, digest, kind=kind)
-    if sealed is None:
-        nonce = new_nonce()
-        key = f"{kind}/parts/{nonce}"
-        _copy_all(store, directory, files, key)
-        body = {
-            "format_version": 1,
-            "kind": kind,
-            "digest": digest,
-            "key": key,
-            "files": [asdict(file) for file in files],
-            "attributes": dict(attributes or {}),
-        }
-        created = create_json(store, f"{kind}/{digest}/manifest.json", body, nonce=nonce)
-        if not created.won:
-            store.delete_prefix(key)
-        sealed = _from_body(store, created.body)
-    else:
-        _repair(store, directory, sealed)
-    return sealed
+    digest = _address(kind, files)
+    try:
+        if sealed := find_directory(store, digest, kind=kind):
+            _repair(store, directory, sealed)
+            return sealed
+        is_damaged = False
+    except FormatTooNew:
+        raise
+    except HandoffCorrupt:
+        # What it lists nobody knows any more: the files are written anew beside it.
+        is_damaged = True
+    nonce = new_nonce()
+    key = f"{kind}/parts/{nonce}"
+    _copy_all(store, directory, files, key)
+    if is_damaged:
+        store.delete(_manifest_key(kind, digest))
+    manifest = _Manifest(kind=kind, digest=digest, key=key, files=tuple(files), attributes=dict(attributes or {}))
+    created = create_object(store, _manifest_key(kind, digest), MANIFEST, manifest, nonce=nonce)
+    if not created.won:
+        store.delete_prefix(key)
+    return _checked(store, created.value, digest, kind)
 
 
 def find_directory(store: ObjectStore, digest: str, *, kind: str = "weights") -> SealedDirectory | None:
+    """What was sealed under this digest; None: nothing.
+
+    Raises:
+        HandoffCorrupt: its manifest is damaged, or is not this directory's.
+    """
     try:
-        return _from_body(store, json.loads(store.read(f"{kind}/{digest}/manifest.json")))
+        return _checked(store, read_object(store, _manifest_key(kind, digest), MANIFEST), digest, kind)
     except ObjectMissing:
         return None
 
@@ -88,7 +119,7 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = "weights") ->
 
     Raises:
         HandoffMissing: nothing was sealed under this digest.
-        HandoffCorrupt: a file is missing or differs from its digest.
+        HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
     """
     sealed = find_directory(store, digest, kind=kind)
     if sealed is None:
@@ -100,7 +131,8 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = "weights") ->
         for file in _damaged(store, sealed):
             raise HandoffCorrupt(
                 f"Sealed {kind} {digest[:12]} do not match their manifest: {store.uri(sealed.key)}/{file.name} is "
-                f"missing or is not sha256 {file.sha256[:12]}…. Seal the same files again: that repairs them."
+                f"missing or is not sha256 {file.sha256[:12]}…. Seal the same files again: that repairs them.",
+                key=f"{sealed.key}/{file.name}",
             )
 
     directory = store.local_directory(sealed.key)
@@ -148,9 +180,14 @@ def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> Non
     try:
         open_directory(store, sealed.digest, kind=sealed.kind)
     except HandoffCorrupt:
-        for file in _damaged(store, sealed):
+        staged = f"{sealed.kind}/parts/{new_nonce()}"
+        damaged = _damaged(store, sealed)
+        # Copied and checked before anything goes: a source that breaks off takes nothing away.
+        _copy_all(store, directory, damaged, staged)
+        for file in damaged:
             store.delete(f"{sealed.key}/{file.name}")
-            _copy(store, directory, file, sealed.key)
+            _copy(store, store.local_directory(staged), file, sealed.key)
+        store.delete_prefix(staged)
 
 
 def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
@@ -159,7 +196,8 @@ def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
 
 
 def _is_whole(path: Path, file: SealedFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.num_bytes and _sha256(path) == file.sha256
+    # By the digest alone: the address vouches for it, and not for the size.
+    return path.is_file() and _sha256(path) == file.sha256
 
 
 def _sha256(path: Path) -> str:
@@ -167,14 +205,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def _from_body(store: ObjectStore, body: dict) -> SealedDirectory:
-    files = tuple(SealedFile(**file) for file in body["files"])
+def _checked(store: ObjectStore, manifest: _Manifest, digest: str, kind: str) -> SealedDirectory:
+    found = _address(kind, manifest.files)
+    if (manifest.kind, manifest.digest, found) != (kind, digest, digest):
+        key = _manifest_key(kind, digest)
+        raise HandoffCorrupt(
+            f"Manifest {store.uri(key)} is not the one of {kind} {digest[:12]}: it lists files of {found[:12]}. "
+            f"{_REMEDY}",
+            key=key,
+        )
     return SealedDirectory(
-        kind=body["kind"],
-        digest=body["digest"],
-        key=body["key"],
-        uri=store.uri(body["key"]),
-        num_bytes=sum(file.num_bytes for file in files),
-        files=files,
-        attributes=body["attributes"],
+        kind=kind,
+        digest=digest,
+        key=manifest.key,
+        uri=store.uri(manifest.key),
+        num_bytes=sum(file.num_bytes for file in manifest.files),
+        files=manifest.files,
+        attributes=dict(manifest.attributes),
     )
+
+
+def _address(kind: str, files: Sequence[SealedFile]) -> str:
+    return digest_text(kind, *(text for file in files for text in (file.name, file.sha256)))
+
+
+def _manifest_key(kind: str, digest: str) -> str:
+    return f"{kind}/{digest}/manifest.json"

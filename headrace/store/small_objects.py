@@ -18,7 +18,7 @@ What the digest cannot see: an object that is gone whole. Numbered ones stand in
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
@@ -164,6 +164,33 @@ def check_envelope(raw: bytes, key: str) -> int | None:
     if type(number) is not int or number < 1:
         raise ValueError(f"its format is {number!r}")
     return number
+
+
+# Told of a damaged object that the work at hand does not need, and goes on without.
+Damaged = Callable[[HandoffCorrupt], object]
+
+
+class PassedOver:
+    """Keeps each damaged object that a reader went on without, once: `sentences` are for whoever reads the outcome."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, HandoffCorrupt] = {}
+
+    def __call__(self, error: HandoffCorrupt) -> None:
+        self._found.setdefault(error.key or str(error), error)
+
+    def with_those_of(self, other: "PassedOver") -> "PassedOver":
+        for error in other._found.values():
+            self(error)
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        return sorted(self._found)
+
+    @property
+    def sentences(self) -> list[str]:
+        return [str(self._found[key]) for key in self.keys]
 
 
 @dataclass(frozen=True, kw_only=True)

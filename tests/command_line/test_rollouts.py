@@ -214,7 +214,7 @@ TAMPERINGS = {
     "an entry twice": (copy_an_entry, "00000014.json is damaged"),
     "a foreign file": (write_beside, "objects that no append made: note.txt"),
     "a set that is gone": (drop_a_set, "Entry 8 (proposed) names a set that is damaged: Version set"),
-    "a set that was changed": (change_a_set, "was changed after it was written"),
+    "a set that was changed": (change_a_set, "its content under this key has sha256"),
 }
 
 

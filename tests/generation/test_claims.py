@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,8 @@ from headrace.generation.claims import check_regenerate
 from headrace.generation.micro_batches import committed
 from headrace.rollout.assignment import canary_units
 from headrace.rollout.states import PAUSED, REWEIGHTED
-from headrace.store.objects import canonical_json
 from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_partition, make_site
+from tests.store.old_objects import make_old
 
 
 @pytest.fixture
@@ -249,10 +248,7 @@ def test_a_weight_that_falls_leaves_what_is_claimed_and_takes_the_rest(site: Sit
 def test_a_claim_of_an_earlier_release_is_read(site: Site) -> None:
     claim = site.open_claim()
     (key,) = [key for key in site.objects.list("claims") if key.endswith("a0001.json")]
-    body = json.loads(site.objects.read(key))
-    del body["kind"]
-    site.objects.delete(key)
-    site.objects.create(key, canonical_json(body))
+    make_old(site.objects, key, without=("kind",))
     assert site.open_claim() == claim
 
 

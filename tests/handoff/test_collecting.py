@@ -13,7 +13,7 @@ from headrace.errors import HandoffCollected, HandoffMissing, InvalidInput
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases
 from headrace.handoff.retention import FoundParts, FoundVersion, Snapshot, decide_parts, decide_versions
-from headrace.handoff.tombstones import Tombstone
+from headrace.handoff.tombstones import Condemned, Tombstone
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import partition_path
 from headrace.store.local import LocalStore
@@ -210,7 +210,8 @@ def test_a_plan_of_yesterday_is_refused(memory: MemoryStore, clock: FixedClock) 
 def test_a_kept_version_is_freed_from_a_dead_collector_s_tombstone(memory: MemoryStore, clock: FixedClock) -> None:
     """And if that collector only slept, it finds itself overruled."""
     slept = Tombstone(nonce="n4", collector="slept")
-    slept.create(memory, {"prefix": f"{PREFIX}/parts/n4", "manifest_key": manifest_key(4)})  # type: ignore[arg-type]
+    wanted = Condemned(prefix=f"{PREFIX}/parts/n4", manifest_key=manifest_key(4), clears=True)
+    slept.create(memory, wanted)  # type: ignore[arg-type]
     leases = Leases(memory, clock, sleep=lambda _: None, renewal=ByHand())  # type: ignore[arg-type]
     with pytest.raises(HandoffCollected):
         leases.hold("n4", manifest_key=manifest_key(4))
@@ -240,10 +241,19 @@ def claim(memory: MemoryStore, attempt: int, outcome: str | None, *, version: in
         "inputs": {"docs": version},
         "inputs_digest": "d" * 64,
         "attempt": attempt,
+        "campaign": "docs",
+        "version_set": "v" * 64,
+        "micro_batch_rows": 2,
+        "on_abort": "repin",
+        "reason": "first attempt",
+        "root_run_id": "r1",
+        "created_at": "2026-11-22T00:00:00Z",
     }
     memory.create(f"{prefix}/a{attempt:04d}.json", canonical_json(body))
     if outcome:
-        memory.create(f"{prefix}/a{attempt:04d}.settled.json", canonical_json({"outcome": outcome}))
+        memory.create(
+            f"{prefix}/a{attempt:04d}.settled.json", canonical_json({"outcome": outcome, "reason": "made", "at": "now"})
+        )
     memory.create(f"batches/claim{attempt}/b00000.arrow", b"rows")
     return body["id"]
 

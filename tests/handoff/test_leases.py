@@ -14,9 +14,11 @@ from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected, StoreUnavailable
 from headrace.handoff import leases as leases_module
 from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases, is_leased
-from headrace.handoff.tombstones import Tombstone, standing
+from headrace.handoff.tombstones import Condemned, Tombstone, standing
 from headrace.store.local import LocalStore
 from tests.handoff.simulated_store import ByHand
+
+WANTED = Condemned(prefix="p", clears=False)
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_renewal_leaves_no_moment_without_a_lease_and_no_more_than_two_keys(
 
 def test_a_reader_that_comes_while_a_collector_decides_waits_for_it(store: LocalStore, clock: FixedClock) -> None:
     tombstone = Tombstone(nonce="n", collector="c")
-    tombstone.create(store, {})
+    tombstone.create(store, WANTED)
     naps: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -98,7 +100,7 @@ def test_a_reader_that_comes_while_a_collector_decides_waits_for_it(store: Local
 
 
 def test_a_reader_that_comes_too_late_is_told_after_two_seconds(store: LocalStore, clock: FixedClock) -> None:
-    Tombstone(nonce="n", collector="c").create(store, {})
+    Tombstone(nonce="n", collector="c").create(store, WANTED)
     naps: list[float] = []
     with pytest.raises(HandoffCollected, match="is about to"):
         Leases(store, clock, sleep=naps.append, renewal=ByHand()).hold("n")  # type: ignore[arg-type]
@@ -108,7 +110,7 @@ def test_a_reader_that_comes_too_late_is_told_after_two_seconds(store: LocalStor
 
 def test_a_reader_of_what_was_decided_does_not_wait(store: LocalStore, clock: FixedClock) -> None:
     tombstone = Tombstone(nonce="n", collector="c")
-    tombstone.create(store, {})
+    tombstone.create(store, WANTED)
     tombstone.decide(store, "collect", at="now")
     naps: list[float] = []
     with pytest.raises(HandoffCollected):
@@ -123,7 +125,7 @@ def test_a_reader_whose_manifest_went_meanwhile_is_told_although_no_tombstone_is
 
 def test_a_decision_stands_whoever_comes_second(store: LocalStore) -> None:
     tombstone = Tombstone(nonce="n", collector="c")
-    tombstone.create(store, {"prefix": "p"})
+    tombstone.create(store, WANTED)
     assert standing(store, "n") == "undecided"
     assert tombstone.decide(store, "spare", at="now") == "spare"
     assert tombstone.decide(store, "collect", at="later") == "spare"
@@ -135,7 +137,7 @@ def test_a_process_that_was_stopped_past_its_lease_is_told_if_the_version_was_ta
 ) -> None:
     lease, other = leases.hold("taken"), leases.hold("kept")
     clock.advance(TTL_SECONDS + 1)
-    Tombstone(nonce="taken", collector="c").create(store, {})
+    Tombstone(nonce="taken", collector="c").create(store, WANTED)
     Tombstone(nonce="taken", collector="c").decide(store, "collect", at="now")
     leases.renew()
     for _ in range(2):
@@ -150,7 +152,7 @@ def test_a_check_notices_by_itself_that_the_lease_ran_out(leases: Leases, store:
     lease = leases.hold("n")
     lease.check()
     clock.advance(TTL_SECONDS + 1)
-    Tombstone(nonce="n", collector="c").create(store, {})
+    Tombstone(nonce="n", collector="c").create(store, WANTED)
     with pytest.raises(HandoffCollected):
         lease.check()
 
@@ -159,7 +161,7 @@ def test_a_writer_is_told_before_it_tells_anybody(leases: Leases, store: LocalSt
     store.create("manifest", b"")
     with leases.hold("n") as lease:
         lease.confirm("manifest")
-        Tombstone(nonce="n", collector="c").create(store, {})
+        Tombstone(nonce="n", collector="c").create(store, WANTED)
         with pytest.raises(HandoffCollected):
             lease.confirm("manifest")
 
@@ -284,7 +286,7 @@ except HandoffCollected: print('told', flush=True)
     end = max(leases_module.expires_at(key) for key in store.list("leases"))
     eventually(lambda: time.time() > end + 0.1)
     tombstone = Tombstone(nonce="n", collector="c")
-    tombstone.create(store, {})
+    tombstone.create(store, WANTED)
     tombstone.decide(store, "collect", at="now")
     os.kill(process.pid, signal.SIGCONT)
     out, _ = process.communicate("go\n", timeout=60)

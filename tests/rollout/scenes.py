@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.clock import FixedClock
 from headrace.rollout import interventions
+from headrace.rollout.caps import CapLeases
 from headrace.rollout.interventions import weights_digest_of
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.preparation import PreparationRecord, write_preparation
@@ -71,9 +72,9 @@ class Scene:
         """Units leased to the candidate, lease by lease."""
         state = fold(self.journal.entries())
         assert state is not None
-        for number, count in enumerate(counts, start=1):
-            key = f"rollout/{self.name}/caps/{state.trial:08d}/{number:08d}.json"
-            self.store.create(key, canonical_json({"first": sum(counts[: number - 1]), "count": count, "by": "g"}))
+        leases = CapLeases(self.store, self.name, self.clock)
+        for count in counts:
+            assert leases.take(state.trial, sum(counts), count=count, by="g") == count
 
     def promote(self, version: int) -> Entry:
         self.start(version)

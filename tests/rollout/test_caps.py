@@ -135,7 +135,7 @@ def test_a_lease_that_was_edited_is_found_and_stops_the_candidate() -> None:
     leases = make_leases(store)
     leases.take(2, 10, count=4, by="g")
     key = "rollout/glossary/caps/00000002/00000002.json"
-    store.create(key, json.dumps({"first": 0, "count": 4, "nonce": "x"}).encode())
+    store.create(key, json.dumps({"first": 0, "count": 4, "cap": 10, "at": "now", "by": "g", "nonce": "x"}).encode())
     with pytest.raises(HandoffCorrupt, match=r"Cap lease .*00000002\.json holds 4 places from 0 on, .* end at 4"):
         leases.take(2, 10, count=4, by="g")
 

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.rollout.version_sets import Decoding, Difference, EngineSpec, VersionSet, VersionSets, diff
+from headrace.rollout.version_sets import (
+    VERSION_SET,
+    Decoding,
+    Difference,
+    EngineSpec,
+    VersionSet,
+    VersionSets,
+    diff,
+)
 from headrace.store.local import LocalStore
+from headrace.store.objects import canonical_json
 from tests.rollout.builders import make_member, make_set
+from tests.store.old_objects import of_old
 
 DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=40)
 
@@ -88,7 +97,7 @@ members = st.builds(
 @given(st.lists(members, min_size=1, max_size=4, unique_by=lambda member: member.role))
 def test_a_set_comes_back_from_json_as_it_went(members: list) -> None:
     version_set = make_set(*members)
-    assert VersionSet.from_json(json.loads(json.dumps(version_set.to_json()))) == version_set
+    assert VERSION_SET.checked(canonical_json(version_set.to_json())) == version_set
 
 
 def test_a_kept_set_is_found_by_its_id_and_keeping_it_again_changes_nothing(tmp_path: Path) -> None:
@@ -105,10 +114,11 @@ def test_a_set_that_was_never_kept_is_missing_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda raw: raw.replace(b'"temperature":0.7', b'"temperature":0.9'), "was changed after it was written"),
-        (lambda raw: raw[:-10], "is not JSON"),
-        (lambda raw: raw.replace(b'"role":"writer",', b""), "cannot be read"),
-        (lambda raw: raw.replace(make_set().id.encode(), b"f" * 64), "holds set ffff"),
+        (lambda raw: raw.replace(b'"temperature":0.7', b'"temperature":0.9'), "its content under this key has sha256"),
+        (lambda raw: raw.replace(b'"weights_uri":"', b'"weights_uri":"x'), "its content under this key has sha256"),
+        (lambda raw: raw[:-10], "is damaged"),
+        (lambda raw: of_old(raw.replace(b'"temperature":0.7', b'"temperature":0.9')), "holds set [0-9a-f]{64}"),
+        (lambda raw: of_old(raw.replace(b'"role":"writer",', b"")), r"members\.0\.role: Field required"),
     ],
 )
 def test_a_set_that_was_edited_in_the_store_is_refused(tmp_path: Path, damage, message: str) -> None:

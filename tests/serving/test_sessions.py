@@ -10,6 +10,7 @@ from headrace.clock import FixedClock
 from headrace.errors import HandoffCorrupt, StoreUnavailable
 from headrace.rollout.routing import RoutingTable
 from headrace.serving.sessions import KEPT_SECONDS, Choice, SessionPins, SessionRecord
+from headrace.store.small_objects import PassedOver
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, SERVICE, STABLE, THIRD, TroubledStore
 
@@ -239,11 +240,47 @@ def test_a_sweep_that_is_killed_leaves_the_newest_pin() -> None:
     assert pins.newest(SESSION) == newest
 
 
-def test_a_pin_that_cannot_be_read_is_said_to_be_corrupt() -> None:
+def test_a_session_whose_pin_cannot_be_read_goes_on_with_the_stable_set_everywhere() -> None:
     store = MemoryStore(FixedClock())
-    pins = make_pins(store)
-    pins.hold(SESSION, always(make_table()), choosing(STABLE))
+    begun = make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE)).record
     key = next(iter(store.bodies))
     store.bodies[key] = (b"{}", 0.0)
-    with pytest.raises(HandoffCorrupt, match="Session pin 1 cannot be read: it lacks 'version_set'"):
+    held = make_pins(store, by="g2").hold(SESSION, always(make_table()), nothing_to_choose)
+    assert (held.record.version_set, held.record.reason, held.record.number) == (STABLE, "repinned", 2)
+    assert make_pins(store, by="g3").hold(SESSION, always(make_table()), nothing_to_choose).record == held.record
+    # The gateway where it began takes that over when the pin is due.
+    clock = FixedClock()
+    clock.advance(LEASE * 0.6)
+    pins = make_pins(store, clock)
+    assert pins.hold(SESSION, always(make_table()), nothing_to_choose, known=begun).record.version_set == STABLE
+
+
+def test_a_pin_that_is_missing_before_the_newest_is_said_and_nothing_is_pinned_behind_it() -> None:
+    clock = FixedClock()
+    store = MemoryStore(clock)
+    pins = make_pins(store, clock)
+    for _ in range(3):
+        pins.hold(SESSION, always(make_table()), choosing(STABLE))
+        clock.advance(LEASE * 0.6)
+    (_, second, _) = sorted(store.bodies)
+    del store.bodies[second]
+    with pytest.raises(HandoffCorrupt, match="Session pin 2 is missing, though number 3 was made"):
         pins.hold(SESSION, always(make_table()), nothing_to_choose)
+    assert len(store.bodies) == 2
+
+
+def test_a_sweep_goes_on_past_a_pin_that_cannot_be_read_and_takes_it_in_its_time() -> None:
+    clock = FixedClock()
+    store = MemoryStore(clock)
+    pins = make_pins(store, clock)
+    for session in ("a", "b"):
+        pins.hold(session, always(make_table()), choosing(STABLE))
+    key = min(store.bodies)
+    store.bodies[key] = (b"", clock.now())
+    store.bodies[key.rpartition("/")[0] + "/.nfs0001"] = (b"", clock.now())
+    damaged = PassedOver()
+    assert pins.sweep(damaged=damaged) == 0
+    assert damaged.keys == [key]
+    clock.advance(LEASE + KEPT_SECONDS + 1)
+    assert pins.sweep() == 2
+    assert [left.rpartition("/")[2] for left in store.bodies] == [".nfs0001"]

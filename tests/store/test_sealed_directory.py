@@ -1,8 +1,11 @@
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
 from headrace.store import sealed_directory
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
+from tests.store.old_objects import of_old
 
 
 @pytest.fixture
@@ -157,3 +161,86 @@ def test_a_sealer_killed_at_any_line_leaves_a_whole_directory_or_none(source: Pa
         assert files_of(open_directory(store, sealed.digest)).items() <= files_of(source).items()
         assert sealed.attributes == {"training_id": "t"}
     assert 0 < num_sealed < len(killed) == 40
+
+
+def overwrite(store: LocalStore, key: str, body: bytes) -> None:
+    store.delete(key)
+    store.create(key, body)
+
+
+def manifest_key(digest: str) -> str:
+    return f"weights/{digest}/manifest.json"
+
+
+def test_another_directorys_manifest_is_never_opened_as_this_one(
+    store: LocalStore, source: Path, tmp_path: Path
+) -> None:
+    sealed = seal_directory(store, source)
+    other = shutil.copytree(source, tmp_path / "other")
+    (other / "config.json").write_text('{"other": true}')
+    foreign = store.read(manifest_key(seal_directory(store, other).digest))
+    for body in (foreign, of_old(foreign), of_old(foreign, {"digest": sealed.digest})):
+        overwrite(store, manifest_key(sealed.digest), body)
+        with pytest.raises(HandoffCorrupt, match=r"Seal the same files again") as error:
+            open_directory(store, sealed.digest)
+        assert error.value.key == manifest_key(sealed.digest)
+
+
+def test_a_manifest_that_lists_one_file_less_is_not_believed(store: LocalStore, source: Path) -> None:
+    sealed = seal_directory(store, source)
+    body = store.read(manifest_key(sealed.digest))
+    shorter = {"files": json.loads(body)["files"][1:]}
+    overwrite(store, manifest_key(sealed.digest), of_old(body, shorter))
+    with pytest.raises(HandoffCorrupt, match=r"is not the one of weights .*: it lists files of"):
+        open_directory(store, sealed.digest)
+
+
+def flipped_sha256(body: bytes) -> bytes:
+    files = json.loads(body)["files"]
+    files[1]["sha256"] = files[1]["sha256"][:-1] + ("0" if files[1]["sha256"][-1] != "0" else "1")
+    return of_old(body, {"files": files})
+
+
+def flipped_size(body: bytes) -> bytes:
+    files = json.loads(body)["files"]
+    files[1]["num_bytes"] += 1
+    return of_old(body, {"files": files})
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"", lambda _: b"{}", lambda body: body[:-9], flipped_sha256, flipped_size]
+)
+def test_a_damaged_manifest_is_repaired_by_sealing_again_and_costs_no_good_file(
+    store: LocalStore, source: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    sealed = seal_directory(store, source)
+    before = files_of(open_directory(store, sealed.digest))
+    overwrite(store, manifest_key(sealed.digest), damage(store.read(manifest_key(sealed.digest))))
+    again = seal_directory(store, source)
+    assert again.digest == sealed.digest
+    assert files_of(open_directory(store, sealed.digest)) == before
+    # What was there before the repair is there still.
+    assert files_of(store.local_directory(sealed.key)) == before
+
+
+def test_a_repair_whose_source_breaks_off_takes_nothing_away(
+    store: LocalStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = seal_directory(store, source)
+    path = store.local_path(f"{sealed.key}/model.safetensors")
+    damage(path)
+    damaged = path.read_bytes()
+    copy = sealed_directory._copy
+
+    def interrupted(*arguments: Any) -> None:
+        copy(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed_directory, "_copy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            seal_directory(store, source)
+    assert path.read_bytes() == damaged
+    seal_directory(store, source)
+    assert files_of(open_directory(store, sealed.digest)).items() <= files_of(source).items()
+    assert len(store.children("weights/parts")) == 1

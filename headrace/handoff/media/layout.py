@@ -5,19 +5,21 @@ number of items in each shard give every place; `shards.json` holds these number
 version's own nonce: whoever leases, keeps or deletes that prefix does so to the shards too, one unlink a shard.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from headrace.errors import FormatTooNew, HandoffCorrupt, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.schemas import MEDIA_INDEX, fingerprint
 from headrace.handoff.sealed import partition_prefix
-from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object, read_object
 
 # A cache line: an item can be handed to SIMD decoders where it lies.
 ALIGNMENT = 64
@@ -64,6 +66,18 @@ class Shard:
     num_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """`shards`: items and bytes of each."""
+
+    format_version: int = FORMAT_VERSION
+    alignment: int = ALIGNMENT
+    shards: tuple[tuple[Annotated[int, Ge(1)], Annotated[int, Ge(0)]], ...]
+
+
+LAYOUT = Kind("Layout of media", _Stored, _REMEDY)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The shards of one version under their prefix, in order."""
@@ -91,36 +105,34 @@ class Layout:
         return starts[:-1] - np.repeat(starts[firsts[:-1]], np.diff(firsts))
 
     def write(self, store: ObjectStore) -> None:
-        body = {
-            "format_version": FORMAT_VERSION,
-            "alignment": ALIGNMENT,
-            "shards": [[shard.num_items, shard.num_bytes] for shard in self.shards],
-        }
-        store.create(_layout_key(self.prefix), canonical_json(body))
+        shards = tuple((shard.num_items, shard.num_bytes) for shard in self.shards)
+        create_object(store, _layout_key(self.prefix), LAYOUT, _Stored(shards=shards))
 
     @classmethod
     def read(cls, store: ObjectStore, manifest: Manifest) -> "Layout":
         """Raises: InvalidInput: no media. HandoffCorrupt: the layout is missing or says what cannot be."""
         prefix = media_prefix(manifest)
+        key = _layout_key(prefix)
         try:
-            body = json.loads(store.read(_layout_key(prefix)))
-            if body["format_version"] > FORMAT_VERSION:
-                raise FormatTooNew(
-                    f"Media {manifest.label} have shard format {body['format_version']}, this Headrace reads "
-                    f"{FORMAT_VERSION}. Upgrade Headrace to the version that wrote them, or a later one."
-                )
-            if body["alignment"] != ALIGNMENT:
-                raise ValueError(f"its items are aligned to {body['alignment']} bytes, not {ALIGNMENT}")
-            shards = [Shard(num_items=num_items, num_bytes=num_bytes) for num_items, num_bytes in body["shards"]]
-            if sum(shard.num_items for shard in shards) != manifest.num_rows or any(s.num_items < 1 for s in shards):
-                raise ValueError(f"its shards do not hold the {manifest.num_rows} items of the index")
+            stored = read_object(store, key, LAYOUT)
         except ObjectMissing as error:
-            raise PartMissing(f"Media {manifest.label} have lost their shards: {error} {_REMEDY}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise HandoffCorrupt(
-                f"Media {manifest.label} have a damaged {store.uri(_layout_key(prefix))} ({error}). {_REMEDY}"
-            ) from error
+            raise PartMissing(f"Media {manifest.label} have lost their shards: {error} {_REMEDY}", key=key) from error
+        if stored.format_version > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"Media {manifest.label} have shard format {stored.format_version}, this Headrace reads "
+                f"{FORMAT_VERSION}. Upgrade Headrace to the version that wrote them, or a later one.",
+                key=key,
+            )
+        shards = [Shard(num_items=num_items, num_bytes=num_bytes) for num_items, num_bytes in stored.shards]
+        if stored.alignment != ALIGNMENT:
+            raise _damaged(store, key, f"its items are aligned to {stored.alignment} bytes, not {ALIGNMENT}")
+        if sum(shard.num_items for shard in shards) != manifest.num_rows:
+            raise _damaged(store, key, f"its shards do not hold the {manifest.num_rows} items of the index")
         return cls(prefix, shards)
+
+
+def _damaged(store: ObjectStore, key: str, why: str) -> HandoffCorrupt:
+    return HandoffCorrupt(f"{LAYOUT.noun} {store.uri(key)} is damaged: {why}. {_REMEDY}", key=key)
 
 
 def _layout_key(prefix: str) -> str:

@@ -155,7 +155,7 @@ def test_a_damaged_layout_is_an_error_of_its_own(handoffs: HandoffStore, text: b
     (layout,) = store_files(handoff, "shards.json")
     layout.chmod(0o644)
     layout.write_bytes(text)
-    with pytest.raises(HandoffCorrupt, match="damaged .*shards.json"):
+    with pytest.raises(HandoffCorrupt, match="shards.json is damaged"):
         MediaSet.open(handoff)
 
 
