@@ -19,6 +19,7 @@ from headrace.user_files.finding import found_files
 from headrace.user_files.layout import FileLayout, Unreadable
 from headrace.user_files.records import format_of, read_records
 
+_REPAIR = "Repair it, then materialize prompts again: no prompt is skipped."
 # What a template's place can be filled with; `float` without NaN and the infinities.
 _PLAIN = (str, int, float, Decimal, date, time)
 
@@ -61,9 +62,7 @@ def _prompts(source: PromptSource, file: Path) -> Iterator[PromptText]:
             continue
         place = f"Prompt file {file} {counted_by} {record.line}" if record.line else f"Prompt file {file}"
         if isinstance(record, Unreadable):
-            raise InvalidInput(
-                f"{place}: {record.reason}. Repair it, then materialize prompts again: no prompt is skipped."
-            )
+            raise InvalidInput(f"{place}: {record.reason}. {_REPAIR}")
         fields = record.fields
         if form == "text":
             fields = {"text": str(fields["text"]).rstrip("\r\n")}
@@ -78,13 +77,13 @@ def _prompt(source: PromptSource, fields: Mapping[str, object], place: str) -> P
     else:
         text = _filled(source.template, fields, place)
     if not text.strip():
-        raise InvalidInput(f"{place} holds no prompt: its text is empty.")
+        raise InvalidInput(f"{place} holds no prompt: its text is empty. {_REPAIR}")
     term = _term(fields, source.term_column, place) if source.term_column else None
     for value in (text, term or ""):
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character.") from error
+            raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character. {_REPAIR}") from error
     return PromptText(text=text, term=term)
 
 
@@ -96,7 +95,7 @@ def _filled(template: str, fields: Mapping[str, object], place: str) -> str:
     try:
         return template.format_map(fields)
     except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{place} does not fit the template {template!r}: {error}.") from error
+        raise InvalidInput(f"{place} does not fit the template {template!r}: {error}. {_REPAIR}") from error
 
 
 def _term(fields: Mapping[str, object], column: str, place: str) -> str | None:
@@ -117,6 +116,4 @@ def _column(fields: Mapping[str, object], name: str, place: str) -> object:
 
 def _not(value: object, column: str, wanted: str, place: str) -> InvalidInput:
     got = {type(None): "null", dict: "an object", list: "a list"}.get(type(value)) or repr(value)[:80]
-    return InvalidInput(
-        f"{place}: column {column!r} must hold {wanted}, got {got}. Repair it, then materialize prompts again."
-    )
+    return InvalidInput(f"{place}: column {column!r} must hold {wanted}, got {got}. {_REPAIR}")
