@@ -13,12 +13,15 @@ Store keys, below `training/<training id>/`:
 
 import json
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.clock import Clock, iso
-from headrace.errors import HeadraceError, ObjectMissing, TrainingFailed
-from headrace.store.objects import ObjectStore, create_json
+from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, ObjectMissing, TrainingFailed
+from headrace.store.chain import Chain
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.training.guard import Worker
 
 
@@ -30,34 +33,60 @@ def training_key(training_id: str, *segments: str) -> str:
     return "/".join(["training", training_id, *segments])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """Who tries: a process of a machine, for a Dagster run."""
+
+    worker: Worker
+    host: str
+    run_id: str
+    created_at: str
+
+
+ATTEMPT = Kind(noun="Training attempt", shape=Attempt, remedy="The next attempt fences it off all the same.")
+
+
 def open_attempt(
-    store: ObjectStore, training_id: str, *, worker: Worker, run_id: str, clock: Clock, host: str | None = None
+    store: ObjectStore,
+    training_id: str,
+    *,
+    worker: Worker,
+    run_id: str,
+    clock: Clock,
+    host: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> int:
-    """Takes the next attempt number for `worker`.
+    """Takes the next attempt number for `worker`; `say` hears of a damaged attempt, which nobody can ask any more.
 
     Raises:
         TrainingFailed: another attempt's worker is alive on this machine.
+        ChainBroken: an attempt is gone from the store.
+        FormatTooNew: a newer Headrace trains it.
     """
     host = host or socket.gethostname()
+    attempts = _attempts(store, training_id)
     while True:
-        newest = newest_attempt(store, training_id)
-        if newest:
-            body = json.loads(store.read(_attempt_key(training_id, newest)))
-            other = Worker(**body["worker"])
-            if body["host"] == host and other != worker and other.is_alive():
-                raise TrainingFailed(
-                    f"Training {training_id} is under way in run {body['run_id']} (attempt {newest}, pid {other.pid} "
-                    "on this machine). Wait for it or terminate that run; this one resumes where it stops."
-                )
-        body = {"worker": asdict(worker), "host": host, "run_id": run_id, "created_at": iso(clock.now())}
-        if create_json(store, _attempt_key(training_id, newest + 1), body).won:
+        newest = attempts.newest()
+        try:
+            other = attempts.read(newest) if newest else None
+        except FormatTooNew:
+            raise
+        except HandoffCorrupt as error:
+            say(str(error))
+            other = None
+        if other and other.host == host and other.worker != worker and other.worker.is_alive():
+            raise TrainingFailed(
+                f"Training {training_id} is under way in run {other.run_id} (attempt {newest}, pid {other.worker.pid} "
+                "on this machine). Wait for it or terminate that run; this one resumes where it stops."
+            )
+        own = Attempt(worker=worker, host=host, run_id=run_id, created_at=iso(clock.now()))
+        if attempts.create(newest + 1, own, is_listed=True).won:
             return newest + 1
 
 
 def newest_attempt(store: ObjectStore, training_id: str) -> int:
-    """0: nobody tried yet."""
-    names = store.children(training_key(training_id, "attempts"))
-    return max((int(name.removesuffix(".json")) for name in names), default=0)
+    """0: nobody tried yet. Raises: ChainBroken: an attempt is gone from the store."""
+    return _attempts(store, training_id).newest()
 
 
 def check_fence(store: ObjectStore, training_id: str, attempt: int) -> None:
@@ -98,13 +127,19 @@ class TrainingResult:
     feeding: str = "packed"
 
 
+RESULT = Kind(
+    noun="Training result",
+    shape=TrainingResult,
+    remedy="Delete it, and materialize trained_model again: the training is then run once more.",
+)
+
+
 def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:
+    """Raises: HandoffCorrupt: there is one, and it is damaged."""
     try:
-        body = json.loads(store.read(training_key(training_id, "result.json")))
+        return read_object(store, training_key(training_id, "result.json"), RESULT)
     except ObjectMissing:
         return None
-    del body["nonce"]
-    return TrainingResult(**body)
 
 
 def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> TrainingResult:
@@ -115,8 +150,7 @@ def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> 
     """
     check_fence(store, result.training_id, result.attempt)
     store.create(result.curve_key, curve)
-    body = create_json(store, training_key(result.training_id, "result.json"), asdict(result)).body
-    return TrainingResult(**{key: value for key, value in body.items() if key != "nonce"})
+    return create_object(store, training_key(result.training_id, "result.json"), RESULT, result).value
 
 
 def curve_key(training_id: str, attempt: int) -> str:
@@ -128,5 +162,15 @@ def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any
     return [json.loads(line) for line in store.read(result.curve_key).splitlines()]
 
 
-def _attempt_key(training_id: str, attempt: int) -> str:
-    return training_key(training_id, "attempts", f"{attempt:06d}.json")
+def _attempts(store: ObjectStore, training_id: str) -> Chain[Attempt]:
+    """Marked: an attempt that vanished would stop fencing off the ones before it."""
+    prefix = training_key(training_id, "attempts")
+    return Chain(
+        store=store,
+        prefix=prefix,
+        kind=ATTEMPT,
+        digits=6,
+        is_marked=True,
+        remedy="Put it back; or end every run of this training, then delete that directory: the checkpoints stay, and "
+        "the next attempt resumes from them.",
+    )

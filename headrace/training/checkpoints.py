@@ -2,34 +2,39 @@
 
 Files stream into the store under a nonce, digested as they pass and fsynced; the checkpoint exists from the moment its
 manifest is created, with the digest of every file in it. On resume every byte is checked, newest checkpoint first, and
-a damaged one is passed over for the one before: DeepSpeed by itself trusts what it finds and shows a torn file of one
-rank as a broken connection on another.
+a damaged one, or one whose manifest is damaged, is passed over for the one before: DeepSpeed by itself trusts what it
+finds and shows a torn file of one rank as a broken connection on another.
 
 Knows nothing of what the files hold. A checkpoint fits one world size: others are passed over too.
 """
 
-import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import xxhash
+from annotated_types import Ge
 
-from headrace.errors import ObjectMissing
-from headrace.store.objects import ObjectStore, PartWriter, create_json
+from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.store.objects import ObjectStore, PartWriter
+from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.training.attempts import check_fence, training_key
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 # Reading is bound by the disk, digesting runs at over 10 GB/s a core; more threads only add seeks.
 _VERIFY_THREADS = 4
+_MANIFESTS, _PARTS = "checkpoints", "parts"
+_NAME = re.compile(r"\d{8,}-\d{6,}\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
     name: str
-    num_bytes: int
+    num_bytes: Annotated[int, Ge(0)]
     xxh3_128: str
 
 
@@ -38,19 +43,29 @@ class Checkpoint:
     """`step` optimizer steps are behind it. Its files lie below `prefix` in the store, under their names."""
 
     training_id: str
-    step: int
-    attempt: int
-    world_size: int
+    step: Annotated[int, Ge(1)]
+    attempt: Annotated[int, Ge(0)]
+    world_size: Annotated[int, Ge(1)]
     prefix: str
     files: tuple[CheckpointFile, ...]
 
+    def __post_init__(self) -> None:
+        # Dropping a checkpoint deletes all of its prefix: that must be its own.
+        if re.fullmatch(rf"training/{re.escape(self.training_id)}/{_PARTS}/[^/]+", self.prefix) is None:
+            raise InvalidInput(f"the files of a checkpoint of {self.training_id} cannot lie below {self.prefix!r}")
+
     @property
     def key(self) -> str:
-        return training_key(self.training_id, "checkpoints", f"{self.step:08d}-{self.attempt:06d}.json")
+        return training_key(self.training_id, _MANIFESTS, f"{self.step:08d}-{self.attempt:06d}.json")
 
     def directory(self, store: ObjectStore) -> Path:
         """On this machine, with all of its files; a remote store's are fetched at the first call."""
         return store.local_directory(self.prefix)
+
+
+CHECKPOINT = Kind(
+    noun="Checkpoint", shape=Checkpoint, remedy="Training passes it over for the one before; nothing needs to be done."
+)
 
 
 class DigestingFile:
@@ -86,7 +101,11 @@ def write_file(
 
 
 def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
-    """Makes the checkpoint exist, then drops all but the newest `kept` of this and earlier attempts.
+    """Makes the checkpoint exist, then drops those that nobody needs for it any more.
+
+    The newest `kept` whole ones of a number of ranks stay: what is damaged takes no place, and what another number of
+    ranks can resume is theirs. The price: those that stay beside the new one are read once more, and a training that
+    changes its number of ranks keeps twice as many until it ends.
 
     Returns:
         False if it was there already.
@@ -95,11 +114,15 @@ def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
         AttemptSuperseded: a later attempt has begun; nothing is published.
     """
     check_fence(store, checkpoint.training_id, checkpoint.attempt)
-    body = asdict(checkpoint) | {"files": [asdict(file) for file in checkpoint.files]}
-    won = create_json(store, checkpoint.key, body).won
-    own = [other for other in _published(store, checkpoint.training_id) if other.attempt <= checkpoint.attempt]
-    for old in own[kept:]:
-        _drop(store, old)
+    won = create_object(store, checkpoint.key, CHECKPOINT, checkpoint).won
+    whole: list[Checkpoint] = []
+    others: list[Checkpoint] = []
+    for other in _of_size(store, checkpoint.training_id, checkpoint.world_size):
+        stays = len(whole) < kept and ((won and other == checkpoint) or is_whole(store, other))
+        (whole if stays else others).append(other)
+    if len(whole) == kept:
+        for other in others:
+            _drop(store, other)
     return won
 
 
@@ -108,23 +131,38 @@ def newest_whole(
     training_id: str,
     *,
     world_size: int,
-    passed_over: Callable[[Checkpoint, str], None] = lambda checkpoint, reason: None,
+    passed_over: Callable[[int, str], None] = lambda step, reason: None,
 ) -> Checkpoint | None:
-    """The newest checkpoint that every byte of is there; `passed_over` hears of newer ones and why."""
-    for checkpoint in _published(store, training_id):
+    """The newest checkpoint that every byte of is there; `passed_over` hears of newer ones: their step, and why."""
+    for name in _names(store, training_id):
+        try:
+            checkpoint = _read(store, training_id, name)
+        except ObjectMissing:  # dropped since it was listed
+            continue
+        except HandoffCorrupt as error:
+            passed_over(_step(name), str(error))
+            continue
         if checkpoint.world_size != world_size:
-            passed_over(checkpoint, f"it was made by {checkpoint.world_size} ranks, this gang has {world_size}")
+            passed_over(checkpoint.step, f"it was made by {checkpoint.world_size} ranks, this gang has {world_size}")
         elif damaged := damaged_files(store, checkpoint):
-            passed_over(checkpoint, f"{', '.join(damaged)} missing or damaged")
+            passed_over(checkpoint.step, f"{', '.join(damaged)} missing or damaged")
         else:
             return checkpoint
     return None
 
 
+def is_whole(store: ObjectStore, checkpoint: Checkpoint) -> bool:
+    """Every file with its size; and with its digest, unless it is a server's to keep bytes as they were."""
+    sizes = {entry.key: entry.num_bytes for entry in store.entries(checkpoint.prefix)}
+    if any(sizes.get(f"{checkpoint.prefix}/{file.name}") != file.num_bytes for file in checkpoint.files):
+        return False
+    return store.checks_what_it_fetches or not damaged_files(store, checkpoint)
+
+
 def damaged_files(store: ObjectStore, checkpoint: Checkpoint) -> list[str]:
     directory = checkpoint.directory(store)
 
-    def is_whole(file: CheckpointFile) -> bool:
+    def verified(file: CheckpointFile) -> bool:
         path = directory / file.name
         try:
             return path.stat().st_size == file.num_bytes and _xxh3_128(path) == file.xxh3_128
@@ -132,16 +170,16 @@ def damaged_files(store: ObjectStore, checkpoint: Checkpoint) -> list[str]:
             return False
 
     with ThreadPoolExecutor(_VERIFY_THREADS) as threads:
-        verdicts = list(threads.map(is_whole, checkpoint.files))
+        verdicts = list(threads.map(verified, checkpoint.files))
     return [file.name for file, whole in zip(checkpoint.files, verdicts, strict=True) if not whole]
 
 
 def discard_all(store: ObjectStore, training_id: str) -> None:
     """Frees the space of a training that has its result: nothing will resume it."""
-    for checkpoint in _published(store, training_id):
-        store.delete(checkpoint.key)
+    for key in store.list(training_key(training_id, _MANIFESTS)):
+        store.delete(key)
     # Also what killed writers left behind without a manifest.
-    store.delete_prefix(training_key(training_id, "parts"))
+    store.delete_prefix(training_key(training_id, _PARTS))
 
 
 def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
@@ -150,19 +188,32 @@ def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
     store.delete_prefix(checkpoint.prefix)
 
 
-def _published(store: ObjectStore, training_id: str) -> list[Checkpoint]:
-    """Newest step first, and of one step the newest attempt."""
-    found = []
-    prefix = training_key(training_id, "checkpoints")
-    for name in sorted(store.children(prefix), reverse=True):
-        try:
-            body = json.loads(store.read(f"{prefix}/{name}"))
-        except ObjectMissing:  # dropped since it was listed
-            continue
-        del body["nonce"]
-        body["files"] = tuple(CheckpointFile(**file) for file in body["files"])
-        found.append(Checkpoint(**body))
-    return found
+def _of_size(store: ObjectStore, training_id: str, world_size: int) -> Iterator[Checkpoint]:
+    """Those of a number of ranks, newest first. A damaged manifest says of nobody's: it is left where it is."""
+    for name in _names(store, training_id):
+        with suppress(ObjectMissing, HandoffCorrupt):
+            checkpoint = _read(store, training_id, name)
+            if checkpoint.world_size == world_size:
+                yield checkpoint
+
+
+def _names(store: ObjectStore, training_id: str) -> list[str]:
+    """Of manifests: newest step first, and of one step the newest attempt. Foreign names are passed over."""
+    names = store.children(training_key(training_id, _MANIFESTS))
+    return sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)
+
+
+def _step(name: str) -> int:
+    return int(name.partition("-")[0])
+
+
+def _read(store: ObjectStore, training_id: str, name: str) -> Checkpoint:
+    """Raises: ObjectMissing; HandoffCorrupt: the manifest is damaged, or another checkpoint's."""
+    key = training_key(training_id, _MANIFESTS, name)
+    checkpoint = read_object(store, key, CHECKPOINT)
+    if checkpoint.key != key:
+        raise HandoffCorrupt(f"Checkpoint {store.uri(key)} is damaged: it says that it is {checkpoint.key}.", key=key)
+    return checkpoint
 
 
 def _xxh3_128(path: Path) -> str:

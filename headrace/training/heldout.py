@@ -16,7 +16,8 @@ import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import digest_text
-from headrace.store.objects import ObjectStore, canonical_json, create_json
+from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.training.examples import ExamplesInput, PackedExamples
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
@@ -41,6 +42,11 @@ class Evaluation:
     samples: tuple[str, ...]
     seconds: float
     feeding: str = "packed"
+
+
+EVALUATION = Kind(
+    noun="Evaluation", shape=Evaluation, remedy="Delete it, and materialize evaluation again: it is then measured anew."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +94,17 @@ def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.nd
 
 
 def find_evaluation(store: ObjectStore, weights_digest: str, heldout: str) -> Evaluation | None:
+    """Raises: HandoffCorrupt: there is one, and it is damaged."""
     try:
-        body = json.loads(store.read(_key(weights_digest, heldout)))
+        return read_object(store, _key(weights_digest, heldout), EVALUATION)
     except ObjectMissing:
         return None
-    return _from_body(body)
 
 
 def publish_evaluation(store: ObjectStore, evaluation: Evaluation) -> Evaluation:
     """The first measurement of a pair stays."""
     key = _key(evaluation.weights_digest, evaluation.heldout_digest)
-    return _from_body(create_json(store, key, asdict(evaluation)).body)
+    return create_object(store, key, EVALUATION, evaluation).value
 
 
 def evaluate(
@@ -171,12 +177,6 @@ def _process(config: EvaluationConfig, environment: Mapping[str, str]) -> Iterat
         # Also when the run is terminated: the process has nothing to unwind.
         process.kill()
         process.wait()
-
-
-def _from_body(body: dict[str, Any]) -> Evaluation:
-    fields: dict[str, Any] = {key: value for key, value in body.items() if key != "nonce"}
-    fields["samples"] = tuple(fields["samples"])
-    return Evaluation(**fields)
 
 
 def _key(weights_digest: str, heldout: str) -> str:

@@ -162,14 +162,14 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     worker = Worker.this_process()
     started_at = place.clock.now()
     world_size = place.devices.num_ranks(request.recipe.ranks)
-    attempt = open_attempt(place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock)
+    attempt = open_attempt(
+        place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock, say=say
+    )
     resume = checkpoints.newest_whole(
         place.store,
         request.training_id,
         world_size=world_size,
-        passed_over=lambda checkpoint, reason: say(
-            f"checkpoint behind step {checkpoint.step} is passed over: {reason}"
-        ),
+        passed_over=lambda step, reason: say(f"checkpoint behind step {step} is passed over: {reason}"),
     )
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")

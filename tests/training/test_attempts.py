@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from headrace.clock import FixedClock
-from headrace.errors import TrainingFailed
+from headrace.errors import HandoffCorrupt, TrainingFailed
+from headrace.store.chain import ChainBroken
 from headrace.store.local import LocalStore
+from headrace.store.objects import create_json
 from headrace.training.attempts import (
     AttemptSuperseded,
     TrainingResult,
@@ -101,3 +103,53 @@ def test_the_first_result_stays(tmp_path: Path) -> None:
     assert publish_result(store, make_result(1, seconds=9.0), b"") == first
     assert find_result(store, TRAINING) == first
     assert [row["step"] for row in read_curve(store, first)] == [1, 2]
+
+
+def damage(store: LocalStore, key: str) -> None:
+    path = store.local_path(key)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_a_damaged_attempt_is_said_and_fenced_off(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, DEAD)
+    damage(store, f"training/{TRAINING}/attempts/000001.json")
+    said: list[str] = []
+    attempt = open_attempt(
+        store, TRAINING, worker=DEAD, run_id="run-2", clock=FixedClock(), host="here", say=said.append
+    )
+    assert attempt == 2
+    assert "attempts/000001.json is damaged" in said[0]
+    with pytest.raises(AttemptSuperseded):
+        check_fence(store, TRAINING, 1)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_an_attempt_that_vanished_is_noticed_before_anybody_writes(tmp_path: Path, gone: int) -> None:
+    store = LocalStore(tmp_path)
+    for _ in range(3):
+        begin(store, DEAD)
+    store.delete(f"training/{TRAINING}/attempts/{gone:06d}.json")
+    for act in (lambda: begin(store, DEAD), lambda: check_fence(store, TRAINING, 2)):
+        with pytest.raises(ChainBroken, match=rf"attempt {gone} is missing, though number 3 was made .* end every run"):
+            act()
+
+
+def test_attempts_from_before_they_were_marked_are_counted(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    body = {"worker": {"pid": DEAD.pid, "started": 1}, "host": "here", "run_id": "run-0", "created_at": "then"}
+    create_json(store, f"training/{TRAINING}/attempts/000001.json", body)
+    store.create(f"training/{TRAINING}/attempts/.nfs0001", b"")
+    assert begin(store, DEAD) == 2
+
+
+def test_a_damaged_result_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, DEAD)
+    publish_result(store, make_result(1), b"")
+    damage(store, f"training/{TRAINING}/result.json")
+    with pytest.raises(
+        HandoffCorrupt, match=r"result\.json is damaged.*Delete it, and materialize trained_model again"
+    ):
+        find_result(store, TRAINING)

@@ -1,14 +1,21 @@
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
 from headrace.store.local import LocalStore
+from headrace.store.objects import create_json
 from headrace.training.attempts import AttemptSuperseded, open_attempt, training_key
 from headrace.training.checkpoints import (
     Checkpoint,
     CheckpointFile,
     discard_all,
+    is_whole,
     newest_whole,
     publish,
     write_file,
@@ -80,9 +87,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store: LocalStor
     publish(store, newest, kept=2)
     damage(file_of(store, newest, rank))
     reasons = []
-    found = newest_whole(
-        store, TRAINING, world_size=2, passed_over=lambda checkpoint, reason: reasons.append((checkpoint.step, reason))
-    )
+    found = newest_whole(store, TRAINING, world_size=2, passed_over=lambda step, reason: reasons.append((step, reason)))
     assert found is not None
     assert found.step == 20
     assert reasons == [(40, f"state/rank-{rank}.pt missing or damaged")]
@@ -106,6 +111,171 @@ def test_only_the_newest_checkpoints_keep_their_space(store: LocalStore) -> None
         publish(store, make_checkpoint(store, step), kept=2)
     assert store.children(training_key(TRAINING, "checkpoints")) == ["00000040-000001.json", "00000060-000001.json"]
     assert store.children(training_key(TRAINING, "parts")) == ["nonce-40-1", "nonce-60-1"]
+
+
+def steps_kept(store: LocalStore) -> list[tuple[int, int]]:
+    """(step, attempt) of every manifest."""
+    names = store.children(training_key(TRAINING, "checkpoints"))
+    return [(int(name[:8]), int(name[9:15])) for name in names]
+
+
+def test_what_another_number_of_ranks_can_resume_takes_no_place_and_is_not_dropped(store: LocalStore) -> None:
+    for step in (15, 20):
+        publish(store, make_checkpoint(store, step, world_size=2), kept=2)
+    attempt = begin(store)
+    for step in (5, 10):
+        publish(store, make_checkpoint(store, step, attempt=attempt, world_size=1), kept=2)
+    assert steps_kept(store) == [(5, 2), (10, 2), (15, 1), (20, 1)]
+    assert (newest_step(store, world_size=1), newest_step(store, world_size=2)) == (10, 20)
+    publish(store, make_checkpoint(store, 15, attempt=attempt, world_size=1), kept=2)
+    assert steps_kept(store) == [(10, 2), (15, 1), (15, 2), (20, 1)]
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_damaged_checkpoint_of_a_higher_step_costs_no_whole_one_its_place(store: LocalStore, kept: int) -> None:
+    for step in (15, 20)[-kept:]:
+        checkpoint = make_checkpoint(store, step)
+        publish(store, checkpoint, kept=kept)
+        flip_a_bit(file_of(store, checkpoint))
+    attempt = begin(store)
+    assert newest_step(store) is None
+    publish(store, make_checkpoint(store, 5, attempt=attempt), kept=kept)
+    assert newest_step(store) == 5
+    publish(store, make_checkpoint(store, 10, attempt=attempt), kept=kept)
+    assert newest_step(store) == 10
+    assert steps_kept(store) == [(5, 2), (10, 2)][-kept:], "as many whole ones are there: the damaged ones may go"
+
+
+def test_what_is_damaged_between_two_checkpoints_is_not_kept_for_a_whole_one(store: LocalStore) -> None:
+    first, second = make_checkpoint(store, 5), make_checkpoint(store, 10)
+    publish(store, first, kept=2)
+    publish(store, second, kept=2)
+    flip_a_bit(file_of(store, second))
+    third = make_checkpoint(store, 15)
+    publish(store, third, kept=2)
+    truncate(file_of(store, third))
+    assert newest_step(store) == 5
+
+
+def manifest_of(store: LocalStore, checkpoint: Checkpoint) -> Path:
+    path = store.local_path(checkpoint.key)
+    path.chmod(0o600)
+    return path
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty])
+def test_a_checkpoint_with_a_damaged_manifest_is_passed_over_and_said(store: LocalStore, damage) -> None:
+    publish(store, make_checkpoint(store, 20), kept=2)
+    newest = make_checkpoint(store, 40)
+    publish(store, newest, kept=2)
+    damage(manifest_of(store, newest))
+    reasons: dict[int, str] = {}
+    found = newest_whole(store, TRAINING, world_size=2, passed_over=reasons.__setitem__)
+    assert found is not None
+    assert found.step == 20
+    assert f"Checkpoint {store.uri(newest.key)} is damaged" in reasons[40]
+    assert "passes it over for the one before" in reasons[40]
+    publish(store, make_checkpoint(store, 60), kept=2)
+    assert newest_step(store) == 60
+
+
+def test_a_manifest_under_another_checkpoints_name_is_no_checkpoint(store: LocalStore) -> None:
+    checkpoint = make_checkpoint(store, 20)
+    publish(store, checkpoint, kept=2)
+    store.create(checkpoint.key.replace("00000020", "00000060"), store.read(checkpoint.key))
+    assert newest_step(store) == 20
+
+
+def test_a_manifest_from_before_manifests_had_digests_is_read(store: LocalStore) -> None:
+    checkpoint = make_checkpoint(store, 20)
+    create_json(store, checkpoint.key, asdict(checkpoint))
+    assert newest_whole(store, TRAINING, world_size=2) == checkpoint
+
+
+def test_files_outside_of_the_trainings_own_parts_are_nobodys_checkpoint(store: LocalStore) -> None:
+    checkpoint = make_checkpoint(store, 20)
+    create_json(store, checkpoint.key, asdict(checkpoint) | {"prefix": training_key(TRAINING)})
+    assert newest_step(store) is None
+
+
+def test_foreign_names_beside_manifests_are_passed_over(store: LocalStore) -> None:
+    publish(store, make_checkpoint(store, 20), kept=2)
+    store.create(training_key(TRAINING, "checkpoints", ".nfs0001"), b"x")
+    assert newest_step(store) == 20
+    discard_all(store, TRAINING)
+
+
+class Night:
+    """A training over many attempts, as its store sees it, beside what a record of everything that happened knows."""
+
+    def __init__(self, directory: Path, kept: int) -> None:
+        self.store = LocalStore(directory)
+        self.kept = kept
+        self.whole: set[Checkpoint] = set()
+        self.start(2)
+
+    def start(self, world_size: int) -> None:
+        """The attempt before was killed, wherever it was."""
+        self.world_size, self.attempt = world_size, begin(self.store)
+        self.step = newest_step(self.store, world_size) or 0
+        assert self.step == max((one.step for one in self.whole if one.world_size == world_size), default=0)
+
+    def publish(self) -> None:
+        self.step += 5
+        checkpoint = make_checkpoint(self.store, self.step, attempt=self.attempt, world_size=self.world_size)
+        publish(self.store, checkpoint, kept=self.kept)
+        self.whole.add(checkpoint)
+        same = sorted(self.of_size(), key=lambda one: (one.step, one.attempt), reverse=True)
+        self.whole -= {one for one in same[self.kept :] if not self.store.exists(one.key)}
+
+    def killed_while_publishing(self) -> None:
+        make_checkpoint(self.store, self.step + 5, attempt=self.attempt, world_size=self.world_size)
+        self.start(self.world_size)
+
+    def of_size(self) -> list[Checkpoint]:
+        return [one for one in self.whole if one.world_size == self.world_size]
+
+    def damage(self, which: int, act: Callable[[Path], object], *, is_manifest: bool) -> None:
+        there = sorted(self.whole, key=lambda one: one.key)
+        if there:
+            victim = there[which % len(there)]
+            act(manifest_of(self.store, victim) if is_manifest else file_of(self.store, victim))
+            self.whole.discard(victim)
+
+    def check(self) -> None:
+        assert all(self.store.exists(one.key) for one in self.whole), "a whole one was dropped too early"
+        assert all(is_whole(self.store, one) for one in self.whole)
+
+
+DAMAGES = st.tuples(
+    st.just("damage"), st.integers(-4, -1), st.sampled_from([truncate, flip_a_bit, Path.unlink]), st.booleans()
+)
+PUBLICATION = st.just(("publish",))
+STARTS = st.tuples(st.just("start"), st.sampled_from([1, 2, 2]))
+# Publications most often: what is wrongly dropped is dropped by one.
+EVENTS = st.one_of(
+    PUBLICATION, PUBLICATION, PUBLICATION, DAMAGES, DAMAGES, STARTS, st.just(("killed_while_publishing",))
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(events=st.lists(EVENTS, min_size=10, max_size=24), kept=st.integers(1, 2))
+def test_what_can_be_resumed_is_never_dropped_for_what_cannot(events: list[tuple], kept: int) -> None:
+    with TemporaryDirectory() as directory:
+        night = Night(Path(directory), kept)
+        for event in events:
+            match event:
+                case ("start", world_size):
+                    night.start(world_size)
+                case ("damage", which, act, is_manifest):
+                    night.damage(which, act, is_manifest=is_manifest)
+                case (name,):
+                    getattr(night, name)()
+            night.check()
 
 
 def test_a_fenced_attempt_publishes_nothing_and_drops_nothing(store: LocalStore) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from headrace.errors import RegistryUnavailable
+from headrace.errors import HandoffCorrupt, RegistryUnavailable
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.curves import curves_png, loss_sparkline
@@ -109,6 +110,16 @@ def test_the_first_measurement_of_two_digests_stays(tmp_path: Path) -> None:
     publish_evaluation(store, EVALUATION)
     assert publish_evaluation(store, replace(EVALUATION, heldout_loss=9.0)) == EVALUATION
     assert find_evaluation(store, "w", "h") == EVALUATION
+
+
+def test_a_damaged_measurement_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    publish_evaluation(store, EVALUATION)
+    path = store.local_path("evaluations/w/h.json")
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes().replace(b"2.5", b"1.5"))
+    with pytest.raises(HandoffCorrupt, match=r"h\.json is damaged.*Delete it, and materialize evaluation again"):
+        find_evaluation(store, "w", "h")
 
 
 def test_an_evaluation_config_survives_its_way_through_a_pipe() -> None:
