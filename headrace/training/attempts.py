@@ -15,7 +15,9 @@ import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from headrace.clock import Clock, iso
 from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, ObjectMissing, TrainingFailed
@@ -106,8 +108,12 @@ class TrainingResult:
     Attributes:
         state_digest: sha256 over fp32 parameters and optimizer moments of all ranks: equal digests mean that two
             trainings ended bit for bit alike.
+        tokens: of all steps, whichever attempt took them, without padding (results of before `attempt_tokens` was told
+            count padding too).
+        attempt_tokens: of those, what the attempt that finished saw in its own steps.
         seconds: wall time of the attempt that finished, start-up included.
         feeding: how packed rows reached the model (`headrace.training.feeding`).
+        step_seconds: of all steps, whichever attempt took them, without start-ups and checkpoints.
     """
 
     training_id: str
@@ -115,16 +121,18 @@ class TrainingResult:
     weights_digest: str
     steps: int
     steps_applied: int
-    tokens: int
+    tokens: Annotated[int, Ge(0)]
     train_loss_last: float
     zero_stage: int
-    world_size: int
+    world_size: Annotated[int, Ge(1)]
     resumed_from_step: int
-    seconds: float
+    seconds: Annotated[float, Ge(0)]
     peak_rss_mb: float
     state_digest: str
     curve_key: str
     feeding: str = "packed"
+    attempt_tokens: Annotated[int, Ge(0)] | None = None
+    step_seconds: Annotated[float, Ge(0)] | None = None
 
 
 RESULT = Kind(
@@ -158,8 +166,26 @@ def curve_key(training_id: str, attempt: int) -> str:
 
 
 def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any]]:
-    """One row a step, 1 … steps."""
-    return [json.loads(line) for line in store.read(result.curve_key).splitlines()]
+    """One row a step, 1 … steps; none if the curve is gone: nothing but pictures is made from it.
+
+    Raises:
+        HandoffCorrupt: the curve is damaged.
+    """
+    try:
+        return curve_rows(store.read(result.curve_key))
+    except ObjectMissing:
+        return []
+    except ValueError as error:
+        raise HandoffCorrupt(
+            f"The curve of training {result.training_id}, {store.uri(result.curve_key)}, is damaged: {error}. Delete "
+            "it, and materialize trained_model again: its weights are shown without a curve then.",
+            key=result.curve_key,
+        ) from error
+
+
+def curve_rows(text: bytes) -> list[dict[str, Any]]:
+    """Raises: ValueError: `text` is no curve."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _attempts(store: ObjectStore, training_id: str) -> Chain[Attempt]:

@@ -44,6 +44,7 @@ class PackedExamples:
         self._chunks: list[Pass] = []
         chunk_numbers: list[np.ndarray] = []
         rows: list[np.ndarray] = []
+        num_examples: list[np.ndarray] = []
         self.sequence_length = 0
         for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
             chosen = np.flatnonzero(batch.column("split").to_numpy(zero_copy_only=False) == split)
@@ -58,9 +59,11 @@ class PackedExamples:
                 )
             chunk_numbers.append(np.full(len(chosen), len(self._chunks)))
             rows.append(chosen)
+            num_examples.append(batch.column("num_examples").to_numpy(zero_copy_only=False)[chosen])
             self._chunks.append(chunk)
         self._chunk_of = np.concatenate(chunk_numbers) if rows else np.empty(0, dtype=np.int64)
         self._row_of = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+        self._num_examples = np.concatenate(num_examples) if rows else np.empty(0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -72,6 +75,17 @@ class PackedExamples:
             np.stack([chunk.labels_BT[row] for chunk, row in places]).astype(np.int64),
             np.stack([chunk.position_ids_BT[row] for chunk, row in places]).astype(np.int64),
         )
+
+    def num_tokens(self, numbers: Sequence[int] | np.ndarray) -> int:
+        """Of the examples in these sequences: the padding behind the last one is none."""
+        return sum(self._num_tokens(number) for number in numbers)
+
+    def _num_tokens(self, number: int) -> int:
+        positions_T = self._chunks[self._chunk_of[number]].position_ids_BT[self._row_of[number]]  # noqa: N806
+        starts = np.flatnonzero(positions_T == 0)
+        num_examples = self._num_examples[number]
+        # Padding begins like one more example.
+        return int(starts[num_examples]) if len(starts) > num_examples else len(positions_T)
 
     def num_loss_tokens(self, numbers: Sequence[int] | np.ndarray) -> int:
         """Positions that carry loss: the first token of a sequence is predicted from nothing, so never one."""
@@ -102,7 +116,7 @@ def open_examples(
         HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
         InvalidTrainingRun: no sequence of this split, or mixed sequence lengths.
     """
-    columns = ["split", "input_ids", "labels", "position_ids"]
+    columns = ["split", "input_ids", "labels", "position_ids", "num_examples"]
     tables = (handoffs.open(ASSET, item.partition, item.version).table(columns) for item in inputs)
     examples = PackedExamples(tables, split)
     if not len(examples):

@@ -40,12 +40,14 @@ def train_steps(
     *,
     feeding: Feeding,
     begin: int,
+    tokens_before: int,
     each: Callable[[dict[str, Any]], None],
 ) -> Iterator[int]:
     """Runs the steps behind `begin`; yields after each one how many are done.
 
     `each` gets one row a step, the same on every rank: loss in nats a completion token, learning rate, gradient norm
-    before clipping (None: nobody measured it), whether the step was applied, tokens seen.
+    before clipping (None: nobody measured it), whether the step was applied, tokens seen, to which `tokens_before`
+    counts. Padding is no token.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
@@ -58,6 +60,7 @@ def train_steps(
         micro_batch=recipe.micro_batch,
     )
     skipped_in_a_row = 0
+    tokens = tokens_before
     for step in range(begin, recipe.steps):
         started = time.monotonic()
         for group in optimizer.param_groups:
@@ -69,7 +72,8 @@ def train_steps(
         applied = engine.was_step_applied()
         [batch_loss] = gang.sum_over_ranks(own_loss)
         seconds = time.monotonic() - started
-        num_tokens = recipe.batch * examples.sequence_length
+        num_tokens = examples.num_tokens(order.batch(step))
+        tokens += num_tokens
         each(
             {
                 "step": step + 1,
@@ -77,7 +81,7 @@ def train_steps(
                 "learning_rate": learning_rate_at(recipe, step),
                 "gradient_norm": _told(engine.get_global_grad_norm()),
                 "applied": applied,
-                "tokens": (step + 1) * num_tokens,
+                "tokens": tokens,
                 "tokens_per_second": num_tokens / seconds,
                 "seconds": seconds,
             }

@@ -55,15 +55,24 @@ def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Han
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """`reused`: the training had finished before; nothing was started."""
+    """`reused`: the training had finished before; nothing was started.
+
+    `passed_over`: checkpoints that could not be resumed, each with its reason.
+    """
 
     result: TrainingResult
     reused: bool
+    passed_over: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, str | int | float | bool]:
-        """The run's own figures, in units, for its metadata."""
+        """The run's own figures, in units, for its metadata; those that nobody told are left out.
+
+        `attempt_…` and `tokens_per_second` are of the attempt that finished alone: its own steps, and all of its
+        seconds. `tokens` and `step_seconds` are of all steps.
+        """
         result = self.result
-        return {
+        speed = None if result.attempt_tokens is None else result.attempt_tokens / result.seconds
+        figures = {
             "reused": self.reused,
             "training_id": result.training_id,
             "weights_digest": result.weights_digest,
@@ -71,16 +80,20 @@ class Outcome:
             "steps_applied": result.steps_applied,
             "train_loss_last": result.train_loss_last,
             "tokens": result.tokens,
-            "tokens_per_second": result.tokens / result.seconds,
-            "seconds": result.seconds,
-            "rank_seconds": result.seconds * result.world_size,
+            "step_seconds": result.step_seconds,
+            "attempt_tokens": result.attempt_tokens,
+            "tokens_per_second": speed,
+            "attempt_seconds": result.seconds,
+            "attempt_rank_seconds": result.seconds * result.world_size,
             "peak_rss_mb": result.peak_rss_mb,
             "world_size": result.world_size,
             "zero_stage": result.zero_stage,
             "feeding": result.feeding,
             "attempt": result.attempt,
             "resumed_from_step": result.resumed_from_step,
+            "checkpoints_passed_over": "; ".join(self.passed_over) or None,
         }
+        return {name: value for name, value in figures.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +125,8 @@ def train(
     if result := find_result(place.store, request.training_id):
         return Outcome(result=result, reused=True)
     check(request, place)
-    config = _open(request, place, say)
+    passed_over: list[str] = []
+    config = _open(request, place, say, passed_over)
     plan = plan_launch(
         run_json=config.write(config.work / "run.json"),
         world_size=config.world_size,
@@ -126,7 +140,7 @@ def train(
     assert result is not None, "the gang ended well without a result"
     checkpoints.discard_all(place.store, request.training_id)
     shutil.rmtree(_training_directory(place, request), ignore_errors=True)
-    return Outcome(result=result, reused=False)
+    return Outcome(result=result, reused=False, passed_over=tuple(passed_over))
 
 
 def check(request: TrainingRequest, place: Workplace) -> int:
@@ -158,7 +172,11 @@ def check(request: TrainingRequest, place: Workplace) -> int:
     return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
 
 
-def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]) -> RunConfig:
+def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None], passed_over: list[str]) -> RunConfig:
+    def pass_over(step: int, reason: str) -> None:
+        passed_over.append(f"behind step {step}: {reason}")
+        say(f"checkpoint behind step {step} is passed over: {reason}")
+
     worker = Worker.this_process()
     started_at = place.clock.now()
     world_size = place.devices.num_ranks(request.recipe.ranks)
@@ -169,7 +187,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         place.store,
         request.training_id,
         world_size=world_size,
-        passed_over=lambda step, reason: say(f"checkpoint behind step {step} is passed over: {reason}"),
+        passed_over=pass_over,
     )
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")

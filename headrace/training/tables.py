@@ -21,12 +21,12 @@ TRAINED_MODEL = pa.schema(
             ("weights_uri", pa.string()),
             ("training_id", pa.string()),  # "" for a base model
             ("steps_applied", pa.int64()),
-            ("tokens", pa.int64()),
+            ("tokens", pa.int64()),  # of all steps, without padding
             ("train_loss_last", pa.float64()),  # nats per completion token, of the last step
             ("zero_stage", pa.int32()),
             ("world_size", pa.int32()),
             ("resumed_from_step", pa.int64()),
-            ("seconds", pa.float64()),
+            ("seconds", pa.float64()),  # of all steps, whichever attempt took them
             ("mlflow_run_id", pa.string()),  # "" if MLflow did not answer, and for a base model
         )
     ]
@@ -55,7 +55,7 @@ def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_ru
         zero_stage=result.zero_stage,
         world_size=result.world_size,
         resumed_from_step=result.resumed_from_step,
-        seconds=result.seconds,
+        seconds=result.seconds if result.step_seconds is None else result.step_seconds,
         mlflow_run_id=mlflow_run_id,
     )
 

@@ -81,12 +81,14 @@ class TrainingTrack:
                 "steps_applied": result.steps_applied,
                 "tokens": result.tokens,
                 "train_loss_last": result.train_loss_last,
-                "seconds": result.seconds,
+                "step_seconds": result.step_seconds,
+                "attempt_tokens": result.attempt_tokens,
+                "attempt_seconds": result.seconds,
                 "peak_rss_mb": result.peak_rss_mb,
                 "world_size": result.world_size,
                 "resumed_from_step": result.resumed_from_step,
             }
-            self._registry.log_metrics(run_id, figures)
+            self._registry.log_metrics(run_id, {name: told for name, told in figures.items() if told is not None})
             self._registry.log_figure(run_id, "curves.png", curves_png(rows, title=self._name))
             self._registry.finish_run(run_id)
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from headrace.errors import HeadraceError, Transient
-from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, publish_result
+from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, curve_rows, publish_result
 from headrace.training.guard import die_with
 from headrace.training.progress import (
     ProgressLog,
@@ -58,21 +58,27 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     if feeding != PACKED:
         log.say(f"in a packed row the examples would see each other in this model: it is fed {feeding}")
     curve = restore_snapshot(gang, engine, store, config.resume) if config.resume else b""
+    tokens_before = curve_rows(curve)[-1]["tokens"] if curve else 0
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
     if config.resume:
         log.say(f"resumed behind step {config.resume.step} of {recipe.steps}")
 
-    last: dict = {}
-
     def each(row: dict) -> None:
-        last.update(row)
         if progress:
             progress.append(row)
             log.step(row, steps=recipe.steps)
 
     report_phase(config.work, rank, "training")
     for step in train_steps(
-        gang, engine, optimizer, examples, recipe, feeding=feeding, begin=config.resumed_from_step, each=each
+        gang,
+        engine,
+        optimizer,
+        examples,
+        recipe,
+        feeding=feeding,
+        begin=config.resumed_from_step,
+        tokens_before=tokens_before,
+        each=each,
     ):
         # None at the end: what follows is the result itself.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
@@ -87,6 +93,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         attributes = {"training_id": config.training_id, "model": recipe.model, "recipe": recipe.name}
         weights = seal_directory(store, export, attributes=attributes)
         shutil.rmtree(export)
+        rows = curve_rows(progress.read())
         publish_result(
             store,
             TrainingResult(
@@ -95,12 +102,14 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 weights_digest=weights.digest,
                 steps=recipe.steps,
                 steps_applied=recipe.steps - engine.skipped_steps,
-                tokens=last["tokens"],
-                train_loss_last=last["loss"],
+                tokens=rows[-1]["tokens"],
+                attempt_tokens=rows[-1]["tokens"] - tokens_before,
+                train_loss_last=rows[-1]["loss"],
                 zero_stage=recipe.zero_stage,
                 world_size=gang.world_size,
                 resumed_from_step=config.resumed_from_step,
                 seconds=time.time() - config.started_at,
+                step_seconds=sum(row["seconds"] for row in rows),
                 peak_rss_mb=sum(peaks),
                 state_digest=digest,
                 curve_key=curve_key(config.training_id, config.attempt),

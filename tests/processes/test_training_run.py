@@ -217,7 +217,14 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
     assert outcome.result.weights_digest == undisturbed.weights_digest
     curve = read_curve(bench.store, outcome.result)
     assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
-    assert [row["loss"] for row in curve] == [row["loss"] for row in read_curve(straight.store, undisturbed)]
+    straight_curve = read_curve(straight.store, undisturbed)
+    assert [row["loss"] for row in curve] == [row["loss"] for row in straight_curve]
+    assert [row["tokens"] for row in curve] == [row["tokens"] for row in straight_curve]
+    own = curve[outcome.result.resumed_from_step :]
+    assert outcome.result.attempt_tokens == own[-1]["tokens"] - curve[outcome.result.resumed_from_step - 1]["tokens"]
+    assert outcome.result.tokens == undisturbed.tokens == undisturbed.attempt_tokens
+    assert 0 < undisturbed.tokens < STEPS * RECIPE["batch"] * 64, "padding is no token"
+    assert outcome.figures()["tokens_per_second"] == outcome.result.attempt_tokens / outcome.result.seconds
 
 
 def phases_of(bench: Bench, training_id: str, attempt: int):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,25 @@ def test_attempts_from_before_they_were_marked_are_counted(tmp_path: Path) -> No
     create_json(store, f"training/{TRAINING}/attempts/000001.json", body)
     store.create(f"training/{TRAINING}/attempts/.nfs0001", b"")
     assert begin(store, DEAD) == 2
+
+
+def test_a_damaged_curve_is_refused_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    begin(store, DEAD)
+    result = publish_result(store, make_result(1), b'{"step": 1}\n{"step": 2, "loss": 1.2345678}\n')
+    damage(store, result.curve_key)
+    with pytest.raises(HandoffCorrupt, match=r"000001\.jsonl, is damaged: .*Delete it, and materialize"):
+        read_curve(store, result)
+    store.delete(result.curve_key)
+    assert read_curve(store, result) == []
+
+
+def test_a_result_from_before_attempts_told_their_tokens_is_read(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    old = asdict(make_result(1))
+    del old["attempt_tokens"], old["step_seconds"]
+    create_json(store, f"training/{TRAINING}/result.json", old)
+    assert find_result(store, TRAINING) == make_result(1)
 
 
 def test_a_damaged_result_is_refused_with_what_to_do(tmp_path: Path) -> None:

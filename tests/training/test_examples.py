@@ -38,6 +38,20 @@ def test_the_first_token_of_a_sequence_carries_no_loss() -> None:
     assert examples.num_loss_tokens([0, 0]) == 4
 
 
+def test_padding_is_no_token() -> None:
+    schema = numbered_rows(["train"]).schema
+    [row] = numbered_rows(["train"]).to_pylist()
+    rows = [
+        row | {"position_ids": [0, 1, 2, 3], "num_examples": 1},
+        row | {"position_ids": [0, 1, 0, 1], "num_examples": 2},
+        row | {"position_ids": [0, 1, 0, 1], "num_examples": 1},
+        row | {"position_ids": [0, 0, 1, 0], "num_examples": 2},
+    ]
+    examples = PackedExamples([pa.Table.from_pylist(rows, schema=schema)], "train")
+    assert [examples.num_tokens([number]) for number in range(4)] == [4, 4, 2, 3]
+    assert examples.num_tokens(np.array([0, 2, 2])) == 8
+
+
 def test_the_pinned_version_is_read_although_a_newer_one_exists(tmp_path: Path) -> None:
     handoffs = HandoffStore(LocalStore(tmp_path))
     for first in (0, 100):

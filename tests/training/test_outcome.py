@@ -23,6 +23,7 @@ from headrace.training.heldout import (
     heldout_digest,
     publish_evaluation,
 )
+from headrace.training.session import Outcome
 from headrace.training.tables import (
     TRAINED_MODEL,
     base_model_table,
@@ -70,6 +71,36 @@ def test_base_and_trained_weights_have_one_table_form(tmp_path: Path) -> None:
     assert trained_table.schema == TRAINED_MODEL
     assert base["weights_digest"] == trained["weights_digest"] == weights.digest
     assert (base["training_id"], trained["training_id"]) == ("", "a" * 32)
+
+
+def test_a_resumed_training_tells_its_own_steps_and_seconds_apart_from_the_whole(tmp_path: Path) -> None:
+    """Steps 56 … 60 of 60 in 60 s, 256 tokens a step: 21 tokens/s, though 256 × 60 tokens were seen in all."""
+    result = make_result(
+        3, steps=60, tokens=15_360, attempt_tokens=1_280, seconds=60.0, step_seconds=240.0, resumed_from_step=55
+    )
+    figures = Outcome(
+        result=result, reused=False, passed_over=("behind step 58: torn", "behind step 57: torn")
+    ).figures()
+    assert figures["tokens_per_second"] == pytest.approx(21.33, abs=0.01)
+    assert (figures["attempt_tokens"], figures["attempt_seconds"], figures["attempt_rank_seconds"]) == (1_280, 60, 120)
+    assert (figures["tokens"], figures["step_seconds"]) == (15_360, 240)
+    assert figures["checkpoints_passed_over"] == "behind step 58: torn; behind step 57: torn"
+
+
+def test_what_an_older_result_does_not_tell_is_left_out() -> None:
+    figures = Outcome(result=make_result(1), reused=True).figures()
+    assert not {"tokens_per_second", "attempt_tokens", "step_seconds", "checkpoints_passed_over"} & set(figures)
+    assert figures["attempt_seconds"] == 3.0
+
+
+def test_tokens_and_seconds_of_the_table_are_of_the_same_steps(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    digest = seal_directory(store, tmp_path / "model").digest
+    result = make_result(2, weights_digest=digest, tokens=1000, attempt_tokens=10, seconds=3.0, step_seconds=50.0)
+    [row] = trained_model_table(store, result, mlflow_run_id="").to_pylist()
+    assert row["tokens"] / row["seconds"] == 20.0
 
 
 def test_an_evaluation_has_a_row_a_model() -> None:
@@ -209,6 +240,8 @@ def test_a_stopped_mlflow_is_said_once_and_costs_only_the_record() -> None:
         assert track.finish(make_result(1), rows) == "run-id"
     assert list(registry.curve) == [1, 2, 3]
     assert registry.figures == ["curves.png"]
+    assert registry.metrics["attempt_seconds"] == 3.0
+    assert "step_seconds" not in registry.metrics
     assert registry.finished == [False]
 
 
