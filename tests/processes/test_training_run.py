@@ -224,7 +224,7 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
     assert outcome.result.attempt_tokens == own[-1]["tokens"] - curve[outcome.result.resumed_from_step - 1]["tokens"]
     assert outcome.result.tokens == undisturbed.tokens == undisturbed.attempt_tokens
     assert 0 < undisturbed.tokens < STEPS * RECIPE["batch"] * 64, "padding is no token"
-    assert outcome.figures()["tokens_per_second"] == outcome.result.attempt_tokens / outcome.result.seconds
+    assert outcome.figures()["tokens_per_second"] == (outcome.result.attempt_tokens or 0) / outcome.result.seconds
 
 
 def phases_of(bench: Bench, training_id: str, attempt: int):
