@@ -14,6 +14,8 @@ Beside our two tests (`group_sequential` knows the horizon and gives the JSON's 
 stand what is done without one: a z-test and Mann-Whitney's test ("98%") at each look; they roll back at the first look
 that is significant, and advance at the horizon. All tests see the same rows.
 
+With `--hostile`, what one client that means ill does to it: `benchmarks.gates_hostile`.
+
 Last line: `{"false_rollback", "power", "median_n", "advance_rate", "margin_advanced"}`; `median_n` is rows a side.
 """
 
@@ -34,6 +36,8 @@ from headrace.rollout.sequential.looks import look
 from headrace.rollout.sequential.samples import Sample
 
 ALPHA = 0.05
+# Through records, a store and the gate a look costs a thousand times one on counts.
+HOSTILE_RUNS_MAX, HOSTILE_EVERY = 300, 250
 MARGIN = 0.02
 CASES = {"equal": (0.05, 0.05), "worse": (0.05, 0.08), "margin": (0.05, 0.07), "better": (0.05, 0.03)}
 
@@ -138,8 +142,14 @@ def main(
     every: Annotated[int, typer.Option(min=1, help="Rows a side between two looks.")] = 50,
     ratio: Annotated[int, typer.Option(min=1, help="Rows of the stable set for each of the candidate.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the rows' draws.")] = 0,
+    hostile: Annotated[bool, typer.Option("--hostile", help="One client means ill; looks every 250 units.")] = False,
 ) -> None:
     """How often a gate is right, looked at after every few rows."""
+    if hostile:
+        from benchmarks.gates_hostile import report
+
+        report(runs=min(runs, HOSTILE_RUNS_MAX), rows=rows, every=max(every, HOSTILE_EVERY), seed=seed)
+        return
     tests: dict[str, Test] = {
         "group_sequential": ours("group_sequential", rows, every),
         "confidence_sequence": ours("confidence_sequence", rows, every),

@@ -3,7 +3,8 @@
 A turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same prompt takes as long by
 whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time;
 a stream's are padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words. It prints its port, and
-ends with its standard input. `GET /seen` says how many turns began, ended and were given up.
+ends with its standard input. `GET /seen` says how many turns began, ended and were given up. A prompt that begins with
+"refuse" is refused, with 422.
 """
 
 import asyncio
@@ -38,6 +39,9 @@ class SlowServer:
             if not message.get("more_body"):
                 break
         asked = json.loads(body)
+        if asked["messages"][-1]["content"].startswith("refuse"):
+            await _respond(send, {"error": {"message": "This prompt is refused."}}, status=422)
+            return
         self._seen["began"] += 1
         turn = asyncio.create_task(self._turn(asked, send))
         gone = asyncio.create_task(_gone(receive))
@@ -83,10 +87,10 @@ async def _event(send: Any, body: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": line, "more_body": True})
 
 
-async def _respond(send: Any, body: dict[str, Any]) -> None:
+async def _respond(send: Any, body: dict[str, Any], *, status: int = 200) -> None:
     raw = json.dumps(body).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(raw)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": raw})
 
 

@@ -9,6 +9,7 @@ import concurrent.futures
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,7 @@ class Gateway:
             gateway=f"{name}-{scheduler.now}",
             clock=clock,
             is_loaded=lambda version_set: self.sets.get(version_set) is not None,
+            draw=map(f"draw {{}} of {name}-{scheduler.now}".format, count()).__next__,
         )
         self.pinning = Pinning(service, router=self.router, lease=self.lease, sets=self.sets)
         watch = RolloutWatch(store, NAME, self.sets, node=name, records=sink, clock=clock, in_play=self._in_play)
@@ -171,7 +173,7 @@ class Gateway:
         record = UnitRecord(self.name, session or unit, scheduler.now, digest, override)
         record.registry = self.world.registry.mode()
         try:
-            pinned = await self.pinning.pin(session or unit, session=session, override=override)
+            pinned = await self.pinning.pin(session or unit, session=session, override=override, is_drawn=False)
         except InvalidInput:
             # No such set to ask for: the client's mistake, or a set that was retired meanwhile.
             return

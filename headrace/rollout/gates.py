@@ -5,15 +5,18 @@ looks. Harm, on any metric, sends a candidate back at once. A step that is not t
 there and no harm is shown: a larger share is how more is learnt. The last step is left, and the candidate promoted,
 only when it is shown on every metric to be worse by less than the margin. Undecided at the horizon goes back.
 
+Live units are judged client by client, so that no one client decides (`headrace.rollout.sequential.clients`).
+
 Rows of one partition or session are judged as if they were independent; where they are not, the error rates stated
 here are too small, and a larger `min_rows` and smaller `false_rollback` are the remedy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from headrace.errors import InvalidInput
+from headrace.rollout.sequential.strata import ClientUnits, num_without_largest
 
 if TYPE_CHECKING:
     # Brings scipy: half a second that code location, daemon and command line do not owe.
@@ -153,13 +156,19 @@ class Evidence:
     heldout_stable: float | None = None
     # Metric → (candidate, stable), of live units; the pass rate stands above.
     metrics: "Mapping[str, tuple[Sample, Sample]]" = field(default_factory=dict)
+    # Metric → the same, client by client, for the metrics of which it is known whose the units were.
+    clients: Mapping[str, Sequence[ClientUnits]] = field(default_factory=dict)
     # Row by row, kept by the candidate (0 or 1) minus kept by the stable set, over the same prompts.
     mirrored: "Sample | None" = None
 
     @property
     def num_seen(self) -> int:
-        """Rows or units of the candidate that have been judged."""
-        return max([self.candidate.num_rows, *(candidate.num for candidate, _ in self.metrics.values())])
+        """Rows or units of the candidate that have been judged; of live ones, those that no one client made."""
+        live = [
+            num_without_largest(self.clients[metric]) if metric in self.clients else candidate.num
+            for metric, (candidate, _) in self.metrics.items()
+        ]
+        return max([self.candidate.num_rows, *live])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +223,7 @@ def decide(
 
 def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]":
     """Of every judged metric that both sets have enough of."""
+    from headrace.rollout.sequential.clients import look_at_clients
     from headrace.rollout.sequential.looks import look, paired_look
     from headrace.rollout.sequential.samples import Sample
 
@@ -228,7 +238,11 @@ def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]
             candidate, stable = (Sample.of_counts(count.num_rows, count.num_kept) for count in counts)
         else:
             candidate, stable = evidence.metrics.get(metric, (Sample(), Sample()))
-        if min(candidate.num, stable.num) >= settings.min_rows:
+        if min(candidate.num, stable.num) < settings.min_rows:
+            continue
+        if metric in evidence.clients:
+            found[metric] = look_at_clients(settings.design(metric), evidence.clients[metric])
+        else:
             found[metric] = look(settings.design(metric), candidate, stable)
     return found
 

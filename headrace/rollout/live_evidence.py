@@ -4,19 +4,25 @@ A gateway writes all that it has measured in a trial, not what is new, under a n
 twice: `rollout/<name>/evidence/<trial>/<gateway>/<seq>.json`. A reader takes each gateway's newest; a lost reply, a
 repeated write or a reader in between counts nothing twice. A gateway that is killed loses what it measured since it
 wrote last; one that starts again has another name.
+
+Sums are kept by client (an API key's name) and by the journal entry at which units were drawn: the gate compares what
+was drawn with one chance, and no one client decides (`headrace.rollout.sequential.clients`). Objects of earlier
+releases know neither; what they hold counts as one more client's. Clients beyond a number count as one together.
 """
 
 import math
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
 from headrace.clock import Clock, SystemClock, iso
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.rollout.gates import METRICS
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, Kind, create_object, read_object
@@ -25,39 +31,66 @@ from headrace.store.small_objects import Damaged, Kind, create_object, read_obje
 _NUM_TRIALS = 2
 # Times that a snapshot may be taken away while it is looked for.
 _NUM_TRIES = 20
+# Clients that have sums of their own at one gateway, and in what all gateways say together. The others share theirs.
+_NUM_CLIENTS_MAX = 64
+# Entries of one trial at which units are told apart. Each step is one; a person may add some by hand.
+_NUM_ENTRIES_MAX = 64
 _NAME = re.compile(r"\d{8,}\.json")
-# Beyond this a square is no number any more.
-_TOTAL_MAX = 1e150
+# No key has such a name.
+OTHER_CLIENTS = "(other clients)"
+BEFORE_CLIENTS = "(before clients were told apart)"
+
+_Arms = dict[str, dict[str, Sample]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Sums:
-    """`num` values, their sum and the sum of their squares."""
+    """One metric's `Sample`, as it is stored."""
 
     num: Annotated[int, Ge(0)]
     total: float
     total_squares: Annotated[float, Ge(0)]
 
     def __post_init__(self) -> None:
-        # What no values add up to: no mean is farther from 0 than the root of the mean square.
-        limit = self.num * self.total_squares
-        if abs(self.total) > _TOTAL_MAX or not self.total**2 <= limit * (1 + 1e-6) + 1e-12:
-            raise InvalidInput(f"No {self.num} values have sum {self.total:g} and squares {self.total_squares:g}.")
+        # Sums of finite numbers, up to rounding (Cauchy and Schwarz).
+        is_possible = abs(self.total) <= math.sqrt(self.num * self.total_squares) * (1 + 1e-6) + 1e-9
+        if not is_possible or not math.isfinite(self.total_squares):
+            raise InvalidInput(f"{self.num} numbers cannot have the sum {self.total} and squares {self.total_squares}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class Drawn:
+    """What one client's units were like that were drawn at one entry: version set → metric → sums."""
+
+    client: str
+    entry: Annotated[int, Ge(0)]
+    arms: dict[str, dict[str, Sums]]
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """All that one gateway has measured in a trial: version set → metric → sums."""
+    """One gateway's sums. `arms` is what releases wrote that knew no clients."""
 
-    trial: int
+    trial: Annotated[int, Ge(1)]
     gateway: str
-    seq: int
+    seq: Annotated[int, Ge(1)]
     at: str
-    arms: Mapping[str, Mapping[str, Sums]]
+    drawn: list[Drawn] = field(default_factory=list)
+    arms: dict[str, dict[str, Sums]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for arms in (self.arms, *(drawn.arms for drawn in self.drawn)):
+            for metrics in arms.values():
+                for name, sums in metrics.items():
+                    kind = METRICS[name].kind if name in METRICS else "mean"
+                    if kind == "proportion" and not 0 <= sums.total <= sums.num:
+                        raise InvalidInput(f"{name} cannot be {sums.total} of {sums.num}")
 
 
 SNAPSHOT = Kind(
-    "Evidence", Snapshot, "It is left out, the gateway's next one replaces it; of a gateway that is gone, delete it."
+    "Evidence",
+    Snapshot,
+    "It is left out, the gateway's next one replaces it; of a gateway that is gone, delete it.",
 )
 
 
@@ -73,33 +106,41 @@ class EvidenceWriter:
         self._gateway = gateway
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        # Trial → (version set, metric) → [num, total, total of squares].
-        self._sums: dict[int, dict[tuple[str, str], list[float]]] = {}
+        self._trials: dict[int, _Trial] = {}
         self._changed: set[int] = set()
         self._seq = 0
         # Trial → numbers of snapshots that a newer one has replaced, or will.
         self._written: dict[int, list[int]] = {}
 
-    def record(self, trial: int, version_set: str, metric: str, value: float) -> None:
+    def record(self, trial: int, version_set: str, metric: str, value: float, *, client: str, entry: int) -> None:
         """Add one measurement to a trial; one of a trial that ended long ago is left out.
+
+        Args:
+            client: whose unit it was.
+            entry: the journal entry at which the unit was drawn.
 
         Raises:
             InvalidInput: `value` is no finite number.
         """
-        if not math.isfinite(value):
-            raise InvalidInput(f"Evidence must be finite numbers, got {metric}={value!r}.")
+        sample = Sample(num=1, total=value, total_squares=value * value)
+        self.record_all(trial, version_set, metric, sample, client=client, entry=entry)
+
+    def record_all(self, trial: int, version_set: str, metric: str, sample: Sample, *, client: str, entry: int) -> None:
+        """The same for several measurements that have their sums already."""
+        if not (math.isfinite(sample.total) and math.isfinite(sample.total_squares)):
+            raise InvalidInput(f"Evidence must be finite numbers, got {metric}={sample.total!r}.")
         with self._lock:
-            sums = self._sums.get(trial)
+            sums = self._trials.get(trial)
             if sums is None:
                 if trial < 1 or not self._begin(trial):
                     return
-                sums = self._sums[trial]
-            cell = sums.get((version_set, metric))
+                sums = self._trials[trial]
+            cell = sums.cell(client, entry, version_set, metric)
             if cell is None:
-                cell = sums[version_set, metric] = [0, 0.0, 0.0]
-            cell[0] += 1
-            cell[1] += value
-            cell[2] += value * value
+                return
+            cell[0] += sample.num
+            cell[1] += sample.total
+            cell[2] += sample.total_squares
             self._changed.add(trial)
 
     def flush(self) -> None:
@@ -111,38 +152,35 @@ class EvidenceWriter:
         for trial in sorted(self._changed):
             with self._lock:
                 self._changed.discard(trial)
-                sums = {cell: tuple(sums) for cell, sums in self._sums.get(trial, {}).items()}
-            if not sums:
+                drawn = self._trials[trial].drawn() if trial in self._trials else []
+            if not drawn:
                 continue
             try:
-                self._write(trial, sums)
+                self._write(trial, drawn)
             except BaseException:
                 with self._lock:
                     self._changed.add(trial)
                 raise
 
     def _begin(self, trial: int) -> bool:
-        if len(self._sums) >= _NUM_TRIALS:
-            oldest = min(self._sums)
+        if len(self._trials) >= _NUM_TRIALS:
+            oldest = min(self._trials)
             if trial < oldest:
                 return False
             # Its last snapshot stays, for people.
-            del self._sums[oldest]
+            del self._trials[oldest]
             self._changed.discard(oldest)
-        self._sums[trial] = {}
+        self._trials[trial] = _Trial()
         return True
 
-    def _write(self, trial: int, sums: dict[tuple[str, str], tuple[float, ...]]) -> None:
-        arms: dict[str, dict[str, Sums]] = {}
-        for (version_set, metric), (num, total, squares) in sums.items():
-            arms.setdefault(version_set, {})[metric] = Sums(num=int(num), total=total, total_squares=squares)
+    def _write(self, trial: int, drawn: list[dict[str, Any]]) -> None:
         written = self._written.setdefault(trial, [])
         is_ours = False
         while not is_ours:
             # A number is left behind once anything may stand under it: an older snapshot of ours, whose reply was lost.
             seq = self._seq + 1
             at = iso(self._clock.now())
-            snapshot = Snapshot(trial=trial, gateway=self._gateway, seq=seq, at=at, arms=arms)
+            snapshot = {"trial": trial, "gateway": self._gateway, "seq": seq, "at": at, "drawn": drawn}
             try:
                 is_ours = create_object(self._store, self._key(trial, seq), SNAPSHOT, snapshot).won
             except HandoffCorrupt:
@@ -157,10 +195,47 @@ class EvidenceWriter:
         return f"{_prefix(self._name, trial)}/{self._gateway}/{seq:08d}.json"
 
 
-def read_live(
+class _Trial:
+    """One trial's sums: client and entry → version set and metric → [num, total, total of squares]."""
+
+    def __init__(self) -> None:
+        self._clients: set[str] = set()
+        self._entries: set[int] = set()
+        self._sums: dict[tuple[str, int], dict[tuple[str, str], list[float]]] = {}
+
+    def cell(self, client: str, entry: int, version_set: str, metric: str) -> list[float] | None:
+        """None: there are so many entries that this one's units are left out."""
+        sums = self._sums.get((client, entry))
+        if sums is None:
+            if client not in self._clients and len(self._clients) >= _NUM_CLIENTS_MAX:
+                client = OTHER_CLIENTS
+            if entry not in self._entries and len(self._entries) >= _NUM_ENTRIES_MAX:
+                return None
+            self._clients.add(client)
+            self._entries.add(entry)
+            sums = self._sums.setdefault((client, entry), {})
+        return sums.setdefault((version_set, metric), [0, 0.0, 0.0])
+
+    def drawn(self) -> list[dict[str, Any]]:
+        """As `Snapshot.drawn` is stored."""
+        found: list[dict[str, Any]] = []
+        for (client, entry), sums in self._sums.items():
+            arms: dict[str, dict[str, Any]] = {}
+            for (version_set, metric), (num, total, squares) in sums.items():
+                arms.setdefault(version_set, {})[metric] = {"num": num, "total": total, "total_squares": squares}
+            found.append({"client": client, "entry": entry, "arms": arms})
+        return found
+
+
+def read_live(store: ObjectStore, name: str, trial: int, *, damaged: Damaged | None = None) -> _Arms:
+    """Version set id → metric → what all gateways measured of it in a trial, over all clients; as `read_drawn`."""
+    return totals(read_drawn(store, name, trial, damaged=damaged))
+
+
+def read_drawn(
     store: ObjectStore, name: str, trial: int, *, damaged: Damaged | None = None
-) -> dict[str, dict[str, Sample]]:
-    """Version set id → metric → what all gateways measured of it in a trial.
+) -> Mapping[tuple[str, int], _Arms]:
+    """Client and entry → version set id → metric → what all gateways measured in a trial.
 
     Args:
         damaged: told of what cannot be read, which is left out.
@@ -168,14 +243,53 @@ def read_live(
     Raises:
         HandoffCorrupt: something cannot be read, and nobody wants to be told.
     """
-    arms: dict[str, dict[str, Sample]] = {}
+    found: defaultdict[tuple[str, int], _Arms] = defaultdict(dict)
     for snapshot in _snapshots(store, _prefix(name, trial), damaged):
-        for version_set, metrics in snapshot.arms.items():
-            found = arms.setdefault(version_set, {})
-            for metric, sums in metrics.items():
-                sample = Sample(num=sums.num, total=sums.total, total_squares=sums.total_squares)
-                found[metric] = found.get(metric, Sample()) + sample
-    return arms
+        for drawn in snapshot.drawn:
+            _add(found[drawn.client, drawn.entry], _samples(drawn.arms))
+        if snapshot.arms:
+            _add(found[BEFORE_CLIENTS, 0], _samples(snapshot.arms))
+    return _fewer(found)
+
+
+def totals(drawn: Mapping[tuple[str, int], _Arms]) -> _Arms:
+    """Version set → metric → sample, over all clients."""
+    found: _Arms = {}
+    for arms in drawn.values():
+        _add(found, arms)
+    return found
+
+
+def _fewer(found: Mapping[tuple[str, int], _Arms]) -> Mapping[tuple[str, int], _Arms]:
+    """With the smallest clients put together, if there are many."""
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for (client, _), arms in found.items():
+        sizes[client] += max(sample.num for metrics in arms.values() for sample in metrics.values())
+    if len(sizes) <= _NUM_CLIENTS_MAX:
+        return found
+    sizes.pop(OTHER_CLIENTS, None)
+    largest = set(sorted(sizes, key=lambda client: (-sizes[client], client))[: _NUM_CLIENTS_MAX - 1])
+    fewer: defaultdict[tuple[str, int], _Arms] = defaultdict(dict)
+    for (client, entry), arms in found.items():
+        _add(fewer[client if client in largest else OTHER_CLIENTS, entry], arms)
+    return fewer
+
+
+def _samples(arms: Mapping[str, Mapping[str, Sums]]) -> _Arms:
+    return {
+        version_set: {
+            metric: Sample(num=sums.num, total=sums.total, total_squares=sums.total_squares)
+            for metric, sums in metrics.items()
+        }
+        for version_set, metrics in arms.items()
+    }
+
+
+def _add(to: _Arms, arms: Mapping[str, Mapping[str, Sample]]) -> None:
+    for version_set, metrics in arms.items():
+        found = to.setdefault(version_set, {})
+        for metric, sample in metrics.items():
+            found[metric] = found.get(metric, Sample()) + sample
 
 
 def _snapshots(store: ObjectStore, prefix: str, damaged: Damaged | None) -> Iterator[Snapshot]:

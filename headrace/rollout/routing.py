@@ -25,8 +25,14 @@ class Pin:
     reason: Reason
     # The trial (`RolloutState.trial`) that the unit belongs to; 0: none is under way.
     trial: int = 0
-    # Whether the plan's draw alone chose the set. Any other unit says nothing about one set against the other.
+    # Whether the plan's draw alone chose the set, by a key that nobody knew before the request was complete, while both
+    # sets could have been drawn. Any other unit says nothing about one set against the other.
     is_fair: bool = True
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the unit counts at the gate. A session's later turns do not: their client knows their set."""
+        return self.is_fair and self.trial > 0 and self.reason == "weight"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a service's rollout is decided on: the models that its file asks for, and what its gateways have seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,8 +9,9 @@ from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import Wanted
 from headrace.rollout.controller import Facts, preparation_reader
 from headrace.rollout.gates import METRICS, Evidence
-from headrace.rollout.live_evidence import read_live
+from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.sequential.strata import ClientUnits, Stratum
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import VersionSet
 from headrace.serving.service import InvalidService, Service
@@ -84,15 +85,24 @@ def service_evidence(store: ObjectStore, name: str, state: RolloutState, *, dama
     """
     if state.candidate is None:
         return Evidence()
-    arms = read_live(store, name, state.trial, damaged=damaged)
+    drawn = read_drawn(store, name, state.trial, damaged=damaged)
+    arms = totals(drawn)
     candidate, stable = arms.get(state.candidate, {}), arms.get(state.stable, {})
+    metrics = [metric for metric in METRICS if metric in candidate or metric in stable]
     return Evidence(
-        metrics={
-            metric: (candidate.get(metric, Sample()), stable.get(metric, Sample()))
-            for metric in METRICS
-            if metric in candidate or metric in stable
-        }
+        metrics={metric: (candidate.get(metric, Sample()), stable.get(metric, Sample())) for metric in metrics},
+        clients={metric: _by_client(drawn, metric, state.candidate, state.stable) for metric in metrics},
     )
+
+
+def _by_client(
+    drawn: Mapping[tuple[str, int], Mapping[str, Mapping[str, Sample]]], metric: str, candidate: str, stable: str
+) -> tuple[ClientUnits, ...]:
+    strata: dict[str, list[Stratum]] = {}
+    for (client, _), arms in sorted(drawn.items()):
+        samples = [arms.get(version_set, {}).get(metric, Sample()) for version_set in (candidate, stable)]
+        strata.setdefault(client, []).append(Stratum(candidate=samples[0], stable=samples[1]))
+    return tuple(ClientUnits(client=client, strata=tuple(found)) for client, found in strata.items())
 
 
 def _as_wanted(version_set: VersionSet, reason: str) -> Wanted:

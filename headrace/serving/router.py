@@ -26,7 +26,7 @@ from headrace.serving.plan_lease import PlanLease
 from headrace.serving.routes import Routes
 from headrace.serving.session_turns import SessionPin, SessionTurns
 from headrace.serving.sessions import SessionPins
-from headrace.store.objects import ObjectStore
+from headrace.store.objects import ObjectStore, new_nonce
 
 # Calls of the store for session pins at once.
 _NUM_THREADS = 16
@@ -62,8 +62,10 @@ class Router:
         clock: Clock,
         threads: Executor | None = None,
         is_loaded: Callable[[str], bool] = lambda version_set: True,
+        draw: Callable[[], str] = new_nonce,
     ) -> None:
         """Args:
+        draw: a text that nobody knows beforehand: a session's set is drawn by it.
         is_loaded: whether a unit may begin on a set here at once. Until a candidate is loaded, units and new sessions
             get the stable set (`degraded`).
         """
@@ -76,19 +78,24 @@ class Router:
         self._turns = SessionTurns(
             self._pins,
             lease,
-            lambda key, override: self.resolve(key, override=override),
+            lambda draw, override: self.resolve(draw, override=override),
             gateway=gateway,
             clock=clock,
             threads=threads or DaemonThreads(_NUM_THREADS, f"sessions-{service.name}"),
             is_loaded=is_loaded,
+            draw=draw,
         )
         self._routes: Routes | None = None
         self._places_wanted = threading.Event()
         self._ended = threading.Event()
         lease.watch(self._follow)
 
-    def resolve(self, key: str, *, override: str | None = None) -> Pin:
+    def resolve(self, key: str, *, override: str | None = None, is_drawn: bool = True) -> Pin:
         """The set of a unit without session. Each call is one unit.
+
+        Args:
+            is_drawn: whether the gateway drew the key when it had the whole request. The set of a name that a client
+                chose is known to it beforehand, so that such a unit says nothing about one set against the other.
 
         Raises:
             PlanUnknown: there is no plan yet.
@@ -105,9 +112,11 @@ class Router:
             if not self._is_loaded(routes.candidate.version_set) or self._monotonic() >= until:
                 return routes.degraded
             if routes.places is None or routes.places.take():
-                return routes.candidate
+                return routes.candidate if is_drawn else routes.candidate_named
             return routes.capped
-        return routes.stable if self._monotonic() < until else routes.degraded
+        if self._monotonic() >= until:
+            return routes.degraded
+        return routes.stable if is_drawn and self._may_draw(routes) else routes.stable_alone
 
     async def resolve_session(self, session_id: str, *, override: str | None = None) -> SessionPin:
         """The set of a session's next turn.
@@ -157,6 +166,12 @@ class Router:
         self._routes = routes
         if routes.places is not None and routes.places.are_few:
             self._places_wanted.set()
+
+    def _may_draw(self, routes: Routes) -> bool:
+        """Whether the candidate could have been drawn: units that begin while it could not are compared with none."""
+        if routes.places is not None and not routes.places.units:
+            return False
+        return routes.threshold == 0 or self._is_loaded(routes.candidate.version_set)
 
     def _overridden(self, routes: Routes, until: float, override: str) -> Pin:
         table = routes.table

@@ -65,11 +65,13 @@ class Routes:
     __slots__ = (
         "candidate",
         "candidate_asked_for",
+        "candidate_named",
         "capped",
         "degraded",
         "places",
         "rank",
         "stable",
+        "stable_alone",
         "stable_asked_for",
         "table",
         "threshold",
@@ -82,6 +84,9 @@ class Routes:
         stable, candidate = table.stable, table.candidate or table.stable
         self.stable = Pin(stable, table.head, "weight", table.trial)
         self.candidate = Pin(candidate, table.head, "weight", table.trial)
+        # By a name that the client chose, and while the candidate could not have been drawn.
+        self.candidate_named = Pin(candidate, table.head, "weight", table.trial, is_fair=False)
+        self.stable_alone = Pin(stable, table.head, "weight", table.trial, is_fair=False)
         self.stable_asked_for = Pin(stable, table.head, "override", table.trial, is_fair=False)
         self.candidate_asked_for = Pin(candidate, table.head, "override", table.trial, is_fair=False)
         self.capped = Pin(stable, table.head, "capped", table.trial, is_fair=False)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from headrace.clock import Clock
@@ -38,7 +38,11 @@ class SessionPin:
 
 
 class SessionTurns:
-    """`resolve`: the set of a unit, by its key and what its client asks for; one unit a call."""
+    """`resolve`: the set of a unit, by its key and what its client asks for; one unit a call.
+
+    A session's key is drawn with its first turn (`draw`), and kept with its pins: its client can choose the session's
+    name, but neither its set, nor know it before that turn's request is complete.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,10 @@ class SessionTurns:
         clock: Clock,
         threads: Executor,
         is_loaded: Callable[[str], bool],
+        draw: Callable[[], str],
     ) -> None:
         self._is_loaded = is_loaded
+        self._draw = draw
         self._pins = pins
         self._lease = lease
         self._monotonic = lease.monotonic
@@ -139,7 +145,8 @@ class SessionTurns:
             self._renew(session)
         # A choice by an older plan that is still good is by now the session's pin, and no more.
         is_first = held.is_chosen and is_fresh and record.entry == table.head and record.reason != "degraded"
-        return _turn(record, is_pinned=True, is_first=is_first)
+        turn = _turn(record, is_pinned=True, is_first=is_first)
+        return replace(turn, pin=replace(turn.pin, is_fair=False)) if held.is_shared else turn
 
     def _unpinned_turn(self, session: str, *, is_degraded: bool = True) -> SessionPin:
         """A turn without the store: what the session had here, or the stable set."""
@@ -164,6 +171,7 @@ class SessionTurns:
     async def _held(self, session: str, override: str | None) -> Held | None:
         """The session's pin from the store; None: the store did not answer in time."""
         asked_for, flight = self._flights.get(session, (override, None))
+        is_mine = flight is None
         if flight is None:
             flight = self._take_off(session, override)
         elif session in self._unpinned:
@@ -178,7 +186,8 @@ class SessionTurns:
             raise
         except (HeadraceError, OSError):
             return None
-        return held if asked_for == override else Held(record=held.record)
+        # Of turns that wait for the same answer, one is the session's first: a unit counts once.
+        return held if is_mine else replace(held, is_chosen=held.is_chosen and asked_for == override, is_shared=True)
 
     def _take_off(self, session: str, override: str | None) -> "asyncio.Future[Held]":
         """Ask the store in a thread, once a session at a time."""
@@ -220,7 +229,7 @@ class SessionTurns:
             InvalidInput: `override` names no set of the plan.
         """
         # In this order, as in `Router.resolve`.
-        until, table, is_new = self._lease.until, self._table(), True
+        until, table, is_new, draw = self._lease.until, self._table(), True, last.draw if last else ""
         if remembered is not None and remembered.version_set == table.stable:
             # It had turns on this set while it could not be pinned.
             pin, is_new = Pin(table.stable, table.head, remembered.reason, remembered.trial, is_fair=False), False
@@ -230,7 +239,12 @@ class SessionTurns:
             if self._monotonic() >= until:
                 raise self._stale()
         else:
-            pin = self._resolve(session, override)
+            # The same as before, if it had one: a weight that is raised takes no session off the candidate.
+            draw = last.draw if last and last.draw else self._draw()
+            pin = self._resolve(draw, override)
+            if last is not None:
+                # Its client may know, or have found out, which set it gets.
+                pin = replace(pin, is_fair=False)
             if pin.reason == "degraded" and self._monotonic() >= until:
                 raise self._stale()
             if not self._is_loaded(pin.version_set):
@@ -245,6 +259,7 @@ class SessionTurns:
             is_fair=pin.is_fair,
             seconds=None if is_stable else max(0.0, until - self._monotonic()),
             is_new=is_new,
+            draw=draw,
         )
 
     def _stale(self) -> StoreUnavailable:

@@ -55,12 +55,14 @@ class Choice:
     seconds: float | None = None
     # False: the session goes on with what it had.
     is_new: bool = True
+    draw: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionRecord:
     """One pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch.
 
+    `draw`: the key by which the session is ranked against a candidate's weight; empty: none was drawn.
     Fields that earlier releases did not write have defaults that claim nothing.
     """
 
@@ -72,6 +74,7 @@ class SessionRecord:
     reason: Reason
     is_fair: bool = False
     is_provisional: bool = False
+    draw: str = ""
     by: str = ""
 
 
@@ -80,10 +83,11 @@ SESSION_PIN = Kind("Session pin", SessionRecord, _REMEDY)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """`is_chosen`: this call chose the set; otherwise the session had it."""
+    """`is_chosen`: this call chose the set; otherwise the session had it. `is_shared`: another turn began by it."""
 
     record: SessionRecord
     is_chosen: bool = False
+    is_shared: bool = False
 
 
 class SessionPins:
@@ -221,12 +225,13 @@ class SessionPins:
                 reason=choice.reason,
                 is_fair=choice.is_fair,
                 is_provisional=choice.seconds is not None,
+                draw=choice.draw,
                 by=self._by,
             )
             return Held(record=new, is_chosen=choice.is_new)
         expires_at = max(now + self.lease_seconds, record.expires_at)
         if record.version_set in table.evicted:
-            return Held(record=self._stable(table, expires_at), is_chosen=True)
+            return Held(record=replace(self._stable(table, expires_at), draw=record.draw), is_chosen=True)
         if self.is_renewal_due(record, table) and (has_begun or not record.is_provisional):
             return Held(record=replace(record, expires_at=expires_at, is_provisional=False, by=self._by))
         return None

@@ -3,6 +3,7 @@
 import concurrent.futures
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from headrace.clock import Clock, FixedClock
@@ -120,6 +121,9 @@ class TroubledStore:
     def delete(self, key: str, *, durable: bool = True) -> None:
         self.store.delete(key, durable=durable)
 
+    def uri(self, key: str) -> str:
+        return self.store.uri(key)
+
     def _begin_read(self) -> None:
         self.num_reads += 1
         if (self.read_fates.popleft() if self.read_fates else "well") != "well":
@@ -166,6 +170,7 @@ class Site:
             clock=self.clock,
             threads=InlineThreads(),
             is_loaded=lambda version_set: version_set not in self.not_loaded,
+            draw=map(f"draw {{}} of {gateway}".format, count()).__next__,
         )
 
     def pass_time(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ class Gateway:
             gateway=self.name,
             clock=self.clock,
             threads=Threads(scheduler, self.process),
+            draw=map(f"draw {{}} of {self.name}".format, count()).__next__,
         )
         self.tasks: list[asyncio.Task[None]] = []
         for work, pause in (

@@ -44,8 +44,8 @@ def chain(store: TroubledStore) -> list[str]:
     return [json.loads(bodies[key][0])["version_set"] for key in sorted(bodies) if "/sessions/" in key]
 
 
-def key_of(site: Site, version_set: str) -> str:
-    return next(key for key in KEYS if site.router.resolve(key).version_set == version_set)
+def session_on(site: Site, version_set: str) -> str:
+    return next(key for key in KEYS if turn(site, key).pin.version_set == version_set)
 
 
 # Units
@@ -191,8 +191,7 @@ def test_a_new_trial_does_not_use_the_places_of_the_last_one() -> None:
 
 def test_a_session_keeps_its_set_while_the_plan_moves_on() -> None:
     store, plans, site = make_site(0.5)
-    session = key_of(site, STABLE)
-    first = turn(site, session)
+    first, session = next((one, key) for key in KEYS if (one := turn(site, key)).pin.version_set == STABLE)
     assert (first.pin, first.is_pinned) == (Pin(STABLE, 2, "weight", 2), True)
     plans.advance(weight=1.0)
     plans.promote()
@@ -357,8 +356,7 @@ def test_a_session_starts_on_the_set_that_it_asks_for_and_may_go_on_saying_so() 
 
 def test_a_session_that_asks_for_another_set_than_its_own_is_refused() -> None:
     store, _, site = make_site(0.5)
-    session = key_of(site, STABLE)
-    turn(site, session)
+    session = session_on(site, STABLE)
     with pytest.raises(InvalidInput, match="This session is pinned to version set aaaaaaaaaaaa, the request asks for"):
         turn(site, session, override="candidate")
     other = Site(store, gateway="g2")
@@ -471,3 +469,57 @@ def test_a_provisional_pin_on_a_set_rolled_back_without_eviction_is_left_to_its_
     site.look()
     assert turn(site).pin.version_set == CANDIDATE
     assert turn(other).pin.version_set == CANDIDATE
+
+
+# What counts at the gate
+
+
+def test_a_unit_whose_name_its_client_chose_gets_its_set_and_is_no_evidence() -> None:
+    _, _, site = make_site(0.5)
+    drawn = [site.router.resolve(key) for key in KEYS]
+    named = [site.router.resolve(key, is_drawn=False) for key in KEYS]
+    assert [pin.version_set for pin in named] == [pin.version_set for pin in drawn]
+    assert {pin.is_evidence for pin in drawn} == {True}
+    assert {pin.is_evidence for pin in named} == {False}
+
+
+def test_a_session_counts_once_by_a_key_that_nobody_knew_before() -> None:
+    _, _, site = make_site(0.5)
+    first = [turn(site, f"chat-{number}") for number in range(60)]
+    # By its name, each would have the set that its client can compute beforehand.
+    by_name = [site.router.resolve(f"chat-{number}").version_set for number in range(60)]
+    assert [one.pin.version_set for one in first] != by_name
+    assert {one.pin.version_set for one in first} == {STABLE, CANDIDATE}
+    assert {one.pin.is_evidence for one in first} == {True}
+    assert {turn(site, f"chat-{number}").pin.is_evidence for number in range(60)} == {False}
+
+
+def test_a_session_that_comes_back_after_its_lease_has_its_set_again_and_counts_no_more() -> None:
+    _, plans, site = make_site(0.3)
+    first = {f"chat-{number}": turn(site, f"chat-{number}").pin.version_set for number in range(30)}
+    site.pass_time(700.0)
+    plans.advance(weight=0.4)
+    site.look()
+    again = {name: turn(site, name).pin for name in first}
+    assert all(again[name].version_set == CANDIDATE for name in first if first[name] == CANDIDATE)
+    assert {pin.is_evidence for pin in again.values()} == {False}
+
+
+def test_of_first_turns_at_once_one_counts() -> None:
+    _, _, site = make_site(1.0)
+
+    async def several() -> list[SessionPin]:
+        return await asyncio.gather(*(site.router.resolve_session("one") for _ in range(8)))
+
+    assert [one.pin.is_evidence for one in asyncio.run(several())].count(True) == 1
+
+
+def test_units_that_begin_while_the_candidate_cannot_be_drawn_are_compared_with_none() -> None:
+    _, _, site = make_site(0.5, cap=10)
+    pins = [site.router.resolve(key) for key in KEYS]
+    last = max(number for number, pin in enumerate(pins) if pin.version_set == CANDIDATE)
+    assert sum(pin.version_set == CANDIDATE for pin in pins) == 1
+    assert {pin.is_evidence for pin in pins[last + 1 :]} == {False}
+    _, _, other = make_site(0.5)
+    other.not_loaded.add(CANDIDATE)
+    assert {other.router.resolve(key).is_evidence for key in KEYS} == {False}

@@ -177,8 +177,8 @@ def test_a_router_that_goes_back_to_an_older_plan_is_found(
 ) -> None:
     resolve = router.Router.resolve
 
-    def older(self: router.Router, key: str, *, override: str | None = None) -> Pin:
-        pin = resolve(self, key, override=override)
+    def older(self: router.Router, key: str, *, override: str | None = None, is_drawn: bool = True) -> Pin:
+        pin = resolve(self, key, override=override, is_drawn=is_drawn)
         return replace(pin, entry=pin.entry - 1) if random.Random(key).random() < 0.3 else pin
 
     monkeypatch.setattr(router.Router, "resolve", older)

@@ -28,26 +28,27 @@ ADVANCE_SLOPE = 1.0
 _MIXTURE_SHARE = 0.25
 
 
-def line_crossing(intercept: float, slope: float) -> float:
-    """Chance that a Brownian motion crosses `intercept + slope * t` anywhere on (0, 1]."""
-    direct = ndtr(-(intercept + slope))
-    reflected = math.exp(-2 * intercept * slope) * ndtr(slope - intercept)
+def line_crossing(intercept: float, slope: float, horizons: float = 1.0) -> float:
+    """Chance that a Brownian motion crosses `intercept + slope * t` anywhere on (0, `horizons`]."""
+    root = math.sqrt(horizons)
+    direct = ndtr(-(intercept / root + slope * root))
+    reflected = math.exp(-2 * intercept * slope) * ndtr(slope * root - intercept / root)
     return float(direct + reflected)
 
 
 @cache
-def line_intercept(alpha: float, slope: float) -> float:
+def line_intercept(alpha: float, slope: float, horizons: float = 1.0) -> float:
     """The intercept at which a line of this slope is crossed with chance `alpha`."""
-    return float(brentq(lambda intercept: line_crossing(intercept, slope) - alpha, 1e-9, 20.0))  # pyright: ignore[reportArgumentType]
+    return float(brentq(lambda intercept: line_crossing(intercept, slope, horizons) - alpha, 1e-9, 20.0))  # pyright: ignore[reportArgumentType]
 
 
-def line_boundary(share: float, alpha: float, slope: float) -> float:
-    """The standardized statistic's boundary at a share of the horizon's information.
+def line_boundary(share: float, alpha: float, slope: float, horizons: float = 1.0) -> float:
+    """The standardized statistic's boundary at a share of the horizon's information, for looks until `horizons` of it.
 
-    Beyond the horizon (the last rows came in one batch) it is the horizon's own.
+    Beyond that (the last rows came in one batch) it is the last one's.
     """
-    at = min(share, 1.0)
-    return (line_intercept(alpha, slope) + slope * at) / math.sqrt(at)
+    at = min(share, horizons)
+    return (line_intercept(alpha, slope, horizons) + slope * at) / math.sqrt(at)
 
 
 def mixture_boundary(share: float, alpha: float) -> float:

@@ -10,6 +10,7 @@ on the central limit theorem: `num_min` must be large enough for the metric's ta
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ from headrace.rollout.sequential.boundaries import (
 )
 from headrace.rollout.sequential.designs import Design
 from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.sequential.strata import Stratum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +54,40 @@ class Finding:
 
 def look(design: Design, candidate: Sample, stable: Sample) -> Finding:
     """Compare two arms by what is known now; arms of any sizes."""
-    information = candidate.num * stable.num / max(1, candidate.num + stable.num)
-    share = 2 * information / design.num_max
-    difference = design.sign * (candidate.mean - stable.mean)
-    if min(candidate.num, stable.num) < design.num_min or not information:
-        return _finding(design, "undecided", difference, math.inf, math.inf, candidate.num, stable.num, share)
+    return stratified_look(design, [(1.0, Stratum(candidate=candidate, stable=stable))])
+
+
+def stratified_look(design: Design, strata: Sequence[tuple[float, Stratum]], *, horizons: float = 1.0) -> Finding:
+    """Compare two arms within each stratum, and add the differences up by information and weight.
+
+    What differs between strata (whose prompts, at which share of the traffic) so says nothing about the arms: the
+    estimator of Mantel and Haenszel 1959 for a difference, in the variance that each hypothesis implies.
+
+    Args:
+        strata: each with how much a unit of it counts beside one of another stratum.
+        horizons: up to how many times the horizon's information there may be looks.
+    """
+    num_candidate = sum(stratum.candidate.num for _, stratum in strata)
+    num_stable = sum(stratum.stable.num for _, stratum in strata)
+    # What a stratum counts for in all, and itself.
+    counted = [(weight * stratum.information, stratum) for weight, stratum in strata if stratum.information]
+    total = sum(count for count, _ in counted)
+    if not total:
+        return _undecided(design, 0.0, num_candidate, num_stable, 0.0)
+    means = sum(count * (stratum.candidate.mean - stratum.stable.mean) for count, stratum in counted) / total
+    difference = design.sign * means
+    # Units of weight 1 that would tell as much.
+    share = 2 * total**2 / sum(count**2 / stratum.information for count, stratum in counted) / design.num_max
+    if min(num_candidate, num_stable) < design.num_min:
+        return _undecided(design, difference, num_candidate, num_stable, share)
     if design.kind == "proportion":
-        spread_harm, spread_advance = _proportion_spreads(design, candidate, stable)
-        skewness = _skewness(design, candidate, stable)
+        spread_harm, spread_advance, skewness = _proportion_spreads(design, counted, total)
     else:
-        spread_harm = spread_advance = _mean_spread(candidate, stable)
+        spread_harm = spread_advance = _mean_spread(counted, total)
         skewness = 0.0
-    return _judged(design, difference, spread_harm, spread_advance, candidate.num, stable.num, share, skewness)
+    return _judged(
+        design, difference, spread_harm, spread_advance, num_candidate, num_stable, share, skewness, horizons
+    )
 
 
 def paired_look(design: Design, differences: Sample) -> Finding:
@@ -72,7 +96,7 @@ def paired_look(design: Design, differences: Sample) -> Finding:
     share = num / design.num_max
     difference = design.sign * differences.mean
     if num < design.num_min:
-        return _finding(design, "undecided", difference, math.inf, math.inf, num, num, share)
+        return _undecided(design, difference, num, num, share)
     # One more row that differs than there is: rows that all agree do not prove that none ever would differ.
     spread = math.sqrt((differences.variance * (num - 1) + 1.0) / num / num)
     return _judged(design, difference, spread, spread, num, num, share)
@@ -98,10 +122,11 @@ def _judged(
     num_stable: int,
     share: float,
     skewness: float = 0.0,
+    horizons: float = 1.0,
 ) -> Finding:
     if design.method == "group_sequential":
-        bound_harm = line_boundary(share, design.alpha_harm, HARM_SLOPE)
-        bound_advance = line_boundary(share, design.alpha_advance, ADVANCE_SLOPE)
+        bound_harm = line_boundary(share, design.alpha_harm, HARM_SLOPE, horizons)
+        bound_advance = line_boundary(share, design.alpha_advance, ADVANCE_SLOPE, horizons)
     else:
         bound_harm = mixture_boundary(share, design.alpha_harm)
         bound_advance = mixture_boundary(share, design.alpha_advance)
@@ -115,6 +140,10 @@ def _judged(
     elif difference + reach_up < design.margin:
         verdict = "not_inferior"
     return _finding(design, verdict, difference, reach_down, reach_up, num_candidate, num_stable, share)
+
+
+def _undecided(design: Design, difference: float, num_candidate: int, num_stable: int, share: float) -> Finding:
+    return _finding(design, "undecided", difference, math.inf, math.inf, num_candidate, num_stable, share)
 
 
 def _finding(
@@ -149,37 +178,49 @@ def _finding(
     )
 
 
-def _proportion_spreads(design: Design, candidate: Sample, stable: Sample) -> tuple[float, float]:
-    """Standard errors of the difference, if there were none, and if the candidate were worse by the margin."""
-    num = candidate.num + stable.num
-    inverse = 1 / candidate.num + 1 / stable.num
-    # Half an event and half a non-event more: no variance is zero because nothing happened yet.
-    pooled = (candidate.total + stable.total + 0.5) / (num + 1)
+def _proportion_spreads(
+    design: Design, counted: Sequence[tuple[float, Stratum]], total: float
+) -> tuple[float, float, float]:
+    """Standard errors of the difference, if there were none, and if the candidate were worse by the margin; and the
+    skewness of the first, 0 for arms of one size."""
+    num_all = sum(stratum.candidate.num + stratum.stable.num for _, stratum in counted)
     shift = design.sign * design.margin
-    base = min(max(pooled - shift * candidate.num / num, max(0.0, -shift)), 1.0 - max(0.0, shift))
-    shifted = min(max(base + shift, 0.0), 1.0)
-    apart = shifted * (1 - shifted) / candidate.num + base * (1 - base) / stable.num
-    return math.sqrt(pooled * (1 - pooled) * inverse), math.sqrt(max(apart, 1e-12))
+    least, most = max(0.0, -shift), 1.0 - max(0.0, shift)
+    harm = advance = third = 0.0
+    for count, stratum in counted:
+        candidate, stable = stratum.candidate, stratum.stable
+        num = candidate.num + stable.num
+        # Half an event and half a non-event more, over all strata: no variance is zero because nothing happened yet.
+        part = num / num_all
+        pooled = (candidate.total + stable.total + 0.5 * part) / (num + part)
+        # Of several, small ones vary less than they would if their own mean were known beforehand.
+        single = pooled * (1 - pooled) * (num / max(1, num - 1) if len(counted) > 1 else 1.0)
+        base = min(max(pooled - shift * candidate.num / num, least), most)
+        shifted = min(max(base + shift, 0.0), 1.0)
+        harm += count**2 * single / stratum.information
+        advance += count**2 * (shifted * (1 - shifted) / candidate.num + base * (1 - base) / stable.num)
+        third += count**3 * single * (1 - 2 * pooled) * (1 / candidate.num**2 - 1 / stable.num**2)
+    return math.sqrt(harm) / total, math.sqrt(max(advance / total**2, 1e-12)), design.sign * third / harm**1.5
 
 
-def _skewness(design: Design, candidate: Sample, stable: Sample) -> float:
-    """Of the difference of two proportions if there were none; 0 for arms of one size."""
-    pooled = (candidate.total + stable.total + 0.5) / (candidate.num + stable.num + 1)
-    single = pooled * (1 - pooled)
-    third = design.sign * single * (1 - 2 * pooled) * (1 / candidate.num**2 - 1 / stable.num**2)
-    return third / (single * (1 / candidate.num + 1 / stable.num)) ** 1.5
-
-
-def _mean_spread(candidate: Sample, stable: Sample) -> float:
-    """Standard error of a difference of means: the larger of Welch's and that with a common variance.
+def _mean_spread(counted: Sequence[tuple[float, Stratum]], total: float) -> float:
+    """Standard error of a difference of means: the larger of Welch's and that with a common variance, in each stratum.
 
     In a small arm of skewed values a low mean and a low variance come together; Welch's alone would call too many small
     candidates good.
     """
-    apart = _variance(candidate) / candidate.num + _variance(stable) / stable.num
+    spread = 0.0
+    for count, stratum in counted:
+        candidate, stable = stratum.candidate, stratum.stable
+        apart = _variance(candidate) / candidate.num + _variance(stable) / stable.num
+        spread += count**2 * max(apart, common_variance(candidate, stable) / stratum.information)
+    return math.sqrt(spread) / total
+
+
+def common_variance(candidate: Sample, stable: Sample) -> float:
+    """Of one value, if it is the same in both arms."""
     freedom = max(1, candidate.num + stable.num - 2)
-    common = ((candidate.num - 1) * _variance(candidate) + (stable.num - 1) * _variance(stable)) / freedom
-    return math.sqrt(max(apart, common * (1 / candidate.num + 1 / stable.num)))
+    return ((candidate.num - 1) * _variance(candidate) + (stable.num - 1) * _variance(stable)) / freedom
 
 
 def _variance(sample: Sample) -> float:

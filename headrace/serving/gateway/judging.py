@@ -94,7 +94,8 @@ class Judging:
             return
         self._metrics.judged(unit.pin.version_set, score)
         if is_evidence:
-            self._evidence.record(unit.pin.trial, unit.pin.version_set, "judged_quality", score)
+            pin = unit.pin
+            self._evidence.record(pin.trial, pin.version_set, "judged_quality", score, client=unit.key, entry=pin.entry)
 
 
 def score_of(text: str, score_max: float) -> float | None:

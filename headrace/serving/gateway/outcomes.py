@@ -2,8 +2,10 @@
 
 Nothing here is waited for by a client: the response is complete when it begins, and it does no I/O itself.
 
-Evidence is of units that the plan alone dealt out (`Pin.is_fair`). A failure counts against its set whoever caused it:
-both sets get their share of bad requests. A client that went away says nothing about the set.
+Evidence is of units whose set the gateway drew when their requests were complete (`Pin.is_evidence`): their clients
+could neither choose the set nor know it before. What counts of them is what the set did, measured here, and nothing
+that a client can change once it sees the set: an answer is measured until it is here whole, whether or not it is read.
+What the client did wrong, or gave up on before it saw anything, counts for nothing.
 """
 
 from typing import Any
@@ -15,7 +17,7 @@ from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.shadow import Shadow
-from headrace.serving.gateway.unit import CLIENT_GONE, Unit
+from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
 
 
@@ -44,13 +46,13 @@ class Outcomes:
             self._metrics.step(pin.version_set, step.role, step.seconds, step.num_output_tokens)
             self._records.add("step", self._step_line(unit, step))
         self._records.add("unit", _unit_line(unit))
-        is_fair = pin.trial > 0 and pin.is_fair
-        if is_fair and unit.status != CLIENT_GONE and unit.error != "draining":
-            self._keep_evidence(unit)
+        if pin.is_evidence:
+            for metric, value in measured(unit, self._cost(unit)).items():
+                self._evidence.record(pin.trial, pin.version_set, metric, value, client=unit.key, entry=pin.entry)
         if unit.status == 200:
             self._shadow.offer(unit)
             if self._judging is not None:
-                self._judging.offer(unit, is_evidence=is_fair)
+                self._judging.offer(unit, is_evidence=pin.is_evidence)
 
     def refused(self, *, request: str, key: str | None, status: int, code: str | None) -> None:
         self._metrics.refused(status)
@@ -62,20 +64,6 @@ class Outcomes:
             self._records.unforeseen(error, request=request)
         elif refusal.detail:
             self._records.event("request failed", request=request, error=type(error).__name__, why=refusal.detail)
-
-    def _keep_evidence(self, unit: Unit) -> None:
-        record = self._evidence.record
-        trial, version_set = unit.pin.trial, unit.pin.version_set
-        is_answered = unit.status == 200
-        record(trial, version_set, "error", 0.0 if is_answered else 1.0)
-        if is_answered:
-            record(trial, version_set, "latency_seconds", unit.seconds)
-            if (num_tokens := unit.steps[-1].num_output_tokens) is not None:
-                record(trial, version_set, "output_tokens", float(num_tokens))
-        if (cost := self._cost(unit)) is not None:
-            record(trial, version_set, "cost", cost)
-        if unit.first_piece is not None:
-            record(trial, version_set, "first_piece_seconds", unit.first_piece)
 
     def _cost(self, unit: Unit) -> float | None:
         """Of all its steps, also where the last one failed; None: somebody did not say what a model costs, or count."""
@@ -115,6 +103,23 @@ class Outcomes:
             line["messages"] = [[message.role, message.content] for message in turn.messages]
             line["text"] = step.text
         return line
+
+
+def measured(unit: Unit, cost: float | None) -> dict[str, float]:
+    """What a unit says about its set: metric → value; little or nothing, if its client ended it or was at fault."""
+    found: dict[str, float] = {}
+    if unit.first_piece is not None:
+        found["first_piece_seconds"] = unit.first_piece
+    if unit.answered is None and not unit.is_failed:
+        return found
+    found["error"] = 1.0 if unit.is_failed else 0.0
+    if unit.answered is not None:
+        found["latency_seconds"] = unit.answered
+        if (num_tokens := unit.steps[-1].num_output_tokens) is not None:
+            found["output_tokens"] = float(num_tokens)
+    if cost is not None:
+        found["cost"] = cost
+    return found
 
 
 def _unit_line(unit: Unit) -> dict[str, Any]:

@@ -35,8 +35,11 @@ class Pinning:
         self._lease = lease
         self._sets = sets
 
-    async def pin(self, name: str, *, session: str | None, override: str | None) -> Pinned:
+    async def pin(self, name: str, *, session: str | None, override: str | None, is_drawn: bool) -> Pinned:
         """The set of the unit `name`, or of its session's next turn.
+
+        Args:
+            is_drawn: whether the gateway itself drew the unit's name.
 
         Raises:
             PlanUnknown: there is no plan yet.
@@ -44,15 +47,15 @@ class Pinning:
                 have.
         """
         try:
-            return await self._pin(name, session, override)
+            return await self._pin(name, session, override, is_drawn)
         except InvalidInput as error:
             # The router's words about version sets, which its client named.
             raise invalid(str(error)) from error
 
-    async def _pin(self, name: str, session: str | None, override: str | None) -> Pinned:
+    async def _pin(self, name: str, session: str | None, override: str | None, is_drawn: bool) -> Pinned:
         if session is not None:
             return await self._pin_session(session, override)
-        pin = self._router.resolve(name, override=override)
+        pin = self._router.resolve(name, override=override, is_drawn=is_drawn)
         loaded = self._sets.get(pin.version_set)
         if loaded is not None:
             return Pinned(pin=pin, loaded=loaded)

@@ -100,6 +100,11 @@ def timed_out(message: str, *, detail: str = "") -> Refusal:
     return Refusal(504, message, kind=_FAILED, code="timed_out", detail=detail)
 
 
+def is_clients_fault(refusal: Refusal) -> bool:
+    """Whether the request is what is wrong, whichever set it came to. An engine without room is no client's fault."""
+    return 400 <= refusal.status < 500 and refusal.status != 429
+
+
 def refusal_of(error: Exception) -> Refusal:
     """What a client sees of an error of ours: words of the gateway's own, whatever the error says.
 

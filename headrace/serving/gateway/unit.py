@@ -30,8 +30,12 @@ class Unit:
     steps: list[Step] = field(default_factory=list)
     text: str = ""
     finish: str = ""
-    # Seconds from `started`.
+    # Seconds from `started`: to the first piece; until the answer was here whole, whenever its client read it; to the
+    # end of everything.
     first_piece: float | None = None
+    answered: float | None = None
     seconds: float = 0.0
+    # Whether its set, or the time that a unit has, failed it; what its client did wrong or gave up on did not.
+    is_failed: bool = False
     status: int = 200
     error: str = ""

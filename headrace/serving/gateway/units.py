@@ -7,12 +7,12 @@ records) is of that one set. A client that goes takes its unit with it: the engi
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from headrace.clock import Clock
 from headrace.keys import digest_text
-from headrace.serving.engines.base import EngineFailed
+from headrace.serving.engines.base import EngineFailed, Piece
 from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission
@@ -20,10 +20,12 @@ from headrace.serving.gateway.openai_answers import Events, broken_off, whole_an
 from headrace.serving.gateway.openai_bodies import Ask, model_must_be
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.pinning import Pinning
-from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, refusal_of, timed_out
+from headrace.serving.gateway.read_ahead import ReadAhead
+from headrace.serving.gateway.refusals import Refusal, invalid, is_clients_fault, not_ready, refusal_of, timed_out
 from headrace.serving.gateway.request_headers import SESSION, UNIT, VERSION_SET
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
 from headrace.serving.service import Service
+from headrace.store.objects import new_nonce
 
 # Until then nobody watches whether the client is still there: a task for it would cost short units a tenth more.
 _UNWATCHED_SECONDS = 0.05
@@ -79,9 +81,7 @@ class Units:
         model_must_be(ask, self._service.name)
         self._note_decoding(ask, request.answer_headers)
         session = SESSION.read(request.headers)
-        name = session or request.id
-        if (named := UNIT.read(request.headers)) is not None and session is None:
-            name = named
+        named = session or UNIT.read(request.headers)
         override = VERSION_SET.read(request.headers)
         if self._is_closed:
             raise not_ready("This gateway is going down; send the request again.", code="draining")
@@ -93,7 +93,7 @@ class Units:
         try:
             await self._admission.enter()
             started, admitted = time.monotonic(), True
-            await self._run(request, key, ask, name, session, override)
+            await self._run(request, watch, key=key, ask=ask, named=named, session=session, override=override)
         except asyncio.CancelledError:
             if not (watch.is_gone or self._cut_off):
                 raise
@@ -108,10 +108,20 @@ class Units:
                 self._admission.leave(time.monotonic() - started)
 
     async def _run(
-        self, request: Request, key: str, ask: Ask, name: str, session: str | None, override: str | None
+        self,
+        request: Request,
+        watch: "_Watch",
+        *,
+        key: str,
+        ask: Ask,
+        named: str | None,
+        session: str | None,
+        override: str | None,
     ) -> None:
-        headers = request.answer_headers
-        pinned = await self._pinning.pin(name, session=session, override=override)
+        headers, name = request.answer_headers, named or request.id
+        # A request id that its client chose names the unit in the records, and decides nothing.
+        draw = named or (new_nonce() if b"x-request-id" in request.headers else request.id)
+        pinned = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
         loaded = pinned.loaded
         unit = Unit(
             request=request.id,
@@ -134,8 +144,13 @@ class Units:
         loaded.num_units += 1
         try:
             async with asyncio.timeout(self._limits.unit_seconds_max):
-                await (self._stream if ask.stream else self._whole)(unit, request, headers)
+                if ask.stream:
+                    await self._stream(unit, request, headers, watch)
+                else:
+                    await self._whole(unit, request, headers)
         except TimeoutError:
+            unit.is_failed = unit.answered is None
+            _end_if_gone(unit, request, watch)
             await self._fail(
                 unit, request, timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
             )
@@ -147,7 +162,10 @@ class Units:
                 return
             raise
         except Exception as error:  # noqa: BLE001 (told to the client, whatever it is)
-            await self._fail(unit, request, refusal_of(error), error)
+            refusal = refusal_of(error)
+            unit.is_failed = unit.answered is None and not is_clients_fault(refusal)
+            _end_if_gone(unit, request, watch)
+            await self._fail(unit, request, refusal, error)
         finally:
             loaded.num_units -= 1
             unit.seconds = time.monotonic() - unit.started
@@ -155,7 +173,7 @@ class Units:
 
     async def _whole(self, unit: Unit, request: Request, headers: Headers) -> None:
         answer = await unit.loaded.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
-        unit.text, unit.finish = answer.text, answer.finish_reason
+        unit.text, unit.finish, unit.answered = answer.text, answer.finish_reason, time.monotonic() - unit.started
         body = whole_answer(
             unit.ask,
             request=unit.request,
@@ -167,28 +185,46 @@ class Units:
         )
         await request.respond(200, body, headers)
 
-    async def _stream(self, unit: Unit, request: Request, headers: Headers) -> None:
+    async def _stream(self, unit: Unit, request: Request, headers: Headers, watch: "_Watch") -> None:
         events = Events(unit.ask, request=unit.request, created=int(unit.started_at), version_set=unit.loaded.id)
-        texts: list[str] = []
         pieces = unit.loaded.chain.stream(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
-        async with aclosing(pieces):
-            piece = await self._first_piece(pieces)
-            unit.first_piece = time.monotonic() - unit.started
-            await request.start_events(headers)
-            is_first = True
-            while True:
-                texts.append(piece.text)
-                await request.event(events.text(piece.text, finish=piece.finish_reason, first=is_first))
-                is_first = False
-                if piece.finish_reason is not None:
-                    break
-                piece = await anext(pieces, None)
-                if piece is None:
-                    raise EngineFailed("The answer broke off before its end.")
+        ahead = ReadAhead(pieces) if unit.pin.is_evidence else None
+        async with aclosing(ahead or pieces):
+            try:
+                await self._send_pieces(unit, request, headers, events, ahead or pieces)
+            except asyncio.CancelledError:
+                # Its client may have seen its set: what is measured must not depend on what it made of that.
+                if ahead is not None and watch.is_gone and unit.first_piece is not None:
+                    # The unit's time still runs; a cancellation under way would hide its end.
+                    asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
+                    await ahead.to_the_end()
+                raise
+            finally:
+                if ahead is not None and ahead.whole_at is not None:
+                    unit.answered = ahead.whole_at - unit.started
+
+    async def _send_pieces(
+        self, unit: Unit, request: Request, headers: Headers, events: Events, pieces: AsyncIterator[Piece]
+    ) -> None:
+        piece = await self._first_piece(pieces)
+        unit.first_piece = time.monotonic() - unit.started
+        await request.start_events(headers)
+        texts: list[str] = []
+        is_first = True
+        while True:
+            texts.append(piece.text)
+            await request.event(events.text(piece.text, finish=piece.finish_reason, first=is_first))
+            is_first = False
+            if piece.finish_reason is not None:
+                break
+            following = await anext(pieces, None)
+            if following is None:
+                raise EngineFailed("The answer broke off before its end.")
+            piece = following
         unit.text, unit.finish = "".join(texts), piece.finish_reason
         await request.event(events.last((piece.num_prompt_tokens, piece.num_output_tokens)), last=True)
 
-    async def _first_piece(self, pieces):
+    async def _first_piece(self, pieces: AsyncIterator[Piece]) -> Piece:
         limit = self._limits.first_piece_seconds_max
         try:
             async with asyncio.timeout(limit):
@@ -226,6 +262,13 @@ class Units:
                 code="unsupported_parameter",
             )
         headers.append((b"x-headrace-ignored", ", ".join(given).encode()))
+
+
+def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:
+    """Raises: ClientGone: nobody is there to be told."""
+    if watch.is_gone:
+        unit.status, unit.error = CLIENT_GONE, request.gone_because
+        raise ClientGone
 
 
 class _Watch:

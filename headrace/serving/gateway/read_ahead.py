@@ -1,0 +1,70 @@
+"""An answer's pieces, read as the engine makes them: whether and when they are taken changes nothing at the engine.
+
+For units that are evidence. Their clients see the set when the answer begins; if they could end the measurement by
+going away, or draw it out by not reading, they could choose what the gate sees of either set.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from headrace.serving.engines.base import Piece
+
+
+class ReadAhead:
+    """Holds what was not taken yet: no more than an answer may have in all."""
+
+    def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
+        # When the last piece came, on the monotonic clock; None: none came with a finish reason.
+        self.whole_at: float | None = None
+        self._pieces = pieces
+        self._waiting: deque[Piece] = deque()
+        self._news = asyncio.Event()
+        self._error: Exception | None = None
+        self._reading = asyncio.create_task(self._read(), name="read ahead")
+
+    def __aiter__(self) -> "ReadAhead":
+        return self
+
+    async def __anext__(self) -> Piece:
+        """Raises: what the engine raised, after the pieces before it."""
+        while not self._waiting:
+            if self._reading.done():
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting.popleft()
+
+    async def to_the_end(self) -> None:
+        """Read on, although nobody takes the pieces any more.
+
+        Raises: what the engine raised.
+        """
+        await asyncio.wait({self._reading})
+        if self._error is not None:
+            raise self._error
+
+    async def aclose(self) -> None:
+        """End the work at the engine, if it has not ended."""
+        self._reading.cancel()
+        await asyncio.wait({self._reading})
+
+    async def _read(self) -> None:
+        try:
+            async for piece in self._pieces:
+                if piece.finish_reason is not None:
+                    self.whole_at = time.monotonic()
+                self._waiting.append(piece)
+                self._news.set()
+        except Exception as error:  # noqa: BLE001 (whoever takes the pieces gets it)
+            self._error = error
+        finally:
+            await self._pieces.aclose()
+            self._reading_ended()
+
+    def _reading_ended(self) -> None:
+        # After this task is done, so that whoever waits for news sees that there will be none.
+        asyncio.get_running_loop().call_soon(self._news.set)
