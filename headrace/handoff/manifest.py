@@ -119,7 +119,7 @@ class Manifest:
             fields = json.loads(text)
             stated = fields.pop("manifest_sha256")
             found = hashlib.sha256(canonical_json(fields)).hexdigest()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ManifestDamaged(f"Manifest {uri} is damaged ({error}). {_REMEDY}") from error
         if found != stated:
             raise ManifestDamaged(f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}")

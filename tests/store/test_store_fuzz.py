@@ -1,0 +1,24 @@
+"""A small part of `python -m benchmarks.store_fuzz`: each kind of object once or more, and all of its readers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.store_fuzz import Fuzz, result
+
+# What trainings keep for themselves is damaged by the benchmark alone.
+KINDS = r"^(?!training/)"
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Iterator[Fuzz]:
+    made = Fuzz(seed=7, kinds=KINDS)
+    yield made
+    made.close()
+
+
+def test_damage_ends_in_our_errors_alone_and_stops_no_abort(fuzz: Fuzz) -> None:
+    tally = fuzz.run(2 * len(fuzz.by_kind))
+    assert tally.examples == []
+    assert tally.kinds.keys() == fuzz.by_kind.keys()
+    assert all(bar["met"] for bar in result(tally)["bars"].values())  # pyright: ignore[reportAttributeAccessIssue]
