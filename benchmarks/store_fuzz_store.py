@@ -88,7 +88,9 @@ class FuzzStore:
 
     def local_directory(self, prefix: str) -> Path:
         self.looks.below.add(prefix)
-        found = {key[len(prefix) + 1 :]: body for key, body in self.objects.items() if key.startswith(f"{prefix}/")}
+        found = {
+            key[len(prefix) + 1 :]: body for key, body in list(self.objects.items()) if key.startswith(f"{prefix}/")
+        }
         digest = hashlib.sha256()
         for name, body in sorted(found.items()):
             digest.update(f"{name} {len(body)} ".encode() + body)
@@ -115,12 +117,12 @@ class FuzzStore:
 
     def delete_prefix(self, prefix: str) -> None:
         for key in self.list(prefix):
-            del self.objects[key]
+            self.objects.pop(key, None)
 
     def children(self, prefix: str) -> "list[str]":
         self.looks.names.add(prefix)
         start = f"{prefix}/"
-        return sorted({key[len(start) :].partition("/")[0] for key in self.objects if key.startswith(start)})
+        return sorted({key[len(start) :].partition("/")[0] for key in [*self.objects] if key.startswith(start)})
 
     def entries(self, prefix: str) -> "list[Entry]":
         keys = self.list(prefix)
@@ -129,7 +131,8 @@ class FuzzStore:
     # Last in the class: its name hides the built-in one from the annotations that follow it.
     def list(self, prefix: str) -> "list[str]":
         self.looks.below.add(prefix)
-        return sorted(key for key in self.objects if key.startswith(f"{prefix}/"))
+        # A copy: the thread that renews leases writes here too.
+        return sorted(key for key in [*self.objects] if key.startswith(f"{prefix}/"))
 
     def _look(self, key: str) -> None:
         self.looks.keys.add(check_key(key))
