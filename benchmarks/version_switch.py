@@ -5,6 +5,8 @@ simulated time, store and engines; an independent oracle checks twelve invariant
 gateways, workers and stores show how long an abort takes. A failed schedule prints its seed; `--seed N --schedules 1
 --trace` runs it again and tells everything that happened.
 
+`--planted` instead plants defects into the library, one at a time, and tells in how many schedules each is found.
+
 Prints tables, then one line of JSON: `units`, `mixed`, `violations` by invariant, `resolve_p99_us`, `abort_live_s` (the
 worst), `abort_bulk_units` (rows sealed late), `peers`.
 """
@@ -20,18 +22,23 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
 from benchmarks.measuring import print_json, print_table, progress, rounded
 from benchmarks.version_switch_schedule import Ended, schedules
 
+if TYPE_CHECKING:
+    from benchmarks.version_switch_planted import Defect, Found
+
 PURPOSE = "Mixed units, broken invariants and late units of an aborted set, under random switches, crashes and outages."
 INVARIANTS = (
     "atomic", "pinned", "monotone", "share", "capped", "rollback", "no going back", "partition",
     "registry-independent", "prepared", "audited", "crash-equal",
 )  # fmt: skip
+# Defects of which the oracle is to find each one, within 100 schedules.
+NUM_PLANTED_MIN = 30
 _CHUNK = 50
 _NUM_FAILURES_SHOWN = 20
 
@@ -66,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.version_switch", *sys.argv[1:]])
     if options.trace:
         return _trace(options.seed)
+    if options.planted:
+        return _planted()
     simulated = simulate(range(options.seed, options.seed + options.schedules), num_processes=options.processes)
     _show_simulated(simulated, options.schedules)
     body: dict[str, Any] = {
@@ -114,6 +123,44 @@ def _trace(seed: int) -> int:
     for violation in ended.judged.violations:
         print(f"seed {seed}, invariant {violation.invariant}: {violation.what}")
     return 1 if ended.judged.violations else 0
+
+
+def _planted() -> int:
+    from benchmarks.version_switch_planted import DEFECTS, NUM_TRIED_MAX, find
+
+    found = []
+    with schedules() as prepared, Progress(console=progress, transient=True) as bar:
+        task = bar.add_task("defects", total=len(DEFECTS))
+        for defect in DEFECTS:
+            found.append((defect, find(prepared, defect)))
+            bar.advance(task)
+    print_table(
+        f"Planted defects, and the schedules until each was found (at most {NUM_TRIED_MAX})",
+        ["invariant", "defect", "schedules"],
+        [
+            [
+                f"{defect.invariant} {INVARIANTS[defect.invariant - 1]}",
+                defect.name,
+                str(one.num_schedules or "not found"),
+            ]
+            for defect, one in found
+        ],
+    )
+    body = planted_body(found)
+    print_json(body)
+    return 0 if all(bar["met"] for bar in body["bars"].values()) else 1
+
+
+def planted_body(found: "Sequence[tuple[Defect, Found]]") -> dict[str, Any]:
+    """What the line of JSON says, with each bar: what was found, what is asked, and whether that is met."""
+    missed = sum(one.num_schedules is None for _, one in found)
+    return {
+        "schedules": {defect.name: one.num_schedules for defect, one in found},
+        "bars": {
+            "planted": {"value": len(found), "bar": NUM_PLANTED_MIN, "met": len(found) >= NUM_PLANTED_MIN},
+            "planted_not_found": {"value": missed, "bar": 0, "met": not missed},
+        },
+    }
 
 
 def _show_simulated(simulated: Simulated, num_schedules: int) -> None:
@@ -198,6 +245,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--schedules", type=int, default=200, help="how many (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="the first one's seed (default 0)")
     parser.add_argument("--trace", action="store_true", help="run the one schedule of --seed and tell what happened")
+    parser.add_argument("--planted", action="store_true", help="only plant defects, and tell when each is found")
     parser.add_argument("--processes", type=int, default=2, help="that run schedules (default 2)")
     parser.add_argument("--simulation-only", action="store_true", help="without the real gateways, workers and stores")
     parser.add_argument("--peers", action="store_true", help="MLflow's aliases and a composed Ray Serve app beside")

@@ -21,6 +21,7 @@ from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.engines.base import GenerationRequest, GenerationResult
 from headrace.generation.rolled_back import void_unsealed
+from headrace.generation.sealing import Superseded
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout import interventions
@@ -223,9 +224,11 @@ def bulk_run(
                 raise
             except RepinRequired:
                 record.outcome = "repin"
+            except Superseded:
+                record.outcome = "superseded"
             except (StoreUnavailable, Transient) as error:
                 record.outcome = type(error).__name__
-            if record.outcome == "sealed":
+            if record.outcome in ("sealed", "superseded"):
                 return
             world.scheduler.sleep(world.chance.uniform(0.1, 1.5))
 

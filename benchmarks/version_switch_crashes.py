@@ -79,7 +79,8 @@ def _rolled_out(directory: Path, kills: list[tuple[int, bool]]) -> tuple[dict[st
             call, process.killed_after = remaining.pop(0)
             process.calls_to_live = max(1, call - calls_before)
         scheduler.spawn(process, lambda: _roll_out(store, scheduler, aliases))
-        scheduler.run(scheduler.now + 1000.0)
+        # Longer than the ticks take; three times it is not yet the end of a preparation's time.
+        scheduler.run(scheduler.now + 500.0)
         calls_before = store.num_calls
         if process.alive:
             break

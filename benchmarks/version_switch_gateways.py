@@ -232,8 +232,8 @@ class Gateways:
 
     def send_traffic(self) -> None:
         world = self.world
-        pause = world.chance.choice((0.06, 0.12, 0.3))
-        num_sessions = world.chance.choice((1, 4, 12))
+        pause = world.chance.choice((0.06, 0.12, 0.3)) if not world.is_dense else 0.06
+        num_sessions = world.chance.choice((1, 4, 12)) if not world.is_dense else 12
 
         def send() -> None:
             if not self._sending:

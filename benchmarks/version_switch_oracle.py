@@ -297,9 +297,11 @@ class _Checks:
         yield from self._sealed(by_id)
 
     def _sealed(self, by_id: Mapping[str, tuple[str, dict[str, Any]]]) -> Iterator[str]:
-        published: set[str] = set()
+        published: dict[str, str] = {}
+        newest_read: dict[str, int] = defaultdict(int)
         mixed: set[str] = set()
-        for key in self.disk.objects:
+        # In order of versions, which is that of their keys.
+        for key in sorted(self.disk.objects):
             if not (key.startswith("handoff/generated_content/") and key.endswith("/manifest.json")):
                 continue
             manifest = self.disk.json(key)
@@ -308,9 +310,15 @@ class _Checks:
             outcome = json.loads(settled.body)["outcome"] if settled else "under way"
             if outcome != "sealed":
                 yield f"{claim['partition']} is published out of an attempt that is {outcome}"
-            if claim["id"] in published:
+            # Once more only after another one: its inputs had gone back to what they were.
+            if published.get(claim["partition"]) == claim["id"]:
                 yield f"attempt {claim['attempt']} at {claim['partition']} is published twice"
-            published.add(claim["id"])
+            published[claim["partition"]] = claim["id"]
+            read = int(manifest["input_versions"][f"prompts[{claim['partition']}]"].partition(" ")[0][1:])
+            if read < newest_read[claim["partition"]]:
+                named = f"prompts v{read}, after rows of v{newest_read[claim['partition']]}"
+                yield f"{claim['partition']} shows rows of {named}, in v{manifest['version']}"
+            newest_read[claim["partition"]] = max(read, newest_read[claim["partition"]])
             sets, texts = self._rows(manifest)
             if sets | texts != {claim["version_set"]}:
                 mixed.add(claim["id"])
@@ -400,8 +408,7 @@ class _Checks:
             return False
         # A slow call may hang on long after its time of trouble.
         return not any(
-            trouble.begin < unit.started_at
-            and begin < trouble.end + (45.0 if trouble.kind != "losing replies" else 1.0)
+            trouble.begin < unit.started_at and begin < trouble.end + _hangs(trouble)
             for trouble in self._troubles(unit.router)
         )
 
@@ -424,7 +431,7 @@ def _session_pins(disk: Disk, name: str) -> dict[str, list[tuple[dict[str, Any],
 
 def _hangs(trouble: Trouble) -> float:
     """How long a call that began in a time of trouble may hang on after it."""
-    return 1.0 if trouble.kind == "losing replies" else 45.0
+    return 45.0 if trouble.hangs_on else 1.0
 
 
 def _is_claim(key: str) -> bool:

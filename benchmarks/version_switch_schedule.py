@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,10 @@ from benchmarks.version_switch_gateways import Gateways
 from benchmarks.version_switch_oracle import Judged, Violation, judge
 from benchmarks.version_switch_records import ShareRecord
 from benchmarks.version_switch_scheduler import Process, Scheduler
-from benchmarks.version_switch_store import Disk, SimulatedStore
+from benchmarks.version_switch_store import Disk, SimulatedStore, Trouble
 from benchmarks.version_switch_tampering import tamper
 from benchmarks.version_switch_world import DAY, NAME, NUM_SHARDS, SimulatedClock, World
+from headrace.errors import StoreUnavailable, Transient
 from headrace.generation.claims import Regenerate
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
@@ -65,11 +66,7 @@ class Schedules:
         store = SimulatedStore(self._template, Scheduler(), random.Random(0), [])
         handoffs = HandoffStore(store, SimulatedClock(Scheduler()), verification="off", leased=False)
         for shard in range(NUM_SHARDS):
-            texts = [f"word {shard} {number}" for number in range(_NUM_PROMPTS)]
-            ids = [prompt_id(NAME, DAY, text, 0) for text in texts]
-            columns = [ids, list(range(len(texts))), texts, [None] * len(texts)]
-            rows = pa.table(columns, schema=PROMPTS)
-            handoffs.publish("prompts", f"{DAY}|{NAME}-{shard:02d}", rows, code_version="1", run_id="prompts")
+            _publish_prompts(handoffs, shard, 0)
         for key in list(self._template.objects):
             if key.endswith(".arrow"):
                 self._template.file(key)
@@ -119,10 +116,12 @@ def _run(world: World) -> None:
         gateways.start(f"gateway-{number}")
     _staff(world)
     _bulk(world)
+    if world.scenario == "aborts unseen":
+        world.scheduler.at(1.0, partial(_once_on_trial, world, partial(_abort_unseen, world)))
     gateways.send_traffic()
     for number in range(world.num_gateways):
         name = f"gateway-{number}"
-        if chance.random() < 0.5:
+        if chance.random() < 0.5 and world.scenario != "aborts unseen":
             kills(world, chance, name, partial(gateways.start, name), mean=8.0)
     world.scheduler.run(world.seconds)
     gateways.end_traffic()
@@ -147,7 +146,7 @@ def _staff(world: World) -> None:
             kills(world, chance, name, start, mean=4.0)
     if chance.random() < 0.4:
         world.scheduler.spawn(world.start("sleepy"), sleepy_controller(world, "sleepy"))
-    for number in range(chance.choice((0, 1, 1, 2))):
+    for number in range(chance.choice((0, 1, 1, 2) if world.scenario != "aborts unseen" else (0,))):
         name = f"person-{number}"
         world.scheduler.spawn(world.start(name), person(world, name))
 
@@ -156,7 +155,9 @@ def _bulk(world: World) -> None:
     """Runs of some partitions: twice, at once, or killed and retried. Those that get the candidate first come first."""
     chance = world.chance
     ranked = sorted(world.partitions, key=lambda partition: salted_rank(world.plan.salt, partition.key))
-    for partition in ranked[: chance.choice((0, 1, 2, 3))]:
+    world.overtake = _Overtaking(world)
+    num_partitions = {"newer prompts": (2, 3), "aborts unseen": (0,)}.get(world.scenario, (0, 1, 2, 3))
+    for partition in ranked[: chance.choice(num_partitions)]:
         for number in range(chance.choice((1, 1, 2))):
             run = _Run(
                 world=world,
@@ -199,6 +200,53 @@ class _Run:
             self.start()
         elif process.fibres:
             self.world.scheduler.at(self.world.scheduler.now + 1.0, partial(self._look_after, process))
+
+
+def _abort_unseen(world: World) -> None:
+    """The gateways' store goes away, or becomes slow, just before somebody aborts what they have loaded by then."""
+    chance, begin = world.chance, world.scheduler.now + world.chance.uniform(1.0, 2.5)
+    kind = chance.choice(("down", "slow"))
+    for number in range(world.num_gateways):
+        world.troubles.append(Trouble(kind=kind, begin=begin, end=begin + 2.5, process=f"gateway-{number}"))
+    world.interrupt(begin - world.scheduler.now + chance.choice((0.0, 0.1, 0.3)))
+
+
+class _Overtaking:
+    """Newer prompts for the partition of a worker that was stopped, and another run of it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._num = 0
+
+    def __call__(self, worker: str) -> None:
+        shard = int(worker.split("-")[1])
+        (partition,) = (one for one in self._world.partitions if one.shard == shard)
+        self._num += 1
+        run = _Run(
+            world=self._world,
+            partition=partition,
+            run_id=f"run-{shard}-newer-{self._num}",
+            regenerate=None,
+            num_kills=self._world.chance.choice((0, 0, 1)),
+        )
+        # The first ones again, now and then: an older attempt serves once more.
+        number = self._num * self._world.chance.choice((0, 1, 1))
+
+        def publish() -> None:
+            with suppress(StoreUnavailable, Transient):
+                handoffs = HandoffStore(self._world.store(), self._world.clock(), verification="off", leased=False)
+                _publish_prompts(handoffs, shard, number)
+                run.start()
+
+        self._world.scheduler.spawn(self._world.start(f"prompter-{self._num}"), publish)
+
+
+def _publish_prompts(handoffs: HandoffStore, shard: int, number: int) -> None:
+    """`number` 0: the first ones."""
+    texts = [f"word {shard} {position}" + f" of list {number}" * bool(number) for position in range(_NUM_PROMPTS)]
+    ids = [prompt_id(NAME, DAY, text, 0) for text in texts]
+    rows = pa.table([ids, list(range(len(texts))), texts, [None] * len(texts)], schema=PROMPTS)
+    handoffs.publish("prompts", f"{DAY}|{NAME}-{shard:02d}", rows, code_version="1", run_id="prompts")
 
 
 def _once_on_trial(world: World, start: Callable[[], None]) -> None:
@@ -277,6 +325,7 @@ def _counts(world: World, judged: Judged) -> Counter[str]:
             "sealed": sum(one.outcome == "sealed" for one in log.tries),
             "killed": sum(not process.alive for process in world.processes.values()),
             "stale writes refused": sum(append.number is None for append in log.appends),
+            "superseded": sum(one.outcome == "superseded" for one in log.tries),
             "raced": judged.num_raced,
             "refused": sum(bool(unit.failure) for unit in log.units),
         }

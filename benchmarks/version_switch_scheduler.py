@@ -44,7 +44,7 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
         # Atomic: the collector may end a dead coroutine, which asks for a call, in the middle of `at`.
         self._counts = itertools.count()
         self._hub = greenlet.getcurrent()
@@ -53,7 +53,7 @@ class Scheduler:
         # What a fibre did not catch: a defect of the simulator or of the library, never of the schedule.
         self.failures: list[tuple[str, BaseException]] = []
 
-    def at(self, seconds: float, action: Callable[[], None]) -> None:
+    def at(self, seconds: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._due, (max(seconds, self.now), next(self._counts), action))
 
     def spawn(self, process: Process, work: Callable[[], Any], *, delay: float = 0.0) -> None:

@@ -1,5 +1,13 @@
 """An object store in memory that is slow, refuses, loses replies and sees processes die, as a schedule wants it.
 
+| trouble | what a call meets |
+|---|---|
+| down | it is refused, or hangs until its client gives up or the store is back |
+| slow | it takes up to 45 s, before or after it has its effect, and succeeds |
+| losing replies | a write happens and its client hears nothing, or "it is there already" |
+| late writes | a write's client gives up, and the write happens a moment later all the same |
+| stale listings | a listing does not show what was made in the last moments, as over NFS |
+
 What is durable is one `Disk`; each process sees it through a `SimulatedStore`. A create takes effect at one moment of
 simulated time, which the disk keeps: the oracle orders events by it. Parts are real files, for Arrow maps them.
 """
@@ -11,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.version_switch_scheduler import Scheduler
 from headrace.errors import ObjectMissing, StoreUnavailable
@@ -30,14 +38,27 @@ class Kept:
     by: str
 
 
+Ill = Literal["down", "slow", "losing replies", "late writes", "stale listings"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """A time in which calls of the store fail or take long. `process`: whose; None: everybody's."""
+    """A time in which calls of the store fail or take long.
 
-    kind: str
+    `process`: whose; None: everybody's. `keys`: a part of the keys that it is about. `chance`: of a write or listing.
+    """
+
+    kind: Ill
     begin: float
     end: float
     process: str | None = None
+    keys: str = ""
+    chance: float = _LOST_REPLY
+
+    @property
+    def hangs_on(self) -> bool:
+        """Whether a call that began in it may take long after its end."""
+        return self.kind in ("down", "slow")
 
 
 class Disk:
@@ -102,15 +123,26 @@ class SimulatedStore:
 
     def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
         check_key(key)
-        loses_reply = self._begin(f"create {key}")
-        made = key not in self._disk.objects
-        if made:
-            self._disk.objects[key] = Kept(bytes(body), self._scheduler.now, self._name())
+        trouble = self._begin(f"create {key}")
+        kind = trouble.kind if trouble and self._chance.random() < trouble.chance else ""
+        looked_at, by = self._head_read_at if self._calls_since_head <= 1 else None, self._name()
+
+        def make() -> bool:
+            if key in self._disk.objects:
+                return False
+            self._disk.objects[key] = Kept(bytes(body), self._scheduler.now, by)
             if key.endswith(".settled.json"):
-                self._disk.looked_at[key] = self._head_read_at if self._calls_since_head <= 1 else None
+                self._disk.looked_at[key] = looked_at
             self._say(f"made {key}")
+            return True
+
+        if kind == "late writes":
+            self._scheduler.at(self._scheduler.now + self._chance.choice((0.02, 0.1, 0.5)), make)
+            self._end()
+            raise StoreUnavailable(f"simulated: no answer in time to create {key}.")
+        made = make()
         self._end()
-        if loses_reply and made:
+        if kind == "losing replies" and made:
             if self._chance.random() < 0.5:
                 raise StoreUnavailable(f"simulated: the reply to create {key} was lost.")
             # The client asked again, and heard of its own success.
@@ -118,11 +150,11 @@ class SimulatedStore:
         return made
 
     def read(self, key: str) -> bytes:
-        self._begin(f"read {key}")
+        trouble = self._begin(f"read {key}")
         found = self._disk.objects.get(key)
         if found is None and "/journal/" in key:
             self._head_read_at, self._calls_since_head = self._scheduler.now, 0
-        self._end()
+        self._end(trouble)
         if found is None:
             raise ObjectMissing(f"{key} does not exist.")
         return found.body
@@ -138,9 +170,8 @@ class SimulatedStore:
         return found
 
     def children(self, prefix: str) -> list[str]:
-        self._begin(f"children {prefix}")
-        start = prefix + "/"
-        names = {key[len(start) :].partition("/")[0] for key in self._disk.objects if key.startswith(start)}
+        keys = self._listed("children", prefix)
+        names = {key[len(prefix) + 1 :].partition("/")[0] for key in keys}
         self._end()
         return sorted(names)
 
@@ -181,19 +212,25 @@ class SimulatedStore:
         return self._disk.directory
 
     def entries(self, prefix: str) -> list[Entry]:
-        self._begin(f"entries {prefix}")
-        kept = {key: self._disk.objects[key] for key in self._disk.below(prefix)}
+        kept = {key: self._disk.objects[key] for key in self._listed("entries", prefix)}
         self._end()
         return [Entry(key=key, num_bytes=len(one.body), modified_at=one.at) for key, one in kept.items()]
 
     def list(self, prefix: str) -> list[str]:
-        self._begin(f"list {prefix}")
-        keys = self._disk.below(prefix)
+        keys = self._listed("list", prefix)
         self._end()
         return keys
 
-    def _begin(self, call: str) -> bool:
-        """The way there. True: the reply will be lost.
+    def _listed(self, call: str, prefix: str) -> "list[str]":
+        trouble = self._begin(f"{call} {prefix}")
+        keys = self._disk.below(prefix)
+        if trouble is None or trouble.kind != "stale listings" or self._chance.random() >= trouble.chance:
+            return keys
+        seen = self._scheduler.now - self._chance.choice((0.05, 0.3))
+        return [key for key in keys if self._disk.objects[key].at <= seen]
+
+    def _begin(self, call: str) -> Trouble | None:
+        """The way there. Returns the trouble that the call may meet on its way back.
 
         Raises:
             Killed: the process dies before the call has an effect.
@@ -203,7 +240,7 @@ class SimulatedStore:
         self._calls_since_head += 1
         process = self._scheduler.process()
         if process is None:
-            return False
+            return None
         self._scheduler.check_alive()
         if held := self._foresees(call):
             self._scheduler.sleep(held)
@@ -211,19 +248,18 @@ class SimulatedStore:
             process.calls_to_live -= 1
             if process.calls_to_live <= 0 and not process.killed_after:
                 self._scheduler.kill(process)
-        trouble = self._trouble(process.name)
+        trouble = self._trouble(process.name, call)
         if trouble is None:
             self._scheduler.sleep(0.001 + 0.012 * self._chance.random())
-            return False
+            return None
+        if trouble.kind == "slow" and call.startswith("read ") and self._chance.random() < 0.5:
+            return trouble  # the way back takes long
         if trouble.kind == "slow":
-            self._scheduler.sleep(self._chance.choice((0.4, 1.2, 5.0, 30.0)) * (0.5 + self._chance.random()))
-            return False
-        if trouble.kind == "losing replies" and self._chance.random() < _LOST_REPLY:
-            self._scheduler.sleep(0.02)
-            return True
-        if trouble.kind == "losing replies":
-            self._scheduler.sleep(0.005)
-            return False
+            self._scheduler.sleep(self._long())
+            return None
+        if trouble.kind != "down":
+            self._scheduler.sleep(0.01)
+            return trouble
         # Down: some are refused at once, some hang until their client's patience ends, or until the store is back.
         if self._chance.random() < 0.6:
             self._scheduler.sleep(0.003)
@@ -233,21 +269,25 @@ class SimulatedStore:
             self._scheduler.sleep(patience)
             raise StoreUnavailable("simulated: no answer in time.")
         self._scheduler.sleep(trouble.end - self._scheduler.now)
-        return False
+        return None
 
-    def _end(self) -> None:
+    def _long(self) -> float:
+        return self._chance.choice((0.4, 1.2, 5.0, 30.0)) * (0.5 + self._chance.random())
+
+    def _end(self, trouble: Trouble | None = None) -> None:
         """The way back. Raises: Killed: the process dies behind the call's effect."""
         process = self._scheduler.process()
         if process is None:
             return
         if process.calls_to_live is not None and process.calls_to_live <= 0:
             self._scheduler.kill(process)
-        self._scheduler.sleep(0.001 + 0.006 * self._chance.random())
+        is_slow = trouble is not None and trouble.kind == "slow"
+        self._scheduler.sleep(self._long() if is_slow else 0.001 + 0.006 * self._chance.random())
 
-    def _trouble(self, process: str) -> Trouble | None:
+    def _trouble(self, process: str, call: str) -> Trouble | None:
         now = self._scheduler.now
         for trouble in self._troubles:
-            if trouble.begin <= now < trouble.end and trouble.process in (None, process):
+            if trouble.begin <= now < trouble.end and trouble.process in (None, process) and trouble.keys in call:
                 return trouble
         return None
 

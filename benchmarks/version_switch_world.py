@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from benchmarks.version_switch_oracle import Site
 from benchmarks.version_switch_records import Log
 from benchmarks.version_switch_scheduler import Process, Scheduler
-from benchmarks.version_switch_store import Disk, SimulatedStore, Trouble
+from benchmarks.version_switch_store import Disk, Ill, SimulatedStore, Trouble
 from headrace.errors import HandoffCorrupt, RegistryUnavailable
 from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
 from headrace.keys import ContentPartition
@@ -135,11 +136,22 @@ class ScriptedSets:
         return None
 
 
+# What a schedule is steered towards, by its seed; the rest of it stays as random as every other's.
+Scenario = Literal["anything", "nearly used caps", "aborts unseen", "newer prompts", "many steps"]
+_SCENARIOS: tuple[Scenario, ...] = (
+    "anything", "newer prompts", "nearly used caps", "anything",
+    "aborts unseen", "many steps", "anything", "newer prompts",
+)  # fmt: skip
+
+_SOAK_SECONDS: dict[Scenario, float] = {"nearly used caps": 8.0, "aborts unseen": 8.0, "many steps": 1.0}
+
+
 class World:
     """`seconds`: how long the schedule runs before everything is let come to rest."""
 
     def __init__(self, seed: int, disk: Disk, *, trace: bool = False) -> None:
         self.seed = seed
+        self.scenario: Scenario = _SCENARIOS[seed % len(_SCENARIOS)]
         self.chance = random.Random(seed)
         self.scheduler = Scheduler()
         self.disk = disk
@@ -156,10 +168,16 @@ class World:
         self.damaged = frozenset(one.id for one in SETS[1 : self.num_sets] if self.chance.random() < 0.1)
         # Candidates whose evidence is bad, and how long it takes to show.
         self.bad = frozenset(one.id for one in SETS[1 : self.num_sets] if self.chance.random() < 0.35)
+        if self.scenario in ("nearly used caps", "aborts unseen", "many steps"):
+            # What they are about takes a candidate that stays on trial.
+            self.damaged = self.bad = frozenset()
         self.plan = self._plan()
         # What happens where `_foresee` strikes, after some seconds.
         self.interrupt: Callable[[float], None] = lambda seconds: None
+        # Gives a worker's partition newer prompts, which another worker generates while the first one is held.
+        self.overtake: Callable[[str], None] = lambda worker: None
         self._make_troubles()
+        self._steer()
 
     @cached_property
     def campaign(self) -> Campaign:
@@ -173,6 +191,11 @@ class World:
             micro_batch_rows=2,
             rollout={"salt": self.plan.salt, "on_abort": self.plan.on_abort},
         )
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether many units come, of few keys and few sessions."""
+        return self.scenario in ("nearly used caps", "aborts unseen", "many steps")
 
     @property
     def partitions(self) -> list[ContentPartition]:
@@ -191,14 +214,32 @@ class World:
     def _foresee(self, call: str) -> float:
         """Somebody aborts just when a bulk worker commits a batch, or hangs when it is about to seal."""
         process = self.scheduler.process()
+        if self.scenario == "newer prompts" and process is not None and (held := self._overtaken(call, process)):
+            return held
         if not call.startswith("create ") or process is None or not process.name.startswith("run-"):
             return 0.0
         place = "settled" if call.endswith(".settled.json") else call[7:14]
-        chance = {"settled": 0.2, "batches": 0.06}.get(place, 0.0)
+        chance = {"settled": 0.5 if self.scenario == "anything" else 0.2, "batches": 0.06}.get(place, 0.0)
         if not chance or self.chance.random() >= chance or self.scheduler.now >= self.seconds:
             return 0.0
         self.interrupt(self.chance.choice((0.0, 0.01, 0.3)))
         return self.chance.choice((0.0, 0.2, 2.0)) if place == "settled" else 0.0
+
+    def _overtaken(self, call: str, process: Process) -> float:
+        """A worker is stopped before it commits, settles or publishes, until another is through with newer prompts."""
+        is_late = call.startswith(
+            ("create batches", "create claims/", "create handoff/generated_content", "part handoff")
+        )
+        is_worker = process.name.startswith("run-") and self.scheduler.now < self.seconds
+        if not is_late or not is_worker or self.chance.random() >= 0.08:
+            return 0.0
+        self.overtake(process.name)
+        seconds = self.chance.choice((1.5, 4.0, 8.0))
+        if self.chance.random() < 0.4:
+            # Then its store is away, and its run tries again.
+            begin = self.scheduler.now + seconds
+            self.troubles.append(Trouble(kind="down", begin=begin, end=begin + 0.4, process=process.name))
+        return seconds
 
     def clock(self) -> SimulatedClock:
         return SimulatedClock(self.scheduler)
@@ -232,8 +273,14 @@ class World:
     def _plan(self) -> Plan:
         chance = self.chance
         weights = sorted(chance.sample((0.05, 0.1, 0.25, 0.5, 0.75, 1.0), chance.randint(1, 3)))
+        if self.scenario == "many steps":
+            weights = [0.25, 0.4, 0.5, 0.75]
+        elif self.scenario != "anything" and self.scenario != "newer prompts":
+            weights = [chance.choice((0.5, 0.75, 1.0))]
         caps: Sequence[int | None] = [None] * len(weights)
-        if chance.random() < 0.5:
+        if self.scenario == "nearly used caps":
+            caps = [chance.choice((1, 2, 3, 5))]
+        elif chance.random() < 0.5 and self.scenario in ("anything", "newer prompts"):
             caps = sorted(chance.choice((1, 2, 3, 5, 8, 20)) for _ in weights)
             if chance.random() < 0.5:
                 caps = [*caps[:-1], None]
@@ -242,7 +289,7 @@ class World:
                 Step(
                     weight=weight,
                     cap=cap,
-                    soak_seconds=chance.choice((0.0, 1.0, 3.0)),
+                    soak_seconds=_SOAK_SECONDS.get(self.scenario) or chance.choice((0.0, 1.0, 3.0)),
                     approval=chance.random() < 0.1,
                 )
                 for weight, cap in zip(weights, caps, strict=True)
@@ -255,6 +302,25 @@ class World:
             evict_sessions=chance.random() < 0.7,
         )
 
+    def _steer(self) -> None:
+        chance = self.chance
+        if self.scenario == "aborts unseen":
+            # Nobody and nothing else ends the trial.
+            self.troubles.clear()
+        elif self.scenario == "nearly used caps":
+            self._lose_writes("/caps/", kinds=("losing replies", "late writes"))
+        elif self.scenario == "many steps" and chance.random() < 0.7:
+            self._lose_writes("/sessions/", kinds=("losing replies", "late writes", "stale listings"))
+        elif self.scenario == "newer prompts" and chance.random() < 0.5:
+            keys = chance.choice(("claims/", ".settled.json", "/runs/", "batches/"))
+            self._lose_writes(keys, kinds=("losing replies", "late writes"))
+
+    def _lose_writes(self, keys: str, kinds: Sequence[Ill]) -> None:
+        """From some moment on, half of what is asked of these keys goes wrong."""
+        begin = self.chance.uniform(0.0, 2.0)
+        kind = self.chance.choice(kinds)
+        self.troubles.append(Trouble(kind=kind, begin=begin, end=begin + 10.0, keys=keys, chance=0.5))
+
     def _make_troubles(self) -> None:
         chance = self.chance
         gateways = [f"gateway-{number}" for number in range(self.num_gateways)]
@@ -262,7 +328,7 @@ class World:
             begin = chance.uniform(1.0, self.seconds)
             self.troubles.append(
                 Trouble(
-                    kind=chance.choice(("down", "down", "slow", "losing replies")),
+                    kind=chance.choice(("down", "down", "slow", "losing replies", "losing replies", "late writes")),
                     begin=begin,
                     end=begin + chance.choice((0.3, 1.5, 4.0)),
                     process=chance.choice((None, None, *gateways, "controller-0")),
