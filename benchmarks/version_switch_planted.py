@@ -2,7 +2,7 @@
 
 A defect is what somebody might write: a check left out, an answer believed that was lost, a lease that runs too long.
 One that takes many schedules is a blind spot of the simulator. Every defect is tried on the same schedules, from the
-first seed on.
+first seed on, or on those that are steered towards what it concerns.
 """
 
 import copy
@@ -20,7 +20,7 @@ from benchmarks import version_switch_crashes as crashes
 from benchmarks import version_switch_gateways as gateways
 from benchmarks.version_switch_schedule import Schedules
 from benchmarks.version_switch_store import Kept, SimulatedStore, Trouble
-from benchmarks.version_switch_world import NAME, SETS, SimulatedClock, World
+from benchmarks.version_switch_world import NAME, SETS, Scenario, SimulatedClock, World, seeds_of
 from headrace.errors import RegistryUnavailable
 from headrace.generation import sealing
 from headrace.generation.claims import Claims, Settlement
@@ -41,12 +41,14 @@ Plant = Callable[[World], None]
 @dataclass(frozen=True, kw_only=True)
 class Defect:
     """`put`: patches the library, as `patch(owner, name, value)`; returns what is done to each schedule's world, or
-    nothing. `says`: a part of what the oracle says; `invariant`: which one it finds broken."""
+    nothing. `says`: a part of what the oracle says; `invariant`: which one it finds broken; `scenario`: the schedules
+    that are about what it concerns, where most are not."""
 
     name: str
     invariant: int
     put: Callable[[Patch], Plant | None]
     says: str = ""
+    scenario: Scenario | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +65,10 @@ def find(prepared: Schedules, defect: Defect, *, num_tried: int = NUM_TRIED_MAX)
     """Runs schedules until the oracle finds the defect."""
     others: Counter[int] = Counter()
     with _planted(defect) as plant:
-        for seed in range(num_tried):
+        for number, seed in enumerate(seeds_of(defect.scenario, num_tried), 1):
             for violation in prepared.run(seed, plant=plant).judged.violations:
                 if violation.invariant == defect.invariant and defect.says in violation.what:
-                    return Found(num_schedules=seed + 1, what=violation.what, others=others)
+                    return Found(num_schedules=number, what=violation.what, others=others)
                 others[violation.invariant] += 1
     return Found(num_schedules=None, others=others)
 
@@ -85,9 +87,11 @@ def _planted(defect: Defect) -> Iterator[Plant | None]:
 DEFECTS: list[Defect] = []
 
 
-def _defect(name: str, invariant: int, says: str = "") -> Callable[[Callable[[Patch], Plant | None]], None]:
+def _defect(
+    name: str, invariant: int, says: str = "", scenario: Scenario | None = None
+) -> Callable[[Callable[[Patch], Plant | None]], None]:
     def add(put: Callable[[Patch], Plant | None]) -> None:
-        DEFECTS.append(Defect(name=name, invariant=invariant, put=put, says=says))
+        DEFECTS.append(Defect(name=name, invariant=invariant, put=put, says=says, scenario=scenario))
 
     return add
 
@@ -110,7 +114,7 @@ def _(patch: Patch) -> None:
     patch(router.Router, "resolve_session", forgetful)
 
 
-@_defect("a session is moved within its lease", 2, "was moved from")
+@_defect("a session is moved within its lease", 2, "was moved from", scenario="many steps")
 def _(patch: Patch) -> None:
     of = RoutingTable.of
 
@@ -162,7 +166,7 @@ def _(patch: Patch) -> None:
     patch(routes.Places, "take", lambda self: True)
 
 
-@_defect("a cap lease whose write got no answer is given out twice", 5, "under a cap of")
+@_defect("a cap lease whose write got no answer is given out twice", 5, "under a cap of", scenario="nearly used caps")
 def _(patch: Patch) -> None:
     def again(self: CapLeases, trial: int, cap: int, chain: Any) -> int:
         found = 0
@@ -185,7 +189,9 @@ def _(patch: Patch) -> None:
     patch(CapLeases, "_lease", believing)
 
 
-@_defect("a unit that asks for the candidate takes no place under its cap", 5, "under a cap of")
+@_defect(
+    "a unit that asks for the candidate takes no place under its cap", 5, "under a cap of", scenario="nearly used caps"
+)
 def _(patch: Patch) -> None:
     overridden = router.Router._overridden
 
@@ -206,12 +212,12 @@ def _(patch: Patch) -> Plant:
     return no_store
 
 
-@_defect("a plan lease runs 1.6 s", 6, "after its abort")
+@_defect("a plan lease runs 1.6 s", 6, "after its abort", scenario="aborts unseen")
 def _(patch: Patch) -> None:
     patch(plan_lease, "LEASE_SECONDS", 1.6)
 
 
-@_defect("a unit that asks for the candidate needs no lease", 6, "after its abort")
+@_defect("a unit that asks for the candidate needs no lease", 6, "after its abort", scenario="aborts unseen")
 def _(patch: Patch) -> None:
     overridden = router.Router._overridden
 
@@ -297,12 +303,17 @@ def _(patch: Patch) -> None:
     patch(Claims, "settle", own)
 
 
-@_defect("rows of older prompts become the newest version", 8, "shows rows of prompts v")
+@_defect("rows of older prompts become the newest version", 8, "shows rows of prompts v", scenario="newer prompts")
 def _(patch: Patch) -> None:
     patch(HandoffStore, "newer_inputs", lambda self, asset, partition, input_versions: None)
 
 
-@_defect("a retry reads the newest prompts instead of its run's", 8, "read other inputs than its first try")
+@_defect(
+    "a retry reads the newest prompts instead of its run's",
+    8,
+    "read other inputs than its first try",
+    scenario="newer prompts",
+)
 def _(patch: Patch) -> None:
     pin_run = Claims._pin_run
 

@@ -3,6 +3,7 @@
 Everything random comes from the schedule's seed.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,12 @@ _SCENARIOS: tuple[Scenario, ...] = (
 )  # fmt: skip
 
 _SOAK_SECONDS: dict[Scenario, float] = {"nearly used caps": 8.0, "aborts unseen": 8.0, "many steps": 1.0}
+
+
+def seeds_of(scenario: Scenario | None, num_seeds: int) -> list[int]:
+    """The first seeds of schedules that are steered so; None: whatever they are steered towards."""
+    seeds = (seed for seed in itertools.count() if scenario in (None, _SCENARIOS[seed % len(_SCENARIOS)]))
+    return list(itertools.islice(seeds, num_seeds))
 
 
 class World:
