@@ -120,7 +120,7 @@ def _(patch: Patch) -> None:
 
     def evicting_for_nothing(state: Any, salt: str, **changes: Any) -> RoutingTable:
         table = of(state, salt, **changes)
-        moved = frozenset({state.candidate} if state.candidate and state.head % 2 else ())
+        moved = frozenset({state.candidate} if state.candidate and state.head % 2 == 0 else ())
         return replace(table, evicted=table.evicted | moved)
 
     patch(RoutingTable, "of", evicting_for_nothing)
@@ -182,8 +182,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     lease = CapLeases._lease
 
-    def believing(self: CapLeases, *arguments: Any) -> bool:
-        lease(self, *arguments)
+    def believing(self: CapLeases, *arguments: Any, **whose: Any) -> bool:
+        lease(self, *arguments, **whose)
         return True
 
     patch(CapLeases, "_lease", believing)
