@@ -178,17 +178,6 @@ def _(patch: Patch) -> None:
     patch(CapLeases, "_found_again", again)
 
 
-@_defect("a cap lease that another gateway won is taken for our own", 5, "under a cap of")
-def _(patch: Patch) -> None:
-    lease = CapLeases._lease
-
-    def believing(self: CapLeases, *arguments: Any, **whose: Any) -> bool:
-        lease(self, *arguments, **whose)
-        return True
-
-    patch(CapLeases, "_lease", believing)
-
-
 @_defect(
     "a unit that asks for the candidate takes no place under its cap", 5, "under a cap of", scenario="nearly used caps"
 )
