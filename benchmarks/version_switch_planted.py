@@ -241,8 +241,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     resolve = router.Router.resolve
 
-    def older(self: router.Router, key: str, *, override: str | None = None) -> Any:
-        pin = resolve(self, key, override=override)
+    def older(self: router.Router, key: str, **which: Any) -> Any:
+        pin = resolve(self, key, **which)
         return replace(pin, entry=pin.entry - 1) if random.Random(key).random() < 0.3 else pin
 
     patch(router.Router, "resolve", older)
