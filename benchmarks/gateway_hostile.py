@@ -9,7 +9,7 @@ Conditions, which decide such numbers:
 - The attack (`gateway_hostile_client`) is there before the honest load begins and until it has ended. It keeps 200 slow
   heads, 200 idle connections, 60 slow bodies, 60 readers that stall and 2 that send heads of 50 MB all the time: who is
   cut off comes back.
-- `/healthz` is asked ten times a second on a new connection each, with two seconds to answer.
+- `/healthz` is asked ten times a second on a new connection each, with five seconds to answer.
 - Descriptors and resident memory of the gateway are read when the attack and its own idle connections to the server are
   gone. Three short rounds before the first that counts are for everything that is made once.
 - On a machine with few cores the attackers, the load and the server take turns with the gateway on them.
@@ -36,12 +36,13 @@ _NUM_CONNECTIONS = 32
 _SERVICE_SECONDS = (0.02, 0.05)
 _LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
 # Words of an honest answer, and of a stream that nobody reads: more than fits into the buffers on its way.
-_HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES = 8, 4000, 120
-# Until every attacker is there.
-_BEGIN_SECONDS = 3.0
+# They come as fast as a server of a model makes them: a stream that no model could make would be an attack by itself.
+_HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES, _WORD_SECONDS = 8, 4000, 120, 0.02
+# The attack has begun when so many hostile connections are open at once; how long that may take.
+_NUM_HOSTILE_MIN, _BEGIN_SECONDS_MAX = 450, 30.0
 # After the attack: connections that were cut off are gone after 2 s, idle ones to the server after 4.
 _SETTLE_SECONDS = 7.0
-_HEALTH_PAUSE_SECONDS, _HEALTH_SECONDS_MAX = 0.1, 2.0
+_HEALTH_PAUSE_SECONDS, _HEALTH_SECONDS_MAX = 0.1, 5.0
 _P99_BAR = 2.0
 # Buffers and tables that grow to what an attack needs, once, are not what is asked about.
 _NUM_WARM_UPS, _WARM_UP_SECONDS = 3, 3.0
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
             seconds_max=_SERVICE_SECONDS[1],
             num_words=_STREAM_TOKENS,
             word_bytes=_WORD_BYTES,
+            word_seconds=_WORD_SECONDS,
         ) as base_url,
     ):
         decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": _STREAM_TOKENS}
@@ -84,16 +86,17 @@ def _round(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, A
             found["quiet"] = _honest(gateway, seed=seed, seconds=seconds)
             continue
         task = {"url": _chat(gateway), "key": KEY, "model": "assistant", "stream_tokens": _STREAM_TOKENS}
-        attack_seconds = _BEGIN_SECONDS + seconds + 3.0
+        # Longer than it needs: it is told when to end.
+        attack_seconds = _BEGIN_SECONDS_MAX + 5 * seconds + 30.0
         attack = Child("benchmarks.gateway_hostile_client", {**task, "clients": _CLIENTS, "seconds": attack_seconds})
         try:
             with _Health(gateway) as health:
                 attack.wait_for("begun")
-                time.sleep(_BEGIN_SECONDS)
-                found["open"] = _num_descriptors(gateway)
+                found["open"] = _until_attacked(gateway, than=found["before"][0])
                 cpu, began = cpu_seconds(gateway.pid), time.monotonic()
                 found["attacked"] = _honest(gateway, seed=seed, seconds=seconds)
                 found["busy"] = (cpu_seconds(gateway.pid) - cpu) / (time.monotonic() - began)
+            attack.say("end")
             found["attackers"] = attack.result(seconds_max=attack_seconds + 30).body
         except BaseException:
             attack.kill()
@@ -104,6 +107,16 @@ def _round(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, A
     time.sleep(_SETTLE_SECONDS)
     found["after"] = _held(gateway)
     return found
+
+
+def _until_attacked(gateway: GatewayProcess, *, than: int) -> int:
+    """Descriptors when so many more than before are open that the attack is what it is said to be."""
+    ends = time.monotonic() + _BEGIN_SECONDS_MAX
+    while (number := _num_descriptors(gateway)) < than + _NUM_HOSTILE_MIN:
+        if time.monotonic() > ends:
+            raise SystemExit(f"The attack did not come up: {number - than} hostile connections are open.")
+        time.sleep(0.05)
+    return number
 
 
 def _honest(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, Any]:

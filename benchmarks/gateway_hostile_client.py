@@ -1,7 +1,7 @@
 """Clients that mean no good, in a process of their own: `python -m benchmarks.gateway_hostile_client '{…}'`.
 
-All of them at once, on loopback alone, for `seconds` and never longer; whoever is cut off comes back, a bounded number
-of times. Prints how many connections were made and how many the gateway ended.
+All of them at once, on loopback alone, until a line comes on standard input and never longer than `seconds`; whoever is
+cut off comes back, a bounded number of times. Prints how many connections were made and how many the gateway ended.
 
 | kind | does |
 |---|---|
@@ -14,6 +14,7 @@ of times. Prints how many connections were made and how many the gateway ended.
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -123,7 +124,8 @@ async def _run(task: dict[str, Any]) -> dict[str, int]:
         for place in range(number)
     ]
     print("begun", flush=True)
-    await asyncio.sleep(task["seconds"])
+    told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await asyncio.wait([told], timeout=task["seconds"])
     for client in clients:
         client.cancel()
     await asyncio.gather(*clients, return_exceptions=True)
@@ -135,4 +137,6 @@ if __name__ == "__main__":
     # Whatever goes wrong in here: it ends.
     signal.alarm(int(_task["seconds"]) + 30)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(_run(_task))))
+        print(json.dumps(runner.run(_run(_task))), flush=True)
+    # A thread may still wait for a line of standard input.
+    os._exit(0)

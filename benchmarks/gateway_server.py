@@ -1,10 +1,10 @@
 """An OpenAI-compatible server with a service time instead of a model: `python -m benchmarks.gateway_server '{…}'`.
 
 A turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same prompt takes as long by
-whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time;
-a stream's are padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words. It prints its port, and
-ends with its standard input. `GET /seen` says how many turns began, ended and were given up. A prompt that begins with
-"refuse" is refused, with 422.
+whichever way it comes. `num_words` words come at the end, or, asked for as a stream, evenly spread over that time, or
+one every `word_seconds`; a stream's are padded to `word_bytes`, and a turn that asks for fewer tokens gets fewer words.
+It prints its port, and ends with its standard input. `GET /seen` says how many turns began, ended and were given up. A
+prompt that begins with "refuse" is refused, with 422.
 """
 
 import asyncio
@@ -19,10 +19,19 @@ import uvloop
 
 
 class SlowServer:
-    def __init__(self, *, seconds_min: float, seconds_max: float, num_words: int = 8, word_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        seconds_min: float,
+        seconds_max: float,
+        num_words: int = 8,
+        word_bytes: int = 0,
+        word_seconds: float | None = None,
+    ) -> None:
         self._range = (seconds_min, seconds_max)
         self._num_words = num_words
         self._word_bytes = word_bytes
+        self._word_seconds = word_seconds
         self._seen = {"began": 0, "ended": 0, "given_up": 0}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -70,7 +79,7 @@ class SlowServer:
         await send({"type": "http.response.start", "status": 200, "headers": started})
         head["object"] = "chat.completion.chunk"
         for word in words:
-            await asyncio.sleep(seconds / len(words))
+            await asyncio.sleep(seconds / len(words) if self._word_seconds is None else self._word_seconds)
             await _event(send, {**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
         await _event(send, {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         await _event(send, {**head, "choices": [], "usage": usage})

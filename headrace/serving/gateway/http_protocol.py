@@ -29,6 +29,9 @@ HEALTH_PAGES = frozenset({"/healthz", "/readyz", "/metrics"})
 _NUM_PIPELINED_MAX = 32
 # Bytes beyond the limits that are read and thrown away before the connection is reset.
 THROWN_AWAY_BYTES_MAX = 16 * 1_048_576
+# Bytes of a stream that wait for their client before its engine does: some fifty events. More would only be made and
+# held for clients that do not read.
+_UNSENT_BYTES_MAX = 16_384
 # What is spoken of as an offer of another protocol; without it the request is an ordinary one.
 _OFFER = frozenset({b"upgrade", b"http2-settings"})
 
@@ -62,6 +65,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES_MAX)
         is_for_all = self._guard.opened(self)
         if is_for_all is None:
             self._cut("no room", abort=True)

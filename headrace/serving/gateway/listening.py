@@ -23,8 +23,8 @@ _NUM_OWN_DESCRIPTORS = 48
 # Below this a gateway would be busy with turning clients away.
 _NUM_CONNECTIONS_MIN = 16
 BACKLOG = 2048
-# What the kernel may hold of an answer that its client does not take; its default is some megabytes a connection.
-_UNSENT_BYTES_MAX = 131_072
+# What the kernel may hold of an answer before it is sent; its default is some megabytes a connection.
+_UNSENT_BYTES_MAX = 16_384
 
 
 def listen(*, host: str, port: int, uds: Path | None, reuse_port: bool) -> socket.socket:
