@@ -175,7 +175,7 @@ def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any
         return curve_rows(store.read(result.curve_key))
     except ObjectMissing:
         return []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HandoffCorrupt(
             f"The curve of training {result.training_id}, {store.uri(result.curve_key)}, is damaged: {error}. Delete "
             "it, and materialize trained_model again: its weights are shown without a curve then.",

@@ -101,7 +101,7 @@ def pre_tokenizer_of(gguf: Path) -> str:
     Raises:
         InvalidInput: in a way that is not written here.
     """
-    from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.reader import read_gguf_metadata
 
     metadata, _ = read_gguf_metadata(str(gguf))
     pre = str(metadata.get("tokenizer.ggml.pre"))

@@ -10,7 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -58,6 +58,10 @@ class Threads(concurrent.futures.Executor):
         raise AssertionError("The simulated loop runs everything itself.")
 
 
+def _entry(body: dict) -> Entry:
+    return Entry(**{field.name: body[field.name] for field in fields(Entry)})
+
+
 class Truth:
     """The journal as the disk has it, with the moments at which entries came to be."""
 
@@ -68,7 +72,7 @@ class Truth:
     def read(self) -> None:
         while (key := f"rollout/{SERVICE}/journal/{len(self.states) + 1:08d}.json") in self._disk.objects:
             state = self.states[-1][1] if self.states else None
-            self.states.append((self._disk.objects[key].at, after(state, Entry(**self._disk.json(key)))))
+            self.states.append((self._disk.objects[key].at, after(state, _entry(self._disk.json(key)))))
 
     def of(self, entry: int) -> RolloutState:
         return self.states[entry - 1][1]
