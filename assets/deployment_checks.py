@@ -14,13 +14,14 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
 from headrace.text.markdown import inline
-from headrace_dagster.failures import RETRIES
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 
 
 @dg.asset_check(asset="registered_version", name="schema", retry_policy=RETRIES)
+@translated_errors()
 def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
     """Every recipe's registered versions are the base's row and the trained one, in the columns the rollout reads."""
     handoffs, wrong = store.handoffs(), {}
@@ -37,6 +38,7 @@ def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="rollout", retry_policy=RETRIES)
+@translated_errors()
 def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
     """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
     objects, wrong = store.objects(), {}
@@ -56,6 +58,7 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="rollout", retry_policy=RETRIES)
+@translated_errors()
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
     """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
     handoffs = store.handoffs()
@@ -73,6 +76,7 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
 
 
 @dg.asset_check(asset="rollout", retry_policy=RETRIES)
+@translated_errors()
 def aliases_follow_the_journals(
     rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:

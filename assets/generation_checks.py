@@ -20,7 +20,7 @@ from headrace.handoff.schemas import check_schema
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.text.markdown import inline
-from headrace_dagster.failures import RETRIES
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
 
@@ -39,6 +39,7 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
         description=f"The newest {asset} has the columns that its readers expect, and its own digests.",
         partitions_def=content,
     )
+    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         try:
             handoff = store.handoffs().open(asset, context.partition_key)
@@ -83,6 +84,7 @@ def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
         name="no_rows_of_rolled_back_sets",
         description=f"The newest {asset} of no partition has rows of a version set that was rolled back.",
     )
+    @translated_errors()
     def check(store: StoreResource, campaigns: CampaignsResource) -> dg.AssetCheckResult:
         objects, handoffs, found = store.objects(), store.handoffs(), dict[str, int]()
         try:

@@ -18,7 +18,7 @@ from headrace.prep.identities import find_repeated_ids
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
 from headrace.text.markdown import inline
-from headrace_dagster.failures import RETRIES
+from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
 
@@ -38,6 +38,7 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
         name="schema",
         description=f"What is sealed of {asset} has the columns that its readers expect, and undamaged bytes.",
     )
+    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         handoffs = list(_newest(store.handoffs(), asset, _shards(context)))
         faults = []
@@ -62,6 +63,7 @@ def _rows_check(asset: str) -> dg.AssetChecksDefinition:
         name="rows_add_up",
         description=f"Every row that came into {asset} is accounted for: {' + '.join(_ACCOUNTS[asset])} = num_rows_in.",
     )
+    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         totals = dict.fromkeys(("num_rows_in", *_ACCOUNTS[asset]), 0)
         faults = []
@@ -77,6 +79,7 @@ def _rows_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 @dg.asset_check(asset="clean_documents", retry_policy=RETRIES)
+@translated_errors()
 def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, no term and no text is in train and in held-out."""
     shards = list(_newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
@@ -94,6 +97,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
 
 
 @dg.asset_check(asset="raw_documents", retry_policy=RETRIES)
+@translated_errors()
 def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, one document id stands for one document: a label decides over no other."""
     shards = _newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys())
@@ -109,6 +113,7 @@ def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetChec
 
 
 @dg.asset_check(asset="labels", retry_policy=RETRIES)
+@translated_errors()
 def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
     settings = corpus.corpus().labels
