@@ -94,7 +94,7 @@ def test_a_text_that_every_row_names_is_not_unpacked_for_every_row(tmp_path: Pat
     assert len(records) <= 8 * MIB // 200_000
     assert "unpack to more than" in complaint.reason
     assert peak < 80 * MIB
-    assert pa.default_memory_pool().max_memory() < max(before, 100 * MIB)
+    assert pa.default_memory_pool().max_memory() <= max(before, 100 * MIB)
 
 
 def test_one_row_that_is_too_long_is_one_complaint(tmp_path: Path):
