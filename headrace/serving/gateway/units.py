@@ -81,7 +81,8 @@ class Units:
         model_must_be(ask, self._service.name)
         self._note_decoding(ask, request.answer_headers)
         session = SESSION.read(request.headers)
-        named = session or UNIT.read(request.headers)
+        unit = UNIT.read(request.headers)  # held against its form beside a session too
+        named = session or unit
         override = VERSION_SET.read(request.headers)
         if self._is_closed:
             raise not_ready("This gateway is going down; send the request again.", code="draining")
