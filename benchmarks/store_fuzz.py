@@ -106,7 +106,7 @@ class Fuzz:
         # An abort that looked at nothing of this works as it did before.
         self.tally.num_aborts += 2
 
-    def _read(self, name: str, read: Callable[[World], None], objects: dict[str, bytes], what: str) -> None:
+    def _read(self, name: str, read: Callable[[World], object], objects: dict[str, bytes], what: str) -> None:
         try:
             read(self._sight(objects))
         except Wrong as wrong:
@@ -148,7 +148,7 @@ class Fuzz:
         """Another process's first look at a copy."""
         return World(FuzzStore(self.files, objects), replace(self.world.clock))
 
-    def _looks(self, name: str, read: Callable[[World], None]) -> Looks:
+    def _looks(self, name: str, read: Callable[[World], object]) -> Looks:
         """What a reader looks at where nothing is damaged; that it then works is a check of this program."""
         world = self._sight(self.objects)
         try:

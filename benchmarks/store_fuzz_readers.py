@@ -91,7 +91,7 @@ class Truth:
         return {digest: _files(store, digest) for digest in store.children("weights") if digest != "parts"}
 
 
-def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], None]]]:
+def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
     """Each reader with its name; none needs what another did."""
     campaign, service = truth.names
     for name in truth.versions:
@@ -115,7 +115,7 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], None]]]:
     yield "gc dry run", lambda world: _collect(world, dry=True)
     yield "gc", lambda world: _collect(world, dry=False)
     yield "sessions", partial(_sessions, truth)
-    yield "sweep", lambda world: world.router()[1].sweep() and None
+    yield "sweep", lambda world: world.router()[1].sweep()
     yield "evidence", lambda world: _evidence(world, service)
     yield "media", partial(_media_same, truth)
     for digest in truth.weights:
@@ -124,7 +124,7 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], None]]]:
     yield "training", lambda world: _training(world)
     yield "result", lambda world: _result(world)
     yield "evaluation", lambda world: _evaluation(world)
-    yield "examine", lambda world: list(examine(cast(Any, world.store), ROOTS)) and None
+    yield "examine", lambda world: list(examine(cast(Any, world.store), ROOTS))
 
 
 def _open(truth: Truth, name: tuple[str, str, int], world: World) -> None:

@@ -46,7 +46,7 @@ def test_echo_of_other_weights_says_something_else() -> None:
 def test_the_same_batch_gives_the_same_bytes(engine: TransformersEngine) -> None:
     first = engine.generate(REQUESTS)
     assert first == engine.generate(REQUESTS)
-    assert all(0 < result.num_output_tokens <= 12 for result in first)
+    assert all(0 < (result.num_output_tokens or 0) <= 12 for result in first)
     assert {result.finish_reason for result in first} <= {"stop", "length"}
 
 

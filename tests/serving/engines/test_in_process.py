@@ -72,7 +72,7 @@ def test_a_turn_whose_caller_is_gone_leaves_the_batch(engine: InProcessEngine) -
         task.cancel()
         return await engine.answer(make_turn("Turn 1", seed=1, max_tokens=3))
 
-    assert asyncio.run(leave()).num_output_tokens <= 3
+    assert (asyncio.run(leave()).num_output_tokens or 0) in (1, 2, 3)
 
 
 def test_a_stop_text_ends_an_answer_before_itself(engine: InProcessEngine) -> None:
@@ -92,7 +92,7 @@ def test_a_failing_model_fails_its_turns_and_goes_on(engine: InProcessEngine) ->
     bad = make_turn(messages=(Message(role="user", content="x"),), seed=-(2**70))
     with pytest.raises(EngineFailed, match="The model failed while it decoded"):
         asyncio.run(engine.answer(bad))
-    assert asyncio.run(engine.answer(make_turn())).num_output_tokens > 0
+    assert (asyncio.run(engine.answer(make_turn())).num_output_tokens or 0) > 0
 
 
 def test_closing_ends_turns_under_way(tiny_model: Path) -> None:
