@@ -51,6 +51,7 @@ def examine(context: typer.Context, store: str | None) -> "Iterator[Finding]":
     yield from _store(context, store)
     yield dagster_home(around)
     yield gpus()
+    yield bf16()
 
 
 def packages() -> "Iterator[Finding]":
@@ -134,6 +135,17 @@ def gpus() -> "Finding":
         "ok" if lines else "warn",
         f"{len(lines)}: {'; '.join(sorted(set(lines)))}." if lines else "the driver is there and shows none.",
     )
+
+
+def bf16() -> "Finding":
+    """The recipes' default precision, which some CPUs can only emulate."""
+    from headrace.training.devices import SLOW_BF16, detect_devices
+
+    devices = detect_devices({})
+    if devices.computes_bf16:
+        return _finding("bf16", "ok", f"the {'GPUs' if devices.num_gpus else 'CPU'} can compute in it.")
+    sentence = f"{SLOW_BF16}. Set precision: fp32 in recipes, and dtype: float32 in campaigns and services."
+    return _finding("bf16", "warn", sentence)
 
 
 def _finding(check: str, level: Literal["ok", "warn", "fail"], sentence: str) -> "Finding":

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.training.devices import cpu_computes_bf16
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
 from headrace.training.guard import die_with, die_with_parent
@@ -49,7 +50,7 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
     evaluations = []
     for digest in config.weights:
         started = time.monotonic()
-        measure = Measure(open_directory(store, digest), examples, config.device)
+        measure = Measure(open_directory(store, digest), examples, config.device, computes_bf16=cpu_computes_bf16())
         size = _SEQUENCES_A_PASS[config.device]
         with _spread(measure, config.device) as mapped:
             losses = mapped("loss", [chosen[start : start + size] for start in range(0, len(chosen), size)])
@@ -67,7 +68,7 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
         evaluations.append(publish_evaluation(store, evaluation))
         print(
             f"held-out loss of {digest[:12]}: {evaluation.heldout_loss:.4f} nats a token over {num_tokens:,} tokens "
-            f"({evaluation.seconds:.0f} s, {evaluation.feeding})"
+            f"({evaluation.seconds:.0f} s, {measure.dtype}, {evaluation.feeding})"
         )
     return evaluations
 
@@ -75,11 +76,16 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
 class Measure:
     """One model on the held-out sequences."""
 
-    def __init__(self, weights: Path, examples: PackedExamples, device: str) -> None:
+    def __init__(self, weights: Path, examples: PackedExamples, device: str, *, computes_bf16: bool = True) -> None:
+        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        # In the precision it was saved in: what is measured is what will generate.
+        # In the precision it was saved in, which some CPUs can only emulate: in fp32 the same numbers are five times as
+        # fast there.
         model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
+        if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
+            model = model.float()
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self._model = model.to(device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
         self._examples = examples

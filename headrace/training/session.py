@@ -18,7 +18,7 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
-from headrace.training.devices import Devices
+from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.examples import ASSET, ExamplesInput
 from headrace.training.gang import Rows, run_gang
 from headrace.training.guard import Worker
@@ -57,12 +57,14 @@ def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Han
 class Outcome:
     """`reused`: the training had finished before; nothing was started.
 
-    `passed_over`: checkpoints that could not be resumed, each with its reason.
+    `passed_over`: checkpoints that could not be resumed, each with its reason. `slow_precision`: a sentence where the
+    devices only emulate the recipe's precision.
     """
 
     result: TrainingResult
     reused: bool
     passed_over: tuple[str, ...] = ()
+    slow_precision: str | None = None
 
     def figures(self) -> dict[str, str | int | float | bool]:
         """The run's own figures, in units, for its metadata; those that nobody told are left out.
@@ -92,6 +94,7 @@ class Outcome:
             "attempt": result.attempt,
             "resumed_from_step": result.resumed_from_step,
             "checkpoints_passed_over": "; ".join(self.passed_over) or None,
+            "slow_precision": self.slow_precision,
         }
         return {name: value for name, value in figures.items() if value is not None}
 
@@ -125,6 +128,9 @@ def train(
     if result := find_result(place.store, request.training_id):
         return Outcome(result=result, reused=True)
     check(request, place)
+    slow = slow_precision(request.recipe, place.devices)
+    if slow:
+        say(slow)
     passed_over: list[str] = []
     config = _open(request, place, say, passed_over)
     plan = plan_launch(
@@ -140,7 +146,14 @@ def train(
     assert result is not None, "the gang ended well without a result"
     checkpoints.discard_all(place.store, request.training_id)
     shutil.rmtree(_training_directory(place, request), ignore_errors=True)
-    return Outcome(result=result, reused=False, passed_over=tuple(passed_over))
+    return Outcome(result=result, reused=False, passed_over=tuple(passed_over), slow_precision=slow)
+
+
+def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
+    """What to say of a recipe whose precision these devices only emulate."""
+    if recipe.precision != "bf16" or devices.computes_bf16:
+        return None
+    return f"Recipe {recipe.key}: {SLOW_BF16}. Set precision: fp32, or give the run a GPU."
 
 
 def check(request: TrainingRequest, place: Workplace) -> int:

@@ -97,7 +97,7 @@ def test_an_examination_of_a_good_store_ends_well(store: Path, tmp_path: Path) -
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err
     checks = {line[6:].split("  ")[0] for line in out.splitlines() if line}
-    assert checks >= {"packages", "reachable", "create if absent", "DAGSTER_HOME", "GPUs"}
+    assert checks >= {"packages", "reachable", "create if absent", "DAGSTER_HOME", "GPUs", "bf16"}
 
 
 def test_an_examination_of_a_missing_store_fails_and_makes_none(tmp_path: Path) -> None:

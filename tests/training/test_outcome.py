@@ -79,17 +79,27 @@ def test_a_resumed_training_tells_its_own_steps_and_seconds_apart_from_the_whole
         3, steps=60, tokens=15_360, attempt_tokens=1_280, seconds=60.0, step_seconds=240.0, resumed_from_step=55
     )
     figures = Outcome(
-        result=result, reused=False, passed_over=("behind step 58: torn", "behind step 57: torn")
+        result=result,
+        reused=False,
+        passed_over=("behind step 58: torn", "behind step 57: torn"),
+        slow_precision="slow in bf16",
     ).figures()
     assert figures["tokens_per_second"] == pytest.approx(21.33, abs=0.01)
     assert (figures["attempt_tokens"], figures["attempt_seconds"], figures["attempt_rank_seconds"]) == (1_280, 60, 120)
     assert (figures["tokens"], figures["step_seconds"]) == (15_360, 240)
     assert figures["checkpoints_passed_over"] == "behind step 58: torn; behind step 57: torn"
+    assert figures["slow_precision"] == "slow in bf16"
 
 
 def test_what_an_older_result_does_not_tell_is_left_out() -> None:
     figures = Outcome(result=make_result(1), reused=True).figures()
-    assert not {"tokens_per_second", "attempt_tokens", "step_seconds", "checkpoints_passed_over"} & set(figures)
+    assert not {
+        "tokens_per_second",
+        "attempt_tokens",
+        "step_seconds",
+        "checkpoints_passed_over",
+        "slow_precision",
+    } & set(figures)
     assert figures["attempt_seconds"] == 3.0
 
 

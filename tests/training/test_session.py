@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.errors import InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
 from headrace.training.base_model import model_directory
-from headrace.training.devices import Devices, detect_devices
-from headrace.training.session import check
+from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
+from headrace.training.evaluate import Measure
+from headrace.training.examples import open_examples
+from headrace.training.session import check, slow_precision
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 
@@ -68,6 +72,47 @@ def test_ranks_without_gpus_share_the_machines_memory() -> None:
 def test_a_run_that_was_given_no_gpu_uses_none(visible: str) -> None:
     devices = detect_devices({"CUDA_VISIBLE_DEVICES": visible})
     assert devices.num_gpus == 0 or visible == "NoDevFiles"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "computes"),
+    [
+        ("flags\t\t: fpu avx2 fma f16c\n", False),
+        ("flags\t\t: fpu avx2 avx512f avx512bw\n", False),
+        ("flags\t\t: fpu avx512f avx512_bf16\nvmx flags\t: vnmi\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("model name\t: bf16\n", True),
+    ],
+)
+def test_the_cpus_flags_say_whether_it_computes_bf16(tmp_path: Path, cpuinfo: str, computes: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert cpu_computes_bf16(tmp_path / "cpuinfo") == computes
+
+
+def test_a_machine_that_says_nothing_of_its_cpu_is_taken_to_compute_bf16(tmp_path: Path) -> None:
+    assert cpu_computes_bf16(tmp_path / "absent")
+
+
+def test_a_precision_that_the_cpu_only_emulates_is_told(bench: Bench) -> None:
+    emulating = Devices(num_gpus=0, memory_mib=8000, computes_bf16=False)
+    recipe = bench.request(precision="bf16").recipe
+    assert slow_precision(recipe, emulating) == (
+        f"Recipe {recipe.key}: this CPU has no bf16 instructions: a training step in bf16 takes about 15 times as long "
+        "as in fp32. Set precision: fp32, or give the run a GPU."
+    )
+    assert slow_precision(recipe, CPU) is None
+    assert slow_precision(bench.request(precision="fp32").recipe, emulating) is None
+
+
+@pytest.mark.parametrize(("computes", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_model_in_bf16_is_measured_in_fp32_where_bf16_is_emulated(
+    bench: Bench, tiny_model: Path, computes: bool, dtype: str
+) -> None:
+    examples = open_examples(HandoffStore(bench.store), bench.inputs, "heldout")
+    measure = Measure(tiny_model, examples, "cpu", computes_bf16=computes)
+    assert measure.dtype == dtype
+    assert measure.loss(np.array([0])) > 0
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
