@@ -4,6 +4,8 @@ BIN := .venv/bin
 # The project's own instance, wherever make is called from; nothing in a test or a run waits on a model hub.
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export HF_HUB_OFFLINE := 1
+# Where it is set, every one of several hundred sub-processes compiles the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup bench-setup demo dev test check clean
 

@@ -31,19 +31,24 @@ STAGES = (0, 1, 2, 3)
 BASES = ("tied", "untied")
 WORLD_SIZE = 2
 # Decay strong enough, and clipping low enough, to be much of what happens to a weight.
-COMMON = {"batch": 4, "weight_decay": 1.0, "clip_norm": 0.5, "learning_rate": 1e-3}
-TEN_STEPS = COMMON | {"steps": 10, "warmup_steps": 3}
+TEN_STEPS = {
+    "steps": 10,
+    "batch": 4,
+    "weight_decay": 1.0,
+    "clip_norm": 0.5,
+    "learning_rate": 1e-3,
+    "warmup_steps": 3,
+}
 CASES = {
     "ten steps fp32": TEN_STEPS | {"precision": "fp32"},
     "ten steps bf16": TEN_STEPS | {"precision": "bf16"},
-    "one step bf16": COMMON | {"steps": 1, "precision": "bf16"},
     # A step that moves nothing: what is exported is what was loaded.
     "standstill tied": {"steps": 1, "batch": 2, "learning_rate": 1e-60, "precision": "fp32"},
     "standstill untied": {"steps": 1, "batch": 2, "learning_rate": 1e-60, "precision": "fp32"},
 }
 # Of the distance moved. Rounding in fp32; in bf16 the weights themselves have eight bits, and stages 1 and 2, which
-# were right from the beginning, end 0.010 (ten steps) and 0.018 (one) beside the reference.
-BOUNDS = {"ten steps fp32": 1e-5, "ten steps bf16": 0.015, "one step bf16": 0.025}
+# were right from the beginning, end 0.010 beside the reference.
+BOUNDS = {"ten steps fp32": 1e-5, "ten steps bf16": 0.015}
 
 
 @dataclass(frozen=True)
