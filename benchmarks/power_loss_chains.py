@@ -40,7 +40,7 @@ def journal_work(store: LocalStore, tell: Callable[..., None]) -> None:
             tell("leased", places=taken)
             tell("leased", places=int(caps.take_for(3, _CAP, f"unit {number}")))
             _hold(store, clock, f"session {number}", tell)
-            evidence.record(3, _CANDIDATE, "latency_ms", float(number), client="one", entry=3)
+            evidence.record(3, _CANDIDATE, {"latency_ms": float(number)}, client="one", entry=3)
             evidence.flush()
             tell("measured", num=number - 1)
     # A directory that is taken away and made again is another one.

@@ -227,10 +227,8 @@ def _serve(world: World) -> None:
         writer = EvidenceWriter(cast(Any, world.store), world.service.name, gateway, world.clock)
         for version_set in filter(None, (state.stable, state.candidate)):
             for number in range(20):
-                writer.record(state.trial, version_set, "error", float(number % 5 == 0), client="one", entry=state.head)
-                writer.record(
-                    state.trial, version_set, "latency_seconds", 0.1 + number / 100, client="one", entry=state.head
-                )
+                values = {"error": float(number % 5 == 0), "latency_seconds": 0.1 + number / 100}
+                writer.record(state.trial, version_set, values, client="one", entry=state.head)
         writer.flush()
 
 

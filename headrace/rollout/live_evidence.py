@@ -112,35 +112,43 @@ class EvidenceWriter:
         # Trial → numbers of snapshots that a newer one has replaced, or will.
         self._written: dict[int, list[int]] = {}
 
-    def record(self, trial: int, version_set: str, metric: str, value: float, *, client: str, entry: int) -> None:
-        """Add one measurement to a trial; one of a trial that ended long ago is left out.
+    def record(self, trial: int, version_set: str, values: Mapping[str, float], *, client: str, entry: int) -> None:
+        """Add what one unit measured to a trial; a unit of a trial that ended long ago is left out.
 
         Args:
+            values: metric → its value.
             client: whose unit it was.
             entry: the journal entry at which the unit was drawn.
 
         Raises:
-            InvalidInput: `value` is no finite number.
+            InvalidInput: a value is no finite number; nothing was added.
         """
-        sample = Sample(num=1, total=value, total_squares=value * value)
-        self.record_all(trial, version_set, metric, sample, client=client, entry=entry)
+        sums = [(metric, 1, value, value * value) for metric, value in values.items()]
+        self._add(trial, version_set, sums, client, entry)
 
     def record_all(self, trial: int, version_set: str, metric: str, sample: Sample, *, client: str, entry: int) -> None:
         """The same for several measurements that have their sums already."""
-        if not (math.isfinite(sample.total) and math.isfinite(sample.total_squares)):
-            raise InvalidInput(f"Evidence must be finite numbers, got {metric}={sample.total!r}.")
+        self._add(trial, version_set, [(metric, sample.num, sample.total, sample.total_squares)], client, entry)
+
+    def _add(
+        self, trial: int, version_set: str, added: list[tuple[str, int, float, float]], client: str, entry: int
+    ) -> None:
+        for metric, _, total, squares in added:
+            if not (math.isfinite(total) and math.isfinite(squares)):
+                raise InvalidInput(f"Evidence must be finite numbers, got {metric}={total!r}.")
         with self._lock:
             sums = self._trials.get(trial)
             if sums is None:
                 if trial < 1 or not self._begin(trial):
                     return
                 sums = self._trials[trial]
-            cell = sums.cell(client, entry, version_set, metric)
-            if cell is None:
-                return
-            cell[0] += sample.num
-            cell[1] += sample.total
-            cell[2] += sample.total_squares
+            for metric, num, total, squares in added:
+                cell = sums.cell(client, entry, version_set, metric)
+                if cell is None:
+                    return
+                cell[0] += num
+                cell[1] += total
+                cell[2] += squares
             self._changed.add(trial)
 
     def flush(self) -> None:

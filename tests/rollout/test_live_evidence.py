@@ -31,8 +31,8 @@ def test_a_reader_adds_up_what_all_gateways_measured() -> None:
     for gateway, values in (("g1", (1.0, 3.0)), ("g2", (5.0,))):
         writer = make_writer(store, gateway)
         for value in values:
-            writer.record(2, CANDIDATE, "latency_seconds", value, **ONE)
-        writer.record(2, STABLE, "error", 0.0, **ONE)
+            writer.record(2, CANDIDATE, {"latency_seconds": value}, **ONE)
+        writer.record(2, STABLE, {"error": 0.0}, **ONE)
         writer.flush()
     assert read(store) == {
         CANDIDATE: {"latency_seconds": Sample.of_values([1.0, 3.0, 5.0])},
@@ -44,7 +44,7 @@ def test_a_snapshot_replaces_the_one_before_it_and_an_idle_flush_writes_nothing(
     store = MemoryStore(FixedClock())
     writer = make_writer(store)
     for _ in range(3):
-        writer.record(2, CANDIDATE, "error", 1.0, **ONE)
+        writer.record(2, CANDIDATE, {"error": 1.0}, **ONE)
         writer.flush()
         writer.flush()
     assert list(store.bodies) == ["rollout/glossary/evidence/00000002/g1/00000003.json"]
@@ -54,12 +54,12 @@ def test_a_snapshot_replaces_the_one_before_it_and_an_idle_flush_writes_nothing(
 def test_a_snapshot_whose_reply_was_lost_is_followed_by_one_that_holds_more() -> None:
     store = TroubledStore()
     writer = make_writer(store)
-    writer.record(2, CANDIDATE, "error", 1.0, **ONE)
+    writer.record(2, CANDIDATE, {"error": 1.0}, **ONE)
     store.fates.append("lost")
     with pytest.raises(StoreUnavailable):
         writer.flush()
     assert read(store)[CANDIDATE]["error"].num == 1
-    writer.record(2, CANDIDATE, "error", 0.0, **ONE)
+    writer.record(2, CANDIDATE, {"error": 0.0}, **ONE)
     writer.flush()
     assert read(store)[CANDIDATE]["error"] == Sample.of_counts(2, 1)
     assert len(store.store.bodies) == 1
@@ -68,7 +68,7 @@ def test_a_snapshot_whose_reply_was_lost_is_followed_by_one_that_holds_more() ->
 def test_a_refused_snapshot_is_written_by_the_next_flush() -> None:
     store = TroubledStore()
     writer = make_writer(store)
-    writer.record(2, CANDIDATE, "error", 1.0, **ONE)
+    writer.record(2, CANDIDATE, {"error": 1.0}, **ONE)
     store.fates.append("refused")
     with pytest.raises(StoreUnavailable):
         writer.flush()
@@ -81,7 +81,7 @@ def test_trials_do_not_mix_and_the_last_one_is_measured_until_its_units_have_end
     store = MemoryStore(FixedClock())
     writer = make_writer(store)
     for trial in (2, 7, 2, 12, 2):
-        writer.record(trial, STABLE, "error", 0.0, **ONE)
+        writer.record(trial, STABLE, {"error": 0.0}, **ONE)
         writer.flush()
     assert [read(store, trial)[STABLE]["error"].num for trial in (2, 7, 12)] == [2, 1, 1]
 
@@ -89,7 +89,7 @@ def test_trials_do_not_mix_and_the_last_one_is_measured_until_its_units_have_end
 def test_units_outside_of_a_trial_are_no_evidence() -> None:
     store = MemoryStore(FixedClock())
     writer = make_writer(store)
-    writer.record(0, STABLE, "error", 0.0, **ONE)
+    writer.record(0, STABLE, {"error": 0.0}, **ONE)
     writer.flush()
     assert not store.bodies
 
@@ -97,19 +97,19 @@ def test_units_outside_of_a_trial_are_no_evidence() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_no_sum_can_hold_is_refused(value: float) -> None:
     with pytest.raises(InvalidInput, match="Evidence must be finite numbers, got cost="):
-        make_writer(MemoryStore(FixedClock())).record(2, STABLE, "cost", value, **ONE)
+        make_writer(MemoryStore(FixedClock())).record(2, STABLE, {"cost": value}, **ONE)
 
 
 def test_a_snapshot_that_is_replaced_while_it_is_read_is_looked_for_again() -> None:
     store = MemoryStore(FixedClock())
     writer = make_writer(store)
-    writer.record(2, STABLE, "error", 0.0, **ONE)
+    writer.record(2, STABLE, {"error": 0.0}, **ONE)
     writer.flush()
 
     def replace_once(operation: str) -> None:
         if operation.startswith("read"):
             reader.before_each = lambda operation: None
-            writer.record(2, STABLE, "error", 0.0, **ONE)
+            writer.record(2, STABLE, {"error": 0.0}, **ONE)
             writer.flush()
 
     reader = store.seen_by(replace_once)
@@ -134,7 +134,7 @@ def test_nothing_is_ever_counted_twice_and_nothing_is_lost_but_by_a_kill(calls: 
     num_recorded, num_certain, since = 0, 0, [0, 0]
     for number, (who, kind, fate) in enumerate(calls):
         if kind == "record":
-            writers[who].record(2, STABLE, "error", 0.0, **ONE)
+            writers[who].record(2, STABLE, {"error": 0.0}, **ONE)
             num_recorded += 1
             since[who] += 1
         elif kind == "restart":
@@ -160,9 +160,9 @@ def test_clients_and_entries_are_told_apart_and_added_up_over_gateways() -> None
     store = MemoryStore(FixedClock())
     for gateway in ("g1", "g2"):
         writer = make_writer(store, gateway)
-        writer.record(2, STABLE, "error", 1.0, client="ana", entry=2)
-        writer.record(2, STABLE, "error", 0.0, client="ana", entry=3)
-        writer.record(2, CANDIDATE, "error", 0.0, client="ben", entry=3)
+        writer.record(2, STABLE, {"error": 1.0}, client="ana", entry=2)
+        writer.record(2, STABLE, {"error": 0.0}, client="ana", entry=3)
+        writer.record(2, CANDIDATE, {"error": 0.0}, client="ben", entry=3)
         writer.flush()
     found = read_drawn(cast(Any, store), SERVICE, 2)
     assert found == {
@@ -178,7 +178,7 @@ def test_clients_beyond_a_number_count_as_one_and_the_largest_keep_their_own_sum
         writer = make_writer(store, gateway)
         for number in range(100):
             for _ in range(2 if number == 7 else 1):
-                writer.record(2, STABLE, "error", 0.0, client=f"{gateway} {number}", entry=2)
+                writer.record(2, STABLE, {"error": 0.0}, client=f"{gateway} {number}", entry=2)
         writer.flush()
     found = read_drawn(cast(Any, store), SERVICE, 2)
     clients = {client for client, _ in found}
@@ -193,7 +193,7 @@ def test_sums_of_a_release_that_knew_no_clients_count_as_one_more_client() -> No
     old = {"trial": 2, "gateway": "old", "seq": 7, "at": "2026-11-01T00:00:00Z", "arms": {STABLE: {"error": sums}}}
     store.create("rollout/glossary/evidence/00000002/old/00000007.json", json.dumps(old | {"nonce": "n"}).encode())
     writer = make_writer(store)
-    writer.record(2, STABLE, "error", 0.0, **ONE)
+    writer.record(2, STABLE, {"error": 0.0}, **ONE)
     writer.flush()
     assert read_drawn(cast(Any, store), SERVICE, 2) == {
         ("(before clients were told apart)", 0): {STABLE: {"error": Sample.of_counts(40, 2)}},
@@ -210,7 +210,7 @@ def test_a_damaged_snapshot_is_left_out_and_named(old: bytes, new: bytes) -> Non
     store = MemoryStore(FixedClock())
     for gateway in ("g1", "g2"):
         writer = make_writer(store, gateway)
-        writer.record(2, STABLE, "error", 0.0, **ONE)
+        writer.record(2, STABLE, {"error": 0.0}, **ONE)
         writer.flush()
     key = "rollout/glossary/evidence/00000002/g1/00000001.json"
     store.bodies[key] = (store.bodies[key][0].replace(old, new, 1), 0.0)

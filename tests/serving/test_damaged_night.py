@@ -44,7 +44,7 @@ def test_damage_in_the_night_holds_no_rollback_up(tmp_path: Path) -> None:
         writer = EvidenceWriter(store, SERVICE, gateway, clock)
         for number in range(600):
             arm, is_error = (CANDIDATE, number % 5 == 0) if number % 2 else (STABLE, False)
-            writer.record(2, arm, "error", float(is_error), client=f"key {number % 7}", entry=2)
+            writer.record(2, arm, {"error": float(is_error)}, client=f"key {number % 7}", entry=2)
         writer.flush()
     pins = SessionPins(store, SERVICE, clock, lease_seconds=600.0, by="g1")
     begun = pins.hold("a session", lambda: table(live), lambda _: choice(live)).record

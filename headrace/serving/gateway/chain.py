@@ -111,17 +111,16 @@ class Chain:
     def _last_turn(self, ask: Ask, text: str | None, unit: str, seed: int) -> Turn:
         """What the client may ask for itself concerns the answer that it gets."""
         member = self.roles[-1].member
-        turn = _turn(member, _messages(member, ask, text), unit, _seed_of_step(seed, len(self.roles) - 1))
-        tokens_max = member.decoding.max_new_tokens
+        decoding = member.decoding
         allowed = self.client_decoding
-        if not (ask.stop or ask.max_tokens or allowed):
-            return turn
-        return replace(
-            turn,
+        return Turn(
+            unit=unit,
+            messages=_messages(member, ask, text),
+            temperature=ask.temperature if allowed and ask.temperature is not None else decoding.temperature,
+            top_p=ask.top_p if allowed and ask.top_p is not None else decoding.top_p,
+            max_tokens=min(ask.max_tokens or decoding.max_new_tokens, decoding.max_new_tokens),
+            seed=_seed_of_step(seed, len(self.roles) - 1),
             stop=ask.stop,
-            max_tokens=min(ask.max_tokens or tokens_max, tokens_max),
-            temperature=ask.temperature if allowed and ask.temperature is not None else turn.temperature,
-            top_p=ask.top_p if allowed and ask.top_p is not None else turn.top_p,
         )
 
 

@@ -79,9 +79,13 @@ class Request:
         return self.connection.cut_reason or "client gone"
 
     def _id(self) -> str:
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        # One that cannot go into a log line or a header is replaced: it is a convenience, not worth a refusal.
-        return given if given.isprintable() and given.isascii() and 0 < len(given) <= 128 else os.urandom(16).hex()
+        given = self.headers.get(b"x-request-id")
+        if given:
+            # One that cannot go into a log line or a header is replaced: it is a convenience, not worth a refusal.
+            text = given.decode("latin-1")
+            if text.isprintable() and text.isascii() and len(text) <= 128:
+                return text
+        return os.urandom(16).hex()
 
     async def body(self, bytes_max: int) -> bytes:
         """Raises:
@@ -114,6 +118,7 @@ class Request:
         headers.append(kind)
         headers.append((b"content-length", b"%d" % len(body)))
         self.started = self.finished = True
+        self.connection.hold_head()
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -124,7 +129,7 @@ class Request:
         await self.respond(refusal.status, refusal.body, headers)
 
     async def start_events(self, headers: Headers) -> None:
-        """The head of a stream of server-sent events."""
+        """The head of a stream of server-sent events; it goes out with the first of them."""
         # Proxies such as nginx would otherwise collect pieces until a buffer is full.
         headers += [
             (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -132,18 +137,17 @@ class Request:
             (b"x-accel-buffering", b"no"),
         ]
         self.started = True
+        self.connection.hold_head()
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def event(self, body: bytes, *, last: bool = False) -> None:
         self.finished = last
         await self.send({"type": "http.response.body", "body": body, "more_body": not last})
 
-    async def until_gone(self) -> bool:
-        """Ask after the body is read. True: the client closed its connection before its response was complete."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-        return not self.finished
+
+# `json.dumps` with arguments builds an encoder each time.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def json_body(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODE(value).encode("utf-8", "replace")

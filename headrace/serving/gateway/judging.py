@@ -95,7 +95,8 @@ class Judging:
         self._metrics.judged(unit.pin.version_set, score)
         if is_evidence:
             pin = unit.pin
-            self._evidence.record(pin.trial, pin.version_set, "judged_quality", score, client=unit.key, entry=pin.entry)
+            value = {"judged_quality": score}
+            self._evidence.record(pin.trial, pin.version_set, value, client=unit.key, entry=pin.entry)
 
 
 def score_of(text: str, score_max: float) -> float | None:

@@ -1,4 +1,5 @@
-"""How much one gateway takes on: units under way at once, units that wait for their turn, first come, first served.
+"""How much one gateway takes on: units under way at once, units that wait for their turn, first come, first served;
+and streams that it reads on its own account.
 
 Nobody waits without end: who finds the line full, or waits longer than the service allows, is told when to come back,
 by how long units took of late.
@@ -13,6 +14,33 @@ from headrace.serving.service import Limits
 # Weight of the newest unit in the running mean of how long one takes.
 _NEWEST_WEIGHT = 0.05
 _RETRY_SECONDS_MAX = 60.0
+
+
+class CountedStreams:
+    """How many streams of one client are followed to their ends at once: an eighth of all places, and one at least.
+
+    Such a stream is read from its engine whether or not its client reads it, so clients that leave or stall would hold
+    places and a core for as long as answers take. Asked before a unit's set is drawn: neither set is favoured. Used
+    from one event loop.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._num_max = max(limits.num_units_max // 8, 1)
+        self._nums: dict[str, int] = {}
+
+    def take(self, client: str) -> bool:
+        """Whether there is room for one more; it is given back with `give_back`."""
+        num = self._nums.get(client, 0)
+        if num >= self._num_max:
+            return False
+        self._nums[client] = num + 1
+        return True
+
+    def give_back(self, client: str) -> None:
+        if self._nums[client] == 1:
+            del self._nums[client]
+        else:
+            self._nums[client] -= 1
 
 
 class Admission:

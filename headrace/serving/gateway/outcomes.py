@@ -5,7 +5,8 @@ Nothing here is waited for by a client: the response is complete when it begins,
 Evidence is of units whose set the gateway drew when their requests were complete (`Pin.is_evidence`): their clients
 could neither choose the set nor know it before. What counts of them is what the set did, measured here, and nothing
 that a client can change once it sees the set: an answer is measured until it is here whole, whether or not it is read.
-What the client did wrong, or gave up on before it saw anything, counts for nothing.
+What the client did wrong, or gave up on before it saw anything, counts for nothing. A stream that is not followed to
+its end (`CountedStreams`) counts for the time to its first piece alone.
 """
 
 from typing import Any
@@ -47,12 +48,13 @@ class Outcomes:
             self._records.add("step", self._step_line(unit, step))
         self._records.add("unit", _unit_line(unit))
         if pin.is_evidence:
-            for metric, value in measured(unit, self._cost(unit)).items():
-                self._evidence.record(pin.trial, pin.version_set, metric, value, client=unit.key, entry=pin.entry)
+            values = measured(unit, self._cost(unit))
+            self._evidence.record(pin.trial, pin.version_set, values, client=unit.key, entry=pin.entry)
         if unit.status == 200:
             self._shadow.offer(unit)
-            if self._judging is not None:
-                self._judging.offer(unit, is_evidence=pin.is_evidence)
+        is_counted = pin.is_evidence and unit.is_followed
+        if self._judging is not None and (unit.status == 200 or (is_counted and unit.answered is not None)):
+            self._judging.offer(unit, is_evidence=is_counted)
 
     def refused(self, *, request: str, key: str | None, status: int, code: str | None) -> None:
         self._metrics.refused(status)
@@ -110,7 +112,7 @@ def measured(unit: Unit, cost: float | None) -> dict[str, float]:
     found: dict[str, float] = {}
     if unit.first_piece is not None:
         found["first_piece_seconds"] = unit.first_piece
-    if unit.answered is None and not unit.is_failed:
+    if not unit.is_followed or (unit.answered is None and not unit.is_failed):
         return found
     found["error"] = 1.0 if unit.is_failed else 0.0
     if unit.answered is not None:

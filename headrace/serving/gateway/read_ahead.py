@@ -18,6 +18,7 @@ class ReadAhead:
     def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
         # When the last piece came, on the monotonic clock; None: none came with a finish reason.
         self.whole_at: float | None = None
+        self._texts: list[str] = []
         self._pieces = pieces
         self._waiting: deque[Piece] = deque()
         self._news = asyncio.Event()
@@ -38,6 +39,11 @@ class ReadAhead:
             await self._news.wait()
         return self._waiting.popleft()
 
+    @property
+    def text(self) -> str:
+        """What came so far, taken or not."""
+        return "".join(self._texts)
+
     async def to_the_end(self) -> None:
         """Read on, although nobody takes the pieces any more.
 
@@ -57,6 +63,7 @@ class ReadAhead:
             async for piece in self._pieces:
                 if piece.finish_reason is not None:
                     self.whole_at = time.monotonic()
+                self._texts.append(piece.text)
                 self._waiting.append(piece)
                 self._news.set()
         except Exception as error:  # noqa: BLE001 (whoever takes the pieces gets it)

@@ -27,6 +27,8 @@ class Unit:
     # Seconds since the Unix epoch, and on the monotonic clock.
     started_at: float
     started: float
+    # Whether its answer is read from the engine to its end, whatever its client does; a whole one always is.
+    is_followed: bool = True
     steps: list[Step] = field(default_factory=list)
     text: str = ""
     finish: str = ""

@@ -15,7 +15,7 @@ from headrace.keys import digest_text
 from headrace.serving.engines.base import EngineFailed, Piece
 from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
 from headrace.serving.gateway.keys import ApiKeys
-from headrace.serving.gateway.limits import Admission
+from headrace.serving.gateway.limits import Admission, CountedStreams
 from headrace.serving.gateway.openai_answers import Events, broken_off, whole_answer
 from headrace.serving.gateway.openai_bodies import Ask, model_must_be
 from headrace.serving.gateway.outcomes import Outcomes
@@ -26,9 +26,6 @@ from headrace.serving.gateway.request_headers import SESSION, UNIT, VERSION_SET
 from headrace.serving.gateway.unit import CLIENT_GONE, Unit
 from headrace.serving.service import Service
 from headrace.store.objects import new_nonce
-
-# Until then nobody watches whether the client is still there: a task for it would cost short units a tenth more.
-_UNWATCHED_SECONDS = 0.05
 
 
 class Units:
@@ -48,6 +45,7 @@ class Units:
         self._service = service
         self._limits = service.limits
         self._admission = admission
+        self._counted = CountedStreams(service.limits)
         self._pinning = pinning
         self._outcomes = outcomes
         self._clock = clock
@@ -90,11 +88,21 @@ class Units:
         assert task is not None
         self._tasks.add(task)
         watch = _Watch(request, task)
-        started, admitted = time.monotonic(), False
+        started, admitted, is_counted = time.monotonic(), False, False
         try:
             await self._admission.enter()
             started, admitted = time.monotonic(), True
-            await self._run(request, watch, key=key, ask=ask, named=named, session=session, override=override)
+            is_counted = ask.stream and self._counted.take(key)
+            await self._run(
+                request,
+                watch,
+                key=key,
+                ask=ask,
+                named=named,
+                session=session,
+                override=override,
+                is_followed=is_counted or not ask.stream,
+            )
         except asyncio.CancelledError:
             if not (watch.is_gone or self._cut_off):
                 raise
@@ -105,6 +113,8 @@ class Units:
         finally:
             watch.end()
             self._tasks.discard(task)
+            if is_counted:
+                self._counted.give_back(key)
             if admitted:
                 self._admission.leave(time.monotonic() - started)
 
@@ -118,6 +128,7 @@ class Units:
         named: str | None,
         session: str | None,
         override: str | None,
+        is_followed: bool,
     ) -> None:
         headers, name = request.answer_headers, named or request.id
         # A request id that its client chose names the unit in the records, and decides nothing.
@@ -133,6 +144,7 @@ class Units:
             pin=pinned.pin,
             is_pinned=pinned.is_pinned,
             loaded=loaded,
+            is_followed=is_followed,
             seed=ask.seed if ask.seed is not None else int(digest_text("unit", request.id)[:15], 16),
             started_at=self._clock.now(),
             started=time.monotonic(),
@@ -189,7 +201,7 @@ class Units:
     async def _stream(self, unit: Unit, request: Request, headers: Headers, watch: "_Watch") -> None:
         events = Events(unit.ask, request=unit.request, created=int(unit.started_at), version_set=unit.loaded.id)
         pieces = unit.loaded.chain.stream(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
-        ahead = ReadAhead(pieces) if unit.pin.is_evidence else None
+        ahead = ReadAhead(pieces) if unit.pin.is_evidence and unit.is_followed else None
         async with aclosing(ahead or pieces):
             try:
                 await self._send_pieces(unit, request, headers, events, ahead or pieces)
@@ -202,7 +214,7 @@ class Units:
                 raise
             finally:
                 if ahead is not None and ahead.whole_at is not None:
-                    unit.answered = ahead.whole_at - unit.started
+                    unit.answered, unit.text = ahead.whole_at - unit.started, ahead.text
 
     async def _send_pieces(
         self, unit: Unit, request: Request, headers: Headers, events: Events, pieces: AsyncIterator[Piece]
@@ -273,26 +285,20 @@ def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:
 
 
 class _Watch:
-    """Cancels a unit's task when its client closes the connection."""
+    """Cancels a unit's task when its client closes the connection before the answer is complete."""
 
-    __slots__ = ("_request", "_start", "_task", "_watcher", "is_gone")
+    __slots__ = ("_request", "_task", "is_gone")
 
     def __init__(self, request: Request, task: asyncio.Task[None]) -> None:
         self.is_gone = False
         self._request = request
         self._task = task
-        self._watcher: asyncio.Task[None] | None = None
-        self._start = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+        request.connection.when_lost = self._lost
 
     def end(self) -> None:
-        self._start.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._request.connection.when_lost = None
 
-    def _begin(self) -> None:
-        self._watcher = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        if await self._request.until_gone():
+    def _lost(self) -> None:
+        if not self._request.finished:
             self.is_gone = True
             self._task.cancel()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import httpx
 import openai
 import pytest
 
-from benchmarks.gateway_site import KEY_NAME, GatewayProcess, Site, http_role, seen, slow_server
+from benchmarks.gateway_site import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
 
 pytestmark = pytest.mark.process
 
 HELLO: Any = [{"role": "user", "content": "Tell me of the mill."}]
+AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 REFUSED: Any = [{"role": "user", "content": "refuse this"}]
 Clients = Callable[..., openai.OpenAI]
 Drawn = Any
@@ -30,20 +32,40 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture
 def trial(tmp_path: Path, engine: str) -> Iterator[tuple[Site, GatewayProcess]]:
+    with a_trial(tmp_path, engine) as found:
+        yield found
+
+
+@contextmanager
+def a_trial(directory: Path, engine: str) -> Iterator[tuple[Site, GatewayProcess]]:
     """Half of the units on a candidate, on the same server as the stable set."""
-    site = Site.make(tmp_path / "site", {"roles": {"writer": http_role(engine)}})
+    # Places for 32 units: four streams of one client are followed at once.
+    service = {
+        "roles": {"writer": http_role(engine), "judge": role(model="judge")},
+        "judge": {"role": "judge", "share": 1.0, "score_max": 100.0},
+        "limits": {"num_units_max": 32},
+    }
+    site = Site.make(directory / "site", service)
     site.initialize()
     site.start_candidate(site.version_set(writer={"version": "2"}), weight=0.5)
     gateway = site.start()
-    gateway.wait_for("set loaded")
-    while len([event for event in gateway.records("gateway") if event["event"] == "set loaded"]) < 2:
-        time.sleep(0.1)
-    # Loaded is not yet drawn: on a busy machine the gateway's next look at the plan takes its time.
-    time.sleep(1.5)
     try:
+        _until(lambda: _draws(gateway), "Sets are drawn")
         yield site, gateway
     finally:
         site.close()
+
+
+def _draws(gateway: GatewayProcess) -> bool:
+    said = httpx.get(f"{gateway.url}/v1/rollout", headers=AUTHORIZED).json()
+    return bool(said["fresh"] and said["candidate"] and len(said["loaded"]) == 2)
+
+
+def _until(is_so: Callable[[], bool], what: str) -> None:
+    ends = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < ends, f"{what}: not within a minute."
+        time.sleep(0.05)
 
 
 def evidence(site: Site, gateway: GatewayProcess) -> Drawn:
@@ -54,6 +76,17 @@ def evidence(site: Site, gateway: GatewayProcess) -> Drawn:
 
 def errors(found: Drawn) -> Sample:
     return sum((metrics["error"] for metrics in totals(found).values() if "error" in metrics), Sample())
+
+
+def leave_streams(gateway: GatewayProcess, *, num: int) -> None:
+    """Begin so many streams at once, and leave them all after their first bytes."""
+    asked = {"model": "assistant", "messages": HELLO, "stream": True}
+    with httpx.Client(headers=AUTHORIZED) as client, ExitStack() as streams:
+        begun = [client.stream("POST", f"{gateway.url}/v1/chat/completions", json=asked) for _ in range(num)]
+        responses = [streams.enter_context(stream) for stream in begun]
+        for response in responses:
+            assert response.headers["x-headrace-version-set"]
+            next(response.iter_bytes())
 
 
 def ask(client: openai.OpenAI, messages: Any = HELLO, **headers: str) -> None:
@@ -93,15 +126,10 @@ def test_a_client_that_goes_when_it_sees_its_set_is_measured_like_one_that_stays
     trial: tuple[Site, GatewayProcess], engine: str
 ) -> None:
     site, gateway = trial
-    asked = {"model": "assistant", "messages": HELLO, "stream": True}
     num_given_up = seen(engine)["given_up"]
-    for _ in range(4):
-        with (
-            httpx.Client(headers={"Authorization": "Bearer sk-of-the-tests-only"}) as client,
-            client.stream("POST", f"{gateway.url}/v1/chat/completions", json=asked) as response,
-        ):
-            assert response.headers["x-headrace-version-set"]
-            next(response.iter_bytes())
+    leave_streams(gateway, num=4)
+    # Nor can it hide from the judge what it knows the set of.
+    _until(lambda: len(gateway.records("judgement")) == 4, "Four answers are judged")
     found = evidence(site, gateway)
     assert errors(found) == Sample.of_counts(4, 0)
     samples = [metrics for metrics in totals(found).values() if metrics]
@@ -109,3 +137,16 @@ def test_a_client_that_goes_when_it_sees_its_set_is_measured_like_one_that_stays
     assert all(metrics["latency_seconds"].mean > 0.35 for metrics in samples)
     assert seen(engine)["given_up"] == num_given_up
     assert {unit["status"] for unit in gateway.records("unit")} == {499}
+
+
+def test_streams_beyond_an_eighth_of_the_places_are_not_read_to_their_end_for_a_client_that_left(
+    tmp_path: Path,
+) -> None:
+    # Answers that take long enough for all of them to be under way at once.
+    with slow_server(seconds_min=4.0, seconds_max=4.0) as engine, a_trial(tmp_path, engine) as (site, gateway):
+        leave_streams(gateway, num=7)
+        found = evidence(site, gateway)
+        # Whether a stream is followed is decided before its set is drawn: of four here, whatever sets they got.
+        assert errors(found) == Sample.of_counts(4, 0)
+        assert sum(metrics["first_piece_seconds"].num for metrics in totals(found).values() if metrics) == 7
+        assert seen(engine)["given_up"] == 3

@@ -108,6 +108,12 @@ def test_a_head_beyond_the_limits_is_refused_with_the_limit(gateway: GatewayProc
     assert answer.headers["connection"] == "close"
 
 
+def test_an_answers_head_does_not_travel_alone(gateway: GatewayProcess) -> None:
+    client = RawClient(gateway).send(GET)
+    assert client.socket.recv(65_536).endswith(b'\r\n\r\n{"status":"alive"}')
+    client.socket.close()
+
+
 def test_a_cut_stands_in_the_log_with_its_reason_and_the_id_that_its_client_was_told(gateway: GatewayProcess) -> None:
     answer = ask(gateway, post(b"X: " + b"swordfish" * 2_000, key=None))
     said = eventually(lambda: [cut for cut in cuts(gateway) if cut.get("request") == answer.headers["x-request-id"]])
