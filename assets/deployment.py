@@ -32,6 +32,7 @@ _TAGS = stage_tags(_GROUP)
     code_version="1",
     retry_policy=RETRIES,
 )
+@translated_errors()
 def registered_version(
     context: dg.AssetExecutionContext,
     registry: RegistryResource,
@@ -44,18 +45,17 @@ def registered_version(
 
     Registering the same weights again gives the same version. Read by rollout.
     """
-    with translated_errors():
-        recipe = training.recipe(context.partition_key)
-        rows = register_model(
-            registry.models(),
-            model_name=recipe.model,
-            recipe=recipe.name,
-            base=base_model.to_pylist()[0],
-            trained=trained_model.table().to_pylist()[0],
-            evaluation=evaluation,
-            config=recipe.to_body(),
-            input_versions=trained_model.manifest.input_versions,
-        )
+    recipe = training.recipe(context.partition_key)
+    rows = register_model(
+        registry.models(),
+        model_name=recipe.model,
+        recipe=recipe.name,
+        base=base_model.to_pylist()[0],
+        trained=trained_model.table().to_pylist()[0],
+        evaluation=evaluation,
+        config=recipe.to_body(),
+        input_versions=trained_model.manifest.input_versions,
+    )
     base, trained = rows
     return dg.MaterializeResult(
         value=to_table(rows),
@@ -120,6 +120,7 @@ class RolloutConfig(dg.Config):
     code_version="2",
     retry_policy=RETRIES,
 )
+@translated_errors()
 def rollout(
     context: dg.AssetExecutionContext,
     config: RolloutConfig,
@@ -133,13 +134,12 @@ def rollout(
     The journal in the store decides and is what generated_content and the gateways read; this table and MLflow's
     aliases follow it.
     """
-    with translated_errors():
-        models = [model for handoff in registered_version.values() for model in from_table(handoff.table())]
-        ticked = rollouts.tick(
-            context.partition_key,
-            store.handoffs(),
-            models,
-            registry.models(),
-            intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
-        )
+    models = [model for handoff in registered_version.values() for model in from_table(handoff.table())]
+    ticked = rollouts.tick(
+        context.partition_key,
+        store.handoffs(),
+        models,
+        registry.models(),
+        intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
+    )
     return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())

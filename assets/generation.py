@@ -30,7 +30,7 @@ from resources.engines import EnginesResource
 
 GROUP = "generation"
 _CPU = stage_tags(GROUP)
-# A model of 135M parameters in bfloat16 with its cache takes 2 GiB; one of 7B needs its own figure here.
+# A model of 135M parameters with its cache takes 2 GiB in bfloat16, 0.3 more in float32; one of 7B needs its own.
 GPU_TAGS = stage_tags(GROUP, gpus=1, gpu_memory_mib=4096)
 
 # A set that was rolled back under a run, an engine that is restarted: the next try goes on with what is committed.
@@ -52,6 +52,7 @@ class GenerationConfig(dg.Config):
 
 
 @dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1", retry_policy=RETRIES)
+@translated_errors()
 def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
@@ -59,8 +60,7 @@ def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> 
     generated_content. As old as its last run: changed files are not noticed.
     """
     partition = ContentPartition.parse(context.partition_key)
-    with translated_errors():
-        table = prompts_for(campaigns.campaign(partition.campaign), partition, campaigns.home_directory())
+    table = prompts_for(campaigns.campaign(partition.campaign), partition, campaigns.home_directory())
     return dg.MaterializeResult(value=table)
 
 
@@ -72,6 +72,7 @@ def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> 
     code_version=GENERATION_CODE_VERSION,
     retry_policy=RETRIES,
 )
+@translated_errors()
 def generated_content(
     context: dg.AssetExecutionContext,
     config: GenerationConfig,
@@ -89,31 +90,31 @@ def generated_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     objects, handoffs = store.objects(), store.handoffs()
-    with translated_errors():
-        campaign = campaigns.campaign(partition.campaign)
-        journal = Journal(objects, campaign.name, SystemClock())
-        claims = Claims(objects=objects, journal=journal, clock=SystemClock())
-        claim = claims.open(
-            campaign,
-            partition,
-            prompts,
-            root_run_id=context.run.root_run_id or context.run.run_id,
-            regenerate=check_regenerate(config.regenerate),
-        )
-        context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
-        outcome = generate_partition(
-            claim,
-            campaign=campaign,
-            claims=claims,
-            handoffs=handoffs,
-            open_engine=partial(engines.open_writer, objects=objects),
-            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
-        )
+    campaign = campaigns.campaign(partition.campaign)
+    journal = Journal(objects, campaign.name, SystemClock())
+    claims = Claims(objects=objects, journal=journal, clock=SystemClock())
+    claim = claims.open(
+        campaign,
+        partition,
+        prompts,
+        root_run_id=context.run.root_run_id or context.run.run_id,
+        regenerate=check_regenerate(config.regenerate),
+    )
+    context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
+    outcome = generate_partition(
+        claim,
+        campaign=campaign,
+        claims=claims,
+        handoffs=handoffs,
+        open_engine=partial(engines.open_writer, objects=objects),
+        worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+        progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+    )
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
 @dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="2", retry_policy=RETRIES)
+@translated_errors()
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -123,8 +124,7 @@ def reviewed_content(
     generated_content; the limits of the rules stand in the campaign's file.
     """
     partition = ContentPartition.parse(context.partition_key)
-    with translated_errors():
-        review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
+    review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
     return dg.MaterializeResult(value=review.table, metadata=review.figures())
 
 
@@ -136,6 +136,7 @@ def reviewed_content(
     code_version="1",
     retry_policy=RETRIES,
 )
+@translated_errors()
 def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Handoff]:
     """Every published row of one campaign that a version set made which was rolled back, with partition and version.
 
@@ -144,8 +145,7 @@ def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) ->
     """
     objects, name = store.objects(), context.partition_key
     claims = Claims(objects=objects, journal=Journal(objects, name, SystemClock()), clock=SystemClock())
-    with translated_errors():
-        rolled_back = seal_rolled_back_rows(store.handoffs(), claims, name, run_id=context.run.run_id)
+    rolled_back = seal_rolled_back_rows(store.handoffs(), claims, name, run_id=context.run.run_id)
     return dg.MaterializeResult(value=rolled_back.table, metadata=rolled_back.figures())
 
 
@@ -161,6 +161,7 @@ def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) ->
         for name in ("generated_content", "reviewed_content")
     },
 )
+@translated_errors()
 def campaign_report(
     context: dg.AssetExecutionContext,
     generated_content: dict[str, Handoff],
@@ -175,20 +176,19 @@ def campaign_report(
     """
     day = context.partition_key
     version_sets = VersionSets(store.objects())
-    with translated_errors():
-        summaries = [
-            summarize_day(
-                campaign.name,
-                day,
-                partition_keys=campaign.partition_keys(day),
-                content=generated_content,
-                reviewed=reviewed_content,
-                handoffs=store.handoffs(),
-                set_label=lambda version_set: set_label(version_sets.get(version_set)),
-            )
-            for campaign in campaigns.campaigns()
-        ]
-        file = write_report(render_report(day, summaries), campaigns.report_file(day))
+    summaries = [
+        summarize_day(
+            campaign.name,
+            day,
+            partition_keys=campaign.partition_keys(day),
+            content=generated_content,
+            reviewed=reviewed_content,
+            handoffs=store.handoffs(),
+            set_label=lambda version_set: set_label(version_sets.get(version_set)),
+        )
+        for campaign in campaigns.campaigns()
+    ]
+    file = write_report(render_report(day, summaries), campaigns.report_file(day))
     sealed = [*generated_content.values(), *reviewed_content.values()]
     return dg.MaterializeResult(
         metadata={

@@ -64,17 +64,18 @@ schema_checks = [_schema_check(asset) for asset in ("prompts", "generated_conten
 )
 def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
     """One step for all three: they read the same two tables."""
-    try:
-        findings = check_content(store.handoffs(), context.partition_key)
-    except (HandoffMissing, HandoffCorrupt) as error:
-        findings = {name: Finding(passed=False, description=inline(str(error))) for name in _CONTENT_CHECKS}
-    for name, finding in findings.items():
-        yield dg.AssetCheckResult(
-            check_name=name,
-            passed=finding.passed,
-            description=inline(finding.description),
-            metadata=finding.figures,
-        )
+    with translated_errors():
+        try:
+            findings = check_content(store.handoffs(), context.partition_key)
+        except (HandoffMissing, HandoffCorrupt) as error:
+            findings = {name: Finding(passed=False, description=inline(str(error))) for name in _CONTENT_CHECKS}
+        for name, finding in findings.items():
+            yield dg.AssetCheckResult(
+                check_name=name,
+                passed=finding.passed,
+                description=inline(finding.description),
+                metadata=finding.figures,
+            )
 
 
 def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:

@@ -27,6 +27,7 @@ _CPU = stage_tags(_GROUP)
     code_version=CARDS_CODE_VERSION,
     retry_policy=RETRIES,
 )
+@translated_errors()
 def cards(
     context: dg.AssetExecutionContext, reviewed_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[Handoff]:
@@ -36,23 +37,22 @@ def cards(
     whoever publishes the cards (`headrace handoff export`). Follows the newest reviewed_content.
     """
     partition = ContentPartition.parse(context.partition_key)
-    with translated_errors():
-        prompts = campaigns.campaign(partition.campaign).prompts
-        handoff = publish_media(
-            store.handoffs(),
-            "cards",
-            context.partition_key,
-            flash_cards(reviewed_content.batches(COLUMNS), prompts),
-            code_version=CARDS_CODE_VERSION,
-            run_id=context.run.run_id,
-            input_versions=lineage_of(context.get_step_execution_context()).input_versions(),
-        )
-        media = MediaSet.open(handoff)
-        metadata = {
-            "num_items": len(media),
-            "media_bytes": media.num_bytes,
-            "num_shards": len(media.layout.shards),
-            "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
-            "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
-        }
+    prompts = campaigns.campaign(partition.campaign).prompts
+    handoff = publish_media(
+        store.handoffs(),
+        "cards",
+        context.partition_key,
+        flash_cards(reviewed_content.batches(COLUMNS), prompts),
+        code_version=CARDS_CODE_VERSION,
+        run_id=context.run.run_id,
+        input_versions=lineage_of(context.get_step_execution_context()).input_versions(),
+    )
+    media = MediaSet.open(handoff)
+    metadata = {
+        "num_items": len(media),
+        "media_bytes": media.num_bytes,
+        "num_shards": len(media.layout.shards),
+        "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
+        "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
+    }
     return dg.MaterializeResult(value=handoff, metadata=metadata)

@@ -41,6 +41,7 @@ class MirrorConfig(dg.Config):
     code_version=GENERATION_CODE_VERSION,
     retry_policy=RETRIES,
 )
+@translated_errors()
 def mirrored_content(
     context: dg.AssetExecutionContext,
     config: MirrorConfig,
@@ -56,17 +57,16 @@ def mirrored_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     objects = store.objects()
-    with translated_errors():
-        campaign = campaigns.campaign(partition.campaign)
-        mirror = mirror_partition(
-            partition,
-            config.version_set,
-            root_run_id=context.run.root_run_id or context.run.run_id,
-            campaign=campaign,
-            claims=Claims(objects=objects, journal=Journal(objects, campaign.name, SystemClock()), clock=SystemClock()),
-            handoffs=store.handoffs(),
-            open_engine=partial(engines.open_writer, objects=objects),
-            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
-        )
+    campaign = campaigns.campaign(partition.campaign)
+    mirror = mirror_partition(
+        partition,
+        config.version_set,
+        root_run_id=context.run.root_run_id or context.run.run_id,
+        campaign=campaign,
+        claims=Claims(objects=objects, journal=Journal(objects, campaign.name, SystemClock()), clock=SystemClock()),
+        handoffs=store.handoffs(),
+        open_engine=partial(engines.open_writer, objects=objects),
+        worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+        progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+    )
     return dg.MaterializeResult(value=mirror.content, metadata=mirror.figures())

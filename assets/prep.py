@@ -53,22 +53,22 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
     """Reads the files of one shard."""
     with translated_errors():
         shard = read_shard(corpus.corpus(), context.partition_key, corpus.home_directory())
-    metadata = {
-        "num_rows_in": shard.num_records,
-        "num_rows_quarantined": shard.quarantine.num_rows,
-        "num_files": shard.num_files,
-        "num_files_lost": shard.num_files_lost,
-        "quarantine_share": shard.quarantine_share,
-    }
-    yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
-    with translated_errors():
+        metadata = {
+            "num_rows_in": shard.num_records,
+            "num_rows_quarantined": shard.quarantine.num_rows,
+            "num_files": shard.num_files,
+            "num_files_lost": shard.num_files_lost,
+            "quarantine_share": shard.quarantine_share,
+        }
+        yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
         shard.refuse_if_exceeded()
-    yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
+        yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
 
 
 @dg.asset(
     partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
 )
+@translated_errors()
 def labels(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -80,15 +80,14 @@ def labels(
 
     Empty where the corpus file names no source. Read by clean_documents, which drops the labels that are not wanted.
     """
-    with translated_errors():
-        labelled = label_shard(
-            corpus.corpus(),
-            context.partition_key,
-            raw_documents.table(),
-            version=f"v{raw_documents.version:06d}",
-            home=corpus.home_directory(),
-            judge=corpus.judge(engines, store.objects()),
-        )
+    labelled = label_shard(
+        corpus.corpus(),
+        context.partition_key,
+        raw_documents.table(),
+        version=f"v{raw_documents.version:06d}",
+        home=corpus.home_directory(),
+        judge=corpus.judge(engines, store.objects()),
+    )
     return dg.MaterializeResult(
         value=labelled.labels,
         metadata={
@@ -102,6 +101,7 @@ def labels(
 @dg.asset(
     partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
 )
+@translated_errors()
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -114,11 +114,10 @@ def clean_documents(
     Near duplicates are sought within the shard. Made once for the same documents, labels and corpus file. Read by
     training_examples.
     """
-    with translated_errors():
-        settings = corpus.corpus()
-        if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
-            return dg.MaterializeResult(value=sealed)
-        cleaned = clean_shard(settings, raw_documents, effective_labels(labels, settings))
+    settings = corpus.corpus()
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
+        return dg.MaterializeResult(value=sealed)
+    cleaned = clean_shard(settings, raw_documents, effective_labels(labels, settings))
     return dg.MaterializeResult(
         value=cleaned.documents,
         metadata={
@@ -132,6 +131,7 @@ def clean_documents(
 @dg.asset(
     partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="2", retry_policy=RETRIES
 )
+@translated_errors()
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:
@@ -140,11 +140,10 @@ def training_examples(
     A row is one sequence of `sequence_length` tokens, of train or of held-out. Made once for the same documents,
     corpus file and tokenizer. Read by trained_model and evaluation.
     """
-    with translated_errors():
-        settings, tokenizer = corpus.corpus(), corpus.tokenizer()
-        if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
-            return dg.MaterializeResult(value=sealed)
-        examples = build_examples(settings, clean_documents, tokenizer)
+    settings, tokenizer = corpus.corpus(), corpus.tokenizer()
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
+        return dg.MaterializeResult(value=sealed)
+    examples = build_examples(settings, clean_documents, tokenizer)
     return dg.MaterializeResult(
         value=examples.sequences,
         metadata={

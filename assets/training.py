@@ -29,6 +29,7 @@ _all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 @dg.asset(
     partitions_def=model_recipes, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
 )
+@translated_errors()
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -36,9 +37,8 @@ def base_model(
 
     Read by trained_model, evaluation and registered_version.
     """
-    with translated_errors():
-        directory = training.base_model_directory(training.recipe(context.partition_key))
-        weights = seal_directory(store.objects(), directory)
+    directory = training.base_model_directory(training.recipe(context.partition_key))
+    weights = seal_directory(store.objects(), directory)
     return dg.MaterializeResult(
         value=base_model_table(weights),
         metadata={
@@ -61,6 +61,7 @@ def base_model(
     # A lost rank resumes from its last checkpoint; a lost worker is the run retry's business.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
+@translated_errors()
 def trained_model(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
@@ -75,17 +76,16 @@ def trained_model(
     Trained once for the same weights, data and recipe; an interrupted training goes on behind its last checkpoint. Read
     by evaluation and registered_version.
     """
-    with translated_errors():
-        recipe = training.recipe(context.partition_key)
-        request = request_for(recipe, base_model, training_examples)
-        tracked = TrainingTrack(
-            registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
-        )
-        with tracked as track:
-            outcome = launcher.train(context, request, on_rows=track.add_rows)
-        rows = read_curve(store.objects(), outcome.result)
-        run_id = track.finish(outcome.result, rows)
-        table = trained_model_table(store.objects(), outcome.result, mlflow_run_id=run_id)
+    recipe = training.recipe(context.partition_key)
+    request = request_for(recipe, base_model, training_examples)
+    tracked = TrainingTrack(
+        registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
+    )
+    with tracked as track:
+        outcome = launcher.train(context, request, on_rows=track.add_rows)
+    rows = read_curve(store.objects(), outcome.result)
+    run_id = track.finish(outcome.result, rows)
+    table = trained_model_table(store.objects(), outcome.result, mlflow_run_id=run_id)
     return dg.MaterializeResult(
         value=table, metadata=outcome.figures() | {"loss": dg.MetadataValue.md(loss_sparkline(rows))}
     )
@@ -100,6 +100,7 @@ def trained_model(
     code_version="1",
     retry_policy=RETRIES,
 )
+@translated_errors()
 def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
@@ -112,13 +113,12 @@ def evaluation(
 
     Measured once for the same weights and held-out examples. Read by registered_version, whose rollout gate needs it.
     """
-    with translated_errors():
-        request = request_for(training.recipe(context.partition_key), base_model, training_examples)
-        weights = {
-            name: table.column("weights_digest")[0].as_py()
-            for name, table in (("base", base_model), ("trained", trained_model))
-        }
-        measured = launcher.evaluate(context, request, weights)
+    request = request_for(training.recipe(context.partition_key), base_model, training_examples)
+    weights = {
+        name: table.column("weights_digest")[0].as_py()
+        for name, table in (("base", base_model), ("trained", trained_model))
+    }
+    measured = launcher.evaluate(context, request, weights)
     base, trained = measured["base"], measured["trained"]
     return dg.MaterializeResult(
         value=evaluation_table(measured),

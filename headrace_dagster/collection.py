@@ -82,22 +82,22 @@ class CollectionConfig(dg.Config):
 
 
 @dg.op(description="Deletes versions that nobody needs, and what crashed writers left.", retry_policy=RETRIES)
+@translated_errors()
 def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource) -> None:
     handoffs, clock = store.handoffs(), SystemClock()
-    with translated_errors():
-        named = named_versions(context.instance, handoffs)
-        plan = plan_collection(
-            handoffs.objects,
-            clock,
-            keep_versions=config.keep_versions,
-            named=named,
-            grace_seconds=config.grace_hours * 3600,
-        )
-        context.log.info(plan_text(plan))
-        if config.dry_run:
-            context.add_output_metadata(_plan_figures(plan))
-            return
-        report = collect(handoffs.objects, clock, plan)
+    named = named_versions(context.instance, handoffs)
+    plan = plan_collection(
+        handoffs.objects,
+        clock,
+        keep_versions=config.keep_versions,
+        named=named,
+        grace_seconds=config.grace_hours * 3600,
+    )
+    context.log.info(plan_text(plan))
+    if config.dry_run:
+        context.add_output_metadata(_plan_figures(plan))
+        return
+    report = collect(handoffs.objects, clock, plan)
     for found, fate in report.kept_after_all:
         context.log.info(f"{_place(found)} stays after all: {fate}.")
     for one in [*plan.damaged, *report.damaged]:

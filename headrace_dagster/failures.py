@@ -1,34 +1,92 @@
-"""The one place where library errors become Dagster failures.
+"""The one place where errors become Dagster failures: what may pass is tried again, everything else ends its step.
 
-Permanent errors end the run without a retry; transient ones are raised as they are, for the retry policy. Dagster
-retries a step only if its asset or check has a policy, so every one of ours has `RETRIES` or a shorter one of its own.
+| error | what becomes of it |
+|---|---|
+| `Transient` | raised as it is: the step's retry policy speaks |
+| a store, a disk, memory, a pool's process or Dagster's own database that may be well again (`may_pass`) | the same |
+| Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised as it is |
+| any other `HeadraceError` | `Failure(allow_retries=False)` with its sentence |
+| anything else: a fault of ours, or of a library | the same, with its class and message; the traceback is the cause |
+
+Dagster retries a step only if its asset or check has a policy, so every one of ours has `RETRIES` or a shorter one of
+its own, and all that it does stands inside `translated_errors`. So does all that the IO manager does, but for what it
+runs of the asset's own: a stream, a lazy frame. A run whose worker is killed raises nothing: run monitoring finds it,
+and Dagster's run retries start it again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import dagster as dg
+from sqlalchemy import exc as sql
 
-from headrace.errors import HeadraceError, Transient
+from headrace.errors import HeadraceError, Transient, reason_of
+from headrace.store.refusals import os_may_pass
+
+T = TypeVar("T")
 
 # Waits of 5, 10, 20, 40 and 80 s, each try with the store's own patience of a minute on top: a store, registry or
 # engine that is down for several minutes costs a night nothing.
 RETRIES = dg.RetryPolicy(max_retries=5, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
+# Put on an error that passes `translated_errors` as it is.
+_OF_THE_ASSET = "_headrace_of_the_asset"
+
+_PASSING = (
+    Transient,
+    MemoryError,  # pyarrow's too: what fills this machine may be done by then
+    BrokenExecutor,  # a process of a pool was killed, most often for lack of memory
+    # Dagster's storage: locked by another process, or its server away.
+    sql.OperationalError,
+    sql.InterfaceError,
+    sql.TimeoutError,
+)
+
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Wrap an asset's library call.
+    """Around all that an asset, a check or an IO manager does, as `with` or as a decorator; a generator takes `with`.
 
     Raises:
-        dg.Failure: with `allow_retries=False`, for every `HeadraceError` that is not `Transient`.
+        dg.Failure: with `allow_retries=False`, for every error that would come again (the module's table).
     """
     try:
         yield
-    except Transient:
+    except (dg.Failure, dg.RetryRequested, dg.DagsterError):
         raise
-    except HeadraceError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+    except Exception as error:
+        if may_pass(error) or hasattr(error, _OF_THE_ASSET):
+            raise
+        if isinstance(error, HeadraceError):
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(
+            description=f"{reason_of(error).rstrip('.')}. No retry, which would end the same way: the traceback of the "
+            "cause says where it comes from.",
+            allow_retries=False,
+        ) from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same step may end well a minute later."""
+    return isinstance(error, _PASSING) or (isinstance(error, OSError) and os_may_pass(error))
+
+
+@contextmanager
+def errors_of_the_asset() -> Iterator[None]:
+    """Where an IO manager runs an asset's own code: what that raises is the asset's, and so is the word on a retry."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, HeadraceError):
+            setattr(error, _OF_THE_ASSET, True)
+        raise
+
+
+def stream_of_the_asset(stream: Iterable[T]) -> Iterator[T]:
+    with errors_of_the_asset():
+        yield from stream
 
 
 def permanent_failure(description: str) -> dg.Failure:

@@ -87,6 +87,7 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
             raise ValueError(f"alignment must be a power of two, at least 64 bytes, got {alignment}.")
         return alignment
 
+    @translated_errors()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if obj is None:
             return
@@ -94,25 +95,25 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
         keys = ordered_partitions(context) if context.has_asset_partitions else None
         events = PartitionEvents(context)
         num_rows = num_sealed = 0
-        with translated_errors():
-            for partition, value in values_by_partition(obj, asset, keys):
-                lineage = _input_versions(context, partition, is_alone=keys is None or len(keys) == 1)
-                handoff, preview = self._sealed(context, value, partition, lineage)
-                # A reused version keeps the inputs it was first made from; this run's own belong to this run's record.
-                made_from = lineage or handoff.manifest.input_versions
-                metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=preview)
-                data_version = dg.DataVersion(handoff.content_digest)
-                if keys is None or len(keys) == 1:
-                    # The one way to a data version from here: tests/upstream/test_data_version.py.
-                    context.step_context.set_data_version(context.asset_key, data_version)
-                    context.add_output_metadata(_kept_metadata(context, handoff) | metadata)
-                else:
-                    events.record(partition, data_version, metadata)
-                    num_rows, num_sealed = num_rows + handoff.num_rows, num_sealed + 1
+        for partition, value in values_by_partition(obj, asset, keys):
+            lineage = _input_versions(context, partition, is_alone=keys is None or len(keys) == 1)
+            handoff, preview = self._sealed(context, value, partition, lineage)
+            # A reused version keeps the inputs it was first made from; this run's own belong to this run's record.
+            made_from = lineage or handoff.manifest.input_versions
+            metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=preview)
+            data_version = dg.DataVersion(handoff.content_digest)
+            if keys is None or len(keys) == 1:
+                # The one way to a data version from here: tests/upstream/test_data_version.py.
+                context.step_context.set_data_version(context.asset_key, data_version)
+                context.add_output_metadata(_kept_metadata(context, handoff) | metadata)
+            else:
+                events.record(partition, data_version, metadata)
+                num_rows, num_sealed = num_rows + handoff.num_rows, num_sealed + 1
         if num_sealed:
             events.close()
             context.add_output_metadata({"num_rows": num_rows, "num_partitions": num_sealed})
 
+    @translated_errors()
     def load_input(self, context: dg.InputContext) -> Any:
         options = context.definition_metadata or {}
         columns = options.get(COLUMNS)
@@ -124,14 +125,13 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
             schema=options.get(SCHEMA),
         )
         wanted = ordered_partitions(context) if context.has_asset_partitions else [UNPARTITIONED]
-        with translated_errors():
-            handoffs = self._handoffs(checked_verification(options.get(VERIFICATION, self.verification)))
-            newest = in_parallel(lambda partition: _held_newest(handoffs, request.asset, partition), wanted)
-            found = {partition: handoff for partition, handoff in zip(wanted, newest, strict=True) if handoff}
-            if len(found) < len(wanted) and not options.get(ALLOW_MISSING_PARTITIONS):
-                raise _missing(context.name, request.asset, [key for key in wanted if key not in found])
-            remember_loaded(context, found)
-            return request.open(found)
+        handoffs = self._handoffs(checked_verification(options.get(VERIFICATION, self.verification)))
+        newest = in_parallel(lambda partition: _held_newest(handoffs, request.asset, partition), wanted)
+        found = {partition: handoff for partition, handoff in zip(wanted, newest, strict=True) if handoff}
+        if len(found) < len(wanted) and not options.get(ALLOW_MISSING_PARTITIONS):
+            raise _missing(context.name, request.asset, [key for key in wanted if key not in found])
+        remember_loaded(context, found)
+        return request.open(found)
 
     def _sealed(
         self, context: dg.OutputContext, value: Any, partition: str, lineage: Mapping[str, str]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headrace.handoff.frames import arrow_table
 from headrace.handoff.schemas import schema_differences, schema_named
-from headrace_dagster.failures import permanent_failure
+from headrace_dagster.failures import errors_of_the_asset, permanent_failure, stream_of_the_asset
 from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_lineage import UNPARTITIONED
 
@@ -39,11 +39,13 @@ def rows_of(value: Any, asset: str, declared: str | None) -> Rows:
 
 def _opened(value: Any, asset: str, declared: str | None) -> Rows:
     if isinstance(value, (pa.Table, pl.DataFrame, pl.LazyFrame)):
-        table = arrow_table(value)
+        with errors_of_the_asset():
+            table = arrow_table(value)
         return table, table.schema
     if isinstance(value, (pa.RecordBatchReader, RecordBatches)):
-        return value, value.schema
+        return stream_of_the_asset(value), value.schema
     if isinstance(value, Iterator):
+        value = stream_of_the_asset(value)
         first: Any = next(value, None)
         if isinstance(first, pa.RecordBatch):
             return chain([first], value), first.schema
@@ -74,6 +76,7 @@ def values_by_partition(value: Any, asset: str, keys: Sequence[str] | None) -> I
         _check_partitions(asset, list(value), keys)
         return iter(value.items())
     if isinstance(value, Iterator) and not isinstance(value, RecordBatches):
+        value = stream_of_the_asset(value)
         first: Any = next(value, None)
         value = chain([] if first is None else [first], value)
         if isinstance(first, tuple):

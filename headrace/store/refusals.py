@@ -31,6 +31,25 @@ _LASTING_ERRNOS = {
     errno.ENAMETOOLONG,
 }
 
+# Of an OSError that no store has put into words: what another process, the network or a server may have mended.
+_PASSING_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ETXTBSY,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EREMOTEIO,
+}
+
 # Looked for in this order in the client's message, which holds the server's reply: the first that fits is the reason.
 _LASTING = (
     ("NoSuchBucket", "there is no such bucket at {endpoint}. Make it, or correct HEADRACE_STORE"),
@@ -64,6 +83,11 @@ def os_reason(error: OSError, *, variable: str = "HEADRACE_STORE") -> str:
 def os_refusal(error: OSError, sentence: str) -> StoreUnavailable:
     """The error to raise: one that lasts, or one that is worth a retry."""
     return (StoreRefused if error.errno in _LASTING_ERRNOS else StoreOutage)(sentence)
+
+
+def os_may_pass(error: OSError) -> bool:
+    """Whether what was refused may be granted later; a file that is not there, or not ours, stays so."""
+    return isinstance(error, ConnectionError | TimeoutError | InterruptedError) or error.errno in _PASSING_ERRNOS
 
 
 def s3_reason(message: str, *, endpoint: str) -> str:

@@ -1,7 +1,9 @@
 """What is made, from what, and in which units of work: the tables of the design, read from the definitions."""
 
+import inspect
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -216,3 +218,29 @@ def test_everything_that_is_made_or_checked_is_tried_again_when_a_store_was_away
     without = [step.name for step in steps.values() if isinstance(step, dg.OpDefinition) and step.retry_policy is None]
     assert {"rollout", "read_corpus_shard", "collect_handoffs"} <= steps.keys()
     assert without == []
+
+
+class Faulty:
+    """An argument that is not what anybody expected."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(f"no {name}")
+
+
+STEPS = {
+    name: definition
+    for job in defs.get_repository_def().get_all_jobs()
+    for name, definition in ((node.name, node) for node in job.all_node_defs)
+    if isinstance(definition, dg.OpDefinition)
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_fault_in_anything_that_is_made_or_checked_ends_it_at_once(name: str) -> None:
+    """Inside `translated_errors` from its first line on: each body touches one of its arguments."""
+    computed: Any = STEPS[name].compute_fn
+    body = computed.decorated_fn
+    arguments = {argument: Faulty() for argument in inspect.signature(body).parameters}
+    with pytest.raises(dg.Failure, match=r"^LookupError: no \w+\. No retry") as failure:
+        list(body(**arguments))
+    assert failure.value.allow_retries is False
