@@ -296,7 +296,10 @@ class _Watch:
         request.connection.when_lost = self._lost
 
     def end(self) -> None:
-        self._request.connection.when_lost = None
+        connection = self._request.connection
+        # A next request of the connection's may have begun already, and be watched by another one of these.
+        if connection.when_lost == self._lost:
+            connection.when_lost = None
 
     def _lost(self) -> None:
         if not self._request.finished:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.gateway_site import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
+from tests.serving.gateway.raw_clients import RawClient, chat, post
 
 pytestmark = pytest.mark.process
 
@@ -150,3 +151,20 @@ def test_streams_beyond_an_eighth_of_the_places_are_not_read_to_their_end_for_a_
         assert errors(found) == Sample.of_counts(4, 0)
         assert sum(metrics["first_piece_seconds"].num for metrics in totals(found).values() if metrics) == 7
         assert seen(engine)["given_up"] == 3
+
+
+def test_a_client_that_goes_during_its_second_request_on_a_connection_is_noticed(
+    trial: tuple[Site, GatewayProcess], engine: str
+) -> None:
+    _, gateway = trial
+    num_given_up = seen(engine)["given_up"]
+    client = RawClient(gateway)
+    # Both stand in line at once: the second begins while the first one's answer is put away.
+    client.send(post(body=chat(stream=True)) + post(body=chat(stream=True, max_tokens=None)))
+    raw = b""
+    while raw.count(b"HTTP/1.1 200") < 2:
+        raw += client.socket.recv(65_536)
+    client.close()
+    _until(lambda: len(gateway.records("unit")) == 2, "Both units end")
+    assert [unit["status"] for unit in gateway.records("unit")] == [200, 499]
+    assert seen(engine)["given_up"] == num_given_up
