@@ -15,6 +15,10 @@ from headrace.errors import InvalidInput
 # What file systems take as a name; of a longer one this much stays readable.
 _SEGMENT_BYTES_MAX = 255
 _BEGINNING_BYTES_MAX = 180
+# Of a name that others are made of: `NAME-03`, `NAME.html`.
+_NAME_CHARACTERS_MAX = 150
+# What Dagster lists in one set of partitions without pain; every process that loads definitions makes them all.
+_NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 
 
@@ -106,6 +110,13 @@ def campaign_shard(campaign: str, shard: int) -> str:
     return f"{campaign}-{shard:02d}"
 
 
+def check_num_shards(number: int) -> int:
+    """Raises: InvalidInput: no shard, or more than anybody can list."""
+    if not 1 <= number <= _NUM_SHARDS_MAX:
+        raise InvalidInput(f"num_shards must be from 1 to {_NUM_SHARDS_MAX:,}, got {number:,}.")
+    return number
+
+
 def corpus_shard(index: int) -> str:
     return f"shard-{index:02d}"
 
@@ -119,8 +130,13 @@ def check_name(what: str, name: str) -> str:
     """A name that is safe in partition keys, store keys and file names.
 
     Raises:
-        InvalidInput: `name` has other characters than lower-case letters, digits, `.`, `_` and single `-`.
+        InvalidInput: `name` is too long, or has other characters than lower-case letters, digits, `.`, `_` and single
+            `-`.
     """
+    if len(name) > _NAME_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"{what} must have at most {_NAME_CHARACTERS_MAX} characters, got {len(name):,}: {name[:40]!r}…"
+        )
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{what} must be lower-case letters, digits, '.', '_' and single '-', got {name!r}.")
     return name

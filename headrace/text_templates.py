@@ -4,9 +4,13 @@ A template that loads can be filled: a conversion or a format that no text has (
 first unit that it is used for.
 """
 
+import re
 import string
 
 from headrace.errors import InvalidInput
+
+# A wider place is a slip, and gigabytes.
+_TOO_WIDE = re.compile(r"\d{5,}")
 
 
 def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = None) -> set[str]:
@@ -30,6 +34,8 @@ def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = No
             raise InvalidInput(f"{name} may use {wanted}, got {{{place}}} in {template!r}.")
     if any("{" in (spec or "") for _, spec, _ in parts):
         raise InvalidInput(f"{name} may not take a format from another place, got {template!r}.")
+    if any(_TOO_WIDE.search(spec or "") for _, spec, _ in parts):
+        raise InvalidInput(f"{name} may pad to 9,999 characters at most, got {template!r}.")
     try:
         if texts is not None:
             template.format_map(dict.fromkeys(texts, "text"))

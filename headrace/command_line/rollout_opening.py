@@ -87,15 +87,11 @@ def read_subject(file: Path, name: str) -> "Campaign | Service":
     Raises:
         InvalidInput: the file is neither, or describes another one.
     """
-    import yaml
-
     from headrace.generation.campaign import load_campaign
     from headrace.serving.service import load_service
+    from headrace.user_files.yaml_file import read_yaml
 
-    try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"--plan {file} is not readable as YAML: {error}") from error
+    body = read_yaml(file, "--plan")
     is_service = isinstance(body, dict) and "roles" in body
     subject = load_service(file) if is_service else load_campaign(file)
     if subject.name != name:

@@ -10,16 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from headrace.chat.template import checked_date
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
-from headrace.keys import campaign_shard, check_name
+from headrace.keys import campaign_shard, check_name, check_num_shards
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
+from headrace.user_files.yaml_file import read_yaml
 
 # The one role of a text campaign's version set.
 WRITER = "writer"
@@ -165,7 +164,8 @@ class Campaign:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_name("model", self.model)
-        for name in ("num_shards", "micro_batch_rows", "row_attempts"):
+        check_num_shards(self.num_shards)
+        for name in ("micro_batch_rows", "row_attempts"):
             if getattr(self, name) < 1:
                 raise InvalidCampaign(f"{name} must be at least 1, got {getattr(self, name)}.")
 
@@ -236,9 +236,9 @@ def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
     try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidCampaign(f"Campaign file {file} is not readable as YAML: {error}") from error
+        body = read_yaml(file, "Campaign file")
+    except InvalidInput as error:
+        raise InvalidCampaign(str(error)) from error
     campaign = _checked(Campaign, body, f"Campaign file {file}")
     try:
         _ = campaign.plan

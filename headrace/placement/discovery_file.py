@@ -5,11 +5,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headrace.errors import InvalidInput
 from headrace.placement.gpu_models import short_model
 from headrace.placement.inventory import Gpu, Inventory, Node
+from headrace.user_files.yaml_file import read_yaml
 
 _GROUP = re.compile(r"\s*([0-9]{1,5})\s*x\s*([^:,]+):\s*([0-9]{1,9})\s*")
 _DEVICE = re.compile(r"[\w:/.-]{1,100}")
@@ -49,9 +48,9 @@ def read_fleet_file(path: Path) -> Inventory:
         InvalidFleet: it cannot be read, or describes no fleet.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidFleet(f"Fleet file {path} cannot be read: {' '.join(str(error).split())}.") from error
+        content = read_yaml(path, "Fleet file")
+    except InvalidInput as error:
+        raise InvalidFleet(str(error)) from error
     top = _fields(content, f"Fleet file {path}", {"nodes"})
     listed = top.get("nodes")
     if not isinstance(listed, list) or not listed:

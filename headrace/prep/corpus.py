@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import yaml
 
 from headrace.chat.template import checked_date
 from headrace.errors import InvalidInput
-from headrace.keys import check_name, corpus_shard, digest_text
+from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
+from headrace.user_files.yaml_file import read_yaml
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
@@ -157,7 +157,7 @@ class Corpus:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         checked_date("template_date", self.template_date)
-        _check_positive("num_shards", self.num_shards)
+        check_num_shards(self.num_shards)
         _check_positive("sequence_length", self.sequence_length)
         _check_share("quarantine_share_max", self.quarantine_share_max)
         if not self.files:
@@ -170,7 +170,7 @@ class Corpus:
         placeholders("completion", self.completion, texts=("term", "category", "text"))
         try:
             codecs.lookup(self.encoding)
-        except LookupError as error:
+        except (LookupError, ValueError) as error:  # ValueError: a NUL in it
             raise InvalidInput(f"encoding must be one that Python knows, got {self.encoding!r}.") from error
 
     def _check_columns(self) -> None:
@@ -224,11 +224,11 @@ def load_corpus(path: Path) -> Corpus:
         InvalidInput: the file is missing, not YAML, or describes a corpus that cannot be read.
     """
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(f"Corpus file {path} is not readable as YAML: {error}") from error
+        body = read_yaml(path, "Corpus file")
+    except InvalidInput as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
+        raise
     return from_mapping(Corpus, body, f"Corpus file {path}")
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import EngineSettings, PromptTemplate
 from headrace.keys import check_name, digest_text
@@ -19,6 +17,7 @@ from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, Member, VersionSet
 from headrace.typed_mapping import from_mapping
+from headrace.user_files.yaml_file import read_yaml
 
 # Part of every service's version sets: raise it when the same set and turns would be answered otherwise.
 SERVING_CODE_VERSION = "1"
@@ -275,11 +274,7 @@ class Service:
 def load_service(file: Path) -> Service:
     """Raises: InvalidService: the file is not YAML, or describes a service that cannot run."""
     try:
-        body: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidService(f"Service file {file} is not readable as YAML: {error}") from error
-    try:
-        service = from_mapping(Service, body, f"Service file {file}")
+        service = from_mapping(Service, read_yaml(file, "Service file"), f"Service file {file}")
         _ = service.plan
     except InvalidInput as error:
         raise InvalidService(str(error)) from error

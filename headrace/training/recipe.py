@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from headrace.errors import InvalidInput, InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.typed_mapping import from_mapping
+from headrace.user_files.yaml_file import read_yaml
 
 Precision = Literal["bf16", "fp32", "fp16"]
 
@@ -98,7 +97,8 @@ class Recipe:
         self._must("learning_rate_end", 0 <= self.learning_rate_end <= 1, "be between 0 and 1")
         self._must("zero_stage", self.zero_stage in (0, 1, 2, 3), "be 0, 1, 2 or 3")
         self._must("warmup_steps", self.warmup_steps <= self.steps, f"not be above steps={self.steps}")
-        self._must("ranks", self.ranks is None or self.ranks >= 1, "be at least 1")
+        for field in ("ranks", "memory_mib_per_rank"):
+            self._must(field, getattr(self, field) is None or getattr(self, field) >= 1, "be at least 1")
 
     def _must(self, field: str, holds: bool, wish: str) -> None:
         if not holds:
@@ -173,9 +173,6 @@ def load_recipes(directory: Path) -> dict[str, Recipe]:
 def load_recipe(path: Path) -> Recipe:
     """Raises: InvalidTrainingRun: naming the file and the field."""
     try:
-        mapping = yaml.safe_load(path.read_text())
-        return from_mapping(Recipe, mapping, str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise InvalidTrainingRun(f"{path} cannot be read as YAML: {error}.") from error
+        return from_mapping(Recipe, read_yaml(path, "Recipe"), str(path))
     except InvalidInput as error:
         raise InvalidTrainingRun(str(error)) from error

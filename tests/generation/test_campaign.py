@@ -51,7 +51,13 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         "an unknown key": ({"shards": 3}, "unknown key 'shards'; did you mean 'num_shards'?"),
         "a missing key": ({"model": None}, "lacks the key 'model'"),
         "a wrong type": ({"num_shards": "two"}, "num_shards must be a whole number, got 'two'"),
-        "no shard": ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
+        "a place of gigabytes": (
+            {"prompt_template": {"user": "{text:>10000000000}"}},
+            "user may pad to 9,999 characters at most",
+        ),
+        "no shard": ({"num_shards": 0}, "num_shards must be from 1 to 100,000, got 0"),
+        "shards without end": ({"num_shards": 10**9}, "num_shards must be from 1 to 100,000, got 1,000,000,000"),
+        "a name without end": ({"name": "x" * 151}, "name must have at most 150 characters, got 151: 'xxx"),
         "a bad name": ({"name": "My Glossary"}, "name must be lower-case letters.*got 'My Glossary'"),
         "a pool without a size": (
             {"prompts": {"files": "a.jsonl"}},

@@ -112,7 +112,7 @@ GPU_FIELDS = "device: GPU-1, model: H100, memory_mib: 1"
         ("", r"FILE must have the fields nodes, but is None\."),
         ("[1]", r"FILE must have the fields nodes, but is \[1\]\."),
         ("nodes: []", r"FILE: nodes must be a list of at least one node, not \[\]\."),
-        ("nodes: [", r"FILE cannot be read: .*\."),
+        ("nodes: [", r"FILE is not readable as YAML: .*\."),
         ("node: 1", r"FILE: unknown fields node; known are nodes\."),
         ("nodes: [{gpus: 1}]", r"FILE: node 1: name must be a text, not None\."),
         ("nodes: [{name: 1}]", r"FILE: node 1: name must be a text, not 1\."),
@@ -158,7 +158,7 @@ def test_a_fleet_file_that_describes_no_fleet_is_refused_by_node_and_field(
 
 
 def test_a_missing_fleet_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFleet, match=r"^Fleet file .* cannot be read: .*No such file"):
+    with pytest.raises(InvalidFleet, match=r"^Fleet file .* is not readable as YAML: .*No such file"):
         read_fleet_file(tmp_path / "none.yaml")
 
 

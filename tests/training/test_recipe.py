@@ -46,7 +46,9 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (MINIMAL + "warmup_steps: 11\n", "warmup_steps must not be above steps=10, got warmup_steps=11"),
         (MINIMAL.replace("name: define", "name: Define It"), "name must be lower-case letters"),
         (MINIMAL.replace("model: tiny\n", ""), "lacks the key 'model'"),
-        ("[1, 2", "cannot be read as YAML"),
+        (MINIMAL + "memory_mib_per_rank: 0\n", "memory_mib_per_rank must be at least 1, got memory_mib_per_rank=0"),
+        (MINIMAL + "learning_rate_end: .nan\n", "learning_rate_end must be a number within ±2^63, got nan"),
+        ("[1, 2", "is not readable as YAML"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
