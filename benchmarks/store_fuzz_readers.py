@@ -29,10 +29,9 @@ from headrace.rollout.preparation import preparations
 from headrace.rollout.status import read_status
 from headrace.serving.rollout_facts import service_facts
 from headrace.store.sealed_directory import open_directory
-from headrace.store.small_objects import PassedOver, examine
+from headrace.store.small_objects import PassedOver
+from headrace.store.standings import examine, small_object_keys
 from headrace.training import attempts, checkpoints, heldout
-
-ROOTS = ("rollout", "claims", "version_sets", "training", "evaluations", "weights", "condemned")
 
 
 class Wrong(Exception):
@@ -124,7 +123,7 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
     yield "training", lambda world: _training(world)
     yield "result", lambda world: _result(world)
     yield "evaluation", lambda world: _evaluation(world)
-    yield "examine", lambda world: list(examine(cast(Any, world.store), ROOTS))
+    yield "examine", lambda world: list(examine(cast(Any, world.store), small_object_keys(cast(Any, world.store))))
 
 
 def _open(truth: Truth, name: tuple[str, str, int], world: World) -> None:

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,12 +23,19 @@ _CHECK_CHARS = 28
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
-def doctor(context: typer.Context, store: Store = None, as_json: AsJson = False) -> None:
-    """Examine the store, packages, disks, Dagster's home, GPUs and the clock; exit 1 if anything fails."""
+EveryObject = Annotated[
+    bool, typer.Option("--all", help="Read every small object of the store, and not as many as 20 seconds allow.")
+]
+
+
+def doctor(
+    context: typer.Context, store: Store = None, every_object: EveryObject = False, as_json: AsJson = False
+) -> None:
+    """Examine the store, its objects, packages, disks, Dagster's home, GPUs and the clock; exit 1 if anything fails."""
     from headrace.command_line.output import print_json, print_lines
 
     findings = []
-    for finding in examine(context, store):
+    for finding in examine(context, store, every_object=every_object):
         findings.append(finding)
         if not as_json:
             text, colour = _MARKS[finding.level]
@@ -44,11 +51,11 @@ def doctor(context: typer.Context, store: Store = None, as_json: AsJson = False)
         raise typer.Exit(1)
 
 
-def examine(context: typer.Context, store: str | None) -> "Iterator[Finding]":
+def examine(context: typer.Context, store: str | None, *, every_object: bool) -> "Iterator[Finding]":
     """One finding at a time: some wait for a network."""
     around = surroundings_of(context, store)
     yield from packages()
-    yield from _store(context, store)
+    yield from _store(context, store, every_object=every_object)
     yield dagster_home(around)
     yield gpus()
     yield bf16()
@@ -86,14 +93,16 @@ def packages() -> "Iterator[Finding]":
         yield _finding("packages", "ok", sentence)
 
 
-def _store(context: typer.Context, store: str | None) -> "Iterator[Finding]":
+def _store(context: typer.Context, store: str | None, *, every_object: bool) -> "Iterator[Finding]":
     from headrace.store.examination import examine_store
+    from headrace.store.standings import standings_finding
 
     try:
         # First, since the examination would make a directory that is not there.
-        open_handoffs(context, store)
+        objects = open_handoffs(context, store).objects
         around = surroundings_of(context, store)
         yield from examine_store(around.store_url, cache=around.cache_directory)
+        yield standings_finding(objects, every=every_object)
     except HeadraceError as error:
         yield _finding("store", "fail", str(error))
 

@@ -51,6 +51,7 @@ GC_EXAMPLES = _examples(
 DOCTOR_EXAMPLES = _examples(
     "headrace doctor",
     "headrace doctor --store s3://headrace/store --json",
+    "headrace doctor --all                                 every claim, journal entry, record …, however many",
 )
 STATUS_EXAMPLES = _examples(
     "headrace rollout status                               a line for each",

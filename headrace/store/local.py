@@ -132,7 +132,7 @@ class LocalStore:
 
     def children(self, prefix: str) -> list[str]:
         with self._os_errors(prefix), suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(os.listdir(self.local_path(prefix)))  # noqa: PTH208 (names, not paths)
+            return sorted(os.listdir(self.local_path(prefix) if prefix else self.directory))  # noqa: PTH208 (names, not paths)
         return []
 
     def entries(self, prefix: str) -> "list[Entry]":

@@ -86,7 +86,7 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def children(self, prefix: str) -> list[str]:
-        """The distinct segments that follow `prefix`, sorted: what a directory listing shows."""
+        """The distinct segments that follow `prefix`, sorted: a directory listing; "" is the store's own."""
         ...
 
     def write_part(self, key: str) -> AbstractContextManager[PartWriter]:

@@ -184,10 +184,10 @@ class S3Store:
             self._delete(prefix, paths[start : start + _LIST_CHUNK])
 
     def children(self, prefix: str) -> list[str]:
-        path = self._path(prefix)
-        found = self._send(prefix, lambda: obstore.list_with_delimiter(self._client, path))
+        path = self._path(prefix) if prefix else self.prefix
+        found = self._send(prefix, lambda: obstore.list_with_delimiter(self._client, path or None))
         paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
-        return sorted({one[len(path) + 1 :].strip("/") for one in paths} - {""})
+        return sorted({one[len(path) :].strip("/") for one in paths} - {""})
 
     def entries(self, prefix: str) -> "list[Entry]":
         below = len(self._full(""))

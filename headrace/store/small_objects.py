@@ -10,7 +10,7 @@ Beside its own fields an object carries three:
 
 The key is in the digest, so an object that was copied to another key is found as one that was changed is. Objects of
 releases before this format have neither `format` nor `sha256`: their fields are checked, their content cannot be
-(`examine` lists them). One of the two alone is damage, not age.
+(`headrace.store.standings` counts them). One of the two alone is damage, not age.
 
 What the digest cannot see: an object that is gone whole. Numbered ones stand in a chain, which can
 (`headrace.store.chain`).
@@ -18,12 +18,12 @@ What the digest cannot see: an object that is gone whole. Numbered ones stand in
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, InvalidInput, ObjectMissing
+from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, InvalidInput
 from headrace.store.objects import ObjectStore, canonical_json, new_nonce
 
 if TYPE_CHECKING:
@@ -191,29 +191,6 @@ class PassedOver:
     @property
     def sentences(self) -> list[str]:
         return [str(self._found[key]) for key in self.keys]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examined:
-    """`standing`: `unverified` is an object from before objects carried a digest; `reason` says what is damaged."""
-
-    key: str
-    standing: Literal["whole", "unverified", "damaged"]
-    reason: str = ""
-
-
-def examine(store: ObjectStore, prefixes: Iterable[str]) -> Iterator[Examined]:
-    """Every small object below the prefixes, by what it says of itself: its kind and its neighbours are not asked."""
-    for prefix in prefixes:
-        for key in store.list(prefix):
-            if key.endswith(".json"):
-                try:
-                    number = check_envelope(store.read(key), key)
-                    yield Examined(key=key, standing="unverified" if number is None else "whole")
-                except ObjectMissing:
-                    continue
-                except (ValueError, HandoffCorrupt) as error:
-                    yield Examined(key=key, standing="damaged", reason=str(error))
 
 
 def _digest(key: str, body: Mapping[str, Any]) -> str:

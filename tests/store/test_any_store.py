@@ -148,6 +148,7 @@ def test_a_prefix_is_whole_segments(any_store: ObjectStore) -> None:
     assert any_store.list("a/b") == ["a/b/c"]
     assert any_store.list("a") == ["a/b.json", "a/b/c", "a/bc", "a/é=| x/%7C"]
     assert any_store.children("a") == ["b", "b.json", "bc", "é=| x"]
+    assert "a" in any_store.children("")
     assert any_store.list("absent") == any_store.children("absent") == any_store.entries("absent") == []
 
 

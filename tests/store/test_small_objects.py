@@ -10,7 +10,8 @@ from annotated_types import Ge
 from headrace.errors import FormatTooNew, HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json
-from headrace.store.small_objects import Kind, create_object, examine, read_object
+from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.standings import examine, small_object_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def test_an_object_from_before_the_format_is_read_with_its_types_checked_and_lis
     create_object(store, "tickets/7/00000002.json", TICKET, MADE)
     overwrite(store, "tickets/7/00000003.json", b"{")
     overwrite(store, "tickets/7/.nfs0001", b"no object of ours")
-    standings = [(one.key[-6:], one.standing) for one in examine(store, ["tickets"])]
+    standings = [(one.key[-6:], one.standing) for one in examine(store, small_object_keys(store))]
     assert standings == [("1.json", "unverified"), ("2.json", "whole"), ("3.json", "damaged")]
 
 
