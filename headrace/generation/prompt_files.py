@@ -94,7 +94,7 @@ def _filled(template: str, fields: Mapping[str, object], place: str) -> str:
             raise _not(value, name, "text, a number or a date", place)
     try:
         return template.format_map(fields)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput(f"{place} does not fit the template {template!r}: {error}. {_REPAIR}") from error
 
 

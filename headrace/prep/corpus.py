@@ -4,7 +4,6 @@ One YAML file describes one corpus (`resources/corpus.yaml` is the demo's). Ever
 loaded, before a document is read. Paths are relative to the state directory (HEADRACE_HOME) or absolute.
 """
 
-import codecs
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
+from headrace.user_files.lines import check_encoding
 from headrace.user_files.yaml_file import read_yaml
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
@@ -168,10 +168,7 @@ class Corpus:
             raise InvalidInput(f"heldout_share must be above 0 and at most 0.5, got {self.heldout_share}.")
         self._check_columns()
         placeholders("completion", self.completion, texts=("term", "category", "text"))
-        try:
-            codecs.lookup(self.encoding)
-        except (LookupError, ValueError) as error:  # ValueError: a NUL in it
-            raise InvalidInput(f"encoding must be one that Python knows, got {self.encoding!r}.") from error
+        check_encoding(self.encoding)
 
     def _check_columns(self) -> None:
         for name in self.columns:

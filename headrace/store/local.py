@@ -175,7 +175,9 @@ class LocalStore:
                 descriptor = _open_new(temporary)
             try:
                 with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor)
-                    file.write(body)
+                    view = memoryview(body)
+                    while view:  # a disk that is nearly full takes a part of it, without an error
+                        view = view[file.write(view) :]
                 return self._link(Path(temporary), key, durable=False)
             finally:
                 os.unlink(temporary)  # noqa: PTH108

@@ -1,19 +1,39 @@
 """Which files a pattern of a user means."""
 
 import glob
+import os
 from pathlib import Path
+
+from headrace.errors import InvalidInput
 
 
 def found_files(pattern: str, home: Path) -> list[Path]:
     """Files that match a glob relative to `home`, or an absolute one; in no order.
 
-    `home` is a place and no pattern, whatever its name. A pattern that is the name of a file means that file.
+    `home` is a place and no pattern, whatever its name. A pattern that is the name of a file means that file. One
+    entry of a directory is one file, however many ways lead to it: `**` may come by a link to a directory again, or
+    round a loop of links. Two links to one file are two.
+
+    Raises:
+        InvalidInput: a match is neither a file nor a directory, such as a link to what is gone: passed over, its rows
+            would be missing without a word.
     """
     if _is_file(home / pattern):
         return [home / pattern]
+    found: dict[Path, Path] = {}
+    strange: set[Path] = set()
     # `glob.glob` and not `Path.glob`: the pattern may be absolute.
-    matches = glob.glob(pattern, root_dir=home, recursive=True)  # noqa: PTH207
-    return [home / match for match in matches if _is_file(home / match)]
+    for match in glob.glob(pattern, root_dir=home, recursive=True):  # noqa: PTH207
+        path = home / match
+        entry = Path(os.path.realpath(path.parent), path.name)
+        if _is_file(path):
+            found[entry] = min(path, found.get(entry, path), key=lambda way: (len(way.parts), str(way)))
+        elif not path.is_dir():
+            strange.add(entry)
+    # At the end of a loop of links even a file is none: it was found on a shorter way.
+    for entry in sorted(strange - found.keys()):
+        raise InvalidInput(f"{entry} is neither a file nor a directory, and {pattern} matches it: remove it.")
+    return list(found.values())
 
 
 def _is_file(path: Path) -> bool:

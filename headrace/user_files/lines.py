@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from headrace.errors import InvalidInput
 from headrace.user_files.layout import ExpandsTooMuch, FileLayout, expanded_bytes_max
 
 # Undecodable bytes become this lone surrogate, which no valid text decodes to: one bad line costs one line.
@@ -15,6 +16,14 @@ codecs.register_error("headrace.mark", lambda error: (UNDECODABLE, getattr(error
 
 COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
 _PASSED_OVER_CHARS = 2**20
+
+
+def check_encoding(encoding: str) -> None:
+    """Raises: InvalidInput: Python does not know it, it is not of text (`hex`), or damage in it cannot be marked."""
+    try:
+        b"a".decode(encoding, "headrace.mark")
+    except (LookupError, ValueError) as error:
+        raise InvalidInput(f"encoding must be a text encoding that Python knows, got {encoding!r}.") from error
 
 
 class BoundedLines:

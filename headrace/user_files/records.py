@@ -9,6 +9,7 @@ Memory is bounded by the longest record that is allowed, whatever a file unpacks
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def read_records(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable
         for record in reader(path, layout):
             num_records += 1
             yield record
-    except (OSError, EOFError, pa.ArrowException, UnicodeError, ExpandsTooMuch) as error:
+    # Arrow's own errors, and Python's for values that Python has no word for: the year 300000, an unknown time zone.
+    except (OSError, EOFError, pa.ArrowException, ValueError, ArithmeticError, LookupError, ExpandsTooMuch) as error:
         reason = f"unreadable after {num_records} records: {error}" if num_records else f"unreadable: {error}"
         yield Unreadable(line=0, reason=reason, loses_file=True)
         return
@@ -72,6 +74,7 @@ def _wrong_encoding(line: int, text: str, encoding: str) -> Unreadable:
 
 
 def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
+    objects = _Objects()
     with BoundedLines(path, layout) as lines:
         for number, line in enumerate(lines, start=1):
             if lines.was_cut:
@@ -83,14 +86,34 @@ def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]
                 yield _wrong_encoding(number, line, layout.encoding)
                 continue
             try:
-                fields = json.loads(line)
+                fields = objects.read(line)
             except (ValueError, RecursionError) as error:
                 yield Unreadable(line=number, reason=f"not JSON: {error}", excerpt=line)
                 continue
-            if isinstance(fields, dict):
+            if twice := sorted(objects.repeated.intersection(layout.columns)):
+                yield Unreadable(line=number, reason=f"the key {twice[0]!r} stands twice", excerpt=line)
+            elif isinstance(fields, dict):
                 yield Record(line=number, fields=fields)
             else:
                 yield Unreadable(line=number, reason="not a JSON object", excerpt=line)
+
+
+class _Objects:
+    """JSON, and the keys that stood more than once in one object of a line: which one is meant, nobody can say."""
+
+    def __init__(self) -> None:
+        self.repeated: set[str] = set()
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._checked)
+
+    def read(self, line: str) -> object:
+        self.repeated.clear()
+        return self._decoder.decode(line)
+
+    def _checked(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            self.repeated.update(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return fields
 
 
 class _CsvLines:

@@ -170,6 +170,8 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing(store: LocalStore,
         part.write(b"x" * (file_size_limit + 1))
     with pytest.raises(StoreUnavailable):
         store.create("claims/big.json", b"x" * (file_size_limit + 1))
+    with pytest.raises(StoreUnavailable, match="the file would be larger"):
+        store.create("claims/big.json", b"x" * (file_size_limit + 1), durable=False)
     assert store.list("parts") == store.list("claims") == []
     assert temporaries(store) == []
     assert store.create("claims/small.json", b"fits")
