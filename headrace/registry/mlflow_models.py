@@ -9,6 +9,7 @@ Aliases are projections of the rollout journal for people to look at; nothing in
 
 import mimetypes
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -49,6 +50,9 @@ _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 # How its client's errors begin where a body was no JSON object: a proxy's page, whatever its status.
 _NO_JSON = "API request to endpoint"
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
+
+# In the filters of its searches, as sqlparse and MLflow itself cut them.
+_ENDS_QUOTED_TEXT = re.compile(r"""['"`\\\x00-\x1f\x7f]""")
 
 # MLflow's client sends these; a server or a proxy may repeat them.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -325,7 +329,9 @@ class ModelRegistry:
 
     def _oldest_run(self, client: "MlflowClient", key: str) -> Any:
         runs = client.search_runs(
-            [self._experiment_of(client)], f"tags.`{RUN_KEY}` = '{key}'", order_by=["attributes.start_time ASC"]
+            [self._experiment_of(client)],
+            f"tags.`{RUN_KEY}` = {quoted('The key of a run', key)}",
+            order_by=["attributes.start_time ASC"],
         )
         return min(map(checked_run, runs), key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
@@ -342,7 +348,10 @@ class ModelRegistry:
         client.log_batch(run_id, metrics=[Metric(name, value, now_ms, step) for name, value, step in metrics])
 
     def _oldest_version(self, client: "MlflowClient", model_name: str, digest: str) -> "ModelVersion | None":
-        found = client.search_model_versions(f"name = '{model_name}' and tags.`{WEIGHTS_DIGEST}` = '{digest}'")
+        wanted = (
+            f"name = {quoted('A model name', model_name)} and tags.`{WEIGHTS_DIGEST}` = {quoted('A digest', digest)}"
+        )
+        found = client.search_model_versions(wanted)
         checked = [checked_version(version, model_name) for version in found]
         return min(checked, key=lambda version: int(version.version), default=None)
 
@@ -382,6 +391,20 @@ class ModelRegistry:
         # A server refuses local paths outside its runs' artifacts; the digest finds the weights in any store.
         server = urlparse(self.tracking_uri).scheme in {"http", "https"}
         return f"headrace://weights/{digest}" if server and weights_uri.startswith("file:") else weights_uri
+
+
+def quoted(what: str, value: str) -> str:
+    """`value` as MLflow's filters take it; they know no escape, and a quote in it would end it and begin a condition.
+
+    Raises:
+        InvalidInput: it holds what ends a quoted text.
+    """
+    if found := _ENDS_QUOTED_TEXT.search(value):
+        raise InvalidInput(
+            f"{what} must have no quote, backslash, backtick or control character, since MLflow cannot search for it; "
+            f"got {found[0]!r} in {value!r}. Give it another name."
+        )
+    return f"'{value}'"
 
 
 def _is_missing(error: "MlflowException") -> bool:

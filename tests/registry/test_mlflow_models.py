@@ -195,3 +195,20 @@ def wait_until_it_answers(registry: ModelRegistry, server: subprocess.Popen) -> 
             time.sleep(0.5)
         else:
             return
+
+
+@pytest.mark.parametrize(
+    "name", ["x' or name = 'y", "it's", 'say "x"', "x\\", "x`y", "x\ny"], ids=["or", "'", '"', "\\", "`", "line end"]
+)
+def test_a_model_name_that_would_end_its_quotes_in_a_search_is_refused(registry: ModelRegistry, name: str) -> None:
+    with pytest.raises(InvalidInput, match="A model name must have no quote, backslash.* Give it another name"):
+        registry.find_by_digest(name, "d" * 64)
+    with pytest.raises(InvalidInput, match="The key of a run must have no quote"):
+        registry.ensure_run(name, {})
+
+
+@pytest.mark.parametrize("name", ["quoted %", "quoted ; drop", "quoted -- x", "quoted and name = y", "quoted 模型"])
+def test_a_search_takes_every_other_name_as_it_is_spelled(registry: ModelRegistry, name: str) -> None:
+    made = registry.register(name, "e" * 64, "file:///w", "", {})
+    assert registry.find_by_digest(name, "e" * 64) == made.version
+    assert registry.find_by_digest(name[:-1], "e" * 64) is None
