@@ -33,6 +33,8 @@ REQUIRED_FILES = (
     "chat_template.jinja",
     "conversion.json",
 )
+# Of every release: whatever else is in a directory was put there by somebody.
+_WRITTEN_FILES = {*REQUIRED_FILES, "generation_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"}
 # What `tokenizer.ggml.pre` calls splitting each digit off before anything else, as SmolLM's own tokenizer does.
 # transformers knows some other names, and takes GPT-2's way for those that it does not.
 _DIGITS_FIRST = "smollm"
@@ -67,6 +69,7 @@ def convert(gguf: Path, out: Path) -> bool:
     """
     if is_converted(out):
         return False
+    _refuse_foreign(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -75,6 +78,22 @@ def convert(gguf: Path, out: Path) -> bool:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return True
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Before minutes of work, and before anything is deleted.
+
+    Raises:
+        InvalidInput: something is at `out` that no conversion, this release's or an earlier one's, made.
+    """
+    foreign = [out] if out.is_file() or out.is_symlink() else []
+    if out.is_dir():
+        foreign += sorted(path for path in out.iterdir() if path.name not in _WRITTEN_FILES or not path.is_file())
+    if foreign:
+        raise InvalidInput(
+            f"{out} is no converted model: {foreign[0]} was not made by a conversion, which would delete it. Choose "
+            "another --out, or move it away."
+        )
 
 
 def _write_model(gguf: Path, directory: Path) -> None:
@@ -139,6 +158,7 @@ def _publish(staging: Path, out: Path) -> None:
         path.chmod(0o644)
     staging.chmod(0o755)
     if out.exists() and not is_converted(out):
+        _refuse_foreign(out)
         shutil.rmtree(out)
     try:
         staging.rename(out)

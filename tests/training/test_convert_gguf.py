@@ -39,6 +39,32 @@ def test_a_half_written_directory_is_replaced_and_a_whole_one_of_another_writer_
     assert (tmp_path / "later").exists()
 
 
+FOREIGN = {
+    "a file of somebody's": lambda out: (out / "thesis.tex").write_text("years of work"),
+    "a directory": lambda out: (out / "config.json").mkdir(),
+    "a hidden file": lambda out: (out / ".git").write_text("gitdir"),
+}
+
+
+@pytest.mark.parametrize("phrase", FOREIGN)
+def test_a_directory_that_no_conversion_made_is_refused_and_left_as_it_is(tmp_path: Path, phrase: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    FOREIGN[phrase](out)
+    with pytest.raises(InvalidInput, match=r"is no converted model: .* was not made by a conversion.* another --out"):
+        convert(packaged_gguf(), out)
+    with pytest.raises(InvalidInput, match="is no converted model"):
+        convert_gguf._publish(make_model(tmp_path / "new"), out)
+    assert len(list(out.iterdir())) == 1
+
+
+def test_a_file_in_the_models_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("notes")
+    with pytest.raises(InvalidInput, match="is no converted model"):
+        convert(packaged_gguf(), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "notes"
+
+
 def test_texts_are_split_as_the_file_says_digits_before_anything_else(tiny_model: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
