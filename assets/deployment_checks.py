@@ -13,6 +13,7 @@ from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
+from headrace.store.small_objects import PassedOver
 from headrace.text.markdown import inline
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
@@ -62,9 +63,10 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
     """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
     handoffs = store.handoffs()
-    models = registered_models(handoffs)
+    passed_over = PassedOver()
+    models = registered_models(handoffs, damaged=passed_over)
     said: dict[str, str] = {}
-    wrong: dict[str, str] = {}
+    wrong: dict[str, str] = dict(zip(passed_over.keys, passed_over.sentences, strict=True))
     for name in rollouts.names():
         status = rollouts.status(name, handoffs, models)
         verdict = status.verdict

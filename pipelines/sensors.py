@@ -27,6 +27,7 @@ from headrace.rollout.controller import next_action
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.serving.service import Service
+from headrace.store.small_objects import PassedOver
 from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
@@ -80,11 +81,12 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = settings_from_environment()
     handoffs = HandoffStore(settings.open_store())
-    models = registered_models(handoffs)
+    passed_over = PassedOver()
+    models = registered_models(handoffs, damaged=passed_over)
     requests: list[dg.RunRequest] = []
     rollouts = rollouts_resource(settings)
     found = rollouts.subjects()
-    problems, reasons = list(found.problems), []
+    problems, reasons = [*found.problems, *passed_over.sentences], []
     for name, subject in found.by_name.items():
         try:
             wanted = _rollout_request(context.instance, rollouts, subject, handoffs, models)

@@ -25,7 +25,7 @@ def gather_evidence(
     from headrace.registry.registered import registered_models
 
     handoffs = HandoffStore(objects)
-    return campaign_evidence(subject, handoffs, registered_models(handoffs), state, damaged=damaged)
+    return campaign_evidence(subject, handoffs, registered_models(handoffs, damaged=damaged), state, damaged=damaged)
 
 
 def find_bad_rows(

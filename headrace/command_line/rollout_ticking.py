@@ -67,7 +67,7 @@ def _tick(objects: ObjectStore, name: str, plan_file: Path, mlflow: str | None, 
     facts = service_facts(
         service,
         objects,
-        registered_models(HandoffStore(objects)),
+        registered_models(HandoffStore(objects), damaged=damaged),
         now=clock.now(),
         refusal=partial(_refusal, mlflow),
     )

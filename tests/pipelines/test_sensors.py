@@ -12,6 +12,7 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
+from headrace.registry.model_versions import to_table
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.candidates import desired_set
 from headrace.rollout.caps import CapLeases
@@ -312,6 +313,19 @@ def test_campaigns_and_services_ask_for_rollout_runs_under_their_names(deploymen
         ["glossary", "0", "initialize"],
         ["assistant", "0", "initialize"],
     ]
+
+
+def test_a_damaged_registration_keeps_no_rollout_from_its_run_and_is_said(deployment: Deployment) -> None:
+    deployment.register(model(1, "base"), model(2))
+    deployment.handoffs.publish("registered_version", "m.torn", to_table([model(3)]), code_version="1", run_id="r")
+    store = deployment.handoffs.objects
+    (key,) = (key for key in store.list("handoff") if "m.torn" in key and key.endswith("manifest.json"))
+    store.local_path(key).chmod(0o600)
+    store.local_path(key).write_bytes(b"{")
+
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
+    deployment.run_of("roll_out", "glossary")
+    assert "m.torn" in (deployment.tick(rollout_ticks).skip_message or "")
 
 
 def test_a_service_without_its_partition_key_keeps_no_campaign_from_its_run(
