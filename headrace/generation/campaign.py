@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headrace.chat.template import checked_date
+from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
+from headrace.masking import without_credentials
 from headrace.rollout.plan import Plan
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 from headrace.text_templates import placeholders
@@ -121,9 +123,12 @@ class EngineSettings:
         if "" in self.special_tokens:
             raise InvalidCampaign("special_tokens must list texts such as <|im_start|>, got an empty one.")
         if self.name == "openai_http" and not (self.base_url and self.model):
+            shown = self.base_url and without_credentials(self.base_url)
             raise InvalidCampaign(
-                f"engine 'openai_http' needs base_url and model, got base_url={self.base_url!r}, model={self.model!r}."
+                f"engine 'openai_http' needs base_url and model, got base_url={shown!r}, model={self.model!r}."
             )
+        if self.base_url:
+            check_address(self.base_url)
 
     @property
     def spec(self) -> EngineSpec:

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from headrace.chat.template import checked_date
+from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
@@ -106,6 +107,8 @@ class LabelJudge:
             raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
         if self.engine == "openai_http" and not self.base_url:
             raise InvalidInput("base_url is missing: the engine 'openai_http' needs the address of a server.")
+        if self.base_url:
+            check_address(self.base_url)
 
 
 @dataclass(frozen=True, kw_only=True)

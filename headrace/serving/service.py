@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import EngineSettings, PromptTemplate
 from headrace.keys import check_name, digest_text
@@ -196,6 +197,9 @@ class Service:
             raise InvalidService(
                 f"chain and judge must name roles of this file ({', '.join(self.roles) or 'none'}), got {named!r}."
             )
+        for base_url, servers in self.replicas.items():
+            for server in (base_url, *servers):
+                check_address(server)
         if not 0 <= self.shadow_share <= 1:
             raise InvalidService(f"shadow_share must be between 0 and 1, got {self.shadow_share!r}.")
         if not 0 < self.session_seconds < float("inf"):

@@ -14,6 +14,7 @@ import stamina
 
 from headrace.chat.spelt import refusal
 from headrace.engines.event_loop import LoopThread
+from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.meaning import RETRY_AFTER_SECONDS_MAX
 from headrace.engines.openai.wire import Event, chat_body
@@ -49,17 +50,17 @@ class OpenAIHttpEngine:
     ) -> None:
         """Args: request_seconds: how long one request may take in all, however its answer comes.
 
-        Raises: InvalidInput: the version set names no server or no model, or a user beside a key.
+        Raises: InvalidInput: the version set names no server or no model, or a key cannot be sent.
         """
         if not spec.base_url or not spec.model:
-            raise InvalidInput(f"openai_http needs base_url and model, got {spec.base_url!r} and {spec.model!r}.")
+            shown = without_credentials(spec.base_url or "")
+            raise InvalidInput(f"openai_http needs base_url and model, got {shown!r} and {spec.model!r}.")
         self._member = member
         self._model = spec.model
         self._special_tokens = spec.special_tokens
         self._base_url = spec.base_url.rstrip("/")
         self._label = f"{without_credentials(self._base_url)}/chat/completions"
-        if api_key and self._base_url.partition("://")[2].partition("/")[0].rpartition("@")[1]:
-            raise InvalidInput(f"{self._label} has a user of its own, and an API key is given too; leave one out.")
+        check_address(self._base_url, api_key)
         self._request_seconds = request_seconds
         self._num_attempts = num_attempts
         self._first_wait_seconds = first_wait_seconds

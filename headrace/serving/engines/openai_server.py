@@ -13,14 +13,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from headrace.chat.spelt import refusal
+from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.wire import Event, chat_body
-from headrace.errors import InvalidInput
 from headrace.masking import Mask, secrets_in, without_credentials
 from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
 from headrace.serving.dispatch.settings import DispatchSettings
@@ -59,7 +58,7 @@ class OpenAIServerEngine:
             with_streams: ask for streams even for turns that are wanted whole; None: where there are several replicas.
             special_tokens: a turn whose messages spell one is refused.
 
-        Raises: InvalidInput: no base URL, one twice, or one with a user beside a key.
+        Raises: InvalidInput: no base URL, one twice, one that is no address, or a key that cannot be sent.
         """
         self._model = model
         self._special_tokens = tuple(special_tokens)
@@ -68,10 +67,7 @@ class OpenAIServerEngine:
         self._api_key = api_key
         self._settings = settings or DispatchSettings(num_attempts=self._limits.num_attempts)
         for url in self._urls:
-            if api_key and urlsplit(url).username is not None:
-                raise InvalidInput(
-                    f"{without_credentials(url)} has a user of its own, and an API key is given too; leave one out."
-                )
+            check_address(url, api_key)
         # Of the servers: none of their secrets leaves this engine in whatever they say.
         self._mask = Mask([api_key, *(secret for url in self._urls for secret in secrets_in(url))])
         names = [without_credentials(url) for url in self._urls]

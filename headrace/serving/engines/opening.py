@@ -1,6 +1,7 @@
 """Opens the engine that a version set names, for live turns. The one place that knows all serving engines."""
 
 from headrace.errors import InvalidInput
+from headrace.masking import without_credentials
 from headrace.rollout.version_sets import EngineSpec, Member
 from headrace.serving.engines.base import ServingEngine
 from headrace.serving.service import Service
@@ -38,7 +39,8 @@ def open_serving_engine(
         from headrace.serving.engines.openai_server import OpenAIServerEngine
 
         if not spec.base_url or not spec.model:
-            raise InvalidInput(f"openai_http needs base_url and model, got {spec.base_url!r} and {spec.model!r}.")
+            shown = without_credentials(spec.base_url or "")
+            raise InvalidInput(f"openai_http needs base_url and model, got {shown!r} and {spec.model!r}.")
         return OpenAIServerEngine(
             model=spec.model,
             base_urls=service.replicas_of(spec.base_url),

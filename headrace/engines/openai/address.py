@@ -1,0 +1,39 @@
+"""What a server's address and its key must be before anything is sent: found when a file is loaded, not by a run."""
+
+from urllib.parse import urlsplit
+
+from headrace.errors import InvalidInput
+from headrace.masking import without_credentials
+
+
+def check_address(base_url: str, api_key: str | None = None) -> None:
+    """Raises: InvalidInput: nothing can be sent there, or not with this key; neither password nor key is shown."""
+    try:
+        parts = urlsplit(base_url)
+        # An @ further on ends a password with a / or # in it, which was taken for the path.
+        is_address = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and "@" not in parts.path + parts.query + parts.fragment
+        )
+    except ValueError:  # a port that is none, half of an IPv6 address
+        is_address = False
+    if not is_address or not all("!" <= character != "\x7f" for character in base_url):
+        shown = without_credentials(base_url)[:200]
+        shown = "a password in the wrong place" if "@" in shown else repr(shown)
+        raise InvalidInput(
+            f"base_url must be an address such as http://host:8000/v1, with %2F for a / in a password, got {shown}."
+        )
+    if not api_key:
+        return
+    if "@" in base_url:
+        raise InvalidInput(
+            f"{without_credentials(base_url)} has a user of its own, and an API key is given too; leave one out."
+        )
+    # Also half of a surrogate pair, which is what a byte of a variable becomes that is no UTF-8.
+    if any(character <= " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in api_key):
+        raise InvalidInput(
+            f"The API key for {without_credentials(base_url)} has a blank, a line end or another character that no "
+            "HTTP header takes: often the line end of the file that it came from. Take it out."
+        )
