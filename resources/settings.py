@@ -22,10 +22,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.errors import InvalidInput
-from headrace.store.node_cache import DEFAULT_BYTES_MAX
 from headrace.store.objects import ObjectStore
-from headrace.store.opening import open_store
+from headrace.store.opening import cache_bytes_of, open_store
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -60,7 +58,7 @@ def settings_from_environment() -> Settings:
         home=home,
         store_url=_store_url(env("HEADRACE_STORE") or str(home / "store")),
         cache=Path(env("HEADRACE_CACHE") or home / "cache").absolute(),
-        cache_bytes=_cache_bytes(env("HEADRACE_CACHE_BYTES")),
+        cache_bytes=cache_bytes_of(env("HEADRACE_CACHE_BYTES")),
         tracking_uri=env(TRACKING_URI) or f"sqlite:///{home / 'mlflow.db'}",
         corpus=Path(env("HEADRACE_CORPUS") or CHECKOUT / "resources/corpus.yaml").absolute(),
         recipes=Path(env("HEADRACE_RECIPES") or CHECKOUT / "resources/recipes").absolute(),
@@ -78,11 +76,3 @@ def settings_from_environment() -> Settings:
 def _store_url(text: str) -> str:
     """A directory is made absolute: the processes that open it start in different ones."""
     return text if "://" in text else str(Path(text).absolute())
-
-
-def _cache_bytes(text: str | None) -> int:
-    if not text:
-        return DEFAULT_BYTES_MAX
-    if not text.isdecimal() or not int(text):
-        raise InvalidInput(f"HEADRACE_CACHE_BYTES must be a positive whole number of bytes, got {text!r}.")
-    return int(text)

@@ -1,6 +1,7 @@
 """Opens the store that a URL names. The one place that knows all stores."""
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +29,8 @@ def open_store(
     Raises:
         InvalidInput: no store has such a URL.
     """
+    if "\0" in unquote(url) or any("\ud800" <= character <= "\udfff" for character in url):
+        raise InvalidInput(f"A store's URL must be text in UTF-8 without NUL, got {url!r}.")
     parts = urlsplit(url)
     if secrets_in(url):
         # Stores' addresses stand in manifests, records and errors.
@@ -56,8 +59,21 @@ def open_store(
     return LocalStore(Path(url))
 
 
+def cache_bytes_of(text: str | None) -> int:
+    """What HEADRACE_CACHE_BYTES says; the default where it says nothing.
+
+    Raises:
+        InvalidInput: it is no number of bytes.
+    """
+    if not text:
+        return DEFAULT_BYTES_MAX
+    if not re.fullmatch(r"[0-9]{1,18}", text) or not int(text):
+        raise InvalidInput(f"HEADRACE_CACHE_BYTES must be a positive whole number of bytes, got {text!r}.")
+    return int(text)
+
+
 def _open_cache(directory: Path | None, num_bytes_max: int | None) -> NodeCache:
     env = os.environ.get
     user = Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace"
-    limit = num_bytes_max or int(env("HEADRACE_CACHE_BYTES") or DEFAULT_BYTES_MAX)
+    limit = num_bytes_max or cache_bytes_of(env("HEADRACE_CACHE_BYTES"))
     return NodeCache(directory or Path(env("HEADRACE_CACHE") or user), limit)

@@ -34,6 +34,7 @@ MISTAKES = {
         "handoff ls --store {tmp}/nowhere",
         "There is no store at {tmp}/nowhere. Pass --store",
     ),
+    "a store whose name no file can have": ("handoff ls --store file:///x%00y", "must be text in UTF-8 without NUL"),
     "a store of another kind": ("handoff ls --store ftp://x/y", "must be s3://BUCKET/PREFIX, file:///DIRECTORY"),
     "a misspelled command": ("handoff shw", "Did you mean 'show'?"),
     "a misspelled option": ("handoff ls --version", "--versions"),

@@ -259,3 +259,13 @@ def test_a_key_in_a_stores_address_is_refused_and_not_repeated(url: str) -> None
     with pytest.raises(InvalidInput, match="has no room for keys.*and set AWS_ACCESS_KEY_ID") as refused:
         open_store(url)
     assert "planted-key" not in str(refused.value)
+
+
+def test_a_cache_limit_that_is_no_number_of_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("20GB", "0", "-1", "1e9", "9" * 5000):
+        monkeypatch.setenv("HEADRACE_CACHE_BYTES", text)
+        with pytest.raises(InvalidInput, match="^HEADRACE_CACHE_BYTES must be a positive whole number of bytes, got "):
+            open_store("s3://bucket", cache=tmp_path)
+    for url in ("s3://b\udcff/p", "file:///a%00b", str(tmp_path / "\ud800")):
+        with pytest.raises(InvalidInput, match="^A store's URL must be text in UTF-8 without NUL, got "):
+            open_store(url)
