@@ -16,14 +16,15 @@ that is significant, and advance at the horizon. All tests see the same rows.
 
 With `--hostile`, what one client that means ill does to it: `benchmarks.gates_hostile`.
 
-Last line: `{"false_rollback", "power", "median_n", "advance_rate", "margin_advanced"}`; `median_n` is rows a side.
+Last line: `{"bars": {"false_rollback", "power", "median_n", "advance_rate", "margin_advanced"}}`; `median_n` is rows a
+side, as many as the horizon where none was rolled back.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -172,14 +173,21 @@ def main(
                 found[case] = outcome
         table.add_section()
     Console().print(table)
-    figures = {
-        "false_rollback": found["equal"].harmful,
-        "power": found["worse"].harmful,
-        "median_n": found["worse"].median_harmful,
-        "advance_rate": found["equal"].advanced,
-        "margin_advanced": found["margin"].advanced,
+    print(json.dumps({"runs": runs, "bars": _bars(found, rows)}))
+
+
+def _bars(found: Mapping[str, Outcome], num_rows: int) -> dict[str, dict[str, Any]]:
+    median = found["worse"].median_harmful
+    at_most = {
+        "false_rollback": (found["equal"].harmful, 0.05),
+        "median_n": (float(num_rows) if np.isnan(median) else median, 1000.0),
+        "margin_advanced": (found["margin"].advanced, 0.05),
     }
-    print(json.dumps(figures))
+    at_least = {"power": (found["worse"].harmful, 0.9), "advance_rate": (found["equal"].advanced, 0.9)}
+    return {
+        **{name: {"value": value, "bar": bar, "met": bool(value <= bar)} for name, (value, bar) in at_most.items()},
+        **{name: {"value": value, "bar": bar, "met": bool(value >= bar)} for name, (value, bar) in at_least.items()},
+    }
 
 
 if __name__ == "__main__":

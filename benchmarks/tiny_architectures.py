@@ -42,7 +42,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"num_key_value_heads": _HEADS},
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
     "cohere_compass_text": {"layer_types": ["full_attention"] * _LAYERS},
-    # With four heads one score in sixteen is exactly 0, and which of equal ones are attended to depends on their places.
+    # With four heads one score in sixteen is exactly 0, and which of equal ones count depends on their places.
     "deepseek_v32": {"num_key_value_heads": _HEADS, "index_n_heads": 64},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
