@@ -139,7 +139,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(tmp_path: Path, mlflow: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Deployment(tmp_path, mlflow, f"m{abs(hash(request.node.name))}", instance)
 
 

@@ -235,7 +235,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", sorted(STEPS))
 def test_a_fault_in_anything_that_is_made_or_checked_ends_it_at_once(name: str) -> None:
     """Inside `translated_errors` from its first line on: each body touches one of its arguments."""
     computed: Any = STEPS[name].compute_fn

@@ -31,7 +31,7 @@ from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 
 # Three starts of a gang in one test, minutes each on a loaded machine.
-pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 STEPS, CHECKPOINT_EVERY = 60, 5
 RECIPE = {

@@ -35,7 +35,7 @@ class Not:
 
 
 def by_bulk(url: str, **changes: Any) -> Made | Not:
-    options: dict[str, Any] = {"api_key": KEY, "num_attempts": 2, "first_wait_seconds": 0.01, "request_seconds": 5.0}
+    options: dict[str, Any] = {"api_key": KEY, "num_attempts": 2, "first_wait_seconds": 0.01, "request_seconds": 60.0}
     spec = EngineSpec(name="openai_http", base_url=url, model="served")
     engine = OpenAIHttpEngine(make_member(), spec, **(options | changes))
     try:
@@ -58,7 +58,7 @@ def by_live(url: str, *, stream: bool, **changes: Any) -> Made | Not:
     async def ask() -> Made:
         options: dict[str, Any] = {
             "api_key": KEY,
-            "limits": Limits(unit_seconds_max=5.0, first_piece_seconds_max=4.0),
+            "limits": Limits(unit_seconds_max=60.0, first_piece_seconds_max=60.0),
             "settings": DispatchSettings(num_attempts=2, dead_seconds_max=0.3, busy_seconds_max=0.3),
         }
         engine = OpenAIServerEngine(model="served", base_urls=[url], **(options | changes))

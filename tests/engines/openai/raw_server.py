@@ -40,7 +40,7 @@ class RawServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(60)
             raw = b""
             while b"\r\n\r\n" not in raw:
                 more = connection.recv(65_536)

@@ -114,7 +114,7 @@ def test_no_secret_comes_out_of_live(name: str, stream: bool, logged: Callable[[
             model="served",
             base_urls=[url],
             api_key=KEY,
-            limits=Limits(unit_seconds_max=5.0),
+            limits=Limits(unit_seconds_max=60.0),
             settings=DispatchSettings(num_attempts=1, dead_seconds_max=0.2, busy_seconds_max=0.2),
         )
         given_out: list[str] = []
