@@ -57,7 +57,8 @@ def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> 
     """The prompts of one campaign shard on one day, each with its id, in order.
 
     Drawn from the campaign's prompt files by the partition's key, so that a second run makes the same list. Read by
-    generated_content. As old as its last run: changed files are not noticed.
+    generated_content. As old as its last run: the check `shards_are_of_one_list` says where files changed between two
+    shards' runs.
     """
     partition = ContentPartition.parse(context.partition_key)
     table = prompts_for(campaigns.campaign(partition.campaign), partition, campaigns.home_directory())

@@ -14,9 +14,10 @@ import dagster as dg
 from assets.partitions import content
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, InvalidInput, Transient
-from headrace.generation.content_checks import Finding, check_content
+from headrace.generation.content_checks import Finding, check_content, check_one_list
 from headrace.generation.rolled_back import aborted_sets, rows_still_published
 from headrace.handoff.schemas import check_schema
+from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.text.markdown import inline
@@ -52,6 +53,25 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 schema_checks = [_schema_check(asset) for asset in ("prompts", "generated_content", "reviewed_content")]
+
+
+@dg.asset_check(
+    asset="prompts",
+    retry_policy=RETRIES,
+    description="The sealed shards of this day were cut from one list of prompts, the one that its files hold now.",
+    partitions_def=content,
+)
+@translated_errors()
+def shards_are_of_one_list(
+    context: dg.AssetCheckExecutionContext, store: StoreResource, campaigns: CampaignsResource
+) -> dg.AssetCheckResult:
+    partition = ContentPartition.parse(context.partition_key)
+    campaign = campaigns.campaign(partition.campaign)
+    try:
+        finding = check_one_list(store.handoffs(), campaign, partition.day, campaigns.home_directory())
+    except (HandoffCorrupt, InvalidInput) as error:
+        return dg.AssetCheckResult(passed=False, description=inline(str(error)))
+    return dg.AssetCheckResult(passed=finding.passed, description=inline(finding.description), metadata=finding.figures)
 
 
 @dg.multi_asset_check(

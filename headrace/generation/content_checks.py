@@ -1,10 +1,14 @@
-"""Whether a sealed content partition keeps its promises: its rows against the prompts that they were made from."""
+"""Whether sealed content keeps its promises: rows against their prompts, and these against the prompt files."""
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headrace.errors import HandoffMissing
+from headrace.generation.campaign import Campaign
+from headrace.generation.requests import prompt_ids_of_day
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,36 @@ def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
         "row_ids_unique": _unique(rows["row_id"]),
         "one_version_set": _one_set(rows["version_set"], content.attributes.get("version_set", "")),
     }
+
+
+def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: Path) -> Finding:
+    """Whether the newest prompts of all the day's shards were cut from one list: the one that the files hold now.
+
+    Files that change between two shards' runs would lose some of the day's prompts and give others to two shards.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable.
+        HandoffCorrupt: the prompts of a shard are damaged.
+    """
+    others, num_sealed = [], 0
+    for shard, wanted in enumerate(prompt_ids_of_day(campaign, day, home)):
+        partition = ContentPartition(day=day, campaign=campaign.name, shard=shard)
+        try:
+            sealed = handoffs.open("prompts", partition.key)
+        except HandoffMissing:
+            continue
+        num_sealed += 1
+        if sealed.table(["prompt_id"])["prompt_id"].to_pylist() != wanted:
+            others.append(partition.campaign_shard)
+    named = ", ".join(others[:8]) + (" …" if len(others) > 8 else "")
+    return Finding(
+        passed=not others,
+        description=f"{named} of {day} were cut from another list than the prompt files hold now, so the day may lack "
+        "some prompts and have others twice. Materialize prompts of all its shards again, then generated_content."
+        if others
+        else f"{num_sealed} of {campaign.num_shards} shards of {day} are sealed, all cut from one list.",
+        figures={"num_shards_sealed": num_sealed, "num_shards_of_another_list": len(others)},
+    )
 
 
 def _prompts_version(content: Handoff) -> int:

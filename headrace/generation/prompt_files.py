@@ -102,7 +102,7 @@ def _term(fields: Mapping[str, object], column: str, place: str) -> str | None:
     value = _column(fields, column, place)
     if value is None:
         return None
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or isinstance(value, bool):
         raise _not(value, column, "text", place)
     return str(value)
 

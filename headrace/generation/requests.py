@@ -36,8 +36,6 @@ class Row:
 def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> pa.Table:
     """The partition's prompts, as PROMPTS; `position` counts within the partition.
 
-    From a pool, every day and shard draws others until the pool is used up; then it starts again, with new ids.
-
     Raises:
         InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
     """
@@ -46,23 +44,27 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
             f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
             f"{campaign.num_shards - 1} a day."
         )
-    prompts = read_prompt_files(campaign.prompts, partition.day, home)
-    day = _draw(campaign, partition.day, prompts) if campaign.prompts.is_pool else prompts
-    occurrences: Counter[str] = Counter()
-    ids: list[str] = []
-    for prompt in day:
-        ids.append(prompt_id(campaign.name, partition.day, prompt.text, occurrences[prompt.text]))
-        occurrences[prompt.text] += 1
-    mine = range(partition.shard, len(day), campaign.num_shards)
+    day = _day(campaign, partition.day, home)
+    mine = _mine(day, campaign, partition.shard)
     return pa.table(
         [
-            pa.array([ids[index] for index in mine], pa.string()),
+            pa.array([day[index][0] for index in mine], pa.string()),
             pa.array(range(len(mine)), pa.int64()),
-            pa.array([day[index].text for index in mine], pa.string()),
-            pa.array([day[index].term for index in mine], pa.string()),
+            pa.array([day[index][1].text for index in mine], pa.string()),
+            pa.array([day[index][1].term for index in mine], pa.string()),
         ],
         schema=PROMPTS,
     )
+
+
+def prompt_ids_of_day(campaign: Campaign, day: str, home: Path) -> list[list[str]]:
+    """Of every shard of the day, the ids of the prompts that `prompts_for` gives it, in order.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable.
+    """
+    whole = _day(campaign, day, home)
+    return [[whole[index][0] for index in _mine(whole, campaign, shard)] for shard in range(campaign.num_shards)]
 
 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
@@ -96,6 +98,24 @@ def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple
     size, larger = divmod(len(ordered), num_batches)
     starts = [index * size + min(index, larger) for index in range(num_batches + 1)]
     return [tuple(ordered[start:end]) for start, end in pairwise(starts)]
+
+
+def _day(campaign: Campaign, day: str, home: Path) -> list[tuple[str, PromptText]]:
+    """All shards' prompts, each with its id.
+
+    From a pool, every day and shard draws others until the pool is used up; then it starts again, with new ids.
+    """
+    prompts = read_prompt_files(campaign.prompts, day, home)
+    occurrences: Counter[str] = Counter()
+    found = []
+    for prompt in _draw(campaign, day, prompts) if campaign.prompts.is_pool else prompts:
+        found.append((prompt_id(campaign.name, day, prompt.text, occurrences[prompt.text]), prompt))
+        occurrences[prompt.text] += 1
+    return found
+
+
+def _mine(day: Sequence[object], campaign: Campaign, shard: int) -> range:
+    return range(shard, len(day), campaign.num_shards)
 
 
 def _draw(campaign: Campaign, day: str, pool: list[PromptText]) -> list[PromptText]:

@@ -11,7 +11,12 @@ import pytest
 
 from assets import generation
 from assets.generation import campaign_report, generated_content, prompts, reviewed_content, rolled_back_rows
-from assets.generation_checks import content_rows_checks, rolled_back_checks, schema_checks
+from assets.generation_checks import (
+    content_rows_checks,
+    rolled_back_checks,
+    schema_checks,
+    shards_are_of_one_list,
+)
 from assets.mirroring import mirrored_content
 from assets.partitions import content, days
 from headrace.clock import SystemClock
@@ -57,7 +62,7 @@ class Project:
 
     def materialize(self, *assets: Any, partition: str = PARTITION, **config: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [*_ASSETS, *schema_checks, content_rows_checks, *rolled_back_checks],
+            [*_ASSETS, *schema_checks, shards_are_of_one_list, content_rows_checks, *rolled_back_checks],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=partition,
             instance=self.instance,
@@ -130,6 +135,22 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
     figures = metadata_of(result, "reviewed_content")
     assert figures["num_rows"] == figures["num_kept"] + figures["num_rejected"] == 14
     assert {name for name in figures if name.startswith("num_rejected_by_")} >= {"num_rejected_by_repetition"}
+
+
+def test_a_prompt_file_that_changes_between_two_shards_is_found(project: Project) -> None:
+    pool = project.directory / "corpus/wordnet/prompts.jsonl"
+    first = project.materialize(prompts)
+    pool.write_text(json.dumps({"term": "a new word", "category": "noun"}) + "\n" + pool.read_text())
+    second = project.materialize(prompts, partition=f"{DAY}|glossary-04")
+    again = project.materialize(prompts)
+
+    def found(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+        [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "shards_are_of_one_list"]
+        return check
+
+    assert (found(first).passed, found(second).passed, found(again).passed) == (True, False, True)
+    said = str(found(second).description).replace("\\", "")
+    assert said.startswith(f"glossary-03 of {DAY} were cut from another list than the prompt files hold now")
 
 
 def test_a_sealed_partition_is_reused_and_its_data_version_stays(project: Project) -> None:

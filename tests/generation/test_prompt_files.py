@@ -131,3 +131,9 @@ def test_an_empty_file_is_an_empty_list(tmp_path: Path):
 def test_a_term_may_be_missing_a_value_but_is_never_the_word_none(tmp_path: Path):
     (tmp_path / f"{DAY}.jsonl").write_text('{"text": "a", "term": null}\n{"text": "b", "term": 7}\n')
     assert [prompt.term for prompt in read(tmp_path, term_column="term")] == [None, "7"]
+
+
+def test_a_term_is_no_truth_value(tmp_path: Path):
+    (tmp_path / f"{DAY}.jsonl").write_text('{"text": "a", "term": true}\n')
+    with pytest.raises(InvalidInput, match=r"line 1: column 'term' must hold text, got"):
+        read(tmp_path, term_column="term")

@@ -15,7 +15,9 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and parts.port != 0
-            and "@" not in parts.path + parts.query + parts.fragment
+            and "@" not in parts.path
+            # Paths are added to it: behind a query they would be part of that.
+            and not (parts.query or parts.fragment)
         )
     except ValueError:  # a port that is none, half of an IPv6 address
         is_address = False
@@ -23,7 +25,8 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
         shown = without_credentials(base_url)[:200]
         shown = "a password in the wrong place" if "@" in shown else repr(shown)
         raise InvalidInput(
-            f"base_url must be an address such as http://host:8000/v1, with %2F for a / in a password, got {shown}."
+            "base_url must be an address such as http://host:8000/v1, without a query, with %2F for a / in a password, "
+            f"got {shown}."
         )
     if not api_key:
         return

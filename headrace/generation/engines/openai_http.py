@@ -53,7 +53,7 @@ class OpenAIHttpEngine:
         Raises: InvalidInput: the version set names no server or no model, or a key cannot be sent.
         """
         if not spec.base_url or not spec.model:
-            shown = without_credentials(spec.base_url or "")
+            shown = spec.base_url and without_credentials(spec.base_url)
             raise InvalidInput(f"openai_http needs base_url and model, got {shown!r} and {spec.model!r}.")
         self._member = member
         self._model = spec.model

@@ -39,7 +39,7 @@ def open_serving_engine(
         from headrace.serving.engines.openai_server import OpenAIServerEngine
 
         if not spec.base_url or not spec.model:
-            shown = without_credentials(spec.base_url or "")
+            shown = spec.base_url and without_credentials(spec.base_url)
             raise InvalidInput(f"openai_http needs base_url and model, got {shown!r} and {spec.model!r}.")
         return OpenAIServerEngine(
             model=spec.model,

@@ -20,6 +20,7 @@ _NO_ADDRESS = {
     "a password without a scheme": "user:hidden@host/v1",
     "a password with a slash": "http://user:12/hidden@host/v1",
     "a password with a hash": "http://user:12#hidden@host/v1",
+    "a query, which paths would be added to": "http://host/v1?token=hidden",
     "nothing": "",
 }
 
