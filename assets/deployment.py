@@ -11,11 +11,13 @@ from assets.partitions import model_recipes
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
-from headrace.registry.model_versions import from_table, to_table
+from headrace.registry.model_versions import to_table
+from headrace.registry.registered import registered_models
 from headrace.registry.registration import register_model
 from headrace.rollout import interventions
+from headrace.store.small_objects import PassedOver
 from headrace_dagster.failures import RETRIES, translated_errors
-from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
+from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import Intervention, RolloutsResource
 from resources.training import TrainingResource
@@ -109,11 +111,8 @@ class RolloutConfig(dg.Config):
 
 @dg.asset(
     partitions_def=campaign_partitions,
-    ins={
-        "registered_version": dg.AssetIn(
-            partition_mapping=dg.AllPartitionMapping(), metadata={ALLOW_MISSING_PARTITIONS: True}
-        )
-    },
+    # Read here and not by the IO manager: a registration that is damaged must not keep anybody from an abort.
+    deps=[dg.AssetDep(registered_version, partition_mapping=dg.AllPartitionMapping())],
     group_name=_GROUP,
     op_tags=_TAGS,
     tags=_TAGS,
@@ -127,19 +126,19 @@ def rollout(
     rollouts: RolloutsResource,
     registry: RegistryResource,
     store: StoreResource,
-    registered_version: dict[str, Handoff],
 ) -> dg.MaterializeResult[pa.Table]:
     """The version sets that one campaign or service runs on; a run takes its rollout as far as the evidence allows.
 
     The journal in the store decides and is what generated_content and the gateways read; this table and MLflow's
     aliases follow it.
     """
-    models = [model for handoff in registered_version.values() for model in from_table(handoff.table())]
+    passed_over = PassedOver()
     ticked = rollouts.tick(
         context.partition_key,
         store.handoffs(),
-        models,
+        registered_models(store.handoffs(), damaged=passed_over),
         registry.models(),
+        passed_over=passed_over,
         intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
     )
     return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())

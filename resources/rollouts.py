@@ -137,12 +137,18 @@ class RolloutsResource(dg.ConfigurableResource):
         models: Sequence[ModelVersion],
         registry: ModelRegistry,
         *,
+        passed_over: PassedOver,
         intervention: Intervention | None = None,
     ) -> Ticked:
-        """Take one rollout as far as its evidence allows, after a person's `intervention`, if there is one."""
+        """Take one rollout as far as its evidence allows, after a person's `intervention`, if there is one.
+
+        Args:
+            passed_over: damaged objects that `models` was read without.
+        """
         objects, subject = handoffs.objects, self.subject(name)
         journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
         facts = self.facts(subject, handoffs, models, refusal=partial(refusal_of, registry))
+        facts.damaged.with_those_of(passed_over)
         if intervention is not None:
             intervention(journal, subject.plan, partial(end_under_way, handoffs, name, damaged=facts.damaged))
         actions = tick(

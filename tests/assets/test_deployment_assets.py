@@ -289,6 +289,20 @@ def test_a_person_acts_on_a_rollout_from_the_launchpad_and_the_journal_says_who_
     assert deployment.state.evicted == frozenset()
 
 
+def test_an_abort_from_the_launchpad_goes_through_beside_a_damaged_registration(deployment: Deployment) -> None:
+    deployment.train("good", loss=3.0)
+    deployment.register("good")
+    deployment.roll_out()
+    deployment.train("worse", loss=3.5)
+    deployment.register("worse")
+    [manifest] = (deployment.home / "store").rglob("registered_version/*worse*/**/manifest.json")
+    manifest.chmod(0o644)
+    manifest.write_text("{}")
+    metadata = deployment.roll_out(action="abort", reason="rude answers")
+    assert deployment.journal.entries()[-1].event == "aborted"
+    assert "worse" in metadata["damaged_objects"]
+
+
 def test_a_person_promotes_from_the_launchpad(deployment: Deployment) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")
