@@ -35,6 +35,8 @@ def read_yaml(path: Path, noun: str) -> object:
         if len(body) > _BYTES_MAX:
             raise ValueError(f"it has more than {_BYTES_MAX:,} bytes")
         return yaml.load(body.decode("utf-8"), _Loader)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{noun} {path} does not exist.") from error
     except RecursionError as error:
         raise InvalidInput(f"{noun} {path} is not readable as YAML: it is nested too deeply.") from error
     # What PyYAML's constructors let pass of the values that they are given: `2026-99-99`, `!!int x`, `!!bool x` …

@@ -333,7 +333,7 @@ MISTAKES = {
     "a weight above all": ("rollout advance support --weight 150%", "such as 0.1 or 10%, got '150%'"),
     "a weight and a promotion": ("rollout advance support --weight 1 --promote", "drop one"),
     "a plan without a rollout": ("rollout status --plan x.yaml", "name the rollout too"),
-    "a plan that is not there": ("rollout advance support --plan {tmp}/none.yaml", "is not readable as YAML"),
+    "a plan that is not there": ("rollout advance support --plan {tmp}/none.yaml", "none.yaml does not exist."),
     "another's plan": (
         "rollout advance support --plan {tmp}/other.yaml",
         "describes 'other', the rollout is",

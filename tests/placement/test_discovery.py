@@ -158,7 +158,7 @@ def test_a_fleet_file_that_describes_no_fleet_is_refused_by_node_and_field(
 
 
 def test_a_missing_fleet_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFleet, match=r"^Fleet file .* is not readable as YAML: .*No such file"):
+    with pytest.raises(InvalidFleet, match=r"^Fleet file .*none\.yaml does not exist\.$"):
         read_fleet_file(tmp_path / "none.yaml")
 
 

@@ -57,6 +57,12 @@ def test_a_file_that_says_nothing_is_refused_in_one_sentence(tmp_path: Path, phr
     assert "\n" not in text
 
 
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path):
+    with pytest.raises(InvalidInput, match=rf"^Corpus file {tmp_path}/none\.yaml does not exist\.$") as caught:
+        read_yaml(tmp_path / "none.yaml", "Corpus file")
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path):
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
