@@ -9,20 +9,19 @@ from dagster import DagsterInstance
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
-from pipelines.services import services
+from pipelines.services import services, ui_port
 from resources.settings import settings_from_environment
 
 
 def main() -> None:
     settings = settings_from_environment()
-    port = int(os.environ.get("HEADRACE_PORT") or 3000)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
             DagsterInstance.get() as instance,
             services(
                 settings,
-                port=port,
+                port=ui_port(os.environ.get("HEADRACE_PORT")),
                 environment=dict(os.environ),
                 before_start=lambda: fail_runs_of_dead_workers(instance),
             ) as running,

@@ -37,6 +37,19 @@ class ServicesUnavailable(HeadraceError):
     """The instance's daemon or webserver cannot be started; the text says what is in the way."""
 
 
+def ui_port(text: str | None) -> int:
+    """The Dagster UI's port, out of HEADRACE_PORT.
+
+    Raises:
+        ServicesUnavailable: it is no port.
+    """
+    if not text:
+        return 3000
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= 65535:
+        raise ServicesUnavailable(f"HEADRACE_PORT must be a port from 1 to 65535, got {text!r}.")
+    return int(text)
+
+
 @dataclass
 class Services:
     port: int

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import services as services_module
-from pipelines.services import ServicesUnavailable, locked, services
+from pipelines.services import ServicesUnavailable, locked, services, ui_port
 from resources.settings import Settings, settings_from_environment
 
 
@@ -83,3 +83,14 @@ def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(settings: Sett
     finally:
         by_hand.kill()
         by_hand.wait()
+
+
+@pytest.mark.parametrize("text", ["http", "-1", "0", "65536", "3000.5"])
+def test_a_port_that_is_none_is_refused_in_one_sentence(text: str):
+    with pytest.raises(ServicesUnavailable, match=rf"^HEADRACE_PORT must be a port from 1 to 65535, got '{text}'\.$"):
+        ui_port(text)
+
+
+def test_the_ui_has_its_usual_port_unless_told_otherwise():
+    assert ui_port(None) == ui_port("") == 3000
+    assert ui_port("3917") == 3917
