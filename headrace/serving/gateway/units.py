@@ -155,19 +155,23 @@ class Units:
         if pinned.is_pinned is not None:
             headers.append((b"x-headrace-session", b"pinned" if pinned.is_pinned else b"unpinned"))
         loaded.num_units += 1
+        watch.begin(self._limits.unit_seconds_max)
         try:
-            async with asyncio.timeout(self._limits.unit_seconds_max):
+            try:
                 if ask.stream:
                     await self._stream(unit, request, headers, watch)
                 else:
                     await self._whole(unit, request, headers)
-        except TimeoutError:
-            unit.is_failed = unit.answered is None
-            _end_if_gone(unit, request, watch)
-            await self._fail(
-                unit, request, timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
-            )
+            finally:
+                watch.stop()
         except asyncio.CancelledError:
+            if watch.is_late and not self._cut_off:
+                asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
+                unit.is_failed = unit.answered is None
+                _end_if_gone(unit, request, watch)
+                late = timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
+                await self._fail(unit, request, late)
+                return
             unit.status, unit.error = (503, "draining") if self._cut_off else (CLIENT_GONE, request.gone_because)
             if self._cut_off and request.started:
                 asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
@@ -285,21 +289,36 @@ def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:
 
 
 class _Watch:
-    """Cancels a unit's task when its client closes the connection before the answer is complete."""
+    """Cancels a unit's task when its client closes the connection before the answer is complete, or its time is up.
 
-    __slots__ = ("_request", "_task", "is_gone")
+    `asyncio.timeout` does the second, and costs a short unit a thirtieth of its time more than a timer.
+    """
+
+    __slots__ = ("_request", "_task", "_timer", "is_gone", "is_late")
 
     def __init__(self, request: Request, task: asyncio.Task[None]) -> None:
-        self.is_gone = False
+        self.is_gone = self.is_late = False
         self._request = request
         self._task = task
+        self._timer: asyncio.TimerHandle | None = None
         request.connection.when_lost = self._lost
+
+    def begin(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def end(self) -> None:
         connection = self._request.connection
         # A next request of the connection's may have begun already, and be watched by another one of these.
         if connection.when_lost == self._lost:
             connection.when_lost = None
+
+    def _time_is_up(self) -> None:
+        self.is_late = True
+        self._task.cancel()
 
     def _lost(self) -> None:
         if not self._request.finished:
