@@ -26,8 +26,9 @@ dev: ## the Dagster UI on http://127.0.0.1:3000 (HEADRACE_PORT)
 	@$(PYTHON) -m pipelines.setup --demo
 	@$(BIN)/python -m pipelines.dev
 
-test: setup ## all tests
-	@$(BIN)/python -m pytest
+# Files stay whole, for their fixtures' sake, and in their order: those of few but long tests would else come last.
+test: setup ## all tests, on two workers
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

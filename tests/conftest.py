@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _MEMORY = Path("/dev/shm")
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= 4 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Beside another worker, torch's threads would wait for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
 # Tests share builders as `from tests.builders import …`; importmode=importlib leaves the checkout off the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
