@@ -214,7 +214,7 @@ class Partition(RuleBasedStateMachine):
 Partition.TestCase.settings = settings(
     max_examples=25, stateful_step_count=14, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestPartition = pytest.mark.timeout(120)(Partition.TestCase)
+TestPartition = pytest.mark.timeout(900)(Partition.TestCase)
 
 
 class Day(RuleBasedStateMachine):
@@ -318,7 +318,7 @@ class Day(RuleBasedStateMachine):
 Day.TestCase.settings = settings(
     max_examples=25, stateful_step_count=16, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestDay = pytest.mark.timeout(120)(Day.TestCase)
+TestDay = pytest.mark.timeout(900)(Day.TestCase)
 
 
 def test_the_lists_of_the_model_are_valid_prompts() -> None:
