@@ -53,6 +53,8 @@ class Ticket:
     number: int
     num_tokens_max: int
     entered_at: float
+    # Whether its answer comes in pieces. A whole one shows nothing before its end, so it is never seen to wait.
+    is_in_pieces: bool = True
     state: TurnState = TurnState.HELD
     replica: int = -1
     is_given_out: bool = False
@@ -96,7 +98,8 @@ class Replica:
 
     @property
     def num_begun(self) -> int:
-        return sum(ticket.has_begun for ticket in self.live)
+        """Turns that it works on, as far as one can see; of whole answers nothing else is known."""
+        return sum(ticket.has_begun or not ticket.is_in_pieces for ticket in self.live)
 
 
 class Dispatcher:
@@ -137,9 +140,14 @@ class Dispatcher:
 
     # --- turns ---
 
-    def enter(self, num_tokens_max: int) -> Ticket:
+    def enter(self, num_tokens_max: int, *, is_in_pieces: bool = True) -> Ticket:
         """A new turn, live at once if some replica has room and nobody waits before it."""
-        ticket = Ticket(number=self._num_entered, num_tokens_max=num_tokens_max, entered_at=self._clock())
+        ticket = Ticket(
+            number=self._num_entered,
+            num_tokens_max=num_tokens_max,
+            entered_at=self._clock(),
+            is_in_pieces=is_in_pieces,
+        )
         self._num_entered += 1
         self._hold(ticket)
         if len(self._held) == 1:
@@ -386,7 +394,10 @@ class Dispatcher:
         if replica.is_silent or not num_begun or num_begun == len(replica.live):
             return
         patience = 3 * max(replica.rates.own_first_seconds() or self._settings.prior_first_seconds, 0.02)
-        if any(not ticket.has_begun and replica.heard_at - ticket.sent_at > patience for ticket in replica.live):
+        if any(
+            ticket.is_in_pieces and not ticket.has_begun and replica.heard_at - ticket.sent_at > patience
+            for ticket in replica.live
+        ):
             replica.num_slots, replica.waited_at = num_begun, now
 
     def _may_move(self, ticket: Ticket) -> bool:

@@ -143,7 +143,7 @@ class OpenAIServerEngine:
                 for_clients="A message spells one of the model's special tokens. Take it out of the text.",
             )
         ends_at = time.monotonic() + self._limits.unit_seconds_max
-        ticket = self._dispatcher.enter(turn.max_tokens)
+        ticket = self._dispatcher.enter(turn.max_tokens, is_in_pieces=stream)
         self._keep_ticking()
         try:
             while True:

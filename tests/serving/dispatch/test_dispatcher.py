@@ -267,6 +267,29 @@ def test_turns_wait_here_once_a_replica_is_known_to_be_full() -> None:
     assert simulation.dispatcher.num_held > 10
 
 
+def test_whole_answers_beside_streams_are_not_taken_to_wait_for_a_place() -> None:
+    """They show nothing before their end; streams that their clients read slowly stay for long."""
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    answer(dispatcher, clock, 0.5)
+    streams = [dispatcher.enter(1024) for _ in range(3)]
+    wholes = [dispatcher.enter(1024, is_in_pieces=False) for _ in range(2)]
+    for step in range(1, 20):
+        clock.now += 0.1
+        for stream in streams:
+            dispatcher.heard(stream, 40 * step)
+        dispatcher.to_abandon()
+        wholes.append(dispatcher.enter(1024, is_in_pieces=False))
+    assert {ticket.state for ticket in wholes} == {TurnState.LIVE}
+    # A stream that does not begin among them does wait, and says how many fit.
+    late = dispatcher.enter(1024)
+    clock.now += 2.0
+    dispatcher.heard(streams[0], 1000)
+    dispatcher.to_abandon()
+    assert dispatcher.replicas[0].num_slots == len(dispatcher.replicas[0].live) - 1
+    assert late.state is TurnState.LIVE
+    assert dispatcher.enter(1024, is_in_pieces=False).state is TurnState.HELD
+
+
 def test_a_dispatcher_needs_different_replicas() -> None:
     with pytest.raises(InvalidInput, match="replicas must be different servers, at least one, got"):
         make_dispatcher(num_replicas=0)
