@@ -11,7 +11,8 @@ Conditions, which decide such numbers:
   cut off comes back.
 - `/healthz` is asked ten times a second on a new connection each, with five seconds to answer.
 - Descriptors and resident memory of the gateway are read when the attack and its own idle connections to the server are
-  gone. Three short rounds before the first that counts are for everything that is made once.
+  gone. Three short rounds before the first that counts are for everything that is made once. Before the first and after
+  the last that counts, what the attack left behind has ended: streams on trial are read to their end.
 - On a machine with few cores the attackers, the load and the server take turns with the gateway on them.
 """
 
@@ -23,6 +24,7 @@ import statistics
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +44,8 @@ _HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES, _WORD_SECONDS = 8, 4000, 120, 0.02
 _NUM_HOSTILE_MIN, _BEGIN_SECONDS_MAX = 450, 30.0
 # After the attack: connections that were cut off are gone after 2 s, idle ones to the server after 4.
 _SETTLE_SECONDS = 7.0
+# A stream that its client left is read to its end, which is the unit's time limit at the latest.
+_LEFT_SECONDS_MAX = 130.0
 _HEALTH_PAUSE_SECONDS, _HEALTH_SECONDS_MAX = 0.1, 5.0
 _P99_BAR = 2.0
 # Buffers and tables that grow to what an attack needs, once, are not what is asked about.
@@ -70,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
                 name = f"round {round_ + 1} of {options.rounds}" if round_ >= 0 else "warm-up"
                 progress.print(f"hostile: {name}")
                 seconds = options.seconds if round_ >= 0 else min(options.seconds, _WARM_UP_SECONDS)
-                rounds.append(_round(gateway, seed=round_, seconds=seconds))
+                is_measured = round_ in (-1, options.rounds - 1)
+                rounds.append(_round(gateway, seed=round_, seconds=seconds, is_measured=is_measured))
             cuts = _cuts(gateway)
     _print(rounds[_NUM_WARM_UPS:], cuts)
     figures = _figures(rounds)
@@ -78,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(bar["met"] for bar in figures["bars"].values()) else 1
 
 
-def _round(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, Any]:
+def _round(gateway: GatewayProcess, *, seed: int, seconds: float, is_measured: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"before": _held(gateway)}
     # Who goes first changes, or one would always follow the other's rest.
     for is_attacked in (False, True) if seed % 2 else (True, False):
@@ -104,9 +109,21 @@ def _round(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, A
         found["health"] = (health.num_answered, health.num_asked)
         found["health_ms_max"] = 1000 * health.seconds_max
         time.sleep(_SETTLE_SECONDS)
+    if is_measured:
+        _until_nothing_is_left(gateway)
     time.sleep(_SETTLE_SECONDS)
     found["after"] = _held(gateway)
     return found
+
+
+def _until_nothing_is_left(gateway: GatewayProcess) -> None:
+    ends = time.monotonic() + _LEFT_SECONDS_MAX
+    while time.monotonic() < ends:
+        with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=_HEALTH_SECONDS_MAX) as page:
+            if b"headrace_gateway_units_under_way 0.0\n" in page.read():
+                return
+        time.sleep(1.0)
+    raise SystemExit(f"Units are still under way {_LEFT_SECONDS_MAX:.0f} s after the last client has gone.")
 
 
 def _until_attacked(gateway: GatewayProcess, *, than: int) -> int:
