@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from headrace.errors import RepinRequired
 from headrace.generation.claims import Claim, Regenerate, mirror_run_key
 from headrace.generation.mirroring import MirrorStopped
+from headrace.generation.sealing import Superseded
 from headrace.keys import row_id
 from headrace.rollout.states import PAUSED, RESUMED, REWEIGHTED, STARTED, RolloutState
 from tests.generation.builders import DAY, ScriptedEngine, Site, make_campaign, make_partition, make_prompts
@@ -154,9 +155,17 @@ class Partition(RuleBasedStateMachine):
     def _work(self, run: str, engine: ScriptedEngine) -> None:
         claim = self.held[run]
         before = self.site.claims.settlement(claim)
+        versions = self.site.handoffs.versions("generated_content", self.site.partition.key)
         try:
             outcome = self.site.generate(claim, engine=engine)
         except KeyboardInterrupt:
+            return
+        except Superseded:
+            # Another attempt's rows, or those of newer prompts, are what readers have, and stay so.
+            newest = self.site.handoffs.newest("generated_content", self.site.partition.key)
+            assert newest is not None
+            assert newest.attributes["claim"] != claim.id
+            assert self.site.handoffs.versions("generated_content", self.site.partition.key) == versions
             return
         except RepinRequired:
             assert claim.version_set in self.state.aborted
