@@ -158,6 +158,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """uvicorn's own would start a timer for every response; `Connections` needs none."""
         self.server_state.total_requests += 1
+        # An answer to HEAD has no body that its head could go out with.
+        cast("_HeadWithBody", self.transport).flush()
         if self.transport.is_closing():
             # Not before its bytes are out, which is the client's to decide.
             self._guard.wait(self, Wait.CLOSE)
@@ -335,14 +337,14 @@ class _HeadWithBody:
         self._transport.write(data)
 
     def write_eof(self) -> None:
-        self._write_held()
+        self.flush()
         self._transport.write_eof()
 
     def close(self) -> None:
-        self._write_held()
+        self.flush()
         self._transport.close()
 
-    def _write_held(self) -> None:
+    def flush(self) -> None:
         if self._head:
             self.write(b"")
 

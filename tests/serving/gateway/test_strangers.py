@@ -114,6 +114,14 @@ def test_an_answers_head_does_not_travel_alone(gateway: GatewayProcess) -> None:
     client.socket.close()
 
 
+def test_an_answer_without_a_body_is_not_kept_back_for_one(gateway: GatewayProcess) -> None:
+    client = RawClient(gateway)
+    for _ in range(2):
+        client.send(GET.replace(b"GET", b"HEAD"))
+        assert client.socket.recv(65_536).endswith(b"\r\ncontent-length: 18\r\n\r\n")
+    client.socket.close()
+
+
 def test_a_cut_stands_in_the_log_with_its_reason_and_the_id_that_its_client_was_told(gateway: GatewayProcess) -> None:
     answer = ask(gateway, post(b"X: " + b"swordfish" * 2_000, key=None))
     said = eventually(lambda: [cut for cut in cuts(gateway) if cut.get("request") == answer.headers["x-request-id"]])
