@@ -32,21 +32,12 @@ def listen(*, host: str, port: int, uds: Path | None, reuse_port: bool) -> socke
     try:
         if uds is not None:
             return _listen_on_file(uds)
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Inherited by every connection.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
-        listener.bind((host, port))
+        return _listen_on_port(host, port, reuse_port=reuse_port)
     except OSError as error:
         raise InvalidInput(
             f"The gateway cannot listen on {uds or f'{host}:{port}'}: {error.strerror or error}; choose another "
             "address."
         ) from error
-    listener.setblocking(False)
-    return listener
 
 
 def leave(listener: socket.socket, uds: Path | None, made: tuple[int, int] | None) -> None:
@@ -89,6 +80,26 @@ def num_connections_for(limits: Limits) -> int:
             f"{others + _NUM_CONNECTIONS_MIN}. Raise the limit (`ulimit -n`), or lower num_units_max."
         )
     return room
+
+
+def _listen_on_port(host: str, port: int, *, reuse_port: bool) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Inherited by every connection.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
+        listener.bind((host, port))
+        # At once: the address is said to listen before the server takes it over, and of two that are only bound to
+        # one port the second would learn it later, inside the server.
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
 
 
 def _listen_on_file(file: Path) -> socket.socket:

@@ -26,6 +26,20 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("uds") / "gateway.sock"
 
 
+def test_a_port_takes_connections_as_soon_as_it_is_said_to_listen() -> None:
+    with closing(listen(host="127.0.0.1", port=0, uds=None, reuse_port=False)) as listener:
+        socket.create_connection(listener.getsockname(), timeout=5).close()
+
+
+def test_of_two_gateways_on_one_port_the_second_is_told_before_it_serves() -> None:
+    """Neither serves yet: the kernel lets any number of sockets that do not listen be bound to one port."""
+    with (
+        closing(listen(host="127.0.0.1", port=0, uds=None, reuse_port=False)) as first,
+        pytest.raises(InvalidInput, match="Address already in use; choose another address"),
+    ):
+        listen(host="127.0.0.1", port=first.getsockname()[1], uds=None, reuse_port=False)
+
+
 def test_a_file_of_another_kind_is_never_replaced(file: Path) -> None:
     file.write_text("somebody's thesis")
     with pytest.raises(InvalidInput, match="a file of another kind, which may be somebody's. Move it away"):
