@@ -66,6 +66,9 @@ class Ticket:
     heard_at: float = 0.0
     has_begun: bool = False
     was_sent_to_idle: bool = False
+    # Its place among all that its replica was sent, and whether it was one more than fitted there.
+    send_number: int = 0
+    was_extra: bool = False
     num_characters: int = 0
     # Output tokens, estimated from the characters: servers count them only at the end.
     num_tokens: int = 0
@@ -94,6 +97,8 @@ class Replica:
     heard_at: float = 0.0
     is_heard: bool = False
     num_sent: int = 0
+    # The youngest of its turns that was seen to be worked on, by `send_number`.
+    begun_number: int = 0
     is_silent: bool = False
 
     @property
@@ -177,6 +182,7 @@ class Dispatcher:
         num_tokens = round(num_characters * self._lengths.tokens_a_character)
         if not ticket.has_begun:
             ticket.has_begun = True
+            self._saw_begun(replica, ticket)
             if ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots:
                 replica.rates.saw_first(now - ticket.sent_at, now)
             if replica.num_slots is not None:
@@ -199,6 +205,9 @@ class Dispatcher:
             # One piece for all: what it took beyond a first token is what its tokens took.
             first_seconds = replica.rates.own_first_seconds() or 0.0
             replica.rates.saw_tokens(max(0.0, now - ticket.sent_at - first_seconds), max(1, num_tokens), now)
+            self._saw_begun(replica, ticket)
+            if ticket.was_extra and replica.num_slots is not None and self._was_not_held_up(ticket, num_tokens, now):
+                replica.num_slots += 1
         self._heard_replica(replica, now)
         self._lengths.add(num_tokens, ticket.num_characters)
         self._release(ticket)
@@ -388,14 +397,32 @@ class Dispatcher:
         replica.heard_at, replica.is_heard, replica.is_silent = now, True, False
         replica.health.worked()
 
+    def _saw_begun(self, replica: Replica, ticket: Ticket) -> None:
+        """Servers take turns in order: a younger turn that begins first shows that an older one waits for no slot."""
+        replica.begun_number = max(replica.begun_number, ticket.send_number)
+        if replica.num_slots is not None and any(
+            other.is_in_pieces and not other.has_begun and other.send_number < ticket.send_number
+            for other in replica.live
+        ):
+            replica.num_slots = None
+
+    def _was_not_held_up(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
+        """A whole answer shows nothing but its end: whether that came as soon as without a wait for a slot."""
+        token_seconds, first_seconds = self._speeds(self._replicas[ticket.replica], now)
+        return now - ticket.sent_at <= 2 * (first_seconds + num_tokens * token_seconds)
+
     def _learn_slots(self, replica: Replica, now: float) -> None:
-        """A turn that has not begun long after it was sent, while others made progress, waits for a slot."""
+        """A turn that has not begun long after it was sent, while others made progress, waits for a slot, unless a
+        younger one has begun."""
         num_begun = replica.num_begun
         if replica.is_silent or not num_begun or num_begun == len(replica.live):
             return
         patience = 3 * max(replica.rates.own_first_seconds() or self._settings.prior_first_seconds, 0.02)
         if any(
-            ticket.is_in_pieces and not ticket.has_begun and replica.heard_at - ticket.sent_at > patience
+            ticket.is_in_pieces
+            and not ticket.has_begun
+            and replica.heard_at - ticket.sent_at > patience
+            and ticket.send_number > replica.begun_number
             for ticket in replica.live
         ):
             replica.num_slots, replica.waited_at = num_begun, now
@@ -449,6 +476,8 @@ class Dispatcher:
         ticket.was_sent_to_idle = not replica.live
         replica.live.add(ticket)
         replica.num_sent += 1
+        ticket.send_number = replica.num_sent
+        ticket.was_extra = replica.num_slots is not None and len(replica.live) > replica.num_slots
         ticket.state, ticket.replica = TurnState.LIVE, replica.index
         ticket.sent_at = ticket.heard_at = now
         ticket.has_begun, ticket.num_tokens, ticket.num_characters = False, 0, 0

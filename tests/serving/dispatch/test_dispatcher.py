@@ -290,6 +290,51 @@ def test_whole_answers_beside_streams_are_not_taken_to_wait_for_a_place() -> Non
     assert dispatcher.enter(1024, is_in_pieces=False).state is TurnState.HELD
 
 
+def test_a_stream_that_begins_late_makes_no_replica_full_while_younger_turns_are_answered() -> None:
+    """A busy server is late with everybody; one that is full takes nobody before those who wait."""
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    answer(dispatcher, clock, 0.5)
+    streams = [dispatcher.enter(1024) for _ in range(3)]
+    for stream in streams:
+        dispatcher.heard(stream, 4)
+    late = dispatcher.enter(1024)
+    for step in range(2, 40):
+        whole = dispatcher.enter(1024, is_in_pieces=False)
+        clock.now += 0.1
+        for stream in streams:
+            dispatcher.heard(stream, 40 * step)
+        dispatcher.answered(whole, 8)
+        dispatcher.to_abandon()
+    assert not late.has_begun
+    assert dispatcher.replicas[0].num_slots is None
+
+
+def test_a_replica_that_was_taken_to_be_full_is_found_to_have_room_by_whole_answers() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    answer(dispatcher, clock, 0.5)
+    streams = [dispatcher.enter(1024) for _ in range(3)]
+    for stream in streams:
+        dispatcher.heard(stream, 4)
+    late = dispatcher.enter(1024)
+    clock.now += 2.0
+    dispatcher.heard(streams[0], 400)
+    dispatcher.to_abandon()
+    assert dispatcher.replicas[0].num_slots == 3
+    dispatcher.heard(late, 4)
+    wholes = [dispatcher.enter(1024, is_in_pieces=False) for _ in range(20)]
+    for _ in range(20):
+        clock.now += 0.05
+        live = [ticket for ticket in wholes if ticket.state is TurnState.LIVE]
+        for ticket in live:
+            dispatcher.answered(ticket, 8)
+        dispatcher.assign()
+        if not any(ticket.state is TurnState.HELD for ticket in wholes):
+            break
+    else:
+        raise AssertionError("Whole answers still wait for places that nobody fills.")
+    assert clock.now < 3.5
+
+
 def test_a_dispatcher_needs_different_replicas() -> None:
     with pytest.raises(InvalidInput, match="replicas must be different servers, at least one, got"):
         make_dispatcher(num_replicas=0)
