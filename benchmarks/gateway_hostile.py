@@ -11,7 +11,7 @@ Conditions, which decide such numbers:
   cut off comes back.
 - `/healthz` is asked ten times a second on a new connection each, with five seconds to answer.
 - Descriptors and resident memory of the gateway are read when the attack and its own idle connections to the server are
-  gone. Three short rounds before the first that counts are for everything that is made once. Before the first and after
+  gone. Three rounds before the first that counts are for everything that is made once. Before the first and after
   the last that counts, what the attack left behind has ended: streams on trial are read to their end.
 - On a machine with few cores the attackers, the load and the server take turns with the gateway on them.
 """
@@ -49,7 +49,7 @@ _LEFT_SECONDS_MAX = 130.0
 _HEALTH_PAUSE_SECONDS, _HEALTH_SECONDS_MAX = 0.1, 5.0
 _P99_BAR = 2.0
 # Buffers and tables that grow to what an attack needs, once, are not what is asked about.
-_NUM_WARM_UPS, _WARM_UP_SECONDS = 3, 3.0
+_NUM_WARM_UPS = 3
 # Over all rounds. Every round brings more than a thousand hostile connections: a leak of 1 KiB each is seen.
 _MEMORY_BAR_MB = 4.0
 
@@ -73,9 +73,8 @@ def run(options: argparse.Namespace) -> int:
             for round_ in range(-_NUM_WARM_UPS, options.rounds):
                 name = f"round {round_ + 1} of {options.rounds}" if round_ >= 0 else "warm-up"
                 progress.print(f"hostile: {name}")
-                seconds = options.seconds if round_ >= 0 else min(options.seconds, _WARM_UP_SECONDS)
                 is_measured = round_ in (-1, options.rounds - 1)
-                rounds.append(_round(gateway, seed=round_, seconds=seconds, is_measured=is_measured))
+                rounds.append(_round(gateway, seed=round_, seconds=options.seconds, is_measured=is_measured))
             cuts = _cuts(gateway)
     _print(rounds[_NUM_WARM_UPS:], cuts)
     figures = _figures(rounds)

@@ -6,10 +6,15 @@ going away, or draw it out by not reading, they could choose what the gate sees 
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from headrace.serving.engines.base import Piece
+
+# A client that is so many pieces behind gets what follows in larger ones: an answer of thousands of small texts takes
+# several times the memory of its characters.
+_NUM_BEHIND_MAX = 16
+_JOINED_CHARACTERS = 4096
 
 
 class ReadAhead:
@@ -18,9 +23,13 @@ class ReadAhead:
     def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
         # When the last piece came, on the monotonic clock; None: none came with a finish reason.
         self.whole_at: float | None = None
-        self._texts: list[str] = []
         self._pieces = pieces
-        self._waiting: deque[Piece] = deque()
+        # All that came; the first `_num_taken` were taken.
+        self._texts: list[str] = []
+        self._num_taken = 0
+        # What the last piece says beside its text, until it was taken.
+        self._last: Piece | None = None
+        self._replica = ""
         self._news = asyncio.Event()
         self._error: Exception | None = None
         self._reading = asyncio.create_task(self._read(), name="read ahead")
@@ -30,14 +39,19 @@ class ReadAhead:
 
     async def __anext__(self) -> Piece:
         """Raises: what the engine raised, after the pieces before it."""
-        while not self._waiting:
+        while self._num_taken == len(self._texts):
+            if (last := self._last) is not None:
+                self._last = None
+                return last
             if self._reading.done():
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        return self._waiting.popleft()
+        text = self._texts[self._num_taken]
+        self._num_taken += 1
+        return Piece(text=text, replica=self._replica)
 
     @property
     def text(self) -> str:
@@ -61,16 +75,25 @@ class ReadAhead:
     async def _read(self) -> None:
         try:
             async for piece in self._pieces:
+                self._replica = piece.replica
+                self._keep(piece.text)
                 if piece.finish_reason is not None:
                     self.whole_at = time.monotonic()
-                self._texts.append(piece.text)
-                self._waiting.append(piece)
+                    self._last = replace(piece, text="")
                 self._news.set()
         except Exception as error:  # noqa: BLE001 (whoever takes the pieces gets it)
             self._error = error
         finally:
             await self._pieces.aclose()
             self._reading_ended()
+
+    def _keep(self, text: str) -> None:
+        if not text:
+            return
+        if len(self._texts) - self._num_taken >= _NUM_BEHIND_MAX and len(self._texts[-1]) < _JOINED_CHARACTERS:
+            self._texts[-1] += text
+        else:
+            self._texts.append(text)
 
     def _reading_ended(self) -> None:
         # After this task is done, so that whoever waits for news sees that there will be none.
