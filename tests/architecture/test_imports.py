@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-PACKAGES = ("headrace", "headrace_dagster", "resources", "assets", "pipelines")
+PACKAGES = ("headrace", "headrace_dagster", "resources", "assets", "pipelines", "simulation", "benchmarks")
 # Named after what is in them, or not at all.
 EMPTY_NAMES = {"utils", "util", "helpers", "common", "manager", "core", "misc", "base_classes"}
 READS_ITS_ENVIRONMENT = {

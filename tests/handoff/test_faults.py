@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import handoff_faults
-from benchmarks.fault_cases import Tally, check_everything, damages, publish
-from benchmarks.fault_processes import full_disk, killed_readers, two_writers
-from benchmarks.handoff_faults import break_files, flip_bits, kill_everywhere
-from benchmarks.syscall_kills import TracingRefused, run_traced
+from benchmarks.handoff_faults import __main__ as handoff_faults
+from simulation.faults.cases import Tally, check_everything, damages, publish
+from simulation.faults.processes import full_disk, killed_readers, two_writers
+from benchmarks.handoff_faults.__main__ import break_files, flip_bits, kill_everywhere
+from simulation.system_calls.tracing import TracingRefused, run_traced
 from headrace.store.local import LocalStore
 
 pytestmark = pytest.mark.process
@@ -125,7 +125,7 @@ def test_the_same_seed_damages_the_same_places(tmp_path: Path) -> None:
 UNRELIABLE_SERVER = """
 import sys
 from pathlib import Path
-from benchmarks.fault_remote import unreliable_server
+from simulation.faults.remote import unreliable_server
 tally = unreliable_server(Path(sys.argv[1]), 5, 1, lambda: None)
 print(tally.faults > 0, tally.torn, tally.silent, tally.lost)
 """

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.crash_states import ROOT, Named, Operation, Said, Sized, Synced, Trace, Written, crash_states
-from benchmarks.fault_cases import Tally
-from benchmarks.handoff_faults import power_loss_body
-from benchmarks.power_loss import KINDS, lose_power
-from benchmarks.syscall_kills import TracingRefused, run_traced
-from benchmarks.syscall_record import NotRecorded, record
+from simulation.power_loss.crash_states import ROOT, Named, Operation, Said, Sized, Synced, Trace, Written, crash_states
+from simulation.faults.cases import Tally
+from benchmarks.handoff_faults.__main__ import power_loss_body
+from simulation.power_loss.kinds import KINDS, lose_power
+from simulation.system_calls.tracing import TracingRefused, run_traced
+from simulation.system_calls.recording import NotRecorded, record
 from headrace.store import local
 from headrace.store.local import LocalStore
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.queueing import POOL, main
-from benchmarks.queueing_fleet import simulate_fleet
-from benchmarks.queueing_peers import BestEffort, Easy, Fifo
-from benchmarks.queueing_product import Headrace
-from benchmarks.queueing_simulation import Outcome, Policy, Simulation
-from benchmarks.queueing_trace import Job, arrivals, read_tasks
+from benchmarks.queueing.__main__ import POOL, main
+from benchmarks.queueing.fleet import simulate_fleet
+from benchmarks.queueing.peers import BestEffort, Easy, Fifo
+from benchmarks.queueing.ours import Headrace
+from benchmarks.queueing.simulation import Outcome, Policy, Simulation
+from benchmarks.queueing.openb import Job, arrivals, read_tasks
 from headrace.errors import InvalidInput
 from headrace.placement.demand import Demand
 from headrace.placement.queueing import Preempting, QueuePolicy

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos_jobs import take_slots
-from benchmarks.chaos_observer import MARKER, Kernel, OnDevices, is_alive, over_promised, proven
-from benchmarks.coordinator_chaos import Starvation
+from simulation.chaos.jobs import take_slots
+from simulation.chaos.observer import MARKER, Kernel, OnDevices, is_alive, over_promised, proven
+from benchmarks.coordinator_chaos.__main__ import Starvation
 from tests.processes.dagster_site import wait_until
 
 
@@ -73,7 +73,7 @@ def test_the_kernel_tells_which_devices_a_process_was_given() -> None:
 @pytest.mark.process
 def test_a_run_that_finds_too_little_of_its_device_free_says_so(tmp_path: Path) -> None:
     other = (
-        "import sys, time; from pathlib import Path; from benchmarks.chaos_jobs import take_slots;"
+        "import sys, time; from pathlib import Path; from simulation.chaos.jobs import take_slots;"
         "take_slots(Path(sys.argv[1]), '0', 15, 'other'); Path(sys.argv[1], 'taken').touch(); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", other, str(tmp_path)])

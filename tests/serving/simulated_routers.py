@@ -1,7 +1,7 @@
 """Routers, sessions and controllers in simulated time, on a store that is slow, refuses and loses replies.
 
 Every unit is checked when it starts, against the journal as the disk has it at that moment; sessions and caps also at
-the end. Real code runs unchanged; threads are fibres of `benchmarks.version_switch_scheduler`.
+the end. Real code runs unchanged; threads are fibres of `simulation.scheduler`.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.version_switch_scheduler import Process, Scheduler, SimulatedLoop
-from benchmarks.version_switch_store import Disk, SimulatedStore, Trouble
+from simulation.scheduler import Process, Scheduler, SimulatedLoop
+from simulation.disk import Disk, SimulatedStore, Trouble
 from headrace.errors import HeadraceError, InvalidInput, StoreUnavailable
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.journal import Entry, Journal

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.version_switch import planted_body
-from benchmarks.version_switch_planted import DEFECTS, NUM_TRIED_MAX, Defect, Found, find
-from benchmarks.version_switch_schedule import Schedules, schedules
+from benchmarks.version_switch.__main__ import planted_body
+from simulation.planted import DEFECTS, NUM_TRIED_MAX, Defect, Found, find
+from simulation.schedule import Schedules, schedules
 
 NUM_SCHEDULES = 20
 

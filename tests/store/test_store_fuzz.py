@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.store_fuzz import Fuzz, result
+from benchmarks.store_fuzz.__main__ import Fuzz, result
 
 
 @pytest.fixture(scope="module")

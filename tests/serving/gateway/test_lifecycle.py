@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from benchmarks.gateway_site import GatewayProcess, Site, http_role, role, seen, slow_server
+from simulation.servers.gateways import GatewayProcess, Site, http_role, role, seen, slow_server
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.first_set import initialize

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gateway_site import Site
+from simulation.servers.gateways import Site
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.listening import identity, leave, listen, num_connections_for
 from headrace.serving.service import Limits

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gateway_site import GatewayProcess, Site
+from simulation.servers.gateways import GatewayProcess, Site
 from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.request_headers import NAMING_HEADERS, SESSION, VERSION_SET, NamingHeader
 

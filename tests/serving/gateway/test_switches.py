@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from benchmarks.gateway_site import GatewayProcess, Site, role
+from simulation.servers.gateways import GatewayProcess, Site, role
 from headrace.rollout.live_evidence import read_live
 from headrace.rollout.preparation import preparations
 from headrace.rollout.version_sets import Decoding, EngineSpec, VersionSets

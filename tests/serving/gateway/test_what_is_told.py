@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from benchmarks.gateway_site import GatewayProcess, Site, http_role
+from simulation.servers.gateways import GatewayProcess, Site, http_role
 from headrace.errors import InvalidInput
 from headrace.serving.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.serving.gateway.refusals import refusal_of

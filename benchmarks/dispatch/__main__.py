@@ -1,0 +1,263 @@
+"""How long clients wait at the worst, when one of four replicas is slow, one stalls and one crashes:
+
+    python -m benchmarks.dispatch [--trace FILE] [--rounds 5] [--peers haproxy,nginx,sglang-router,litellm]
+
+Four server processes that take time as an engine with continuous batching does: 8 turns at once, 0.05 ms a prompt
+token, 1.25 ms an output token. One is 4 times slower; one stops (SIGSTOP) for 3 s and goes on; one is killed (SIGKILL)
+and comes back after 2 s. Which is which is dealt anew each round, and all systems of a round get the same. Arrivals are
+open loop, from a trace or Poisson; latency counts from the moment at which a request should have been sent. Clients ask
+for whole answers and wait 30 s.
+
+`lost`: requests not answered well in that time. `doubled`: units that more than one replica completed, by the
+replicas' own logs. Prints a table, then one line of JSON: `p99_ratio` (ours by the best peer's, median of the rounds),
+`lost` and `doubled` of ours over all rounds.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from rich.progress import Progress
+
+from benchmarks.dispatch.replicas import Faults, Site, free_ports, until_answers
+from benchmarks.dispatch.peers import OURS, PEERS, VARIANTS, Router, Running, find_program
+from benchmarks.dispatch.workload import Arrival, Trace, drawn, from_trace, read_trace
+from benchmarks.measuring import end_tidily_when_terminated, median, print_json, print_table, progress, rounded
+
+PURPOSE = "How long clients wait at the worst, when one of four replicas is slow, one stalls and one crashes."
+CLIENT_SECONDS_MAX = 30.0
+# Every turn states the same limit: nobody is told an answer's length beforehand.
+NUM_TOKENS_MAX = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One system in one round. Seconds."""
+
+    latencies: tuple[float, ...]
+    num_sent: int
+    num_lost: int
+    num_doubled: int
+    num_repeated: int
+    cpu_seconds: float
+
+    def quantile(self, share: float) -> float:
+        ranked = sorted(self.latencies)
+        return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    end_tidily_when_terminated()
+    systems = _systems(options)
+    if systems is None:
+        return 2
+    trace = read_trace(options.trace) if options.trace else None
+    outcomes: dict[str, list[Outcome]] = {router.name: [] for router, _ in systems}
+    with Progress(console=progress, transient=True) as bar:
+        task = bar.add_task("dispatch", total=options.rounds * len(systems))
+        for number in range(options.rounds):
+            # Each system is first, second … in turn: a machine that warms up or fills favours nobody.
+            for router, program in systems[number % len(systems) :] + systems[: number % len(systems)]:
+                bar.update(task, description=f"round {number + 1}, {router.name}")
+                measure = partial(_round, router, program, trace, options, seed=options.seed + number)
+                try:
+                    outcome = _tried_twice(measure)
+                except RuntimeError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    return 2
+                outcomes[router.name].append(outcome)
+                bar.advance(task)
+    return _report(systems, outcomes, options)
+
+
+def _tried_twice(measure: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+    """A port that was free may be taken before the process that was to have it has started."""
+    try:
+        return asyncio.run(measure())
+    except RuntimeError:
+        return asyncio.run(measure())
+
+
+async def _round(
+    router: Router, program: str, trace: Trace | None, options: argparse.Namespace, *, seed: int
+) -> Outcome:
+    shape = {"seed": seed, "rate": options.rate, "seconds": options.seconds}
+    arrivals = from_trace(trace, **shape) if trace else drawn(**shape)
+    with tempfile.TemporaryDirectory(prefix="headrace-dispatch-") as name:
+        directory = Path(name)
+        site = Site(directory, seed=seed, faults=Faults())
+        running = None
+        try:
+            await site.until_ready()
+            running = Running(router, program, directory, free_ports(1)[0], site.urls)
+            try:
+                await until_answers(running.url + router.health_path, [running.process])
+                await _until_routed(running.url)
+            except RuntimeError as error:
+                log = (directory / f"{router.name}.log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{router.name} did not start: {error}\n{log}") from error
+            return await _measured(running, site, arrivals, options)
+        finally:
+            if running is not None:
+                running.close()
+            site.close()
+
+
+async def _measured(running: Running, site: Site, arrivals: Sequence[Arrival], options: argparse.Namespace) -> Outcome:
+    cpu_seconds = running.cpu_seconds()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        started_at = asyncio.get_running_loop().time() + 0.1
+        faults = asyncio.create_task(site.befall(started_at))
+        latencies = await asyncio.gather(*(_client(session, running.url, one, started_at) for one in arrivals))
+        await faults
+        # A turn that goes on at a replica though its client has the answer would be completed now.
+        await asyncio.sleep(0.5)
+    done, begun = site.num_done(), site.num_begun()
+    units = [arrival.unit for arrival in arrivals]
+    if running.name == OURS.name:
+        for unit in units:
+            if done[unit] > 1:
+                progress.print(f"doubled: {site.history(unit, started_at)}")
+    return Outcome(
+        latencies=tuple(
+            CLIENT_SECONDS_MAX if latency is None else latency
+            for arrival, latency in zip(arrivals, latencies, strict=True)
+            if arrival.at >= options.warm_up
+        ),
+        num_sent=len(arrivals),
+        num_lost=sum(latency is None for latency in latencies),
+        num_doubled=sum(done[unit] > 1 for unit in units),
+        num_repeated=sum(begun[unit] > 1 for unit in units),
+        cpu_seconds=running.cpu_seconds() - cpu_seconds,
+    )
+
+
+async def _client(session: aiohttp.ClientSession, url: str, arrival: Arrival, started_at: float) -> float | None:
+    """Seconds from the intended sending to the whole answer; None: there was none, or another's."""
+    loop = asyncio.get_running_loop()
+    due = started_at + arrival.at
+    await asyncio.sleep(max(0.0, due - loop.time()))
+    try:
+        async with asyncio.timeout_at(due + CLIENT_SECONDS_MAX):
+            status, body = await _asked(session, url, arrival)
+        text = body["choices"][0]["message"]["content"] if status == 200 else ""
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError):
+        return None
+    right = text.startswith(f"unit={arrival.unit} ") and text.count("abc") == max(1, arrival.num_output_tokens)
+    return loop.time() - due if right else None
+
+
+async def _asked(session: aiohttp.ClientSession, url: str, arrival: Arrival) -> tuple[int, dict]:
+    text = f"unit={arrival.unit} prompt={arrival.num_prompt_tokens} output={arrival.num_output_tokens}"
+    body = {"model": "served", "messages": [{"role": "user", "content": text}], "max_tokens": NUM_TOKENS_MAX}
+    headers = {"X-Request-Id": arrival.unit, "Authorization": "Bearer none"}
+    async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def _until_routed(url: str) -> None:
+    """Some routers answer before they have accepted their replicas."""
+    async with aiohttp.ClientSession() as session:
+        for number in range(100):
+            one = Arrival(unit=f"warm-{number}", at=0.0, num_prompt_tokens=10, num_output_tokens=1)
+            try:
+                async with asyncio.timeout(2.0):
+                    status, _ = await _asked(session, url, one)
+                if status == 200:
+                    return
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                pass
+            await asyncio.sleep(0.2)
+    raise RuntimeError("no turn came through")
+
+
+def _report(
+    systems: Sequence[tuple[Router, str]], outcomes: dict[str, list[Outcome]], options: argparse.Namespace
+) -> int:
+    rows = []
+    for router, _ in systems:
+        runs = outcomes[router.name]
+        p99s = [run.quantile(0.99) for run in runs]
+        rows.append(
+            [
+                router.name,
+                f"{median(run.quantile(0.5) for run in runs):.3f}",
+                f"{median(p99s):.3f}",
+                f"{min(p99s):.2f}-{max(p99s):.2f}",
+                f"{median(max(run.latencies) for run in runs):.2f}",
+                str(sum(run.num_lost for run in runs)),
+                str(sum(run.num_doubled for run in runs)),
+                str(sum(run.num_repeated for run in runs)),
+                f"{statistics.mean(run.cpu_seconds for run in runs):.2f}",
+            ]
+        )
+    num_sent = outcomes[OURS.name][0].num_sent if OURS.name in outcomes else 0
+    print_table(
+        f"Seconds from the intended sending to the answer, {options.rounds} rounds of {options.seconds:.0f} s, "
+        f"{options.rate:.0f} requests/s",
+        ["system", "p50", "p99", "p99 of rounds", "max", "lost", "doubled", "begun twice", "CPU s"],
+        rows,
+        caption="; ".join(f"{router.name}: {router.settings}" for router, _ in systems)
+        + f". About {num_sent} requests a round; those of the first {options.warm_up:.0f} s are not in the quantiles.",
+    )
+    ours = outcomes[OURS.name]
+    own = median(run.quantile(0.99) for run in ours)
+    peers = {name: median(run.quantile(0.99) for run in runs) for name, runs in outcomes.items() if name != OURS.name}
+    print_json(
+        {
+            "p99_ratio": rounded(own / min(peers.values())) if peers else None,
+            "lost": sum(run.num_lost for run in ours),
+            "doubled": sum(run.num_doubled for run in ours),
+        }
+    )
+    return 0
+
+
+def _systems(options: argparse.Namespace) -> list[tuple[Router, str]] | None:
+    """Ours and the peers that are installed; None: one that --peers names is not."""
+    systems = [(OURS, OURS.program)]
+    asked = None if options.peers is None else [name for name in options.peers.split(",") if name != "none"]
+    known = PEERS | VARIANTS
+    for name in asked if asked is not None else PEERS:
+        if name not in known:
+            print(f"error: no peer is called {name!r}; there are {', '.join(known)}.", file=sys.stderr)
+            return None
+        program = find_program(known[name], options.bin)
+        if program is not None:
+            systems.append((known[name], program))
+            continue
+        why = f"{name} is not installed (no program {known[name].program!r}; give its directory with --bin)"
+        if asked is not None:
+            print(f"error: {why}.", file=sys.stderr)
+            return None
+        print(f"{why}: left out.", file=sys.stderr)
+    return systems
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dispatch", description=PURPOSE)
+    parser.add_argument("--trace", type=Path, help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens; else drawn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10.5, help="of arrivals in a round")
+    parser.add_argument("--rate", type=float, default=36.0, help="requests a second; the four have room for 80")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds of a round that are not in the quantiles")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--peers", help=f"comma-separated, and required: {', '.join(PEERS)}; or none; default: those installed"
+    )
+    parser.add_argument("--bin", type=Path, action="append", default=[], help="a directory of peers' programs")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

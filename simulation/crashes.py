@@ -1,0 +1,130 @@
+"""Crash-equal, in simulation: a rollout whose controller dies at some call of its store ends as one that never died.
+
+The rollout has a script of its own (two candidates, one good, one bad) and one controller, so that what it must end as
+is known; where the controller dies, and on which side of the call's effect, is the schedule's seed's.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from simulation.scheduler import Process, Scheduler
+from simulation.disk import Disk, SimulatedStore
+from simulation.world import NAME, SETS, ScriptedSets, SimulatedClock
+from headrace.rollout.aliases import project
+from headrace.rollout.controller import Facts, preparation_reader, tick
+from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
+from headrace.rollout.journal import Journal
+from headrace.rollout.plan import Plan, Step
+from headrace.rollout.states import RolloutState
+from headrace.rollout.version_sets import VersionSets
+
+_PLAN = Plan(
+    steps=(Step(weight=0.1, cap=5), Step(weight=0.5)),
+    salt="crash",
+    gate=GateSettings(min_rows=1, pass_rate_margin=None, heldout_early=False),
+)
+_NUM_TICKS = 12
+
+
+class Aliases:
+    """MLflow's aliases, kept beside the disk: they live through a crash of the controller."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, str]] = {}
+
+    def aliases(self, model_name: str) -> dict[str, str]:
+        return dict(self.found.get(model_name, {}))
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
+        aliases = self.found.setdefault(model_name, {})
+        if version is None:
+            aliases.pop(alias, None)
+        else:
+            aliases[alias] = version
+
+
+def crash_unequal(chance: random.Random, directory: Path) -> str | None:
+    """What differs after one controller was killed one to three times; None: nothing."""
+    whole, num_calls = _whole(directory)
+    kills = sorted((chance.randint(1, num_calls), chance.random() < 0.5) for _ in range(chance.randint(1, 3)))
+    ended, _ = _rolled_out(directory, kills)
+    if ended == whole:
+        return None
+    different = [
+        f"{word} is {ended.get(word)!r}, without a crash {whole[word]!r}"
+        for word in whole
+        if ended.get(word) != whole[word]
+    ]
+    return f"killed at calls {kills}: {', '.join(different)}"
+
+
+@cache
+def _whole(directory: Path) -> tuple[dict[str, Any], int]:
+    return _rolled_out(directory, [])
+
+
+def _rolled_out(directory: Path, kills: list[tuple[int, bool]]) -> tuple[dict[str, Any], int]:
+    """The end of the rollout, and how many calls of the store it took. `kills`: at which call, whether behind it."""
+    scheduler, disk = Scheduler(), Disk(directory)
+    aliases = Aliases()
+    store = SimulatedStore(disk, scheduler, random.Random(0), [])
+    remaining, calls_before = list(kills), 0
+    while True:
+        process = Process("controller")
+        if remaining:
+            call, process.killed_after = remaining.pop(0)
+            process.calls_to_live = max(1, call - calls_before)
+        scheduler.spawn(process, lambda: _roll_out(store, scheduler, aliases))
+        # Longer than the ticks take; three times it is not yet the end of a preparation's time.
+        scheduler.run(scheduler.now + 500.0)
+        calls_before = store.num_calls
+        if process.alive:
+            break
+    if scheduler.failures:
+        raise scheduler.failures[0][1]
+    scheduler.finish()
+    return _end(disk, aliases), store.num_calls
+
+
+def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> None:
+    clock = SimulatedClock(scheduler)
+    version_sets = VersionSets(store)
+    for _ in range(_NUM_TICKS):
+        journal = Journal(store, NAME, clock)
+
+        def evidence(state: RolloutState) -> Evidence:
+            # More rows at every step, whatever the time is: what is decided must not depend on a crash.
+            rows = ReviewCount(num_rows=state.head * 3, num_kept=state.head * 3)
+            bad = state.candidate == SETS[2].id
+            return Evidence(candidate=rows, stable=rows, heldout_candidate=9.0 if bad else 3.0, heldout_stable=3.0)
+
+        facts = Facts(
+            candidates=ScriptedSets(num_sets=3),
+            now=clock.now(),
+            evidence=evidence,
+            preparations=preparation_reader(store, NAME),
+            node="node",
+        )
+        actions = tick(journal, version_sets, _PLAN, facts, store=store, clock=clock, prepare=lambda version_set: None)
+        project(journal, version_sets, store, aliases)
+        if len(actions) == 1 and "tried" in actions[0].reason:
+            return
+
+
+def _end(disk: Disk, aliases: Aliases) -> dict[str, Any]:
+    """Entries without what a clock or a nonce says, and what else the store holds."""
+    entries = [disk.json(key) for key in disk.below(f"rollout/{NAME}/journal") if key.endswith(".json")]
+    return {
+        "entries": [(entry["number"], entry["event"], _spelt(entry["fields"])) for entry in entries],
+        "prepared": disk.below(f"rollout/{NAME}/prepared"),
+        "sets": disk.below("version_sets"),
+        "aliases": {model: dict(sorted(found.items())) for model, found in sorted(aliases.found.items())},
+    }
+
+
+def _spelt(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True)

@@ -1,0 +1,226 @@
+"""Faults that need processes: limits and disks that run full, writers that meet, readers that are killed.
+
+Each case forks: parent and children share the imports, and a child that is killed leaves nothing but what it wrote.
+"""
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from simulation.faults.cases import ASSET, PARTITION, Later, Tally, check_everything, collect_all, is_content, publish
+from headrace.clock import SystemClock
+from headrace.errors import HandoffCollected, HandoffMissing, PublishConflict, StoreUnavailable
+from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+
+NUM_READERS = 20
+# Exit statuses of children: what happened to them.
+DONE, REFUSED, CONFLICT, WRONG, FAILED = 0, 3, 4, 5, 6
+
+
+def full_disk(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+    """A writer may not make a file larger than some bytes: write(2) fails in the middle of a part or a manifest."""
+    tally, chance = Tally("file size limit (EFBIG)"), random.Random(seed)
+    for index in range(num_times):
+        directory, limit = root / f"{index}", chance.randrange(1, 30_000)
+        publish(LocalStore(directory), 1, leased=False)
+
+        def work(directory: Path = directory, limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            publish(LocalStore(directory), 2)
+
+        _note_writer(tally, _status(_fork(work)), directory)
+        advance()
+    return tally
+
+
+def full_file_system(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+    """The same on a small tmpfs that really is full."""
+    tally, chance = Tally("full file system (ENOSPC)"), random.Random(seed)
+    root.mkdir(parents=True)
+    for index in range(num_times):
+        directory = root / f"{index}"
+        directory.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "headrace", str(directory)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            tally.kind += ": skipped, no mount permitted"
+            break
+        try:
+            store = LocalStore(directory / "store")
+            publish(store, 1, leased=False)
+            free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_bsize
+            filler = directory / "filler"
+            filler.write_bytes(bytes(max(free - chance.randrange(0, 80_000), 0)))
+            status = _status(_fork(lambda store=store: publish(store, 2) and None))
+            filler.unlink()
+            _note_writer(tally, status, store.directory)
+        finally:
+            subprocess.run(["umount", "-l", str(directory)], check=False)
+        advance()
+    return tally
+
+
+def two_writers(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+    """Two processes seal the same version number at the same time, with other rows, or with the same."""
+    tally = Tally("two writers on one version")
+    for index in range(num_times):
+        directory = root / f"{index}"
+        publish(LocalStore(directory), 1, leased=False)
+        start = time.monotonic() + 0.02
+        contents = (2, 2) if index % 3 == 2 else (2, 3)
+
+        def work(number: int, directory: Path = directory, start: float = start) -> None:
+            while time.monotonic() < start:
+                pass
+            publish(LocalStore(directory), number)
+
+        statuses = [_status(pid) for pid in [_fork(lambda number=number: work(number)) for number in contents]]
+        tally.faults += 1
+        tally.told += statuses.count(CONFLICT)
+        done = [number for number, status in zip(contents, statuses, strict=True) if status == DONE]
+        if not done or set(statuses) - {DONE, CONFLICT}:
+            tally.wrong("lost", f"writers ended with {statuses}")
+        sealed = _contents(directory)
+        for number in done:
+            if number not in sealed:
+                tally.wrong("lost", f"content {number} was acknowledged, sealed are {sealed}")
+        check_everything(LocalStore(directory), tally, {1: 1}, 91)
+        advance()
+    return tally
+
+
+def killed_readers(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+    """A reader is killed: its lease keeps the version until it runs out, and no longer."""
+    tally = Tally("a reader killed")
+    for index in range(num_times):
+        directory = root / f"{index}"
+        store = LocalStore(directory)
+        publish(store, 1, leased=False)
+        opened, tell = os.pipe()
+
+        def read(store: LocalStore = store, tell: int = tell) -> None:
+            table = HandoffStore(store).open(ASSET, PARTITION, 1).table()
+            os.write(tell, str(table.num_rows).encode())
+            time.sleep(600)
+
+        reader = _fork(read)
+        os.read(opened, 10)
+        for number in (2, 3):
+            publish(store, number, leased=False)
+        collect_all(store, SystemClock())
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        os.close(opened)
+        os.close(tell)
+        tally.faults += 1
+        collect_all(store, Later(TTL_SECONDS))
+        if 1 not in _contents(directory):
+            tally.wrong("lost", "a version was collected while a lease on it was in force")
+        collect_all(store, Later(TTL_SECONDS + CLOCK_SKEW_SECONDS + 2))
+        if list(_contents(directory)) != [3]:
+            tally.wrong("lost", f"{_contents(directory)} are left after the killed reader's lease ran out")
+        check_everything(store, tally, {3: 3}, 91)
+        advance()
+    return tally
+
+
+def beside_readers(root: Path, seconds: float, advance: Callable[[], None], num_readers: int = NUM_READERS) -> Tally:
+    """A writer and two collectors that keep one version, beside processes that read the newest over and over."""
+    tally = Tally(f"collectors beside {num_readers} readers, reads")
+    store = LocalStore(root)
+    publish(store, 1, leased=False)
+    until = time.monotonic() + seconds
+    told, tell = os.pipe()
+
+    def read() -> None:
+        reads = 0
+        handoffs = HandoffStore(store, verification="off")
+        while time.monotonic() < until:
+            try:
+                handoff = handoffs.open(ASSET, PARTITION)
+                if not is_content(handoff, int(handoff.attributes["content"])):
+                    os._exit(WRONG)
+            except (HandoffCollected, HandoffMissing):
+                continue  # told so: it opens the newest again
+            reads += 1
+        os.write(tell, f"{reads}\n".encode())
+
+    def write() -> None:
+        number = 1
+        while time.monotonic() < until:
+            number += 1
+            publish(store, number)
+
+    def collect() -> None:
+        while time.monotonic() < until:
+            collect_all(store, SystemClock())
+
+    readers = [_fork(read) for _ in range(num_readers)]
+    others = [_fork(write), _fork(collect), _fork(collect)]
+    for pid in readers:
+        if (status := _status(pid)) != DONE:
+            tally.wrong("silent" if status == WRONG else "torn", f"a reader ended with {status}")
+    for pid in others:
+        if (status := _status(pid)) != DONE:
+            tally.wrong("lost", f"a writer or collector ended with {status}")
+    os.close(tell)
+    with os.fdopen(told) as reads:
+        tally.faults = sum(int(line) for line in reads)
+    newest = max(_contents(root))
+    check_everything(store, tally, {}, newest + 1000)
+    advance()
+    return tally
+
+
+def _note_writer(tally: Tally, status: int, directory: Path) -> None:
+    """A writer that was refused must have said so and left nothing visible; one that was not must have sealed."""
+    tally.faults += 1
+    tally.told += status == REFUSED
+    if status not in (DONE, REFUSED):
+        tally.wrong("torn", f"a writer ended with {status}")
+    check_everything(LocalStore(directory), tally, {1: 1, **({2: 2} if status == DONE else {})}, 91)
+
+
+def _contents(directory: Path) -> list[int]:
+    handoffs = HandoffStore(LocalStore(directory), leased=False)
+    versions = handoffs.versions(ASSET, PARTITION)
+    found = []
+    for version in versions:
+        with suppress(HandoffMissing):
+            found.append(int(handoffs.open(ASSET, PARTITION, version).attributes["content"]))
+    return found
+
+
+def _fork(work: Callable[[], object]) -> int:
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    # Not left behind if the benchmark is killed.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    status = FAILED
+    try:
+        work()
+        status = DONE
+    except StoreUnavailable:
+        status = REFUSED
+    except PublishConflict:
+        status = CONFLICT
+    except BaseException as error:  # noqa: BLE001 (told to the parent by the status)
+        with suppress(BaseException):
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        os._exit(status)
+
+
+def _status(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

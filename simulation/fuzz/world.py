@@ -1,0 +1,301 @@
+"""What a demo-sized run leaves in a store, made by the library itself: a campaign and a service with rolled back and
+present candidates, a partition sealed, one under way and one mirrored, a training, weights, media, a collection.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+
+from simulation.fuzz.store import FuzzStore
+from headrace.clock import FixedClock
+from headrace.generation.bulk import Outcome, Worker, generate_partition
+from headrace.generation.campaign import Campaign, EngineSettings
+from headrace.generation.claims import Claims
+from headrace.generation.engines.echo import EchoEngine
+from headrace.generation.mirroring import mirror_partition
+from headrace.generation.prompt_files import PromptSource
+from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.handoff.collecting import collect, plan_collection
+from headrace.handoff.media.index import MediaItem
+from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.schemas import PROMPTS
+from headrace.handoff.tombstones import Condemned, Tombstone
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import ContentPartition, prompt_id
+from headrace.rollout.aliases import project
+from headrace.rollout.journal import Journal
+from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.rollout.preparation import PreparationRecord, write_preparation
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.version_sets import Decoding, VersionSet, VersionSets
+from headrace.serving.plan_lease import PlanLease
+from headrace.serving.router import Router
+from headrace.serving.service import Role, Service
+from headrace.store.sealed_directory import seal_directory
+from headrace.training import attempts, checkpoints, heldout
+from headrace.training.guard import Worker as TrainingWorker
+
+DAY = "2026-11-22"
+SESSIONS = ("ada", "bob", "cleo")
+TRAINING, FINISHED = "t" * 32, "u" * 32
+_DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12)
+
+
+class Registry:
+    """The registry's side of `headrace.rollout.aliases`, in memory."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, str]] = {}
+
+    def aliases(self, model_name: str) -> dict[str, str]:
+        return dict(self.found.get(model_name, {}))
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
+        found = self.found.setdefault(model_name, {})
+        if version is None:
+            found.pop(alias, None)
+        else:
+            found[alias] = version
+
+
+@dataclass
+class World:
+    """One process's sight of a store with all of that in it."""
+
+    store: FuzzStore
+    clock: FixedClock = field(default_factory=FixedClock)
+    readers: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.campaign = Campaign(
+            name="glossary",
+            model="tiny",
+            num_shards=4,
+            prompts=PromptSource(files="prompts.jsonl", per_shard=6),
+            decoding=_DECODING,
+            engine=EngineSettings(name="echo"),
+            micro_batch_rows=2,
+            rollout={"steps": [{"weight": 0.5, "cap": 3}]},
+        )
+        role = Role(model="tiny", decoding=_DECODING, engine=EngineSettings(name="echo"))
+        self.service = Service(name="chat", roles={"writer": role}, chain=("writer",), session_seconds=600.0)
+        self.handoffs = HandoffStore(cast(Any, self.store), self.clock)
+        self.sets = VersionSets(cast(Any, self.store))
+
+    def journal(self, name: str) -> Journal:
+        return Journal(cast(Any, self.store), name, self.clock)
+
+    def state(self, name: str) -> RolloutState | None:
+        return fold(self.journal(name).entries())
+
+    def claims(self) -> Claims:
+        return Claims(objects=cast(Any, self.store), journal=self.journal(self.campaign.name), clock=self.clock)
+
+    def partition(self, shard: int) -> ContentPartition:
+        return ContentPartition(day=DAY, campaign=self.campaign.name, shard=shard)
+
+    def version_set(self, version: int) -> VersionSet:
+        return self.campaign.version_set(
+            model_version=str(version), weights_digest=f"weights-{version}", weights_uri="file:///weights"
+        )
+
+    def generate(self, shard: int, run: str = "run", *, killed_after: int | None = None, **how: Any) -> Outcome:
+        partition = self.partition(shard)
+        prompts = self.handoffs.open("prompts", partition.key)
+        claim = self.claims().open(self.campaign, partition, prompts, root_run_id=run, **how)
+        return generate_partition(
+            claim,
+            campaign=self.campaign,
+            claims=self.claims(),
+            handoffs=self.handoffs,
+            open_engine=lambda found: cast(Any, _Engine(found, killed_after)),
+            worker=Worker(run_id=run, host="node"),
+            monotonic=lambda: 0.0,
+        )
+
+    def mirror(self, shard: int, run: str = "mirror") -> Any:
+        return mirror_partition(
+            self.partition(shard),
+            "candidate",
+            root_run_id=run,
+            campaign=self.campaign,
+            claims=self.claims(),
+            handoffs=self.handoffs,
+            open_engine=lambda found: cast(Any, _Engine(found, None)),
+            worker=Worker(run_id=run, host="node"),
+            monotonic=lambda: 0.0,
+        )
+
+    def router(self) -> tuple[PlanLease, Router]:
+        lease = PlanLease(cast(Any, self.store), self.service.name, "salt", monotonic=lambda: 5.0, clock=self.clock)
+        router = Router(
+            store=cast(Any, self.store), service=self.service, lease=lease, gateway="gateway", clock=self.clock
+        )
+        return lease, router
+
+    def append(self, name: str, event: str, version: int, **fields: Any) -> None:
+        version_set = self.version_set(version)
+        self.sets.put(version_set)
+        journal = self.journal(name)
+        named = {
+            "version_set": version_set.id,
+            "weights_digest": f"weights-{version}",
+            "num_rows": 0,
+            "reason": "built",
+        }
+        journal.append(event, named | fields, expected=journal.head())
+
+
+class _Engine(EchoEngine):
+    def __init__(self, version_set: VersionSet, killed_after: int | None) -> None:
+        super().__init__(version_set.member("writer"))
+        self._left = killed_after
+
+    def generate(self, requests: Any) -> Any:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise KeyboardInterrupt
+        return super().generate(requests)
+
+
+def build(files: Path) -> World:
+    """A store with every kind of object that the library writes."""
+    world = World(FuzzStore(files))
+    for number, shard in enumerate(range(4)):
+        key = world.partition(shard).key
+        texts = [f"Define word {number}-{row}." for row in range(5)]
+        ids = [prompt_id(world.campaign.name, DAY, text, 0) for text in texts]
+        table = pa.table([ids, list(range(5)), texts, [None] * 5], schema=PROMPTS)
+        world.handoffs.publish("prompts", key, table, code_version="1", run_id="prompts")
+    for name in (world.campaign.name, world.service.name):
+        _roll_out(world, name)
+    world.generate(0)
+    world.append(world.campaign.name, "started", 3, step=0, weight=1.0, cap=3)
+    world.append(world.service.name, "started", 3, step=0, weight=1.0, cap=50)
+    world.generate(1, "run-1")
+    for _ in _killed(world):
+        pass
+    world.mirror(0)
+    _serve(world)
+    _train(world, files)
+    _collect(world)
+    project(world.journal(world.campaign.name), world.sets, cast(Any, world.store), Registry())
+    return world
+
+
+def _roll_out(world: World, name: str) -> None:
+    """Set 1 stable, set 2 tried and rolled back, set 3 proposed and prepared: its start comes later."""
+    world.append(name, "initialized", 1)
+    world.append(name, "started", 2, step=0, weight=1.0, cap=4)
+    if name == world.campaign.name:
+        world.generate(3, "run-3")
+    world.append(name, "aborted", 2, evict=True)
+    if name == world.campaign.name:
+        seal_rolled_back_rows(world.handoffs, world.claims(), name, run_id="rows")
+        world.generate(3, "run-4", regenerate="rolled_back")
+    world.append(name, "proposed", 3)
+    state = world.state(name)
+    assert state is not None
+    for node in ("node-a", "node-b"):
+        record = PreparationRecord(node=node, ok=True, seconds=1.0, members=("writer",), at=world.clock.now())
+        write_preparation(cast(Any, world.store), name, state.proposal, record)
+
+
+def _killed(world: World) -> Iterator[None]:
+    try:
+        world.generate(2, "run-2", killed_after=1)
+    except KeyboardInterrupt:
+        yield
+
+
+def _serve(world: World) -> None:
+    """Sessions on the candidate and on the stable set, places under its cap, and what two gateways measured."""
+    state = world.state(world.service.name)
+    assert state is not None
+    lease, router = world.router()
+    lease.poll()
+    router.replenish()
+    for session in SESSIONS:
+        asyncio.run(router.resolve_session(session))
+    lease.close()
+    for gateway in ("gateway-a", "gateway-b"):
+        writer = EvidenceWriter(cast(Any, world.store), world.service.name, gateway, world.clock)
+        for version_set in filter(None, (state.stable, state.candidate)):
+            for number in range(20):
+                values = {"error": float(number % 5 == 0), "latency_seconds": 0.1 + number / 100}
+                writer.record(state.trial, version_set, values, client="one", entry=state.head)
+        writer.flush()
+
+
+def _train(world: World, files: Path) -> None:
+    store = cast(Any, world.store)
+    worker = TrainingWorker(pid=1, started=1)
+    for run in ("run-a", "run-b"):
+        attempt = attempts.open_attempt(store, TRAINING, worker=worker, run_id=run, clock=world.clock, host="elsewhere")
+    for step in (5, 10):
+        prefix, done = attempts.training_key(TRAINING, "parts", f"{step:032x}"), list[checkpoints.CheckpointFile]()
+        with checkpoints.write_file(store, prefix, "rank-0.pt", done.append) as file:
+            file.write(bytes(range(256)) * (step + 1))
+        checkpoint = checkpoints.Checkpoint(
+            training_id=TRAINING, step=step, attempt=attempt, world_size=1, prefix=prefix, files=tuple(done)
+        )
+        checkpoints.publish(store, checkpoint, kept=2)
+    result = attempts.TrainingResult(
+        training_id=FINISHED,
+        attempt=attempts.open_attempt(store, FINISHED, worker=worker, run_id="r", clock=world.clock, host="elsewhere"),
+        weights_digest="w" * 64,
+        steps=2,
+        steps_applied=2,
+        tokens=100,
+        train_loss_last=1.5,
+        zero_stage=2,
+        world_size=1,
+        resumed_from_step=0,
+        seconds=1.0,
+        peak_rss_mb=100.0,
+        state_digest="s" * 64,
+        curve_key=attempts.curve_key(FINISHED, 1),
+    )
+    attempts.publish_result(store, result, b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+    source = files / "source"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    (source / "config.json").write_text("{}")
+    sealed = seal_directory(store, source, attributes={"training_id": TRAINING})
+    evaluation = heldout.Evaluation(
+        weights_digest=sealed.digest,
+        heldout_digest="h" * 64,
+        heldout_loss=2.5,
+        heldout_tokens=100,
+        samples=("a → b",),
+        seconds=1.0,
+    )
+    heldout.publish_evaluation(store, evaluation)
+    items = [
+        MediaItem(item_id=f"item-{number}", media_type="image/png", content=bytes([number]) * 300)
+        for number in range(4)
+    ]
+    publish_media(world.handoffs, "pictures", "all", items, code_version="1", run_id="run", shard_bytes=700)
+
+
+def _collect(world: World) -> None:
+    """A version that was collected, a reader's lease, and what a killed collector left."""
+    schema = pa.schema([("x", pa.int64())])
+    for number in range(4):
+        table = pa.table({"x": [number, number + 1]}, schema=schema)
+        world.handoffs.publish("docs", "all", table, code_version="1", run_id=f"run-{number}")
+    collect(
+        cast(Any, world.store), world.clock, plan_collection(cast(Any, world.store), world.clock, grace_seconds=-1.0)
+    )
+    kept = world.handoffs.open("docs", "all", 3)
+    tombstone = Tombstone(nonce="f" * 32, collector="c" * 32)
+    tombstone.create(cast(Any, world.store), Condemned(prefix="handoff/docs/all/parts/" + "f" * 32, clears=False))
+    tombstone.decide(cast(Any, world.store), "collect", at="then")
+    kept.hold()
+    # As long as the world is there, somebody reads this version.
+    world.readers.append(kept)

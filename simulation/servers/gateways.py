@@ -1,0 +1,206 @@
+"""A store, a service and its processes, to measure and to test the gateway with: all real, on loopback, temporary.
+
+Every process is ended by its pid when the block ends. Ports are the kernel's choice.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headrace.clock import SystemClock
+from headrace.rollout import states
+from headrace.rollout.journal import Journal
+from headrace.rollout.version_sets import VersionSet, VersionSets
+from headrace.serving.service import Service, load_service
+from headrace.store.local import LocalStore
+
+KEY = "sk-of-the-tests-only"
+KEY_NAME = "tests"
+_ROOT = Path(__file__).parents[2]
+_START_SECONDS_MAX = 60.0
+
+
+@dataclass
+class GatewayProcess:
+    """A gateway that runs. `records` reads its log as it is now."""
+
+    process: "subprocess.Popen[str]"
+    log: Path
+    url: str = ""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def records(self, kind: str | None = None) -> list[dict[str, Any]]:
+        # Line by line: the last one may be half written.
+        lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [record for record in found if kind in (None, record["kind"])]
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        return next((record for record in self.records("gateway") if record["event"] == name), None)
+
+    def wait_for(self, event: str, *, seconds: float = _START_SECONDS_MAX) -> dict[str, Any]:
+        """Raises: AssertionError: it ended before that, or did not do it in time."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if (found := self.event(event)) is not None:
+                return found
+            assert self.process.poll() is None, f"The gateway ended with {self.process.returncode}."
+            time.sleep(0.02)
+        raise AssertionError(f"The gateway was not {event!r} within {seconds:.0f} s: {self.records('gateway')}")
+
+    def terminate(self, *, seconds: float = 20.0) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+@dataclass
+class Site:
+    """A store with one service. `start` starts a gateway on it."""
+
+    directory: Path
+    service_file: Path
+    service: Service
+    store: LocalStore
+    journal: Journal
+    keys: Path
+    gateways: list[GatewayProcess] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, directory: Path, service: Mapping[str, Any]) -> "Site":
+        """`service`: what differs from one role `writer` on the echo engine."""
+        body = {"name": "assistant", "roles": {"writer": role()}, "chain": ["writer"], **service}
+        directory.mkdir(parents=True, exist_ok=True)
+        file = directory / "service.yaml"
+        file.write_text(yaml.safe_dump(body))
+        keys = directory / "keys"
+        keys.write_text(f"{KEY_NAME}:{hashlib.sha256(KEY.encode()).hexdigest()}\n")
+        store = LocalStore(directory / "store")
+        return cls(
+            directory=directory,
+            service_file=file,
+            service=load_service(file),
+            store=store,
+            journal=Journal(store, body["name"], SystemClock()),
+            keys=keys,
+        )
+
+    def version_set(self, **roles: Mapping[str, Any]) -> VersionSet:
+        """A set of the service's roles, each changed as said, kept in the store."""
+        body = yaml.safe_load(self.service_file.read_text())
+        for name, changes in roles.items():
+            body["roles"][name] |= changes
+        file = self.directory / "changed.yaml"
+        file.write_text(yaml.safe_dump(body))
+        version_set = load_service(file).version_set({})
+        VersionSets(self.store).put(version_set)
+        return version_set
+
+    def append(self, event: str, version_set: VersionSet, **fields: Any) -> None:
+        """One more journal entry; `fields` beside the set's id."""
+        digest = version_set.members[0].weights_digest
+        said = {"version_set": version_set.id, "weights_digest": digest, "num_rows": 0, "reason": "said so", **fields}
+        self.journal.append(event, said, expected=self.journal.head())
+
+    def initialize(self, version_set: VersionSet | None = None) -> VersionSet:
+        version_set = version_set or self.version_set()
+        self.append(states.INITIALIZED, version_set)
+        return version_set
+
+    def start_candidate(self, version_set: VersionSet, *, weight: float, cap: int | None = None) -> VersionSet:
+        self.append(states.STARTED, version_set, step=0, weight=weight, cap=cap)
+        return version_set
+
+    def start(
+        self,
+        *options: str,
+        wait: str = "ready",
+        seconds: float = _START_SECONDS_MAX,
+        num_descriptors: int | None = None,
+    ) -> GatewayProcess:
+        """A gateway, once it is `wait`: `listening` or `ready`. `num_descriptors`: that it may have at most."""
+        log = self.directory / f"gateway-{len(self.gateways)}.jsonl"
+        errors = (self.directory / f"gateway-{len(self.gateways)}.errors").open("w")
+        command = [sys.executable, "-m", "headrace.serving.gateway"]
+        command += ["--service", str(self.service_file), "--store", str(self.store.directory), "--port", "0"]
+        command += ["--api-keys", str(self.keys), "--log", str(log), "--notice-seconds", "0", *options]
+        if num_descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {num_descriptors}; exec "$@"', "sh", *command]
+        process = subprocess.Popen(command, cwd=_ROOT, stderr=errors, text=True, start_new_session=True)
+        errors.close()
+        gateway = GatewayProcess(process=process, log=log)
+        self.gateways.append(gateway)
+        gateway.url = gateway.wait_for("listening", seconds=seconds)["address"]
+        gateway.wait_for(wait, seconds=seconds)
+        return gateway
+
+    def close(self) -> None:
+        for gateway in self.gateways:
+            if gateway.process.poll() is None:
+                gateway.process.kill()
+            gateway.process.wait()
+
+
+@contextmanager
+def running(site: Site) -> Iterator[GatewayProcess]:
+    """A gateway with a candidate on trial, ended with its block."""
+    try:
+        site.initialize()
+        changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
+        site.start_candidate(site.version_set(writer=changed), weight=0.5)
+        yield site.start()
+    finally:
+        site.close()
+
+
+def role(**changes: Any) -> dict[str, Any]:
+    """A role as a service file has it: unregistered, on the echo engine."""
+    decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 40}
+    body = {"model": "tiny", "version": "1", "registered": False, "engine": {"name": "echo"}, "decoding": decoding}
+    return body | changes
+
+
+def http_role(base_url: str, **changes: Any) -> dict[str, Any]:
+    """A role on a server."""
+    return role(engine={"name": "openai_http", "base_url": base_url, "model": "slow"}, **changes)
+
+
+@contextmanager
+def slow_server(**task: Any) -> Iterator[str]:
+    """A process of `simulation.servers.chat`; its base URL."""
+    command: Sequence[str] = [sys.executable, "-m", "simulation.servers.chat", json.dumps(task)]
+    process = subprocess.Popen(
+        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def seen(base_url: str) -> dict[str, int]:
+    """What a slow server has seen."""
+    with urllib.request.urlopen(base_url.removesuffix("/v1") + "/seen") as response:
+        return json.load(response)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process, its ended children's left out."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
