@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from simulation.records import AppendRecord, OrderRecord, TickRecord, TryRecord
-from simulation.scheduler import Killed
-from simulation.world import NAME, ScriptedSets, World
 from headrace.errors import (
     HeadraceError,
     IllegalTransition,
@@ -33,6 +30,9 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from simulation.records import AppendRecord, OrderRecord, TickRecord, TryRecord
+from simulation.scheduler import Killed
+from simulation.world import NAME, ScriptedSets, World
 
 
 class RecordedJournal(Journal):

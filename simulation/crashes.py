@@ -11,9 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from simulation.scheduler import Process, Scheduler
-from simulation.disk import Disk, SimulatedStore
-from simulation.world import NAME, SETS, ScriptedSets, SimulatedClock
 from headrace.rollout.aliases import project
 from headrace.rollout.controller import Facts, preparation_reader, tick
 from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
@@ -21,6 +18,9 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import VersionSets
+from simulation.disk import Disk, SimulatedStore
+from simulation.scheduler import Process, Scheduler
+from simulation.world import NAME, SETS, ScriptedSets, SimulatedClock
 
 _PLAN = Plan(
     steps=(Step(weight=0.1, cap=5), Step(weight=0.5)),

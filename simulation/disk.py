@@ -21,9 +21,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from simulation.scheduler import Scheduler
 from headrace.errors import ObjectMissing, StoreUnavailable
 from headrace.store.objects import Entry, Segment, check_key
+from simulation.scheduler import Scheduler
 
 # Chances that decide over a call of the store in a time of trouble.
 _LOST_REPLY = 0.3

@@ -13,9 +13,6 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from simulation.records import ShareRecord, StepRecord, UnitRecord
-from simulation.scheduler import Process, Scheduler, SimulatedLoop
-from simulation.world import NAME, ROLES, SESSION_SECONDS, SETS, World
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
 from headrace.generation.campaign import EngineSettings
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member
@@ -30,6 +27,9 @@ from headrace.serving.gateway.rollout_watch import RolloutWatch
 from headrace.serving.plan_lease import READ_SECONDS, PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Limits, Role, Service
+from simulation.records import ShareRecord, StepRecord, UnitRecord
+from simulation.scheduler import Process, Scheduler, SimulatedLoop
+from simulation.world import NAME, ROLES, SESSION_SECONDS, SETS, World
 
 NUM_KEYS = 1000
 _DECODING = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=8)

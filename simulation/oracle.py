@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from simulation.disk import Disk, Kept, Trouble
 from simulation.history import Broken, History, read_history
 from simulation.records import Log, UnitRecord
-from simulation.disk import Disk, Kept, Trouble
 
 # A plan lease: how long a router may go on with a plan that it cannot renew.
 LEASE_SECONDS = 1.0

@@ -15,12 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from simulation import actors
-from simulation import crashes
-from simulation import gateways
-from simulation.schedule import Schedules
-from simulation.disk import Kept, SimulatedStore, Trouble
-from simulation.world import NAME, SETS, Scenario, SimulatedClock, World, seeds_of
 from headrace.errors import RegistryUnavailable
 from headrace.generation import sealing
 from headrace.generation.claims import Claims, Settlement
@@ -32,6 +26,10 @@ from headrace.rollout.routing import RoutingTable
 from headrace.serving import plan_lease, router, routes
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.session_turns import SessionTurns
+from simulation import actors, crashes, gateways
+from simulation.disk import Kept, SimulatedStore, Trouble
+from simulation.schedule import Schedules
+from simulation.world import NAME, SETS, Scenario, SimulatedClock, World, seeds_of
 
 NUM_TRIED_MAX = 100
 Patch = Callable[..., None]

@@ -13,6 +13,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from headrace.errors import StoreUnavailable, Transient
+from headrace.generation.claims import Regenerate
+from headrace.handoff.schemas import PROMPTS
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import ContentPartition, prompt_id
+from headrace.rollout.assignment import assign, salted_rank
+from headrace.rollout.journal import Journal, JournalCorrupt
+from headrace.rollout.states import after, fold
 from simulation.actors import (
     bulk_run,
     controller,
@@ -23,21 +31,13 @@ from simulation.actors import (
     sleepy_controller,
 )
 from simulation.crashes import crash_unequal
+from simulation.disk import Disk, SimulatedStore, Trouble
 from simulation.gateways import Gateways
 from simulation.oracle import Judged, Violation, judge
 from simulation.records import ShareRecord
 from simulation.scheduler import Process, Scheduler
-from simulation.disk import Disk, SimulatedStore, Trouble
 from simulation.tampering import tamper
 from simulation.world import DAY, NAME, NUM_SHARDS, SimulatedClock, World
-from headrace.errors import StoreUnavailable, Transient
-from headrace.generation.claims import Regenerate
-from headrace.handoff.schemas import PROMPTS
-from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, prompt_id
-from headrace.rollout.assignment import assign, salted_rank
-from headrace.rollout.journal import Journal, JournalCorrupt
-from headrace.rollout.states import after, fold
 
 _NUM_PROMPTS = 4
 _COLLECTED_EVERY = 20

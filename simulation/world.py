@@ -10,10 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from simulation.oracle import Site
-from simulation.records import Log
-from simulation.scheduler import Process, Scheduler
-from simulation.disk import Disk, Ill, SimulatedStore, Trouble
 from headrace.errors import HandoffCorrupt, RegistryUnavailable
 from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
 from headrace.keys import ContentPartition
@@ -22,6 +18,10 @@ from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from simulation.disk import Disk, Ill, SimulatedStore, Trouble
+from simulation.oracle import Site
+from simulation.records import Log
+from simulation.scheduler import Process, Scheduler
 
 NAME = "glossary"
 DAY = "2026-11-22"

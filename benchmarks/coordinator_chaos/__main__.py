@@ -31,10 +31,10 @@ from dagster import DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
 
-from simulation.chaos.observer import OnDevices
-from simulation.chaos.deployment import ChaosSite, NotStarted, attempts_of, chaos_site, is_over
 from benchmarks.measuring import Child, print_json, print_table, progress
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, PREEMPTIBLE, QUEUE
+from simulation.chaos.deployment import ChaosSite, NotStarted, attempts_of, chaos_site, is_over
+from simulation.chaos.observer import OnDevices
 
 PURPOSE = "A real fleet under chaos: daemon, runs, template and code server killed at random, and an observer of /proc."
 NUM_GPUS = 4

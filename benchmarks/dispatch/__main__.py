@@ -27,8 +27,8 @@ from typing import Any
 import aiohttp
 from rich.progress import Progress
 
-from benchmarks.dispatch.replicas import Faults, Site, free_ports, until_answers
 from benchmarks.dispatch.peers import OURS, PEERS, VARIANTS, Router, Running, find_program
+from benchmarks.dispatch.replicas import Faults, Site, free_ports, until_answers
 from benchmarks.dispatch.workload import Arrival, Trace, drawn, from_trace, read_trace
 from benchmarks.measuring import end_tidily_when_terminated, median, print_json, print_table, progress, rounded
 

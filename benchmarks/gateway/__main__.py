@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway import hostile as gateway_hostile
-from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, role, running, slow_server
 from benchmarks.measuring import (
     end_tidily_when_terminated,
     median,
@@ -32,6 +31,7 @@ from benchmarks.measuring import (
     rounded,
     run_child,
 )
+from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, role, running, slow_server
 
 _CONNECTIONS = 64
 _RATE = 300.0

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, running, slow_server
 from benchmarks.measuring import Child, median, print_json, print_table, progress, rounded, run_child
+from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, running, slow_server
 
 _CLIENTS = {"slow_heads": 200, "idle": 200, "slow_bodies": 60, "stalled": 60, "huge_heads": 2}
 _RATE = 150.0

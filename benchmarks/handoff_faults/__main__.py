@@ -1,7 +1,7 @@
 """Every fault that a handoff is to survive, for real: `python -m benchmarks.handoff_faults --kills 1000 --flips 1000`.
 
 `--power-loss 2000 [--of handoff|journal|claims|batches|weights]` instead loses power: states of the disk that a traced
-piece of work may leave, by kind of object (`simulation.power_loss.kinds`). Its line of JSON has `states` by kind and `bars`.
+piece of work may leave, by kind of object (`simulation.power_loss.kinds`). Its JSON has `states` by kind and `bars`.
 
 A writer or a collector is killed at each system call that touches the store; bits are flipped, files broken; disks and
 limits run full; writers meet on one version; collectors run beside readers; readers are killed; a server answers 503.
@@ -27,6 +27,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
 from simulation.faults.cases import (
     ASSET,
     PARTITION,
@@ -43,8 +45,6 @@ from simulation.faults.cases import (
 from simulation.faults.processes import beside_readers, full_disk, full_file_system, killed_readers, two_writers
 from simulation.power_loss.kinds import KINDS, lose_power
 from simulation.system_calls.tracing import Traced, TracingRefused, run_traced
-from headrace.handoff.versions import HandoffStore
-from headrace.store.local import LocalStore
 
 PURPOSE = "Every fault that a handoff is to survive, for real; then a checker opens everything."
 Say = Callable[[bytes], Any]

@@ -20,9 +20,9 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks.measuring import print_json, print_table, progress
+from benchmarks.placement.openb import list_name, read_nodes, read_tasks
 from benchmarks.placement.peers import POLICIES
 from benchmarks.placement.replay import LOADS, Replayed, replay
-from benchmarks.placement.openb import list_name, read_nodes, read_tasks
 from headrace.errors import HeadraceError
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory

@@ -5,8 +5,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.placement.peers import Place, policy
 from benchmarks.placement.openb import arrivals, gpu_milli
+from benchmarks.placement.peers import Place, policy
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Inventory

@@ -30,10 +30,10 @@ import numpy as np
 
 from benchmarks.measuring import print_json, print_table, progress
 from benchmarks.queueing.fleet import simulate_fleet
-from benchmarks.queueing.peers import BestEffort, Easy, Fifo
-from benchmarks.queueing.ours import Headrace
-from benchmarks.queueing.simulation import Outcome, Policy, Simulation
 from benchmarks.queueing.openb import Task, arrivals, read_tasks
+from benchmarks.queueing.ours import Headrace
+from benchmarks.queueing.peers import BestEffort, Easy, Fifo
+from benchmarks.queueing.simulation import Outcome, Policy, Simulation
 from headrace.errors import InvalidInput
 from headrace.placement.inventory import Gpu, Inventory, Node
 from headrace.placement.queueing import Preempting, QueuePolicy

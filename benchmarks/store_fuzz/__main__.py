@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from headrace.errors import HeadraceError
 from simulation.fuzz.readers import Truth, Wrong, readers
 from simulation.fuzz.store import FuzzStore, Looks
 from simulation.fuzz.world import World, build
-from headrace.errors import HeadraceError
 
 BARS = ("raw", "wrong", "revived", "abort", "stopped")
 _NAMED = ("mirrors", "runs", "parts")

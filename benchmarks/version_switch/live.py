@@ -23,7 +23,6 @@ from typing import Any
 import aiohttp
 import yaml
 
-from simulation.faults.proxy import FaultProxy, fault_proxy
 from benchmarks.measuring import progress
 from headrace.clock import SystemClock
 from headrace.rollout import interventions
@@ -35,6 +34,7 @@ from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace.typed_mapping import from_mapping
+from simulation.faults.proxy import FaultProxy, fault_proxy
 
 NAME = "answers"
 NUM_GATEWAYS = 3

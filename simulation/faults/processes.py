@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from simulation.faults.cases import ASSET, PARTITION, Later, Tally, check_everything, collect_all, is_content, publish
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCollected, HandoffMissing, PublishConflict, StoreUnavailable
 from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from simulation.faults.cases import ASSET, PARTITION, Later, Tally, check_everything, collect_all, is_content, publish
 
 NUM_READERS = 20
 # Exit statuses of children: what happened to them.

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from simulation.faults.cases import ASSET, PARTITION, Tally, check_everything, collect_all, is_content, publish
-from simulation.faults.proxy import fault_proxy
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCorrupt, HandoffMissing, PublishConflict, StoreUnavailable
 from headrace.handoff.versions import HandoffStore
 from headrace.store.node_cache import NodeCache
 from headrace.store.s3 import S3Store
 from pipelines.object_store import ObjectStoreServer, running_object_store
+from simulation.faults.cases import ASSET, PARTITION, Tally, check_everything, collect_all, is_content, publish
+from simulation.faults.proxy import fault_proxy
 
 # Dense enough that a publish meets several, rare enough that retries come through.
 ONE_REQUEST_IN = 8

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
 
-from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, Registry, World
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows
@@ -32,6 +31,7 @@ from headrace.store.sealed_directory import open_directory
 from headrace.store.small_objects import PassedOver
 from headrace.store.standings import examine, small_object_keys
 from headrace.training import attempts, checkpoints, heldout
+from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, Registry, World
 
 
 class Wrong(Exception):

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from simulation.fuzz.store import FuzzStore
 from headrace.clock import FixedClock
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign, EngineSettings
@@ -38,6 +37,7 @@ from headrace.serving.service import Role, Service
 from headrace.store.sealed_directory import seal_directory
 from headrace.training import attempts, checkpoints, heldout
 from headrace.training.guard import Worker as TrainingWorker
+from simulation.fuzz.store import FuzzStore
 
 DAY = "2026-11-22"
 SESSIONS = ("ada", "bob", "cleo")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from simulation.faults.cases import Later, Tally
 from headrace.clock import SystemClock
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
@@ -12,6 +11,7 @@ from headrace.rollout.routing import RoutingTable
 from headrace.rollout.states import ABORTED, ADVANCED, INITIALIZED, PROPOSED, STARTED, fold
 from headrace.serving.sessions import KEPT_SECONDS, Choice, SessionPins, SessionRecord
 from headrace.store.local import LocalStore
+from simulation.faults.cases import Later, Tally
 
 NAME = "answers"
 _STABLE, _CANDIDATE, _SECOND = "a" * 64, "b" * 64, "c" * 64

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from simulation.faults.cases import Tally
 from headrace.clock import SystemClock
 from headrace.errors import RepinRequired
 from headrace.generation.bulk import Outcome, Worker, generate_partition
@@ -25,6 +24,7 @@ from headrace.rollout.states import ABORTED, INITIALIZED, PROPOSED, STARTED
 from headrace.rollout.version_sets import Decoding, VersionSets
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from simulation.faults.cases import Tally
 
 _DAY = "2026-11-22"
 _NUM_PROMPTS = 7

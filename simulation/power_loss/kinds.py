@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulation.power_loss.crash_states import CrashState, Trace, crash_states
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
 from simulation.faults.cases import (
     ASSET,
     PARTITION,
@@ -25,10 +27,8 @@ from simulation.faults.cases import (
 )
 from simulation.power_loss.chains import journal_check, journal_work
 from simulation.power_loss.content import batches_check, batches_work, claims_check, claims_work, content_template
+from simulation.power_loss.crash_states import CrashState, Trace, crash_states
 from simulation.system_calls.recording import record
-from headrace.handoff.versions import HandoffStore
-from headrace.store.local import LocalStore
-from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
 
 Say = Callable[[bytes], Any]
 Tell = Callable[..., None]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.handoff_faults import __main__ as handoff_faults
+from benchmarks.handoff_faults.__main__ import break_files, flip_bits, kill_everywhere
+from headrace.store.local import LocalStore
 from simulation.faults.cases import Tally, check_everything, damages, publish
 from simulation.faults.processes import full_disk, killed_readers, two_writers
-from benchmarks.handoff_faults.__main__ import break_files, flip_bits, kill_everywhere
 from simulation.system_calls.tracing import TracingRefused, run_traced
-from headrace.store.local import LocalStore
 
 pytestmark = pytest.mark.process
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from simulation.power_loss.crash_states import ROOT, Named, Operation, Said, Sized, Synced, Trace, Written, crash_states
-from simulation.faults.cases import Tally
 from benchmarks.handoff_faults.__main__ import power_loss_body
-from simulation.power_loss.kinds import KINDS, lose_power
-from simulation.system_calls.tracing import TracingRefused, run_traced
-from simulation.system_calls.recording import NotRecorded, record
 from headrace.store import local
 from headrace.store.local import LocalStore
+from simulation.faults.cases import Tally
+from simulation.power_loss.crash_states import ROOT, Named, Operation, Said, Sized, Synced, Trace, Written, crash_states
+from simulation.power_loss.kinds import KINDS, lose_power
+from simulation.system_calls.recording import NotRecorded, record
+from simulation.system_calls.tracing import TracingRefused, run_traced
 
 NUM_STATES = 12
 # How many states a planted defect may take to show.

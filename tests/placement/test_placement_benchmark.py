@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.placement.__main__ import main
+from benchmarks.placement.openb import arrivals, gpu_milli, list_name, read_nodes, read_tasks
 from benchmarks.placement.peers import POLICIES
 from benchmarks.placement.replay import replay
-from benchmarks.placement.openb import arrivals, gpu_milli, list_name, read_nodes, read_tasks
 from headrace.placement.demand import Demand
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\n" + "".join(

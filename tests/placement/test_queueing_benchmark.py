@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks.queueing.__main__ import POOL, main
 from benchmarks.queueing.fleet import simulate_fleet
-from benchmarks.queueing.peers import BestEffort, Easy, Fifo
-from benchmarks.queueing.ours import Headrace
-from benchmarks.queueing.simulation import Outcome, Policy, Simulation
 from benchmarks.queueing.openb import Job, arrivals, read_tasks
+from benchmarks.queueing.ours import Headrace
+from benchmarks.queueing.peers import BestEffort, Easy, Fifo
+from benchmarks.queueing.simulation import Outcome, Policy, Simulation
 from headrace.errors import InvalidInput
 from headrace.placement.demand import Demand
 from headrace.placement.queueing import Preempting, QueuePolicy

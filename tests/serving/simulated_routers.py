@@ -16,8 +16,6 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from simulation.scheduler import Process, Scheduler, SimulatedLoop
-from simulation.disk import Disk, SimulatedStore, Trouble
 from headrace.errors import HeadraceError, InvalidInput, StoreUnavailable
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.journal import Entry, Journal
@@ -25,6 +23,8 @@ from headrace.rollout.routing import Pin
 from headrace.rollout.states import RolloutState, after, fold
 from headrace.serving.plan_lease import LEASE_SECONDS, READ_SECONDS, PlanLease, PlanUnknown
 from headrace.serving.router import Router, SessionPin
+from simulation.disk import Disk, SimulatedStore, Trouble
+from simulation.scheduler import Process, Scheduler, SimulatedLoop
 from tests.serving.builders import SERVICE, Plans, make_service
 
 SESSION_SECONDS = 8.0

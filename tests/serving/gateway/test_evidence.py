@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from simulation.servers.gateways import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
+from simulation.servers.gateways import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from tests.serving.gateway.raw_clients import RawClient, chat, post
 
 pytestmark = pytest.mark.process

@@ -15,10 +15,10 @@ from typing import Any
 import openai
 import pytest
 
-from simulation.servers.gateways import GatewayProcess, Site, http_role, role, seen, slow_server
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.first_set import initialize
+from simulation.servers.gateways import GatewayProcess, Site, http_role, role, seen, slow_server
 
 pytestmark = pytest.mark.process
 

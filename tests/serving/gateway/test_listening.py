@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from simulation.servers.gateways import Site
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.listening import identity, leave, listen, num_connections_for
 from headrace.serving.service import Limits
+from simulation.servers.gateways import Site
 from tests.serving.gateway.raw_clients import RawClient, post
 
 

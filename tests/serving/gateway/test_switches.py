@@ -11,11 +11,11 @@ from typing import Any
 import openai
 import pytest
 
-from simulation.servers.gateways import GatewayProcess, Site, role
 from headrace.rollout.live_evidence import read_live
 from headrace.rollout.preparation import preparations
 from headrace.rollout.version_sets import Decoding, EngineSpec, VersionSets
 from headrace.store.sealed_directory import seal_directory
+from simulation.servers.gateways import GatewayProcess, Site, role
 
 pytestmark = pytest.mark.process
 
