@@ -51,6 +51,16 @@ class ObjectStoreServer:
     def url(self) -> str:
         return f"s3://{self.bucket}/store"
 
+    def options(self, endpoint: str | None = None) -> dict[str, str]:
+        """What `S3Store` is given to use it, or to use it through a proxy at `endpoint`."""
+        return {
+            "endpoint": endpoint or self.endpoint,
+            "access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
+            "region": self.environment["AWS_REGION"],
+            "allow_http": "true",
+        }
+
 
 @contextlib.contextmanager
 def running_object_store(directory: Path, *, port: int | None = None) -> Iterator[ObjectStoreServer]:

@@ -18,9 +18,11 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import VersionSets
-from simulation.disk import Disk, SimulatedStore
-from simulation.scheduler import Process, Scheduler
-from simulation.world import NAME, SETS, ScriptedSets, SimulatedClock
+from simulation.disk import Disk
+from simulation.registry import Aliases
+from simulation.scheduler import Process, Scheduler, SimulatedClock
+from simulation.stores import SimulatedStore
+from simulation.world import NAME, SETS, ScriptedSets
 
 _PLAN = Plan(
     steps=(Step(weight=0.1, cap=5), Step(weight=0.5)),
@@ -28,23 +30,6 @@ _PLAN = Plan(
     gate=GateSettings(min_rows=1, pass_rate_margin=None, heldout_early=False),
 )
 _NUM_TICKS = 12
-
-
-class Aliases:
-    """MLflow's aliases, kept beside the disk: they live through a crash of the controller."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[str, str]] = {}
-
-    def aliases(self, model_name: str) -> dict[str, str]:
-        return dict(self.found.get(model_name, {}))
-
-    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
-        aliases = self.found.setdefault(model_name, {})
-        if version is None:
-            aliases.pop(alias, None)
-        else:
-            aliases[alias] = version
 
 
 def crash_unequal(chance: random.Random, directory: Path) -> str | None:

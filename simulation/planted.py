@@ -27,9 +27,11 @@ from headrace.serving import plan_lease, router, routes
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.session_turns import SessionTurns
 from simulation import actors, crashes, gateways
-from simulation.disk import Kept, SimulatedStore, Trouble
+from simulation.disk import Kept, Trouble
 from simulation.schedule import Schedules
-from simulation.world import NAME, SETS, Scenario, SimulatedClock, World, seeds_of
+from simulation.scheduler import SimulatedClock
+from simulation.stores import SimulatedStore
+from simulation.world import NAME, SETS, Scenario, World, seeds_of
 
 NUM_TRIED_MAX = 100
 Patch = Callable[..., None]
@@ -226,10 +228,10 @@ def _(patch: Patch) -> None:
     create = SimulatedStore.create
 
     def forced(self: SimulatedStore, key: str, body: bytes, *, durable: bool = True) -> bool:
-        if "/journal/" in key and key in self._disk.objects:
-            before = self._disk.objects.pop(key)
-            self._disk.gone.append((key, self._scheduler.now))
-            self._disk.objects[key] = Kept(before.body, before.at, before.by)
+        if "/journal/" in key and key in self.disk.objects:
+            before = self.disk.objects.pop(key)
+            self.disk.gone.append((key, self._scheduler.now))
+            self.disk.objects[key] = Kept(before.body, before.at, before.by)
         return create(self, key, body, durable=durable)
 
     patch(SimulatedStore, "create", forced)

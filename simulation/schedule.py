@@ -31,13 +31,14 @@ from simulation.actors import (
     sleepy_controller,
 )
 from simulation.crashes import crash_unequal
-from simulation.disk import Disk, SimulatedStore, Trouble
+from simulation.disk import Disk, Trouble
 from simulation.gateways import Gateways
 from simulation.oracle import Judged, Violation, judge
 from simulation.records import ShareRecord
-from simulation.scheduler import Process, Scheduler
+from simulation.scheduler import Process, Scheduler, SimulatedClock
+from simulation.stores import SimulatedStore
 from simulation.tampering import tamper
-from simulation.world import DAY, NAME, NUM_SHARDS, SimulatedClock, World
+from simulation.world import DAY, NAME, NUM_SHARDS, World
 
 _NUM_PROMPTS = 4
 _COLLECTED_EVERY = 20
@@ -76,7 +77,7 @@ class Schedules:
         self._num_run += 1
         if self._num_run % _COLLECTED_EVERY == 0:
             gc.collect()
-        disk = Disk(self._directory, copied=self._template)
+        disk = Disk(self._directory, self._template.objects)
         world = World(seed, disk, trace=trace)
         if plant is not None:
             plant(world)

@@ -10,9 +10,13 @@ import contextvars
 import heapq
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import greenlet
+
+# What simulated second 0 is called by wall clocks.
+EPOCH = 1_760_000_000.0
 
 
 class Killed(BaseException):
@@ -133,34 +137,16 @@ class Scheduler:
             self._fibres.pop(fibre, None)
 
 
-class SimulatedLock:
-    """Stands in for `threading.Lock` where simulated threads share one: it waits in simulated time."""
+@dataclass
+class SimulatedClock:
+    """A wall clock in simulated time. `offset`: how wrong this process's clock is, seconds."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._held = False
+    scheduler: Scheduler
+    offset: float = 0.0
+    epoch: float = EPOCH
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        waited = 0.0
-        while self._held:
-            if not blocking or 0 <= timeout <= waited:
-                return False
-            self._scheduler.sleep(0.001)
-            waited += 0.001
-        self._held = True
-        return True
-
-    def release(self) -> None:
-        self._held = False
-
-    def locked(self) -> bool:
-        return self._held
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    def now(self) -> float:
+        return self.epoch + self.scheduler.now + self.offset
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):

@@ -9,9 +9,10 @@ from typing import Any
 from headrace.rollout.journal import ENTRY, Journal, JournalCorrupt
 from headrace.store.chain import MARK
 from headrace.store.small_objects import encode_object
-from simulation.disk import Disk, Kept, SimulatedStore
-from simulation.scheduler import Scheduler
-from simulation.world import NAME, SimulatedClock
+from simulation.disk import Disk, Kept
+from simulation.scheduler import Scheduler, SimulatedClock
+from simulation.stores import SimulatedStore
+from simulation.world import NAME
 
 KINDS = ("an edited field", "an edited entry with a new digest", "swapped entries", "a missing entry", "a foreign file",
          "a cut end", "a flipped bit", "an entry of another journal")  # fmt: skip

@@ -18,29 +18,19 @@ from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
-from simulation.disk import Disk, Ill, SimulatedStore, Trouble
+from simulation.disk import Disk, Ill, Trouble
 from simulation.oracle import Site
 from simulation.records import Log
-from simulation.scheduler import Process, Scheduler
+from simulation.registry import Aliases
+from simulation.scheduler import EPOCH, Process, Scheduler, SimulatedClock
+from simulation.stores import SimulatedStore
 
 NAME = "glossary"
 DAY = "2026-11-22"
 ROLES = ("writer", "painter", "speaker")
 NUM_SHARDS = 6
 SESSION_SECONDS = 8.0
-_EPOCH = 1_760_000_000.0
 _DECODING = Decoding(temperature=0.0, top_p=1.0, max_new_tokens=8)
-
-
-@dataclass
-class SimulatedClock:
-    """`offset`: how wrong this process's clock is, seconds."""
-
-    scheduler: Scheduler
-    offset: float = 0.0
-
-    def now(self) -> float:
-        return _EPOCH + self.scheduler.now + self.offset
 
 
 def make_set(number: int) -> VersionSet:
@@ -66,16 +56,15 @@ SETS = tuple(make_set(number) for number in range(1, 8))
 
 
 @dataclass
-class Registry:
+class Registry(Aliases):
     """MLflow, as the library sees it: versions by digest, and one mutable row an alias.
 
     `down`, `slow`: times (begin, end) in which no call succeeds, and in which one takes 30 s.
     """
 
-    world: "World"
+    world: "World" = field(kw_only=True)
     down: list[tuple[float, float]] = field(default_factory=list)
     slow: list[tuple[float, float]] = field(default_factory=list)
-    found: dict[str, dict[str, str]] = field(default_factory=dict)
     num_calls: int = 0
 
     def mode(self, seconds: float | None = None) -> str:
@@ -95,15 +84,11 @@ class Registry:
 
     def aliases(self, model_name: str) -> dict[str, str]:
         self._ask()
-        return dict(self.found.get(model_name, {}))
+        return super().aliases(model_name)
 
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
         self._ask()
-        aliases = self.found.setdefault(model_name, {})
-        if version is None:
-            aliases.pop(alias, None)
-        else:
-            aliases[alias] = version
+        super().set_alias(model_name, alias, version)
 
     def move_behind_our_back(self) -> None:
         """Somebody points every alias at another version, as anybody with MLflow's UI can."""
@@ -167,7 +152,7 @@ class World:
         self.seconds = self.chance.uniform(5.0, 14.0)
         self.num_gateways = self.chance.choice((1, 2, 2, 3))
         self.troubles: list[Trouble] = []
-        self.registry = Registry(self)
+        self.registry = Registry(world=self)
         self.processes: dict[str, Process] = {}
         self.born: dict[str, float] = {}
         self.num_sets = self.chance.randint(3, 6)
@@ -274,7 +259,7 @@ class World:
             damaged=self.damaged,
             troubles=tuple(self.troubles),
             born=dict(self.born),
-            wall=lambda seconds: _EPOCH + seconds,
+            wall=lambda seconds: EPOCH + seconds,
         )
 
     def _plan(self) -> Plan:

@@ -2,8 +2,8 @@
 
 import os
 import random
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,42 +22,12 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 
 from simulation.chaos.observer import MARKER, Kernel, environment, is_alive
+from simulation.servers.processes import ROOT, free_ports
 
 GPUS = "4xH100:81559"
-_ROOT = Path(__file__).parents[2]
 _CODE = Path(__file__).with_name("jobs.py")
 _LOCATION = "chaos"
-_CONFIG: dict[str, Any] = {
-    "run_coordinator": {
-        "module": "headrace_dagster",
-        "class": "GpuRunCoordinator",
-        "config": {
-            "dequeue_interval_seconds": 1,
-            "max_concurrent_runs": 8,
-            # A code server that was killed is back within seconds.
-            "max_user_code_failure_retries": 20,
-            "user_code_failure_retry_delay": 3,
-            "policy": {
-                "reserve_after_seconds": 60,
-                "queue_weights": {"interactive": 3, "batch": 1},
-                "preemption": {"min_run_seconds": 2, "preemptions_max": 2},
-            },
-        },
-    },
-    "run_launcher": {
-        "module": "headrace_dagster",
-        "class": "GpuRunLauncher",
-        "config": {"log_directory": "logs", "termination_grace_seconds": 2, "warm_start": True},
-    },
-    "run_monitoring": {
-        "enabled": True,
-        "poll_interval_seconds": 2,
-        "start_timeout_seconds": 120,
-        "cancel_timeout_seconds": 30,
-    },
-    "run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False},
-    "telemetry": {"enabled": False},
-}
+_CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
 class NotStarted(Exception):
@@ -65,19 +35,17 @@ class NotStarted(Exception):
 
 
 @contextmanager
-def chaos_site(directory: Path) -> Iterator["ChaosSite"]:
+def deployment(directory: Path) -> Iterator["Deployment"]:
     marker = f"{os.getpid()}-{time.time_ns()}"
     home = directory / "home"
     (directory / "devices").mkdir(parents=True)
     home.mkdir()
-    (home / "dagster.yaml").write_text(yaml.safe_dump(_CONFIG))
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = int(probe.getsockname()[1])
+    shutil.copy(_CONFIG, home)
+    (port,) = free_ports(1)
     server = {"host": "localhost", "port": port, "location_name": _LOCATION}
     (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     with ExitStack() as stack:
-        site = ChaosSite(directory, marker, port)
+        site = Deployment(directory, marker, port)
         stack.callback(site.end_everything)
         site.start_code_server()
         site.start_daemon()
@@ -88,7 +56,7 @@ def chaos_site(directory: Path) -> Iterator["ChaosSite"]:
         yield site
 
 
-class ChaosSite:
+class Deployment:
     def __init__(self, directory: Path, marker: str, port: int) -> None:
         self.directory = directory
         self.marker = marker
@@ -214,7 +182,7 @@ class ChaosSite:
             "DAGSTER_HOME": str(self.directory / "home"),
             "HEADRACE_GPUS": GPUS,
             MARKER: self.marker,
-            "PYTHONPATH": str(_ROOT),
+            "PYTHONPATH": str(ROOT),
             "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1",
         }
         with (self.directory / f"{log}.log").open("ab") as output:

@@ -1,6 +1,7 @@
-"""An HTTP proxy that fails as a server does: answers 503, does what was asked and loses the reply, is slow, flips bits.
+"""A real HTTP proxy in front of a server, that fails as one does: replies lost, 503s, slowness, bodies cut or flipped.
 
-Each connection carries one request. The host header goes on as it came: signatures stay valid for this address.
+Each connection carries one request, which is forwarded whole over a connection of its own, so that "after the server
+did it" is exact. The host header goes on as it came: signatures stay valid when the client signs for this address.
 """
 
 import random
@@ -9,43 +10,92 @@ import socketserver
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-KINDS = ("unavailable", "lost reply", "slow", "cut short", "flipped bit")
+Failure = Literal["unavailable", "lose_reply", "delay", "break_body", "flip"]
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_SLOW_SECONDS = 0.2
+# Of a delay that is drawn.
+_DELAY_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    body: bytes
+
+
+@dataclass
+class Fault:
+    """Does one thing to the requests that `matches` says yes to, `times` times (-1: always).
+
+    `kind`: "lose_reply" (the server did it, the client never hears), "unavailable" (503; the server never hears),
+    "delay" (by `seconds`), "break_body" (half of the reply, then the connection ends), "flip" (a bit of the body).
+    """
+
+    kind: Failure
+    matches: Callable[[Request], bool] = lambda request: True
+    times: int = 1
+    seconds: float = 0.0
 
 
 class FaultProxy(socketserver.ThreadingTCPServer):
-    """Fails one request in `one_in`; 0: none. `made` counts what it did."""
+    """`faults`: what befalls which requests; besides, one request in `one_in` meets a drawn fault (0: none).
+
+    `requests`: all that came; `made`: what was drawn.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, target_endpoint: str, seed: int) -> None:
+    def __init__(self, target_endpoint: str, seed: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         host, _, port = target_endpoint.removeprefix("http://").partition(":")
         self.target = (host, int(port))
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
         self.one_in = 0
         self.made: Counter[str] = Counter()
-        self.chance = random.Random(seed)
+        self._chance = random.Random(seed)
+        self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def add(self, kind: Failure, matches: Callable[[Request], bool] = lambda request: True, **more: Any) -> Fault:
+        self.faults.append(Fault(kind, matches, **more))
+        return self.faults[-1]
+
+    def take(self, request: Request) -> Fault | None:
+        with self._lock:
+            self.requests.append(request)
+            return self._told(request) or self._drawn(request)
+
+    def _told(self, request: Request) -> Fault | None:
+        for fault in self.faults:
+            if fault.times and fault.matches(request):
+                fault.times -= 1
+                return fault
+        return None
+
+    def _drawn(self, request: Request) -> Fault | None:
+        if not self.one_in or self._chance.randrange(self.one_in):
+            return None
+        kinds = list(get_args(Failure))
+        if request.method != "GET" or ".arrow" not in request.path:
+            # Objects of other kinds carry no digests: what S3 says of itself has no protection but TCP's.
+            kinds.remove("flip")
+        kind = self._chance.choice(kinds)
+        self.made[kind] += 1
+        return Fault(kind, seconds=_DELAY_SECONDS if kind == "delay" else 0.0)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up is no news here."""
-
-    def next_fault(self) -> str | None:
-        if not self.one_in or self.chance.randrange(self.one_in):
-            return None
-        kind = self.chance.choice(KINDS)
-        self.made[kind] += 1
-        return kind
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -53,22 +103,24 @@ class _Connection(socketserver.StreamRequestHandler):
         proxy = self.server
         assert isinstance(proxy, FaultProxy)
         head = _read_head(self.rfile)
+        if not head:
+            return
         body = self.rfile.read(_content_length(head))
-        fault = proxy.next_fault()
-        if fault == "unavailable":
+        method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        fault = proxy.take(Request(method, path, body))
+        kind = fault.kind if fault else ""
+        if kind == "unavailable":
             self.wfile.write(_UNAVAILABLE)
             return
-        if fault == "slow":
-            time.sleep(_SLOW_SECONDS)
+        time.sleep(fault.seconds if fault else 0.0)
         reply = bytearray(_forward(proxy.target, head, body))
-        if fault == "lost reply":
-            return
         num_body_bytes = len(reply) - reply.find(b"\r\n\r\n") - 4
-        if fault == "cut short" and num_body_bytes:
+        if kind == "lose_reply":
+            return
+        if kind == "break_body" and num_body_bytes:
             del reply[-(num_body_bytes // 2 + 1) :]
-        # Only of objects that carry digests: what S3 says of itself has no protection but TCP's.
-        if fault == "flipped bit" and num_body_bytes > 1000 and b".arrow" in head.split(b"\r\n", 1)[0]:
-            reply[-proxy.chance.randrange(1, num_body_bytes)] ^= 1
+        if kind == "flip" and num_body_bytes:
+            reply[-(num_body_bytes // 2) - 1] ^= 1
         self.wfile.write(reply)
 
 
@@ -97,7 +149,7 @@ def _content_length(head: bytes) -> int:
 
 
 @contextmanager
-def fault_proxy(target_endpoint: str, seed: int) -> Iterator[FaultProxy]:
+def fault_proxy(target_endpoint: str, seed: int = 0) -> Iterator[FaultProxy]:
     """Runs in threads of its own, on a free port of 127.0.0.1."""
     proxy = FaultProxy(target_endpoint, seed)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)

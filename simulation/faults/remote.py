@@ -54,11 +54,10 @@ def _read(objects: S3Store, tally: Tally) -> None:
 
 
 def _store(server: ObjectStoreServer, endpoint: str, cache: Path) -> S3Store:
-    options = {
-        "endpoint": endpoint,
-        "access_key_id": server.environment["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": server.environment["AWS_SECRET_ACCESS_KEY"],
-        "region": server.environment["AWS_REGION"],
-        "allow_http": "true",
-    }
-    return S3Store(server.bucket, "faults", cache=NodeCache(cache), options=options, patience_seconds=PATIENCE_SECONDS)
+    return S3Store(
+        server.bucket,
+        "faults",
+        cache=NodeCache(cache),
+        options=server.options(endpoint),
+        patience_seconds=PATIENCE_SECONDS,
+    )

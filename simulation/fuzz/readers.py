@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any
 
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.claim_pins import read_claim_pins
@@ -31,7 +31,8 @@ from headrace.store.sealed_directory import open_directory
 from headrace.store.small_objects import PassedOver
 from headrace.store.standings import examine, small_object_keys
 from headrace.training import attempts, checkpoints, heldout
-from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, Registry, World
+from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, World
+from simulation.registry import Aliases
 
 
 class Wrong(Exception):
@@ -123,7 +124,7 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
     yield "training", lambda world: _training(world)
     yield "result", lambda world: _result(world)
     yield "evaluation", lambda world: _evaluation(world)
-    yield "examine", lambda world: list(examine(cast(Any, world.store), small_object_keys(cast(Any, world.store))))
+    yield "examine", lambda world: list(examine(world.store, small_object_keys(world.store)))
 
 
 def _open(truth: Truth, name: tuple[str, str, int], world: World) -> None:
@@ -138,22 +139,22 @@ def _newest(truth: Truth, asset: str, partition: str, world: World) -> None:
 
 
 def _status(world: World, name: str) -> None:
-    read_status(cast(Any, world.store), name, world.clock)
-    preparations(cast(Any, world.store), name, 4)
+    read_status(world.store, name, world.clock)
+    preparations(world.store, name, 4)
 
 
 def _facts(world: World, name: str) -> tuple[Any, Plan]:
     models = [_model(version) for version in (1, 2, 3)]
     now = world.clock.now()
     if name == world.service.name:
-        return service_facts(world.service, cast(Any, world.store), models, now=now), world.service.plan
+        return service_facts(world.service, world.store, models, now=now), world.service.plan
     return campaign_facts(world.campaign, world.handoffs, models, now=now, node="node-a"), world.campaign.plan
 
 
 def _tick(truth: Truth, name: str, world: World) -> None:
     facts, plan = _facts(world, name)
     journal = world.journal(name)
-    store = cast(Any, world.store)
+    store = world.store
     tick(journal, world.sets, plan, facts, store=store, clock=world.clock, prepare=lambda version_set: None)
     state = world.state(name)
     if state and truth.aborted[name] & {state.stable, state.candidate, state.proposed}:
@@ -163,12 +164,12 @@ def _tick(truth: Truth, name: str, world: World) -> None:
 def _abort(truth: Truth, name: str, world: World) -> None:
     """As the command does, or a person in the launchpad."""
     before = partial(end_under_way, world.handoffs, name, damaged=PassedOver())
-    num_objects = len(world.store.objects)
+    num_objects = len(world.store.bodies)
     try:
         interventions.abort(world.journal(name), by="fuzz", reason="stop", before=before)
     except JournalCorrupt as error:
         own = f"rollout/{name}/journal/"
-        if not (error.key or "").startswith(own) or len(world.store.objects) != num_objects:
+        if not (error.key or "").startswith(own) or len(world.store.bodies) != num_objects:
             raise Wrong("abort", f"{error.key} stopped the abort of {name}, or something was written") from error
         raise
     except HeadraceError as error:
@@ -183,7 +184,7 @@ def _pause(world: World, name: str) -> None:
 
 
 def _project(world: World, name: str) -> None:
-    project(world.journal(name), world.sets, cast(Any, world.store), Registry())
+    project(world.journal(name), world.sets, world.store, Aliases())
 
 
 def _verify(world: World, name: str) -> None:
@@ -215,7 +216,7 @@ def _rolled_back(world: World, name: str) -> None:
 
 def _collect(world: World, *, dry: bool) -> None:
     """The grace time is over, so that whatever is not protected goes."""
-    store = cast(Any, world.store)
+    store = world.store
     try:
         plan = plan_collection(store, world.clock, grace_seconds=-1.0)
         read_claim_pins(store, damaged=PassedOver())
@@ -249,7 +250,7 @@ def _quietly(work: Callable[[], None]) -> None:
 
 
 def _evidence(world: World, name: str) -> None:
-    for metrics in read_live(cast(Any, world.store), name, 5, damaged=PassedOver()).values():
+    for metrics in read_live(world.store, name, 5, damaged=PassedOver()).values():
         for metric, sample in metrics.items():
             if sample.num not in (20, 40) or not 0 <= sample.mean <= 1:
                 raise Wrong("wrong", f"{metric} is {sample}")
@@ -289,7 +290,7 @@ def _sets(world: World) -> None:
 
 
 def _training(world: World) -> None:
-    store = cast(Any, world.store)
+    store = world.store
     found = checkpoints.newest_whole(store, TRAINING, world_size=1)
     if found is not None and found.step not in (5, 10):
         raise Wrong("wrong", f"a checkpoint says step {found.step}")
@@ -297,16 +298,16 @@ def _training(world: World) -> None:
 
 
 def _result(world: World) -> None:
-    result = attempts.find_result(cast(Any, world.store), FINISHED)
+    result = attempts.find_result(world.store, FINISHED)
     if result is not None:
         if (result.steps, result.train_loss_last) != (2, 1.5):
             raise Wrong("wrong", "the training's result is another")
-        attempts.read_curve(cast(Any, world.store), result)
+        attempts.read_curve(world.store, result)
 
 
 def _evaluation(world: World) -> None:
     for weights in world.store.children("evaluations"):
-        found = heldout.find_evaluation(cast(Any, world.store), weights, "h" * 64)
+        found = heldout.find_evaluation(world.store, weights, "h" * 64)
         if found is not None and found.heldout_loss != 2.5:
             raise Wrong("wrong", "the held-out loss is another")
 

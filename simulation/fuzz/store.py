@@ -5,14 +5,14 @@ listing does what it did before, so it need not be asked again.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.store.objects import Entry, Segment, check_key
+from headrace.clock import FixedClock
+from headrace.store.objects import check_key
+from simulation.disk import Disk, Kept
+from simulation.stores import MemoryStore
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Looks:
     below: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
-    def concern(self, key: str, *, is_gone: bool, left: dict[str, bytes]) -> bool:
+    def concern(self, key: str, *, is_gone: bool, left: Mapping[str, Kept]) -> bool:
         if key in self.keys or any(key.startswith(f"{prefix}/") for prefix in self.below):
             return True
         if not is_gone:
@@ -38,113 +38,34 @@ class Looks:
         return False
 
 
-class FuzzStore:
-    """What each method promises stands at `headrace.store.objects.ObjectStore`. `now`: of all objects."""
+class FuzzStore(MemoryStore):
+    """As a store on this machine, whose files may lie anywhere: it names places without looking whether anything is
+    there."""
 
     checks_what_it_fetches = False
     url = "fuzz://"
 
-    def __init__(self, files: Path, objects: dict[str, bytes] | None = None, *, now: float = 0.0) -> None:
-        self.objects = dict(objects or {})
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(FixedClock(0.0), disk)
         self.looks = Looks()
-        self.now = now
-        self._files = files
-
-    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
-        self._look(key)
-        if key in self.objects:
-            return False
-        self.objects[key] = bytes(body)
-        return True
-
-    def read(self, key: str) -> bytes:
-        self._look(key)
-        if key not in self.objects:
-            raise ObjectMissing(f"{self.uri(key)} does not exist.")
-        return self.objects[key]
-
-    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> "list[memoryview]":
-        body = memoryview(self.read(key))
-        for offset, num_bytes in ranges:
-            if offset + num_bytes > len(body):
-                raise HandoffCorrupt(f"{self.uri(key)} ends before byte {offset + num_bytes}: it is torn.", key=key)
-        return [body[offset : offset + num_bytes] for offset, num_bytes in ranges]
-
-    def exists(self, key: str) -> bool:
-        self._look(key)
-        return key in self.objects
-
-    @contextmanager
-    def write_part(self, key: str) -> Iterator["_Part"]:
-        part = _Part()
-        yield part
-        if not self.create(key, part.getvalue()):
-            raise InvalidInput(f"Part {key} is already there.")
 
     def local_path(self, key: str) -> Path:
-        self._look(key)
-        body = self.objects.get(key)
-        return self._files / "missing" if body is None else self._file(body)
+        self._begin("fetch", key)
+        assert self.disk.directory is not None
+        return self.disk.file(key) if key in self.bodies else self.disk.directory / "missing"
 
     def local_directory(self, prefix: str) -> Path:
-        self.looks.below.add(prefix)
-        found = {
-            key[len(prefix) + 1 :]: body for key, body in list(self.objects.items()) if key.startswith(f"{prefix}/")
-        }
-        digest = hashlib.sha256()
-        for name, body in sorted(found.items()):
-            digest.update(f"{name} {len(body)} ".encode() + body)
-        directory = self._files / f"d-{digest.hexdigest()}"
+        found = {key[len(prefix) + 1 :]: self.bodies[key].body for key in self.list(prefix)}
+        digest = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
+        assert self.disk.directory is not None
         for name, body in found.items():
-            path = directory / name
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(body)
-        return directory
+            self.disk.put_file(f"d-{digest}/{name}", body)
+        return self.disk.directory / f"d-{digest}"
 
-    def local_segments(self, key: str, *, digest: str, num_bytes: int, segments: Sequence[Segment]) -> Path:
-        return self.local_path(key)
-
-    def uri(self, key: str) -> str:
-        return f"fuzz://{key}"
-
-    def node_directory(self) -> Path:
-        return self._files / "node"
-
-    def delete(self, key: str, *, durable: bool = True) -> None:
-        self._look(key)
-        self.objects.pop(key, None)
-
-    def delete_prefix(self, prefix: str) -> None:
-        for key in self.list(prefix):
-            self.objects.pop(key, None)
-
-    def children(self, prefix: str) -> "list[str]":
-        self.looks.names.add(prefix)
-        start = f"{prefix}/"
-        return sorted({key[len(start) :].partition("/")[0] for key in [*self.objects] if key.startswith(start)})
-
-    def entries(self, prefix: str) -> "list[Entry]":
-        keys = self.list(prefix)
-        return [Entry(key=key, num_bytes=len(self.objects[key]), modified_at=self.now) for key in keys]
-
-    # Last in the class: its name hides the built-in one from the annotations that follow it.
-    def list(self, prefix: str) -> "list[str]":
-        self.looks.below.add(prefix)
-        # A copy: the thread that renews leases writes here too.
-        return sorted(key for key in [*self.objects] if key.startswith(f"{prefix}/"))
-
-    def _look(self, key: str) -> None:
-        self.looks.keys.add(check_key(key))
-
-    def _file(self, body: bytes) -> Path:
-        path = self._files / hashlib.sha256(body).hexdigest()
-        if not path.exists():
-            path.write_bytes(body)
-        return path
-
-
-class _Part(BytesIO):
-    @property
-    def num_bytes(self) -> int:
-        return len(self.getbuffer())
+    def _begin(self, call: str, key: str) -> None:
+        if call in ("list", "entries"):
+            self.looks.below.add(key)
+        elif call == "children":
+            self.looks.names.add(key)
+        else:
+            self.looks.keys.add(check_key(key))

@@ -37,29 +37,14 @@ from headrace.serving.service import Role, Service
 from headrace.store.sealed_directory import seal_directory
 from headrace.training import attempts, checkpoints, heldout
 from headrace.training.guard import Worker as TrainingWorker
+from simulation.disk import Disk
 from simulation.fuzz.store import FuzzStore
+from simulation.registry import Aliases
 
 DAY = "2026-11-22"
 SESSIONS = ("ada", "bob", "cleo")
 TRAINING, FINISHED = "t" * 32, "u" * 32
 _DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12)
-
-
-class Registry:
-    """The registry's side of `headrace.rollout.aliases`, in memory."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, dict[str, str]] = {}
-
-    def aliases(self, model_name: str) -> dict[str, str]:
-        return dict(self.found.get(model_name, {}))
-
-    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
-        found = self.found.setdefault(model_name, {})
-        if version is None:
-            found.pop(alias, None)
-        else:
-            found[alias] = version
 
 
 @dataclass
@@ -83,17 +68,17 @@ class World:
         )
         role = Role(model="tiny", decoding=_DECODING, engine=EngineSettings(name="echo"))
         self.service = Service(name="chat", roles={"writer": role}, chain=("writer",), session_seconds=600.0)
-        self.handoffs = HandoffStore(cast(Any, self.store), self.clock)
-        self.sets = VersionSets(cast(Any, self.store))
+        self.handoffs = HandoffStore(self.store, self.clock)
+        self.sets = VersionSets(self.store)
 
     def journal(self, name: str) -> Journal:
-        return Journal(cast(Any, self.store), name, self.clock)
+        return Journal(self.store, name, self.clock)
 
     def state(self, name: str) -> RolloutState | None:
         return fold(self.journal(name).entries())
 
     def claims(self) -> Claims:
-        return Claims(objects=cast(Any, self.store), journal=self.journal(self.campaign.name), clock=self.clock)
+        return Claims(objects=self.store, journal=self.journal(self.campaign.name), clock=self.clock)
 
     def partition(self, shard: int) -> ContentPartition:
         return ContentPartition(day=DAY, campaign=self.campaign.name, shard=shard)
@@ -131,10 +116,8 @@ class World:
         )
 
     def router(self) -> tuple[PlanLease, Router]:
-        lease = PlanLease(cast(Any, self.store), self.service.name, "salt", monotonic=lambda: 5.0, clock=self.clock)
-        router = Router(
-            store=cast(Any, self.store), service=self.service, lease=lease, gateway="gateway", clock=self.clock
-        )
+        lease = PlanLease(self.store, self.service.name, "salt", monotonic=lambda: 5.0, clock=self.clock)
+        router = Router(store=self.store, service=self.service, lease=lease, gateway="gateway", clock=self.clock)
         return lease, router
 
     def append(self, name: str, event: str, version: int, **fields: Any) -> None:
@@ -165,7 +148,7 @@ class _Engine(EchoEngine):
 
 def build(files: Path) -> World:
     """A store with every kind of object that the library writes."""
-    world = World(FuzzStore(files))
+    world = World(FuzzStore(Disk(files)))
     for number, shard in enumerate(range(4)):
         key = world.partition(shard).key
         texts = [f"Define word {number}-{row}." for row in range(5)]
@@ -184,7 +167,7 @@ def build(files: Path) -> World:
     _serve(world)
     _train(world, files)
     _collect(world)
-    project(world.journal(world.campaign.name), world.sets, cast(Any, world.store), Registry())
+    project(world.journal(world.campaign.name), world.sets, world.store, Aliases())
     return world
 
 
@@ -203,7 +186,7 @@ def _roll_out(world: World, name: str) -> None:
     assert state is not None
     for node in ("node-a", "node-b"):
         record = PreparationRecord(node=node, ok=True, seconds=1.0, members=("writer",), at=world.clock.now())
-        write_preparation(cast(Any, world.store), name, state.proposal, record)
+        write_preparation(world.store, name, state.proposal, record)
 
 
 def _killed(world: World) -> Iterator[None]:
@@ -224,7 +207,7 @@ def _serve(world: World) -> None:
         asyncio.run(router.resolve_session(session))
     lease.close()
     for gateway in ("gateway-a", "gateway-b"):
-        writer = EvidenceWriter(cast(Any, world.store), world.service.name, gateway, world.clock)
+        writer = EvidenceWriter(world.store, world.service.name, gateway, world.clock)
         for version_set in filter(None, (state.stable, state.candidate)):
             for number in range(20):
                 values = {"error": float(number % 5 == 0), "latency_seconds": 0.1 + number / 100}
@@ -233,7 +216,7 @@ def _serve(world: World) -> None:
 
 
 def _train(world: World, files: Path) -> None:
-    store = cast(Any, world.store)
+    store = world.store
     worker = TrainingWorker(pid=1, started=1)
     for run in ("run-a", "run-b"):
         attempt = attempts.open_attempt(store, TRAINING, worker=worker, run_id=run, clock=world.clock, host="elsewhere")
@@ -289,13 +272,11 @@ def _collect(world: World) -> None:
     for number in range(4):
         table = pa.table({"x": [number, number + 1]}, schema=schema)
         world.handoffs.publish("docs", "all", table, code_version="1", run_id=f"run-{number}")
-    collect(
-        cast(Any, world.store), world.clock, plan_collection(cast(Any, world.store), world.clock, grace_seconds=-1.0)
-    )
+    collect(world.store, world.clock, plan_collection(world.store, world.clock, grace_seconds=-1.0))
     kept = world.handoffs.open("docs", "all", 3)
     tombstone = Tombstone(nonce="f" * 32, collector="c" * 32)
-    tombstone.create(cast(Any, world.store), Condemned(prefix="handoff/docs/all/parts/" + "f" * 32, clears=False))
-    tombstone.decide(cast(Any, world.store), "collect", at="then")
+    tombstone.create(world.store, Condemned(prefix="handoff/docs/all/parts/" + "f" * 32, clears=False))
+    tombstone.decide(world.store, "collect", at="then")
     kept.hold()
     # As long as the world is there, somebody reads this version.
     world.readers.append(kept)

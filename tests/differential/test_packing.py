@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.packing_leaks.__main__ import Found, look_at_all
+from benchmarks.packing_leaks.compared import Found, look_at_all
 
 KEPT_APART = ["llama", "gpt2", "mixtral", "gemma2", "deepseek_v3", "gpt_neox"]
 LEAKING = [

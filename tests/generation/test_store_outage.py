@@ -19,8 +19,8 @@ from headrace.store.local import LocalPart, LocalStore
 from headrace.store.node_cache import NodeCache
 from headrace.store.s3 import S3Store
 from pipelines.object_store import running_object_store
+from simulation.faults.proxy import fault_proxy
 from tests.generation.builders import TEXTS, ScriptedEngine, Site
-from tests.store.fault_proxy import fault_proxy
 
 # Operations that fail one after another; a retry that comes during the outage fails as well.
 NUM_FAILING = 3

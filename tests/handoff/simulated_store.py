@@ -1,4 +1,4 @@
-"""A store in memory whose time is a clock's, and actors that run one store operation at a time.
+"""Actors that run one operation of a store in memory at a time.
 
 An actor is a thread that waits before each of its store operations until it is told to go on: the test decides who does
 the next one. A killed actor never goes on; nothing of it is cleaned up, as after a real kill.
@@ -9,75 +9,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from headrace.clock import FixedClock
-from headrace.errors import ObjectMissing
-from headrace.store.objects import Entry
+from simulation.stores import MemoryStore
 
 
 class Killed(BaseException):
     """Ends the thread of a killed actor, long after."""
-
-
-class MemoryStore:
-    """Listings and single objects are atomic; deleting a prefix is not."""
-
-    def __init__(self, clock: FixedClock, before_each: Callable[[str], None] = lambda operation: None) -> None:
-        self.clock = clock
-        self.bodies: dict[str, tuple[bytes, float]] = {}
-        self.before_each = before_each
-
-    def seen_by(self, before_each: Callable[[str], None]) -> "MemoryStore":
-        """The same objects, with another one's turn to be waited for."""
-        store = MemoryStore(self.clock, before_each)
-        store.bodies = self.bodies
-        return store
-
-    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
-        self.before_each("create " + key)
-        if key in self.bodies:
-            return False
-        self.bodies[key] = (body, self.clock.now())
-        return True
-
-    def read(self, key: str) -> bytes:
-        self.before_each("read " + key)
-        if key not in self.bodies:
-            raise ObjectMissing(key)
-        return self.bodies[key][0]
-
-    def exists(self, key: str) -> bool:
-        self.before_each("exists " + key)
-        return key in self.bodies
-
-    def children(self, prefix: str) -> list[str]:
-        self.before_each("children " + prefix)
-        return sorted({key.removeprefix(prefix + "/").split("/")[0] for key in self._below(prefix)})
-
-    def entries(self, prefix: str) -> list[Entry]:
-        self.before_each("entries " + prefix)
-        return [
-            Entry(key=key, num_bytes=len(self.bodies[key][0]), modified_at=self.bodies[key][1])
-            for key in self._below(prefix)
-        ]
-
-    def delete(self, key: str, *, durable: bool = True) -> None:
-        self.before_each("delete " + key)
-        self.bodies.pop(key, None)
-
-    def delete_prefix(self, prefix: str) -> None:
-        for key in self._below(prefix):
-            self.delete(key)
-
-    def uri(self, key: str) -> str:
-        return f"memory:///{key}"
-
-    def _below(self, prefix: str) -> list[str]:
-        return sorted(key for key in list(self.bodies) if key.startswith(prefix + "/"))
-
-    # Last in the class: its name hides the built-in one from the annotations that follow it.
-    def list(self, prefix: str) -> list[str]:
-        self.before_each("list " + prefix)
-        return self._below(prefix)
 
 
 class Actor:

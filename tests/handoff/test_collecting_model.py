@@ -244,7 +244,7 @@ class CollectingBesideEverybody(RuleBasedStateMachine):
         noted_at = self.store.bodies[f"{PREFIX}/v{number:06d}/collected.json"][1]
         later = [
             made_at
-            for key, (_, made_at) in self.store.bodies.items()
+            for key, (_, made_at, _) in self.store.bodies.items()
             if (match := re.fullmatch(rf"{PREFIX}/v(\d+)/[a-z]+\.json", key)) and int(match[1]) > number
         ]
         assert later

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.handoff_faults import __main__ as handoff_faults
-from benchmarks.handoff_faults.__main__ import break_files, flip_bits, kill_everywhere
 from headrace.store.local import LocalStore
 from simulation.faults.cases import Tally, check_everything, damages, publish
+from simulation.faults.kills import break_files, flip_bits, kill_everywhere
 from simulation.faults.processes import full_disk, killed_readers, two_writers
 from simulation.system_calls.tracing import TracingRefused, run_traced
 

@@ -13,7 +13,7 @@ from headrace.store.opening import open_store
 from headrace_dagster import handoff_io
 from headrace_dagster.handoff_io import ArrowHandoffIOManager
 from pipelines.object_store import running_object_store
-from tests.store.fault_proxy import Fault, FaultProxy, fault_proxy
+from simulation.faults.proxy import Fault, FaultProxy, fault_proxy
 
 QUICKLY = dg.RetryPolicy(max_retries=3, delay=0.1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.queueing.__main__ import POOL, main
 from benchmarks.queueing.fleet import simulate_fleet
-from benchmarks.queueing.openb import Job, arrivals, read_tasks
+from benchmarks.queueing.jobs import Job, arrivals, read_tasks
 from benchmarks.queueing.ours import Headrace
 from benchmarks.queueing.peers import BestEffort, Easy, Fifo
 from benchmarks.queueing.simulation import Outcome, Policy, Simulation
@@ -97,7 +97,9 @@ def test_a_stopped_job_does_its_last_minute_again():
 def test_it_prints_one_line_of_json_at_the_end(pods: Path, capsys: pytest.CaptureFixture):
     assert main(["--pods", str(pods), "--seeds", "1"]) == 0
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    bars = results.pop("bars")
     assert list(results) == ["headrace", "headrace_no_preemption", "fifo", "best_effort", "easy"]
+    assert bars["pushed_back_headrace"] == {"value": 0.0, "bar": 0.0, "met": True}
     assert set(results["easy"]) == {"mean_wait", "p99_wait", "big_max_wait", "max_wait", "pushed_back", "redone"}
     assert results["headrace"]["pushed_back"] == 0
     assert results["headrace_no_preemption"]["pushed_back"] == 0
@@ -114,7 +116,7 @@ def test_a_small_fleet_is_simulated_to_its_end():
     [
         ("name,num_gpu\n", "lacks the columns gpu_milli, scheduled_time, deletion_time"),
         (HEADER + "\n", "has no GPU task with both"),
-        (HEADER + "\na,1,1,one,1000,,LS,x,0,9,0\n", "holds a value that is no number"),
+        (HEADER + "\na,1,1,one,1000,,LS,x,0,9,0\n", "line 2: num_gpu must be a whole number of 0 or more"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, content: str, sentence: str):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.coordinator_chaos.__main__ import Starvation
+from simulation.chaos.fleet import Starvation
 from simulation.chaos.jobs import take_slots
 from simulation.chaos.observer import MARKER, Kernel, OnDevices, is_alive, over_promised, proven
 from tests.processes.dagster_site import wait_until

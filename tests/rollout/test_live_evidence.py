@@ -11,6 +11,7 @@ from headrace.clock import FixedClock
 from headrace.errors import HandoffCorrupt, InvalidInput, StoreUnavailable
 from headrace.rollout.live_evidence import OTHER_CLIENTS, EvidenceWriter, read_drawn, read_live, totals
 from headrace.rollout.sequential.samples import Sample
+from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, SERVICE, STABLE, TroubledStore
 
@@ -150,7 +151,7 @@ def test_nothing_is_ever_counted_twice_and_nothing_is_lost_but_by_a_kill(calls: 
             stores[who].fates.clear()
         num_read = read(disk).get(STABLE, {}).get("error", Sample()).num
         assert num_certain <= num_read <= num_recorded
-    assert all(json.loads(body)["trial"] == 2 for body, _ in disk.bodies.values())
+    assert all(json.loads(body)["trial"] == 2 for body, *_ in disk.bodies.values())
 
 
 # Whose units they were
@@ -213,7 +214,7 @@ def test_a_damaged_snapshot_is_left_out_and_named(old: bytes, new: bytes) -> Non
         writer.record(2, STABLE, {"error": 0.0}, **ONE)
         writer.flush()
     key = "rollout/glossary/evidence/00000002/g1/00000001.json"
-    store.bodies[key] = (store.bodies[key][0].replace(old, new, 1), 0.0)
+    store.bodies[key] = Kept(store.bodies[key].body.replace(old, new, 1))
     damaged: list[HandoffCorrupt] = []
     found = read_live(cast(Any, store), SERVICE, 2, damaged=damaged.append)
     assert found[STABLE]["error"].num == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.gates.__main__ import mann_whitney, ours, simulate
+from benchmarks.gates.looks import mann_whitney, ours, simulate
 from headrace.errors import InvalidInput
 from headrace.rollout.sequential.boundaries import (
     HARM_SLOPE,

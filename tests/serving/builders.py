@@ -15,7 +15,6 @@ from headrace.rollout.version_sets import Decoding
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Role, Service
-from headrace.store.objects import Entry as StoredEntry
 from tests.handoff.simulated_store import MemoryStore
 
 SERVICE = "glossary"
@@ -76,7 +75,7 @@ class Plans:
             return None
 
 
-class TroubledStore:
+class TroubledStore(MemoryStore):
     """One process's sight of a store: what becomes of its next calls is told beforehand.
 
     `fates` of creates, and `read_fates` of everything else, in order; when there are none left, all is well:
@@ -86,6 +85,7 @@ class TroubledStore:
 
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore(FixedClock())
+        super().__init__(self.store.clock, self.store.disk)
         self.fates: deque[str] = deque()
         self.read_fates: deque[str] = deque()
         self.num_reads = 0
@@ -102,32 +102,11 @@ class TroubledStore:
             raise StoreUnavailable("The reply was lost.")
         return made and fate != "told there"
 
-    def read(self, key: str) -> bytes:
-        self._begin_read()
-        return self.store.read(key)
-
-    def exists(self, key: str) -> bool:
-        self._begin_read()
-        return self.store.exists(key)
-
-    def children(self, prefix: str) -> list[str]:
-        self._begin_read()
-        return self.store.children(prefix)
-
-    def entries(self, prefix: str) -> list[StoredEntry]:
-        self._begin_read()
-        return self.store.entries(prefix)
-
-    def delete(self, key: str, *, durable: bool = True) -> None:
-        self.store.delete(key, durable=durable)
-
-    def uri(self, key: str) -> str:
-        return self.store.uri(key)
-
-    def _begin_read(self) -> None:
-        self.num_reads += 1
-        if (self.read_fates.popleft() if self.read_fates else "well") != "well":
-            raise StoreUnavailable("503 Service Unavailable")
+    def _begin(self, call: str, key: str) -> None:
+        if call in ("read", "exists", "children", "entries"):
+            self.num_reads += 1
+            if (self.read_fates.popleft() if self.read_fates else "well") != "well":
+                raise StoreUnavailable("503 Service Unavailable")
 
 
 class HandClock:

@@ -10,7 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -23,29 +23,20 @@ from headrace.rollout.routing import Pin
 from headrace.rollout.states import RolloutState, after, fold
 from headrace.serving.plan_lease import LEASE_SECONDS, READ_SECONDS, PlanLease, PlanUnknown
 from headrace.serving.router import Router, SessionPin
-from simulation.disk import Disk, SimulatedStore, Trouble
-from simulation.scheduler import Process, Scheduler, SimulatedLoop
+from simulation.disk import Disk, Trouble
+from simulation.scheduler import EPOCH, Process, Scheduler, SimulatedClock, SimulatedLoop
+from simulation.stores import SimulatedStore
 from tests.serving.builders import SERVICE, Plans, make_service
 
 SESSION_SECONDS = 8.0
 # Within a tenth of a session's lease, as documented.
 SKEWS = (0.0, 0.0, 0.35, -0.35)
 SETS = tuple(str(number) * 64 for number in range(1, 9))
-_EPOCH = 1_760_000_000.0
 _EPSILON = 1e-6
 
 
 class Broken(AssertionError):
     """An invariant does not hold; the text says which."""
-
-
-@dataclass
-class WallClock:
-    scheduler: Scheduler
-    offset: float = 0.0
-
-    def now(self) -> float:
-        return _EPOCH + self.scheduler.now + self.offset
 
 
 class Threads(concurrent.futures.Executor):
@@ -107,7 +98,7 @@ class Gateway:
         self.born = scheduler.now
         self.newest_entry = 0
         self.loop = SimulatedLoop(scheduler, self.process)
-        self.clock = WallClock(scheduler, chance.choice(SKEWS))
+        self.clock = SimulatedClock(scheduler, chance.choice(SKEWS))
         store = world.store()
         self.lease = PlanLease(store, SERVICE, SERVICE, monotonic=lambda: scheduler.now, clock=self.clock)
         self.router = Router(
@@ -226,7 +217,7 @@ class World:
 
     def _control(self, process: Process) -> None:
         """A controller that is now and then so slow that others have written meanwhile."""
-        plans = Plans(self.store(), clock=WallClock(self.scheduler, self.chance.choice((0.0, -7200.0))))
+        plans = Plans(self.store(), clock=SimulatedClock(self.scheduler, self.chance.choice((0.0, -7200.0))))
         while self._has_controllers:
             self.scheduler.sleep(self.chance.choice((0.2, 0.8, 2.0)))
             with suppress(StoreUnavailable):
@@ -332,7 +323,7 @@ class World:
         if old_set == pin.version_set or last_at > begun_at:
             # Two turns at once may begin in either order; `_check_chains` sees those.
             return
-        is_over = _EPOCH + now >= expires_at - max(SKEWS) - _EPSILON
+        is_over = EPOCH + now >= expires_at - max(SKEWS) - _EPSILON
         if not is_over and old_set not in self.truth.states[-1][1].evicted:
             raise self._broken(2, f"{session} was moved from {old_set[:4]} to {pin.version_set[:4]}")
 
@@ -358,7 +349,7 @@ class World:
                 continue
             if table is None or table.head != head or not gateway.lease.fresh():
                 raise self._broken(7, f"{gateway.name} rests at another entry than {head}: {gateway.lease.error}")
-        Journal(self.store(), SERVICE, WallClock(self.scheduler)).verify()
+        Journal(self.store(), SERVICE, SimulatedClock(self.scheduler)).verify()
         self._check_chains()
 
     def _check_chains(self) -> None:
@@ -370,7 +361,7 @@ class World:
             for before, following in pairwise(keys):
                 old, new = self.disk.json(before), self.disk.json(following)
                 made_at = self.disk.objects[following].at
-                is_over = _EPOCH + made_at >= old["expires_at"] - max(SKEWS) - _EPSILON
+                is_over = EPOCH + made_at >= old["expires_at"] - max(SKEWS) - _EPSILON
                 evicted = {one for at, state in self.truth.states if at <= made_at for one in state.evicted}
                 is_moved = new["reason"] == "repinned" and old["version_set"] in evicted
                 if new["version_set"] != old["version_set"] and not is_over and not is_moved:

@@ -12,6 +12,7 @@ from headrace.clock import FixedClock
 from headrace.rollout.routing import RoutingTable
 from headrace.serving.plan_lease import LEASE_SECONDS, PlanLease
 from headrace.store.local import LocalStore
+from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, SERVICE, STABLE, HandClock, Plans, TroubledStore
 
@@ -162,8 +163,8 @@ def test_an_entry_that_was_edited_is_never_followed() -> None:
     plans.initialize()
     lease.poll()
     plans.start(weight=0.1)
-    body, at = store.bodies[journal_key(2)]
-    store.bodies[journal_key(2)] = (body.replace(b'"weight":0.1', b'"weight":0.9'), at)
+    body, at, _ = store.bodies[journal_key(2)]
+    store.bodies[journal_key(2)] = Kept(body.replace(b'"weight":0.1', b'"weight":0.9'), at)
     lease.poll()
     table = lease.table()
     assert table is not None

@@ -13,6 +13,7 @@ from headrace.errors import InvalidInput
 from headrace.rollout.routing import Pin
 from headrace.serving.plan_lease import PlanUnknown
 from headrace.serving.router import Router, SessionPin
+from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, STABLE, THIRD, Plans, Site, TroubledStore, make_service
 
@@ -390,7 +391,7 @@ def test_a_pin_that_is_damaged_costs_the_session_its_pin_and_not_its_answer() ->
     turn(site)
     for key in list(store.store.bodies):
         if "/sessions/" in key:
-            store.store.bodies[key] = (b"{}", 0.0)
+            store.store.bodies[key] = Kept(b"{}")
     other = Site(store, gateway="g2")
     other.look()
     pinned = turn(other)

@@ -11,6 +11,7 @@ from headrace.errors import HandoffCorrupt, StoreUnavailable
 from headrace.rollout.routing import RoutingTable
 from headrace.serving.sessions import KEPT_SECONDS, Choice, SessionPins, SessionRecord
 from headrace.store.small_objects import PassedOver
+from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, SERVICE, STABLE, THIRD, TroubledStore
 
@@ -58,7 +59,7 @@ def test_a_session_keeps_its_set_at_every_gateway() -> None:
 def test_a_session_never_shows_its_name_in_the_store() -> None:
     store = MemoryStore(FixedClock())
     make_pins(store).hold("../../secret name", always(make_table()), choosing(STABLE))
-    assert not any("secret" in key or b"secret" in body for key, (body, _) in store.bodies.items())
+    assert not any("secret" in key or b"secret" in body for key, (body, *_) in store.bodies.items())
 
 
 def test_of_two_gateways_that_choose_at_once_one_wins_and_the_other_takes_it_over() -> None:
@@ -244,7 +245,7 @@ def test_a_session_whose_pin_cannot_be_read_goes_on_with_the_stable_set_everywhe
     store = MemoryStore(FixedClock())
     begun = make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE)).record
     key = next(iter(store.bodies))
-    store.bodies[key] = (b"{}", 0.0)
+    store.bodies[key] = Kept(b"{}")
     held = make_pins(store, by="g2").hold(SESSION, always(make_table()), nothing_to_choose)
     assert (held.record.version_set, held.record.reason, held.record.number) == (STABLE, "repinned", 2)
     assert make_pins(store, by="g3").hold(SESSION, always(make_table()), nothing_to_choose).record == held.record
@@ -276,8 +277,8 @@ def test_a_sweep_goes_on_past_a_pin_that_cannot_be_read_and_takes_it_in_its_time
     for session in ("a", "b"):
         pins.hold(session, always(make_table()), choosing(STABLE))
     key = min(store.bodies)
-    store.bodies[key] = (b"", clock.now())
-    store.bodies[key.rpartition("/")[0] + "/.nfs0001"] = (b"", clock.now())
+    store.bodies[key] = Kept(b"", clock.now())
+    store.bodies[key.rpartition("/")[0] + "/.nfs0001"] = Kept(b"", clock.now())
     damaged = PassedOver()
     assert pins.sweep(damaged=damaged) == 0
     assert damaged.keys == [key]

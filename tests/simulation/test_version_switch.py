@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.version_switch.__main__ import planted_body
+from benchmarks.version_switch.simulated import planted_result
 from simulation.planted import DEFECTS, NUM_TRIED_MAX, Defect, Found, find
 from simulation.schedule import Schedules, schedules
 
@@ -50,7 +50,7 @@ def test_a_defect_that_is_not_found_misses_its_bar() -> None:
         (DEFECTS[0], Found(num_schedules=3, others=Counter())),
         (DEFECTS[1], Found(num_schedules=None, others=Counter())),
     ]
-    body = planted_body(found)
+    body, bars = planted_result(found)
     assert body["schedules"] == {DEFECTS[0].name: 3, DEFECTS[1].name: None}
-    assert body["bars"]["planted_not_found"] == {"value": 1, "bar": 0, "met": False}
-    assert not body["bars"]["planted"]["met"]
+    assert bars["planted_not_found"] == {"value": 1, "bar": 0, "met": False}
+    assert not bars["planted"]["met"]

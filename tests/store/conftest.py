@@ -34,18 +34,11 @@ def make_s3(server: ObjectStoreServer, tmp_path: Path) -> MakeS3:
 
     def make(*, cache: NodeCache | None = None, patience_seconds: float = 20.0, **changes: object) -> S3Store:
         bucket = str(changes.pop("bucket", server.bucket))
-        options = {
-            "endpoint": server.endpoint,
-            "access_key_id": server.environment["AWS_ACCESS_KEY_ID"],
-            "secret_access_key": server.environment["AWS_SECRET_ACCESS_KEY"],
-            "region": server.environment["AWS_REGION"],
-            "allow_http": "true",
-        }
         return S3Store(
             bucket,
             prefix,
             cache=cache or NodeCache(tmp_path / "cache"),
-            options={**options, **changes},
+            options={**server.options(), **changes},
             patience_seconds=patience_seconds,
         )
 

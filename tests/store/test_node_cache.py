@@ -12,13 +12,13 @@ from threading import Event, Thread
 
 import pytest
 import xxhash
-from fault_proxy import FaultProxy, fault_proxy
 
 from headrace.errors import HandoffCorrupt, StoreUnavailable
 from headrace.store import cached_segments, node_cache
 from headrace.store.cached_segments import fill_segments
 from headrace.store.node_cache import NodeCache
 from headrace.store.objects import Segment
+from simulation.faults.proxy import FaultProxy, fault_proxy
 
 BODY = bytes(range(256)) * 4096
 PIECE = 64 * 1024

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from fault_proxy import FaultProxy, Request, fault_proxy
 
 from headrace.errors import ObjectMissing, StoreUnavailable
 from headrace.store.objects import create_json
 from pipelines.object_store import ObjectStoreServer
+from simulation.faults.proxy import Failure, FaultProxy, Request, fault_proxy
 
 BIG = bytes(range(256)) * 80_000
 
@@ -40,7 +40,7 @@ def test_a_create_whose_reply_is_lost_never_has_two_winners(make_s3, proxy: Faul
 
 @pytest.mark.parametrize("which", ["small part", "begin", "piece", "complete"])
 @pytest.mark.parametrize("kind", ["lose_reply", "unavailable"])
-def test_a_part_arrives_whole_through_a_fault(make_s3, proxy: FaultProxy, kind: str, which: str) -> None:
+def test_a_part_arrives_whole_through_a_fault(make_s3, proxy: FaultProxy, kind: Failure, which: str) -> None:
     matches = {
         "small part": is_write,
         "begin": lambda request: request.method == "POST" and "uploads" in request.path,
@@ -56,7 +56,7 @@ def test_a_part_arrives_whole_through_a_fault(make_s3, proxy: FaultProxy, kind: 
 
 
 @pytest.mark.parametrize("kind", ["lose_reply", "unavailable", "break_body"])
-def test_a_read_goes_on_through_a_fault(make_s3, proxy: FaultProxy, kind: str) -> None:
+def test_a_read_goes_on_through_a_fault(make_s3, proxy: FaultProxy, kind: Failure) -> None:
     make_s3().create("a/b", BIG[:1_000_000])
     store = make_s3(endpoint=proxy.endpoint)
     for read in (

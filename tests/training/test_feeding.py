@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.packing_leaks.__main__ import packed_examples
+from benchmarks.packing_leaks.compared import packed_examples
 from headrace.errors import InvalidTrainingRun
 from headrace.training.architecture import check_architecture
 from headrace.training.examples import NO_LOSS, PackedExamples, Pass

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from simulation.servers.gateways import KEY, GatewayProcess, Site
+from simulation.servers.gateway_site import KEY, GatewayProcess, Site
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from simulation.servers.gateways import KEY, GatewayProcess
+from simulation.servers.gateway_site import KEY, GatewayProcess
 
 _SECONDS_MAX = 30.0
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
-from simulation.servers.gateways import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
+from simulation.servers.gateway_site import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from tests.serving.gateway.raw_clients import RawClient, chat, post
 
 pytestmark = pytest.mark.process

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from simulation.servers.gateways import KEY, Site, http_role
+from simulation.servers.gateway_site import KEY, Site, http_role
 from tests.engines.openai.raw_server import completion, events, http, raw_server
 
 pytestmark = pytest.mark.process

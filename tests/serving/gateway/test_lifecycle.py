@@ -18,7 +18,7 @@ import pytest
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.first_set import initialize
-from simulation.servers.gateways import GatewayProcess, Site, http_role, role, seen, slow_server
+from simulation.servers.gateway_site import GatewayProcess, Site, http_role, role, seen, slow_server
 
 pytestmark = pytest.mark.process
 

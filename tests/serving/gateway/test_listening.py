@@ -12,7 +12,7 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.listening import identity, leave, listen, num_connections_for
 from headrace.serving.service import Limits
-from simulation.servers.gateways import Site
+from simulation.servers.gateway_site import Site
 from tests.serving.gateway.raw_clients import RawClient, post
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.servers.gateways import KEY, Site
+from simulation.servers.gateway_site import KEY, Site
 
 pytestmark = pytest.mark.process
 

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from simulation.servers.gateways import KEY, KEY_NAME, GatewayProcess, Site
+from simulation.servers.gateway_site import KEY, KEY_NAME, GatewayProcess, Site
 
 pytestmark = pytest.mark.process
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.request_headers import NAMING_HEADERS, SESSION, VERSION_SET, NamingHeader
-from simulation.servers.gateways import GatewayProcess, Site
+from simulation.servers.gateway_site import GatewayProcess, Site
 
 NAMES = ["stable", "candidate", "Stable", "stable ", "candidates", "a" * 64, "A" * 64, "a" * 63, "s-1", "", "a b", "é"]
 texts = st.one_of(st.sampled_from(NAMES), st.text(st.characters(max_codepoint=255), max_size=300))

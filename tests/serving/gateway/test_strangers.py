@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from simulation.servers.gateways import KEY, GatewayProcess, Site, http_role, slow_server
+from simulation.servers.gateway_site import KEY, GatewayProcess, Site, http_role, slow_server
 from tests.serving.gateway.raw_clients import Answer, RawClient, chat, chunked, post
 
 pytestmark = pytest.mark.process

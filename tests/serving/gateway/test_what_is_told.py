@@ -17,7 +17,7 @@ from headrace.errors import InvalidInput
 from headrace.serving.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.serving.gateway.refusals import refusal_of
 from headrace.serving.plan_lease import PlanUnknown
-from simulation.servers.gateways import GatewayProcess, Site, http_role
+from simulation.servers.gateway_site import GatewayProcess, Site, http_role
 from tests.serving.engines.replicas import ChatServer, answering, refusing, serving
 from tests.serving.gateway.raw_clients import RawClient, chat, post
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,11 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.serving.service import Service, load_service
 from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
+from simulation.servers.processes import ROOT, server_process
 
 KEY = "sk-of-the-tests-only"
 KEY_NAME = "tests"
-_ROOT = Path(__file__).parents[2]
 _START_SECONDS_MAX = 60.0
 
 
@@ -75,13 +76,14 @@ class Site:
     directory: Path
     service_file: Path
     service: Service
-    store: LocalStore
+    # A directory, unless `make` was given another.
+    store: Any
     journal: Journal
     keys: Path
     gateways: list[GatewayProcess] = field(default_factory=list)
 
     @classmethod
-    def make(cls, directory: Path, service: Mapping[str, Any]) -> "Site":
+    def make(cls, directory: Path, service: Mapping[str, Any], *, store: ObjectStore | None = None) -> "Site":
         """`service`: what differs from one role `writer` on the echo engine."""
         body = {"name": "assistant", "roles": {"writer": role()}, "chain": ["writer"], **service}
         directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ class Site:
         file.write_text(yaml.safe_dump(body))
         keys = directory / "keys"
         keys.write_text(f"{KEY_NAME}:{hashlib.sha256(KEY.encode()).hexdigest()}\n")
-        store = LocalStore(directory / "store")
+        store = store or LocalStore(directory / "store")
         return cls(
             directory=directory,
             service_file=file,
@@ -131,16 +133,24 @@ class Site:
         wait: str = "ready",
         seconds: float = _START_SECONDS_MAX,
         num_descriptors: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> GatewayProcess:
         """A gateway, once it is `wait`: `listening` or `ready`. `num_descriptors`: that it may have at most."""
         log = self.directory / f"gateway-{len(self.gateways)}.jsonl"
         errors = (self.directory / f"gateway-{len(self.gateways)}.errors").open("w")
         command = [sys.executable, "-m", "headrace.serving.gateway"]
-        command += ["--service", str(self.service_file), "--store", str(self.store.directory), "--port", "0"]
+        command += ["--service", str(self.service_file), "--store", self.store.url, "--port", "0"]
         command += ["--api-keys", str(self.keys), "--log", str(log), "--notice-seconds", "0", *options]
         if num_descriptors is not None:
             command = ["sh", "-c", f'ulimit -n {num_descriptors}; exec "$@"', "sh", *command]
-        process = subprocess.Popen(command, cwd=_ROOT, stderr=errors, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
         errors.close()
         gateway = GatewayProcess(process=process, log=log)
         self.gateways.append(gateway)
@@ -180,27 +190,13 @@ def http_role(base_url: str, **changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def slow_server(**task: Any) -> Iterator[str]:
-    """A process of `simulation.servers.chat`; its base URL."""
-    command: Sequence[str] = [sys.executable, "-m", "simulation.servers.chat", json.dumps(task)]
-    process = subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        assert process.stdout
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    finally:
-        process.kill()
-        process.communicate()
+def slow_server(**pace: Any) -> Iterator[str]:
+    """A process of `simulation.servers.paced`; its base URL."""
+    with server_process("simulation.servers.paced", pace) as url:
+        yield f"{url}/v1"
 
 
 def seen(base_url: str) -> dict[str, int]:
     """What a slow server has seen."""
     with urllib.request.urlopen(base_url.removesuffix("/v1") + "/seen") as response:
         return json.load(response)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process, its ended children's left out."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

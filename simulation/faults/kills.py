@@ -1,0 +1,136 @@
+"""A writer or a collector is killed at each system call that touches the store; bits are flipped, files broken.
+
+After each of them the checker of `simulation.faults.cases`, which knows what was sealed, opens everything.
+"""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+from simulation.faults.cases import (
+    ASSET,
+    PARTITION,
+    Later,
+    Tally,
+    broken_files,
+    check_everything,
+    collect_all,
+    damages,
+    fresh_copy,
+    publish,
+    read_damaged,
+)
+from simulation.system_calls.tracing import Traced, run_traced
+
+Say = Callable[[bytes], Any]
+# What was sealed in the template before anything is killed; 90 and 91 are what the killed ones and the checker write.
+SEALED = (1, 2, 3)
+KILLED_WRITES, CHECKER_WRITES = 90, 91
+
+
+def publish_work(directory: Path, say: Say) -> None:
+    say(str(publish(LocalStore(directory), KILLED_WRITES).version).encode())
+
+
+def publish_same_work(directory: Path, say: Say) -> None:
+    """What is sealed already is found, not sealed again."""
+    version = publish(LocalStore(directory), SEALED[-1]).version
+    assert version == len(SEALED)
+
+
+def collect_work(directory: Path, say: Say) -> None:
+    collect_all(LocalStore(directory), Later(0.0))
+
+
+WORKS: dict[str, Callable[[Path, Say], None]] = {
+    "publish": publish_work,
+    "publish, first of all": publish_work,
+    "publish the same": publish_same_work,
+    "collect garbage": collect_work,
+}
+
+
+def kill_everywhere(root: Path, num_kills: int, seed: int, advance: Callable[[], None]) -> list[Tally]:
+    """Kills evenly spread over all works and all their points; more kills than points begin again.
+
+    Raises:
+        TracingRefused
+    """
+    template, target = root / "template", root / "killed"
+    sealed_template(template)
+    (root / "empty").mkdir()
+    templates = {name: root / "empty" if name == "publish, first of all" else template for name in WORKS}
+    points = []
+    for name, work in WORKS.items():
+        fresh_copy(templates[name], target)
+        whole = run_traced(partial(work, target), target)
+        assert whole.exit_status == 0, f"{name} fails without being killed"
+        points += [(name, point) for point in range(len(whole.calls))]
+    random.Random(seed).shuffle(points)
+    tallies = {name: Tally(f"killed: {name}") for name in WORKS}
+    for index in range(num_kills):
+        name, point = points[index % len(points)]
+        tally = tallies[name]
+        fresh_copy(templates[name], target)
+        traced = run_traced(partial(WORKS[name], target), target, point)
+        while not traced.is_killed:
+            # A library took another way this time, and made fewer calls.
+            fresh_copy(templates[name], target)
+            point = max(min(point, len(traced.calls)) - 1, 0)
+            traced = run_traced(partial(WORKS[name], target), target, point)
+        tally.faults += 1
+        known = {} if name == "publish, first of all" else {number: number for number in SEALED}
+        _check_killed(target, name, known, traced, tally)
+        advance()
+    for tally in tallies.values():
+        tally.notes.append(f"points at system calls: {sum(name == tally.kind[8:] for name, _ in points)}")
+    return list(tallies.values())
+
+
+def _check_killed(target: Path, name: str, known: dict[int, int], traced: Traced, tally: Tally) -> None:
+    store = LocalStore(target)
+    if name == "collect garbage":
+        known = {SEALED[-1]: SEALED[-1]}
+        # The next collection ends what the killed one began: nothing of older versions is left.
+        collect_all(store, Later(7200.0))
+        handoffs = HandoffStore(store, leased=False)
+        if handoffs.versions(ASSET, PARTITION) != list(known):
+            tally.wrong("lost", f"{handoffs.versions(ASSET, PARTITION)} are left after a second collection")
+        if len(store.children(f"handoff/{ASSET}/{PARTITION}/parts")) != 1:
+            tally.wrong("lost", "parts are left after a second collection")
+    if traced.said:
+        known[int(traced.said)] = KILLED_WRITES
+    check_everything(store, tally, known, CHECKER_WRITES)
+
+
+def sealed_template(directory: Path) -> None:
+    for number in SEALED:
+        publish(LocalStore(directory), number, leased=False)
+
+
+def flip_bits(root: Path, num_flips: int, seed: int, advance: Callable[[], None]) -> Tally:
+    directory, tally, chance = root / "flipped", Tally("bits flipped, read eagerly"), random.Random(seed)
+    sealed_template(directory)
+    store = LocalStore(directory)
+    for (what, flip), _ in zip(damages(directory, chance), range(num_flips), strict=False):
+        flip()
+        # Which version the file belongs to does not matter: all are read, the others must be right.
+        for version in SEALED:
+            read_damaged(store, tally, version, what)
+        tally.faults -= len(SEALED) - 1
+        advance()
+    return tally
+
+
+def break_files(root: Path, num_files: int, seed: int, advance: Callable[[], None]) -> Tally:
+    directory, tally, chance = root / "broken", Tally("files cut, emptied, missing, foreign"), random.Random(seed)
+    sealed_template(directory)
+    store = LocalStore(directory)
+    for (what, version), _ in zip(broken_files(directory, chance), range(num_files), strict=False):
+        read_damaged(store, tally, version, what)
+        advance()
+    return tally
