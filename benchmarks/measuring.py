@@ -4,6 +4,7 @@ CPU seconds are user and system time of all threads, from the kernel's nanosecon
 shifts them far less than wall times; what the kernel's own threads write back is in neither.
 """
 
+import argparse
 import importlib.util
 import json
 import os
@@ -14,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,8 @@ _CHILD_SECONDS_MAX = 900.0
 _ROOT = Path(__file__).parents[1]
 
 progress = Console(stderr=True, highlight=False)
+
+Case = TypeVar("Case")
 
 
 class ChildFailed(Exception):
@@ -135,9 +138,68 @@ def run_child(module: str, task: Mapping[str, Any], *, environment: Mapping[str,
         raise
 
 
-def end_tidily_when_terminated() -> None:
-    """SIGTERM then unwinds like an interrupt: children are killed, temporary directories removed."""
+def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """Of `python -m benchmarks.NAME`; its module's docstring says what is measured, and under which conditions."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write the last line there as well")
+    return parser
+
+
+def whole(lowest: int = 1) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at least `lowest`."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"must be a whole number of {lowest} or more, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def by_commas(each: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The type of an option that is several values."""
+
+    def values(text: str) -> list[Any]:
+        try:
+            return [each(part.strip()) for part in text.split(",") if part.strip()]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"must be values by commas, got {text!r}: {error}") from None
+
+    return values
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """The type of an option that is some of these names, by commas."""
+    names = list(known)
+
+    def one(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"must be some of {', '.join(names)}, got {text!r}")
+        return text
+
+    return by_commas(one)
+
+
+@contextmanager
+def scratch(name: str, directory: Path | None = None) -> Iterator[Path]:
+    """A temporary directory that is gone after the block, also when SIGTERM ends it: children are killed then."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory(prefix=f"headrace-{name}-", dir=directory) as path:
+        yield Path(path)
+
+
+def in_turns(what: str, num_runs: int, cases: Sequence[Case], *, num_warm_ups: int = 0) -> Iterator[tuple[int, Case]]:
+    """Every case once a run, so that whatever else the machine does meets all; warm-ups are the runs below 0.
+
+    Who goes first changes, or one would always follow the other's rest.
+    """
+    for run in range(-num_warm_ups, num_runs):
+        progress.print(f"{what}: {'warm-up' if run < 0 else f'run {run + 1} of {num_runs}'}")
+        first = run % len(cases)
+        for case in [*cases[first:], *cases[:first]]:
+            yield run, case
 
 
 def require_peers(modules: Mapping[str, str]) -> None:
@@ -224,12 +286,24 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def print_json(body: Mapping[str, Any], path: Path | None = None) -> None:
-    """The benchmark's last line; also into `path`."""
-    line = json.dumps(body)
+Bars = dict[str, dict[str, Any]]
+
+
+def at_most(value: float, bar: float) -> dict[str, Any]:
+    return {"value": value, "bar": bar, "met": bool(value <= bar)}
+
+
+def at_least(value: float, bar: float) -> dict[str, Any]:
+    return {"value": value, "bar": bar, "met": bool(value >= bar)}
+
+
+def finish(body: Mapping[str, Any], bars: Bars, path: Path | None = None) -> int:
+    """Prints the benchmark's last line, with its bars, also into `path`. The exit status: 1 where one is not met."""
+    line = json.dumps({**body, "bars": bars})
     if path:
         path.write_text(line + "\n")
     print(line, flush=True)
+    return 0 if all(bar["met"] for bar in bars.values()) else 1
 
 
 def rounded(value: float, digits: int = 3) -> float:

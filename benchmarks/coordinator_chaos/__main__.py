@@ -21,251 +21,24 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from dagster import DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.execution.stats import StepEventStatus
-from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
+from benchmarks.measuring import Child, at_most, finish, parser_of, print_table, progress
+from simulation.chaos.deployment import NotStarted, deployment
+from simulation.chaos.fleet import Chaos, Verdict
 
-from benchmarks.measuring import Child, print_json, print_table, progress
-from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, PREEMPTIBLE, QUEUE
-from simulation.chaos.deployment import ChaosSite, NotStarted, attempts_of, chaos_site, is_over
-from simulation.chaos.observer import OnDevices
-
-PURPOSE = "A real fleet under chaos: daemon, runs, template and code server killed at random, and an observer of /proc."
-NUM_GPUS = 4
-KINDS = {"daemon": 10, "process of a run": 16, "template": 4, "code server": 3, "cancel": 7}
 _PERIOD_SECONDS = 0.03
-_STARVED_SECONDS = 60.0
-# A daemon needs so long until it looks at the queue, on a machine with two busy cores.
-_DAEMON_START_SECONDS = 30.0
-# After the last run's end: the grace, a look of the monitoring, and a look of the coordinator.
-_SETTLE_SECONDS = 60.0
-_MAX_RETRIES = 3
-_UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-
-
-@dataclass(kw_only=True)
-class Verdict:
-    """Sentences, one for each finding."""
-
-    violations: list[str] = field(default_factory=list)
-    leaked: list[str] = field(default_factory=list)
-    starved: list[str] = field(default_factory=list)
-    nonterminal: list[str] = field(default_factory=list)
-
-    def counts(self) -> dict[str, int]:
-        return {name: len(found) for name, found in vars(self).items()}
-
-
-def demand_of(chance: random.Random) -> tuple[dict[str, str], dict[str, Any]]:
-    """Tags and op config of one run."""
-    kinds: list[dict[str, str]] = [
-        {},
-        {GPUS: "1"},
-        {GPUS: "2"},
-        {GPUS: "4"},
-        {GPUS: "0.25"},
-        {GPUS: "0.5"},
-        {GPUS: "0.1", GPU_MEMORY_MIB: "30000"},
-    ]
-    tags = dict(chance.choices(kinds, weights=(15, 30, 15, 8, 12, 10, 10))[0])
-    config: dict[str, Any] = {"seconds": chance.uniform(0.1, 2.0)}
-    if chance.random() < 0.3:
-        tags[QUEUE] = chance.choice(("interactive", "batch"))
-    if chance.random() < 0.15:
-        tags[PRIORITY_TAG] = chance.choice(("-1", "1", "5"))
-    if chance.random() < 0.2:
-        tags[PREEMPTIBLE] = "true"
-        config["seconds"] = chance.uniform(4.0, 10.0)
-    if chance.random() < 0.25:
-        # What outlives its run's grace has to be killed.
-        config["leave_behind_seconds"] = chance.choice((1.0, 600.0))
-    return tags, config
-
-
-@dataclass(kw_only=True)
-class Starvation:
-    """How long each queued run has waited although the kernel knows of enough idle GPUs; pure, fed once a look."""
-
-    gpus_by_run: dict[str, float]
-    idle_since: dict[str, float] = field(default_factory=dict)
-    starved: dict[str, float] = field(default_factory=dict)
-
-    def look(self, now: float, queued: set[str], num_idle: int, *, is_open: bool) -> None:
-        """`is_open`: the daemon is up, and Dagster's own limit has a slot."""
-        for run_id in set(self.idle_since) - queued:
-            del self.idle_since[run_id]
-        for run_id in queued:
-            if not is_open or num_idle < self.gpus_by_run.get(run_id, 0.0):
-                self.idle_since.pop(run_id, None)
-                continue
-            waited = now - self.idle_since.setdefault(run_id, now)
-            if waited > _STARVED_SECONDS:
-                self.starved[run_id] = max(self.starved.get(run_id, 0.0), waited)
-
-
-def num_idle_gpus(processes: list[OnDevices]) -> int:
-    return NUM_GPUS - len({device for process in processes for device in process.devices})
-
-
-@dataclass(kw_only=True)
-class Chaos:
-    site: ChaosSite
-    chance: random.Random
-    num_runs: int
-    num_kills: int
-    time_limit_seconds: float
-    first_runs: list[str] = field(default_factory=list)
-    canceled: set[str] = field(default_factory=set)
-    kills: Counter[str] = field(default_factory=Counter)
-    starvation: Starvation = field(default_factory=lambda: Starvation(gpus_by_run={}))
-    began: float = field(default_factory=time.monotonic)
-    interrupted: Event = field(default_factory=Event)
-
-    def run(self) -> Verdict:
-        # By progress, not by time: a slow machine is hurt as often as a fast one.
-        due = sorted(self.chance.uniform(0.0, 0.95) * self.num_runs for _ in range(self.num_kills))
-        kinds = self.chance.choices(list(KINDS), weights=list(KINDS.values()), k=self.num_kills)
-        done, last_shown = 0, -1
-        while not self._is_time_up():
-            self._submit_more(done)
-            runs = list(self.site.instance.get_runs(RunsFilter(job_name="chaos")))
-            self._look(runs)
-            chains = attempts_of(runs)
-            done = sum(is_over(chain[-1]) for chain in chains.values())
-            if done // 10 != last_shown:
-                last_shown = done // 10
-                progress.print(f"{done} of {self.num_runs} ended, {sum(self.kills.values())} kills …")
-            if due and done + len(self._under_way(runs)) >= due[0]:
-                time.sleep(self.chance.uniform(0.0, 1.0))
-                if self._hurt(kinds[0], runs):
-                    self.kills[kinds[0]] += 1
-                    due.pop(0)
-                    kinds.pop(0)
-                elif not self._under_way(runs) and done == self.num_runs:
-                    due.clear()  # nothing is left to be killed
-            if self.site.daemon_ended():
-                raise NotStarted(f"The daemon ended by itself; its log: {self.site.directory / 'daemon.log'}.")
-            if len(self.first_runs) == self.num_runs and done == self.num_runs and not due:
-                break
-            time.sleep(0.3)
-        return self._verdict()
-
-    def _is_time_up(self) -> bool:
-        if self.interrupted.is_set():
-            raise KeyboardInterrupt
-        return time.monotonic() - self.began > self.time_limit_seconds
-
-    def _submit_more(self, done: int) -> None:
-        """A queue that is never empty, and never so long that kills meet the first runs alone."""
-        while len(self.first_runs) < min(self.num_runs, done + 30):
-            tags, config = demand_of(self.chance)
-            run_id = self.site.submit(tags, config)
-            self.first_runs.append(run_id)
-            self.starvation.gpus_by_run[run_id] = float(tags.get(GPUS, "0"))
-
-    def _under_way(self, runs: list[DagsterRun]) -> list[DagsterRun]:
-        return [run for run in runs if run.status in _UNDER_WAY]
-
-    def _look(self, runs: list[DagsterRun]) -> None:
-        queued = set()
-        for run in runs:
-            if run.status == DagsterRunStatus.QUEUED:
-                queued.add(run.run_id)
-                self.starvation.gpus_by_run.setdefault(run.run_id, float(run.tags.get(GPUS, "0")))
-        up = time.monotonic() - self.site.daemon_started_at > _DAEMON_START_SECONDS
-        is_open = up and len(self._under_way(runs)) < 8
-        self.starvation.look(time.monotonic(), queued, num_idle_gpus(self.site.kernel.processes()), is_open=is_open)
-
-    def _hurt(self, kind: str, runs: list[DagsterRun]) -> bool:
-        if kind == "daemon":
-            return self.site.kill_daemon()
-        if kind == "code server":
-            return self.site.kill_code_server()
-        if kind == "template":
-            return self.site.kill_template()
-        if kind == "process of a run":
-            return self.site.kill_worker(self.chance)
-        alive = sorted((run for run in runs if not run.is_finished), key=lambda run: run.run_id)
-        if not alive:
-            return False
-        run = self.chance.choice(alive)
-        self.canceled.add(run.run_id)
-        return self.site.cancel(run)
-
-    def _verdict(self) -> Verdict:
-        verdict = Verdict()
-        self._settle()
-        runs = list(self.site.instance.get_runs(RunsFilter(job_name="chaos")))
-        for chain in attempts_of(runs).values():
-            why = self._unfinished(chain)
-            if why:
-                verdict.nonterminal.append(why)
-        verdict.starved += [
-            f"run {run_id} waited {seconds:.0f} s beside idle GPUs"
-            for run_id, seconds in self.starvation.starved.items()
-        ]
-        verdict.leaked += [f"process {left.pid} of run {left.run_id} is left" for left in self.site.kernel.processes()]
-        verdict.leaked += self._whole_fleet_is_free()
-        reports = self.site.directory / "devices/violations"
-        if reports.exists():
-            verdict.violations += reports.read_text().splitlines()
-        return verdict
-
-    def _settle(self) -> None:
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while time.monotonic() < deadline and self.site.kernel.processes():
-            time.sleep(0.5)
-
-    def _unfinished(self, chain: list[DagsterRun]) -> str | None:
-        last = chain[-1]
-        what = f"run {chain[0].run_id}, attempt {len(chain)} ({last.run_id}) is {last.status.value}"
-        if last.status == DagsterRunStatus.SUCCESS:
-            return None
-        if last.status == DagsterRunStatus.CANCELED:
-            return None if last.run_id in self.canceled else f"{what}, and nobody canceled it"
-        # A preempted run is allowed one more.
-        num_attempts = 1 + int(last.tags.get(MAX_RETRIES_TAG, _MAX_RETRIES))
-        if is_over(last) and (len(chain) >= num_attempts or last.run_id in self.canceled):
-            return None
-        # Killed between its last step's end and its own: Dagster retries from failure, and nothing is left to retry.
-        if is_over(last) and self._has_done_all(last):
-            return None
-        return f"{what}: {last.tags.get('headrace/why', '')}"
-
-    def _has_done_all(self, run: DagsterRun) -> bool:
-        steps = self.site.instance.get_run_step_stats(run.run_id)
-        return bool(steps) and all(step.status == StepEventStatus.SUCCESS for step in steps)
-
-    def _whole_fleet_is_free(self) -> list[str]:
-        """One more run takes all GPUs: what is still promised to anybody would keep it waiting."""
-        probe = self.site.submit({GPUS: str(NUM_GPUS)}, {"seconds": 0.1})
-        seconds_max, why = _DAEMON_START_SECONDS + _SETTLE_SECONDS, ""
-        deadline = time.monotonic() + seconds_max
-        while time.monotonic() < deadline:
-            run = self.site.instance.get_run_by_id(probe)
-            if run and run.is_finished:
-                return (
-                    [] if run.status == DagsterRunStatus.SUCCESS else [f"the last run on all GPUs: {run.status.value}"]
-                )
-            why = run.tags.get("headrace/why", "") if run else ""
-            time.sleep(0.3)
-        return [f"the last run, on all GPUs, was not done in {seconds_max:g} s: {why}"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coordinator_chaos", description=PURPOSE)
+    parser = parser_of("coordinator_chaos", __doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="ends by then, whatever has not ended; default: by --runs")
     parser.add_argument("--directory", type=Path, help="where the instance lies; it is kept. A temporary one otherwise")
-    parser.add_argument("--json", type=Path, help="write the last line there as well")
     given = parser.parse_args(arguments)
     interrupted = Event()
 
@@ -277,11 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
-    limit = 60 * given.minutes if given.minutes else 300.0 + 12.0 * given.runs
     with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as temporary:
-        directory = given.directory or Path(temporary)
         try:
-            verdict, chaos, observed = _watched(directory, given, limit, interrupted)
+            verdict, chaos, observed = _watched(given.directory or Path(temporary), given, interrupted)
         except NotStarted as error:
             print(error, file=sys.stderr)
             return 2
@@ -292,22 +63,17 @@ def main(arguments: list[str] | None = None) -> int:
         for sentence in sentences[:10]:
             progress.print(f"{kind}: {sentence}")
     counts = verdict.counts()
-    rows = [
-        (kind, f"{number}") for kind, number in (counts | {f"kill: {k}": n for k, n in chaos.kills.items()}).items()
-    ]
-    rows += [(name, f"{observed[name]}") for name in ("num_looks", "looks_per_s", "gap_seconds_max")]
-    print_table(f"Chaos: {given.runs} runs, seed {given.seed}", ("what", "number"), rows)
+    rows = counts | {f"kill: {kind}": number for kind, number in chaos.kills.items()}
+    rows |= {name: observed[name] for name in ("num_looks", "looks_per_s", "gap_seconds_max")}
+    shown = [(name, str(number)) for name, number in rows.items()]
+    print_table(f"Chaos: {given.runs} runs, seed {given.seed}", ("what", "number"), shown)
     seconds = round(time.monotonic() - began, 1)
-    print_json(
-        {**counts, "kills": dict(chaos.kills), "milli_max": observed["milli_max"], "seconds": seconds}, given.json
-    )
-    return 1 if any(counts.values()) else 0
+    body = {**counts, "kills": dict(chaos.kills), "milli_max": observed["milli_max"], "seconds": seconds}
+    return finish(body, {name: at_most(number, 0) for name, number in counts.items()}, given.json)
 
 
-def _watched(
-    directory: Path, given: argparse.Namespace, limit: float, interrupted: Event
-) -> tuple[Verdict, Chaos, dict[str, Any]]:
-    with chaos_site(directory) as site:
+def _watched(directory: Path, given: argparse.Namespace, interrupted: Event) -> tuple[Verdict, Chaos, dict[str, Any]]:
+    with deployment(directory) as site:
         observer = Child("simulation.chaos.observer", {"marker": site.marker, "period_seconds": _PERIOD_SECONDS})
         try:
             observer.wait_for("ready")
@@ -316,8 +82,9 @@ def _watched(
                 chance=random.Random(given.seed),
                 num_runs=given.runs,
                 num_kills=given.kills,
-                time_limit_seconds=limit,
+                time_limit_seconds=60 * given.minutes if given.minutes else 300.0 + 12.0 * given.runs,
                 interrupted=interrupted,
+                say=progress.print,
             )
             verdict = chaos.run()
             observer.say("end")

@@ -2,21 +2,19 @@
 
 import asyncio
 import json
-import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
 
-from simulation.servers.replica import ReplicaSpec
+from simulation.servers.paced import Pace
+from simulation.servers.processes import free_ports
 
 NUM_REPLICAS = 4
 _START_SECONDS_MAX = 30.0
@@ -33,19 +31,16 @@ class Faults:
     away_seconds: float = 2.0
 
 
-class Site:
+class Replicas:
     """The replicas of one round. The same seed gives the same replica the same fate."""
 
     def __init__(self, directory: Path, *, seed: int, faults: Faults) -> None:
         self._directory = directory
         self._faults = faults
-        self.ports = free_ports(NUM_REPLICAS)
+        self._ports = free_ports(NUM_REPLICAS)
+        self.urls = [f"http://127.0.0.1:{port}" for port in self._ports]
         self._slow, self._stalled, self._crashed = random.Random(f"fates {seed}").sample(range(NUM_REPLICAS), 3)
         self._processes = [self._started(index) for index in range(NUM_REPLICAS)]
-
-    @property
-    def urls(self) -> list[str]:
-        return [f"http://127.0.0.1:{port}" for port in self.ports]
 
     async def until_ready(self) -> None:
         await asyncio.gather(*(until_answers(f"{url}/health", self._processes) for url in self.urls))
@@ -54,12 +49,9 @@ class Site:
         """All faults, each at its time."""
         await asyncio.gather(self._stall(started_at), self._crash(started_at))
 
-    def num_begun(self) -> Counter[str]:
-        return self._logged("begin")
-
-    def num_done(self) -> Counter[str]:
-        """How often each unit was completed, over all replicas and their lives."""
-        return self._logged("done")
+    def counted(self, what: str) -> Counter[str]:
+        """How often each unit has `began`, or `ended`, over all replicas and their lives."""
+        return Counter(unit for _, (said, unit, _) in self._lines() if said == what)
 
     def history(self, unit: str, started_at: float) -> str:
         """What the replicas say of one unit, with the seconds of the round."""
@@ -94,38 +86,21 @@ class Site:
         self._processes[self._crashed] = self._started(self._crashed)
 
     def _started(self, index: int) -> subprocess.Popen[bytes]:
-        spec = ReplicaSpec(
-            port=self.ports[index],
-            log=str(self._directory / f"replica-{index}.log"),
-            slowness=self._faults.slowness if index == self._slow else 1.0,
-        )
+        slowness = self._faults.slowness if index == self._slow else 1.0
+        pace = Pace(port=self._ports[index], log=str(self._log(index)), num_slots=8, slowness=slowness)
+        command = [sys.executable, "-m", "simulation.servers.paced", json.dumps(asdict(pace))]
         # Routers that try HTTP/2 first make it complain.
         with (self._directory / f"replica-{index}.err").open("ab") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-m", "simulation.servers.replica", json.dumps(asdict(spec))], stderr=errors
-            )
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors)
 
-    def _logged(self, word: str) -> Counter[str]:
-        return Counter(unit for _, (said, unit, _) in self._lines() if said == word)
+    def _log(self, index: int) -> Path:
+        return self._directory / f"replica-{index}.log"
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Replica and the words of a line: begin, done or dropped, the unit, the moment."""
+        """Replica and the words of a line: began, ended or given_up, the unit, the moment."""
         for index in range(NUM_REPLICAS):
-            log = self._directory / f"replica-{index}.log"
-            for line in log.read_text().splitlines() if log.exists() else ():
+            for line in self._log(index).read_text().splitlines() if self._log(index).exists() else ():
                 yield index, line.split(" ")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. They are not kept: a killed replica comes back to its own."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 async def until_answers(url: str, processes: list[subprocess.Popen[bytes]]) -> None:
@@ -147,10 +122,3 @@ async def until_answers(url: str, processes: list[subprocess.Popen[bytes]]) -> N
 
 async def _until(moment: float) -> None:
     await asyncio.sleep(max(0.0, moment - asyncio.get_running_loop().time()))
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """A process that leads its own group, with all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

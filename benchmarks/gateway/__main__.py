@@ -16,47 +16,53 @@
 
 import argparse
 import statistics
-import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway import hostile as gateway_hostile
+from benchmarks.gateway import hostile
+from benchmarks.gateway.load import LIMITS, SERVICE_SECONDS, chat_url
 from benchmarks.measuring import (
-    end_tidily_when_terminated,
+    at_least,
+    at_most,
+    finish,
+    in_turns,
     median,
-    print_json,
+    parser_of,
     print_table,
-    progress,
     rounded,
     run_child,
+    scratch,
+    whole,
 )
-from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, role, running, slow_server
+from simulation.servers.gateway_site import KEY, Site, http_role, role, running, slow_server
+from simulation.servers.processes import cpu_seconds
 
 _CONNECTIONS = 64
 _RATE = 300.0
-_SERVICE_SECONDS = (0.02, 0.05)
-_LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
 _ADDED_MS_BAR, _BY_CORE_BAR = 5.0, 2000.0
+# By what was measured, a value a round.
+Figures = dict[str, list[float]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
+    parser = parser_of("gateway", __doc__)
     parser.add_argument("--hostile", action="store_true", help="what an honest client notices of hostile ones")
-    parser.add_argument("--rounds", type=int, help="default: 11; hostile: 5")
+    parser.add_argument("--rounds", type=whole(), help="default: 11; hostile: 5")
     parser.add_argument("--seconds", type=float, help="length of one measurement; default: 4; hostile: 12")
     options = parser.parse_args(arguments)
-    defaults = (5, 12.0) if options.hostile else (11, 4.0)
-    options.rounds = defaults[0] if options.rounds is None else options.rounds
-    options.seconds = defaults[1] if options.seconds is None else options.seconds
-    if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds must be at least 1 and --seconds above 0")
-    end_tidily_when_terminated()
-    if options.hostile:
-        return gateway_hostile.run(options)
-    with tempfile.TemporaryDirectory(prefix="headrace-gateway-") as directory:
-        direct, through = _added(Path(directory) / "http", options)
-        whole, stream = _flat_out(Path(directory) / "echo", options)
+    options.rounds = options.rounds or (5 if options.hostile else 11)
+    options.seconds = options.seconds or (12.0 if options.hostile else 4.0)
+    if options.seconds < 0:
+        parser.error("--seconds must be above 0")
+    with scratch("gateway") as directory:
+        return hostile.run(directory, options) if options.hostile else _run(directory, options)
+
+
+def _run(directory: Path, options: argparse.Namespace) -> int:
+    direct, through = _added(directory / "http", options)
+    whole_answers, streams = _flat_out(directory / "echo", options)
     added = [b - a for a, b in zip(direct["p99"], through["p99"], strict=True)]
     print_table(
         f"Open loop, {_RATE:.0f} requests/s, {_CONNECTIONS} connections, server 20 to 50 ms: ms, median of rounds",
@@ -78,58 +84,45 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{median(figures['by_wall']):,.0f}",
                 f"{100 * median(figures['busy']):.0f}%",
             ]
-            for name, figures in (("whole answers", whole), ("streams (some 11 events each)", stream))
+            for name, figures in (("whole answers", whole_answers), ("streams (some 11 events each)", streams))
         ],
     )
-    added_ms, by_core = median(added), median(whole["by_cpu"])
     bars = {
-        "added_p99_ms": {"value": rounded(added_ms), "bar": _ADDED_MS_BAR, "met": added_ms <= _ADDED_MS_BAR},
-        "requests_per_s_core": {"value": rounded(by_core), "bar": _BY_CORE_BAR, "met": by_core >= _BY_CORE_BAR},
+        "added_p99_ms": at_most(rounded(median(added)), _ADDED_MS_BAR),
+        "requests_per_s_core": at_least(rounded(median(whole_answers["by_cpu"])), _BY_CORE_BAR),
     }
-    print_json({"streams_per_s_core": rounded(median(stream["by_cpu"])), "rounds": options.rounds, "bars": bars})
-    return 0 if all(bar["met"] for bar in bars.values()) else 1
-
-
-Figures = dict[str, list[float]]
+    streams_per_core = rounded(median(streams["by_cpu"]))
+    return finish({"streams_per_s_core": streams_per_core, "rounds": options.rounds}, bars, options.json)
 
 
 def _added(directory: Path, options: argparse.Namespace) -> tuple[Figures, Figures]:
-    direct, through = _figures(), _figures()
-    with slow_server(seconds_min=_SERVICE_SECONDS[0], seconds_max=_SERVICE_SECONDS[1]) as base_url:
-        site = Site.make(directory, {"roles": {"writer": http_role(base_url)}, "limits": _LIMITS})
+    direct, through = defaultdict(list), defaultdict(list)
+    with slow_server(seconds_min=SERVICE_SECONDS[0], seconds_max=SERVICE_SECONDS[1]) as base_url:
+        site = Site.make(directory, {"roles": {"writer": http_role(base_url)}, "limits": LIMITS})
         with running(site) as gateway:
-            ways = [(direct, f"{base_url}/chat/completions"), (through, _chat(gateway))]
-            for round_ in range(-1, options.rounds):
-                progress.print(f"added time: {'warm-up' if round_ < 0 else f'round {round_ + 1} of {options.rounds}'}")
-                # Who goes first changes, or one would always follow the other's rest.
-                for figures, url in ways if round_ % 2 else ways[::-1]:
-                    found = _load(url, seed=round_, rate=_RATE, requests=int(_RATE * options.seconds))
-                    seconds = sorted(found["seconds"])
-                    if round_ >= 0:
-                        for key, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-                            figures[key].append(1000 * statistics.quantiles(seconds, n=1000)[int(share * 1000) - 1])
+            ways = [(direct, f"{base_url}/chat/completions"), (through, chat_url(gateway))]
+            for round_, (figures, url) in in_turns("added time", options.rounds, ways, num_warm_ups=1):
+                found = _load(url, seed=round_, rate=_RATE, requests=int(_RATE * options.seconds))
+                cuts = statistics.quantiles(found["seconds"], n=1000)
+                for key, place in (("p50", 499), ("p90", 899), ("p99", 989)):
+                    figures[key] += [1000 * cuts[place]] if round_ >= 0 else []
     return direct, through
 
 
 def _flat_out(directory: Path, options: argparse.Namespace) -> tuple[Figures, Figures]:
-    whole, stream = _figures(), _figures()
-    site = Site.make(directory, {"roles": {"writer": role()}, "limits": _LIMITS})
+    whole_answers, streams = defaultdict(list), defaultdict(list)
+    site = Site.make(directory, {"roles": {"writer": role()}, "limits": LIMITS})
     with running(site) as gateway:
-        for round_ in range(-1, options.rounds):
-            progress.print(f"flat out: {'warm-up' if round_ < 0 else f'round {round_ + 1} of {options.rounds}'}")
-            for figures, is_stream in ((whole, False), (stream, True)):
-                cpu = cpu_seconds(gateway.pid)
-                found = _load(_chat(gateway), seed=round_, seconds=options.seconds, requests=500, stream=is_stream)
-                cpu = cpu_seconds(gateway.pid) - cpu
-                if round_ >= 0:
-                    figures["by_cpu"].append(found["answered"] / cpu)
-                    figures["by_wall"].append(found["answered"] / found["wall"])
-                    figures["busy"].append(cpu / found["wall"])
-    return whole, stream
-
-
-def _figures() -> Figures:
-    return {key: [] for key in ("p50", "p90", "p99", "by_cpu", "by_wall", "busy")}
+        kinds = [(whole_answers, False), (streams, True)]
+        for round_, (figures, is_stream) in in_turns("flat out", options.rounds, kinds, num_warm_ups=1):
+            cpu = cpu_seconds(gateway.pid)
+            found = _load(chat_url(gateway), seed=round_, seconds=options.seconds, requests=500, stream=is_stream)
+            cpu = cpu_seconds(gateway.pid) - cpu
+            if round_ >= 0:
+                figures["by_cpu"].append(found["answered"] / cpu)
+                figures["by_wall"].append(found["answered"] / found["wall"])
+                figures["busy"].append(cpu / found["wall"])
+    return whole_answers, streams
 
 
 def _load(url: str, *, seed: int, **task: Any) -> dict[str, Any]:
@@ -138,10 +131,6 @@ def _load(url: str, *, seed: int, **task: Any) -> dict[str, Any]:
     if found["failed"]:
         raise SystemExit(f"{found['failed']} requests to {url} failed; figures of failures say nothing.")
     return found
-
-
-def _chat(gateway: GatewayProcess) -> str:
-    return f"{gateway.url}/v1/chat/completions"
 
 
 def _range(values: list[float]) -> str:

@@ -21,7 +21,6 @@ import json
 import os
 import socket
 import statistics
-import tempfile
 import threading
 import time
 import urllib.request
@@ -29,14 +28,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.measuring import Child, median, print_json, print_table, progress, rounded, run_child
-from simulation.servers.gateways import KEY, GatewayProcess, Site, cpu_seconds, http_role, running, slow_server
+from benchmarks.gateway.load import LIMITS, SERVICE_SECONDS, chat_url
+from benchmarks.measuring import Child, at_most, finish, median, print_table, progress, rounded, run_child
+from simulation.servers.gateway_site import KEY, GatewayProcess, Site, http_role, running, slow_server
+from simulation.servers.processes import cpu_seconds
 
 _CLIENTS = {"slow_heads": 200, "idle": 200, "slow_bodies": 60, "stalled": 60, "huge_heads": 2}
 _RATE = 150.0
 _NUM_CONNECTIONS = 32
-_SERVICE_SECONDS = (0.02, 0.05)
-_LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
 # Words of an honest answer, and of a stream that nobody reads: more than fits into the buffers on its way.
 # They come as fast as a server of a model makes them: a stream that no model could make would be an attack by itself.
 _HONEST_TOKENS, _STREAM_TOKENS, _WORD_BYTES, _WORD_SECONDS = 8, 4000, 120, 0.02
@@ -54,21 +53,18 @@ _NUM_WARM_UPS = 3
 _MEMORY_BAR_MB = 4.0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(directory: Path, options: argparse.Namespace) -> int:
     rounds: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="headrace-gateway-") as directory,
-        slow_server(
-            seconds_min=_SERVICE_SECONDS[0],
-            seconds_max=_SERVICE_SECONDS[1],
-            num_words=_STREAM_TOKENS,
-            word_bytes=_WORD_BYTES,
-            word_seconds=_WORD_SECONDS,
-        ) as base_url,
-    ):
+    with slow_server(
+        seconds_min=SERVICE_SECONDS[0],
+        seconds_max=SERVICE_SECONDS[1],
+        num_words=_STREAM_TOKENS,
+        word_bytes=_WORD_BYTES,
+        word_seconds=_WORD_SECONDS,
+    ) as base_url:
         decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": _STREAM_TOKENS}
         writer = http_role(base_url, decoding=decoding)
-        site = Site.make(Path(directory), {"roles": {"writer": writer}, "limits": _LIMITS})
+        site = Site.make(directory, {"roles": {"writer": writer}, "limits": LIMITS})
         with running(site) as gateway:
             for round_ in range(-_NUM_WARM_UPS, options.rounds):
                 name = f"round {round_ + 1} of {options.rounds}" if round_ >= 0 else "warm-up"
@@ -77,9 +73,7 @@ def run(options: argparse.Namespace) -> int:
                 rounds.append(_round(gateway, seed=round_, seconds=options.seconds, is_measured=is_measured))
             cuts = _cuts(gateway)
     _print(rounds[_NUM_WARM_UPS:], cuts)
-    figures = _figures(rounds)
-    print_json(figures)
-    return 0 if all(bar["met"] for bar in figures["bars"].values()) else 1
+    return _finished(rounds, options.json)
 
 
 def _round(gateway: GatewayProcess, *, seed: int, seconds: float, is_measured: bool) -> dict[str, Any]:
@@ -89,7 +83,7 @@ def _round(gateway: GatewayProcess, *, seed: int, seconds: float, is_measured: b
         if not is_attacked:
             found["quiet"] = _honest(gateway, seed=seed, seconds=seconds)
             continue
-        task = {"url": _chat(gateway), "key": KEY, "model": "assistant", "stream_tokens": _STREAM_TOKENS}
+        task = {"url": chat_url(gateway), "key": KEY, "model": "assistant", "stream_tokens": _STREAM_TOKENS}
         # Longer than it needs: it is told when to end.
         attack_seconds = _BEGIN_SECONDS_MAX + 5 * seconds + 30.0
         attack = Child("benchmarks.gateway.hostile_client", {**task, "clients": _CLIENTS, "seconds": attack_seconds})
@@ -136,7 +130,7 @@ def _until_attacked(gateway: GatewayProcess, *, than: int) -> int:
 
 
 def _honest(gateway: GatewayProcess, *, seed: int, seconds: float) -> dict[str, Any]:
-    task = {"url": _chat(gateway), "key": KEY, "model": "assistant", "connections": _NUM_CONNECTIONS, "seed": seed}
+    task = {"url": chat_url(gateway), "key": KEY, "model": "assistant", "connections": _NUM_CONNECTIONS, "seed": seed}
     task |= {"rate": _RATE, "requests": int(_RATE * seconds), "max_tokens": _HONEST_TOKENS}
     found = run_child("benchmarks.gateway.load", task).body
     cuts = statistics.quantiles(found["seconds"], n=100)
@@ -195,7 +189,7 @@ def _cuts(gateway: GatewayProcess) -> dict[str, int]:
     return counts
 
 
-def _figures(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _finished(rounds: list[dict[str, Any]], json_path: Path | None) -> int:
     """Growth is from the end of the last warm-up to the end of the last round."""
     first, counted = rounds[_NUM_WARM_UPS - 1], rounds[_NUM_WARM_UPS:]
     ratio = median(one["attacked"]["p99"] / one["quiet"]["p99"] for one in counted)
@@ -203,14 +197,15 @@ def _figures(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     num_answered, num_asked = (sum(one["health"][place] for one in rounds) for place in (0, 1))
     num_more, more_mb = (counted[-1]["after"][place] - first["after"][place] for place in (0, 1))
     bars = {
-        "honest_p99_ratio": {"value": rounded(ratio), "bar": _P99_BAR, "met": ratio <= _P99_BAR},
-        "honest_failed": {"value": failed, "bar": 0, "met": failed == 0},
-        "descriptors_grown": {"value": num_more, "bar": 0, "met": num_more <= 0},
-        "memory_grown_mb": {"value": round(more_mb, 2), "bar": _MEMORY_BAR_MB, "met": more_mb <= _MEMORY_BAR_MB},
-        "healthz_unanswered": {"value": num_asked - num_answered, "bar": 0, "met": num_answered == num_asked > 0},
+        "honest_p99_ratio": at_most(rounded(ratio), _P99_BAR),
+        "honest_failed": at_most(failed, 0),
+        "descriptors_grown": at_most(num_more, 0),
+        "memory_grown_mb": at_most(round(more_mb, 2), _MEMORY_BAR_MB),
+        # Asked not once, it would be answered always.
+        "healthz_unanswered": at_most(num_asked - num_answered if num_asked else 1, 0),
     }
     p99 = {side: rounded(median(one[side]["p99"] for one in counted)) for side in ("quiet", "attacked")}
-    return {"honest_p99_ms": p99, "healthz_asked": num_asked, "rounds": len(counted), "bars": bars}
+    return finish({"honest_p99_ms": p99, "healthz_asked": num_asked, "rounds": len(counted)}, bars, json_path)
 
 
 def _print(rounds: list[dict[str, Any]], cuts: dict[str, int]) -> None:
@@ -251,7 +246,3 @@ def _print(rounds: list[dict[str, Any]], cuts: dict[str, int]) -> None:
         ],
         caption="cut by the gateway: " + ", ".join(f"{why} {number:,}" for why, number in sorted(cuts.items())),
     )
-
-
-def _chat(gateway: GatewayProcess) -> str:
-    return f"{gateway.url}/v1/chat/completions"

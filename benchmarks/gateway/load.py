@@ -18,6 +18,13 @@ import uvloop
 
 _CHUNKED = b"transfer-encoding: chunked"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
+# Of the service under load: what the gateway and the server behind it are given.
+SERVICE_SECONDS = (0.02, 0.05)
+LIMITS = {"num_units_max": 256, "num_waiting_max": 256}
+
+
+def chat_url(gateway: Any) -> str:
+    return f"{gateway.url}/v1/chat/completions"
 
 
 class Connection(asyncio.Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from benchmarks.handoff.peers import ASSET, PARTITION, as_table, handoffs, publish, system, touch_values
+from benchmarks.handoff.peers import ASSET, PARTITION, SYSTEMS, as_table, handoffs, publish, touch_values
 from benchmarks.handoff.table import read_source, write_source
 from benchmarks.measuring import (
     Memory,
@@ -38,13 +38,13 @@ def source(path: str, num_bytes: int) -> dict[str, Any]:
 
 
 def write(name: str, source_path: str, directory: str) -> dict[str, Any]:
-    target = system(name)
+    target = SYSTEMS[name].ways()
     frame = _frame(target.frame, source_path)
     return asdict(target.write(frame, Path(directory))) | {"num_bytes": num_bytes_below(Path(directory))}
 
 
 def usable(name: str, directory: str) -> dict[str, Any]:
-    reader = system(name)
+    reader = SYSTEMS[name].ways()
     read_into_page_cache(Path(directory))
     cost, _ = reader.read(Path(directory), lambda table, before: None)
     return asdict(cost)
@@ -64,7 +64,7 @@ def usable_in_mode(mode: str, directory: str) -> dict[str, Any]:
 
 def memory(name: str, directory: str) -> dict[str, Any]:
     """What this consumer adds, all pages touched, while the others hold theirs: see `_two_consumers`."""
-    reader = system(name)
+    reader = SYSTEMS[name].ways()
 
     def hold(table: Any, before: Memory) -> dict[str, Any]:
         for body in _buffers(as_table(table)):

@@ -20,26 +20,28 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 
 ASSET, PARTITION = "samples", "all"
+Use = Callable[[Any, Memory], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """`frame`: what a stage returns and gets. `write(frame, directory)`; `read(directory, use)` gives what `use`
+    made of the table, and of the process's memory before there was one."""
+
+    frame: type
+    write: Callable[[Any, Path], Cost]
+    read: Callable[[Path, Use], tuple[Cost, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """`frame`: what a stage returns and gets. `write(frame, directory)`; `read(directory, use)` gives what `use`
-    made of the table, and of the process's memory before there was one.
-
-    `rival`: which of ours a peer is held against.
-    """
+    """`ways` imports all that it needs. `rival`: which of ours a peer is held against, through the same calls;
+    `module`: what a peer needs that is not in the project itself."""
 
     label: str
-    frame: type
-    write: Callable[[Any, Path], Cost]
-    read: Callable[[Path, Callable[[Any, Memory], Any]], tuple[Cost, Any]]
+    ways: Callable[[], Ways]
     rival: str | None = None
-
-
-def system(name: str) -> System:
-    """Imports all that it needs. Raises: ModuleNotFoundError: the peer is not installed."""
-    return _SYSTEMS[name]()
+    module: str | None = None
 
 
 def touch_values(table: Any) -> None:
@@ -59,44 +61,65 @@ def handoffs(directory: Path, verification: Verification = "once") -> HandoffSto
     return HandoffStore(LocalStore(directory), verification=verification)
 
 
-def publish(frame: Any, directory: Path, partition: str = PARTITION) -> Cost:
-    with measured() as cost:
-        handoffs(directory).publish(ASSET, partition, frame, code_version="1", run_id="benchmark")
-    return cost
+def publish(frame: Any, directory: Path, partition: str = PARTITION) -> None:
+    handoffs(directory).publish(ASSET, partition, frame, code_version="1", run_id="benchmark")
 
 
-def _headrace_store() -> System:
-    def read(directory: Path, use: Callable[[Any, Memory], Any]) -> tuple[Cost, Any]:
+def _called(write: Callable[[pa.Table, Path], object], open_table: Callable[[Path], pa.Table]) -> Ways:
+    """As a library's documentation shows."""
+
+    def written(table: pa.Table, directory: Path) -> Cost:
+        with measured() as cost:
+            write(table, directory)
+        return cost
+
+    def read(directory: Path, use: Use) -> tuple[Cost, Any]:
         before = Memory.now()
         with measured() as cost:
-            table = handoffs(directory).open(ASSET, PARTITION).table()
+            table = open_table(directory)
             touch_values(table)
         return cost, use(table, before)
 
-    return System(label="Headrace, HandoffStore", frame=pa.Table, write=publish, read=read)
+    return Ways(frame=pa.Table, write=written, read=read)
 
 
-def _headrace(frame: type, label: str) -> Callable[[], System]:
-    def made() -> System:
-        from headrace_dagster.handoff_io import ArrowHandoffIOManager
-
-        kind = _measuring(ArrowHandoffIOManager)
-        return _managed(label, frame, lambda directory: kind(url=str(directory)))
-
-    return made
+def _headrace_store() -> Ways:
+    return _called(publish, lambda directory: handoffs(directory).open(ASSET, PARTITION).table())
 
 
-def _pickled(frame: type, label: str, rival: str) -> Callable[[], System]:
-    def made() -> System:
-        from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
+def _datasets() -> Ways:
+    datasets: Any = importlib.import_module("datasets")
+    datasets.disable_progress_bars()
 
-        kind = _measuring(PickledObjectFilesystemIOManager)
-        return _managed(label, frame, lambda directory: kind(base_dir=str(directory)), rival)
+    def write(table: pa.Table, directory: Path) -> None:
+        datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(str(directory / "samples"))
 
-    return made
+    return _called(write, lambda directory: datasets.load_from_disk(str(directory / "samples")).data.table)
 
 
-def _parquet() -> System:
+def _lance() -> Ways:
+    lance: Any = importlib.import_module("lance")
+    return _called(
+        lambda table, directory: lance.write_dataset(table, str(directory / "samples.lance")),
+        lambda directory: lance.dataset(str(directory / "samples.lance")).to_table(),
+    )
+
+
+def _headrace() -> Callable[[Path], Any]:
+    from headrace_dagster.handoff_io import ArrowHandoffIOManager
+
+    kind = _measuring(ArrowHandoffIOManager)
+    return lambda directory: kind(url=str(directory))
+
+
+def _pickled() -> Callable[[Path], Any]:
+    from dagster._core.storage.fs_io_manager import PickledObjectFilesystemIOManager
+
+    kind = _measuring(PickledObjectFilesystemIOManager)
+    return lambda directory: kind(base_dir=str(directory))
+
+
+def _parquet() -> Callable[[Path], Any]:
     from dagster_polars import PolarsParquetIOManager  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
 
     scan: Any = pl.scan_parquet
@@ -106,49 +129,8 @@ def _parquet() -> System:
         return scan(*arguments, **options)
 
     pl.scan_parquet = scan_parquet
-
     kind = _measuring(PolarsParquetIOManager)
-    return _managed(
-        "dagster-polars Parquet", pl.DataFrame, lambda directory: kind(base_dir=str(directory)), "headrace-polars"
-    )
-
-
-def _datasets() -> System:
-    datasets: Any = importlib.import_module("datasets")
-    datasets.disable_progress_bars()
-
-    def write(table: pa.Table, directory: Path) -> Cost:
-        rows = datasets.Dataset(datasets.table.InMemoryTable(table))
-        with measured() as cost:
-            rows.save_to_disk(str(directory / "samples"))
-        return cost
-
-    def read(directory: Path, use: Callable[[Any, Memory], Any]) -> tuple[Cost, Any]:
-        before = Memory.now()
-        with measured() as cost:
-            table = datasets.load_from_disk(str(directory / "samples")).data.table
-            touch_values(table)
-        return cost, use(table, before)
-
-    return System(label="Hugging Face datasets", frame=pa.Table, write=write, read=read, rival="headrace-store")
-
-
-def _lance() -> System:
-    lance: Any = importlib.import_module("lance")
-
-    def write(table: pa.Table, directory: Path) -> Cost:
-        with measured() as cost:
-            lance.write_dataset(table, str(directory / "samples.lance"))
-        return cost
-
-    def read(directory: Path, use: Callable[[Any, Memory], Any]) -> tuple[Cost, Any]:
-        before = Memory.now()
-        with measured() as cost:
-            table = lance.dataset(str(directory / "samples.lance")).to_table()
-            touch_values(table)
-        return cost, use(table, before)
-
-    return System(label="Lance", frame=pa.Table, write=write, read=read, rival="headrace-store")
+    return lambda directory: kind(base_dir=str(directory))
 
 
 class _Measuring:
@@ -173,41 +155,55 @@ def _measuring(kind: type) -> Any:
     return type(f"Measured{kind.__name__}", (_Measuring, kind), {"__module__": __name__})
 
 
-def _managed(label: str, frame: type, manager: Callable[[Path], Any], rival: str | None = None) -> System:
-    import dagster as dg
+def _managed(frame: type, manager: Callable[[], Callable[[Path], Any]]) -> Callable[[], Ways]:
+    """As Dagster runs it."""
 
-    def run(assets: list[Any], selection: str, directory: Path) -> Cost:
-        _Measuring.cost = Cost()
-        with dg.instance_for_test() as instance:
-            dg.materialize(assets, selection=selection, resources={"io_manager": manager(directory)}, instance=instance)
-        return _Measuring.cost
+    def made() -> Ways:
+        import dagster as dg
 
-    def write(rows: Any, directory: Path) -> Cost:
-        @dg.asset(name=ASSET, code_version="1")
-        def samples() -> Any:
-            return rows
+        manager_of = manager()
 
-        return run([samples], ASSET, directory)
+        def run(assets: list[Any], selection: str, directory: Path) -> Cost:
+            _Measuring.cost = Cost()
+            resources = {"io_manager": manager_of(directory)}
+            with dg.instance_for_test() as instance:
+                dg.materialize(assets, selection=selection, resources=resources, instance=instance)
+            return _Measuring.cost
 
-    def read(directory: Path, use: Callable[[Any, Memory], Any]) -> tuple[Cost, Any]:
-        made: list[Any] = []
+        def write(rows: Any, directory: Path) -> Cost:
+            @dg.asset(name=ASSET, code_version="1")
+            def samples() -> Any:
+                return rows
 
-        @dg.asset(name="reader", ins={ASSET: dg.AssetIn(dagster_type=frame)})
-        def reader(samples: Any) -> None:
-            made.append(use(samples, _Measuring.before))
+            return run([samples], ASSET, directory)
 
-        return run([dg.AssetSpec(ASSET), reader], "reader", directory), made[0]
+        def read(directory: Path, use: Use) -> tuple[Cost, Any]:
+            made: list[Any] = []
 
-    return System(label=label, frame=frame, write=write, read=read, rival=rival)
+            @dg.asset(name="reader", ins={ASSET: dg.AssetIn(dagster_type=frame)})
+            def reader(samples: Any) -> None:
+                made.append(use(samples, _Measuring.before))
+
+            return run([dg.AssetSpec(ASSET), reader], "reader", directory), made[0]
+
+        return Ways(frame=frame, write=write, read=read)
+
+    return made
 
 
-_SYSTEMS: dict[str, Callable[[], System]] = {
-    "headrace-store": _headrace_store,
-    "headrace-arrow": _headrace(pa.Table, "Headrace, IO manager, pa.Table"),
-    "headrace-polars": _headrace(pl.DataFrame, "Headrace, IO manager, polars"),
-    "pickle-arrow": _pickled(pa.Table, "Dagster pickle, pa.Table", "headrace-arrow"),
-    "pickle-polars": _pickled(pl.DataFrame, "Dagster pickle, polars", "headrace-polars"),
-    "parquet": _parquet,
-    "datasets": _datasets,
-    "lance": _lance,
+_ARROW, _POLARS = "headrace-arrow", "headrace-polars"
+SYSTEMS: dict[str, System] = {
+    "headrace-store": System(label="Headrace, HandoffStore", ways=_headrace_store),
+    _ARROW: System(label="Headrace, IO manager, pa.Table", ways=_managed(pa.Table, _headrace)),
+    _POLARS: System(label="Headrace, IO manager, polars", ways=_managed(pl.DataFrame, _headrace)),
+    "pickle-arrow": System(label="Dagster pickle, pa.Table", ways=_managed(pa.Table, _pickled), rival=_ARROW),
+    "pickle-polars": System(label="Dagster pickle, polars", ways=_managed(pl.DataFrame, _pickled), rival=_POLARS),
+    "parquet": System(
+        label="dagster-polars Parquet",
+        ways=_managed(pl.DataFrame, _parquet),
+        rival=_POLARS,
+        module="dagster_polars",
+    ),
+    "datasets": System(label="Hugging Face datasets", ways=_datasets, rival="headrace-store", module="datasets"),
+    "lance": System(label="Lance", ways=_lance, rival="headrace-store", module="lance"),
 }

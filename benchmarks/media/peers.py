@@ -8,9 +8,10 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,58 +30,65 @@ _BATCH_ROWS = 256
 Bodies = Mapping[str, bytes]
 
 
-class Reader(Protocol):
-    def one(self, item_id: str) -> Any: ...
+@dataclass(frozen=True)
+class Reader:
+    """Of one item by its id, and of many at once."""
 
-    def many(self, item_ids: Sequence[str]) -> Any: ...
+    one: Callable[[str], Any]
+    many: Callable[[Sequence[str]], Any]
+
+    @classmethod
+    def by_name(cls, one: Callable[[str], bytes]) -> "Reader":
+        return cls(one, lambda item_ids: [one(item_id) for item_id in item_ids])
+
+    @classmethod
+    def by_row(cls, dataset: Any, ids: Sequence[str]) -> "Reader":
+        """By row number, which it is told: a look-up by id would scan the column. Makes no bytes of Python's."""
+        rows = {item_id: row for row, item_id in enumerate(ids)}
+
+        def many(item_ids: Sequence[str]) -> pa.Table:
+            return dataset.take([rows[item_id] for item_id in item_ids], columns=["content"])
+
+        return cls(lambda item_id: many([item_id]), many)
 
 
-class Peer(Protocol):
+class Peer:
     label: str
     # Whether `write` leaves everything fsynced by itself; the benchmark does it for the others.
-    is_durable: bool
+    is_durable = False
     # Below the peer's directory: what holds the items. Ours has leases beside it, which come and go.
-    place: str
+    place = "."
     # False: reading one by one would take minutes, since each read takes whole row groups.
-    reads_one_by_one: bool
+    reads_one_by_one = True
 
-    def write(self, bodies: Bodies, directory: Path) -> None: ...
+    def write(self, bodies: Bodies, directory: Path) -> None:
+        raise NotImplementedError
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
         """`ids`: all of them, in the order written: what a peer without names needs to find a row."""
-        ...
+        raise NotImplementedError
 
-    def delete(self, directory: Path) -> None: ...
+    def delete(self, directory: Path) -> None:
+        shutil.rmtree(directory)
 
 
-class LooseFiles:
-    label, is_durable, place, reads_one_by_one = "loose files", False, ".", True
+class LooseFiles(Peer):
+    label = "loose files"
 
     def write(self, bodies: Bodies, directory: Path) -> None:
         for item_id, body in bodies.items():
             (directory / item_id).write_bytes(body)
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
-        return _LooseReader(directory)
+        def one(item_id: str, directory: str = str(directory)) -> bytes:
+            with open(f"{directory}/{item_id}", "rb", buffering=0) as file:  # noqa: PTH123 (no path object a read)
+                return file.read()
 
-    def delete(self, directory: Path) -> None:
-        shutil.rmtree(directory)
-
-
-class _LooseReader:
-    def __init__(self, directory: Path) -> None:
-        self._directory = str(directory)
-
-    def one(self, item_id: str) -> bytes:
-        with open(f"{self._directory}/{item_id}", "rb", buffering=0) as file:  # noqa: PTH123 (no path object a read)
-            return file.read()
-
-    def many(self, item_ids: Sequence[str]) -> list[bytes]:
-        return [self.one(item_id) for item_id in item_ids]
+        return Reader.by_name(one)
 
 
-class Tar:
-    label, is_durable, place, reads_one_by_one = "tar", False, ".", True
+class Tar(Peer):
+    label = "tar"
 
     def write(self, bodies: Bodies, directory: Path) -> None:
         with tarfile.open(directory / "items.tar", "w") as tar:
@@ -90,30 +98,20 @@ class Tar:
                 tar.addfile(header, BytesIO(body))
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
-        return _TarReader(directory / "items.tar")
+        """Reads all headers first: a tar has no index."""
+        tar = tarfile.open(directory / "items.tar")  # noqa: SIM115 (the reader's)
+        members = {member.name: member for member in tar.getmembers()}
 
-    def delete(self, directory: Path) -> None:
-        shutil.rmtree(directory)
+        def one(item_id: str) -> bytes:
+            file = tar.extractfile(members[item_id])
+            assert file
+            return file.read()
 
-
-class _TarReader:
-    """Reads all headers first: a tar has no index."""
-
-    def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path)  # noqa: SIM115
-        self._members = {member.name: member for member in self._tar.getmembers()}
-
-    def one(self, item_id: str) -> bytes:
-        file = self._tar.extractfile(self._members[item_id])
-        assert file
-        return file.read()
-
-    def many(self, item_ids: Sequence[str]) -> list[bytes]:
-        return [self.one(item_id) for item_id in item_ids]
+        return Reader.by_name(one)
 
 
-class Parquet:
-    label, is_durable, place, reads_one_by_one = "Parquet", False, ".", False
+class Parquet(Peer):
+    label, reads_one_by_one = "Parquet", False
 
     def write(self, bodies: Bodies, directory: Path) -> None:
         import pyarrow.parquet as pq
@@ -125,30 +123,13 @@ class Parquet:
                 writer.write_batch(batch)
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
-        return _ParquetReader(directory, ids)
-
-    def delete(self, directory: Path) -> None:
-        shutil.rmtree(directory)
-
-
-class _ParquetReader:
-    """By row number, which it is told: a look-up by id would scan the column."""
-
-    def __init__(self, directory: Path, ids: Sequence[str]) -> None:
         import pyarrow.dataset as ds
 
-        self._rows = {item_id: row for row, item_id in enumerate(ids)}
-        self._dataset = ds.dataset(directory / "items.parquet")
-
-    def one(self, item_id: str) -> pa.Table:
-        return self.many([item_id])
-
-    def many(self, item_ids: Sequence[str]) -> pa.Table:
-        return self._dataset.take([self._rows[item_id] for item_id in item_ids], columns=["content"])
+        return Reader.by_row(ds.dataset(directory / "items.parquet"), ids)
 
 
-class Lance:
-    label, is_durable, place, reads_one_by_one = "Lance", False, ".", True
+class Lance(Peer):
+    label = "Lance"
 
     def __init__(self) -> None:
         import lance  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
@@ -160,28 +141,11 @@ class Lance:
         self._lance.write_dataset(reader, str(directory / "items.lance"))
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
-        return _LanceReader(self._lance.dataset(str(directory / "items.lance")), ids)
-
-    def delete(self, directory: Path) -> None:
-        shutil.rmtree(directory)
+        return Reader.by_row(self._lance.dataset(str(directory / "items.lance")), ids)
 
 
-class _LanceReader:
-    """By row number, as Parquet, and without making Python's bytes of what comes back."""
-
-    def __init__(self, dataset: Any, ids: Sequence[str]) -> None:
-        self._rows = {item_id: row for row, item_id in enumerate(ids)}
-        self._dataset = dataset
-
-    def one(self, item_id: str) -> pa.Table:
-        return self.many([item_id])
-
-    def many(self, item_ids: Sequence[str]) -> pa.Table:
-        return self._dataset.take([self._rows[item_id] for item_id in item_ids], columns=["content"])
-
-
-class Headrace:
-    label, is_durable, place, reads_one_by_one = "Headrace", True, "handoff", True
+class Headrace(Peer):
+    label, is_durable, place = "Headrace", True, "handoff"
 
     def write(self, bodies: Bodies, directory: Path) -> None:
         items = (
@@ -191,7 +155,8 @@ class Headrace:
         publish_media(_handoffs(directory), "media", "all", items, code_version="1", run_id="benchmark")
 
     def reader(self, directory: Path, ids: Sequence[str]) -> Reader:
-        return _HeadraceReader(MediaSet.open(_handoffs(directory).open("media", "all")))
+        media = MediaSet.open(_handoffs(directory).open("media", "all"))
+        return Reader(media.read, media.read_many)
 
     def delete(self, directory: Path) -> None:
         """A version: its manifest, then index and shards, as the garbage collection does it."""
@@ -200,12 +165,6 @@ class Headrace:
         handoffs.objects.delete(manifest_key(handoff.asset, handoff.partition, handoff.version))
         for prefix in media_prefixes(handoff.manifest):
             handoffs.objects.delete_prefix(prefix)
-
-
-class _HeadraceReader:
-    def __init__(self, media: MediaSet) -> None:
-        self.one = media.read
-        self.many = media.read_many
 
 
 # By the name that `--peers` takes; `MODULES`: what a peer needs that is not in the project itself.

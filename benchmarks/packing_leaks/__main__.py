@@ -6,134 +6,34 @@ makes of each example by itself. An architecture leaks silently if the two diffe
 one line of JSON.
 """
 
-import argparse
-import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from benchmarks.packing_leaks.architectures import VOCABULARY, CannotBeBuilt, architectures, tiny_model
-from headrace.errors import InvalidTrainingRun
-from headrace.handoff.schemas import training_examples_schema
-from headrace.training.examples import NO_LOSS, PackedExamples, Pass
-from headrace.training.feeding import choose_feeding, summed_loss
-
-# Relative difference of a packed loss in fp32, ten times what rounding makes of it.
-SILENT_LEAK = 3e-6
-_EXAMPLE_TOKENS = (19, 23, 14)
-_ROW_TOKENS = 64
-_PROMPT_TOKENS = 5
+from benchmarks.measuring import at_most, finish, parser_of
+from benchmarks.packing_leaks.architectures import architectures
+from benchmarks.packing_leaks.compared import look_at_all
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """`relative_difference`: of the loss under `feeding`; NaN where there is none."""
-
-    architecture: str
-    feeding: str
-    relative_difference: float = math.nan
-    reason: str = ""
-
-    @property
-    def leaks_silently(self) -> bool:
-        return self.relative_difference > SILENT_LEAK
-
-
-def packed_examples() -> PackedExamples:
-    """Two rows of three examples and some padding, drawn from the vocabulary's whole."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for _ in range(2):
-        parts = [rng.integers(3, VOCABULARY, length).tolist() for length in _EXAMPLE_TOKENS]
-        padding = _ROW_TOKENS - sum(_EXAMPLE_TOKENS)
-        labels = [label for part in parts for label in [NO_LOSS] * _PROMPT_TOKENS + part[_PROMPT_TOKENS:]]
-        rows.append(
-            {
-                "split": "train",
-                "input_ids": [token for part in parts for token in part] + [0] * padding,
-                "labels": labels + [NO_LOSS] * padding,
-                "position_ids": [place for part in parts for place in range(len(part))] + list(range(padding)),
-                "num_examples": len(parts),
-                "num_completion_tokens": sum(label != NO_LOSS for label in labels),
-            }
-        )
-    return PackedExamples([pa.Table.from_pylist(rows, schema=training_examples_schema(_ROW_TOKENS))], "train")
-
-
-def loss_alone(model: Any, passed: Pass) -> float:
-    """Nats, summed over every example by itself: no packing, no positions, no padding, none of our code."""
-    import torch
-
-    total = 0.0
-    for ids, labels in zip(passed.input_ids_BT, passed.labels_BT, strict=True):
-        for begin, end in pairwise(np.cumsum([0, *_EXAMPLE_TOKENS])):
-            with torch.no_grad():
-                logits = model(input_ids=torch.from_numpy(ids[None, begin:end])).logits[0, :-1].double()
-            targets = torch.from_numpy(labels[begin + 1 : end])
-            total += float(torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LOSS, reduction="sum"))
-    return total
-
-
-def look_at(architecture: str, examples: PackedExamples) -> Found:
-    import torch
-
-    try:
-        model = tiny_model(architecture)
-    except CannotBeBuilt as reason:
-        return Found(architecture=architecture, feeding="not built", reason=str(reason))
-    try:
-        feeding = choose_feeding(model, examples, "cpu")
-    except InvalidTrainingRun as refusal:
-        return Found(architecture=architecture, feeding="refused", reason=str(refusal))
-    passed = examples.take([0, 1])
-    alone = loss_alone(model, passed)
-    with torch.no_grad():
-        loss, _ = summed_loss(model, passed, "cpu", feeding)
-    return Found(architecture=architecture, feeding=feeding, relative_difference=abs(float(loss) - alone) / alone)
-
-
-def look_at_all(names: Sequence[str]) -> Iterator[Found]:
-    import torch
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    examples = packed_examples()
-    for name in names:
-        yield look_at(name, examples)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    parser = parser_of("packing_leaks", __doc__)
     parser.add_argument("names", nargs="*", help="model types, such as jamba; all by default")
+    given = parser.parse_args(arguments)
     found = []
-    for one in look_at_all(parser.parse_args().names or architectures()):
+    for one in look_at_all(given.names or architectures()):
         found.append(one)
         difference = "" if math.isnan(one.relative_difference) else f"{one.relative_difference:.0e}"
         leak = "  LEAKS" if one.leaks_silently else ""
         print(f"{one.architecture:28} {one.feeding:22} {difference:>7} {one.reason[:90]}{leak}", flush=True)
     leaking = [one.architecture for one in found if one.leaks_silently]
-    bars = {"leaking_architectures_accepted": {"value": len(leaking), "bar": 0, "met": not leaking}}
-    print(
-        json.dumps(
-            {
-                "benchmark": "packing_leaks",
-                "architectures": len(found),
-                "feedings": dict(Counter(one.feeding for one in found)),
-                "not_built": {one.architecture: one.reason for one in found if one.feeding == "not built"},
-                "leaking": leaking,
-                "bars": bars,
-            }
-        )
-    )
-    return 1 if leaking else 0
+    body = {
+        "benchmark": "packing_leaks",
+        "architectures": len(found),
+        "feedings": dict(Counter(one.feeding for one in found)),
+        "not_built": {one.architecture: one.reason for one in found if one.feeding == "not built"},
+        "leaking": leaking,
+    }
+    return finish(body, {"leaking_architectures_accepted": at_most(len(leaking), 0)}, given.json)
 
 
 if __name__ == "__main__":

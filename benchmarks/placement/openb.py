@@ -1,11 +1,11 @@
 """Machines and tasks of the openb tables, as an inventory and demands."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.openb import number, read_rows
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Gpu, Inventory, Node
@@ -23,12 +23,12 @@ def list_name(path: Path) -> str:
 def read_nodes(path: Path) -> Inventory:
     """Raises: InvalidInput: no such file, other columns, a value that is no number, no GPU."""
     nodes = []
-    for line, row in _rows(path, _NODE_COLUMNS, "node list"):
+    for line, row in read_rows(path, _NODE_COLUMNS, "node list"):
         gpus = tuple(
             Gpu(device=str(device), model=row["model"], memory_mib=0)
-            for device in range(_whole(path, line, row, "gpu"))
+            for device in range(number(path, line, row, "gpu"))
         )
-        host = {column: _whole(path, line, row, column) for column in ("cpu_milli", "memory_mib")}
+        host = {column: number(path, line, row, column) for column in ("cpu_milli", "memory_mib")}
         nodes.append(Node(name=row["sn"], gpus=gpus, **host))
     inventory = Inventory(nodes=tuple(nodes))
     if not inventory.num_gpus:
@@ -43,16 +43,16 @@ def read_tasks(path: Path) -> list[Demand]:
         InvalidInput: no such file, other columns, a value that is no number, no task that needs a GPU.
     """
     tasks = []
-    for line, row in _rows(path, _TASK_COLUMNS, "pod list"):
-        num_gpus = _whole(path, line, row, "num_gpu")
+    for line, row in read_rows(path, _TASK_COLUMNS, "pod list"):
+        num_gpus = number(path, line, row, "num_gpu")
         models = row.get("gpu_spec") or ""
         tasks.append(
             Demand(
                 num_gpus=num_gpus,
-                gpu_milli=_whole(path, line, row, "gpu_milli") if num_gpus == 1 else WHOLE,
+                gpu_milli=number(path, line, row, "gpu_milli") if num_gpus == 1 else WHOLE,
                 gpu_models=frozenset(models.split("|")) if num_gpus and models else frozenset(),
-                cpu_milli=_whole(path, line, row, "cpu_milli"),
-                memory_mib=_whole(path, line, row, "memory_mib"),
+                cpu_milli=number(path, line, row, "cpu_milli"),
+                memory_mib=number(path, line, row, "memory_mib"),
             )
         )
     if not any(gpu_milli(task) for task in tasks):
@@ -75,25 +75,3 @@ def arrivals(tasks: Sequence[Demand], capacity_milli: int, load: float, seed: in
         arrived.append(tasks[order[len(arrived)]])
         arrived_milli += gpu_milli(arrived[-1])
     return arrived
-
-
-def _rows(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise InvalidInput(f"{path} lacks the columns {', '.join(missing)} of an openb {what}.")
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path} cannot be read as an openb {what}: {error}.") from error
-
-
-def _whole(path: Path, line: int, row: dict[str, str], column: str) -> int:
-    try:
-        number = int(row[column] or 0)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0:
-        raise InvalidInput(f"{path}, line {line}: {column} must be a whole number of 0 or more, got {row[column]!r}.")
-    return number

@@ -28,9 +28,20 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import print_json, print_table, progress
+from benchmarks.measuring import (
+    Bars,
+    at_least,
+    at_most,
+    finish,
+    parser_of,
+    print_table,
+    progress,
+    rounded,
+    some_of,
+    whole,
+)
 from benchmarks.queueing.fleet import simulate_fleet
-from benchmarks.queueing.openb import Task, arrivals, read_tasks
+from benchmarks.queueing.jobs import Task, arrivals, read_tasks
 from benchmarks.queueing.ours import Headrace
 from benchmarks.queueing.peers import BestEffort, Easy, Fifo
 from benchmarks.queueing.simulation import Outcome, Policy, Simulation
@@ -63,15 +74,16 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "easy": Easy,
 }
 _LOAD = 0.9
+_NUM_SEEDS = 5
 _SIGMA = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    if options.fleet_simulation:
+        found = simulate_fleet(num_nodes=options.nodes, num_runs=options.runs, seed=0)
+        return finish(found, {"ended": at_least(found["num_runs"], options.runs)}, options.json)
     try:
-        if options.fleet_simulation:
-            print_json(simulate_fleet(num_nodes=options.nodes, num_runs=options.runs, seed=0))
-            return 0
         tasks = read_tasks(options.pods)
     except InvalidInput as error:
         print(error, file=sys.stderr)
@@ -91,42 +103,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, result in results.items()
         ],
     )
-    print_json(results)
-    return 0
+    return finish(results, bars_of(results, num_seeds=options.seeds), options.json)
+
+
+def bars_of(results: dict[str, dict[str, float]], *, num_seeds: int) -> Bars:
+    """Nothing is pushed back; and on the five seeds that they hold on, gangs wait no longer than under EASY."""
+    ours = {name: result for name, result in results.items() if name.startswith("headrace")}
+    bars = {f"pushed_back_{name}": at_most(result["pushed_back"], 0.0) for name, result in ours.items()}
+    if num_seeds >= _NUM_SEEDS and (easy := results.get("easy")):
+        for name, result in ours.items():
+            for wait in ("mean_wait", "big_max_wait"):
+                bars[f"{wait}_of_easy_{name}"] = at_most(rounded(result[wait] / easy[wait]), 1.0)
+    return bars
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.queueing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("queueing", __doc__)
     parser.add_argument("--pods", type=Path, metavar="F", help="an openb pod list (CSV)")
-    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="how many draws, from seed 0 on (5)")
+    parser.add_argument("--seeds", type=whole(), default=_NUM_SEEDS, metavar="N", help="how many draws, from seed 0 on")
     parser.add_argument(
-        "--policies", type=_policies, default=list(POLICIES), metavar="P,…", help=f"of {', '.join(POLICIES)} (all)"
+        "--policies", type=some_of(POLICIES), default=list(POLICIES), metavar="P,…", help=f"of {', '.join(POLICIES)}"
     )
     parser.add_argument("--exact", action="store_true", help="estimates are right")
     parser.add_argument("--shares", action="store_true", help="a part of a GPU is a part, not a whole one")
     parser.add_argument("--fleet-simulation", action="store_true", help="1,000 nodes, 100,000 runs; needs no file")
-    parser.add_argument("--nodes", type=_count, default=1_000, metavar="N", help="of the fleet simulation (1000)")
-    parser.add_argument("--runs", type=_count, default=100_000, metavar="N", help="of the fleet simulation (100000)")
+    parser.add_argument("--nodes", type=whole(), default=1_000, metavar="N", help="of the fleet simulation (1000)")
+    parser.add_argument("--runs", type=whole(), default=100_000, metavar="N", help="of the fleet simulation (100000)")
     options = parser.parse_args(arguments)
     if not options.pods and not options.fleet_simulation:
         parser.error("--pods F or --fleet-simulation is needed")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
-    return int(text)
-
-
-def _policies(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in POLICIES]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"must be some of {', '.join(POLICIES)}, got {text!r}")
-    return names
 
 
 def _measured(name: str, tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, float]:

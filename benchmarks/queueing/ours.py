@@ -28,6 +28,8 @@ class Headrace:
                     preemptible=queued.job.demand.num_gpus == 1,
                     preempted_at=queued.stopped_at,
                     num_preemptions=queued.num_stops,
+                    queue=queued.job.queue,
+                    priority=queued.job.priority,
                 )
                 for name, queued in sorted(queue.items())
             ),
@@ -40,6 +42,8 @@ class Headrace:
                     expected_seconds=run.job.estimate_seconds,
                     preemptible=run.job.demand.num_gpus == 1,
                     num_preemptions=run.num_stops,
+                    queue=run.job.queue,
+                    priority=run.job.priority,
                 )
                 for name, run in active.items()
             ),

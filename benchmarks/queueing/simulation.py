@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.queueing.openb import Job
+from benchmarks.queueing.jobs import Job
 from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Inventory
@@ -66,8 +66,18 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, inventory: Inventory, jobs: Sequence[Job], policy: Policy, redo_seconds: float = 60.0) -> None:
+    """`every_seconds`: how often the policy is asked, and what ends is seen; None: at every arrival and every end."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        jobs: Sequence[Job],
+        policy: Policy,
+        redo_seconds: float = 60.0,
+        every_seconds: float | None = None,
+    ) -> None:
         self._jobs, self._policy, self._redo_seconds = jobs, policy, redo_seconds
+        self._every_seconds = every_seconds
         self._fleet = Fleet(inventory)
         self._queue: dict[str, Queued] = {}
         self._active: dict[str, Active] = {}
@@ -84,14 +94,15 @@ class Simulation:
         by_name = {job.name: job for job in self._jobs}
         for job in self._jobs:
             self._push(job.arrival, _ARRIVES, job.name)
+        now = 0.0
         while self._events:
-            now = self._events[0][0]
-            while self._events and self._events[0][0] == now:
-                _, kind, _, name = heapq.heappop(self._events)
+            now = now + self._every_seconds if self._every_seconds else self._events[0][0]
+            while self._events and self._events[0][0] <= now:
+                at, kind, _, name = heapq.heappop(self._events)
                 if kind == _ARRIVES and name:
                     job = by_name[name]
                     self._queue[name] = Queued(job=job, left_seconds=job.run_seconds)
-                elif kind == _ENDS and name in self._active and self._active[name].ends == now:
+                elif kind == _ENDS and name in self._active and self._active[name].ends == at:
                     self._end(name, now)
             if self._queue:
                 self._decide(now)

@@ -6,9 +6,9 @@ as it is used (open, then ranged reads, no cache), s3fs with its concurrent `cat
 obstore, with whichever length and number of requests is best for it here. All read the same bytes.
 """
 
-import argparse
 import shutil
-import tempfile
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,24 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 
 from benchmarks.measuring import (
     Cost,
+    at_least,
+    finish,
+    in_turns,
     measured,
     median,
-    print_json,
+    parser_of,
     print_table,
     progress,
     require_peers,
     rounded,
+    scratch,
+    whole,
 )
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 from headrace.store.node_cache import NodeCache
 from headrace.store.s3 import S3Store
 from pipelines.object_store import ObjectStoreServer, running_object_store
+from simulation.servers.processes import cpu_seconds
 
 MIB = 1024 * 1024
 _NUM_COLUMNS = 8
@@ -50,46 +55,33 @@ class Remote:
     """The sealed table, and the ranges of its objects that the selected columns lie in."""
 
     server: ObjectStoreServer
-    options: dict[str, Any]
     scratch: Path
     ranges: list[Range]
     logical_bytes: int
 
     def store(self, cache: Path) -> S3Store:
-        return S3Store(self.server.bucket, "store", cache=NodeCache(cache), options=self.options)
+        return S3Store(self.server.bucket, "store", cache=NodeCache(cache), options=self.server.options())
 
     def handoff(self, cache: Path) -> Handoff:
         return HandoffStore(self.store(cache), leased=False).open("table", "all")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.remote", description=__doc__)
-    parser.add_argument("--objects", type=int, default=8, help="how many objects the table is (default 8)")
-    parser.add_argument("--megabytes", type=int, default=64, help="MiB of each object (default 64)")
-    parser.add_argument("--runs", type=int, default=5, help="how often each is measured (default 5)")
+def main(arguments: list[str] | None = None) -> int:
+    parser = parser_of("remote", __doc__)
+    parser.add_argument("--objects", type=whole(), default=8, help="how many objects the table is (default 8)")
+    parser.add_argument("--megabytes", type=whole(), default=64, help="MiB of each object (default 64)")
+    parser.add_argument("--runs", type=whole(), default=5, help="how often each is measured (default 5)")
     parser.add_argument("--directory", type=Path, default=None, help="where server and cache work; a temporary one")
-    parser.add_argument("--json", type=Path, default=None, help="also write the last line here")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     require_peers({"s3fs": "s3fs"})
-    scratch = Path(tempfile.mkdtemp(prefix="headrace-remote-", dir=arguments.directory))
-    try:
-        with running_object_store(scratch / "server") as server:
-            progress.print(f"writing {arguments.objects} objects of {arguments.megabytes} MiB …")
-            remote = _write(server, scratch, arguments.objects, arguments.megabytes)
-            _compare(remote, arguments.runs, arguments.json)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch("remote", given.directory) as root, running_object_store(root / "server") as server:
+        progress.print(f"writing {given.objects} objects of {given.megabytes} MiB …")
+        remote = _write(server, root, given.objects, given.megabytes)
+        return _compare(remote, given.runs, given.json)
 
 
 def _write(server: ObjectStoreServer, scratch: Path, num_objects: int, megabytes: int) -> Remote:
-    options = {
-        "endpoint": server.endpoint,
-        "access_key_id": server.environment["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": server.environment["AWS_SECRET_ACCESS_KEY"],
-        "region": server.environment["AWS_REGION"],
-        "allow_http": "true",
-    }
-    remote = Remote(server, options, scratch, [], 0)
+    remote = Remote(server, scratch, [], 0)
     num_rows = megabytes * MIB // (8 * _NUM_COLUMNS)
     rng = np.random.default_rng(7)
     schema = pa.schema([(f"c{index}", pa.float64()) for index in range(_NUM_COLUMNS)])
@@ -117,10 +109,10 @@ def _write(server: ObjectStoreServer, scratch: Path, num_objects: int, megabytes
             else:
                 ranges.append((key, segment.offset, segment.num_bytes))
     logical_bytes = num_objects * num_rows * 8 * len(_SELECTED)
-    return Remote(server, options, scratch, ranges, logical_bytes)
+    return Remote(server, scratch, ranges, logical_bytes)
 
 
-def _compare(remote: Remote, num_runs: int, json_path: Path | None) -> None:
+def _compare(remote: Remote, num_runs: int, json_path: Path | None) -> int:
     tuning = _best_tuning(remote)
     systems: dict[str, Callable[[int], None]] = {
         "headrace": lambda run: _read_ours(remote, run),
@@ -128,20 +120,17 @@ def _compare(remote: Remote, num_runs: int, json_path: Path | None) -> None:
         "s3fs open and read": lambda run: _read_s3fs(remote),
         "s3fs cat_ranges": lambda run: _read_s3fs_concurrently(remote),
     }
-    costs: dict[str, list[Cost]] = {name: [] for name in systems}
-    server_seconds: dict[str, list[float]] = {name: [] for name in systems}
-    for run in range(-1, num_runs):
-        names = list(systems)
-        for name in names[run % len(names) :] + names[: run % len(names)]:
-            before = _server_cpu_seconds(remote.server)
-            with measured() as cost:
-                systems[name](run)
-            shutil.rmtree(_cache_directory(remote, run), ignore_errors=True)
-            if run < 0:  # pays for imports, connections and the server's own caches
-                continue
+    costs: dict[str, list[Cost]] = defaultdict(list)
+    server_seconds: dict[str, list[float]] = defaultdict(list)
+    # The warm-up pays for imports, connections and the server's own caches.
+    for run, name in in_turns("remote", num_runs, list(systems), num_warm_ups=1):
+        before = cpu_seconds(remote.server.pid)
+        with measured() as cost:
+            systems[name](run)
+        shutil.rmtree(_cache_directory(remote, run), ignore_errors=True)
+        if run >= 0:
             costs[name].append(cost)
-            server_seconds[name].append(_server_cpu_seconds(remote.server) - before)
-            progress.print(f"run {run + 1} of {num_runs}: {name} {cost.wall_seconds:.3f} s")
+            server_seconds[name].append(cpu_seconds(remote.server.pid) - before)
     walls = {name: median(cost.wall_seconds for cost in costs[name]) for name in systems}
     print_table(
         f"{len(remote.ranges)} ranges, {remote.logical_bytes / 1e6:.0f} MB of selected columns, cold node cache; "
@@ -160,13 +149,15 @@ def _compare(remote: Remote, num_runs: int, json_path: Path | None) -> None:
         ],
         caption=f"obstore: {tuning[1]} requests of {tuning[0] // MIB} MiB at once, its best of {len(_TUNINGS)} tunings",
     )
-    body = {
+    ratios = {
         "ratio_s3fs": rounded(walls["s3fs open and read"] / walls["headrace"]),
         "ratio_s3fs_cat_ranges": rounded(walls["s3fs cat_ranges"] / walls["headrace"]),
         "ratio_obstore": rounded(walls["obstore ranges"] / walls["headrace"]),
-        "mb_per_second": {name: rounded(remote.logical_bytes / 1e6 / walls[name]) for name in systems},
     }
-    print_json(body, json_path)
+    speeds = {name: rounded(remote.logical_bytes / 1e6 / walls[name]) for name in systems}
+    # obstore is what ours reads with, without digests and cache: there is nothing to be gained on it.
+    bars = {name: at_least(ratios[name], 1.0) for name in ("ratio_s3fs", "ratio_s3fs_cat_ranges")}
+    return finish({**ratios, "mb_per_second": speeds}, bars, json_path)
 
 
 def _read_ours(remote: Remote, run: int) -> None:
@@ -249,10 +240,5 @@ def _cache_directory(remote: Remote, run: int) -> Path:
     return remote.scratch / f"cache-{run}"
 
 
-def _server_cpu_seconds(server: ObjectStoreServer) -> float:
-    times = psutil.Process(server.pid).cpu_times()
-    return times.user + times.system
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

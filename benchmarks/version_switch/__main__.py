@@ -11,106 +11,67 @@ Prints tables, then one line of JSON: `units`, `mixed`, `violations` by invarian
 worst), `abort_bulk_units` (rows sealed late), `peers`.
 """
 
-import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.progress import Progress
+from benchmarks.measuring import Bars, at_most, finish, parser_of, print_table, progress, rounded, scratch, whole
+from benchmarks.version_switch.simulated import INVARIANTS, Simulated, planted, simulate, trace
 
-from benchmarks.measuring import print_json, print_table, progress, rounded
-from benchmarks.version_switch.simulated import Simulated, simulate
-from simulation.schedule import schedules
-
-if TYPE_CHECKING:
-    from simulation.planted import Defect, Found
-
-PURPOSE = "Mixed units, broken invariants and late units of an aborted set, under random switches, crashes and outages."
-INVARIANTS = (
-    "atomic", "pinned", "monotone", "share", "capped", "rollback", "no going back", "partition",
-    "registry-independent", "prepared", "audited", "crash-equal",
-)  # fmt: skip
-# Defects of which the oracle is to find each one, within 100 schedules.
-NUM_PLANTED_MIN = 30
 _NUM_FAILURES_SHOWN = 20
+# An abort takes effect within a second, whatever the store does: as long as a plan lease runs.
+_ABORT_LIVE_SECONDS_BAR = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
+    parser = parser_of("version_switch", __doc__)
+    parser.add_argument("--schedules", type=whole(), default=200, help="how many (default 200)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="the first one's seed (default 0)")
+    parser.add_argument("--trace", action="store_true", help="run the one schedule of --seed and tell what happened")
+    parser.add_argument("--planted", action="store_true", help="only plant defects, and tell when each is found")
+    parser.add_argument("--processes", type=whole(), default=2, help="that run schedules (default 2)")
+    parser.add_argument("--simulation-only", action="store_true", help="without the real gateways, workers and stores")
+    parser.add_argument("--peers", action="store_true", help="MLflow's aliases and a composed Ray Serve app beside")
+    parser.add_argument(
+        "--ray-python", type=Path, help="interpreter of an environment with ray[serve]; by default this one"
+    )
+    options = parser.parse_args(arguments)
     if arguments is None and os.environ.get("PYTHONHASHSEED") != "0":
         # The library goes through sets of text here and there, in an order that is otherwise another in every process.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.version_switch", *sys.argv[1:]])
     if options.trace:
-        return _trace(options.seed)
+        return trace(options.seed)
     if options.planted:
-        return _planted()
+        return finish(*planted(), options.json)
     simulated = simulate(range(options.seed, options.seed + options.schedules), num_processes=options.processes)
-    _show_simulated(simulated, options.schedules)
+    _show(simulated, options.schedules)
     body: dict[str, Any] = {
         "units": simulated.num_units,
         "mixed": simulated.num_mixed,
         "violations": {str(number): simulated.violations[number] for number in range(1, len(INVARIANTS) + 1)},
     }
     if not options.simulation_only:
-        body |= _real(body)
-    body["peers"] = _peers(options) if options.peers else {}
-    print_json(body)
-    is_kept = not body["mixed"] and not any(body["violations"].values())
-    return 0 if is_kept else 1
+        _add_real(body)
+    body["peers"] = {}
+    if options.peers:
+        from benchmarks.version_switch.peers import compare
+
+        body["peers"] = compare(options.ray_python)
+    return finish(body, _bars(body), options.json)
 
 
-def _trace(seed: int) -> int:
-    with schedules() as prepared:
-        ended = prepared.run(seed, trace=True)
-    print("\n".join(ended.trace))
-    for violation in ended.judged.violations:
-        print(f"seed {seed}, invariant {violation.invariant}: {violation.what}")
-    return 1 if ended.judged.violations else 0
+def _bars(body: dict[str, Any]) -> Bars:
+    bars = {"mixed": at_most(body["mixed"], 0), "violations": at_most(sum(body["violations"].values()), 0)}
+    if "abort_live_s" in body:
+        bars["abort_live_s"] = at_most(body["abort_live_s"], _ABORT_LIVE_SECONDS_BAR)
+        bars["abort_bulk_units"] = at_most(body["abort_bulk_units"], 0)
+    return bars
 
 
-def _planted() -> int:
-    from simulation.planted import DEFECTS, NUM_TRIED_MAX, find
-
-    found = []
-    with schedules() as prepared, Progress(console=progress, transient=True) as bar:
-        task = bar.add_task("defects", total=len(DEFECTS))
-        for defect in DEFECTS:
-            found.append((defect, find(prepared, defect)))
-            bar.advance(task)
-    print_table(
-        f"Planted defects, and the schedules until each was found (at most {NUM_TRIED_MAX})",
-        ["invariant", "defect", "schedules"],
-        [
-            [
-                f"{defect.invariant} {INVARIANTS[defect.invariant - 1]}",
-                defect.name,
-                str(one.num_schedules or "not found"),
-            ]
-            for defect, one in found
-        ],
-    )
-    body = planted_body(found)
-    print_json(body)
-    return 0 if all(bar["met"] for bar in body["bars"].values()) else 1
-
-
-def planted_body(found: "Sequence[tuple[Defect, Found]]") -> dict[str, Any]:
-    """What the line of JSON says, with each bar: what was found, what is asked, and whether that is met."""
-    missed = sum(one.num_schedules is None for _, one in found)
-    return {
-        "schedules": {defect.name: one.num_schedules for defect, one in found},
-        "bars": {
-            "planted": {"value": len(found), "bar": NUM_PLANTED_MIN, "met": len(found) >= NUM_PLANTED_MIN},
-            "planted_not_found": {"value": missed, "bar": 0, "met": not missed},
-        },
-    }
-
-
-def _show_simulated(simulated: Simulated, num_schedules: int) -> None:
+def _show(simulated: Simulated, num_schedules: int) -> None:
     counts = simulated.counts
     print_table(
         f"{num_schedules} schedules: {simulated.num_units} units, {simulated.num_mixed} mixed",
@@ -132,27 +93,23 @@ def _show_simulated(simulated: Simulated, num_schedules: int) -> None:
         print(f"Again, with everything that happened: {command}")
 
 
-def _real(body: dict[str, Any]) -> dict[str, Any]:
+def _add_real(body: dict[str, Any]) -> None:
+    """Real gateways, workers and stores; their units count beside the simulated ones."""
     from benchmarks.version_switch.bulk import bulk_abort
     from benchmarks.version_switch.live import live_aborts, outage_aborts
     from benchmarks.version_switch.resolve import resolve_us
 
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
+    with scratch("version-switch") as root:
         progress.print("resolving keys")
-        plain, capped = resolve_us(root / "resolve"), resolve_us(root / "capped", cap=10**6)
-        for name in ("live", "outage", *(f"bulk-{number}" for number in (1, 3, 5))):
-            (root / name).mkdir()
+        plans = {"no cap": resolve_us(root / "resolve"), "capped": resolve_us(root / "capped", cap=10**6)}
         kinds = [*live_aborts(root / "live"), *outage_aborts(root / "outage")]
         bulk = [bulk_abort(root / f"bulk-{number}", num_batches=number) for number in (1, 3, 5)]
     print_table(
         "Resolving a unit's version set, µs",
         ["plan", "p50", "p99", "p99.9"],
-        [
-            [name, *(f"{figures[key]:.2f}" for key in ("p50", "p99", "p99.9"))]
-            for name, figures in (("no cap", plain), ("capped", capped))
-        ],
+        [[name, *(f"{figures[key]:.2f}" for key in ("p50", "p99", "p99.9"))] for name, figures in plans.items()],
     )
+    late_rows = sum(one["late_rows"] for one in bulk)
     print_table(
         "Abort to the last new unit on the candidate: 3 gateways under load, seconds",
         ["store", "aborts", "median", "worst", "units", "mixed", "failed", "degraded"],
@@ -162,44 +119,19 @@ def _real(body: dict[str, Any]) -> dict[str, Any]:
                 str(len(aborts.seconds)),
                 f"{aborts.median:.3f}",
                 f"{aborts.worst:.3f}",
-                str(aborts.num_units),
-                str(aborts.num_mixed),
-                str(aborts.num_failed),
+                *(str(count) for count in (aborts.num_units, aborts.num_mixed, aborts.num_failed)),
                 f"{aborts.num_degraded} of {len(aborts.seconds)}" if aborts.kind.startswith("503") else "",
             ]
             for aborts in kinds
         ],
-        caption=f"Bulk: {sum(one['late_rows'] for one in bulk)} rows of the aborted set sealed after {len(bulk)} "
-        f"aborts of {sum(one['units'] for one in bulk)} partitions in generation.",
+        caption=f"Bulk: {late_rows} rows of the aborted set sealed after {len(bulk)} aborts of "
+        f"{sum(one['units'] for one in bulk)} partitions in generation.",
     )
-    return {
-        "units": body["units"] + sum(aborts.num_units for aborts in kinds) + sum(one["units"] for one in bulk),
-        "mixed": body["mixed"] + sum(aborts.num_mixed for aborts in kinds) + sum(one["mixed"] for one in bulk),
-        "resolve_p99_us": rounded(max(plain["p99"], capped["p99"])),
-        "abort_live_s": rounded(max(aborts.worst for aborts in kinds)),
-        "abort_bulk_units": sum(one["late_rows"] for one in bulk),
-    }
-
-
-def _peers(options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks.version_switch.peers import compare
-
-    return compare(options.ray_python)
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.version_switch", description=PURPOSE)
-    parser.add_argument("--schedules", type=int, default=200, help="how many (default 200)")
-    parser.add_argument("--seed", type=int, default=0, help="the first one's seed (default 0)")
-    parser.add_argument("--trace", action="store_true", help="run the one schedule of --seed and tell what happened")
-    parser.add_argument("--planted", action="store_true", help="only plant defects, and tell when each is found")
-    parser.add_argument("--processes", type=int, default=2, help="that run schedules (default 2)")
-    parser.add_argument("--simulation-only", action="store_true", help="without the real gateways, workers and stores")
-    parser.add_argument("--peers", action="store_true", help="MLflow's aliases and a composed Ray Serve app beside")
-    parser.add_argument(
-        "--ray-python", type=Path, help="interpreter of an environment with ray[serve]; by default this one"
-    )
-    return parser.parse_args(arguments)
+    body["units"] += sum(aborts.num_units for aborts in kinds) + sum(one["units"] for one in bulk)
+    body["mixed"] += sum(aborts.num_mixed for aborts in kinds) + sum(one["mixed"] for one in bulk)
+    body["resolve_p99_us"] = rounded(max(figures["p99"] for figures in plans.values()))
+    body["abort_live_s"] = rounded(max(aborts.worst for aborts in kinds))
+    body["abort_bulk_units"] = late_rows
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Jobs with the run times of a GPU cluster's trace, arriving at random at a chosen load."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.openb import number, read_rows
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Demand
 
@@ -32,6 +32,8 @@ class Job:
     arrival: float
     run_seconds: float
     estimate_seconds: float
+    queue: str = "default"
+    priority: int = 0
 
     @property
     def gpus(self) -> float:
@@ -44,32 +46,15 @@ def read_tasks(path: Path) -> list[Task]:
     Raises:
         InvalidInput: no such file, other columns, a value that is no number, or not one usable task.
     """
-    try:
-        with path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
-            if missing:
-                raise InvalidInput(f"{path} lacks the columns {', '.join(missing)} of an openb pod list.")
-            tasks = [task for row in rows if (task := _task(row)) is not None]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path} cannot be read as a pod list: {error}.") from error
-    except ValueError as error:
-        raise InvalidInput(f"{path} holds a value that is no number: {error}.") from error
+    tasks = []
+    for line, row in read_rows(path, _COLUMNS, "pod list"):
+        num_gpus, gpu_milli, began, ended = (number(path, line, row, column) for column in _COLUMNS)
+        if num_gpus and row["scheduled_time"] and row["deletion_time"] and ended > began:
+            run_seconds = min(float(ended - began), _RUN_SECONDS_MAX)
+            tasks.append(Task(num_gpus=num_gpus, gpu_milli=gpu_milli or WHOLE, run_seconds=run_seconds))
     if not tasks:
         raise InvalidInput(f"{path} has no GPU task with both scheduled_time and deletion_time.")
     return tasks
-
-
-def _task(row: dict[str, str]) -> Task | None:
-    num_gpus = int(row["num_gpu"] or 0)
-    if num_gpus < 1 or not row["scheduled_time"] or not row["deletion_time"]:
-        return None
-    run_seconds = float(row["deletion_time"]) - float(row["scheduled_time"])
-    if not run_seconds > 0:
-        return None
-    return Task(
-        num_gpus=num_gpus, gpu_milli=int(row["gpu_milli"] or WHOLE), run_seconds=min(run_seconds, _RUN_SECONDS_MAX)
-    )
 
 
 def arrivals(
