@@ -11,6 +11,7 @@ from headrace.handoff.schemas import check_schema
 from headrace.registry.registered import registered_models
 from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
+from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import fold
 from headrace.rollout.version_sets import VersionSets
 from headrace.store.small_objects import PassedOver
@@ -43,7 +44,7 @@ def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
 def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
     """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
     objects, wrong = store.objects(), {}
-    names = objects.children("rollout")
+    names = rollout_names(objects)
     for name in names:
         journal = Journal(objects, name, SystemClock())
         try:

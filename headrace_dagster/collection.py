@@ -7,7 +7,9 @@
 `headrace.handoff.collecting` decides and deletes; a run may be killed anywhere, the next one finishes.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -15,37 +17,43 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.handoff.collecting import GRACE_SECONDS, KEEP_VERSIONS, CollectionPlan, collect, plan_collection
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.retention import FoundParts, FoundVersion
 from headrace.handoff.versions import HandoffStore
+from headrace.store.protection import Answer, Asked, Leaving, Named, installed
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import UNPARTITIONED
 
+DAGSTER_HOME = "DAGSTER_HOME"
+# Its name in run configs.
+OP = "collect_handoffs"
 # When nights are over and nobody waits for the store yet.
 COLLECTION_CRON = "30 5 * * *"
 # Bound parameters of one SQL statement: SQLite's oldest limit is 999.
 _NUM_IDS_A_QUERY = 900
 
-NamedVersion = tuple[str, str, int]
+NAMED = "named by the latest materialization"
 
 
-def named_versions(instance: dg.DagsterInstance, handoffs: HandoffStore) -> set[NamedVersion]:
-    """(asset, partition, version) that the latest materialization of each asset's partition names.
+def named_by(instance: dg.DagsterInstance, asked: Asked) -> Iterator[Named]:
+    """Versions that the latest materialization of each asset's partition names.
 
     Two queries an asset, whatever its number of partitions: the ids of the latest events, then those events.
     """
-    assets = [dg.AssetKey.from_user_string(asset) for asset in handoffs.assets()]
-    return {named for asset in assets for named in _named_versions_of(instance, asset)}
+    for asset in map(dg.AssetKey.from_user_string, HandoffStore(asked.objects).assets()):
+        for partition, version in _named_versions_of(instance, asset):
+            yield Named(key=manifest_key(asset.to_user_string(), partition, version), reason=NAMED)
 
 
-def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[NamedVersion]:
+def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[str, int]]:
     latest = instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
     events = [event for ids in _cut(sorted(latest.values())) for event in _events(instance, asset, ids)]
     # An asset without partitions, or one that had none once.
     if record := instance.get_latest_materialization_event(asset):
         events.append(record.asset_materialization)
     return {
-        (asset.to_user_string(), event.partition or UNPARTITIONED, version)
+        (event.partition or UNPARTITIONED, version)
         for event in events
         if event and isinstance(version := _version(event), int)
     }
@@ -81,23 +89,28 @@ class CollectionConfig(dg.Config):
     )
 
 
-@dg.op(description="Deletes versions that nobody needs, and what crashed writers left.", retry_policy=RETRIES)
 @translated_errors()
-def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource) -> None:
-    handoffs, clock = store.handoffs(), SystemClock()
-    named = named_versions(context.instance, handoffs)
+def _collected(
+    context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource, environment: Mapping[str, str]
+) -> None:
+    objects, clock = store.objects(), SystemClock()
+    protectors = {
+        **installed(without={"dagster"}),
+        "dagster": lambda asked: Answer(named=named_by(context.instance, asked)),
+    }
     plan = plan_collection(
-        handoffs.objects,
+        objects,
         clock,
         keep_versions=config.keep_versions,
-        named=named,
         grace_seconds=config.grace_hours * 3600,
+        protectors=protectors,
+        environment=environment,
     )
     context.log.info(plan_text(plan))
     if config.dry_run:
         context.add_output_metadata(_plan_figures(plan))
         return
-    report = collect(handoffs.objects, clock, plan)
+    report = collect(objects, clock, plan)
     for found, fate in report.kept_after_all:
         context.log.info(f"{_place(found)} stays after all: {fate}.")
     for one in [*plan.damaged, *report.damaged]:
@@ -105,26 +118,39 @@ def collect_handoffs(context: dg.OpExecutionContext, config: CollectionConfig, s
     context.add_output_metadata(
         {
             "bytes_freed": report.num_bytes,
-            "num_versions": len(report.versions),
-            "num_orphans": len(report.orphans),
-            "num_micro_batches": report.num_batches,
+            **_figures(report.versions, report.orphans, report.leavings),
             "num_versions_kept": len(plan.versions) - len(report.versions),
             "num_damaged_objects": len({*plan.damaged, *report.damaged}),
         }
     )
 
 
-def collection_job(*, name: str = "collect_garbage", tags: Mapping[str, str] | None = None) -> dg.JobDefinition:
-    """One op in one process; needs a `StoreResource` called `store`."""
+def collection_job(
+    *,
+    name: str = "collect_garbage",
+    tags: Mapping[str, str] | None = None,
+    environment: Callable[[], Mapping[str, str]] = lambda: os.environ,
+) -> dg.JobDefinition:
+    """One op in one process; needs a `StoreResource` called `store`.
+
+    Args:
+        environment: says, in the run, where services beside the store are: MLFLOW_TRACKING_URI, without which no
+            weights are collected.
+    """
+
+    @dg.op(name=OP, description="Deletes what nobody needs, and what crashed writers left.", retry_policy=RETRIES)
+    def collect_garbage(context: dg.OpExecutionContext, config: CollectionConfig, store: StoreResource) -> None:
+        _collected(context, config, store, environment())
 
     @dg.job(
         name=name,
         tags=dict(tags or {}),
         executor_def=dg.in_process_executor,
-        description="Deletes versions of handoffs that nobody needs. Runs beside readers and writers; can be killed.",
+        description="Deletes versions, weights, checkpoints and evidence that nobody needs. Runs beside readers and "
+        "writers; can be killed.",
     )
     def collection() -> None:
-        collect_handoffs()
+        collect_garbage()
 
     return collection
 
@@ -144,19 +170,18 @@ def collection_schedule(
         cron_schedule=cron,
         execution_timezone=timezone,
         default_status=default_status,
-        run_config=dg.RunConfig(ops={collect_handoffs.name: config or CollectionConfig()}),
-        description="Deletes versions of handoffs that nobody needs.",
+        run_config=dg.RunConfig(ops={OP: config or CollectionConfig()}),
+        description="Deletes versions, weights, checkpoints and evidence that nobody needs.",
     )
 
 
 def plan_text(plan: CollectionPlan) -> str:
     """A line for each thing that would go, and one for all that stays."""
+    going = [(verdict.found, verdict.reason) for verdict in [*plan.versions, *plan.parts] if not verdict.is_kept]
     lines = [
-        f"{verdict.found.num_bytes:>15,}  {_place(verdict.found)}  ({verdict.reason})"
-        for verdict in [*plan.versions, *plan.parts]
-        if not verdict.is_kept
+        f"{found.num_bytes:>15,}  {_place(found)}  ({reason})"
+        for found, reason in [*going, *((one, one.reason) for one in plan.leavings)]
     ]
-    lines += [f"{batches.num_bytes:>15,}  {batches.prefix}  ({batches.reason})" for batches in plan.batches]
     num_kept = sum(verdict.is_kept for verdict in plan.versions)
     heading = f"{plan.num_bytes:,} bytes to free, {num_kept} versions stay."
     return "\n".join([heading, *lines, *(f"Passed over: {one}" for one in plan.damaged)])
@@ -166,12 +191,22 @@ def _plan_figures(plan: CollectionPlan) -> dict[str, Any]:
     return {
         "dry_run": True,
         "bytes_to_free": plan.num_bytes,
-        "num_versions": len(plan.collected),
-        "num_orphans": len(plan.orphans),
-        "num_micro_batches": len(plan.batches),
+        **_figures(plan.collected, plan.orphans, plan.leavings),
         "num_versions_kept": len(plan.versions) - len(plan.collected),
     }
 
 
-def _place(found: FoundVersion | FoundParts) -> str:
-    return found.label if isinstance(found, FoundVersion) else f"{found.prefix} (an orphan)"
+def _figures(versions: Sequence[Any], orphans: Sequence[Any], leavings: Sequence[Leaving]) -> dict[str, int]:
+    counts = Counter(one.kind for one in leavings)
+    return {
+        "num_versions": len(versions),
+        "num_orphans": len(orphans) + counts["orphan"],
+        "num_weights": counts["weights"],
+        "num_checkpoints": counts["checkpoint"],
+        "num_micro_batches": counts["micro-batches"],
+        "num_evidence": counts["evidence"],
+    }
+
+
+def _place(found: FoundVersion | FoundParts | Leaving) -> str:
+    return f"{found.prefix} (an orphan)" if isinstance(found, FoundParts) else found.label

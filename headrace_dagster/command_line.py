@@ -1,20 +1,23 @@
-"""What the `headrace` command asks Dagster, through the entry point group `headrace.kept_versions`."""
-
-from collections.abc import Iterable
+"""What Dagster names of a store, for whoever collects garbage there: entry point `dagster` of `headrace.protection`."""
 
 import dagster as dg
 
 from headrace.errors import InvalidInput
-from headrace.handoff.versions import HandoffStore
-from headrace_dagster.collection import NamedVersion, named_versions
+from headrace.store.protection import Answer, Asked
+from headrace_dagster.collection import DAGSTER_HOME, named_by
 
 
-def named_by_dagster(handoffs: HandoffStore) -> Iterable[NamedVersion]:
+def protection(asked: Asked) -> Answer:
     """What the latest materializations of DAGSTER_HOME's instance name.
 
     Raises:
         InvalidInput: there is no instance to ask.
     """
+    if not asked.environment.get(DAGSTER_HOME):
+        raise InvalidInput(
+            "DAGSTER_HOME is not set, so what Dagster's latest materializations name is unknown: set DAGSTER_HOME, or "
+            "pass --without-dagster."
+        )
     try:
         instance = dg.DagsterInstance.get()
     except (dg.DagsterError, OSError) as error:
@@ -23,4 +26,4 @@ def named_by_dagster(handoffs: HandoffStore) -> Iterable[NamedVersion]:
             f"Dagster's instance does not open ({reason}): correct DAGSTER_HOME, or pass --without-dagster."
         ) from error
     with instance:
-        return named_versions(instance, handoffs)
+        return Answer(named=tuple(named_by(instance, asked)))

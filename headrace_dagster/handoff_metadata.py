@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from headrace.handoff.layout import partition_prefix
 from headrace.handoff.preview import preview_markdown
 from headrace.handoff.schemas import empty_table
-from headrace.handoff.sealed import partition_prefix
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.text import markdown

@@ -6,6 +6,7 @@ import dagster as dg
 
 from headrace.placement.demand import STAGE
 from headrace_dagster.collection import collection_job
+from resources.settings import TRACKING_URI, settings_from_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,13 @@ REGENERATION = dg.define_asset_job(
     "of partitions, it makes those again, and returns the others as they are.",
 )
 
-# Makes no asset: it frees the store of versions that nobody needs.
-COLLECTION = collection_job()
+
+def _services() -> dict[str, str]:
+    return {TRACKING_URI: settings_from_environment().tracking_uri}
+
+
+# Makes no asset: it frees the store of what nobody needs.
+COLLECTION = collection_job(environment=_services)
 
 
 def run_assets(run: dg.DagsterRun) -> list[str]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.layout import media_prefixes
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.sealed import manifest_key
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 

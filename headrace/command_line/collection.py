@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +14,9 @@ from headrace.text.terminal import confirmed, say
 if TYPE_CHECKING:
     from headrace.handoff.collecting import CollectionPlan, CollectionReport
     from headrace.handoff.versions import HandoffStore
+    from headrace.store.protection import Protector
 
-# Callables (HandoffStore) -> Iterable[(asset, partition, version)]: what must stay, whatever its age.
-KEPT_VERSIONS = "headrace.kept_versions"
-_DAGSTER = "dagster"
+_DAGSTER, _MLFLOW = "dagster", "mlflow"
 
 
 def gc(
@@ -30,16 +28,24 @@ def gc(
     ] = 24.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     show_kept: Annotated[bool, typer.Option("--show-kept", help="List every version that is kept, and why.")] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="MLflow: aliases keep weights."),
+    ] = None,
     without_dagster: Annotated[
         bool, typer.Option("--without-dagster", help="Do not ask Dagster which versions it names.")
+    ] = False,
+    without_mlflow: Annotated[
+        bool, typer.Option("--without-mlflow", help="Do not ask MLflow which weights its aliases name.")
     ] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take away versions that nobody needs, and what killed writers left.
+    """Take away versions, weights, checkpoints and evidence that nobody needs, and what killed writers left.
 
     Kept are the newest versions of each partition, what Dagster's latest materializations name, what a live process
-    reads or writes, what unfinished work pins, and whatever was superseded less than the grace time ago.
+    reads or writes, what unfinished work pins, and whatever was superseded less than the grace time ago. Of weights:
+    the newest of each recipe, and those that a rollout, a session, a kept version or an alias in MLflow names.
     """
     if keep < 1:
         raise InvalidInput(f"--keep must be at least 1: a partition without a newest version is none, got {keep}.")
@@ -53,11 +59,15 @@ def gc(
     from headrace.handoff.collecting import plan_collection
 
     handoffs = open_handoffs(context, store)
-    named = frozenset(
-        kept_versions(handoffs, dagster_home=surroundings_of(context).dagster_home, without_dagster=without_dagster)
-    )
+    dagster_home = surroundings_of(context).dagster_home
+    environment = {"DAGSTER_HOME": dagster_home or "", "MLFLOW_TRACKING_URI": mlflow or ""}
     plan = plan_collection(
-        handoffs.objects, handoffs.clock, keep_versions=keep, named=named, grace_seconds=grace * 3600
+        handoffs.objects,
+        handoffs.clock,
+        keep_versions=keep,
+        grace_seconds=grace * 3600,
+        protectors=_protectors(without_dagster=without_dagster, without_mlflow=without_mlflow),
+        environment=environment,
     )
     if not as_json:
         _print_plan(handoffs, plan, show_kept=show_kept)
@@ -74,77 +84,41 @@ def gc(
         _print_report(report)
 
 
-def kept_versions(
-    handoffs: "HandoffStore", *, dagster_home: str | None, without_dagster: bool
-) -> Iterable[tuple[str, str, int]]:
-    """What every installed provider names (entry points `headrace.kept_versions`).
+def _protectors(*, without_dagster: bool, without_mlflow: bool) -> "dict[str, Protector]":
+    """Whom to ask what stays.
 
     Raises:
-        InvalidInput: Dagster is to be asked and cannot be. Guessing here would delete what it names.
+        InvalidInput: somebody is to be asked and cannot be. Guessing here would delete what he names.
     """
-    from importlib.metadata import entry_points
+    from headrace.store.protection import PROTECTION, installed
 
-    providers = [one for one in entry_points(group=KEPT_VERSIONS) if not (without_dagster and one.name == _DAGSTER)]
-    if not without_dagster:
-        if not any(one.name == _DAGSTER for one in providers):
+    left_out = {_DAGSTER: without_dagster, _MLFLOW: without_mlflow}
+    found = installed(without={name for name, is_out in left_out.items() if is_out})
+    for name, is_out in left_out.items():
+        if name not in found and not is_out:
             raise InvalidInput(
-                f"This installation does not say what Dagster names (no entry point {_DAGSTER!r} of {KEPT_VERSIONS}): "
-                "install Headrace again, or pass --without-dagster."
+                f"This installation does not say what {name} names (no entry point {name!r} of {PROTECTION}): install "
+                f"Headrace again, or pass --without-{name}."
             )
-        if not dagster_home:
-            raise InvalidInput(
-                "DAGSTER_HOME is not set, so what Dagster's latest materializations name is unknown: set DAGSTER_HOME, "
-                "or pass --without-dagster."
-            )
-    for provider in providers:
-        try:
-            named = provider.load()
-        except ImportError as error:
-            raise InvalidInput(
-                f"What {provider.name} names cannot be asked ({error}): install {provider.name}, or pass "
-                "--without-dagster."
-            ) from error
-        yield from named(handoffs)
+    return found
 
 
 def _collect(handoffs: "HandoffStore", plan: "CollectionPlan") -> "CollectionReport":
     """Version by version, so that there is progress to see, and an interruption ends between two."""
-    from dataclasses import replace
-
     from headrace.command_line.output import progress
-    from headrace.handoff.collecting import collect
+    from headrace.handoff.collecting import CollectionReport, collect
 
-    kept = tuple(verdict for verdict in plan.versions if verdict.is_kept)
-    rest = replace(plan, versions=kept)
-    only = replace(plan, parts=(), batches=(), expired_leases=(), leftovers=())
-    reports = []
+    report = CollectionReport()
     with progress("collecting", plan.num_bytes) as advance:
-        for verdict in plan.versions:
-            if not verdict.is_kept:
-                reports.append(collect(handoffs.objects, handoffs.clock, replace(only, versions=(verdict,))))
-                advance(verdict.found.num_bytes)
-        reports.append(collect(handoffs.objects, handoffs.clock, rest))
-        advance(reports[-1].num_bytes)
-    return _joined(reports)
-
-
-def _joined(reports: "list[CollectionReport]") -> "CollectionReport":
-    from headrace.handoff.collecting import CollectionReport
-
-    return CollectionReport(
-        versions=tuple(found for report in reports for found in report.versions),
-        orphans=tuple(found for report in reports for found in report.orphans),
-        kept_after_all=tuple(kept for report in reports for kept in report.kept_after_all),
-        num_batches=sum(report.num_batches for report in reports),
-        num_leases=sum(report.num_leases for report in reports),
-        num_leftovers=sum(report.num_leftovers for report in reports),
-        num_bytes=sum(report.num_bytes for report in reports),
-        damaged=tuple(dict.fromkeys(one for report in reports for one in report.damaged)),
-    )
+        for one in plan.one_by_one():
+            part = collect(handoffs.objects, handoffs.clock, one)
+            advance(part.num_bytes)
+            report += part
+    return report
 
 
 def _has_work(plan: "CollectionPlan") -> bool:
-    return bool(plan.collected or plan.orphans or plan.batches or plan.expired_leases or plan.leftovers)
+    return bool(plan.going or plan.expired_leases or plan.leftovers)
 
 
 def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: bool) -> None:
@@ -153,30 +127,20 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
 
     held = holders_by_nonce(handoffs.objects, handoffs.clock.now())
 
-    def why(verdict: Any) -> str:
-        holders = held.get(verdict.found.nonce, []) if verdict.reason.startswith("leased") else []
+    def why(nonce: str | None, verdict: Any) -> str:
+        holders = held.get(nonce or "", []) if verdict.reason.startswith("leased") else []
         return verdict.reason + (f" by {', '.join(one.text for one in holders)}" if holders else "")
 
     rows = [
-        [
-            "keep" if verdict.is_kept else "collect",
-            verdict.found.label,
-            bytes_text(verdict.found.num_bytes),
-            why(verdict),
-        ]
-        for verdict in plan.versions
-        if show_kept or not _is_ordinary(verdict)
+        ["keep" if verdict.is_kept else "collect", found.label, bytes_text(found.num_bytes), why(found.nonce, verdict)]
+        for verdict in [*plan.versions, *plan.parts]
+        if (found := verdict.found) and (show_kept or not _is_ordinary(verdict))
     ]
     rows += [
-        [
-            "keep" if verdict.is_kept else "collect",
-            f"{verdict.found.asset}[{verdict.found.partition}] parts {verdict.found.nonce[:8]}",
-            bytes_text(verdict.found.num_bytes),
-            why(verdict),
-        ]
-        for verdict in plan.parts
+        ["keep" if one.is_kept else "collect", one.label, bytes_text(one.num_bytes), why(one.nonce, one)]
+        for one in plan.others
+        if show_kept or not _is_ordinary(one)
     ]
-    rows += [["collect", one.prefix, bytes_text(one.num_bytes), one.reason] for one in plan.batches]
     rows += [
         [one.action, f"tombstone {one.tombstone.nonce[:8]}", "", "of an earlier collection"] for one in plan.leftovers
     ]
@@ -185,6 +149,8 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
         say()
     kept = Counter(verdict.reason for verdict in plan.versions if verdict.is_kept and _is_ordinary(verdict))
     lines = [] if show_kept else [f"{counted(count, 'version')} kept: {reason}." for reason, count in kept.items()]
+    for kind, count in Counter(one.kind for one in plan.leavings).items():
+        lines.append(f"{count} {kind} to collect.")
     if plan.expired_leases:
         lines.append(f"{counted(len(plan.expired_leases), 'lease')} of processes that are gone.")
     lines.append(
@@ -197,16 +163,16 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
 
 def _is_ordinary(verdict: Any) -> bool:
     """Kept for being new, or for what Dagster says: there are thousands of these."""
-    return verdict.is_kept and verdict.reason.startswith(("among the newest", "named by"))
+    return verdict.is_kept and verdict.reason.startswith(("among the newest", "named by", "the newest training"))
 
 
 def _print_report(report: "CollectionReport") -> None:
     from headrace.command_line.output import bytes_text, counted, print_lines
-    from headrace.handoff.retention import FoundVersion
 
+    kinds = Counter(one.kind for one in report.leavings)
     lines = [
-        f"Collected {counted(len(report.versions), 'version')} and {counted(len(report.orphans), 'orphan')}: "
-        f"{bytes_text(report.num_bytes)} freed."
+        f"Collected {counted(len(report.versions), 'version')} and {counted(len(report.orphans), 'orphan')}"
+        f"{''.join(f', {count} {kind}' for kind, count in kinds.items())}: {bytes_text(report.num_bytes)} freed."
     ]
     fates = {
         "leased": "somebody began to read it",
@@ -215,8 +181,7 @@ def _print_report(report: "CollectionReport") -> None:
         "damaged": "what was decided about it cannot be read",
     }
     for found, fate in report.kept_after_all:
-        label = f"{found.asset}[{found.partition}]" + (f" v{found.version}" if isinstance(found, FoundVersion) else "")
-        lines.append(f"Kept after all: {label}, {fates.get(fate, fate)}.")
+        lines.append(f"Kept after all: {found.label}, {fates.get(fate, fate)}.")
     lines += [f"Passed over: {one}" for one in report.damaged]
     print_lines(lines)
 
@@ -246,8 +211,15 @@ def plan_body(plan: "CollectionPlan") -> dict[str, Any]:
             }
             for one in plan.parts
         ],
-        "micro_batches": [
-            {"prefix": one.prefix, "num_bytes": one.num_bytes, "reason": one.reason} for one in plan.batches
+        "others": [
+            {
+                "kind": one.kind,
+                "key": one.key,
+                "num_bytes": one.num_bytes,
+                "kept": one.is_kept,
+                "reason": one.reason,
+            }
+            for one in plan.others
         ],
         "num_expired_leases": len(plan.expired_leases),
         "num_leftovers": len(plan.leftovers),
@@ -260,13 +232,14 @@ def report_body(report: "CollectionReport") -> dict[str, Any]:
         "num_bytes": report.num_bytes,
         "num_versions": len(report.versions),
         "num_orphans": len(report.orphans),
-        "num_micro_batches": report.num_batches,
+        "num_others": len(report.leavings),
         "num_expired_leases": report.num_leases,
         "kept_after_all": [
             {
-                "asset": found.asset,
-                "partition": found.partition,
+                "asset": getattr(found, "asset", None),
+                "partition": getattr(found, "partition", None),
                 "version": getattr(found, "version", None),
+                "key": getattr(found, "key", None),
                 "fate": fate,
             }
             for found, fate in report.kept_after_all

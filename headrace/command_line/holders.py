@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from headrace.errors import HandoffCorrupt, ObjectMissing
-from headrace.handoff import leases
+from headrace.store import leases
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import read_object
 

@@ -1,6 +1,5 @@
 """`headrace handoff ls`. One listing of the store; manifests are read only of what is shown."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,13 @@ from headrace.command_line.holders import Holder, holders_by_nonce
 from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
 from headrace.command_line.output import age_text, bytes_text, print_json, print_table
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.handoff.layout import ROOT, Place, asset_prefix, manifest_place, partition_prefix
 from headrace.handoff.manifest import Manifest
-from headrace.handoff.sealed import ROOT, partition_prefix
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.objects import Entry
 from headrace.text.terminal import say
 
-_MANIFEST = re.compile(rf"{ROOT}/([^/]+)/([^/]+)/v(\d{{6,}})/manifest\.json")
 _READERS = 16
 _DIGEST_CHARS = 12
 
@@ -72,7 +70,7 @@ def list_handoffs(
     if asset is not None:
         reference = Reference.parse([asset], assets=handoffs.assets())
         asset, partition = known_asset(handoffs, reference.asset), partition or reference.partition
-        prefix = f"{ROOT}/{partition_path(asset)}"
+        prefix = asset_prefix(asset)
         if partition is not None:
             prefix = partition_prefix(asset, known_partition(handoffs, asset, partition))
     found = handoffs.objects.entries(prefix)
@@ -90,14 +88,14 @@ def list_handoffs(
 
 def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:
     """In order of asset, partition and version."""
-    entries = [(match, entry) for entry in found if (match := _MANIFEST.fullmatch(entry.key))]
-    entries.sort(key=lambda pair: (pair[0][1], pair[0][2], int(pair[0][3])))
+    entries = [(place, entry) for entry in found if (place := manifest_place(entry.key))]
+    entries.sort(key=lambda pair: (pair[0].prefix, int(pair[0].of)))
     if newest_only:
-        entries = list({pair[0].group(1, 2): pair for pair in entries}.values())
+        entries = list({pair[0].prefix: pair for pair in entries}.values())
     held = holders_by_nonce(handoffs.objects, now)
 
-    def read(pair: tuple[re.Match[str], Entry]) -> Listed | None:
-        match, entry = pair
+    def read(pair: tuple[Place, Entry]) -> Listed | None:
+        place, entry = pair
         try:
             manifest = Manifest.from_bytes(handoffs.objects.read(entry.key), uri=handoffs.objects.uri(entry.key))
         except ObjectMissing:
@@ -105,10 +103,10 @@ def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_
         except HandoffCorrupt:
             manifest = None
         return Listed(
-            asset=partition_from_path(match[1]),
+            asset=place.asset,
             # The path shows a long key shortened.
-            partition=manifest.partition if manifest else partition_from_path(match[2]),
-            version=int(match[3]),
+            partition=manifest.partition if manifest else place.partition,
+            version=int(place.of),
             sealed_at=epoch_seconds(manifest.created_at) if manifest else entry.modified_at,
             manifest=manifest,
             held_by=held.get(manifest.nonce, []) if manifest else [],
@@ -140,7 +138,7 @@ def _print_partitions(listed: Sequence[Listed], found: Sequence[Entry], now: flo
     for entry in found:
         partition = entry.key.split("/")[2]
         stored[partition] += entry.num_bytes
-        counts[partition] += _MANIFEST.fullmatch(entry.key) is not None
+        counts[partition] += manifest_place(entry.key) is not None
     rows = [
         [
             one.partition,
@@ -163,7 +161,7 @@ def _print_assets(found: Sequence[Entry], now: float, uri: str) -> None:
     for entry in found:
         _, asset, partition, _ = entry.key.split("/", 3)
         stored[asset] += entry.num_bytes
-        if _MANIFEST.fullmatch(entry.key):
+        if manifest_place(entry.key):
             partitions[asset].add(partition)
             versions[asset] += 1
             newest[asset] = max(newest[asset], entry.modified_at)

@@ -111,10 +111,12 @@ class Reference:
 
 def known_asset(handoffs: "HandoffStore", asset: str) -> str:
     """Raises: HandoffMissing: naming what it may have been meant to be."""
+    from headrace.handoff.layout import ROOT
+
     assets = handoffs.assets()
     if asset in assets:
         return asset
-    uri = handoffs.objects.uri("handoff")
+    uri = handoffs.objects.uri(ROOT)
     if not assets:
         raise HandoffMissing(
             f"There is no handoff in {uri} yet. Materialize an asset, or pass --store URL of another store."
@@ -128,13 +130,13 @@ def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None)
     Raises:
         HandoffMissing: naming what it may have been meant to be. InvalidInput: none was given, and there are several.
     """
-    from headrace.handoff.sealed import ROOT, partition_prefix
-    from headrace.keys import partition_from_path, partition_path
+    from headrace.handoff.layout import asset_prefix, partition_prefix
+    from headrace.keys import partition_from_path
 
     # A look at one key, where there are thousands of partitions.
     if partition is not None and handoffs.objects.children(partition_prefix(asset, partition)):
         return partition
-    there = sorted(map(partition_from_path, handoffs.objects.children(f"{ROOT}/{partition_path(asset)}")))
+    there = sorted(map(partition_from_path, handoffs.objects.children(asset_prefix(asset))))
     if partition is not None:
         raise HandoffMissing(f"{asset} has no partition {partition!r}.{nearest(partition, there)}")
     if len(there) == 1:

@@ -13,8 +13,11 @@ from headrace.clock import Clock, SystemClock
 from headrace.command_line.opening import nearest, open_objects
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout.journal import Journal
+from headrace.rollout.layout import ROOT as ROLLOUTS
+from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.status import previous_stable, rollout_names, set_label
+from headrace.rollout.status import previous_stable, set_label
+from headrace.rollout.version_sets import ROOT as SETS
 from headrace.rollout.version_sets import VersionSets
 from headrace.store.objects import ObjectStore
 
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 _STANDINGS = ("stable", "candidate", "proposed", "previous")
-_SETS = "version_sets"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +69,14 @@ def find_set(objects: ObjectStore, word: str) -> str:
             f"A version set is an id or its first 4 or more characters, or NAME:stable, NAME:candidate, NAME:proposed "
             f"or NAME:previous, got {word!r}."
         )
-    found = [kept for kept in kept_sets(objects) if kept.startswith(word)]
+    found = [kept for kept in VersionSets(objects).ids() if kept.startswith(word)]
     if not found:
         raise ObjectMissing(
-            f"No version set in {objects.uri(_SETS)} begins with {word!r}. `headrace versions ls` shows them."
+            f"No version set in {objects.uri(SETS)} begins with {word!r}. `headrace versions ls` shows them."
         )
     if len(found) > 1:
         raise InvalidInput(f"{len(found)} version sets begin with {word!r}: {', '.join(_named(objects, found))}.")
     return found[0]
-
-
-def kept_sets(objects: ObjectStore) -> list[str]:
-    return [name.removesuffix(".json") for name in objects.children(_SETS) if name.endswith(".json")]
 
 
 def read_subject(file: Path, name: str) -> "Campaign | Service":
@@ -122,8 +120,8 @@ def _standing(opened: Opened, standing: str) -> str:
 
 def _no_rollout(objects: ObjectStore, name: str, names: Sequence[str]) -> str:
     if not names:
-        return f"There is no rollout in {objects.uri('rollout')} yet. Materialize rollout, or pass --store URL."
-    return f"There is no rollout {name!r} in {objects.uri('rollout')}.{nearest(name, names)}"
+        return f"There is no rollout in {objects.uri(ROLLOUTS)} yet. Materialize rollout, or pass --store URL."
+    return f"There is no rollout {name!r} in {objects.uri(ROLLOUTS)}.{nearest(name, names)}"
 
 
 def _named(objects: ObjectStore, found: Sequence[str]) -> list[str]:

@@ -10,8 +10,8 @@ from headrace.command_line.output import counted, print_json
 from headrace.command_line.rollout_opening import rollout_in
 from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
 from headrace.rollout.journal import Entry, Journal, JournalCorrupt
+from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import fold
-from headrace.rollout.status import rollout_names
 from headrace.rollout.version_sets import VersionSets
 from headrace.store.objects import ObjectStore
 from headrace.text.terminal import say

@@ -19,6 +19,7 @@ from headrace.command_line.output import (
 from headrace.command_line.rollout_opening import Opened, open_rollout, read_subject, rollout_in
 from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, InvalidInput, ObjectMissing
 from headrace.rollout.journal import JournalCorrupt
+from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import (
     BadRows,
@@ -28,7 +29,6 @@ from headrace.rollout.status import (
     last_trial,
     percent,
     read_status,
-    rollout_names,
     status_body,
 )
 from headrace.rollout.version_sets import VersionSets

@@ -23,11 +23,11 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
     from headrace.clock import SystemClock
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
-    from headrace.command_line.rollout_opening import kept_sets
     from headrace.errors import HandoffCorrupt
     from headrace.rollout.journal import Journal
+    from headrace.rollout.layout import rollout_names
     from headrace.rollout.states import fold
-    from headrace.rollout.status import rollout_names, set_label, standing_of
+    from headrace.rollout.status import set_label, standing_of
     from headrace.rollout.version_sets import VersionSets
 
     objects = open_objects(context, store)
@@ -39,7 +39,7 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
         for one in {str(entry.fields["version_set"]) for entry in entries if "version_set" in entry.fields}:
             standings.setdefault(one, {})[name] = standing_of(one, state)
     found: list[dict[str, Any]] = []
-    for one in kept_sets(objects):
+    for one in version_sets.ids():
         try:
             kept = version_sets.get(one)
             facts = {"label": set_label(kept), "code_version": kept.code_version, "error": None}

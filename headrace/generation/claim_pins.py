@@ -1,6 +1,6 @@
-"""What generation still needs of the store: input versions that claims pin, and micro-batches that nobody reads again.
+"""What claims and runs pin, of all campaigns: read for garbage collection (`headrace.generation.protection`).
 
-Read by garbage collection. A partition's last attempt on some inputs speaks for all attempts before it.
+A partition's last attempt on some inputs speaks for all attempts before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +50,8 @@ class ClaimPins:
     in_use: Mapping[VersionName, str]
     finished: Mapping[VersionName, str]
     settled: tuple[SettledClaim, ...]
+    # Version set → an attempt or a mirror that is under way on it, or is about to begin.
+    version_sets: Mapping[str, str]
     # A partition's path segment → a claim, settlement or run's pin of it that cannot be read, and may pin any version.
     unread: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,6 +81,7 @@ def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> 
     }
     in_use: dict[VersionName, str] = {}
     finished: dict[VersionName, str] = {}
+    version_sets: dict[str, str] = {}
     settled: list[SettledClaim] = []
     last: dict[tuple[str, str], str] = {}
     for key in sorted(claims):
@@ -89,6 +92,8 @@ def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> 
             settled.append(
                 SettledClaim(id=claim.id, partition=claim.partition, is_sealed=is_sealed, is_mirror=is_mirror)
             )
+        else:
+            version_sets[claim.version_set] = f"claim {claim.id[:12]} (under way)"
     for key in last.values():
         claim, settlement = claims[key], settlements.get(key)
         if settlement is not None and settlement.outcome == "void" and claim.kind == "mirror":
@@ -99,8 +104,11 @@ def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> 
     for key, run in runs.items():
         partition = _partition_of(key)
         if (partition, run.inputs_digest) not in last:
-            _pin(in_use, run, partition, f"run {key.rpartition('/')[2].removesuffix('.json')}")
-    return ClaimPins(in_use=in_use, finished=finished, settled=tuple(settled), unread=unread)
+            who = f"run {key.rpartition('/')[2].removesuffix('.json')}"
+            _pin(in_use, run, partition, who)
+            if run.version_set:
+                version_sets[run.version_set] = who
+    return ClaimPins(in_use=in_use, finished=finished, settled=tuple(settled), version_sets=version_sets, unread=unread)
 
 
 def _pin(pins: dict[VersionName, str], pinned: Claim | RunPin, partition: str, who: str) -> None:

@@ -152,8 +152,8 @@ class Claims:
         # journal is read after the claim is made.
         while True:
             try:
-                number = attempts.newest()
-                last = attempts.read(number) if number else None
+                newest = attempts.last()
+                last = newest[1] if newest else None
                 settlement = self.settlement(last) if last else None
             except HandoffCorrupt as damage:
                 if regenerate != "current_set" or attempts.highest() > pin.after_attempt:
@@ -198,10 +198,10 @@ class Claims:
         create = partial(self._create, campaign, partition, pin, root_run_id, version_set=version_set, kind="mirror")
         while claim is None:
             try:
-                if (number := chain.newest()) == 0:
+                if (newest := chain.last()) is None:
                     create(attempt=1, reason=reason)
                     continue
-                claim = chain.read(number)
+                claim = newest[1]
             except HandoffCorrupt as damage:
                 # Nobody reads a mirror's rows: another attempt takes nothing from anybody.
                 ids = partial(_claim_id, "mirror", partition.key, digest)
@@ -226,13 +226,13 @@ class Claims:
     def settlement(self, claim: Claim) -> Settlement | None:
         """How the attempt ended; None while it is under way."""
         try:
-            return read_object(self.objects, _settlement_key(claim), SETTLEMENT)
+            return read_object(self.objects, self._settlement_key(claim), SETTLEMENT)
         except ObjectMissing:
             return None
 
     def settle(self, claim: Claim, outcome: Literal["sealed", "void"], reason: str) -> Settlement:
         """End an attempt. The first writer decides; everybody gets that decision back."""
-        return self._settle(_settlement_key(claim), outcome, reason)
+        return self._settle(self._settlement_key(claim), outcome, reason)
 
     def end_unreadable(self, claim_key: str, reason: str) -> None:
         """Void an attempt whose claim cannot be read: nobody can resume it, a worker that has it publishes nothing."""
@@ -373,6 +373,9 @@ class Claims:
         )
         self._chain(partition.key, claim.inputs_digest, kind).create(attempt, claim, is_listed=is_listed)
 
+    def _settlement_key(self, claim: Claim) -> str:
+        return self._chain(claim.partition, claim.inputs_digest, claim.kind).key(claim.attempt, SETTLED)
+
     def _chain(self, partition_key: str, digest: str, kind: str = "content") -> Chain[Claim]:
         return Chain(
             store=self.objects,
@@ -462,14 +465,6 @@ def _partition_prefix(partition_key: str, kind: str = "content") -> str:
 
 def _prefix(partition_key: str, digest: str, kind: str = "content") -> str:
     return f"{_partition_prefix(partition_key, kind)}/{digest[:16]}"
-
-
-def _claim_key(partition_key: str, digest: str, attempt: int, kind: str = "content") -> str:
-    return f"{_prefix(partition_key, digest, kind)}/a{attempt:04d}.json"
-
-
-def _settlement_key(claim: Claim) -> str:
-    return f"{_prefix(claim.partition, claim.inputs_digest, claim.kind)}/a{claim.attempt:04d}{SETTLED}"
 
 
 def _batches_prefix(claim_id: str) -> str:

@@ -24,11 +24,12 @@ from headrace.generation.engines.base import TextEngine
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
+from headrace.handoff.layout import asset_prefix
 from headrace.handoff.schemas import MIRROR_COMPARISON
-from headrace.handoff.versions import ROOT, Handoff, HandoffStore
+from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet
+from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Damaged, create_object, read_object
 
@@ -283,7 +284,7 @@ def resolve_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -
         if named is None:
             raise InvalidInput(f"There is no {wanted} set now: name a version set by its id, or by its beginning.")
         return named
-    known = [name.removesuffix(".json") for name in objects.children("version_sets")]
+    known = VersionSets(objects).ids()
     fitting = [one for one in known if one.startswith(wanted)] if len(wanted) >= _PREFIX_CHARS_MIN else []
     if len(fitting) != 1:
         raise InvalidInput(
@@ -372,6 +373,6 @@ def _differences(comparison: Handoff) -> Differences:
 
 
 def _partitions(handoffs: HandoffStore, asset: str, campaign: str) -> list[ContentPartition]:
-    keys = map(partition_from_path, handoffs.objects.children(f"{ROOT}/{asset}"))
+    keys = map(partition_from_path, handoffs.objects.children(asset_prefix(asset)))
     partitions = map(ContentPartition.find, sorted(keys))
     return [partition for partition in partitions if partition and partition.campaign == campaign]

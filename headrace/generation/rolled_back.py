@@ -8,7 +8,6 @@ What garbage collection took is known by its note alone: how many rows, not whic
 them, so the list is made soon after a rollback (`pipelines.sensors.after_rollbacks`).
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +20,17 @@ from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, In
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claim, Claims, unsettled
 from headrace.generation.sealing import CONTENT
-from headrace.handoff.collecting import NOTE, read_note
+from headrace.handoff.layout import asset_prefix, partition_prefix, version_numbers
+from headrace.handoff.notes import read_note
 from headrace.handoff.schemas import ROLLED_BACK_ROWS
-from headrace.handoff.versions import ROOT, Handoff, HandoffStore
-from headrace.keys import ContentPartition, digest_text, partition_from_path, partition_path
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.small_objects import Damaged, PassedOver
 
 REVIEWED = "reviewed_content"
 ROWS = "rolled_back_rows"
 
-_VERSION = re.compile(r"v(\d{6,})")
 _READERS = 16
 
 
@@ -247,15 +246,14 @@ def _bad_versions_of(
     handoffs: HandoffStore, key: str, version_sets: frozenset[str], damaged: Damaged | None
 ) -> list[BadVersion]:
     found: list[tuple[int, str, int, Handoff | None]] = []
-    prefix = f"{ROOT}/{CONTENT}/{partition_path(key)}"
-    numbers = sorted(int(match[1]) for match in map(_VERSION.fullmatch, handoffs.objects.children(prefix)) if match)
+    numbers = version_numbers(handoffs.objects.children(partition_prefix(CONTENT, key)))
     newest = 0
     for number in numbers:
         try:
             content = handoffs.open(CONTENT, key, number)
             found.append((number, content.attributes.get("version_set", ""), content.num_rows, content))
         except HandoffCollected:
-            if note := read_note(handoffs.objects, f"{prefix}/v{number:06d}/{NOTE}"):
+            if note := read_note(handoffs.objects, CONTENT, key, number):
                 found.append((number, note.attributes.get("version_set", ""), note.num_rows, None))
         except HandoffMissing:
             continue  # a writer was killed before it sealed this number
@@ -315,7 +313,7 @@ def _listed_before(
 
 def _keys(handoffs: HandoffStore, campaign: str | None) -> list[str]:
     """Content partitions, of one campaign or of all."""
-    keys = sorted(map(partition_from_path, handoffs.objects.children(f"{ROOT}/{CONTENT}")))
+    keys = sorted(map(partition_from_path, handoffs.objects.children(asset_prefix(CONTENT))))
     partitions = {key: partition for key in keys if (partition := ContentPartition.find(key))}
     return [key for key, partition in partitions.items() if campaign is None or partition.campaign == campaign]
 

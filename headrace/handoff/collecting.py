@@ -1,12 +1,13 @@
-"""Garbage collection: takes away versions that nobody needs, what crashed writers left, and its own leavings.
+"""Garbage collection: takes away versions that nobody needs, what crashed writers left, and what rooms have no use for.
 
-A plan is made first, and shows what would go and why; carrying it out asks once more about each version, against the
-leases of that moment (`headrace.handoff.tombstones`). Collecting beside readers, writers and other collectors breaks
-none of them. Killed anywhere, the next collection ends what was begun: a tombstone holds all that it takes.
+A plan is made first, and shows what would go and why: versions and their orphans by the rules of
+`headrace.handoff.retention`, sealed weights by those of `headrace.store.sealed_collecting`, and whatever rooms give up
+by their own; nothing that anybody names (`headrace.store.protection`). Carrying it out asks once more about each thing,
+against the leases of that moment (`headrace.store.taking`). Collecting beside readers, writers and other collectors
+breaks none of them. Killed anywhere, the next collection ends what was begun.
 
-Order of deletion: a note `collected.json` beside the manifest, so that the number is never given to another version and
-lineage still resolves; the manifest; the parts; leases; the tombstones last. Tombstones of orphans stay for 30 days: a
-writer that was stopped that long still finds out that its parts are gone.
+A collected version leaves a note `collected.json` in its manifest's place, so that the number is never given to another
+version and lineage still resolves.
 
 Over NFS a client may remember for half a minute that a directory was not there, and so overlook a first lease or
 tombstone: mount with `lookupcache=positive` wherever readers or collectors run.
@@ -14,69 +15,50 @@ tombstone: mount with `lookupcache=positive` wherever readers or collectors run.
 
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from headrace.clock import Clock, iso
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.generation.claim_pins import SettledClaim
-from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
-from headrace.handoff import leases
-from headrace.handoff.leases import is_leased
+from headrace.errors import HandoffCorrupt, InvalidInput
+from headrace.handoff.handed_on import weights_handed_on
+from headrace.handoff.layout import note_key
+from headrace.handoff.notes import CollectedNote
 from headrace.handoff.retention import (
     FoundParts,
     FoundVersion,
-    Named,
     PartsVerdict,
     Verdict,
     decide_parts,
     decide_versions,
 )
-from headrace.handoff.survey import NOTE, ROOT, VERSION, Survey, names_nonce, survey
-from headrace.handoff.tombstones import NOTE as NOTE_KIND
-from headrace.handoff.tombstones import CollectedNote, Condemned, Tombstone, standing, tombstones
-from headrace.keys import partition_path
-from headrace.store.objects import ObjectStore, new_nonce
-from headrace.store.small_objects import Damaged, PassedOver, create_object, read_object
+from headrace.handoff.survey import Survey, names_nonce, survey
+from headrace.store.objects import ObjectStore
+from headrace.store.protection import Asked, Leaving, Protections, Protector, installed
+from headrace.store.sealed_collecting import sealed_leavings
+from headrace.store.sealed_directory import WEIGHTS
+from headrace.store.small_objects import PassedOver
+from headrace.store.taking import Fate, Leftover, end, find_leftovers, take
+from headrace.store.tombstones import Condemned
 
 KEEP_VERSIONS = 2
 GRACE_SECONDS = 24 * 3600.0
 # A plan is a picture of the store; claims and materializations that came later are not in it.
 PLAN_SECONDS = 3600.0
-# After this a collector that has not decided is taken for dead. It may still be alive: see `Tombstone.decide`.
-_UNDECIDED_SECONDS = 3600.0
-_ORPHAN_TOMBSTONE_SECONDS = 30 * 24 * 3600.0
 
-Fate = Literal["collected", "leased", "sealed", "spared", "damaged"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Micro-batches of a claim whose rows were published, or never will be."""
-
-    prefix: str
-    num_bytes: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leftover:
-    """A tombstone of an earlier collection, and what becomes of it."""
-
-    tombstone: Tombstone
-    action: Literal["finish", "spare", "clear"]
+Found = FoundVersion | FoundParts | Leaving
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionPlan:
-    """What would go and what stays, each with its reason. A dry run is this and nothing more."""
+    """What would go and what stays, each with its reason. A dry run is this and nothing more.
+
+    `others`: sealed weights, checkpoints, micro-batches, evidence.
+    """
 
     made_at: float
     versions: tuple[Verdict, ...]
     parts: tuple[PartsVerdict, ...]
-    batches: tuple[Batches, ...]
+    others: tuple[Leaving, ...]
     expired_leases: tuple[str, ...]
     leftovers: tuple[Leftover, ...]
     # What could not be read, and what to do about it: everything that it may protect stays.
@@ -91,24 +73,60 @@ class CollectionPlan:
         return [verdict.found for verdict in self.parts if not verdict.is_kept]
 
     @property
+    def leavings(self) -> list[Leaving]:
+        return [one for one in self.others if not one.is_kept]
+
+    @property
+    def going(self) -> list[Found]:
+        return [*self.collected, *self.orphans, *self.leavings]
+
+    @property
     def num_bytes(self) -> int:
         """What the store would hold less."""
-        return sum(found.num_bytes for found in [*self.collected, *self.orphans, *self.batches])
+        return sum(found.num_bytes for found in self.going)
+
+    def one_by_one(self) -> "list[CollectionPlan]":
+        """Plans that come to this one, a version in each: where there is progress to see, and to be interrupted."""
+        only = replace(self, parts=(), others=(), expired_leases=(), leftovers=())
+        going = [replace(only, versions=(verdict,)) for verdict in self.versions if not verdict.is_kept]
+        return [*going, replace(self, versions=tuple(verdict for verdict in self.versions if verdict.is_kept))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionReport:
-    """What went. `kept_after_all`: versions and orphans that somebody had come to need since the plan, and how so."""
+    """What went. `kept_after_all`: what somebody had come to need since the plan, and how so."""
 
-    versions: tuple[FoundVersion, ...]
-    orphans: tuple[FoundParts, ...]
-    kept_after_all: tuple[tuple[FoundVersion | FoundParts, Fate], ...]
-    num_batches: int
-    num_leases: int
-    num_leftovers: int
-    num_bytes: int
+    gone: tuple[Found, ...] = ()
+    kept_after_all: tuple[tuple[Found, Fate], ...] = ()
+    num_leases: int = 0
+    num_leftovers: int = 0
     # What could not be read, and so was left as it is.
     damaged: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> list[FoundVersion]:
+        return [found for found in self.gone if isinstance(found, FoundVersion)]
+
+    @property
+    def orphans(self) -> list[FoundParts]:
+        return [found for found in self.gone if isinstance(found, FoundParts)]
+
+    @property
+    def leavings(self) -> list[Leaving]:
+        return [found for found in self.gone if isinstance(found, Leaving)]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(found.num_bytes for found in self.gone)
+
+    def __add__(self, other: "CollectionReport") -> "CollectionReport":
+        return CollectionReport(
+            gone=self.gone + other.gone,
+            kept_after_all=self.kept_after_all + other.kept_after_all,
+            num_leases=self.num_leases + other.num_leases,
+            num_leftovers=self.num_leftovers + other.num_leftovers,
+            damaged=tuple(dict.fromkeys(self.damaged + other.damaged)),
+        )
 
 
 def plan_collection(
@@ -116,29 +134,55 @@ def plan_collection(
     clock: Clock,
     *,
     keep_versions: int = KEEP_VERSIONS,
-    named: Named = frozenset(),
     grace_seconds: float = GRACE_SECONDS,
+    protectors: Mapping[str, Protector] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> CollectionPlan:
     """Looks through the whole store and decides; deletes nothing.
 
     Args:
-        keep_versions: of each partition, at least 1.
-        named: versions that stay whatever their age, as a set or a question: what Dagster last materialized.
+        keep_versions: of each partition, and of the weights of each recipe, at least 1.
         grace_seconds: how long what was superseded, or left behind, stays at least.
+        protectors: who is asked what stays; None: everybody that is installed and needs nothing but the store.
+        environment: where services beside the store are, for those who ask them.
+
+    Raises:
+        InvalidInput: somebody cannot be asked.
     """
     made_at, damaged = clock.now(), PassedOver()
     found = survey(objects, clock, damaged=damaged)
-    versions = decide_versions(found.snapshot, keep_versions=keep_versions, named=named, grace_seconds=grace_seconds)
+    asked = Asked(
+        objects=objects,
+        now=found.snapshot.now,
+        clock=clock,
+        grace_seconds=grace_seconds,
+        damaged=damaged,
+        environment=environment or {},
+    )
+    answers = [protector(asked) for protector in (installed() if protectors is None else protectors).values()]
+    # Things before names: what is named meanwhile is seen.
+    others = [*sealed_leavings(asked, keep_versions=keep_versions)]
+    others += [leaving for answer in answers for leaving in answer.leavings]
+    named = [named for answer in answers for named in answer.named]
+    if any(one.kind == WEIGHTS for one in others):
+        named += weights_handed_on(objects, found.snapshot.versions, damaged=damaged)
+    protections = Protections(named)
+    others = [_judged(one, protections, found) for one in others]
+    versions = decide_versions(found.snapshot, protections, keep_versions=keep_versions, grace_seconds=grace_seconds)
     parts = decide_parts(found.snapshot, grace_seconds=grace_seconds)
     going = {verdict.found.nonce for verdict in [*versions, *parts] if not verdict.is_kept}
-    there = {one.nonce for one in [*found.snapshot.versions, *found.snapshot.unnamed]} - going
+    going |= {one.nonce for one in others if one.nonce and not one.is_kept}
+    there = {one.nonce for one in [*found.snapshot.versions, *found.snapshot.unnamed, *others] if one.nonce} - going
+    leftovers = find_leftovers(
+        objects, found.tombstones, now=found.snapshot.now, there=there, going=going, damaged=damaged
+    )
     return CollectionPlan(
         made_at=made_at,
         versions=versions,
         parts=parts,
-        batches=tuple(_batches(objects, found, grace_seconds, damaged)),
+        others=tuple(others),
         expired_leases=tuple(entry.key for entry in found.expired_leases),
-        leftovers=tuple(_leftovers(objects, found, there, going, damaged)),
+        leftovers=tuple(leftovers),
         damaged=tuple(damaged.sentences),
     )
 
@@ -159,213 +203,70 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
     damaged = PassedOver()
     for leftover in plan.leftovers:
         try:
-            _end(objects, clock, leftover)
+            end(objects, clock, leftover)
         except HandoffCorrupt as error:
             damaged(error)
-    gone: list[FoundVersion] = []
-    orphans: list[FoundParts] = []
-    kept: list[tuple[FoundVersion | FoundParts, Fate]] = []
-    for version in plan.collected:
-        fate = _tried(lambda version=version: _take_version(objects, clock, version), damaged)
-        gone.append(version) if fate == "collected" else kept.append((version, fate))
-    for orphan in plan.orphans:
-        known = [verdict.found.version for verdict in plan.versions if verdict.found.place == orphan.place]
-        fate = _tried(lambda orphan=orphan, known=known: _take_orphan(objects, clock, orphan, known), damaged)
-        orphans.append(orphan) if fate == "collected" else kept.append((orphan, fate))
+    gone: list[Found] = []
+    kept: list[tuple[Found, Fate]] = []
+    for found in plan.going:
+        try:
+            fate = _take(objects, clock, found, plan)
+        except HandoffCorrupt as error:  # stops only what it is about
+            damaged(error)
+            fate = "damaged"
+        gone.append(found) if fate == "collected" else kept.append((found, fate))
     for key in plan.expired_leases:
         objects.delete(key, durable=False)
-    for batches in plan.batches:
-        _delete_all(objects, batches.prefix)
     return CollectionReport(
-        versions=tuple(gone),
-        orphans=tuple(orphans),
+        gone=tuple(gone),
         kept_after_all=tuple(kept),
-        num_batches=len(plan.batches),
         num_leases=len(plan.expired_leases),
         num_leftovers=len(plan.leftovers),
-        num_bytes=sum(found.num_bytes for found in [*gone, *orphans, *plan.batches]),
         damaged=tuple(damaged.sentences),
     )
 
 
-def _tried(take: Callable[[], Fate], damaged: Damaged) -> Fate:
-    """What cannot be read stops only what it is about."""
-    try:
-        return take()
-    except HandoffCorrupt as error:
-        damaged(error)
-        return "damaged"
+def _judged(leaving: Leaving, protections: Protections, found: Survey) -> Leaving:
+    """What its owner gives up, and somebody else names or reads, stays."""
+    if leaving.is_kept:
+        return leaving
+    reason = protections.of(leaving.key)
+    nonces = {leaving.nonce, *leaving.also_leased}
+    if reason is None and nonces & found.snapshot.doubtful:
+        reason = "what a collector decided about it cannot be read"
+    if reason is None and nonces & found.snapshot.leased:
+        reason = "leased: it was sealed or opened a short while ago"
+    return replace(leaving, is_kept=True, reason=reason) if reason else leaving
 
 
-def _take_version(objects: ObjectStore, clock: Clock, found: FoundVersion) -> Fate:
-    condemned = Condemned(
+def _take(objects: ObjectStore, clock: Clock, found: Found, plan: CollectionPlan) -> Fate:
+    if isinstance(found, FoundVersion):
+        return take(objects, clock, found.nonce, _condemned(found, iso(clock.now())))
+    if isinstance(found, FoundParts):
+        known = [verdict.found.version for verdict in plan.versions if verdict.found.place == found.place]
+        return take(
+            objects,
+            clock,
+            found.nonce,
+            Condemned(prefix=found.prefix, clears=False),
+            is_needed=lambda: names_nonce(objects, found.asset, found.partition, found.nonce, known),
+        )
+    return take(objects, clock, found.nonce, found.condemned, also_leased=found.also_leased, is_needed=found.is_needed)
+
+
+def _condemned(found: FoundVersion, now: str) -> Condemned:
+    note = CollectedNote(
+        asset=found.asset,
+        partition=found.partition,
+        version=found.version,
+        collected_at=now,
+        collected_by=f"{socket.gethostname()}/{os.getpid()}",
+        **found.facts,
+    )
+    return Condemned(
         manifest_key=found.manifest_key,
-        note_key=found.manifest_key.rpartition("/")[0] + "/" + NOTE,
-        note=CollectedNote(
-            asset=found.asset,
-            partition=found.partition,
-            version=found.version,
-            collected_at=iso(clock.now()),
-            collected_by=f"{socket.gethostname()}/{os.getpid()}",
-            **found.facts,
-        ),
+        note_key=note_key(found.manifest_key),
+        note=asdict(note),
         prefix=found.prefix,
         clears=True,
     )
-    return _take(objects, clock, found.nonce, condemned, is_sealed=lambda: False)
-
-
-def _take_orphan(objects: ObjectStore, clock: Clock, found: FoundParts, known: list[int]) -> Fate:
-    condemned = Condemned(prefix=found.prefix, clears=False)
-    partition = found.prefix.rpartition("/parts/")[0]
-    return _take(
-        objects, clock, found.nonce, condemned, is_sealed=lambda: names_nonce(objects, partition, found.nonce, known)
-    )
-
-
-def _take(
-    objects: ObjectStore, clock: Clock, nonce: str, condemned: Condemned, *, is_sealed: Callable[[], bool]
-) -> Fate:
-    # Decided before: an orphan that its writer sealed afterwards. It must go on finding a tombstone.
-    was_taken = standing(objects, nonce) == "collected"
-    tombstone = Tombstone(nonce=nonce, collector=new_nonce())
-    condemned = replace(condemned, clears=condemned.clears and not was_taken)
-    tombstone.create(objects, condemned)
-    if not was_taken:
-        # From here on nobody begins to read or ends writing without noticing; who began before has a lease.
-        if is_leased(objects, nonce, clock.now()):
-            tombstone.withdraw(objects)
-            return "leased"
-        if is_sealed():
-            tombstone.withdraw(objects)
-            return "sealed"
-    try:
-        if tombstone.decide(objects, "collect", at=iso(clock.now())) == "spare":
-            return "spared"
-    except ObjectMissing:
-        pass  # another collector has taken all of it, our tombstone too
-    _finish(objects, nonce, condemned)
-    return "collected"
-
-
-def _finish(objects: ObjectStore, nonce: str, condemned: Condemned) -> None:
-    """Everything here may be done twice, by two collectors, and at any later time."""
-    if condemned.manifest_key:
-        if condemned.note_key and condemned.note:
-            # One that is there and damaged keeps the number taken all the same.
-            with suppress(HandoffCorrupt):
-                create_object(objects, condemned.note_key, NOTE_KIND, condemned.note)
-        objects.delete(condemned.manifest_key)
-    _delete_all(objects, condemned.prefix)
-    _delete_all(objects, f"{leases.ROOT}/{nonce}")
-    if condemned.clears:
-        for tombstone in tombstones(objects, nonce):
-            _clear(objects, tombstone)
-
-
-def _clear(objects: ObjectStore, tombstone: Tombstone) -> None:
-    # In this order: a decision without its tombstone is cleared by the next collection.
-    objects.delete(tombstone.key)
-    objects.delete(tombstone.decision_key)
-
-
-def _delete_all(objects: ObjectStore, prefix: str) -> None:
-    """Until nothing is listed: two that delete at the same time may stop each other half-way."""
-    objects.delete_prefix(prefix)
-    while objects.list(prefix):
-        objects.delete_prefix(prefix)
-
-
-def _end(objects: ObjectStore, clock: Clock, leftover: Leftover) -> None:
-    tombstone = leftover.tombstone
-    if leftover.action == "clear":
-        _clear(objects, tombstone)
-        return
-    try:
-        if leftover.action == "spare" and tombstone.decide(objects, "spare", at=iso(clock.now())) == "spare":
-            return
-        condemned = tombstone.condemned(objects)
-    except ObjectMissing:
-        return  # ended meanwhile
-    _finish(objects, tombstone.nonce, condemned)
-
-
-def _leftovers(
-    objects: ObjectStore, found: Survey, there: set[str], going: set[str], damaged: Damaged
-) -> list[Leftover]:
-    leftovers = []
-    for tombstone, made_at in found.tombstones:
-        age = found.snapshot.now - made_at
-        try:
-            decision = tombstone.decision(objects)
-            following = _after_collecting(objects, tombstone, age) if decision == "collect" else None
-        except HandoffCorrupt as error:
-            damaged(error)
-            continue
-        if decision == "collect":
-            action = following
-        elif tombstone.nonce in going:
-            action = None  # cleared with the rest
-        elif tombstone.nonce not in there:
-            action = "clear" if age > _UNDECIDED_SECONDS else None
-        else:
-            action = "spare" if decision is None and age > _UNDECIDED_SECONDS else None
-        if action:
-            leftovers.append(Leftover(tombstone=tombstone, action=action))
-    return leftovers
-
-
-def _after_collecting(objects: ObjectStore, tombstone: Tombstone, age: float) -> Literal["finish", "clear"] | None:
-    try:
-        condemned = tombstone.condemned(objects)
-    except ObjectMissing:
-        return "clear"
-    manifest_key = condemned.manifest_key
-    is_over = not (objects.list(condemned.prefix) or (manifest_key and objects.exists(manifest_key)))
-    if condemned.clears or not is_over:
-        return "finish"
-    return "clear" if age > _ORPHAN_TOMBSTONE_SECONDS else None
-
-
-def _batches(objects: ObjectStore, found: Survey, grace_seconds: float, damaged: Damaged) -> list[Batches]:
-    settled = {claim.batches_prefix: claim for claim in found.claims.settled}
-    published = {
-        (version.asset, version.facts.get("attributes", {}).get("claim")) for version in found.snapshot.versions
-    }
-    batches = []
-    for prefix, (num_bytes, written_at) in found.batches.items():
-        claim = settled.get(prefix)
-        if claim is None or found.snapshot.now - written_at <= grace_seconds:
-            continue
-        if not claim.is_sealed:
-            batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim is void"))
-        # Settled is not published: whoever opens the claim next publishes out of its micro-batches.
-        elif all(
-            (asset, claim.id) in published or _was_published(objects, asset, claim, damaged)
-            for asset in ((MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION))
-        ):
-            batches.append(Batches(prefix=prefix, num_bytes=num_bytes, reason="the claim's rows are published"))
-    return batches
-
-
-def _was_published(objects: ObjectStore, asset: str, claim: SettledClaim, damaged: Damaged) -> bool:
-    """Whether a collected version was the claim's."""
-    prefix = f"{ROOT}/{partition_path(asset)}/{partition_path(claim.partition)}"
-    for name in objects.children(prefix):
-        if VERSION.fullmatch(name):
-            try:
-                note = read_note(objects, f"{prefix}/{name}/{NOTE}")
-            except HandoffCorrupt as error:
-                damaged(error)
-                continue
-            if note and note.attributes.get("claim") == claim.id:
-                return True
-    return False
-
-
-def read_note(objects: ObjectStore, key: str) -> CollectedNote | None:
-    """What a collected version's note says; None: there is none under this key. Raises: HandoffCorrupt."""
-    try:
-        return read_object(objects, key, NOTE_KIND)
-    except ObjectMissing:
-        return None

@@ -1,21 +1,19 @@
 """Which sealed versions stay and which may go: a pure decision on a snapshot of the store.
 
-Kept are the newest versions of each partition, what somebody names (Dagster's latest materialization), what claims and
+Kept are the newest versions of each partition, what somebody names (Dagster's latest materialization, a claim), what
 leases protect, what was superseded less than a grace time ago, and what cannot be read: a damaged manifest names parts
 that nobody can tell from orphans. Inputs of kept versions are not kept: a collected version leaves a note, so that
 lineage still resolves. Everything else may go; whether it really does is settled later, against the leases of then.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import InvalidInput
 from headrace.keys import partition_path
-
-VersionName = tuple[str, str, int]
-Named = Callable[[VersionName], bool] | Collection[VersionName]
+from headrace.store.protection import Protections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +30,9 @@ class FoundVersion:
     num_bytes: int = 0
     prefix: str = ""
     damage: str | None = None
+    hands_on_weights: bool = False
     # What a note about it says once it is gone.
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def name(self) -> VersionName:
-        return self.asset, self.partition, self.version
 
     @property
     def place(self) -> tuple[str, str]:
@@ -61,6 +56,10 @@ class FoundParts:
     written_at: float
 
     @property
+    def label(self) -> str:
+        return f"{self.asset}[{self.partition}] parts {self.nonce[:8]}"
+
+    @property
     def place(self) -> tuple[str, str]:
         return self.asset, partition_path(self.partition)
 
@@ -73,8 +72,6 @@ class Snapshot:
         now: seconds since the epoch by the store's clock, at the latest.
         leased: nonces with a lease that is, or may be, in force.
         taken: nonces that a collector decided to take.
-        in_use: versions that unfinished work pins, and who.
-        finished: versions that finished work was done on, and who; kept while a kept version holds the same.
         doubtful: nonces of which a collector's decision cannot be read.
         unread: path segments of partitions of which a claim or a run's pin cannot be read, and which: it may pin any
             version there.
@@ -85,10 +82,7 @@ class Snapshot:
     unnamed: tuple[FoundParts, ...] = ()
     leased: frozenset[str] = frozenset()
     taken: frozenset[str] = frozenset()
-    in_use: Mapping[VersionName, str] = field(default_factory=dict)
-    finished: Mapping[VersionName, str] = field(default_factory=dict)
     doubtful: frozenset[str] = frozenset()
-    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +102,7 @@ class PartsVerdict:
 
 
 def decide_versions(
-    snapshot: Snapshot, *, keep_versions: int, named: Named, grace_seconds: float
+    snapshot: Snapshot, protections: Protections, *, keep_versions: int, grace_seconds: float
 ) -> tuple[Verdict, ...]:
     """A verdict on every version, in the snapshot's order.
 
@@ -120,7 +114,7 @@ def decide_versions(
     partitions: dict[tuple[str, str], list[FoundVersion]] = defaultdict(list)
     for found in snapshot.versions:
         partitions[found.place].append(found)
-    reasons: dict[VersionName, str | None] = {}
+    reasons: dict[str, str | None] = {}
     for versions in partitions.values():
         versions.sort(key=lambda found: found.version)
         # What cannot be read does not count among the newest: a partition keeps that many good ones.
@@ -129,14 +123,14 @@ def decide_versions(
         contents = {found.content_digest for found in whole[-keep_versions:]}
         for place, found in enumerate(versions):
             superseded_at = versions[place + 1].sealed_at if place + 1 < len(versions) else None
-            reasons[found.name] = _keeps(snapshot, found, keep_versions, newest, contents, named) or _is_young(
-                snapshot.now, superseded_at, grace_seconds
-            )
+            reasons[found.manifest_key] = _keeps(
+                snapshot, protections, found, keep_versions, newest, contents
+            ) or _is_young(snapshot.now, superseded_at, grace_seconds)
     verdicts = []
     for found in snapshot.versions:
         # Its parts went before it was sealed: a writer that had been stopped for longer than the grace time.
         is_lost = found.nonce in snapshot.taken and not found.damage
-        reason = None if is_lost else reasons[found.name]
+        reason = None if is_lost else reasons[found.manifest_key]
         gone = "a collector took its parts" if is_lost else f"older than the newest {keep_versions}"
         verdicts.append(Verdict(found=found, is_kept=reason is not None, reason=reason or gone))
     return tuple(verdicts)
@@ -164,24 +158,18 @@ def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerd
 
 def _keeps(
     snapshot: Snapshot,
+    protections: Protections,
     found: FoundVersion,
     keep_versions: int,
     newest: set[int],
     contents: set[str],
-    named: Named,
 ) -> str | None:
     if found.damage:
         return f"its manifest cannot be read ({found.damage})"
     if found.version in newest:
         return f"among the newest {keep_versions}"
-    if named(found.name) if callable(named) else found.name in named:
-        return "named by the latest materialization"
-    if who := snapshot.in_use.get(found.name):
-        return f"pinned by {who}"
-    if (who := snapshot.finished.get(found.name)) and found.content_digest in contents:
-        return f"pinned by {who}, and still what the newest versions hold"
-    if key := snapshot.unread.get(partition_path(found.partition)):
-        return f"{key} cannot be read, and may pin it"
+    if reason := protections.of(found.manifest_key, is_newest_content=found.content_digest in contents):
+        return reason
     if found.nonce in snapshot.doubtful:
         return "what a collector decided about it cannot be read"
     return "leased: it is being read" if found.nonce in snapshot.leased else None

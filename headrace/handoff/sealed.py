@@ -16,13 +16,13 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
-from headrace.handoff.leases import Lease, Leases
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.manifest import Manifest, Part
 from headrace.handoff.parts import Pages, batch_of, check_segments, open_pages
 from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.spelling import large_type, respell, respelled
-from headrace.keys import partition_path
+from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore
 from headrace.store.verified import verified_once
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import datasets
     import duckdb
     import torch
-
-ROOT = "handoff"
 
 # once: the first time that this machine opens the version; marks remember it.
 # lazy: a column when it is handed out (a mapped page is read without anybody being told, so no later moment exists).
@@ -335,11 +333,3 @@ def checked_verification(verification: str) -> Verification:
     if verification not in get_args(Verification):
         raise InvalidInput(f"Verification must be one of {', '.join(get_args(Verification))}, got {verification!r}.")
     return verification  # pyright: ignore[reportReturnType]
-
-
-def partition_prefix(asset: str, partition: str) -> str:
-    return f"{ROOT}/{partition_path(asset)}/{partition_path(partition)}"
-
-
-def manifest_key(asset: str, partition: str, version: int) -> str:
-    return f"{partition_prefix(asset, partition)}/v{version:06d}/manifest.json"

@@ -1,12 +1,10 @@
 """Looks through a store for garbage collection: what is sealed, what no manifest names, who protects what.
 
-Four listings, and one read for each manifest, claim and decision. Ages are by the store's own clock, which a probe
+Three listings, and one read for each manifest and decision. Ages are by the store's own clock, which a probe
 object tells; where nothing can be written, the newest object's time stands for it, and things seem younger than they
 are.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,20 +12,24 @@ from dataclasses import dataclass
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing, StoreUnavailable
-from headrace.generation.claim_pins import BATCHES, ClaimPins, read_claim_pins
-from headrace.handoff import leases, tombstones
+from headrace.handoff.handed_on import hands_on_weights
+from headrace.handoff.layout import (
+    ROOT,
+    manifest_key,
+    manifest_place,
+    partition_prefix,
+    parts_place,
+    version_numbers,
+)
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.retention import FoundParts, FoundVersion, Snapshot
-from headrace.handoff.tombstones import Tombstone
-from headrace.keys import partition_from_path, partition_path
+from headrace.keys import partition_path
+from headrace.store import leases, tombstones
+from headrace.store.listings import by_prefix, size_and_time
 from headrace.store.objects import Entry, ObjectStore, new_nonce
 from headrace.store.small_objects import Damaged
+from headrace.store.tombstones import Tombstone
 
-ROOT = "handoff"
-NOTE = "collected.json"
-VERSION = re.compile(r"v\d{6,}")
-_MANIFEST = re.compile(rf"({ROOT}/([^/]+)/([^/]+))/v(\d{{6,}})/manifest\.json")
-_PARTS = re.compile(rf"({ROOT}/([^/]+)/([^/]+)/parts/([^/]+))/.+")
 _READERS = 16
 
 
@@ -38,14 +40,12 @@ class Survey:
     snapshot: Snapshot
     expired_leases: tuple[Entry, ...]
     tombstones: tuple[tuple[Tombstone, float], ...]  # with when they were made
-    claims: ClaimPins
-    batches: dict[str, tuple[int, float]]  # prefix: bytes, when the newest was written
 
 
 def survey(objects: ObjectStore, clock: Clock, *, damaged: Damaged) -> Survey:
     """Args: damaged: told of what cannot be read; whatever it may protect counts as protected."""
     # Leases and tombstones before manifests: what is sealed meanwhile then counts as sealed, not as an orphan.
-    entries = {root: objects.entries(root) for root in (leases.ROOT, tombstones.ROOT, BATCHES)}
+    entries = {root: objects.entries(root) for root in (leases.ROOT, tombstones.ROOT)}
     sealed = objects.entries(ROOT)
     versions = _versions(objects, sealed)
     leased, expired = _leased(entries[leases.ROOT], clock.now())
@@ -59,7 +59,6 @@ def survey(objects: ObjectStore, clock: Clock, *, damaged: Damaged) -> Survey:
         except HandoffCorrupt as error:
             damaged(error)
             doubtful.add(one.nonce)
-    claims = read_claim_pins(objects, damaged=damaged)
     snapshot = Snapshot(
         now=store_now(objects, [*sealed, *(entry for listed in entries.values() for entry in listed)]),
         versions=tuple(versions),
@@ -67,14 +66,8 @@ def survey(objects: ObjectStore, clock: Clock, *, damaged: Damaged) -> Survey:
         leased=frozenset(leased),
         taken=frozenset(taken),
         doubtful=frozenset(doubtful),
-        unread=claims.unread,
-        in_use=claims.in_use,
-        finished=claims.finished,
     )
-    batches = {prefix: _size_and_time(listed) for prefix, listed in _by_prefix(entries[BATCHES], depth=2).items()}
-    return Survey(
-        snapshot=snapshot, expired_leases=tuple(expired), tombstones=condemned, claims=claims, batches=batches
-    )
+    return Survey(snapshot=snapshot, expired_leases=tuple(expired), tombstones=condemned)
 
 
 def store_now(objects: ObjectStore, entries: Iterable[Entry]) -> float:
@@ -88,36 +81,36 @@ def store_now(objects: ObjectStore, entries: Iterable[Entry]) -> float:
     return newest
 
 
-def names_nonce(objects: ObjectStore, prefix: str, nonce: str, known: Iterable[int]) -> bool:
-    """Whether a version of the partition below `prefix`, other than the `known` ones, has this nonce.
+def names_nonce(objects: ObjectStore, asset: str, partition: str, nonce: str, known: Iterable[int]) -> bool:
+    """Whether a version of the partition, other than the `known` ones, has this nonce.
 
     A manifest that cannot be read may have it.
     """
     known = set(known)
-    for name in objects.children(prefix):
-        if VERSION.fullmatch(name) and int(name[1:]) not in known:
-            key = f"{prefix}/{name}/manifest.json"
-            try:
-                if Manifest.from_bytes(objects.read(key), uri=objects.uri(key)).nonce == nonce:
-                    return True
-            except ObjectMissing:
-                continue
-            except HandoffCorrupt:
+    for number in version_numbers(objects.children(partition_prefix(asset, partition))):
+        if number in known:
+            continue
+        key = manifest_key(asset, partition, number)
+        try:
+            if Manifest.from_bytes(objects.read(key), uri=objects.uri(key)).nonce == nonce:
                 return True
+        except ObjectMissing:
+            continue
+        except HandoffCorrupt:
+            return True
     return False
 
 
 def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersion]:
-    sizes = {prefix: _size_and_time(listed)[0] for prefix, listed in _by_prefix(entries, depth=5).items()}
+    sizes = {prefix: size_and_time(listed)[0] for prefix, listed in by_prefix(entries, depth=5).items()}
 
     def read(entry: Entry) -> FoundVersion | None:
-        match = _MANIFEST.fullmatch(entry.key)
-        if not match:
+        if not (place := manifest_place(entry.key)):
             return None
         where = {
-            "asset": partition_from_path(match[2]),
-            "partition": partition_from_path(match[3]),
-            "version": int(match[4]),
+            "asset": place.asset,
+            "partition": place.partition,
+            "version": int(place.of),
             "manifest_key": entry.key,
             "sealed_at": entry.modified_at,
         }
@@ -127,15 +120,20 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
             return None
         except HandoffCorrupt as error:
             return FoundVersion(**where, damage=type(error).__name__)
-        prefix = f"{match[1]}/parts/{manifest.nonce}"
+        prefix = f"{place.prefix}/parts/{manifest.nonce}"
         # The path shows a long key shortened, the manifest whole: as Dagster, who is asked what must stay, names it.
-        where |= {"partition": manifest.partition} if partition_path(manifest.partition) == match[3] else {}
+        where |= (
+            {"partition": manifest.partition}
+            if partition_path(manifest.partition) == partition_path(place.partition)
+            else {}
+        )
         return FoundVersion(
             **where,
             nonce=manifest.nonce,
             content_digest=manifest.content_digest,
             num_bytes=sizes.get(prefix, 0) + entry.num_bytes,
             prefix=prefix,
+            hands_on_weights=hands_on_weights(manifest),
             facts={
                 "nonce": manifest.nonce,
                 "content_digest": manifest.content_digest,
@@ -156,15 +154,15 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
 def _unnamed(entries: Sequence[Entry], versions: Sequence[FoundVersion]) -> list[FoundParts]:
     named = {version.prefix for version in versions}
     found = []
-    for prefix, listed in _by_prefix(entries, depth=5).items():
-        match = _PARTS.fullmatch(listed[0].key)
-        if match and prefix not in named:
-            num_bytes, written_at = _size_and_time(listed)
+    for prefix, listed in by_prefix(entries, depth=5).items():
+        place = parts_place(listed[0].key)
+        if place and prefix not in named:
+            num_bytes, written_at = size_and_time(listed)
             found.append(
                 FoundParts(
-                    asset=partition_from_path(match[2]),
-                    partition=partition_from_path(match[3]),
-                    nonce=match[4],
+                    asset=place.asset,
+                    partition=place.partition,
+                    nonce=place.of,
                     prefix=prefix,
                     num_bytes=num_bytes,
                     written_at=written_at,
@@ -192,15 +190,3 @@ def _tombstones(entries: Iterable[Entry]) -> tuple[tuple[Tombstone, float], ...]
         if one := tombstones.tombstone_of(entry.key):
             made_at[one] = max(entry.modified_at, made_at.get(one, 0.0))
     return tuple(made_at.items())
-
-
-def _by_prefix(entries: Iterable[Entry], *, depth: int) -> dict[str, list[Entry]]:
-    """Groups by the first `depth` segments of the keys."""
-    groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups["/".join(entry.key.split("/")[:depth])].append(entry)
-    return groups
-
-
-def _size_and_time(entries: Sequence[Entry]) -> tuple[int, float]:
-    return sum(entry.num_bytes for entry in entries), max(entry.modified_at for entry in entries)

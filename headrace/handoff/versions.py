@@ -30,21 +30,25 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.handoff.aligned_file import ALIGNMENT
-from headrace.handoff.leases import Lease, Leases
+from headrace.handoff.layout import (
+    ROOT,
+    asset_prefix,
+    manifest_key,
+    note_key,
+    partition_prefix,
+    parts_prefix,
+    version_numbers,
+)
 from headrace.handoff.manifest import Manifest, encoded_schema
 from headrace.handoff.parts import BATCH_BYTES, PART_BYTES, WrittenParts, write_parts
 from headrace.handoff.schemas import fingerprint
-from headrace.handoff.sealed import ROOT, Handoff, Verification, checked_verification, manifest_key, partition_prefix
-from headrace.keys import partition_from_path, partition_path
+from headrace.handoff.sealed import Handoff, Verification, checked_verification
+from headrace.keys import partition_from_path
+from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore, create_json, new_nonce
 
-__all__ = ["ROOT", "Handoff", "HandoffStore", "Verification"]
-
-_VERSION = re.compile(r"v(\d{6,})")
 # How a manifest names a version of an input.
 _STATED = re.compile(r"v(\d+) (\S+)")
-# What a collected version leaves in its manifest's place, so that its number is never given out again.
-COLLECTED = "collected.json"
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class HandoffStore:
         number = (self.last_number(asset, partition) if expected is None else expected) + 1
         nonce = nonce or self.nonces()
         attributes = {**(attributes or {}), **(once or {})}
-        prefix = f"{partition_prefix(asset, partition)}/parts/{nonce}"
+        prefix = parts_prefix(asset, partition, nonce)
         with self.leases.hold(nonce) if self.leases else nullcontext() as lease:
             started = time.perf_counter()
             try:
@@ -196,7 +200,7 @@ class HandoffStore:
         if handoff:
             return handoff
         wanted = f"{asset}[{partition}]" + (f" v{version}" if version is not None else "")
-        if version is not None and self.objects.exists(_collected_key(manifest_key(asset, partition, version))):
+        if version is not None and self.objects.exists(note_key(manifest_key(asset, partition, version))):
             raise HandoffCollected(f"Handoff {wanted} was garbage-collected. Open the newest version instead.")
         there = ", ".join(f"v{number}" for number in self.versions(asset, partition)[-5:]) or "none"
         raise HandoffMissing(
@@ -213,7 +217,7 @@ class HandoffStore:
 
     def partitions(self, asset: str) -> list[str]:
         """Partitions with at least one sealed version, sorted."""
-        names = map(partition_from_path, self.objects.children(f"{ROOT}/{partition_path(asset)}"))
+        names = map(partition_from_path, self.objects.children(asset_prefix(asset)))
         return sorted(name for name in names if self.versions(asset, name))
 
     def assets(self) -> list[str]:
@@ -259,13 +263,13 @@ class HandoffStore:
     def _was_sealed(self, name: str, version: int) -> bool:
         asset, _, rest = name.partition("[")
         key = manifest_key(asset, rest.removesuffix("]"), version)
-        return self.objects.exists(key) or self.objects.exists(_collected_key(key))
+        return self.objects.exists(key) or self.objects.exists(note_key(key))
 
     def last_number(self, asset: str, partition: str) -> int:
         """The highest number that is taken: sealed, or sealed and collected since."""
         for number in reversed(self._numbers(asset, partition)):
             key = manifest_key(asset, partition, number)
-            if self.objects.exists(key) or self.objects.exists(_collected_key(key)):
+            if self.objects.exists(key) or self.objects.exists(note_key(key)):
                 return number
         return 0
 
@@ -302,8 +306,7 @@ class HandoffStore:
 
     def _numbers(self, asset: str, partition: str) -> list[int]:
         """Numbers that somebody tried to seal; a killed writer may have left one without a manifest."""
-        matches = map(_VERSION.fullmatch, self.objects.children(partition_prefix(asset, partition)))
-        return sorted(int(match[1]) for match in matches if match)
+        return version_numbers(self.objects.children(partition_prefix(asset, partition)))
 
     def _read(self, asset: str, partition: str, version: int) -> Handoff | None:
         key = manifest_key(asset, partition, version)
@@ -325,10 +328,6 @@ class HandoffStore:
 
     def _reused(self, handoff: Handoff) -> Handoff:
         return self._handoff(handoff.manifest, reused=True)
-
-
-def _collected_key(key: str) -> str:
-    return f"{key.rpartition('/')[0]}/{COLLECTED}"
 
 
 def _number_and_digest(stated: str) -> tuple[int, str] | None:

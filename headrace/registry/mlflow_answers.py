@@ -55,6 +55,11 @@ def checked_aliases(model: Any, model_name: str) -> dict[str, str]:
     return {_text(alias, of, "name"): _text(str(version), of, "version") for alias, version in aliases.items()}
 
 
+def checked_name(model: Any) -> str:
+    """A model's own name. Raises: NotAnAnswer."""
+    return _text(getattr(model, "name", None), "a model", "name")
+
+
 def checked_metrics(metrics: Any) -> dict[str, float]:
     """A run's figures by name. Raises: NotAnAnswer."""
     if not isinstance(metrics, dict) or not all(

@@ -29,6 +29,7 @@ from headrace.registry.mlflow_answers import (
     checked_aliases,
     checked_experiment_id,
     checked_metrics,
+    checked_name,
     checked_run,
     checked_steps,
     checked_version,
@@ -43,6 +44,7 @@ RUN_KEY = "headrace.training_id"
 WEIGHTS_DIGEST = "headrace.weights_digest"
 WEIGHTS_URI = "headrace.weights_uri"
 
+_MODELS_PER_PAGE = 100
 # MLflow takes at most this many metrics a batch.
 _METRICS_PER_BATCH = 1000
 # What MLflow answers for a request that would fail again; anything else is worth a retry.
@@ -207,6 +209,22 @@ class ModelRegistry:
                     return {}
                 raise
             return checked_aliases(model, model_name)
+
+    def aliased_weights(self) -> dict[str, str]:
+        """Digests of weights whose version has an alias, whoever gave it: `alias of model`, by digest."""
+        with self._answering() as client:
+            found: dict[str, str] = {}
+            token = None
+            while True:
+                page = client.search_registered_models(max_results=_MODELS_PER_PAGE, page_token=token)
+                for model in page:
+                    for alias, version in checked_aliases(model, checked_name(model)).items():
+                        tags = checked_version(client.get_model_version(model.name, version), model.name).tags
+                        if digest := tags.get(WEIGHTS_DIGEST):
+                            found[digest] = f"{alias} of {model.name}"
+                token = page.token
+                if not token:
+                    return found
 
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
         """Point an alias at a version; `None` removes it.

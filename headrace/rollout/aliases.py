@@ -5,18 +5,19 @@ alias does not ask MLflow (whose import alone costs two seconds), and a tick tha
 MLflow is made good by the next.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.errors import HandoffCorrupt, ObjectMissing, RegistryMissing, reason_of
+from headrace.errors import HandoffCorrupt, RegistryMissing, reason_of
 from headrace.rollout.journal import Journal
+from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import Member, VersionSets
+from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
-from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.small_objects import Kind
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
@@ -42,7 +43,12 @@ class Projection:
 
 
 PROJECTION = Kind("Record of the aliases", Projection, "The next tick writes them once more: delete it.")
-_NAME = re.compile(r"\d{8}\.json")
+
+
+def projections(store: ObjectStore, name: str) -> Chain[Projection]:
+    """Each under the number of the journal entry that it followed."""
+    prefix = rollout_prefix(name, "aliases")
+    return Chain(store=store, prefix=prefix, kind=PROJECTION, may_lack="any", remedy=PROJECTION.remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,7 @@ def project(
             changed.append(drift)
         # One that is there and cannot be read: the registry is asked again until the next entry.
         with suppress(HandoffCorrupt):
-            create_object(store, f"{_prefix(journal.name)}/{state.head:08d}.json", PROJECTION, {"aliases": wanted})
+            projections(store, journal.name).create(state.head, {"aliases": wanted})
         if journal.head() == state.head:
             break
         # A newer entry came while we wrote, and its aliases may have been written before ours: write again.
@@ -151,11 +157,7 @@ def _registered(version_sets: VersionSets, version_set: str | None) -> list[Memb
 
 def _last_projected(name: str, store: ObjectStore) -> Aliases | None:
     """None: none, or what cannot be read: the aliases are then brought to what they should be once more."""
-    heads = [one for one in store.children(_prefix(name)) if _NAME.fullmatch(one)]
-    with suppress(HandoffCorrupt, ObjectMissing):
-        return read_object(store, f"{_prefix(name)}/{heads[-1]}", PROJECTION).aliases if heads else None
+    with suppress(HandoffCorrupt):
+        last = projections(store, name).last()
+        return last[1].aliases if last else None
     return None
-
-
-def _prefix(name: str) -> str:
-    return f"rollout/{name}/aliases"

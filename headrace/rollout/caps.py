@@ -14,6 +14,7 @@ from annotated_types import Ge
 
 from headrace.clock import Clock, iso
 from headrace.errors import HandoffCorrupt
+from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Kind
@@ -36,12 +37,16 @@ class CapLease:
     unit: str | None = None
     nonce: str
 
+    @property
+    def end(self) -> int:
+        return self.first + self.count
+
 
 LEASE = Kind("Cap lease", CapLease, _REMEDY)
 
 
 def lease_chain(store: ObjectStore, name: str, trial: int) -> Chain[CapLease]:
-    return Chain(store=store, prefix=f"rollout/{name}/caps/{trial:08d}", kind=LEASE, remedy=_REMEDY)
+    return Chain(store=store, prefix=rollout_prefix(name, "caps", trial), kind=LEASE, remedy=_REMEDY)
 
 
 def num_places(store: ObjectStore, name: str, trial: int) -> int:
@@ -50,11 +55,8 @@ def num_places(store: ObjectStore, name: str, trial: int) -> int:
     Raises:
         HandoffCorrupt: it cannot be read, or one before it is missing.
     """
-    chain = lease_chain(store, name, trial)
-    if not (newest := chain.newest()):
-        return 0
-    lease = chain.read(newest)
-    return lease.first + lease.count
+    last = lease_chain(store, name, trial).last()
+    return last[1].end if last else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,11 +143,8 @@ class CapLeases:
 
     def _jump(self, trial: int) -> _Chain:
         """The chain as its newest lease tells it: a gateway that starts late need not read thousands."""
-        leases = lease_chain(self._store, self._name, trial)
-        if not (newest := leases.newest()):
-            return _Chain()
-        lease = leases.read(newest)
-        return _Chain(num_leases=newest, num_places=lease.first + lease.count)
+        last = lease_chain(self._store, self._name, trial).last()
+        return _Chain(num_leases=last[0], num_places=last[1].end) if last else _Chain()
 
     def _read_on(self, trial: int, chain: _Chain, *, is_whole: bool) -> _Chain:
         """Raises: HandoffCorrupt: a lease does not begin where the ones before it end."""
@@ -160,7 +159,7 @@ class CapLeases:
                 )
             chain = _Chain(
                 num_leases=chain.num_leases + 1,
-                num_places=chain.num_places + lease.count,
+                num_places=lease.end,
                 units=chain.units | {lease.unit} if is_whole and lease.unit is not None else chain.units,
                 counts=(
                     {**chain.counts, lease.nonce: lease.count} if lease.nonce in self._unanswered else chain.counts

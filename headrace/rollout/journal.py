@@ -20,6 +20,7 @@ from annotated_types import Ge
 
 from headrace.clock import Clock
 from headrace.errors import FormatTooNew, HandoffCorrupt, InvalidInput, JournalConflict
+from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import MARK, Chain
 from headrace.store.objects import ObjectStore, canonical_json, new_nonce
 from headrace.store.small_objects import Kind
@@ -59,7 +60,7 @@ class Journal:
         self.name = name
         self._store = store
         self._clock = clock
-        self._prefix = f"rollout/{name}/journal"
+        self._prefix = rollout_prefix(name, "journal")
         self._chain = Chain(store=store, prefix=self._prefix, kind=ENTRY, is_marked=True, remedy=_REMEDY)
         self._entries: list[Entry] = []
         # The newest entry when this reader began; None: it has not yet.

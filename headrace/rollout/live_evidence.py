@@ -11,7 +11,6 @@ releases know neither; what they hold counts as one more client's. Clients beyon
 """
 
 import math
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,21 +20,20 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from headrace.clock import Clock, SystemClock, iso
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.rollout.gates import METRICS
+from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.sequential.samples import Sample
+from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
-from headrace.store.small_objects import Damaged, Kind, create_object, read_object
+from headrace.store.small_objects import Damaged, Kind
 
 # Trials that are measured at once: the present one, and units of the one before that are still under way.
 _NUM_TRIALS = 2
-# Times that a snapshot may be taken away while it is looked for.
-_NUM_TRIES = 20
 # Clients that have sums of their own at one gateway, and in what all gateways say together. The others share theirs.
 _NUM_CLIENTS_MAX = 64
 # Entries of one trial at which units are told apart. Each step is one; a person may add some by hand.
 _NUM_ENTRIES_MAX = 64
-_NAME = re.compile(r"\d{8,}\.json")
 # No key has such a name.
 OTHER_CLIENTS = "(other clients)"
 BEFORE_CLIENTS = "(before clients were told apart)"
@@ -92,6 +90,12 @@ SNAPSHOT = Kind(
     Snapshot,
     "It is left out, the gateway's next one replaces it; of a gateway that is gone, delete it.",
 )
+
+
+def evidence_chain(store: ObjectStore, name: str, trial: int, gateway: str) -> Chain[Snapshot]:
+    """One gateway's snapshots of a trial. It counts over all of its trials, so numbers are left out."""
+    prefix = f"{rollout_prefix(name, 'evidence', trial)}/{gateway}"
+    return Chain(store=store, prefix=prefix, kind=SNAPSHOT, may_lack="any", remedy=SNAPSHOT.remedy)
 
 
 class EvidenceWriter:
@@ -182,6 +186,7 @@ class EvidenceWriter:
         return True
 
     def _write(self, trial: int, drawn: list[dict[str, Any]]) -> None:
+        chain = evidence_chain(self._store, self._name, trial, self._gateway)
         written = self._written.setdefault(trial, [])
         is_ours = False
         while not is_ours:
@@ -190,17 +195,13 @@ class EvidenceWriter:
             at = iso(self._clock.now())
             snapshot = {"trial": trial, "gateway": self._gateway, "seq": seq, "at": at, "drawn": drawn}
             try:
-                is_ours = create_object(self._store, self._key(trial, seq), SNAPSHOT, snapshot).won
+                is_ours = chain.create(seq, snapshot).won
             except HandoffCorrupt:
                 is_ours = False
             self._seq = seq
             written.append(seq)
-        for old in written[:-1]:
-            self._store.delete(self._key(trial, old))
-            written.remove(old)
-
-    def _key(self, trial: int, seq: int) -> str:
-        return f"{_prefix(self._name, trial)}/{self._gateway}/{seq:08d}.json"
+        chain.sweep(written[:-1])
+        del written[:-1]
 
 
 class _Trial:
@@ -252,7 +253,7 @@ def read_drawn(
         HandoffCorrupt: something cannot be read, and nobody wants to be told.
     """
     found: defaultdict[tuple[str, int], _Arms] = defaultdict(dict)
-    for snapshot in _snapshots(store, _prefix(name, trial), damaged):
+    for snapshot in _snapshots(store, name, trial, damaged):
         for drawn in snapshot.drawn:
             _add(found[drawn.client, drawn.entry], _samples(drawn.arms))
         if snapshot.arms:
@@ -300,27 +301,15 @@ def _add(to: _Arms, arms: Mapping[str, Mapping[str, Sample]]) -> None:
             found[metric] = found.get(metric, Sample()) + sample
 
 
-def _snapshots(store: ObjectStore, prefix: str, damaged: Damaged | None) -> Iterator[Snapshot]:
+def _snapshots(store: ObjectStore, name: str, trial: int, damaged: Damaged | None) -> Iterator[Snapshot]:
     """The newest of each gateway."""
-    for gateway in store.children(prefix):
-        for _ in range(_NUM_TRIES):
-            numbers = [name for name in store.children(f"{prefix}/{gateway}") if _NAME.fullmatch(name)]
-            if not numbers:
-                break
-            try:
-                yield read_object(store, f"{prefix}/{gateway}/{max(numbers, key=_number)}", SNAPSHOT)
-            except ObjectMissing:
-                continue  # The gateway wrote a newer one meanwhile.
-            except HandoffCorrupt as error:
-                if damaged is None:
-                    raise
-                damaged(error)
-            break
-
-
-def _number(name: str) -> int:
-    return int(name.removesuffix(".json"))
-
-
-def _prefix(name: str, trial: int) -> str:
-    return f"rollout/{name}/evidence/{trial:08d}"
+    for gateway in store.children(rollout_prefix(name, "evidence", trial)):
+        try:
+            last = evidence_chain(store, name, trial, gateway).last()
+        except HandoffCorrupt as error:
+            if damaged is None:
+                raise
+            damaged(error)
+            continue
+        if last is not None:
+            yield last[1]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing, reason_of
+from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.version_sets import VersionSet
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
@@ -47,22 +48,22 @@ def write_preparation(store: ObjectStore, name: str, proposal: int, record: Prep
     """Keep a record; a node that prepared the set before has said so already, and is not asked again."""
     node = record.node.replace("/", "_").lstrip(".") or "node"
     with suppress(HandoffCorrupt):  # what it said before is damaged: `preparations` tells
-        create_object(store, f"{_prefix(name, proposal)}/{node}.json", RECORD, record)
+        create_object(store, _key(name, proposal, node), RECORD, record)
 
 
 def preparations(store: ObjectStore, name: str, proposal: int) -> list[PreparationRecord]:
     """All nodes' records on a proposal (`RolloutState.proposal`), by node. One that is damaged is a bad one: its node
     cannot say anything else any more."""
     found = []
-    for file in store.children(_prefix(name, proposal)):
+    for file in store.children(rollout_prefix(name, "prepared", proposal)):
         if file.startswith(".") or not file.endswith(".json"):
             continue
+        node = file.removesuffix(".json")
         try:
-            found.append(read_object(store, f"{_prefix(name, proposal)}/{file}", RECORD))
+            found.append(read_object(store, _key(name, proposal, node), RECORD))
         except ObjectMissing:
             continue
         except HandoffCorrupt as error:
-            node = file.removesuffix(".json")
             found.append(PreparationRecord(node=node, ok=False, error=str(error), seconds=0.0, at=0.0))
     return found
 
@@ -122,5 +123,5 @@ def failure_of(work: Callable[[], object], *, seconds_max: float) -> str | None:
     return reason_of(raised[0])
 
 
-def _prefix(name: str, proposal: int) -> str:
-    return f"rollout/{name}/prepared/{proposal:08d}"
+def _key(name: str, proposal: int, node: str) -> str:
+    return f"{rollout_prefix(name, 'prepared', proposal)}/{node}.json"

@@ -221,11 +221,6 @@ def read_status(
     )
 
 
-def rollout_names(store: ObjectStore) -> list[str]:
-    """Every rollout that has a journal, sorted."""
-    return [name for name in store.children("rollout") if store.children(f"rollout/{name}/journal")]
-
-
 def set_label(version_set: VersionSet) -> str:
     """A set's models by role, for people: `writer=glossary:3, judge=referee:1`."""
     return _models(version_set.members)

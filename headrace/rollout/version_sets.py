@@ -16,6 +16,8 @@ from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, create_object, read_object
 
+ROOT = "version_sets"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
@@ -161,6 +163,10 @@ class VersionSets:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
+    def ids(self) -> list[str]:
+        """Of every set that was ever kept."""
+        return [name.removesuffix(".json") for name in self._store.children(ROOT) if name.endswith(".json")]
+
     def put(self, version_set: VersionSet) -> str:
         """Keep a set; keeping it again changes nothing. Returns its id.
 
@@ -206,7 +212,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
 
 
 def _key(version_set_id: str) -> str:
-    return f"version_sets/{version_set_id}.json"
+    return f"{ROOT}/{version_set_id}.json"
 
 
 def _flat(version_set: VersionSet) -> dict[str, object]:

@@ -24,6 +24,7 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.routing import RoutingTable
 from headrace.rollout.states import RolloutState, after
 from headrace.serving.daemon_threads import DaemonThreads
+from headrace.store.chain import key_before
 from headrace.store.objects import ObjectStore
 
 R = TypeVar("R")
@@ -191,11 +192,8 @@ class _Reads:
 
     def _check_is_there(self, key: str) -> None:
         """Raises: StoreUnavailable: the entry before is missing too, as in a directory that was unmounted."""
-        prefix, _, name = key.rpartition("/")
-        number = int(name.removesuffix(".json"))
-        if number == 1:
+        if (before := key_before(key)) is None:
             return
-        before = f"{prefix}/{number - 1:08d}.json"
         try:
             self._store.read(before)
         except ObjectMissing as error:

@@ -17,9 +17,7 @@ clocks agree that well never disagree on a live pin.
 """
 
 import hashlib
-import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -27,10 +25,12 @@ from annotated_types import Ge
 
 from headrace.clock import Clock
 from headrace.errors import FormatTooNew, HandoffCorrupt, ObjectMissing, StoreOutage
+from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.routing import Reason, RoutingTable
 from headrace.store.chain import Chain, ChainBroken
-from headrace.store.objects import Entry, ObjectStore
-from headrace.store.small_objects import Damaged, Kind, read_object
+from headrace.store.listings import by_prefix
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged, Kind
 
 # How long pins stay after their lease has ended, for whoever asks what a session saw.
 KEPT_SECONDS = 24 * 3600.0
@@ -38,8 +38,6 @@ KEPT_SECONDS = 24 * 3600.0
 SKEW_SECONDS_MAX = 30.0
 # Races that one call may lose; each means that another gateway moved the session on.
 _NUM_TRIES = 8
-_DIGITS = 6
-_PIN_NAME = re.compile(rf"\d{{{_DIGITS},}}\.json")
 _REMEDY = "The session goes on with the stable set; the pin is swept with the session's others."
 
 
@@ -152,14 +150,8 @@ class SessionPins:
             StoreUnavailable
             HandoffCorrupt: it cannot be read.
         """
-        chain = self._chain(session)
-        # Again where pins are swept between the two looks.
-        for _ in range(_NUM_TRIES):
-            if not (number := chain.newest()):
-                return None
-            with suppress(ObjectMissing):
-                return replace(chain.read(number), number=number)
-        return None
+        last = self._chain(session).last()
+        return replace(last[1], number=last[0]) if last else None
 
     def is_renewal_due(self, record: SessionRecord, table: RoutingTable) -> bool:
         if record.is_provisional:
@@ -177,30 +169,24 @@ class SessionPins:
             damaged: told of newest pins that cannot be read: these count from when they were written.
         """
         now, num_swept = self._clock.now(), 0
-        root = f"rollout/{self._name}/sessions"
-        for shard in self._store.children(root):
-            chains: dict[str, list[Entry]] = {}
-            for entry in self._store.entries(f"{root}/{shard}"):
-                prefix, _, name = entry.key.rpartition("/")
-                if _PIN_NAME.fullmatch(name):
-                    chains.setdefault(prefix, []).append(entry)
-            for entries in chains.values():
-                num_swept += self._sweep_chain(sorted(entries, key=_number), now, damaged)
+        for chain, written in _chains(self._store, self._name):
+            num_swept += self._sweep_chain(chain, written, now, damaged)
         return num_swept
 
-    def _sweep_chain(self, entries: list[Entry], now: float, damaged: Damaged) -> bool:
-        newest = entries[-1]
+    def _sweep_chain(
+        self, chain: Chain[SessionRecord], written: Mapping[int, float], now: float, damaged: Damaged
+    ) -> bool:
+        newest = max(written)
         try:
-            expires_at = read_object(self._store, newest.key, SESSION_PIN).expires_at
+            expires_at = chain.read(newest).expires_at
         except ObjectMissing:
             return False
         except HandoffCorrupt as error:
             damaged(error)
-            expires_at = newest.modified_at + self.lease_seconds
+            expires_at = written[newest] + self.lease_seconds
         if expires_at + KEPT_SECONDS > now:
             return False
-        for entry in entries:
-            self._store.delete(entry.key)
+        chain.sweep(written)
         return True
 
     def _following(
@@ -253,18 +239,44 @@ class SessionPins:
             return now >= record.expires_at
         return now >= record.expires_at + self.skew_seconds
 
-    def _prefix(self, session: str) -> str:
-        digest = _digest(session)
-        return f"rollout/{self._name}/sessions/{digest[:2]}/{digest}"
-
     def _chain(self, session: str) -> Chain[SessionRecord]:
-        prefix = self._prefix(session)
-        return Chain(store=self._store, prefix=prefix, kind=SESSION_PIN, digits=_DIGITS, is_swept=True, remedy=_REMEDY)
+        digest = _digest(session)
+        return _chain_below(self._store, f"{rollout_prefix(self._name, 'sessions')}/{digest[:2]}/{digest}")
+
+
+def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) -> set[str]:
+    """Every set that a session of a service is bound to, or may be by a gateway's clock.
+
+    Args:
+        damaged: told of newest pins that cannot be read.
+    """
+    found = set[str]()
+    for chain, written in _chains(store, name):
+        try:
+            pin = chain.read(max(written))
+        except ObjectMissing:
+            continue  # swept, or moved on, meanwhile
+        except HandoffCorrupt as error:
+            damaged(error)
+            continue
+        if pin.expires_at + SKEW_SECONDS_MAX > now:
+            found.add(pin.version_set)
+    return found
+
+
+def _chains(store: ObjectStore, name: str) -> Iterator[tuple[Chain[SessionRecord], dict[int, float]]]:
+    """Every session's pins, and when each of them was written."""
+    root = rollout_prefix(name, "sessions")
+    for shard in store.children(root):
+        for prefix, entries in by_prefix(store.entries(f"{root}/{shard}"), depth=root.count("/") + 3).items():
+            chain, times = _chain_below(store, prefix), {entry.key: entry.modified_at for entry in entries}
+            if numbers := chain.made(key.rpartition("/")[2] for key in times):
+                yield chain, {number: times[chain.key(number)] for number in numbers}
+
+
+def _chain_below(store: ObjectStore, prefix: str) -> Chain[SessionRecord]:
+    return Chain(store=store, prefix=prefix, kind=SESSION_PIN, digits=6, may_lack="oldest", remedy=_REMEDY)
 
 
 def _digest(session: str) -> str:
     return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _number(entry: Entry) -> int:
-    return int(entry.key.rpartition("/")[2].removesuffix(".json"))

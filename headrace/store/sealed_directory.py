@@ -5,6 +5,11 @@ that was changed, or that is another directory's, is never believed, neither abo
 file is damaged. Sealing the same files again repairs both a manifest and files; a repair has written and checked what
 it brings before it takes away what is damaged.
 
+Garbage collection (`headrace.store.sealed_collecting`) takes the files alone. The manifest stays, as the word of what
+they were, with a note beside it; sealed again, they get a manifest of the next number, so that no key that a collector
+decided on ever comes back. Whoever seals or opens a directory keeps it for a day: who names it meanwhile names files
+that are there.
+
 Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
 and a hard link would carry that into the store. The price is the disk space of one copy.
 """
@@ -18,12 +23,24 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from headrace.errors import FormatTooNew, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing, StoreUnavailable
+from headrace.clock import Clock, SystemClock, iso
+from headrace.errors import (
+    FormatTooNew,
+    HandoffCollected,
+    HandoffCorrupt,
+    HandoffMissing,
+    InvalidInput,
+    ObjectMissing,
+    StoreUnavailable,
+)
 from headrace.keys import digest_text
+from headrace.store.leases import hold_for
 from headrace.store.objects import ObjectStore, check_key, new_nonce
 from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.tombstones import NOTE
 from headrace.store.verified import verified_once
 
+WEIGHTS = "weights"
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -61,83 +78,153 @@ class SealedDirectory:
 
     kind: str
     digest: str
+    manifest_key: str
     key: str
     uri: str
     num_bytes: int
     files: tuple[SealedFile, ...]
     attributes: dict[str, str]
 
+    @property
+    def nonce(self) -> str:
+        return self.key.rpartition("/")[2]
+
 
 def seal_directory(
-    store: ObjectStore, directory: Path, *, kind: str = "weights", attributes: Mapping[str, str] | None = None
+    store: ObjectStore,
+    directory: Path,
+    *,
+    kind: str = WEIGHTS,
+    attributes: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
 ) -> SealedDirectory:
     """Makes the files below `directory` (its sub-directories too, names that begin with a dot not) immutable.
 
     The digest is over names and contents alone. Sealed before: returns that, and repairs files that were damaged since.
+    Kept for a day, whoever names them by then.
 
     Raises:
         InvalidInput: there is no file, or a file changes while it is being read.
     """
-    files = _scan(directory)
+    files, clock = _scan(directory), clock or SystemClock()
     digest = _address(kind, files)
+    number, is_damaged = _newest_number(store, kind, digest), False
     try:
-        if sealed := find_directory(store, digest, kind=kind):
-            _repair(store, directory, sealed)
-            return sealed
-        is_damaged = False
+        sealed = _find(store, kind, digest, number)
     except FormatTooNew:
         raise
     except HandoffCorrupt:
         # What it lists nobody knows any more: the files are written anew beside it.
-        is_damaged = True
+        sealed, is_damaged = None, True
+    if sealed and _is_held(store, sealed, clock):
+        _repair(store, directory, sealed)
+        return sealed
+    number += 1 if sealed else 0
+    key = manifest_key(kind, digest, number)
     nonce = new_nonce()
-    key = f"{kind}/parts/{nonce}"
-    _copy_all(store, directory, files, key)
+    prefix = parts_prefix(kind, nonce)
+    hold_for(store, nonce, clock)
+    _copy_all(store, directory, files, prefix)
     if is_damaged:
-        store.delete(_manifest_key(kind, digest))
-    manifest = _Manifest(kind=kind, digest=digest, key=key, files=tuple(files), attributes=dict(attributes or {}))
-    created = create_object(store, _manifest_key(kind, digest), MANIFEST, manifest, nonce=nonce)
+        store.delete(key)
+    manifest = _Manifest(kind=kind, digest=digest, key=prefix, files=tuple(files), attributes=dict(attributes or {}))
+    created = create_object(store, key, MANIFEST, manifest, nonce=nonce)
     if not created.won:
-        store.delete_prefix(key)
-    return _checked(store, created.value, digest, kind)
+        store.delete_prefix(prefix)
+    return _checked(store, created.value, kind, digest, number)
 
 
-def find_directory(store: ObjectStore, digest: str, *, kind: str = "weights") -> SealedDirectory | None:
-    """What was sealed under this digest; None: nothing.
+def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:
+    """What was sealed under this digest; None: nothing, or garbage collection took it.
 
     Raises:
         HandoffCorrupt: its manifest is damaged, or is not this directory's.
     """
+    return _find(store, kind, digest, _newest_number(store, kind, digest))
+
+
+def was_collected(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> bool:
+    """Whether garbage collection took it, and nobody sealed it again."""
+    number = _newest_number(store, kind, digest)
+    return number > 1 and not store.exists(manifest_key(kind, digest, number))
+
+
+def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, clock: Clock | None = None) -> Path:
+    """The directory with the plain file names, every byte checked once per machine. Never write there.
+
+    Kept for a day: load it by then.
+
+    Raises:
+        HandoffMissing: nothing was sealed under this digest.
+        HandoffCollected: garbage collection took it.
+        HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
+    """
+    sealed = find_directory(store, digest, kind=kind)
+    if sealed is None and not was_collected(store, digest, kind=kind):
+        raise HandoffMissing(
+            f"No {kind} with digest {digest} are sealed in {store.uri(kind)}. Materialize the asset that makes them."
+        )
+    if sealed is None or not _is_held(store, sealed, clock or SystemClock()):
+        raise HandoffCollected(
+            f"The {kind} {digest[:12]} were garbage-collected: neither a rollout nor a kept version nor an alias named "
+            "them any more. Materialize the asset that makes them, or go on with a version set of newer ones."
+        )
+
+    return _verified(store, sealed)
+
+
+def directory_key(digest: str, kind: str = WEIGHTS) -> str:
+    """Below which its manifests lie: whoever needs the files names this."""
+    return f"{kind}/{digest}"
+
+
+def parts_prefix(kind: str, nonce: str) -> str:
+    return f"{kind}/parts/{nonce}"
+
+
+def manifest_key(kind: str, digest: str, number: int) -> str:
+    """Of the first sealing, or of a later one after a collection."""
+    return f"{directory_key(digest, kind)}/manifest{'' if number == 1 else f'-{number:06d}'}.json"
+
+
+def collected_key(manifest: str) -> str:
+    """The note beside a manifest that says that its files were collected."""
+    return f"{manifest.removesuffix('.json')}.collected.json"
+
+
+def read_sealing(store: ObjectStore, kind: str, digest: str, number: int) -> SealedDirectory:
+    """Raises:
+    ObjectMissing: there is none of this number.
+    HandoffCorrupt: its manifest is damaged, or is not this directory's.
+    """
+    return _checked(store, read_object(store, manifest_key(kind, digest, number), MANIFEST), kind, digest, number)
+
+
+def _newest_number(store: ObjectStore, kind: str, digest: str) -> int:
+    """Of the sealing that counts, or that the next one would be."""
+    number = 1
+    while store.exists(collected_key(manifest_key(kind, digest, number))):
+        number += 1
+    return number
+
+
+def _find(store: ObjectStore, kind: str, digest: str, number: int) -> SealedDirectory | None:
     try:
-        return _checked(store, read_object(store, _manifest_key(kind, digest), MANIFEST), digest, kind)
+        return read_sealing(store, kind, digest, number)
     except ObjectMissing:
         return None
 
 
-def open_directory(store: ObjectStore, digest: str, *, kind: str = "weights") -> Path:
-    """The directory with the plain file names, every byte checked once per machine. Never write there.
-
-    Raises:
-        HandoffMissing: nothing was sealed under this digest.
-        HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
-    """
-    sealed = find_directory(store, digest, kind=kind)
-    if sealed is None:
-        raise HandoffMissing(
-            f"No {kind} with digest {digest} are sealed in {store.uri(kind)}. Materialize the asset that makes them."
-        )
-
-    def verify() -> None:
-        for file in _damaged(store, sealed):
-            raise HandoffCorrupt(
-                f"Sealed {kind} {digest[:12]} do not match their manifest: {store.uri(sealed.key)}/{file.name} is "
-                f"missing or is not sha256 {file.sha256[:12]}…. Seal the same files again: that repairs them.",
-                key=f"{sealed.key}/{file.name}",
-            )
-
-    directory = store.local_directory(sealed.key)
-    verified_once(store, f"{kind}-{digest}", [directory / file.name for file in sealed.files], verify)
-    return directory
+def _is_held(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> bool:
+    """Whether the files stay for a day from now on; else a collector has them, and its note is there."""
+    note = collected_key(sealed.manifest_key)
+    try:
+        hold_for(store, sealed.nonce, clock)
+    except HandoffCollected:
+        # It may have been killed right after it decided: nobody else has to wait for the next one.
+        create_object(store, note, NOTE, {"collected_at": iso(clock.now())})
+        return False
+    return not store.exists(note)
 
 
 def _scan(directory: Path) -> list[SealedFile]:
@@ -176,11 +263,28 @@ def _copy(store: ObjectStore, directory: Path, file: SealedFile, key: str) -> No
             )
 
 
+def _verified(store: ObjectStore, sealed: SealedDirectory) -> Path:
+    """Raises: HandoffCorrupt: a file is missing, or differs from its digest."""
+
+    def verify() -> None:
+        for file in _damaged(store, sealed):
+            raise HandoffCorrupt(
+                f"Sealed {sealed.kind} {sealed.digest[:12]} do not match their manifest: "
+                f"{store.uri(sealed.key)}/{file.name} is missing or is not sha256 {file.sha256[:12]}…. Seal the same "
+                "files again: that repairs them.",
+                key=f"{sealed.key}/{file.name}",
+            )
+
+    directory = store.local_directory(sealed.key)
+    verified_once(store, f"{sealed.kind}-{sealed.digest}", [directory / file.name for file in sealed.files], verify)
+    return directory
+
+
 def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> None:
     try:
-        open_directory(store, sealed.digest, kind=sealed.kind)
+        _verified(store, sealed)
     except HandoffCorrupt:
-        staged = f"{sealed.kind}/parts/{new_nonce()}"
+        staged = parts_prefix(sealed.kind, new_nonce())
         damaged = _damaged(store, sealed)
         # Copied and checked before anything goes: a source that breaks off takes nothing away.
         _copy_all(store, directory, damaged, staged)
@@ -205,10 +309,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def _checked(store: ObjectStore, manifest: _Manifest, digest: str, kind: str) -> SealedDirectory:
+def _checked(store: ObjectStore, manifest: _Manifest, kind: str, digest: str, number: int) -> SealedDirectory:
     found = _address(kind, manifest.files)
+    key = manifest_key(kind, digest, number)
     if (manifest.kind, manifest.digest, found) != (kind, digest, digest):
-        key = _manifest_key(kind, digest)
         raise HandoffCorrupt(
             f"Manifest {store.uri(key)} is not the one of {kind} {digest[:12]}: it lists files of {found[:12]}. "
             f"{_REMEDY}",
@@ -217,6 +321,7 @@ def _checked(store: ObjectStore, manifest: _Manifest, digest: str, kind: str) ->
     return SealedDirectory(
         kind=kind,
         digest=digest,
+        manifest_key=key,
         key=manifest.key,
         uri=store.uri(manifest.key),
         num_bytes=sum(file.num_bytes for file in manifest.files),
@@ -227,7 +332,3 @@ def _checked(store: ObjectStore, manifest: _Manifest, digest: str, kind: str) ->
 
 def _address(kind: str, files: Sequence[SealedFile]) -> str:
     return digest_text(kind, *(text for file in files for text in (file.name, file.sha256)))
-
-
-def _manifest_key(kind: str, digest: str) -> str:
-    return f"{kind}/{digest}/manifest.json"

@@ -9,6 +9,7 @@ Store keys, below `training/<training id>/`:
     checkpoints/00000040-000001.json       step and attempt; what a checkpoint consists of
     parts/<nonce>/…                        the files of one checkpoint
     curves/000001.jsonl, result.json       what came out
+    results/000002.json                    … when it was trained again, after garbage collection took its weights
 """
 
 import json
@@ -23,6 +24,7 @@ from headrace.clock import Clock, iso
 from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, ObjectMissing, TrainingFailed
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import was_collected
 from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.training.guard import Worker
 
@@ -31,18 +33,22 @@ class AttemptSuperseded(HeadraceError):
     """A later attempt at the same training has begun: this one must not publish anything more."""
 
 
+ROOT = "training"
+
+
 def training_key(training_id: str, *segments: str) -> str:
-    return "/".join(["training", training_id, *segments])
+    return "/".join([ROOT, training_id, *segments])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Who tries: a process of a machine, for a Dagster run."""
+    """Who tries: a process of a machine, for a Dagster run. `recipe`: its key; "" of earlier releases."""
 
     worker: Worker
     host: str
     run_id: str
     created_at: str
+    recipe: str = ""
 
 
 ATTEMPT = Kind(noun="Training attempt", shape=Attempt, remedy="The next attempt fences it off all the same.")
@@ -55,6 +61,7 @@ def open_attempt(
     worker: Worker,
     run_id: str,
     clock: Clock,
+    recipe: str = "",
     host: str | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
@@ -66,7 +73,7 @@ def open_attempt(
         FormatTooNew: a newer Headrace trains it.
     """
     host = host or socket.gethostname()
-    attempts = _attempts(store, training_id)
+    attempts = attempt_chain(store, training_id)
     while True:
         newest = attempts.newest()
         try:
@@ -81,14 +88,14 @@ def open_attempt(
                 f"Training {training_id} is under way in run {other.run_id} (attempt {newest}, pid {other.worker.pid} "
                 "on this machine). Wait for it or terminate that run; this one resumes where it stops."
             )
-        own = Attempt(worker=worker, host=host, run_id=run_id, created_at=iso(clock.now()))
+        own = Attempt(worker=worker, host=host, run_id=run_id, created_at=iso(clock.now()), recipe=recipe)
         if attempts.create(newest + 1, own, is_listed=True).won:
             return newest + 1
 
 
 def newest_attempt(store: ObjectStore, training_id: str) -> int:
     """0: nobody tried yet. Raises: ChainBroken: an attempt is gone from the store."""
-    return _attempts(store, training_id).newest()
+    return attempt_chain(store, training_id).newest()
 
 
 def check_fence(store: ObjectStore, training_id: str, attempt: int) -> None:
@@ -143,22 +150,49 @@ RESULT = Kind(
 
 
 def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:
-    """Raises: HandoffCorrupt: there is one, and it is damaged."""
-    try:
-        return read_object(store, training_key(training_id, "result.json"), RESULT)
-    except ObjectMissing:
-        return None
+    """None: there is none, or garbage collection took its weights.
+
+    Raises:
+        HandoffCorrupt: there is one, and it is damaged.
+    """
+    return _newest_result(store, training_id)[1]
+
+
+def has_result(store: ObjectStore, training_id: str) -> bool:
+    """Whether it ever came to an end; reads nothing."""
+    return store.exists(_result_key(training_id, 1))
 
 
 def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> TrainingResult:
-    """The first result of a training stays: whoever comes second gets the first one's.
+    """The first result of a training stays, while its weights do: whoever comes second gets the first one's.
 
     Raises:
         AttemptSuperseded: `result` is of an attempt that a later one has fenced.
     """
     check_fence(store, result.training_id, result.attempt)
     store.create(result.curve_key, curve)
-    return create_object(store, training_key(result.training_id, "result.json"), RESULT, result).value
+    number, there = _newest_result(store, result.training_id)
+    if there and there.weights_digest == result.weights_digest:
+        # Collected and sealed again: the curve went with the weights, and comes with them.
+        store.create(there.curve_key, curve)
+    return there or create_object(store, _result_key(result.training_id, number), RESULT, result).value
+
+
+def _newest_result(store: ObjectStore, training_id: str) -> tuple[int, TrainingResult | None]:
+    """And its number; else the number that the next one takes. No result is ever deleted."""
+    number = 1
+    while True:
+        try:
+            result = read_object(store, _result_key(training_id, number), RESULT)
+        except ObjectMissing:
+            return number, None
+        if not was_collected(store, result.weights_digest):
+            return number, result
+        number += 1
+
+
+def _result_key(training_id: str, number: int) -> str:
+    return training_key(training_id, *(("result.json",) if number == 1 else ("results", f"{number:06d}.json")))
 
 
 def curve_key(training_id: str, attempt: int) -> str:
@@ -188,7 +222,7 @@ def curve_rows(text: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _attempts(store: ObjectStore, training_id: str) -> Chain[Attempt]:
+def attempt_chain(store: ObjectStore, training_id: str) -> Chain[Attempt]:
     """Marked: an attempt that vanished would stop fencing off the ones before it."""
     prefix = training_key(training_id, "attempts")
     return Chain(

@@ -11,7 +11,7 @@ Knows nothing of what the files hold. A checkpoint fits one world size: others a
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,11 @@ from typing import Annotated
 import xxhash
 from annotated_types import Ge
 
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.clock import Clock, SystemClock
+from headrace.errors import HandoffCollected, HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.store.leases import hold_for
 from headrace.store.objects import ObjectStore, PartWriter
-from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.small_objects import Damaged, Kind, create_object, read_object
 from headrace.training.attempts import check_fence, training_key
 
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -57,6 +59,10 @@ class Checkpoint:
     @property
     def key(self) -> str:
         return training_key(self.training_id, _MANIFESTS, f"{self.step:08d}-{self.attempt:06d}.json")
+
+    @property
+    def nonce(self) -> str:
+        return self.prefix.rpartition("/")[2]
 
     def directory(self, store: ObjectStore) -> Path:
         """On this machine, with all of its files; a remote store's are fetched at the first call."""
@@ -132,8 +138,13 @@ def newest_whole(
     *,
     world_size: int,
     passed_over: Callable[[int, str], None] = lambda step, reason: None,
+    clock: Clock | None = None,
 ) -> Checkpoint | None:
-    """The newest checkpoint that every byte of is there; `passed_over` hears of newer ones: their step, and why."""
+    """The newest checkpoint that every byte of is there; `passed_over` hears of newer ones: their step, and why.
+
+    Kept for a day: resume from it by then.
+    """
+    clock = clock or SystemClock()
     for name in _names(store, training_id):
         try:
             checkpoint = _read(store, training_id, name)
@@ -144,6 +155,8 @@ def newest_whole(
             continue
         if checkpoint.world_size != world_size:
             passed_over(checkpoint.step, f"it was made by {checkpoint.world_size} ranks, this gang has {world_size}")
+        elif not _is_held(store, checkpoint, clock):
+            passed_over(checkpoint.step, "garbage collection took it")
         elif damaged := damaged_files(store, checkpoint):
             passed_over(checkpoint.step, f"{', '.join(damaged)} missing or damaged")
         else:
@@ -182,6 +195,25 @@ def discard_all(store: ObjectStore, training_id: str) -> None:
     store.delete_prefix(training_key(training_id, _PARTS))
 
 
+def checkpoints_of(store: ObjectStore, training_id: str, *, damaged: Damaged) -> Iterator[Checkpoint]:
+    """All that can be read, newest first; `damaged` is told of the others."""
+    for name in _names(store, training_id):
+        try:
+            yield _read(store, training_id, name)
+        except ObjectMissing:
+            continue
+        except HandoffCorrupt as error:
+            damaged(error)
+
+
+def _is_held(store: ObjectStore, checkpoint: Checkpoint, clock: Clock) -> bool:
+    try:
+        hold_for(store, checkpoint.nonce, clock)
+    except HandoffCollected:
+        return False
+    return True
+
+
 def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
     # The manifest first: what is being taken apart must not be found.
     store.delete(checkpoint.key)
@@ -190,11 +222,9 @@ def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
 
 def _of_size(store: ObjectStore, training_id: str, world_size: int) -> Iterator[Checkpoint]:
     """Those of a number of ranks, newest first. A damaged manifest says of nobody's: it is left where it is."""
-    for name in _names(store, training_id):
-        with suppress(ObjectMissing, HandoffCorrupt):
-            checkpoint = _read(store, training_id, name)
-            if checkpoint.world_size == world_size:
-                yield checkpoint
+    for checkpoint in checkpoints_of(store, training_id, damaged=lambda _: None):
+        if checkpoint.world_size == world_size:
+            yield checkpoint
 
 
 def _names(store: ObjectStore, training_id: str) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from headrace.clock import Clock
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.store.leases import Leases
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
@@ -131,6 +132,18 @@ def train(
     slow = slow_precision(request.recipe, place.devices)
     if slow:
         say(slow)
+    # While it lives, no checkpoint of this training is collected.
+    with Leases(place.store, place.clock).hold(request.training_id):
+        return _trained(request, place, on_rows, say, slow)
+
+
+def _trained(
+    request: TrainingRequest,
+    place: Workplace,
+    on_rows: Callable[[Rows], None],
+    say: Callable[[str], None],
+    slow: str | None,
+) -> Outcome:
     passed_over: list[str] = []
     config = _open(request, place, say, passed_over)
     plan = plan_launch(
@@ -194,13 +207,20 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     started_at = place.clock.now()
     world_size = place.devices.num_ranks(request.recipe.ranks)
     attempt = open_attempt(
-        place.store, request.training_id, worker=worker, run_id=place.run_id, clock=place.clock, say=say
+        place.store,
+        request.training_id,
+        worker=worker,
+        run_id=place.run_id,
+        clock=place.clock,
+        recipe=request.recipe.key,
+        say=say,
     )
     resume = checkpoints.newest_whole(
         place.store,
         request.training_id,
         world_size=world_size,
         passed_over=pass_over,
+        clock=place.clock,
     )
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")

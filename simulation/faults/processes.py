@@ -17,8 +17,8 @@ from pathlib import Path
 
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCollected, HandoffMissing, PublishConflict, StoreUnavailable
-from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
 from headrace.handoff.versions import HandoffStore
+from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
 from headrace.store.local import LocalStore
 from simulation.faults.cases import ASSET, PARTITION, Later, Tally, check_everything, collect_all, is_content, publish
 

@@ -22,7 +22,6 @@ from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.schemas import PROMPTS
-from headrace.handoff.tombstones import Condemned, Tombstone
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout.aliases import project
@@ -35,6 +34,7 @@ from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Role, Service
 from headrace.store.sealed_directory import seal_directory
+from headrace.store.tombstones import Condemned, Tombstone
 from headrace.training import attempts, checkpoints, heldout
 from headrace.training.guard import Worker as TrainingWorker
 from simulation.disk import Disk

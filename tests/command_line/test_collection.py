@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
 
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import HandoffStore
+from headrace.store import protection
 from headrace.store.local import LocalStore
+from headrace.store.protection import PROTECTION, Answer, Asked, Named
 from tests.command_line.builders import run
 
 NONE = ("--without-dagster", "--grace", "0", "--keep", "1")
@@ -19,14 +21,15 @@ def versions(store: Path) -> list[int]:
     return HandoffStore(LocalStore(store)).versions("raw_documents", "shard-00")
 
 
-def names_the_oldest(handoffs: HandoffStore) -> Iterator[tuple[str, str, int]]:
-    yield "raw_documents", "shard-00", 1
+def names_the_oldest(asked: Asked) -> Answer:
+    return Answer(named=[Named(key=manifest_key("raw_documents", "shard-00", 1), reason="named by somebody")])
 
 
-def register(monkeypatch: pytest.MonkeyPatch, value: str, name: str = "dagster") -> None:
-    """As an installed package would."""
-    provider = EntryPoint(name=name, value=value, group="headrace.kept_versions")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([provider]))
+def register(monkeypatch: pytest.MonkeyPatch, value: str, name: str = "dagster", *, but: str = "dagster") -> None:
+    """As an installed package would, in the place of another."""
+    provider = EntryPoint(name=name, value=value, group=PROTECTION)
+    others = [one for one in entry_points(group=PROTECTION) if one.name != but]
+    monkeypatch.setattr(protection, "entry_points", lambda group: EntryPoints([*others, provider]))
 
 
 def test_a_dry_run_says_what_would_go_and_why_and_takes_nothing(store: Path) -> None:
@@ -83,10 +86,20 @@ def test_what_a_provider_names_stays(store: Path, monkeypatch: pytest.MonkeyPatc
 
 
 REFUSALS = {
-    "no home": ("headrace_dagster.command_line:named_by_dagster", "dagster", None, "set DAGSTER_HOME, or pass"),
-    "a relative home": ("headrace_dagster.command_line:named_by_dagster", "dagster", "home", "correct DAGSTER_HOME"),
-    "no provider": ("x:y", "other", "/somewhere", "install Headrace again, or pass --without-dagster"),
-    "a provider that does not load": ("not_a_module:x", "dagster", "/somewhere", "install dagster, or pass"),
+    "no home": ("headrace_dagster.command_line:protection", "dagster", None, "set DAGSTER_HOME, or pass"),
+    "a relative home": ("headrace_dagster.command_line:protection", "dagster", "home", "correct DAGSTER_HOME"),
+    "no provider": (
+        f"{__name__}:names_the_oldest",
+        "other",
+        "/somewhere",
+        "install Headrace again, or pass --without-dagster",
+    ),
+    "a provider that does not load": (
+        "not_a_module:x",
+        "dagster",
+        "/somewhere",
+        "dagster protects cannot be asked",
+    ),
 }
 
 
@@ -112,7 +125,7 @@ def test_what_dagster_last_materialized_stays(store: Path, tmp_path: Path, monke
         instance.report_runless_asset_event(
             dg.AssetMaterialization("raw_documents", partition="shard-00", metadata={"version": 2})
         )
-    register(monkeypatch, "headrace_dagster.command_line:named_by_dagster")
+    register(monkeypatch, "headrace_dagster.command_line:protection")
     result = run("gc", "--yes", "--keep", "1", "--grace", "0", store=store, env={"DAGSTER_HOME": str(home)})
     assert result.exit_code == 0, result.stderr
     assert versions(store) == [2, 3]

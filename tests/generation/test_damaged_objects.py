@@ -11,11 +11,11 @@ from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows, void_unsealed
 from headrace.generation.rollout_facts import end_under_way
 from headrace.handoff.collecting import plan_collection
-from headrace.handoff.leases import is_leased
-from headrace.handoff.tombstones import standing, tombstones
 from headrace.keys import ContentPartition
 from headrace.rollout import interventions
+from headrace.store.leases import is_leased
 from headrace.store.small_objects import PassedOver
+from headrace.store.tombstones import standing, tombstones
 from tests.generation.builders import ScriptedEngine, Site, make_campaign, make_site
 
 

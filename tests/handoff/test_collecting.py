@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 from headrace.clock import FixedClock, SystemClock
 from headrace.errors import HandoffCollected, HandoffMissing, InvalidInput
 from headrace.handoff.collecting import collect, plan_collection
-from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases
 from headrace.handoff.retention import FoundParts, FoundVersion, Snapshot, decide_parts, decide_versions
-from headrace.handoff.tombstones import Condemned, Tombstone
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import partition_path
+from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases
 from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json
+from headrace.store.protection import Named, Protections
+from headrace.store.tombstones import Condemned, Tombstone
 from tests.handoff.collecting_builders import PREFIX, manifest_key, part_keys, seal
 from tests.handoff.simulated_store import ByHand, MemoryStore
 
@@ -30,7 +32,7 @@ def make_version(version: int, *, age_days: float = 100, **given: Any) -> FoundV
         "asset": "docs",
         "partition": "all",
         "version": version,
-        "manifest_key": manifest_key(version),
+        "manifest_key": manifest_key(version, f"handoff/docs/{given.get('partition', 'all')}"),
         "sealed_at": NOW - age_days * DAY,
         "nonce": f"n{version}",
         "content_digest": f"content {version}",
@@ -39,30 +41,29 @@ def make_version(version: int, *, age_days: float = 100, **given: Any) -> FoundV
     return FoundVersion(**fields | given)
 
 
-def kept(snapshot: Snapshot, *, keep_versions: int = 2, named: Any = frozenset()) -> list[int]:
-    verdicts = decide_versions(snapshot, keep_versions=keep_versions, named=named, grace_seconds=DAY)
+def kept(snapshot: Snapshot, *, keep_versions: int = 2, named: Sequence[Named] = ()) -> list[int]:
+    verdicts = decide_versions(snapshot, Protections(named), keep_versions=keep_versions, grace_seconds=DAY)
     return [verdict.found.version for verdict in verdicts if verdict.is_kept]
+
+
+def names(version: int, **given: Any) -> Named:
+    return Named(key=manifest_key(version), reason="somebody names it", **given)
 
 
 FOUR = tuple(map(make_version, (1, 2, 3, 4)))
 RETENTION: dict[str, tuple[Snapshot, dict[str, Any], list[int]]] = {
     "the newest two stay": (Snapshot(now=NOW, versions=FOUR), {}, [3, 4]),
     "or the newest three": (Snapshot(now=NOW, versions=FOUR), {"keep_versions": 3}, [2, 3, 4]),
-    "what is named stays": (Snapshot(now=NOW, versions=FOUR), {"named": {("docs", "all", 1)}}, [1, 3, 4]),
-    "or what a question names": (Snapshot(now=NOW, versions=FOUR), {"named": lambda name: name[2] == 2}, [2, 3, 4]),
-    "what is leased stays": (Snapshot(now=NOW, versions=FOUR, leased=frozenset({"n2"})), {}, [2, 3, 4]),
-    "what an open claim reads stays": (
-        Snapshot(now=NOW, versions=FOUR, in_use={("docs", "all", 1): "claim c"}),
-        {},
-        [1, 3, 4],
+    "what is named stays": (Snapshot(now=NOW, versions=FOUR), {"named": [names(1)]}, [1, 3, 4]),
+    "or all that lies below a name": (
+        Snapshot(now=NOW, versions=FOUR),
+        {"named": [Named(key="handoff/docs/", reason="a claim cannot be read")]},
+        [1, 2, 3, 4],
     ),
+    "what is leased stays": (Snapshot(now=NOW, versions=FOUR, leased=frozenset({"n2"})), {}, [2, 3, 4]),
     "what a finished claim read stays while the newest hold the same": (
-        Snapshot(
-            now=NOW,
-            versions=(*FOUR, make_version(5, content_digest="content 1")),
-            finished={("docs", "all", 1): "claim c", ("docs", "all", 2): "claim d"},
-        ),
-        {},
+        Snapshot(now=NOW, versions=(*FOUR, make_version(5, content_digest="content 1"))),
+        {"named": [names(1, while_newest=True), names(2, while_newest=True)]},
         [1, 4, 5],
     ),
     "what was superseded an hour ago stays, however old it is": (
@@ -174,7 +175,7 @@ def test_collecting_twice_changes_nothing_more(memory: MemoryStore, clock: Fixed
     run(memory, clock)
     after = dict(memory.bodies)
     report = run(memory, clock)
-    assert (report.versions, report.orphans, report.num_bytes) == ((), (), 0)
+    assert (report.gone, report.num_bytes) == ((), 0)
     assert memory.bodies == after
 
 
@@ -283,9 +284,9 @@ def test_micro_batches_go_when_nobody_can_need_them(memory: MemoryStore, clock: 
     for asset in ("generated_content", "execution"):
         prefix = f"handoff/{asset}/all"
         seal(memory, 1, f"{asset} rows", prefix=prefix, attributes={"claim": "claim2"})  # type: ignore[arg-type]
-    assert run(memory, clock).num_batches == 0
+    assert run(memory, clock).leavings == []
     clock.advance(2 * DAY)
-    assert run(memory, clock).num_batches == 2
+    assert [one.kind for one in run(memory, clock).leavings] == ["micro-batches"] * 2
     assert memory.children("batches") == ["claim3", "claim4"]
 
 

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected, ObjectMissing
 from headrace.handoff.collecting import collect, plan_collection
-from headrace.handoff.leases import Leases
 from headrace.handoff.manifest import Manifest
+from headrace.store.leases import Leases
 from headrace.store.objects import canonical_json
 from tests.handoff.collecting_builders import PREFIX, make_manifest, manifest_key, part_keys, seal
 from tests.handoff.simulated_store import Actor, ByHand, MemoryStore

@@ -7,12 +7,16 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import event as sql_event
 
+from headrace.clock import SystemClock
+from headrace.handoff.layout import manifest_key
+from headrace.store.protection import Asked
+from headrace.store.small_objects import PassedOver
 from headrace_dagster.collection import (
+    OP,
     CollectionConfig,
-    collect_handoffs,
     collection_job,
     collection_schedule,
-    named_versions,
+    named_by,
 )
 from headrace_dagster.handoff_io import StoreResource
 from tests.headrace_dagster.project import SHARDS, Project
@@ -39,10 +43,17 @@ def run(project: Project, config: CollectionConfig = AT_ONCE) -> dict[str, Any]:
     result = collection_job().execute_in_process(
         instance=project.instance,
         resources=project.resources(),
-        run_config=dg.RunConfig(ops={collect_handoffs.name: config}),
+        run_config=dg.RunConfig(ops={OP: config}),
     )
     (output,) = [event for event in result.all_events if event.is_successful_output]
     return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
+def named(project: Project) -> set[str]:
+    """Keys of the versions that Dagster's instance names."""
+    clock = SystemClock()
+    asked = Asked(objects=project.handoffs.objects, now=clock.now(), clock=clock, grace_seconds=0, damaged=PassedOver())
+    return {one.key for one in named_by(project.instance, asked)}
 
 
 @pytest.fixture
@@ -57,10 +68,10 @@ def grown(project: Project) -> Project:
 
 
 def test_the_latest_materializations_name_one_version_each(grown: Project) -> None:
-    assert named_versions(grown.instance, grown.handoffs) == {
-        ("sharded", "shard-00", 3),
-        ("sharded", "shard-01", 1),
-        ("deep/whole", "all", 3),
+    assert named(grown) == {
+        manifest_key("sharded", "shard-00", 3),
+        manifest_key("sharded", "shard-01", 1),
+        manifest_key("deep/whole", "all", 3),
     }
 
 
@@ -82,9 +93,9 @@ def test_the_number_of_queries_does_not_grow_with_the_partitions(project: Projec
             queries.append(statement)
 
         sql_event.listen(engine, "before_cursor_execute", count)
-        named = named_versions(project.instance, project.handoffs)
+        found = named(project)
         sql_event.remove(engine, "before_cursor_execute", count)
-        assert len(named) == len(partitions)
+        assert len(found) == len(partitions)
         return len(queries)
 
     assert num_queries(["a", "b"]) == num_queries([f"p{number}" for number in range(20)] + ["a", "b"])

@@ -11,8 +11,8 @@ import pytest
 
 from headrace.clock import SystemClock
 from headrace.handoff.collecting import collect, plan_collection
-from headrace.handoff.leases import ROOT as LEASES
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.store.leases import ROOT as LEASES
 from headrace_dagster.handoff_inputs import RecordBatches
 from tests.headrace_dagster.project import SHARDS, Project, docs, failure_of
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from headrace.clock import SystemClock
 from headrace.handoff.collecting import plan_collection
-from headrace_dagster.collection import named_versions
+from headrace.store.protection import Answer
+from headrace_dagster.collection import named_by
 from tests.command_line.builders import run
 from tests.headrace_dagster.project import Project
 
@@ -46,7 +47,8 @@ def test_what_dagster_names_of_it_is_kept(project: Project) -> None:
     project.make(chapters, partition_key=KEY)
     for number in range(2):  # newer ones, of which Dagster knows nothing
         project.handoffs.publish("chapters", KEY, pa.table({"n": [number]}), code_version="2", run_id="by hand")
-    named = named_versions(project.instance, project.handoffs)
-    plan = plan_collection(project.handoffs.objects, SystemClock(), named=named, keep_versions=1, grace_seconds=0)
+    dagster = {"dagster": lambda asked: Answer(named=named_by(project.instance, asked))}
+    objects = project.handoffs.objects
+    plan = plan_collection(objects, SystemClock(), protectors=dagster, keep_versions=1, grace_seconds=0)
 
     assert {verdict.found.version: verdict.is_kept for verdict in plan.versions} == {1: True, 2: False, 3: True}

@@ -8,8 +8,9 @@ from headrace.clock import FixedClock
 from headrace.errors import IllegalTransition
 from headrace.rollout import interventions
 from headrace.rollout.journal import Journal, JournalCorrupt
+from headrace.rollout.layout import rollout_names
 from headrace.rollout.plan import Plan
-from headrace.rollout.status import RolloutStatus, last_trial, percent, read_status, rollout_names, status_body
+from headrace.rollout.status import RolloutStatus, last_trial, percent, read_status, status_body
 from headrace.store.local import LocalStore
 from tests.rollout.builders import steps
 from tests.rollout.scenes import ANA, Scene, make_long_scene

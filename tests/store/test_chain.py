@@ -1,10 +1,11 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.errors import HandoffCorrupt
-from headrace.store.chain import Chain, ChainBroken
+from headrace.store.chain import Chain, ChainBroken, key_before
 from headrace.store.local import LocalStore
 from headrace.store.small_objects import Kind
 
@@ -30,13 +31,15 @@ class CountsCalls(LocalStore):
         return super().children(prefix)
 
 
-def make_chain(directory: Path, num_notes: int = 0, *, is_marked: bool = False, is_swept: bool = False) -> Chain[Note]:
+def make_chain(
+    directory: Path, num_notes: int = 0, *, is_marked: bool = False, may_lack: Any = "nothing"
+) -> Chain[Note]:
     chain = Chain(
         store=CountsCalls(directory),
         prefix="notes/a",
         kind=NOTE,
         is_marked=is_marked,
-        is_swept=is_swept,
+        may_lack=may_lack,
         tells=(".answer.json",),
         remedy="Restore it from a backup.",
     )
@@ -114,7 +117,7 @@ def test_foreign_names_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_swept_chain_may_begin_later_but_has_no_hole(tmp_path: Path) -> None:
-    chain = make_chain(tmp_path, 4, is_swept=True)
+    chain = make_chain(tmp_path, 4, may_lack="oldest")
     chain.store.delete(chain.key(1))
     assert chain.numbers() == [2, 3, 4]
     chain.store.delete(chain.key(3))
@@ -136,3 +139,43 @@ def test_a_number_far_beyond_the_end_is_a_gap_and_costs_no_memory(tmp_path: Path
     (tmp_path / "notes/a/999999999999.json").write_bytes(b"")
     with pytest.raises(ChainBroken, match=r"Note 3, 4, 5 … is missing, though number 999999999999"):
         chain.newest()
+
+
+def test_the_last_one_is_its_number_and_what_it_says(tmp_path: Path) -> None:
+    assert make_chain(tmp_path).last() is None
+    assert make_chain(tmp_path, 3).last() == (3, Note(text="3"))
+
+
+class TakesAway(CountsCalls):
+    """Deletes what was listed before it can be read, once, as a sweeper does."""
+
+    def children(self, prefix: str) -> list[str]:
+        names = super().children(prefix)
+        if self.num_listings == 1:
+            self.delete(f"{prefix}/{names[-1]}")
+        return names
+
+
+def test_what_is_taken_away_between_listing_and_reading_is_looked_for_again(tmp_path: Path) -> None:
+    chain = replace(make_chain(tmp_path, 3, may_lack="oldest"), store=TakesAway(tmp_path))
+    assert chain.last() == (2, Note(text="2"))
+
+
+def test_numbers_that_come_from_elsewhere_leave_out_what_they_like(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, may_lack="any")
+    for number in (7, 3, 12):
+        assert chain.create(number, Note(text=str(number))).won
+    assert (chain.numbers(), chain.last()) == ([3, 7, 12], (12, Note(text="12")))
+
+
+def test_a_sweep_that_is_killed_leaves_a_chain_that_reads_the_same(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 4, may_lack="oldest")
+    chain.sweep(reversed(chain.numbers()[:2]))
+    assert (chain.numbers(), chain.last()) == ([3, 4], (4, Note(text="4")))
+
+
+def test_a_key_tells_which_one_comes_before_it(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path)
+    for number in (2, 10, 100_000_000, 100_000_001):
+        assert key_before(chain.key(number)) == chain.key(number - 1)
+    assert key_before(chain.key(1)) is None

@@ -17,7 +17,6 @@ from annotated_types import Ge
 from headrace.errors import FormatTooNew, HandoffCorrupt, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.schemas import MEDIA_INDEX, fingerprint
-from headrace.handoff.sealed import partition_prefix
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 
@@ -30,10 +29,6 @@ _REMEDY = "Materialize the partition again; what read it before has to be made a
 
 def aligned(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
-
-
-def writer_prefix(asset: str, partition: str, nonce: str) -> str:
-    return f"{partition_prefix(asset, partition)}/parts/{nonce}"
 
 
 def is_media(manifest: Manifest) -> bool:

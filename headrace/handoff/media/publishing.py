@@ -16,8 +16,9 @@ import pyarrow as pa
 import xxhash
 
 from headrace.errors import HandoffCorrupt, InvalidInput
+from headrace.handoff.layout import parts_prefix
 from headrace.handoff.media.index import MediaItem, id_hash, index_batch
-from headrace.handoff.media.layout import SHARD_BYTES, Layout, Shard, aligned, shard_key, writer_prefix
+from headrace.handoff.media.layout import SHARD_BYTES, Layout, Shard, aligned, shard_key
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.schemas import MEDIA_INDEX
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -55,7 +56,7 @@ def publish_media(
     if shard_bytes < 1:
         raise InvalidInput(f"shard_bytes must be at least 1, got {shard_bytes}.")
     nonce = handoffs.nonces()
-    written = _Shards(handoffs.objects, writer_prefix(asset, partition, nonce), shard_bytes)
+    written = _Shards(handoffs.objects, parts_prefix(asset, partition, nonce), shard_bytes)
     shared = {one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)}
     return _MediaVersions(**shared).publish(
         asset,

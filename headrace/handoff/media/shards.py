@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from headrace.errors import HandoffCollected, ObjectMissing, PartMissing, PartTorn
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.layout import Layout
-from headrace.handoff.sealed import Handoff, manifest_key
+from headrace.handoff.sealed import Handoff
 from headrace.store.local import LocalStore
 
 # Beyond this many shards a file is opened for each read: descriptors are a process's scarce good.

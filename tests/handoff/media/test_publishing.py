@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.handoff.collecting import collect, plan_collection
+from headrace.handoff.layout import parts_prefix
 from headrace.handoff.media.index import MEDIA_INDEX, MediaItem
-from headrace.handoff.media.layout import ALIGNMENT, media_prefixes, writer_prefix
+from headrace.handoff.media.layout import ALIGNMENT, media_prefixes
 from headrace.handoff.media.publishing import LOOKAHEAD_BYTES, _SeenIds
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.schemas import schema_differences
@@ -170,7 +171,7 @@ def test_shards_lie_under_the_prefix_that_goes_with_the_version(handoffs: Handof
 def test_garbage_collection_takes_the_shards_of_old_versions_and_of_killed_writers(store: LocalStore) -> None:
     handoffs, clock = HandoffStore(store), SystemClock()
     old, new = (publish(handoffs, [make_item("one", body)]) for body in (b"old", b"new"))
-    with store.write_part(f"{writer_prefix('pictures', 'all', 'f' * 32)}/shard-00000.media") as orphan:
+    with store.write_part(f"{parts_prefix('pictures', 'all', 'f' * 32)}/shard-00000.media") as orphan:
         orphan.write(b"of a killed writer")
     time.sleep(0.01)  # file times are coarse, and what is newer than the plan is young
     collect(store, clock, plan_collection(store, clock, keep_versions=1, grace_seconds=0))

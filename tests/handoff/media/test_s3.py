@@ -3,9 +3,9 @@
 import pytest
 
 from headrace.errors import HandoffCollected, PartFlipped, PartMissing
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.layout import media_prefixes
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.sealed import manifest_key
 from headrace.handoff.versions import HandoffStore
 from tests.handoff.media.builders import chunked, make_bodies, make_item, make_items, publish
 

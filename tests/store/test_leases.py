@@ -12,10 +12,10 @@ import pytest
 
 from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected, StoreUnavailable
-from headrace.handoff import leases as leases_module
-from headrace.handoff.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases, is_leased
-from headrace.handoff.tombstones import Condemned, Tombstone, standing
+from headrace.store import leases as leases_module
+from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases, is_leased
 from headrace.store.local import LocalStore
+from headrace.store.tombstones import Condemned, Tombstone, standing
 from tests.handoff.simulated_store import ByHand
 
 WANTED = Condemned(prefix="p", clears=False)
@@ -217,7 +217,7 @@ HOLDER = """
 import os, sys, time
 from pathlib import Path
 from headrace.clock import SystemClock
-from headrace.handoff.leases import Leases
+from headrace.store.leases import Leases
 from headrace.store.local import LocalStore
 leases = Leases(LocalStore(Path(sys.argv[1])), SystemClock(), ttl_seconds=float(sys.argv[2]))
 """
@@ -322,5 +322,5 @@ print(count(), flush=True)
 
 
 def test_importing_starts_no_thread() -> None:
-    code = "import threading, headrace.handoff.leases; print(threading.active_count())"
+    code = "import threading, headrace.store.leases; print(threading.active_count())"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "1\n"

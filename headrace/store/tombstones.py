@@ -14,10 +14,8 @@ finds itself overruled. Clocks play no part in this.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-from annotated_types import Ge
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from headrace.errors import ObjectMissing
 from headrace.store.objects import ObjectStore
@@ -40,34 +38,14 @@ _REMEDY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectedNote:
-    """What stays of a collected version: `collected.json` in its manifest's place."""
-
-    asset: str
-    partition: str
-    version: Annotated[int, Ge(1)]
-    collected_at: str
-    collected_by: str
-    nonce: str = ""
-    content_digest: str = ""
-    num_rows: Annotated[int, Ge(0)] = 0
-    num_bytes: Annotated[int, Ge(0)] = 0
-    code_version: str = ""
-    run_id: str = ""
-    input_versions: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    created_at: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """What a tombstone is to delete. `clears`: the tombstones too, once it is done."""
+    """What a tombstone is to delete, after a note was made. `clears`: the tombstones too, once it is done."""
 
     prefix: str
     clears: bool
     manifest_key: str | None = None
     note_key: str | None = None
-    note: CollectedNote | None = None
+    note: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +56,7 @@ class Decided:
 
 CONDEMNED = Kind("Tombstone", Condemned, _REMEDY)
 DECIDED = Kind("Decision", Decided, _REMEDY)
-NOTE = Kind(
-    "Note of a collected version",
-    CollectedNote,
-    "Its number stays taken; what the version held can only be learnt from a backup of the store.",
-)
+NOTE = Kind("Note of what was collected", Mapping[str, Any], "It only says what was there.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,12 @@ process holds, by a later key; a killed process's leases run out. Keys are made 
 is no process left that would need them.
 
 A lease alone protects nothing. Its holder looks for a tombstone after the lease is made, as a collector looks for
-leases after its tombstone is made (`headrace.handoff.tombstones`): at least one of them sees the other. A version is
+leases after its tombstone is made (`headrace.store.tombstones`): at least one of them sees the other. A version is
 also looked for by its manifest, which a collector deletes first: then even a reader that slept through a whole
 collection is told.
+
+Who names something later, or looks at it in its own way (weights), takes a lease once, for a day, and gives nothing
+back: `hold_for`.
 
 Where the store cannot be written to, reading goes on without leases, with one warning: whoever collects there has to
 see to it that nobody reads. What a lease does not see is a clock that is wrong by more than CLOCK_SKEW_SECONDS.
@@ -25,12 +28,12 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headrace.clock import Clock
-from headrace.errors import HandoffCollected, HeadraceError, StoreUnavailable
-from headrace.handoff.renewal import RENEWAL, Renewal
-from headrace.handoff.tombstones import standing
+from headrace.clock import Clock, iso
+from headrace.errors import HandoffCollected, HeadraceError, ObjectMissing, StoreUnavailable
 from headrace.store.objects import ObjectStore, new_nonce
+from headrace.store.renewal import RENEWAL, Renewal
 from headrace.store.small_objects import Kind, encode_object
+from headrace.store.tombstones import standing, tombstones
 
 ROOT = "leases"
 # Long enough for a machine that swaps or a server that is restarted; what a killed reader held waits this long.
@@ -303,6 +306,33 @@ class _Held:
         # By this process's clock; 0: not before it was looked whether somebody wants the objects.
         self.in_force_until = 0.0
         self.due_at = 0.0
+
+
+# Enough to load weights from anywhere, and to hand on what was sealed.
+HELD_SECONDS = 24 * 3600.0
+
+
+def hold_for(objects: ObjectStore, nonce: str, clock: Clock, *, seconds: float = HELD_SECONDS) -> None:
+    """Keeps a nonce's objects from now on for a while, whatever becomes of this process.
+
+    A collector that has not decided yet is overruled. The caller then looks whether the objects were there to keep: a
+    collection that is over has left no tombstone.
+
+    Raises:
+        HandoffCollected: a collector has taken them.
+        HandoffCorrupt: what a collector decided cannot be read.
+    """
+    key = f"{ROOT}/{nonce}/{new_nonce()}-{math.ceil(clock.now() + seconds)}"
+    try:
+        objects.create(key, _holder_body(key))
+    except StoreUnavailable as error:
+        _warn_once(objects, error)
+        return
+    for tombstone in tombstones(objects, nonce):
+        with contextlib.suppress(ObjectMissing):  # cleared away since: that collection is over
+            if tombstone.decide(objects, "spare", at=iso(clock.now())) == "collect":
+                objects.delete(key)
+                raise HandoffCollected(f"Garbage collection took what was written under nonce {nonce}.")
 
 
 def is_leased(objects: ObjectStore, nonce: str, now: float) -> bool:

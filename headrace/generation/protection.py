@@ -1,0 +1,77 @@
+"""What bulk generation needs of a store: versions that claims and runs pin, weights of the sets that attempts are on.
+
+And what it has no use for any more: micro-batches of a claim whose rows were published, or never will be.
+"""
+
+from collections.abc import Iterator
+
+from headrace.errors import HandoffCorrupt
+from headrace.generation.claim_pins import BATCHES, ClaimPins, SettledClaim, read_claim_pins
+from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
+from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
+from headrace.handoff.notes import read_note
+from headrace.handoff.versions import HandoffStore
+from headrace.rollout.protection import weights_of
+from headrace.store.listings import by_prefix, size_and_time
+from headrace.store.objects import ObjectStore
+from headrace.store.protection import Answer, Asked, Leaving, Named
+from headrace.store.small_objects import Damaged
+from headrace.store.tombstones import Condemned
+
+
+def protection(asked: Asked) -> Answer:
+    # A claim that is settled after this counts as one under way.
+    pins = read_claim_pins(asked.objects, damaged=asked.damaged)
+    return Answer(named=_named(asked, pins), leavings=_batches(asked, pins))
+
+
+def _named(asked: Asked, pins: ClaimPins) -> Iterator[Named]:
+    for (asset, partition, version), who in pins.in_use.items():
+        yield Named(key=manifest_key(asset, partition, version), reason=f"pinned by {who}")
+    for (asset, partition, version), who in pins.finished.items():
+        reason = f"pinned by {who}, and still what the newest versions hold"
+        yield Named(key=manifest_key(asset, partition, version), reason=reason, while_newest=True)
+    for partition, key in pins.unread.items():
+        for asset in asked.objects.children(ROOT) if pins.unread else ():
+            yield Named(key=f"{ROOT}/{asset}/{partition}/", reason=f"{key} cannot be read, and may pin it")
+    for version_set, who in pins.version_sets.items():
+        yield from weights_of(asked, version_set, who)
+
+
+def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
+    settled = {claim.batches_prefix: claim for claim in pins.settled}
+    for prefix, listed in by_prefix(asked.objects.entries(BATCHES), depth=2).items():
+        num_bytes, written_at = size_and_time(listed)
+        claim = settled.get(prefix)
+        if claim is None or asked.now - written_at <= asked.grace_seconds:
+            continue
+        # Settled is not published: whoever opens the claim next publishes out of its micro-batches.
+        if claim.is_sealed and not _is_published(asked.objects, claim, asked.damaged):
+            continue
+        reason = "the claim's rows are published" if claim.is_sealed else "the claim is void"
+        condemned = Condemned(prefix=prefix, clears=True)
+        yield Leaving(
+            kind="micro-batches", label=prefix, key=prefix, num_bytes=num_bytes, reason=reason, condemned=condemned
+        )
+
+
+def _is_published(objects: ObjectStore, claim: SettledClaim, damaged: Damaged) -> bool:
+    """Whether both of its tables were sealed; one that was collected since was."""
+    assets = (MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION)
+    handoffs = HandoffStore(objects, leased=False)
+    return all(
+        handoffs.find(asset, claim.partition, claim=claim.id) or _was_collected(objects, asset, claim, damaged)
+        for asset in assets
+    )
+
+
+def _was_collected(objects: ObjectStore, asset: str, claim: SettledClaim, damaged: Damaged) -> bool:
+    for number in version_numbers(objects.children(partition_prefix(asset, claim.partition))):
+        try:
+            note = read_note(objects, asset, claim.partition, number)
+        except HandoffCorrupt as error:
+            damaged(error)
+            continue
+        if note and note.attributes.get("claim") == claim.id:
+            return True
+    return False

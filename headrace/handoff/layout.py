@@ -1,0 +1,68 @@
+"""Where a version's objects lie: `handoff/<asset>/<partition>/v000007/…`, its parts below `…/parts/<nonce>`."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.keys import partition_from_path, partition_path
+
+ROOT = "handoff"
+
+_VERSION = re.compile(r"v(\d{6,})")
+_MANIFEST = re.compile(rf"({ROOT}/([^/]+)/([^/]+))/v(\d{{6,}})/manifest\.json")
+_PARTS = re.compile(rf"({ROOT}/([^/]+)/([^/]+))/parts/([^/]+)/.+")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of a manifest, or of one writer's parts: the prefix of its partition, and which of them it is.
+
+    `partition` is what the path shows, which shortens long keys.
+    """
+
+    prefix: str
+    asset: str
+    partition: str
+    of: str
+
+
+def asset_prefix(asset: str) -> str:
+    return f"{ROOT}/{partition_path(asset)}"
+
+
+def partition_prefix(asset: str, partition: str) -> str:
+    return f"{asset_prefix(asset)}/{partition_path(partition)}"
+
+
+def parts_prefix(asset: str, partition: str, nonce: str) -> str:
+    return f"{partition_prefix(asset, partition)}/parts/{nonce}"
+
+
+def manifest_key(asset: str, partition: str, version: int) -> str:
+    return f"{partition_prefix(asset, partition)}/v{version:06d}/manifest.json"
+
+
+def note_key(manifest: str) -> str:
+    """What a collected version leaves in its manifest's place, so that its number is never given out again."""
+    return f"{manifest.rpartition('/')[0]}/collected.json"
+
+
+def version_numbers(names: Iterable[str]) -> list[int]:
+    """In a listing of a partition, ascending: each was sealed, collected, or begun by a writer that was killed."""
+    return sorted(int(match[1]) for match in map(_VERSION.fullmatch, names) if match)
+
+
+def manifest_place(key: str) -> Place | None:
+    """`of` is the version's number. None: the key is no manifest's."""
+    return _place(_MANIFEST.fullmatch(key))
+
+
+def parts_place(key: str) -> Place | None:
+    """`of` is the writer's nonce. None: the key is no part's."""
+    return _place(_PARTS.fullmatch(key))
+
+
+def _place(match: re.Match[str] | None) -> Place | None:
+    if match is None:
+        return None
+    return Place(match[1], partition_from_path(match[2]), partition_from_path(match[3]), match[4])

@@ -1,0 +1,18 @@
+"""Where a rollout keeps its objects: `rollout/<name>/<what>/…`. Of a trial or a proposal, below its journal entry."""
+
+from typing import Literal
+
+from headrace.store.objects import ObjectStore
+
+ROOT = "rollout"
+
+What = Literal["aliases", "caps", "evidence", "journal", "prepared", "sessions"]
+
+
+def rollout_prefix(name: str, what: What, entry: int | None = None) -> str:
+    return f"{ROOT}/{name}/{what}" + ("" if entry is None else f"/{entry:08d}")
+
+
+def rollout_names(store: ObjectStore) -> list[str]:
+    """Every rollout that has a journal, sorted."""
+    return [name for name in store.children(ROOT) if store.children(rollout_prefix(name, "journal"))]
