@@ -64,6 +64,9 @@ def _value(hint: Any, value: object, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise InvalidInput(f"{where} must be a mapping of keys to values, got {_shown(value)}.")
         return {str(key): _value(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hasattr(hint, "from_mapping"):
+        # What a mapping may hold depends on what it says, as an engine's options do on its name.
+        return hint.from_mapping(value, where)
     if is_dataclass(hint):
         return from_mapping(hint, value, where)  # pyright: ignore[reportArgumentType]
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):

@@ -7,12 +7,11 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.chat.tokenizer import ChatTokenizer
-from headrace.generation.campaign import WRITER, EngineSettings
-from headrace.generation.engines.base import GenerationRequest
+from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.keys import digest_text, row_seed
 from headrace.prep.corpus import Corpus, LabelJudge, load_corpus
 from headrace.prep.labels import Judge
-from headrace.rollout.version_sets import Decoding, Member, VersionSet
+from headrace.rollout.version_sets import Decoding, Member
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory
 from resources.engines import EnginesResource
@@ -44,7 +43,7 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
 
 
 class EngineJudge:
-    """A generation engine as judge: greedy decoding, one question a document."""
+    """An engine as judge: greedy decoding, one question a document."""
 
     def __init__(self, settings: LabelJudge, engines: EnginesResource, objects: ObjectStore) -> None:
         self._settings = settings
@@ -53,21 +52,24 @@ class EngineJudge:
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Raises: EngineUnavailable: the engine cannot be reached or loaded now."""
-        engine = self._engines.open_writer(self._version_set(), self._objects)
+        member, spec = self._member(), self._settings.settings.spec
+        engine = self._engines.open(member, spec, self._objects)
+        rows = ChainRows.of(member, engine)
         try:
             requests = [_request(question) for question in questions]
             starts = range(0, len(requests), _BATCH_ROWS)
-            results = [engine.generate(requests[start : start + _BATCH_ROWS]) for start in starts]
+            results = [rows.generate(requests[start : start + _BATCH_ROWS]) for start in starts]
             return [result.text for batch in results for result in batch]
         finally:
-            engine.close()
+            rows.close()
 
-    def _version_set(self) -> VersionSet:
+    def _member(self) -> Member:
         settings = self._settings
         # A local model is sealed as every other, so that its digest can be looked up and its bytes are checked.
-        weights = seal_directory(self._objects, Path(settings.model)) if settings.engine == "transformers" else None
-        member = Member(
-            role=WRITER,
+        local = settings.settings.kind.needs_weights
+        weights = seal_directory(self._objects, Path(settings.model)) if local else None
+        return Member(
+            role="judge",
             model_name=settings.model,
             model_version="",
             weights_digest=weights.digest if weights else "",
@@ -76,8 +78,6 @@ class EngineJudge:
             user_template="{text}",
             decoding=Decoding(temperature=0, top_p=1, max_new_tokens=settings.answer_tokens_max),
         )
-        engine = EngineSettings(name=settings.engine, dtype="float32", base_url=settings.base_url, model=settings.model)
-        return VersionSet(members=(member,), engine=engine.spec, code_version="")
 
 
 def _request(question: str) -> GenerationRequest:

@@ -1,13 +1,19 @@
-"""The generation engines of this deployment, as a Dagster resource."""
+"""The engines of this deployment for bulk work, as a Dagster resource."""
+
+import asyncio
+from collections.abc import Mapping
 
 import dagster as dg
 from pydantic import Field
 
-from headrace.errors import EngineUnavailable
+from headrace.engines.base import Engine, TurnRefused
+from headrace.engines.chain import LoadedRole, try_role
+from headrace.engines.deployment import Deployment
+from headrace.engines.registry import open_engine
+from headrace.engines.rows import ChainRows
+from headrace.errors import EngineUnavailable, Transient
 from headrace.generation.campaign import WRITER
-from headrace.generation.engines.base import GenerationRequest, TextEngine
-from headrace.generation.engines.opening import open_engine
-from headrace.rollout.version_sets import Member, VersionSet
+from headrace.rollout.version_sets import EngineSpec, Member, VersionSet
 from headrace.store.objects import ObjectStore
 
 
@@ -21,37 +27,55 @@ class EnginesResource(dg.ConfigurableResource):
         default=120.0, gt=0, description="How long one request to a server may take, in seconds."
     )
 
-    def open_writer(self, version_set: VersionSet, objects: ObjectStore) -> TextEngine:
+    def open(
+        self,
+        member: Member,
+        spec: EngineSpec,
+        objects: ObjectStore,
+        *,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Engine:
+        """Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`."""
+        deployment = Deployment.of_bulk(
+            api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas or {}
+        )
+        return open_engine(member, spec, objects, deployment)
+
+    def open_writer(
+        self,
+        version_set: VersionSet,
+        objects: ObjectStore,
+        *,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> ChainRows:
         """The engine of a set's writer, loaded.
+
+        Args: replicas: base URL in the set → the servers that serve the same model, if there are several.
 
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`.
         """
-        return open_engine(
-            version_set.member(WRITER),
-            version_set.engine,
-            objects,
-            api_key=self.api_key,
-            request_seconds=self.request_seconds,
-        )
+        engine = self.open(version_set.member(WRITER), version_set.engine_of(WRITER), objects, replicas=replicas)
+        return ChainRows.of(version_set.member(WRITER), engine)
 
     def try_member(self, member: Member, version_set: VersionSet, objects: ObjectStore) -> None:
-        """Load one member of a set and let it make a row, which is thrown away.
+        """Load one member of a set and let it answer, which is thrown away.
 
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt: it could never be used.
-            EngineUnavailable: it cannot be used now, or makes no row.
+            EngineUnavailable: it cannot be used now, or answers nothing.
         """
-        engine = open_engine(
-            member,
-            version_set.engine_of(member.role),
-            objects,
-            api_key=self.api_key,
-            request_seconds=self.request_seconds,
-        )
+        engine = self.open(member, version_set.engine_of(member.role), objects)
+
+        async def trial() -> None:
+            try:
+                await try_role(LoadedRole(member=member, engine=engine))
+            finally:
+                await engine.close()
+
         try:
-            (result,) = engine.generate([GenerationRequest(row_id="smoke-test", prompt="Say one word.", seed=1)])
-        finally:
-            engine.close()
-        if result.finish_reason == "error":
-            raise EngineUnavailable(f"{member.role} ({member.model_name} {member.model_version}) fails: {result.error}")
+            asyncio.run(trial())
+        except (Transient, TurnRefused) as error:
+            raise EngineUnavailable(
+                f"{member.role} ({member.model_name} {member.model_version}) fails: {error}"
+            ) from error

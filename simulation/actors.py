@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from headrace.engines.rows import GenerationRequest, GenerationResult
 from headrace.errors import (
     HeadraceError,
     IllegalTransition,
@@ -16,7 +17,6 @@ from headrace.errors import (
 )
 from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.claims import Claims, Regenerate
-from headrace.generation.engines.base import GenerationRequest, GenerationResult
 from headrace.generation.rolled_back import void_unsealed
 from headrace.generation.sealing import Superseded
 from headrace.handoff.versions import HandoffStore

@@ -7,19 +7,20 @@ set's engine answered, as the engine itself says, so that a unit that mixed two 
 import asyncio
 import concurrent.futures
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+from headrace.engines import chain
+from headrace.engines.base import Answer, Engine, Piece, Turn
+from headrace.engines.chain import Conversation
+from headrace.engines.roles import EngineSettings
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
-from headrace.generation.campaign import EngineSettings
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member
 from headrace.serving import plan_lease
-from headrace.serving.engines.base import Answer, Piece, Turn
-from headrace.serving.gateway import chain, prepared_sets
-from headrace.serving.gateway.openai_bodies import plain_ask
+from headrace.serving.gateway import prepared_sets
 from headrace.serving.gateway.pinning import Pinning
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.refusals import Refusal
@@ -43,7 +44,7 @@ class _Sink:
         return lambda *_, **__: None
 
 
-class SimulatedEngine:
+class SimulatedEngine(Engine):
     """One role of one set. Its name, which every step reports, is the set's id."""
 
     def __init__(self, world: World, set_id: str) -> None:
@@ -54,14 +55,11 @@ class SimulatedEngine:
         await asyncio.sleep(self._seconds())
         return Answer(text=self.name, finish_reason="stop", num_prompt_tokens=1, num_output_tokens=1, replica=self.name)
 
-    async def stream(self, turn: Turn) -> AsyncIterator[Piece]:
+    async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         for _ in range(2):
             await asyncio.sleep(self._seconds())
             yield Piece(text=self.name, replica=self.name)
         yield Piece(text="", finish_reason="stop", num_prompt_tokens=1, num_output_tokens=2, replica=self.name)
-
-    async def close(self) -> None:
-        pass
 
     def _seconds(self) -> float:
         return self._world.chance.choice((0.01, 0.05, 0.3, 1.0))
@@ -202,10 +200,10 @@ class Gateway:
         try:
             served = pinned.loaded.chain
             if streamed:
-                async for _ in served.stream(plain_ask("hello"), unit=unit, seed=1, report=report):
+                async for _ in served.stream(Conversation.of("hello"), unit=unit, seed=1, report=report):
                     pass
             else:
-                await served.answer(plain_ask("hello"), unit=unit, seed=1, report=report)
+                await served.answer(Conversation.of("hello"), unit=unit, seed=1, report=report)
         except HeadraceError as error:
             record.failure = f"{type(error).__name__}: {error}"
         finally:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from headrace.engines.roles import EngineSettings
 from headrace.errors import HandoffCorrupt, RegistryUnavailable
-from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
+from headrace.generation.campaign import Campaign, PromptSource
 from headrace.keys import ContentPartition
 from headrace.rollout.candidates import Wanted
 from headrace.rollout.gates import GateSettings

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from headrace.serving.engines.base import EngineBusy, EngineFailed, Message, Turn, TurnRefused
-from headrace.serving.engines.openai_server import OpenAIServerEngine
+from headrace.engines.base import EngineBusy, EngineFailed, Message, Turn, TurnRefused
+from headrace.engines.openai.client import OpenAIEngine
 
 
 def make_app(base_urls: list[str]) -> Starlette:
-    engine = OpenAIServerEngine(model="served", base_urls=base_urls)
+    engine = OpenAIEngine(model="served", base_urls=base_urls)
 
     async def complete(request: Request) -> JSONResponse:
         body: dict[str, Any] = json.loads(await request.body())

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from benchmarks.measuring import Child, progress
 from headrace.clock import SystemClock
+from headrace.engines.echo import EchoEngine
+from headrace.engines.roles import EngineSettings
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.errors import RepinRequired
 from headrace.generation.bulk import Worker, generate_partition
-from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
+from headrace.generation.campaign import Campaign, PromptSource
 from headrace.generation.claims import Claims, inputs_digest
-from headrace.generation.engines.base import GenerationRequest, GenerationResult
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import void_unsealed
 from headrace.generation.sealing import CONTENT
@@ -40,12 +41,17 @@ _BATCH_SECONDS = 0.08
 _WAIT_SECONDS_MAX = 60.0
 
 
-class SlowEngine(EchoEngine):
+class SlowEngine(ChainRows):
     """Batches that take long enough for an abort to come in the middle of one."""
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         time.sleep(_BATCH_SECONDS)
         return super().generate(requests)
+
+
+def _slow(version_set: VersionSet) -> SlowEngine:
+    member = version_set.member("writer")
+    return SlowEngine.of(member, EchoEngine(member))
 
 
 class Site:
@@ -161,7 +167,9 @@ def _work(directory: Path, shard: int) -> dict[str, Any]:
                 campaign=site.campaign,
                 claims=site.claims,
                 handoffs=site.handoffs,
-                open_engine=lambda version_set: SlowEngine(version_set.member("writer")),
+                open_engine=lambda version_set: SlowEngine.of(
+                    member := version_set.member("writer"), EchoEngine(member)
+                ),
                 worker=Worker(run_id=f"run-{shard}", host="here"),
             )
         except RepinRequired:

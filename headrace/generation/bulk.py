@@ -15,10 +15,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, failed, storable
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claim, Claims
-from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, failed, storable
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
@@ -88,7 +88,7 @@ def generate_partition(
     campaign: Campaign,
     claims: Claims,
     handoffs: HandoffStore,
-    open_engine: Callable[[VersionSet], TextEngine],
+    open_engine: Callable[[VersionSet], RowMaker],
     worker: Worker,
     progress: Progress | None = None,
     monotonic: Callable[[], float] = time.monotonic,
@@ -165,7 +165,7 @@ class _Making:
         self._done = committed(self.claims.objects, self.claim)
         return [index for index in range(len(self.batches)) if index not in self._done]
 
-    def run(self, open_engine: Callable[[VersionSet], TextEngine]) -> None:
+    def run(self, open_engine: Callable[[VersionSet], RowMaker]) -> None:
         version_set = VersionSets(self.claims.objects).get(self.claim.version_set)
         self._stop_if_aborted()
         engine = open_engine(version_set)
@@ -193,7 +193,7 @@ class _Making:
                 raise void_error(self.claim, settlement.reason) from None
             raise
 
-    def _make(self, engine: TextEngine, index: int) -> None:
+    def _make(self, engine: RowMaker, index: int) -> None:
         started = self.monotonic()
         results = generate_rows(engine, self.batches[index], self.row_attempts)
         seconds = self.monotonic() - started
@@ -228,7 +228,7 @@ class _Making:
             self.progress(rows_done, rows_total, self.num_tokens / self.seconds if self.seconds else 0.0)
 
 
-def generate_rows(engine: TextEngine, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
+def generate_rows(engine: RowMaker, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
     """A batch's results, each with its number of retries. Rows that fail are tried again alone, then given up.
 
     Raises:
@@ -245,7 +245,7 @@ def generate_rows(engine: TextEngine, rows: Sequence[Row], row_attempts: int) ->
     return outcome
 
 
-def _attempt(engine: TextEngine, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+def _attempt(engine: RowMaker, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
     try:
         results = engine.generate(requests)
     except HeadraceError:

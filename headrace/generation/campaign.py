@@ -6,18 +6,16 @@ the rows only through a rollout.
 """
 
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace.chat.template import checked_date
-from headrace.engines.openai.address import check_address
+from headrace.engines.openai.address import check_replicas
+from headrace.engines.roles import EngineSettings, PromptTemplate
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
-from headrace.masking import without_credentials
 from headrace.rollout.plan import Plan
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from headrace.rollout.version_sets import Decoding, Member, VersionSet
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
@@ -25,17 +23,8 @@ from headrace.user_files.yaml_file import read_yaml
 # The one role of a text campaign's version set.
 WRITER = "writer"
 
-EngineName = Literal["transformers", "openai_http", "echo"]
-
 # Part of every version set: raise it when the same set and prompts would come out as other rows.
 GENERATION_CODE_VERSION = "1"
-
-# The libraries whose version can change an engine's output.
-_ENGINE_PACKAGES: dict[str, tuple[str, ...]] = {
-    "transformers": ("transformers", "torch"),
-    "openai_http": (),
-    "echo": (),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,77 +64,6 @@ class PromptSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptTemplate:
-    """The turns that the model's chat template is given; `{text}` is the prompt."""
-
-    user: str = "{text}"
-    # null leaves the system turn to the model's own chat template, which may add one.
-    system: str | None = None
-
-    def __post_init__(self) -> None:
-        if "text" not in placeholders("user", self.user, texts=("text",)):
-            raise InvalidCampaign(f"user must hold {{text}}, where the prompt goes, got {self.user!r}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """What turns prompts into text; all of it is part of the version set."""
-
-    name: EngineName = "transformers"
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    num_threads: int = 1
-    # For openai_http: the server, up to and including /v1, and the name it serves the model under.
-    base_url: str | None = None
-    model: str | None = None
-    # For transformers: the day that a chat template is told when it asks for today's.
-    template_date: str | None = None
-    # For openai_http: the model's special tokens. The server would take them for turns in whatever text they stand, so
-    # a prompt or a message that spells one is refused.
-    special_tokens: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.num_threads < 1:
-            raise InvalidCampaign(f"num_threads must be at least 1, got {self.num_threads}.")
-        try:
-            checked_date("template_date", self.template_date)
-        except InvalidInput as error:
-            raise InvalidCampaign(str(error)) from error
-        if self.template_date and self.name == "openai_http":
-            raise InvalidCampaign(
-                f"template_date is for the engine transformers, got {self.template_date!r} for 'openai_http': the "
-                "server applies the template, by its own clock. Leave it out."
-            )
-        if self.special_tokens and self.name == "transformers":
-            raise InvalidCampaign(
-                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
-                "which knows the model's own. Leave it out."
-            )
-        if "" in self.special_tokens:
-            raise InvalidCampaign("special_tokens must list texts such as <|im_start|>, got an empty one.")
-        if self.name == "openai_http" and not (self.base_url and self.model):
-            shown = self.base_url and without_credentials(self.base_url)
-            raise InvalidCampaign(
-                f"engine 'openai_http' needs base_url and model, got base_url={shown!r}, model={self.model!r}."
-            )
-        if self.base_url:
-            check_address(self.base_url)
-
-    @property
-    def spec(self) -> EngineSpec:
-        """The engine as a version set names it, with the library versions of this installation."""
-        return EngineSpec(
-            name=self.name,
-            dtype=self.dtype,
-            num_threads=self.num_threads,
-            build=engine_build(self.name),
-            base_url=self.base_url,
-            model=self.model,
-            template_date=self.template_date,
-            special_tokens=self.special_tokens,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Campaign:
     """One bulk generation, as its YAML file describes it."""
 
@@ -162,6 +80,8 @@ class Campaign:
     micro_batch_rows: int = 8
     # Times a failing row is tried before it is recorded with its error.
     row_attempts: int = 3
+    # Base URL in a version set → the servers that serve the same model, if there are several.
+    replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
     review: ReviewSettings = field(default_factory=ReviewSettings)
     # What `plan` parses.
     rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
@@ -173,6 +93,7 @@ class Campaign:
         for name in ("micro_batch_rows", "row_attempts"):
             if getattr(self, name) < 1:
                 raise InvalidCampaign(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_replicas(self.replicas)
 
     @property
     def plan(self) -> Plan:
@@ -195,9 +116,10 @@ class Campaign:
         """
         if name is None or name == self.engine.name:
             return self
-        where = f"campaign {self.name!r} on engine {name!r}"
-        engine = _checked(EngineSettings, {**_plain(self.engine), "name": name}, where)
-        return replace(self, engine=engine)
+        try:
+            return replace(self, engine=self.engine.on(name))
+        except InvalidInput as error:
+            raise InvalidCampaign(f"campaign {self.name!r} on engine {name!r}: {error}") from error
 
     def version_set(
         self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
@@ -252,24 +174,8 @@ def load_campaign(file: Path) -> Campaign:
     return campaign
 
 
-def engine_build(name: str) -> str:
-    """Library versions behind an engine, such as `transformers 5.23.0, torch 2.13.0`; found without importing them."""
-    versions = []
-    for package in _ENGINE_PACKAGES.get(name, ()):
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    return ", ".join(versions)
-
-
 def _checked(cls: type, body: object, where: str) -> Any:
     try:
         return from_mapping(cls, body, where)
     except InvalidInput as error:
         raise InvalidCampaign(str(error)) from error
-
-
-def _plain(engine: EngineSettings) -> dict[str, Any]:
-    """What any engine takes; what one kind alone takes stays with it."""
-    return {name: getattr(engine, name) for name in ("name", "dtype", "num_threads", "base_url", "model")}

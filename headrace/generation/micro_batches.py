@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import xxhash
 
+from headrace.engines.rows import GenerationResult
 from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.claims import Claim
-from headrace.generation.engines.base import GenerationResult
 from headrace.generation.requests import Row
 from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT
 from headrace.store.objects import ObjectStore

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.engines.rows import RowMaker
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claims import RUN_PIN, Claims, RunPin, mirror_digest, mirror_run_key
-from headrace.generation.engines.base import TextEngine
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
@@ -133,7 +133,7 @@ def mirror_partition(
     campaign: Campaign,
     claims: Claims,
     handoffs: HandoffStore,
-    open_engine: Callable[[VersionSet], TextEngine],
+    open_engine: Callable[[VersionSet], RowMaker],
     worker: Worker,
     progress: Progress | None = None,
     **timing: Any,

@@ -11,7 +11,7 @@ from typing import Literal
 import polars as pl
 
 from headrace.chat.template import checked_date
-from headrace.engines.openai.address import check_address
+from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
@@ -94,7 +94,7 @@ class LabelJudge:
 
     question: str
     answers: tuple[str, ...]
-    engine: Literal["openai_http", "transformers", "echo"] = "openai_http"
+    engine: str = "openai_http"
     model: str
     base_url: str | None = None
     system: str | None = None
@@ -105,10 +105,15 @@ class LabelJudge:
         placeholders("question", self.question, texts=("term", "category", "text"))
         if len({answer.casefold() for answer in self.answers}) < 2:
             raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
-        if self.engine == "openai_http" and not self.base_url:
-            raise InvalidInput("base_url is missing: the engine 'openai_http' needs the address of a server.")
-        if self.base_url:
-            check_address(self.base_url)
+        _ = self.settings
+
+    @property
+    def settings(self) -> EngineSettings:
+        """The engine that is asked. In float32: a label must not hang on a near tie.
+
+        Raises: InvalidInput: no such engine, or one that needs what is not said.
+        """
+        return EngineSettings.taking(self.engine, dtype="float32", base_url=self.base_url, model=self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

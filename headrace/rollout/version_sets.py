@@ -46,6 +46,7 @@ class EngineSpec:
     Attributes:
         template_date: the day that a chat template is told when it asks for today's.
         special_tokens: what no prompt and no message may spell, since the server would take it for a turn.
+        options: those of other packages' engines, as canonical JSON.
     """
 
     name: str
@@ -56,6 +57,7 @@ class EngineSpec:
     model: str | None = None
     template_date: str | None = None
     special_tokens: tuple[str, ...] = ()
+    options: str = ""
 
     def __post_init__(self) -> None:
         # JSON has lists.
@@ -205,7 +207,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
         if member["engine"] is None:
             del member["engine"]
     for engine in [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]:
-        for name in ("template_date", "special_tokens"):
+        for name in ("template_date", "special_tokens", "options"):
             if not engine[name]:
                 del engine[name]
     return body

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace.engines.openai.address import check_address
+from headrace.engines.deployment import Deployment
+from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.openai.address import check_replicas
+from headrace.engines.roles import EngineSettings, PromptTemplate
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import EngineSettings, PromptTemplate
 from headrace.keys import check_name, digest_text
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.plan import Plan
@@ -54,7 +56,7 @@ class Role:
 
     def __post_init__(self) -> None:
         check_name("model", self.model)
-        if not self.registered and (self.version == "newest" or self.engine.name == "transformers"):
+        if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
                 f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
                 f"version={self.version!r} on {self.engine.name}."
@@ -197,9 +199,7 @@ class Service:
             raise InvalidService(
                 f"chain and judge must name roles of this file ({', '.join(self.roles) or 'none'}), got {named!r}."
             )
-        for base_url, servers in self.replicas.items():
-            for server in (base_url, *servers):
-                check_address(server)
+        check_replicas(self.replicas)
         if not 0 <= self.shadow_share <= 1:
             raise InvalidService(f"shadow_share must be between 0 and 1, got {self.shadow_share!r}.")
         if not 0 < self.session_seconds < float("inf"):
@@ -222,9 +222,17 @@ class Service:
                 raise InvalidService(f"Service {self.name}: a margin of {metric} needs {wanted}, got none.")
         return plan
 
-    def replicas_of(self, base_url: str) -> tuple[str, ...]:
-        """The servers behind a version set's base URL; itself, if the file names no others."""
-        return self.replicas.get(base_url, (base_url,))
+    def deployment(self, api_key: str | None) -> Deployment:
+        """What engines need beside a version set. `api_key`: for servers that ask for one."""
+        limits = self.limits
+        return Deployment(
+            api_key=api_key,
+            replicas=self.replicas,
+            turn_seconds_max=limits.unit_seconds_max,
+            attempt_seconds_max=limits.unit_seconds_max,
+            first_piece_seconds_max=limits.first_piece_seconds_max,
+            dispatch=DispatchSettings(num_attempts=limits.num_attempts),
+        )
 
     def price_of(self, member: Member) -> Price | None:
         """None: nobody said what this model costs."""

@@ -11,10 +11,13 @@ from typing import Any, cast
 import pyarrow as pa
 
 from headrace.clock import FixedClock
+from headrace.engines.chain import RoleChain
+from headrace.engines.echo import EchoEngine
+from headrace.engines.roles import EngineSettings
+from headrace.engines.rows import ChainRows
 from headrace.generation.bulk import Outcome, Worker, generate_partition
-from headrace.generation.campaign import Campaign, EngineSettings
+from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claims
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.mirroring import mirror_partition
 from headrace.generation.prompt_files import PromptSource
 from headrace.generation.rolled_back import seal_rolled_back_rows
@@ -133,9 +136,10 @@ class World:
         journal.append(event, named | fields, expected=journal.head())
 
 
-class _Engine(EchoEngine):
+class _Engine(ChainRows):
     def __init__(self, version_set: VersionSet, killed_after: int | None) -> None:
-        super().__init__(version_set.member("writer"))
+        engines = {"writer": EchoEngine(version_set.member("writer"))}
+        super().__init__(RoleChain.of(version_set, ("writer",), engines))
         self._left = killed_after
 
     def generate(self, requests: Any) -> Any:

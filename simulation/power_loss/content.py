@@ -7,12 +7,14 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.clock import SystemClock
+from headrace.engines.chain import RoleChain
+from headrace.engines.echo import EchoEngine
+from headrace.engines.roles import EngineSettings
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.errors import RepinRequired
 from headrace.generation.bulk import Outcome, Worker, generate_partition
-from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
+from headrace.generation.campaign import Campaign, PromptSource
 from headrace.generation.claims import Claim, Claims, Regenerate
-from headrace.generation.engines.base import GenerationRequest, GenerationResult
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import CONTENT
@@ -73,9 +75,10 @@ class _Site:
         )
 
 
-class _Engine(EchoEngine):
+class _Engine(ChainRows):
     def __init__(self, version_set: Any, before: Callable[[], None]) -> None:
-        super().__init__(version_set.member("writer"))
+        engines = {"writer": EchoEngine(version_set.member("writer"))}
+        super().__init__(RoleChain.of(version_set, ("writer",), engines))
         self._before = before
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
@@ -211,4 +214,8 @@ def _outputs(site: _Site, claim: Claim) -> list[str]:
     prompts = site.handoffs.open("prompts", _PARTITION.key, claim.inputs["prompts"])
     rows = rows_for(prompts.table(), claim.version_set)
     requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]
-    return [one.text for one in EchoEngine(version_set.member("writer")).generate(requests)]
+    made = _Engine(version_set, lambda: None)
+    try:
+        return [one.text for one in made.generate(requests)]
+    finally:
+        made.close()

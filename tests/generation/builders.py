@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.clock import FixedClock
+from headrace.engines.echo import EchoEngine
+from headrace.engines.roles import EngineSettings
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult, RowMaker
 from headrace.generation.bulk import Outcome, Worker, generate_partition
-from headrace.generation.campaign import Campaign, EngineSettings, PromptSource
+from headrace.generation.campaign import Campaign, PromptSource
 from headrace.generation.claims import Claim, Claims, Regenerate
-from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -117,24 +118,24 @@ class Site:
         prompts = self.handoffs.open("prompts", self.partition.key)
         return self.claims.open(self.campaign, self.partition, prompts, root_run_id=run, regenerate=regenerate)
 
-    def generate(self, claim: Claim | None = None, engine: TextEngine | None = None, **changes: Any) -> Outcome:
+    def generate(self, claim: Claim | None = None, engine: RowMaker | None = None, **changes: Any) -> Outcome:
         arguments: dict[str, Any] = {
             "campaign": self.campaign,
             "claims": self.claims,
             "handoffs": self.handoffs,
-            "open_engine": lambda version_set: engine or EchoEngine(version_set.member("writer")),
+            "open_engine": lambda version_set: engine or echo_rows(version_set.member("writer")),
             "worker": Worker(run_id="run-1", host="node-a"),
             "monotonic": lambda: 0.0,
         }
         return generate_partition(claim or self.open_claim(), **(arguments | changes))
 
-    def mirror(self, wanted: str = "candidate", engine: TextEngine | None = None, **changes: Any) -> Mirror:
+    def mirror(self, wanted: str = "candidate", engine: RowMaker | None = None, **changes: Any) -> Mirror:
         arguments: dict[str, Any] = {
             "root_run_id": "run-mirror",
             "campaign": self.campaign,
             "claims": self.claims,
             "handoffs": self.handoffs,
-            "open_engine": lambda version_set: engine or EchoEngine(version_set.member("writer")),
+            "open_engine": lambda version_set: engine or echo_rows(version_set.member("writer")),
             "worker": Worker(run_id="run-mirror", host="node-a"),
             "monotonic": lambda: 0.0,
         }
@@ -152,6 +153,11 @@ def make_site(directory: Path, **changes: Any) -> Site:
     return site
 
 
+def echo_rows(member: Member | None = None) -> ChainRows:
+    member = member or make_member()
+    return ChainRows.of(member, EchoEngine(member))
+
+
 class ScriptedEngine:
     """An engine that does what a test says: fails on some prompts, calls back before each batch."""
 
@@ -163,6 +169,7 @@ class ScriptedEngine:
         self.fails = fails
         self.before = before
         self.batches: list[list[str]] = []
+        self._echo = echo_rows()
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         self.before()
@@ -170,7 +177,7 @@ class ScriptedEngine:
         for request in requests:
             if error := self.fails(request.prompt):
                 raise error
-        return EchoEngine(make_member()).generate(requests)
+        return self._echo.generate(requests)
 
     def close(self) -> None:
-        pass
+        self._echo.close()

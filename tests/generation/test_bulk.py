@@ -9,9 +9,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, storable
 from headrace.errors import EngineUnavailable, HandoffCorrupt, RepinRequired
 from headrace.generation import micro_batches
-from headrace.generation.engines.base import GenerationRequest, GenerationResult, TextEngine, storable
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, seal
@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Site:
     return make_site(tmp_path)
 
 
-def no_engine(version_set: VersionSet) -> TextEngine:
+def no_engine(version_set: VersionSet) -> RowMaker:
     raise AssertionError("no engine should be opened")
 
 

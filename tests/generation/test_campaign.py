@@ -4,14 +4,13 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace.engines.registry import engine_kind
+from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidCampaign
-from headrace.generation.campaign import EngineSettings, engine_build, load_campaign, load_campaigns
-from headrace.generation.engines.opening import open_engine
+from headrace.generation.campaign import load_campaign, load_campaigns
 from headrace.prep.corpus import load_corpus
-from headrace.rollout.version_sets import EngineSpec
-from headrace.store.local import LocalStore
 from resources.settings import CHECKOUT
-from tests.generation.builders import make_campaign, make_member
+from tests.generation.builders import make_campaign
 
 BODY = {
     "name": "glossary",
@@ -97,7 +96,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         ),
         "an unknown engine": (
             {"engine": {"name": "vllm"}},
-            "must be one of transformers, openai_http, echo, got 'vllm'",
+            "No engine 'vllm' is installed; there are echo, openai_http, transformers",
         ),
         "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
         "a date that is none": (
@@ -169,7 +168,7 @@ def test_what_a_template_takes_for_today_is_part_of_the_version_set() -> None:
     sets = [campaign.version_set(**arguments) for campaign in (undated, *dated)]
     assert len({version_set.id for version_set in sets}) == 3
     assert sets[1].engine.template_date == "2026-01-01"
-    assert dated[0].with_engine("echo").engine.template_date is None
+    assert dated[0].with_engine("echo").engine.options.template_date is None
 
 
 def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:
@@ -178,10 +177,5 @@ def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:
 
 
 def test_the_build_of_an_engine_is_its_libraries_versions() -> None:
-    assert engine_build("transformers").startswith("transformers 5.")
-    assert engine_build("echo") == ""
-
-
-def test_an_engine_that_nobody_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="asks for the engine 'teapot', which this Headrace does not have"):
-        open_engine(make_member(), EngineSpec(name="teapot"), LocalStore(tmp_path))
+    assert engine_kind("transformers").build.startswith("transformers 5.")
+    assert engine_kind("echo").build == ""

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.generation.claims import unsettled
-from headrace.generation.engines.base import GenerationRequest, GenerationResult
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.micro_batches import committed
 from headrace.generation.mirroring import MirrorStopped
-from tests.generation.builders import Site, make_member, make_site
+from tests.generation.builders import Site, make_site
 
 pytestmark = pytest.mark.process
 
@@ -25,19 +24,18 @@ SLOW_WORKER = """
 import sys
 from pathlib import Path
 from tests.generation.builders import Site
-from tests.generation.test_crashes import SlowEngine
+from headrace.engines.echo import EchoEngine
+from tests.generation.builders import make_member
+from tests.generation.test_crashes import SlowRows
 site = Site(Path(sys.argv[1]))
 claim = site.open_claim(sys.argv[2])
 print("claimed", flush=True)
-outcome = site.generate(claim, engine=SlowEngine())
+outcome = site.generate(claim, engine=SlowRows.of(make_member(), EchoEngine(make_member())))
 print(outcome.num_generated_now, outcome.content.version, outcome.content.content_digest, flush=True)
 """
 
 
-class SlowEngine(EchoEngine):
-    def __init__(self) -> None:
-        super().__init__(make_member())
-
+class SlowRows(ChainRows):
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         time.sleep(0.3)
         return super().generate(requests)

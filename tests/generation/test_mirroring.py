@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engines.rows import RowMaker
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.claims import unsettled
-from headrace.generation.engines.base import TextEngine
 from headrace.generation.micro_batches import committed
 from headrace.generation.mirroring import Differences, MirrorStopped, mirrored_differences, partitions_to_mirror
 from headrace.handoff.schemas import check_schema
@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> Site:
     return site
 
 
-def no_engine(version_set: VersionSet) -> TextEngine:
+def no_engine(version_set: VersionSet) -> RowMaker:
     raise AssertionError("no engine should be opened")
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import EngineUnavailable, InvalidInput
-from headrace.generation.engines.base import GenerationRequest
-from headrace.generation.engines.openai_http import OpenAIHttpEngine
-from headrace.rollout.version_sets import EngineSpec
+from headrace.engines.rows import ChainRows, GenerationRequest
+from headrace.errors import EngineUnavailable
+from tests.engines.openai.clients import make_rows
 from tests.generation.builders import TEXTS, make_member, make_site
 
 Answer = tuple[int, dict[str, Any] | str, dict[str, str]]
@@ -64,7 +63,7 @@ def server() -> Iterator[Server]:
     server.http.server_close()
 
 
-_engines: list[OpenAIHttpEngine] = []
+_engines: list[ChainRows] = []
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +73,8 @@ def closed_engines() -> Iterator[None]:
         _engines.pop().close()
 
 
-def make_engine(url: str, **changes: Any) -> OpenAIHttpEngine:
-    special_tokens = changes.pop("special_tokens", ())
-    spec = EngineSpec(name="openai_http", base_url=url, model="served", special_tokens=special_tokens)
-    engine = OpenAIHttpEngine(make_member(system_prompt="Be short."), spec, first_wait_seconds=0.01, **changes)
+def make_engine(url: str, **changes: Any) -> ChainRows:
+    engine = make_rows(url, member=make_member(system_prompt="Be short."), **changes)
     _engines.append(engine)
     return engine
 
@@ -92,7 +89,8 @@ def test_a_prompt_that_spells_a_special_token_is_its_rows_error_and_is_not_sent(
     spelt, other = engine.generate(requests("a<|im_end|>b", "c<|endoftext|>"))
 
     assert spelt.error == (
-        "the text spells the special token '<|im_end|>', which the server would take for a turn's mark"
+        "A turn is not sent: the text spells the special token '<|im_end|>', which the server would take for a turn's "
+        "mark."
     )
     assert other.text == "echo of c<|endoftext|>"
 
@@ -144,14 +142,14 @@ def test_a_row_that_the_server_cannot_make_is_that_rows_error(server: Server, an
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_recovers_costs_a_retry(server: Server, status: int) -> None:
     server.answer = lambda prompt, asked: (status, "busy", {"Retry-After": "0"}) if asked < 2 else completion("fine")
-    assert make_engine(server.url).generate(requests("a"))[0].text == "fine"
+    assert make_engine(server.url, num_attempts=5).generate(requests("a"))[0].text == "fine"
     assert len(server.bodies) == 3
 
 
 def test_a_usage_limit_ends_the_run_and_keeps_what_was_made(server: Server, tmp_path: Any) -> None:
     site = make_site(tmp_path)
     server.answer = lambda prompt, asked: completion("fine") if len(server.bodies) <= 4 else (429, "limit", {})
-    with pytest.raises(EngineUnavailable, match="answered 429: limit, 2 times"):
+    with pytest.raises(EngineUnavailable, match="Every replica is busy.*answered 429: limit"):
         site.generate(engine=make_engine(server.url, num_attempts=2))
     server.answer = lambda prompt, asked: completion("fine")
     outcome = site.generate(engine=make_engine(server.url))
@@ -160,7 +158,7 @@ def test_a_usage_limit_ends_the_run_and_keeps_what_was_made(server: Server, tmp_
 
 
 def test_a_server_that_is_gone_is_unavailable() -> None:
-    with pytest.raises(EngineUnavailable, match=r"takes no connection \(ClientConnectorError\), 2 times"):
+    with pytest.raises(EngineUnavailable, match=r"No replica is alive.*takes no connection \(ClientConnectorError\)"):
         make_engine("http://127.0.0.1:9/v1", num_attempts=2).generate(requests("a"))
 
 
@@ -188,11 +186,6 @@ def test_a_server_that_answers_nothing_well_makes_no_day_of_errors(server: Serve
     server.answer = lambda prompt, asked: (status, "{}", {})
     with pytest.raises(EngineUnavailable):
         make_site(tmp_path).generate(engine=make_engine(server.url, num_attempts=2))
-
-
-def test_a_version_set_without_a_server_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="openai_http needs base_url and model, got None and None"):
-        OpenAIHttpEngine(make_member(), EngineSpec(name="openai_http"))
 
 
 def test_rows_of_a_server_are_marked_as_not_deterministic(server: Server, tmp_path: Any) -> None:

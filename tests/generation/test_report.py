@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from headrace.engines.echo import EchoEngine
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay, summarize_day
-from headrace.generation.engines.base import GenerationRequest, GenerationResult
-from headrace.generation.engines.echo import EchoEngine
 from headrace.generation.report import render_report, report_markdown, set_label, write_report
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
@@ -19,7 +19,7 @@ from tests.text.foreign import EVERYTHING
 from tests.text.rendered import texts_shown
 
 
-class RudeEngine(EchoEngine):
+class RudeRows(ChainRows):
     """Writes what a page must not believe."""
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
@@ -122,7 +122,7 @@ def test_a_page_needs_nothing_but_itself(site: Site) -> None:
 
 def test_text_from_models_is_escaped(tmp_path: Path) -> None:
     site = make_site(tmp_path)
-    site.generate(engine=RudeEngine(make_member()))
+    site.generate(engine=RudeRows.of(make_member(), EchoEngine(make_member())))
     page = render_report(DAY, [summary_of(site)])
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page

@@ -88,7 +88,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a judge without a server": (
         {"labels": {"judge": {"model": "m", "question": "{text}?", "answers": ["yes", "no"]}}},
-        "base_url is missing",
+        "needs base_url and model",
     ),
 }
 

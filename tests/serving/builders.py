@@ -7,8 +7,8 @@ from itertools import count
 from typing import Any
 
 from headrace.clock import Clock, FixedClock
+from headrace.engines.roles import EngineSettings
 from headrace.errors import JournalConflict, StoreUnavailable
-from headrace.generation.campaign import EngineSettings
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import Decoding

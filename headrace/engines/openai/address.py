@@ -1,5 +1,6 @@
 """What a server's address and its key must be before anything is sent: found when a file is loaded, not by a run."""
 
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from headrace.errors import InvalidInput
@@ -40,3 +41,18 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             f"The API key for {without_credentials(base_url)} has a blank, a line end or another character that no "
             "HTTP header takes: often the line end of the file that it came from. Take it out."
         )
+
+
+def check_replicas(replicas: Mapping[str, Sequence[str]]) -> None:
+    """Args: replicas: base URL in a version set → the servers that serve the same model.
+
+    Raises: InvalidInput: one of them is no address, there is none, or one stands there twice.
+    """
+    for base_url, servers in replicas.items():
+        for server in (base_url, *servers):
+            check_address(server)
+        if not servers or len(set(servers)) != len(servers):
+            shown = [without_credentials(server) for server in servers]
+            raise InvalidInput(
+                f"replicas of {without_credentials(base_url)} must be different servers, at least one, got {shown!r}."
+            )

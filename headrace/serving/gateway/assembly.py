@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.clock import SystemClock
+from headrace.engines.base import Engine
+from headrace.engines.registry import open_engine
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.version_sets import EngineSpec, Member
-from headrace.serving.engines.base import ServingEngine
-from headrace.serving.engines.opening import open_serving_engine
 from headrace.serving.gateway.app import Gateway
 from headrace.serving.gateway.connections import Connections
 from headrace.serving.gateway.first_set import initialize
@@ -89,10 +89,12 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     node = settings.node or node_name(port)
     records, metrics = Records(settings.log, gateway=gateway, content=settings.log_content), Metrics()
 
-    def open_engine(member: Member, spec: EngineSpec) -> ServingEngine:
-        return open_serving_engine(member, spec, service, store, api_key=settings.engine_key)
+    deployment = service.deployment(settings.engine_key)
 
-    sets = PreparedSets(service, store, open_engine, records=records, metrics=metrics, clock=clock)
+    def opened(member: Member, spec: EngineSpec) -> Engine:
+        return open_engine(member, spec, store, deployment)
+
+    sets = PreparedSets(service, store, opened, records=records, metrics=metrics, clock=clock)
     lease = PlanLease(store, service.name, service.plan.salt)
     router = Router(
         store=store,

@@ -9,12 +9,11 @@ import asyncio
 import re
 from collections.abc import Callable
 
+from headrace.engines.chain import Conversation
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.background import Background
-from headrace.serving.gateway.chain import first_turn
 from headrace.serving.gateway.metrics import Metrics
-from headrace.serving.gateway.openai_bodies import plain_ask
 from headrace.serving.gateway.prepared_sets import LoadedSet
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.unit import Unit
@@ -69,7 +68,7 @@ class Judging:
             if stable is None or role is None:
                 self._metrics.judgement("no judge")
                 return
-            turn = first_turn(role.member, plain_ask(_question(unit)), unit=unit.name)
+            turn = role.turn(Conversation.of(_question(unit)), unit=unit.name, seed=0)
             stable.num_units += 1
             try:
                 async with asyncio.timeout(self._seconds_max):

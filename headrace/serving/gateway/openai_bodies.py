@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headrace.serving.engines.base import Message
+from headrace.engines.base import Message
+from headrace.engines.chain import Conversation
 from headrace.serving.gateway.refusals import Refusal, invalid
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -44,17 +45,12 @@ ASKS_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
+class Ask(Conversation):
     """What a client wants of a service. None: it did not say."""
 
     kind: Literal["chat", "text"]
     model: str
-    messages: tuple[Message, ...]
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
     seed: int | None = None
-    stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
 
@@ -86,11 +82,6 @@ def text_ask(raw: bytes) -> Ask:
         raise _wrong("prompt", "one text that is not empty (several prompts are several requests)", prompt)
     message = Message(role="user", content=_encodable("prompt", prompt))
     return _ask(body, "text", (message,), max_tokens=_whole(body, "max_tokens", 1, _TOKENS_MAX))
-
-
-def plain_ask(text: str, *, max_tokens: int | None = None) -> Ask:
-    """What the gateway itself asks a role."""
-    return Ask(kind="text", model="", messages=(Message(role="user", content=text),), max_tokens=max_tokens)
 
 
 def model_must_be(ask: Ask, service: str) -> None:

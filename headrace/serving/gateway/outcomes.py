@@ -11,8 +11,8 @@ its end (`CountedStreams`) counts for the time to its first piece alone.
 
 from typing import Any
 
+from headrace.engines.chain import Step
 from headrace.rollout.live_evidence import EvidenceWriter
-from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.judging import Judging
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records

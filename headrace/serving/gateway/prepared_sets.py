@@ -18,27 +18,22 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headrace.clock import Clock
+from headrace.engines.base import Engine
+from headrace.engines.chain import LoadedRole, RoleChain, try_role
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
 from headrace.serving.daemon_threads import DaemonThreads
-from headrace.serving.engines.base import EngineFailed, ServingEngine
-from headrace.serving.gateway.chain import Chain, LoadedRole, first_turn
 from headrace.serving.gateway.metrics import Metrics
-from headrace.serving.gateway.openai_bodies import plain_ask
 from headrace.serving.gateway.records import Records
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 
-# What every member is asked before its set is ready, how much of an answer is waited for, and how long.
-_SMOKE_PROMPT = "Say hello."
-_SMOKE_TOKENS = 4
-_SMOKE_SECONDS_MAX = 120.0
 _CLOSE_SECONDS_MAX = 30.0
 # A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.
 _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
 _T = TypeVar("_T")
-OpenEngine = Callable[[Member, EngineSpec], ServingEngine]
+OpenEngine = Callable[[Member, EngineSpec], Engine]
 _EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
 
 
@@ -47,7 +42,7 @@ class LoadedSet:
     """A set with its engines. `num_units`: those under way; a set without any may be closed."""
 
     id: str
-    chain: Chain
+    chain: RoleChain
     roles: dict[str, LoadedRole]
     engine_keys: tuple[_EngineKey, ...]
     num_units: int = 0
@@ -62,7 +57,7 @@ class LoadedSet:
 
 @dataclass(kw_only=True)
 class _Engine:
-    engine: ServingEngine
+    engine: Engine
     num_users: int = 0
 
 
@@ -193,11 +188,11 @@ class PreparedSets:
                 shared.num_users += 1
                 keys.append(key)
                 roles[member.role] = LoadedRole(member=member, engine=shared.engine)
-                await _try(roles[member.role])
-            chain = Chain(
-                version_set=version_set,
-                id=version_set.id,
-                roles=tuple(_role(roles, role, version_set) for role in self._service.chain),
+                await try_role(roles[member.role])
+            chain = RoleChain.of(
+                version_set,
+                self._service.chain,
+                {name: role.engine for name, role in roles.items()},
                 client_decoding=self._service.client_decoding == "allowed",
             )
         except BaseException:
@@ -205,7 +200,7 @@ class PreparedSets:
             raise
         return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
 
-    async def _opened(self, member: Member, spec: EngineSpec) -> ServingEngine:
+    async def _opened(self, member: Member, spec: EngineSpec) -> Engine:
         """Raises: HeadraceError: it cannot be loaded, or is not in time."""
         named = f"{member.role} ({member.model_name} {member.model_version})"
         opening = asyncio.ensure_future(self._in_thread(self._open_engine, member, spec))
@@ -235,7 +230,7 @@ class PreparedSets:
                 del self._engines[key]
                 await self._close_engine(shared.engine)
 
-    async def _close_engine(self, engine: ServingEngine) -> None:
+    async def _close_engine(self, engine: Engine) -> None:
         """What cannot be closed is said; the sets beside it are closed all the same."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
@@ -252,30 +247,12 @@ def _loading_thread() -> DaemonThreads:
     return DaemonThreads(1, "prepared-sets")
 
 
-def _close_late(opening: "asyncio.Future[ServingEngine]") -> None:
+def _close_late(opening: "asyncio.Future[Engine]") -> None:
     """An engine that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         asyncio.get_running_loop().create_task(opening.result().close(), name="close late")
 
 
-async def _try(role: LoadedRole) -> None:
-    """Raises: HeadraceError: the engine does not answer."""
-    turn = first_turn(role.member, plain_ask(_SMOKE_PROMPT, max_tokens=_SMOKE_TOKENS), unit="smoke-test")
-    try:
-        async with asyncio.timeout(_SMOKE_SECONDS_MAX):
-            await role.engine.answer(turn)
-    except TimeoutError:
-        raise EngineFailed(
-            f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_SMOKE_SECONDS_MAX:.0f} s.",
-            timed_out=True,
-        ) from None
-
-
 def _engine_key(member: Member, spec: EngineSpec) -> _EngineKey:
     name, version = member.model_name, member.model_version
     return (spec, name, version, member.weights_digest, member.weights_uri, member.decoding)
-
-
-def _role(roles: dict[str, LoadedRole], name: str, version_set: VersionSet) -> LoadedRole:
-    version_set.member(name)
-    return roles[name]

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from headrace.serving.engines.base import Piece
+from headrace.engines.base import Piece
 
 # A client that is so many pieces behind gets what follows in larger ones: an answer of thousands of small texts takes
 # several times the memory of its characters.

@@ -18,8 +18,8 @@
 import json
 import math
 
+from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.errors import InvalidInput
-from headrace.serving.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.serving.plan_lease import PlanUnknown
 
 _REFUSED = "invalid_request_error"

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from headrace.engines.chain import Step
 from headrace.rollout.assignment import salted_rank
 from headrace.serving.gateway.background import Background
-from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import LoadedSet
 from headrace.serving.gateway.records import Records

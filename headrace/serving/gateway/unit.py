@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from headrace.engines.chain import Step
 from headrace.rollout.routing import Pin
-from headrace.serving.gateway.chain import Step
 from headrace.serving.gateway.openai_bodies import Ask
 from headrace.serving.gateway.prepared_sets import LoadedSet
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from headrace.clock import Clock
+from headrace.engines.base import EngineFailed, Piece
 from headrace.keys import digest_text
-from headrace.serving.engines.base import EngineFailed, Piece
 from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission, CountedStreams

@@ -1,17 +1,17 @@
 """Both clients of OpenAI's protocol behind one question: what does this answer mean?"""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
+from headrace.engines.deployment import Deployment
+from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.openai.client import OpenAIEngine
+from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.errors import EngineUnavailable
-from headrace.generation.engines.base import GenerationRequest
-from headrace.generation.engines.openai_http import OpenAIHttpEngine
-from headrace.rollout.version_sets import EngineSpec
-from headrace.serving.dispatch.settings import DispatchSettings
-from headrace.serving.engines.base import EngineBusy, EngineFailed, TurnRefused
-from headrace.serving.engines.openai_server import OpenAIServerEngine
-from headrace.serving.service import Limits
+from headrace.rollout.version_sets import Member
 from tests.generation.builders import make_member
 from tests.serving.engines.turns import make_turn
 
@@ -35,15 +35,14 @@ class Not:
 
 
 def by_bulk(url: str, **changes: Any) -> Made | Not:
-    options: dict[str, Any] = {"api_key": KEY, "num_attempts": 2, "first_wait_seconds": 0.01, "request_seconds": 60.0}
-    spec = EngineSpec(name="openai_http", base_url=url, model="served")
-    engine = OpenAIHttpEngine(make_member(), spec, **(options | changes))
+    options: dict[str, Any] = {"api_key": KEY, "request_seconds": 60.0}
+    rows = make_rows(url, **(options | changes))
     try:
-        (result,) = engine.generate([GenerationRequest(row_id="r", prompt="a", seed=1)])
+        (result,) = rows.generate([GenerationRequest(row_id="r", prompt="a", seed=1)])
     except EngineUnavailable as error:
         return Not(kind="later", why=str(error))
     finally:
-        engine.close()
+        rows.close()
     if result.finish_reason == "error":
         return Not(kind="given up", why=result.error or "")
     return Made(
@@ -54,14 +53,36 @@ def by_bulk(url: str, **changes: Any) -> Made | Not:
     )
 
 
+def make_rows(
+    *urls: str,
+    member: Member | None = None,
+    special_tokens: Sequence[str] = (),
+    request_seconds: float = 60.0,
+    api_key: str | None = None,
+    **dispatch: Any,
+) -> ChainRows:
+    """Rows of a server, with little patience."""
+    patience: dict[str, Any] = {"num_attempts": 2, "dead_seconds_max": 0.3, "busy_seconds_max": 0.3}
+    bulk = Deployment.of_bulk(api_key=api_key, request_seconds=request_seconds)
+    engine = OpenAIEngine(
+        model="served",
+        base_urls=urls,
+        deployment=replace(bulk, dispatch=DispatchSettings(**(patience | dispatch))),
+        special_tokens=special_tokens,
+    )
+    return ChainRows.of(member or make_member(), engine)
+
+
 def by_live(url: str, *, stream: bool, **changes: Any) -> Made | Not:
     async def ask() -> Made:
         options: dict[str, Any] = {
             "api_key": KEY,
-            "limits": Limits(unit_seconds_max=60.0, first_piece_seconds_max=60.0),
-            "settings": DispatchSettings(num_attempts=2, dead_seconds_max=0.3, busy_seconds_max=0.3),
+            "turn_seconds_max": 60.0,
+            "attempt_seconds_max": 60.0,
+            "first_piece_seconds_max": 60.0,
+            "dispatch": DispatchSettings(num_attempts=2, dead_seconds_max=0.3, busy_seconds_max=0.3),
         }
-        engine = OpenAIServerEngine(model="served", base_urls=[url], **(options | changes))
+        engine = OpenAIEngine(model="served", base_urls=[url], deployment=Deployment(**(options | changes)))
         try:
             if not stream:
                 answer = await engine.answer(make_turn())

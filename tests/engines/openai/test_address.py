@@ -3,8 +3,8 @@
 import pytest
 
 from headrace.engines.openai.address import check_address
+from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import EngineSettings
 
 OK = "http://127.0.0.1:8000/v1"
 

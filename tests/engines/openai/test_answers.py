@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from headrace.serving.service import Limits
 from tests.engines.openai.clients import Made, Not, by_bulk, by_live
 from tests.engines.openai.raw_server import completion, endless, events, http, raw_server
 
@@ -218,7 +217,7 @@ def test_an_answer_that_trickles_for_ever_ends_with_its_time(client: str) -> Non
             yield b": ping\n\n"
             time.sleep(0.05)
 
-    limits = {"limits": Limits(unit_seconds_max=0.4, first_piece_seconds_max=0.3)}
+    limits = {"turn_seconds_max": 0.4, "first_piece_seconds_max": 0.3}
     got = meaning(client, trickle, **({"request_seconds": 0.3} if client == "bulk" else limits))
     assert isinstance(got, Not)
     assert got.kind == "given up"

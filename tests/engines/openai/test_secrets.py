@@ -13,16 +13,14 @@ import dagster as dg
 import pytest
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from headrace.engines.deployment import Deployment
+from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.openai.client import OpenAIEngine
 from headrace.errors import HeadraceError
-from headrace.generation.engines.openai_http import OpenAIHttpEngine
-from headrace.rollout.version_sets import EngineSpec
-from headrace.serving.dispatch.settings import DispatchSettings
-from headrace.serving.engines.openai_server import OpenAIServerEngine
 from headrace.serving.gateway.refusals import refusal_of
-from headrace.serving.service import Limits
-from tests.engines.openai.clients import by_bulk, by_live
+from tests.engines.openai.clients import by_bulk, by_live, make_rows
 from tests.engines.openai.raw_server import completion, events, http, raw_server
-from tests.generation.builders import make_member, make_site
+from tests.generation.builders import make_site
 from tests.serving.engines.turns import make_turn
 
 KEY = 'sk-planted-0123456789"/+abcdef'
@@ -91,8 +89,7 @@ def test_no_secret_comes_out_of_bulk(name: str, tmp_path: Path, logged: Callable
     with raw_server(lambda prompt, asked: PLANTED[name]) as server:
         site = make_site(tmp_path)
         site.put_prompts(["one prompt"])
-        spec = EngineSpec(name="openai_http", base_url=server.url, model="served")
-        engine = OpenAIHttpEngine(make_member(), spec, api_key=KEY, num_attempts=1, first_wait_seconds=0.01)
+        engine = make_rows(server.url, api_key=KEY, num_attempts=1)
         try:
             outcome = site.generate(engine=engine)
             dg.MaterializeResult(metadata=dict(outcome.figures()))
@@ -110,12 +107,14 @@ def test_no_secret_comes_out_of_bulk(name: str, tmp_path: Path, logged: Callable
 @pytest.mark.parametrize("name", PLANTED)
 def test_no_secret_comes_out_of_live(name: str, stream: bool, logged: Callable[[], str]) -> None:
     async def ask(url: str) -> list[str]:
-        engine = OpenAIServerEngine(
+        engine = OpenAIEngine(
             model="served",
             base_urls=[url],
-            api_key=KEY,
-            limits=Limits(unit_seconds_max=60.0),
-            settings=DispatchSettings(num_attempts=1, dead_seconds_max=0.2, busy_seconds_max=0.2),
+            deployment=Deployment(
+                api_key=KEY,
+                turn_seconds_max=60.0,
+                dispatch=DispatchSettings(num_attempts=1, dead_seconds_max=0.2, busy_seconds_max=0.2),
+            ),
         )
         given_out: list[str] = []
         try:
@@ -136,7 +135,7 @@ def test_no_secret_comes_out_of_live(name: str, stream: bool, logged: Callable[[
 
 def test_text_beside_a_secret_is_kept() -> None:
     async def ask(url: str) -> str:
-        engine = OpenAIServerEngine(model="served", base_urls=[url], api_key=KEY)
+        engine = OpenAIEngine(model="served", base_urls=[url], deployment=Deployment(api_key=KEY))
         try:
             return "".join([piece.text async for piece in engine.stream(make_turn())])
         finally:
@@ -148,7 +147,7 @@ def test_text_beside_a_secret_is_kept() -> None:
 
 def test_a_short_key_that_may_be_a_word_stays_in_what_a_model_wrote() -> None:
     async def ask(url: str) -> str:
-        engine = OpenAIServerEngine(model="served", base_urls=[url], api_key="EMPTY")
+        engine = OpenAIEngine(model="served", base_urls=[url], deployment=Deployment(api_key="EMPTY"))
         try:
             return (await engine.answer(make_turn())).text
         finally:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
-from headrace.serving.dispatch.settings import DispatchSettings
+from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.engines.dispatch.settings import DispatchSettings
 
 TICK_SECONDS = 0.05
 STEP_TOKENS = 16

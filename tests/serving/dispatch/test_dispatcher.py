@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.engines.dispatch.health import Standing
+from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.errors import InvalidInput
-from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
-from headrace.serving.dispatch.health import Standing
-from headrace.serving.dispatch.settings import DispatchSettings
 from tests.serving.dispatch.simulation import SimulatedReplica, SimulatedTurn, Simulation, poisson_turns
 
 

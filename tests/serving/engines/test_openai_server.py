@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from headrace.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
+from headrace.engines.deployment import Deployment
+from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.openai.client import OpenAIEngine
 from headrace.errors import InvalidInput
-from headrace.serving.dispatch.settings import DispatchSettings
-from headrace.serving.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
-from headrace.serving.engines.openai_server import OpenAIServerEngine
-from headrace.serving.service import Limits
 from tests.serving.engines.replicas import (
     DONE,
     USAGE,
@@ -32,16 +32,24 @@ KEY = "sk-very-secret"
 QUICK = DispatchSettings(silent_seconds_min=0.1, silent_seconds_unheard=0.2, backoff_seconds_min=0.05)
 
 
+def make_deployment(**changes: Any) -> Deployment:
+    seconds: dict[str, Any] = {"turn_seconds_max": 10.0, "attempt_seconds_max": 10.0, "first_piece_seconds_max": 5.0}
+    return Deployment(**({"api_key": KEY, "dispatch": QUICK} | seconds | changes))
+
+
 def run_with(
     behaviours: list[Behaviour],
-    act: Callable[[OpenAIServerEngine, list[ChatServer]], Awaitable[Any]],
+    act: Callable[[OpenAIEngine, list[ChatServer]], Awaitable[Any]],
     **changes: Any,
 ) -> Any:
     async def main() -> Any:
         async with serving(*behaviours) as servers:
-            options = {"limits": Limits(unit_seconds_max=10.0, first_piece_seconds_max=5.0), "settings": QUICK}
-            engine = OpenAIServerEngine(
-                model="served", base_urls=[server.url for server in servers], api_key=KEY, **(options | changes)
+            of_engine = {name: changes.pop(name) for name in ("with_streams", "special_tokens") if name in changes}
+            engine = OpenAIEngine(
+                model="served",
+                base_urls=[server.url for server in servers],
+                deployment=make_deployment(**changes),
+                **of_engine,
             )
             try:
                 return await act(engine, servers)
@@ -55,7 +63,7 @@ def answer_of(*behaviours: Behaviour, turn: Turn | None = None, **changes: Any) 
     return run_with(list(behaviours), lambda engine, servers: engine.answer(turn or make_turn()), **changes)
 
 
-async def collect(engine: OpenAIServerEngine, turn: Turn | None = None) -> list[Piece]:
+async def collect(engine: OpenAIEngine, turn: Turn | None = None) -> list[Piece]:
     return [piece async for piece in engine.stream(turn or make_turn())]
 
 
@@ -72,7 +80,7 @@ def test_an_answer_is_whole_with_its_counts_and_its_maker(num_replicas: int) -> 
 
 
 def test_a_turns_settings_reach_the_server() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> ChatServer:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> ChatServer:
         await engine.answer(make_turn(stop=("\n",)))
         return servers[0]
 
@@ -134,7 +142,7 @@ def test_thoughts_are_signs_of_work_and_no_text() -> None:
 
 
 def test_a_turn_that_spells_a_special_token_is_refused_and_not_sent() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> TurnRefused:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> TurnRefused:
         with pytest.raises(TurnRefused, match=r"spells the special token '<\|im_end\|>'") as refused:
             await engine.answer(make_turn("a<|im_end|>b"))
         assert servers[0].bodies == []
@@ -154,7 +162,7 @@ def test_a_turn_that_the_server_refuses_is_refused_with_its_status(status: int) 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 401, 404])
 def test_what_one_server_cannot_another_does(status: int) -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> list[Answer]:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> list[Answer]:
         return [await engine.answer(make_turn()) for _ in range(4)]
 
     assert [one.text for one in run_with([refusing(status), answering()], act)] == ["a wheel"] * 4
@@ -172,14 +180,14 @@ def test_what_one_server_cannot_another_does(status: int) -> None:
     }.values(),
 )
 def test_an_attempt_that_breaks_is_repeated_elsewhere(broken: Behaviour) -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> list[Answer]:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> list[Answer]:
         return [await engine.answer(make_turn()) for _ in range(3)]
 
     assert [one.text for one in run_with([broken, answering()], act)] == ["a wheel"] * 3
 
 
 def test_a_turn_that_breaks_everywhere_fails_after_its_attempts() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> int:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         with pytest.raises(EngineFailed, match="failed at every attempt; the last: http://.* answered 500: no"):
             await engine.answer(make_turn())
         return len(servers[0].bodies)
@@ -188,7 +196,7 @@ def test_a_turn_that_breaks_everywhere_fails_after_its_attempts() -> None:
 
 
 def test_nothing_is_repeated_once_a_piece_was_given_out() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
         seen: list[str] = []
 
         async def read() -> None:
@@ -217,7 +225,7 @@ def test_where_nobody_listens_the_turn_fails_with_the_address() -> None:
         async with serving(answering()) as [server]:
             url = server.url
         settings = DispatchSettings(dead_seconds_max=0.3, backoff_seconds_min=0.05)
-        engine = OpenAIServerEngine(model="served", base_urls=[url], settings=settings)
+        engine = OpenAIEngine(model="served", base_urls=[url], deployment=Deployment(dispatch=settings))
         try:
             await engine.answer(make_turn())
         finally:
@@ -228,7 +236,7 @@ def test_where_nobody_listens_the_turn_fails_with_the_address() -> None:
 
 
 def test_a_server_that_comes_back_is_found_by_a_probe_that_is_no_turn() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> int:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         for _ in range(8):
             await engine.answer(make_turn())
         await asyncio.sleep(0.4)
@@ -240,7 +248,7 @@ def test_a_server_that_comes_back_is_found_by_a_probe_that_is_no_turn() -> None:
 
 
 def test_a_turn_on_a_silent_server_is_moved_and_its_connection_closed() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
         answers = await asyncio.gather(*(engine.answer(make_turn()) for _ in range(4)))
         await asyncio.sleep(0.1)
         return [one.text for one in answers], servers[0].num_gone
@@ -251,7 +259,7 @@ def test_a_turn_on_a_silent_server_is_moved_and_its_connection_closed() -> None:
 
 
 def test_a_client_that_leaves_ends_the_work_at_the_server() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> int:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         task = asyncio.create_task(engine.answer(make_turn()))
         await asyncio.sleep(0.1)
         task.cancel()
@@ -268,10 +276,16 @@ def test_a_client_that_leaves_ends_the_work_at_the_server() -> None:
 
 @pytest.mark.parametrize(("stream", "said"), {True: "sent nothing for 1 s", False: "was not done in time"}.items())
 def test_a_silent_lone_server_fails_the_turn_in_time(stream: bool, said: str) -> None:
-    limits = Limits(first_piece_seconds_max=1.0 if stream else 5.0, unit_seconds_max=5.0 if stream else 1.0)
+    first, whole = (1.0, 5.0) if stream else (5.0, 1.0)
     settings = DispatchSettings(num_attempts=1)
     with pytest.raises(EngineFailed, match=said) as failed:
-        answer_of(hanging(), limits=limits, settings=settings, with_streams=stream)
+        answer_of(
+            hanging(),
+            dispatch=settings,
+            with_streams=stream,
+            first_piece_seconds_max=first,
+            turn_seconds_max=whole,
+        )
     assert failed.value.timed_out
 
 
@@ -281,7 +295,7 @@ def test_a_server_without_stream_options_is_asked_without_them() -> None:
             return await refusing(400, "unknown field stream_options")(server, request, body)
         return await answering()(server, request, body)
 
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> int:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         assert [piece.text for piece in await collect(engine)] == ["a ", "wheel", ""]
         await collect(engine)
         return len(servers[0].bodies)
@@ -297,18 +311,18 @@ def test_a_key_that_the_server_repeats_is_in_no_error(status: int) -> None:
 
 
 def test_a_password_in_an_address_is_in_no_name() -> None:
-    engine = OpenAIServerEngine(model="served", base_urls=["http://user:hidden@127.0.0.1:9/v1"])
+    engine = OpenAIEngine(model="served", base_urls=["http://user:hidden@127.0.0.1:9/v1"])
     assert [replica.name for replica in engine.dispatcher.replicas] == ["http://127.0.0.1:9/v1"]
 
 
 def test_a_password_beside_a_key_is_refused() -> None:
     with pytest.raises(InvalidInput, match="has a user of its own, and an API key is given too; leave one out") as told:
-        OpenAIServerEngine(model="served", base_urls=["http://user:hidden@127.0.0.1:9/v1"], api_key=KEY)
+        OpenAIEngine(model="served", base_urls=["http://user:hidden@127.0.0.1:9/v1"], deployment=make_deployment())
     assert "hidden" not in str(told.value)
 
 
 def test_closing_fails_the_turns_under_way() -> None:
-    async def act(engine: OpenAIServerEngine, servers: list[ChatServer]) -> None:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> None:
         task = asyncio.create_task(engine.answer(make_turn()))
         await asyncio.sleep(0.1)
         await engine.close()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headrace.serving.engines.base import Message, Turn
+from headrace.engines.base import Message, Turn
 
 
 def make_turn(text: str = "What is a flume?", **changes: Any) -> Turn:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.serving.engines.base import Message
+from headrace.engines.base import Message
 from headrace.serving.gateway.openai_bodies import chat_ask, text_ask
 from headrace.serving.gateway.refusals import Refusal
 

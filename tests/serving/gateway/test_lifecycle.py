@@ -279,8 +279,8 @@ def test_a_service_of_registered_models_does_not_begin_from_its_file(make_site: 
 def test_a_gateway_never_imports_mlflow_or_dagster() -> None:
     """Nor torch, as long as no set asks for an engine that needs it."""
     script = (
-        "import sys, headrace.serving.gateway.__main__, headrace.serving.engines.openai_server, "
-        "headrace.serving.engines.echo; print([name for name in ('mlflow', 'dagster', 'torch', 'transformers') "
+        "import sys, headrace.serving.gateway.__main__, headrace.engines.openai.client, "
+        "headrace.engines.echo; print([name for name in ('mlflow', 'dagster', 'torch', 'transformers') "
         "if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

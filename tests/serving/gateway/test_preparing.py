@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
+from headrace.engines.base import Answer, Engine, EngineFailed, Turn
 from headrace.errors import EngineUnavailable, HandoffCorrupt, HeadraceError, InvalidInput
 from headrace.rollout.preparation import preparations
 from headrace.rollout.version_sets import EngineSpec, Member, VersionSet, VersionSets
-from headrace.serving.engines.base import Answer, EngineFailed, ServingEngine, Turn
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.records import Records
@@ -44,7 +44,7 @@ FAILURES: list[Exception] = [
 PLACES = ("open", "answer", "close")
 
 
-class Engine:
+class FailingEngine(Engine):
     """An engine of the proposed version that fails where it is told to."""
 
     name = "engine"
@@ -73,7 +73,7 @@ class Gateway:
         self, failures: dict[str, Exception], file: Path, open_engine: Callable[..., Any] | None = None
     ) -> None:
         self.failures = failures
-        self.engines: list[Engine] = []
+        self.engines: list[FailingEngine] = []
         self.store: Any = MemoryStore(FixedClock())
         self.service = make_service(rollout={"prepare_seconds": 0.2})
         self.stable, self.proposed = (self._set(version) for version in (STABLE_VERSION, PROPOSED_VERSION))
@@ -96,11 +96,11 @@ class Gateway:
     def propose(self) -> int:
         return self.plans.add("proposed", version_set=self.proposed.id, weights_digest="weights").number
 
-    def _open(self, member: Member, spec: EngineSpec) -> ServingEngine:
-        engine = Engine(self.failures if member.model_version == PROPOSED_VERSION else {})
+    def _open(self, member: Member, spec: EngineSpec) -> FailingEngine:
+        engine = FailingEngine(self.failures if member.model_version == PROPOSED_VERSION else {})
         engine._fail("open")
         self.engines.append(engine)
-        return cast(ServingEngine, engine)
+        return cast(Engine, engine)
 
     def _set(self, version: str) -> VersionSet:
         one = self.service.version_set({})
@@ -147,10 +147,10 @@ def test_a_proposal_ends_in_one_record_whatever_its_engine_raises(
 
 def test_a_load_that_hangs_is_given_up_and_holds_up_no_other(tmp_path: Path) -> None:
     is_over = threading.Event()
-    late: list[Engine] = []
+    late: list[FailingEngine] = []
 
     def open_engine(member: Member, spec: EngineSpec) -> Any:
-        engine = Engine({})
+        engine = FailingEngine({})
         if member.model_version == PROPOSED_VERSION:
             is_over.wait()
             late.append(engine)

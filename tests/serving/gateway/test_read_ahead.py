@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.serving.engines.base import EngineFailed, Piece
+from headrace.engines.base import EngineFailed, Piece
 from headrace.serving.gateway.read_ahead import ReadAhead
 
 WORDS = [f"word{number} " for number in range(3000)]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.errors import InvalidInput
-from headrace.serving.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.serving.gateway.refusals import refusal_of
 from headrace.serving.plan_lease import PlanUnknown
 from simulation.servers.gateway_site import GatewayProcess, Site, http_role

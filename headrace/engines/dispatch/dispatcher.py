@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from headrace.engines.dispatch.health import Health, Standing
+from headrace.engines.dispatch.lengths import AnswerLengths
+from headrace.engines.dispatch.rates import Rates
+from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.meaning import FailureKind
 from headrace.errors import InvalidInput
-from headrace.serving.dispatch.health import Health, Standing
-from headrace.serving.dispatch.lengths import AnswerLengths
-from headrace.serving.dispatch.rates import Rates
-from headrace.serving.dispatch.settings import DispatchSettings
 
 # How much slower each further turn is taken to make a replica: spreads turns over equals before more is known.
 _CROWDING = 0.05
@@ -214,9 +214,18 @@ class Dispatcher:
         ticket.state = TurnState.DONE
 
     def failed(
-        self, ticket: Ticket, kind: FailureKind, why: str, *, retry_after_seconds: float | None = None
+        self,
+        ticket: Ticket,
+        kind: FailureKind,
+        why: str,
+        *,
+        retry_after_seconds: float | None = None,
+        is_paid: bool = False,
     ) -> TurnState:
-        """The attempt failed and its connection is gone. Says what the turn is now: held, or given up."""
+        """The attempt failed and its connection is gone. Says what the turn is now: held, or given up.
+
+        Args: is_paid: an answer was made, and is none: the same replica would be paid for another.
+        """
         replica, now = self._replicas[ticket.replica], self._clock()
         self._release(ticket)
         ticket.last_failure = why
@@ -232,7 +241,7 @@ class Dispatcher:
         else:
             replica.health.struck(now, why, weight=2 if kind == "broken" else 1)
             ticket.num_failures += 1
-        no_better = kind == "unusable" and len(ticket.avoided) == len(self._replicas)
+        no_better = (kind == "unusable" or is_paid) and len(ticket.avoided) == len(self._replicas)
         if ticket.is_given_out or no_better or ticket.num_failures >= self._settings.num_attempts:
             ticket.state = TurnState.GIVEN_UP
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.serving.engines.stop_texts import StopWatch
+from headrace.engines.local.stop_texts import StopWatch
 
 # A character that is not complete yet decodes to this.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"

@@ -3,13 +3,11 @@
 Shapes: B rows, T tokens, V vocabulary, H heads, D their width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.generation.engines.transformers import _Draw
-from headrace.rollout.version_sets import Decoding, Member
-from headrace.serving.engines.base import Turn
+from headrace.engines.local.sampling import Draw, next_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +18,7 @@ class Row:
     """One turn in a batch. `draw` picks its next token, from its own numbers alone."""
 
     token_ids: Sequence[int]
-    draw: _Draw
-
-
-def draw_for(turn: Turn, member: Member, device: "torch.device") -> _Draw:
-    decoding = Decoding(temperature=turn.temperature, top_p=turn.top_p, max_new_tokens=turn.max_tokens)
-    return _Draw([turn.seed], replace(member, decoding=decoding), device)
+    draw: Draw
 
 
 class DecodingBatch:
@@ -58,7 +51,7 @@ class DecodingBatch:
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)  # noqa: N806
         with torch.inference_mode():
             step = self._forward(torch.tensor(ids, device=self._device), mask_BT, positions_BT, None)
-            next_B = self._drawn(rows, step.logits[:, -1])  # noqa: N806
+            next_B = _drawn(rows, step.logits[:, -1])  # noqa: N806
             if self.rows:
                 self._cache, mask_BT = _merged(self._cache, self._mask_BT, step.past_key_values, mask_BT)  # noqa: N806
                 self._next_B = torch.cat([self._next_B, next_B])
@@ -77,7 +70,7 @@ class DecodingBatch:
             positions_B1 = self._mask_BT.sum(-1, keepdim=True) - 1  # noqa: N806
             step = self._forward(self._next_B.unsqueeze(-1), self._mask_BT, positions_B1, self._cache)
             self._cache = step.past_key_values
-            self._next_B = self._drawn(self.rows, step.logits[:, -1])
+            self._next_B = _drawn(self.rows, step.logits[:, -1])
         return self._next_B.tolist()
 
     def drop(self, gone: set[Row]) -> None:
@@ -106,10 +99,38 @@ class DecodingBatch:
             logits_to_keep=1,
         )
 
-    def _drawn(self, rows: Sequence[Row], logits_BV: Any) -> Any:  # noqa: N803
-        import torch
 
-        return torch.cat([row.draw(logits_BV[index : index + 1]) for index, row in enumerate(rows)])
+def decode_together(
+    batch: DecodingBatch,
+    rows: Sequence[Row],
+    num_tokens_max: Sequence[int],
+    stop_ids: Collection[int],
+    *,
+    is_wanted: Callable[[], bool],
+) -> list[list[int]]:
+    """Each row's tokens up to its end token or its limit, decoded as one closed batch.
+
+    Nobody joins, and rows that are done stay until all are: in a matrix of another shape the last bits of a logit
+    differ, so the same batch gives the same bytes only if its shape follows from the batch alone.
+
+    Args: is_wanted: asked before each token; what was made so far is returned once nobody wants it.
+    """
+    outputs: list[list[int]] = [[token] for token in batch.join(rows)]
+    while is_wanted():
+        going_on = [
+            output[-1] not in stop_ids and len(output) < limit
+            for output, limit in zip(outputs, num_tokens_max, strict=True)
+        ]
+        if not any(going_on):
+            break
+        for output, token, goes_on in zip(outputs, batch.step(), going_on, strict=True):
+            if goes_on:
+                output.append(token)
+    return outputs
+
+
+def _drawn(rows: Sequence[Row], logits_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803
+    return next_tokens([row.draw for row in rows], logits_BV)
 
 
 def _merged(left: Any, left_mask_BT: Any, right: Any, right_mask_BT: Any) -> tuple[Any, Any]:  # noqa: N803

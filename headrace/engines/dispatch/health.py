@@ -9,7 +9,7 @@ A replica that is away costs no turn anything: only probes reach it.
 from dataclasses import dataclass
 from enum import Enum
 
-from headrace.serving.dispatch.settings import DispatchSettings
+from headrace.engines.dispatch.settings import DispatchSettings
 
 
 class Standing(Enum):

@@ -1,30 +1,31 @@
-"""The `openai_http` engine for live turns: any server with `POST /chat/completions`, or several with the same model.
+"""The `openai_http` engine: any server with `POST /chat/completions`, such as `vllm serve`, llama.cpp or a paid API, or
+several with the same model.
 
 Where there are several replicas they are always asked for a stream, even for a turn that is wanted whole: pieces show
 how fast a replica works and when it has stopped. With one there is no choice to make, and a whole answer is cheaper.
 
 A turn is sent again only as the dispatcher allows: nothing was given out, and the connection of the attempt before is
 closed, which makes servers drop the work. So callers need not repeat anything. Time-outs: connecting, the first piece
-(and silence between pieces), the whole turn.
+(and silence between pieces), the attempt, the whole turn. Servers batch continuously, so the same seed may give other
+bytes: the engine says that it is not deterministic.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 
 import aiohttp
 
 from headrace.chat.spelt import refusal
+from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
+from headrace.engines.deployment import Deployment
+from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
 from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.wire import Event, chat_body
 from headrace.masking import Mask, secrets_in, without_credentials
-from headrace.serving.dispatch.dispatcher import Dispatcher, Ticket, TurnState
-from headrace.serving.dispatch.settings import DispatchSettings
-from headrace.serving.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
-from headrace.serving.service import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +37,11 @@ _IDLE_SECONDS_MAX = 4.0
 _TICK_SECONDS = 0.05
 # Different notes that go into the log, of all answers.
 _NUM_NOTES_MAX = 100
+# Turns of a batch under way at once, a replica: a server batches them. More would wait in its queue, and time out.
+_NUM_AT_ONCE = 32
 
 
-class OpenAIServerEngine:
+class OpenAIEngine(Engine):
     name = "openai_http"
 
     def __init__(
@@ -46,9 +49,7 @@ class OpenAIServerEngine:
         *,
         model: str,
         base_urls: Sequence[str],
-        api_key: str | None = None,
-        limits: Limits | None = None,
-        settings: DispatchSettings | None = None,
+        deployment: Deployment | None = None,
         with_streams: bool | None = None,
         special_tokens: Sequence[str] = (),
     ) -> None:
@@ -63,15 +64,15 @@ class OpenAIServerEngine:
         self._model = model
         self._special_tokens = tuple(special_tokens)
         self._urls = [url.rstrip("/") for url in base_urls]
-        self._limits = limits or Limits()
-        self._api_key = api_key
-        self._settings = settings or DispatchSettings(num_attempts=self._limits.num_attempts)
+        self._deployment = deployment or Deployment()
+        self._api_key = api_key = self._deployment.api_key
+        self.num_at_once = _NUM_AT_ONCE * len(self._urls)
         for url in self._urls:
             check_address(url, api_key)
         # Of the servers: none of their secrets leaves this engine in whatever they say.
         self._mask = Mask([api_key, *(secret for url in self._urls for secret in secrets_in(url))])
         names = [without_credentials(url) for url in self._urls]
-        self._dispatcher = Dispatcher(names, time.monotonic, self._settings)
+        self._dispatcher = Dispatcher(names, time.monotonic, self._deployment.dispatch)
         self._noted: set[tuple[str, str]] = set()
         self._with_streams = len(self._urls) > 1 if with_streams is None else with_streams
         # Replicas that do not know `stream_options`.
@@ -101,9 +102,10 @@ class OpenAIServerEngine:
             num_prompt_tokens=last.num_prompt_tokens,
             num_output_tokens=last.num_output_tokens,
             replica=made_by,
+            note="; ".join(last.notes),
         )
 
-    async def stream(self, turn: Turn) -> AsyncIterator[Piece]:
+    async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         async with aclosing(self._turn(turn, stream=True, give_out=True)) as events:
             async for event, replica in events:
                 if not event.text and event.finish_reason is None:
@@ -142,7 +144,7 @@ class OpenAIServerEngine:
                 f"A turn is not sent: {why}.",
                 for_clients="A message spells one of the model's special tokens. Take it out of the text.",
             )
-        ends_at = time.monotonic() + self._limits.unit_seconds_max
+        ends_at = time.monotonic() + self._deployment.turn_seconds_max
         ticket = self._dispatcher.enter(turn.max_tokens, is_in_pieces=stream)
         self._keep_ticking()
         try:
@@ -150,7 +152,7 @@ class OpenAIServerEngine:
                 if ticket.state is not TurnState.LIVE:
                     await self._until_live(ticket, ends_at)
                 if self._is_closed:
-                    raise EngineFailed(f"The engine of {self._model} is being closed.")
+                    raise EngineFailed(f"The engine of {self._model} is being closed.", may_be_the_turn=False)
                 replica = self._dispatcher.replicas[ticket.replica].name
                 attempt = self._attempt(turn, ticket, stream=stream)
                 try:
@@ -179,12 +181,14 @@ class OpenAIServerEngine:
         """Runs one attempt; it is closed at the end of this, however it ends. Nothing is yielded inside a time limit:
         the time that a client takes to read is not the replica's."""
         kept: list[Event] = []
+        attempt_seconds = self._deployment.attempt_seconds_max
+        attempt_ends_at = min(ends_at, time.monotonic() + attempt_seconds)
         # A whole answer is silent until it is there.
-        silence_max = self._limits.first_piece_seconds_max if stream else self._limits.unit_seconds_max
+        silence_max = self._deployment.first_piece_seconds_max if stream else attempt_seconds
         try:
             while True:
                 now = time.monotonic()
-                limit = min(ends_at, now + silence_max)
+                limit = min(attempt_ends_at, now + silence_max)
                 try:
                     async with asyncio.timeout_at(asyncio.get_running_loop().time() + limit - now) as scope:
                         self._scopes[ticket] = scope
@@ -194,7 +198,11 @@ class OpenAIServerEngine:
                         return
                     raise AttemptFailed(
                         "broken",
-                        f"sent nothing for {silence_max:.0f} s" if limit < ends_at else "was not done in time",
+                        f"was not done in {attempt_seconds:g} s"
+                        if limit == attempt_ends_at < ends_at
+                        else f"sent nothing for {silence_max:g} s"
+                        if limit < ends_at
+                        else "was not done in time",
                         timed_out=True,
                     ) from None
                 finally:
@@ -261,10 +269,15 @@ class OpenAIServerEngine:
             raise TurnRefused(f"The engine refuses this turn: {why}.", status=failure.status)
         # Of a turn that a part was given out of, nothing can be refused any more.
         kind = failure.kind or "failing"
-        state = self._dispatcher.failed(ticket, kind, why, retry_after_seconds=failure.retry_after_seconds)
+        state = self._dispatcher.failed(
+            ticket, kind, why, retry_after_seconds=failure.retry_after_seconds, is_paid=failure.is_made
+        )
         self._let_go()
         if state is TurnState.GIVEN_UP:
-            raise EngineFailed(f"The turn failed at every attempt; the last: {why}.", timed_out=failure.timed_out)
+            advice = f" Check base_url, the API key, and the model {self._model!r}." if kind == "unusable" else ""
+            raise EngineFailed(
+                f"The turn failed at every attempt; the last: {why}.{advice}", timed_out=failure.timed_out
+            )
 
     async def _until_live(self, ticket: Ticket, ends_at: float) -> None:
         """Raises: EngineBusy, EngineFailed: no replica takes it in time."""
@@ -275,7 +288,9 @@ class OpenAIServerEngine:
                 async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
                     await future
             except TimeoutError:
-                raise EngineFailed(f"No replica had room in time{_last(ticket)}.", timed_out=True) from None
+                raise EngineFailed(
+                    f"No replica had room in time{_last(ticket)}.", timed_out=True, may_be_the_turn=False
+                ) from None
             finally:
                 self._waiting.pop(ticket, None)
         if ticket.state is TurnState.GIVEN_UP:
@@ -283,7 +298,7 @@ class OpenAIServerEngine:
                 raise EngineBusy(
                     f"Every replica is busy{_last(ticket)}.", retry_after_seconds=ticket.retry_after_seconds
                 )
-            raise EngineFailed(f"No replica is alive{_last(ticket)}.")
+            raise EngineFailed(f"No replica is alive{_last(ticket)}.", may_be_the_turn=False)
 
     # --- what happens beside the turns ---
 

@@ -1,0 +1,244 @@
+"""A chain of roles on one version set: the first gets the conversation, each later one the answer before it.
+
+A unit of live traffic goes through a chain alone, bulk sends rows through it together, role by role. Failures are
+reported as steps too: a unit's records are whole, however it ends.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
+from headrace.engines.messages import messages_for
+from headrace.keys import digest_text
+from headrace.rollout.version_sets import Member, VersionSet
+
+# What a member is asked to see whether it answers at all, how much of an answer is waited for, and how long.
+_TRIAL_PROMPT = "Say hello."
+_TRIAL_TOKENS = 4
+_TRIAL_SECONDS_MAX = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """What is asked of a chain. None: as the version set has it. All of it but `messages` is for the last role."""
+
+    messages: tuple[Message, ...]
+    temperature: float | None = None
+    top_p: float | None = None
+    # The version set's `max_new_tokens` at most.
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, text: str, *, max_tokens: int | None = None) -> "Conversation":
+        """One message of a user."""
+        return Conversation(messages=(Message(role="user", content=text),), max_tokens=max_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedRole:
+    member: Member
+    engine: Engine
+
+    def turn(self, asked: Conversation, *, unit: str, seed: int, with_decoding: bool = False) -> Turn:
+        """Args: with_decoding: take temperature and top_p from `asked` where it has them."""
+        member, decoding = self.member, self.member.decoding
+        temperature = asked.temperature if with_decoding and asked.temperature is not None else decoding.temperature
+        top_p = asked.top_p if with_decoding and asked.top_p is not None else decoding.top_p
+        return Turn(
+            unit=unit,
+            messages=messages_for(member, asked.messages),
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=min(asked.max_tokens or decoding.max_new_tokens, decoding.max_new_tokens),
+            seed=seed,
+            stop=asked.stop,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One role's part in a unit. `error`: the class of what it failed with, else empty."""
+
+    member: Member
+    turn: Turn
+    seconds: float
+    replica: str = ""
+    text: str = ""
+    finish: str = ""
+    # None: nobody knows.
+    num_prompt_tokens: int | None = 0
+    num_output_tokens: int | None = 0
+    error: str = ""
+
+    @property
+    def role(self) -> str:
+        return self.member.role
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoleChain:
+    """The roles of one version set in the order in which they answer. `client_decoding`: may who asks set temperature.
+
+    `id`: the version set's.
+    """
+
+    id: str
+    roles: tuple[LoadedRole, ...]
+    client_decoding: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        version_set: VersionSet,
+        order: Sequence[str],
+        engines: Mapping[str, Engine],
+        *,
+        client_decoding: bool = False,
+    ) -> "RoleChain":
+        """Args: engines: by role, at least those in `order`. Raises: InvalidInput: the set has no such role."""
+        roles = tuple(LoadedRole(member=version_set.member(role), engine=engines[role]) for role in order)
+        return RoleChain(id=version_set.id, roles=roles, client_decoding=client_decoding)
+
+    async def answer(self, asked: Conversation, *, unit: str, seed: int, report: Callable[[Step], None]) -> Answer:
+        """The last role's whole answer.
+
+        Raises:
+            TurnRefused, EngineBusy, EngineFailed: as the first role that fails.
+        """
+        given = await self._up_to_last(asked, unit, seed, report)
+        return await _step(self.roles[-1], self._last_turn(asked, given, unit, seed), report)
+
+    async def stream(
+        self, asked: Conversation, *, unit: str, seed: int, report: Callable[[Step], None]
+    ) -> AsyncGenerator[Piece, None]:
+        """The last role's answer in pieces; close the generator to end the work at the engine.
+
+        Raises: as `answer`.
+        """
+        given = await self._up_to_last(asked, unit, seed, report)
+        role, turn = self.roles[-1], self._last_turn(asked, given, unit, seed)
+        started = time.monotonic()
+        texts: list[str] = []
+        last = None
+        replica = ""
+        error = "cancelled"
+        try:
+            async with aclosing(role.engine.stream(turn)) as pieces:
+                async for piece in pieces:
+                    texts.append(piece.text)
+                    replica = piece.replica or replica
+                    if piece.finish_reason is not None:
+                        last, error = piece, ""
+                    yield piece
+        except Exception as failure:
+            error = type(failure).__name__
+            raise
+        finally:
+            report(
+                Step(
+                    member=role.member,
+                    turn=turn,
+                    seconds=time.monotonic() - started,
+                    replica=replica or role.engine.name,
+                    text="".join(texts),
+                    finish=(last.finish_reason or "") if last else "",
+                    num_prompt_tokens=last.num_prompt_tokens if last else 0,
+                    num_output_tokens=last.num_output_tokens if last else 0,
+                    error=error,
+                )
+            )
+
+    async def answer_together(self, asked: Sequence[tuple[str, Conversation, int]]) -> list[Answer | NoAnswer]:
+        """For each of (unit, conversation, seed), in order, the last role's answer, or why some role gave none."""
+        found: list[Answer | NoAnswer | None] = [None] * len(asked)
+        given = [conversation for _, conversation, _ in asked]
+        for place, role in enumerate(self.roles):
+            is_last = place == len(self.roles) - 1
+            going_on = [index for index, one in enumerate(found) if one is None]
+            turns = []
+            for index in going_on:
+                unit, conversation, seed = asked[index]
+                if is_last:
+                    turns.append(self._last_turn(conversation, given[index], unit, seed))
+                else:
+                    turns.append(self._inner_turn(place, given[index], unit, seed))
+            for index, answer in zip(going_on, await role.engine.answer_together(turns), strict=True):
+                if is_last or not isinstance(answer, Answer):
+                    found[index] = answer
+                else:
+                    given[index] = Conversation.of(answer.text)
+        return [one if one is not None else EngineFailed("No role was asked.") for one in found]
+
+    async def _up_to_last(
+        self, asked: Conversation, unit: str, seed: int, report: Callable[[Step], None]
+    ) -> Conversation:
+        """What the last role is given."""
+        given = asked
+        for place, role in enumerate(self.roles[:-1]):
+            answer = await _step(role, self._inner_turn(place, given, unit, seed), report)
+            given = Conversation.of(answer.text)
+        return given
+
+    def _inner_turn(self, place: int, given: Conversation, unit: str, seed: int) -> Turn:
+        return self.roles[place].turn(Conversation(messages=given.messages), unit=unit, seed=_seed_of(seed, place))
+
+    def _last_turn(self, asked: Conversation, given: Conversation, unit: str, seed: int) -> Turn:
+        """What whoever asks may want for itself concerns the answer that it gets."""
+        wanted = asked if given is asked else replace(asked, messages=given.messages)
+        place = len(self.roles) - 1
+        return self.roles[-1].turn(wanted, unit=unit, seed=_seed_of(seed, place), with_decoding=self.client_decoding)
+
+
+async def try_role(role: LoadedRole) -> None:
+    """Ask for a few words, which are thrown away.
+
+    Raises: TurnRefused, EngineBusy, EngineFailed: the engine does not answer.
+    """
+    turn = role.turn(Conversation.of(_TRIAL_PROMPT, max_tokens=_TRIAL_TOKENS), unit="smoke-test", seed=0)
+    try:
+        async with asyncio.timeout(_TRIAL_SECONDS_MAX):
+            await role.engine.answer(turn)
+    except TimeoutError:
+        raise EngineFailed(
+            f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_TRIAL_SECONDS_MAX:.0f} s.",
+            timed_out=True,
+        ) from None
+
+
+async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) -> Answer:
+    started = time.monotonic()
+    error = "cancelled"
+    try:
+        answer = await role.engine.answer(turn)
+        error = ""
+    except Exception as failure:
+        error = type(failure).__name__
+        raise
+    finally:
+        if error:
+            seconds = time.monotonic() - started
+            report(Step(member=role.member, turn=turn, seconds=seconds, replica=role.engine.name, error=error))
+    report(
+        Step(
+            member=role.member,
+            turn=turn,
+            seconds=time.monotonic() - started,
+            replica=answer.replica,
+            text=answer.text,
+            finish=answer.finish_reason,
+            num_prompt_tokens=answer.num_prompt_tokens,
+            num_output_tokens=answer.num_output_tokens,
+        )
+    )
+    return answer
+
+
+def _seed_of(seed: int, place: int) -> int:
+    """In [0, 2^63), as every engine takes it. The first role's is the unit's own: a client's seed is used as it is."""
+    if place == 0:
+        return seed & ((1 << 63) - 1)
+    return int(digest_text("step", str(seed), str(place))[:16], 16) >> 1

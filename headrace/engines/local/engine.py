@@ -1,0 +1,338 @@
+"""The `transformers` engine: any causal language model of the library, in this process, on a GPU or on CPU threads.
+
+The model has a thread of its own. Live turns that wait join the batch under way between two tokens, up to
+`_NUM_ROWS_MAX`, and leave it when they are done or nobody listens; a batch that is asked together is decoded by itself,
+so that its bytes depend on nothing else. The decoding loop is our own: rows draw from generators of their own, and it
+costs a third less than `generate` for small models on a CPU, where bookkeeping weighs as much as arithmetic.
+
+What it costs: all turns of one model share one thread, and a long prompt delays the next token of the others. What it
+does not promise: equal bytes in another batch. Padding and batch size change the last bits of a logit, and a near tie
+then falls the other way; micro-batches are therefore planned from the partition alone.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.engines.base import (
+    Answer,
+    Engine,
+    EngineBusy,
+    EngineFailed,
+    FinishReason,
+    NoAnswer,
+    Piece,
+    Turn,
+    TurnRefused,
+)
+from headrace.engines.local.decoding_batch import DecodingBatch, Row, decode_together
+from headrace.engines.local.loading import LocalModel, load
+from headrace.engines.local.sampling import Draw
+from headrace.engines.local.stop_texts import cut_at_stop
+from headrace.engines.local.text_pieces import TextPieces
+from headrace.errors import HeadraceError, InvalidInput, reason_of
+from headrace.rollout.version_sets import EngineSpec, Member
+
+# More rows make every token of every turn slower; on CPU threads about in proportion.
+_NUM_ROWS_MAX = 8
+# A gateway admits fewer; beyond this something is wrong, and memory is not to pay for it.
+_NUM_WAITING_MAX = 256
+_REPLICA = "in process"
+
+
+@dataclass(eq=False)
+class _Live:
+    """A turn on its way: read by the thread, listened to by an event loop."""
+
+    turn: Turn
+    token_ids: list[int]
+    text: TextPieces
+    loop: asyncio.AbstractEventLoop
+    pieces: "asyncio.Queue[Piece | HeadraceError]" = field(default_factory=asyncio.Queue)
+    num_made: int = 0
+    # Set by the listener, who is gone.
+    is_dropped: bool = False
+
+    def say(self, said: Piece | HeadraceError) -> None:
+        # The loop may be closed by now; then nobody listens.
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.pieces.put_nowait, said)
+
+
+@dataclass(eq=False)
+class _Together:
+    """Turns that are decoded together, and by themselves."""
+
+    turns: Sequence[Turn]
+    token_ids: Sequence[list[int]]
+    loop: asyncio.AbstractEventLoop
+    answers: "asyncio.Future[list[Answer]]"
+    # Set by whoever waited for it, and is gone.
+    is_dropped: bool = False
+
+    def say(self, said: list[Answer] | HeadraceError) -> None:
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._set, said)
+
+    def _set(self, said: list[Answer] | HeadraceError) -> None:
+        if self.answers.done():
+            return
+        if isinstance(said, HeadraceError):
+            self.answers.set_exception(said)
+        else:
+            self.answers.set_result(said)
+
+
+class LocalEngine(Engine):
+    name = "transformers"
+    # On one kind of machine. Kernels of a GPU that have no deterministic form only warn.
+    deterministic = True
+
+    def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
+        """Loads weights and tokenizer from `directory`; seconds to minutes.
+
+        Raises:
+            InvalidInput: the directory holds no causal language model with a chat template that can be used.
+            EngineUnavailable: there is not enough memory.
+        """
+        self._named = f"{member.model_name} {member.model_version}"
+        self._local: LocalModel | None = load(directory, member, spec)
+        self._waiting: deque[_Live | _Together] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(
+            target=self._run, args=(self._local,), name=f"decoding {member.model_name}", daemon=True
+        )
+        self._thread.start()
+
+    async def answer(self, turn: Turn) -> Answer:
+        text: list[str] = []
+        last = Piece(text="")
+        async with aclosing(self.stream(turn)) as pieces:
+            async for piece in pieces:
+                text.append(piece.text)
+                last = piece
+        return Answer(
+            text="".join(text),
+            finish_reason=last.finish_reason or "stop",
+            num_prompt_tokens=last.num_prompt_tokens,
+            num_output_tokens=last.num_output_tokens,
+            replica=_REPLICA,
+        )
+
+    async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+        local = self._opened()
+        live = _Live(
+            turn, self._ids_of(local, turn), TextPieces(local.tokenizer, turn.stop), asyncio.get_running_loop()
+        )
+        self._enter(live)
+        try:
+            while True:
+                said = await live.pieces.get()
+                if isinstance(said, HeadraceError):
+                    raise said
+                yield said
+                if said.finish_reason is not None:
+                    return
+        finally:
+            live.is_dropped = True
+
+    async def answer_together(self, turns: Sequence[Turn]) -> list[Answer | NoAnswer]:
+        local = self._opened()
+        found: dict[int, Answer | NoAnswer] = {}
+        token_ids: dict[int, list[int]] = {}
+        for place, turn in enumerate(turns):
+            try:
+                token_ids[place] = self._ids_of(local, turn)
+            except TurnRefused as error:
+                found[place] = error.with_traceback(None)
+        if token_ids:
+            loop = asyncio.get_running_loop()
+            together = _Together(
+                [turns[place] for place in token_ids], list(token_ids.values()), loop, loop.create_future()
+            )
+            try:
+                self._enter(together)
+                found |= zip(token_ids, await together.answers, strict=True)
+            except (EngineBusy, EngineFailed) as error:
+                found |= dict.fromkeys(token_ids, error.with_traceback(None))
+            finally:
+                together.is_dropped = True
+        return [found[place] for place in range(len(turns))]
+
+    async def close(self) -> None:
+        """Ends turns under way as failed, and frees the model."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+        self._local = None
+
+    def _opened(self) -> LocalModel:
+        if self._local is None or self._is_closed:
+            raise EngineFailed(f"The engine of {self._named} is closed.", may_be_the_turn=False)
+        return self._local
+
+    def _enter(self, asked: _Live | _Together) -> None:
+        with self._changed:
+            if self._is_closed:
+                raise EngineFailed(f"The engine of {self._named} is being closed.", may_be_the_turn=False)
+            if len(self._waiting) >= _NUM_WAITING_MAX:
+                raise EngineBusy(f"{len(self._waiting)} turns wait for {self._named}.")
+            self._waiting.append(asked)
+            self._changed.notify()
+
+    @staticmethod
+    def _ids_of(local: LocalModel, turn: Turn) -> list[int]:
+        """Raises: TurnRefused: it is too long, or the template refuses it."""
+        try:
+            token_ids = local.ids_of(turn.messages)
+        except InvalidInput as error:
+            raise TurnRefused(
+                str(error),
+                for_clients="The model's chat template refuses these messages: their roles, or their order.",
+            ) from error
+        limit = local.num_positions
+        if limit is not None and len(token_ids) + turn.max_tokens > limit:
+            raise TurnRefused(
+                f"prompt of {len(token_ids)} tokens and max_new_tokens={turn.max_tokens} exceed the model's {limit} "
+                "positions",
+                for_clients=f"The messages have {len(token_ids)} tokens and max_tokens is {turn.max_tokens}; the model "
+                f"has {limit} positions for both. Shorten the messages, or ask for fewer tokens.",
+            )
+        return token_ids
+
+    # --- the thread ---
+
+    def _run(self, local: LocalModel) -> None:
+        def empty() -> DecodingBatch:
+            return DecodingBatch(local.model, local.device, min(local.stop_ids))
+
+        batch, lives = empty(), {}
+        while not self._is_closed:
+            new, together = self._newcomers(batch)
+            try:
+                if together is not None:
+                    self._decode(local, empty(), together)
+                else:
+                    self._advance(local, batch, lives, new)
+            except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
+                failed = [together] if together is not None else [*lives.values(), *new]
+                _fail(failed, f"The model failed while it decoded: {reason_of(error)}")
+                if together is None:
+                    batch, lives = empty(), {}
+        with self._changed:
+            left = [*lives.values(), *self._waiting]
+            self._waiting.clear()
+        _fail(left, f"The engine of {self._named} was closed.")
+
+    def _newcomers(self, batch: DecodingBatch) -> tuple[list[_Live], _Together | None]:
+        """The turns that may join now, or what is to be decoded by itself; waits if there is nothing else to do."""
+        with self._changed:
+            while not batch.rows and not self._waiting and not self._is_closed:
+                self._changed.wait()
+            new: list[_Live] = []
+            while self._waiting and len(batch.rows) + len(new) < _NUM_ROWS_MAX and batch.can_be_joined:
+                first = self._waiting[0]
+                if isinstance(first, _Together):
+                    # Those under way end first, and nobody who came later joins them.
+                    if batch.rows or new:
+                        break
+                    self._waiting.popleft()
+                    return [], first
+                self._waiting.popleft()
+                if not first.is_dropped:
+                    new.append(first)
+        return new, None
+
+    def _decode(self, local: LocalModel, batch: DecodingBatch, together: _Together) -> None:
+        rows = [
+            Row(token_ids, self._draw(local, turn))
+            for token_ids, turn in zip(together.token_ids, together.turns, strict=True)
+        ]
+        outputs = decode_together(
+            batch,
+            rows,
+            [turn.max_tokens for turn in together.turns],
+            local.stop_ids,
+            is_wanted=lambda: not (together.is_dropped or self._is_closed),
+        )
+        if self._is_closed:
+            together.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
+            return
+        together.say(
+            [
+                _answer(local, turn, token_ids, output)
+                for turn, token_ids, output in zip(together.turns, together.token_ids, outputs, strict=True)
+            ]
+        )
+
+    def _advance(self, local: LocalModel, batch: DecodingBatch, lives: dict[Row, _Live], new: list[_Live]) -> None:
+        """One token for every turn, and the first for those that join."""
+        gone = {row for row in batch.rows if lives[row].is_dropped}
+        batch.drop(gone)
+        made = list(zip(batch.rows, batch.step(), strict=True)) if batch.rows else []
+        if new:
+            rows = [Row(live.token_ids, self._draw(local, live.turn)) for live in new]
+            lives.update(zip(rows, new, strict=True))
+            made += zip(rows, batch.join(rows), strict=True)
+        done = {row for row, token_id in made if _take(lives[row], token_id, local)}
+        batch.drop(done)
+        for row in gone | done:
+            del lives[row]
+
+    @staticmethod
+    def _draw(local: LocalModel, turn: Turn) -> Draw:
+        return Draw.seeded(temperature=turn.temperature, top_p=turn.top_p, seed=turn.seed, device=local.device)
+
+
+def _answer(local: LocalModel, turn: Turn, token_ids: Sequence[int], output: Sequence[int]) -> Answer:
+    """The end token is counted, since it was made, and left out of the text."""
+    is_ended = output[-1] in local.stop_ids
+    text = local.text_of(output[:-1] if is_ended else output)
+    text, is_stopped = cut_at_stop(text, turn.stop)
+    return Answer(
+        text=text,
+        finish_reason="stop" if is_ended or is_stopped else "length",
+        num_prompt_tokens=len(token_ids),
+        num_output_tokens=len(output),
+        replica=_REPLICA,
+    )
+
+
+def _take(live: _Live, token_id: int, local: LocalModel) -> bool:
+    """Gives out what the token brings. True: the answer has ended."""
+    live.num_made += 1
+    reason: FinishReason | None = "length" if live.num_made >= live.turn.max_tokens else None
+    text = ""
+    if token_id in local.stop_ids:
+        # Counted, since it was made, and left out of the text.
+        reason = "stop"
+    else:
+        text = live.text.add(token_id)
+    if reason is not None and not live.text.is_stopped:
+        text += live.text.rest()
+    if live.text.is_stopped:
+        reason = "stop"
+    if reason is not None:
+        live.say(
+            Piece(
+                text=text,
+                finish_reason=reason,
+                num_prompt_tokens=len(live.token_ids),
+                num_output_tokens=live.num_made,
+                replica=_REPLICA,
+            )
+        )
+    elif text:
+        live.say(Piece(text=text, replica=_REPLICA))
+    return reason is not None
+
+
+def _fail(asked: Sequence[_Live | _Together], why: str) -> None:
+    for one in asked:
+        one.say(EngineFailed(why))

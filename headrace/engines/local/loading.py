@@ -1,0 +1,94 @@
+"""A causal language model of transformers, loaded from a sealed directory with everything that decoding needs."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.chat.tokenizer import ChatTokenizer
+from headrace.engines.base import Message
+from headrace.engines.messages import messages_for
+from headrace.errors import EngineUnavailable, InvalidInput
+from headrace.rollout.version_sets import EngineSpec, Member
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """`tokenizer` decodes what comes out; `chat` makes the ids that go in, as data prep made them.
+
+    `num_positions`: of prompt and output together; None: not limited.
+    """
+
+    model: Any
+    tokenizer: Any
+    chat: ChatTokenizer
+    device: "torch.device"
+    stop_ids: frozenset[int]
+    num_positions: int | None
+
+    def ids_of(self, messages: Sequence[Message]) -> list[int]:
+        """Raises: InvalidInput: the model's chat template refuses these messages."""
+        return self.chat.encode_chat([{"role": one.role, "content": one.content} for one in messages])
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+
+def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
+    """Loads weights and tokenizer; seconds to minutes.
+
+    Raises:
+        InvalidInput: the directory holds no causal language model with a chat template that can be used.
+        EngineUnavailable: there is not enough memory.
+    """
+    # A sealed directory is whole: nothing may be asked of a hub, or wait for one.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        # The number of threads cuts sums into parts, so it is part of the version set.
+        torch.set_num_threads(spec.num_threads)
+    else:
+        # Without it cuBLAS picks algorithms that add in another order from run to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, spec.dtype), trust_remote_code=False
+        )
+        model.eval().to(device)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(f"Weights {member.weights_digest[:12]} in {directory} cannot be loaded: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise EngineUnavailable(f"No memory to load {member.model_name} {member.model_version}: {error}") from error
+    loaded = LocalModel(
+        model=model,
+        tokenizer=tokenizer,
+        chat=ChatTokenizer(directory, date=spec.template_date),
+        device=device,
+        stop_ids=_stop_ids(tokenizer, model),
+        num_positions=int(getattr(model.config, "max_position_embeddings", 0)) or None,
+    )
+    # A template that asks for a date that nobody gave refuses every turn: said now, and not a row at a time.
+    loaded.ids_of(messages_for(member, [Message(role="user", content="a")]))
+    return loaded
+
+
+def _stop_ids(tokenizer: Any, model: Any) -> frozenset[int]:
+    """End tokens of tokenizer and model: either alone is often incomplete for chat models."""
+    found = {tokenizer.eos_token_id}
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    found.update(configured if isinstance(configured, list) else [configured])
+    stop_ids = frozenset(int(token) for token in found if token is not None)
+    if not stop_ids:
+        raise InvalidInput("Neither tokenizer nor model names an end token; set eos_token in tokenizer_config.json.")
+    return stop_ids

@@ -1,0 +1,104 @@
+"""Headrace's own engines, as any other package would offer them. Imports none of the libraries behind them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.chat.template import checked_date
+from headrace.engines.base import Engine
+from headrace.engines.openai.address import check_address
+from headrace.engines.registry import EngineKind, Opening
+from headrace.errors import InvalidInput
+from headrace.masking import without_credentials
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What our engines take, each of them all of it, so that a file can be run on `echo` by its name alone."""
+
+    dtype: Dtype = "bfloat16"
+    num_threads: int = 1
+    # For openai_http: the server, up to and including /v1, and the name it serves the model under.
+    base_url: str | None = None
+    model: str | None = None
+    # For transformers: the day that a chat template is told when it asks for today's.
+    template_date: str | None = None
+    # For openai_http: the model's special tokens. The server would take them for turns in whatever text they stand, so
+    # a prompt or a message that spells one is refused.
+    special_tokens: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_threads < 1:
+            raise InvalidInput(f"num_threads must be at least 1, got {self.num_threads}.")
+        checked_date("template_date", self.template_date)
+        if "" in self.special_tokens:
+            raise InvalidInput("special_tokens must list texts such as <|im_start|>, got an empty one.")
+        if self.base_url:
+            check_address(self.base_url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersOptions(Options):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.special_tokens:
+            raise InvalidInput(
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
+                "which knows the model's own. Leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(Options):
+    def __post_init__(self) -> None:
+        if self.template_date:
+            raise InvalidInput(
+                f"template_date is for the engine transformers, got {self.template_date!r} for 'openai_http': the "
+                "server applies the template, by its own clock. Leave it out."
+            )
+        if not (self.base_url and self.model):
+            shown = self.base_url and without_credentials(self.base_url)
+            raise InvalidInput(
+                f"engine 'openai_http' needs base_url and model, got base_url={shown!r}, model={self.model!r}."
+            )
+        super().__post_init__()
+
+
+def _open_echo(opening: Opening) -> Engine:
+    from headrace.engines.echo import EchoEngine
+
+    return EchoEngine(opening.member)
+
+
+def _open_server(opening: Opening) -> Engine:
+    from headrace.engines.openai.client import OpenAIEngine
+
+    options: ServerOptions = opening.options
+    assert options.base_url
+    assert options.model
+    return OpenAIEngine(
+        model=options.model,
+        base_urls=opening.deployment.servers(options.base_url),
+        deployment=opening.deployment,
+        special_tokens=options.special_tokens,
+    )
+
+
+def _open_local(opening: Opening) -> Engine:
+    # Imported here: it costs seconds of CPU, which the other engines do not owe.
+    from headrace.engines.local.engine import LocalEngine
+
+    return LocalEngine(opening.weights(), opening.member, opening.spec)
+
+
+ECHO = EngineKind(name="echo", open=_open_echo, options=Options, deterministic=True)
+OPENAI_HTTP = EngineKind(name="openai_http", open=_open_server, options=ServerOptions)
+TRANSFORMERS = EngineKind(
+    name="transformers",
+    open=_open_local,
+    options=TransformersOptions,
+    packages=("transformers", "torch"),
+    deterministic=True,
+    needs_weights=True,
+)

@@ -1,0 +1,158 @@
+"""Rows out of engines: the thin layer by which bulk generation, which is not asynchronous, asks a chain of roles.
+
+What it adds is patience and judgement. A row that gets no answer is that row's error only if the chain answers others;
+else the run ends, what was committed stays, and a later run goes on: no outage makes a day of errors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, Self
+
+from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer
+from headrace.engines.chain import Conversation, LoadedRole, RoleChain
+from headrace.engines.event_loop import LoopThread
+from headrace.errors import EngineUnavailable
+from headrace.rollout.version_sets import Member
+
+# What a table's column holds.
+_COUNT_MAX = 2**31 - 1
+# What is asked to see whether a chain answers anything at all, and how many tokens it may take.
+_CONTROL_PROMPT = "Say one word."
+_CONTROL_TOKENS_MAX = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One row to make. All randomness in its output comes from `seed`."""
+
+    row_id: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult:
+    """One row's output. `length`: the token limit cut it off; `error`: there is no output, and `error` says why.
+
+    Counts are None where nobody knows them; `note` says what was wrong with those that came.
+    """
+
+    text: str
+    num_prompt_tokens: int | None
+    num_output_tokens: int | None
+    finish_reason: Literal["stop", "length", "error"]
+    error: str | None = None
+    note: str | None = None
+
+
+class RowMaker(Protocol):
+    """What makes rows: for a version set, loaded.
+
+    `deterministic`: the same requests in the same order give the same bytes on the same kind of machine. `build` is
+    what it runs on here, in the words of a version set's `engine.build`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def build(self) -> str: ...
+
+    @property
+    def deterministic(self) -> bool: ...
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """One result a request, in their order. A row that cannot be made is an `error` result, or any exception if
+        the engine cannot tell which row it was: the caller then tries the rows one by one.
+
+        Raises:
+            EngineUnavailable: no row can be made now; a later run goes on from here.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class ChainRows:
+    """Rows of a chain: every role answers a whole batch before the next one begins."""
+
+    def __init__(self, chain: RoleChain) -> None:
+        self._chain = chain
+        self._loop = LoopThread()
+        self.name = chain.roles[-1].engine.name
+        self.build = chain.roles[-1].engine.build
+        self.deterministic = all(role.engine.deterministic for role in chain.roles)
+
+    @classmethod
+    def of(cls, member: Member, engine: Engine) -> Self:
+        """Rows of one role alone."""
+        return cls(RoleChain(id="", roles=(LoadedRole(member=member, engine=engine),)))
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        return self._loop.run(self._generated(requests))
+
+    def close(self) -> None:
+        # Roles may share an engine; to close it twice does nothing.
+        for role in self._chain.roles:
+            self._loop.run(role.engine.close())
+        self._loop.close()
+
+    async def _generated(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        asked = [(request.row_id, Conversation.of(request.prompt), request.seed) for request in requests]
+        answers = await self._chain.answer_together(asked)
+        unanswered = [answer for answer in answers if not isinstance(answer, Answer)]
+        for answer in unanswered:
+            if isinstance(answer, EngineBusy) or (isinstance(answer, EngineFailed) and not answer.may_be_the_turn):
+                raise EngineUnavailable(str(answer)) from answer
+        if unanswered and not await self._answers_others():
+            raise EngineUnavailable(str(unanswered[0])) from unanswered[0]
+        return [_result(answer) for answer in answers]
+
+    async def _answers_others(self) -> bool:
+        [answer] = await self._chain.answer_together(
+            [("control", Conversation.of(_CONTROL_PROMPT, max_tokens=_CONTROL_TOKENS_MAX), 0)]
+        )
+        return isinstance(answer, Answer)
+
+
+def failed(error: BaseException | str) -> GenerationResult:
+    """The result of a row without an output."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = text.encode(errors="replace").decode()
+    return GenerationResult(text="", num_prompt_tokens=0, num_output_tokens=0, finish_reason="error", error=text[:500])
+
+
+def storable(result: GenerationResult) -> GenerationResult:
+    """The result as a table can hold it, whatever engine made it: a row that cannot be stored is that row's error, so
+    that its neighbours are; a count that means nothing is None, with a note."""
+    if not isinstance(result.text, str):
+        return failed(f"the output is of type {type(result.text).__name__}, not text")
+    try:
+        result.text.encode()
+    except UnicodeEncodeError as error:
+        return failed(f"the output cannot be written as UTF-8: {error.reason} at character {error.start}")
+    if result.finish_reason not in ("stop", "length", "error"):
+        return failed(f"the output ended with {result.finish_reason!r}, which is none of stop, length and error")
+    if result.finish_reason == "error":
+        # Its text as an error's, and a reason in any case.
+        return failed(result.error or "the engine gave no reason")
+    for name in ("num_prompt_tokens", "num_output_tokens"):
+        count = getattr(result, name)
+        if count is not None and not (type(count) is int and 0 <= count <= _COUNT_MAX):
+            note = f"{name} is {str(count)[:40]}: not counted"
+            result = replace(result, **{name: None}, note=f"{result.note}; {note}" if result.note else note)
+    return result
+
+
+def _result(answer: Answer | NoAnswer) -> GenerationResult:
+    if not isinstance(answer, Answer):
+        return failed(str(answer))
+    if answer.finish_reason == "content_filter":
+        return failed("the server ended the output with 'content_filter'")
+    return GenerationResult(
+        text=answer.text.strip(),
+        num_prompt_tokens=answer.num_prompt_tokens,
+        num_output_tokens=answer.num_output_tokens,
+        finish_reason=answer.finish_reason,
+        note=answer.note or None,
+    )
