@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -100,7 +100,7 @@ class Gateway:
         engine = FailingEngine(self.failures if member.model_version == PROPOSED_VERSION else {})
         engine._fail("open")
         self.engines.append(engine)
-        return cast(Engine, engine)
+        return engine
 
     def _set(self, version: str) -> VersionSet:
         one = self.service.version_set({})
