@@ -26,8 +26,9 @@ from threading import Event
 from typing import Any
 
 from benchmarks.measuring import Child, at_most, finish, parser_of, print_table, progress
-from simulation.chaos.deployment import NotStarted, deployment
+from simulation.chaos.deployment import deployment
 from simulation.chaos.fleet import Chaos, Verdict
+from simulation.dagster_site import NotStarted
 
 _PERIOD_SECONDS = 0.03
 

@@ -13,8 +13,9 @@ from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
 
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, PREEMPTIBLE, QUEUE
-from simulation.chaos.deployment import Deployment, NotStarted, attempts_of, is_over
+from simulation.chaos.deployment import JOB, Deployment, attempts_of, is_over
 from simulation.chaos.observer import OnDevices
+from simulation.dagster_site import NotStarted
 
 NUM_GPUS = 4
 KINDS = {"daemon": 10, "process of a run": 16, "template": 4, "code server": 3, "cancel": 7}
@@ -113,7 +114,7 @@ class Chaos:
         done, last_shown = 0, -1
         while not self._is_time_up():
             self._submit_more(done)
-            runs = list(self.site.instance.get_runs(RunsFilter(job_name="chaos")))
+            runs = list(self.site.instance.get_runs(RunsFilter(job_name=JOB)))
             self._look(runs)
             chains = attempts_of(runs)
             done = sum(is_over(chain[-1]) for chain in chains.values())
@@ -163,9 +164,9 @@ class Chaos:
 
     def _hurt(self, kind: str, runs: list[DagsterRun]) -> bool:
         if kind == "daemon":
-            return self.site.kill_daemon()
+            return self.site.restart_daemon()
         if kind == "code server":
-            return self.site.kill_code_server()
+            return self.site.restart_code_server()
         if kind == "template":
             return self.site.kill_template()
         if kind == "process of a run":
@@ -180,7 +181,7 @@ class Chaos:
     def _verdict(self) -> Verdict:
         verdict = Verdict()
         self._settle()
-        runs = list(self.site.instance.get_runs(RunsFilter(job_name="chaos")))
+        runs = list(self.site.instance.get_runs(RunsFilter(job_name=JOB)))
         for chain in attempts_of(runs).values():
             why = self._unfinished(chain)
             if why:

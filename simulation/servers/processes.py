@@ -59,3 +59,13 @@ def end_group(process: subprocess.Popen[Any]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def end_tidily(process: subprocess.Popen[Any], *, seconds: float = 20.0) -> None:
+    """Asked to end, and killed if it does not in time."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
