@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 from headrace.errors import RegistryUnavailable
-from headrace.generation import sealing
+from headrace.generation import bulk, sealing
 from headrace.generation.claims import Claims, Settlement
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout import assignment, controller
@@ -27,7 +27,7 @@ from headrace.serving import plan_lease, router, routes
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.session_turns import SessionTurns
 from simulation import actors, crashes, gateways
-from simulation.disk import Kept, Trouble
+from simulation.disk import Trouble
 from simulation.schedule import Schedules
 from simulation.scheduler import SimulatedClock
 from simulation.stores import SimulatedStore
@@ -96,124 +96,117 @@ def _defect(
     return add
 
 
-@_defect("a chain takes a role from another set", 1, "saw")
-def _(patch: Patch) -> None:
-    chance = random.Random(0)
-
-    def engine_of_any_set(self: gateways.Gateway, member: Any, spec: Any) -> gateways.SimulatedEngine:
-        return gateways.SimulatedEngine(self.world, chance.choice(SETS).id)
-
-    patch(gateways.Gateway, "_open_engine", engine_of_any_set)
+def _another(owner: Any, attribute: str, value: Any) -> Callable[[Patch], None]:
+    """A defect that is one attribute's other value."""
+    return lambda patch: patch(owner, attribute, value)
 
 
-@_defect("a session forgets its set", 2, "was not its session's pin")
-def _(patch: Patch) -> None:
-    async def forgetful(self: router.Router, session_id: str, *, override: str | None = None) -> router.SessionPin:
-        return router.SessionPin(pin=self.resolve(f"{session_id} {random.random()}"), is_pinned=True, expires_at=0.0)
+def _around(
+    name: str, invariant: int, says: str, owner: Any, attribute: str, scenario: Scenario | None = None
+) -> Callable[[Callable[..., Any]], None]:
+    """A defect that does something around a method; it gets the method before the call's own arguments."""
 
-    patch(router.Router, "resolve_session", forgetful)
+    def add(changed: Callable[..., Any]) -> None:
+        method = getattr(owner, attribute)
+        put = _another(owner, attribute, lambda *arguments, **named: changed(method, *arguments, **named))
+        _defect(name, invariant, says, scenario)(put)
 
-
-@_defect("a session is moved within its lease", 2, "was moved from", scenario="many steps")
-def _(patch: Patch) -> None:
-    of = RoutingTable.of
-
-    def evicting_for_nothing(state: Any, salt: str, **changes: Any) -> RoutingTable:
-        table = of(state, salt, **changes)
-        moved = frozenset({state.candidate} if state.candidate and state.head % 2 == 0 else ())
-        return replace(table, evicted=table.evicted | moved)
-
-    patch(RoutingTable, "of", evicting_for_nothing)
+    return add
 
 
-@_defect("a turn that could not be pinned says that it was", 2, "was not its session's pin")
-def _(patch: Patch) -> None:
-    unpinned_turn = SessionTurns._unpinned_turn
-
-    def pinned(self: SessionTurns, *arguments: Any, **which: Any) -> Any:
-        return replace(unpinned_turn(self, *arguments, **which), is_pinned=True)
-
-    patch(SessionTurns, "_unpinned_turn", pinned)
+_ANY_SET = random.Random(0)
 
 
-@_defect("ranks change with the entry", 3, "had the candidate at")
-def _(patch: Patch) -> None:
-    of = RoutingTable.of
-
-    def salted_by_entry(state: Any, salt: str, **changes: Any) -> RoutingTable:
-        return of(state, f"{salt}-{state.head}", **changes)
-
-    patch(RoutingTable, "of", salted_by_entry)
+@_around("a chain takes a role from another set", 1, "saw", gateways.Gateway, "_open_engine")
+def _(_: Any, self: gateways.Gateway, member: Any, spec: Any) -> gateways.SimulatedEngine:
+    return gateways.SimulatedEngine(self.world, _ANY_SET.choice(SETS).id)
 
 
-@_defect("a share is a tenth too large", 4, "keys at weight")
-def _(patch: Patch) -> None:
-    of = RoutingTable.of
-
-    def larger(state: Any, salt: str, **changes: Any) -> RoutingTable:
-        return of(replace(state, weight=min(1.0, state.weight + 0.1)), salt, **changes)
-
-    patch(RoutingTable, "of", larger)
+@_around("a session forgets its set", 2, "was not its session's pin", router.Router, "resolve_session")
+async def _(_: Any, self: router.Router, session_id: str, *, override: str | None = None) -> router.SessionPin:
+    return router.SessionPin(pin=self.resolve(f"{session_id} {random.random()}"), is_pinned=True, expires_at=0.0)
 
 
-@_defect("a plan by count is rounded down", 4, "partitions at weight")
-def _(patch: Patch) -> None:
-    patch(assignment, "canary_count", lambda weight, num_units: int(weight * num_units))
+@_around("a session is moved within its lease", 2, "was moved from", RoutingTable, "of", scenario="many steps")
+def _(of: Any, state: Any, salt: str, **changes: Any) -> RoutingTable:
+    table = of(state, salt, **changes)
+    moved = frozenset({state.candidate} if state.candidate and state.head % 2 == 0 else ())
+    return replace(table, evicted=table.evicted | moved)
 
 
-@_defect("a cap is charged after the unit started", 5, "under a cap of")
-def _(patch: Patch) -> None:
-    patch(routes.Places, "take", lambda self: True)
-
-
-@_defect("a cap lease whose write got no answer is given out twice", 5, "under a cap of", scenario="nearly used caps")
-def _(patch: Patch) -> None:
-    def again(self: CapLeases, trial: int, cap: int, chain: Any) -> int:
-        found = 0
-        for nonce, count in chain.counts.items():
-            if self._unanswered.get(nonce) == trial and chain.num_places <= cap:
-                found += count
-        return found
-
-    patch(CapLeases, "_found_again", again)
-
-
-@_defect(
-    "a unit that asks for the candidate takes no place under its cap", 5, "under a cap of", scenario="nearly used caps"
+@_around(
+    "a turn that could not be pinned says that it was", 2, "was not its session's pin", SessionTurns, "_unpinned_turn"
 )
-def _(patch: Patch) -> None:
-    overridden = router.Router._overridden
+def _(unpinned_turn: Any, *arguments: Any, **which: Any) -> Any:
+    return replace(unpinned_turn(*arguments, **which), is_pinned=True)
 
-    def free(self: router.Router, found: routes.Routes, until: float, override: str) -> Any:
-        pin = overridden(self, found, until, override)
-        return found.candidate_asked_for if pin is found.capped else pin
 
-    patch(router.Router, "_overridden", free)
+@_around("ranks change with the entry", 3, "had the candidate at", RoutingTable, "of")
+def _(of: Any, state: Any, salt: str, **changes: Any) -> RoutingTable:
+    return of(state, f"{salt}-{state.head}", **changes)
+
+
+@_around("a share is a tenth too large", 4, "keys at weight", RoutingTable, "of")
+def _(of: Any, state: Any, salt: str, **changes: Any) -> RoutingTable:
+    return of(replace(state, weight=min(1.0, state.weight + 0.1)), salt, **changes)
+
+
+_defect("a plan by count is rounded down", 4, "partitions at weight")(
+    _another(assignment, "canary_count", lambda weight, num_units: int(weight * num_units))
+)
+_defect("a cap is charged after the unit started", 5, "under a cap of")(
+    _another(routes.Places, "take", lambda self: True)
+)
+
+
+@_around(
+    "a cap lease whose write got no answer is given out twice",
+    5,
+    "under a cap of",
+    CapLeases,
+    "_found_again",
+    scenario="nearly used caps",
+)
+def _(_: Any, self: CapLeases, trial: int, cap: int, chain: Any) -> int:
+    found = 0
+    for nonce, count in chain.counts.items():
+        if self._unanswered.get(nonce) == trial and chain.num_places <= cap:
+            found += count
+    return found
+
+
+@_around(
+    "a unit that asks for the candidate takes no place under its cap",
+    5,
+    "under a cap of",
+    router.Router,
+    "_overridden",
+    scenario="nearly used caps",
+)
+def _(overridden: Any, self: router.Router, found: routes.Routes, until: float, override: str) -> Any:
+    pin = overridden(self, found, until, override)
+    return found.candidate_asked_for if pin is found.capped else pin
 
 
 @_defect("a router ignores the end of its lease", 6)
 def _(patch: Patch) -> Plant:
     patch(PlanLease, "until", property(lambda self: float("inf"), lambda self, value: None))
-
-    def no_store(world: World) -> None:
-        world.troubles.append(Trouble(kind="down", begin=3.0, end=60.0, process="gateway-0"))
-
-    return no_store
+    return lambda world: world.troubles.append(Trouble(kind="down", begin=3.0, end=60.0, process="gateway-0"))
 
 
-@_defect("a plan lease runs 1.6 s", 6, "after its abort", scenario="aborts unseen")
-def _(patch: Patch) -> None:
-    patch(plan_lease, "LEASE_SECONDS", 1.6)
+_defect("a plan lease runs 1.6 s", 6, "after its abort", "aborts unseen")(_another(plan_lease, "LEASE_SECONDS", 1.6))
 
 
-@_defect("a unit that asks for the candidate needs no lease", 6, "after its abort", scenario="aborts unseen")
-def _(patch: Patch) -> None:
-    overridden = router.Router._overridden
-
-    def unleased(self: router.Router, found: routes.Routes, until: float, override: str) -> Any:
-        return overridden(self, found, float("inf"), override)
-
-    patch(router.Router, "_overridden", unleased)
+@_around(
+    "a unit that asks for the candidate needs no lease",
+    6,
+    "after its abort",
+    router.Router,
+    "_overridden",
+    scenario="aborts unseen",
+)
+def _(overridden: Any, self: router.Router, found: routes.Routes, until: float, override: str) -> Any:
+    return overridden(self, found, float("inf"), override)
 
 
 @_defect("a partition is sealed without a look at the journal", 6, "after its abort")
@@ -223,105 +216,78 @@ def _(patch: Patch) -> None:
     patch(actors, "void_unsealed", lambda *_, **__: [])
 
 
-@_defect("a stale write is forced", 7, "taken away or written over")
-def _(patch: Patch) -> None:
-    create = SimulatedStore.create
-
-    def forced(self: SimulatedStore, key: str, body: bytes, *, durable: bool = True) -> bool:
-        if "/journal/" in key and key in self.disk.objects:
-            before = self.disk.objects.pop(key)
-            self.disk.gone.append((key, self._scheduler.now))
-            self.disk.objects[key] = Kept(before.body, before.at, before.by)
-        return create(self, key, body, durable=durable)
-
-    patch(SimulatedStore, "create", forced)
+@_around("a stale write is forced", 7, "taken away or written over", SimulatedStore, "create")
+def _(create: Any, self: SimulatedStore, key: str, body: bytes, *, durable: bool = True) -> bool:
+    if "/journal/" in key and key in self.bodies:
+        before = self.bodies.pop(key)
+        self.disk.gone.append((key, self.clock.now()))
+        self.bodies[key] = before
+    return create(self, key, body, durable=durable)
 
 
-@_defect("a router goes back to an older plan", 7)
-def _(patch: Patch) -> None:
-    resolve = router.Router.resolve
-
-    def older(self: router.Router, key: str, **which: Any) -> Any:
-        pin = resolve(self, key, **which)
-        return replace(pin, entry=pin.entry - 1) if random.Random(key).random() < 0.3 else pin
-
-    patch(router.Router, "resolve", older)
+@_around("a router goes back to an older plan", 7, "", router.Router, "resolve")
+def _(resolve: Any, self: router.Router, key: str, **which: Any) -> Any:
+    pin = resolve(self, key, **which)
+    return replace(pin, entry=pin.entry - 1) if random.Random(key).random() < 0.3 else pin
 
 
-@_defect("an append is decided anew at whatever the head is", 7, "decided at entry")
-def _(patch: Patch) -> None:
-    append = Journal.append
-
-    def at_the_head(self: Journal, event: str, fields: Any, *, expected: int) -> Any:
-        return append(self, event, fields, expected=self.head())
-
-    patch(Journal, "append", at_the_head)
+@_around("an append is decided anew at whatever the head is", 7, "decided at entry", Journal, "append")
+def _(append: Any, self: Journal, event: str, fields: Any, *, expected: int) -> Any:
+    return append(self, event, fields, expected=self.head())
 
 
-@_defect("rows of another set are sealed in a partition", 8, "rows of 2 sets")
-def _(patch: Patch) -> None:
-    generate = actors.SimulatedTextEngine.generate
-
-    def of_another_set(self: Any, requests: Any) -> Any:
-        made = generate(self, requests)
-        return [*made[:-1], replace(made[-1], text=SETS[6].id)]
-
-    patch(actors.SimulatedTextEngine, "generate", of_another_set)
+@_around("rows of another set are sealed in a partition", 8, "rows of 2 sets", actors.SimulatedTextEngine, "generate")
+def _(generate: Any, self: Any, requests: Any) -> Any:
+    made = generate(self, requests)
+    return [*made[:-1], replace(made[-1], text=SETS[6].id)]
 
 
-@_defect("a void attempt is published all the same", 8, "is published out of an attempt")
-def _(patch: Patch) -> None:
+@_around("a void attempt is published all the same", 8, "is published out of an attempt", bulk, "seal")
+def _(_: Any, claim: Any, claims: Any, handoffs: Any, *, content: Any, execution: Any, origin: Any) -> Any:
     publish = sealing._publish_once
-
-    def seal(claim: Any, claims: Any, handoffs: Any, *, content: Any, execution: Any, origin: Any) -> Any:
-        made = publish(handoffs, sealing.EXECUTION, claim, execution, origin)
-        return sealing.SealedContent(content=publish(handoffs, sealing.CONTENT, claim, content, origin), execution=made)
-
-    from headrace.generation import bulk
-
-    patch(bulk, "seal", seal)
+    made = publish(handoffs, sealing.EXECUTION, claim, execution, origin)
+    return sealing.SealedContent(content=publish(handoffs, sealing.CONTENT, claim, content, origin), execution=made)
 
 
-@_defect("a settlement that another worker made first is taken for our own", 8, "is published out of an attempt")
-def _(patch: Patch) -> None:
-    settle = Claims.settle
-
-    def own(self: Claims, claim: Any, outcome: Any, reason: str) -> Settlement:
-        return replace(settle(self, claim, outcome, reason), outcome=outcome)
-
-    patch(Claims, "settle", own)
-
-
-@_defect("rows of older prompts become the newest version", 8, "shows rows of prompts v", scenario="newer prompts")
-def _(patch: Patch) -> None:
-    patch(HandoffStore, "newer_inputs", lambda self, asset, partition, input_versions: None)
+@_around(
+    "a settlement that another worker made first is taken for our own",
+    8,
+    "is published out of an attempt",
+    Claims,
+    "settle",
+)
+def _(settle: Any, self: Claims, claim: Any, outcome: Any, reason: str) -> Settlement:
+    return replace(settle(self, claim, outcome, reason), outcome=outcome)
 
 
-@_defect(
+_defect("rows of older prompts become the newest version", 8, "shows rows of prompts v", "newer prompts")(
+    _another(HandoffStore, "newer_inputs", lambda self, asset, partition, input_versions: None)
+)
+
+
+@_around(
     "a retry reads the newest prompts instead of its run's",
     8,
     "read other inputs than its first try",
+    Claims,
+    "_pin_run",
     scenario="newer prompts",
 )
-def _(patch: Patch) -> None:
-    pin_run = Claims._pin_run
-
-    def anew(self: Claims, partition: Any, prompts: Any, root_run_id: str, regenerate: Any) -> Any:
-        return pin_run(self, partition, prompts, f"{root_run_id}-{random.random()}", regenerate)
-
-    patch(Claims, "_pin_run", anew)
+def _(pin_run: Any, self: Claims, partition: Any, prompts: Any, root_run_id: str, regenerate: Any) -> Any:
+    return pin_run(self, partition, prompts, f"{root_run_id}-{random.random()}", regenerate)
 
 
-@_defect("an attempt begins while the one before it is under way", 8, "while the one before it was under way")
-def _(patch: Patch) -> None:
-    settlement = Claims.settlement
-
-    def impatient(self: Claims, claim: Any) -> Any:
-        found = settlement(self, claim)
-        late = Settlement(outcome="void", reason="its worker takes long", at="")
-        return late if found is None and self.objects.exists(claim.batch_key(0)) else found
-
-    patch(Claims, "settlement", impatient)
+@_around(
+    "an attempt begins while the one before it is under way",
+    8,
+    "while the one before it was under way",
+    Claims,
+    "settlement",
+)
+def _(settlement: Any, self: Claims, claim: Any) -> Any:
+    found = settlement(self, claim)
+    late = Settlement(outcome="void", reason="its worker takes long", at="")
+    return late if found is None and self.objects.exists(claim.batch_key(0)) else found
 
 
 @_defect("a gateway asks the registry", 9, "failed")
@@ -348,54 +314,36 @@ def _(patch: Patch) -> Plant:
     return lambda world: world.registry.down.append((1.0, 1000.0))
 
 
-@_defect("a set is started before its quorum is ready", 10, "nodes had prepared")
-def _(patch: Patch) -> None:
-    prepared_by = controller._prepared
-
-    def with_nobody(state: Any, plan: Any, facts: Any) -> Any:
-        plan = copy.copy(plan)
-        object.__setattr__(plan, "quorum", 0)
-        return prepared_by(state, plan, facts)
-
-    patch(controller, "_prepared", with_nobody)
+@_around("a set is started before its quorum is ready", 10, "nodes had prepared", controller, "_prepared")
+def _(prepared_by: Any, state: Any, plan: Any, facts: Any) -> Any:
+    plan = copy.copy(plan)
+    object.__setattr__(plan, "quorum", 0)
+    return prepared_by(state, plan, facts)
 
 
-@_defect("a gateway takes damaged weights", 10, "of which a member is damaged")
-def _(patch: Patch) -> None:
-    def blind(self: gateways.Gateway, member: Any, spec: Any) -> gateways.SimulatedEngine:
-        return gateways.SimulatedEngine(self.world, gateways._BY_VERSION[member.model_version])
-
-    patch(gateways.Gateway, "_open_engine", blind)
+@_around("a gateway takes damaged weights", 10, "of which a member is damaged", gateways.Gateway, "_open_engine")
+def _(_: Any, self: gateways.Gateway, member: Any, spec: Any) -> gateways.SimulatedEngine:
+    return gateways.SimulatedEngine(self.world, gateways._BY_VERSION[member.model_version])
 
 
 @_defect("an entry is edited", 11, "entry 1")
 def _(patch: Patch) -> Plant:
     def edit(world: World) -> None:
-        def now() -> None:
-            key = f"rollout/{NAME}/journal/00000001.json"
-            kept = world.disk.objects[key]
-            body = json.loads(kept.body) | {"at": 0.0}
-            world.disk.objects[key] = Kept(json.dumps(body).encode(), kept.at, kept.by)
+        key = f"rollout/{NAME}/journal/00000001.json"
+        body = json.dumps(world.disk.json(key) | {"at": 0.0}).encode()
+        world.disk.objects[key] = world.disk.objects[key]._replace(body=body)
 
-        world.scheduler.at(world.seconds + 5.0, now)
-
-    return edit
+    return lambda world: world.scheduler.at(world.seconds + 5.0, lambda: edit(world))
 
 
-@_defect("a verification believes everything", 11, "was not found out")
-def _(patch: Patch) -> None:
-    patch(Journal, "verify", lambda self: 0)
+_defect("a verification believes everything", 11, "was not found out")(_another(Journal, "verify", lambda self: 0))
 
 
-@_defect("a controller repeats a step after a crash", 12, "killed at calls")
-def _(patch: Patch) -> None:
-    roll_out = crashes._roll_out
-
-    def as_one_that_does_not_know_what_it_did(store: Any, scheduler: Any, aliases: Any) -> None:
-        journal = Journal(store, NAME, SimulatedClock(scheduler))
-        entries = journal.entries()
-        if entries and entries[-1].event in ("started", "advanced"):
-            journal.append("reweighted", entries[-1].fields, expected=len(entries))
-        roll_out(store, scheduler, aliases)
-
-    patch(crashes, "_roll_out", as_one_that_does_not_know_what_it_did)
+@_around("a controller repeats a step after a crash", 12, "killed at calls", crashes, "_roll_out")
+def _(roll_out: Any, store: Any, scheduler: Any, aliases: Any) -> None:
+    """As one that does not know what it did."""
+    journal = Journal(store, NAME, SimulatedClock(scheduler))
+    entries = journal.entries()
+    if entries and entries[-1].event in ("started", "advanced"):
+        journal.append("reweighted", entries[-1].fields, expected=len(entries))
+    roll_out(store, scheduler, aliases)
