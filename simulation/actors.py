@@ -15,11 +15,10 @@ from headrace.errors import (
     StoreUnavailable,
     Transient,
 )
-from headrace.generation.bulk import Worker, generate_partition
+from headrace.generation.bulk import Worker
 from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.rolled_back import void_unsealed
 from headrace.generation.sealing import Superseded
-from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout import interventions
 from headrace.rollout.aliases import project_if_possible
@@ -30,6 +29,7 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from simulation.campaign_site import CampaignSite
 from simulation.records import AppendRecord, OrderRecord, TickRecord, TryRecord
 from simulation.scheduler import Killed
 from simulation.world import NAME, ScriptedSets, World
@@ -238,20 +238,13 @@ def bulk_run(
 def _try(
     world: World, name: str, partition: ContentPartition, run_id: str, regenerate: Regenerate | None, record: TryRecord
 ) -> None:
-    store, clock = world.store(), world.clock()
-    journal = Journal(store, NAME, clock)
-    claims = Claims(objects=store, journal=journal, clock=clock)
-    handoffs = HandoffStore(store, clock, verification="off", leased=False)
-    prompts = handoffs.open("prompts", partition.key)
-    claim = claims.open(world.campaign, partition, prompts, root_run_id=run_id, regenerate=regenerate)
+    site = CampaignSite(world.store(), world.campaign, world.clock(), leased=False, verification="off")
+    claim = site.claim(run_id, partition.shard, regenerate)
     record.claim, record.version_set = claim.id, claim.version_set
     record.inputs_digest, record.attempt = claim.inputs_digest, claim.attempt
     world.say(name, f"{partition.key} attempt {claim.attempt} on {claim.version_set[:8]}")
-    generate_partition(
+    site.generate(
         claim,
-        campaign=world.campaign,
-        claims=claims,
-        handoffs=handoffs,
         open_engine=lambda version_set: SimulatedTextEngine(world, version_set),
         worker=Worker(run_id=run_id, host=name),
         monotonic=lambda: world.scheduler.now,

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
 from headrace.errors import StoreUnavailable, Transient
 from headrace.generation.claims import Regenerate
-from headrace.handoff.schemas import PROMPTS
-from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, prompt_id
+from headrace.keys import ContentPartition
 from headrace.rollout.assignment import assign, salted_rank
 from headrace.rollout.journal import Journal, JournalCorrupt
 from headrace.rollout.states import after, fold
@@ -30,6 +26,7 @@ from simulation.actors import (
     person,
     sleepy_controller,
 )
+from simulation.campaign_site import CampaignSite
 from simulation.crashes import crash_unequal
 from simulation.disk import Disk, Trouble
 from simulation.gateways import Gateways
@@ -38,7 +35,7 @@ from simulation.records import ShareRecord
 from simulation.scheduler import Process, Scheduler, SimulatedClock
 from simulation.stores import SimulatedStore
 from simulation.tampering import tamper
-from simulation.world import DAY, NAME, NUM_SHARDS, World
+from simulation.world import NAME, NUM_SHARDS, World
 
 _NUM_PROMPTS = 4
 _COLLECTED_EVERY = 20
@@ -65,9 +62,9 @@ class Schedules:
         self._num_run = 0
         self._template = Disk(directory)
         store = SimulatedStore(self._template, Scheduler(), random.Random(0), [])
-        handoffs = HandoffStore(store, SimulatedClock(Scheduler()), verification="off", leased=False)
+        site = CampaignSite(store, clock=SimulatedClock(Scheduler()), verification="off", leased=False)
         for shard in range(NUM_SHARDS):
-            _publish_prompts(handoffs, shard, 0)
+            _put_prompts(site, shard, 0)
         for key in list(self._template.objects):
             if key.endswith(".arrow"):
                 self._template.file(key)
@@ -235,19 +232,19 @@ class _Overtaking:
 
         def publish() -> None:
             with suppress(StoreUnavailable, Transient):
-                handoffs = HandoffStore(self._world.store(), self._world.clock(), verification="off", leased=False)
-                _publish_prompts(handoffs, shard, number)
+                store, clock = self._world.store(), self._world.clock()
+                _put_prompts(CampaignSite(store, clock=clock, verification="off", leased=False), shard, number)
                 run.start()
 
         self._world.scheduler.spawn(self._world.start(f"prompter-{self._num}"), publish)
 
 
-def _publish_prompts(handoffs: HandoffStore, shard: int, number: int) -> None:
+def _put_prompts(site: CampaignSite, shard: int, number: int) -> None:
     """`number` 0: the first ones."""
-    texts = [f"word {shard} {position}" + f" of list {number}" * bool(number) for position in range(_NUM_PROMPTS)]
-    ids = [prompt_id(NAME, DAY, text, 0) for text in texts]
-    rows = pa.table([ids, list(range(len(texts))), texts, [None] * len(texts)], schema=PROMPTS)
-    handoffs.publish("prompts", f"{DAY}|{NAME}-{shard:02d}", rows, code_version="1", run_id="prompts")
+    site.put_prompts(
+        shard,
+        [f"word {shard} {position}" + f" of list {number}" * bool(number) for position in range(_NUM_PROMPTS)],
+    )
 
 
 def _once_on_trial(world: World, start: Callable[[], None]) -> None:

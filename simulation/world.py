@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from headrace.engines.roles import EngineSettings
 from headrace.errors import HandoffCorrupt, RegistryUnavailable
-from headrace.generation.campaign import Campaign, PromptSource
+from headrace.generation.campaign import Campaign
 from headrace.keys import ContentPartition
 from headrace.rollout.candidates import Wanted
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
 from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from simulation.campaign_site import DAY, make_campaign
 from simulation.disk import Disk, Ill, Trouble
 from simulation.oracle import Site
 from simulation.records import Log
@@ -27,7 +27,6 @@ from simulation.scheduler import EPOCH, Process, Scheduler, SimulatedClock
 from simulation.stores import SimulatedStore
 
 NAME = "glossary"
-DAY = "2026-11-22"
 ROLES = ("writer", "painter", "speaker")
 NUM_SHARDS = 6
 SESSION_SECONDS = 8.0
@@ -174,14 +173,10 @@ class World:
 
     @cached_property
     def campaign(self) -> Campaign:
-        return Campaign(
-            name=NAME,
+        return make_campaign(
             model="model-writer",
             num_shards=NUM_SHARDS,
-            prompts=PromptSource(files="prompts.jsonl", per_shard=4),
             decoding=_DECODING,
-            engine=EngineSettings(name="echo"),
-            micro_batch_rows=2,
             rollout={"salt": self.plan.salt, "on_abort": self.plan.on_abort},
         )
 

@@ -7,91 +7,38 @@ generate, seal, and claim again when it is told that its set was rolled back.
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from benchmarks.measuring import Child, progress
 from headrace.clock import SystemClock
-from headrace.engines.echo import EchoEngine
-from headrace.engines.roles import EngineSettings
-from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.errors import RepinRequired
-from headrace.generation.bulk import Worker, generate_partition
-from headrace.generation.campaign import Campaign, PromptSource
-from headrace.generation.claims import Claims, inputs_digest
+from headrace.generation.claims import inputs_digest
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import void_unsealed
 from headrace.generation.sealing import CONTENT
-from headrace.handoff.schemas import PROMPTS
-from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout import interventions
-from headrace.rollout.journal import Journal
 from headrace.rollout.states import INITIALIZED, PROPOSED, STARTED
-from headrace.rollout.version_sets import Decoding, VersionSet, VersionSets
 from headrace.store.local import LocalStore
+from simulation.campaign_site import CampaignSite, make_campaign
 
-DAY = "2026-11-22"
 NUM_PARTITIONS = 4
 _NUM_PROMPTS = 12
+# Long enough for an abort to come in the middle of a batch.
 _BATCH_SECONDS = 0.08
 _WAIT_SECONDS_MAX = 60.0
 
 
-class SlowEngine(ChainRows):
-    """Batches that take long enough for an abort to come in the middle of one."""
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        time.sleep(_BATCH_SECONDS)
-        return super().generate(requests)
-
-
-def _slow(version_set: VersionSet) -> SlowEngine:
-    member = version_set.member("writer")
-    return SlowEngine.of(member, EchoEngine(member))
-
-
-class Site:
+class Site(CampaignSite):
     """A directory with a campaign whose first day is being generated."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        clock = SystemClock()
-        self.campaign = Campaign(
-            name="glossary",
-            model="words",
-            num_shards=NUM_PARTITIONS,
-            prompts=PromptSource(files="prompts.jsonl", per_shard=_NUM_PROMPTS),
-            decoding=Decoding(temperature=0.0, top_p=1.0, max_new_tokens=8),
-            engine=EngineSettings(name="echo"),
-            micro_batch_rows=2,
-        )
-        self.objects = LocalStore(directory)
-        self.handoffs = HandoffStore(self.objects, clock)
-        self.journal = Journal(self.objects, self.campaign.name, clock)
-        self.claims = Claims(objects=self.objects, journal=self.journal, clock=clock)
-        self.partitions = [
-            ContentPartition(day=DAY, campaign=self.campaign.name, shard=shard) for shard in range(NUM_PARTITIONS)
-        ]
+        self.store = LocalStore(directory)
+        super().__init__(self.store, make_campaign(num_shards=NUM_PARTITIONS), SystemClock())
 
-    def roll_out(self, event: str, version: int, **fields: Any) -> VersionSet:
-        weights = f"weights {version}"
-        wanted = self.campaign.version_set(model_version=str(version), weights_digest=weights, weights_uri="")
-        VersionSets(self.objects).put(wanted)
-        body = {"version_set": wanted.id, "weights_digest": weights, "reason": "measured", **fields}
-        self.journal.append(event, body, expected=self.journal.head())
-        return wanted
-
-    def put_prompts(self) -> None:
-        for partition in self.partitions:
-            texts = [f"word {partition.shard} {number}" for number in range(_NUM_PROMPTS)]
-            ids = [prompt_id(self.campaign.name, DAY, text, 0) for text in texts]
-            columns = [ids, list(range(len(texts))), texts, [None] * len(texts)]
-            rows = pa.table(columns, schema=PROMPTS)
-            self.handoffs.publish("prompts", partition.key, rows, code_version="1", run_id="prompts")
+    def num_committed(self, shard: int) -> int:
+        attempts = self.claims.attempts(self.partition(shard).key, inputs_digest(self.prompts(shard)))
+        return len(committed(self.objects, attempts[-1])) if attempts else 0
 
     def num_late_rows(self, version_set: str) -> int:
         """Rows of attempts on an aborted set that were settled as sealed after the abort, by file times."""
@@ -108,7 +55,7 @@ class Site:
 
     def _made_at(self, key: str) -> int:
         """Nanoseconds: when the object got its name."""
-        return self.objects.local_path(key).stat().st_ctime_ns
+        return self.store.local_path(key).stat().st_ctime_ns
 
     def num_mixed(self) -> int:
         """Sealed versions with rows of more than one set."""
@@ -124,12 +71,13 @@ def bulk_abort(directory: Path, *, num_batches: int) -> dict[str, int]:
     """
     progress.print(f"bulk: aborted after {num_batches} batches of {_NUM_PROMPTS // 2}")
     site = Site(directory)
-    site.put_prompts()
+    for shard in range(NUM_PARTITIONS):
+        site.put_prompts(shard, [f"word {shard} {number}" for number in range(_NUM_PROMPTS)])
     site.roll_out(INITIALIZED, 1)
     candidate = site.roll_out(PROPOSED, 2)
     site.roll_out(STARTED, 2, step=0, weight=1.0, num_rows=0, cap=None)
     module = "benchmarks.version_switch.bulk"
-    workers = [Child(module, {"directory": str(directory), "shard": partition.shard}) for partition in site.partitions]
+    workers = [Child(module, {"directory": str(directory), "shard": shard}) for shard in range(NUM_PARTITIONS)]
     _wait_for_batches(site, num_batches)
     void_unsealed(site.claims, site.campaign.name, about_to_abort=candidate.id)
     interventions.abort(site.journal, by="benchmark", reason="measured")
@@ -142,36 +90,19 @@ def bulk_abort(directory: Path, *, num_batches: int) -> dict[str, int]:
 def _wait_for_batches(site: Site, num_batches: int) -> None:
     ends = time.monotonic() + _WAIT_SECONDS_MAX
     while time.monotonic() < ends:
-        if all(_num_committed(site, partition) >= num_batches for partition in site.partitions):
+        if all(site.num_committed(shard) >= num_batches for shard in range(NUM_PARTITIONS)):
             return
         time.sleep(0.005)
     raise TimeoutError(f"The partitions do not have {num_batches} batches each after {_WAIT_SECONDS_MAX:.0f} s.")
 
 
-def _num_committed(site: Site, partition: ContentPartition) -> int:
-    prompts = site.handoffs.open("prompts", partition.key)
-    attempts = site.claims.attempts(partition.key, inputs_digest(prompts))
-    return len(committed(site.objects, attempts[-1])) if attempts else 0
-
-
 def _work(directory: Path, shard: int) -> dict[str, Any]:
     site = Site(directory)
-    partition = site.partitions[shard]
     num_repins = 0
     while True:
-        prompts = site.handoffs.open("prompts", partition.key)
-        claim = site.claims.open(site.campaign, partition, prompts, root_run_id=f"run-{shard}")
+        claim = site.claim(f"run-{shard}", shard)
         try:
-            generate_partition(
-                claim,
-                campaign=site.campaign,
-                claims=site.claims,
-                handoffs=site.handoffs,
-                open_engine=lambda version_set: SlowEngine.of(
-                    member := version_set.member("writer"), EchoEngine(member)
-                ),
-                worker=Worker(run_id=f"run-{shard}", host="here"),
-            )
+            site.generate(claim, run=f"run-{shard}", before=lambda: time.sleep(_BATCH_SECONDS))
         except RepinRequired:
             num_repins += 1
             continue

@@ -109,7 +109,7 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
         yield f"generate {shard}", partial(_generate, truth, shard, {})
         yield f"regenerate {shard}", partial(_generate, truth, shard, {"regenerate": "current_set"})
     yield "retry 2", partial(_generate, truth, 2, {"run": "run-2"})
-    yield "mirror 0", lambda world: world.mirror(0)
+    yield "mirror 0", lambda world: world.mirror(0, "mirror")
     yield "mirror 1", lambda world: world.mirror(1, "another")
     yield "rolled back", lambda world: _rolled_back(world, campaign)
     yield "gc dry run", lambda world: _collect(world, dry=True)
@@ -153,7 +153,7 @@ def _facts(world: World, name: str) -> tuple[Any, Plan]:
 
 def _tick(truth: Truth, name: str, world: World) -> None:
     facts, plan = _facts(world, name)
-    journal = world.journal(name)
+    journal = world.journal_of(name)
     store = world.store
     tick(journal, world.sets, plan, facts, store=store, clock=world.clock, prepare=lambda version_set: None)
     state = world.state(name)
@@ -166,7 +166,7 @@ def _abort(truth: Truth, name: str, world: World) -> None:
     before = partial(end_under_way, world.handoffs, name, damaged=PassedOver())
     num_objects = len(world.store.bodies)
     try:
-        interventions.abort(world.journal(name), by="fuzz", reason="stop", before=before)
+        interventions.abort(world.journal_of(name), by="fuzz", reason="stop", before=before)
     except JournalCorrupt as error:
         own = f"rollout/{name}/journal/"
         if not (error.key or "").startswith(own) or len(world.store.bodies) != num_objects:
@@ -180,20 +180,19 @@ def _abort(truth: Truth, name: str, world: World) -> None:
 
 
 def _pause(world: World, name: str) -> None:
-    interventions.pause(world.journal(name), by="fuzz", reason="wait")
+    interventions.pause(world.journal_of(name), by="fuzz", reason="wait")
 
 
 def _project(world: World, name: str) -> None:
-    project(world.journal(name), world.sets, world.store, Aliases())
+    project(world.journal_of(name), world.sets, world.store, Aliases())
 
 
 def _verify(world: World, name: str) -> None:
-    world.journal(name).verify()
+    world.journal_of(name).verify()
 
 
 def _generate(truth: Truth, shard: int, how: dict[str, Any], world: World) -> None:
-    how = {"run": "run-again", **how}
-    outcome = world.generate(shard, **how)
+    outcome = world.make(shard, **{"run": "run-again", **how})
     found, partition = outcome.content.attributes["version_set"], world.partition(shard).key
     if found in truth.aborted[world.campaign.name]:
         raise Wrong("revived", f"{partition} was made on a set that was rolled back")
@@ -211,7 +210,7 @@ def _rolled_back(world: World, name: str) -> None:
     state = world.state(name)
     if state is not None:
         bad_versions(world.handoffs, state.aborted, campaign=name, damaged=PassedOver())
-        seal_rolled_back_rows(world.handoffs, world.claims(), name, run_id="again")
+        seal_rolled_back_rows(world.handoffs, world.claims, name, run_id="again")
 
 
 def _collect(world: World, *, dry: bool) -> None:

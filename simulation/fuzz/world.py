@@ -3,36 +3,24 @@ present candidates, a partition sealed, one under way and one mirrored, a traini
 """
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from headrace.clock import FixedClock
-from headrace.engines.chain import RoleChain
-from headrace.engines.echo import EchoEngine
 from headrace.engines.roles import EngineSettings
-from headrace.engines.rows import ChainRows
-from headrace.generation.bulk import Outcome, Worker, generate_partition
-from headrace.generation.campaign import Campaign
-from headrace.generation.claims import Claims
-from headrace.generation.mirroring import mirror_partition
-from headrace.generation.prompt_files import PromptSource
+from headrace.generation.bulk import Outcome
 from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
-from headrace.handoff.schemas import PROMPTS
-from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout.aliases import project
 from headrace.rollout.journal import Journal
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import Decoding, VersionSet, VersionSets
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Role, Service
@@ -40,83 +28,46 @@ from headrace.store.sealed_directory import seal_directory
 from headrace.store.tombstones import Condemned, Tombstone
 from headrace.training import attempts, checkpoints, heldout
 from headrace.training.guard import Worker as TrainingWorker
+from simulation.campaign_site import CampaignSite, make_campaign
 from simulation.disk import Disk
 from simulation.fuzz.store import FuzzStore
 from simulation.registry import Aliases
 
-DAY = "2026-11-22"
 SESSIONS = ("ada", "bob", "cleo")
 TRAINING, FINISHED = "t" * 32, "u" * 32
-_DECODING = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12)
 
 
-@dataclass
-class World:
+class World(CampaignSite):
     """One process's sight of a store with all of that in it."""
 
-    store: FuzzStore
-    clock: FixedClock = field(default_factory=FixedClock)
-    readers: list[Any] = field(default_factory=list)
+    clock: FixedClock
 
-    def __post_init__(self) -> None:
-        self.campaign = Campaign(
-            name="glossary",
-            model="tiny",
-            num_shards=4,
-            prompts=PromptSource(files="prompts.jsonl", per_shard=6),
-            decoding=_DECODING,
-            engine=EngineSettings(name="echo"),
-            micro_batch_rows=2,
-            rollout={"steps": [{"weight": 0.5, "cap": 3}]},
-        )
-        role = Role(model="tiny", decoding=_DECODING, engine=EngineSettings(name="echo"))
+    def __init__(self, store: FuzzStore, clock: FixedClock | None = None) -> None:
+        campaign = make_campaign(rollout={"steps": [{"weight": 0.5, "cap": 3}]})
+        super().__init__(store, campaign, clock or FixedClock())
+        self.store = store
+        self.readers: list[Any] = []
+        role = Role(model="tiny", decoding=campaign.decoding, engine=EngineSettings(name="echo"))
         self.service = Service(name="chat", roles={"writer": role}, chain=("writer",), session_seconds=600.0)
-        self.handoffs = HandoffStore(self.store, self.clock)
-        self.sets = VersionSets(self.store)
 
-    def journal(self, name: str) -> Journal:
+    def journal_of(self, name: str) -> Journal:
         return Journal(self.store, name, self.clock)
 
     def state(self, name: str) -> RolloutState | None:
-        return fold(self.journal(name).entries())
+        return fold(self.journal_of(name).entries())
 
-    def claims(self) -> Claims:
-        return Claims(objects=self.store, journal=self.journal(self.campaign.name), clock=self.clock)
+    def make(self, shard: int, run: str = "run", *, killed_after: int | None = None, regenerate: Any = None) -> Outcome:
+        """One run of a partition. `killed_after` so many batches, as KeyboardInterrupt."""
+        left = killed_after
 
-    def partition(self, shard: int) -> ContentPartition:
-        return ContentPartition(day=DAY, campaign=self.campaign.name, shard=shard)
+        def die() -> None:
+            nonlocal left
+            if left is not None:
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
 
-    def version_set(self, version: int) -> VersionSet:
-        return self.campaign.version_set(
-            model_version=str(version), weights_digest=f"weights-{version}", weights_uri="file:///weights"
-        )
-
-    def generate(self, shard: int, run: str = "run", *, killed_after: int | None = None, **how: Any) -> Outcome:
-        partition = self.partition(shard)
-        prompts = self.handoffs.open("prompts", partition.key)
-        claim = self.claims().open(self.campaign, partition, prompts, root_run_id=run, **how)
-        return generate_partition(
-            claim,
-            campaign=self.campaign,
-            claims=self.claims(),
-            handoffs=self.handoffs,
-            open_engine=lambda found: cast(Any, _Engine(found, killed_after)),
-            worker=Worker(run_id=run, host="node"),
-            monotonic=lambda: 0.0,
-        )
-
-    def mirror(self, shard: int, run: str = "mirror") -> Any:
-        return mirror_partition(
-            self.partition(shard),
-            "candidate",
-            root_run_id=run,
-            campaign=self.campaign,
-            claims=self.claims(),
-            handoffs=self.handoffs,
-            open_engine=lambda found: cast(Any, _Engine(found, None)),
-            worker=Worker(run_id=run, host="node"),
-            monotonic=lambda: 0.0,
-        )
+        return self.generate(self.claim(run, shard, regenerate), run=run, before=die)
 
     def router(self) -> tuple[PlanLease, Router]:
         lease = PlanLease(self.store, self.service.name, "salt", monotonic=lambda: 5.0, clock=self.clock)
@@ -124,54 +75,27 @@ class World:
         return lease, router
 
     def append(self, name: str, event: str, version: int, **fields: Any) -> None:
-        version_set = self.version_set(version)
-        self.sets.put(version_set)
-        journal = self.journal(name)
-        named = {
-            "version_set": version_set.id,
-            "weights_digest": f"weights-{version}",
-            "num_rows": 0,
-            "reason": "built",
-        }
-        journal.append(event, named | fields, expected=journal.head())
-
-
-class _Engine(ChainRows):
-    def __init__(self, version_set: VersionSet, killed_after: int | None) -> None:
-        engines = {"writer": EchoEngine(version_set.member("writer"))}
-        super().__init__(RoleChain.of(version_set, ("writer",), engines))
-        self._left = killed_after
-
-    def generate(self, requests: Any) -> Any:
-        if self._left is not None:
-            self._left -= 1
-            if self._left < 0:
-                raise KeyboardInterrupt
-        return super().generate(requests)
+        self.roll_out(event, version, journal=self.journal_of(name), **fields)
 
 
 def build(files: Path) -> World:
     """A store with every kind of object that the library writes."""
     world = World(FuzzStore(Disk(files)))
-    for number, shard in enumerate(range(4)):
-        key = world.partition(shard).key
-        texts = [f"Define word {number}-{row}." for row in range(5)]
-        ids = [prompt_id(world.campaign.name, DAY, text, 0) for text in texts]
-        table = pa.table([ids, list(range(5)), texts, [None] * 5], schema=PROMPTS)
-        world.handoffs.publish("prompts", key, table, code_version="1", run_id="prompts")
+    for shard in range(4):
+        world.put_prompts(shard, [f"Define word {shard}-{row}." for row in range(5)])
     for name in (world.campaign.name, world.service.name):
         _roll_out(world, name)
-    world.generate(0)
+    world.make(0)
     world.append(world.campaign.name, "started", 3, step=0, weight=1.0, cap=3)
     world.append(world.service.name, "started", 3, step=0, weight=1.0, cap=50)
-    world.generate(1, "run-1")
-    for _ in _killed(world):
-        pass
-    world.mirror(0)
+    world.make(1, "run-1")
+    with suppress(KeyboardInterrupt):
+        world.make(2, "run-2", killed_after=1)
+    world.mirror(0, "mirror")
     _serve(world)
     _train(world, files)
     _collect(world)
-    project(world.journal(world.campaign.name), world.sets, world.store, Aliases())
+    project(world.journal, world.sets, world.store, Aliases())
     return world
 
 
@@ -180,24 +104,17 @@ def _roll_out(world: World, name: str) -> None:
     world.append(name, "initialized", 1)
     world.append(name, "started", 2, step=0, weight=1.0, cap=4)
     if name == world.campaign.name:
-        world.generate(3, "run-3")
+        world.make(3, "run-3")
     world.append(name, "aborted", 2, evict=True)
     if name == world.campaign.name:
-        seal_rolled_back_rows(world.handoffs, world.claims(), name, run_id="rows")
-        world.generate(3, "run-4", regenerate="rolled_back")
+        seal_rolled_back_rows(world.handoffs, world.claims, name, run_id="rows")
+        world.make(3, "run-4", regenerate="rolled_back")
     world.append(name, "proposed", 3)
     state = world.state(name)
     assert state is not None
     for node in ("node-a", "node-b"):
         record = PreparationRecord(node=node, ok=True, seconds=1.0, members=("writer",), at=world.clock.now())
         write_preparation(world.store, name, state.proposal, record)
-
-
-def _killed(world: World) -> Iterator[None]:
-    try:
-        world.generate(2, "run-2", killed_after=1)
-    except KeyboardInterrupt:
-        yield
 
 
 def _serve(world: World) -> None:

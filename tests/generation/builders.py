@@ -5,48 +5,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from headrace.clock import FixedClock
 from headrace.engines.echo import EchoEngine
-from headrace.engines.roles import EngineSettings
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult, RowMaker
 from headrace.generation.bulk import Outcome, Worker, generate_partition
-from headrace.generation.campaign import Campaign, PromptSource
+from headrace.generation.campaign import Campaign
 from headrace.generation.claims import Claim, Claims, Regenerate
 from headrace.generation.mirroring import Mirror, mirror_partition
-from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition, prompt_id
+from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState, fold
-from headrace.rollout.version_sets import Decoding, Member, VersionSet, VersionSets
+from headrace.rollout.version_sets import Member, VersionSet, VersionSets
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
-
-DAY = "2026-11-22"
-
-
-def make_campaign(**changes: Any) -> Campaign:
-    settings: dict[str, Any] = {
-        "name": "glossary",
-        "model": "tiny",
-        "num_shards": 4,
-        "prompts": PromptSource(files="prompts.jsonl", per_shard=6),
-        "decoding": Decoding(temperature=0.7, top_p=0.9, max_new_tokens=12),
-        "engine": EngineSettings(name="echo"),
-        "micro_batch_rows": 2,
-    }
-    return Campaign(**(settings | changes))
+from simulation.campaign_site import DAY, make_campaign, make_prompts
 
 
 def make_partition(shard: int = 0, day: str = DAY) -> ContentPartition:
     return ContentPartition(day=day, campaign="glossary", shard=shard)
-
-
-def make_prompts(texts: Sequence[str]) -> pa.Table:
-    ids = [prompt_id("glossary", DAY, text, 0) for text in texts]
-    return pa.table([ids, list(range(len(texts))), list(texts), [None] * len(texts)], schema=PROMPTS)
 
 
 def make_version_set(model_version: int = 1, **changes: Any) -> VersionSet:
