@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from simulation.servers.gateways import KEY, Site
 
 from headrace.engines.base import Engine
 from headrace.engines.conformance import *  # noqa: F403 (so does its reader)
 from headrace.engines.conformance import opened
 from headrace.engines.deployment import Deployment
+from simulation.servers.gateway_site import KEY, Site
 
 pytestmark = pytest.mark.process
 
