@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from simulation.servers.chat import completion, endless, events, http, served, telling
 from tests.engines.openai.clients import Made, Not, by_bulk, by_live
-from tests.engines.openai.raw_server import completion, endless, events, http, raw_server
 
 Answer = bytes | Callable[[], Iterable[bytes]]
 CLIENTS: dict[str, Callable[..., Made | Not]] = {
@@ -187,7 +187,7 @@ NOT: dict[str, tuple[Answer, str, str, str]] = {
 
 
 def meaning(client: str, answer: Answer, **changes: Any) -> Made | Not:
-    with raw_server(lambda prompt, asked: answer if isinstance(answer, bytes) else answer()) as server:
+    with served(telling(lambda prompt, asked: answer if isinstance(answer, bytes) else answer())) as server:
         return CLIENTS[client](server.url, **changes)
 
 

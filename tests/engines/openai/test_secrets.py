@@ -18,8 +18,8 @@ from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.client import OpenAIEngine
 from headrace.errors import HeadraceError
 from headrace.serving.gateway.refusals import refusal_of
+from simulation.servers.chat import completion, events, http, served, telling
 from tests.engines.openai.clients import by_bulk, by_live, make_rows
-from tests.engines.openai.raw_server import completion, events, http, raw_server
 from tests.generation.builders import make_site
 from tests.serving.engines.turns import make_turn
 
@@ -86,7 +86,7 @@ def assert_clean(text: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_no_secret_comes_out_of_bulk(name: str, tmp_path: Path, logged: Callable[[], str]) -> None:
     told: list[str] = []
-    with raw_server(lambda prompt, asked: PLANTED[name]) as server:
+    with served(telling(lambda prompt, asked: PLANTED[name])) as server:
         site = make_site(tmp_path)
         site.put_prompts(["one prompt"])
         engine = make_rows(server.url, api_key=KEY, num_attempts=1)
@@ -97,7 +97,7 @@ def test_no_secret_comes_out_of_bulk(name: str, tmp_path: Path, logged: Callable
             told += [str(outcome.execution.table().to_pylist())]
         except HeadraceError as error:
             told.append(told_by(error))
-        assert f"Bearer {KEY}" in "".join(server.heads)
+        assert f"Bearer {KEY}" in str([dict(headers) for headers in server.headers])
     # Nor does it lie in the store.
     told += [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert_clean("\n".join([*told, logged()]))
@@ -129,7 +129,7 @@ def test_no_secret_comes_out_of_live(name: str, stream: bool, logged: Callable[[
             await engine.close()
         return ["".join(given_out), *(f"{one.name} {one.health.why}" for one in engine.dispatcher.replicas)]
 
-    with raw_server(lambda prompt, asked: PLANTED[name]) as server:
+    with served(telling(lambda prompt, asked: PLANTED[name])) as server:
         assert_clean("\n".join([*asyncio.run(ask(server.url)), logged()]))
 
 
@@ -141,7 +141,7 @@ def test_text_beside_a_secret_is_kept() -> None:
         finally:
             await engine.close()
 
-    with raw_server(lambda prompt, asked: pieces(f"sk-planted is no key, {KEY} is, sk-pl")) as server:
+    with served(telling(lambda prompt, asked: pieces(f"sk-planted is no key, {KEY} is, sk-pl"))) as server:
         assert asyncio.run(ask(server.url)) == "sk-planted is no key, *** is, sk-pl"
 
 
@@ -153,7 +153,7 @@ def test_a_short_key_that_may_be_a_word_stays_in_what_a_model_wrote() -> None:
         finally:
             await engine.close()
 
-    with raw_server(lambda prompt, asked: http(completion("an EMPTY mill"))) as server:
+    with served(telling(lambda prompt, asked: http(completion("an EMPTY mill")))) as server:
         assert asyncio.run(ask(server.url)) == "an EMPTY mill"
 
 
@@ -161,10 +161,10 @@ def test_a_short_key_that_may_be_a_word_stays_in_what_a_model_wrote() -> None:
 def test_a_password_in_an_address_is_sent_and_never_told(engine: str, logged: Callable[[], str]) -> None:
     password = "p-very-private-word"
     basic = base64.b64encode(f"reader:{password}".encode()).decode()
-    with raw_server(lambda prompt, asked: http(f"{password} {basic}".encode(), 500)) as server:
+    with served(telling(lambda prompt, asked: http(f"{password} {basic}".encode(), 500))) as server:
         url = server.url.replace("http://", f"http://reader:{password}@")
         got = by_bulk(url, api_key=None) if engine == "bulk" else by_live(url, stream=False, api_key=None)
-        assert f"Basic {basic}" in "".join(server.heads)
+        assert f"Basic {basic}" in str([dict(headers) for headers in server.headers])
     told = f"{got} {logged()}"
     assert password not in told
     assert basic not in told

@@ -11,7 +11,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.client import OpenAIEngine
 from headrace.errors import InvalidInput
-from tests.serving.engines.replicas import (
+from simulation.servers.chat import (
     DONE,
     USAGE,
     Behaviour,

@@ -9,8 +9,8 @@ from typing import Any
 import openai
 import pytest
 
+from simulation.servers.chat import completion, events, http, served, telling
 from simulation.servers.gateway_site import KEY, Site, http_role
-from tests.engines.openai.raw_server import completion, events, http, raw_server
 
 pytestmark = pytest.mark.process
 
@@ -38,7 +38,7 @@ def test_no_odd_answer_loses_a_record_spoils_a_figure_or_shows_the_key(
     def answer(prompt: str, asked: int) -> bytes:
         return ODD.get(prompt, http(completion("fine")))
 
-    with raw_server(answer) as server:
+    with served(telling(answer)) as server:
         site = make_site(
             roles={"writer": http_role(server.url)},
             limits={"num_attempts": 1},
@@ -65,7 +65,7 @@ def test_no_odd_answer_loses_a_record_spoils_a_figure_or_shows_the_key(
         with urllib.request.urlopen(request, timeout=5) as response:
             figures = response.read().decode()
         gateway.terminate()
-        assert f"Bearer {ENGINE_KEY}" in "".join(server.heads)
+        assert f"Bearer {ENGINE_KEY}" in str([dict(headers) for headers in server.headers])
     units = gateway.records("unit")
     assert len(units) == 2 * len(ODD)
     log = gateway.log.read_text() + gateway.log.with_suffix(".errors").read_text()

@@ -1,13 +1,10 @@
 """What clients, and anybody, are told of engines: never where they are, nor in which words they failed."""
 
-import asyncio
 import json
 import re
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,8 +14,8 @@ from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.refusals import refusal_of
 from headrace.serving.plan_lease import PlanUnknown
+from simulation.servers.chat import ChatServer, answering, refusing, served
 from simulation.servers.gateway_site import GatewayProcess, Site, http_role
-from tests.serving.engines.replicas import ChatServer, answering, refusing, serving
 from tests.serving.gateway.raw_clients import RawClient, chat, post
 
 WORDS = "CUDA out of memory on gpu-7.internal"
@@ -32,36 +29,13 @@ async def _behave(server: ChatServer, request: web.Request, body: dict[str, Any]
     return await answering()(server, request, body)
 
 
-@contextmanager
-def _serving_in_a_thread() -> Iterator[str]:
-    """The URL of a server that behaves."""
-    loop, ready, urls = asyncio.new_event_loop(), threading.Event(), list[str]()
-    ended = asyncio.Event()
-
-    async def serve() -> None:
-        async with serving(_behave) as [server]:
-            urls.append(server.url)
-            ready.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    ready.wait(20)
-    try:
-        yield urls[0]
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
-        loop.close()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A stable set on a server that fails as it is asked to, and a candidate on one that is not there."""
-    with _serving_in_a_thread() as base_url:
+    with served(_behave) as server:
         limits = {"num_attempts": 1, "unit_seconds_max": 20.0}
         site = Site.make(
-            tmp_path_factory.mktemp("told") / "site", {"roles": {"writer": http_role(base_url)}, "limits": limits}
+            tmp_path_factory.mktemp("told") / "site", {"roles": {"writer": http_role(server.url)}, "limits": limits}
         )
         site.initialize()
         nowhere = {"engine": {"name": "openai_http", "base_url": "http://127.0.0.1:9/v1", "model": "slow"}}

@@ -1,21 +1,30 @@
-"""Real HTTP servers on this machine that answer chat completions as a test says."""
+"""OpenAI-compatible servers of this process that answer as they are told: well, late, not at all, or with any bytes.
+
+What no HTTP library would send is sent too. `serving` runs them in the caller's event loop, `served` one in a thread.
+"""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
 
 Behaviour = Callable[["ChatServer", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+# What is asked, the last message's text, and how often it was asked before → the bytes of the whole HTTP answer.
+Answers = Callable[[str, int], bytes | Iterable[bytes]]
+# What bulk generation asks to see whether a server answers anything at all.
+CONTROL = "Say one word."
 
 
 class ChatServer:
-    """One replica. `bodies`: what it was asked; `num_gone`: clients that went away before their answer."""
+    """One replica. `bodies`, `headers`: what it was asked; `num_gone`: clients that left before their answer."""
 
     def __init__(self, behave: Behaviour) -> None:
-        self._behave = behave
+        # May be changed between two requests.
+        self.behave = behave
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.num_gone = 0
@@ -27,7 +36,7 @@ class ChatServer:
         self.bodies.append(body)
         self.headers.append(request.headers.copy())
         try:
-            return await self._behave(self, request, body)
+            return await self.behave(self, request, body)
         except asyncio.CancelledError:
             self.num_gone += 1
             raise
@@ -49,14 +58,95 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
             runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
             runners.append(runner)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
             server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
             servers.append(server)
         yield servers
     finally:
         for runner in runners:
             await runner.cleanup()
+
+
+@contextmanager
+def served(behave: Behaviour) -> Iterator[ChatServer]:
+    """In a thread, for whoever asks without an event loop, or from another process."""
+    loop, ready, servers = asyncio.new_event_loop(), threading.Event(), list[ChatServer]()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(behave) as [server]:
+            servers.append(server)
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    thread.start()
+    ready.wait(20)
+    try:
+        yield servers[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(20)
+        loop.close()
+
+
+def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:
+    """Sends these bytes, as fast as the client takes them, and ends the connection.
+
+    `is_alive`: whether it answers a control turn well, whatever it answers else.
+    """
+
+    async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        prompt = body["messages"][-1]["content"]
+        num_before = sum(one["messages"][-1]["content"] == prompt for one in server.bodies) - 1
+        answer = http(completion("fine")) if is_alive and prompt == CONTROL else answers(prompt, num_before)
+        parts = iter([answer] if isinstance(answer, bytes) else answer)
+        assert request.transport is not None
+        # In a thread: an answer may take its time.
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            request.transport.write(part)
+            await request.writer.drain()
+        request.transport.close()
+        # Goes nowhere: nothing more is written to a transport that closes.
+        return web.Response()
+
+    return behave
+
+
+def http(
+    body: bytes | dict[str, Any] = b"",
+    status: int = 200,
+    *,
+    reason: str = "OK",
+    kind: str = "application/json",
+    **headers: str,
+) -> bytes:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {kind}", f"Content-Length: {len(raw)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
+
+
+def endless(first: bytes, each: bytes, *, kind: str = "application/json") -> Iterator[bytes]:
+    """A body that ends when its reader does."""
+    yield f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode() + first
+    while True:
+        yield each
+
+
+def completion(text: Any, reason: Any = "stop", **more: Any) -> dict[str, Any]:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3}
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}],
+        "usage": usage,
+    } | more
+
+
+def events(*bodies: Any, done: bool = True, end: str = "\n\n") -> bytes:
+    """`bodies`: texts of pieces, or whole events."""
+    made = [body if isinstance(body, dict) else {"choices": [{"delta": {"content": body}}]} for body in bodies]
+    lines = [f"data: {json.dumps(body)}" for body in made] + (["data: [DONE]"] if done else [])
+    return "".join(line + end for line in lines).encode()
 
 
 def event(text: str = "", reason: str | None = None, **more: Any) -> bytes:
