@@ -7,12 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def answering(status: int, body: str | Callable[[str], str]) -> Iterator[str]:
+def answering(
+    status: int | Callable[[], int], body: str | Callable[[str], str] = "", *, heard: list[bytes] | None = None
+) -> Iterator[str]:
+    """Its URL. `heard` gets what was sent to it."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            said = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if heard is not None:
+                heard.append(said)
             raw = (body if isinstance(body, str) else body(self.path)).encode()
-            self.send_response(status)
+            self.send_response(status if isinstance(status, int) else status())
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)

@@ -1,16 +1,15 @@
 """A night that failed for good is told to a webhook, once; what Dagster retries is not."""
 
 import json
-import threading
 import traceback
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
 
 from pipelines.alerts import AlertNotSent, post_alert
 from pipelines.sensors import failed_runs_alert
+from tests.answering import answering
 
 SECRET = "T0-planted-key"
 
@@ -27,32 +26,22 @@ def night() -> None:
 
 class Webhook:
     def __init__(self) -> None:
-        self.bodies: list[dict] = []
+        self.heard: list[bytes] = []
         self.status = 204
-        webhook = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                webhook.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(webhook.status)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/{SECRET}"
+    @property
+    def bodies(self) -> list[dict]:
+        return [json.loads(body) for body in self.heard]
 
 
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     webhook = Webhook()
-    thread = threading.Thread(target=webhook.server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HEADRACE_ALERT_WEBHOOK", webhook.url)
-    yield webhook
-    webhook.server.shutdown()
-    thread.join()
+    with answering(lambda: webhook.status, heard=webhook.heard) as url:
+        webhook.url = f"{url}/services/{SECRET}"
+        monkeypatch.setenv("HEADRACE_ALERT_WEBHOOK", webhook.url)
+        yield webhook
 
 
 def fail_a_night(**tags: str) -> dg.RunFailureSensorContext:
