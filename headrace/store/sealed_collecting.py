@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -35,37 +35,46 @@ _MANIFEST = re.compile(rf"{WEIGHTS}/([0-9a-f]+)/manifest(?:-(\d{{6,}}))?\.json")
 def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
     """Every sealing whose files were not collected, and what no manifest names."""
     entries = asked.objects.entries(WEIGHTS)
-    sealings, is_damaged = _sealings(asked, entries)
     parts = by_prefix((entry for entry in entries if entry.key.startswith(f"{WEIGHTS}/parts/")), depth=3)
+    manifests = [entry for entry in entries if _MANIFEST.fullmatch(entry.key)]
+    notes = {entry.key for entry in entries}
+    live = [entry for entry in manifests if collected_key(entry.key) not in notes]
     groups: dict[str, list[tuple[float, SealedDirectory]]] = defaultdict(list)
-    for sealed_at, sealed in sealings:
-        groups[_group(sealed)].append((sealed_at, sealed))
+    num_read = 0
+    for entry, sealed in _sealings(asked, live):
+        num_read += 1
+        groups[_group(sealed)].append((entry.modified_at, sealed))
     for group, members in groups.items():
-        members.sort(key=lambda one: (one[0], one[1].digest))
-        for place, (_, sealed) in enumerate(reversed(members)):
-            num_bytes = sum(entry.num_bytes for entry in parts.pop(sealed.key, []))
-            yield _leaving(
-                asked, sealed, num_bytes, group, is_newest=bool(group) and place < keep_versions, kept=keep_versions
-            )
+        members.sort(key=lambda one: (one[0], one[1].digest), reverse=True)
+        for place, (_, sealed) in enumerate(members):
+            is_newest = bool(group) and place < keep_versions
+            reason = _reason(group, keep_versions, is_newest=is_newest)
+            yield _leaving(asked, sealed, parts.pop(sealed.key, []), reason, is_kept=is_newest)
+    # A collector was killed, or its deletions came back when the power failed.
+    dead = [entry for entry in manifests if collected_key(entry.key) in notes] if parts else []
+    for _, sealed in _sealings(asked, dead):
+        if listed := parts.pop(sealed.key, None):
+            leaving = _leaving(asked, sealed, listed, "collected before, this is left of it", is_kept=False)
+            yield replace(leaving, key=sealed.key)
     for prefix, listed in parts.items():
-        yield _orphan(asked, prefix, listed, is_damaged=is_damaged)
+        yield _orphan(asked, prefix, listed, is_damaged=num_read < len(live))
 
 
-def _sealings(asked: Asked, entries: list[Entry]) -> tuple[list[tuple[float, SealedDirectory]], bool]:
-    """With when they were sealed; and whether a manifest cannot be read."""
-    keys, found, is_damaged = {entry.key for entry in entries}, [], False
-    for entry in entries:
-        match = _MANIFEST.fullmatch(entry.key)
-        if match is None or collected_key(entry.key) in keys:
-            continue
+def _sealings(asked: Asked, manifests: Iterable[Entry]) -> Iterator[tuple[Entry, SealedDirectory]]:
+    """Those that can be read."""
+    for entry in manifests:
         try:
-            found.append((entry.modified_at, read_sealing(asked.objects, WEIGHTS, match[1], int(match[2] or 1))))
+            yield entry, _read(asked.objects, entry.key)
         except ObjectMissing:
             continue
         except HandoffCorrupt as error:
             asked.damaged(error)
-            is_damaged = True
-    return found, is_damaged
+
+
+def _read(objects: ObjectStore, key: str) -> SealedDirectory:
+    match = _MANIFEST.fullmatch(key)
+    assert match
+    return read_sealing(objects, WEIGHTS, match[1], int(match[2] or 1))
 
 
 def _group(sealed: SealedDirectory) -> str:
@@ -73,15 +82,14 @@ def _group(sealed: SealedDirectory) -> str:
     return f"{model}.{recipe}" if model and recipe else ""
 
 
-def _leaving(
-    asked: Asked, sealed: SealedDirectory, num_bytes: int, group: str, *, is_newest: bool, kept: int
-) -> Leaving:
+def _reason(group: str, keep_versions: int, *, is_newest: bool) -> str:
     if is_newest:
-        reason = f"among the newest {kept} of {group}"
-    elif group:
-        reason = f"older than the newest {kept} of {group}, and nobody names them"
-    else:
-        reason = "nobody names them"
+        return f"among the newest {keep_versions} of {group}"
+    return f"older than the newest {keep_versions} of {group}, and nobody names them" if group else "nobody names them"
+
+
+def _leaving(asked: Asked, sealed: SealedDirectory, parts: Sequence[Entry], reason: str, *, is_kept: bool) -> Leaving:
+    group = _group(sealed)
     note = {
         "kind": sealed.kind,
         "digest": sealed.digest,
@@ -93,9 +101,9 @@ def _leaving(
         kind=WEIGHTS,
         label=f"{WEIGHTS} {sealed.digest[:12]}" + (f" of {group}" if group else ""),
         key=directory_key(sealed.digest),
-        num_bytes=num_bytes,
+        num_bytes=sum(entry.num_bytes for entry in parts),
         reason=reason,
-        is_kept=is_newest,
+        is_kept=is_kept,
         nonce=sealed.nonce,
         condemned=Condemned(prefix=sealed.key, clears=True, note_key=collected_key(sealed.manifest_key), note=note),
     )
@@ -123,14 +131,14 @@ def _orphan(asked: Asked, prefix: str, listed: list[Entry], *, is_damaged: bool)
 
 def _names_nonce(objects: ObjectStore, nonce: str) -> bool:
     """Whether its writer sealed it meanwhile; a manifest that cannot be read may say so."""
-    for entry in objects.entries(WEIGHTS):
-        if match := _MANIFEST.fullmatch(entry.key):
-            try:
-                sealed = read_sealing(objects, WEIGHTS, match[1], int(match[2] or 1))
-            except ObjectMissing:
-                continue
-            except HandoffCorrupt:
-                return True
-            if sealed.key == parts_prefix(WEIGHTS, nonce) and not objects.exists(collected_key(entry.key)):
-                return True
+    keys = [entry.key for entry in objects.entries(WEIGHTS)]
+    for key in filter(_MANIFEST.fullmatch, keys):
+        try:
+            is_named = _read(objects, key).key == parts_prefix(WEIGHTS, nonce)
+        except ObjectMissing:
+            continue
+        except HandoffCorrupt:
+            return True
+        if is_named and collected_key(key) not in keys:
+            return True
     return False

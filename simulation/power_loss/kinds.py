@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.clock import Clock
+from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
-from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
+from headrace.store.protection import Answer, Named
+from headrace.store.sealed_directory import directory_key, find_directory, open_directory, seal_directory
 from simulation.faults.cases import (
     ASSET,
     PARTITION,
@@ -30,6 +33,7 @@ from simulation.power_loss.content import batches_check, batches_work, claims_ch
 from simulation.power_loss.crash_states import CrashState, Trace, crash_states
 from simulation.system_calls.recording import record
 
+_TWO_DAYS = 2 * 24 * 3600.0
 Say = Callable[[bytes], Any]
 Tell = Callable[..., None]
 # Below the traced directory: the store makes these directories itself, and must not lose them.
@@ -90,17 +94,34 @@ def weights_work(store: LocalStore, tell: Tell) -> None:
     rotten.unlink()
     seal_directory(store, _source(store, "tuned"))
     tell("repaired", digest=sealed.digest)
+    # Of two days later nobody holds anything any more, and only these are named.
+    tell("collecting", name="base")
+    _collect_but(store, sealed.digest, Later(_TWO_DAYS))
+    tell("sealed", digest=seal_directory(store, _source(store, "base")).digest, name="base")
+
+
+def _collect_but(store: LocalStore, digest: str, clock: Clock) -> None:
+    named = Answer(named=[Named(key=directory_key(digest), reason="the work names them")])
+    plan = plan_collection(store, clock, grace_seconds=-1.0, protectors={"work": lambda asked: named})
+    collect(store, clock, plan)
 
 
 def weights_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -> None:
     rotten = {one["digest"] for one in told if one["what"] == "rotten"}
     rotten -= {one["digest"] for one in told if one["what"] == "repaired"}
     sealed = {one["digest"]: one["name"] for one in told if one["what"] == "sealed"}
+    # Begun, and not sealed again since: gone, or whole.
+    going = {one["name"] for one in told[-1:] if one["what"] == "collecting"}
     for digest, name in sealed.items():
         if find_directory(store, digest) is None:
+            if name in going:
+                continue
             tally.wrong("lost", f"weights {name} are not there")
-        elif digest not in rotten:
+        elif digest not in rotten and name not in going:
             _check_weights(store, digest, name, tally)
+    # A collection that the power ended is ended by the next one, which takes nothing that is named or held.
+    tuned = next((digest for digest, name in sealed.items() if name == "tuned"), "")
+    _collect_but(store, tuned, Later(7200.0))
     for name in _FILES:
         # What was under way is there whole or not at all; sealing goes on in any case.
         if digest := seal_directory(store, _source(store, name)).digest:
