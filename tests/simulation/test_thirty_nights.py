@@ -18,7 +18,6 @@ from headrace.clock import FixedClock
 from headrace.errors import HandoffMissing
 from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.claims import Claim, Claims, unsettled
-from headrace.generation.engines.echo import EchoEngine
 from headrace.handoff.collecting import CollectionReport, collect, plan_collection
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
@@ -60,7 +59,7 @@ from headrace.training.guard import Worker as TrainingWorker
 from headrace.training.recipe import Recipe
 from headrace.training.session import TrainingRequest
 from headrace.training.tables import base_model_table, trained_model_table
-from tests.generation.builders import make_campaign
+from simulation.campaign_site import EchoRows, make_campaign
 
 DAY = 24 * 3600.0
 NIGHTS = 30
@@ -293,10 +292,10 @@ class Line:
         )
         self.days.append(claim.partition)
 
-    def opened(self, version_set: VersionSet) -> EchoEngine:
-        member = version_set.member("writer")
-        open_directory(self.store, member.weights_digest, clock=self.clock)
-        return EchoEngine(member)
+    def opened(self, version_set: VersionSet) -> EchoRows:
+        for member in version_set.members:
+            open_directory(self.store, member.weights_digest, clock=self.clock)
+        return EchoRows.opened(version_set)
 
     def num_bytes(self) -> int:
         return sum(entry.num_bytes for root in self.store.children("") for entry in self._entries(root))
