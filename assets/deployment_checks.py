@@ -13,9 +13,9 @@ from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import fold
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.small_objects import PassedOver
 from headrace.text.markdown import inline
+from headrace.version_sets.sets import VersionSets
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource

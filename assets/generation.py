@@ -22,7 +22,7 @@ from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.placement.demand import stage_tags
 from headrace.rollout.journal import Journal
-from headrace.rollout.version_sets import VersionSets
+from headrace.version_sets.sets import VersionSets
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
 from resources.campaigns_resource import CampaignsResource

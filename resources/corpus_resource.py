@@ -11,9 +11,9 @@ from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.keys import digest_text, row_seed
 from headrace.prep.corpus import Corpus, LabelJudge, load_corpus
 from headrace.prep.labels import Judge
-from headrace.rollout.version_sets import Decoding, Member
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory
+from headrace.version_sets.sets import Decoding, Member
 from resources.engines import EnginesResource
 
 # Questions that a local model answers side by side; in a longer batch, more of them are padded to the longest.

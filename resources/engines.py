@@ -13,8 +13,8 @@ from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows
 from headrace.errors import EngineUnavailable, Transient
 from headrace.generation.campaign import WRITER
-from headrace.rollout.version_sets import EngineSpec, Member, VersionSet
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
 
 class EnginesResource(dg.ConfigurableResource):

@@ -29,11 +29,11 @@ from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import RolloutStatus, last_trial, read_status
 from headrace.rollout.tables import journal_markdown, state_table
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.serving.rollout_facts import service_facts
 from headrace.serving.service import Service, load_services
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.sets import VersionSet, VersionSets
 from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
 from resources.settings import Settings

@@ -27,8 +27,8 @@ from headrace.rollout.controller import Facts, next_action, preparation_reader, 
 from headrace.rollout.gates import Evidence, ReviewCount
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.campaign_site import CampaignSite
 from simulation.records import AppendRecord, OrderRecord, TickRecord, TryRecord
 from simulation.scheduler import Killed

@@ -18,8 +18,8 @@ from headrace.handoff.sealed import Verification
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout.journal import Journal
-from headrace.rollout.version_sets import Decoding, VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import Decoding, VersionSet, VersionSets
 
 DAY = "2026-11-22"
 

@@ -17,7 +17,7 @@ from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import VersionSets
+from headrace.version_sets.sets import VersionSets
 from simulation.disk import Disk
 from simulation.registry import Aliases
 from simulation.scheduler import Process, Scheduler, SimulatedClock

@@ -18,7 +18,6 @@ from headrace.engines.base import Answer, Engine, Piece, Turn
 from headrace.engines.chain import Conversation
 from headrace.engines.roles import EngineSettings
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member
 from headrace.serving import plan_lease
 from headrace.serving.gateway import prepared_sets
 from headrace.serving.gateway.pinning import Pinning
@@ -28,6 +27,7 @@ from headrace.serving.gateway.rollout_watch import RolloutWatch
 from headrace.serving.plan_lease import READ_SECONDS, PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Limits, Role, Service
+from headrace.version_sets.sets import Decoding, EngineSpec, Member
 from simulation.records import ShareRecord, StepRecord, UnitRecord
 from simulation.scheduler import Process, Scheduler, SimulatedLoop
 from simulation.world import NAME, ROLES, SESSION_SECONDS, SETS, World

@@ -17,7 +17,7 @@ from headrace.rollout.candidates import Wanted
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
+from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet
 from simulation.campaign_site import DAY, make_campaign
 from simulation.disk import Disk, Ill, Trouble
 from simulation.oracle import Site

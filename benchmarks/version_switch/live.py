@@ -23,8 +23,8 @@ from benchmarks.measuring import progress
 from headrace.rollout import interventions
 from headrace.rollout.preparation import preparations
 from headrace.rollout.states import fold
-from headrace.rollout.version_sets import VersionSet
 from headrace.store.opening import open_store
+from headrace.version_sets.sets import VersionSet
 from simulation.faults.proxy import FaultProxy, fault_proxy
 from simulation.servers.gateway_site import KEY, Site, role
 

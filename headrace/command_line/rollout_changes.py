@@ -16,9 +16,9 @@ from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import entry_body, percent, read_status, set_label, status_body
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
+from headrace.version_sets.sets import VersionSets
 
 # What the journal says where nobody gave a reason: an audit then knows that much.
 NO_REASON = "by hand, no reason given"

@@ -17,9 +17,9 @@ from headrace.rollout.layout import ROOT as ROLLOUTS
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import previous_stable, set_label
-from headrace.rollout.version_sets import ROOT as SETS
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import ROOT as SETS
+from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
     from headrace.generation.campaign import Campaign

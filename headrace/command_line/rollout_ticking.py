@@ -12,10 +12,10 @@ from headrace.command_line.rollout_opening import read_subject
 from headrace.errors import InvalidInput, Transient
 from headrace.rollout.controller import Action, tick
 from headrace.rollout.journal import Journal
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
+from headrace.version_sets.sets import VersionSet, VersionSets
 
 
 def tick_rollout(

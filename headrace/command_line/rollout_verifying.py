@@ -12,9 +12,9 @@ from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
 from headrace.rollout.journal import Entry, Journal, JournalCorrupt
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import fold
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.objects import ObjectStore
 from headrace.text.terminal import say
+from headrace.version_sets.sets import VersionSets
 
 
 def verify_rollouts(context: typer.Context, store: str | None, name: str | None, *, as_json: bool) -> None:

@@ -31,10 +31,10 @@ from headrace.rollout.status import (
     read_status,
     status_body,
 )
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
 from headrace.text.visible import one_line
+from headrace.version_sets.sets import VersionSets
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # What is wrong with a journal, and not with the question.

@@ -28,7 +28,7 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
     from headrace.rollout.layout import rollout_names
     from headrace.rollout.states import fold
     from headrace.rollout.status import set_label, standing_of
-    from headrace.rollout.version_sets import VersionSets
+    from headrace.version_sets.sets import VersionSets
 
     objects = open_objects(context, store)
     version_sets, clock = VersionSets(objects), SystemClock()
@@ -74,8 +74,8 @@ def show(
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import aligned, print_heading, print_json, print_lines
     from headrace.command_line.rollout_opening import find_set
-    from headrace.rollout.version_sets import VersionSets
     from headrace.text.visible import one_line
+    from headrace.version_sets.sets import VersionSets
 
     objects = open_objects(context, store)
     found = VersionSets(objects).get(find_set(objects, version_set))
@@ -117,7 +117,7 @@ def diff(
     from headrace.command_line.rollout_opening import find_set
     from headrace.command_line.rollout_views import setting_text
     from headrace.rollout.status import set_label
-    from headrace.rollout.version_sets import VersionSets
+    from headrace.version_sets.sets import VersionSets
 
     objects = open_objects(context, store)
     version_sets = VersionSets(objects)

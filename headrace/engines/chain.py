@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
 from headrace.engines.messages import messages_for
 from headrace.keys import digest_text
-from headrace.rollout.version_sets import Member, VersionSet
+from headrace.version_sets.sets import Member, VersionSet
 
 # What a member is asked to see whether it answers at all, how much of an answer is waited for, and how long.
 _TRIAL_PROMPT = "Say hello."

@@ -23,8 +23,8 @@ from headrace.engines.base import Answer, Engine, Message, Piece, Turn
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.registry import engine_kind, open_engine
-from headrace.rollout.version_sets import Decoding, Member
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import Decoding, Member
 
 __all__ = [
     "ask",

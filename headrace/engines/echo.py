@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 from headrace.engines.base import Answer, Engine, FinishReason, Piece, Turn
 from headrace.engines.local.stop_texts import cut_at_stop
-from headrace.rollout.version_sets import Member
+from headrace.version_sets.sets import Member
 
 _WORDS = (
     "channel", "vessel", "wheel", "mill", "river", "grain", "stone", "miller", "axle", "current", "bridge", "basin",

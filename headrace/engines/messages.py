@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from headrace.engines.base import Message
-from headrace.rollout.version_sets import Member
+from headrace.version_sets.sets import Member
 
 
 def messages_for(member: Member, given: Sequence[Message]) -> tuple[Message, ...]:

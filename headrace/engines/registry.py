@@ -21,10 +21,10 @@ from typing import Any
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
 from headrace.errors import InvalidInput, reason_of
-from headrace.rollout.version_sets import EngineSpec, Member
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
 from headrace.typed_mapping import from_mapping
+from headrace.version_sets.sets import EngineSpec, Member
 
 GROUP = "headrace.engines"
 # Fields of a spec that options may have; options of any other name go into `EngineSpec.options`.

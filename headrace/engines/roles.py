@@ -10,9 +10,9 @@ from typing import Any
 
 from headrace.engines.registry import EngineKind, engine_kind
 from headrace.errors import InvalidInput
-from headrace.rollout.version_sets import EngineSpec
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
+from headrace.version_sets.sets import EngineSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAn
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain
 from headrace.engines.event_loop import LoopThread
 from headrace.errors import EngineUnavailable
-from headrace.rollout.version_sets import Member
+from headrace.version_sets.sets import Member
 
 # What a table's column holds.
 _COUNT_MAX = 2**31 - 1

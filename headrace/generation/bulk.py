@@ -23,7 +23,7 @@ from headrace.generation.micro_batches import MadeRow, assemble, commit, committ
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.rollout.version_sets import VersionSet, VersionSets
+from headrace.version_sets.sets import VersionSet, VersionSets
 
 # Different notes that a run tells; the rows have nulls either way.
 _NUM_NOTES_MAX = 5

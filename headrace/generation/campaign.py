@@ -15,10 +15,10 @@ from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
 from headrace.rollout.plan import Plan
-from headrace.rollout.version_sets import Decoding, Member, VersionSet
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
+from headrace.version_sets.sets import Decoding, Member, VersionSet
 
 # The one role of a text campaign's version set.
 WRITER = "writer"

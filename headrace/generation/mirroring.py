@@ -29,9 +29,9 @@ from headrace.handoff.schemas import MIRROR_COMPARISON
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Damaged, create_object, read_object
+from headrace.version_sets.sets import VersionSet, VersionSets
 
 COMPARISON = "mirror_comparison"
 

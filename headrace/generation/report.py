@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay
-from headrace.rollout.version_sets import VersionSet
 from headrace.text import markdown
 from headrace.text.pages import page_environment
+from headrace.version_sets.sets import VersionSet
 
 _CELL_CHARS = 80
 

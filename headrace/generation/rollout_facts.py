@@ -18,8 +18,8 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
-from headrace.rollout.version_sets import VersionSet
 from headrace.store.small_objects import Damaged, PassedOver
+from headrace.version_sets.sets import VersionSet
 
 
 def campaign_facts(

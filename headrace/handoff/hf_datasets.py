@@ -15,16 +15,15 @@ import pyarrow as pa
 from headrace.handoff.lazy import common_schema
 from headrace.handoff.manifest import Part
 from headrace.handoff.parts import batch_of, open_pages
+from headrace.handoff.sealed_rows import SealedRows
 from headrace.handoff.spelling import large_type, respell, respelled
 
 if TYPE_CHECKING:
     import datasets
 
-    from headrace.handoff.sealed import Handoff
-
 
 def dataset(
-    handoff: "Handoff | Sequence[Handoff]", columns: Sequence[str] | None = None, *, plain: bool = False
+    handoff: SealedRows | Sequence[SealedRows], columns: Sequence[str] | None = None, *, plain: bool = False
 ) -> "datasets.Dataset":
     """The rows of one version, or of several one after the other; what `map` makes is cached under their digests.
 
@@ -50,7 +49,7 @@ def dataset(
     return datasets.Dataset(table, info=info, fingerprint=fingerprint)
 
 
-def _sealed_table(whole: pa.Table, handoffs: Sequence["Handoff"], plain: bool) -> Any:
+def _sealed_table(whole: pa.Table, handoffs: Sequence[SealedRows], plain: bool) -> Any:
     from datasets.table import InMemoryTable
 
     class SealedTable(InMemoryTable):
@@ -66,7 +65,7 @@ def _sealed_table(whole: pa.Table, handoffs: Sequence["Handoff"], plain: bool) -
         def __reduce__(self) -> tuple[Any, ...]:
             names = self.table.schema.names
             parts = [
-                (each._path(part, [each.schema.names.index(name) for name in names]), part, each.label)
+                (each.part_path(part, [each.schema.names.index(name) for name in names]), part, each.label)
                 for each in handoffs
                 for part in each.manifest.parts
             ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
@@ -11,12 +10,10 @@ from polars.io.plugins import register_io_source
 from headrace.errors import InvalidInput
 from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import empty_table, schema_differences
-
-if TYPE_CHECKING:
-    from headrace.handoff.sealed import Handoff
+from headrace.handoff.sealed_rows import SealedRows
 
 
-def lazy_frame(handoffs: Sequence["Handoff"], columns: Sequence[str] | None = None) -> pl.LazyFrame:
+def lazy_frame(handoffs: Sequence[SealedRows], columns: Sequence[str] | None = None) -> pl.LazyFrame:
     """The rows of all `handoffs`, one after the other, a part at a time.
 
     Raises:
@@ -45,7 +42,7 @@ def lazy_frame(handoffs: Sequence["Handoff"], columns: Sequence[str] | None = No
     return register_io_source(source, schema=polars_frame(empty_table(schema)).schema, is_pure=True)
 
 
-def common_schema(handoffs: Sequence["Handoff"], columns: Sequence[str] | None) -> pa.Schema:
+def common_schema(handoffs: Sequence[SealedRows], columns: Sequence[str] | None) -> pa.Schema:
     """Of these columns, or all, in files whose text may be spelled differently; from the manifests, without I/O.
 
     Raises:

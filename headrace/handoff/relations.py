@@ -12,16 +12,15 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.lazy import common_schema
+from headrace.handoff.sealed_rows import SealedRows
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow.dataset
 
-    from headrace.handoff.sealed import Handoff
-
 
 def relation(
-    handoff: "Handoff | Sequence[Handoff]",
+    handoff: SealedRows | Sequence[SealedRows],
     connection: "duckdb.DuckDBPyConnection | None" = None,
     columns: Sequence[str] | None = None,
 ) -> "duckdb.DuckDBPyRelation":
@@ -52,7 +51,7 @@ def relation(
         ) from error
 
 
-def _dataset(handoffs: Sequence["Handoff"], files: pa.Schema) -> "pyarrow.dataset.Dataset":
+def _dataset(handoffs: Sequence[SealedRows], files: pa.Schema) -> "pyarrow.dataset.Dataset":
     """A dataset as far as DuckDB asks for one: its schema, and scans of some columns.
 
     pyarrow's own datasets read files into memory, or want everything opened before the query is known.
@@ -91,7 +90,7 @@ class _Scanner:
         return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches)
 
 
-def _batches(handoffs: Sequence["Handoff"], schema: pa.Schema, filter: Any) -> Iterator[pa.RecordBatch]:  # noqa: A002
+def _batches(handoffs: Sequence[SealedRows], schema: pa.Schema, filter: Any) -> Iterator[pa.RecordBatch]:  # noqa: A002
     for handoff in handoffs:
         for batch in handoff.batches(schema.names):
             columns = [

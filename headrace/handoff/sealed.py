@@ -111,7 +111,7 @@ class Handoff:
     def paths(self) -> list[Path]:
         """The Arrow IPC files, in row order, as local files. For reading only; fetched whole from a remote store."""
         self.hold()
-        return [self._path(part, None) for part in self.manifest.parts]
+        return [self.part_path(part, None) for part in self.manifest.parts]
 
     def with_verification(self, verification: Verification) -> "Handoff":
         """Raises: InvalidInput: there is no such mode."""
@@ -202,7 +202,7 @@ class Handoff:
         """Reads every byte of every part, whatever was verified before; `progress` hears of each part's bytes."""
 
         def check(part: Part) -> None:
-            self._check(open_pages(self._path(part, None), part, self.label), part, None)
+            self._check(open_pages(self.part_path(part, None), part, self.label), part, None)
             progress(part.num_bytes)
 
         _in_parallel(check, self.manifest.parts, _DIGESTING_THREADS)
@@ -211,7 +211,7 @@ class Handoff:
         self.hold()
         part, columns = rows.part, wanted.indices
         # `eager` checks what is not asked for too, and so has to have it.
-        path = self._path(part, None if self.verification == "eager" else columns)
+        path = self.part_path(part, None if self.verification == "eager" else columns)
         if self.verification == "once" and not self.objects.checks_what_it_fetches:
             self._verify_once()
         pages = self._pages(path, part)
@@ -233,7 +233,8 @@ class Handoff:
                 f"{self.asset}[{self.partition}], or keep more of them (`headrace gc --keep`)."
             ) from None
 
-    def _path(self, part: Part, columns: Sequence[int] | None) -> Path:
+    def part_path(self, part: Part, columns: Sequence[int] | None) -> Path:
+        """The part as a local file, with at least these columns in it; None: all."""
         if not self.objects.checks_what_it_fetches:
             return self.objects.local_path(part.key)
         segments = part.segments if columns is None else part.segments_of(columns)
@@ -249,7 +250,7 @@ class Handoff:
 
     def _verify_once(self) -> None:
         if not self._state.is_verified:
-            paths = [self._path(part, None) for part in self.manifest.parts]
+            paths = [self.part_path(part, None) for part in self.manifest.parts]
             verified_once(self.objects, f"handoff-{self.manifest.nonce}", paths, self.verify)
             self._state.is_verified = True
 

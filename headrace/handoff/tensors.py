@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import InvalidInput
+from headrace.handoff.sealed_rows import SealedRows
 
 if TYPE_CHECKING:
     import torch
 
-    from headrace.handoff.sealed import Handoff
 
-
-def tensor(handoff: "Handoff", column: str, *, rows: range | None = None, copy: bool = False) -> "torch.Tensor":
+def tensor(handoff: SealedRows, column: str, *, rows: range | None = None, copy: bool = False) -> "torch.Tensor":
     """The rows of a column as one tensor.
 
     Numbers: (rows,). Fixed-size lists of n: (rows, n), nested ones (rows, n, m) and so on; fixed-shape tensors too.
@@ -49,7 +48,7 @@ def tensor(handoff: "Handoff", column: str, *, rows: range | None = None, copy: 
     return pieces[0] if pieces else _tensor_of(handoff, column, pa.array([], handoff.schema.field(column).type), copy)
 
 
-def tensors(handoff: "Handoff", column: str, *, rows: range | None = None) -> "Iterator[torch.Tensor]":
+def tensors(handoff: SealedRows, column: str, *, rows: range | None = None) -> "Iterator[torch.Tensor]":
     """The same part by part, nothing copied: each part is mapped when it is its turn.
 
     Raises:
@@ -60,7 +59,7 @@ def tensors(handoff: "Handoff", column: str, *, rows: range | None = None) -> "I
 
 
 def list_tensors(
-    handoff: "Handoff", column: str, *, rows: range | None = None, copy: bool = False
+    handoff: SealedRows, column: str, *, rows: range | None = None, copy: bool = False
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """A list column as (values, offsets): row i is `values[offsets[i]:offsets[i + 1]]`; offsets are (rows + 1,).
 
@@ -88,11 +87,11 @@ def list_tensors(
     return _flat_tensor(handoff, column, array.values, copy=False), torch.from_dlpack(array.offsets)
 
 
-def _arrays(handoff: "Handoff", column: str, rows: range | None) -> Iterator[pa.Array]:
+def _arrays(handoff: SealedRows, column: str, rows: range | None) -> Iterator[pa.Array]:
     return (batch.column(0) for batch in handoff.batches([column], rows=rows))
 
 
-def _tensor_of(handoff: "Handoff", column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
+def _tensor_of(handoff: SealedRows, column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
     _check_nulls(handoff, column, array)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         # Unlike `values`, only those of these rows; without nulls that is a slice.
@@ -101,7 +100,7 @@ def _tensor_of(handoff: "Handoff", column: str, array: pa.Array, copy: bool) -> 
     return _flat_tensor(handoff, column, array, copy)
 
 
-def _flat_tensor(handoff: "Handoff", column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
+def _flat_tensor(handoff: SealedRows, column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
     """With a dimension for each level of fixed-size lists."""
     import torch
 
@@ -131,7 +130,7 @@ def _flat_tensor(handoff: "Handoff", column: str, array: pa.Array, copy: bool) -
     return flat.reshape(num_rows, *shape) if shape else flat
 
 
-def _check_type(handoff: "Handoff", column: str) -> None:
+def _check_type(handoff: SealedRows, column: str) -> None:
     """By the schema alone, before anything is opened."""
     kind = handoff.table([column], rows=range(0)).schema.field(0).type
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
@@ -145,7 +144,7 @@ def _check_type(handoff: "Handoff", column: str) -> None:
     )
 
 
-def _check_nulls(handoff: "Handoff", column: str, array: pa.Array) -> None:
+def _check_nulls(handoff: SealedRows, column: str, array: pa.Array) -> None:
     if array.null_count:
         raise InvalidInput(
             f"Column {column!r} of {handoff.label} has {array.null_count} nulls, which tensors cannot hold: "
@@ -153,7 +152,7 @@ def _check_nulls(handoff: "Handoff", column: str, array: pa.Array) -> None:
         )
 
 
-def _check_one_part(handoff: "Handoff", column: str, rows: range | None) -> None:
+def _check_one_part(handoff: SealedRows, column: str, rows: range | None) -> None:
     rows = range(handoff.num_rows) if rows is None else rows
     first, num_parts, own = 0, 0, range(0)
     for part in handoff.manifest.parts:

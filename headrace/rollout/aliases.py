@@ -14,10 +14,10 @@ from headrace.errors import HandoffCorrupt, RegistryMissing, reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import Member, VersionSets
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind
+from headrace.version_sets.sets import Member, VersionSets
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"

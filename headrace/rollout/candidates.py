@@ -6,7 +6,7 @@ from typing import Protocol
 
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import VersionSet
+from headrace.version_sets.sets import VersionSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from headrace.errors import RegistryUnavailable
-from headrace.rollout.version_sets import VersionSet
+from headrace.version_sets.sets import VersionSet
 
 
 class Catalogue(Protocol):

@@ -23,9 +23,9 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.preparation import PreparationRecord, Prepare, failure_of, preparations, prepare_here
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.sets import VersionSet, VersionSets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import percent
-from headrace.rollout.version_sets import VersionSet
+from headrace.version_sets.sets import VersionSet
 
 # The event of a decision, and its fields without `by` and `reason`.
 _Decision = tuple[str, Mapping[str, Any]]

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing, reason_of
 from headrace.rollout.layout import rollout_prefix
-from headrace.rollout.version_sets import VersionSet
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.version_sets.sets import VersionSet
 
 # Fetches, verifies, loads and tries every member of a set; raises if one of them fails.
 Prepare = Callable[[VersionSet], object]

@@ -17,11 +17,11 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.layout import What, rollout_names, rollout_prefix
 from headrace.rollout.states import fold
 from headrace.rollout.status import last_trial, previous_stable
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.listings import by_prefix, size_and_time
 from headrace.store.protection import Answer, Asked, Leaving, Named, all_weights
 from headrace.store.sealed_directory import directory_key
 from headrace.store.tombstones import Condemned
+from headrace.version_sets.sets import VersionSets
 
 
 def protection(asked: Asked) -> Answer:

@@ -18,9 +18,9 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord, preparations
 from headrace.rollout.states import RolloutState, after
-from headrace.rollout.version_sets import Difference, Member, VersionSet, VersionSets, diff
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, PassedOver
+from headrace.version_sets.sets import Difference, Member, VersionSet, VersionSets, diff
 
 SHORT = 12
 # What an entry says of who made it where nobody is named.

@@ -7,8 +7,8 @@ import pyarrow as pa
 from headrace.clock import iso
 from headrace.rollout.journal import Entry
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import VersionSets
 from headrace.text import markdown
+from headrace.version_sets.sets import VersionSets
 
 # A reason of any length leaves room for other entries.
 _CELL_CHARS = 300

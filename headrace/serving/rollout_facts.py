@@ -13,10 +13,10 @@ from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, Stratum
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import VersionSet
 from headrace.serving.service import InvalidService, Service
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, PassedOver
+from headrace.version_sets.sets import VersionSet
 
 
 @dataclass(frozen=True, kw_only=True)

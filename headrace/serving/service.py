@@ -18,9 +18,9 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.plan import Plan
-from headrace.rollout.version_sets import Decoding, Member, VersionSet
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
+from headrace.version_sets.sets import Decoding, Member, VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered otherwise.
 SERVING_CODE_VERSION = "1"

@@ -22,10 +22,10 @@ import yaml
 from headrace.clock import SystemClock
 from headrace.rollout import states
 from headrace.rollout.journal import Journal
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.serving.service import Service, load_service
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.servers.processes import ROOT, server_process
 
 KEY = "sk-of-the-tests-only"

@@ -24,8 +24,8 @@ from headrace.generation.campaign import Campaign
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSets
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource

@@ -16,9 +16,9 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState, fold
-from headrace.rollout.version_sets import Member, VersionSet, VersionSets
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import Member, VersionSet, VersionSets
 from simulation.campaign_site import DAY, make_campaign, make_prompts
 
 

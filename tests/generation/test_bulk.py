@@ -15,7 +15,7 @@ from headrace.generation import micro_batches
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, seal
-from headrace.rollout.version_sets import VersionSet
+from headrace.version_sets.sets import VersionSet
 from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_site
 
 

@@ -21,9 +21,9 @@ from headrace.engines.messages import messages_for
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.errors import HandoffMissing, InvalidInput
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
+from headrace.version_sets.sets import Decoding, EngineSpec, Member
 from tests.generation.builders import echo_rows, make_member
 
 SPEC = EngineSpec(name="transformers", dtype="float32", num_threads=1)

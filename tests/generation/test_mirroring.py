@@ -12,7 +12,7 @@ from headrace.generation.mirroring import Differences, MirrorStopped, mirrored_d
 from headrace.handoff.schemas import check_schema
 from headrace.keys import row_id
 from headrace.rollout.states import PROPOSED
-from headrace.rollout.version_sets import VersionSet
+from headrace.version_sets.sets import VersionSet
 from tests.generation.builders import (
     DAY,
     TEXTS,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from headrace.generation.protection import protection
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.protection import Asked
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.sets import VersionSets
 from tests.generation.builders import Site, make_site
 
 

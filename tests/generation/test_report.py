@@ -13,7 +13,7 @@ from headrace.generation.day_summary import CampaignDay, summarize_day
 from headrace.generation.report import render_report, report_markdown, set_label, write_report
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
-from headrace.rollout.version_sets import VersionSets
+from headrace.version_sets.sets import VersionSets
 from tests.generation.builders import DAY, Site, make_member, make_partition, make_site
 from tests.text.foreign import EVERYTHING
 from tests.text.rendered import texts_shown

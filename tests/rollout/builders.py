@@ -8,8 +8,8 @@ from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.gates import ReviewCount
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Step
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet
 
 
 def make_member(role: str = "writer", **changes: Any) -> Member:

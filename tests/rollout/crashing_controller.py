@@ -22,8 +22,8 @@ from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.states import RolloutState
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSet, VersionSets
 from tests.rollout.builders import desired, make_model
 
 NAME = "glossary"

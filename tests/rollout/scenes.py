@@ -11,9 +11,9 @@ from headrace.rollout.interventions import weights_digest_of
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import fold
-from headrace.rollout.version_sets import Decoding, VersionSet, VersionSets
 from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json
+from headrace.version_sets.sets import Decoding, VersionSet, VersionSets
 from tests.rollout.builders import make_member, make_set
 
 ANA: dict[str, Any] = {"by": "ana", "reason": "a look at it"}

@@ -10,8 +10,8 @@ from headrace.errors import RegistryMissing, RegistryUnavailable
 from headrace.rollout.aliases import find_drift, project, project_if_possible, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSets
 from tests.rollout.builders import desired, make_journal, make_member, make_model, make_set
 
 BASE, SECOND = make_model(1, kind="base"), make_model(2)
@@ -167,7 +167,7 @@ import os, signal, sys
 from pathlib import Path
 from headrace.rollout import aliases
 from headrace.store.local import LocalStore
-from headrace.rollout.version_sets import VersionSets
+from headrace.version_sets.sets import VersionSets
 from tests.rollout.builders import make_journal
 from tests.rollout.test_aliases import initialize
 

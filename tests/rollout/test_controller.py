@@ -21,8 +21,8 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord, preparations, write_preparation
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSet, VersionSets
 from tests.rollout.builders import desired, make_model, steps
 
 BASE = make_model(1, kind="base", heldout_loss=4.0)

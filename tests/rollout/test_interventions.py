@@ -18,8 +18,8 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.preparation import PreparationRecord
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import VersionSet
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSet
 from tests.rollout.builders import desired, make_member, make_model, make_set, steps
 
 STABLE, NEW, OTHER = (desired(make_model(version)) for version in (1, 2, 3))

@@ -12,9 +12,9 @@ from headrace.rollout.caps import num_places
 from headrace.rollout.live_evidence import EvidenceWriter, read_live
 from headrace.rollout.preparation import preparations
 from headrace.rollout.protection import protection
-from headrace.rollout.version_sets import VersionSets
 from headrace.store.protection import Answer, Asked
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.sets import VersionSets
 from tests.rollout.scenes import Scene, make_long_scene
 
 DAY = 24 * 3600.0

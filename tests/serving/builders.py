@@ -11,10 +11,10 @@ from headrace.engines.roles import EngineSettings
 from headrace.errors import JournalConflict, StoreUnavailable
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.version_sets import Decoding
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Role, Service
+from headrace.version_sets.sets import Decoding
 from tests.handoff.simulated_store import MemoryStore
 
 SERVICE = "glossary"

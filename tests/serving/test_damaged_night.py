@@ -19,10 +19,10 @@ from headrace.rollout.gates import GateSettings
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.plan import Plan
 from headrace.rollout.routing import RoutingTable
-from headrace.rollout.version_sets import VersionSets
 from headrace.serving.rollout_facts import service_facts
 from headrace.serving.sessions import Choice, SessionPins
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.sets import VersionSets
 from tests.generation.builders import make_site
 from tests.serving.builders import CANDIDATE, STABLE, Plans, make_service
 

@@ -31,7 +31,6 @@ from headrace.rollout.preparation import prepare_here
 from headrace.rollout.routing import RoutingTable
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import last_trial, previous_stable
-from headrace.rollout.version_sets import VersionSet, VersionSets
 from headrace.serving.sessions import Choice, SessionPins, pinned_sets
 from headrace.store.local import LocalStore
 from headrace.store.protection import installed
@@ -59,6 +58,7 @@ from headrace.training.guard import Worker as TrainingWorker
 from headrace.training.recipe import Recipe
 from headrace.training.session import TrainingRequest
 from headrace.training.tables import base_model_table, trained_model_table
+from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.campaign_site import EchoRows, make_campaign
 
 DAY = 24 * 3600.0

@@ -35,7 +35,7 @@ from headrace.engines.local.sampling import Draw
 from headrace.engines.local.stop_texts import cut_at_stop
 from headrace.engines.local.text_pieces import TextPieces
 from headrace.errors import HeadraceError, InvalidInput, reason_of
-from headrace.rollout.version_sets import EngineSpec, Member
+from headrace.version_sets.sets import EngineSpec, Member
 
 # More rows make every token of every turn slower; on CPU threads about in proportion.
 _NUM_ROWS_MAX = 8

@@ -10,7 +10,7 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.base import Message
 from headrace.engines.messages import messages_for
 from headrace.errors import EngineUnavailable, InvalidInput
-from headrace.rollout.version_sets import EngineSpec, Member
+from headrace.version_sets.sets import EngineSpec, Member
 
 if TYPE_CHECKING:
     import torch

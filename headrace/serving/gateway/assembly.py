@@ -8,7 +8,6 @@ from headrace.clock import SystemClock
 from headrace.engines.base import Engine
 from headrace.engines.registry import open_engine
 from headrace.rollout.live_evidence import EvidenceWriter
-from headrace.rollout.version_sets import EngineSpec, Member
 from headrace.serving.gateway.app import Gateway
 from headrace.serving.gateway.connections import Connections
 from headrace.serving.gateway.first_set import initialize
@@ -29,6 +28,7 @@ from headrace.serving.router import Router
 from headrace.serving.service import Service
 from headrace.store.objects import new_nonce
 from headrace.store.opening import open_store
+from headrace.version_sets.sets import EngineSpec, Member
 
 # A session's first turn waits for the store; a client waits for the session.
 _STORE_PATIENCE_SECONDS = 5.0

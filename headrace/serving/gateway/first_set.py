@@ -8,10 +8,10 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, JournalConflict
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import INITIALIZED
-from headrace.rollout.version_sets import VersionSets
 from headrace.serving.rollout_facts import ServiceCandidates
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import VersionSets
 
 
 def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:

@@ -21,12 +21,12 @@ from headrace.clock import Clock
 from headrace.engines.base import Engine
 from headrace.engines.chain import LoadedRole, RoleChain, try_role
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
-from headrace.rollout.version_sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
 
 _CLOSE_SECONDS_MAX = 30.0
 # A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.

@@ -11,7 +11,7 @@ from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.client import OpenAIEngine
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.errors import EngineUnavailable
-from headrace.rollout.version_sets import Member
+from headrace.version_sets.sets import Member
 from tests.generation.builders import make_member
 from tests.serving.engines.turns import make_turn
 

@@ -17,8 +17,8 @@ from headrace.engines.openai.client import OpenAIEngine
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.errors import InvalidInput
-from headrace.rollout.version_sets import EngineSpec
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import EngineSpec
 from tests.rollout.builders import make_member
 from tests.serving.engines.turns import make_turn
 

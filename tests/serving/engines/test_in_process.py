@@ -11,9 +11,9 @@ from headrace.engines.base import Answer, EngineFailed, Message, Piece, TurnRefu
 from headrace.engines.deployment import Deployment
 from headrace.engines.local.engine import LocalEngine
 from headrace.engines.registry import open_engine
-from headrace.rollout.version_sets import EngineSpec
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
+from headrace.version_sets.sets import EngineSpec
 from tests.rollout.builders import make_member
 from tests.serving.engines.turns import make_turn
 

@@ -15,11 +15,11 @@ from headrace.clock import FixedClock
 from headrace.engines.base import Answer, Engine, EngineFailed, Turn
 from headrace.errors import EngineUnavailable, HandoffCorrupt, HeadraceError, InvalidInput
 from headrace.rollout.preparation import preparations
-from headrace.rollout.version_sets import EngineSpec, Member, VersionSet, VersionSets
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.rollout_watch import RolloutWatch
+from headrace.version_sets.sets import EngineSpec, Member, VersionSet, VersionSets
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import SERVICE, Plans, make_service
 

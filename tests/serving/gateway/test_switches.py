@@ -13,8 +13,8 @@ import pytest
 
 from headrace.rollout.live_evidence import read_live
 from headrace.rollout.preparation import preparations
-from headrace.rollout.version_sets import Decoding, EngineSpec, VersionSets
 from headrace.store.sealed_directory import seal_directory
+from headrace.version_sets.sets import Decoding, EngineSpec, VersionSets
 from simulation.servers.gateway_site import GatewayProcess, Site, role
 
 pytestmark = pytest.mark.process

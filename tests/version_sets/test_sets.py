@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.rollout.version_sets import (
+from headrace.store.local import LocalStore
+from headrace.store.objects import canonical_json
+from headrace.version_sets.sets import (
     VERSION_SET,
     Decoding,
     Difference,
@@ -15,8 +17,6 @@ from headrace.rollout.version_sets import (
     VersionSets,
     diff,
 )
-from headrace.store.local import LocalStore
-from headrace.store.objects import canonical_json
 from tests.rollout.builders import make_member, make_set
 from tests.store.old_objects import of_old
 
