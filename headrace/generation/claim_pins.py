@@ -9,14 +9,24 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from headrace.errors import HandoffCorrupt, ObjectMissing
-from headrace.generation.claims import CLAIM, ROOT, RUN_PIN, SETTLED, SETTLEMENT, Claim, RunPin, is_claim, is_run_pin
+from headrace.generation.claims import (
+    CLAIM,
+    ROOT,
+    RUN_PIN,
+    SETTLED,
+    SETTLEMENT,
+    Claim,
+    RunPin,
+    batches_prefix,
+    is_claim,
+    is_run_pin,
+)
 from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, Kind, read_object
 
 T = TypeVar("T")
 
-BATCHES = "batches"
 _READERS = 16
 
 VersionName = tuple[str, str, int]
@@ -36,7 +46,7 @@ class SettledClaim:
 
     @property
     def batches_prefix(self) -> str:
-        return f"{BATCHES}/{self.id}"
+        return batches_prefix(self.id)
 
 
 @dataclass(frozen=True, kw_only=True)

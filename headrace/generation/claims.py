@@ -46,6 +46,7 @@ Regenerate = Literal["keep_set", "current_set", "rolled_back"]
 
 SETTLED = ".settled.json"
 ROOT = "claims/generated_content"
+BATCHES = "batches"
 _CLAIM_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?[^/]+/a\d{{4,}}\.json")
 _RUN_PIN_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?runs/[^/]+\.json")
 _ID = {"content": "claim", "mirror": "mirror"}
@@ -83,7 +84,7 @@ class Claim:
 
     @property
     def batches_prefix(self) -> str:
-        return _batches_prefix(self.id)
+        return batches_prefix(self.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,7 +311,7 @@ class Claims:
         """Open the next attempt behind one that is damaged or missing, which is void from now on."""
         number = chain.highest()
         self.end_unreadable(chain.key(number), "its claim cannot be read")
-        self.objects.delete_prefix(_batches_prefix(ids(number)))
+        self.objects.delete_prefix(batches_prefix(ids(number)))
         create(attempt=number + 1, reason=reason, is_listed=True)
         # In this order: a kill in between leaves a gap, which the next call passes over as well.
         for lost in sorted(set(range(1, number + 1)) - set(chain.made())):
@@ -467,8 +468,8 @@ def _prefix(partition_key: str, digest: str, kind: str = "content") -> str:
     return f"{_partition_prefix(partition_key, kind)}/{digest[:16]}"
 
 
-def _batches_prefix(claim_id: str) -> str:
-    return f"batches/{claim_id}"
+def batches_prefix(claim_id: str) -> str:
+    return f"{BATCHES}/{claim_id}"
 
 
 def _claim_id(kind: str, partition_key: str, digest: str, attempt: int) -> str:

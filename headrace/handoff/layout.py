@@ -35,7 +35,12 @@ def partition_prefix(asset: str, partition: str) -> str:
 
 
 def parts_prefix(asset: str, partition: str, nonce: str) -> str:
-    return f"{partition_prefix(asset, partition)}/parts/{nonce}"
+    return parts_below(partition_prefix(asset, partition), nonce)
+
+
+def parts_below(partition: str, nonce: str) -> str:
+    """The same for a partition of which only the prefix is known."""
+    return f"{partition}/parts/{nonce}"
 
 
 def manifest_key(asset: str, partition: str, version: int) -> str:

@@ -18,6 +18,7 @@ from headrace.handoff.layout import (
     manifest_key,
     manifest_place,
     partition_prefix,
+    parts_below,
     parts_place,
     version_numbers,
 )
@@ -120,7 +121,7 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
             return None
         except HandoffCorrupt as error:
             return FoundVersion(**where, damage=type(error).__name__)
-        prefix = f"{place.prefix}/parts/{manifest.nonce}"
+        prefix = parts_below(place.prefix, manifest.nonce)
         # The path shows a long key shortened, the manifest whole: as Dagster, who is asked what must stay, names it.
         where |= (
             {"partition": manifest.partition}

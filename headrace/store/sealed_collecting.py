@@ -35,7 +35,7 @@ _MANIFEST = re.compile(rf"{WEIGHTS}/([0-9a-f]+)/manifest(?:-(\d{{6,}}))?\.json")
 def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
     """Every sealing whose files were not collected, and what no manifest names."""
     entries = asked.objects.entries(WEIGHTS)
-    parts = by_prefix((entry for entry in entries if entry.key.startswith(f"{WEIGHTS}/parts/")), depth=3)
+    parts = by_prefix((entry for entry in entries if entry.key.startswith(parts_prefix(WEIGHTS, ""))), depth=3)
     manifests = [entry for entry in entries if _MANIFEST.fullmatch(entry.key)]
     notes = {entry.key for entry in entries}
     live = [entry for entry in manifests if collected_key(entry.key) not in notes]

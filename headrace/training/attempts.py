@@ -33,7 +33,7 @@ class AttemptSuperseded(HeadraceError):
     """A later attempt at the same training has begun: this one must not publish anything more."""
 
 
-ROOT = "training"
+ROOT, CURVES = "training", "curves"
 
 
 def training_key(training_id: str, *segments: str) -> str:
@@ -196,7 +196,7 @@ def _result_key(training_id: str, number: int) -> str:
 
 
 def curve_key(training_id: str, attempt: int) -> str:
-    return training_key(training_id, "curves", f"{attempt:06d}.jsonl")
+    return training_key(training_id, CURVES, f"{attempt:06d}.jsonl")
 
 
 def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any]]:

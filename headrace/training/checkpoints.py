@@ -29,7 +29,7 @@ from headrace.training.attempts import check_fence, training_key
 _CHUNK_BYTES = 4 * 1024 * 1024
 # Reading is bound by the disk, digesting runs at over 10 GB/s a core; more threads only add seeks.
 _VERIFY_THREADS = 4
-_MANIFESTS, _PARTS = "checkpoints", "parts"
+MANIFESTS, PARTS = "checkpoints", "parts"
 _NAME = re.compile(r"\d{8,}-\d{6,}\.json")
 
 
@@ -53,12 +53,12 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         # Dropping a checkpoint deletes all of its prefix: that must be its own.
-        if re.fullmatch(rf"training/{re.escape(self.training_id)}/{_PARTS}/[^/]+", self.prefix) is None:
+        if re.fullmatch(rf"training/{re.escape(self.training_id)}/{PARTS}/[^/]+", self.prefix) is None:
             raise InvalidInput(f"the files of a checkpoint of {self.training_id} cannot lie below {self.prefix!r}")
 
     @property
     def key(self) -> str:
-        return training_key(self.training_id, _MANIFESTS, f"{self.step:08d}-{self.attempt:06d}.json")
+        return training_key(self.training_id, MANIFESTS, f"{self.step:08d}-{self.attempt:06d}.json")
 
     @property
     def nonce(self) -> str:
@@ -189,10 +189,10 @@ def damaged_files(store: ObjectStore, checkpoint: Checkpoint) -> list[str]:
 
 def discard_all(store: ObjectStore, training_id: str) -> None:
     """Frees the space of a training that has its result: nothing will resume it."""
-    for key in store.list(training_key(training_id, _MANIFESTS)):
+    for key in store.list(training_key(training_id, MANIFESTS)):
         store.delete(key)
     # Also what killed writers left behind without a manifest.
-    store.delete_prefix(training_key(training_id, _PARTS))
+    store.delete_prefix(training_key(training_id, PARTS))
 
 
 def checkpoints_of(store: ObjectStore, training_id: str, *, damaged: Damaged) -> Iterator[Checkpoint]:
@@ -229,7 +229,7 @@ def _of_size(store: ObjectStore, training_id: str, world_size: int) -> Iterator[
 
 def _names(store: ObjectStore, training_id: str) -> list[str]:
     """Of manifests: newest step first, and of one step the newest attempt. Foreign names are passed over."""
-    names = store.children(training_key(training_id, _MANIFESTS))
+    names = store.children(training_key(training_id, MANIFESTS))
     return sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)
 
 
@@ -239,7 +239,7 @@ def _step(name: str) -> int:
 
 def _read(store: ObjectStore, training_id: str, name: str) -> Checkpoint:
     """Raises: ObjectMissing; HandoffCorrupt: the manifest is damaged, or another checkpoint's."""
-    key = training_key(training_id, _MANIFESTS, name)
+    key = training_key(training_id, MANIFESTS, name)
     checkpoint = read_object(store, key, CHECKPOINT)
     if checkpoint.key != key:
         raise HandoffCorrupt(f"Checkpoint {store.uri(key)} is damaged: it says that it is {checkpoint.key}.", key=key)

@@ -17,10 +17,10 @@ from headrace.store.listings import by_prefix, size_and_time
 from headrace.store.objects import Entry, ObjectStore
 from headrace.store.protection import Answer, Asked, Leaving
 from headrace.store.tombstones import Condemned
-from headrace.training.attempts import ROOT, Attempt, attempt_chain, find_result, has_result, training_key
-from headrace.training.checkpoints import checkpoints_of
+from headrace.training.attempts import CURVES, ROOT, Attempt, attempt_chain, find_result, has_result, training_key
+from headrace.training.checkpoints import MANIFESTS, PARTS, checkpoints_of
 
-_CURVE = re.compile(rf"{ROOT}/[^/]+/curves/\d+\.jsonl")
+_CURVE = re.compile(rf"{ROOT}/[^/]+/{CURVES}/\d+\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def _leavings(asked: Asked) -> Iterator[Leaving]:
 
     for prefix, entries in trainings.items():
         # Most have nothing left but what says how their weights came to be.
-        if not any(entry.key.split("/")[2] in ("checkpoints", "parts", "curves") for entry in entries):
+        if not any(entry.key.split("/")[2] in (MANIFESTS, PARTS, CURVES) for entry in entries):
             continue
         try:
             training = _judged(asked, _name(prefix), newest)
@@ -82,7 +82,7 @@ def _judged(asked: Asked, training_id: str, newest: Callable[[], Mapping[str, At
 
 def _parts(asked: Asked, training: _Training, entries: Sequence[Entry]) -> Iterator[Leaving]:
     """Checkpoints, and what no checkpoint names."""
-    parts_root = training_key(training.id, "parts")
+    parts_root = training_key(training.id, PARTS)
     listed = by_prefix((entry for entry in entries if entry.key.startswith(f"{parts_root}/")), depth=4)
     sizes = {entry.key: entry.num_bytes for entry in entries}
     for checkpoint in checkpoints_of(asked.objects, training.id, damaged=asked.damaged):
