@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import WEIGHTS, find_directory, open_directory, seal_directory
 from simulation.faults.cases import (
     ASSET,
     PARTITION,
@@ -30,6 +31,9 @@ Say = Callable[[bytes], Any]
 # What was sealed in the template before anything is killed; 90 and 91 are what the killed ones and the checker write.
 SEALED = (1, 2, 3)
 KILLED_WRITES, CHECKER_WRITES = 90, 91
+_TWO_DAYS = 2 * 24 * 3600.0
+# By name, in the order in which the checker looks: the first is kept for its recipe's sake, the other one goes.
+_WEIGHTS = {"tuned": {"model": "tiny", "recipe": "flash"}, "base": {}}
 
 
 def publish_work(directory: Path, say: Say) -> None:
@@ -43,7 +47,8 @@ def publish_same_work(directory: Path, say: Say) -> None:
 
 
 def collect_work(directory: Path, say: Say) -> None:
-    collect_all(LocalStore(directory), Later(0.0))
+    """Two days later nobody holds the weights any more, and of no recipe's nobody names them."""
+    collect_all(LocalStore(directory), Later(_TWO_DAYS))
 
 
 WORKS: dict[str, Callable[[Path, Say], None]] = {
@@ -96,7 +101,8 @@ def _check_killed(target: Path, name: str, known: dict[int, int], traced: Traced
     if name == "collect garbage":
         known = {SEALED[-1]: SEALED[-1]}
         # The next collection ends what the killed one began: nothing of older versions is left.
-        collect_all(store, Later(7200.0))
+        collect_all(store, Later(_TWO_DAYS + 7200.0))
+        _check_weights(store, target.parent, tally)
         handoffs = HandoffStore(store, leased=False)
         if handoffs.versions(ASSET, PARTITION) != list(known):
             tally.wrong("lost", f"{handoffs.versions(ASSET, PARTITION)} are left after a second collection")
@@ -107,9 +113,28 @@ def _check_killed(target: Path, name: str, known: dict[int, int], traced: Traced
     check_everything(store, tally, known, CHECKER_WRITES)
 
 
+def _check_weights(store: LocalStore, root: Path, tally: Tally) -> None:
+    """Those of a recipe are there; the others went, and can be sealed again."""
+    for name, attributes in _WEIGHTS.items():
+        source = root / name
+        sealed = seal_directory(store, source, attributes=attributes) if name == "base" else None
+        digests = [one for one in store.children(WEIGHTS) if one != "parts"]
+        found = sealed or next(found for one in digests if (found := find_directory(store, one)))
+        body = (open_directory(store, found.digest) / "model.safetensors").read_bytes()
+        if body != (source / "model.safetensors").read_bytes():
+            tally.wrong("silent", f"weights {name} hold other bytes")
+    if len(store.children(f"{WEIGHTS}/parts")) != len(_WEIGHTS):
+        tally.wrong("lost", "parts of collected weights are left after a second collection")
+
+
 def sealed_template(directory: Path) -> None:
     for number in SEALED:
         publish(LocalStore(directory), number, leased=False)
+    for name, attributes in _WEIGHTS.items():
+        source = directory.parent / name
+        source.mkdir(exist_ok=True)
+        (source / "model.safetensors").write_bytes(name.encode() * 20_000)
+        seal_directory(LocalStore(directory), source, attributes=attributes)
 
 
 def flip_bits(root: Path, num_flips: int, seed: int, advance: Callable[[], None]) -> Tally:

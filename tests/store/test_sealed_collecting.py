@@ -12,6 +12,7 @@ from headrace.errors import HandoffCollected, HandoffMissing
 from headrace.handoff.collecting import CollectionReport, collect, plan_collection
 from headrace.store.leases import HELD_SECONDS
 from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
 from headrace.store.protection import Answer, Asked, Leaving, Named
 from headrace.store.sealed_directory import (
     SealedDirectory,
@@ -325,3 +326,18 @@ def test_a_note_is_not_taken_for_a_manifest(site: Site) -> None:
     assert site.store.exists(collected_key(sealed.manifest_key))
     leavings: list[Leaving] = list(site.plan().others)
     assert leavings == []
+
+
+def test_any_store_collects_weights_and_takes_them_again(any_store: ObjectStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"0123" * 1000)
+    clock = FixedClock(time.time())
+    for number in (1, 2):
+        sealed = seal_directory(any_store, source, clock=clock)
+        assert (open_directory(any_store, sealed.digest, clock=clock) / "model.safetensors").stat().st_size == 4000
+        clock.advance(2 * HELD_SECONDS)
+        plan = plan_collection(any_store, clock, grace_seconds=-1.0, protectors={})
+        assert [one.key for one in collect(any_store, clock, plan).leavings] == [directory_key(sealed.digest)]
+        assert was_collected(any_store, sealed.digest)
+        assert len(any_store.list("weights")) == 2 * number
