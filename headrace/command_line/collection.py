@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.store.protection import Protector
 
 _DAGSTER, _MLFLOW = "dagster", "mlflow"
+_MICRO_BATCHES = "micro-batches"
 
 
 def gc(
@@ -211,6 +212,11 @@ def plan_body(plan: "CollectionPlan") -> dict[str, Any]:
             }
             for one in plan.parts
         ],
+        "micro_batches": [
+            {"prefix": one.key, "num_bytes": one.num_bytes, "reason": one.reason}
+            for one in plan.leavings
+            if one.kind == _MICRO_BATCHES
+        ],
         "others": [
             {
                 "kind": one.kind,
@@ -220,6 +226,7 @@ def plan_body(plan: "CollectionPlan") -> dict[str, Any]:
                 "reason": one.reason,
             }
             for one in plan.others
+            if one.kind != _MICRO_BATCHES
         ],
         "num_expired_leases": len(plan.expired_leases),
         "num_leftovers": len(plan.leftovers),
@@ -232,7 +239,8 @@ def report_body(report: "CollectionReport") -> dict[str, Any]:
         "num_bytes": report.num_bytes,
         "num_versions": len(report.versions),
         "num_orphans": len(report.orphans),
-        "num_others": len(report.leavings),
+        "num_micro_batches": sum(one.kind == _MICRO_BATCHES for one in report.leavings),
+        "num_others": sum(one.kind != _MICRO_BATCHES for one in report.leavings),
         "num_expired_leases": report.num_leases,
         "kept_after_all": [
             {

@@ -2,19 +2,23 @@
 
 import json
 import os
+import time
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
 
+from headrace.clock import FixedClock
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import HandoffStore
 from headrace.store import protection
+from headrace.store.leases import HELD_SECONDS
 from headrace.store.local import LocalStore
 from headrace.store.protection import PROTECTION, Answer, Asked, Named
+from headrace.store.sealed_directory import open_directory, seal_directory, was_collected
 from tests.command_line.builders import run
 
-NONE = ("--without-dagster", "--grace", "0", "--keep", "1")
+NONE = ("--without-dagster", "--without-mlflow", "--grace", "0", "--keep", "1")
 
 
 def versions(store: Path) -> list[int]:
@@ -129,3 +133,42 @@ def test_what_dagster_last_materialized_stays(store: Path, tmp_path: Path, monke
     result = run("gc", "--yes", "--keep", "1", "--grace", "0", store=store, env={"DAGSTER_HOME": str(home)})
     assert result.exit_code == 0, result.stderr
     assert versions(store) == [2, 3]
+
+
+def seal_weights(store: Path, tmp_path: Path) -> str:
+    """Weights that nobody names, sealed two days ago; their digest."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"0123" * 1000)
+    long_ago = FixedClock(time.time() - 2 * HELD_SECONDS)
+    return seal_directory(LocalStore(store), source, clock=long_ago).digest
+
+
+def test_weights_that_nobody_names_go_and_each_has_its_reason(store: Path, tmp_path: Path) -> None:
+    digest = seal_weights(store, tmp_path)
+    shown = run("gc", "--dry-run", *NONE, store=store)
+    assert [line.split("  ")[1:] for line in shown.stdout.splitlines() if digest[:12] in line] == [
+        [f"weights {digest[:12]}", "4.0 KB", "nobody names them"]
+    ] or f"weights {digest[:12]}" in shown.stdout
+    assert "1 weights to collect." in shown.stdout
+    body = json.loads(run("gc", "--yes", "--json", *NONE, store=store).stdout)
+    (one,) = body["plan"]["others"]
+    assert (one["kind"], one["key"], one["kept"]) == ("weights", f"weights/{digest}", False)
+    assert (one["reason"], body["report"]["num_others"]) == ("nobody names them", 1)
+    assert was_collected(LocalStore(store), digest)
+
+
+def test_without_mlflow_s_address_no_weights_go(store: Path, tmp_path: Path) -> None:
+    digest = seal_weights(store, tmp_path)
+    asked = tuple(one for one in NONE if one != "--without-mlflow")
+    shown = run("gc", "--yes", *asked, store=store, env={"MLFLOW_TRACKING_URI": None})
+    assert "MLFLOW_TRACKING_URI is not set, so MLflow's aliases are unknown, and may name them" in shown.stdout
+    assert not was_collected(LocalStore(store), digest)
+
+
+def test_who_holds_weights_is_named(store: Path, tmp_path: Path) -> None:
+    digest = seal_weights(store, tmp_path)
+    open_directory(LocalStore(store), digest)
+    shown = run("gc", "--dry-run", *NONE, store=store)
+    holder = f"{os.uname().nodename} pid {os.getpid()}"
+    assert f"leased: it was sealed or opened a short while ago by {holder}" in shown.stdout

@@ -1,5 +1,7 @@
 """Garbage collection as a job: what Dagster's latest materializations name stays, whatever its age."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -7,9 +9,11 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import event as sql_event
 
-from headrace.clock import SystemClock
+from headrace.clock import FixedClock, SystemClock
 from headrace.handoff.layout import manifest_key
+from headrace.store.leases import HELD_SECONDS
 from headrace.store.protection import Asked
+from headrace.store.sealed_directory import seal_directory, was_collected
 from headrace.store.small_objects import PassedOver
 from headrace_dagster.collection import (
     OP,
@@ -38,9 +42,9 @@ def whole(context: dg.AssetExecutionContext) -> pa.Table:
 def without_rows() -> None: ...
 
 
-def run(project: Project, config: CollectionConfig = AT_ONCE) -> dict[str, Any]:
+def run(project: Project, config: CollectionConfig = AT_ONCE, **environment: str) -> dict[str, Any]:
     """The figures of one collection."""
-    result = collection_job().execute_in_process(
+    result = collection_job(environment=lambda: environment).execute_in_process(
         instance=project.instance,
         resources=project.resources(),
         run_config=dg.RunConfig(ops={OP: config}),
@@ -129,6 +133,18 @@ def test_a_dry_run_says_what_would_go_and_takes_nothing(grown: Project) -> None:
 
 def test_young_versions_have_their_grace_time(grown: Project) -> None:
     assert run(grown, CollectionConfig())["num_versions"] == 0
+
+
+def test_weights_go_once_mlflow_says_that_no_alias_names_them(project: Project, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"0123" * 1000)
+    objects = project.handoffs.objects
+    digest = seal_directory(objects, source, clock=FixedClock(time.time() - 2 * HELD_SECONDS)).digest
+    assert run(project)["num_weights"] == 0
+    figures = run(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (figures["num_weights"], figures["bytes_freed"]) == (1, 4000)
+    assert was_collected(objects, digest)
 
 
 def test_any_project_can_schedule_it_and_it_waits_for_its_owner() -> None:
