@@ -1,18 +1,17 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
 
 from headrace.engines.base import Engine, TurnRefused
-from headrace.engines.chain import LoadedRole, try_role
+from headrace.engines.chain import LoadedRole, RoleChain, try_role
 from headrace.engines.deployment import Deployment
-from headrace.engines.registry import open_engine
+from headrace.engines.registry import EngineKey, engine_key, open_engine
 from headrace.engines.rows import ChainRows
 from headrace.errors import EngineUnavailable, Transient
-from headrace.generation.campaign import WRITER
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
@@ -41,22 +40,32 @@ class EnginesResource(dg.ConfigurableResource):
         )
         return open_engine(member, spec, objects, deployment)
 
-    def open_writer(
+    def open_rows(
         self,
         version_set: VersionSet,
+        order: Sequence[str],
         objects: ObjectStore,
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
     ) -> ChainRows:
-        """The engine of a set's writer, loaded.
+        """The engines of a set's roles, loaded. Roles that differ in nothing but their prompts share one.
 
-        Args: replicas: base URL in the set → the servers that serve the same model, if there are several.
+        Args:
+            order: the roles as they answer.
+            replicas: base URL in the set → the servers that serve the same model, if there are several.
 
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`.
         """
-        engine = self.open(version_set.member(WRITER), version_set.engine_of(WRITER), objects, replicas=replicas)
-        return ChainRows.of(version_set.member(WRITER), engine)
+        loaded: dict[EngineKey, Engine] = {}
+        engines: dict[str, Engine] = {}
+        for role in order:
+            member, spec = version_set.member(role), version_set.engine_of(role)
+            key = engine_key(member, spec)
+            if key not in loaded:
+                loaded[key] = self.open(member, spec, objects, replicas=replicas)
+            engines[role] = loaded[key]
+        return ChainRows(RoleChain.of(version_set, order, engines))
 
     def try_member(self, member: Member, version_set: VersionSet, objects: ObjectStore) -> None:
         """Load one member of a set and let it answer, which is thrown away.

@@ -20,6 +20,7 @@ from headrace.keys import ContentPartition, prompt_id
 from headrace.rollout.journal import Journal
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import Decoding, VersionSet, VersionSets
+from simulation.models import model_of
 
 DAY = "2026-11-22"
 
@@ -81,9 +82,7 @@ class CampaignSite:
         return ContentPartition(day=DAY, campaign=self.campaign.name, shard=shard)
 
     def version_set(self, version: int) -> VersionSet:
-        return self.campaign.version_set(
-            model_version=str(version), weights_digest=f"weights-{version}", weights_uri="file:///weights"
-        )
+        return self.campaign.version_set({"writer": model_of(self.campaign.model, version)})
 
     def roll_out(self, event: str, version: int, *, journal: Journal | None = None, **fields: Any) -> VersionSet:
         """One more entry, about the set of one model version; in another journal than the campaign's, if told so."""

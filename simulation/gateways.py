@@ -16,7 +16,7 @@ from typing import Any
 from headrace.engines import chain
 from headrace.engines.base import Answer, Engine, Piece, Turn
 from headrace.engines.chain import Conversation
-from headrace.engines.roles import EngineSettings
+from headrace.engines.roles import EngineSettings, Role
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
 from headrace.serving import plan_lease
 from headrace.serving.gateway import prepared_sets
@@ -26,7 +26,7 @@ from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.rollout_watch import RolloutWatch
 from headrace.serving.plan_lease import READ_SECONDS, PlanLease
 from headrace.serving.router import Router
-from headrace.serving.service import Limits, Role, Service
+from headrace.serving.service import Limits, Service
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 from simulation.records import ShareRecord, StepRecord, UnitRecord
 from simulation.scheduler import Process, Scheduler, SimulatedLoop

@@ -113,12 +113,12 @@ class ScriptedSets:
     missing: str = "Every set was tried."
 
     def first(self) -> Wanted | None:
-        return Wanted(version_set=SETS[0], weights_digest="weights 1", reason="the first one")
+        return Wanted(version_set=SETS[0], reason="the first one")
 
     def following(self, state: RolloutState) -> Wanted | None:
         for number, version_set in enumerate(SETS[: self.num_sets], 1):
             if version_set.id not in state.considered:
-                return Wanted(version_set=version_set, weights_digest=f"weights {number}", reason=f"set {number}")
+                return Wanted(version_set=version_set, reason=f"set {number}")
         return None
 
 

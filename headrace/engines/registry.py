@@ -24,7 +24,7 @@ from headrace.errors import InvalidInput, reason_of
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
 from headrace.typed_mapping import from_mapping
-from headrace.version_sets.sets import EngineSpec, Member
+from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"
 # Fields of a spec that options may have; options of any other name go into `EngineSpec.options`.
@@ -132,6 +132,15 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
     engine = kind.open(opening)
     engine.name, engine.build, engine.deterministic = kind.name, kind.build, kind.deterministic
     return engine
+
+
+# What two members that can share an engine have in common: all but their prompts.
+EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
+
+
+def engine_key(member: Member, spec: EngineSpec) -> EngineKey:
+    name, version = member.model_name, member.model_version
+    return (spec, name, version, member.weights_digest, member.weights_uri, member.decoding)
 
 
 @lru_cache(maxsize=1)

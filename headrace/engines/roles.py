@@ -4,15 +4,16 @@ They stand above the version set, whose member a role becomes, and above the eng
 file may hold.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar
 
 from headrace.engines.registry import EngineKind, engine_kind
 from headrace.errors import InvalidInput
+from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
-from headrace.version_sets.sets import EngineSpec
+from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,99 @@ class EngineSettings:
 
 
 _OF_ONE_ENGINE = frozenset({"template_date", "special_tokens"})
+
+
+class RegisteredModel(Protocol):
+    """What a role needs to know of a model's registered version."""
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def weights_digest(self) -> str: ...
+
+    @property
+    def weights_uri(self) -> str: ...
+
+
+M = TypeVar("M", bound=RegisteredModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One model's part in a campaign or a service."""
+
+    # A registered model; `version` is "newest" or a version's number.
+    model: str
+    version: str = "newest"
+    prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
+    decoding: Decoding
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    # False: a server's model that no registry knows. Its version, as the server's owner names it, is then its identity.
+    registered: bool = True
+
+    def __post_init__(self) -> None:
+        check_name("model", self.model)
+        if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
+            raise InvalidInput(
+                f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
+                f"version={self.version!r} on {self.engine.name}."
+            )
+
+    def member(self, name: str, model: RegisteredModel | None, *, engine: EngineSpec | None) -> Member:
+        """The version set's member that this role becomes.
+
+        Args:
+            model: of a registered role.
+            engine: None: the set's own.
+        """
+        return Member(
+            role=name,
+            model_name=model.model_name if model else self.model,
+            model_version=model.version if model else self.version,
+            weights_digest=model.weights_digest if model else digest_text("unregistered", self.model, self.version),
+            weights_uri=model.weights_uri if model else "",
+            system_prompt=self.prompt_template.system or "",
+            user_template=self.prompt_template.user,
+            decoding=self.decoding,
+            engine=engine,
+        )
+
+
+def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *others: str) -> None:
+    """Args: others: roles that are named elsewhere, such as a judge's.
+
+    Raises: InvalidInput: nobody answers, or a role is named that is not described.
+    """
+    named = [*chain, *others]
+    if not chain or any(role not in roles for role in named):
+        raise InvalidInput(
+            f"chain and judge must name roles of this file ({', '.join(roles) or 'none'}), got {named!r}."
+        )
+
+
+def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: str) -> dict[str, M]:
+    """Registered role → the version that its file asks for.
+
+    Args: whose: what a refusal calls the file's subject.
+
+    Raises:
+        InvalidInput: a role's model or version is not registered.
+    """
+    known, found = list(models), {}
+    for name, role in roles.items():
+        if not role.registered:
+            continue
+        versions = [model for model in known if model.model_name == role.model]
+        wanted = [model for model in versions if role.version in ("newest", model.version)]
+        if not wanted:
+            there = ", ".join(sorted({model.version for model in versions})) or "none"
+            raise InvalidInput(
+                f"{whose}: role {name!r} wants version {role.version} of {role.model}; registered: {there}. "
+                "Materialize registered_version, or name another version."
+            )
+        found[name] = max(wanted, key=lambda model: int(model.version))
+    return found

@@ -5,12 +5,14 @@ is held. A campaign says what is *wanted*. What a partition actually saw is its 
 the rows only through a rollout.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from headrace.engines.openai.address import check_replicas
-from headrace.engines.roles import EngineSettings, PromptTemplate
+from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
@@ -18,7 +20,7 @@ from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
-from headrace.version_sets.sets import Decoding, Member, VersionSet
+from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
 WRITER = "writer"
@@ -69,13 +71,16 @@ class Campaign:
 
     name: str
     description: str = ""
-    # The registered model that writes; its versions are this campaign's candidates.
-    model: str
     num_shards: int
     prompts: PromptSource
-    prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
-    decoding: Decoding
-    engine: EngineSettings = field(default_factory=EngineSettings)
+    # One writer, in short: the registered model that writes, whose versions are this campaign's candidates.
+    model: str = ""
+    prompt_template: PromptTemplate | None = None
+    decoding: Decoding | None = None
+    engine: EngineSettings | None = None
+    # Or several roles, and the order in which they answer: each gets the answer of the one before it.
+    roles: dict[str, Role] = field(default_factory=dict)
+    chain: tuple[str, ...] = ()
     # Rows that run and are committed together: what a killed worker can lose, at most.
     micro_batch_rows: int = 8
     # Times a failing row is tried before it is recorded with its error.
@@ -88,7 +93,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        check_name("model", self.model)
+        self._check_roles()
         check_num_shards(self.num_shards)
         for name in ("micro_batch_rows", "row_attempts"):
             if getattr(self, name) < 1:
@@ -108,34 +113,69 @@ class Campaign:
         """The content partitions of one day: what a rollout's share is counted over."""
         return [f"{day}|{shard}" for shard in self.shard_keys]
 
+    @cached_property
+    def parts(self) -> dict[str, Role]:
+        """Role → its part, however the file says it."""
+        if self.roles:
+            return self.roles
+        assert self.decoding is not None
+        template, engine = self.prompt_template or PromptTemplate(), self.engine or EngineSettings()
+        return {WRITER: Role(model=self.model, prompt_template=template, decoding=self.decoding, engine=engine)}
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The roles as they answer; the last one's answer is the row."""
+        return self.chain or (WRITER,)
+
     def with_engine(self, name: str | None) -> "Campaign":
         """The campaign on another engine, such as `echo` for a dry run; None changes nothing.
 
         Raises:
             InvalidCampaign: no such engine, or one that needs settings which the file does not have.
         """
-        if name is None or name == self.engine.name:
+        if name is None or all(part.engine.name == name for part in self.parts.values()):
             return self
         try:
-            return replace(self, engine=self.engine.on(name))
+            if not self.roles:
+                return replace(self, engine=self.parts[WRITER].engine.on(name))
+            moved = {role: replace(part, engine=part.engine.on(name)) for role, part in self.roles.items()}
         except InvalidInput as error:
             raise InvalidCampaign(f"campaign {self.name!r} on engine {name!r}: {error}") from error
+        return replace(self, roles=moved)
 
-    def version_set(
-        self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
-    ) -> VersionSet:
-        """The set in which one model version runs as this campaign wants it."""
-        writer = Member(
-            role=WRITER,
-            model_name=model_name or self.model,
-            model_version=model_version,
-            weights_digest=weights_digest,
-            weights_uri=weights_uri,
-            system_prompt=self.prompt_template.system or "",
-            user_template=self.prompt_template.user,
-            decoding=self.decoding,
+    def version_set(self, models: Mapping[str, RegisteredModel]) -> VersionSet:
+        """The set in which these model versions run as this campaign wants it.
+
+        Args:
+            models: role → version, for every registered role.
+        """
+        # One writer's engine is the set's, as it was before there were roles: its id stays.
+        members = tuple(
+            part.member(role, models.get(role), engine=part.engine.spec if self.roles else None)
+            for role, part in self.parts.items()
         )
-        return VersionSet(members=(writer,), engine=self.engine.spec, code_version=GENERATION_CODE_VERSION)
+        spec = self.parts[self.order[-1]].engine.spec
+        return VersionSet(members=members, engine=spec, code_version=GENERATION_CODE_VERSION)
+
+    def _check_roles(self) -> None:
+        in_short = {"model": self.model, "prompt_template": self.prompt_template, "decoding": self.decoding}
+        given = [key for key, value in {**in_short, "engine": self.engine}.items() if value]
+        if self.roles:
+            if given:
+                raise InvalidCampaign(
+                    f"roles says who answers, and {', '.join(given)} would describe one writer more: move them into "
+                    "roles, or leave roles out."
+                )
+            check_chain(self.roles, self.chain)
+            return
+        if self.chain:
+            raise InvalidCampaign(f"chain orders the roles, and there are none, got {list(self.chain)!r}.")
+        for key in ("model", "decoding"):
+            if key not in given:
+                raise InvalidCampaign(
+                    f"lacks the key {key!r}, which says who writes; or describe several writers as roles."
+                )
+        check_name("model", self.model)
 
 
 def load_campaigns(directory: Path) -> tuple[Campaign, ...]:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-from headrace.generation.campaign import Campaign
+from headrace.engines.roles import newest_versions
+from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirrored_differences
 from headrace.generation.rolled_back import bad_versions, void_unsealed
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.candidates import ModelCandidates, desired_set
+from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandidates
 from headrace.rollout.controller import Facts, preparation_reader
 from headrace.rollout.evidence import evidence_for, review_counts
 from headrace.rollout.gates import Evidence
@@ -20,6 +21,20 @@ from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
 from headrace.store.small_objects import Damaged, PassedOver
 from headrace.version_sets.sets import VersionSet
+
+
+def campaign_candidates(campaign: Campaign, models: Sequence[ModelVersion]) -> Candidates:
+    """Of one writer, the model's versions one by one; of several roles, what the file asks for as a whole."""
+    if campaign.model:
+        return ModelCandidates(
+            model_name=campaign.model, models=models, desired=lambda model: campaign.version_set({WRITER: model})
+        )
+    whose = f"Campaign {campaign.name!r}"
+    return NewestCandidates(
+        name=campaign.name,
+        whose="campaign",
+        desired=lambda: campaign.version_set(newest_versions(campaign.parts, models, whose=whose)),
+    )
 
 
 def campaign_facts(
@@ -38,7 +53,7 @@ def campaign_facts(
     """
     damaged = PassedOver()
     return Facts(
-        candidates=ModelCandidates(model_name=campaign.model, models=models, desired=partial(desired_set, campaign)),
+        candidates=campaign_candidates(campaign, models),
         now=now,
         evidence=partial(campaign_evidence, campaign, handoffs, models, damaged=damaged),
         preparations=preparation_reader(handoffs.objects, campaign.name),

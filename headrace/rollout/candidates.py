@@ -1,9 +1,10 @@
-"""Which version set a rollout tries next: from registered models and what the campaign's file wants. Pure."""
+"""Which version set a rollout tries next: from registered models and what its subject's file wants. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.errors import InvalidInput
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState
 from headrace.version_sets.sets import VersionSet
@@ -11,10 +12,9 @@ from headrace.version_sets.sets import VersionSet
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A set to try, and why. `weights_digest` stands for all weights in it."""
+    """A set to try, and why."""
 
     version_set: VersionSet
-    weights_digest: str
     reason: str
 
 
@@ -33,28 +33,6 @@ class Candidates(Protocol):
         ...
 
 
-class WantsSets(Protocol):
-    """What is asked of `headrace.generation.campaign.Campaign`."""
-
-    def version_set(
-        self, *, model_version: str, weights_digest: str, weights_uri: str, model_name: str | None = None
-    ) -> VersionSet: ...
-
-
-# The set in which a model version would run as the campaign's file wants it now.
-DesiredSet = Callable[[ModelVersion], VersionSet]
-
-
-def desired_set(campaign: WantsSets, model: ModelVersion) -> VersionSet:
-    """The set in which `model` runs as `campaign` wants it now."""
-    return campaign.version_set(
-        model_name=model.model_name,
-        model_version=model.version,
-        weights_digest=model.weights_digest,
-        weights_uri=model.weights_uri,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelCandidates:
     """The versions of one registered model.
@@ -65,11 +43,12 @@ class ModelCandidates:
     Args:
         model_name: the registered model whose versions are candidates.
         models: all known versions, of any model; a version may be there more than once.
+        desired: the set in which a version would run as the file wants it now.
     """
 
     model_name: str
     models: Sequence[ModelVersion]
-    desired: DesiredSet
+    desired: Callable[[ModelVersion], VersionSet]
 
     @property
     def missing(self) -> str:
@@ -82,7 +61,7 @@ class ModelCandidates:
         if base is None:
             return None
         reason = f"the first stable set is the base, {_name(base)}"
-        return Wanted(version_set=self.desired(base), weights_digest=base.weights_digest, reason=reason)
+        return Wanted(version_set=self.desired(base), reason=reason)
 
     def following(self, state: RolloutState) -> Wanted | None:
         for version in self._untried(state):
@@ -91,7 +70,7 @@ class ModelCandidates:
                 continue
             changed = version.weights_digest == state.stable_weights
             reason = f"the campaign's settings changed for {_name(version)}" if changed else f"{_name(version)} is new"
-            return Wanted(version_set=wanted, weights_digest=version.weights_digest, reason=reason)
+            return Wanted(version_set=wanted, reason=reason)
         return None
 
     def _versions(self) -> list[ModelVersion]:
@@ -110,6 +89,48 @@ class ModelCandidates:
             if version.kind == "trained" and version.weights_digest not in state.considered_weights
         ]
         return [*stable[:1], *trained]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewestCandidates:
+    """One set at a time: what a file wants of the models that are registered now.
+
+    All roles that changed since the stable set switch together, or not at all.
+
+    Args:
+        desired: the set that the file asks for; raises InvalidInput if a model of it is not registered.
+        whose: what people call the subject, such as "service".
+    """
+
+    name: str
+    whose: str
+    desired: Callable[[], VersionSet]
+
+    @property
+    def missing(self) -> str:
+        try:
+            self.desired()
+        except InvalidInput as error:
+            return str(error)
+        return f"Nothing that {self.name} asks for waits to be tried."
+
+    def first(self) -> Wanted | None:
+        wanted = self._desired_or_none()
+        return wanted and Wanted(
+            version_set=wanted, reason=f"the first stable set is what the {self.whose}'s file asks for"
+        )
+
+    def following(self, state: RolloutState) -> Wanted | None:
+        wanted = self._desired_or_none()
+        if wanted is None or wanted.id == state.stable or wanted.id in state.aborted | state.withdrawn:
+            return None
+        return Wanted(version_set=wanted, reason=f"the {self.whose}'s file or its models changed")
+
+    def _desired_or_none(self) -> VersionSet | None:
+        try:
+            return self.desired()
+        except InvalidInput:
+            return None
 
 
 def _name(version: ModelVersion) -> str:

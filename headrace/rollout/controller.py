@@ -171,7 +171,7 @@ def _initialize(facts: Facts) -> Action:
 def _with_set(kind: Literal["initialize", "propose"], wanted: Wanted, facts: Facts) -> Action:
     if refusal := facts.refusal(wanted.version_set):
         return Action(kind="none", reason=f"{_capitalized(wanted.reason)}, but is not tried now: {refusal}")
-    fields = {"version_set": wanted.version_set.id, "weights_digest": wanted.weights_digest}
+    fields = {"version_set": wanted.version_set.id, "weights_digest": wanted.version_set.weights_digest}
     return Action(kind=kind, reason=wanted.reason, version_set=wanted.version_set, fields=fields)
 
 

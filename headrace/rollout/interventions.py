@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace.errors import IllegalTransition, InvalidInput, JournalConflict
-from headrace.keys import digest_text
 from headrace.rollout import states
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan
@@ -210,8 +209,7 @@ def propose(
             raise IllegalTransition(
                 f"Set {_short(state.proposed)} is being prepared already; abort it first to try another one."
             )
-        weights_digest = weights_digest_of(version_set, journal.entries())
-        return states.PROPOSED, {"version_set": version_set.id, "weights_digest": weights_digest}
+        return states.PROPOSED, {"version_set": version_set.id, "weights_digest": version_set.weights_digest}
 
     return _append(journal, decide, by, reason)
 
@@ -270,19 +268,6 @@ def start(
         }
 
     return _append(journal, decide, by, reason)
-
-
-def weights_digest_of(version_set: VersionSet, entries: Sequence[Entry] = ()) -> str:
-    """What stands for all weights of a set: as an earlier entry said it, else made from its members.
-
-    One member's digest is itself: a campaign's model that was tried by hand is not tried again by the controller.
-    """
-    for entry in entries:
-        if entry.fields.get("version_set") == version_set.id and entry.fields.get("weights_digest"):
-            return entry.fields["weights_digest"]
-    if len(version_set.members) == 1:
-        return version_set.members[0].weights_digest
-    return digest_text("weights", *(member.weights_digest for member in version_set.members))
 
 
 def _append(journal: Journal, decide: Callable[[RolloutState], _Decision], by: str, reason: str) -> Entry:

@@ -1,60 +1,30 @@
 """What a service's rollout is decided on: the models that its file asks for, and what its gateways have seen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from headrace.keys import digest_text
+from headrace.engines.roles import newest_versions
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.candidates import Wanted
+from headrace.rollout.candidates import NewestCandidates
 from headrace.rollout.controller import Facts, preparation_reader
 from headrace.rollout.gates import METRICS, Evidence
 from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, Stratum
 from headrace.rollout.states import RolloutState
-from headrace.serving.service import InvalidService, Service
+from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, PassedOver
 from headrace.version_sets.sets import VersionSet
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceCandidates:
-    """One set at a time: what the service's file wants of the models that are registered now.
-
-    All roles that changed since the stable set switch together, or not at all.
-    """
-
-    service: Service
-    models: Sequence[ModelVersion]
-
-    @property
-    def missing(self) -> str:
-        try:
-            self._wanted()
-        except InvalidService as error:
-            return str(error)
-        return f"Nothing that {self.service.name} asks for waits to be tried."
-
-    def first(self) -> Wanted | None:
-        wanted = self._wanted_or_none()
-        return wanted and _as_wanted(wanted, "the first stable set is what the service's file asks for")
-
-    def following(self, state: RolloutState) -> Wanted | None:
-        wanted = self._wanted_or_none()
-        if wanted is None or wanted.id == state.stable or wanted.id in state.aborted | state.withdrawn:
-            return None
-        return _as_wanted(wanted, "the service's file or its models changed")
-
-    def _wanted_or_none(self) -> VersionSet | None:
-        try:
-            return self._wanted()
-        except InvalidService:
-            return None
-
-    def _wanted(self) -> VersionSet:
-        return self.service.version_set(self.service.newest(list(self.models)))
+def service_candidates(service: Service, models: Sequence[ModelVersion]) -> NewestCandidates:
+    whose = f"Service {service.name!r}"
+    return NewestCandidates(
+        name=service.name,
+        whose="service",
+        desired=lambda: service.version_set(newest_versions(service.roles, models, whose=whose)),
+    )
 
 
 def service_facts(
@@ -68,7 +38,7 @@ def service_facts(
     """Facts for `headrace.rollout.controller`. Gateways prepare proposals by themselves, so no node is named here."""
     damaged = PassedOver()
     return Facts(
-        candidates=ServiceCandidates(service=service, models=models),
+        candidates=service_candidates(service, models),
         now=now,
         evidence=partial(service_evidence, store, service.name, damaged=damaged),
         preparations=preparation_reader(store, service.name),
@@ -103,8 +73,3 @@ def _by_client(
         samples = [arms.get(version_set, {}).get(metric, Sample()) for version_set in (candidate, stable)]
         strata.setdefault(client, []).append(Stratum(candidate=samples[0], stable=samples[1]))
     return tuple(ClientUnits(client=client, strata=tuple(found)) for client, found in strata.items())
-
-
-def _as_wanted(version_set: VersionSet, reason: str) -> Wanted:
-    weights = digest_text("weights", *(member.weights_digest for member in version_set.members))
-    return Wanted(version_set=version_set, weights_digest=weights, reason=reason)

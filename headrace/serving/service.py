@@ -13,14 +13,13 @@ from typing import Any, Literal
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.address import check_replicas
-from headrace.engines.roles import EngineSettings, PromptTemplate
+from headrace.engines.roles import RegisteredModel, Role, check_chain
 from headrace.errors import InvalidInput
-from headrace.keys import check_name, digest_text
-from headrace.registry.model_versions import ModelVersion
+from headrace.keys import check_name
 from headrace.rollout.plan import Plan
 from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
-from headrace.version_sets.sets import Decoding, Member, VersionSet
+from headrace.version_sets.sets import Member, VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered otherwise.
 SERVING_CODE_VERSION = "1"
@@ -39,28 +38,6 @@ _LIVE_GATE: dict[str, Any] = {
 
 class InvalidService(InvalidInput):
     """A service file that cannot run as written."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Role:
-    """One model's part in a service."""
-
-    # A registered model; `version` is "newest" or a version's number.
-    model: str
-    version: str = "newest"
-    prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
-    decoding: Decoding
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    # False: a server's model that no registry knows. Its version, as the server's owner names it, is then its identity.
-    registered: bool = True
-
-    def __post_init__(self) -> None:
-        check_name("model", self.model)
-        if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
-            raise InvalidInput(
-                f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
-                f"version={self.version!r} on {self.engine.name}."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +171,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        named = [*self.chain, *([self.judge.role] if self.judge else [])]
-        if not self.chain or any(role not in self.roles for role in named):
-            raise InvalidService(
-                f"chain and judge must name roles of this file ({', '.join(self.roles) or 'none'}), got {named!r}."
-            )
+        check_chain(self.roles, self.chain, *([self.judge.role] if self.judge else []))
         check_replicas(self.replicas)
         if not 0 <= self.shadow_share <= 1:
             raise InvalidService(f"shadow_share must be between 0 and 1, got {self.shadow_share!r}.")
@@ -238,49 +211,17 @@ class Service:
         """None: nobody said what this model costs."""
         return self.prices.get(f"{member.model_name}:{member.model_version}") or self.prices.get(member.model_name)
 
-    def version_set(self, models: Mapping[str, ModelVersion]) -> VersionSet:
+    def version_set(self, models: Mapping[str, RegisteredModel]) -> VersionSet:
         """The set in which these model versions run as this service wants it.
 
         Args:
             models: role → version, for every registered role.
         """
-        members = tuple(self._member(name, role, models.get(name)) for name, role in self.roles.items())
+        members = tuple(
+            role.member(name, models.get(name), engine=role.engine.spec) for name, role in self.roles.items()
+        )
         spec = self.roles[self.chain[-1]].engine.spec
         return VersionSet(members=members, engine=spec, code_version=f"serving {SERVING_CODE_VERSION}")
-
-    def newest(self, models: list[ModelVersion]) -> dict[str, ModelVersion]:
-        """Role → the version that the file asks for.
-
-        Raises:
-            InvalidService: a role's model or version is not registered.
-        """
-        found: dict[str, ModelVersion] = {}
-        for name, role in self.roles.items():
-            if not role.registered:
-                continue
-            versions = [model for model in models if model.model_name == role.model]
-            wanted = [model for model in versions if role.version in ("newest", model.version)]
-            if not wanted:
-                there = ", ".join(sorted({model.version for model in versions})) or "none"
-                raise InvalidService(
-                    f"Service {self.name!r}: role {name!r} wants version {role.version} of {role.model}; registered: "
-                    f"{there}. Materialize registered_version, or name another version."
-                )
-            found[name] = max(wanted, key=lambda model: int(model.version))
-        return found
-
-    def _member(self, name: str, role: Role, model: ModelVersion | None) -> Member:
-        return Member(
-            role=name,
-            model_name=role.model,
-            model_version=model.version if model else role.version,
-            weights_digest=model.weights_digest if model else digest_text("unregistered", role.model, role.version),
-            weights_uri=model.weights_uri if model else "",
-            system_prompt=role.prompt_template.system or "",
-            user_template=role.prompt_template.user,
-            decoding=role.decoding,
-            engine=role.engine.spec,
-        )
 
 
 def load_service(file: Path) -> Service:

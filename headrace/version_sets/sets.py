@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.keys import digest_text
 from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, create_object, read_object
@@ -107,6 +108,13 @@ class VersionSet:
         for member in body["members"]:
             del member["weights_uri"]
         return hashlib.sha256(canonical_json(body)).hexdigest()
+
+    @property
+    def weights_digest(self) -> str:
+        """What stands for all weights of the set. One member's is its own, so a model has one digest in every set."""
+        if len(self.members) == 1:
+            return self.members[0].weights_digest
+        return digest_text("weights", *(member.weights_digest for member in self.members))
 
     def member(self, role: str) -> Member:
         """Raises: InvalidInput: no member has this role."""

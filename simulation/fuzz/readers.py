@@ -32,6 +32,7 @@ from headrace.store.small_objects import PassedOver
 from headrace.store.standings import examine, small_object_keys
 from headrace.training import attempts, checkpoints, heldout
 from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, World
+from simulation.models import model_of
 from simulation.registry import Aliases
 
 
@@ -312,17 +313,4 @@ def _evaluation(world: World) -> None:
 
 
 def _model(version: int) -> ModelVersion:
-    return ModelVersion(
-        model_name="tiny",
-        version=str(version),
-        kind="trained",
-        weights_digest=f"weights-{version}",
-        weights_uri="file:///weights",
-        heldout_loss=3.0,
-        heldout_tokens=100,
-        heldout_digest="h" * 64,
-        recipe="r",
-        zero_stage=0,
-        mlflow_run_id="run",
-        registered_at=float(version),
-    )
+    return model_of("tiny", version, weights_uri="file:///weights", heldout_digest="h" * 64)

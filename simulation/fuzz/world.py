@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.clock import FixedClock
-from headrace.engines.roles import EngineSettings
+from headrace.engines.roles import EngineSettings, Role
 from headrace.generation.bulk import Outcome
 from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.handoff.collecting import collect, plan_collection
@@ -23,7 +23,7 @@ from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import RolloutState, fold
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
-from headrace.serving.service import Role, Service
+from headrace.serving.service import Service
 from headrace.store.sealed_directory import seal_directory
 from headrace.store.tombstones import Condemned, Tombstone
 from headrace.training import attempts, checkpoints, heldout
@@ -47,7 +47,7 @@ class World(CampaignSite):
         super().__init__(store, campaign, clock or FixedClock())
         self.store = store
         self.readers: list[Any] = []
-        role = Role(model="tiny", decoding=campaign.decoding, engine=EngineSettings(name="echo"))
+        role = Role(model="tiny", decoding=campaign.parts["writer"].decoding, engine=EngineSettings(name="echo"))
         self.service = Service(name="chat", roles={"writer": role}, chain=("writer",), session_seconds=600.0)
 
     def journal_of(self, name: str) -> Journal:

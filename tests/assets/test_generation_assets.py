@@ -30,6 +30,7 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 from resources.settings import CHECKOUT
+from simulation.models import model_of
 
 # The first day that the partitions know, whatever today is.
 DAY = "2026-11-01"
@@ -81,9 +82,8 @@ class Project:
 
     def try_candidate(self) -> str:
         """Start a candidate that gets every partition; returns its set's id."""
-        version_set = self.campaign.version_set(
-            model_version="2", weights_digest="other weights", weights_uri="file:///weights"
-        )
+        model = model_of(self.campaign.model, 2, weights_digest="other weights")
+        version_set = self.campaign.version_set({"writer": model})
         VersionSets(self.store).put(version_set)
         self.roll_out(STARTED, version_set.id, step=0, weight=1.0)
         return version_set.id
@@ -102,9 +102,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     pool.write_text("".join(json.dumps({"term": f"word {n}", "category": "noun"}) + "\n" for n in range(300)))
     with dg.DagsterInstance.ephemeral() as instance:
         project = Project(tmp_path, instance)
-        version_set = project.campaign.version_set(
-            model_version="1", weights_digest="weights", weights_uri="file:///weights"
-        )
+        version_set = project.campaign.version_set({"writer": model_of(project.campaign.model, 1)})
         VersionSets(project.store).put(version_set)
         Journal(project.store, "glossary", SystemClock()).append(
             INITIALIZED,

@@ -27,9 +27,10 @@ from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.generation.campaign import load_campaign
 from headrace.store.local import LocalStore
+from simulation.models import model_of
 
 campaign = load_campaign(Path(sys.argv[1]))
-made = campaign.version_set(model_version="1", weights_digest="", weights_uri="")
+made = campaign.version_set({"writer": model_of("tiny", 1)})
 member = made.member("writer")
 rows = ChainRows.of(member, open_engine(member, made.engine, LocalStore(Path(sys.argv[1]).parent), Deployment()))
 [row] = rows.generate([GenerationRequest(row_id="a", prompt="a mill", seed=1)])

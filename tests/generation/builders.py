@@ -20,6 +20,7 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import Member, VersionSet, VersionSets
 from simulation.campaign_site import DAY, make_campaign, make_prompts
+from simulation.models import model_of
 
 
 def make_partition(shard: int = 0, day: str = DAY) -> ContentPartition:
@@ -27,9 +28,7 @@ def make_partition(shard: int = 0, day: str = DAY) -> ContentPartition:
 
 
 def make_version_set(model_version: int = 1, **changes: Any) -> VersionSet:
-    return make_campaign(**changes).version_set(
-        model_version=str(model_version), weights_digest=f"weights-{model_version}", weights_uri="file:///weights"
-    )
+    return make_campaign(**changes).version_set({"writer": model_of("tiny", model_version)})
 
 
 def make_member(**changes: Any) -> Member:

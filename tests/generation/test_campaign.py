@@ -10,6 +10,7 @@ from headrace.errors import InvalidCampaign
 from headrace.generation.campaign import load_campaign, load_campaigns
 from headrace.prep.corpus import load_corpus
 from resources.settings import CHECKOUT
+from simulation.models import model_of
 from tests.generation.builders import make_campaign
 
 BODY = {
@@ -19,6 +20,7 @@ BODY = {
     "prompts": {"files": "prompts.jsonl", "per_shard": 3},
     "decoding": {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 12},
 }
+ROLE = {"model": "tiny", "decoding": BODY["decoding"], "engine": {"name": "echo"}}
 
 
 def write(directory: Path, file_name: str = "glossary.yaml", **changes: Any) -> Path:
@@ -39,8 +41,8 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
     """A model that is asked in other turns than it was trained on answers worse, and no error says so."""
     (campaign,) = load_campaigns(CHECKOUT / "resources/campaigns")
     corpus = load_corpus(CHECKOUT / "resources/corpus.yaml")
-    assert campaign.prompt_template.system == corpus.prompt.system
-    assert campaign.prompt_template.user == "{text}"
+    template = campaign.parts["writer"].prompt_template
+    assert (template.system, template.user) == (corpus.prompt.system, "{text}")
     assert campaign.prompts.template == corpus.prompt.user
 
 
@@ -48,7 +50,24 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
     ("changes", "message"),
     {
         "an unknown key": ({"shards": 3}, "unknown key 'shards'; did you mean 'num_shards'?"),
-        "a missing key": ({"model": None}, "lacks the key 'model'"),
+        "a missing key": ({"num_shards": None}, "lacks the key 'num_shards'"),
+        "nobody who writes": ({"model": None}, "lacks the key 'model', which says who writes"),
+        "a writer beside roles": (
+            {"roles": {"writer": ROLE}, "chain": ["writer"]},
+            "roles says who answers, and model, decoding would describe one writer more: move them into roles",
+        ),
+        "roles that nobody orders": (
+            {"model": None, "decoding": None, "roles": {"writer": ROLE}},
+            r"chain and judge must name roles of this file \(writer\), got \[\]",
+        ),
+        "a role that nobody describes": (
+            {"model": None, "decoding": None, "roles": {"writer": ROLE}, "chain": ["writer", "editor"]},
+            "chain and judge must name roles",
+        ),
+        "an order of no roles": (
+            {"chain": ["writer"]},
+            r"chain orders the roles, and there are none, got \['writer'\]",
+        ),
         "a wrong type": ({"num_shards": "two"}, "num_shards must be a whole number, got 'two'"),
         "a place of gigabytes": (
             {"prompt_template": {"user": "{text:>10000000000}"}},
@@ -146,29 +165,28 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_a_version_set_names_everything_that_can_change_a_row() -> None:
     campaign = make_campaign()
-    version_set = campaign.version_set(model_version="3", weights_digest="abc", weights_uri="file:///w")
+    version_set = campaign.version_set({"writer": model_of("tiny", 3)})
     member = version_set.member("writer")
-    assert (member.model_name, member.model_version, member.weights_digest) == ("tiny", "3", "abc")
+    assert (member.model_name, member.model_version, member.weights_digest) == ("tiny", "3", "weights-3")
     assert member.decoding == campaign.decoding
-    assert version_set.engine == campaign.engine.spec
+    assert version_set.engine == campaign.parts["writer"].engine.spec
 
 
 def test_another_engine_is_another_version_set() -> None:
     campaign = make_campaign(engine=load_campaigns(CHECKOUT / "resources/campaigns")[0].engine)
-    arguments = {"model_version": "1", "weights_digest": "abc", "weights_uri": ""}
-    assert campaign.with_engine("echo").version_set(**arguments).id != campaign.version_set(**arguments).id
+    models = {"writer": model_of("tiny", 1)}
+    assert campaign.with_engine("echo").version_set(models).id != campaign.version_set(models).id
     assert campaign.with_engine(None) is campaign
 
 
 def test_what_a_template_takes_for_today_is_part_of_the_version_set() -> None:
-    arguments = {"model_version": "1", "weights_digest": "abc", "weights_uri": ""}
     undated, *dated = (
         make_campaign(engine=EngineSettings(template_date=date)) for date in (None, "2026-01-01", "2026-01-02")
     )
-    sets = [campaign.version_set(**arguments) for campaign in (undated, *dated)]
+    sets = [campaign.version_set({"writer": model_of("tiny", 1)}) for campaign in (undated, *dated)]
     assert len({version_set.id for version_set in sets}) == 3
     assert sets[1].engine.template_date == "2026-01-01"
-    assert dated[0].with_engine("echo").engine.options.template_date is None
+    assert dated[0].with_engine("echo").parts["writer"].engine.options.template_date is None
 
 
 def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:
@@ -179,3 +197,23 @@ def test_an_engine_override_that_lacks_its_settings_is_refused() -> None:
 def test_the_build_of_an_engine_is_its_libraries_versions() -> None:
     assert engine_kind("transformers").build.startswith("transformers 5.")
     assert engine_kind("echo").build == ""
+
+
+def test_several_roles_are_one_version_set_in_which_each_has_its_model_and_engine(tmp_path: Path) -> None:
+    editor = ROLE | {"model": "careful", "prompt_template": {"system": "Shorten.", "user": "{text}"}}
+    file = write(
+        tmp_path,
+        model=None,
+        decoding=None,
+        roles={"editor": editor, "writer": ROLE},
+        chain=["writer", "editor"],
+    )
+    campaign = load_campaign(file)
+    made = campaign.version_set({"writer": model_of("tiny", 2), "editor": model_of("careful", 1)})
+    assert campaign.order == ("writer", "editor")
+    assert [(one.role, one.model_name, one.model_version) for one in made.members] == [
+        ("editor", "careful", "1"),
+        ("writer", "tiny", "2"),
+    ]
+    assert made.member("editor").system_prompt == "Shorten."
+    assert {made.engine_of(role).name for role in campaign.order} == {"echo"}

@@ -20,25 +20,13 @@ from pipelines.definitions import defs
 from pipelines.sensors import campaign_generation, partition_keys
 from resources.campaigns_resource import campaigns_resource
 from resources.settings import settings_from_environment
+from simulation.models import model_of
 
 TODAY = datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def model(version: int, kind: str = "trained") -> ModelVersion:
-    return ModelVersion(
-        model_name="smollm2-135m",
-        version=str(version),
-        kind=kind,
-        weights_digest=f"weights-{version}",
-        weights_uri=f"file:///weights-{version}",
-        heldout_loss=3.0 - version / 10,
-        heldout_tokens=10_000,
-        heldout_digest="heldout",
-        recipe="" if kind == "base" else f"recipe-{version}",
-        zero_stage=2,
-        mlflow_run_id=f"run-{version}",
-        registered_at=float(version),
-    )
+    return model_of("smollm2-135m", version, kind=kind, heldout_loss=3.0 - version / 10, registered_at=float(version))
 
 
 class Deployment:

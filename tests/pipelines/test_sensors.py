@@ -14,7 +14,6 @@ from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
 from headrace.registry.model_versions import to_table
 from headrace.rollout.assignment import salted_rank
-from headrace.rollout.candidates import desired_set
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
@@ -48,7 +47,7 @@ def with_mirrors(
 
 def _first_set(deployment: Deployment) -> str:
     """The set that the campaign starts with: once it is stable, nothing is left to try."""
-    return desired_set(deployment.campaign, model(1, "base")).id
+    return deployment.campaign.version_set({"writer": model(1, "base")}).id
 
 
 @pytest.fixture

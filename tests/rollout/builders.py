@@ -10,6 +10,7 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Step
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet
+from simulation.models import model_of
 
 
 def make_member(role: str = "writer", **changes: Any) -> Member:
@@ -36,21 +37,7 @@ def make_set(*members: Member, code_version: str = "1", **engine: Any) -> Versio
 
 
 def make_model(version: int, *, kind: str = "trained", **changes: Any) -> ModelVersion:
-    settings: dict[str, Any] = {
-        "model_name": "tiny",
-        "version": str(version),
-        "kind": kind,
-        "weights_digest": f"weights-{version}",
-        "weights_uri": f"file:///store/weights/weights-{version}",
-        "heldout_loss": 3.0,
-        "heldout_tokens": 10_000,
-        "heldout_digest": "heldout",
-        "recipe": "" if kind == "base" else f"recipe-{version}",
-        "zero_stage": 0 if kind == "base" else 2,
-        "mlflow_run_id": f"run-{version}",
-        "registered_at": 1_760_000_000.0 + version,
-    }
-    return ModelVersion(**(settings | changes))
+    return model_of("tiny", version, kind=kind, **changes)
 
 
 def desired(model: ModelVersion, **engine: Any) -> VersionSet:

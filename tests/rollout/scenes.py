@@ -7,7 +7,6 @@ from typing import Any
 from headrace.clock import FixedClock
 from headrace.rollout import interventions
 from headrace.rollout.caps import CapLeases
-from headrace.rollout.interventions import weights_digest_of
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import fold
@@ -50,7 +49,7 @@ class Scene:
         """An entry as the controller makes it, ten minutes after the last."""
         self.clock.advance(600)
         one = self.sets[version]
-        stated = {"version_set": one.id, "weights_digest": weights_digest_of(one), "reason": event, **fields}
+        stated = {"version_set": one.id, "weights_digest": one.weights_digest, "reason": event, **fields}
         return self.journal.append(event, stated, expected=self.journal.head())
 
     def start(self, version: int, weight: float = 0.1, **fields: Any) -> Entry:

@@ -7,13 +7,13 @@ from itertools import count
 from typing import Any
 
 from headrace.clock import Clock, FixedClock
-from headrace.engines.roles import EngineSettings
+from headrace.engines.roles import EngineSettings, Role
 from headrace.errors import JournalConflict, StoreUnavailable
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
-from headrace.serving.service import Role, Service
+from headrace.serving.service import Service
 from headrace.version_sets.sets import Decoding
 from tests.handoff.simulated_store import MemoryStore
 

@@ -242,9 +242,7 @@ class Line:
         self.add("aborted" if number % 3 == 2 else "promoted", candidate, num_rows=100, evict=False)
 
     def keep(self, model: ModelVersion) -> VersionSet:
-        version_set = self.campaign.version_set(
-            model_version=model.version, weights_digest=model.weights_digest, weights_uri=model.weights_uri
-        )
+        version_set = self.campaign.version_set({"writer": model})
         VersionSets(self.store).put(version_set)
         return version_set
 

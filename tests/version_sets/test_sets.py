@@ -180,3 +180,11 @@ def test_a_password_in_a_servers_address_is_the_sets_and_not_shown_to_people() -
     assert "http://host/v1" in shown
     assert "planted" not in shown
     assert "planted-1" in str(one.to_json())
+
+
+def test_one_members_weights_stand_for_themselves_and_those_of_several_for_all_of_them() -> None:
+    assert make_set(make_member("writer", weights_digest="d1")).weights_digest == "d1"
+    pair = make_set(make_member("writer", weights_digest="d1"), make_member("judge", weights_digest="d2"))
+    turned = make_set(make_member("judge", weights_digest="d2"), make_member("writer", weights_digest="d1"))
+    assert pair.weights_digest == turned.weights_digest
+    assert pair.weights_digest not in {"d1", "d2"}

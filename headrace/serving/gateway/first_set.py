@@ -8,7 +8,7 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, JournalConflict
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import INITIALIZED
-from headrace.serving.rollout_facts import ServiceCandidates
+from headrace.serving.rollout_facts import service_candidates
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
@@ -28,11 +28,11 @@ def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
     journal = Journal(store, service.name, clock)
     if journal.head():
         return False
-    wanted = ServiceCandidates(service=service, models=()).first()
+    wanted = service_candidates(service, ()).first()
     assert wanted is not None
     fields = {
         "version_set": VersionSets(store).put(wanted.version_set),
-        "weights_digest": wanted.weights_digest,
+        "weights_digest": wanted.version_set.weights_digest,
         "reason": f"{wanted.reason}; a gateway found no journal",
     }
     try:

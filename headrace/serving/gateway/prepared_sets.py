@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 from headrace.clock import Clock
 from headrace.engines.base import Engine
 from headrace.engines.chain import LoadedRole, RoleChain, try_role
+from headrace.engines.registry import EngineKey, engine_key
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
-from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet, VersionSets
+from headrace.version_sets.sets import EngineSpec, Member, VersionSet, VersionSets
 
 _CLOSE_SECONDS_MAX = 30.0
 # A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.
@@ -34,7 +35,6 @@ _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
 _T = TypeVar("_T")
 OpenEngine = Callable[[Member, EngineSpec], Engine]
-_EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class LoadedSet:
     id: str
     chain: RoleChain
     roles: dict[str, LoadedRole]
-    engine_keys: tuple[_EngineKey, ...]
+    engine_keys: tuple[EngineKey, ...]
     num_units: int = 0
     # Until when, at most, a session that was seen here stays pinned to it: seconds since the Unix epoch.
     pinned_until: float = 0.0
@@ -88,7 +88,7 @@ class PreparedSets:
         self._metrics = metrics
         self._clock = clock
         self._loaded: dict[str, LoadedSet] = {}
-        self._engines: dict[_EngineKey, _Engine] = {}
+        self._engines: dict[EngineKey, _Engine] = {}
         self._loading: dict[str, asyncio.Task[LoadedSet]] = {}
         self._failures: dict[str, _Failure] = {}
         # One at a time: loading two models at once would take twice the memory's bandwidth from the traffic.
@@ -176,12 +176,12 @@ class PreparedSets:
         return loaded
 
     async def _open(self, version_set: VersionSet) -> LoadedSet:
-        keys: list[_EngineKey] = []
+        keys: list[EngineKey] = []
         roles: dict[str, LoadedRole] = {}
         try:
             for member in version_set.members:
                 spec = version_set.engine_of(member.role)
-                key = _engine_key(member, spec)
+                key = engine_key(member, spec)
                 shared = self._engines.get(key)
                 if shared is None:
                     shared = self._engines[key] = _Engine(engine=await self._opened(member, spec))
@@ -222,7 +222,7 @@ class PreparedSets:
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def _release(self, keys: Collection[_EngineKey]) -> None:
+    async def _release(self, keys: Collection[EngineKey]) -> None:
         for key in keys:
             shared = self._engines[key]
             shared.num_users -= 1
@@ -251,8 +251,3 @@ def _close_late(opening: "asyncio.Future[Engine]") -> None:
     """An engine that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         asyncio.get_running_loop().create_task(opening.result().close(), name="close late")
-
-
-def _engine_key(member: Member, spec: EngineSpec) -> _EngineKey:
-    name, version = member.model_name, member.model_version
-    return (spec, name, version, member.weights_digest, member.weights_uri, member.decoding)

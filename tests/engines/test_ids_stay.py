@@ -1,0 +1,72 @@
+"""Ids of sets, rows and prompts as earlier releases made them: a campaign that goes on finds its own work."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from headrace.generation.campaign import load_campaign
+from headrace.generation.requests import rows_for
+from headrace.handoff.schemas import PROMPTS
+from headrace.keys import prompt_id
+from headrace.serving.service import load_service
+from resources.settings import CHECKOUT
+from simulation.models import model_of
+
+MODEL = model_of("smollm2-135m", 3, weights_digest="a" * 64)
+CAMPAIGN_SET = "86b7602f6ac7b49e7b5e1bc06fea672eea6257ae22aeb1b18f7246758b5d12a7"
+ROWS = [
+    (
+        "e81ad398a4e5697c43d094ada1ca91ac8b17ab5b761ac9586d818de5c78cf2e3",
+        "61039f0517175d5fb68dde68372deebb0a910064f83d646ce143af7eedfef3fb",
+        973671155249048310,
+    ),
+    (
+        "31b4f8de9006eff41ee4135fca59dbbdee2b086265687a846c73575a9ebf8235",
+        "193abae9301d7f3b941995ace65fc61c751a9e986eb6ffee48e1a15ea606030f",
+        8041430531073906866,
+    ),
+]
+SERVER: dict[str, Any] = {
+    "model": "m",
+    "version": "7",
+    "registered": False,
+    "decoding": {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 40},
+    "engine": {"name": "openai_http", "base_url": "http://a/v1", "model": "served", "special_tokens": ["<s>"]},
+}
+
+
+@pytest.fixture
+def demo() -> Any:
+    """The demo's campaign; on echo, whose build is the same with any library's version."""
+    return load_campaign(CHECKOUT / "resources/campaigns/glossary.yaml").with_engine("echo")
+
+
+def test_a_campaigns_version_set(demo: Any) -> None:
+    assert demo.version_set({"writer": MODEL}).id == CAMPAIGN_SET
+
+
+def test_prompts_and_rows(demo: Any) -> None:
+    texts = ["a mill", "a mill race"]
+    ids = [prompt_id("glossary", "2026-11-22", text, 0) for text in texts]
+    prompts = pa.table([ids, [0, 1], texts, [None, None]], schema=PROMPTS)
+    rows = rows_for(prompts, demo.version_set({"writer": MODEL}).id)
+    assert [(row.row_id, row.prompt_id, row.seed) for row in rows] == ROWS
+
+
+def test_a_services_version_set(tmp_path: Path) -> None:
+    body = yaml.safe_load((CHECKOUT / "resources/services/assistant.yaml").read_text())
+    body["roles"]["writer"]["engine"] = {"name": "echo"}
+    (tmp_path / "assistant.yaml").write_text(yaml.safe_dump(body))
+    service = load_service(tmp_path / "assistant.yaml")
+    expected = "270908fa6e004203480b3808297992682d5c960c30fb6babc74e0cd94574f2ac"
+    assert service.version_set({"writer": MODEL}).id == expected
+
+
+def test_a_version_set_on_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml.safe_dump({"name": "a", "roles": {"writer": SERVER}, "chain": ["writer"]}))
+    expected = "cfc7efbbe43a921c55f0289ea068a4b6ff492e90ef435c1224c2ced5a20ccfab"
+    assert load_service(file).version_set({}).id == expected
