@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.errors import HandoffCorrupt, RegistryMissing, reason_of
+from headrace.errors import FormatTooNew, HandoffCorrupt, RegistryMissing, reason_of
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.states import RolloutState, fold
@@ -157,7 +157,7 @@ def _registered(version_sets: VersionSets, version_set: str | None) -> list[Memb
 
 def _last_projected(name: str, store: ObjectStore) -> Aliases | None:
     """None: none, or what cannot be read: the aliases are then brought to what they should be once more."""
-    with suppress(HandoffCorrupt):
-        last = projections(store, name).last()
-        return last[1].aliases if last else None
+    with suppress(FormatTooNew):
+        head = projections(store, name).head()
+        return head.value.aliases if head.value else None
     return None

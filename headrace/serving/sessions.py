@@ -24,10 +24,10 @@ from typing import Annotated
 from annotated_types import Ge
 
 from headrace.clock import Clock
-from headrace.errors import FormatTooNew, HandoffCorrupt, ObjectMissing, StoreOutage
+from headrace.errors import HandoffCorrupt, ObjectMissing, StoreOutage
 from headrace.rollout.layout import rollout_prefix
 from headrace.rollout.routing import Reason, RoutingTable
-from headrace.store.chain import Chain, ChainBroken
+from headrace.store.chain import Chain, Head
 from headrace.store.listings import by_prefix
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, Kind
@@ -119,13 +119,10 @@ class SessionPins:
             HandoffCorrupt: a pin is missing before the newest one, or a newer Headrace wrote it.
         """
         is_current = known is not None and known.number and not self.is_over(known, self._clock.now())
-        chain, damaged = self._chain(session), 0
-        try:
-            record = known if is_current else self.newest(session)
-        except (ChainBroken, FormatTooNew):
-            raise
-        except HandoffCorrupt:
-            record, damaged = None, chain.highest()
+        chain = self._chain(session)
+        head = Head(0, None) if is_current else chain.head()
+        damaged = head.number if head.damage else 0
+        record = known if is_current else self._numbered(head)
         # What was just listed needs no other listing before it is appended to.
         is_listed = not is_current
         is_chosen = False
@@ -150,8 +147,13 @@ class SessionPins:
             StoreUnavailable
             HandoffCorrupt: it cannot be read.
         """
-        last = self._chain(session).last()
-        return replace(last[1], number=last[0]) if last else None
+        head = self._chain(session).head()
+        if head.damage:
+            raise head.damage
+        return self._numbered(head)
+
+    def _numbered(self, head: Head[SessionRecord]) -> SessionRecord | None:
+        return replace(head.value, number=head.number) if head.value else None
 
     def is_renewal_due(self, record: SessionRecord, table: RoutingTable) -> bool:
         if record.is_provisional:

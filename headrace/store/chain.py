@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
-from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.errors import FormatTooNew, HandoffCorrupt, ObjectMissing
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, Made, create_object, read_object
 
@@ -39,6 +39,15 @@ _NUM_LOOKS = 20
 
 class ChainBroken(HandoffCorrupt):
     """A number is missing before the chain's newest one: what is left may say what was taken back."""
+
+
+@dataclass(frozen=True)
+class Head(Generic[T]):
+    """`number` 0: the chain is empty. `damage`: why the newest one cannot be read; the next one may follow it."""
+
+    number: int
+    value: T | None
+    damage: HandoffCorrupt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +83,33 @@ class Chain(Generic[T]):
         numbers = self.numbers()
         return numbers[-1] if numbers else 0
 
-    def last(self) -> tuple[int, T] | None:
-        """The highest number and what it says; None: there is none. One listing and one read.
+    def head(self) -> "Head[T]":
+        """The newest one: its number, and what it says or why it cannot be read. One listing and one read.
 
         Raises:
             ChainBroken: one before it is missing.
-            HandoffCorrupt: it is damaged.
+            FormatTooNew: a newer Headrace goes on with the chain.
         """
         for _ in range(_NUM_LOOKS):
             if not (number := self.newest()):
                 break
             try:
-                return number, self.read(number)
+                return Head(number, self.read(number))
             except ObjectMissing:
                 if self.may_lack == "nothing":
                     raise
-        return None
+            except FormatTooNew:
+                raise
+            except HandoffCorrupt as error:
+                return Head(number, None, error)
+        return Head(0, None)
+
+    def last(self) -> tuple[int, T] | None:
+        """As `head`, for who needs it whole; None: there is none. Raises: HandoffCorrupt: it is damaged, too."""
+        head = self.head()
+        if head.damage:
+            raise head.damage
+        return None if head.value is None else (head.number, head.value)
 
     def highest(self) -> int:
         """The highest number that anything tells of, whatever is missing before it."""

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from headrace.clock import Clock, iso
-from headrace.errors import FormatTooNew, HandoffCorrupt, HeadraceError, ObjectMissing, TrainingFailed
+from headrace.errors import HandoffCorrupt, HeadraceError, ObjectMissing, TrainingFailed
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import was_collected
@@ -75,22 +75,19 @@ def open_attempt(
     host = host or socket.gethostname()
     attempts = attempt_chain(store, training_id)
     while True:
-        newest = attempts.newest()
-        try:
-            other = attempts.read(newest) if newest else None
-        except FormatTooNew:
-            raise
-        except HandoffCorrupt as error:
-            say(str(error))
-            other = None
+        newest = attempts.head()
+        if newest.damage:
+            say(str(newest.damage))
+        other = newest.value
         if other and other.host == host and other.worker != worker and other.worker.is_alive():
             raise TrainingFailed(
-                f"Training {training_id} is under way in run {other.run_id} (attempt {newest}, pid {other.worker.pid} "
-                "on this machine). Wait for it or terminate that run; this one resumes where it stops."
+                f"Training {training_id} is under way in run {other.run_id} (attempt {newest.number}, pid "
+                f"{other.worker.pid} on this machine). Wait for it or terminate that run; this one resumes where it "
+                "stops."
             )
         own = Attempt(worker=worker, host=host, run_id=run_id, created_at=iso(clock.now()), recipe=recipe)
-        if attempts.create(newest + 1, own, is_listed=True).won:
-            return newest + 1
+        if attempts.create(newest.number + 1, own, is_listed=True).won:
+            return newest.number + 1
 
 
 def newest_attempt(store: ObjectStore, training_id: str) -> int:

@@ -1,12 +1,14 @@
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.errors import HandoffCorrupt
+from headrace.errors import FormatTooNew, HandoffCorrupt
 from headrace.store.chain import Chain, ChainBroken, key_before
 from headrace.store.local import LocalStore
+from headrace.store.objects import canonical_json
 from headrace.store.small_objects import Kind
 
 
@@ -179,3 +181,30 @@ def test_a_key_tells_which_one_comes_before_it(tmp_path: Path) -> None:
     for number in (2, 10, 100_000_000, 100_000_001):
         assert key_before(chain.key(number)) == chain.key(number - 1)
     assert key_before(chain.key(1)) is None
+
+
+def test_a_damaged_head_is_told_with_its_number_and_the_next_one_may_follow_it(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 2)
+    path = tmp_path / chain.key(2)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-2])
+    head = chain.head()
+    assert (head.number, head.value) == (2, None)
+    with pytest.raises(HandoffCorrupt, match="Note .*00000002.json is damaged: .* Write it again") as error:
+        chain.last()
+    assert str(error.value) == str(head.damage)
+    assert chain.create(head.number + 1, Note(text="3"), is_listed=True).won
+    assert chain.last() == (3, Note(text="3"))
+
+
+def test_of_a_chain_that_a_newer_release_goes_on_with_nothing_is_decided(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, 1)
+    newer = create_newer(chain.key(2))
+    assert chain.store.create(chain.key(2), newer)
+    with pytest.raises(FormatTooNew, match="has format 2, this Headrace reads 1"):
+        chain.head()
+
+
+def create_newer(key: str) -> bytes:
+    body = {"text": "2", "nonce": "n", "format": 2}
+    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json({"key": key, "body": body})).hexdigest()})
