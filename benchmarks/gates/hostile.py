@@ -282,7 +282,9 @@ class _Worst:
             return ratio
         self._note(f"{name}{at}", at_least(round(got, 4), 0.8))
         if share:
-            self._note(f"{name}_of_undisturbed{at}", at_least(round(got / undisturbed, 4), 0.95))
+            self._note(
+                f"{name}_of_undisturbed{at}", at_least(round(got / undisturbed, 4) if undisturbed else 1.0, 0.95)
+            )
             self._note(f"time_{case}{at}", at_most(round(ratio, 4), 1.5))
         return ratio
 

@@ -32,9 +32,9 @@ _WAIT_SECONDS_MAX = 60.0
 class Site(CampaignSite):
     """A directory with a campaign whose first day is being generated."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, leased: bool) -> None:
         self.store = LocalStore(directory)
-        super().__init__(self.store, make_campaign(num_shards=NUM_PARTITIONS), SystemClock())
+        super().__init__(self.store, make_campaign(num_shards=NUM_PARTITIONS), SystemClock(), leased=leased)
 
     def num_committed(self, shard: int) -> int:
         attempts = self.claims.attempts(self.partition(shard).key, inputs_digest(self.prompts(shard)))
@@ -70,7 +70,8 @@ def bulk_abort(directory: Path, *, num_batches: int) -> dict[str, int]:
         units: partitions; late_rows: rows of the aborted set that were sealed; mixed: partitions of two sets.
     """
     progress.print(f"bulk: aborted after {num_batches} batches of {_NUM_PROMPTS // 2}")
-    site = Site(directory)
+    # Whoever looks on holds no leases, which would be renewed while the directory is taken away.
+    site = Site(directory, leased=False)
     for shard in range(NUM_PARTITIONS):
         site.put_prompts(shard, [f"word {shard} {number}" for number in range(_NUM_PROMPTS)])
     site.roll_out(INITIALIZED, 1)
@@ -97,7 +98,7 @@ def _wait_for_batches(site: Site, num_batches: int) -> None:
 
 
 def _work(directory: Path, shard: int) -> dict[str, Any]:
-    site = Site(directory)
+    site = Site(directory, leased=True)
     num_repins = 0
     while True:
         claim = site.claim(f"run-{shard}", shard)
