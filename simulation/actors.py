@@ -99,8 +99,7 @@ def one_tick(world: World, name: str) -> TickRecord:
         # Noted at once: the process may be killed before it is through.
         _note_change(world, record)
         record.kinds = tuple(action.kind for action in actions)
-        record.reason = actions[-1].reason
-        record.projected = project_if_possible(journal, version_sets, store, world.registry)
+        project_if_possible(journal, version_sets, store, world.registry)
     except StoreUnavailable:
         pass
     except HeadraceError as error:

@@ -168,7 +168,7 @@ class Gateway:
     async def _serve(self, unit: str, session: str | None, override: str | None, streamed: bool) -> None:
         log, scheduler = self.world.log, self.world.scheduler
         digest = hashlib.sha256(session.encode()).hexdigest() if session else None
-        record = UnitRecord(self.name, session or unit, scheduler.now, digest, override)
+        record = UnitRecord(self.name, session or unit, scheduler.now, digest)
         record.registry = self.world.registry.mode()
         try:
             pinned = await self.pinning.pin(session or unit, session=session, override=override, is_drawn=False)
@@ -185,7 +185,6 @@ class Gateway:
         record.version_set, record.entry = pinned.pin.version_set, pinned.pin.entry
         record.reason, record.trial = pinned.pin.reason, pinned.pin.trial
         record.is_pinned, record.started_at = bool(pinned.is_pinned), scheduler.now
-        record.fresh = self.lease.fresh()
         candidate = self._table("candidate")
         record.has_candidate = candidate is not None and self.sets.get(candidate) is not None
         log.units.append(record)
@@ -208,7 +207,6 @@ class Gateway:
             record.failure = f"{type(error).__name__}: {error}"
         finally:
             pinned.loaded.num_units -= 1
-        record.ended_at = scheduler.now
 
 
 class Gateways:

@@ -21,7 +21,6 @@ class UnitRecord:
     unit: str
     begun_at: float
     session: str | None = None
-    override: str | None = None
     # What the router said; `started_at`: when it said it.
     version_set: str = ""
     entry: int = 0
@@ -29,15 +28,13 @@ class UnitRecord:
     trial: int = 0
     is_pinned: bool = False
     started_at: float = 0.0
-    # Whether the router said that its plan was fresh, and whether the candidate's engines were loaded there.
-    fresh: bool = True
+    # Whether the candidate's engines were loaded there.
     has_candidate: bool = True
     # How the registry was when the unit came.
     registry: str = "well"
     steps: list[StepRecord] = field(default_factory=list)
     # A refusal that the client caused (an unknown set as override) is none.
     failure: str = ""
-    ended_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -59,8 +56,6 @@ class TickRecord:
     begun_at: float
     registry: str
     kinds: tuple[str, ...] = ()
-    reason: str = ""
-    projected: str = ""
     failure: str = ""
 
 
@@ -117,5 +112,4 @@ class Log:
     tampered: dict[str, bool] = field(default_factory=dict)
     # What the library said of crashes in a rollout of its own: None, or what differed.
     crash_equal: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)

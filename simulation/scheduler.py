@@ -33,8 +33,6 @@ class Process:
         self.fibres: dict[Fibre, None] = {}
         self.calls_to_live: int | None = None
         self.killed_after = False
-        # Since when this process alone has no store, if it has none.
-        self.cut_off_until = 0.0
 
 
 class Fibre(greenlet.greenlet):

@@ -6,7 +6,6 @@ new one under the same name. A pair of two versions is counted as mixed.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import print_table, progress, rounded
+from simulation.servers.processes import end_group, free_ports
 
 _MODELS = ("writer", "painter")
 _SWITCH_SECONDS = 6.0
@@ -74,7 +74,7 @@ def mlflow_aliases(directory: Path) -> dict[str, Any]:
         for reader in readers:
             reader.join()
     finally:
-        _end(server)
+        end_group(server)
     mixed = sum(first != second for first, second in pairs)
     dead = _dead_server(uri)
     return {
@@ -133,9 +133,7 @@ def _dead_server(uri: str) -> dict[str, Any]:
 
 
 def _mlflow_server(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
     with (directory / "mlflow.log").open("wb") as log:
@@ -147,17 +145,5 @@ def _mlflow_server(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
                 return server, f"http://127.0.0.1:{port}"
         except OSError:
             time.sleep(0.2)
-    _end(server)
+    end_group(server)
     raise RuntimeError(f"The MLflow server did not start: {(directory / 'mlflow.log').read_text()[-1000:]}")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """The server with the workers of its session."""
-    try:
-        os.killpg(server.pid, 15)
-        server.wait(10)
-    except ProcessLookupError:
-        pass
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, 9)
-        server.wait()

@@ -35,6 +35,8 @@ from simulation.fuzz.world import FINISHED, SESSIONS, TRAINING, World
 from simulation.models import model_of
 from simulation.registry import Aliases
 
+_BY: dict[str, Any] = {"by": "fuzz", "reason": "as the fuzz has it"}
+
 
 class Wrong(Exception):
     """What came out is not what was sealed. `bar`: which bar it breaks."""
@@ -103,9 +105,12 @@ def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
         yield f"status {name}", lambda world, name=name: _status(world, name)
         yield f"tick {name}", partial(_tick, truth, name)
         yield f"abort {name}", partial(_abort, truth, name)
-        yield f"pause {name}", lambda world, name=name: _pause(world, name)
-        yield f"aliases {name}", lambda world, name=name: _project(world, name)
-        yield f"verify {name}", lambda world, name=name: _verify(world, name)
+        yield f"pause {name}", lambda world, name=name: interventions.pause(world.journal_of(name), **_BY)
+        yield (
+            f"aliases {name}",
+            lambda world, name=name: project(world.journal_of(name), world.sets, world.store, Aliases()),
+        )
+        yield f"verify {name}", lambda world, name=name: world.journal_of(name).verify()
     for shard in range(4):
         yield f"generate {shard}", partial(_generate, truth, shard, {})
         yield f"regenerate {shard}", partial(_generate, truth, shard, {"regenerate": "current_set"})
@@ -167,7 +172,7 @@ def _abort(truth: Truth, name: str, world: World) -> None:
     before = partial(end_under_way, world.handoffs, name, damaged=PassedOver())
     num_objects = len(world.store.bodies)
     try:
-        interventions.abort(world.journal_of(name), by="fuzz", reason="stop", before=before)
+        interventions.abort(world.journal_of(name), **_BY, before=before)
     except JournalCorrupt as error:
         own = f"rollout/{name}/journal/"
         if not (error.key or "").startswith(own) or len(world.store.bodies) != num_objects:
@@ -178,18 +183,6 @@ def _abort(truth: Truth, name: str, world: World) -> None:
     state = world.state(name)
     if state is None or state.candidate is not None or len(state.aborted) != len(truth.aborted[name]) + 1:
         raise Wrong("abort", f"{name} still has its candidate after the abort")
-
-
-def _pause(world: World, name: str) -> None:
-    interventions.pause(world.journal_of(name), by="fuzz", reason="wait")
-
-
-def _project(world: World, name: str) -> None:
-    project(world.journal_of(name), world.sets, world.store, Aliases())
-
-
-def _verify(world: World, name: str) -> None:
-    world.journal_of(name).verify()
 
 
 def _generate(truth: Truth, shard: int, how: dict[str, Any], world: World) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.power_loss.crash_states import ROOT, Named, Said, Sized, Synced, Trace, Written
-from simulation.system_calls.tracing import Traced, memory_at, run_traced, text_at
+from simulation.system_calls.tracing import Call, Traced, memory_at, run_traced, text_at
 
 _AT_FDCWD = -100
 _O_CREAT, _O_TRUNC, _O_APPEND = os.O_CREAT, os.O_TRUNC, os.O_APPEND
@@ -50,8 +50,8 @@ def record(work: Callable[[Callable[[bytes], Any]], Any], directory: Path) -> Re
 
 
 @dataclass
-class _Call:
-    number: int
+class _Asked:
+    call: Call
     arguments: list[int]
     paths: tuple[str, ...] = ()
     # Of the file that is written to: where the next byte goes.
@@ -71,105 +71,91 @@ class _Recorder:
         self._numbers: dict[tuple[int, int], int] = {}
         self._num_inodes = ROOT + 1
         self._entries: dict[tuple[int, str], int] = {}
-        self._calls: dict[int, _Call] = {}
+        self._asked: dict[int, _Asked] = {}
         state = directory.stat()
         self._numbers[state.st_dev, state.st_ino] = ROOT
         self._take_stock(directory, ROOT)
         self.trace.entries = dict(self._entries)
 
-    def entered(self, thread: int, number: int, arguments: list[int]) -> None:
-        self._calls.pop(thread, None)
-        if number in _RECORDED:
-            call = self._calls[thread] = _Call(number, arguments)
-            _RECORDED[number][0](self, thread, call)
+    def entered(self, thread: int, call: Call | None, arguments: list[int]) -> None:
+        self._asked.pop(thread, None)
+        if call and call.name in _RECORDED:
+            asked = self._asked[thread] = _Asked(call, arguments)
+            asked.paths = tuple(self._path(thread, asked, at) for at in call.paths)
+            asked.existed = bool(asked.paths) and os.path.lexists(asked.paths[0])
+            if call.name in _FROM_A_POSITION:
+                self._note_position(thread, asked)
 
     def left(self, thread: int, returned: int) -> None:
-        call = self._calls.pop(thread, None)
-        if call is not None and returned >= 0:
-            _RECORDED[call.number][1](self, thread, call, returned)
+        asked = self._asked.pop(thread, None)
+        if asked is not None and returned >= 0:
+            _RECORDED[asked.call.name](self, thread, asked, returned)
 
-    # What each kind of call needs to be asked before it happens.
-
-    def _nothing(self, thread: int, call: _Call) -> None:
-        pass
-
-    def _note_path(self, thread: int, call: _Call) -> None:
-        at = 1 if call.number in _AT_CALLS else 0
-        call.paths = (self._path(thread, call, at),)
-        call.existed = os.path.lexists(call.paths[0])
-
-    def _note_two_paths(self, thread: int, call: _Call) -> None:
-        places = (1, 3) if call.number in _AT_CALLS else (0, 1)
-        call.paths = tuple(self._path(thread, call, at) for at in places)
-
-    def _note_position(self, thread: int, call: _Call) -> None:
-        descriptor = _signed(call.arguments[2 if call.number == 326 else 0])
+    def _note_position(self, thread: int, asked: _Asked) -> None:
+        descriptor = _signed(asked.arguments[asked.call.descriptors[-1]])
         if self._inode_of(thread, descriptor) is None:
             return
         with open(f"/proc/{thread}/fdinfo/{descriptor}", encoding="ascii") as info:  # noqa: PTH123
             fields = dict(line.split(":", 1) for line in info if ":" in line)
-        call.position = int(fields["pos"])
+        asked.position = int(fields["pos"])
         if int(fields["flags"], 8) & _O_APPEND:
-            call.position = os.stat(f"/proc/{thread}/fd/{descriptor}").st_size  # noqa: PTH116
+            asked.position = os.stat(f"/proc/{thread}/fd/{descriptor}").st_size  # noqa: PTH116
 
     # What each call did.
 
-    def _opened(self, thread: int, call: _Call, descriptor: int) -> None:
-        flags = call.arguments[2 if call.number == 257 else 1]
-        if call.number == 85:
-            flags = _O_CREAT | _O_TRUNC
-        path = call.paths[0]
+    def _opened(self, thread: int, asked: _Asked, descriptor: int) -> None:
+        flags = _O_CREAT | _O_TRUNC if asked.call.name == "creat" else asked.arguments[asked.call.paths[0] + 1]
+        path = asked.paths[0]
         if not self._is_below(path):
             return
-        if flags & _O_CREAT and not call.existed:
+        if flags & _O_CREAT and not asked.existed:
             self._named(path, self._made(os.stat(f"/proc/{thread}/fd/{descriptor}")))  # noqa: PTH116
         elif flags & _O_TRUNC and (inode := self._inode_of(thread, descriptor)) is not None:
             self.trace.operations.append(Sized(inode, 0))
 
-    def _wrote(self, thread: int, call: _Call, num_bytes: int) -> None:
-        number, arguments = call.number, call.arguments
-        descriptor = _signed(arguments[2 if number == 326 else 0])
-        if number == 1 and self._is_the_pipe(thread, descriptor):
+    def _wrote(self, thread: int, asked: _Asked, num_bytes: int) -> None:
+        name, arguments = asked.call.name, asked.arguments
+        descriptor = _signed(arguments[asked.call.descriptors[-1]])
+        if name == "write" and self._is_the_pipe(thread, descriptor):
             self.trace.operations.append(Said(memory_at(thread, arguments[1], num_bytes).decode()))
             return
         if (inode := self._inode_of(thread, descriptor)) is None or not num_bytes:
             return
-        offset = arguments[3] if number in (18, 296) else call.position
-        if number == 326 and arguments[3]:
+        offset = arguments[3] if name in ("pwrite64", "pwritev") else asked.position
+        if name == "copy_file_range" and arguments[3]:
             offset = int.from_bytes(memory_at(thread, arguments[3], 8), "little") - num_bytes
-        body = memory_at(thread, arguments[1], num_bytes) if number in (1, 18) else None
+        body = memory_at(thread, arguments[1], num_bytes) if name in ("write", "pwrite64") else None
         if body is None:
             with open(f"/proc/{thread}/fd/{descriptor}", "rb") as file:  # noqa: PTH123
                 body = os.pread(file.fileno(), num_bytes, offset)
         self.trace.operations.append(Written(inode, offset, body))
 
-    def _sized(self, thread: int, call: _Call, _: int) -> None:
-        if call.number == 76:
-            inode = self._entry(call.paths[0]) if self._is_below(call.paths[0]) else None
-            num_bytes = call.arguments[1]
+    def _sized(self, thread: int, asked: _Asked, _: int) -> None:
+        num_bytes = asked.arguments[1]
+        if asked.call.name == "truncate":
+            inode = self._entry(asked.paths[0]) if self._is_below(asked.paths[0]) else None
         else:
-            inode = self._inode_of(thread, _signed(call.arguments[0]))
-            num_bytes = call.arguments[1]
-            if call.number == 285:  # fallocate: may only make it larger
-                if inode is not None and call.arguments[1]:
-                    self.refused = f"fallocate with mode {call.arguments[1]}"
-                state = os.stat(f"/proc/{thread}/fd/{_signed(call.arguments[0])}")  # noqa: PTH116
-                num_bytes = state.st_size
+            descriptor = _signed(asked.arguments[0])
+            inode = self._inode_of(thread, descriptor)
+            if asked.call.name == "fallocate":  # may only make it larger
+                if inode is not None and asked.arguments[1]:
+                    self.refused = f"fallocate with mode {asked.arguments[1]}"
+                num_bytes = os.stat(f"/proc/{thread}/fd/{descriptor}").st_size  # noqa: PTH116
         if inode is not None:
             self.trace.operations.append(Sized(inode, num_bytes))
 
-    def _synced(self, thread: int, call: _Call, _: int) -> None:
-        if (inode := self._inode_of(thread, _signed(call.arguments[0]))) is not None:
+    def _synced(self, thread: int, asked: _Asked, _: int) -> None:
+        if (inode := self._inode_of(thread, _signed(asked.arguments[0]))) is not None:
             self.trace.operations.append(Synced(inode))
 
-    def _made_directory(self, thread: int, call: _Call, _: int) -> None:
-        if self._is_below(path := call.paths[0]):
+    def _made_directory(self, thread: int, asked: _Asked, _: int) -> None:
+        if self._is_below(path := asked.paths[0]):
             inode = self._made(os.lstat(path))
             self.trace.directories.add(inode)
             self._named(path, inode)
 
-    def _linked(self, thread: int, call: _Call, _: int) -> None:
-        old, new = call.paths
+    def _linked(self, thread: int, asked: _Asked, _: int) -> None:
+        old, new = asked.paths
         if self._is_below(new):
             inode = self._entry(old) if self._is_below(old) else None
             if inode is None:
@@ -177,24 +163,24 @@ class _Recorder:
             else:
                 self._named(new, inode)
 
-    def _renamed(self, thread: int, call: _Call, _: int) -> None:
-        old, new = call.paths
-        if call.number == 316 and call.arguments[4] & ~1:
-            self.refused = f"renameat2 with flags {call.arguments[4]}"
+    def _renamed(self, thread: int, asked: _Asked, _: int) -> None:
+        old, new = asked.paths
+        if asked.call.name == "renameat2" and asked.arguments[4] & ~1:
+            self.refused = f"renameat2 with flags {asked.arguments[4]}"
         if self._is_below(old) != self._is_below(new):
             self.refused = f"rename of {old} to {new}, of which one is outside"
         elif self._is_below(new) and old != new:
             place = self._place(old)
             self._named(new, self._entries.pop(place), moved_from=place)
 
-    def _unlinked(self, thread: int, call: _Call, _: int) -> None:
-        if self._is_below(path := call.paths[0]):
+    def _unlinked(self, thread: int, asked: _Asked, _: int) -> None:
+        if self._is_below(path := asked.paths[0]):
             place = self._place(path)
             del self._entries[place]
             self.trace.operations.append(Named(*place, None))
 
-    def _mapped(self, thread: int, call: _Call, _: int) -> None:
-        _, _, protection, flags, descriptor, _ = call.arguments
+    def _mapped(self, thread: int, asked: _Asked, _: int) -> None:
+        _, _, protection, flags, descriptor, _ = asked.arguments
         if (
             protection & _PROT_WRITE
             and flags & 0xF != _MAP_PRIVATE
@@ -202,9 +188,9 @@ class _Recorder:
         ):
             self.refused = "a file was mapped to be written to"
 
-    def _refuse(self, thread: int, call: _Call, _: int) -> None:
-        if call.number == 425 or any(map(self._is_below, call.paths)):
-            self.refused = f"system call {call.number} is not recorded"
+    def _refuse(self, thread: int, asked: _Asked, _: int) -> None:
+        if not asked.paths or any(map(self._is_below, asked.paths)):
+            self.refused = f"system call {asked.call.name} is not recorded"
 
     # Names and inodes.
 
@@ -242,11 +228,11 @@ class _Recorder:
         state = os.stat(f"/proc/{thread}/fd/{descriptor}")  # noqa: PTH116
         return stat.S_ISFIFO(state.st_mode) and state.st_ino == self._pipe
 
-    def _path(self, thread: int, call: _Call, at: int) -> str:
-        """The path at argument `at`; calls whose names end in "at" have its directory's descriptor before it."""
-        path = os.fsdecode(text_at(thread, call.arguments[at]))
+    def _path(self, thread: int, asked: _Asked, at: int) -> str:
+        """The path at argument `at`, as the process sees it."""
+        path = os.fsdecode(text_at(thread, asked.arguments[at]))
         if not path.startswith("/"):
-            base = _signed(call.arguments[at - 1]) if call.number in _AT_CALLS else _AT_FDCWD
+            base = _signed(asked.arguments[at - 1]) if at - 1 in asked.call.descriptors else _AT_FDCWD
             link = f"/proc/{thread}/cwd" if base == _AT_FDCWD else f"/proc/{thread}/fd/{base}"
             path = os.path.join(os.readlink(link), path)  # noqa: PTH115, PTH118
         return os.path.normpath(path)
@@ -268,35 +254,18 @@ def _signed(number: int) -> int:
 
 
 _R = _Recorder
-_AT_CALLS = {257, 258, 263, 264, 265, 266, 316, 437}
-# x86-64 number: what is asked before the call, and what it did.
-_RECORDED: dict[int, tuple[Callable[..., None], Callable[..., None]]] = {
-    1: (_R._note_position, _R._wrote),  # write
-    2: (_R._note_path, _R._opened),  # open
-    9: (_R._nothing, _R._mapped),  # mmap
-    18: (_R._nothing, _R._wrote),  # pwrite64
-    20: (_R._note_position, _R._wrote),  # writev
-    40: (_R._note_position, _R._wrote),  # sendfile
-    74: (_R._nothing, _R._synced),  # fsync
-    75: (_R._nothing, _R._synced),  # fdatasync
-    76: (_R._note_path, _R._sized),  # truncate
-    77: (_R._nothing, _R._sized),  # ftruncate
-    82: (_R._note_two_paths, _R._renamed),  # rename
-    83: (_R._note_path, _R._made_directory),  # mkdir
-    84: (_R._note_path, _R._unlinked),  # rmdir
-    85: (_R._note_path, _R._opened),  # creat
-    86: (_R._note_two_paths, _R._linked),  # link
-    87: (_R._note_path, _R._unlinked),  # unlink
-    88: (_R._note_two_paths, _R._refuse),  # symlink
-    257: (_R._note_path, _R._opened),  # openat
-    258: (_R._note_path, _R._made_directory),  # mkdirat
-    263: (_R._note_path, _R._unlinked),  # unlinkat
-    264: (_R._note_two_paths, _R._renamed),  # renameat
-    265: (_R._note_two_paths, _R._linked),  # linkat
-    285: (_R._nothing, _R._sized),  # fallocate
-    296: (_R._nothing, _R._wrote),  # pwritev
-    316: (_R._note_two_paths, _R._renamed),  # renameat2
-    326: (_R._note_position, _R._wrote),  # copy_file_range
-    425: (_R._nothing, _R._refuse),  # io_uring_setup
-    437: (_R._note_path, _R._refuse),  # openat2
+# Calls whose effect depends on where the file's next byte goes.
+_FROM_A_POSITION = {"write", "writev", "sendfile", "copy_file_range"}
+# What each call did.
+_RECORDED: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range"), _R._wrote),
+    **dict.fromkeys(("open", "openat", "creat"), _R._opened),
+    **dict.fromkeys(("fsync", "fdatasync"), _R._synced),
+    **dict.fromkeys(("truncate", "ftruncate", "fallocate"), _R._sized),
+    **dict.fromkeys(("rename", "renameat", "renameat2"), _R._renamed),
+    **dict.fromkeys(("mkdir", "mkdirat"), _R._made_directory),
+    **dict.fromkeys(("rmdir", "unlink", "unlinkat"), _R._unlinked),
+    **dict.fromkeys(("link", "linkat"), _R._linked),
+    **dict.fromkeys(("symlink", "symlinkat", "openat2", "io_uring_setup"), _R._refuse),
+    "mmap": _R._mapped,
 }

@@ -29,35 +29,52 @@ _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _ENTRY, _EXIT = 1, 2
 _WALL = 0x40000000
 
-# x86-64 number: name, positions of paths, of the directory descriptors before them, and of descriptors.
-_CALLS: dict[int, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
-    1: ("write", (), (0,)),
-    2: ("open", (0,), ()),
-    3: ("close", (), (0,)),
-    18: ("pwrite64", (), (0,)),
-    20: ("writev", (), (0,)),
-    74: ("fsync", (), (0,)),
-    75: ("fdatasync", (), (0,)),
-    76: ("truncate", (0,), ()),
-    77: ("ftruncate", (), (0,)),
-    82: ("rename", (0, 1), ()),
-    83: ("mkdir", (0,), ()),
-    84: ("rmdir", (0,), ()),
-    86: ("link", (0, 1), ()),
-    87: ("unlink", (0,), ()),
-    90: ("chmod", (0,), ()),
-    91: ("fchmod", (), (0,)),
-    217: ("getdents64", (), (0,)),
-    257: ("openat", (1,), (0,)),
-    258: ("mkdirat", (1,), (0,)),
-    263: ("unlinkat", (1,), (0,)),
-    264: ("renameat", (1, 3), (0, 2)),
-    265: ("linkat", (1, 3), (0, 2)),
-    268: ("fchmodat", (1,), (0,)),
-    285: ("fallocate", (), (0,)),
-    296: ("pwritev", (), (0,)),
-    316: ("renameat2", (1, 3), (0, 2)),
-    326: ("copy_file_range", (), (0, 2)),
+
+@dataclass(frozen=True)
+class Call:
+    """`paths`, `descriptors`: positions among its arguments; a path that counts from a descriptor has it before it."""
+
+    name: str
+    paths: tuple[int, ...] = ()
+    descriptors: tuple[int, ...] = ()
+
+
+# By x86-64 number.
+CALLS: dict[int, Call] = {
+    1: Call("write", descriptors=(0,)),
+    2: Call("open", paths=(0,)),
+    3: Call("close", descriptors=(0,)),
+    9: Call("mmap"),
+    18: Call("pwrite64", descriptors=(0,)),
+    20: Call("writev", descriptors=(0,)),
+    40: Call("sendfile", descriptors=(0,)),
+    74: Call("fsync", descriptors=(0,)),
+    75: Call("fdatasync", descriptors=(0,)),
+    76: Call("truncate", paths=(0,)),
+    77: Call("ftruncate", descriptors=(0,)),
+    82: Call("rename", paths=(0, 1)),
+    83: Call("mkdir", paths=(0,)),
+    84: Call("rmdir", paths=(0,)),
+    85: Call("creat", paths=(0,)),
+    86: Call("link", paths=(0, 1)),
+    87: Call("unlink", paths=(0,)),
+    88: Call("symlink", paths=(0, 1)),
+    90: Call("chmod", paths=(0,)),
+    91: Call("fchmod", descriptors=(0,)),
+    217: Call("getdents64", descriptors=(0,)),
+    257: Call("openat", paths=(1,), descriptors=(0,)),
+    258: Call("mkdirat", paths=(1,), descriptors=(0,)),
+    263: Call("unlinkat", paths=(1,), descriptors=(0,)),
+    264: Call("renameat", paths=(1, 3), descriptors=(0, 2)),
+    265: Call("linkat", paths=(1, 3), descriptors=(0, 2)),
+    266: Call("symlinkat", paths=(0, 2), descriptors=(1,)),
+    268: Call("fchmodat", paths=(1,), descriptors=(0,)),
+    285: Call("fallocate", descriptors=(0,)),
+    296: Call("pwritev", descriptors=(0,)),
+    316: Call("renameat2", paths=(1, 3), descriptors=(0, 2)),
+    326: Call("copy_file_range", descriptors=(0, 2)),
+    425: Call("io_uring_setup"),
+    437: Call("openat2", paths=(1,), descriptors=(0,)),
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,7 +99,9 @@ class Traced:
 class Watcher(Protocol):
     """Told of every system call of the traced process, of all its threads."""
 
-    def entered(self, thread: int, number: int, arguments: list[int]) -> None: ...
+    def entered(self, thread: int, call: Call | None, arguments: list[int]) -> None:
+        """`call` None: it is not in the table."""
+        ...
 
     def left(self, thread: int, returned: int) -> None:
         """`returned`: below zero, the error's number."""
@@ -198,21 +217,16 @@ def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None], wa
     if info.raw[0] != _ENTRY:
         return None
     number, *arguments = struct.unpack_from("<Q6Q", info.raw, 24)
+    call = CALLS.get(number)
     if watcher:
-        watcher.entered(thread, number, arguments)
+        watcher.entered(thread, call, arguments)
     is_inside[thread] = None
-    if number not in _CALLS:
-        return None
-    name, paths, descriptors = _CALLS[number]
-    for position in descriptors:
-        if _file_behind(thread, arguments[position]).startswith(directory):
-            is_inside[thread] = name
-            return name
-    for position in paths:
-        if text_at(thread, arguments[position]).startswith(directory):
-            is_inside[thread] = name
-            return name
-    return None
+    if call and (
+        any(_file_behind(thread, arguments[position]).startswith(directory) for position in call.descriptors)
+        or any(text_at(thread, arguments[position]).startswith(directory) for position in call.paths)
+    ):
+        is_inside[thread] = call.name
+    return is_inside[thread]
 
 
 def _file_behind(thread: int, descriptor: int) -> bytes:
