@@ -87,7 +87,14 @@ class Replicas:
 
     def _started(self, index: int) -> subprocess.Popen[bytes]:
         slowness = self._faults.slowness if index == self._slow else 1.0
-        pace = Pace(port=self._ports[index], log=str(self._log(index)), num_slots=8, slowness=slowness)
+        pace = Pace(
+            port=self._ports[index],
+            log=str(self._log(index)),
+            # A connection that is closed while it is asked over is another benchmark.
+            idle_seconds_max=75.0,
+            num_slots=8,
+            slowness=slowness,
+        )
         command = [sys.executable, "-m", "simulation.servers.paced", json.dumps(asdict(pace))]
         # Routers that try HTTP/2 first make it complain.
         with (self._directory / f"replica-{index}.err").open("ab") as errors:

@@ -26,7 +26,8 @@ import time
 import numpy as np
 
 from benchmarks.gates import hostile
-from benchmarks.gates.looks import CASES, Outcome, Test, mann_whitney, naive_z, ours, simulate
+from benchmarks.gates.looks import CASES, Outcome, Test, ours, simulate
+from benchmarks.gates.peers import mann_whitney, naive_z
 from benchmarks.measuring import Bars, at_least, at_most, finish, parser_of, print_table, whole
 
 

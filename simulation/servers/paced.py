@@ -37,10 +37,12 @@ _BODY_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """`slowness` multiplies all times of a batched pace. `port` 0: any free one."""
+    """`slowness` multiplies all times of a batched pace. `port` 0: any free one. Idle connections are closed, as
+    uvicorn's are."""
 
     port: int = 0
     log: str = ""
+    idle_seconds_max: float = 5.0
     seconds_min: float = 0.0
     seconds_max: float = 0.0
     num_words: int = 8
@@ -218,7 +220,7 @@ async def _serve(pace: Pace) -> None:
         PacedServer(pace).app(),
         handler_cancellation=True,
         access_log=None,
-        keepalive_timeout=75.0,
+        keepalive_timeout=pace.idle_seconds_max,
         shutdown_timeout=1.0,
     )
     await runner.setup()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.gates.looks import mann_whitney, ours, simulate
+from benchmarks.gates.looks import ours, simulate
+from benchmarks.gates.peers import mann_whitney
 from headrace.errors import InvalidInput
 from headrace.rollout.sequential.boundaries import (
     HARM_SLOPE,
