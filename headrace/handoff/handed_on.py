@@ -1,6 +1,7 @@
 """Which weights versions hand on: a version with a column `weights_digest` names these weights while it is there.
 
-Such are base_model, trained_model, evaluation and registered_version. A version that cannot be read may name any.
+Such are base_model, trained_model, evaluation and registered_version. A version of such an asset that cannot be read
+may name any; so may one of an asset of which nothing can be read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,9 @@ def hands_on_weights(manifest: Manifest) -> bool:
 
 def weights_handed_on(objects: ObjectStore, versions: Sequence[FoundVersion], *, damaged: Damaged) -> Iterator[Named]:
     handoffs = HandoffStore(objects, verification="off", leased=False)
+    others = {found.asset for found in versions if not found.damage and not found.hands_on_weights}
     for found in versions:
-        if not (found.hands_on_weights or found.damage):
+        if not (found.hands_on_weights or (found.damage and found.asset not in others)):
             continue
         try:
             handoff = handoffs.open(found.asset, found.partition, found.version)

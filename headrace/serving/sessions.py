@@ -18,6 +18,7 @@ clocks agree that well never disagree on a live pin.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -36,6 +37,7 @@ from headrace.store.small_objects import Damaged, Kind
 KEPT_SECONDS = 24 * 3600.0
 # Wall clocks of gateways must agree this well, or to a tenth of a session's lease, whichever is less.
 SKEW_SECONDS_MAX = 30.0
+_READERS = 16
 # Races that one call may lose; each means that another gateway moved the session on.
 _NUM_TRIES = 8
 _REMEDY = "The session goes on with the stable set; the pin is swept with the session's others."
@@ -252,17 +254,23 @@ def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) 
     Args:
         damaged: told of newest pins that cannot be read.
     """
-    found = set[str]()
-    for chain, written in _chains(store, name):
+
+    def read(newest: tuple[Chain[SessionRecord], Mapping[int, float]]) -> SessionRecord | HandoffCorrupt | None:
+        chain, written = newest
         try:
-            pin = chain.read(max(written))
+            return chain.read(max(written))
         except ObjectMissing:
-            continue  # swept, or moved on, meanwhile
+            return None  # swept, or moved on, meanwhile
         except HandoffCorrupt as error:
-            damaged(error)
-            continue
-        if pin.expires_at + SKEW_SECONDS_MAX > now:
-            found.add(pin.version_set)
+            return error
+
+    found = set[str]()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for pin in readers.map(read, _chains(store, name)):
+            if isinstance(pin, HandoffCorrupt):
+                damaged(pin)
+            elif pin is not None and pin.expires_at + SKEW_SECONDS_MAX > now:
+                found.add(pin.version_set)
     return found
 
 
