@@ -7,18 +7,18 @@ submitted run, copied row by row: submitting 5,000 would take ten minutes and me
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import dagster as dg
 import yaml
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.execution.api import create_execution_plan
-from dagster._core.launcher import LaunchRunContext, RunLauncher
+from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.snap import snapshot_from_execution_plan
@@ -28,7 +28,7 @@ from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
+from dagster._serdes import serialize_value
 from dagster._time import get_current_datetime
 
 from headrace.placement.demand import GPUS
@@ -41,32 +41,9 @@ Side = Literal["ours", "stock"]
 _LOCATION = GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name="benchmark")
 
 
-class StartsNothing(RunLauncher[DagsterInstance], ConfigurableClass):
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__()
-        self._inst_data = inst_data
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "StartsNothing":
-        return cls(inst_data=inst_data, **config_value)
-
+class StartsNothing(DefaultRunLauncher):
     def launch_run(self, context: LaunchRunContext) -> None:
         pass
-
-    def terminate(self, run_id: str) -> bool:
-        raise NotImplementedError
-
-    @property
-    def supports_check_run_worker_health(self) -> bool:
-        return True  # run monitoring asks for it at start
 
 
 class PlacesButStartsNothing(GpuRunLauncher):

@@ -41,6 +41,7 @@ from benchmarks.measuring import (
     some_of,
     whole,
 )
+from headrace.errors import InvalidInput
 from simulation.servers.processes import free_ports
 
 CLIENT_SECONDS_MAX = 30.0
@@ -71,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     systems = _systems(options)
     if systems is None:
         return 2
-    trace = read_trace(options.trace) if options.trace else None
+    try:
+        trace = read_trace(options.trace) if options.trace else None
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     outcomes: dict[str, list[Outcome]] = {router.name: [] for router, _ in systems}
     with Progress(console=progress, transient=True) as bar:
         task = bar.add_task("dispatch", total=options.rounds * len(systems))

@@ -1,11 +1,12 @@
 """Requests with their arrival times: from a trace of a real service, or drawn."""
 
-import csv
 import math
 import random
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from benchmarks.tables import number, read_rows
 
 # The conversation trace of Azure (2023) has about this many requests a second; other traces are measured.
 NUM_PROMPT_TOKENS_MAX = 8192
@@ -31,19 +32,17 @@ class Trace:
 
 
 def read_trace(file: Path) -> Trace:
-    """A CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens."""
-    at, prompts, outputs = [], [], []
-    with file.open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            # Seven digits of a second are one more than Python reads.
-            at.append(datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp())
-            prompts.append(min(int(row["ContextTokens"]), NUM_PROMPT_TOKENS_MAX))
-            outputs.append(int(row["GeneratedTokens"]))
+    """Raises: InvalidInput: no such file, other columns, a value that is no number."""
+    rows = read_rows(file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), "Azure trace")
+    # Seven digits of a second are one more than Python reads.
+    at = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for _, row in rows]
     first = min(at)
     return Trace(
         at=tuple(moment - first for moment in at),
-        num_prompt_tokens=tuple(prompts),
-        num_output_tokens=tuple(outputs),
+        num_prompt_tokens=tuple(
+            min(number(file, line, row, "ContextTokens"), NUM_PROMPT_TOKENS_MAX) for line, row in rows
+        ),
+        num_output_tokens=tuple(number(file, line, row, "GeneratedTokens") for line, row in rows),
     )
 
 

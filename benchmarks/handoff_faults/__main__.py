@@ -24,7 +24,7 @@ from rich.progress import Progress
 from benchmarks.measuring import Bars, at_least, at_most, finish, parser_of, print_table, progress, scratch, whole
 from simulation.faults.cases import Tally
 from simulation.faults.kills import break_files, flip_bits, kill_everywhere
-from simulation.faults.processes import beside_readers, full_disk, full_file_system, killed_readers, two_writers
+from simulation.faults.processes import CASES, beside_readers, repeated
 from simulation.power_loss.kinds import KINDS, lose_power
 from simulation.system_calls.tracing import TracingRefused
 
@@ -40,13 +40,8 @@ def run(root: Path, *, num_kills: int, num_flips: int, seed: int, s3: bool, bar:
     tallies = kill_everywhere(root, num_kills, seed, counted("kills", num_kills))
     tallies.append(flip_bits(root, num_flips, seed, counted("flips", num_flips)))
     tallies.append(break_files(root, max(num_flips // 4, 12), seed, counted("broken files", max(num_flips // 4, 12))))
-    for label, case in (
-        ("file size limit", full_disk),
-        ("full file system", full_file_system),
-        ("two writers", two_writers),
-        ("killed readers", killed_readers),
-    ):
-        tallies.append(case(root / label.replace(" ", "-"), num_others, seed, counted(label, num_others)))
+    for number, name in enumerate(CASES):
+        tallies.append(repeated(name, root / f"case-{number}", num_others, seed, counted(name, num_others)))
     seconds = min(max(num_kills / 100, 1.0), 10.0)
     tallies.append(beside_readers(root / "readers", seconds, counted("collectors beside readers", 1)))
     if s3:

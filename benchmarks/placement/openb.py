@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.openb import number, read_rows
+from benchmarks.tables import number, read_rows
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Gpu, Inventory, Node
@@ -23,7 +23,7 @@ def list_name(path: Path) -> str:
 def read_nodes(path: Path) -> Inventory:
     """Raises: InvalidInput: no such file, other columns, a value that is no number, no GPU."""
     nodes = []
-    for line, row in read_rows(path, _NODE_COLUMNS, "node list"):
+    for line, row in read_rows(path, _NODE_COLUMNS, "openb node list"):
         gpus = tuple(
             Gpu(device=str(device), model=row["model"], memory_mib=0)
             for device in range(number(path, line, row, "gpu"))
@@ -43,7 +43,7 @@ def read_tasks(path: Path) -> list[Demand]:
         InvalidInput: no such file, other columns, a value that is no number, no task that needs a GPU.
     """
     tasks = []
-    for line, row in read_rows(path, _TASK_COLUMNS, "pod list"):
+    for line, row in read_rows(path, _TASK_COLUMNS, "openb pod list"):
         num_gpus = number(path, line, row, "num_gpu")
         models = row.get("gpu_spec") or ""
         tasks.append(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.openb import number, read_rows
+from benchmarks.tables import number, read_rows
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Demand
 
@@ -47,7 +47,7 @@ def read_tasks(path: Path) -> list[Task]:
         InvalidInput: no such file, other columns, a value that is no number, or not one usable task.
     """
     tasks = []
-    for line, row in read_rows(path, _COLUMNS, "pod list"):
+    for line, row in read_rows(path, _COLUMNS, "openb pod list"):
         num_gpus, gpu_milli, began, ended = (number(path, line, row, column) for column in _COLUMNS)
         if num_gpus and row["scheduled_time"] and row["deletion_time"] and ended > began:
             run_seconds = min(float(ended - began), _RUN_SECONDS_MAX)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,108 +27,104 @@ NUM_READERS = 20
 DONE, REFUSED, CONFLICT, WRONG, FAILED = 0, 3, 4, 5, 6
 
 
-def full_disk(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+def full_disk(directory: Path, chance: random.Random, tally: Tally) -> None:
     """A writer may not make a file larger than some bytes: write(2) fails in the middle of a part or a manifest."""
-    tally, chance = Tally("file size limit (EFBIG)"), random.Random(seed)
-    for index in range(num_times):
-        directory, limit = root / f"{index}", chance.randrange(1, 30_000)
-        publish(LocalStore(directory), 1, leased=False)
+    limit = chance.randrange(1, 30_000)
+    publish(LocalStore(directory), 1, leased=False)
 
-        def work(directory: Path = directory, limit: int = limit) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            publish(LocalStore(directory), 2)
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        publish(LocalStore(directory), 2)
 
-        _note_writer(tally, _status(_fork(work)), directory)
-        advance()
-    return tally
+    _note_writer(tally, _status(_fork(work)), directory)
 
 
-def full_file_system(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+def full_file_system(directory: Path, chance: random.Random, tally: Tally) -> None:
     """The same on a small tmpfs that really is full."""
-    tally, chance = Tally("full file system (ENOSPC)"), random.Random(seed)
-    root.mkdir(parents=True)
-    for index in range(num_times):
-        directory = root / f"{index}"
-        directory.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "headrace", str(directory)]
-        if subprocess.run(mount, check=False, capture_output=True).returncode:
-            tally.kind += ": skipped, no mount permitted"
-            break
-        try:
-            store = LocalStore(directory / "store")
-            publish(store, 1, leased=False)
-            free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_bsize
-            filler = directory / "filler"
-            filler.write_bytes(bytes(max(free - chance.randrange(0, 80_000), 0)))
-            status = _status(_fork(lambda store=store: publish(store, 2) and None))
-            filler.unlink()
-            _note_writer(tally, status, store.directory)
-        finally:
-            subprocess.run(["umount", "-l", str(directory)], check=False)
-        advance()
-    return tally
-
-
-def two_writers(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
-    """Two processes seal the same version number at the same time, with other rows, or with the same."""
-    tally = Tally("two writers on one version")
-    for index in range(num_times):
-        directory = root / f"{index}"
-        publish(LocalStore(directory), 1, leased=False)
-        start = time.monotonic() + 0.02
-        contents = (2, 2) if index % 3 == 2 else (2, 3)
-
-        def work(number: int, directory: Path = directory, start: float = start) -> None:
-            while time.monotonic() < start:
-                pass
-            publish(LocalStore(directory), number)
-
-        statuses = [_status(pid) for pid in [_fork(lambda number=number: work(number)) for number in contents]]
-        tally.faults += 1
-        tally.told += statuses.count(CONFLICT)
-        done = [number for number, status in zip(contents, statuses, strict=True) if status == DONE]
-        if not done or set(statuses) - {DONE, CONFLICT}:
-            tally.wrong("lost", f"writers ended with {statuses}")
-        sealed = _contents(directory)
-        for number in done:
-            if number not in sealed:
-                tally.wrong("lost", f"content {number} was acknowledged, sealed are {sealed}")
-        check_everything(LocalStore(directory), tally, {1: 1}, 91)
-        advance()
-    return tally
-
-
-def killed_readers(root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
-    """A reader is killed: its lease keeps the version until it runs out, and no longer."""
-    tally = Tally("a reader killed")
-    for index in range(num_times):
-        directory = root / f"{index}"
-        store = LocalStore(directory)
+    directory.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "headrace", str(directory)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        tally.kind = "full file system (ENOSPC): skipped, no mount permitted"
+        return
+    try:
+        store = LocalStore(directory / "store")
         publish(store, 1, leased=False)
-        opened, tell = os.pipe()
+        free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_bsize
+        filler = directory / "filler"
+        filler.write_bytes(bytes(max(free - chance.randrange(0, 80_000), 0)))
+        status = _status(_fork(lambda: publish(store, 2) and None))
+        filler.unlink()
+        _note_writer(tally, status, store.directory)
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=False)
 
-        def read(store: LocalStore = store, tell: int = tell) -> None:
-            table = HandoffStore(store).open(ASSET, PARTITION, 1).table()
-            os.write(tell, str(table.num_rows).encode())
-            time.sleep(600)
 
-        reader = _fork(read)
-        os.read(opened, 10)
-        for number in (2, 3):
-            publish(store, number, leased=False)
-        collect_all(store, SystemClock())
-        os.kill(reader, signal.SIGKILL)
-        os.waitpid(reader, 0)
-        os.close(opened)
-        os.close(tell)
-        tally.faults += 1
-        collect_all(store, Later(TTL_SECONDS))
-        if 1 not in _contents(directory):
-            tally.wrong("lost", "a version was collected while a lease on it was in force")
-        collect_all(store, Later(TTL_SECONDS + CLOCK_SKEW_SECONDS + 2))
-        if list(_contents(directory)) != [3]:
-            tally.wrong("lost", f"{_contents(directory)} are left after the killed reader's lease ran out")
-        check_everything(store, tally, {3: 3}, 91)
+def two_writers(directory: Path, chance: random.Random, tally: Tally) -> None:
+    """Two processes seal the same version number at the same time, with other rows, or with the same."""
+    publish(LocalStore(directory), 1, leased=False)
+    start = time.monotonic() + 0.02
+    contents = chance.choice(((2, 2), (2, 3), (2, 3)))
+
+    def work(number: int) -> None:
+        while time.monotonic() < start:
+            pass
+        publish(LocalStore(directory), number)
+
+    statuses = [_status(pid) for pid in [_fork(lambda number=number: work(number)) for number in contents]]
+    tally.faults += 1
+    tally.told += statuses.count(CONFLICT)
+    done = [number for number, status in zip(contents, statuses, strict=True) if status == DONE]
+    if not done or set(statuses) - {DONE, CONFLICT}:
+        tally.wrong("lost", f"writers ended with {statuses}")
+    sealed = _contents(directory)
+    for number in set(done) - set(sealed):
+        tally.wrong("lost", f"content {number} was acknowledged, sealed are {sealed}")
+    check_everything(LocalStore(directory), tally, {1: 1}, 91)
+
+
+def killed_readers(directory: Path, chance: random.Random, tally: Tally) -> None:
+    """A reader is killed: its lease keeps the version until it runs out, and no longer."""
+    store = LocalStore(directory)
+    publish(store, 1, leased=False)
+    opened, tell = os.pipe()
+
+    def read() -> None:
+        table = HandoffStore(store).open(ASSET, PARTITION, 1).table()
+        os.write(tell, str(table.num_rows).encode())
+        time.sleep(600)
+
+    reader = _fork(read)
+    os.read(opened, 10)
+    for number in (2, 3):
+        publish(store, number, leased=False)
+    collect_all(store, SystemClock())
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    os.close(opened)
+    os.close(tell)
+    tally.faults += 1
+    collect_all(store, Later(TTL_SECONDS))
+    if 1 not in _contents(directory):
+        tally.wrong("lost", "a version was collected while a lease on it was in force")
+    collect_all(store, Later(TTL_SECONDS + CLOCK_SKEW_SECONDS + 2))
+    if list(_contents(directory)) != [3]:
+        tally.wrong("lost", f"{_contents(directory)} are left after the killed reader's lease ran out")
+    check_everything(store, tally, {3: 3}, 91)
+
+
+# Each once, in a directory that is not there yet.
+CASES: Mapping[str, Callable[[Path, random.Random, Tally], None]] = {
+    "file size limit (EFBIG)": full_disk,
+    "full file system (ENOSPC)": full_file_system,
+    "two writers on one version": two_writers,
+    "a reader killed": killed_readers,
+}
+
+
+def repeated(name: str, root: Path, num_times: int, seed: int, advance: Callable[[], None]) -> Tally:
+    tally, chance = Tally(name), random.Random(seed)
+    for index in range(num_times):
+        CASES[name](root / f"{index}", chance, tally)
         advance()
     return tally
 

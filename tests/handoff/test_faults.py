@@ -12,7 +12,7 @@ from benchmarks.handoff_faults import __main__ as handoff_faults
 from headrace.store.local import LocalStore
 from simulation.faults.cases import Tally, check_everything, damages, publish
 from simulation.faults.kills import break_files, flip_bits, kill_everywhere
-from simulation.faults.processes import full_disk, killed_readers, two_writers
+from simulation.faults.processes import repeated
 from simulation.system_calls.tracing import TracingRefused, run_traced
 
 pytestmark = pytest.mark.process
@@ -51,8 +51,8 @@ def test_flipped_bits_and_broken_files_are_found(tmp_path: Path) -> None:
 
 
 def test_full_disks_and_meeting_writers_and_killed_readers_lose_nothing(tmp_path: Path) -> None:
-    for number, case in enumerate((full_disk, two_writers, killed_readers)):
-        tally = case(tmp_path / str(number), 2, 1, advance)
+    for name in ("file size limit (EFBIG)", "two writers on one version", "a reader killed"):
+        tally = repeated(name, tmp_path / name, 2, 1, advance)
         assert tally.faults == 2
         assert wrong(tally) == NOTHING_WRONG, tally.kind
 

@@ -1,4 +1,4 @@
-"""The tables of the openb trace (Weng et al. 2023), a line at a time."""
+"""Tables of traces, a line at a time: openb (Weng et al. 2023), Azure's of 2023."""
 
 import csv
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ def read_rows(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, 
             reader = csv.DictReader(file)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
-                raise InvalidInput(f"{path} lacks the columns {', '.join(missing)} of an openb {what}.")
+                raise InvalidInput(f"{path} lacks the columns {', '.join(missing)} of an {what}.")
             return [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path} cannot be read as an openb {what}: {error}.") from error
+        raise InvalidInput(f"{path} cannot be read as an {what}: {error}.") from error
 
 
 def number(path: Path, line: int, row: Row, column: str) -> int:
