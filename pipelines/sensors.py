@@ -16,7 +16,8 @@ from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
 from headrace.errors import InvalidInput, reason_of
 from headrace.generation.campaign import Campaign
-from headrace.generation.claims import Claims, inputs_digest
+from headrace.generation.claim_objects import inputs_digest
+from headrace.generation.claims import Claims
 from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest

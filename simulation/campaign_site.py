@@ -11,7 +11,8 @@ from headrace.engines.roles import EngineSettings
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign, PromptSource
-from headrace.generation.claims import Claim, Claims, Regenerate
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.sealed import Verification

@@ -17,7 +17,8 @@ from unittest import mock
 
 from headrace.errors import RegistryUnavailable
 from headrace.generation import bulk, sealing
-from headrace.generation.claims import Claims, Settlement
+from headrace.generation.claim_objects import Settlement
+from headrace.generation.claims import Claims
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout import assignment, controller
 from headrace.rollout.caps import CapLeases

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.measuring import Child, progress
 from headrace.clock import SystemClock
 from headrace.errors import RepinRequired
-from headrace.generation.claims import inputs_digest
+from headrace.generation.claim_objects import inputs_digest
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import void_unsealed
 from headrace.generation.sealing import CONTENT

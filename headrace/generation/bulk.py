@@ -18,7 +18,8 @@ import pyarrow as pa
 from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, failed, storable
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.campaign import Campaign
-from headrace.generation.claims import Claim, Claims
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from headrace.errors import HandoffCorrupt, ObjectMissing
-from headrace.generation.claims import (
+from headrace.generation.claim_objects import (
     CLAIM,
     ROOT,
     RUN_PIN,

@@ -1,17 +1,9 @@
 """Who makes a content partition, from which inputs and on which version set: decided once, by `create`.
 
-Three kinds of small objects, each made by exactly one writer and never changed:
-
-| object | says | made |
-|---|---|---|
-| run pin | which inputs a run and its retries read; after which attempt its own one comes | when a run begins |
-| claim | attempt N of a partition on these inputs: its version set | when no attempt serves the run |
-| settlement | the attempt is `sealed` or `void` | at its end, before anything is published |
-
-The settlement is what makes "aborted" and "sealed" exclude each other: a worker that slept through an abort finds its
-attempt void, and publishes nothing; a rollback that comes after `sealed` changes nothing. Claim and rollout journal are
-two keys, so the journal's head is read *after* the claim is made, and again before it is settled. A void attempt's
-micro-batches are dropped before the next attempt is opened.
+The settlement (`headrace.generation.claim_objects`) is what makes "aborted" and "sealed" exclude each other: a worker
+that slept through an abort finds its attempt void, and publishes nothing; a rollback that comes after `sealed` changes
+nothing. Claim and rollout journal are two keys, so the journal's head is read *after* the claim is made, and again
+before it is settled. A void attempt's micro-batches are dropped before the next attempt is opened.
 
 A mirror (`headrace.generation.mirroring`) is claimed in the same way under keys of its own; its claim says so, and what
 is made under it is never published as content.
@@ -19,101 +11,44 @@ is made under it is never published as content.
 Workers that meet on one claim share its work; they need no lock. The price is that both may run one micro-batch.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
-
-from annotated_types import Ge
+from typing import Literal
 
 from headrace.clock import Clock, iso
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
-from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
+from headrace.generation.campaign import Campaign
+from headrace.generation.claim_objects import (
+    CLAIM,
+    ROOT,
+    RUN_PIN,
+    SETTLED,
+    SETTLEMENT,
+    Claim,
+    RunPin,
+    Settlement,
+    attempt_id,
+    batches_prefix,
+    claim_chain,
+    inputs_digest,
+    is_claim,
+    mirror_digest,
+    run_pin_key,
+)
 from headrace.generation.dispatch import Places
 from headrace.handoff.versions import Handoff
-from headrace.keys import ContentPartition, digest_text, partition_from_path, partition_path
+from headrace.keys import ContentPartition, partition_from_path
 from headrace.rollout.assignment import assign
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
-from headrace.store.small_objects import Damaged, Kind, create_object, read_object
+from headrace.store.small_objects import Damaged, create_object, read_object
 
 Regenerate = Literal["keep_set", "current_set", "rolled_back"]
-
-SETTLED = ".settled.json"
-ROOT = "claims/generated_content"
-BATCHES = "batches"
-_CLAIM_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?[^/]+/a\d{{4,}}\.json")
-_RUN_PIN_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?runs/[^/]+\.json")
-_ID = {"content": "claim", "mirror": "mirror"}
-_REMEDY = (
-    "Materialize the partition with `regenerate: current_set`: that opens its next attempt; what readers have of the "
-    "partition stays."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One attempt at one partition. Everything that can change its rows is pinned here or in the version set."""
-
-    id: str
-    campaign: str
-    partition: str
-    # Asset → sealed version that the attempt reads; the digest is over what those versions hold.
-    inputs: Mapping[str, Annotated[int, Ge(1)]]
-    inputs_digest: str
-    attempt: Annotated[int, Ge(1)]
-    version_set: str
-    # Part of the plan of micro-batches: a resume must cut the rows as the first worker did.
-    micro_batch_rows: Annotated[int, Ge(1)]
-    # What happens if the set is rolled back before the attempt is settled.
-    on_abort: Literal["repin", "finish_unpublished"]
-    # Why this attempt was opened, for people.
-    reason: str
-    root_run_id: str
-    created_at: str
-    # Of a mirror nothing is published, and its keys are its own.
-    kind: Literal["content", "mirror"] = "content"
-
-    def batch_key(self, index: int) -> str:
-        return f"{self.batches_prefix}/b{index:05d}.arrow"
-
-    @property
-    def batches_prefix(self) -> str:
-        return batches_prefix(self.id)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settlement:
-    """How an attempt ended."""
-
-    outcome: Literal["sealed", "void"]
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPin:
-    """Which inputs a run and its retries read, and after which attempt their own one comes."""
-
-    inputs: Mapping[str, Annotated[int, Ge(1)]]
-    inputs_digest: str
-    after_attempt: Annotated[int, Ge(0)] = 0
-    # Of a mirror: the set that it is made on.
-    version_set: str | None = None
-
-
-CLAIM = Kind("Claim", Claim, _REMEDY)
-SETTLEMENT = Kind("Settlement", Settlement, _REMEDY)
-RUN_PIN = Kind(
-    "Run pin",
-    RunPin,
-    "Launch the partition as a new run: nobody can tell any more which inputs this one and its retries began with.",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +83,7 @@ class Claims:
         """
         pin = self._pin_run(partition, prompts, root_run_id, regenerate)
         create = partial(self._create, campaign, partition, pin, root_run_id)
-        attempts = self._chain(partition.key, pin.inputs_digest)
+        attempts = claim_chain(self.objects, partition.key, pin.inputs_digest)
         # Each pass reads what is there. A claim that this loop makes is judged by the next pass like anybody's, so the
         # journal is read after the claim is made.
         while True:
@@ -161,7 +96,7 @@ class Claims:
                     raise
                 version_set = self._assigned(campaign, partition)
                 reason = f"regenerate: current_set, {damage.key} cannot be read"
-                ids = partial(_claim_id, "content", partition.key, pin.inputs_digest)
+                ids = partial(attempt_id, "content", partition.key, pin.inputs_digest)
                 self._pass_over(attempts, partial(create, version_set=version_set), reason, ids)
                 continue
             if last is None:
@@ -195,7 +130,7 @@ class Claims:
         """
         digest = mirror_digest(prompts, version_set)
         pin = RunPin(inputs={prompts.asset: prompts.version}, inputs_digest=digest)
-        chain, reason, claim = self._chain(partition.key, digest, "mirror"), "mirror", None
+        chain, reason, claim = claim_chain(self.objects, partition.key, digest, "mirror"), "mirror", None
         create = partial(self._create, campaign, partition, pin, root_run_id, version_set=version_set, kind="mirror")
         while claim is None:
             try:
@@ -205,7 +140,7 @@ class Claims:
                 claim = newest[1]
             except HandoffCorrupt as damage:
                 # Nobody reads a mirror's rows: another attempt takes nothing from anybody.
-                ids = partial(_claim_id, "mirror", partition.key, digest)
+                ids = partial(attempt_id, "mirror", partition.key, digest)
                 self._pass_over(chain, create, f"mirror, {damage.key} cannot be read", ids)
         # After the claim is made: of an abort that came first, one of the two is seen by whoever comes next.
         if self.settlement(claim) is None and (reason := self.abort_of(claim)):
@@ -259,19 +194,19 @@ class Claims:
 
     def attempts(self, partition_key: str, inputs_digest: str) -> list[Claim]:
         """All attempts at a partition on these inputs, oldest first."""
-        chain = self._chain(partition_key, inputs_digest)
+        chain = claim_chain(self.objects, partition_key, inputs_digest)
         return [chain.read(number) for number in chain.numbers()]
 
     def attempt_named(self, claim: Claim, claim_id: str) -> int:
         """The number of the attempt with this id on the same inputs as `claim`; 0: there is none. Reads no claim."""
-        numbers = self._chain(claim.partition, claim.inputs_digest, claim.kind).made()
-        ids = {_claim_id(claim.kind, claim.partition, claim.inputs_digest, number): number for number in numbers}
+        numbers = claim_chain(self.objects, claim.partition, claim.inputs_digest, claim.kind).made()
+        ids = {attempt_id(claim.kind, claim.partition, claim.inputs_digest, number): number for number in numbers}
         return ids.get(claim_id, 0)
 
     def _pin_run(
         self, partition: ContentPartition, prompts: Handoff, root_run_id: str, regenerate: Regenerate | None
     ) -> RunPin:
-        key = f"{_partition_prefix(partition.key)}/runs/{root_run_id}.json"
+        key = run_pin_key(partition.key, root_run_id)
         try:
             return read_object(self.objects, key, RUN_PIN)
         except ObjectMissing:
@@ -288,7 +223,7 @@ class Claims:
         """The sealed attempt that a run is to make again; 0: none, what is sealed serves it."""
         if regenerate is None:
             return 0
-        chain = self._chain(partition_key, digest)
+        chain = claim_chain(self.objects, partition_key, digest)
         try:
             for number in reversed(chain.numbers()):
                 claim = chain.read(number)
@@ -357,7 +292,7 @@ class Claims:
     ) -> None:
         """A lost race is as good as a won one: the caller reads what is there."""
         claim = Claim(
-            id=_claim_id(kind, partition.key, pin.inputs_digest, attempt),
+            id=attempt_id(kind, partition.key, pin.inputs_digest, attempt),
             campaign=campaign.name,
             partition=partition.key,
             inputs=pin.inputs,
@@ -372,36 +307,10 @@ class Claims:
             created_at=iso(self.clock.now()),
             kind=kind,
         )
-        self._chain(partition.key, claim.inputs_digest, kind).create(attempt, claim, is_listed=is_listed)
+        claim_chain(self.objects, partition.key, claim.inputs_digest, kind).create(attempt, claim, is_listed=is_listed)
 
     def _settlement_key(self, claim: Claim) -> str:
-        return self._chain(claim.partition, claim.inputs_digest, claim.kind).key(claim.attempt, SETTLED)
-
-    def _chain(self, partition_key: str, digest: str, kind: str = "content") -> Chain[Claim]:
-        return Chain(
-            store=self.objects,
-            prefix=_prefix(partition_key, digest, kind),
-            kind=CLAIM,
-            digits=4,
-            before="a",
-            tells=(SETTLED,),
-            remedy=_REMEDY,
-        )
-
-
-def inputs_digest(prompts: Handoff) -> str:
-    """Names the inputs of an attempt by what they hold: the same prompts sealed again are the same inputs."""
-    return digest_text("inputs", GENERATION_CODE_VERSION, prompts.asset, prompts.content_digest)
-
-
-def mirror_digest(prompts: Handoff, version_set: str) -> str:
-    """Names a mirror by what its rows follow from; no content has this digest, so the two never share a claim."""
-    return digest_text("mirror", inputs_digest(prompts), version_set)
-
-
-def mirror_run_key(partition_key: str, root_run_id: str) -> str:
-    """What a run that mirrors a partition pinned: the set, and the versions that it reads."""
-    return f"{_partition_prefix(partition_key, 'mirror')}/runs/{root_run_id}.json"
+        return claim_chain(self.objects, claim.partition, claim.inputs_digest, claim.kind).key(claim.attempt, SETTLED)
 
 
 def unsettled(objects: ObjectStore, campaign: str, *, damaged: Damaged | None = None) -> list[Claim]:
@@ -431,15 +340,6 @@ def unsettled(objects: ObjectStore, campaign: str, *, damaged: Damaged | None = 
     return claims
 
 
-def is_claim(key: str) -> bool:
-    """Whether a key below ROOT is one of an attempt, not a settlement, a run's pin or a foreign file."""
-    return bool(_CLAIM_KEY.fullmatch(key))
-
-
-def is_run_pin(key: str) -> bool:
-    return bool(_RUN_PIN_KEY.fullmatch(key))
-
-
 def _campaign_of(key: str) -> str | None:
     """Of a key below ROOT: a partition's name says whose it is, so nobody's claim need be read to know."""
     partition = ContentPartition.find(partition_from_path(key.split("/")[2]))
@@ -457,20 +357,3 @@ def check_regenerate(value: str | None) -> Regenerate | None:
     if value not in ("keep_set", "current_set", "rolled_back"):
         raise InvalidInput(f"regenerate must be keep_set, current_set or rolled_back, or left out, got {value!r}.")
     return value
-
-
-def _partition_prefix(partition_key: str, kind: str = "content") -> str:
-    # Under the partition that they mirror: garbage collection reads both kinds in one listing.
-    return f"{ROOT}/{partition_path(partition_key)}" + ("/mirrors" if kind == "mirror" else "")
-
-
-def _prefix(partition_key: str, digest: str, kind: str = "content") -> str:
-    return f"{_partition_prefix(partition_key, kind)}/{digest[:16]}"
-
-
-def batches_prefix(claim_id: str) -> str:
-    return f"{BATCHES}/{claim_id}"
-
-
-def _claim_id(kind: str, partition_key: str, digest: str, attempt: int) -> str:
-    return digest_text(_ID[kind], partition_key, digest, str(attempt))[:32]

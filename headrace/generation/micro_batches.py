@@ -15,7 +15,7 @@ import xxhash
 
 from headrace.engines.rows import GenerationResult
 from headrace.errors import HandoffCorrupt, ObjectMissing
-from headrace.generation.claims import Claim
+from headrace.generation.claim_objects import Claim
 from headrace.generation.requests import Row
 from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT
 from headrace.store.objects import ObjectStore

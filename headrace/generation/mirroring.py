@@ -20,7 +20,8 @@ from headrace.engines.rows import RowMaker
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
-from headrace.generation.claims import RUN_PIN, Claims, RunPin, mirror_digest, mirror_run_key
+from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
+from headrace.generation.claims import Claims
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
@@ -154,7 +155,7 @@ def mirror_partition(
     """
     pin = _pin(partition, wanted, root_run_id, claims, handoffs)
     if pin.version_set is None or pin.inputs.keys() != {CONTENT, "prompts"}:
-        key = mirror_run_key(partition.key, root_run_id)
+        key = run_pin_key(partition.key, root_run_id, "mirror")
         raise HandoffCorrupt(f"Run pin {key} is none of a mirror: it was moved. {RUN_PIN.remedy}", key=key)
     published = handoffs.open(CONTENT, partition.key, pin.inputs[CONTENT])
     prompts = handoffs.open("prompts", partition.key, pin.inputs["prompts"])
@@ -296,7 +297,7 @@ def resolve_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -
 
 def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore) -> RunPin:
     """What a run mirrors, and its retries: decided once, on what is newest when the run begins."""
-    key = mirror_run_key(partition.key, root_run_id)
+    key = run_pin_key(partition.key, root_run_id, "mirror")
     try:
         return read_object(claims.objects, key, RUN_PIN)
     except ObjectMissing:

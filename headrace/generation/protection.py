@@ -6,8 +6,8 @@ And what it has no use for any more: micro-batches of a claim whose rows were pu
 from collections.abc import Iterator
 
 from headrace.errors import HandoffCorrupt
+from headrace.generation.claim_objects import BATCHES
 from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_pins
-from headrace.generation.claims import BATCHES
 from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
 from headrace.handoff.notes import read_note

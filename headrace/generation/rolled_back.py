@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput
 from headrace.generation.campaign import GENERATION_CODE_VERSION
-from headrace.generation.claims import Claim, Claims, unsettled
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims, unsettled
 from headrace.generation.sealing import CONTENT
 from headrace.handoff.layout import asset_prefix, partition_prefix, version_numbers
 from headrace.handoff.notes import read_note

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, IllegalTransition, RepinRequired
 from headrace.generation.campaign import GENERATION_CODE_VERSION
-from headrace.generation.claims import Claim, Claims
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims
 from headrace.handoff.versions import Handoff, HandoffStore
 
 CONTENT = "generated_content"

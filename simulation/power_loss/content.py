@@ -7,7 +7,7 @@ from typing import Any
 from headrace.clock import SystemClock
 from headrace.engines.rows import GenerationRequest
 from headrace.errors import RepinRequired
-from headrace.generation.claims import Claim
+from headrace.generation.claim_objects import Claim
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import CONTENT

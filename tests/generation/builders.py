@@ -10,7 +10,8 @@ from headrace.engines.echo import EchoEngine
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult, RowMaker
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
-from headrace.generation.claims import Claim, Claims, Regenerate
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition

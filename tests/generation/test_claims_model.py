@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headrace.errors import RepinRequired
-from headrace.generation.claims import Claim, Regenerate, mirror_run_key
+from headrace.generation.claim_objects import Claim, run_pin_key
+from headrace.generation.claims import Regenerate
 from headrace.generation.mirroring import MirrorStopped
 from headrace.generation.sealing import Superseded
 from headrace.keys import row_id
@@ -122,7 +123,7 @@ class Partition(RuleBasedStateMachine):
         engine.before = interfere
         run = data.draw(st.sampled_from(["mirror-1", "mirror-2", "mirror-3"]))
         # A run that was begun before goes on with its own set.
-        key = mirror_run_key(self.site.partition.key, run)
+        key = run_pin_key(self.site.partition.key, run, "mirror")
         pinned = json.loads(self.site.objects.read(key))["version_set"] if self.site.objects.exists(key) else wanted
         was_aborted = pinned in self.state.aborted
         sealed = self.site.handoffs.versions("mirrored_content", self.site.partition.key)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import ObjectMissing, RepinRequired, StoreUnavailable
-from headrace.generation.claims import inputs_digest
+from headrace.generation.claim_objects import inputs_digest
 from headrace.generation.mirroring import MirrorStopped
 from headrace.keys import row_id
 from headrace.store.local import LocalPart, LocalStore

@@ -17,7 +17,8 @@ import pytest
 from headrace.clock import FixedClock
 from headrace.errors import HandoffMissing
 from headrace.generation.bulk import Worker, generate_partition
-from headrace.generation.claims import Claim, Claims, unsettled
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims, unsettled
 from headrace.handoff.collecting import CollectionReport, collect, plan_collection
 from headrace.handoff.schemas import PROMPTS
 from headrace.handoff.versions import HandoffStore
