@@ -15,11 +15,12 @@ from headrace.registry.model_versions import to_table
 from headrace.registry.registered import registered_models
 from headrace.registry.registration import register_model
 from headrace.rollout import interventions
+from headrace.rollout.ticking import Intervention
 from headrace.store.small_objects import PassedOver
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
-from resources.rollouts import Intervention, RolloutsResource
+from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 
 _GROUP = "deployment"

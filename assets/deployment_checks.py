@@ -13,6 +13,7 @@ from headrace.rollout.aliases import Drift, find_drift, wanted_aliases
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import fold
+from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace.text.markdown import inline
 from headrace.version_sets.sets import VersionSets
@@ -68,8 +69,8 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
     models = registered_models(handoffs, damaged=passed_over)
     said: dict[str, str] = {}
     wrong: dict[str, str] = dict(zip(passed_over.keys, passed_over.sentences, strict=True))
-    for name in rollouts.names():
-        status = rollouts.status(name, handoffs, models)
+    for name, subject in rollouts.subjects(handoffs).by_name.items():
+        status = Rollout(handoffs.objects, name, SystemClock()).status(subject, models)
         verdict = status.verdict
         if verdict is not None and status.state is not None and status.state.candidate is not None:
             said[name] = f"{verdict.action}: {verdict.reason}"
@@ -84,21 +85,21 @@ def aliases_follow_the_journals(
     rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:
     """MLflow's `champion` and `candidate` say what the journals say. A warning: nothing that generates reads them."""
-    objects, models, wrong = store.objects(), registry.models(), {}
-    version_sets = VersionSets(objects)
-    names = rollouts.names()
-    for name in names:
-        state = fold(Journal(objects, name, SystemClock()).entries())
+    handoffs, models, wrong = store.handoffs(), registry.models(), {}
+    subjects = rollouts.subjects(handoffs).by_name
+    for name, subject in subjects.items():
+        rollout = Rollout(handoffs.objects, name, SystemClock())
+        state = rollout.state()
         try:
-            prefix = rollouts.subject(name).plan.alias_prefix
-            wanted = wanted_aliases(state, version_sets, prefix=prefix) if state else {}
+            prefix = subject.plan.alias_prefix
+            wanted = wanted_aliases(state, rollout.version_sets, prefix=prefix) if state else {}
             drifts: list[Drift] = find_drift(wanted, models)
         except RegistryUnavailable as error:
             wrong[name] = str(error)
             break
         if drifts:
             wrong[name] = "; ".join(map(str, drifts))
-    return _result(len(names), wrong, severity=dg.AssetCheckSeverity.WARN)
+    return _result(len(subjects), wrong, severity=dg.AssetCheckSeverity.WARN)
 
 
 def _result(

@@ -27,14 +27,15 @@ from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
-from headrace.serving.service import Service
+from headrace.rollout.subject import Subject
+from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace.training.recipe import load_recipes
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.jobs import JOBS, REGENERATION, run_assets
 from resources.campaigns_resource import campaigns_resource
-from resources.rollouts import RolloutsResource, rollouts_resource
+from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
 
 # How often a rollout run is asked for that has not written its decision down: refused by the registry, or dead.
@@ -56,7 +57,7 @@ _UNDER_WAY = [
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Adds a key for each new recipe, campaign and service file; keys whose file went stay, for their history."""
     settings = settings_from_environment()
-    found = rollouts_resource(settings).subjects()
+    found = rollouts_resource(settings).subjects(HandoffStore(settings.open_store()))
     problems = list(found.problems)
     wanted: dict[str, list[str]] = {"campaign": list(found.by_name)}
     try:
@@ -86,11 +87,11 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     models = registered_models(handoffs, damaged=passed_over)
     requests: list[dg.RunRequest] = []
     rollouts = rollouts_resource(settings)
-    found = rollouts.subjects()
+    found = rollouts.subjects(handoffs)
     problems, reasons = [*found.problems, *passed_over.sentences], []
     for name, subject in found.by_name.items():
         try:
-            wanted = _rollout_request(context.instance, rollouts, subject, handoffs, models)
+            wanted = _rollout_request(context.instance, subject, handoffs, models)
         except Exception as error:  # noqa: BLE001 (whatever its files and objects hold, it is this rollout's alone)
             problems.append(f"{name}: {reason_of(error)}")
             continue
@@ -104,14 +105,14 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 def _rollout_request(
     instance: dg.DagsterInstance,
-    rollouts: RolloutsResource,
-    subject: Campaign | Service,
+    subject: Subject,
     handoffs: HandoffStore,
     models: Sequence[ModelVersion],
 ) -> dg.RunRequest | str:
     """The run that a rollout needs now, or why it needs none."""
-    state = fold(Journal(handoffs.objects, subject.name, SystemClock()).entries())
-    action = next_action(state, subject.plan, rollouts.facts(subject, handoffs, models))
+    rollout = Rollout(handoffs.objects, subject.name, SystemClock())
+    state = rollout.state()
+    action = next_action(state, subject.plan, rollout.facts(subject, models))
     if action.kind == "none":
         return action.reason
     if _under_way(instance, "rollout", subject.name):

@@ -1,17 +1,16 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
 
-from headrace.engines.base import Engine, TurnRefused
-from headrace.engines.chain import LoadedRole, RoleChain, try_role
+from headrace.engines.base import Engine
+from headrace.engines.chain import RoleChain
 from headrace.engines.deployment import Deployment
 from headrace.engines.registry import EngineKey, engine_key, open_engine
 from headrace.engines.rows import ChainRows
-from headrace.errors import EngineUnavailable, Transient
+from headrace.engines.trial import try_member
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
@@ -70,21 +69,7 @@ class EnginesResource(dg.ConfigurableResource):
     def try_member(self, member: Member, version_set: VersionSet, objects: ObjectStore) -> None:
         """Load one member of a set and let it answer, which is thrown away.
 
-        Raises:
-            InvalidInput, HandoffMissing, HandoffCorrupt: it could never be used.
-            EngineUnavailable: it cannot be used now, or answers nothing.
+        Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.trial`.
         """
-        engine = self.open(member, version_set.engine_of(member.role), objects)
-
-        async def trial() -> None:
-            try:
-                await try_role(LoadedRole(member=member, engine=engine))
-            finally:
-                await engine.close()
-
-        try:
-            asyncio.run(trial())
-        except (Transient, TurnRefused) as error:
-            raise EngineUnavailable(
-                f"{member.role} ({member.model_name} {member.model_version}) fails: {error}"
-            ) from error
+        deployment = Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds)
+        try_member(member, version_set.engine_of(member.role), objects, deployment)

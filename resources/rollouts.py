@@ -1,8 +1,6 @@
 """The rollouts of this deployment, of campaigns and of live services, as a Dagster resource."""
 
-import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,33 +12,27 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import Campaign
 from headrace.generation.report import write_report
-from headrace.generation.rollout_facts import bad_rows_of, campaign_facts, end_under_way
+from headrace.generation.subject import CampaignSubject
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.aliases import project_if_possible
-from headrace.rollout.catalogue import refusal_of
-from headrace.rollout.controller import Action, Facts, tick, verdict_on
-from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.controller import Action
+from headrace.rollout.journal import Entry
 from headrace.rollout.page import page_markdown, render_page
-from headrace.rollout.plan import Plan
-from headrace.rollout.states import RolloutState, fold
-from headrace.rollout.status import RolloutStatus, last_trial, read_status
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import RolloutStatus
+from headrace.rollout.subject import Subject
 from headrace.rollout.tables import journal_markdown, state_table
-from headrace.serving.rollout_facts import service_facts
-from headrace.serving.service import Service, load_services
+from headrace.rollout.ticking import Intervention, Rollout
+from headrace.serving.service import load_services
+from headrace.serving.subject import ServiceSubject
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
-from headrace.version_sets.sets import VersionSet, VersionSets
+from headrace.version_sets.sets import VersionSet
 from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
 from resources.settings import Settings
-
-# A person's event, appended to a journal before the rollout goes on by itself; the last argument ends what is under way
-# on a set that is rolled back.
-Intervention = Callable[[Journal, Plan, Callable[[str], None]], Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +68,15 @@ class Ticked:
 class Subjects:
     """What campaign and service files describe, by name, and why some of them describe nothing, a sentence each."""
 
-    by_name: Mapping[str, Campaign | Service]
+    by_name: Mapping[str, Subject]
     problems: tuple[str, ...]
+
+    def find(self, name: str) -> Subject:
+        """Raises: InvalidInput: no file that can be read describes a campaign or service of this name alone."""
+        if name in self.by_name:
+            return self.by_name[name]
+        there = "; ".join(self.problems) or f"there are {', '.join(self.by_name)}."
+        raise InvalidInput(f"No file describes a campaign or service {name!r}; {there}")
 
 
 class RolloutsResource(dg.ConfigurableResource):
@@ -87,17 +86,20 @@ class RolloutsResource(dg.ConfigurableResource):
     engines: EnginesResource
     services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
 
-    def subjects(self) -> Subjects:
+    def subjects(self, handoffs: HandoffStore) -> Subjects:
         """Whatever can be read: a broken service file stops no campaign's rollout, and the other way round."""
         problems: list[str] = []
-        campaigns: dict[str, Campaign] = {}
-        services: dict[str, Service] = {}
+        campaigns: dict[str, Subject] = {}
+        services: dict[str, Subject] = {}
         try:
-            campaigns = {campaign.name: campaign for campaign in self.campaigns.campaigns()}
+            campaigns = {
+                one.name: CampaignSubject(campaign=one, handoffs=handoffs) for one in self.campaigns.campaigns()
+            }
         except InvalidInput as error:
             problems.append(str(error))
         try:
-            services = {service.name: service for service in load_services(Path(self.services))}
+            served = load_services(Path(self.services))
+            services = {one.name: ServiceSubject(service=one, store=handoffs.objects) for one in served}
         except InvalidInput as error:
             problems.append(str(error))
         # They would share a journal.
@@ -105,30 +107,6 @@ class RolloutsResource(dg.ConfigurableResource):
         problems += [f"A campaign and a service are both named {name!r}: rename one of them." for name in both]
         by_name = {name: subject for name, subject in {**campaigns, **services}.items() if name not in both}
         return Subjects(by_name=by_name, problems=tuple(problems))
-
-    def names(self) -> list[str]:
-        return list(self.subjects().by_name)
-
-    def subject(self, name: str) -> Campaign | Service:
-        """Raises: InvalidInput: no file that can be read describes a campaign or service of this name alone."""
-        found = self.subjects()
-        if name in found.by_name:
-            return found.by_name[name]
-        there = "; ".join(found.problems) or f"there are {', '.join(found.by_name)}."
-        raise InvalidInput(f"No file describes a campaign or service {name!r}; {there}")
-
-    def facts(
-        self,
-        subject: Campaign | Service,
-        handoffs: HandoffStore,
-        models: Sequence[ModelVersion],
-        *,
-        refusal: Callable[[VersionSet], str | None] = lambda _: None,
-    ) -> Facts:
-        now = time.time()
-        if isinstance(subject, Service):
-            return service_facts(subject, handoffs.objects, models, now=now, refusal=refusal)
-        return campaign_facts(subject, handoffs, models, now=now, node=socket.gethostname(), refusal=refusal)
 
     def tick(
         self,
@@ -145,64 +123,27 @@ class RolloutsResource(dg.ConfigurableResource):
         Args:
             passed_over: damaged objects that `models` was read without.
         """
-        objects, subject = handoffs.objects, self.subject(name)
-        journal, version_sets = Journal(objects, name, SystemClock()), VersionSets(objects)
-        facts = self.facts(subject, handoffs, models, refusal=partial(refusal_of, registry))
-        facts.damaged.with_those_of(passed_over)
-        if intervention is not None:
-            intervention(journal, subject.plan, partial(end_under_way, handoffs, name, damaged=facts.damaged))
-        actions = tick(
-            journal,
-            version_sets,
-            subject.plan,
-            facts,
-            store=objects,
-            clock=SystemClock(),
+        objects, subject = handoffs.objects, self.subjects(handoffs).find(name)
+        rollout, damaged = Rollout(objects, name, SystemClock()), PassedOver()
+        damaged.with_those_of(passed_over)
+        actions = rollout.tick(
+            subject,
+            models,
             prepare=partial(self._prepare, objects),
+            catalogue=registry,
+            intervention=intervention,
+            damaged=damaged,
         )
-        aliases = project_if_possible(journal, version_sets, objects, registry, prefix=subject.plan.alias_prefix)
-        entries = journal.entries()
-        state = fold(entries)
-        status = self.status(name, handoffs, models, damaged=facts.damaged)
+        aliases = rollout.project(registry, subject.plan)
+        status = rollout.status(subject, models, with_rows=True, damaged=damaged)
         return Ticked(
             status=status,
             page=write_report(render_page(status), Path(self.campaigns.reports) / "rollouts" / f"{name}.html"),
-            state=state,
-            entries=entries,
+            state=status.state,
+            entries=status.entries,
             actions=actions,
             aliases=aliases,
-            table=state_table(name, state, version_sets),
-        )
-
-    def status(
-        self,
-        name: str,
-        handoffs: HandoffStore,
-        models: Sequence[ModelVersion],
-        *,
-        damaged: PassedOver | None = None,
-    ) -> RolloutStatus:
-        """Where a rollout stands: evidence and verdict of its last trial, and what bad sets had published.
-
-        Args:
-            damaged: what was passed over before.
-        """
-        objects, subject = handoffs.objects, self.subject(name)
-        entries = Journal(objects, name, SystemClock()).entries()
-        state, trial = fold(entries), last_trial(entries)
-        facts = self.facts(subject, handoffs, models)
-        damaged = damaged or PassedOver()
-        evidence = facts.evidence(trial) if trial else None
-        verdict = verdict_on(trial, subject.plan, evidence, now=facts.now) if trial and evidence else None
-        return read_status(
-            objects,
-            name,
-            SystemClock(),
-            plan=subject.plan,
-            evidence=evidence,
-            verdict=verdict,
-            bad_rows=bad_rows_of(handoffs, name, state.aborted, damaged=damaged) if state else None,
-            damaged=damaged.with_those_of(facts.damaged),
+            table=state_table(name, status.state, rollout.version_sets),
         )
 
     def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:

@@ -23,9 +23,10 @@ from headrace.keys import ContentPartition
 from headrace.rollout import interventions
 from headrace.rollout.aliases import project_if_possible
 from headrace.rollout.catalogue import refusal_of
-from headrace.rollout.controller import Facts, next_action, preparation_reader, tick
+from headrace.rollout.controller import Facts, next_action, tick
 from headrace.rollout.gates import Evidence, ReviewCount
 from headrace.rollout.journal import Entry, Journal
+from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSet, VersionSets
@@ -65,7 +66,7 @@ def facts_of(world: World, store: ObjectStore, now: float) -> Facts:
         candidates=ScriptedSets(num_sets=world.num_sets),
         now=now,
         evidence=evidence,
-        preparations=preparation_reader(store, NAME),
+        preparations=partial(preparations, store, NAME),
         refusal=partial(refusal_of, world.registry),
         before_abort=partial(_end_under_way, world, store),
     )

@@ -7,15 +7,16 @@ is known; where the controller dies, and on which side of the call's effect, is 
 import json
 import random
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from headrace.rollout.aliases import project
-from headrace.rollout.controller import Facts, preparation_reader, tick
+from headrace.rollout.controller import Facts, tick
 from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
+from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
 from headrace.version_sets.sets import VersionSets
 from simulation.disk import Disk
@@ -91,7 +92,7 @@ def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> 
             candidates=ScriptedSets(num_sets=3),
             now=clock.now(),
             evidence=evidence,
-            preparations=preparation_reader(store, NAME),
+            preparations=partial(preparations, store, NAME),
             node="node",
         )
         actions = tick(journal, version_sets, _PLAN, facts, store=store, clock=clock, prepare=lambda version_set: None)

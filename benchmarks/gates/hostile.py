@@ -44,7 +44,7 @@ from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.serving.gateway.outcomes import measured
 from headrace.serving.gateway.unit import Unit
-from headrace.serving.rollout_facts import service_evidence
+from headrace.serving.subject import live_evidence
 from headrace.store.local import LocalStore
 
 MARGIN = 0.02
@@ -118,7 +118,7 @@ class Trial:
     def look(self) -> End | None:
         """None: the gate waits."""
         self._evidence.flush()
-        verdict = decide(service_evidence(self._store, "service", self._state), self._settings)
+        verdict = decide(live_evidence(self._store, "service", self._state), self._settings)
         if verdict.action == "wait":
             return None
         if verdict.action == "advance":

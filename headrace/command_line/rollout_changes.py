@@ -2,20 +2,21 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import typer
 
 from headrace.command_line.output import print_json, print_lines
-from headrace.command_line.rollout_opening import Opened, find_set, open_rollout, read_subject, who
+from headrace.command_line.rollout_opening import Opened, find_set, open_rollout, read_subject, registered, who
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout import interventions
 from headrace.rollout.journal import Entry
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
-from headrace.rollout.status import entry_body, percent, read_status, set_label, status_body
+from headrace.rollout.status import entry_body, percent, set_label, status_body
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 from headrace.version_sets.sets import VersionSets
@@ -58,7 +59,7 @@ def abort_rollout(
         sessions = "sessions on it keep it until their lease ends" if keep_sessions else "sessions on it move"
         what = f"It has {percent(seen.weight)}; {sessions}" if seen.candidate else "It has no units yet"
         _ask(f"Abort {_label(opened, target)}? {what}, and it is never tried again.", yes=yes)
-    from headrace.generation.rollout_facts import end_under_way
+    from headrace.generation.subject import end_under_way
     from headrace.handoff.versions import HandoffStore
 
     damaged = PassedOver()
@@ -89,7 +90,7 @@ def advance_rollout(
     if promote and weight is not None:
         raise InvalidInput("--promote gives the candidate every unit, so --weight has no meaning beside it: drop one.")
     opened = open_rollout(context, store, name)
-    plan = _plan(plan_file, name)
+    plan = _plan(plan_file, opened)
     seen = interventions.present_state(opened.journal)
     given = reason or NO_REASON
     if promote:
@@ -123,7 +124,7 @@ def start_rollout(
 ) -> None:
     """Proposes the set; one that is proposed and prepared gets its first units instead."""
     opened = open_rollout(context, store, name)
-    plan = _plan(plan_file, name)
+    plan = _plan(plan_file, opened)
     wanted = VersionSets(opened.objects).get(find_set(opened.objects, version_set))
     seen = interventions.present_state(opened.journal)
     given = reason or NO_REASON
@@ -155,7 +156,7 @@ def start_rollout(
 def _report(
     opened: Opened, entry: Entry, *, as_json: bool, plan: Plan | None = None, damaged: PassedOver | None = None
 ) -> None:
-    status = read_status(opened.objects, opened.name, opened.clock, plan=plan, damaged=damaged)
+    status = replace(opened.rollout.status(damaged=damaged), plan=plan)
     if as_json:
         print_json({"entry": entry_body(entry), "status": status_body(status)})
         return
@@ -167,14 +168,12 @@ def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int
     """How many rows or units of the candidate are known now; None: without the file nobody knows where to look."""
     if plan_file is None:
         return None
-    from headrace.command_line.rollout_evidence import gather_evidence
-
-    subject = read_subject(plan_file, opened.name)
-    return gather_evidence(opened.objects, subject, seen, damaged=PassedOver()).num_seen
+    subject, damaged = read_subject(plan_file, opened.name, opened.objects), PassedOver()
+    return subject.evidence(registered(opened.objects, damaged=damaged), seen, damaged=damaged).num_seen
 
 
-def _plan(file: Path | None, name: str) -> Plan | None:
-    return read_subject(file, name).plan if file else None
+def _plan(file: Path | None, opened: Opened) -> Plan | None:
+    return read_subject(file, opened.name, opened.objects).plan if file else None
 
 
 def _by(by: str | None) -> str:

@@ -15,15 +15,17 @@ from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import ROOT as ROLLOUTS
 from headrace.rollout.layout import rollout_names
-from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.states import RolloutState
 from headrace.rollout.status import previous_stable, set_label
+from headrace.rollout.ticking import Rollout
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged
 from headrace.version_sets.sets import ROOT as SETS
 from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
-    from headrace.generation.campaign import Campaign
-    from headrace.serving.service import Service
+    from headrace.registry.model_versions import ModelVersion
+    from headrace.rollout.subject import Subject
 
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 _STANDINGS = ("stable", "candidate", "proposed", "previous")
@@ -34,12 +36,19 @@ class Opened:
     """One rollout of a store."""
 
     objects: ObjectStore
-    name: str
-    journal: Journal
+    rollout: Rollout
     clock: Clock
 
+    @property
+    def name(self) -> str:
+        return self.rollout.name
+
+    @property
+    def journal(self) -> Journal:
+        return self.rollout.journal
+
     def state(self) -> RolloutState | None:
-        return fold(self.journal.entries())
+        return self.rollout.state()
 
 
 def open_rollout(context: typer.Context, store: str | None, name: str) -> Opened:
@@ -52,7 +61,7 @@ def rollout_in(objects: ObjectStore, name: str) -> Opened:
     if name not in names:
         raise InvalidInput(_no_rollout(objects, name, names))
     clock = SystemClock()
-    return Opened(objects=objects, name=name, journal=Journal(objects, name, clock), clock=clock)
+    return Opened(objects=objects, rollout=Rollout(objects, name, clock), clock=clock)
 
 
 def find_set(objects: ObjectStore, word: str) -> str:
@@ -79,22 +88,37 @@ def find_set(objects: ObjectStore, word: str) -> str:
     return found[0]
 
 
-def read_subject(file: Path, name: str) -> "Campaign | Service":
+def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
     """The campaign or service whose rollout `name` is, from its file.
 
     Raises:
         InvalidInput: the file is neither, or describes another one.
     """
-    from headrace.generation.campaign import load_campaign
-    from headrace.serving.service import load_service
     from headrace.user_files.yaml_file import read_yaml
 
     body = read_yaml(file, "--plan")
-    is_service = isinstance(body, dict) and "roles" in body
-    subject = load_service(file) if is_service else load_campaign(file)
+    if isinstance(body, dict) and "prompts" in body:
+        from headrace.generation.campaign import load_campaign
+        from headrace.generation.subject import CampaignSubject
+        from headrace.handoff.versions import HandoffStore
+
+        subject: Subject = CampaignSubject(campaign=load_campaign(file), handoffs=HandoffStore(objects))
+    else:
+        from headrace.serving.service import load_service
+        from headrace.serving.subject import ServiceSubject
+
+        subject = ServiceSubject(service=load_service(file), store=objects)
     if subject.name != name:
         raise InvalidInput(f"--plan {file} describes {subject.name!r}, the rollout is {name!r}.")
     return subject
+
+
+def registered(objects: ObjectStore, *, damaged: Damaged) -> "list[ModelVersion]":
+    """What is registered, from the store alone: MLflow is not asked."""
+    from headrace.handoff.versions import HandoffStore
+    from headrace.registry.registered import registered_models
+
+    return registered_models(HandoffStore(objects), damaged=damaged)
 
 
 def who() -> str:

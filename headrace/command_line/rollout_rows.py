@@ -26,10 +26,13 @@ def show_rows(
                 f"{', '.join(one[:12] for one in aborted) or 'none'}."
             )
         aborted = [wanted]
-    from headrace.command_line.rollout_evidence import bad_row_ids, find_bad_rows
+    from headrace.generation.rolled_back import rows_made_by
+    from headrace.generation.subject import bad_rows_of
+    from headrace.handoff.versions import HandoffStore
 
-    found = find_bad_rows(opened.objects, name, aborted) if aborted else []
-    rows = bad_row_ids(opened.objects, name, aborted) if ids and aborted else []
+    handoffs = HandoffStore(opened.objects)
+    found = bad_rows_of(handoffs, name, aborted)
+    rows = rows_made_by(handoffs, aborted, campaign=name).to_pylist() if ids and aborted else []
     published = [one for one in found if one.is_published]
     if as_json:
         body = {"name": name, "version_sets": aborted, "versions": [asdict(one) for one in found]}

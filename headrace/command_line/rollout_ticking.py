@@ -1,5 +1,6 @@
-"""`headrace rollout tick`: what Dagster's sensor does for a service, for whoever runs gateways without Dagster."""
+"""`headrace rollout tick`: what Dagster's sensor does for a rollout, for whoever does without Dagster."""
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -8,14 +9,17 @@ import typer
 
 from headrace.clock import SystemClock
 from headrace.command_line.opening import open_objects
-from headrace.command_line.rollout_opening import read_subject
-from headrace.errors import InvalidInput, Transient
-from headrace.rollout.controller import Action, tick
-from headrace.rollout.journal import Journal
+from headrace.command_line.rollout_opening import read_subject, registered
+from headrace.engines.deployment import Deployment
+from headrace.engines.trial import try_member
+from headrace.errors import Transient
+from headrace.rollout.catalogue import Catalogue
+from headrace.rollout.controller import Action
+from headrace.rollout.ticking import Rollout
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
-from headrace.version_sets.sets import VersionSet, VersionSets
+from headrace.version_sets.sets import VersionSet
 
 
 def tick_rollout(
@@ -29,10 +33,12 @@ def tick_rollout(
 ) -> None:
     """Once, or until it is interrupted; a store that does not answer is asked again."""
     objects, waits_for, told = open_objects(context, store), "", set[str]()
+    # One for all ticks: only what is new in the journal is read.
+    rollout = Rollout(objects, name, SystemClock())
     while True:
         damaged = PassedOver()
         try:
-            actions = _tick(objects, name, plan_file, mlflow, damaged)
+            actions = _tick(rollout, objects, plan_file, mlflow, damaged)
         except Transient as error:
             if every_seconds is None:
                 raise
@@ -51,37 +57,28 @@ def tick_rollout(
         time.sleep(every_seconds)
 
 
-def _tick(objects: ObjectStore, name: str, plan_file: Path, mlflow: str | None, damaged: PassedOver) -> list[Action]:
-    from headrace.handoff.versions import HandoffStore
-    from headrace.registry.registered import registered_models
-    from headrace.serving.rollout_facts import service_facts
-    from headrace.serving.service import Service
-
+def _tick(
+    rollout: Rollout, objects: ObjectStore, plan_file: Path, mlflow: str | None, damaged: PassedOver
+) -> list[Action]:
     # Read anew each time: an edited file is a new candidate.
-    service = read_subject(plan_file, name)
-    if not isinstance(service, Service):
-        raise InvalidInput(
-            f"--plan {plan_file} describes a campaign, whose rollout goes on in Dagster: materialize rollout[{name}]."
-        )
-    clock = SystemClock()
-    facts = service_facts(
-        service,
-        objects,
-        registered_models(HandoffStore(objects), damaged=damaged),
-        now=clock.now(),
-        refusal=partial(_refusal, mlflow),
+    subject = read_subject(plan_file, rollout.name, objects)
+    return rollout.tick(
+        subject,
+        registered(objects, damaged=damaged),
+        prepare=partial(_prepare, objects) if subject.is_prepared_here else None,
+        catalogue=_catalogue(mlflow) if mlflow else None,
+        damaged=damaged,
     )
-    journal = Journal(objects, name, clock)
-    actions = tick(journal, VersionSets(objects), service.plan, facts, store=objects, clock=clock)
-    damaged.with_those_of(facts.damaged)
-    return actions
 
 
-def _refusal(mlflow: str | None, version_set: VersionSet) -> str | None:
-    """Without MLflow's address, what is sealed in the store is the catalogue."""
-    if mlflow is None:
-        return None
+def _catalogue(mlflow: str) -> Catalogue:
     from headrace.registry.mlflow_models import ModelRegistry
-    from headrace.rollout.catalogue import refusal_of
 
-    return refusal_of(ModelRegistry(mlflow), version_set)
+    return ModelRegistry(mlflow)
+
+
+def _prepare(objects: ObjectStore, version_set: VersionSet) -> None:
+    """Fetch, verify, load and try every member in this process."""
+    deployment = Deployment.of_bulk(api_key=os.environ.get("HEADRACE_ENGINE_KEY"))
+    for member in version_set.members:
+        try_member(member, version_set.engine_of(member.role), objects, deployment)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -16,19 +17,16 @@ from headrace.command_line.output import (
     print_lines,
     print_table,
 )
-from headrace.command_line.rollout_opening import Opened, open_rollout, read_subject, rollout_in
+from headrace.command_line.rollout_opening import Opened, open_rollout, read_subject, registered, rollout_in
 from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, InvalidInput, ObjectMissing
 from headrace.rollout.journal import JournalCorrupt
 from headrace.rollout.layout import rollout_names
-from headrace.rollout.states import RolloutState
 from headrace.rollout.status import (
     BadRows,
     RolloutStatus,
     by_whom,
     entry_body,
-    last_trial,
     percent,
-    read_status,
     status_body,
 )
 from headrace.store.small_objects import PassedOver
@@ -84,27 +82,13 @@ def read_one(
     """With the campaign's or service's file the gate is asked too: of the candidate, or of the last one there was."""
     drift = _drift(opened, mlflow, plan_file) if mlflow else None
     damaged = PassedOver()
-    bad_rows = _bad_rows(opened, opened.state(), damaged) if with_rows else None
     if plan_file is None:
-        return read_status(opened.objects, opened.name, opened.clock, drift=drift, bad_rows=bad_rows, damaged=damaged)
-    from headrace.command_line.rollout_evidence import gather_evidence
-    from headrace.rollout.controller import verdict_on
-
-    subject = read_subject(plan_file, opened.name)
-    trial = last_trial(opened.journal.entries())
-    evidence = gather_evidence(opened.objects, subject, trial, damaged=damaged) if trial else None
-    verdict = verdict_on(trial, subject.plan, evidence, now=opened.clock.now()) if trial and evidence else None
-    return read_status(
-        opened.objects,
-        opened.name,
-        opened.clock,
-        plan=subject.plan,
-        evidence=evidence,
-        verdict=verdict,
-        drift=drift,
-        bad_rows=bad_rows,
-        damaged=damaged,
-    )
+        # Nobody said what it is for; rows of bad sets are a campaign's, and are looked for by the rollout's name.
+        bad_rows = _bad_rows(opened, damaged) if with_rows else None
+        return replace(opened.rollout.status(drift=drift, damaged=damaged), bad_rows=bad_rows)
+    subject = read_subject(plan_file, opened.name, opened.objects)
+    models = registered(opened.objects, damaged=damaged)
+    return opened.rollout.status(subject, models, with_rows=with_rows, drift=drift, damaged=damaged)
 
 
 def show_journal(context: typer.Context, store: str | None, name: str, *, as_json: bool) -> None:
@@ -141,11 +125,14 @@ def write_page(
     say(str(file))
 
 
-def _bad_rows(opened: Opened, state: RolloutState | None, damaged: PassedOver) -> list[BadRows]:
-    from headrace.command_line.rollout_evidence import find_bad_rows
+def _bad_rows(opened: Opened, damaged: PassedOver) -> tuple[BadRows, ...]:
+    from headrace.generation.subject import bad_rows_of
+    from headrace.handoff.versions import HandoffStore
 
-    aborted = state.aborted if state else ()
-    return find_bad_rows(opened.objects, opened.name, aborted, damaged=damaged) if aborted else []
+    state = opened.state()
+    return tuple(
+        bad_rows_of(HandoffStore(opened.objects), opened.name, state.aborted, damaged=damaged) if state else ()
+    )
 
 
 def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
@@ -155,7 +142,7 @@ def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
     state = opened.state()
     if state is None:
         return []
-    prefix = read_subject(plan_file, opened.name).plan.alias_prefix if plan_file else ""
+    prefix = read_subject(plan_file, opened.name, opened.objects).plan.alias_prefix if plan_file else ""
     wanted = wanted_aliases(state, VersionSets(opened.objects), prefix=prefix)
     try:
         return [str(drift) for drift in find_drift(wanted, ModelRegistry(mlflow))]

@@ -95,7 +95,7 @@ def start(
 def tick(
     context: typer.Context,
     name: Name,
-    plan: Annotated[Path, typer.Option("--plan", metavar="FILE", help="The service's YAML file.")],
+    plan: Annotated[Path, typer.Option("--plan", metavar="FILE", help="The campaign's or service's YAML file.")],
     every: Annotated[
         float | None, typer.Option("--every", metavar="SECONDS", min=1, help="Go on until interrupted.")
     ] = None,
@@ -104,7 +104,7 @@ def tick(
     ] = None,
     store: Store = None,
 ) -> None:
-    """Take a service's rollout as far as its evidence allows: what the rollout sensor does under Dagster."""
+    """Take a rollout as far as its evidence allows: what the rollout sensor does under Dagster."""
     from headrace.command_line.rollout_ticking import tick_rollout
 
     tick_rollout(context, store, name, plan_file=plan, every_seconds=every, mlflow=mlflow)

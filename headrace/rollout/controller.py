@@ -21,7 +21,7 @@ from headrace.rollout.candidates import Candidates, Wanted
 from headrace.rollout.gates import Evidence, Verdict, decide
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan, Step
-from headrace.rollout.preparation import PreparationRecord, Prepare, failure_of, preparations, prepare_here
+from headrace.rollout.preparation import PreparationRecord, Prepare, failure_of, prepare_here
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
@@ -155,10 +155,6 @@ def verdict_on(state: RolloutState, plan: Plan, evidence: Evidence, *, now: floa
         is_last_step=all(step.weight <= state.weight for step in plan.steps),
         trial_seconds=now - (state.started_at or now),
     )
-
-
-def preparation_reader(store: ObjectStore, name: str) -> Callable[[int], Sequence[PreparationRecord]]:
-    return lambda proposal: preparations(store, name, proposal)
 
 
 def _initialize(facts: Facts) -> Action:

@@ -175,6 +175,8 @@ def read_status(
     name: str,
     clock: Clock,
     *,
+    entries: tuple[Entry, ...] | None = None,
+    version_sets: VersionSets | None = None,
     plan: Plan | None = None,
     evidence: Evidence | None = None,
     verdict: Verdict | None = None,
@@ -185,18 +187,20 @@ def read_status(
     """Read one rollout. What costs more than journal and sets (evidence, rows, MLflow) is the caller's to bring.
 
     Args:
+        entries, version_sets: what the caller has read already.
         damaged: what the caller could not read; what cannot be read here is added.
 
     Raises:
         JournalCorrupt: an entry was changed. IllegalTransition: the entries make no sense in their order.
     """
-    entries = Journal(store, name, clock).entries()
+    if entries is None:
+        entries = Journal(store, name, clock).entries()
     state: RolloutState | None = None
     history: list[Moment] = []
     for entry in entries:
         state = after(state, entry)
         history.append(Moment(entry=entry, stable=state.stable, candidate=state.candidate, weight=state.weight))
-    sets = _read_sets(store, entries, state)
+    sets = _read_sets(version_sets or VersionSets(store), entries, state)
     compared = _compared(entries, state)
     damaged = damaged or PassedOver()
     num_units = _units_leased(store, name, state, damaged)
@@ -290,8 +294,7 @@ def standing_of(version_set: str, state: RolloutState | None) -> str:
     return "withdrawn" if version_set in state.withdrawn else "retired"
 
 
-def _read_sets(store: ObjectStore, entries: Sequence[Entry], state: RolloutState | None) -> dict[str, SetView]:
-    version_sets = VersionSets(store)
+def _read_sets(version_sets: VersionSets, entries: Sequence[Entry], state: RolloutState | None) -> dict[str, SetView]:
     views: dict[str, SetView] = {}
     for named in dict.fromkeys(entry.fields["version_set"] for entry in entries if "version_set" in entry.fields):
         found, error = None, None

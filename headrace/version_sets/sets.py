@@ -172,6 +172,8 @@ class VersionSets:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        # What was read once: a set never changes, and what its object becomes later changes nothing that is known.
+        self._known: dict[str, VersionSet] = {}
 
     def ids(self) -> list[str]:
         """Of every set that was ever kept."""
@@ -191,6 +193,8 @@ class VersionSets:
         ObjectMissing: no such set was kept.
         HandoffCorrupt: the stored set is not the one that its id names.
         """
+        if version_set_id in self._known:
+            return self._known[version_set_id]
         try:
             version_set = read_object(self._store, _key(version_set_id), VERSION_SET)
         except ObjectMissing as error:
@@ -202,6 +206,7 @@ class VersionSets:
                 f"The object of version set {version_set_id} holds set {version_set.id}. {VERSION_SET.remedy}",
                 key=_key(version_set_id),
             )
+        self._known[version_set_id] = version_set
         return version_set
 
     def diff(self, before: str, after: str) -> tuple[Difference, ...]:

@@ -13,20 +13,20 @@ from typing import Any
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows
-from headrace.generation.rollout_facts import campaign_facts, end_under_way
 from headrace.generation.sealing import UNPUBLISHED
+from headrace.generation.subject import CampaignSubject, end_under_way
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.reading import MediaSet
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout import interventions
 from headrace.rollout.aliases import project
-from headrace.rollout.controller import tick
 from headrace.rollout.journal import JournalCorrupt
 from headrace.rollout.live_evidence import read_live
-from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import preparations
 from headrace.rollout.status import read_status
-from headrace.serving.rollout_facts import service_facts
+from headrace.rollout.subject import Subject
+from headrace.rollout.ticking import Rollout
+from headrace.serving.subject import ServiceSubject
 from headrace.store.sealed_directory import open_directory
 from headrace.store.small_objects import PassedOver
 from headrace.store.standings import examine, small_object_keys
@@ -149,19 +149,16 @@ def _status(world: World, name: str) -> None:
     preparations(world.store, name, 4)
 
 
-def _facts(world: World, name: str) -> tuple[Any, Plan]:
-    models = [_model(version) for version in (1, 2, 3)]
-    now = world.clock.now()
+def _subject(world: World, name: str) -> Subject:
     if name == world.service.name:
-        return service_facts(world.service, world.store, models, now=now), world.service.plan
-    return campaign_facts(world.campaign, world.handoffs, models, now=now, node="node-a"), world.campaign.plan
+        return ServiceSubject(service=world.service, store=world.store)
+    return CampaignSubject(campaign=world.campaign, handoffs=world.handoffs)
 
 
 def _tick(truth: Truth, name: str, world: World) -> None:
-    facts, plan = _facts(world, name)
-    journal = world.journal_of(name)
-    store = world.store
-    tick(journal, world.sets, plan, facts, store=store, clock=world.clock, prepare=lambda version_set: None)
+    models = [_model(version) for version in (1, 2, 3)]
+    rollout = Rollout(world.store, name, world.clock, node="node-a")
+    rollout.tick(_subject(world, name), models, prepare=lambda version_set: None)
     state = world.state(name)
     if state and truth.aborted[name] & {state.stable, state.candidate, state.proposed}:
         raise Wrong("revived", f"after a tick {name} has a set that was rolled back")

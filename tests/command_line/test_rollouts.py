@@ -12,8 +12,13 @@ import pytest
 from typer.testing import Result
 
 from headrace.clock import SystemClock
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.model_versions import ModelVersion, to_table
+from headrace.registry.registered import REGISTERED_VERSION
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
+from headrace.store.local import LocalStore
+from simulation.models import model_of
 from tests.command_line.builders import run, start
 from tests.generation.builders import make_site
 from tests.rollout.scenes import Scene, make_long_scene
@@ -405,6 +410,34 @@ def test_a_service_without_dagster_is_ticked_from_nothing_to_a_proposal_and_on(t
     assert "0 of 1 nodes have prepared set" in said
 
 
+def test_a_campaign_without_dagster_is_ticked_from_nothing_to_a_trial(tmp_path: Path) -> None:
+    """What a registered model needs is prepared by the command itself."""
+    store, file = tmp_path / "store", tmp_path / "glossary.yaml"
+    file.write_text(CAMPAIGN)
+    handoffs = HandoffStore(LocalStore(store))
+
+    def register(*models: ModelVersion) -> None:
+        handoffs.publish(REGISTERED_VERSION, "tiny.define", to_table(models), code_version="1", run_id="r")
+
+    register(model_of("tiny", 1, kind="base"))
+    said = done(run("rollout", "tick", "glossary", "--plan", file, store=store))
+    assert "glossary: initialize: the first stable set is the base, tiny version 1" in said
+    register(model_of("tiny", 1, kind="base"), model_of("tiny", 2))
+    said = done(run("rollout", "tick", "glossary", "--plan", file, store=store))
+    assert "glossary: propose: tiny version 2 (recipe-2) is new" in said
+    assert "glossary: prepare: 0 of 1 nodes have prepared set" in said
+    assert "prepared it; it gets 10%" in said
+
+
+CAMPAIGN = """
+name: glossary
+model: tiny
+num_shards: 10
+prompts: {files: prompts.jsonl, per_shard: 2}
+decoding: {temperature: 0, top_p: 1, max_new_tokens: 8}
+engine: {name: echo}
+rollout: {steps: [0.1]}
+"""
 CHANGES = ("start", "tick", "advance", "pause", "resume", "approve", "abort")
 COMMANDS = [
     *(f"rollout {name}" for name in (*CHANGES, "status", "journal", "verify", "rows", "page")),

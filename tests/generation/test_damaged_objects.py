@@ -9,7 +9,7 @@ from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows, void_unsealed
-from headrace.generation.rollout_facts import end_under_way
+from headrace.generation.subject import end_under_way
 from headrace.handoff.collecting import plan_collection
 from headrace.keys import ContentPartition
 from headrace.rollout import interventions

@@ -14,13 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from functools import partial
+
 from headrace.clock import SystemClock
 from headrace.rollout.aliases import project
 from headrace.rollout.candidates import ModelCandidates
-from headrace.rollout.controller import Facts, preparation_reader, tick
+from headrace.rollout.controller import Facts, tick
 from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
+from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSet, VersionSets
@@ -111,7 +114,7 @@ def roll_out(directory: Path, writes: Writes) -> None:
             candidates=ModelCandidates(model_name="tiny", models=MODELS, desired=desired),
             now=clock.now(),
             evidence=evidence,
-            preparations=preparation_reader(store, NAME),
+            preparations=partial(preparations, store, NAME),
             node="node-a",
         )
         actions = tick(journal, version_sets, PLAN, facts, store=store, clock=clock, prepare=_prepare)

@@ -2,6 +2,7 @@ import contextlib
 import tempfile
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from headrace.clock import FixedClock
 from headrace.errors import HandoffCorrupt, JournalConflict
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import ModelCandidates
-from headrace.rollout.controller import Action, Facts, apply, next_action, preparation_reader, tick
+from headrace.rollout.controller import Action, Facts, apply, next_action, tick
 from headrace.rollout.evidence import evidence_for
 from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
 from headrace.rollout.journal import Journal
@@ -54,7 +55,7 @@ class Rollout:
             candidates=ModelCandidates(model_name="tiny", models=self.models, desired=self.desired),
             now=self.clock.now(),
             evidence=self.evidence,
-            preparations=preparation_reader(self.store, "glossary"),
+            preparations=partial(preparations, self.store, "glossary"),
             node=self.node,
             refusal=lambda _: self.refusal,
         )

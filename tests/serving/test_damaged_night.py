@@ -11,18 +11,17 @@ import pytest
 
 from headrace.clock import FixedClock
 from headrace.errors import RepinRequired
-from headrace.generation.rollout_facts import end_under_way
+from headrace.generation.subject import end_under_way
 from headrace.handoff.collecting import plan_collection
 from headrace.rollout import interventions
-from headrace.rollout.controller import tick
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.plan import Plan
 from headrace.rollout.routing import RoutingTable
-from headrace.serving.rollout_facts import service_facts
+from headrace.rollout.ticking import Rollout
 from headrace.serving.sessions import Choice, SessionPins
+from headrace.serving.subject import ServiceSubject
 from headrace.store.small_objects import PassedOver
-from headrace.version_sets.sets import VersionSets
 from tests.generation.builders import make_site
 from tests.serving.builders import CANDIDATE, STABLE, Plans, make_service
 
@@ -58,11 +57,11 @@ def test_damage_in_the_night_holds_no_rollback_up(tmp_path: Path) -> None:
         store.create(key, body)
 
     # The service: its gate decides on what the other two gateways saw, and says what it left out.
-    facts = service_facts(service, store, (), now=clock.now())
-    actions = tick(live.journal, VersionSets(store), PLAN, facts, store=store, clock=clock)
+    damaged = PassedOver()
+    actions = Rollout(store, SERVICE, clock).tick(ServiceSubject(service=service, store=store), (), damaged=damaged)
     assert actions[0].kind == "abort"
     assert live.state.aborted == {CANDIDATE}
-    assert facts.damaged.keys == [evidence_key]
+    assert damaged.keys == [evidence_key]
     # The session: with the stable set from its next turn on, at every gateway.
     held = SessionPins(store, SERVICE, clock, lease_seconds=600.0, by="g2").hold(
         "a session", lambda: table(live), nothing_to_choose

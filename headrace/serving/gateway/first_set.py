@@ -8,8 +8,8 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, JournalConflict
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import INITIALIZED
-from headrace.serving.rollout_facts import service_candidates
 from headrace.serving.service import Service
+from headrace.serving.subject import ServiceSubject
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 
@@ -28,7 +28,7 @@ def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
     journal = Journal(store, service.name, clock)
     if journal.head():
         return False
-    wanted = service_candidates(service, ()).first()
+    wanted = ServiceSubject(service=service, store=store).candidates(()).first()
     assert wanted is not None
     fields = {
         "version_set": VersionSets(store).put(wanted.version_set),

@@ -1,0 +1,98 @@
+"""A campaign as its rollout sees it: its models, its reviewed rows, its mirrored ones, and what bad sets published."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from headrace.engines.roles import newest_versions
+from headrace.generation.campaign import WRITER, Campaign
+from headrace.generation.claims import Claims
+from headrace.generation.mirroring import mirrored_differences
+from headrace.generation.rolled_back import bad_versions, void_unsealed
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandidates
+from headrace.rollout.evidence import evidence_for, review_counts
+from headrace.rollout.gates import Evidence
+from headrace.rollout.journal import Journal
+from headrace.rollout.plan import Plan
+from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import BadRows
+from headrace.store.small_objects import Damaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignSubject:
+    campaign: Campaign
+    handoffs: HandoffStore
+    # The run that ticks prepares a set, and no other process.
+    is_prepared_here: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.campaign.name
+
+    @property
+    def plan(self) -> Plan:
+        return self.campaign.plan
+
+    def candidates(self, models: Sequence[ModelVersion]) -> Candidates:
+        """Of one writer, the model's versions one by one; of several roles, what the file asks for as a whole."""
+        campaign = self.campaign
+        if campaign.model:
+            return ModelCandidates(
+                model_name=campaign.model, models=models, desired=lambda model: campaign.version_set({WRITER: model})
+            )
+        whose = f"Campaign {campaign.name!r}"
+        return NewestCandidates(
+            name=campaign.name,
+            whose="campaign",
+            desired=lambda: campaign.version_set(newest_versions(campaign.parts, models, whose=whose)),
+        )
+
+    def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
+        # Counted here, and not before: the count reads every reviewed partition of some weeks.
+        name, num_days = self.name, self.plan.evidence_days
+        candidate = state.candidate or state.proposed or ""
+        evidence = evidence_for(
+            candidate,
+            state.stable,
+            candidate_weights=state.candidate_weights or state.proposed_weights or "",
+            stable_weights=state.stable_weights,
+            reviews=review_counts(self.handoffs, name, num_days=num_days, damaged=damaged),
+            models=models,
+        )
+        found = mirrored_differences(self.handoffs, name, candidate, state.stable, num_days=num_days, damaged=damaged)
+        if not found.num:
+            return evidence
+        mirrored = Sample(num=found.num, total=found.total, total_squares=found.total_squares)
+        return replace(evidence, mirrored=mirrored)
+
+    def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
+        end_under_way(self.handoffs, self.name, candidate, damaged=damaged)
+
+    def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
+        return bad_rows_of(self.handoffs, self.name, version_sets, damaged=damaged)
+
+
+def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged: Damaged) -> None:
+    """End every attempt of a campaign on a set that is rolled back in the next moment."""
+    journal = Journal(handoffs.objects, name, handoffs.clock)
+    claims = Claims(objects=handoffs.objects, journal=journal, clock=handoffs.clock)
+    void_unsealed(claims, name, about_to_abort=candidate, damaged=damaged)
+
+
+def bad_rows_of(
+    handoffs: HandoffStore, name: str, version_sets: Collection[str], *, damaged: Damaged | None = None
+) -> list[BadRows]:
+    """What these sets published in a campaign's partitions, version by version; reads one manifest each."""
+    return [
+        BadRows(
+            version_set=bad.version_set,
+            partition=bad.partition,
+            version=bad.version,
+            num_rows=bad.num_rows,
+            is_published=not bad.superseded,
+        )
+        for bad in bad_versions(handoffs, version_sets, campaign=name, damaged=damaged)
+    ]

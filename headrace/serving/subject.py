@@ -1,0 +1,76 @@
+"""A service as its rollout sees it: the models that its file asks for, and what its gateways have seen."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from headrace.engines.roles import newest_versions
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.candidates import NewestCandidates
+from headrace.rollout.gates import METRICS, Evidence
+from headrace.rollout.live_evidence import read_drawn, totals
+from headrace.rollout.plan import Plan
+from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.sequential.strata import ClientUnits, Stratum
+from headrace.rollout.states import RolloutState
+from headrace.rollout.status import BadRows
+from headrace.serving.service import Service
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Damaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSubject:
+    service: Service
+    store: ObjectStore
+    # Gateways prepare proposals by themselves.
+    is_prepared_here: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    @property
+    def plan(self) -> Plan:
+        return self.service.plan
+
+    def candidates(self, models: Sequence[ModelVersion]) -> NewestCandidates:
+        service, whose = self.service, f"Service {self.service.name!r}"
+        return NewestCandidates(
+            name=service.name,
+            whose="service",
+            desired=lambda: service.version_set(newest_versions(service.roles, models, whose=whose)),
+        )
+
+    def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
+        return live_evidence(self.store, self.name, state, damaged=damaged)
+
+    def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
+        """Nothing: a unit that is under way ends on its set, as its client was told."""
+
+    def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
+        """None: what was answered is not in the store."""
+        return []
+
+
+def live_evidence(store: ObjectStore, name: str, state: RolloutState, *, damaged: Damaged | None = None) -> Evidence:
+    """What all gateways have seen of both sets since the candidate's trial began."""
+    if state.candidate is None:
+        return Evidence()
+    drawn = read_drawn(store, name, state.trial, damaged=damaged)
+    arms = totals(drawn)
+    candidate, stable = arms.get(state.candidate, {}), arms.get(state.stable, {})
+    metrics = [metric for metric in METRICS if metric in candidate or metric in stable]
+    return Evidence(
+        metrics={metric: (candidate.get(metric, Sample()), stable.get(metric, Sample())) for metric in metrics},
+        clients={metric: _by_client(drawn, metric, state.candidate, state.stable) for metric in metrics},
+    )
+
+
+def _by_client(
+    drawn: Mapping[tuple[str, int], Mapping[str, Mapping[str, Sample]]], metric: str, candidate: str, stable: str
+) -> tuple[ClientUnits, ...]:
+    strata: dict[str, list[Stratum]] = {}
+    for (client, _), arms in sorted(drawn.items()):
+        samples = [arms.get(version_set, {}).get(metric, Sample()) for version_set in (candidate, stable)]
+        strata.setdefault(client, []).append(Stratum(candidate=samples[0], stable=samples[1]))
+    return tuple(ClientUnits(client=client, strata=tuple(found)) for client, found in strata.items())
