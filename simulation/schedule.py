@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from headrace.errors import StoreUnavailable, Transient
+from headrace.errors import IllegalTransition, StoreUnavailable, Transient
 from headrace.generation.claims import Regenerate
 from headrace.keys import ContentPartition
 from headrace.rollout.assignment import assign, salted_rank
@@ -272,10 +272,10 @@ def _look_back(world: World, directory: Path) -> None:
     journal = Journal(store, NAME, world.clock())
     try:
         entries = journal.entries()
-    except JournalCorrupt:
+        state = fold(entries)
+    except (JournalCorrupt, IllegalTransition):
         # The library refuses it; what is wrong, the oracle says.
         return
-    state = fold(entries)
     if state is not None:
         world.log.final = {
             "head": state.head,
