@@ -70,6 +70,15 @@ class Disk:
     def file(self, key: str) -> Path:
         return self.put_file(hashlib.sha256(self.objects[key].body).hexdigest(), self.objects[key].body)
 
+    def files_below(self, prefix: str) -> Path:
+        """A directory with every object below `prefix` under the rest of its key."""
+        bodies = {key.removeprefix(f"{prefix}/"): self.objects[key].body for key in self.below(prefix)}
+        name = hashlib.sha256(prefix.encode() + b"".join(map(bytes, bodies.values()))).hexdigest()
+        for file, body in bodies.items():
+            self.put_file(f"{name}/{file}", body)
+        assert self.directory is not None
+        return self.directory / name
+
     def put_file(self, name: str, body: bytes) -> Path:
         assert self.directory is not None, "this disk has no place for files"
         path = self.directory / name

@@ -313,7 +313,7 @@ HELD_SECONDS = 24 * 3600.0
 
 
 def hold_for(objects: ObjectStore, nonce: str, clock: Clock, *, seconds: float = HELD_SECONDS) -> None:
-    """Keeps a nonce's objects from now on for a while, whatever becomes of this process.
+    """Keeps a nonce's objects for a while, whatever becomes of this process: half of `seconds` are left at least.
 
     A collector that has not decided yet is overruled. The caller then looks whether the objects were there to keep: a
     collection that is over has left no tombstone.
@@ -322,17 +322,22 @@ def hold_for(objects: ObjectStore, nonce: str, clock: Clock, *, seconds: float =
         HandoffCollected: a collector has taken them.
         HandoffCorrupt: what a collector decided cannot be read.
     """
-    key = f"{ROOT}/{nonce}/{new_nonce()}-{math.ceil(clock.now() + seconds)}"
-    try:
-        objects.create(key, _holder_body(key))
-    except StoreUnavailable as error:
-        _warn_once(objects, error)
-        return
-    for tombstone in tombstones(objects, nonce):
-        with contextlib.suppress(ObjectMissing):  # cleared away since: that collection is over
-            if tombstone.decide(objects, "spare", at=iso(clock.now())) == "collect":
-                objects.delete(key)
-                raise HandoffCollected(f"Garbage collection took what was written under nonce {nonce}.")
+    while True:
+        ends_at = math.ceil(clock.now() + seconds)
+        key = f"{ROOT}/{nonce}/{new_nonce()}-{ends_at}"
+        try:
+            objects.create(key, _holder_body(key))
+        except StoreUnavailable as error:
+            _warn_once(objects, error)
+            return
+        for tombstone in tombstones(objects, nonce):
+            with contextlib.suppress(ObjectMissing):  # cleared away since: that collection is over
+                if tombstone.decide(objects, "spare", at=iso(clock.now())) == "collect":
+                    objects.delete(key)
+                    raise HandoffCollected(f"Garbage collection took what was written under nonce {nonce}.")
+        # Else this process was stopped meanwhile, and a collector may not have seen the lease in force.
+        if clock.now() < ends_at - seconds / 2:
+            return
 
 
 def is_leased(objects: ObjectStore, nonce: str, now: float) -> bool:

@@ -108,30 +108,35 @@ def seal_directory(
     """
     files, clock = _scan(directory), clock or SystemClock()
     digest = _address(kind, files)
-    number, is_damaged = _newest_number(store, kind, digest), False
-    try:
-        sealed = _find(store, kind, digest, number)
-    except FormatTooNew:
-        raise
-    except HandoffCorrupt:
-        # What it lists nobody knows any more: the files are written anew beside it.
-        sealed, is_damaged = None, True
-    if sealed and _is_held(store, sealed, clock):
-        _repair(store, directory, sealed)
-        return sealed
-    number += 1 if sealed else 0
-    key = manifest_key(kind, digest, number)
-    nonce = new_nonce()
-    prefix = parts_prefix(kind, nonce)
-    hold_for(store, nonce, clock)
-    _copy_all(store, directory, files, prefix)
-    if is_damaged:
-        store.delete(key)
-    manifest = _Manifest(kind=kind, digest=digest, key=prefix, files=tuple(files), attributes=dict(attributes or {}))
-    created = create_object(store, key, MANIFEST, manifest, nonce=nonce)
-    if not created.won:
-        store.delete_prefix(prefix)
-    return _checked(store, created.value, kind, digest, number)
+    while True:
+        number, is_damaged = _newest_number(store, kind, digest), False
+        try:
+            sealed = _find(store, kind, digest, number)
+        except FormatTooNew:
+            raise
+        except HandoffCorrupt:
+            # What it lists nobody knows any more: the files are written anew beside it.
+            sealed, is_damaged = None, True
+        if sealed and _is_held(store, sealed, clock):
+            _repair(store, directory, sealed)
+            return sealed
+        if sealed:
+            continue  # a collector has it: the next number is free
+        nonce = new_nonce()
+        prefix = parts_prefix(kind, nonce)
+        hold_for(store, nonce, clock)
+        _copy_all(store, directory, files, prefix)
+        key = manifest_key(kind, digest, number)
+        if is_damaged:
+            store.delete(key)
+        fields = _Manifest(kind=kind, digest=digest, key=prefix, files=tuple(files), attributes=dict(attributes or {}))
+        created = create_object(store, key, MANIFEST, fields, nonce=nonce)
+        made = _checked(store, created.value, kind, digest, number)
+        if not created.won:
+            store.delete_prefix(prefix)
+        # Not where this process was stopped for a day: then a collector may have taken what it had written.
+        if _is_held(store, made, clock):
+            return made
 
 
 def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:

@@ -1,0 +1,216 @@
+"""Sealers, readers and collectors of weights in any order of single store operations, stopped or killed anywhere."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from headrace.clock import FixedClock
+from headrace.errors import HandoffCollected
+from headrace.handoff.collecting import collect, plan_collection
+from headrace.store.leases import HELD_SECONDS
+from headrace.store.protection import Answer, Named
+from headrace.store.sealed_directory import (
+    collected_key,
+    directory_key,
+    find_directory,
+    open_directory,
+    seal_directory,
+)
+from simulation.disk import Disk
+from simulation.stores import MemoryStore
+from tests.handoff.simulated_store import Actor
+
+GRACE = 6 * 3600.0
+HOURS = 3600.0
+CONTENTS = ("named", "other")
+# Where what one of them does, or sees, next decides what the others may do.
+STOPS = (
+    "create condemned/[^.]*.json",
+    "children leases/",
+    "create condemned/.*decided",
+    "create weights/.*collected",
+    "delete_prefix weights/parts",
+    "delete weights/parts",
+    "delete condemned/",
+    "create leases/",
+    "children condemned/",
+    "exists weights/.*collected",
+    "part weights/",
+    "create weights/.*/manifest",
+    "fetch weights/",
+    "never",
+)
+
+
+class WeightsBesideCollectors(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        root = Path(self.directory.name)
+        self.sources: dict[str, Path] = {}
+        for content in CONTENTS:
+            self.sources[content] = root / content
+            self.sources[content].mkdir()
+            (self.sources[content] / "model.safetensors").write_text(content * 5)
+        self.clock = FixedClock()
+        self.store: Any = MemoryStore(self.clock, Disk(root / "files"))
+        self.actors: list[Actor] = []
+        self.killed: list[Actor] = []
+        # Until when the files below a prefix must be there, for what was sealed or opened.
+        self.held: list[tuple[float, str, str]] = []
+        self.digests = {
+            content: seal_directory(self.store, source, clock=self.clock).digest
+            for content, source in self.sources.items()
+        }
+        self.clock.advance(30 * HOURS)
+
+    def act(self, program: Any) -> Actor:
+        self.actors.append(Actor(self.store, program))
+        return self.actors[-1]
+
+    def hold(self, began: float, key: str, content: str) -> None:
+        self.held.append((began + HELD_SECONDS / 2, key, content))
+
+    @rule(content=st.sampled_from(CONTENTS))
+    def start_sealer(self, content: str) -> None:
+        def seal(store: Any) -> None:
+            sealed = seal_directory(store, self.sources[content], clock=self.clock)
+            # From its last look on.
+            self.hold(self.clock.now(), sealed.key, content)
+
+        self.act(seal)
+
+    @rule(content=st.sampled_from(CONTENTS))
+    def start_reader(self, content: str) -> None:
+        def read(store: Any) -> None:
+            began = self.clock.now()
+            try:
+                found = open_directory(store, self.digests[content], clock=self.clock)
+            except HandoffCollected:
+                assert content != "named"
+                return
+            if self.clock.now() < began + HELD_SECONDS / 2:
+                assert (found / "model.safetensors").read_text() == content * 5
+
+        self.act(read)
+
+    @rule()
+    def start_collector(self) -> None:
+        def collect_once(store: Any) -> None:
+            collect(store, self.clock, self.plan(store))
+
+        self.act(collect_once)
+
+    def plan(self, store: Any) -> Any:
+        named = Answer(named=[Named(key=directory_key(self.digests["named"]), reason="somebody names them")])
+        return plan_collection(store, self.clock, grace_seconds=GRACE, protectors={"somebody": lambda asked: named})
+
+    @rule(turns=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=12))
+    def go_on(self, turns: list[tuple[int, int]]) -> None:
+        for index, num_steps in turns:
+            if self.actors:
+                for _ in range(num_steps):
+                    self.actors[index % len(self.actors)].step()
+        self.actors = [actor for actor in self.actors if not self.has_ended(actor)]
+
+    @rule(index=st.integers(0, 30), operation=st.sampled_from(STOPS))
+    def go_on_until(self, index: int, operation: str) -> None:
+        if self.actors:
+            self.actors[index % len(self.actors)].run_until(operation)
+            self.go_on([])
+
+    @rule(
+        collector_at=st.sampled_from(STOPS),
+        other_at=st.sampled_from(STOPS),
+        collector_then_at=st.sampled_from(STOPS),
+        is_sealer=st.booleans(),
+        hours=st.sampled_from([0, 0, 30]),
+    )
+    def race_for_what_nobody_names(
+        self, collector_at: str, other_at: str, collector_then_at: str, is_sealer: bool, hours: float
+    ) -> None:
+        self.clock.advance(30 * HOURS)
+        self.start_collector()
+        self.start_sealer("other") if is_sealer else self.start_reader("other")
+        collector, other = self.actors[-2:]
+        collector.run_until(collector_at)
+        other.run_until(other_at)
+        self.clock.advance(hours * HOURS)
+        collector.run_until(collector_then_at)
+        other.run_until("never")
+        self.go_on([])
+
+    @rule(
+        sealer_at=st.sampled_from(["part weights/", "create weights/.*/manifest", "create leases/"]),
+        collector_at=st.sampled_from(STOPS),
+    )
+    def race_with_a_sealer_that_was_stopped_for_days(self, sealer_at: str, collector_at: str) -> None:
+        """What it has written looks like an orphan, which a collector takes."""
+        self.clock.advance(30 * HOURS)
+        collect(self.store, self.clock, self.plan(self.store))
+        self.start_sealer("other")
+        sealer = self.actors[-1]
+        sealer.run_until("part weights/")
+        sealer.run_until(sealer_at)
+        self.clock.advance(40 * HOURS)
+        self.start_collector()
+        collector = self.actors[-1]
+        collector.run_until(collector_at)
+        sealer.run_until("never")
+        collector.run_until("never")
+        self.go_on([])
+
+    @rule(index=st.integers(0, 30))
+    def kill(self, index: int) -> None:
+        if self.actors:
+            self.killed.append(self.actors.pop(index % len(self.actors)))
+
+    @rule(hours=st.sampled_from([0.1, 2, 7, 13, 30]))
+    def time_passes(self, hours: float) -> None:
+        self.clock.advance(hours * HOURS)
+
+    def has_ended(self, actor: Actor) -> bool:
+        if actor.error and "plan is" not in str(actor.error):
+            raise actor.error
+        return actor.is_done
+
+    @invariant()
+    def what_is_held_or_named_is_whole(self) -> None:
+        if not hasattr(self, "held"):
+            return
+        for until, key, content in self.held:
+            if self.clock.now() < until:
+                assert self.store.bodies[f"{key}/model.safetensors"].body == (content * 5).encode()
+        quiet = self.store.seen_by(lambda operation: None)
+        named = find_directory(quiet, self.digests["named"])
+        assert named
+        assert quiet.exists(f"{named.key}/model.safetensors")
+
+    def teardown(self) -> None:
+        if not hasattr(self, "actors"):
+            return
+        for actor in self.actors + self.killed:
+            actor.bury()
+        for _ in range(3):
+            self.clock.advance(40 * 24 * HOURS)
+            collect(self.store, self.clock, self.plan(self.store))
+        self.what_is_held_or_named_is_whole()
+        assert find_directory(self.store, self.digests["other"]) is None
+        parts = self.store.children("weights/parts")
+        assert len(parts) == 1
+        # Every manifest whose files went has its note.
+        manifests = [key for key in self.store.list(directory_key(self.digests["other"])) if "collected" not in key]
+        assert all(self.store.exists(collected_key(key)) for key in manifests)
+        # A collector that was killed while it looked for leases leaves two small objects, for as long as the weights.
+        assert set(self.store.children("condemned")) <= set(parts)
+        sealed = seal_directory(self.store, self.sources["other"], clock=self.clock)
+        assert (open_directory(self.store, sealed.digest, clock=self.clock) / "model.safetensors").is_file()
+        self.directory.cleanup()
+
+
+TestWeightsBesideCollectors = WeightsBesideCollectors.TestCase
+TestWeightsBesideCollectors.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
