@@ -126,11 +126,11 @@ def sleepy_controller(world: World, name: str) -> Callable[[], None]:
                 action = next_action(state, world.plan, facts_of(world, store, clock.now()))
                 world.scheduler.sleep(world.chance.choice((0.5, 3.0, 8.0)))
                 if state is not None and action.kind not in ("none", "prepare"):
-                    event = {"abort": "aborted", "advance": "advanced", "promote": "promoted", "start": "started"}
-                    event |= {"propose": "proposed", "withdraw": "withdrawn"}
                     if action.version_set is not None:
                         VersionSets(store).put(action.version_set)
-                    journal.append(event[action.kind], {**action.fields, "reason": action.reason}, expected=state.head)
+                    assert action.event
+                    said = {**action.event.fields, "reason": action.reason}
+                    journal.append(action.event.name, said, expected=state.head)
             except (StoreUnavailable, JournalConflict):
                 pass
             world.scheduler.sleep(world.chance.uniform(1.0, 4.0))

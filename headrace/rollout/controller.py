@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from headrace.clock import Clock
 from headrace.errors import JournalConflict
-from headrace.rollout import states
+from headrace.rollout import events
 from headrace.rollout.candidates import Candidates, Wanted
+from headrace.rollout.events import Event
 from headrace.rollout.gates import Evidence, Verdict, decide
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan, Step
@@ -30,23 +31,17 @@ from headrace.version_sets.sets import VersionSet, VersionSets
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """`none` waits; `prepare` is work for this node; every other kind is one journal entry with `fields`."""
+    """`none` waits; `prepare` is work for this node; every other kind is one journal entry, `event`."""
 
     kind: Literal["none", "initialize", "propose", "prepare", "withdraw", "start", "advance", "promote", "abort"]
     reason: str
+    # What the journal must find kept when it names it.
     version_set: VersionSet | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    event: Event | None = None
 
-
-_EVENTS = {
-    "initialize": states.INITIALIZED,
-    "propose": states.PROPOSED,
-    "withdraw": states.WITHDRAWN,
-    "start": states.STARTED,
-    "advance": states.ADVANCED,
-    "promote": states.PROMOTED,
-    "abort": states.ABORTED,
-}
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        return self.event.fields if self.event else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +87,8 @@ def apply(action: Action, journal: Journal, version_sets: VersionSets, *, expect
     if action.version_set is not None:
         # Before the journal names it: a reader of the entry must find the set.
         version_sets.put(action.version_set)
-    return journal.append(_EVENTS[action.kind], {**action.fields, "reason": action.reason}, expected=expected)
+    assert action.event is not None
+    return journal.append(action.event.name, {**action.event.fields, "reason": action.reason}, expected=expected)
 
 
 def tick(
@@ -167,8 +163,8 @@ def _initialize(facts: Facts) -> Action:
 def _with_set(kind: Literal["initialize", "propose"], wanted: Wanted, facts: Facts) -> Action:
     if refusal := facts.refusal(wanted.version_set):
         return Action(kind="none", reason=f"{_capitalized(wanted.reason)}, but is not tried now: {refusal}")
-    fields = {"version_set": wanted.version_set.id, "weights_digest": wanted.version_set.weights_digest}
-    return Action(kind=kind, reason=wanted.reason, version_set=wanted.version_set, fields=fields)
+    event = (events.initialized if kind == "initialize" else events.proposed)(wanted.version_set)
+    return Action(kind=kind, reason=wanted.reason, version_set=wanted.version_set, event=event)
 
 
 def _make_ready(version_sets: VersionSets, set_id: str, prepare: Prepare) -> VersionSet:
@@ -188,29 +184,24 @@ def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
     assert state.proposed_at is not None
     records = facts.preparations(state.proposal)
     ready = [record.node for record in records if record.ok]
-    named = {"version_set": state.proposed}
+    withdrawn = events.withdrawn(state.proposed)
     for record in records:
         if not record.ok:
-            return Action(kind="withdraw", reason=f"{record.node} cannot prepare it: {record.error}", fields=named)
+            return Action(kind="withdraw", reason=f"{record.node} cannot prepare it: {record.error}", event=withdrawn)
     if len(ready) >= plan.quorum:
         first = plan.steps[0]
         # A set that was stable before has rows; none of them speak for this step.
-        fields = named | {
-            "weights_digest": state.proposed_weights,
-            "step": 0,
-            "weight": first.weight,
-            "cap": first.cap,
-            "num_rows": facts.evidence(state).num_seen,
-            "prepared_by": sorted(ready),
-        }
+        num_rows = facts.evidence(state).num_seen
         return Action(
-            kind="start", reason=f"{', '.join(sorted(ready))} prepared it; it gets {first.weight:.0%}", fields=fields
+            kind="start",
+            reason=f"{', '.join(sorted(ready))} prepared it; it gets {first.weight:.0%}",
+            event=events.started(state, weight=first.weight, cap=first.cap, num_rows=num_rows, prepared_by=ready),
         )
     waited_seconds = facts.now - state.proposed_at
     waiting = f"{len(ready)} of {plan.quorum} nodes have prepared set {state.proposed[:12]}"
     # Before this node's own try: one that is killed in every try says nothing, and would try for ever.
     if waited_seconds >= plan.prepare_seconds:
-        return Action(kind="withdraw", reason=f"{waiting} after {waited_seconds:.0f} s", fields=named)
+        return Action(kind="withdraw", reason=f"{waiting} after {waited_seconds:.0f} s", event=withdrawn)
     if facts.node is not None and facts.node not in ready:
         return Action(kind="prepare", reason=waiting)
     return Action(kind="none", reason=f"{waiting}; it is withdrawn in {plan.prepare_seconds - waited_seconds:.0f} s.")
@@ -222,17 +213,18 @@ def _judge(state: RolloutState, plan: Plan, facts: Facts) -> Action:
     higher = [step for step in plan.steps if step.weight > state.weight]
     evidence = facts.evidence(state)
     verdict = verdict_on(state, plan, evidence, now=facts.now)
-    seen = {"version_set": state.candidate, "num_rows": evidence.num_seen}
+    num_rows = evidence.num_seen
     if verdict.action == "roll_back":
-        return Action(kind="abort", reason=verdict.reason, fields=seen | {"evict": plan.evict_sessions})
+        event = events.aborted(state, num_rows=num_rows, evict=plan.evict_sessions)
+        return Action(kind="abort", reason=verdict.reason, event=event)
     waits_for = verdict.reason if verdict.action == "wait" else _held_by(state, plan.step_at(state.weight), facts.now)
     if waits_for is not None:
         return Action(kind="none", reason=f"Candidate {state.candidate[:12]} at {state.weight:.0%}: {waits_for}.")
     if not higher:
-        return Action(kind="promote", reason=verdict.reason, fields=seen)
-    step = {"step": state.step + 1, "weight": higher[0].weight, "cap": higher[0].cap}
+        return Action(kind="promote", reason=verdict.reason, event=events.promoted(state, num_rows=num_rows))
     reason = f"{verdict.reason}; it gets {higher[0].weight:.0%}"
-    return Action(kind="advance", reason=reason, fields=seen | step)
+    event = events.advanced(state, weight=higher[0].weight, cap=higher[0].cap, num_rows=num_rows)
+    return Action(kind="advance", reason=reason, event=event)
 
 
 def _held_by(state: RolloutState, step: Step, now: float) -> str | None:

@@ -8,20 +8,17 @@ No call asks a registry or loads a model. Nothing here skips preparation: a set 
 verified, loaded and tried it (`headrace.rollout.preparation`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from headrace.errors import IllegalTransition, InvalidInput, JournalConflict
-from headrace.rollout import states
+from headrace.rollout import events, states
+from headrace.rollout.events import Event
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import percent
 from headrace.version_sets.sets import VersionSet
-
-# The event of a decision, and its fields without `by` and `reason`.
-_Decision = tuple[str, Mapping[str, Any]]
 
 
 def present_state(journal: Journal) -> RolloutState:
@@ -39,11 +36,11 @@ def pause(journal: Journal, *, by: str, reason: str, seen: RolloutState | None =
         IllegalTransition: there is no candidate, it is paused, or it is not the one that was `seen`.
     """
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         candidate = _candidate(state, "to pause", seen)
         if state.paused:
             raise IllegalTransition(f"Candidate {_short(candidate)} is paused already{_by(journal, states.PAUSED)}.")
-        return states.PAUSED, {"version_set": candidate}
+        return events.paused(state)
 
     return _append(journal, decide, by, reason)
 
@@ -51,11 +48,11 @@ def pause(journal: Journal, *, by: str, reason: str, seen: RolloutState | None =
 def resume(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
     """Raises: IllegalTransition: there is no candidate, it is not paused, or it is not the one that was `seen`."""
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         candidate = _candidate(state, "to resume", seen)
         if not state.paused:
             raise IllegalTransition(f"Candidate {_short(candidate)} is not paused.")
-        return states.RESUMED, {"version_set": candidate}
+        return events.resumed(state)
 
     return _append(journal, decide, by, reason)
 
@@ -67,7 +64,7 @@ def approve(journal: Journal, *, by: str, reason: str, seen: RolloutState | None
         IllegalTransition: there is no candidate, its step is approved, or it is not at the step that was `seen`.
     """
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         candidate = _candidate(state, "to approve", seen)
         _check_same_step(state, seen)
         if state.approved:
@@ -75,7 +72,7 @@ def approve(journal: Journal, *, by: str, reason: str, seen: RolloutState | None
                 f"That candidate {_short(candidate)} leaves its step of {percent(state.weight)} is approved already"
                 f"{_by(journal, states.APPROVED)}."
             )
-        return states.APPROVED, {"version_set": candidate}
+        return events.approved(state)
 
     return _append(journal, decide, by, reason)
 
@@ -100,15 +97,15 @@ def abort(
         IllegalTransition: there is neither candidate nor proposal, or the set that was `seen` is no longer either.
     """
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         target = (seen.candidate or seen.proposed) if seen else (state.candidate or state.proposed)
         if target is None:
             raise IllegalTransition(f"There is no candidate to abort{_stable(state)}.")
         if state.candidate == target:
             before(target)
-            return states.ABORTED, {"version_set": target, "num_rows": state.num_rows_at_step, "evict": evict}
+            return events.aborted(state, num_rows=state.num_rows_at_step, evict=evict)
         if state.proposed == target:
-            return states.WITHDRAWN, {"version_set": target}
+            return events.withdrawn(target)
         raise IllegalTransition(_gone(state, target))
 
     return _append(journal, decide, by, reason)
@@ -139,14 +136,14 @@ def advance(
     if weight is not None and not 0 <= weight <= 1:
         raise InvalidInput(f"weight is a share of the units, between 0 and 1, got {weight!r}.")
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         candidate = _candidate(state, "to advance", seen)
         _check_same_step(state, seen)
         if weight is not None:
             if weight == state.weight:
                 raise IllegalTransition(f"Candidate {_short(candidate)} has {percent(weight)} of the units already.")
             cap = plan.step_at(weight).cap if plan else state.cap
-            return states.REWEIGHTED, {"version_set": candidate, "weight": weight, "cap": cap}
+            return events.reweighted(state, weight=weight, cap=cap)
         assert plan is not None
         _check_moving(state, candidate)
         # By weight, as the controller does: a plan that was edited under way goes on at its next higher weight.
@@ -156,13 +153,8 @@ def advance(
                 f"Candidate {_short(candidate)} is at the plan's last step ({percent(state.weight)}): promote it with "
                 "--promote, or set another weight with --weight."
             )
-        return states.ADVANCED, {
-            "version_set": candidate,
-            "step": state.step + 1,
-            "weight": higher[0].weight,
-            "cap": higher[0].cap,
-            "num_rows": state.num_rows_at_step if num_rows is None else num_rows,
-        }
+        seen_rows = state.num_rows_at_step if num_rows is None else num_rows
+        return events.advanced(state, weight=higher[0].weight, cap=higher[0].cap, num_rows=seen_rows)
 
     return _append(journal, decide, by, reason)
 
@@ -179,7 +171,7 @@ def promote(
         IllegalTransition: no candidate, it is paused, not at the last step, or not at the step that was `seen`.
     """
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         candidate = _candidate(state, "to promote", seen)
         _check_same_step(state, seen)
         _check_moving(state, candidate)
@@ -189,7 +181,7 @@ def promote(
                 f"Candidate {_short(candidate)} has {percent(state.weight)}, and the plan goes on to "
                 f"{percent(higher[0].weight)}: advance it first, or promote without --plan."
             )
-        return states.PROMOTED, {"version_set": candidate, "num_rows": state.num_rows_at_step}
+        return events.promoted(state, num_rows=state.num_rows_at_step)
 
     return _append(journal, decide, by, reason)
 
@@ -203,13 +195,13 @@ def propose(
         IllegalTransition: another set is on its way, or this one is stable or was aborted.
     """
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         _check_startable(state, version_set.id, seen)
         if state.proposed:
             raise IllegalTransition(
                 f"Set {_short(state.proposed)} is being prepared already; abort it first to try another one."
             )
-        return states.PROPOSED, {"version_set": version_set.id, "weights_digest": version_set.weights_digest}
+        return events.proposed(version_set)
 
     return _append(journal, decide, by, reason)
 
@@ -239,7 +231,7 @@ def start(
     if not 0 < weight <= 1:
         raise InvalidInput(f"weight is the candidate's share of the units, above 0 and at most 1, got {weight!r}.")
 
-    def decide(state: RolloutState) -> _Decision:
+    def decide(state: RolloutState) -> Event:
         _check_startable(state, version_set.id, seen)
         if state.proposed is None or (seen is not None and seen.proposal != state.proposal):
             raise IllegalTransition(
@@ -257,27 +249,20 @@ def start(
                 f"{len(ready)} of {quorum} nodes have prepared set {_short(version_set.id)}; it gets units after that. "
                 "The rollout sensor or a gateway prepares it."
             )
-        return states.STARTED, {
-            "version_set": version_set.id,
-            "weights_digest": state.proposed_weights,
-            "step": 0,
-            "weight": weight,
-            "cap": cap,
-            "num_rows": num_rows,
-            "prepared_by": ready,
-        }
+        return events.started(state, weight=weight, cap=cap, num_rows=num_rows, prepared_by=ready)
 
     return _append(journal, decide, by, reason)
 
 
-def _append(journal: Journal, decide: Callable[[RolloutState], _Decision], by: str, reason: str) -> Entry:
+def _append(journal: Journal, decide: Callable[[RolloutState], Event], by: str, reason: str) -> Entry:
     if not by.strip() or not reason.strip():
         raise InvalidInput(f"The journal keeps who did it and why, got by={by!r} and reason={reason!r}.")
     while True:
         state = present_state(journal)
-        event, fields = decide(state)
+        event = decide(state)
+        signed = {**event.fields, "by": by.strip(), "reason": reason.strip()}
         try:
-            return journal.append(event, {**fields, "by": by.strip(), "reason": reason.strip()}, expected=state.head)
+            return journal.append(event.name, signed, expected=state.head)
         except JournalConflict:
             # Somebody's entry came first; whether this decision still makes sense is decided on the new state.
             continue

@@ -413,7 +413,7 @@ def test_a_service_without_dagster_is_ticked_from_nothing_to_a_proposal_and_on(t
 def test_a_campaign_without_dagster_is_ticked_from_nothing_to_a_trial(tmp_path: Path) -> None:
     """What a registered model needs is prepared by the command itself."""
     store, file = tmp_path / "store", tmp_path / "glossary.yaml"
-    file.write_text(CAMPAIGN)
+    file.write_text(TICKED)
     handoffs = HandoffStore(LocalStore(store))
 
     def register(*models: ModelVersion) -> None:
@@ -429,7 +429,7 @@ def test_a_campaign_without_dagster_is_ticked_from_nothing_to_a_trial(tmp_path: 
     assert "prepared it; it gets 10%" in said
 
 
-CAMPAIGN = """
+TICKED = """
 name: glossary
 model: tiny
 num_shards: 10

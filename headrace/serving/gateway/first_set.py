@@ -6,8 +6,8 @@ with registered models get their first set from the rollout, which knows the reg
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, JournalConflict
+from headrace.rollout.events import initialized
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import INITIALIZED
 from headrace.serving.service import Service
 from headrace.serving.subject import ServiceSubject
 from headrace.store.objects import ObjectStore
@@ -30,13 +30,11 @@ def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
         return False
     wanted = ServiceSubject(service=service, store=store).candidates(()).first()
     assert wanted is not None
-    fields = {
-        "version_set": VersionSets(store).put(wanted.version_set),
-        "weights_digest": wanted.version_set.weights_digest,
-        "reason": f"{wanted.reason}; a gateway found no journal",
-    }
+    VersionSets(store).put(wanted.version_set)
+    event = initialized(wanted.version_set)
     try:
-        journal.append(INITIALIZED, fields, expected=0)
+        reason = f"{wanted.reason}; a gateway found no journal"
+        journal.append(event.name, {**event.fields, "reason": reason}, expected=0)
     except JournalConflict:
         return False
     return True
