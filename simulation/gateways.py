@@ -109,7 +109,7 @@ class Gateway:
             draw=map(f"draw {{}} of {name}-{scheduler.now}".format, count()).__next__,
         )
         self.pinning = Pinning(service, router=self.router, lease=self.lease, sets=self.sets)
-        watch = RolloutWatch(store, NAME, self.sets, node=name, records=sink, clock=clock, in_play=self._in_play)
+        watch = RolloutWatch(store, self.lease, self.sets, node=name, records=sink, clock=clock)
         scheduler.spawn(self.process, self._poll)
         scheduler.spawn(self.process, lambda: self._again_and_again(self.router.replenish, 0.15))
         scheduler.spawn(self.process, lambda: self._again_and_again(self.router.pin_remembered, 0.5))
@@ -118,9 +118,6 @@ class Gateway:
     def _table(self, word: str) -> str | None:
         table = self.lease.table()
         return getattr(table, word) if table else None
-
-    def _in_play(self) -> set[str]:
-        return {set_id for set_id in (self._table("stable"), self._table("candidate")) if set_id}
 
     @property
     def is_ready(self) -> bool:

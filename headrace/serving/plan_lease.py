@@ -37,6 +37,7 @@ READ_SECONDS = 0.25
 _READ_SECONDS_MAX = 1.0
 # Reads under way at once: those that hang, and one or two that do not.
 _NUM_READS_MAX = 8
+NOT_READ_YET = "its journal was not read yet"
 
 
 class PlanUnknown(Transient):
@@ -68,8 +69,10 @@ class PlanLease:
         self.monotonic = monotonic
         self.until = float("-inf")
         # Why the last round of reads did not come to the journal's end; empty: it did.
-        self.error = "its journal was not read yet"
+        self.error = NOT_READ_YET
         self._table: RoutingTable | None = None
+        # As `_table`, for people and for who prepares sets.
+        self._published: RolloutState | None = None
         self._state: RolloutState | None = None
         self._reads = _Reads(store, monotonic)
         self._journal = Journal(cast(ObjectStore, self._reads), name, clock or SystemClock())
@@ -84,6 +87,10 @@ class PlanLease:
     def table(self) -> RoutingTable | None:
         """The newest plan that was read; None: none was, or there is none."""
         return self._table
+
+    def state(self) -> RolloutState | None:
+        """The rollout's state of the same journal entry as the table, or of a newer one in this moment."""
+        return self._published
 
     def fresh(self) -> bool:
         """Whether units may start on a candidate."""
@@ -143,7 +150,7 @@ class PlanLease:
             return
         table = RoutingTable.of(state, self.salt, is_counted=state.trial not in self._uncounted)
         with self._publishing:
-            self._table = table
+            self._published, self._table = state, table
             for watcher in self._watchers:
                 watcher(table)
 

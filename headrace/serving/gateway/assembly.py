@@ -106,10 +106,6 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     )
     evidence = EvidenceWriter(store, service.name, gateway)
 
-    def in_play() -> set[str]:
-        table = lease.table()
-        return {set_id for set_id in (table.stable, table.candidate) if set_id} if table else set()
-
     def loaded_stable() -> LoadedSet | None:
         table = lease.table()
         return sets.get(table.stable) if table else None
@@ -118,8 +114,8 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         table = lease.table()
         return sets.get(table.candidate) if table and table.candidate else None
 
-    watch = RolloutWatch(store, service.name, sets, node=node, records=records, clock=clock, in_play=in_play)
-    readiness = Readiness(service, lease=lease, sets=sets, state=lambda: watch.state)
+    watch = RolloutWatch(store, lease, sets, node=node, records=records, clock=clock)
+    readiness = Readiness(service, lease=lease, sets=sets)
     shadow = Shadow(service, loaded_candidate, records=records, metrics=metrics)
     judging = service.judge and Judging(
         service, service.judge, loaded_stable, records=records, metrics=metrics, evidence=evidence

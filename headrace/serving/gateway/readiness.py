@@ -4,23 +4,18 @@ Not ready: nobody should send a unit here. Degraded: units are answered, by the 
 fresh or the candidate is not loaded here; a load balancer may prefer others.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from headrace.rollout.states import RolloutState
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.service import Service
 
 
 class Readiness:
-    def __init__(
-        self, service: Service, *, lease: PlanLease, sets: PreparedSets, state: Callable[[], RolloutState | None]
-    ) -> None:
+    def __init__(self, service: Service, *, lease: PlanLease, sets: PreparedSets) -> None:
         self._service = service
         self._lease = lease
         self._sets = sets
-        self._state = state
         self.is_draining = False
 
     @property
@@ -36,7 +31,7 @@ class Readiness:
 
     def rollout(self) -> dict[str, Any]:
         """For people: what `/v1/rollout` says."""
-        state, table = self._state(), self._lease.table()
+        state, table = self._lease.state(), self._lease.table()
         return {
             "service": self._service.name,
             "entry": table.head if table else None,

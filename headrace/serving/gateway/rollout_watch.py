@@ -1,4 +1,4 @@
-"""Keeps the engines in step with the journal: loads what is stable, on trial or proposed, closes what is retired.
+"""Keeps the engines in step with the plan: loads what is stable, on trial or proposed, closes what is retired.
 
 A proposal is fetched, verified, loaded and tried here while traffic goes on, and this gateway's word on it is written
 to the store: the controller starts the set when enough gateways have given theirs. A look that fails, in whatever way,
@@ -7,17 +7,15 @@ is said once and followed by the next one.
 
 import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 
 from headrace.clock import Clock
 from headrace.errors import reason_of
-from headrace.rollout.journal import Journal
 from headrace.rollout.preparation import PreparationRecord, write_preparation
-from headrace.rollout.states import RolloutState, fold
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.records import Records
+from headrace.serving.plan_lease import NOT_READ_YET, PlanLease
 from headrace.store.objects import ObjectStore
 
 _LOOK_SECONDS = 0.5
@@ -29,24 +27,21 @@ class RolloutWatch:
     def __init__(
         self,
         store: ObjectStore,
-        name: str,
+        lease: PlanLease,
         sets: PreparedSets,
         *,
         node: str,
         records: Records,
         clock: Clock,
-        in_play: Callable[[], set[str]],
     ) -> None:
-        self.state: RolloutState | None = None
         self._store = store
-        self._name = name
-        self._journal = Journal(store, name, clock)
+        # The gateway's one reader of the journal: what is prepared and closed here is what is routed to.
+        self._lease = lease
         self._sets = sets
         self._node = node
         self._records = records
         self._clock = clock
-        # What the router gives units to: it may be entries ahead.
-        self._in_play = in_play
+        self._head = 0
         self._thread = DaemonThreads(1, "rollout-watch")
         self._proposals: dict[int, asyncio.Task[None]] = {}
         self._error = ""
@@ -57,7 +52,7 @@ class RolloutWatch:
             while True:
                 try:
                     await self._look()
-                    self._say("")
+                    self._say(self._why_not_followed())
                 except Exception as error:  # noqa: BLE001 (a watch that ends would prepare nothing any more)
                     self._say(reason_of(error))
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -66,10 +61,11 @@ class RolloutWatch:
                 task.cancel()
 
     async def _look(self) -> None:
-        state = await self._in_thread(lambda: fold(self._journal.entries()))
+        state = self._lease.state()
         if state is None:
             return
-        if self.state is None or state.head != self.state.head:
+        if state.head != self._head:
+            self._head = state.head
             self._records.event(
                 "plan",
                 entry=state.head,
@@ -78,14 +74,19 @@ class RolloutWatch:
                 weight=state.weight,
                 proposed=state.proposed,
             )
-        self.state = state
         if state.proposed and state.proposal not in self._proposals:
             self._proposals[state.proposal] = asyncio.create_task(self._prepare(state.proposal, state.proposed))
-        in_play = self._in_play() | {set_id for set_id in (state.stable, state.candidate) if set_id}
+        in_play = {set_id for set_id in (state.stable, state.candidate) if set_id}
         for set_id in in_play:
             if self._sets.get(set_id) is None:
                 asyncio.create_task(self._load(set_id))  # noqa: RUF006 (`PreparedSets` holds the load itself)
         await self._sets.keep(in_play | {state.proposed or state.stable}, state.evicted)
+
+    def _why_not_followed(self) -> str:
+        """Empty: it is followed, or the first read is under way."""
+        if self._lease.error:
+            return "" if self._lease.error == NOT_READ_YET else self._lease.error
+        return "" if self._lease.state() else "its journal names no stable set yet"
 
     async def _load(self, set_id: str) -> None:
         # What went wrong is kept there, and tried again.
@@ -104,9 +105,9 @@ class RolloutWatch:
             node=self._node, ok=error is None, error=error, seconds=now - started, members=members, at=now
         )
         self._records.event("prepared", version_set=set_id, proposal=proposal, ok=record.ok, error=error)
-        while self.state is None or self.state.proposal == proposal:
+        while (state := self._lease.state()) is None or state.proposal == proposal:
             try:
-                await self._in_thread(lambda: write_preparation(self._store, self._name, proposal, record))
+                await self._in_thread(lambda: write_preparation(self._store, self._lease.name, proposal, record))
             except Exception as failure:  # noqa: BLE001 (said; until the proposal is withdrawn, when time is up)
                 self._say(reason_of(failure))
                 await asyncio.sleep(_LOOK_SECONDS)

@@ -19,6 +19,7 @@ from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.rollout_watch import RolloutWatch
+from headrace.serving.plan_lease import PlanLease
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet, VersionSets
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import SERVICE, Plans, make_service
@@ -91,7 +92,8 @@ class Gateway:
             records=self.records,
             clock=FixedClock(),
         )
-        self.watch = RolloutWatch(self.store, SERVICE, self.sets, node="node", in_play=lambda: set(), **parts)
+        self.lease = PlanLease(self.store, SERVICE, "salt")
+        self.watch = RolloutWatch(self.store, self.lease, self.sets, node="node", **parts)
 
     def propose(self) -> int:
         return self.plans.add("proposed", version_set=self.proposed.id, weights_digest="weights").number
@@ -123,6 +125,7 @@ def test_a_proposal_ends_in_one_record_whatever_its_engine_raises(
         gateway = Gateway(failures, tmp_path_factory.mktemp("gateway") / "log")
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
         proposal = gateway.propose()
+        gateway.lease.start()
         watching = asyncio.create_task(gateway.watch.run())
         await until(lambda: preparations(gateway.store, SERVICE, proposal))
         await until(lambda: gateway.sets.get(gateway.stable.id))
@@ -136,6 +139,7 @@ def test_a_proposal_ends_in_one_record_whatever_its_engine_raises(
         await until(lambda: gateway.sets.ids == {gateway.stable.id})
         assert not watching.done()
         watching.cancel()
+        gateway.lease.close()
         await gateway.sets.close()
         assert all(engine.is_closed for engine in gateway.engines)
         gateway.records.close()
