@@ -65,7 +65,7 @@ def mirrored_content(
         campaign=campaign,
         claims=Claims(objects=objects, journal=Journal(objects, campaign.name, SystemClock()), clock=SystemClock()),
         handoffs=store.handoffs(),
-        open_engine=partial(engines.open_rows, order=campaign.order, objects=objects, replicas=campaign.replicas),
+        open_engine=partial(engines.open_rows, objects=objects, replicas=campaign.replicas),
         worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
         progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
     )

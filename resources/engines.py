@@ -1,6 +1,6 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 from pydantic import Field
@@ -11,6 +11,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.registry import EngineKey, engine_key, open_engine
 from headrace.engines.rows import ChainRows
 from headrace.engines.trial import try_member
+from headrace.generation.campaign import WRITER
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
@@ -42,7 +43,6 @@ class EnginesResource(dg.ConfigurableResource):
     def open_rows(
         self,
         version_set: VersionSet,
-        order: Sequence[str],
         objects: ObjectStore,
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
@@ -50,7 +50,6 @@ class EnginesResource(dg.ConfigurableResource):
         """The engines of a set's roles, loaded. Roles that differ in nothing but their prompts share one.
 
         Args:
-            order: the roles as they answer.
             replicas: base URL in the set → the servers that serve the same model, if there are several.
 
         Raises:
@@ -58,6 +57,8 @@ class EnginesResource(dg.ConfigurableResource):
         """
         loaded: dict[EngineKey, Engine] = {}
         engines: dict[str, Engine] = {}
+        # As the set says, and not the campaign's file of now: the set decides the rows.
+        order = version_set.chain or (WRITER,)
         for role in order:
             member, spec = version_set.member(role), version_set.engine_of(role)
             key = engine_key(member, spec)

@@ -4,7 +4,7 @@ What it adds is patience and judgement. A row that gets no answer is that row's 
 else the run ends, what was committed stays, and a later run goes on: no outage makes a day of errors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
@@ -80,7 +80,7 @@ class ChainRows:
         self._chain = chain
         self._loop = LoopThread()
         self.name = chain.roles[-1].engine.name
-        self.build = chain.roles[-1].engine.build
+        self.build = builds(role.engine.build for role in chain.roles)
         self.deterministic = all(role.engine.deterministic for role in chain.roles)
 
     @classmethod
@@ -113,6 +113,11 @@ class ChainRows:
             [("control", Conversation.of(_CONTROL_PROMPT, max_tokens=_CONTROL_TOKENS_MAX), 0)]
         )
         return isinstance(answer, Answer)
+
+
+def builds(of_roles: Iterable[str]) -> str:
+    """The builds of a chain's engines as one text: one role's is itself."""
+    return "; ".join(dict.fromkeys(of_roles))
 
 
 def failed(error: BaseException | str) -> GenerationResult:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, failed, storable
+from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, builds, failed, storable
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
@@ -171,8 +171,9 @@ class _Making:
         self._stop_if_aborted()
         engine = open_engine(version_set)
         try:
-            if engine.build != version_set.engine.build:
-                self.build_drift = f"{engine.build or 'no build'} instead of {version_set.engine.build or 'no build'}"
+            wanted = builds(version_set.engine_of(role).build for role in version_set.chain) or version_set.engine.build
+            if engine.build != wanted:
+                self.build_drift = f"{engine.build or 'no build'} instead of {wanted or 'no build'}"
             # Asked again after each batch: another worker may have made some meanwhile.
             while missing := self.missing():
                 self._report()

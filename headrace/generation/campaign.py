@@ -155,7 +155,7 @@ class Campaign:
             for role, part in self.parts.items()
         )
         spec = self.parts[self.order[-1]].engine.spec
-        return VersionSet(members=members, engine=spec, code_version=GENERATION_CODE_VERSION)
+        return VersionSet(members=members, engine=spec, code_version=GENERATION_CODE_VERSION, chain=self.chain)
 
     def _check_roles(self) -> None:
         in_short = {"model": self.model, "prompt_template": self.prompt_template, "decoding": self.decoding}

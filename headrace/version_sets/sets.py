@@ -88,16 +88,22 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSet:
-    """Roles mapped to exact models, with the engine and the code that run them."""
+    """Roles mapped to exact models, with the engine and the code that run them.
+
+    `chain`: the roles in the order in which they make a row, where there are several: another order makes others.
+    """
 
     members: tuple[Member, ...]
     engine: EngineSpec
     code_version: str
+    chain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         roles = [member.role for member in self.members]
         if not roles or len(set(roles)) != len(roles):
             raise InvalidInput(f"A version set needs at least one member and one member a role, got roles={roles!r}.")
+        # JSON has lists.
+        object.__setattr__(self, "chain", tuple(self.chain))
         # The order of roles means nothing; one meaning has one id.
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda member: member.role)))
 
@@ -216,6 +222,8 @@ class VersionSets:
 def _body(version_set: VersionSet) -> dict[str, Any]:
     """What later releases added is spelt where it is used alone: sets of earlier ones keep their ids."""
     body = asdict(version_set)
+    if not body["chain"]:
+        del body["chain"]
     for member in body["members"]:
         if member["engine"] is None:
             del member["engine"]

@@ -217,3 +217,14 @@ def test_several_roles_are_one_version_set_in_which_each_has_its_model_and_engin
     ]
     assert made.member("editor").system_prompt == "Shorten."
     assert {made.engine_of(role).name for role in campaign.order} == {"echo"}
+
+
+def test_another_order_of_the_same_roles_is_another_version_set(tmp_path: Path) -> None:
+    """It makes other rows."""
+    roles, models = {"editor": ROLE, "writer": ROLE}, {role: model_of("tiny", 1) for role in ("editor", "writer")}
+    sets = [
+        load_campaign(write(tmp_path, model=None, decoding=None, roles=roles, chain=chain)).version_set(models)
+        for chain in (["writer", "editor"], ["editor", "writer"])
+    ]
+    assert sets[0].id != sets[1].id
+    assert [made.chain for made in sets] == [("writer", "editor"), ("editor", "writer")]

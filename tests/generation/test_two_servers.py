@@ -66,7 +66,7 @@ def test_a_partition_is_made_whole_although_one_of_two_servers_is_killed(servers
 
     outcome = site.generate(
         open_engine=lambda version_set: EnginesResource(request_seconds=20.0).open_rows(
-            version_set, campaign.order, site.objects, replicas=campaign.replicas
+            version_set, site.objects, replicas=campaign.replicas
         ),
         progress=kill_after_the_first_batch,
     )
