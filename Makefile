@@ -30,11 +30,12 @@ dev: ## the Dagster UI on http://127.0.0.1:3000 (HEADRACE_PORT)
 test: setup ## all tests, on two workers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup ## lint, format, types, import contracts
+check: setup ## lint, format, types, import contracts, duplicates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
+	@$(BIN)/python tests/architecture/duplicates.py
 
 clean: ## removes state and caches, keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipelines.clean; fi

@@ -1,10 +1,10 @@
 """`headrace rollout start | advance | pause | resume | approve | abort`: asks, appends one entry, says what is now."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -29,14 +29,14 @@ def hold_or_go_on(
     context: typer.Context,
     store: str | None,
     name: str,
-    act: Callable[..., Entry],
+    word: Literal["pause", "resume", "approve"],
     *,
     by: str | None,
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """`act` is one of `pause`, `resume` and `approve` of `headrace.rollout.interventions`."""
     opened = open_rollout(context, store, name)
+    act = {"pause": interventions.pause, "resume": interventions.resume, "approve": interventions.approve}[word]
     entry = act(opened.journal, by=_by(by), reason=reason or NO_REASON)
     _report(opened, entry, as_json=as_json)
 

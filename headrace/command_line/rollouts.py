@@ -1,7 +1,7 @@
 """`headrace rollout …`: the commands' names, arguments and help; what they do is beside, in `rollout_*.py`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -132,52 +132,32 @@ def advance(
     )  # fmt: skip
 
 
-@rollout_app.command("pause", epilog=options.PAUSE_EXAMPLES)
-def pause(
-    context: typer.Context,
-    name: Name,
-    reason: Reason = None,
-    by: By = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Keep the candidate at its weight until `resume`; harm still rolls it back."""
-    from headrace.command_line.rollout_changes import hold_or_go_on
-    from headrace.rollout.interventions import pause
+def _by_its_word(word: Literal["pause", "resume", "approve"], help_text: str, examples: str) -> None:
+    """A command that appends one entry, named as the person's act is (`headrace.rollout.interventions`)."""
 
-    hold_or_go_on(context, store, name, pause, by=by, reason=reason, as_json=as_json)
+    @rollout_app.command(word, help=help_text, epilog=examples)
+    def say_it(
+        context: typer.Context,
+        name: Name,
+        reason: Reason = None,
+        by: By = None,
+        store: Store = None,
+        as_json: AsJson = False,
+    ) -> None:
+        from headrace.command_line.rollout_changes import hold_or_go_on
 
-
-@rollout_app.command("resume", epilog=options.RESUME_EXAMPLES)
-def resume(
-    context: typer.Context,
-    name: Name,
-    reason: Reason = None,
-    by: By = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a paused candidate go on."""
-    from headrace.command_line.rollout_changes import hold_or_go_on
-    from headrace.rollout.interventions import resume
-
-    hold_or_go_on(context, store, name, resume, by=by, reason=reason, as_json=as_json)
+        hold_or_go_on(context, store, name, word, by=by, reason=reason, as_json=as_json)
 
 
-@rollout_app.command("approve", epilog=options.APPROVE_EXAMPLES)
-def approve(
-    context: typer.Context,
-    name: Name,
-    reason: Reason = None,
-    by: By = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let the candidate leave a step that asks for approval, once its evidence is there."""
-    from headrace.command_line.rollout_changes import hold_or_go_on
-    from headrace.rollout.interventions import approve
-
-    hold_or_go_on(context, store, name, approve, by=by, reason=reason, as_json=as_json)
+_by_its_word(
+    "pause", "Keep the candidate at its weight until `resume`; harm still rolls it back.", options.PAUSE_EXAMPLES
+)
+_by_its_word("resume", "Let a paused candidate go on.", options.RESUME_EXAMPLES)
+_by_its_word(
+    "approve",
+    "Let the candidate leave a step that asks for approval, once its evidence is there.",
+    options.APPROVE_EXAMPLES,
+)
 
 
 @rollout_app.command("abort", epilog=options.ABORT_EXAMPLES)
