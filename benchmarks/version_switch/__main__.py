@@ -8,13 +8,12 @@ gateways, workers and stores show how long an abort takes. A failed schedule pri
 `--planted` instead plants defects into the library, one at a time, and tells in how many schedules each is found.
 
 Prints tables, then one line of JSON: `units`, `mixed`, `violations` by invariant, `resolve_p99_us`, `abort_live_s` (the
-worst), `abort_bulk_units` (rows sealed late), `peers`.
+worst), `abort_bulk_units` (rows sealed late). What MLflow's aliases and Ray Serve do instead: docs/decisions/0023.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Bars, at_most, finish, parser_of, print_table, progress, rounded, scratch, whole
@@ -33,10 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--planted", action="store_true", help="only plant defects, and tell when each is found")
     parser.add_argument("--processes", type=whole(), default=2, help="that run schedules (default 2)")
     parser.add_argument("--simulation-only", action="store_true", help="without the real gateways, workers and stores")
-    parser.add_argument("--peers", action="store_true", help="MLflow's aliases and a composed Ray Serve app beside")
-    parser.add_argument(
-        "--ray-python", type=Path, help="interpreter of an environment with ray[serve]; by default this one"
-    )
     options = parser.parse_args(arguments)
     if arguments is None and os.environ.get("PYTHONHASHSEED") != "0":
         # The library goes through sets of text here and there, in an order that is otherwise another in every process.
@@ -55,11 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if not options.simulation_only:
         _add_real(body)
-    body["peers"] = {}
-    if options.peers:
-        from benchmarks.version_switch.peers import compare
-
-        body["peers"] = compare(options.ray_python)
     return finish(body, _bars(body), options.json)
 
 
