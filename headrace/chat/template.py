@@ -64,7 +64,7 @@ def checked_date(field: str, date: str | None) -> None:
     except ValueError:
         is_day = False
     if not is_day:
-        raise InvalidInput(f"{field} must be a day as YYYY-MM-DD, in quotes, got {date!r}.")
+        raise InvalidInput(f"{field} must be a day as YYYY-MM-DD, got {date!r}.")
 
 
 class ChatTemplate:

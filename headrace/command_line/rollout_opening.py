@@ -96,7 +96,7 @@ def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
     """
     from headrace.user_files.yaml_file import read_yaml
 
-    body = read_yaml(file, "--plan")
+    body = read_yaml(file, "--plan").content
     if isinstance(body, dict) and "prompts" in body:
         from headrace.generation.campaign import load_campaign
         from headrace.generation.subject import CampaignSubject

@@ -203,7 +203,7 @@ def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
     try:
-        body = read_yaml(file, "Campaign file")
+        body = read_yaml(file, "Campaign file").content
     except InvalidInput as error:
         raise InvalidCampaign(str(error)) from error
     campaign = _checked(Campaign, body, f"Campaign file {file}")

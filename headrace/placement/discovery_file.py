@@ -48,7 +48,7 @@ def read_fleet_file(path: Path) -> Inventory:
         InvalidFleet: it cannot be read, or describes no fleet.
     """
     try:
-        content = read_yaml(path, "Fleet file")
+        content = read_yaml(path, "Fleet file").content
     except InvalidInput as error:
         raise InvalidFleet(str(error)) from error
     top = _fields(content, f"Fleet file {path}", {"nodes"})

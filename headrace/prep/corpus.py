@@ -229,7 +229,7 @@ def load_corpus(path: Path) -> Corpus:
         InvalidInput: the file is missing, not YAML, or describes a corpus that cannot be read.
     """
     try:
-        body = read_yaml(path, "Corpus file")
+        body = read_yaml(path, "Corpus file").content
     except InvalidInput as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error

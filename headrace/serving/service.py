@@ -227,7 +227,7 @@ class Service:
 def load_service(file: Path) -> Service:
     """Raises: InvalidService: the file is not YAML, or describes a service that cannot run."""
     try:
-        service = from_mapping(Service, read_yaml(file, "Service file"), f"Service file {file}")
+        service = from_mapping(Service, read_yaml(file, "Service file").content, f"Service file {file}")
         _ = service.plan
     except InvalidInput as error:
         raise InvalidService(str(error)) from error

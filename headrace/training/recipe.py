@@ -173,6 +173,6 @@ def load_recipes(directory: Path) -> dict[str, Recipe]:
 def load_recipe(path: Path) -> Recipe:
     """Raises: InvalidTrainingRun: naming the file and the field."""
     try:
-        return from_mapping(Recipe, read_yaml(path, "Recipe"), str(path))
+        return from_mapping(Recipe, read_yaml(path, "Recipe").content, str(path))
     except InvalidInput as error:
         raise InvalidTrainingRun(str(error)) from error

@@ -1,14 +1,24 @@
-"""The one reader of users' YAML: what a file says, or one sentence on why it says nothing.
+"""The one reader of users' YAML: what a file says and where it says it, or one sentence on why it says nothing.
+
+YAML 1.2's core schema: `3e-4` is a number, `0o17` is fifteen; `no`, `12:30` and `2026-01-01` are texts. Beyond it the
+merge key `<<` is taken, and a key is always the text that stands there, as in JSON.
 
 Beside what YAML itself refuses, a file is refused that reads as something else than what stands there: a key that
 stands twice (YAML lets the last one win without a word), anchors that multiply a few lines into gigabytes or contain
 themselves, half of a surrogate pair.
 """
 
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
 
 from headrace.errors import InvalidInput
 
@@ -16,10 +26,78 @@ from headrace.errors import InvalidInput
 _BYTES_MAX = 4 * 2**20
 # What a file stands for once each anchor is written out.
 _VALUES_MAX = 1_000_000
+# Lists in lists. JSON readers that values are handed to give up at about twice as many.
+_DEPTH_MAX = 100
 
 
-def read_yaml(path: Path, noun: str) -> object:
-    """The one document of a YAML file; None: it is empty.
+class Document:
+    """A file's content, and the place of each value in it.
+
+    Attributes:
+        content: None, bool, int, float, str, lists and dicts with keys of text; None: the file is empty.
+    """
+
+    def __init__(self, path: Path, root: yaml.Node | None) -> None:
+        self.path = path
+        self._root = root
+        self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+        self._made: dict[int, Any] = {}
+        self.content: Any = None if root is None else self._value(root)
+
+    def place(self, keys: Sequence[str | int], *, of_key: bool = False) -> tuple[int, int]:
+        """Line and column, from 1 on, of the value that lies under these keys; else of the innermost one that is there.
+
+        Args:
+            of_key: where the last key itself stands.
+        """
+        key_node = node = self._root
+        for key in keys:
+            if isinstance(node, yaml.MappingNode) and key in (pairs := self._mapping(node)):
+                key_node, node = pairs[str(key)]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                key_node = node = node.value[key]
+            else:
+                break
+        found = key_node if of_key else node
+        return (found.start_mark.line + 1, found.start_mark.column + 1) if found else (1, 1)
+
+    def _value(self, node: yaml.Node) -> Any:
+        if id(node) not in self._made:
+            self._made[id(node)] = self._new_value(node)
+        return self._made[id(node)]
+
+    def _new_value(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode) and node.tag == BaseResolver.DEFAULT_MAPPING_TAG:
+            return {key: self._value(value) for key, (_, value) in self._mapping(node).items()}
+        if isinstance(node, yaml.SequenceNode) and node.tag == BaseResolver.DEFAULT_SEQUENCE_TAG:
+            return [self._value(one) for one in node.value]
+        if isinstance(node, yaml.ScalarNode) and node.tag == BaseResolver.DEFAULT_SCALAR_TAG:
+            return node.value
+        tag = _shown(node.tag.replace(_TAGS, "!!"))
+        if node.tag not in _CORE or not isinstance(node, yaml.ScalarNode):
+            raise _refused(node, f"the tag {tag} has no meaning here")
+        pattern, _, make = _CORE[node.tag]
+        if not pattern.match(node.value):
+            raise _refused(node, f"{_shown(node.value)} is not what its tag {tag} says")
+        try:
+            return make(node.value)
+        except ValueError as error:  # thousands of digits
+            raise _refused(node, str(error)) from error
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Key → where it stands, and its value; what is merged stands where it was written."""
+        if id(node) not in self._pairs:
+            own = {key.value: (key, value) for key, value in node.value if not _is_merge(key)}
+            for key, value in node.value:
+                if _is_merge(key):
+                    for merged in _merged(value):
+                        own = self._mapping(merged) | own
+            self._pairs[id(node)] = own
+        return self._pairs[id(node)]
+
+
+def read_yaml(path: Path, noun: str) -> Document:
+    """The one document of a YAML file.
 
     Args:
         noun: what a refusal calls the file: "Corpus file".
@@ -27,6 +105,7 @@ def read_yaml(path: Path, noun: str) -> object:
     Raises:
         InvalidInput: there is no such file, or it is not YAML, or not what it seems to say.
     """
+    where = f"{noun} {path}"
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
@@ -34,62 +113,129 @@ def read_yaml(path: Path, noun: str) -> object:
             body = file.read(_BYTES_MAX + 1)
         if len(body) > _BYTES_MAX:
             raise ValueError(f"it has more than {_BYTES_MAX:,} bytes")
-        return yaml.load(body.decode("utf-8"), _Loader)
+        return Document(path, _Nodes(body.decode("utf-8")).get_single_node())
     except FileNotFoundError as error:
-        raise InvalidInput(f"{noun} {path} does not exist.") from error
+        raise InvalidInput(f"{where} does not exist.") from error
+    except yaml.MarkedYAMLError as error:
+        cause = error
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        if mark := error.problem_mark:
+            where = f"{where}:{mark.line + 1}:{mark.column + 1}"
     except RecursionError as error:
-        raise InvalidInput(f"{noun} {path} is not readable as YAML: it is nested too deeply.") from error
-    # What PyYAML's constructors let pass of the values that they are given: `2026-99-99`, `!!int x`, `!!bool x` …
-    except (yaml.YAMLError, OSError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidInput(f"{noun} {path} is not readable as YAML: {reason.rstrip('.')}.") from error
+        cause, reason = error, "it is nested too deeply"
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        cause, reason = error, " ".join(str(error).split())
+    raise InvalidInput(f"{where} is not readable as YAML: {reason.rstrip('.')}.") from cause
 
 
-class _Loader(yaml.SafeLoader):
+def _whole_number(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _number(text: str) -> float:
+    return float(text.replace(".", "", 1) if text[-1] in "fFnN" else text)
+
+
+_TAGS = "tag:yaml.org,2002:"
+# The core schema's table, https://yaml.org/spec/1.2.2/#103-core-schema: what a plain scalar is taken for, first of all;
+# whatever matches nothing is text. Beside each pattern the characters that it begins with.
+_CORE: dict[str, tuple[re.Pattern[str], str, Callable[[str], Any]]] = {
+    f"{_TAGS}{name}": (re.compile(rf"(?:{pattern})\Z"), first, make)
+    for name, pattern, first, make in (
+        ("null", r"null|Null|NULL|~|", "~nN", lambda _: None),
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text[0] in "tT"),
+        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", _whole_number),
+        (
+            "float",
+            r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+            "-+.0123456789",
+            _number,
+        ),
+    )
+}
+
+
+# PyYAML resolves by YAML 1.1, but what its parts read is the same in 1.2. Its composer keeps the place of each value.
+class _Nodes(Reader, Scanner, Parser, Composer, BaseResolver):
     """Looks at what was parsed before anything is made of it."""
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
         # By identity; a node that is not there yet is being composed.
-        self._num_values: dict[int, int] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         is_alias = self.check_event(yaml.AliasEvent)
         node: Any = super().compose_node(parent, index)
         if not is_alias:
-            self._num_values[id(node)] = self._counted(node)
-        elif id(node) not in self._num_values:
-            raise ValueError(f"an anchor stands inside itself{_at(node)}")
+            self._sizes[id(node)] = self._size(node)
+        elif id(node) not in self._sizes:
+            raise _refused(node, f"an anchor stands inside itself{_at(node)}")
         return node
 
-    def _counted(self, node: Any) -> int:
+    def _size(self, node: Any) -> tuple[int, int]:
+        """How many values it stands for, and how deep they are nested; anchors written out."""
         if isinstance(node, yaml.ScalarNode):
             _check_text(node)
-            return 1
+            return 1, 1
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
-            below = [part for pair in node.value for part in pair]
+            parts = [part for pair in node.value for part in pair]
         else:
-            below = node.value
-        total = 1 + sum(self._num_values[id(part)] for part in below)
+            parts = node.value
+        sizes = [self._sizes[id(part)] for part in parts]
+        total, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
         if total > _VALUES_MAX:
-            raise ValueError(f"its anchors multiply to more than {_VALUES_MAX:,} values{_at(node)}")
-        return total
+            raise _refused(node, f"its anchors multiply to more than {_VALUES_MAX:,} values{_at(node)}")
+        if depth > _DEPTH_MAX:
+            raise _refused(node, "it is nested too deeply")
+        return total, depth
+
+
+for _tag, (_pattern, _first, _) in _CORE.items():
+    # `` is what a scalar begins with that is empty: null.
+    _Nodes.add_implicit_resolver(_tag, _pattern, [*_first, *([""] if _tag.endswith(":null") else [])])
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    return isinstance(key, yaml.ScalarNode) and key.value == "<<" and key.style is None
+
+
+def _merged(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    """The mappings that `<<` brings in; of two that have a key, the first."""
+    for one in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        if not isinstance(one, yaml.MappingNode):
+            raise _refused(one, "<< must name a mapping, or a list of them")
+        yield one
 
 
 def _check_text(node: yaml.ScalarNode) -> None:
     try:
         node.value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"half of a surrogate pair, which is no character,{_at(node)}") from error
+        raise _refused(node, f"half of a surrogate pair, which is no character,{_at(node)}") from error
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
     seen: dict[str, yaml.ScalarNode] = {}
     for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, key) is not key:
-            shown = key.value if len(key.value) <= 80 else f"{key.value[:80]}…"
-            raise ValueError(f"the key {shown!r} stands twice,{_at(seen[key.value])} and{_at(key)}")
+        if not isinstance(key, yaml.ScalarNode):
+            raise _refused(key, "a key must be a text, not a list or a mapping")
+        if seen.setdefault(key.value, key) is not key:
+            raise _refused(key, f"the key {_shown(key.value)} stands twice,{_at(seen[key.value])} and{_at(key)}")
+
+
+def _shown(value: str) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _at(node: yaml.Node) -> str:

@@ -109,7 +109,7 @@ def test_a_date_that_is_given_is_the_templates_today(tiny_model: Path, tmp_path:
 
 @pytest.mark.parametrize("date", ["today", "2026-13-01", "2026-3-9", "2026-03-09T10:00", ""])
 def test_what_is_no_day_is_refused(date: str) -> None:
-    with pytest.raises(InvalidInput, match=r"template_date must be a day as YYYY-MM-DD, in quotes, got"):
+    with pytest.raises(InvalidInput, match=r"template_date must be a day as YYYY-MM-DD, got"):
         checked_date("template_date", date)
 
 

@@ -120,7 +120,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
         "a date that is none": (
             {"engine": {"template_date": "soon"}},
-            "template_date must be a day as YYYY-MM-DD, in quotes, got 'soon'",
+            "template_date must be a day as YYYY-MM-DD, got 'soon'",
         ),
         "a date for a server": (
             {"engine": {"name": "openai_http", "base_url": "http://a/v1", "model": "m", "template_date": "2026-01-01"}},

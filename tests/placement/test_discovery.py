@@ -112,7 +112,7 @@ GPU_FIELDS = "device: GPU-1, model: H100, memory_mib: 1"
         ("", r"FILE must have the fields nodes, but is None\."),
         ("[1]", r"FILE must have the fields nodes, but is \[1\]\."),
         ("nodes: []", r"FILE: nodes must be a list of at least one node, not \[\]\."),
-        ("nodes: [", r"FILE is not readable as YAML: .*\."),
+        ("nodes: [", r"FILE:1:9 is not readable as YAML: .*\."),
         ("node: 1", r"FILE: unknown fields node; known are nodes\."),
         ("nodes: [{gpus: 1}]", r"FILE: node 1: name must be a text, not None\."),
         ("nodes: [{name: 1}]", r"FILE: node 1: name must be a text, not 1\."),
