@@ -168,7 +168,7 @@ class Gateway:
         record = UnitRecord(self.name, session or unit, scheduler.now, digest)
         record.registry = self.world.registry.mode()
         try:
-            pinned = await self.pinning.pin(session or unit, session=session, override=override, is_drawn=False)
+            pin, loaded = await self.pinning.pin(session or unit, session=session, override=override, is_drawn=False)
         except InvalidInput:
             # No such set to ask for: the client's mistake, or a set that was retired meanwhile.
             return
@@ -179,9 +179,9 @@ class Gateway:
             record.failure, record.started_at = f"{type(error).__name__}: {error}", scheduler.now
             log.units.append(record)
             return
-        record.version_set, record.entry = pinned.pin.version_set, pinned.pin.entry
-        record.reason, record.trial = pinned.pin.reason, pinned.pin.trial
-        record.is_pinned, record.started_at = bool(pinned.is_pinned), scheduler.now
+        record.version_set, record.entry = pin.version_set, pin.entry
+        record.reason, record.trial = pin.reason, pin.trial
+        record.is_pinned, record.started_at = bool(pin.is_pinned), scheduler.now
         candidate = self._table("candidate")
         record.has_candidate = candidate is not None and self.sets.get(candidate) is not None
         log.units.append(record)
@@ -192,9 +192,9 @@ class Gateway:
         def report(step: chain.Step) -> None:
             record.steps.append(StepRecord(step.role, step.replica, scheduler.now))
 
-        pinned.loaded.num_units += 1
+        loaded.num_units += 1
         try:
-            served = pinned.loaded.chain
+            served = loaded.chain
             if streamed:
                 async for _ in served.stream(Conversation.of("hello"), unit=unit, seed=1, report=report):
                     pass
@@ -203,7 +203,7 @@ class Gateway:
         except HeadraceError as error:
             record.failure = f"{type(error).__name__}: {error}"
         finally:
-            pinned.loaded.num_units -= 1
+            loaded.num_units -= 1
 
 
 class Gateways:

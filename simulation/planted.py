@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -27,6 +27,7 @@ from headrace.rollout.routing import RoutingTable
 from headrace.serving import plan_lease, router, routes
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.session_turns import SessionTurns
+from headrace.serving.sessions import SessionPin
 from simulation import actors, crashes, gateways
 from simulation.disk import Trouble
 from simulation.schedule import Schedules
@@ -124,8 +125,9 @@ def _(_: Any, self: gateways.Gateway, member: Any, spec: Any) -> gateways.Simula
 
 
 @_around("a session forgets its set", 2, "was not its session's pin", router.Router, "resolve_session")
-async def _(_: Any, self: router.Router, session_id: str, *, override: str | None = None) -> router.SessionPin:
-    return router.SessionPin(pin=self.resolve(f"{session_id} {random.random()}"), is_pinned=True, expires_at=0.0)
+async def _(_: Any, self: router.Router, session_id: str, *, override: str | None = None) -> SessionPin:
+    pin = self.resolve(f"{session_id} {random.random()}")
+    return SessionPin(**asdict(pin), number=1, expires_at=0.0)
 
 
 @_around("a session is moved within its lease", 2, "was moved from", RoutingTable, "of", scenario="many steps")
@@ -139,7 +141,7 @@ def _(of: Any, state: Any, salt: str, **changes: Any) -> RoutingTable:
     "a turn that could not be pinned says that it was", 2, "was not its session's pin", SessionTurns, "_unpinned_turn"
 )
 def _(unpinned_turn: Any, *arguments: Any, **which: Any) -> Any:
-    return replace(unpinned_turn(*arguments, **which), is_pinned=True)
+    return replace(unpinned_turn(*arguments, **which), number=1)
 
 
 @_around("ranks change with the entry", 3, "had the candidate at", RoutingTable, "of")

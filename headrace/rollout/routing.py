@@ -34,6 +34,11 @@ class Pin:
         """Whether the unit counts at the gate. A session's later turns do not: their client knows their set."""
         return self.is_fair and self.trial > 0 and self.reason == "weight"
 
+    @property
+    def is_pinned(self) -> bool | None:
+        """Whether the store knows the session's pin; None: the unit has no session."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:

@@ -24,8 +24,8 @@ from headrace.rollout.routing import Pin, RoutingTable
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.routes import Routes
-from headrace.serving.session_turns import SessionPin, SessionTurns
-from headrace.serving.sessions import SessionPins
+from headrace.serving.session_turns import SessionTurns
+from headrace.serving.sessions import SessionPin, SessionPins
 from headrace.store.objects import ObjectStore, new_nonce
 
 # Calls of the store for session pins at once.
@@ -79,7 +79,6 @@ class Router:
             self._pins,
             lease,
             lambda draw, override: self.resolve(draw, override=override),
-            gateway=gateway,
             clock=clock,
             threads=threads or DaemonThreads(_NUM_THREADS, f"sessions-{service.name}"),
             is_loaded=is_loaded,

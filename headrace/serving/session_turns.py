@@ -10,14 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreOutage, StoreUnavailable
-from headrace.rollout.routing import Pin, RoutingTable
+from headrace.rollout.routing import Pin, Reason, RoutingTable
 from headrace.serving.plan_lease import PlanLease
-from headrace.serving.sessions import Choice, Held, SessionPins, SessionRecord
+from headrace.serving.sessions import Held, SessionPin, SessionPins
 
 # How long a session's turn waits for its pin to be read or written.
 _PIN_SECONDS_MAX = 1.0
@@ -26,15 +26,6 @@ _NUM_SESSIONS_MAX = 100_000
 # A session's turn looks again when its set was evicted while it was pinned.
 _NUM_LOOKS = 3
 _NUM_PINNED_A_ROUND = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SessionPin:
-    """`is_pinned`: whether the pin is in the store. `expires_at`: seconds since the Unix epoch, if no turn follows."""
-
-    pin: Pin
-    is_pinned: bool
-    expires_at: float
 
 
 class SessionTurns:
@@ -50,7 +41,6 @@ class SessionTurns:
         lease: PlanLease,
         resolve: Callable[[str, str | None], Pin],
         *,
-        gateway: str,
         clock: Clock,
         threads: Executor,
         is_loaded: Callable[[str], bool],
@@ -62,10 +52,9 @@ class SessionTurns:
         self._lease = lease
         self._monotonic = lease.monotonic
         self._resolve = resolve
-        self._gateway = gateway
         self._clock = clock
         self._threads = threads
-        self._sessions: OrderedDict[str, SessionRecord] = OrderedDict()
+        self._sessions: OrderedDict[str, SessionPin] = OrderedDict()
         # Those of `_sessions` that the store does not know of.
         self._unpinned: dict[str, None] = {}
         # What the store is being asked, and the override for which; one question a session at a time.
@@ -113,13 +102,13 @@ class SessionTurns:
         assert table is not None
         return table
 
-    def _goes_on(self, session: str, known: SessionRecord, table: RoutingTable) -> bool:
+    def _goes_on(self, session: str, known: SessionPin, table: RoutingTable) -> bool:
         """Whether what is known of a session is its live pin."""
         is_live = self._clock.now() < known.expires_at and known.version_set not in table.evicted
         return is_live and session not in self._unpinned
 
     def _next_turn(
-        self, session: str, known: SessionRecord, table: RoutingTable, override: str | None, *, is_fresh: bool
+        self, session: str, known: SessionPin, table: RoutingTable, override: str | None, *, is_fresh: bool
     ) -> SessionPin:
         if override is not None:
             _check_override(override, known, table)
@@ -146,22 +135,16 @@ class SessionTurns:
         # A choice by an older plan that is still good is by now the session's pin, and no more.
         is_first = held.is_chosen and is_fresh and record.entry == table.head and record.reason != "degraded"
         turn = _turn(record, is_pinned=True, is_first=is_first)
-        return replace(turn, pin=replace(turn.pin, is_fair=False)) if held.is_shared else turn
+        return replace(turn, is_fair=False) if held.is_shared else turn
 
     def _unpinned_turn(self, session: str, *, is_degraded: bool = True) -> SessionPin:
         """A turn without the store: what the session had here, or the stable set."""
         table, known = self._table(), self._sessions.get(session)
         if known is None or known.version_set in table.evicted:
-            known = SessionRecord(
-                number=0,
-                version_set=table.stable,
-                entry=table.head,
-                trial=0 if known is None else known.trial,
-                expires_at=self._clock.now() + self._pins.lease_seconds,
-                reason="degraded" if known is None else "repinned",
-                is_fair=False,
-                by=self._gateway,
-            )
+            reason: Reason = "degraded" if known is None else "repinned"
+            trial = 0 if known is None else known.trial
+            expires_at = self._clock.now() + self._pins.lease_seconds
+            known = replace(self._pins.stable(table, reason=reason, expires_at=expires_at), trial=trial)
             turn = _turn(known, is_pinned=False, is_first=is_degraded or known.reason == "repinned")
         else:
             turn = _turn(known, is_pinned=False, is_first=is_degraded and known.reason == "degraded")
@@ -195,7 +178,7 @@ class SessionTurns:
         known = self._sessions.get(session)
         remembered = known if session in self._unpinned else None
 
-        def choose(last: SessionRecord | None) -> Choice:
+        def choose(last: SessionPin | None) -> Held:
             # Nobody waits any more: a place under the cap would be taken for nothing.
             if self._monotonic() > begun + _PIN_SECONDS_MAX:
                 raise StoreOutage(f"The store took longer than {_PIN_SECONDS_MAX:g} s over a session's pin.")
@@ -220,8 +203,8 @@ class SessionTurns:
             self._take_off(session, None)
 
     def _choose(
-        self, session: str, override: str | None, remembered: SessionRecord | None, last: SessionRecord | None
-    ) -> Choice:
+        self, session: str, override: str | None, remembered: SessionPin | None, last: SessionPin | None
+    ) -> Held:
         """The set of a session without a live pin: one unit.
 
         Raises:
@@ -251,21 +234,13 @@ class SessionTurns:
                 # The turn would begin when it is loaded, and the set may be aborted by then.
                 pin = Pin(table.stable, table.head, "degraded", table.trial, is_fair=False)
         is_stable = pin.version_set == table.stable
-        return Choice(
-            version_set=pin.version_set,
-            entry=pin.entry,
-            trial=pin.trial,
-            reason=pin.reason,
-            is_fair=pin.is_fair,
-            seconds=None if is_stable else max(0.0, until - self._monotonic()),
-            is_new=is_new,
-            draw=draw,
-        )
+        seconds = None if is_stable else max(0.0, until - self._monotonic())
+        return self._pins.chosen(pin, seconds=seconds, draw=draw, is_new=is_new)
 
     def _stale(self) -> StoreUnavailable:
         return StoreOutage(f"The plan of {self._lease.name} could not be read for a second.")
 
-    def _remember(self, session: str, record: SessionRecord, *, is_pinned: bool = True) -> None:
+    def _remember(self, session: str, record: SessionPin, *, is_pinned: bool = True) -> None:
         present = self._sessions.get(session)
         if present is not None and present.number > record.number > 0 and self._clock.now() < present.expires_at:
             # Two answers of the store came in the wrong order.
@@ -281,18 +256,12 @@ class SessionTurns:
             self._unpinned.pop(forgotten, None)
 
 
-def _turn(record: SessionRecord, *, is_pinned: bool, is_first: bool = False) -> SessionPin:
-    pin = Pin(
-        record.version_set,
-        record.entry,
-        record.reason if is_first else "session",
-        record.trial,
-        is_fair=record.is_fair,
-    )
-    return SessionPin(pin=pin, is_pinned=is_pinned, expires_at=record.expires_at)
+def _turn(record: SessionPin, *, is_pinned: bool, is_first: bool = False) -> SessionPin:
+    """The pin as one turn sees it: only the first was decided for the reason that the pin was made."""
+    return replace(record, reason=record.reason if is_first else "session", number=record.number if is_pinned else 0)
 
 
-def _check_override(override: str, record: SessionRecord, table: RoutingTable) -> None:
+def _check_override(override: str, record: SessionPin, table: RoutingTable) -> None:
     """A session keeps its set. One that asked for the candidate may go on saying so when it has become stable, and one
     that asked for a set which it did not get.
 

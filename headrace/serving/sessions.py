@@ -27,7 +27,7 @@ from annotated_types import Ge
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing, StoreOutage
 from headrace.rollout.layout import rollout_prefix
-from headrace.rollout.routing import Reason, RoutingTable
+from headrace.rollout.routing import Pin, Reason, RoutingTable
 from headrace.store.chain import Chain, Head
 from headrace.store.listings import by_prefix
 from headrace.store.objects import ObjectStore
@@ -44,48 +44,38 @@ _REMEDY = "The session goes on with the stable set; the pin is swept with the se
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """A set for a session without a live pin. `seconds`: how long a provisional pin lasts; None: a whole lease."""
-
-    version_set: str
-    entry: int
-    trial: int
-    reason: Reason
-    is_fair: bool
-    seconds: float | None = None
-    # False: the session goes on with what it had.
-    is_new: bool = True
-    draw: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SessionRecord:
-    """One pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch.
+class SessionPin(Pin):
+    """A session's pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch, if no turn follows.
 
     `draw`: the key by which the session is ranked against a candidate's weight; empty: none was drawn.
     Fields that earlier releases did not write have defaults that claim nothing.
     """
 
-    number: int = 0
-    version_set: str
     entry: Annotated[int, Ge(0)]
     trial: Annotated[int, Ge(0)]
-    expires_at: float
-    reason: Reason
     is_fair: bool = False
+    number: int = 0
+    expires_at: float
     is_provisional: bool = False
     draw: str = ""
     by: str = ""
 
+    @property
+    def is_pinned(self) -> bool:
+        return self.number > 0
 
-SESSION_PIN = Kind("Session pin", SessionRecord, _REMEDY)
+
+SESSION_PIN = Kind("Session pin", SessionPin, _REMEDY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """`is_chosen`: this call chose the set; otherwise the session had it. `is_shared`: another turn began by it."""
+    """`is_chosen`: this call chose the set; otherwise the session goes on with what it had.
 
-    record: SessionRecord
+    `is_shared`: another turn began by it.
+    """
+
+    record: SessionPin
     is_chosen: bool = False
     is_shared: bool = False
 
@@ -105,15 +95,15 @@ class SessionPins:
         self,
         session: str,
         table: Callable[[], RoutingTable],
-        choose: Callable[[SessionRecord | None], Choice],
+        choose: Callable[[SessionPin | None], Held],
         *,
-        known: SessionRecord | None = None,
+        known: SessionPin | None = None,
     ) -> Held:
         """The session's live pin: the one that is there, or renewed, or chosen anew.
 
         Args:
             table: the newest plan, whenever it is asked.
-            choose: asked where no live pin is there; it gets the last one.
+            choose: asked where no live pin is there; it gets the last one and answers with what `chosen` makes.
             known: the pin under which a turn of this session has begun at this gateway.
 
         Raises:
@@ -130,7 +120,9 @@ class SessionPins:
         is_chosen = False
         for _ in range(_NUM_TRIES):
             if damaged and record is None:
-                following = Held(record=self._stable(table(), self._clock.now() + self.lease_seconds), is_chosen=True)
+                expires_at = self._clock.now() + self.lease_seconds
+                stable = self.stable(table(), reason="repinned", expires_at=expires_at)
+                following = Held(record=stable, is_chosen=True)
             else:
                 following = self._following(record, known, table(), choose)
             if following is None:
@@ -142,7 +134,38 @@ class SessionPins:
             is_chosen = made.won and following.is_chosen
         raise StoreOutage(f"Session {_digest(session)[:12]} was moved {_NUM_TRIES} times while it was asked for.")
 
-    def newest(self, session: str) -> SessionRecord | None:
+    def chosen(self, pin: Pin, *, seconds: float | None = None, draw: str = "", is_new: bool = True) -> Held:
+        """A set for a session without a live pin.
+
+        Args:
+            seconds: how long a provisional pin lasts; None: a whole lease.
+            is_new: False: the session goes on with what it had.
+        """
+        record = SessionPin(
+            version_set=pin.version_set,
+            entry=pin.entry,
+            trial=pin.trial,
+            expires_at=self._clock.now() + (self.lease_seconds if seconds is None else seconds),
+            reason=pin.reason,
+            is_fair=pin.is_fair,
+            is_provisional=seconds is not None,
+            draw=draw,
+            by=self._by,
+        )
+        return Held(record=record, is_chosen=is_new)
+
+    def stable(self, table: RoutingTable, *, reason: Reason, expires_at: float) -> SessionPin:
+        """The stable set, where nobody can tell or nobody may have what the session had."""
+        return SessionPin(
+            version_set=table.stable,
+            entry=table.head,
+            trial=table.trial,
+            expires_at=expires_at,
+            reason=reason,
+            by=self._by,
+        )
+
+    def newest(self, session: str) -> SessionPin | None:
         """The pin that counts, ended or not; None: there is none.
 
         Raises:
@@ -154,10 +177,10 @@ class SessionPins:
             raise head.damage
         return self._numbered(head)
 
-    def _numbered(self, head: Head[SessionRecord]) -> SessionRecord | None:
+    def _numbered(self, head: Head[SessionPin]) -> SessionPin | None:
         return replace(head.value, number=head.number) if head.value else None
 
-    def is_renewal_due(self, record: SessionRecord, table: RoutingTable) -> bool:
+    def is_renewal_due(self, record: SessionPin, table: RoutingTable) -> bool:
         if record.is_provisional:
             return True
         is_half_over = record.expires_at - self._clock.now() < self.lease_seconds / 2
@@ -178,7 +201,7 @@ class SessionPins:
         return num_swept
 
     def _sweep_chain(
-        self, chain: Chain[SessionRecord], written: Mapping[int, float], now: float, damaged: Damaged
+        self, chain: Chain[SessionPin], written: Mapping[int, float], now: float, damaged: Damaged
     ) -> bool:
         newest = max(written)
         try:
@@ -195,55 +218,33 @@ class SessionPins:
 
     def _following(
         self,
-        record: SessionRecord | None,
-        known: SessionRecord | None,
+        record: SessionPin | None,
+        known: SessionPin | None,
         table: RoutingTable,
-        choose: Callable[[SessionRecord | None], Choice],
+        choose: Callable[[SessionPin | None], Held],
     ) -> Held | None:
         """What must take the newest pin's place; None: it stays."""
         now = self._clock.now()
         # A turn has begun under it here, so nothing but another gateway's pin ends it.
         has_begun = record is not None and record == known
         if record is None or (self.is_over(record, now) and not (has_begun and record.is_provisional)):
-            choice = choose(record)
-            seconds = self.lease_seconds if choice.seconds is None else choice.seconds
-            new = SessionRecord(
-                version_set=choice.version_set,
-                entry=choice.entry,
-                trial=choice.trial,
-                expires_at=now + seconds,
-                reason=choice.reason,
-                is_fair=choice.is_fair,
-                is_provisional=choice.seconds is not None,
-                draw=choice.draw,
-                by=self._by,
-            )
-            return Held(record=new, is_chosen=choice.is_new)
+            return choose(record)
         expires_at = max(now + self.lease_seconds, record.expires_at)
         if record.version_set in table.evicted:
-            return Held(record=replace(self._stable(table, expires_at), draw=record.draw), is_chosen=True)
+            stable = self.stable(table, reason="repinned", expires_at=expires_at)
+            return Held(record=replace(stable, draw=record.draw), is_chosen=True)
         if self.is_renewal_due(record, table) and (has_begun or not record.is_provisional):
             return Held(record=replace(record, expires_at=expires_at, is_provisional=False, by=self._by))
         return None
 
-    def _stable(self, table: RoutingTable, expires_at: float) -> SessionRecord:
-        return SessionRecord(
-            version_set=table.stable,
-            entry=table.head,
-            trial=table.trial,
-            expires_at=expires_at,
-            reason="repinned",
-            by=self._by,
-        )
-
-    def is_over(self, record: SessionRecord, now: float) -> bool:
+    def is_over(self, record: SessionPin, now: float) -> bool:
         """Whether a pin binds nobody any more."""
         if record.is_provisional:
             # Not before, whatever became of its set: a turn may have begun on it at another gateway.
             return now >= record.expires_at
         return now >= record.expires_at + self.skew_seconds
 
-    def _chain(self, session: str) -> Chain[SessionRecord]:
+    def _chain(self, session: str) -> Chain[SessionPin]:
         digest = _digest(session)
         return _chain_below(self._store, f"{rollout_prefix(self._name, 'sessions')}/{digest[:2]}/{digest}")
 
@@ -255,7 +256,7 @@ def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) 
         damaged: told of newest pins that cannot be read.
     """
 
-    def read(newest: tuple[Chain[SessionRecord], Mapping[int, float]]) -> SessionRecord | HandoffCorrupt | None:
+    def read(newest: tuple[Chain[SessionPin], Mapping[int, float]]) -> SessionPin | HandoffCorrupt | None:
         chain, written = newest
         try:
             return chain.read(max(written))
@@ -274,7 +275,7 @@ def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) 
     return found
 
 
-def _chains(store: ObjectStore, name: str) -> Iterator[tuple[Chain[SessionRecord], dict[int, float]]]:
+def _chains(store: ObjectStore, name: str) -> Iterator[tuple[Chain[SessionPin], dict[int, float]]]:
     """Every session's pins, and when each of them was written."""
     root = rollout_prefix(name, "sessions")
     for shard in store.children(root):
@@ -284,7 +285,7 @@ def _chains(store: ObjectStore, name: str) -> Iterator[tuple[Chain[SessionRecord
                 yield chain, {number: times[chain.key(number)] for number in numbers}
 
 
-def _chain_below(store: ObjectStore, prefix: str) -> Chain[SessionRecord]:
+def _chain_below(store: ObjectStore, prefix: str) -> Chain[SessionPin]:
     return Chain(store=store, prefix=prefix, kind=SESSION_PIN, digits=6, may_lack="oldest", remedy=_REMEDY)
 
 

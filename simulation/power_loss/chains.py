@@ -7,9 +7,9 @@ from headrace.clock import SystemClock
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.rollout.live_evidence import EvidenceWriter, read_live
-from headrace.rollout.routing import RoutingTable
+from headrace.rollout.routing import Pin, RoutingTable
 from headrace.rollout.states import ABORTED, ADVANCED, INITIALIZED, PROPOSED, STARTED, fold
-from headrace.serving.sessions import KEPT_SECONDS, Choice, SessionPins, SessionRecord
+from headrace.serving.sessions import KEPT_SECONDS, SessionPins
 from headrace.store.local import LocalStore
 from simulation.faults.cases import Later, Tally
 
@@ -116,10 +116,7 @@ def _hold(store: LocalStore, clock: Any, session: str, tell: Callable[..., None]
     table = RoutingTable(head=1, salt="salt", stable=_STABLE)
     pins = _pins(store, clock)
 
-    def choose(last: SessionRecord | None) -> Choice:
-        return Choice(version_set=_STABLE, entry=1, trial=0, reason="weight", is_fair=True)
-
-    held = pins.hold(session, lambda: table, choose)
+    held = pins.hold(session, lambda: table, lambda last: pins.chosen(Pin(_STABLE, 1, "weight")))
     tell("held", session=session, number=held.record.number)
 
 

@@ -22,7 +22,8 @@ from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.routing import Pin
 from headrace.rollout.states import RolloutState, after, fold
 from headrace.serving.plan_lease import LEASE_SECONDS, READ_SECONDS, PlanLease, PlanUnknown
-from headrace.serving.router import Router, SessionPin
+from headrace.serving.router import Router
+from headrace.serving.sessions import SessionPin
 from simulation.disk import Disk, Trouble
 from simulation.scheduler import EPOCH, Process, Scheduler, SimulatedClock, SimulatedLoop
 from simulation.stores import SimulatedStore
@@ -302,7 +303,7 @@ class World:
         self._check_start(pin)
 
     def check_turn(self, gateway: Gateway, session: str, turn: SessionPin, begun_at: float) -> None:
-        pin, now = turn.pin, self.scheduler.now
+        pin, now = turn, self.scheduler.now
         pinned = "pinned" if turn.is_pinned else "unpinned"
         self._say(f"{gateway.name}: {session} on {pin.version_set[:4]} ({pin.reason}, {pinned}, entry {pin.entry})")
         self.truth.read()

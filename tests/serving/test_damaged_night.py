@@ -17,9 +17,9 @@ from headrace.rollout import interventions
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.plan import Plan
-from headrace.rollout.routing import RoutingTable
+from headrace.rollout.routing import Pin, RoutingTable
 from headrace.rollout.ticking import Rollout
-from headrace.serving.sessions import Choice, SessionPins
+from headrace.serving.sessions import Held, SessionPins
 from headrace.serving.subject import ServiceSubject
 from headrace.store.small_objects import PassedOver
 from tests.generation.builders import make_site
@@ -46,7 +46,8 @@ def test_damage_in_the_night_holds_no_rollback_up(tmp_path: Path) -> None:
             writer.record(2, arm, {"error": float(is_error)}, client=f"key {number % 7}", entry=2)
         writer.flush()
     pins = SessionPins(store, SERVICE, clock, lease_seconds=600.0, by="g1")
-    begun = pins.hold("a session", lambda: table(live), lambda _: choice(live)).record
+    drawn = Pin(CANDIDATE, 2, "weight", live.state.trial)
+    begun = pins.hold("a session", lambda: table(live), lambda _: pins.chosen(drawn)).record
     assert begun.version_set == CANDIDATE
 
     claim_key = only(store, "claims", "/a0001.json")
@@ -95,9 +96,5 @@ def table(live: Plans) -> RoutingTable:
     return RoutingTable.of(live.state, SERVICE)
 
 
-def choice(live: Plans) -> Choice:
-    return Choice(version_set=CANDIDATE, entry=2, trial=live.state.trial, reason="weight", is_fair=True)
-
-
-def nothing_to_choose(_: object) -> Choice:
+def nothing_to_choose(_: object) -> Held:
     raise AssertionError("The session has a pin.")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.serving.protection import protection
-from headrace.serving.sessions import SESSION_PIN, SKEW_SECONDS_MAX, SessionRecord
+from headrace.serving.sessions import SESSION_PIN, SKEW_SECONDS_MAX, SessionPin
 from headrace.store.protection import Asked
 from headrace.store.small_objects import PassedOver, create_object
 from tests.rollout.scenes import Scene
@@ -12,7 +12,7 @@ from tests.rollout.scenes import Scene
 
 def pin(scene: Scene, number: int, version: int, *, session: str = "ab12", seconds: float = 600.0, **given: Any) -> str:
     key = f"rollout/{scene.name}/sessions/{session[:2]}/{session}/{number:06d}.json"
-    record = SessionRecord(
+    record = SessionPin(
         version_set=scene.sets[version].id,
         entry=1,
         trial=0,

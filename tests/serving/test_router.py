@@ -12,7 +12,8 @@ from headrace.clock import FixedClock
 from headrace.errors import InvalidInput
 from headrace.rollout.routing import Pin
 from headrace.serving.plan_lease import PlanUnknown
-from headrace.serving.router import Router, SessionPin
+from headrace.serving.router import Router
+from headrace.serving.sessions import SessionPin
 from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import CANDIDATE, STABLE, THIRD, Plans, Site, TroubledStore, make_service
@@ -46,7 +47,7 @@ def chain(store: TroubledStore) -> list[str]:
 
 
 def session_on(site: Site, version_set: str) -> str:
-    return next(key for key in KEYS if turn(site, key).pin.version_set == version_set)
+    return next(key for key in KEYS if turn(site, key).version_set == version_set)
 
 
 # Units
@@ -192,28 +193,29 @@ def test_a_new_trial_does_not_use_the_places_of_the_last_one() -> None:
 
 def test_a_session_keeps_its_set_while_the_plan_moves_on() -> None:
     store, plans, site = make_site(0.5)
-    first, session = next((one, key) for key in KEYS if (one := turn(site, key)).pin.version_set == STABLE)
-    assert (first.pin, first.is_pinned) == (Pin(STABLE, 2, "weight", 2), True)
+    first, session = next((one, key) for key in KEYS if (one := turn(site, key)).version_set == STABLE)
+    assert (first.version_set, first.entry, first.reason, first.trial) == (STABLE, 2, "weight", 2)
+    assert (first.is_fair, first.is_pinned) == (True, True)
     plans.advance(weight=1.0)
     plans.promote()
     site.look()
     again = turn(site, session)
-    assert (again.pin.version_set, again.pin.reason, again.is_pinned) == (STABLE, "session", True)
+    assert (again.version_set, again.reason, again.is_pinned) == (STABLE, "session", True)
     other = Site(store, gateway="g2")
     other.look()
-    assert turn(other, session).pin.version_set == STABLE
-    assert turn(other, "another session").pin.version_set == CANDIDATE
+    assert turn(other, session).version_set == STABLE
+    assert turn(other, "another session").version_set == CANDIDATE
 
 
 def test_a_session_takes_one_place_under_the_cap_however_many_turns_it_has() -> None:
     _, _, site = make_site(1.0, cap=2)
     for _ in range(5):
-        assert turn(site, "one").pin.version_set == CANDIDATE
+        assert turn(site, "one").version_set == CANDIDATE
         site.pass_time(0.3)
         site.look()
-    assert turn(site, "two").pin.version_set == CANDIDATE
+    assert turn(site, "two").version_set == CANDIDATE
     site.router.replenish()
-    assert turn(site, "three").pin.reason == "capped"
+    assert turn(site, "three").reason == "capped"
 
 
 def test_turns_that_begin_at_once_take_one_place() -> None:
@@ -222,20 +224,20 @@ def test_turns_that_begin_at_once_take_one_place() -> None:
     async def several() -> list[SessionPin]:
         return await asyncio.gather(*(site.router.resolve_session("one") for _ in range(8)))
 
-    assert {one.pin.version_set for one in asyncio.run(several())} == {CANDIDATE}
+    assert {one.version_set for one in asyncio.run(several())} == {CANDIDATE}
     assert len(cast(Any, site.router)._routes.places.units) == 0
     site.router.replenish()
-    assert turn(site, "two").pin.version_set == CANDIDATE
+    assert turn(site, "two").version_set == CANDIDATE
 
 
 def test_a_session_on_a_set_that_is_rolled_back_is_moved_at_its_next_turn() -> None:
     store, plans, site = make_site(1.0)
-    assert turn(site).pin.version_set == CANDIDATE
+    assert turn(site).version_set == CANDIDATE
     plans.abort(evict=True)
     site.look()
     moved = turn(site)
-    assert (moved.pin.version_set, moved.pin.reason, moved.is_pinned) == (STABLE, "repinned", True)
-    assert turn(site).pin.reason == "session"
+    assert (moved.version_set, moved.reason, moved.is_pinned) == (STABLE, "repinned", True)
+    assert turn(site).reason == "session"
     assert chain(store) == [CANDIDATE, CANDIDATE, STABLE]
 
 
@@ -244,8 +246,8 @@ def test_a_session_on_a_set_that_is_rolled_back_without_eviction_stays() -> None
     turn(site)
     plans.abort(evict=False)
     site.look()
-    assert turn(site).pin.version_set == CANDIDATE
-    assert turn(site, "new").pin.version_set == STABLE
+    assert turn(site).version_set == CANDIDATE
+    assert turn(site, "new").version_set == STABLE
 
 
 def test_a_session_that_was_seen_goes_on_with_its_set_while_the_plan_is_stale() -> None:
@@ -254,7 +256,7 @@ def test_a_session_that_was_seen_goes_on_with_its_set_while_the_plan_is_stale() 
     site.pass_time(2.0)
     store.num_reads = 0
     goes_on = turn(site)
-    assert (goes_on.pin.version_set, goes_on.pin.reason, goes_on.is_pinned) == (CANDIDATE, "session", True)
+    assert (goes_on.version_set, goes_on.reason, goes_on.is_pinned) == (CANDIDATE, "session", True)
     assert store.num_reads == 0
 
 
@@ -266,7 +268,7 @@ def test_a_session_on_an_evicted_set_is_moved_although_the_store_is_down() -> No
     store.fates.extend(["refused"] * 10)
     store.read_fates.extend(["refused"] * 10)
     moved = turn(site)
-    assert (moved.pin.version_set, moved.pin.reason, moved.is_pinned) == (STABLE, "repinned", False)
+    assert (moved.version_set, moved.reason, moved.is_pinned) == (STABLE, "repinned", False)
     store.fates.clear()
     store.read_fates.clear()
     site.router.pin_remembered()
@@ -278,14 +280,14 @@ def test_a_session_first_seen_while_the_store_is_down_is_pinned_when_it_is_back(
     store, _, site = make_site(1.0)
     site.pass_time(2.0)
     first = turn(site)
-    assert (first.pin.version_set, first.pin.reason, first.is_pinned) == (STABLE, "degraded", False)
+    assert (first.version_set, first.reason, first.is_pinned) == (STABLE, "degraded", False)
     assert chain(store) == []
     site.look()
     site.router.pin_remembered()
     assert chain(store) == [STABLE]
     again = turn(site)
-    assert (again.pin.version_set, again.pin.reason, again.is_pinned) == (STABLE, "session", True)
-    assert not again.pin.is_fair
+    assert (again.version_set, again.reason, again.is_pinned) == (STABLE, "session", True)
+    assert not again.is_fair
 
 
 def test_a_session_that_another_gateway_had_pinned_goes_back_to_its_pin_after_an_outage() -> None:
@@ -298,7 +300,7 @@ def test_a_session_that_another_gateway_had_pinned_goes_back_to_its_pin_after_an
     other.look()
     other.router.pin_remembered()
     back = turn(other)
-    assert (back.pin.version_set, back.is_pinned) == (CANDIDATE, True)
+    assert (back.version_set, back.is_pinned) == (CANDIDATE, True)
 
 
 def test_a_first_turn_whose_pin_took_too_long_starts_on_the_stable_set() -> None:
@@ -313,7 +315,7 @@ def test_a_first_turn_whose_pin_took_too_long_starts_on_the_stable_set() -> None
 
     store.before_create = slow
     first = turn(site)
-    assert (first.pin.version_set, first.pin.reason, first.is_pinned) == (STABLE, "degraded", False)
+    assert (first.version_set, first.reason, first.is_pinned) == (STABLE, "degraded", False)
 
 
 def test_a_pin_of_a_turn_that_never_began_does_not_bring_the_session_back_to_an_aborted_set() -> None:
@@ -326,33 +328,34 @@ def test_a_pin_of_a_turn_that_never_began_does_not_bring_the_session_back_to_an_
             site.pass_time(1.5)
 
     store.before_create = slow
-    assert turn(site).pin.version_set == STABLE
+    assert turn(site).version_set == STABLE
     site.look()
     assert chain(store) == [CANDIDATE]
-    assert turn(site).pin.version_set == STABLE
+    assert turn(site).version_set == STABLE
     assert chain(store) == [CANDIDATE, STABLE]
 
 
 def test_a_session_that_began_on_its_candidate_stays_there_although_its_lease_came_late() -> None:
     store, plans, site = make_site(1.0)
     store.fates.extend(["well", "refused"])
-    assert turn(site).pin.version_set == CANDIDATE
+    assert turn(site).version_set == CANDIDATE
     plans.abort(evict=False)
     site.pass_time(20.0)
     site.look()
     again = turn(site)
-    assert (again.pin.version_set, again.is_pinned) == (CANDIDATE, True)
+    assert (again.version_set, again.is_pinned) == (CANDIDATE, True)
 
 
 def test_a_session_starts_on_the_set_that_it_asks_for_and_may_go_on_saying_so() -> None:
     _, plans, site = make_site(0.001)
     first = turn(site, override="candidate")
-    assert (first.pin.version_set, first.pin.reason) == (CANDIDATE, "override")
-    assert turn(site, override="candidate").pin.version_set == CANDIDATE
-    assert turn(site, override=CANDIDATE).pin == Pin(CANDIDATE, 2, "session", 2, is_fair=False)
+    assert (first.version_set, first.reason) == (CANDIDATE, "override")
+    assert turn(site, override="candidate").version_set == CANDIDATE
+    again = turn(site, override=CANDIDATE)
+    assert (again.version_set, again.entry, again.reason, again.is_fair) == (CANDIDATE, 2, "session", False)
     plans.promote()
     site.look()
-    assert turn(site, override="candidate").pin.version_set == CANDIDATE
+    assert turn(site, override="candidate").version_set == CANDIDATE
 
 
 def test_a_session_that_asks_for_another_set_than_its_own_is_refused() -> None:
@@ -376,14 +379,14 @@ def test_a_new_session_that_asks_for_no_set_of_the_plan_is_refused_and_not_pinne
 def test_a_session_is_renewed_while_it_goes_on_and_chosen_anew_when_it_was_away() -> None:
     store, _, site = make_site(1.0, session_seconds=600.0)
     for _ in range(10):
-        assert turn(site).pin.version_set == CANDIDATE
+        assert turn(site).version_set == CANDIDATE
         site.pass_time(200.0)
         site.look()
     num_pins = len(chain(store))
     assert 5 <= num_pins <= 8
     site.pass_time(1000.0)
     site.look()
-    assert turn(site).pin.reason == "weight"
+    assert turn(site).reason == "weight"
 
 
 def test_a_pin_that_is_damaged_costs_the_session_its_pin_and_not_its_answer() -> None:
@@ -395,7 +398,7 @@ def test_a_pin_that_is_damaged_costs_the_session_its_pin_and_not_its_answer() ->
     other = Site(store, gateway="g2")
     other.look()
     pinned = turn(other)
-    assert (pinned.pin.version_set, pinned.is_pinned) == (STABLE, True)
+    assert (pinned.version_set, pinned.is_pinned) == (STABLE, True)
 
 
 def test_a_router_takes_a_service_as_it_is() -> None:
@@ -438,9 +441,9 @@ def test_a_session_that_was_swept_while_it_was_remembered_begins_another_chain()
     site.pass_time(2 * 24 * 3600.0)
     site.look()
     assert site.router.sweep() == 1
-    assert turn(site).pin.reason == "weight"
+    assert turn(site).reason == "weight"
     store.num_reads = 0
-    assert turn(site).pin.reason == "session"
+    assert turn(site).reason == "session"
     assert store.num_reads == 0
 
 
@@ -449,9 +452,9 @@ def test_a_candidate_that_is_not_loaded_here_gets_no_unit_and_no_new_session_and
     site.not_loaded.add(CANDIDATE)
     assert site.router.resolve("user").reason == "degraded"
     first = turn(site)
-    assert (first.pin.version_set, first.is_pinned, first.pin.is_fair) == (STABLE, True, False)
+    assert (first.version_set, first.is_pinned, first.is_fair) == (STABLE, True, False)
     site.not_loaded.clear()
-    assert turn(site).pin.version_set == STABLE
+    assert turn(site).version_set == STABLE
     assert site.router.resolve("user").version_set == CANDIDATE
 
 
@@ -460,16 +463,16 @@ def test_a_provisional_pin_on_a_set_rolled_back_without_eviction_is_left_to_its_
     other = Site(store, gateway="g2", clock=site.clock)
     other.look()
     store.fates.extend(["well", "refused"])
-    assert turn(site).pin.version_set == CANDIDATE
+    assert turn(site).version_set == CANDIDATE
     plans.abort(evict=False)
     other.look()
     # The first gateway's turn is under way: the session is its.
     elsewhere = turn(other)
-    assert (elsewhere.pin.version_set, elsewhere.pin.reason, elsewhere.is_pinned) == (STABLE, "session", False)
+    assert (elsewhere.version_set, elsewhere.reason, elsewhere.is_pinned) == (STABLE, "session", False)
     assert chain(store) == [CANDIDATE]
     site.look()
-    assert turn(site).pin.version_set == CANDIDATE
-    assert turn(other).pin.version_set == CANDIDATE
+    assert turn(site).version_set == CANDIDATE
+    assert turn(other).version_set == CANDIDATE
 
 
 # What counts at the gate
@@ -489,19 +492,19 @@ def test_a_session_counts_once_by_a_key_that_nobody_knew_before() -> None:
     first = [turn(site, f"chat-{number}") for number in range(60)]
     # By its name, each would have the set that its client can compute beforehand.
     by_name = [site.router.resolve(f"chat-{number}").version_set for number in range(60)]
-    assert [one.pin.version_set for one in first] != by_name
-    assert {one.pin.version_set for one in first} == {STABLE, CANDIDATE}
-    assert {one.pin.is_evidence for one in first} == {True}
-    assert {turn(site, f"chat-{number}").pin.is_evidence for number in range(60)} == {False}
+    assert [one.version_set for one in first] != by_name
+    assert {one.version_set for one in first} == {STABLE, CANDIDATE}
+    assert {one.is_evidence for one in first} == {True}
+    assert {turn(site, f"chat-{number}").is_evidence for number in range(60)} == {False}
 
 
 def test_a_session_that_comes_back_after_its_lease_has_its_set_again_and_counts_no_more() -> None:
     _, plans, site = make_site(0.3)
-    first = {f"chat-{number}": turn(site, f"chat-{number}").pin.version_set for number in range(30)}
+    first = {f"chat-{number}": turn(site, f"chat-{number}").version_set for number in range(30)}
     site.pass_time(700.0)
     plans.advance(weight=0.4)
     site.look()
-    again = {name: turn(site, name).pin for name in first}
+    again = {name: turn(site, name) for name in first}
     assert all(again[name].version_set == CANDIDATE for name in first if first[name] == CANDIDATE)
     assert {pin.is_evidence for pin in again.values()} == {False}
 
@@ -512,7 +515,7 @@ def test_of_first_turns_at_once_one_counts() -> None:
     async def several() -> list[SessionPin]:
         return await asyncio.gather(*(site.router.resolve_session("one") for _ in range(8)))
 
-    assert [one.pin.is_evidence for one in asyncio.run(several())].count(True) == 1
+    assert [one.is_evidence for one in asyncio.run(several())].count(True) == 1
 
 
 def test_units_that_begin_while_the_candidate_cannot_be_drawn_are_compared_with_none() -> None:

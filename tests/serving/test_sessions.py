@@ -8,8 +8,8 @@ import pytest
 
 from headrace.clock import FixedClock
 from headrace.errors import HandoffCorrupt, StoreUnavailable
-from headrace.rollout.routing import RoutingTable
-from headrace.serving.sessions import KEPT_SECONDS, Choice, SessionPins, SessionRecord
+from headrace.rollout.routing import Pin, RoutingTable
+from headrace.serving.sessions import KEPT_SECONDS, Held, SessionPin, SessionPins
 from headrace.store.small_objects import PassedOver
 from simulation.disk import Kept
 from tests.handoff.simulated_store import MemoryStore
@@ -33,12 +33,15 @@ def always(table: RoutingTable) -> Callable[[], RoutingTable]:
     return lambda: table
 
 
-def choosing(version_set: str, seconds: float | None = None) -> Callable[[SessionRecord | None], Choice]:
-    choice = Choice(version_set=version_set, entry=2, trial=2, reason="weight", is_fair=True, seconds=seconds)
-    return lambda last: choice
+def choose(
+    pins: SessionPins, version_set: str, *, session: str = SESSION, seconds: float | None = None, **known: Any
+) -> Held:
+    """The pin of a session that gets `version_set` if it has none."""
+    pin = Pin(version_set, 2, "weight", 2)
+    return pins.hold(session, always(make_table()), lambda last: pins.chosen(pin, seconds=seconds), **known)
 
 
-def nothing_to_choose(last: SessionRecord | None) -> Choice:
+def nothing_to_choose(last: SessionPin | None) -> Held:
     raise AssertionError("A live pin was there.")
 
 
@@ -48,7 +51,7 @@ def chain(store: MemoryStore) -> list[dict[str, Any]]:
 
 def test_a_session_keeps_its_set_at_every_gateway() -> None:
     store = MemoryStore(FixedClock())
-    first = make_pins(store).hold(SESSION, always(make_table()), choosing(STABLE))
+    first = choose(make_pins(store), STABLE)
     assert first.is_chosen
     again = make_pins(store, by="g2").hold(SESSION, always(make_table(stable=THIRD, candidate=None)), nothing_to_choose)
     assert not again.is_chosen
@@ -58,7 +61,7 @@ def test_a_session_keeps_its_set_at_every_gateway() -> None:
 
 def test_a_session_never_shows_its_name_in_the_store() -> None:
     store = MemoryStore(FixedClock())
-    make_pins(store).hold("../../secret name", always(make_table()), choosing(STABLE))
+    choose(make_pins(store), STABLE, session="../../secret name")
     assert not any("secret" in key or b"secret" in body for key, (body, *_) in store.bodies.items())
 
 
@@ -67,10 +70,10 @@ def test_of_two_gateways_that_choose_at_once_one_wins_and_the_other_takes_it_ove
 
     def other_is_first(key: str) -> None:
         store.before_create = lambda key: None
-        make_pins(store.store, by="g2").hold(SESSION, always(make_table()), choosing(STABLE))
+        choose(make_pins(store.store, by="g2"), STABLE)
 
     store.before_create = other_is_first
-    held = make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE))
+    held = choose(make_pins(store), CANDIDATE)
     assert (held.record.version_set, held.record.by, held.is_chosen) == (STABLE, "g2", False)
 
 
@@ -80,8 +83,8 @@ def test_a_pin_whose_reply_was_lost_is_the_sessions_pin(fate: str) -> None:
     store.fates.append(fate)
     if fate == "lost":
         with pytest.raises(StoreUnavailable):
-            make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE))
-    held = make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE))
+            choose(make_pins(store), CANDIDATE)
+    held = choose(make_pins(store), CANDIDATE)
     assert held.record.version_set == CANDIDATE
     assert len(chain(store.store)) == 1
 
@@ -89,7 +92,7 @@ def test_a_pin_whose_reply_was_lost_is_the_sessions_pin(fate: str) -> None:
 def test_a_lease_is_renewed_when_less_than_half_of_it_is_left() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
-    known = pins.hold(SESSION, always(make_table()), choosing(STABLE)).record
+    known = choose(pins, STABLE).record
     clock.advance(LEASE / 2 - 1)
     assert pins.hold(SESSION, always(make_table()), nothing_to_choose, known=known).record == known
     clock.advance(2)
@@ -101,7 +104,7 @@ def test_a_lease_is_renewed_when_less_than_half_of_it_is_left() -> None:
 def test_two_gateways_that_renew_at_once_agree() -> None:
     store, clock = TroubledStore(), FixedClock()
     pins = make_pins(store, clock)
-    known = pins.hold(SESSION, always(make_table()), choosing(STABLE)).record
+    known = choose(pins, STABLE).record
     clock.advance(LEASE * 0.8)
 
     def other_is_first(key: str) -> None:
@@ -116,7 +119,7 @@ def test_two_gateways_that_renew_at_once_agree() -> None:
 def test_a_set_that_is_evicted_is_replaced_by_the_stable_one_at_once() -> None:
     store = MemoryStore(FixedClock())
     pins = make_pins(store)
-    pins.hold(SESSION, always(make_table()), choosing(CANDIDATE))
+    choose(pins, CANDIDATE)
     evicting = make_table(candidate=None, aborted=frozenset({CANDIDATE}), evicted=frozenset({CANDIDATE}), head=3)
     held = pins.hold(SESSION, always(evicting), nothing_to_choose)
     assert (held.record.version_set, held.record.reason, held.record.entry) == (STABLE, "repinned", 3)
@@ -128,7 +131,7 @@ def test_a_renewal_by_a_gateway_that_has_not_heard_of_the_eviction_is_moved_on()
     store, clock = TroubledStore(), FixedClock()
     evicting = make_table(candidate=None, evicted=frozenset({CANDIDATE}), head=3)
     late = make_pins(store.store, clock, by="late")
-    known = late.hold(SESSION, always(make_table()), choosing(CANDIDATE)).record
+    known = choose(late, CANDIDATE).record
     clock.advance(LEASE * 0.8)
 
     def renew_first(key: str) -> None:
@@ -143,17 +146,18 @@ def test_a_renewal_by_a_gateway_that_has_not_heard_of_the_eviction_is_moved_on()
 def test_a_set_that_is_rolled_back_without_eviction_is_kept_to_the_leases_end_and_no_longer() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
-    known = pins.hold(SESSION, always(make_table()), choosing(CANDIDATE)).record
+    known = choose(pins, CANDIDATE).record
     aborted = always(make_table(candidate=None, aborted=frozenset({CANDIDATE}), head=3))
     clock.advance(LEASE - 1)
     assert pins.hold(SESSION, aborted, nothing_to_choose, known=known).record == known
     clock.advance(1 + pins.skew_seconds)
-    assert pins.hold(SESSION, aborted, choosing(STABLE), known=known).record.version_set == STABLE
+    held = pins.hold(SESSION, aborted, lambda last: pins.chosen(Pin(STABLE, 2, "weight", 2)), known=known)
+    assert held.record.version_set == STABLE
 
 
 def test_a_clock_that_is_ahead_within_the_allowance_ends_no_lease() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
-    make_pins(store, clock).hold(SESSION, always(make_table()), choosing(CANDIDATE))
+    choose(make_pins(store, clock), CANDIDATE)
     clock.advance(LEASE - 1)
     ahead = FixedClock(clock.now() + make_pins(store).skew_seconds)
     held = make_pins(store, ahead, by="ahead").hold(SESSION, always(make_table()), nothing_to_choose)
@@ -163,7 +167,7 @@ def test_a_clock_that_is_ahead_within_the_allowance_ends_no_lease() -> None:
 def test_a_first_pin_on_a_candidate_is_provisional_until_its_turn_has_begun() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
-    first = pins.hold(SESSION, always(make_table()), choosing(CANDIDATE, 0.7)).record
+    first = choose(pins, CANDIDATE, seconds=0.7).record
     assert first.expires_at == clock.now() + 0.7
     # Another gateway sees it, and leaves it to the one that began.
     assert make_pins(store, clock).hold(SESSION, always(make_table()), nothing_to_choose).record == first
@@ -175,7 +179,7 @@ def test_a_first_pin_on_a_candidate_is_provisional_until_its_turn_has_begun() ->
 def test_a_session_that_began_stays_on_a_set_rolled_back_without_eviction_although_its_pin_was_provisional() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
-    first = pins.hold(SESSION, always(make_table()), choosing(CANDIDATE, 0.7)).record
+    first = choose(pins, CANDIDATE, seconds=0.7).record
     clock.advance(5.0)
     aborted = always(make_table(candidate=None, aborted=frozenset({CANDIDATE}), head=3))
     assert pins.hold(SESSION, aborted, nothing_to_choose, known=first).record.version_set == CANDIDATE
@@ -190,12 +194,13 @@ def test_a_pin_that_reaches_the_store_after_the_abort_binds_nobody() -> None:
         tables[0] = make_table(candidate=None, aborted=frozenset({CANDIDATE}), head=3)
         clock.advance(4.0)
 
-    def choose(last: SessionRecord | None) -> Choice:
-        table = tables[0]
-        return choosing(table.candidate, 0.9)(last) if table.candidate else choosing(table.stable)(last)
+    def drawn(last: SessionPin | None) -> Held:
+        candidate, stable = tables[0].candidate, tables[0].stable
+        return pins.chosen(Pin(candidate or stable, 2, "weight", 2), seconds=0.9 if candidate else None)
 
     store.before_create = abort_meanwhile
-    held = make_pins(store, clock).hold(SESSION, lambda: tables[0], choose)
+    pins = make_pins(store, clock)
+    held = pins.hold(SESSION, lambda: tables[0], drawn)
     assert held.record.version_set == STABLE
     assert [pin["version_set"] for pin in chain(store.store)] == [CANDIDATE, STABLE]
 
@@ -203,9 +208,9 @@ def test_a_pin_that_reaches_the_store_after_the_abort_binds_nobody() -> None:
 def test_a_session_that_comes_back_after_its_lease_is_chosen_anew() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
-    known = pins.hold(SESSION, always(make_table()), choosing(STABLE)).record
+    known = choose(pins, STABLE).record
     clock.advance(LEASE + pins.skew_seconds)
-    held = pins.hold(SESSION, always(make_table()), choosing(CANDIDATE), known=known)
+    held = choose(pins, CANDIDATE, known=known)
     assert (held.record.version_set, held.record.number, held.is_chosen) == (CANDIDATE, 2, True)
 
 
@@ -213,21 +218,21 @@ def test_a_sweep_takes_sessions_that_ended_a_day_ago_and_no_others() -> None:
     store, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(store, clock)
     for number in range(20):
-        pins.hold(f"old {number}", always(make_table()), choosing(STABLE))
+        choose(pins, STABLE, session=f"old {number}")
     clock.advance(KEPT_SECONDS)
     for number in range(5):
-        pins.hold(f"new {number}", always(make_table()), choosing(STABLE))
+        choose(pins, STABLE, session=f"new {number}")
     clock.advance(LEASE)
     assert pins.sweep() == 20
     assert len(chain(store)) == 5
     assert pins.sweep() == 0
-    assert pins.hold("old 3", always(make_table()), choosing(CANDIDATE)).record.number == 1
+    assert choose(pins, CANDIDATE, session="old 3").record.number == 1
 
 
 def test_a_sweep_that_is_killed_leaves_the_newest_pin() -> None:
     disk, clock = MemoryStore(FixedClock()), FixedClock()
     pins = make_pins(disk, clock)
-    known = pins.hold(SESSION, always(make_table()), choosing(STABLE)).record
+    known = choose(pins, STABLE).record
     clock.advance(LEASE * 0.8)
     newest = pins.hold(SESSION, always(make_table()), nothing_to_choose, known=known).record
     clock.advance(LEASE + KEPT_SECONDS)
@@ -243,7 +248,7 @@ def test_a_sweep_that_is_killed_leaves_the_newest_pin() -> None:
 
 def test_a_session_whose_pin_cannot_be_read_goes_on_with_the_stable_set_everywhere() -> None:
     store = MemoryStore(FixedClock())
-    begun = make_pins(store).hold(SESSION, always(make_table()), choosing(CANDIDATE)).record
+    begun = choose(make_pins(store), CANDIDATE).record
     key = next(iter(store.bodies))
     store.bodies[key] = Kept(b"{}")
     held = make_pins(store, by="g2").hold(SESSION, always(make_table()), nothing_to_choose)
@@ -261,7 +266,7 @@ def test_a_pin_that_is_missing_before_the_newest_is_said_and_nothing_is_pinned_b
     store = MemoryStore(clock)
     pins = make_pins(store, clock)
     for _ in range(3):
-        pins.hold(SESSION, always(make_table()), choosing(STABLE))
+        choose(pins, STABLE)
         clock.advance(LEASE * 0.6)
     (_, second, _) = sorted(store.bodies)
     del store.bodies[second]
@@ -275,7 +280,7 @@ def test_a_sweep_goes_on_past_a_pin_that_cannot_be_read_and_takes_it_in_its_time
     store = MemoryStore(clock)
     pins = make_pins(store, clock)
     for session in ("a", "b"):
-        pins.hold(session, always(make_table()), choosing(STABLE))
+        choose(pins, STABLE, session=session)
     key = min(store.bodies)
     store.bodies[key] = Kept(b"", clock.now())
     store.bodies[key.rpartition("/")[0] + "/.nfs0001"] = Kept(b"", clock.now())

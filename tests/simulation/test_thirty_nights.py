@@ -29,10 +29,10 @@ from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace.rollout.live_evidence import EvidenceWriter, read_live
 from headrace.rollout.preparation import prepare_here
-from headrace.rollout.routing import RoutingTable
+from headrace.rollout.routing import Pin, RoutingTable
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.status import last_trial, previous_stable
-from headrace.serving.sessions import Choice, SessionPins, pinned_sets
+from headrace.serving.sessions import SessionPins, pinned_sets
 from headrace.store.local import LocalStore
 from headrace.store.protection import installed
 from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
@@ -260,8 +260,8 @@ class Line:
             return
         table = RoutingTable.of(state, "salt", is_counted=True)
         chosen = state.candidate or state.stable
-        choice = Choice(version_set=chosen, entry=state.head, trial=state.trial, reason="weight", is_fair=True)
-        self.pins.hold(f"session {number} {chosen}", lambda: table, lambda last: choice)
+        pin = Pin(chosen, state.head, "weight", state.trial)
+        self.pins.hold(f"session {number} {chosen}", lambda: table, lambda last: self.pins.chosen(pin))
 
     def generate(self, number: int) -> None:
         day = f"2026-{11 + number // 28:02d}-{1 + number % 28:02d}"

@@ -132,7 +132,7 @@ def _unit_line(unit: Unit) -> dict[str, Any]:
         "key": unit.key,
         "unit": unit.name,
         "session": unit.session,
-        "pinned": unit.is_pinned,
+        "pinned": unit.pin.is_pinned,
         "version_set": pin.version_set,
         "entry": pin.entry,
         "trial": pin.trial,

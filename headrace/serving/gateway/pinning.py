@@ -5,7 +5,6 @@ turn waits until its set is loaded, since a session keeps its set.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.rollout.routing import Pin, RoutingTable
@@ -19,15 +18,6 @@ from headrace.serving.service import Service
 _NUM_PINS_MAX = 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pinned:
-    """`is_pinned`: whether the session's pin is in the store; None: there is no session."""
-
-    pin: Pin
-    loaded: LoadedSet
-    is_pinned: bool | None = None
-
-
 class Pinning:
     def __init__(self, service: Service, *, router: Router, lease: PlanLease, sets: PreparedSets) -> None:
         self._service = service
@@ -35,8 +25,10 @@ class Pinning:
         self._lease = lease
         self._sets = sets
 
-    async def pin(self, name: str, *, session: str | None, override: str | None, is_drawn: bool) -> Pinned:
-        """The set of the unit `name`, or of its session's next turn.
+    async def pin(
+        self, name: str, *, session: str | None, override: str | None, is_drawn: bool
+    ) -> tuple[Pin, LoadedSet]:
+        """The set of the unit `name`, or of its session's next turn, and its engines.
 
         Args:
             is_drawn: whether the gateway itself drew the unit's name.
@@ -52,30 +44,30 @@ class Pinning:
             # The router's words about version sets, which its client named.
             raise invalid(str(error)) from error
 
-    async def _pin(self, name: str, session: str | None, override: str | None, is_drawn: bool) -> Pinned:
+    async def _pin(self, name: str, session: str | None, override: str | None, is_drawn: bool) -> tuple[Pin, LoadedSet]:
         if session is not None:
             return await self._pin_session(session, override)
         pin = self._router.resolve(name, override=override, is_drawn=is_drawn)
         loaded = self._sets.get(pin.version_set)
         if loaded is not None:
-            return Pinned(pin=pin, loaded=loaded)
+            return pin, loaded
         if override is not None:
             raise not_ready(
                 f"Version set {pin.version_set[:12]} is not loaded on this gateway; send the request again."
             )
         return self._on_stable(pin)
 
-    async def _pin_session(self, session: str, override: str | None) -> Pinned:
+    async def _pin_session(self, session: str, override: str | None) -> tuple[Pin, LoadedSet]:
         for _ in range(_NUM_PINS_MAX):
-            resolved = await self._router.resolve_session(session, override=override)
-            loaded = self._sets.get(resolved.pin.version_set)
+            pin = await self._router.resolve_session(session, override=override)
+            loaded = self._sets.get(pin.version_set)
             if loaded is None:
-                loaded = await self._load(resolved.pin)
+                loaded = await self._load(pin)
                 # Loading takes long: a set may be rolled back meanwhile, and the turn is pinned anew.
-                if not self._may_still_start(resolved.pin, loaded.id):
+                if not self._may_still_start(pin, loaded.id):
                     continue
-            loaded.pinned_until = max(loaded.pinned_until, resolved.expires_at)
-            return Pinned(pin=resolved.pin, loaded=loaded, is_pinned=resolved.is_pinned)
+            loaded.pinned_until = max(loaded.pinned_until, pin.expires_at)
+            return pin, loaded
         raise not_ready("The session's version set was rolled back; send the request again.")
 
     def _may_still_start(self, pin: Pin, version_set: str) -> bool:
@@ -95,13 +87,13 @@ class Pinning:
                 detail=str(error),
             ) from error
 
-    def _on_stable(self, pin: Pin) -> Pinned:
+    def _on_stable(self, pin: Pin) -> tuple[Pin, LoadedSet]:
         table: RoutingTable | None = self._lease.table()
         assert table is not None
         loaded = self._sets.get(table.stable)
         if loaded is None:
             raise self._nothing_here(table.stable)
-        return Pinned(pin=Pin(table.stable, pin.entry, "degraded", is_fair=False), loaded=loaded)
+        return Pin(table.stable, pin.entry, "degraded", is_fair=False), loaded
 
     def _nothing_here(self, stable: str) -> Refusal:
         failed = self._sets.failure(stable)

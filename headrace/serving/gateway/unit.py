@@ -21,7 +21,6 @@ class Unit:
     name: str
     session: str | None
     pin: Pin
-    is_pinned: bool | None
     loaded: LoadedSet
     seed: int
     # Seconds since the Unix epoch, and on the monotonic clock.

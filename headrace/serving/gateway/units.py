@@ -133,16 +133,14 @@ class Units:
         headers, name = request.answer_headers, named or request.id
         # A request id that its client chose names the unit in the records, and decides nothing.
         draw = named or (new_nonce() if b"x-request-id" in request.headers else request.id)
-        pinned = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
-        loaded = pinned.loaded
+        pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
         unit = Unit(
             request=request.id,
             key=key,
             ask=ask,
             name=name,
             session=session,
-            pin=pinned.pin,
-            is_pinned=pinned.is_pinned,
+            pin=pin,
             loaded=loaded,
             is_followed=is_followed,
             seed=ask.seed if ask.seed is not None else int(digest_text("unit", request.id)[:15], 16),
@@ -151,9 +149,9 @@ class Units:
         )
         headers.append(loaded.header)
         headers.append((b"x-headrace-unit", name.encode()))
-        headers.append((b"x-headrace-entry", b"%d" % pinned.pin.entry))
-        if pinned.is_pinned is not None:
-            headers.append((b"x-headrace-session", b"pinned" if pinned.is_pinned else b"unpinned"))
+        headers.append((b"x-headrace-entry", b"%d" % pin.entry))
+        if pin.is_pinned is not None:
+            headers.append((b"x-headrace-session", b"pinned" if pin.is_pinned else b"unpinned"))
         loaded.num_units += 1
         watch.begin(self._limits.unit_seconds_max)
         try:
