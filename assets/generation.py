@@ -14,7 +14,7 @@ from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_summary import shown_digest, summarize_day
-from headrace.generation.report import render_report, report_markdown, set_label, write_report
+from headrace.generation.report import render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_for
 from headrace.generation.review import review_rows
 from headrace.generation.rolled_back import seal_rolled_back_rows
@@ -185,7 +185,7 @@ def campaign_report(
             content=generated_content,
             reviewed=reviewed_content,
             handoffs=store.handoffs(),
-            set_label=lambda version_set: set_label(version_sets.get(version_set)),
+            set_label=version_sets.label,
         )
         for campaign in campaigns.campaigns()
     ]

@@ -24,9 +24,10 @@ from headrace.rollout import interventions
 from headrace.rollout.aliases import project_if_possible
 from headrace.rollout.catalogue import refusal_of
 from headrace.rollout.controller import Facts, next_action, tick
-from headrace.rollout.gates import Evidence, ReviewCount
+from headrace.rollout.gates import PASS_RATE, Evidence
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.preparation import preparations
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSet, VersionSets
@@ -53,11 +54,10 @@ class RecordedJournal(Journal):
 
 def facts_of(world: World, store: ObjectStore, now: float) -> Facts:
     def evidence(state: RolloutState) -> Evidence:
-        num_rows = int(world.scheduler.now * 4)
+        rows = Sample.of_counts(int(world.scheduler.now * 4), int(world.scheduler.now * 4))
         shows = state.candidate in world.bad
         return Evidence(
-            candidate=ReviewCount(num_rows=num_rows, num_kept=num_rows),
-            stable=ReviewCount(num_rows=num_rows, num_kept=num_rows),
+            metrics={PASS_RATE: (rows, rows)},
             heldout_candidate=9.0 if shows else 3.0,
             heldout_stable=3.0,
         )

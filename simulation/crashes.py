@@ -13,10 +13,11 @@ from typing import Any
 
 from headrace.rollout.aliases import project
 from headrace.rollout.controller import Facts, tick
-from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
+from headrace.rollout.gates import PASS_RATE, Evidence, GateSettings
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.preparation import preparations
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.version_sets.sets import VersionSets
 from simulation.disk import Disk
@@ -84,9 +85,10 @@ def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> 
 
         def evidence(state: RolloutState) -> Evidence:
             # More rows at every step, whatever the time is: what is decided must not depend on a crash.
-            rows = ReviewCount(num_rows=state.head * 3, num_kept=state.head * 3)
+            rows = Sample.of_counts(state.head * 3, state.head * 3)
             bad = state.candidate == SETS[2].id
-            return Evidence(candidate=rows, stable=rows, heldout_candidate=9.0 if bad else 3.0, heldout_stable=3.0)
+            loss = 9.0 if bad else 3.0
+            return Evidence(metrics={PASS_RATE: (rows, rows)}, heldout_candidate=loss, heldout_stable=3.0)
 
         facts = Facts(
             candidates=ScriptedSets(num_sets=3),

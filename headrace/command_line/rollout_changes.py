@@ -16,7 +16,7 @@ from headrace.rollout.journal import Entry
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import preparations
 from headrace.rollout.states import RolloutState
-from headrace.rollout.status import entry_body, percent, set_label, status_body
+from headrace.rollout.status import entry_body, percent, status_body
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 from headrace.version_sets.sets import VersionSets
@@ -192,6 +192,6 @@ def _ask(question: str, *, yes: bool) -> None:
 def _label(opened: Opened, version_set: str) -> str:
     """A set that cannot be read is named by its id: it can be rolled back all the same."""
     try:
-        return f"{set_label(VersionSets(opened.objects).get(version_set))} ({version_set[:12]})"
+        return f"{VersionSets(opened.objects).get(version_set).label} ({version_set[:12]})"
     except (HandoffCorrupt, ObjectMissing):
         return f"set {version_set[:12]}, which cannot be read"

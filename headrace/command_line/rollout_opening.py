@@ -1,7 +1,6 @@
 """Which rollout, which version set and which plan a command means."""
 
 import getpass
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,21 @@ import typer
 
 from headrace.clock import Clock, SystemClock
 from headrace.command_line.opening import nearest, open_objects
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.errors import InvalidInput
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import ROOT as ROLLOUTS
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import RolloutState
-from headrace.rollout.status import previous_stable, set_label
+from headrace.rollout.status import previous_stable
 from headrace.rollout.ticking import Rollout
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged
-from headrace.version_sets.sets import ROOT as SETS
 from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
     from headrace.registry.model_versions import ModelVersion
     from headrace.rollout.subject import Subject
 
-_HEX = re.compile(r"[0-9a-f]{4,64}")
 _STANDINGS = ("stable", "candidate", "proposed", "previous")
 
 
@@ -73,19 +70,8 @@ def find_set(objects: ObjectStore, word: str) -> str:
     name, colon, standing = word.rpartition(":")
     if colon:
         return _standing(rollout_in(objects, name), standing)
-    if not _HEX.fullmatch(word):
-        raise InvalidInput(
-            f"A version set is an id or its first 4 or more characters, or NAME:stable, NAME:candidate, NAME:proposed "
-            f"or NAME:previous, got {word!r}."
-        )
-    found = [kept for kept in VersionSets(objects).ids() if kept.startswith(word)]
-    if not found:
-        raise ObjectMissing(
-            f"No version set in {objects.uri(SETS)} begins with {word!r}. `headrace versions ls` shows them."
-        )
-    if len(found) > 1:
-        raise InvalidInput(f"{len(found)} version sets begin with {word!r}: {', '.join(_named(objects, found))}.")
-    return found[0]
+    standings = ", or NAME:stable, NAME:candidate, NAME:proposed or NAME:previous"
+    return VersionSets(objects).find(word, besides=standings)
 
 
 def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
@@ -146,14 +132,3 @@ def _no_rollout(objects: ObjectStore, name: str, names: Sequence[str]) -> str:
     if not names:
         return f"There is no rollout in {objects.uri(ROLLOUTS)} yet. Materialize rollout, or pass --store URL."
     return f"There is no rollout {name!r} in {objects.uri(ROLLOUTS)}.{nearest(name, names)}"
-
-
-def _named(objects: ObjectStore, found: Sequence[str]) -> list[str]:
-    return [f"{one[:16]} ({_label(objects, one)})" for one in found[:4]] + (["…"] if len(found) > 4 else [])
-
-
-def _label(objects: ObjectStore, version_set: str) -> str:
-    try:
-        return set_label(VersionSets(objects).get(version_set))
-    except HandoffCorrupt:
-        return "cannot be read"

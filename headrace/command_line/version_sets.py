@@ -27,7 +27,7 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
     from headrace.rollout.journal import Journal
     from headrace.rollout.layout import rollout_names
     from headrace.rollout.states import fold
-    from headrace.rollout.status import set_label, standing_of
+    from headrace.rollout.status import standing_of
     from headrace.version_sets.sets import VersionSets
 
     objects = open_objects(context, store)
@@ -42,7 +42,7 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
     for one in version_sets.ids():
         try:
             kept = version_sets.get(one)
-            facts = {"label": set_label(kept), "code_version": kept.code_version, "error": None}
+            facts = {"label": kept.label, "code_version": kept.code_version, "error": None}
         except HandoffCorrupt as error:
             facts = {"label": None, "code_version": None, "error": str(error)}
         found.append({"id": one, **facts, "standings": standings.get(one, {})})
@@ -116,7 +116,6 @@ def diff(
     from headrace.command_line.output import print_json, print_table
     from headrace.command_line.rollout_opening import find_set
     from headrace.command_line.rollout_views import setting_text
-    from headrace.rollout.status import set_label
     from headrace.version_sets.sets import VersionSets
 
     objects = open_objects(context, store)
@@ -127,9 +126,9 @@ def diff(
         differences = [{"path": one.path, "before": one.before, "after": one.after} for one in found]
         print_json({"before": first.id, "after": second.id, "differences": differences})
     elif not found:
-        say(f"Both are {first.id[:12]} ({set_label(first)}).")
+        say(f"Both are {first.id[:12]} ({first.label}).")
     else:
-        say(f"{first.id[:12]} ({set_label(first)}) → {second.id[:12]} ({set_label(second)})")
+        say(f"{first.id[:12]} ({first.label}) → {second.id[:12]} ({second.label})")
         texts = [[one.path, setting_text(one.before), setting_text(one.after)] for one in found]
         print_table(["SETTING", "A", "B"], texts)
     if found:

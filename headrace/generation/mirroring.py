@@ -29,6 +29,7 @@ from headrace.handoff.layout import asset_prefix
 from headrace.handoff.schemas import MIRROR_COMPARISON
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Damaged, create_object, read_object
@@ -36,52 +37,12 @@ from headrace.version_sets.sets import VersionSet, VersionSets
 
 COMPARISON = "mirror_comparison"
 
-__all__ = ["COMPARISON", "MIRRORED", "Differences", "Mirror", "MirrorStopped", "mirror_partition"]
+__all__ = ["COMPARISON", "MIRRORED", "Mirror", "MirrorStopped", "mirror_partition"]
 
 # Rows that are judged at a time: a partition's text is mapped, what the review makes of it is not.
 _SLICE_ROWS = 2048
-# A prefix that people type names one set of thousands.
-_PREFIX_CHARS_MIN = 6
 # Standard normal: two-sided, 95%.
 _Z = 1.959964
-
-
-@dataclass(frozen=True, kw_only=True)
-class Differences:
-    """Kept (1) or not (0) on the mirrored set, less the same on the published one, summed over pairs of rows.
-
-    Pairs share their prompt, so what makes a prompt hard falls out of the difference.
-    """
-
-    num: int = 0
-    # Sum of the differences, each -1, 0 or 1; and of their squares: how many pairs differ at all.
-    total: float = 0.0
-    total_squares: float = 0.0
-
-    def __add__(self, other: "Differences") -> "Differences":
-        return Differences(
-            num=self.num + other.num,
-            total=self.total + other.total,
-            total_squares=self.total_squares + other.total_squares,
-        )
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.num if self.num else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% of the difference of the kept shares, at one look that was planned beforehand; a gate's is wider.
-
-        Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based
-        on paired data": one pair is added to each way of differing. Without pairs: all that is possible.
-        """
-        better = (self.total_squares + self.total) / 2 + 1
-        worse = (self.total_squares - self.total) / 2 + 1
-        num = self.num + 2
-        mean = (better - worse) / num
-        width = _Z * math.sqrt(max(0.0, (better + worse) / num - mean**2) / num)
-        return max(-1.0, mean - width), min(1.0, mean + width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +55,9 @@ class Mirror:
     num_same_output: int
     num_only_published_kept: int
     num_only_mirrored_kept: int
-    differences: Differences
+    # Kept (1) or not (0) on the mirrored set, less the same on the published one, over pairs of rows: what makes a
+    # prompt hard falls out of the difference.
+    differences: Sample
 
     @property
     def content(self) -> Handoff:
@@ -102,7 +65,7 @@ class Mirror:
 
     def figures(self) -> dict[str, int | float | str | bool]:
         """What a run says of itself, by name and unit."""
-        low, high = self.differences.interval
+        low, high = kept_difference_interval(self.differences)
         return self.outcome.figures() | {
             "published_version": self.published.version,
             "published_set": self.published.attributes.get("version_set", ""),
@@ -220,7 +183,7 @@ def mirrored_differences(
     *,
     num_days: int | None = None,
     damaged: Damaged | None = None,
-) -> Differences:
+) -> Sample:
     """What mirrors say of two sets, over the newest comparison of each partition that was published on `stable`.
 
     Reads two columns of bits a partition.
@@ -235,12 +198,12 @@ def mirrored_differences(
     partitions = _partitions(handoffs, COMPARISON, campaign)
     days = sorted({partition.day for partition in partitions})
     counted = days if num_days is None else days[-num_days:]
-    total = Differences()
+    total = Sample()
     for partition in partitions:
         if partition.day in counted:
             found = handoffs.find(COMPARISON, partition.key, version_set=candidate, published_set=stable)
             try:
-                total += _differences(found) if found else Differences()
+                total += _differences(found) if found else Sample()
             except HandoffCorrupt as error:
                 if damaged is None:
                     raise
@@ -274,25 +237,32 @@ def partitions_to_mirror(
     return found
 
 
-def resolve_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -> str:
+def kept_difference_interval(differences: Sample) -> tuple[float, float]:
+    """95% of the difference of the kept shares, at one look that was planned beforehand; a gate's is wider.
+
+    Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data": one pair is added to each way of differing. Without pairs: all that is possible.
+    """
+    better = (differences.total_squares + differences.total) / 2 + 1
+    worse = (differences.total_squares - differences.total) / 2 + 1
+    num = differences.num + 2
+    mean = (better - worse) / num
+    width = _Z * math.sqrt(max(0.0, (better + worse) / num - mean**2) / num)
+    return max(-1.0, mean - width), min(1.0, mean + width)
+
+
+def _wanted_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -> str:
     """The id of the set that `wanted` names.
 
     Raises:
-        InvalidInput: it names no set, or more than one.
+        InvalidInput, ObjectMissing: it names no set, or more than one.
     """
-    if wanted in ("candidate", "stable"):
-        named = None if state is None else state.stable if wanted == "stable" else state.candidate or state.proposed
-        if named is None:
-            raise InvalidInput(f"There is no {wanted} set now: name a version set by its id, or by its beginning.")
-        return named
-    known = VersionSets(objects).ids()
-    fitting = [one for one in known if one.startswith(wanted)] if len(wanted) >= _PREFIX_CHARS_MIN else []
-    if len(fitting) != 1:
-        raise InvalidInput(
-            f"version_set must be candidate, stable, or the beginning of one id ({_PREFIX_CHARS_MIN} characters or "
-            f"more), got {wanted!r}, which fits {len(fitting)} of {len(known)} sets."
-        )
-    return fitting[0]
+    if wanted not in ("candidate", "stable"):
+        return VersionSets(objects).find(wanted, besides=", or candidate, or stable")
+    named = None if state is None else state.stable if wanted == "stable" else state.candidate or state.proposed
+    if named is None:
+        raise InvalidInput(f"There is no {wanted} set now: name a version set by its id, or by its beginning.")
+    return named
 
 
 def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore) -> RunPin:
@@ -305,7 +275,7 @@ def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Cla
     published = handoffs.open(CONTENT, partition.key)
     prompts = handoffs.open("prompts", partition.key, version_read(published, "prompts"))
     state = fold(claims.journal.entries())
-    version_set = resolve_set(claims.objects, state, wanted)
+    version_set = _wanted_set(claims.objects, state, wanted)
     if state is not None and version_set in state.aborted:
         raise MirrorStopped(f"Version set {version_set[:12]} was rolled back: nothing is mirrored on it any more.")
     pin = RunPin(
@@ -364,13 +334,10 @@ def _mirror(outcome: Outcome, published: Handoff, comparison: Handoff) -> Mirror
     )
 
 
-def _differences(comparison: Handoff) -> Differences:
+def _differences(comparison: Handoff) -> Sample:
     table = comparison.table(["published_kept", "mirrored_kept"])
     pairs = zip(table["mirrored_kept"].to_pylist(), table["published_kept"].to_pylist(), strict=True)
-    differences = [int(mirrored) - int(published) for mirrored, published in pairs]
-    return Differences(
-        num=len(differences), total=float(sum(differences)), total_squares=float(sum(map(abs, differences)))
-    )
+    return Sample.of_values(float(mirrored) - float(published) for mirrored, published in pairs)
 
 
 def _partitions(handoffs: HandoffStore, asset: str, campaign: str) -> list[ContentPartition]:

@@ -11,15 +11,8 @@ from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay
 from headrace.text import markdown
 from headrace.text.pages import page_environment
-from headrace.version_sets.sets import VersionSet
 
 _CELL_CHARS = 80
-
-
-def set_label(version_set: VersionSet) -> str:
-    """A set's name for people: `smollm2-135m v2 · 3fa1c2`."""
-    models = " + ".join(f"{member.model_name} v{member.model_version}" for member in version_set.members)
-    return f"{models} · {version_set.id[:6]}"
 
 
 def render_report(day: str, campaigns: Sequence[CampaignDay]) -> str:

@@ -12,10 +12,9 @@ from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandidates
 from headrace.rollout.evidence import evidence_for, review_counts
-from headrace.rollout.gates import Evidence
+from headrace.rollout.gates import MIRRORED_PASS_RATE, Evidence
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
-from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
 from headrace.store.small_objects import Damaged
@@ -63,10 +62,7 @@ class CampaignSubject:
             models=models,
         )
         found = mirrored_differences(self.handoffs, name, candidate, state.stable, num_days=num_days, damaged=damaged)
-        if not found.num:
-            return evidence
-        mirrored = Sample(num=found.num, total=found.total, total_squares=found.total_squares)
-        return replace(evidence, mirrored=mirrored)
+        return replace(evidence, paired={MIRRORED_PASS_RATE: found} if found.num else {})
 
     def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
         end_under_way(self.handoffs, self.name, candidate, damaged=damaged)

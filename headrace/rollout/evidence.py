@@ -7,7 +7,8 @@ from headrace.errors import HandoffCorrupt
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.gates import Evidence, ReviewCount
+from headrace.rollout.gates import PASS_RATE, Evidence
+from headrace.rollout.sequential.samples import Sample
 from headrace.store.small_objects import Damaged
 
 REVIEWED_CONTENT = "reviewed_content"
@@ -15,7 +16,7 @@ REVIEWED_CONTENT = "reviewed_content"
 
 def review_counts(
     handoffs: HandoffStore, campaign: str, *, num_days: int, damaged: Damaged | None = None
-) -> dict[str, ReviewCount]:
+) -> dict[str, Sample]:
     """Reviewed and kept rows of a campaign by version set id, over the newest version of each sealed partition.
 
     Args:
@@ -43,10 +44,7 @@ def review_counts(
         for row in table.group_by("version_set").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist():
             num_rows[row["version_set"]] += row["kept_count"]
             num_kept[row["version_set"]] += row["kept_sum"]
-    return {
-        version_set: ReviewCount(num_rows=num_rows[version_set], num_kept=num_kept[version_set])
-        for version_set in num_rows
-    }
+    return {version_set: Sample.of_counts(num_rows[version_set], num_kept[version_set]) for version_set in num_rows}
 
 
 def evidence_for(
@@ -55,14 +53,13 @@ def evidence_for(
     *,
     candidate_weights: str,
     stable_weights: str,
-    reviews: Mapping[str, ReviewCount],
+    reviews: Mapping[str, Sample],
     models: Iterable[ModelVersion],
 ) -> Evidence:
     """Put together what is known of two version sets and the weights in them."""
     losses = heldout_losses(models, candidate_weights, stable_weights)
     return Evidence(
-        candidate=reviews.get(candidate, ReviewCount()),
-        stable=reviews.get(stable, ReviewCount()),
+        metrics={PASS_RATE: (reviews.get(candidate, Sample()), reviews.get(stable, Sample()))},
         heldout_candidate=losses[0] if losses else None,
         heldout_stable=losses[1] if losses else None,
     )

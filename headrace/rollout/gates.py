@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from headrace.errors import InvalidInput
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, num_without_largest
 
 if TYPE_CHECKING:
     # Brings scipy: half a second that code location, daemon and command line do not owe.
     from headrace.rollout.sequential.designs import Design
     from headrace.rollout.sequential.looks import Finding
-    from headrace.rollout.sequential.samples import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,43 +132,30 @@ class GateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewCount:
-    """How many rows of one version set were reviewed, and how many were kept."""
-
-    num_rows: int = 0
-    num_kept: int = 0
-
-    @property
-    def pass_rate(self) -> float:
-        return self.num_kept / self.num_rows if self.num_rows else 0.0
-
-    def __str__(self) -> str:
-        return f"{self.num_kept} of {self.num_rows} rows ({self.pass_rate:.0%})"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What is known about both sets. Losses are `None` unless both were measured on the same held-out tokens."""
 
-    candidate: ReviewCount = field(default_factory=ReviewCount)
-    stable: ReviewCount = field(default_factory=ReviewCount)
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
-    # Metric → (candidate, stable), of live units; the pass rate stands above.
-    metrics: "Mapping[str, tuple[Sample, Sample]]" = field(default_factory=dict)
+    # Metric → (candidate, stable), of reviewed rows and live units.
+    metrics: Mapping[str, tuple[Sample, Sample]] = field(default_factory=dict)
     # Metric → the same, client by client, for the metrics of which it is known whose the units were.
     clients: Mapping[str, Sequence[ClientUnits]] = field(default_factory=dict)
-    # Row by row, kept by the candidate (0 or 1) minus kept by the stable set, over the same prompts.
-    mirrored: "Sample | None" = None
+    # Metric → candidate minus stable set, row by row over the same prompts.
+    paired: Mapping[str, Sample] = field(default_factory=dict)
+
+    def arms(self, metric: str) -> tuple[Sample, Sample]:
+        """Candidate and stable set."""
+        return self.metrics.get(metric, (Sample(), Sample()))
 
     @property
     def num_seen(self) -> int:
         """Rows or units of the candidate that have been judged; of live ones, those that no one client made."""
-        live = [
+        numbers = [
             num_without_largest(self.clients[metric]) if metric in self.clients else candidate.num
             for metric, (candidate, _) in self.metrics.items()
         ]
-        return max([self.candidate.num_rows, *live])
+        return max(numbers, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +195,7 @@ def decide(
         reason = f"{num_fresh} of {settings.min_rows} rows in this step; {heldout.reason}"
         return _or_back(Verdict(action="wait", reason=reason, findings=findings), settings, trial_seconds)
     if heldout.action == "roll_back":
-        reason = f"{heldout.reason}; review keeps {evidence.candidate}"
+        reason = f"{heldout.reason}; review keeps {_kept(evidence.arms(PASS_RATE)[0])}"
         return Verdict(action="roll_back", reason=reason, findings=findings)
     undecided = _undecided(settings, findings)
     said = "; ".join([*(finding.sentence for finding in findings.values()), heldout.reason])
@@ -225,22 +212,15 @@ def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]
     """Of every judged metric that both sets have enough of."""
     from headrace.rollout.sequential.clients import look_at_clients
     from headrace.rollout.sequential.looks import look, paired_look
-    from headrace.rollout.sequential.samples import Sample
 
     found: dict[str, Finding] = {}
     for metric in settings.judged():
-        if metric == MIRRORED_PASS_RATE:
-            if evidence.mirrored is not None and evidence.mirrored.num >= settings.min_rows:
-                found[metric] = paired_look(settings.design(metric), evidence.mirrored)
+        paired, (candidate, stable) = evidence.paired.get(metric), evidence.arms(metric)
+        if (paired.num if paired else min(candidate.num, stable.num)) < settings.min_rows:
             continue
-        if metric == PASS_RATE:
-            counts = (evidence.candidate, evidence.stable)
-            candidate, stable = (Sample.of_counts(count.num_rows, count.num_kept) for count in counts)
-        else:
-            candidate, stable = evidence.metrics.get(metric, (Sample(), Sample()))
-        if min(candidate.num, stable.num) < settings.min_rows:
-            continue
-        if metric in evidence.clients:
+        if paired:
+            found[metric] = paired_look(settings.design(metric), paired)
+        elif metric in evidence.clients:
             found[metric] = look_at_clients(settings.design(metric), evidence.clients[metric])
         else:
             found[metric] = look(settings.design(metric), candidate, stable)
@@ -251,14 +231,14 @@ def _harm(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Fi
     for metric, finding in findings.items():
         if finding.verdict == "harmful":
             return f"{METRICS[metric].words}: {finding.sentence}"
-    count = evidence.candidate
-    if count.num_rows >= settings.min_rows and settings.pass_rate_margin is not None:
+    candidate, _ = evidence.arms(PASS_RATE)
+    if candidate.num >= settings.min_rows and settings.pass_rate_margin is not None:
         from headrace.rollout.sequential.looks import confidence_band
-        from headrace.rollout.sequential.samples import Sample
 
-        _, upper = confidence_band(settings.design(PASS_RATE), Sample.of_counts(count.num_rows, count.num_kept))
+        _, upper = confidence_band(settings.design(PASS_RATE), candidate)
         if upper < settings.pass_rate_floor:
-            return f"review keeps {count} of the candidate, surely below the floor of {settings.pass_rate_floor:.0%}"
+            kept = _kept(candidate)
+            return f"review keeps {kept} of the candidate, surely below the floor of {settings.pass_rate_floor:.0%}"
     return None
 
 
@@ -292,3 +272,7 @@ def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:
     if not candidate <= stable + settings.heldout_margin:
         return Verdict(action="roll_back", reason=f"{losses}, more than {settings.heldout_margin:g} worse")
     return Verdict(action="advance", reason=losses)
+
+
+def _kept(rows: Sample) -> str:
+    return f"{rows.total:.0f} of {rows.num} rows ({rows.mean:.0%})"

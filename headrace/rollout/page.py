@@ -17,7 +17,7 @@ from markupsafe import Markup
 from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.charts import NUM_COLORS, Interval, interval_chart, weight_chart
-from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings
+from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, GateSettings
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
 from headrace.text import markdown
 from headrace.text.pages import escaped, page_environment
@@ -118,7 +118,9 @@ def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricC
     findings = status.verdict.findings if status.verdict else {}
     judged = status.plan.gate.judged() if status.plan else {}
     cards = []
-    for name, samples in _samples(evidence).items():
+    for name, samples in evidence.metrics.items():
+        if not any(sample.num for sample in samples):
+            continue
         metric = METRICS[name]
         charts = _arm_chart(status, name, (candidate, stable), samples, colors)
         if name in findings:
@@ -126,23 +128,12 @@ def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricC
         unsaid = "Too few of both sets to compare yet." if name in judged else "Not judged by this plan."
         sentence = f"The candidate is {findings[name].sentence}." if name in findings else unsaid
         cards.append(MetricCard(words=metric.words, chart=charts, sentence=sentence))
-    if evidence.mirrored is not None and MIRRORED_PASS_RATE in findings:
-        finding = findings[MIRRORED_PASS_RATE]
-        chart = _difference_chart(MIRRORED_PASS_RATE, finding, colors[candidate.id])
-        sentence = f"Over {evidence.mirrored.num:,} prompts the candidate is {finding.sentence}."
-        cards.append(MetricCard(words=METRICS[MIRRORED_PASS_RATE].words, chart=chart, sentence=sentence))
+    for name, sample in evidence.paired.items():
+        if name in findings:
+            chart = _difference_chart(name, findings[name], colors[candidate.id])
+            sentence = f"Over {sample.num:,} prompts the candidate is {findings[name].sentence}."
+            cards.append(MetricCard(words=METRICS[name].words, chart=chart, sentence=sentence))
     return cards
-
-
-def _samples(evidence: Evidence) -> "dict[str, tuple[Sample, Sample]]":
-    """Metric → (candidate, stable), the pass rate first; only what either set has."""
-    # Brings scipy; only a page with evidence owes it.
-    from headrace.rollout.sequential.samples import Sample
-
-    counts = (evidence.candidate, evidence.stable)
-    candidate, stable = (Sample.of_counts(count.num_rows, count.num_kept) for count in counts)
-    pairs = {PASS_RATE: (candidate, stable)} | dict(evidence.metrics)
-    return {name: pair for name, pair in pairs.items() if pair[0].num or pair[1].num}
 
 
 def _arm_chart(

@@ -24,7 +24,7 @@ class Pin:
     entry: int
     reason: Reason
     # The trial (`RolloutState.trial`) that the unit belongs to; 0: none is under way.
-    trial: int = 0
+    trial: int
     # Whether the plan's draw alone chose the set, by a key that nobody knew before the request was complete, while both
     # sets could have been drawn. Any other unit says nothing about one set against the other.
     is_fair: bool = True

@@ -20,7 +20,7 @@ from headrace.rollout.preparation import PreparationRecord, preparations
 from headrace.rollout.states import RolloutState, after
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, PassedOver
-from headrace.version_sets.sets import Difference, Member, VersionSet, VersionSets, diff
+from headrace.version_sets.sets import Difference, VersionSet, VersionSets, diff, models_by_role
 
 SHORT = 12
 # What an entry says of who made it where nobody is named.
@@ -44,7 +44,7 @@ class SetView:
     @property
     def label(self) -> str:
         """Its models by role: `writer=glossary:3, judge=referee:1`."""
-        return set_label(self.version_set) if self.version_set else "cannot be read"
+        return self.version_set.label if self.version_set else "cannot be read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ class RolloutStatus:
         shared = [set(one.members) for one in others if one is not None]
         common = set.intersection(*shared) if len(shared) == 2 else set()
         own = tuple(member for member in view.version_set.members if member not in common)
-        return _models(own or view.version_set.members)
+        return models_by_role(own or view.version_set.members)
 
     def _named(self, version_set: str) -> str:
         view = self.sets[version_set]
@@ -223,11 +223,6 @@ def read_status(
         bad_rows=None if bad_rows is None else tuple(bad_rows),
         damaged=tuple(damaged.sentences),
     )
-
-
-def set_label(version_set: VersionSet) -> str:
-    """A set's models by role, for people: `writer=glossary:3, judge=referee:1`."""
-    return _models(version_set.members)
 
 
 def by_whom(entry: Entry) -> str:
@@ -304,10 +299,6 @@ def _read_sets(version_sets: VersionSets, entries: Sequence[Entry], state: Rollo
             error = str(failure)
         views[named] = SetView(id=named, standing=standing_of(named, state), version_set=found, error=error)
     return views
-
-
-def _models(members: Sequence[Member]) -> str:
-    return ", ".join(f"{one.role}={one.model_name}:{one.model_version}" for one in members)
 
 
 def _changes(sets: Mapping[str, SetView], compared: tuple[str, str] | None) -> tuple[Difference, ...]:

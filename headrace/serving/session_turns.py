@@ -218,7 +218,7 @@ class SessionTurns:
             pin, is_new = Pin(table.stable, table.head, remembered.reason, remembered.trial, is_fair=False), False
         elif last and last.is_provisional and (last.entry, last.version_set) == (table.head, table.candidate):
             # Chosen by this very plan, with a place under its cap: perhaps begun at a gateway whose clock is behind.
-            pin, is_new = Pin(last.version_set, last.entry, last.reason, last.trial, is_fair=last.is_fair), False
+            pin, is_new = last, False
             if self._monotonic() >= until:
                 raise self._stale()
         else:

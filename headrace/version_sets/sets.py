@@ -6,7 +6,8 @@ rows of a retired one stay traceable.
 """
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,9 @@ from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, create_object, read_object
 
 ROOT = "version_sets"
+_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
+# Of the sets that a beginning may mean, so many are named.
+_NUM_NAMED_MAX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,11 @@ class VersionSet:
         return hashlib.sha256(canonical_json(body)).hexdigest()
 
     @property
+    def label(self) -> str:
+        """Its models by role, for people: `writer=glossary:3, judge=referee:1`."""
+        return models_by_role(self.members)
+
+    @property
     def weights_digest(self) -> str:
         """What stands for all weights of the set. One member's is its own, so a model has one digest in every set."""
         if len(self.members) == 1:
@@ -144,6 +153,10 @@ class VersionSet:
     def engine_of(self, role: str) -> EngineSpec:
         """Raises: InvalidInput: no member has this role."""
         return self.member(role).engine or self.engine
+
+
+def models_by_role(members: Sequence[Member]) -> str:
+    return ", ".join(f"{one.role}={one.model_name}:{one.model_version}" for one in members)
 
 
 VERSION_SET = Kind(
@@ -214,6 +227,43 @@ class VersionSets:
             )
         self._known[version_set_id] = version_set
         return version_set
+
+    def find(self, word: str, *, besides: str = "") -> str:
+        """The id of the one kept set that `word` is, or is the beginning of.
+
+        Args:
+            besides: what else the caller takes for the name of a set, for a refusal.
+
+        Raises:
+            InvalidInput: it is no id and no beginning of one, or several sets begin so.
+            ObjectMissing: no kept set begins so.
+        """
+        if not _BEGINNING.fullmatch(word):
+            raise InvalidInput(f"A version set is an id or its first 4 or more characters{besides}, got {word!r}.")
+        found = [kept for kept in self.ids() if kept.startswith(word)]
+        if not found:
+            raise ObjectMissing(
+                f"No version set in {self._store.uri(ROOT)} begins with {word!r}. `headrace versions ls` shows them."
+            )
+        if len(found) > 1:
+            named = [self._named(one) for one in found[:_NUM_NAMED_MAX]]
+            more = ["…"] if len(found) > _NUM_NAMED_MAX else []
+            raise InvalidInput(f"{len(found)} version sets begin with {word!r}: {', '.join(named + more)}.")
+        return found[0]
+
+    def label(self, version_set_id: str) -> str:
+        """A set's name for people, by which sets of the same models are told apart: `writer=glossary:3 · 3fa1c2`.
+
+        Raises: ObjectMissing, HandoffCorrupt: as `get`.
+        """
+        return f"{self.get(version_set_id).label} · {version_set_id[:6]}"
+
+    def _named(self, version_set_id: str) -> str:
+        try:
+            label = self.get(version_set_id).label
+        except HandoffCorrupt:
+            label = "cannot be read"
+        return f"{version_set_id[:16]} ({label})"
 
     def diff(self, before: str, after: str) -> tuple[Difference, ...]:
         return diff(self.get(before), self.get(after))

@@ -223,7 +223,7 @@ def _sessions(truth: Truth, world: World) -> None:
         return
     _quietly(router.replenish)
     for session in SESSIONS:
-        pin = asyncio.run(router.resolve_session(session)).pin
+        pin = asyncio.run(router.resolve_session(session))
         if pin.version_set in truth.aborted[world.service.name]:
             raise Wrong("revived", f"session {session} got a set that was rolled back")
     for unit in range(20):

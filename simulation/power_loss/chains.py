@@ -116,7 +116,7 @@ def _hold(store: LocalStore, clock: Any, session: str, tell: Callable[..., None]
     table = RoutingTable(head=1, salt="salt", stable=_STABLE)
     pins = _pins(store, clock)
 
-    held = pins.hold(session, lambda: table, lambda last: pins.chosen(Pin(_STABLE, 1, "weight")))
+    held = pins.hold(session, lambda: table, lambda last: pins.chosen(Pin(_STABLE, 1, "weight", 0)))
     tell("held", session=session, number=held.record.number)
 
 

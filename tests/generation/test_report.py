@@ -10,7 +10,7 @@ from headrace.engines.echo import EchoEngine
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay, summarize_day
-from headrace.generation.report import render_report, report_markdown, set_label, write_report
+from headrace.generation.report import render_report, report_markdown, write_report
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.version_sets.sets import VersionSets
@@ -52,7 +52,7 @@ def summary_of(site: Site, settings: ReviewSettings | None = None) -> CampaignDa
         content=content,
         reviewed=reviewed,
         handoffs=site.handoffs,
-        set_label=lambda version_set: set_label(version_sets.get(version_set)),
+        set_label=version_sets.label,
     )
 
 

@@ -20,10 +20,11 @@ from headrace.clock import SystemClock
 from headrace.rollout.aliases import project
 from headrace.rollout.candidates import ModelCandidates
 from headrace.rollout.controller import Facts, tick
-from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
+from headrace.rollout.gates import PASS_RATE, Evidence, GateSettings
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan, Step
 from headrace.rollout.preparation import preparations
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSet, VersionSets
@@ -98,9 +99,9 @@ class FileRegistry:
 
 def evidence(state: RolloutState) -> Evidence:
     """The second candidate is bad; every entry brings rows of its own."""
-    rows = ReviewCount(num_rows=3 * state.head, num_kept=3 * state.head)
+    rows = Sample.of_counts(3 * state.head, 3 * state.head)
     loss = 9.0 if state.candidate_weights == MODELS[2].weights_digest else 3.0
-    return Evidence(candidate=rows, stable=rows, heldout_candidate=loss, heldout_stable=3.0)
+    return Evidence(metrics={PASS_RATE: (rows, rows)}, heldout_candidate=loss, heldout_stable=3.0)
 
 
 def roll_out(directory: Path, writes: Writes) -> None:

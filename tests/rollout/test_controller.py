@@ -17,10 +17,11 @@ from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import ModelCandidates
 from headrace.rollout.controller import Action, Facts, apply, next_action, tick
 from headrace.rollout.evidence import evidence_for
-from headrace.rollout.gates import Evidence, GateSettings, ReviewCount
+from headrace.rollout.gates import Evidence, GateSettings
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord, preparations, write_preparation
+from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSet, VersionSets
@@ -43,7 +44,7 @@ class Rollout:
         self.sets = VersionSets(self.store)
         self.plan = plan
         self.models: list[ModelVersion] = [BASE]
-        self.reviews: dict[str, ReviewCount] = {}
+        self.reviews: dict[str, Sample] = {}
         self.engine: dict[str, Any] = {}
         self.node: str | None = HERE
         # What preparing raises, by version set id; and why the registry refuses.
@@ -90,8 +91,8 @@ class Rollout:
 
     def review(self, model: ModelVersion, *, num_rows: int, num_kept: int) -> None:
         set_id = self.desired(model).id
-        before = self.reviews.get(set_id, ReviewCount())
-        self.reviews[set_id] = ReviewCount(num_rows=before.num_rows + num_rows, num_kept=before.num_kept + num_kept)
+        before = self.reviews.get(set_id, Sample())
+        self.reviews[set_id] = Sample.of_counts(before.num + num_rows, int(before.total) + num_kept)
 
     @property
     def state(self) -> RolloutState:

@@ -6,7 +6,8 @@ from headrace.clock import FixedClock
 from headrace.handoff.schemas import REVIEWED_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.evidence import evidence_for, heldout_losses, review_counts
-from headrace.rollout.gates import ReviewCount
+from headrace.rollout.gates import PASS_RATE
+from headrace.rollout.sequential.samples import Sample
 from headrace.store.local import LocalStore
 from tests.rollout.builders import make_model
 
@@ -42,8 +43,8 @@ def test_rows_are_counted_by_version_set_over_the_campaigns_partitions(tmp_path:
     seal(handoffs, "2026-11-02|gloss-00", "b", num_rows=14, num_kept=14)
     seal(handoffs, "2026-11-02|glossary-extra-00", "b", num_rows=14, num_kept=14)
     assert review_counts(handoffs, "glossary", num_days=28) == {
-        "a": ReviewCount(num_rows=28, num_kept=24),
-        "b": ReviewCount(num_rows=14, num_kept=3),
+        "a": Sample.of_counts(28, 24),
+        "b": Sample.of_counts(14, 3),
     }
 
 
@@ -51,7 +52,7 @@ def test_only_the_newest_version_of_a_partition_counts(tmp_path: Path) -> None:
     handoffs = make_store(tmp_path)
     seal(handoffs, "2026-11-01|glossary-00", "bad", num_rows=14, num_kept=0)
     seal(handoffs, "2026-11-01|glossary-00", "good", num_rows=14, num_kept=14)
-    assert review_counts(handoffs, "glossary", num_days=28) == {"good": ReviewCount(num_rows=14, num_kept=14)}
+    assert review_counts(handoffs, "glossary", num_days=28) == {"good": Sample.of_counts(14, 14)}
 
 
 def test_days_before_the_newest_few_do_not_count(tmp_path: Path) -> None:
@@ -95,4 +96,4 @@ def test_a_model_that_was_never_evaluated_is_not_compared() -> None:
 
 def test_sets_without_reviews_have_empty_counts() -> None:
     evidence = evidence_for("b", "a", candidate_weights="x", stable_weights="y", reviews={}, models=[])
-    assert (evidence.candidate, evidence.stable, evidence.heldout_stable) == (ReviewCount(), ReviewCount(), None)
+    assert (*evidence.arms(PASS_RATE), evidence.heldout_stable) == (Sample(), Sample(), None)

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.rollout.gates import Evidence, GateSettings, ReviewCount, decide
+from headrace.rollout.gates import MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings, decide
 from headrace.rollout.sequential.samples import Sample
 
 SETTINGS = GateSettings(min_rows=10, pass_rate_floor=0.5, pass_rate_margin=0.05, heldout_margin=0.02, horizon_rows=1000)
@@ -15,8 +15,7 @@ def make_evidence(
     losses: tuple[float | None, float | None] = (3.0, 3.0),
 ) -> Evidence:
     return Evidence(
-        candidate=ReviewCount(num_kept=candidate[0], num_rows=candidate[1]),
-        stable=ReviewCount(num_kept=stable[0], num_rows=stable[1]),
+        metrics={PASS_RATE: (Sample.of_counts(candidate[1], candidate[0]), Sample.of_counts(stable[1], stable[0]))},
         heldout_candidate=losses[0],
         heldout_stable=losses[1],
     )
@@ -113,12 +112,10 @@ def test_the_same_prompts_on_both_sets_are_compared_row_by_row() -> None:
     settings = GateSettings(
         min_rows=20, pass_rate_margin=None, heldout_margin=None, margins={"mirrored_pass_rate": 0.1}, horizon_rows=400
     )
-    assert decide(Evidence(mirrored=Sample(num=10)), settings).action == "wait"
+    assert decide(Evidence(paired={MIRRORED_PASS_RATE: Sample(num=10)}), settings).action == "wait"
     # 200 prompts: the candidate loses 60 that the stable set kept.
-    assert (
-        decide(Evidence(mirrored=Sample(num=200, total=-60, total_squares=60)), settings, num_rows_at_step=-200).action
-        == "roll_back"
-    )
+    lost = Evidence(paired={MIRRORED_PASS_RATE: Sample(num=200, total=-60, total_squares=60)})
+    assert decide(lost, settings, num_rows_at_step=-200).action == "roll_back"
 
 
 def test_each_step_is_judged_on_rows_of_its_own() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from headrace.rollout import interventions
 from headrace.rollout.charts import Interval, interval_chart, weight_chart
-from headrace.rollout.gates import Evidence, GateSettings, ReviewCount, decide
+from headrace.rollout.gates import MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings, decide
 from headrace.rollout.page import page_markdown, render_page
 from headrace.rollout.plan import Plan
 from headrace.rollout.sequential.samples import Sample
@@ -171,9 +171,7 @@ def test_the_evidence_of_a_trial_that_is_over_explains_its_end(tmp_path: Path) -
     # What came after it has no evidence yet, and does not borrow any.
     scene.add("proposed", 3)
     gate = GateSettings(min_rows=50, pass_rate_margin=0.1)
-    evidence = Evidence(
-        candidate=ReviewCount(num_rows=100, num_kept=40), stable=ReviewCount(num_rows=400, num_kept=380)
-    )
+    evidence = Evidence(metrics={PASS_RATE: (Sample.of_counts(100, 40), Sample.of_counts(400, 380))})
     verdict = decide(evidence, gate)
     text = text_of(page_of(scene, plan=replace(PLAN, gate=gate), evidence=evidence, verdict=verdict))
     assert "Evidence of the last trial" in text
@@ -185,7 +183,7 @@ def test_the_evidence_of_a_trial_that_is_over_explains_its_end(tmp_path: Path) -
 def test_mirrored_rows_are_shown_as_a_difference(tmp_path: Path) -> None:
     scene = make_long_scene(tmp_path)
     gate = GateSettings(min_rows=20, pass_rate_margin=None, margins={"mirrored_pass_rate": 0.1})
-    evidence = Evidence(mirrored=Sample.of_values([0.0] * 380 + [-1.0] * 11 + [1.0] * 9))
+    evidence = Evidence(paired={MIRRORED_PASS_RATE: Sample.of_values([0.0] * 380 + [-1.0] * 11 + [1.0] * 9)})
     verdict = decide(evidence, gate, is_last_step=False)
     text = text_of(page_of(scene, plan=replace(PLAN, gate=gate), evidence=evidence, verdict=verdict))
     assert "Over 400 prompts the candidate is " in text

@@ -93,7 +93,7 @@ class Pinning:
         loaded = self._sets.get(table.stable)
         if loaded is None:
             raise self._nothing_here(table.stable)
-        return Pin(table.stable, pin.entry, "degraded", is_fair=False), loaded
+        return Pin(table.stable, pin.entry, "degraded", 0, is_fair=False), loaded
 
     def _nothing_here(self, stable: str) -> Refusal:
         failed = self._sets.failure(stable)
