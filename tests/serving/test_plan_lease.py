@@ -228,17 +228,21 @@ def test_two_rounds_at_once_are_one() -> None:
 class HangingStore:
     """Reads of one key hang until the test ends; all others are answered."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, num_to_hang: int) -> None:
         self._store = store
-        self.num_to_hang = 1
+        self._num_to_hang = num_to_hang
         self.num_hanging = 0
         self.end = threading.Event()
         self._lock = threading.Lock()
 
+    def hang_once(self) -> None:
+        with self._lock:
+            self._num_to_hang = 1
+
     def read(self, key: str) -> bytes:
         with self._lock:
-            hangs = self.num_to_hang > 0
-            self.num_to_hang -= hangs
+            hangs = self._num_to_hang > 0
+            self._num_to_hang -= hangs
             self.num_hanging += hangs
         if hangs:
             self.end.wait()
@@ -253,15 +257,14 @@ def test_a_read_that_hangs_holds_nothing_up(num_to_hang: int) -> None:
     disk = MemoryStore(FixedClock())
     plans = Plans(disk)
     plans.initialize()
-    store = HangingStore(disk)
-    store.num_to_hang = num_to_hang
+    store = HangingStore(disk, num_to_hang)
     lease = PlanLease(cast(Any, store), SERVICE, SERVICE)
     tables: list[RoutingTable] = []
     lease.watch(tables.append)
     lease.start()
     try:
         until(lease.fresh)
-        store.num_to_hang = 1
+        store.hang_once()
         plans.start()
         until(lambda: tables[-1].head == 2)
         # A read that was under way may have found the entry; the next one hangs, and holds nothing up either.
