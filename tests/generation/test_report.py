@@ -71,7 +71,8 @@ def site(tmp_path: Path) -> Site:
 def test_a_day_is_summed_up_by_set_shard_and_rule(site: Site) -> None:
     day = summary_of(site, ReviewSettings(words_min=9))
     assert (day.total.num_rows, day.num_sealed, len(day.shards)) == (14, 2, 4)
-    assert [(one.label.split(" · ")[0], one.figures.num_rows) for one in day.sets] == [("writer=tiny:1", 7), ("writer=tiny:2", 7)]
+    sets = [(one.label.split(" · ")[0], one.figures.num_rows) for one in day.sets]
+    assert sets == [("writer=tiny:1", 7), ("writer=tiny:2", 7)]
     assert sum(one.figures.num_kept for one in day.sets) == day.total.num_kept
     assert day.num_rejected_by == {"length": day.total.num_rejected}
     assert sum(sum(one.num_by_length) for one in day.sets) == 14
