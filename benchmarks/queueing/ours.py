@@ -1,6 +1,7 @@
 """The product's own `plan`, asked at every event of the simulation."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from benchmarks.queueing.simulation import Active, Choice, Queued
 from headrace.placement.fleet import Fleet
@@ -21,30 +22,14 @@ class Headrace:
             inventory=self._inventory,
             waiting=tuple(
                 Waiting(
-                    run_id=name,
-                    demand=queued.job.demand,
+                    **_planned(name, queued),
                     submitted=queued.job.arrival,
-                    expected_seconds=queued.job.estimate_seconds,
-                    preemptible=queued.job.demand.num_gpus == 1,
                     preempted_at=queued.stopped_at,
-                    num_preemptions=queued.num_stops,
-                    queue=queued.job.queue,
-                    priority=queued.job.priority,
                 )
                 for name, queued in sorted(queue.items())
             ),
             running=tuple(
-                Running(
-                    run_id=name,
-                    demand=run.job.demand,
-                    placement=run.placement,
-                    started=run.started,
-                    expected_seconds=run.job.estimate_seconds,
-                    preemptible=run.job.demand.num_gpus == 1,
-                    num_preemptions=run.num_stops,
-                    queue=run.job.queue,
-                    priority=run.job.priority,
-                )
+                Running(**_planned(name, run), placement=run.placement, started=run.started)
                 for name, run in active.items()
             ),
         )
@@ -56,3 +41,16 @@ class Headrace:
             reserved=[reservation.run_id for reservation in decision.reservations],
             look_again_at=decision.look_again_at,
         )
+
+
+def _planned(name: str, run: Queued | Active) -> dict[str, Any]:
+    """What a plan is told of any run."""
+    return {
+        "run_id": name,
+        "demand": run.job.demand,
+        "expected_seconds": run.job.estimate_seconds,
+        "queue": run.job.queue,
+        "priority": run.job.priority,
+        "preemptible": run.job.demand.num_gpus == 1,
+        "num_preemptions": run.num_stops,
+    }

@@ -104,7 +104,7 @@ class Decision:
     def _admit(self, run: Waiting, placement: Placement) -> None:
         self._take(run.run_id, placement)
         self._admissions[run.run_id] = placement
-        self._running.append(_started(run, placement, self._now))
+        self._running.append(run.started(placement, self._now))
         milli = gpu_milli(placement)
         self._shares.add(run.queue, run.demand, milli)
         self._stages.add(run.stage, milli)
@@ -253,21 +253,6 @@ def resident_devices(snapshot: Snapshot) -> dict[str, frozenset[tuple[str, str]]
     for device, version_set in snapshot.resident.items():
         found.setdefault(version_set, set()).add(device)
     return {version_set: frozenset(devices) for version_set, devices in found.items()}
-
-
-def _started(run: Waiting, placement: Placement, now: float) -> Running:
-    return Running(
-        run_id=run.run_id,
-        demand=run.demand,
-        placement=placement,
-        started=now,
-        expected_seconds=run.expected_seconds,
-        queue=run.queue,
-        priority=run.priority,
-        stage=run.stage,
-        preemptible=run.preemptible,
-        num_preemptions=run.num_preemptions,
-    )
 
 
 def _meet(run: Running, placement: Placement) -> bool:

@@ -1,6 +1,6 @@
 """What a decision is made of and what it says: plain values, so that the same moment always decides the same way."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
@@ -8,40 +8,44 @@ from headrace.placement.placements import Placement
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A queued run. `submitted` in seconds since the epoch; `expected_seconds` is a guess, and treated as one."""
+class PlannedRun:
+    """What is known of a run, wherever it is. `expected_seconds` is a guess, and treated as one."""
 
     run_id: str
     demand: Demand
-    submitted: float
     expected_seconds: float
     queue: str = "default"
     priority: int = 0
     stage: str = ""
     preemptible: bool = False
     version_set: str = ""
-    # When an earlier attempt of it was preempted last, and how often: what keeps preemption from going in circles.
-    preempted_at: float = 0.0
+    # What keeps preemption from going in circles.
     num_preemptions: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class Waiting(PlannedRun):
+    """A queued run. `submitted`, and `preempted_at` of its last attempt (0: of none), in seconds since the epoch."""
+
+    submitted: float
+    preempted_at: float = 0.0
+
+    def started(self, placement: Placement, now: float) -> "Running":
+        known = {name: getattr(self, name) for name in _OF_ANY_RUN}
+        return Running(placement=placement, started=now, **known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(PlannedRun):
     """A run that holds its placement: admitted, starting, running, or ended with processes that have not yet gone."""
 
-    run_id: str
-    demand: Demand
     placement: Placement
     started: float
-    expected_seconds: float
-    queue: str = "default"
-    priority: int = 0
-    stage: str = ""
-    preemptible: bool = False
-    version_set: str = ""
     # It is on its way out (canceled, preempted, finished): its place comes back by itself.
     ending: bool = False
-    num_preemptions: int = 0
+
+
+_OF_ANY_RUN = tuple(field.name for field in fields(PlannedRun))
 
 
 @dataclass(frozen=True, kw_only=True)

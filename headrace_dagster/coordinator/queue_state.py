@@ -5,6 +5,7 @@ The daemon and `headrace queue` build it the same way; the daemon keeps what it 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.storage.dagster_run import RunRecord
@@ -147,45 +148,38 @@ class QueueState:
 
     def _waiting(self, record: RunRecord, inventory: Inventory) -> Waiting:
         run = record.dagster_run
-        needs = self.needs(run)
-        preempted = last_eviction(run)
+        needs, preempted = self.needs(run), last_eviction(run)
         return Waiting(
-            run_id=run.run_id,
-            demand=self.fitted(inventory, needs.demand),
+            **self._planned(run, needs) | {"demand": self.fitted(inventory, needs.demand)},
             submitted=record.create_timestamp.timestamp(),
-            expected_seconds=self.durations.expected_seconds(run, needs),
-            queue=needs.queue,
-            priority=priority_of(run),
-            stage=needs.stage,
-            preemptible=needs.preemptible,
-            version_set=needs.version_set,
             preempted_at=preempted.at if preempted else 0.0,
-            num_preemptions=preempted.num if preempted else 0,
         )
 
     def _running(self, run: DagsterRun) -> Running:
-        admission = admission_of(run)
-        preempted = last_eviction(run)
+        admission, preempted = admission_of(run), last_eviction(run)
         try:
             needs = self.needs(run)
         except InvalidNeeds:
             needs = RunNeeds()
         return Running(
-            run_id=run.run_id,
-            demand=needs.demand,
+            **self._planned(run, needs),
             placement=admission.placement if admission else NOTHING,
             started=admission.at if admission else 0.0,
-            expected_seconds=self.durations.expected_seconds(run, needs),
-            queue=needs.queue,
-            priority=priority_of(run),
-            stage=needs.stage,
-            preemptible=needs.preemptible,
-            version_set=needs.version_set,
             ending=run.run_id in self.feed.canceling
             or run.run_id in self.evicted
             or (preempted is not None and preempted.run_id == run.run_id),
-            num_preemptions=preempted.num if preempted else 0,
         )
+
+    def _planned(self, run: DagsterRun, needs: RunNeeds) -> dict[str, Any]:
+        """The fields of a `PlannedRun`."""
+        preempted = last_eviction(run)
+        return {
+            "run_id": run.run_id,
+            "priority": priority_of(run),
+            "num_preemptions": preempted.num if preempted else 0,
+            **vars(needs),
+            "expected_seconds": self.durations.expected_seconds(run, needs),
+        }
 
 
 def priority_of(run: DagsterRun) -> int:
