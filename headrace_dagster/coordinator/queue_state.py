@@ -150,7 +150,7 @@ class QueueState:
         run = record.dagster_run
         needs, preempted = self.needs(run), last_eviction(run)
         return Waiting(
-            **self._planned(run, needs) | {"demand": self.fitted(inventory, needs.demand)},
+            **self._planned(run, needs, self.fitted(inventory, needs.demand)),
             submitted=record.create_timestamp.timestamp(),
             preempted_at=preempted.at if preempted else 0.0,
         )
@@ -162,7 +162,7 @@ class QueueState:
         except InvalidNeeds:
             needs = RunNeeds()
         return Running(
-            **self._planned(run, needs),
+            **self._planned(run, needs, needs.demand),
             placement=admission.placement if admission else NOTHING,
             started=admission.at if admission else 0.0,
             ending=run.run_id in self.feed.canceling
@@ -170,7 +170,7 @@ class QueueState:
             or (preempted is not None and preempted.run_id == run.run_id),
         )
 
-    def _planned(self, run: DagsterRun, needs: RunNeeds) -> dict[str, Any]:
+    def _planned(self, run: DagsterRun, needs: RunNeeds, demand: Demand) -> dict[str, Any]:
         """The fields of a `PlannedRun`."""
         preempted = last_eviction(run)
         return {
@@ -178,6 +178,7 @@ class QueueState:
             "priority": priority_of(run),
             "num_preemptions": preempted.num if preempted else 0,
             **vars(needs),
+            "demand": demand,
             "expected_seconds": self.durations.expected_seconds(run, needs),
         }
 

@@ -14,7 +14,7 @@ from headrace.errors import InvalidInput
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-_ROWS = 30
+_ROWS = 30  # as `queue_watching.ROWS`, whose import help must not wait for
 _EVERY_SECONDS = 2.0
 _EVERY_SECONDS_MIN = 0.2
 _QUEUE_EXAMPLES = """\b
@@ -33,7 +33,7 @@ why = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @queue.command(epilog=_QUEUE_EXAMPLES)
-def show_queue(
+def queue_command(
     context: typer.Context,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", "--follow", "-f", help="Look again and again, until Ctrl-C.")
@@ -54,13 +54,10 @@ def show_queue(
     """
     if every < _EVERY_SECONDS_MIN:
         raise InvalidInput(f"--every must be at least {_EVERY_SECONDS_MIN:g} seconds, got {every:g}.")
-    from headrace_dagster.queue_views.queue_watching import print_queue, watch_queue
+    from headrace_dagster.queue_views.queue_watching import show_queue
 
     with _instance(context) as instance:
-        if watch:
-            watch_queue(instance, every_seconds=every, limit=limit, default_limit=_ROWS, as_json=as_json)
-        else:
-            print_queue(instance, limit=limit, default_limit=_ROWS, as_json=as_json)
+        show_queue(instance, every_seconds=every if watch else None, limit=limit, as_json=as_json)
 
 
 @why.command(epilog=_WHY_EXAMPLES)

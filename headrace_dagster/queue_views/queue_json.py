@@ -18,7 +18,7 @@ from headrace.clock import iso
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.placements import Placement
 from headrace_dagster.queue_views.queue_view import NodeView, QueueView, RunView
-from headrace_dagster.queue_views.queue_words import demand_text
+from headrace_dagster.queue_views.queue_words import demand_text, job_name, partition_of
 
 _CPU = 1000
 
@@ -36,36 +36,31 @@ def queue_body(view: QueueView, *, limit: int | None = None) -> dict[str, Any]:
 
 
 def run_body(run: RunView) -> dict[str, Any]:
+    asked = run.asked
     return {
-        "run_id": run.run_id,
+        **_name_body(run),
         "state": run.state,
-        "status": run.status,
+        "status": run.run.status.value if run.run else None,
         "why": run.why,
-        "name": run.name,
-        "job": run.job or None,
-        "partition": run.partition,
-        "demand": _demand_body(run.demand) if run.demand else None,
-        "queue": run.queue,
-        "priority": run.priority,
-        "stage": run.stage or None,
-        "submitted": _iso(run.submitted),
-        "since": _iso(run.since),
-        "until": _iso(run.until),
-        "ended": _iso(run.ended),
-        "latest": _iso(run.latest),
+        "demand": _demand_body(asked.demand) if asked else None,
+        "queue": asked.queue if asked else None,
+        "priority": asked.priority if asked else None,
+        "stage": asked.stage or None if asked else None,
+        **{name: _iso(getattr(run, name)) for name in ("submitted", "since", "until", "ended", "latest")},
         "placement": _placement_body(run.placement) if run.placement else None,
-        "waits_for": [
-            {
-                "run_id": other.run_id,
-                "name": other.name or None,
-                "job": other.job or None,
-                "partition": other.partition,
-                "until": _iso(other.until),
-            }
-            for other in run.waits_for
-        ],
+        "waits_for": [{**_name_body(other), "until": _iso(other.until)} for other in run.waits_for],
         "reserved": [{"node": node, "device": device} for node, device in sorted(run.reserved)],
         "makes_room_for": run.makes_room_for,
+    }
+
+
+def _name_body(run: RunView) -> dict[str, Any]:
+    known = run.run
+    return {
+        "run_id": run.run_id,
+        "name": run.name or None,
+        "job": job_name(known) or None if known else None,
+        "partition": partition_of(known) if known else None,
     }
 
 
@@ -92,24 +87,24 @@ def _placement_body(placement: Placement) -> dict[str, Any]:
     }
 
 
-def _node_body(node: NodeView) -> dict[str, Any]:
+def _node_body(view: NodeView) -> dict[str, Any]:
     return {
-        "node": node.name,
-        "cpus": node.cpu_milli / _CPU,
-        "cpus_held": node.cpu_milli_held / _CPU,
-        "memory_mib": node.memory_mib,
-        "memory_mib_held": node.memory_mib_held,
+        "node": view.node.name,
+        "cpus": view.node.cpu_milli / _CPU,
+        "cpus_held": view.held.cpu_milli / _CPU,
+        "memory_mib": view.node.memory_mib,
+        "memory_mib_held": view.held.memory_mib,
         "gpus": [
             {
-                "device": gpu.device,
-                "model": gpu.model or None,
-                "memory_mib": gpu.memory_mib or None,
-                "health": gpu.health,
-                "free": gpu.free_milli / WHOLE,
-                "reserved_for": gpu.reserved_for,
-                "held_by": [{"run_id": run_id, "share": milli / WHOLE} for run_id, milli in gpu.shares],
+                "device": device.gpu.device,
+                "model": device.gpu.model or None,
+                "memory_mib": device.gpu.memory_mib or None,
+                "health": device.health,
+                "free": device.free_milli / WHOLE,
+                "reserved_for": device.reserved_for,
+                "held_by": [{"run_id": run_id, "share": milli / WHOLE} for run_id, milli in device.shares],
             }
-            for gpu in node.devices
+            for device in view.devices
         ],
     }
 

@@ -7,16 +7,11 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from headrace.command_line.output import age_text, counted
 from headrace.errors import InvalidInput
 from headrace.placement.needs import RunNeeds
+from headrace.placement.snapshot import PlannedRun
 from headrace_dagster.coordinator.admission import NEEDS_TAG, admission_of
+from headrace_dagster.coordinator.queue_state import priority_of
 from headrace_dagster.queue_views.queue_view import PAST_THE_QUEUE, QueueView, RunView
-from headrace_dagster.queue_views.queue_words import (
-    clock_text,
-    job_name,
-    partition_of,
-    placement_text,
-    run_name,
-    since_text,
-)
+from headrace_dagster.queue_views.queue_words import clock_text, placement_text, since_text
 
 _IDS_A_PAGE = 10_000
 _NUM_NAMED = 4
@@ -76,18 +71,12 @@ def _uncounted(instance: DagsterInstance, run_id: str, now: float) -> RunView:
     run, admission = record.dagster_run, admission_of(record.dagster_run)
     since = admission.at if admission else record.start_time
     queued = record.create_timestamp.timestamp()
-    needs = _needs(run)
     return RunView(
         run_id=run_id,
         state="finished" if run.is_finished else "uncounted",
-        status=run.status.value,
         why=_sentence(run, since=since, ended=record.end_time, queued=queued, now=now),
-        name=run_name(run),
-        job=job_name(run),
-        partition=partition_of(run),
-        demand=needs.demand if needs else None,
-        queue=needs.queue if needs else None,
-        stage=needs.stage if needs else "",
+        run=run,
+        asked=_asked(run),
         submitted=queued,
         since=since,
         ended=record.end_time if run.is_finished else None,
@@ -95,11 +84,14 @@ def _uncounted(instance: DagsterInstance, run_id: str, now: float) -> RunView:
     )
 
 
-def _needs(run: DagsterRun) -> RunNeeds | None:
+def _asked(run: DagsterRun) -> PlannedRun | None:
+    """By the tag that was written when it was queued; None: it cannot be read."""
     try:
-        return RunNeeds.from_json(run.tags.get(NEEDS_TAG, ""))
+        needs = RunNeeds.from_json(run.tags.get(NEEDS_TAG, ""))
     except ValueError:
         return None
+    stated = {**vars(needs), "expected_seconds": needs.expected_seconds or 0.0}
+    return PlannedRun(run_id=run.run_id, priority=priority_of(run), **stated)
 
 
 def _sentence(run: DagsterRun, *, since: float | None, ended: float | None, queued: float, now: float) -> str:

@@ -1,6 +1,7 @@
 """A made-up fleet of three nodes: whole GPUs, shares, a sick one, a gang that waits for eight."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -134,4 +135,4 @@ def made_up_view(**stated: Any) -> QueueView:
         make_run(NEVER, assets=("trained_model",), status=dg.DagsterRunStatus.QUEUED),
     ]
     snapshot = Snapshot(inventory=inventory, waiting=waiting, running=running)
-    return queue_view(snapshot, plan, {run.run_id: run for run in runs}, NOW, **stated)
+    return replace(queue_view(snapshot, plan, {run.run_id: run for run in runs}, NOW), **stated)

@@ -15,10 +15,9 @@ from headrace.placement.placements import Placement
 from headrace.placement.snapshot import Plan, Preemption, Running, Snapshot
 from headrace_dagster.launchers.signs_of_life import SILENT_TAG, Silence, silence_tag
 from headrace_dagster.queue_views.queue_json import queue_body
-from headrace_dagster.queue_views.queue_lines import headline, plain_lines
+from headrace_dagster.queue_views.queue_lines import facts, heading, headline, plain_lines, waits_for_rows
 from headrace_dagster.queue_views.queue_table import queue_table
 from headrace_dagster.queue_views.queue_view import QueueView, RunView, queue_view
-from headrace_dagster.queue_views.run_text import facts, heading, waits_for_rows
 from tests.headrace_dagster.queue_builders import (
     GANG,
     MINUTE,
@@ -64,11 +63,7 @@ def test_a_held_run_says_why_for_whom_it_waits_and_until_when() -> None:
     held = the_run(GANG)
     assert (held.state, held.why) == ("held", "Needs 8 GPUs, 6 are free or kept for it: waits for 1c07aaaa.")
     (other,) = held.waits_for
-    assert (other.name, other.partition, other.until) == (
-        "trained_model[qwen|base]",
-        "qwen|base",
-        NOW + 15 * MINUTE,
-    )
+    assert (other.name, other.until) == ("trained_model[qwen|base]", NOW + 15 * MINUTE)
     assert held.latest == NOW + 15 * MINUTE
     assert {node for node, _ in held.reserved} == {"node-c"}
 
@@ -97,7 +92,9 @@ def test_the_queue_is_in_the_planners_order() -> None:
 def test_a_run_that_holds_gpus_says_where_it_is(status: str, ending: bool, state: str, why: str) -> None:
     running = make_running(TRAINING, Placement(gpus=shares("node-a", "01")), ending=ending)
     found = view_of_running(running, dg.DagsterRunStatus(status))
-    assert (found.state, found.since, found.status) == (state, NOW - 30 * MINUTE, status)
+    assert (found.state, found.since) == (state, NOW - 30 * MINUTE)
+    assert found.run
+    assert found.run.status == dg.DagsterRunStatus(status)
     assert found.why.startswith(why)
 
 
@@ -129,8 +126,8 @@ def test_a_device_that_left_the_inventory_stays_visible_while_a_run_holds_it() -
     running = make_running(TRAINING, Placement(gpus=(*shares("node-a", "37"), *shares("lost", "0"))))
     snapshot = Snapshot(inventory=Inventory(nodes=(make_node("node-a"),)), running=(running,))
     view = queue_view(snapshot, Plan(), {}, NOW)
-    assert [node.name for node in view.nodes] == ["node-a", "lost"]
-    assert [device.device for device in view.nodes[0].devices] == ["0", "1", "2", "3", "7"]
+    assert [node.node.name for node in view.nodes] == ["node-a", "lost"]
+    assert [device.gpu.device for device in view.nodes[0].devices] == ["0", "1", "2", "3", "7"]
     assert [device.health for node in view.nodes for device in node.devices][3:] == ["healthy", "gone", "gone"]
     assert headline(view).startswith("4 GPUs on 2 nodes: 1 in use, 3 free, 2 gone")
     assert "not in the inventory any more" in drawn(view, width=100)
@@ -187,7 +184,8 @@ def test_a_low_terminal_shows_fewer_nodes_and_says_so() -> None:
 
 
 def test_an_empty_instance_says_that_there_is_nothing() -> None:
-    view = queue_view(Snapshot(inventory=Inventory()), Plan(), {}, NOW, daemon_silent_seconds=float("inf"))
+    view = queue_view(Snapshot(inventory=Inventory()), Plan(), {}, NOW)
+    view = replace(view, daemon_silent_seconds=float("inf"))
     text = drawn(view, width=100)
     assert "No node is known." in text
     assert "Nothing is queued." in text
@@ -196,7 +194,7 @@ def test_an_empty_instance_says_that_there_is_nothing() -> None:
 
 def test_names_cannot_steer_a_terminal() -> None:
     view = made_up_view()
-    evil = replace(view.queued[0], name="x\x1b[31m\ny", why="a\x1b]0;b")
+    evil = replace(view.queued[0], run=make_run(NEXT, job_name="x\x1b[31m\ny"), why="a\x1b]0;b")
     view = replace(view, queued=(evil,))
     for text in (drawn(view, width=100), "\n".join(plain_lines(view, limit=5))):
         assert not {"\x1b[31m", "\x1b]0"} & set(text.split())

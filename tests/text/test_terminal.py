@@ -18,7 +18,7 @@ from headrace.text.visible import visible_lines
 from headrace_dagster.queue_views.queue_lines import plain_lines
 from headrace_dagster.queue_views.queue_table import queue_table
 from tests.command_line.builders import publish, run
-from tests.headrace_dagster.queue_builders import made_up_view
+from tests.headrace_dagster.queue_builders import NEXT, made_up_view, make_run
 from tests.rollout.scenes import Scene
 from tests.text.foreign import EVERYTHING, FOREIGN
 
@@ -106,8 +106,11 @@ def test_commands_on_rollouts_show_who_and_why(tmp_path: Path):
 
 def test_the_queue_shows_nodes_and_reasons():
     there = made_up_view()
-    view = replace(there, queued=[replace(one, why=ANSI, name=ANSI, queue=ANSI) for one in there.queued])
-    view = replace(view, nodes=[replace(one, name=ANSI) for one in there.nodes])
+    named = make_run(NEXT, job_name=ANSI)
+    assert (asked := there.queued[0].asked)
+    asked = replace(asked, queue=ANSI)
+    view = replace(there, queued=[replace(one, why=ANSI, run=named, asked=asked) for one in there.queued])
+    view = replace(view, nodes=[replace(one, node=replace(one.node, name=ANSI)) for one in there.nodes])
     shown = drawn(queue_table(view, limit=9, width=2000))
     assert shown.count("\\x1b[31mred") >= 2 * len(view.queued) + len(view.nodes)
     for text in (shown, *plain_lines(view, limit=9)):
