@@ -107,7 +107,8 @@ def test_commands_on_rollouts_show_who_and_why(tmp_path: Path):
 def test_the_queue_shows_nodes_and_reasons():
     there = made_up_view()
     named = make_run(NEXT, job_name=ANSI)
-    assert (asked := there.queued[0].asked)
+    asked = there.queued[0].asked
+    assert asked
     asked = replace(asked, queue=ANSI)
     view = replace(there, queued=[replace(one, why=ANSI, run=named, asked=asked) for one in there.queued])
     view = replace(view, nodes=[replace(one, node=replace(one.node, name=ANSI)) for one in there.nodes])
