@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from io import StringIO
 
 from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
 from headrace.engines.messages import messages_for
@@ -122,14 +123,15 @@ class RoleChain:
         given = await self._up_to_last(asked, unit, seed, report)
         role, turn = self.roles[-1], self._last_turn(asked, given, unit, seed)
         started = time.monotonic()
-        texts: list[str] = []
+        # One text that grows: thousands of pieces take several times the memory of their characters.
+        text = StringIO()
         last = None
         replica = ""
         error = "cancelled"
         try:
             async with aclosing(role.engine.stream(turn)) as pieces:
                 async for piece in pieces:
-                    texts.append(piece.text)
+                    text.write(piece.text)
                     replica = piece.replica or replica
                     if piece.finish_reason is not None:
                         last, error = piece, ""
@@ -144,7 +146,7 @@ class RoleChain:
                     turn=turn,
                     seconds=time.monotonic() - started,
                     replica=replica or role.engine.name,
-                    text="".join(texts),
+                    text=text.getvalue(),
                     finish=(last.finish_reason or "") if last else "",
                     num_prompt_tokens=last.num_prompt_tokens if last else 0,
                     num_output_tokens=last.num_output_tokens if last else 0,

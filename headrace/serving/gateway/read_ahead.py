@@ -6,6 +6,7 @@ going away, or draw it out by not reading, they could choose what the gate sees 
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
@@ -18,15 +19,14 @@ _JOINED_CHARACTERS = 4096
 
 
 class ReadAhead:
-    """Holds what was not taken yet: no more than an answer may have in all."""
+    """Holds what may still be taken: no more than an answer may have in all."""
 
     def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
         # When the last piece came, on the monotonic clock; None: none came with a finish reason.
         self.whole_at: float | None = None
         self._pieces = pieces
-        # All that came; the first `_num_taken` were taken.
-        self._texts: list[str] = []
-        self._num_taken = 0
+        # What came and was not taken; None: nobody takes any more.
+        self._texts: deque[str] | None = deque()
         # What the last piece says beside its text, until it was taken.
         self._last: Piece | None = None
         self._replica = ""
@@ -39,7 +39,7 @@ class ReadAhead:
 
     async def __anext__(self) -> Piece:
         """Raises: what the engine raised, after the pieces before it."""
-        while self._num_taken == len(self._texts):
+        while not self._texts:
             if (last := self._last) is not None:
                 self._last = None
                 return last
@@ -49,20 +49,14 @@ class ReadAhead:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        text = self._texts[self._num_taken]
-        self._num_taken += 1
-        return Piece(text=text, replica=self._replica)
-
-    @property
-    def text(self) -> str:
-        """What came so far, taken or not."""
-        return "".join(self._texts)
+        return Piece(text=self._texts.popleft(), replica=self._replica)
 
     async def to_the_end(self) -> None:
-        """Read on, although nobody takes the pieces any more.
+        """Read on, although nobody takes the pieces any more: they are not kept.
 
         Raises: what the engine raised.
         """
+        self._texts = None
         await asyncio.wait({self._reading})
         if self._error is not None:
             raise self._error
@@ -88,9 +82,9 @@ class ReadAhead:
             self._reading_ended()
 
     def _keep(self, text: str) -> None:
-        if not text:
+        if not text or self._texts is None:
             return
-        if len(self._texts) - self._num_taken >= _NUM_BEHIND_MAX and len(self._texts[-1]) < _JOINED_CHARACTERS:
+        if len(self._texts) >= _NUM_BEHIND_MAX and len(self._texts[-1]) < _JOINED_CHARACTERS:
             self._texts[-1] += text
         else:
             self._texts.append(text)

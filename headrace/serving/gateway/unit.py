@@ -28,8 +28,8 @@ class Unit:
     started: float
     # Whether its answer is read from the engine to its end, whatever its client does; a whole one always is.
     is_followed: bool = True
+    # As they end: the last role's comes last.
     steps: list[Step] = field(default_factory=list)
-    text: str = ""
     finish: str = ""
     # Seconds from `started`: to the first piece; until the answer was here whole, whenever its client read it; to the
     # end of everything.
@@ -40,3 +40,8 @@ class Unit:
     is_failed: bool = False
     status: int = 200
     error: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the last step made, whether its client took it or not."""
+        return self.steps[-1].text if self.steps else ""

@@ -188,7 +188,7 @@ class Units:
 
     async def _whole(self, unit: Unit, request: Request, headers: Headers) -> None:
         answer = await unit.loaded.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
-        unit.text, unit.finish, unit.answered = answer.text, answer.finish_reason, time.monotonic() - unit.started
+        unit.finish, unit.answered = answer.finish_reason, time.monotonic() - unit.started
         body = whole_answer(
             unit.ask,
             request=unit.request,
@@ -216,7 +216,7 @@ class Units:
                 raise
             finally:
                 if ahead is not None and ahead.whole_at is not None:
-                    unit.answered, unit.text = ahead.whole_at - unit.started, ahead.text
+                    unit.answered = ahead.whole_at - unit.started
 
     async def _send_pieces(
         self, unit: Unit, request: Request, headers: Headers, events: Events, pieces: AsyncIterator[Piece]
@@ -224,10 +224,8 @@ class Units:
         piece = await self._first_piece(pieces)
         unit.first_piece = time.monotonic() - unit.started
         await request.start_events(headers)
-        texts: list[str] = []
         is_first = True
         while True:
-            texts.append(piece.text)
             await request.event(events.text(piece.text, finish=piece.finish_reason, first=is_first))
             is_first = False
             if piece.finish_reason is not None:
@@ -236,7 +234,7 @@ class Units:
             if following is None:
                 raise EngineFailed("The answer broke off before its end.")
             piece = following
-        unit.text, unit.finish = "".join(texts), piece.finish_reason
+        unit.finish = piece.finish_reason
         await request.event(events.last((piece.num_prompt_tokens, piece.num_output_tokens)), last=True)
 
     async def _first_piece(self, pieces: AsyncIterator[Piece]) -> Piece:
