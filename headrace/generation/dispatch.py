@@ -1,13 +1,13 @@
 """Which of a day's partitions may start now: canaries first, the rest when the verdict on them is in. Pure.
 
-While a candidate is on trial, the partitions that its step's weight gives it (lowest salted hash) start at once, and as
-many on the stable set (highest salted hash), to be compared with: rows of the same day, made at the same time. The
-others wait: for the verdict, which promotes the candidate (they then run on it) or takes it back (they run on the
-stable set), or for the plan's time-out, after which they run on the stable set rather than miss the day. What is sealed
-or in flight never starts again.
+While a candidate is on trial, its step's weight gives it some partitions (those of the lowest salted hash): the canaries.
+They start at once. As many partitions with the highest salted hash start at once on the stable set, so that rows of the
+same day and the same hour can be compared. Every other partition waits until the candidate is promoted (it then runs on
+the candidate), is rolled back (it runs on the stable set), or the plan's time-out ends the wait (it runs on the stable
+set, so that the day is not missed). A partition that is sealed or in flight never starts again.
 
-A candidate with a cap has so many partitions and no more: canaries beyond it are none, and wait like the others. While
-a place is left, none of them starts to be compared with: its claim would take the place, and the candidate with it.
+A candidate with a cap gets no more partitions than its cap allows. A canary beyond the cap waits like the others. While
+the cap has room, such a canary is no control partition either: its claim would take the room, and run on the candidate.
 A candidate that is paused keeps its canaries.
 
 A hold is advice to whoever launches. A partition that somebody materializes by hand runs at once, on the set that the
