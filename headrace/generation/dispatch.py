@@ -1,6 +1,6 @@
 """Which of a day's partitions may start now: canaries first, the rest when the verdict on them is in. Pure.
 
-While a candidate is on trial, its step's weight gives it some partitions (those of the lowest salted hash): the canaries.
+While a candidate is on trial, the weight of its step gives it some partitions: the canaries, of the lowest salted hash.
 They start at once. As many partitions with the highest salted hash start at once on the stable set, so that rows of the
 same day and the same hour can be compared. Every other partition waits until the candidate is promoted (it then runs on
 the candidate), is rolled back (it runs on the stable set), or the plan's time-out ends the wait (it runs on the stable
