@@ -26,6 +26,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
+def pytest_collection_finish() -> None:
+    from tests.cheap_instances import make_instances_cheap
+
+    make_instances_cheap()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests and their processes leave behind among temporary files goes when pytest's own directory goes."""
