@@ -7,6 +7,7 @@ set that was rolled back since, and makes the next one.
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -75,11 +76,12 @@ def killed(directory: Path, mode: str, kill_at: int) -> int:
 def main() -> None:
     root, num_kills = Path(sys.argv[1]), int(sys.argv[2])
     mode = sys.argv[3] if len(sys.argv) > 3 else "generate"
-    prepare(root / "whole", mode)
+    prepare(root / "prepared", mode)
+    shutil.copytree(root / "prepared", root / "whole")
     num_lines = num_lines_run(lambda: work(root / "whole", mode), None)
     for index in range(num_kills):
         directory = root / f"killed-{index:03d}"
-        prepare(directory, mode)
+        shutil.copytree(root / "prepared", directory)
         kill_at = 1 + index * (num_lines - 1) // (num_kills - 1)
         status = killed(directory, mode, kill_at)
         assert os.WIFSIGNALED(status), f"not killed at line {kill_at} of {num_lines}"

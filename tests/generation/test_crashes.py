@@ -1,5 +1,6 @@
 """kill -9 at any line, and two processes at once: no row lost, none twice, one batch redone at most, same bytes."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -51,14 +52,25 @@ def digest_of(site: Site) -> str:
     return site.handoffs.open("generated_content", site.partition.key).content_digest
 
 
+def killed_sites(directory: Path, num_kills: int, mode: str) -> list[Site]:
+    killed = [sys.executable, str(KILLED_WORKER), str(directory), str(num_kills), mode]
+    directories = subprocess.run(killed, check=True, capture_output=True, text=True).stdout.split()
+    return [Site(Path(directory)) for directory in directories]
+
+
+@pytest.fixture(scope="module")
+def killed_mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sites of runs that were killed while they mirrored; for copies."""
+    directory = tmp_path_factory.mktemp("killed-mirrors")
+    killed_sites(directory, 18, "mirror")
+    return directory
+
+
 def test_a_worker_killed_at_any_line_loses_and_doubles_no_row(tmp_path: Path) -> None:
-    directories = subprocess.run(
-        [sys.executable, str(KILLED_WORKER), str(tmp_path), "40"], check=True, capture_output=True, text=True
-    ).stdout.split()
+    sites = killed_sites(tmp_path, 40, "generate")
     whole = digest_of(Site(tmp_path / "whole"))
     num_left_over: list[int] = []
-    for directory in directories:
-        site = Site(Path(directory))
+    for site in sites:
         claim = site.open_claim("run-killed")
         num_left_over.append(len(committed(site.objects, claim)))
         outcome = site.generate(claim)
@@ -72,14 +84,15 @@ def test_a_worker_killed_at_any_line_loses_and_doubles_no_row(tmp_path: Path) ->
     assert sorted(set(num_left_over)) == [0, 1, 2, 3, 4]
 
 
-def killed_sites(directory: Path, num_kills: int, mode: str) -> list[Site]:
-    killed = [sys.executable, str(KILLED_WORKER), str(directory), str(num_kills), mode]
-    directories = subprocess.run(killed, check=True, capture_output=True, text=True).stdout.split()
-    return [Site(Path(directory)) for directory in directories]
+def copied_sites(killed: Path, directory: Path) -> list[Site]:
+    shutil.copytree(killed, directory, dirs_exist_ok=True)
+    return [Site(path) for path in sorted(directory.glob("killed-*"))]
 
 
-def test_a_mirror_killed_at_any_line_is_gone_on_with_and_published_nowhere(tmp_path: Path) -> None:
-    sites = killed_sites(tmp_path, 18, "mirror")
+def test_a_mirror_killed_at_any_line_is_gone_on_with_and_published_nowhere(
+    killed_mirrors: Path, tmp_path: Path
+) -> None:
+    sites = copied_sites(killed_mirrors, tmp_path)
     whole = Site(tmp_path / "whole").handoffs
     key = sites[0].partition.key
     num_left_over = set()
@@ -99,9 +112,11 @@ def test_a_mirror_killed_at_any_line_is_gone_on_with_and_published_nowhere(tmp_p
     assert len(num_left_over) >= 4
 
 
-def test_a_killed_mirror_of_a_set_that_is_aborted_meanwhile_is_never_sealed(tmp_path: Path) -> None:
+def test_a_killed_mirror_of_a_set_that_is_aborted_meanwhile_is_never_sealed(
+    killed_mirrors: Path, tmp_path: Path
+) -> None:
     num_stopped = 0
-    for site in killed_sites(tmp_path, 12, "mirror"):
+    for site in copied_sites(killed_mirrors, tmp_path):
         candidate = site.state.candidate
         assert candidate
         settled = [key for key in site.objects.list("claims") if "/mirrors/" in key and ".settled." in key]
