@@ -1,7 +1,7 @@
-"""Remote objects that a node keeps whole: a directory of files, there completely or not at all.
+"""Remote objects that a node keeps as a directory of whole files: the directory is complete or absent.
 
-The directory is filled under another name and renamed; a list of its files' digests then says that it is complete, and
-in which boot. In a later one the files are compared with that list before anybody is given them.
+The directory is filled under another name and then renamed. A list of its files' digests records that it is complete,
+and in which boot. After another boot the files are compared with that list before anybody gets them.
 """
 
 import fcntl
@@ -45,7 +45,7 @@ def fill_files(
     *,
     for_life: bool,
 ) -> Path:
-    """The directory that holds `files`; `name` is another one for other contents.
+    """Returns the directory that holds `files`. Other contents need another `name`.
 
     Raises:
         HandoffCorrupt: an object ends early.
@@ -115,7 +115,7 @@ def _is_complete(complete: Path) -> bool:
 
 
 def _is_whole(directory: Path, complete: Path) -> bool:
-    """Whether the files of an earlier boot came through its end."""
+    """Whether the files of an earlier boot survived the end of that boot."""
     try:
         digests: dict[str, str] = json.loads(complete.read_bytes())["xxh3_128"]
         if any(_digest(directory / name) != digest for name, digest in digests.items()):

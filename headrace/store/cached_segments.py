@@ -1,9 +1,9 @@
-"""Remote objects of which a node keeps only the bytes that were asked for: sparse files, and marks of what is there.
+"""Remote objects of which a node keeps only the requested bytes: sparse files, and marks for the bytes that are there.
 
-A mark is a line that is appended after a segment's bytes were written and compared with its digest; whoever fills is
-killed at any point leaves bytes without a mark, which nobody reads and the next filler writes over. Fillers of one
-object take turns (the kernel takes the lock from the dead), so bytes that somebody may have mapped are never written
-again. Marks of an earlier boot, or older than the file's last write, are believed only after another look at the bytes.
+A mark is a line that is appended after a segment's bytes were written and compared with their digest. A filler that is
+killed leaves bytes without a mark; nobody reads them, and the next filler overwrites them. Fillers of one object take
+turns (the kernel releases a dead filler's lock), so bytes that a reader may have mapped are never written again. Marks
+from an earlier boot, or older than the file's last write, count only after the bytes were checked again.
 """
 
 import fcntl
@@ -24,10 +24,10 @@ from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.store.node_cache import NodeCache, boot_identity
 from headrace.store.objects import Segment
 
-# Bytes of one object as they come in, from the first to the last of what was asked for: (offset, num_bytes).
+# Yields the requested bytes of one object, first to last: (offset, num_bytes).
 Fetch = Callable[[int, int], Iterable[memoryview]]
 
-# Long enough that a request's fixed cost does not show, short enough for several to share one object of 64 MiB.
+# So long that a request's fixed cost is negligible, so short that several share one object of 64 MiB.
 REQUEST_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _MARK = re.compile(r"([0-9a-f]{32}) (\d+) (\d+) ([0-9a-f]{32})")
@@ -36,7 +36,7 @@ _DIGEST = re.compile(r"[0-9a-zA-Z._-]{1,128}")
 
 @dataclass(frozen=True)
 class _Request:
-    """Consecutive whole segments, or a piece of one: then `segments` is empty."""
+    """Consecutive whole segments, or one piece of a longer segment; then `segments` is empty."""
 
     offset: int
     num_bytes: int
@@ -53,7 +53,7 @@ def fill_segments(
     num_bytes: int,
     segments: Sequence[Segment],
 ) -> Path:
-    """The file of `num_bytes` with `segments` in it; only what is missing is fetched.
+    """Returns the file of `num_bytes` with `segments` in it; fetches only the missing ones.
 
     Raises:
         HandoffCorrupt: bytes differ from their digest twice, or the object ends early.
@@ -67,7 +67,7 @@ def fill_segments(
             if missing := file.missing(segments):
                 lowest = missing[0].offset
                 with file.turn(lowest, max(segment.offset + segment.num_bytes for segment in missing) - lowest):
-                    # Another filler may have had the turn before.
+                    # Another filler may have fetched them while this one waited.
                     if missing := file.missing(segments):
                         cache.make_room(sum(segment.num_bytes for segment in missing))
                         _fetch_all(file, uri, fetch, threads, missing)
@@ -116,7 +116,7 @@ def _fetch_once(
 
 
 def _plan(missing: list[Segment]) -> Iterator[tuple[_Request, Segment | None]]:
-    """Neighbours joined up to one request's length; a longer segment in pieces, each with the segment beside it."""
+    """Joins neighbours up to one request's length; cuts a longer segment into pieces, each paired with that segment."""
     joined: list[Segment] = []
 
     def flush() -> Iterator[tuple[_Request, None]]:
@@ -139,7 +139,7 @@ def _plan(missing: list[Segment]) -> Iterator[tuple[_Request, Segment | None]]:
 
 
 def _receive(file: "_SparseFile", uri: str, fetch: Fetch, request: _Request) -> list[str]:
-    """Writes what comes in; returns its whole segments' digests, taken while the bytes are in the CPU's cache."""
+    """Writes the bytes as they come; returns the whole segments' digests, taken while the CPU's cache has the bytes."""
     ends = [segment.offset + segment.num_bytes for segment in request.segments]
     digests: list[str] = []
     digest = xxhash.xxh3_128()
@@ -165,7 +165,7 @@ def _receive(file: "_SparseFile", uri: str, fetch: Fetch, request: _Request) -> 
 
 
 def run_all(threads: Executor, works: list[Callable[[], None]]) -> None:
-    """Runs them in parallel; after a failure the rest is not begun, and all have ended when it is raised."""
+    """Runs `works` in parallel. After a failure it starts no more, waits for the running ones and raises it."""
     if len(works) == 1:
         works[0]()
         return
@@ -194,7 +194,7 @@ class _SparseFile:
 
     @contextmanager
     def turn(self, offset: int, num_bytes: int) -> Iterator[None]:
-        """Nobody else fills these bytes meanwhile, in this process or another of the node."""
+        """Keeps every other filler on this node, also in this process, from these bytes."""
         self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, offset, num_bytes)
         try:
             yield
@@ -202,19 +202,20 @@ class _SparseFile:
             self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, offset, num_bytes)
 
     def settle_doubts(self) -> None:
-        """Where the file was written to after its last mark, compares all marked bytes with their digests.
+        """Compares all marked bytes with their digests if the file was written to after its last mark.
 
-        A killed filler did that, or somebody who must not write here. New marks would hide it from the next look.
+        A killed filler wrote then, or a process that must not write here. New marks would hide that from the next
+        check.
         """
         if self._is_doubtful():
-            with self.turn(0, 0):  # to the end: nobody fills
+            with self.turn(0, 0):  # locks to the end of the file: nobody fills
                 if self._is_doubtful():
                     marked = [segment for segment in self._marked() if self.digest(segment) == segment.xxh3_128]
                     os.ftruncate(self._marks, 0)
                     self.mark(marked)
 
     def missing(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Those without a mark that can be believed, in the file's order, each once."""
+        """The segments without a trustworthy mark, in the file's order, each once."""
         marked = self._marked()
         found, again = [], []
         for segment in sorted(set(segments), key=lambda segment: (segment.offset, segment.num_bytes)):
@@ -230,10 +231,10 @@ class _SparseFile:
         return marks.st_size > 0 and os.fstat(self._descriptor).st_mtime_ns > marks.st_mtime_ns
 
     def _marked(self) -> dict[Segment, str]:
-        """The boot that each was last marked in."""
+        """Maps each marked segment to the boot of its last mark."""
         marked = {}
         for line in os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").splitlines():
-            if match := _MARK.fullmatch(line):  # another one is of a writer killed in the middle
+            if match := _MARK.fullmatch(line):  # a writer killed in the middle leaves a partial line
                 boot, offset, num_bytes, digest = match.groups()
                 marked[Segment(offset=int(offset), num_bytes=int(num_bytes), xxh3_128=digest)] = boot
         return marked

@@ -1,19 +1,18 @@
-"""Numbered chains of small objects: the newest is n, whoever wants to change something makes n + 1.
+"""Numbered chains of small objects: the newest has number n, and a change creates n + 1.
 
-`create` lets one of several writers that all saw n make n + 1; the others read on. A writer whose reply was lost finds
-its own nonce in what it reads, and has won. One that got no answer at all repeats itself: then n + 1 is another's, or
-its own, and it reads on as well.
+`create` lets one of several writers that saw n make n + 1; the others read on. A writer whose reply was lost finds its
+own nonce in the object and knows that it won. A writer that got no answer at all tries again: then n + 1 exists, made
+by itself or by another writer, and it reads on.
 
-A reader that has read to n needs one read of a missing object to know that n is the newest. But a missing object is the
-end only where nothing lies behind it: one that was deleted, or that a broken restore left out, would take everything
-after it back (a rollback among them). So the first read lists, and so does each append; a number that is missing before
-the highest one is damage, and nothing is read past it or appended behind it. Where more than one object tells of a
-number (an attempt and its settlement, an entry and the mark that it was made), all of them count: the newest one cannot
-vanish unseen either.
+After reading n, one read of a missing n + 1 shows that n is the newest. But a missing object is the end only if no
+object follows it: a deleted object, or one that a broken restore left out, would undo all later ones (a rollback among
+them). So the first read and each append list the chain. A number missing below the highest one is damage: nobody reads
+past it or appends behind it. Where several objects prove that a number existed (an attempt and its settlement, an entry
+and its mark), all of them count, so the newest object cannot vanish unseen either.
 
-Two kinds of numbers are no chain. Versions of a handoff are manifests with a digest of their own form, below a
-directory for each number, which its writer chose before it wrote the parts: a number that nobody sealed is no gap.
-Checkpoints are numbered by step and attempt, and fenced by the attempt.
+Two kinds of numbers form no chain. Versions of a handoff are manifests with a digest of their own form, one directory
+for each number. A writer chooses the number before it writes the parts, so a number that was never sealed is no gap.
+Checkpoints are numbered by step and attempt, and the attempt fences them.
 """
 
 import re
@@ -33,17 +32,17 @@ MARK = ".made"
 GIVEN_UP = ".lost"
 _ENDING = ".json"
 _DIGITS = 8
-# How often the newest object may be taken away, or replaced by a newer one, while it is looked for.
+# How often `head` looks again when the newest object was deleted, or replaced by a newer one, meanwhile.
 _NUM_LOOKS = 20
 
 
 class ChainBroken(HandoffCorrupt):
-    """A number is missing before the chain's newest one: what is left may say what was taken back."""
+    """A number below the chain's newest one is missing. The rest may state what it took back."""
 
 
 @dataclass(frozen=True)
 class Head(Generic[T]):
-    """`number` 0: the chain is empty. `damage`: why the newest one cannot be read; the next one may follow it."""
+    """`number` 0: the chain is empty. `damage`: why the newest object cannot be read; a next one may follow it."""
 
     number: int
     value: T | None
@@ -52,15 +51,16 @@ class Head(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(Generic[T]):
-    """The objects `<prefix>/<before><number>.json`, numbers from 1 on. Foreign names beside them are passed over.
+    """The objects `<prefix>/<before><number>.json`, numbers from 1 on. Ignores other names below the prefix.
 
     Attributes:
-        digits: to which numbers are padded.
-        tells: what else may follow a number in a name (`.settled.json`), and so tells that the number was made.
-        is_marked: every number gets a mark, `<number>.made`, so that even the newest one cannot vanish unseen. Costs
-            one more object each; whoever is killed in between leaves a number without, until the next is made.
-        may_lack: `oldest`: these may have been deleted, oldest first. `any`: numbers come from elsewhere (a journal's
-            entries, one count for several chains), so that a gap says nothing and the newest object alone counts.
+        digits: numbers are padded to this width.
+        tells: other endings (`.settled.json`) whose presence proves that a number was made.
+        is_marked: every number gets a mark, `<number>.made`, so that even the newest one cannot vanish unseen. It costs
+            one more object for each number. A writer killed in between leaves its number unmarked until the next one is
+            made.
+        may_lack: `oldest`: numbers may have been deleted, oldest first. `any`: numbers come from elsewhere (a journal's
+            entries, one count for several chains), so a gap means nothing and only the newest object counts.
         remedy: what to do about a gap.
     """
 
@@ -77,18 +77,18 @@ class Chain(Generic[T]):
     def newest(self) -> int:
         """The highest number; 0: there is none. One listing.
 
-        Raises:
+        ChainBroken: a number before it is missing.
             ChainBroken: one before it is missing.
         """
         numbers = self.numbers()
         return numbers[-1] if numbers else 0
 
     def head(self) -> "Head[T]":
-        """The newest one: its number, and what it says or why it cannot be read. One listing and one read.
+        """The newest object: its number, and its value or why it cannot be read. One listing and one read.
 
         Raises:
-            ChainBroken: one before it is missing.
-            FormatTooNew: a newer Headrace goes on with the chain.
+            ChainBroken: a number before it is missing.
+            FormatTooNew: a newer Headrace wrote it.
         """
         for _ in range(_NUM_LOOKS):
             if not (number := self.newest()):
@@ -105,14 +105,14 @@ class Chain(Generic[T]):
         return Head(0, None)
 
     def last(self) -> tuple[int, T] | None:
-        """As `head`, for who needs it whole; None: there is none. Raises: HandoffCorrupt: it is damaged, too."""
+        """As `head`, but a damaged newest object raises HandoffCorrupt. None: the chain is empty."""
         head = self.head()
         if head.damage:
             raise head.damage
         return None if head.value is None else (head.number, head.value)
 
     def highest(self) -> int:
-        """The highest number that anything tells of, whatever is missing before it."""
+        """The highest number that any object proves, even with gaps before it."""
         return max((int(match[1]) for match in self._matches(self.store.children(self.prefix))), default=0)
 
     def numbers(self) -> Sequence[int]:
@@ -131,16 +131,16 @@ class Chain(Generic[T]):
         return sorted(made)
 
     def made(self, names: Iterable[str] | None = None) -> Sequence[int]:
-        """The numbers that are there (in a listing of the prefix), whatever is missing between them."""
+        """The numbers whose objects exist (in a listing of the prefix), gaps or not."""
         names = self.store.children(self.prefix) if names is None else names
         return sorted(int(match[1]) for match in self._matches(names) if match[2] == _ENDING)
 
     def read(self, number: int) -> T:
-        """Raises: ObjectMissing: it is not there (any more). HandoffCorrupt: it is damaged."""
+        """Raises: ObjectMissing: the object does not exist (any more). HandoffCorrupt: it is damaged."""
         return read_object(self.store, self.key(number), self.kind)
 
     def following(self, number: int) -> T | None:
-        """What was made after `number`, which the caller knows to be there; None: nothing. One read."""
+        """The object after `number`, which the caller knows to exist; None: there is none yet. One read."""
         try:
             return self.read(number + 1)
         except ObjectMissing:
@@ -149,17 +149,17 @@ class Chain(Generic[T]):
     def create(
         self, number: int, fields: T | Mapping[str, Any], *, nonce: str | None = None, is_listed: bool = False
     ) -> Made[T]:
-        """Makes `number`, unless somebody else has.
+        """Creates `number`, unless another writer has.
 
         Args:
-            is_listed: the caller knows from a listing right before this call that nothing is missing.
+            is_listed: the caller has just listed the chain and found no gap.
 
         Raises:
-            ChainBroken: one before it is missing; nothing was made.
+            ChainBroken: a number before it is missing; nothing was created.
         """
         if not is_listed and self.may_lack != "any":
             newest = self.newest()
-            # A chain that was swept meanwhile begins anew, wherever.
+            # A chain that was swept meanwhile may start again at any number.
             if newest < number - 1 and not (self.may_lack == "oldest" and newest == 0):
                 raise self._broken(newest + 1, f"{newest + 1} is missing, where number {number} was to be made")
         made = create_object(self.store, self.key(number), self.kind, fields, nonce=nonce)
@@ -168,16 +168,16 @@ class Chain(Generic[T]):
         return made
 
     def give_up(self, number: int) -> None:
-        """Says for good that `number` is lost, and that a later one stands for it: it is no gap any more."""
+        """Records for good that `number` is lost and a later one replaces it: the number is no gap any more."""
         self.store.create(f"{self.prefix}/{self._name(number)}{GIVEN_UP}", b"")
 
     def sweep(self, numbers: Iterable[int]) -> None:
-        """Deletes these, the oldest first: killed in between, it leaves a chain that reads the same."""
+        """Deletes these, oldest first: if the process is killed in between, the chain reads the same."""
         for number in sorted(numbers):
             self.store.delete(self.key(number))
 
     def key(self, number: int, ending: str = _ENDING) -> str:
-        """Of `number`, or of what else tells of it."""
+        """The key of `number`, or of another object with that number."""
         return f"{self.prefix}/{self._name(number)}{ending}"
 
     def _name(self, number: int) -> str:
@@ -197,7 +197,7 @@ class Chain(Generic[T]):
 
 
 def key_before(key: str) -> str | None:
-    """Of a chain with the usual digits, the key of the number before the one of `key`; None: it is the first one's."""
+    """The key of the number before `key`'s, in a chain of the usual width; None: `key` is the first."""
     prefix, _, name = key.rpartition("/")
     number = int(name.removesuffix(_ENDING)) - 1
     return f"{prefix}/{number:0{_DIGITS}d}{_ENDING}" if number else None

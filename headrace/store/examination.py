@@ -1,7 +1,7 @@
-"""Examines a store by using it: what it must promise is tried out, under a prefix of its own that is deleted again.
+"""Examines a store by using it: tries out each of its promises under a prefix of its own, which it deletes afterwards.
 
-Knows nothing of handoffs. What cannot be tried from one machine (a server's exports, its disks' caches) is said to be
-unknown, not assumed.
+Knows nothing of handoffs. What one machine cannot try (a server's exports, its disks' caches) is reported as unknown,
+never assumed.
 """
 
 import mmap
@@ -31,9 +31,9 @@ _RACER = (
 
 
 def examine_store(url: str, *, cache: Path | None = None, cache_bytes: int | None = None) -> list[Finding]:
-    """Every check of the store at `url`, and of the node's cache where it has one; never raises for what it finds.
+    """Runs every check of the store at `url`, and of the node's cache if it has one. Problems are findings, not errors.
 
-    A store that cannot be used at all is one finding: the rest would say the same again.
+    A store that cannot be used at all gives one finding: further checks would repeat it.
 
     Raises:
         InvalidInput: no store has such a URL.
@@ -55,7 +55,7 @@ def examine_store(url: str, *, cache: Path | None = None, cache_bytes: int | Non
 
 
 def examine_cache(directory: Path) -> list[Finding]:
-    """The node's cache: a local file system with room."""
+    """Checks the node's cache: a local file system with free space."""
     mount = mount_of(directory)
     if mount.is_nfs:
         sentence = f"{directory} is on NFS, where maps and locks of one machine mean nothing to another. "
@@ -67,11 +67,11 @@ def examine_cache(directory: Path) -> list[Finding]:
 
 
 class _Refused(Exception):
-    """The store does not do what it must."""
+    """The store breaks a promise."""
 
 
 class _Doubtful(Exception):
-    """It does, with a reservation."""
+    """The store keeps its promise, with a reservation."""
 
 
 def _checks(store: ObjectStore, prefix: str) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -206,7 +206,7 @@ def _clock(store: ObjectStore, prefix: str) -> str:
     before = time.time()
     store.create(f"{prefix}/clock", b"")
     (entry,) = (entry for entry in store.entries(prefix) if entry.key == f"{prefix}/clock")
-    # Times of S3 are whole seconds.
+    # S3 reports times in whole seconds.
     skew = max(before - 1 - entry.modified_at, entry.modified_at - time.time() - 1, 0.0)
     if skew > _SKEW_SECONDS_MAX:
         raise _Doubtful(

@@ -1,19 +1,19 @@
-"""Leases: a live process says which versions it reads, or writes, so that garbage collection leaves them alone.
+"""Leases: a live process states which versions it reads or writes, so that garbage collection leaves them alone.
 
-A lease is an empty object whose key carries its end: `leases/<nonce>/<holder>-<expires>`. A thread renews what this
-process holds, by a later key; a killed process's leases run out. Keys are made without fsync: after a power cut there
-is no process left that would need them.
+A lease is an empty object whose key carries its end: `leases/<nonce>/<holder>-<expires>`. A thread renews this
+process's leases by creating later keys; a killed process's leases run out. Keys are made without fsync: after a power
+cut no process is left that needs them.
 
-A lease alone protects nothing. Its holder looks for a tombstone after the lease is made, as a collector looks for
-leases after its tombstone is made (`headrace.store.tombstones`): at least one of them sees the other. A version is
-also looked for by its manifest, which a collector deletes first: then even a reader that slept through a whole
-collection is told.
+A lease alone protects nothing. Its holder looks for a tombstone after making the lease, and a collector looks for
+leases after making its tombstone (`headrace.store.tombstones`): at least one of them sees the other. The holder also
+checks that the version's manifest still exists. A collector deletes it first, so even a reader that slept through a
+whole collection notices.
 
-Who names something later, or looks at it in its own way (weights), takes a lease once, for a day, and gives nothing
-back: `hold_for`.
+`hold_for` is for a process that names an object later, or reads it in its own way (weights): it takes one lease for a
+day and never releases it.
 
-Where the store cannot be written to, reading goes on without leases, with one warning: whoever collects there has to
-see to it that nobody reads. What a lease does not see is a clock that is wrong by more than CLOCK_SKEW_SECONDS.
+If the store cannot be written to, reading continues without leases, after one warning: the operator must not collect
+there while anybody reads. Leases do not protect against a clock that is wrong by more than CLOCK_SKEW_SECONDS.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ from headrace.store.small_objects import Kind, encode_object
 from headrace.store.tombstones import standing, tombstones
 
 ROOT = "leases"
-# Long enough for a machine that swaps or a server that is restarted; what a killed reader held waits this long.
+# Long enough for a swapping machine or a restarting server. A killed reader's versions stay this long.
 TTL_SECONDS = 900.0
-# Added by whoever judges another machine's lease.
+# Every machine adds this to another machine's lease before it judges it.
 CLOCK_SKEW_SECONDS = 300.0
 
 _POLLS = 40
 _POLL_SECONDS = 0.05
-# A third of its time is left for the renewal to be tried again: the thread wakes at every sixth.
+# Leaves two thirds of a lease's time for more tries: the thread wakes after every sixth.
 _RENEW_AFTER = 1 / 3
 
 _log = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ _log = logging.getLogger(__name__)
 class Lease:
     """One holder's share of its process's lease on a nonce. Ends by `release`, at its block's end, or when collected.
 
-    In a forked child it protects nothing until `check`, which takes a lease of the child's own.
+    In a forked child it protects nothing until `check` takes a lease of the child's own.
     """
 
     def __init__(self, leases: "Leases", held: "_Held") -> None:
         self._leases = leases
         self._held = held
-        # Not released right there: a finalizer may run where a lock is held, and must not wait for a network.
+        # Not released at once: a finalizer may run while a lock is held, and must not wait for a network.
         self._release = weakref.finalize(self, leases._give_back_later, held)
         self._release.atexit = False
 
@@ -68,19 +68,19 @@ class Lease:
 
     @property
     def is_protected(self) -> bool:
-        """False: the store could not be written to, so that no collector knows of this reader."""
+        """False: the store could not be written to, so no collector knows of this reader."""
         return bool(self._held.keys)
 
     def check(self) -> None:
-        """To be called before data is touched again: costs one look at the clock while the lease is in force.
+        """Must be called before data is touched again. Reads only the clock while the lease is in force.
 
         Raises:
-            HandoffCollected: the lease had run out (a stopped process, a suspended machine), and the version is gone.
+            HandoffCollected: the lease ran out (a stopped process, a suspended machine), and the version is gone.
         """
         self._leases._check(self._held)
 
     def confirm(self, manifest_key: str | None = None) -> None:
-        """For writers, after the manifest was created and before anybody is told: looks at the store in any case.
+        """For writers, between creating the manifest and announcing it. Always looks at the store.
 
         Raises:
             HandoffCollected: a collector took, or is about to take, what was written.
@@ -88,7 +88,7 @@ class Lease:
         self._leases._confirm(self._held, manifest_key)
 
     def release(self) -> None:
-        """Nothing happens the second time."""
+        """A second call does nothing."""
         if self._release.detach():
             self._leases._give_back(self._held)
 
@@ -100,7 +100,7 @@ class Lease:
 
 
 class Leases:
-    """What one process holds in one store. Safe among threads."""
+    """The leases of one process in one store. Thread-safe."""
 
     def __init__(
         self,
@@ -118,14 +118,14 @@ class Leases:
         self._renewal = renewal
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
-        # Of this kind because a finalizer may put into it at any moment, also during a put.
+        # A SimpleQueue, because a finalizer may put into it at any moment, even during another put.
         self._returned: queue.SimpleQueue[_Held] = queue.SimpleQueue()
 
     def hold(self, nonce: str, *, manifest_key: str | None = None) -> Lease:
         """Takes a lease, or a share of the one this process has.
 
         Args:
-            manifest_key: for readers: the manifest that named the nonce. It must be there still.
+            manifest_key: for readers: the manifest that named the nonce. It must still exist.
 
         Raises:
             HandoffCollected: a collector decided to take the nonce's objects, or has been about to for two seconds.
@@ -147,18 +147,18 @@ class Leases:
         return Lease(self, held)
 
     def renew(self) -> None:
-        """Renews what is due. The renewal thread calls this; so may who has no time for threads."""
+        """Renews leases that are due. The renewal thread calls this; a caller without threads may call it too."""
         self._end_returned()
         with self._lock:
             everything = list(self._held.values())
         for held in everything:
-            # What the store refuses now it may take at the next wake, before the lease runs out.
+            # The store may accept at the next wake what it refuses now, before the lease runs out.
             with contextlib.suppress(HeadraceError), held.lock:
                 if held.num_shares and not held.is_collected and self.clock.now() >= held.due_at:
                     self._renew(held)
 
     def release_all(self) -> None:
-        """At the process's end: what is not released now is in a collector's way until it expires."""
+        """For the process's end: a lease that is not released blocks collectors until it expires."""
         with self._lock:
             everything = list(self._held.values())
             self._held.clear()
@@ -167,7 +167,7 @@ class Leases:
                 self._end(held)
 
     def _take(self, held: "_Held") -> None:
-        """From nothing, or after it ran out: it is in force once nobody was seen who wants the objects."""
+        """Takes a new lease, or one that ran out. It is in force once no collector is seen that wants the objects."""
         held.in_force_until = 0.0
         for _ in range(_POLLS):
             self._end(held)
@@ -176,10 +176,10 @@ class Leases:
             if found == "none":
                 if held.manifest_key and not self.objects.exists(held.manifest_key):
                     break
-                # Without a key there is nothing to run out, nor to protect.
+                # A lease without a key cannot run out, and protects nothing.
                 held.in_force_until = expires_at or math.inf
                 return
-            # Out of the way: a collector that looks for leases must not take this one for a reader.
+            # Removed, so that a collector that looks for leases does not take this one for a reader.
             self._end(held)
             if found == "collected":
                 break
@@ -192,17 +192,17 @@ class Leases:
         if held.keys and self.clock.now() < held.in_force_until:
             until = held.in_force_until
             expires_at = self._create_key(held)
-            # Else this process was stopped in between, and the new lease came too late.
+            # Otherwise this process was stopped in between, and the new lease came too late.
             if self.clock.now() < until:
                 held.in_force_until = expires_at or until
-                # The key before the last one stays until next time: a listing that runs meanwhile sees one of them.
+                # The last two keys stay until the next renewal: a listing that runs meanwhile sees one of them.
                 while len(held.keys) > 2:
                     self.objects.delete(held.keys.pop(0), durable=False)
                 return
         self._take(held)
 
     def _create_key(self, held: "_Held") -> float | None:
-        """When the new key expires; None: the store does not take it."""
+        """Returns when the new key expires; None: the store refuses it."""
         now = self.clock.now()
         held.due_at = now + self.ttl_seconds * _RENEW_AFTER
         expires_at = math.ceil(now + self.ttl_seconds)
@@ -217,7 +217,7 @@ class Leases:
         return expires_at
 
     def _look(self, held: "_Held") -> None:
-        """At a lease that is there already: while it is in force that costs the store nothing."""
+        """Checks a lease that exists; while it is in force this costs the store nothing."""
         if not held.is_collected and self.clock.now() >= held.in_force_until:
             self._take(held)
         if held.is_collected:
@@ -240,7 +240,7 @@ class Leases:
                 raise _collected(held)
 
     def _take_over(self, held: "_Held") -> None:
-        """In a forked child: the keys are the parent's, and end with it."""
+        """In a forked child: makes the lease the child's own, since its keys belong to the parent and end with it."""
         if held.pid == os.getpid():
             return
         with self._lock:
@@ -276,19 +276,19 @@ class Leases:
 
     def _end(self, held: "_Held") -> None:
         while held.keys:
-            # Left where the store is away: it expires.
+            # An unreachable store keeps the key, which expires.
             with contextlib.suppress(StoreUnavailable):
                 self.objects.delete(held.keys.pop(), durable=False)
 
     def after_fork(self) -> None:
-        """In the child: everything held is the parent's, and locks are as its other threads left them."""
+        """In the child: everything held is the parent's, and locks are in whatever state its threads left them."""
         self._lock = threading.Lock()
         self._returned = queue.SimpleQueue()
         self._held = {}
 
 
 class _Held:
-    """This process's lease on one nonce, and how many share it."""
+    """This process's lease on one nonce, and the number of its shares."""
 
     def __init__(self, nonce: str) -> None:
         self.nonce = nonce
@@ -300,23 +300,23 @@ class _Held:
     def become_own(self) -> None:
         self.lock = threading.Lock()
         self.pid = os.getpid()
-        # Never used twice, so that no key is ever made again.
+        # Unique, so that no key is ever made twice.
         self.holder = new_nonce()
         self.keys: list[str] = []
-        # By this process's clock; 0: not before it was looked whether somebody wants the objects.
+        # By this process's clock; 0: nobody has yet checked whether a collector wants the objects.
         self.in_force_until = 0.0
         self.due_at = 0.0
 
 
-# Enough to load weights from anywhere, and to hand on what was sealed.
+# Long enough to load weights from anywhere, and to hand over what was sealed.
 HELD_SECONDS = 24 * 3600.0
 
 
 def hold_for(objects: ObjectStore, nonce: str, clock: Clock, *, seconds: float = HELD_SECONDS) -> None:
-    """Keeps a nonce's objects for a while, whatever becomes of this process: half of `seconds` are left at least.
+    """Keeps a nonce's objects for a while, even if this process ends: at least half of `seconds` remain on return.
 
-    A collector that has not decided yet is overruled. The caller then looks whether the objects were there to keep: a
-    collection that is over has left no tombstone.
+    Overrules a collector that has not decided yet. The caller must then check that the objects exist: a finished
+    collection leaves no tombstone.
 
     Raises:
         HandoffCollected: a collector has taken them.
@@ -331,24 +331,24 @@ def hold_for(objects: ObjectStore, nonce: str, clock: Clock, *, seconds: float =
             _warn_once(objects, error)
             return
         for tombstone in tombstones(objects, nonce):
-            with contextlib.suppress(ObjectMissing):  # cleared away since: that collection is over
+            with contextlib.suppress(ObjectMissing):  # cleared meanwhile: that collection is over
                 if tombstone.decide(objects, "spare", at=iso(clock.now())) == "collect":
                     objects.delete(key)
                     raise HandoffCollected(f"Garbage collection took what was written under nonce {nonce}.")
-        # Else this process was stopped meanwhile, and a collector may not have seen the lease in force.
+        # Otherwise this process was stopped meanwhile, and a collector may have missed the lease.
         if clock.now() < ends_at - seconds / 2:
             return
 
 
 def is_leased(objects: ObjectStore, nonce: str, now: float) -> bool:
-    """Whether any lease on it is in force, or might be by its holder's clock. `now`: seconds since the epoch."""
+    """Whether a lease on it is in force, or may be by its holder's clock. `now`: seconds since the epoch."""
     names = objects.children(f"{ROOT}/{nonce}")
-    # A name with a dot in front is a file system's or a desktop's (`.nfs…`).
+    # Names that begin with a dot belong to a file system or a desktop (`.nfs…`).
     return any(expires_at(name) + CLOCK_SKEW_SECONDS > now for name in names if not name.startswith("."))
 
 
 def expires_at(name: str) -> float:
-    """When a lease ends, from the last segment of its key; what no lease is called never ends, to be safe."""
+    """When a lease ends, by the last segment of its key. A name that is no lease's counts as endless, to be safe."""
     end = name.rpartition("-")[2]
     return float(end) if end.isdigit() else float("inf")
 
@@ -367,7 +367,7 @@ class LeaseHolder:
     pid: int
 
 
-# Read by people who wonder what keeps a version. What protects is the key alone.
+# For people who ask which process keeps a version. Only the key protects.
 HOLDER = Kind("Lease", LeaseHolder, "It protects all the same, until it expires.")
 
 

@@ -1,4 +1,4 @@
-"""A listing, put together by prefix: what garbage collection counts and dates."""
+"""Groups a listing by prefix, so that garbage collection can count and date it."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,5 +15,5 @@ def by_prefix(entries: Iterable[Entry], *, depth: int) -> dict[str, list[Entry]]
 
 
 def size_and_time(entries: Sequence[Entry]) -> tuple[int, float]:
-    """Bytes of all, and when the newest was written."""
+    """Total bytes, and the time of the newest write."""
     return sum(entry.num_bytes for entry in entries), max(entry.modified_at for entry in entries)

@@ -1,9 +1,9 @@
 """An object store in a directory of a local (or NFS) file system.
 
-A new object is a temporary file, fsynced, then given its name by link(2), which fails if the name is taken: one winner,
-whole or not at all. `st_nlink` decides when link(2) reports "exists", since an NFS client that repeats a lost call is
-told so about its own success. Directory entries are fsynced before anybody is told the outcome, the loser included,
-and before an object counts as deleted.
+A new object is a temporary file, fsynced, then named by link(2), which fails if the name is taken: one writer wins, and
+the object is whole or absent. `st_nlink` decides when link(2) reports "exists", since an NFS client that repeats a lost
+call gets that answer about its own success. Directory entries are fsynced before any caller, the loser included, gets
+the outcome, and before an object counts as deleted.
 
 What this does not know: other machines' page caches. Over NFS a reader may see a new key some seconds late.
 """
@@ -21,26 +21,26 @@ from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.store.objects import Entry, Segment, check_key, new_nonce
 from headrace.store.refusals import os_reason, os_refusal
 
-# Both begin with a dot, which no key's first segment does.
+# Both begin with a dot, and no key's first segment does.
 _TEMPORARY = ".tmp"
 _NODES = ".nodes"
-# Small writes are collected; what is larger than this goes to the kernel without a copy.
+# Smaller writes are buffered; larger ones go to the kernel without a copy.
 _BUFFER_BYTES = 64 * 1024
-# A writer touches its temporary file all the time; one that rested this long was killed.
+# A writer touches its temporary file all the time; if it rests this long, its writer was killed.
 _LEFTOVER_SECONDS = 24 * 3600
 
 
 class LocalStore:
-    """What each method promises stands at `headrace.store.objects.ObjectStore`."""
+    """`headrace.store.objects.ObjectStore` states what each method promises."""
 
     checks_what_it_fetches = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100 (`Path.absolute` keeps `..`)
         self._root = str(self.directory)
-        # Directories whose own entry this process knows to be on disk. Where another process deletes one and makes it
-        # again, this does not see it (not by its inode, which ext4 gives out again at once): what one process deletes
-        # and another writes to (batches of a void claim, parts under a nonce) nobody makes again.
+        # Directories whose own entry is on disk, as this process knows. It does not see another process delete and
+        # remake one (the inode does not show it: ext4 reuses inodes at once). That is safe: what one process deletes
+        # and another writes to (batches of a void claim, parts under a nonce) is never made again.
         self._durable: set[Path] = set()
         self._swept = threading.Event()
 
@@ -115,7 +115,7 @@ class LocalStore:
         with self._os_errors(key):
             path.unlink(missing_ok=True)
             if durable:
-                # Also where it was gone already: whoever took it away may not have come this far.
+                # Also if it was already gone: the process that deleted it may not have synced the directory yet.
                 with suppress(FileNotFoundError, NotADirectoryError):
                     _fsync_directory(path.parent)
 
@@ -125,7 +125,7 @@ class LocalStore:
             for known in list(self._durable):
                 if known.is_relative_to(directory):
                     self._durable.discard(known)
-            # Somebody else who deletes here takes entries away from under us: then again, until nothing is left.
+            # Another process that deletes here removes entries before we do: repeat until nothing is left.
             while directory.exists():
                 with suppress(FileNotFoundError):
                     shutil.rmtree(directory)
@@ -139,12 +139,12 @@ class LocalStore:
         found = []
         with self._os_errors(prefix):
             for key, file in _files_below(self.local_path(prefix), prefix):
-                with suppress(FileNotFoundError):  # deleted since its directory was read
+                with suppress(FileNotFoundError):  # deleted after its directory was read
                     state = file.stat(follow_symlinks=False)
                     found.append(Entry(key=key, num_bytes=state.st_size, modified_at=state.st_mtime))
         return sorted(found, key=lambda entry: entry.key)
 
-    # Last in the class: its name hides the built-in one from the annotations that follow it.
+    # Last in the class: its name hides the built-in `list` from the annotations that follow it.
     def list(self, prefix: str) -> list[str]:
         with self._os_errors(prefix):
             return sorted(key for key, _ in _files_below(self.local_path(prefix), prefix))
@@ -157,14 +157,14 @@ class LocalStore:
             directory.mkdir(parents=True, exist_ok=True)
             part = LocalPart(self, key, directory / new_nonce())
             self._sweep_once(part.path)
-        # The caller's own errors pass through here as they are.
+        # The caller's own errors must pass unchanged.
         try:
             yield part
         finally:
             part.discard()
 
     def _create_volatile(self, key: str, body: bytes) -> bool:
-        """Without fsync, and as few system calls as will do: each reader of a handoff makes a lease."""
+        """Creates without fsync and with few system calls, since each reader of a handoff makes a lease."""
         check_key(key)
         temporary = f"{self._root}/{_TEMPORARY}/{new_nonce()}"
         with self._os_errors(key):
@@ -176,14 +176,14 @@ class LocalStore:
             try:
                 with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor)
                     view = memoryview(body)
-                    while view:  # a disk that is nearly full takes a part of it, without an error
+                    while view:  # a nearly full disk writes only a part, silently
                         view = view[file.write(view) :]
                 return self._link(Path(temporary), key, durable=False)
             finally:
                 os.unlink(temporary)  # noqa: PTH108
 
     def _no_file(self, key: str, error: OSError) -> HandoffCorrupt:
-        """Neither missing nor there: whoever took it for missing would take a chain's middle for its end."""
+        """The error for a key that is neither missing nor readable: as missing it would end a chain in its middle."""
         what = "a directory" if isinstance(error, IsADirectoryError) else "below a file"
         return HandoffCorrupt(
             f"{self.uri(key)} is {what}, where the store keeps an object: somebody changed files in the store. Move it "
@@ -205,7 +205,7 @@ class LocalStore:
         return view.toreadonly()
 
     def _link(self, temporary: Path, key: str, *, durable: bool = True) -> bool:
-        """True: `key` is now a name of the temporary file."""
+        """True: the temporary file now has the name `key`."""
         target = self.local_path(key)
         tries_left = 2
         with self._os_errors(key):
@@ -217,7 +217,7 @@ class LocalStore:
                     elif tries_left < 1:
                         target.parent.mkdir(parents=True, exist_ok=True)
                 except FileNotFoundError:
-                    # Somebody deletes it just now.
+                    # Another process is deleting the key right now.
                     if tries_left:
                         continue
                     raise
@@ -227,7 +227,7 @@ class LocalStore:
                 except FileExistsError:
                     won = temporary.stat().st_nlink > 1
                 except FileNotFoundError:
-                    # Somebody deleted the directory since this process saw it.
+                    # Another process deleted the directory after this one saw it.
                     self._durable.clear()
                     if tries_left:
                         continue
@@ -237,7 +237,7 @@ class LocalStore:
                 return won
 
     def _make_durable_directory(self, directory: Path) -> None:
-        """Makes it and its ancestors up to the store's own, with every entry on disk, whoever made it first."""
+        """Makes the directory and its ancestors up to the store's own; puts every entry on disk, others' too."""
         directory.mkdir(parents=True, exist_ok=True)
         for child in [directory, *directory.parents]:
             if child in self._durable:
@@ -250,21 +250,21 @@ class LocalStore:
             self._durable.add(child)
 
     def _make_durable_root(self) -> None:
-        """Puts the store's own entry on disk, and those above it on this file system: we or another may have made them.
+        """Puts the store's own entry on disk, and those above it on this file system: any process may have made them.
 
-        Once a process.
+        Runs once a process.
         """
         device = self.directory.stat().st_dev
         for directory in self.directory.parents:
-            with suppress(PermissionError):  # what lies above the store need not be ours to open
+            with suppress(PermissionError):  # directories above the store may belong to others
                 _fsync_directory(directory)
             if directory.stat().st_dev != device:
                 return
 
     def _sweep_once(self, own: Path) -> None:
-        """Removes what killed writers left, at a process's first write.
+        """Removes killed writers' leftovers at a process's first write.
 
-        Compares with the age of this process's own new file, so that no clock but the file system's is asked.
+        Compares ages with this process's own new file, so it depends on the file system's clock alone.
         """
         if self._swept.is_set():
             return
@@ -277,7 +277,7 @@ class LocalStore:
 
     @contextmanager
     def _os_errors(self, key: str) -> Iterator[None]:
-        """Says in one sentence what the operating system refused.
+        """Turns the operating system's refusal into one sentence.
 
         Raises:
             StoreUnavailable
@@ -289,7 +289,7 @@ class LocalStore:
 
 
 class LocalPart:
-    """A part that is being written: a temporary file, read-only for everybody once sealed."""
+    """A part while it is written: a temporary file that becomes read-only for everybody when sealed."""
 
     def __init__(self, store: LocalStore, key: str, path: Path) -> None:
         self.path = path
@@ -315,15 +315,15 @@ class LocalPart:
     def seal(self) -> None:
         with self._store._os_errors(self._key):
             self._file.flush()
-            # A memory-mapped file that is written to is silently wrong data for its readers: make that hard.
+            # Writing to a memory-mapped file silently gives its readers wrong data: make that hard.
             os.fchmod(self._file.fileno(), os.fstat(self._file.fileno()).st_mode & 0o444)
             os.fsync(self._file.fileno())
             self._file.close()
 
     def discard(self) -> None:
-        with suppress(OSError):  # a last flush of what did not fit before
+        with suppress(OSError):  # a last flush of bytes that did not fit before
             self._file.close()
-        with suppress(OSError):  # swept later
+        with suppress(OSError):  # a later sweep removes it
             self.path.unlink(missing_ok=True)
 
 

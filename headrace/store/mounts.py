@@ -1,11 +1,11 @@
-"""What a mount can promise, by /proc/mounts: which file system, and for NFS which options it needs and why."""
+"""What /proc/mounts says of a mount: its file system, and for NFS which options it needs and why."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# Longer than this, a reader on another machine takes a new version for absent.
+# With a longer delay, a reader on another machine takes a new version for absent.
 _SECONDS_UNSEEN_MAX = 5
 _GONE_WITH_THE_MACHINE = {"tmpfs", "ramfs", "overlay"}
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs"}
@@ -13,7 +13,7 @@ _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs"}
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One check of a store: what was found, in one sentence, and what to do about it."""
+    """One check of a store: the finding in one sentence, and what to do about it."""
 
     check: str
     level: Literal["ok", "warn", "fail"]
@@ -38,7 +38,7 @@ def mount_of(directory: Path, mounts: str | None = None) -> Mount:
     found = Mount(source="", directory="/", type="unknown", options={})
     for line in (mounts if mounts is not None else Path("/proc/mounts").read_text()).splitlines():
         source, target, kind, options, *_ = (_unescape(part) for part in line.split(" "))
-        # Of two at one place the later one lies on top.
+        # Of two mounts at one place the later one covers the other.
         if path.is_relative_to(target) and len(target) >= len(found.directory):
             pairs = [option.partition("=") for option in options.split(",")]
             named = {name: value for name, _, value in pairs}

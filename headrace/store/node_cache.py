@@ -1,12 +1,12 @@
 """A directory of this node that its processes share: copies of a remote store's objects, mapped like local files.
 
-An entry is a directory with a lock file. Whoever fills or opens an entry holds its lock shared; eviction takes it
-exclusively, so it never meets an entry that is being filled or opened. What was unlinked under an open memory map stays
-valid there. Size is what the disk really holds (sparse files count by their blocks).
+An entry is a directory with a lock file. A process that fills or opens an entry holds its lock shared; eviction takes
+it exclusively, so it never removes an entry in use. A memory map stays valid after its file is unlinked. Sizes are disk
+usage (sparse files count by their blocks).
 
-Nothing is fsynced. What a machine may have lost with its power is told by the boot's identity, which every mark of
-completeness carries: after another boot bytes are compared with their digests again before anybody is given them.
-The directory must be a local one. Losing it costs time alone.
+Nothing is fsynced. Every mark of completeness carries the boot's identity: after another boot, when a power cut may
+have lost bytes, they are compared with their digests again before anybody gets them. The directory must be local.
+Losing it costs only time.
 """
 
 import fcntl
@@ -24,9 +24,9 @@ from headrace.store.objects import new_nonce
 from headrace.store.refusals import os_reason, os_refusal
 
 DEFAULT_BYTES_MAX = 20 * 1000**3
-# Between being handed a path and mapping it. Directories are held as long as the process lives.
+# The time between getting a path and mapping it. Directories are held as long as the process lives.
 _GRACE_SECONDS = 30.0
-# A process looks at the whole directory again after this share of the limit has come in through it.
+# A process scans the whole directory again after it has added this fraction of the limit.
 _LOOK_AGAIN = 64
 
 
@@ -48,7 +48,7 @@ class _Occupant:
 
 
 class NodeCache:
-    """`num_bytes_max`: entries in use may take more for a while; they are never taken away."""
+    """`num_bytes_max`: entries in use may exceed it for a while; they are never removed."""
 
     def __init__(
         self, directory: Path, num_bytes_max: int = DEFAULT_BYTES_MAX, *, grace_seconds: float = _GRACE_SECONDS
@@ -65,13 +65,13 @@ class NodeCache:
 
     @contextmanager
     def entry(self, name: str, *, for_life: bool = False) -> Iterator[Path]:
-        """The entry's directory, made if need be; not evicted inside the block, nor for a moment after it.
+        """The entry's directory, made if missing; not evicted inside the block, nor for a moment after it.
 
         Args:
-            for_life: nor as long as this process lives.
+            for_life: not evicted either as long as this process lives.
 
         Raises:
-            StoreUnavailable: the disk refuses.
+            StoreUnavailable: the disk refuses it.
         """
         with self.errors(name):
             hold = self._take(self.directory / "entries" / name, for_life=for_life)
@@ -81,7 +81,7 @@ class NodeCache:
                 self._keep(hold)
 
     def make_room(self, num_bytes: int) -> None:
-        """Called before `num_bytes` come in: takes least recently used entries away if the limit would be passed."""
+        """Call before `num_bytes` are added: evicts least recently used entries if they would exceed the limit."""
         with self._mutex:
             if self._num_bytes_unseen is not None:
                 self._num_bytes_unseen += num_bytes
@@ -92,12 +92,12 @@ class NodeCache:
         self._evict(self.num_bytes_max - num_bytes)
 
     def num_bytes(self) -> int:
-        """What the entries take of the disk now."""
+        """The disk space that the entries use now."""
         return sum(occupant.num_bytes for occupant in self._occupants())
 
     @contextmanager
     def errors(self, name: str) -> Iterator[None]:
-        """Says in one sentence what the operating system refused.
+        """Turns the operating system's refusal into one sentence.
 
         Raises:
             StoreUnavailable
@@ -137,7 +137,7 @@ class NodeCache:
     def _release_old_holds(self) -> None:
         until = time.monotonic() - self._grace_seconds
         with self._mutex:
-            # In the order in which they were handed out: the first that is young enough ends the search.
+            # Ordered by the time they were handed out: the first one that is young enough ends the search.
             for directory, hold in list(self._holds.items()):
                 if hold.since > until:
                     break
@@ -160,7 +160,7 @@ class NodeCache:
                     return
                 if _take_away(occupant.directory, trash / new_nonce()):
                     num_bytes -= occupant.num_bytes
-        except BlockingIOError:  # another process is at it
+        except BlockingIOError:  # another process is evicting
             pass
         finally:
             os.close(turn)
@@ -175,19 +175,19 @@ class NodeCache:
 
 @cache
 def boot_identity() -> str:
-    """32 hex characters that this boot of the machine has alone."""
+    """32 hex characters, unique to this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 
 
 def _take_away(directory: Path, trash: Path) -> bool:
-    """False: somebody fills or opens it."""
+    """Returns False if another process fills or opens it."""
     try:
         descriptor = os.open(directory / "lock", os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # In one step, with the lock file: who opens the entry now makes a new one.
+        # In one step, with the lock file: a process that opens the entry now makes a new one.
         directory.rename(trash)
     except BlockingIOError:
         return False

@@ -1,11 +1,11 @@
-"""What Headrace asks of a store: objects that exactly one writer creates, and large parts that stream.
+"""What Headrace needs of a store: objects that exactly one writer creates, and large parts that stream.
 
-Everything that decides (manifests, claims, commits, journal entries) is one small object made by `create`, which
-succeeds for exactly one writer, whole or not at all. Everything large is a part under a key that carries its writer's
-nonce, so that no two writers ever meet there; a part means nothing until an object that names it was created.
+Every decision (manifest, claim, commit, journal entry) is one small object made by `create`, which succeeds for exactly
+one writer, whole or not at all. Large data are parts, under keys that carry their writer's nonce, so two writers never
+meet there. A part means nothing until an object that names it exists.
 
 Keys are `/`-separated; a prefix is whole segments (`a/b` holds `a/b/c`, not `a/bc`). There is no overwrite and no
-rename. What that costs: a changed mind is a new key, and killed writers leave parts that only a sweep can take away.
+rename. The price: every change needs a new key, and killed writers leave parts that only a sweep removes.
 """
 
 import json
@@ -39,7 +39,7 @@ class Segment:
 
 
 class PartWriter(Protocol):
-    """An open part. It has what Arrow and `shutil` ask of a file that is written from front to back."""
+    """An open part, with the methods that Arrow and `shutil` need of a file that is written from front to back."""
 
     @property
     def num_bytes(self) -> int: ...
@@ -55,30 +55,30 @@ class PartWriter(Protocol):
 class ObjectStore(Protocol):
     @property
     def checks_what_it_fetches(self) -> bool:
-        """True: what `local_segments` returns was compared with its digests when it came to this machine."""
+        """True: `local_segments` returns bytes that were compared with their digests when they were fetched."""
         ...
 
     @property
     def url(self) -> str:
-        """What `headrace.store.opening.open_store` opens this store by, in another process."""
+        """The URL by which `headrace.store.opening.open_store` opens this store in another process."""
         ...
 
     def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
-        """True: this call made the object, durably. False: the key was there before, and is untouched.
+        """True: this call made the object, durably. False: the key existed before, and is unchanged.
 
-        Without `durable` the object may vanish when its machine loses power, but is never half there: for leases.
+        Without `durable` the object may vanish when its machine loses power, but is never partial: for leases.
         """
         ...
 
     def read(self, key: str) -> bytes:
-        """Raises: ObjectMissing: there is no such key."""
+        """Raises: ObjectMissing: the key does not exist."""
         ...
 
     def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> "list[memoryview]":
         """The bytes at each (offset, num_bytes), in the order asked for; read in parallel where that pays.
 
         Raises:
-            ObjectMissing: there is no such key.
+            ObjectMissing: the key does not exist.
             HandoffCorrupt: the object ends before a range does.
         """
         ...
@@ -86,21 +86,21 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def children(self, prefix: str) -> list[str]:
-        """The distinct segments that follow `prefix`, sorted: a directory listing; "" is the store's own."""
+        """The distinct segments that follow `prefix`, sorted, like a directory listing. "" lists the store's root."""
         ...
 
     def write_part(self, key: str) -> AbstractContextManager[PartWriter]:
         """Streams one large object; durable and visible only when the block ends without an exception.
 
         Raises:
-            InvalidInput: at the end of the block, if the key is there already: part keys must be unique.
+            InvalidInput: at the end of the block, if the key exists already: part keys must be unique.
         """
         ...
 
     def local_path(self, key: str) -> Path:
-        """The object as a file of this machine: to map or read, never to write. A remote one is fetched whole.
+        """The object as a file of this machine, to map or read, never to write. Fetches a remote object whole.
 
-        A store on this machine names the place and does not look whether anything is there.
+        A store on this machine returns the path without checking that it exists.
 
         Raises:
             ObjectMissing: a remote store has no such key.
@@ -110,15 +110,15 @@ class ObjectStore(Protocol):
     def local_directory(self, prefix: str) -> Path:
         """A directory of this machine with every object below `prefix` under the rest of its key, fetched whole.
 
-        Ask only for prefixes that are complete: an object that comes later need not show.
+        The prefix must be complete: objects that are added later may not appear.
         """
         ...
 
     def local_segments(self, key: str, *, digest: str, num_bytes: int, segments: Sequence[Segment]) -> Path:
         """A file of this machine, `num_bytes` long, whose bytes at `segments` are the object's. Never write there.
 
-        What else the file holds is unspecified. `digest` names the whole object's content: keys with the same digest
-        share their place on this machine.
+        The other bytes of the file are unspecified. `digest` names the whole object's content: keys with the same
+        digest share one file.
 
         Raises:
             ObjectMissing: a remote store has no such key.
@@ -127,27 +127,27 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str, *, durable: bool = True) -> None:
-        """Takes the object away; nothing happens if there is none. Open memory maps of it stay valid.
+        """Deletes the object; does nothing if there is none. Open memory maps of it stay valid.
 
-        Without `durable` it may come back when its machine loses power, whatever was deleted after it: for leases.
+        Without `durable` it may reappear when its machine loses power, even if later deletions hold: for leases.
         """
         ...
 
     def delete_prefix(self, prefix: str) -> None:
-        """Some or all of it may come back when its machine loses power: what it means must be taken away before."""
+        """Objects may reappear when the machine loses power: first delete the object that gives them their meaning."""
         ...
 
     def uri(self, key: str) -> str: ...
 
     def node_directory(self) -> Path:
-        """A place for what only this machine needs to know, and may lose; not made until somebody writes there."""
+        """A place for data that only this machine needs and may lose; created at the first write."""
         ...
 
     def entries(self, prefix: str) -> "list[Entry]":
         """Like `list`, with sizes and times; sorted by key."""
         ...
 
-    # Last in the class: its name hides the built-in one from the annotations that follow it.
+    # Last in the class: its name hides the built-in `list` from the annotations that follow it.
     def list(self, prefix: str) -> list[str]:
         """Every key below `prefix`, sorted; an empty list if there is none."""
         ...
@@ -155,22 +155,22 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """The end of a race for one key: whether this writer won, and what the object now says."""
+    """The outcome of a race for one key: whether this writer won, and the object's present content."""
 
     won: bool
     body: dict[str, Any]
 
 
 def new_nonce() -> str:
-    """32 hex characters that no other writer has."""
+    """32 hex characters, unique to one writer."""
     return os.urandom(16).hex()
 
 
 def create_json(store: ObjectStore, key: str, body: dict[str, Any], *, nonce: str | None = None) -> Created:
-    """Creates `key` with `body` plus a writer's `nonce`; whoever is told "already there" reads it back.
+    """Creates `key` with `body` plus a writer's `nonce`; a writer that gets "already there" reads the object back.
 
-    Its own nonce in what it reads means that it won: stores over a network retry a write whose reply was lost, and
-    then refuse the retry.
+    If it finds its own nonce, it has won: stores over a network retry a write whose reply was lost, and then refuse the
+    retry.
     """
     written = {**body, "nonce": nonce or new_nonce()}
     if store.create(key, canonical_json(written)):
@@ -180,7 +180,7 @@ def create_json(store: ObjectStore, key: str, body: dict[str, Any], *, nonce: st
 
 
 def canonical_json(body: Any) -> bytes:
-    """One spelling for one value: sorted keys, no spaces, UTF-8. Digests are taken over this."""
+    """One spelling for each value: sorted keys, no spaces, UTF-8. Digests are computed over it."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""Opens the store that a URL names. The one place that knows all stores."""
+"""Opens the store that a URL names. Only this module knows all kinds of stores."""
 
 import os
 import re
@@ -15,16 +15,16 @@ from headrace.store.objects import ObjectStore
 def open_store(
     url: str, *, cache: Path | None = None, cache_bytes: int | None = None, patience_seconds: float = 60.0
 ) -> ObjectStore:
-    """`s3://bucket/prefix`, `file:///directory`, or a directory's path. Nothing is connected to or made yet.
+    """`s3://bucket/prefix`, `file:///directory`, or a directory's path. Connects to nothing and creates nothing yet.
 
-    Where an S3 server is and who asks is obstore's own environment: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ALLOW_HTTP=true for an http:// endpoint.
+    obstore's environment names an S3 server and its user: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_REGION, and AWS_ALLOW_HTTP=true for an http:// endpoint.
 
     Args:
-        cache: directory of the node's cache, which remote stores are read through; by default HEADRACE_CACHE, else
-            one in the user's cache directory.
+        cache: directory of the node's cache, for remote stores; by default HEADRACE_CACHE, else one in the user's cache
+            directory.
         cache_bytes: its limit; by default HEADRACE_CACHE_BYTES, else 20 GB.
-        patience_seconds: how long a remote store's trouble is waited out; what serves live traffic cannot wait long.
+        patience_seconds: how long to wait out a remote store's trouble; live traffic cannot wait long.
 
     Raises:
         InvalidInput: no store has such a URL.
@@ -33,7 +33,7 @@ def open_store(
         raise InvalidInput(f"A store's URL must be text in UTF-8 without NUL, got {url!r}.")
     parts = urlsplit(url)
     if secrets_in(url):
-        # Stores' addresses stand in manifests, records and errors.
+        # Manifests, records and errors contain the store's address.
         raise InvalidInput(
             f"A store's URL has no room for keys, and this one has some: {without_credentials(url)}. Leave them out, "
             "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
@@ -41,7 +41,7 @@ def open_store(
     if parts.scheme == "s3":
         if not parts.netloc or parts.query or parts.fragment:
             raise InvalidInput(f"An S3 store must be s3://BUCKET or s3://BUCKET/PREFIX, got {url!r}.")
-        # Imported here: a local store does not owe it.
+        # Imported here: a local store does not need it.
         from headrace.store.s3 import S3Store
 
         return S3Store(
@@ -60,10 +60,10 @@ def open_store(
 
 
 def cache_bytes_of(text: str | None) -> int:
-    """What HEADRACE_CACHE_BYTES says; the default where it says nothing.
+    """The limit that HEADRACE_CACHE_BYTES states, or the default.
 
     Raises:
-        InvalidInput: it is no number of bytes.
+        InvalidInput: it is not a number of bytes.
     """
     if not text:
         return DEFAULT_BYTES_MAX

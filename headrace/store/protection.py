@@ -1,12 +1,12 @@
-"""Who protects what from garbage collection, asked of everybody that is installed (entry points `headrace.protection`).
+"""Asks every installed room what it protects from garbage collection (entry points `headrace.protection`).
 
     [project.entry-points."headrace.protection"]
     rollout = "headrace.rollout.protection:protection"
 
-A room's answer says two things: which objects it names, by key, so that they stay whatever their age; and what it holds
-itself that it has no use for any more. The collection asks everybody, drops what anybody names, and takes the rest
-against the leases of that moment (`headrace.store.taking`). Whoever cannot tell what it names says that it names all:
-a guess would delete it. Something that is named by nobody yet is protected by a lease (`headrace.store.leases`).
+A room answers with two lists: objects that must stay whatever their age, by key, and its own objects that it no longer
+needs. The collection asks all rooms, keeps what any of them names, and deletes the rest unless a lease holds it then
+(`headrace.store.taking`). A room that cannot tell what it names must name everything: a guess would delete data. A
+lease (`headrace.store.leases`) protects an object that nobody names yet.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -21,22 +21,22 @@ from headrace.store.small_objects import Damaged
 from headrace.store.tombstones import Condemned
 
 PROTECTION = "headrace.protection"
-# Without what these say, a collection would take what they name.
+# Without these rooms' answers a collection would delete what they name.
 _ROOMS = frozenset({"generation", "rollout", "serving", "training"})
-# These ask a service beside the store, and whoever collects says where it is.
+# These ask a service outside the store; the collecting process says where it is.
 OUTSIDE = frozenset({"dagster", "mlflow"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a room is asked about.
+    """The question that a room is asked.
 
     Attributes:
-        now: seconds since the epoch by the store's clock, at the latest; ages of objects are told by it.
+        now: seconds since the epoch, at the latest, by the store's clock; ages of objects are measured from it.
         clock: this machine's.
-        grace_seconds: how long what was superseded, or left behind, stays at least.
-        damaged: told of what cannot be read; whatever it may name is then named.
-        environment: where services beside the store are.
+        grace_seconds: how long superseded or abandoned objects stay at least.
+        damaged: called with each unreadable object; everything that it may name then counts as named.
+        environment: says where services outside the store are.
     """
 
     objects: ObjectStore
@@ -49,11 +49,11 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """Something that stays, and why, for people.
+    """An object that stays, and the reason to show people.
 
     Attributes:
-        key: of the object that makes it be there; one that ends in `/`: of everything below.
-        while_newest: only while the newest versions beside it hold the same content.
+        key: of the object that makes the rest visible; a key that ends in `/` stands for everything below it.
+        while_newest: stays only while the newest versions beside it hold the same content.
     """
 
     key: str
@@ -62,23 +62,23 @@ class Named:
 
 
 def all_weights(why: str) -> Named:
-    """What somebody says who cannot tell which weights he names."""
+    """The answer of a room that cannot tell which weights it names."""
     return Named(key=f"{WEIGHTS}/", reason=f"{why}, and may name them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """What its owner has no use for any more, or keeps for a reason of its own.
+    """An object that its owner no longer needs, or keeps for its own reason.
 
     Attributes:
         kind: a noun for people: `weights`, `checkpoint`.
-        label: which one.
-        key: by which others name it.
+        label: which one of its kind.
+        key: the key by which others name it.
         reason: why it may go, or stays.
         condemned: what would be deleted.
-        nonce: under which whoever reads or writes it holds leases; None: nobody looks at it any more.
-        also_leased: nonces whose leases protect it too.
-        is_needed: asked once more when nobody can begin to read it; None: nothing can have come in between.
+        nonce: the nonce under which its readers and writers hold leases; None: nobody reads it any more.
+        also_leased: further nonces whose leases protect it.
+        is_needed: asked again once nobody can begin to read it; None: nothing can have changed in between.
     """
 
     kind: str
@@ -103,7 +103,7 @@ Protector = Callable[[Asked], Answer]
 
 
 class Protections:
-    """What everybody named, by key."""
+    """What all rooms named, by key."""
 
     def __init__(self, named: Iterable[Named] = ()) -> None:
         self._exact: dict[str, Named] = {}
@@ -116,7 +116,7 @@ class Protections:
                 (self._while_newest if one.while_newest else self._exact).setdefault(one.key, one)
 
     def of(self, key: str, *, is_newest_content: bool = False) -> str | None:
-        """Why it stays; None: nobody names it."""
+        """Why the object stays; None: nobody names it."""
         if one := self._exact.get(key):
             return one.reason
         if is_newest_content and (one := self._while_newest.get(key)):
@@ -125,10 +125,10 @@ class Protections:
 
 
 def installed(*, without: Collection[str] = OUTSIDE) -> dict[str, Protector]:
-    """Everybody who protects something, by name.
+    """Every installed room that protects something, by name.
 
     Raises:
-        InvalidInput: one of Headrace's own rooms is not there, or one that is there does not load.
+        InvalidInput: one of Headrace's own rooms is missing, or an installed one does not load.
     """
     points = {point.name: point for point in entry_points(group=PROTECTION)}
     if missing := sorted(_ROOMS - points.keys()):

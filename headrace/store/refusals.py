@@ -19,7 +19,7 @@ _OS_REASONS = {
     errno.EEXIST: "a part of the path is a file. Move it away, or set {variable} to another directory",
 }
 
-# Of these, what somebody has to change; the rest may pass: space is freed, files are closed, a mount comes back.
+# Somebody must change something about these. The others may pass: space is freed, files are closed, a mount returns.
 _LASTING_ERRNOS = {
     errno.EFBIG,
     errno.EACCES,
@@ -31,7 +31,7 @@ _LASTING_ERRNOS = {
     errno.ENAMETOOLONG,
 }
 
-# Of an OSError that no store has put into words: what another process, the network or a server may have mended.
+# OSErrors that no store has worded, which another process, the network or a server may have resolved meanwhile.
 _PASSING_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -50,7 +50,7 @@ _PASSING_ERRNOS = {
     errno.EREMOTEIO,
 }
 
-# Looked for in this order in the client's message, which holds the server's reply: the first that fits is the reason.
+# Searched in this order in the client's message, which holds the server's reply; the first match is the reason.
 _LASTING = (
     ("NoSuchBucket", "there is no such bucket at {endpoint}. Make it, or correct HEADRACE_STORE"),
     ("InvalidAccessKeyId", "{endpoint} does not know this access key. Correct AWS_ACCESS_KEY_ID"),
@@ -81,17 +81,17 @@ def os_reason(error: OSError, *, variable: str = "HEADRACE_STORE") -> str:
 
 
 def os_refusal(error: OSError, sentence: str) -> StoreUnavailable:
-    """The error to raise: one that lasts, or one that is worth a retry."""
+    """The error to raise: a lasting one, or one worth a retry."""
     return (StoreRefused if error.errno in _LASTING_ERRNOS else StoreOutage)(sentence)
 
 
 def os_may_pass(error: OSError) -> bool:
-    """Whether what was refused may be granted later; a file that is not there, or not ours, stays so."""
+    """Whether a retry may succeed; a file that is missing, or not ours, stays so."""
     return isinstance(error, ConnectionError | TimeoutError | InterruptedError) or error.errno in _PASSING_ERRNOS
 
 
 def s3_reason(message: str, *, endpoint: str) -> str:
-    """`message`: what obstore says, server's reply and all."""
+    """`message`: obstore's message, with the server's reply in it."""
     for sign, reason in (*_LASTING, *_PASSING):
         if sign in message:
             return reason.format(endpoint=endpoint)
@@ -101,7 +101,7 @@ def s3_reason(message: str, *, endpoint: str) -> str:
 
 
 def is_lasting(message: str) -> bool:
-    """Whether the same request will be refused again: asked before this store repeats what the client gave up."""
+    """Whether the server will refuse the same request again; asked before repeating one that obstore gave up."""
     if "ConditionalRequestConflict" in message:
         return False
     return any(sign in message for sign, _ in _LASTING) or bool(re.search(r"status code: 4\d\d", message))

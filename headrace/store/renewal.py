@@ -1,4 +1,4 @@
-"""The one thread of a process that renews its leases. It starts with the first lease, and keeps no process alive."""
+"""A process's single thread that renews its leases. It starts with the first lease and keeps no process alive."""
 
 import atexit
 import contextlib
@@ -9,7 +9,7 @@ import threading
 import weakref
 from typing import Protocol
 
-# Tries a renewal several times before a lease runs out, whatever the store does meanwhile.
+# The thread tries a renewal several times before a lease runs out, even if the store fails meanwhile.
 _WAKE_EVERY = 1 / 6
 _IDLE_SECONDS = 600.0
 
@@ -27,7 +27,7 @@ class Renewable(Protocol):
 
 
 class Renewal:
-    """The one thread of this process that renews; it starts with the first lease."""
+    """This process's single renewal thread; it starts with the first lease."""
 
     def __init__(self) -> None:
         self._all: weakref.WeakSet[Renewable] = weakref.WeakSet()
@@ -41,7 +41,7 @@ class Renewal:
         with self._lock:
             self._all.add(leases)
             if self._thread is None:
-                # Nothing is due yet; it looks at once how long it may sleep.
+                # Nothing is due yet; the thread first computes how long it may sleep.
                 self._thread = threading.Thread(target=self._run, name="headrace-leases", daemon=True)
                 self._thread.start()
                 return
@@ -61,11 +61,11 @@ class Renewal:
                     leases.renew()
                 except Exception:  # noqa: BLE001 (one store's trouble must not end the others' renewal)
                     _log.warning("leases in %s were not renewed; tried again soon", leases, exc_info=True)
-            # A sleeping thread keeps nobody's store alive.
+            # The sleeping thread must not keep a store alive.
             everything.clear()
             leases = None
             with contextlib.suppress(queue.Empty):
-                # What asks to be woken is kept until it was renewed: its last lease may have been returned with it.
+                # What asked to be woken is kept until its renewal: its last lease may have been returned with it.
                 everything.append(self._wakes.get(timeout=wake_seconds))
                 while True:
                     everything.append(self._wakes.get_nowait())
@@ -76,7 +76,7 @@ class Renewal:
         self._thread: threading.Thread | None = None
 
     def _after_fork(self) -> None:
-        """The child has no renewal thread, and locks as other threads of its parent left them."""
+        """The child has no renewal thread, and its locks are in whatever state the parent's threads left them."""
         self._become_own()
         for leases in list(self._all):
             leases.after_fork()

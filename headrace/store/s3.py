@@ -1,15 +1,15 @@
 """An object store in a bucket of S3 or of a server that speaks it, through obstore.
 
-`create` is one conditional request (`If-None-Match: *`): the server picks the winner. Trouble that passes (5xx, lost
-connections, time-outs) is waited out for `patience_seconds`, then it is a StoreOutage. A `create` whose reply was
-lost is sent again and hears "already there": False, though it may have won; `create_json` settles that with its nonce.
+`create` is one conditional request (`If-None-Match: *`): the server picks the winner. Trouble that may pass (5xx, lost
+connections, time-outs) is waited out for `patience_seconds` and then raised as StoreOutage. A `create` whose reply was
+lost is sent again and gets "already there": it returns False, though it may have won; `create_json` finds out by its
+nonce.
+Large parts are multipart uploads, which support no condition: the store looks for the key before the upload and before
+its completion. A part's key carries its writer's nonce, so no two writers race for it. Killed writers' uploads stay
+invisible and cost space: give the bucket a rule that ends incomplete uploads after a day.
 
-Large parts are multipart uploads, which have no condition: an existing key is looked for before the upload and before
-its completion. A part's key carries its writer's nonce, so nobody races there. Uploads of killed writers stay invisible
-and cost space: give the bucket a rule that ends incomplete uploads after a day.
-
-What is read to be mapped comes through the node's cache. A child that was forked after
-its parent has used S3 is refused (obstore's threads are not there).
+Files to be mapped come through the node's cache. A child that was forked after its parent used S3 is refused (it lacks
+obstore's threads).
 """
 
 import threading
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Requests under way at once, over all threads of a process: enough to fill a fast network at some ms of latency.
+# Concurrent requests over all threads of a process: enough to fill a fast network at a latency of some ms.
 _NUM_REQUESTS = 12
 _LIST_CHUNK = 1000
 
 
 class S3Store:
-    """What each method promises stands at `headrace.store.objects.ObjectStore`.
+    """`headrace.store.objects.ObjectStore` states what each method promises.
 
     Args:
         options: obstore's S3 configuration (`endpoint`, `access_key_id`, …); over the environment's AWS_* variables.
         patience_seconds: how long trouble that may pass is waited out.
-        request_seconds: how long one request may take; none carries more than some MiB.
+        request_seconds: how long one request may take; no request carries more than some MiB.
     """
 
     checks_what_it_fetches = True
@@ -197,7 +197,7 @@ class S3Store:
         ]
         return sorted(entries, key=lambda entry: entry.key)
 
-    # Last of the public ones: its name hides the built-in one from the annotations that follow it.
+    # Last of the public ones: its name hides the built-in `list` from the annotations that follow it.
     def list(self, prefix: str) -> list[str]:
         return [entry.key for entry in self.entries(prefix)]
 
@@ -212,7 +212,7 @@ class S3Store:
     def _metas(self, prefix: str) -> "Sequence[ObjectMeta]":
         path = self._path(prefix)
         metas = self._send(prefix, lambda: obstore.list(self._client, path, chunk_size=_LIST_CHUNK).collect())
-        # Some servers list a directory of theirs as an object.
+        # Some servers list their own directories as objects.
         return [meta for meta in metas if meta["path"].startswith(f"{path}/")]
 
     def _head(self, key: str) -> "ObjectMeta":
@@ -224,7 +224,7 @@ class S3Store:
             raise InvalidInput(f"Part {key} is already there. Part keys must be unique: put a nonce into them.")
 
     def _delete(self, key: str, paths: Sequence[str]) -> None:
-        with suppress(ObjectMissing):  # what some servers say of an object that another call has deleted
+        with suppress(ObjectMissing):  # some servers' answer if another call deleted the object
             self._send(key, lambda: obstore.delete(self._client, paths))
 
     def _send(self, key: str, request: Callable[[], T]) -> T:
@@ -234,7 +234,7 @@ class S3Store:
         return self._requests.stream(self.uri(key), self._path(key), offset, num_bytes)
 
     def _fetch_whole(self, prefix: str, metas: "dict[str, ObjectMeta]", *, for_life: bool) -> Path:
-        # What is there under these keys now: a file that was repaired makes another name.
+        # Names the present content of these keys: a repaired file gets another name.
         stamps = [f"{name} {meta['size']} {meta['e_tag']}" for name, meta in metas.items()]
         return fill_files(
             self.cache,

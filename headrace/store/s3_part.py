@@ -1,4 +1,4 @@
-"""A part on its way to an S3 server: one request if it is small, a multipart upload in bounded memory if it is not."""
+"""A part on its way to an S3 server: one request if it is small, else a multipart upload in bounded memory."""
 
 import queue
 import threading
@@ -10,9 +10,9 @@ from obstore.exceptions import BaseError
 from headrace.errors import ObjectMissing, StoreUnavailable
 from headrace.store.s3_requests import S3Requests
 
-# A multipart upload has at most 10,000 pieces: parts of up to 80 GB. S3's own least is 5 MiB.
+# A multipart upload has at most 10,000 pieces, so parts reach 80 GB. S3's own minimum is 5 MiB.
 PIECE_BYTES = 8 * 1024 * 1024
-# Pieces under way, beside the one that fills and the one that waits: 48 MiB of memory a part.
+# Concurrent uploads, beside one piece that fills and one that waits: 48 MiB of memory a part.
 _NUM_UPLOADS = 4
 _WAIT_SECONDS = 0.2
 
@@ -60,10 +60,10 @@ class S3Part:
         return num_bytes
 
     def flush(self) -> None:
-        """Nothing: a piece goes when it is full."""
+        """Does nothing: a piece is sent when it is full."""
 
     def finish(self) -> None:
-        """Raises: InvalidInput: the key is there already."""
+        """Raises: InvalidInput: the key exists already."""
         self.closed = True
         assert self._thread
         if self._piece:
@@ -75,7 +75,7 @@ class S3Part:
             self._raise_unless_there(self._error)
 
     def abort(self) -> None:
-        """Ends an upload that is under way, and takes back what came of it. Nothing happens after `finish`."""
+        """Ends a running upload and removes its result. Does nothing after `finish`."""
         self.closed = True
         if self._thread and self._thread.is_alive():
             self._abandoned = True
@@ -120,14 +120,14 @@ class S3Part:
             self._error = error
 
     def _pieces_to_send(self) -> Iterator[bytearray]:
-        """An exception in here makes obstore abort the upload. Runs inside its event loop: ask the server nothing."""
+        """An exception in here makes obstore abort the upload. Runs in obstore's event loop: send no requests."""
         while (piece := self._pieces.get()) is not None and not self._abandoned:
             yield piece
         if self._abandoned:
             raise _Abandoned
 
     def _raise_unless_there(self, error: BaseException) -> None:
-        """The reply to the completion may be what was lost; the key carries this writer's nonce."""
+        """Only the reply to the completion may have been lost; the key carries this writer's nonce."""
         if isinstance(error, BaseError | FileNotFoundError):
             try:
                 meta = self._requests.send(self._uri, lambda: obstore.head(self._requests.client, self._path))

@@ -1,7 +1,7 @@
-"""Requests to an S3 server: sent again while trouble may pass, and refused in one sentence when it does not.
+"""Requests to an S3 server: repeated while trouble may pass, then refused in one sentence.
 
-obstore repeats what is safe to repeat. What it gives up (a conditional put whose reply was lost, a body that broke off)
-is begun anew here, until the same patience ends.
+obstore repeats what is safe to repeat. The requests that it gives up (a conditional put whose reply was lost, a body
+that broke off) are started again here, within the same patience.
 """
 
 import functools
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What the server has sent is handed on in pieces of about this size: in the CPU's cache, and few enough for Python.
+# Received bytes are passed on in pieces of about this size: they fit the CPU's cache, and are few enough for Python.
 _STREAM_BYTES = 1024 * 1024
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-# obstore's threads do not survive a fork: a child that asks with them waits forever.
+# obstore's threads do not survive a fork: a forked child that uses them waits forever.
 _used = False
 _forked_after_use = False
 
@@ -53,7 +53,8 @@ class S3Requests:
         self, bucket: str, options: dict[str, Any], *, patience_seconds: float, request_seconds: float
     ) -> None:
         self._patience_seconds = patience_seconds
-        # obstore reads the rest of AWS_* itself, but not these two: not at all beside client options, not back to us.
+        # obstore reads the other AWS_* variables itself. It ignores these two beside client options, and does not
+        # report them.
         settings: dict[str, Any] = {"allow_http": os.environ.get("AWS_ALLOW_HTTP", "false")} | options
         self.endpoint = str(
             options.get("endpoint")
@@ -69,7 +70,7 @@ class S3Requests:
                 "allow_http": str(settings.pop("allow_http")).lower() in {"true", "1", "yes"},
             },
             retry_config={
-                "max_retries": 1000,  # the time is the limit
+                "max_retries": 1000,  # the time limits them
                 "retry_timeout": timedelta(seconds=patience_seconds),
                 "backoff": {
                     "init_backoff": timedelta(seconds=_FIRST_PAUSE_SECONDS),
@@ -82,12 +83,12 @@ class S3Requests:
         self._bucket_seen = False
 
     def send(self, uri: str, request: Callable[[], T]) -> T:
-        """What `request` returns, sooner or later.
+        """Returns what `request` returns, after repeats if need be.
 
         Raises:
             ObjectMissing, RangeBeyondEnd
             AlreadyExistsError: as obstore raises it.
-            StoreRefused: the server refuses, and will again. StoreOutage: the trouble has outlasted the patience.
+            StoreRefused: the server refuses, and will again. StoreOutage: the trouble outlasted the patience.
         """
         self.check_process(uri)
         for pause in self._pauses():
@@ -97,19 +98,19 @@ class S3Requests:
                 self._check_bucket(uri, str(error))
                 raise ObjectMissing(f"{uri} does not exist.") from None
             except AlreadyExistsError as error:
-                if "ConditionalRequestConflict" not in str(error):  # else S3 has not decided between two writers
+                if "ConditionalRequestConflict" not in str(error):  # otherwise S3 has not decided between two writers
                     raise
                 self._give_up_or_wait(uri, error, pause)
             except BaseError as error:
                 if "416 Range" in str(error):
                     raise RangeBeyondEnd(uri) from None
-                if "403 Forbidden" in str(error) and "<Code>" not in str(error):  # to a HEAD: no reason with it
+                if "403 Forbidden" in str(error) and "<Code>" not in str(error):  # a reply to a HEAD gives no reason
                     self._ask_for_the_bucket(uri)
                 self._give_up_or_wait(uri, error, pause)
         raise AssertionError("pauses never end")
 
     def stream(self, uri: str, path: str, offset: int, num_bytes: int) -> Iterator[memoryview]:
-        """The bytes as they come; fewer where the object ends early. Begins anew behind what came before a break."""
+        """Yields the bytes as they arrive; fewer if the object ends early. Resumes after a break where it stopped."""
         end = offset + num_bytes
         for pause in self._pauses():
             span: GetOptions = {"range": (offset, end)}
@@ -137,12 +138,12 @@ class S3Requests:
         _used = True
 
     def refusal(self, uri: str, message: str) -> StoreUnavailable:
-        """The error to raise: one that lasts, or one that is worth a retry."""
+        """The error to raise: a lasting one, or one worth a retry."""
         kind = StoreRefused if is_lasting(message) else StoreOutage
         return kind(f"Store cannot serve {uri}: {s3_reason(message, endpoint=self.endpoint)}.")
 
     def _pauses(self) -> Iterator[float | None]:
-        """Seconds to wait before another try; None: the patience has ended."""
+        """Seconds to wait before another try; None: the patience is exhausted."""
         deadline, pause = time.monotonic() + self._patience_seconds, _FIRST_PAUSE_SECONDS
         while True:
             yield pause if time.monotonic() + pause < deadline else None
@@ -154,7 +155,7 @@ class S3Requests:
         time.sleep(pause)
 
     def _check_bucket(self, uri: str, message: str) -> None:
-        """Tells a missing bucket from a missing object: the reply to a HEAD does not."""
+        """Tells a missing bucket from a missing object, which the reply to a HEAD does not."""
         if "NoSuchBucket" in message:
             raise self.refusal(uri, message)
         if not self._bucket_seen and "NoSuchKey" not in message:

@@ -1,9 +1,9 @@
-"""Which sealed weights may go: a listing, a read of each manifest, and a rule.
+"""Decides which sealed weights may go, by one listing and a read of each manifest.
 
-Weights say in their attributes which model and recipe they are of. The newest of each recipe stay, as the newest
-versions of a partition do; of the others those that somebody names (`headrace.store.protection`), or holds
-(`headrace.store.leases`). Weights that say nothing (a base model's) stay while they are named. A damaged manifest may
-be the one of any files: then no orphan goes either.
+Weights state their model and recipe in their attributes. The newest of each recipe stay, as the newest versions of a
+partition do. Of the others those stay that somebody names (`headrace.store.protection`) or holds
+(`headrace.store.leases`). Weights without these attributes (a base model's) stay while they are named. A damaged
+manifest may name any files: then orphans stay too.
 """
 
 import os
@@ -33,7 +33,7 @@ _MANIFEST = re.compile(rf"{WEIGHTS}/([0-9a-f]+)/manifest(?:-(\d{{6,}}))?\.json")
 
 
 def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
-    """Every sealing whose files were not collected, and what no manifest names."""
+    """Every sealing whose files were not collected, and files that no manifest names."""
     entries = asked.objects.entries(WEIGHTS)
     parts = by_prefix((entry for entry in entries if entry.key.startswith(parts_prefix(WEIGHTS, ""))), depth=3)
     manifests = [entry for entry in entries if _MANIFEST.fullmatch(entry.key)]
@@ -50,7 +50,7 @@ def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
             is_newest = bool(group) and place < keep_versions
             reason = _reason(group, keep_versions, is_newest=is_newest)
             yield _leaving(asked, sealed, parts.pop(sealed.key, []), reason, is_kept=is_newest)
-    # A collector was killed, or its deletions came back when the power failed.
+    # A collector was killed, or a power failure undid its deletions.
     dead = [entry for entry in manifests if collected_key(entry.key) in notes] if parts else []
     for _, sealed in _sealings(asked, dead):
         if listed := parts.pop(sealed.key, None):
@@ -61,7 +61,7 @@ def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
 
 
 def _sealings(asked: Asked, manifests: Iterable[Entry]) -> Iterator[tuple[Entry, SealedDirectory]]:
-    """Those that can be read."""
+    """The readable ones."""
     for entry in manifests:
         try:
             yield entry, _read(asked.objects, entry.key)
@@ -130,7 +130,7 @@ def _orphan(asked: Asked, prefix: str, listed: list[Entry], *, is_damaged: bool)
 
 
 def _names_nonce(objects: ObjectStore, nonce: str) -> bool:
-    """Whether its writer sealed it meanwhile; a manifest that cannot be read may say so."""
+    """Whether the writer sealed it meanwhile; an unreadable manifest may name it, too."""
     keys = [entry.key for entry in objects.entries(WEIGHTS)]
     for key in filter(_MANIFEST.fullmatch, keys):
         try:

@@ -1,14 +1,12 @@
-"""Directories of large files (weights, tokenizer, config) in the store, under the digest of what they hold.
+"""Directories of large files (weights, tokenizer, config) in the store, addressed by the digest of their content.
 
-The digest is the address, and it is computed anew from the manifest's list of files whenever a manifest is read: one
-that was changed, or that is another directory's, is never believed, neither about what a file must hold nor about which
-file is damaged. Sealing the same files again repairs both a manifest and files; a repair has written and checked what
-it brings before it takes away what is damaged.
+Each read computes the digest again from the manifest's list of files. A changed manifest, or another directory's, is
+therefore never believed, neither about a file's content nor about which file is damaged. Sealing the same files again
+repairs the manifest and the files: the new copies are written and checked before damaged ones are removed.
 
-Garbage collection (`headrace.store.sealed_collecting`) takes the files alone. The manifest stays, as the word of what
-they were, with a note beside it; sealed again, they get a manifest of the next number, so that no key that a collector
-decided on ever comes back. Whoever seals or opens a directory keeps it for a day: who names it meanwhile names files
-that are there.
+Garbage collection (`headrace.store.sealed_collecting`) deletes only the files. The manifest stays as their record, with
+a note beside it. Files that are sealed again get a manifest with the next number, so no key that a collector decided on
+ever returns. Sealing or opening a directory keeps it for a day, so its files exist for anybody who names it meanwhile.
 
 Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
 and a hard link would carry that into the store. The price is the disk space of one copy.
@@ -71,9 +69,9 @@ MANIFEST = Kind("Manifest", _Manifest, _REMEDY)
 
 @dataclass(frozen=True, kw_only=True)
 class SealedDirectory:
-    """Files under one digest. `key` is the object store's prefix of the files, `uri` the same for other programs.
+    """Files under one digest. `key` is the files' prefix in the object store, `uri` the same for other programs.
 
-    `attributes` are what the first sealing of this digest stated; a later sealing of the same files changes nothing.
+    `attributes` come from the first sealing of this digest; later sealings of the same files do not change them.
     """
 
     kind: str
@@ -98,10 +96,10 @@ def seal_directory(
     attributes: Mapping[str, str] | None = None,
     clock: Clock | None = None,
 ) -> SealedDirectory:
-    """Makes the files below `directory` (its sub-directories too, names that begin with a dot not) immutable.
+    """Makes the files below `directory` immutable, with sub-directories, without names that begin with a dot.
 
-    The digest is over names and contents alone. Sealed before: returns that, and repairs files that were damaged since.
-    Kept for a day, whoever names them by then.
+    The digest covers names and contents only. If the files were sealed before, returns that sealing and repairs damaged
+    files. The result is kept for a day, so that somebody can name it by then.
 
     Raises:
         InvalidInput: there is no file, or a file changes while it is being read.
@@ -115,13 +113,13 @@ def seal_directory(
         except FormatTooNew:
             raise
         except HandoffCorrupt:
-            # What it lists nobody knows any more: the files are written anew beside it.
+            # Nobody knows what it lists: the files are written anew beside it.
             sealed, is_damaged = None, True
         if sealed and _is_held(store, sealed, clock):
             _repair(store, directory, sealed)
             return sealed
         if sealed:
-            continue  # a collector has it: the next number is free
+            continue  # a collector has it: use the next number
         nonce = new_nonce()
         prefix = parts_prefix(kind, nonce)
         hold_for(store, nonce, clock)
@@ -134,13 +132,13 @@ def seal_directory(
         made = _checked(store, created.value, kind, digest, number)
         if not created.won:
             store.delete_prefix(prefix)
-        # Not where this process was stopped for a day: then a collector may have taken what it had written.
+        # False if this process was stopped for a day: then a collector may have deleted what it wrote.
         if _is_held(store, made, clock):
             return made
 
 
 def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:
-    """What was sealed under this digest; None: nothing, or garbage collection took it.
+    """The sealing under this digest; None: it was never sealed, or garbage collection deleted it.
 
     Raises:
         HandoffCorrupt: its manifest is damaged, or is not this directory's.
@@ -149,19 +147,19 @@ def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> S
 
 
 def was_collected(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> bool:
-    """Whether garbage collection took it, and nobody sealed it again."""
+    """Whether garbage collection deleted it, and nobody sealed it again."""
     number = _newest_number(store, kind, digest)
     return number > 1 and not store.exists(manifest_key(kind, digest, number))
 
 
 def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, clock: Clock | None = None) -> Path:
-    """The directory with the plain file names, every byte checked once per machine. Never write there.
+    """The directory with the plain file names. Each machine checks every byte once. Never write there.
 
-    Kept for a day: load it by then.
+    It is kept for a day: load it by then.
 
     Raises:
         HandoffMissing: nothing was sealed under this digest.
-        HandoffCollected: garbage collection took it.
+        HandoffCollected: garbage collection deleted it.
         HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
     """
     sealed = find_directory(store, digest, kind=kind)
@@ -179,7 +177,7 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
 
 
 def directory_key(digest: str, kind: str = WEIGHTS) -> str:
-    """Below which its manifests lie: whoever needs the files names this."""
+    """The prefix of its manifests: name this key to keep the files."""
     return f"{kind}/{digest}"
 
 
@@ -188,25 +186,25 @@ def parts_prefix(kind: str, nonce: str) -> str:
 
 
 def manifest_key(kind: str, digest: str, number: int) -> str:
-    """Of the first sealing, or of a later one after a collection."""
+    """The manifest's key: of the first sealing, or of a later one after a collection."""
     return f"{directory_key(digest, kind)}/manifest{'' if number == 1 else f'-{number:06d}'}.json"
 
 
 def collected_key(manifest: str) -> str:
-    """The note beside a manifest that says that its files were collected."""
+    """The key of the note beside a manifest that says that its files were collected."""
     return f"{manifest.removesuffix('.json')}.collected.json"
 
 
 def read_sealing(store: ObjectStore, kind: str, digest: str, number: int) -> SealedDirectory:
     """Raises:
-    ObjectMissing: there is none of this number.
+    ObjectMissing: no sealing has this number.
     HandoffCorrupt: its manifest is damaged, or is not this directory's.
     """
     return _checked(store, read_object(store, manifest_key(kind, digest, number), MANIFEST), kind, digest, number)
 
 
 def _newest_number(store: ObjectStore, kind: str, digest: str) -> int:
-    """Of the sealing that counts, or that the next one would be."""
+    """The number of the valid sealing, or of the next one."""
     number = 1
     while store.exists(collected_key(manifest_key(kind, digest, number))):
         number += 1
@@ -221,12 +219,12 @@ def _find(store: ObjectStore, kind: str, digest: str, number: int) -> SealedDire
 
 
 def _is_held(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> bool:
-    """Whether the files stay for a day from now on; else a collector has them, and its note is there."""
+    """Whether the files stay for another day; if not, a collector has them, and its note exists."""
     note = collected_key(sealed.manifest_key)
     try:
         hold_for(store, sealed.nonce, clock)
     except HandoffCollected:
-        # It may have been killed right after it decided: nobody else has to wait for the next one.
+        # The collector may have been killed right after its decision: its note spares others the wait for the next one.
         create_object(store, note, NOTE, {"collected_at": iso(clock.now())})
         return False
     return not store.exists(note)
@@ -291,7 +289,7 @@ def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> Non
     except HandoffCorrupt:
         staged = parts_prefix(sealed.kind, new_nonce())
         damaged = _damaged(store, sealed)
-        # Copied and checked before anything goes: a source that breaks off takes nothing away.
+        # Copied and checked before anything is deleted: a source that fails costs nothing.
         _copy_all(store, directory, damaged, staged)
         for file in damaged:
             store.delete(f"{sealed.key}/{file.name}")
@@ -305,7 +303,7 @@ def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
 
 
 def _is_whole(path: Path, file: SealedFile) -> bool:
-    # By the digest alone: the address vouches for it, and not for the size.
+    # By digest only: the address confirms the digest, but not the size.
     return path.is_file() and _sha256(path) == file.sha256
 
 

@@ -1,19 +1,18 @@
-"""Small JSON objects that decide (claims, pins, leases, records): written and read in one way, and checked each time.
+"""Small JSON objects that record decisions (claims, pins, leases, records), written and checked in one way.
 
-Beside its own fields an object carries three:
+Every object carries three fields beside its own:
 
-| field | says |
+| field | meaning |
 |---|---|
-| `nonce` | which writer made it: one that is told "already there" and finds its own nonce has won |
-| `format` | by which rules its fields are read; a higher one than FORMAT is a newer Headrace's |
-| `sha256` | digest over the canonical JSON of the object's key and of everything else in it, in whatever format |
+| `nonce` | names its writer: a writer that is told "already there" and finds its own nonce has won |
+| `format` | the rules for reading its fields; a higher one than FORMAT comes from a newer Headrace |
+| `sha256` | digest over the canonical JSON of the object's key and all its other content, in any format |
 
-The key is in the digest, so an object that was copied to another key is found as one that was changed is. Objects of
-releases before this format have neither `format` nor `sha256`: their fields are checked, their content cannot be
-(`headrace.store.standings` counts them). One of the two alone is damage, not age.
+The digest covers the key, so a copy under another key is found as a changed object is. Objects from releases before
+this format have neither `format` nor `sha256`: their fields are checked, their content cannot be
+(`headrace.store.standings` counts them). An object with only one of the two is damaged, not old.
 
-What the digest cannot see: an object that is gone whole. Numbered ones stand in a chain, which can
-(`headrace.store.chain`).
+The digest cannot show that a whole object is gone. A chain of numbered objects can (`headrace.store.chain`).
 """
 
 import hashlib
@@ -36,13 +35,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What one kind of object holds, and what to do about a damaged one.
+    """What objects of one kind hold, and what to do about a damaged one.
 
     Attributes:
-        noun: what messages call it: "Claim".
+        noun: the kind's name in messages: "Claim".
         shape: a dataclass, or another type that pydantic can check. Ranges are annotations: `Annotated[int, Ge(0)]`.
-            Fields that an object has beyond it are passed over.
-        remedy: a sentence or two for whoever reads the error.
+            Further fields of an object are ignored.
+        remedy: a sentence or two of advice for the error's reader.
     """
 
     noun: str
@@ -51,13 +50,13 @@ class Kind(Generic[T]):
 
     @cached_property
     def _adapter(self) -> "TypeAdapter[T]":
-        # Here, because its import takes 100 ms of CPU: who reads handoffs alone never pays it.
+        # Imported here: it takes 100 ms of CPU, which a process that only reads handoffs never pays.
         from pydantic import TypeAdapter
 
         return TypeAdapter(self.shape)
 
     def checked(self, raw: bytes) -> T:
-        """The fields alone, whatever vouches for them.
+        """Checks the fields alone, not the digest.
 
         Raises:
             ValueError: a field is missing, or is not of its type or within its range.
@@ -70,13 +69,13 @@ class Kind(Generic[T]):
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "it"
             raise ValueError(f"{where}: {first['msg']}") from error
-        except HeadraceError as error:  # what the shape itself refuses
+        except HeadraceError as error:  # the shape's own refusal
             raise ValueError(str(error).rstrip(".")) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made(Generic[T]):
-    """The end of a race for one key: whether this writer won, and what the object now says."""
+    """The outcome of a race for one key: whether this writer won, and the object's present content."""
 
     won: bool
     value: T
@@ -85,14 +84,14 @@ class Made(Generic[T]):
 def create_object(
     store: ObjectStore, key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, nonce: str | None = None
 ) -> Made[T]:
-    """Makes the object, unless it is there: whoever comes second reads what the first one wrote.
+    """Creates the object unless it exists; a later writer reads what the first one wrote.
 
     Args:
         fields: a dataclass of the kind's shape, or its fields by name.
 
     Raises:
-        InvalidInput: the fields are not what the kind says; nothing was written.
-        HandoffCorrupt: another object is there, and is damaged.
+        InvalidInput: the fields do not fit the kind; nothing was written.
+        HandoffCorrupt: another object exists there, and is damaged.
     """
     nonce = nonce or new_nonce()
     raw = encode_object(key, kind, fields, nonce=nonce)
@@ -107,18 +106,18 @@ def create_object(
 
 
 def read_object(store: ObjectStore, key: str, kind: Kind[T]) -> T:
-    """The object under `key`, checked.
+    """Reads and checks the object under `key`.
 
     Raises:
-        ObjectMissing: there is none.
-        HandoffCorrupt: it is not what its writer made, or says what cannot be.
+        ObjectMissing: the object does not exist.
+        HandoffCorrupt: it differs from what its writer wrote, or its fields are invalid.
         FormatTooNew: a newer Headrace wrote it.
     """
     return decode_object(store.read(key), key, kind, store=store)
 
 
 def encode_object(key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, nonce: str) -> bytes:
-    """Raises: InvalidInput: a field has no one JSON form (NaN, or not JSON at all)."""
+    """Raises: InvalidInput: a field has no unique JSON form (NaN), or no JSON form."""
     own = asdict(fields) if is_dataclass(fields) and not isinstance(fields, type) else cast(Mapping[str, Any], fields)
     body = {**own, "nonce": nonce, "format": FORMAT}
     try:
@@ -128,7 +127,7 @@ def encode_object(key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, non
 
 
 def decode_object(raw: bytes, key: str, kind: Kind[T], *, store: ObjectStore) -> T:
-    """What `read_object` does with bytes that were read already."""
+    """As `read_object`, for bytes that were read already."""
     try:
         if (format_number := check_envelope(raw, key)) is not None and format_number > FORMAT:
             raise FormatTooNew(
@@ -142,16 +141,16 @@ def decode_object(raw: bytes, key: str, kind: Kind[T], *, store: ObjectStore) ->
 
 
 def check_envelope(raw: bytes, key: str) -> int | None:
-    """The object's format; None: it was written before objects had one, and nothing vouches for its content.
+    """The object's format; None: it is older than formats, and nothing proves its content.
 
     Raises:
-        ValueError: it is no JSON object, or not the one that was written under this key.
+        ValueError: it is not a JSON object, or not the one that was written under this key.
     """
     try:
         body = json.loads(raw)
         if not isinstance(body, dict):
             raise ValueError(f"it holds {type(body).__name__}, not a JSON object")
-        canonical_json(body)  # numbers that are none, and text that cannot be encoded
+        canonical_json(body)  # refuses NaN, and text that cannot be encoded
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if "format" not in body and "sha256" not in body:
@@ -166,12 +165,12 @@ def check_envelope(raw: bytes, key: str) -> int | None:
     return number
 
 
-# Told of a damaged object that the work at hand does not need, and goes on without.
+# Called with a damaged object that the present work does not need, and continues without.
 Damaged = Callable[[HandoffCorrupt], object]
 
 
 class PassedOver:
-    """Keeps each damaged object that a reader went on without, once: `sentences` are for whoever reads the outcome."""
+    """Keeps each damaged object that a reader skipped, once: `sentences` are for people who read the result."""
 
     def __init__(self) -> None:
         self._found: dict[str, HandoffCorrupt] = {}

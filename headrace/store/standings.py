@@ -1,8 +1,8 @@
-"""Which small objects of a store are whole, damaged, or from before anything vouched for them.
+"""Finds which small objects of a store are whole, damaged, or older than their digests.
 
-Judges each by what it says of itself: its kind and its neighbours are not asked, so that an object that is gone, or a
-chain with a gap, is not seen here. Found by listing, whatever makes them. Not looked at: handoffs, whose manifests
-carry a digest of another form (`headrace handoff verify` reads them), and the files that lie below `parts`.
+Judges each object by its own content, not by its kind or neighbours, so a missing object or a gap in a chain is not
+seen here. Finds objects by listing, of every kind. Skips handoffs, whose manifests carry a digest of another form
+(`headrace handoff verify` reads them), and the files below `parts`.
 """
 
 import random
@@ -18,9 +18,9 @@ from headrace.store.mounts import Finding
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import check_envelope
 
-# Beyond it a person waits without need: 10,000 objects of a disk, a thousand or more of a server.
+# A person should not wait longer. It is enough for 10,000 objects of a disk, or at least a thousand of a server.
 _SECONDS = 20.0
-# A server takes tens of milliseconds a request.
+# A server needs tens of milliseconds a request.
 _NUM_READERS = 8
 _BATCH = 64
 _NUM_NAMED = 3
@@ -29,7 +29,7 @@ _NOT_SMALL = {"handoff", "examination"}
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """`standing`: `unverified` is an object from before objects carried a digest; `reason` says what is damaged."""
+    """`standing`: `unverified` means older than digests; `reason` says what is damaged."""
 
     key: str
     standing: Literal["whole", "unverified", "damaged"]
@@ -37,7 +37,7 @@ class Examined:
 
 
 def small_object_keys(store: ObjectStore) -> list[str]:
-    """Every key that a small object may lie under; one listing of each of the store's own directories."""
+    """Every key that may hold a small object; one listing of each of the store's own directories."""
     roots = [root for root in store.children("") if root not in _NOT_SMALL and not root.startswith(".")]
     return [
         key
@@ -48,7 +48,7 @@ def small_object_keys(store: ObjectStore) -> list[str]:
 
 
 def examine(store: ObjectStore, keys: Sequence[str]) -> Iterator[Examined]:
-    """Those of `keys` that are there, in order; read a few at a time."""
+    """Yields those of `keys` that exist, in order; reads several at a time."""
     with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="examine") as readers:
         for start in range(0, len(keys), _BATCH):
             for found in readers.map(lambda key: _examined(store, key), keys[start : start + _BATCH]):
@@ -59,11 +59,11 @@ def examine(store: ObjectStore, keys: Sequence[str]) -> Iterator[Examined]:
 def standings_finding(
     store: ObjectStore, *, every: bool = False, seconds_now: Callable[[], float] = time.monotonic
 ) -> Finding:
-    """How the store's small objects stand: of all of them, or of as many, drawn at random, as a short while allows.
+    """The state of the store's small objects: of all, or of as many random ones as a short time allows.
 
     Args:
-        every: however long it takes.
-        seconds_now: the clock of that while; the listing comes on top.
+        every: examines all, however long that takes.
+        seconds_now: the clock that measures this time, without the listing.
     """
     keys = small_object_keys(store)
     if not every:

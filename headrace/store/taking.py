@@ -1,11 +1,11 @@
-"""How garbage collection takes something away, against leases, so that it may be killed anywhere, beside anybody.
+"""How garbage collection deletes something despite leases, kills at any point and other collectors.
 
-A tombstone is made, then leases are looked for (`headrace.store.tombstones`). Order of deletion: a note, where one
-stays; the object that makes the rest be there; the rest; leases; the tombstones last, which hold all that is to go, so
-that the next collection ends what was begun. Keys that are deleted are never made again: what comes back, comes under
-another number or another nonce. So a collector that slept anywhere deletes nothing but what it had decided on.
+A collector makes a tombstone, then looks for leases (`headrace.store.tombstones`). It writes a note first, where one
+remains; then it deletes the object that makes the rest visible; the rest; the leases; and last the tombstones, which
+list all that must go, so that the next collection can finish the work. Deleted keys are never made again: restored
+content gets another number or another nonce. So a collector that paused anywhere deletes only what it had decided on.
 
-Tombstones of orphans stay for 30 days: a writer that was stopped that long still finds out that its parts are gone.
+Tombstones of orphans stay for 30 days: a writer that was stopped for that long still learns that its parts are gone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Damaged, create_object
 from headrace.store.tombstones import NOTE, Condemned, Tombstone, standing, tombstones
 
-# After this a collector that has not decided is taken for dead. It may still be alive: see `Tombstone.decide`.
+# An undecided collector counts as dead after this time. It may still be alive: see `Tombstone.decide`.
 _UNDECIDED_SECONDS = 3600.0
 _ORPHAN_TOMBSTONE_SECONDS = 30 * 24 * 3600.0
 
@@ -30,7 +30,7 @@ Fate = Literal["collected", "leased", "sealed", "spared", "damaged"]
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """A tombstone of an earlier collection, and what becomes of it."""
+    """An earlier collection's tombstone, and what to do with it."""
 
     tombstone: Tombstone
     action: Literal["finish", "spare", "clear"]
@@ -49,13 +49,13 @@ def take(
     if nonce is None:
         _delete(objects, condemned)
         return "collected"
-    # Decided before: an orphan that its writer sealed afterwards. It must go on finding a tombstone.
+    # Decided earlier, and then its writer sealed this orphan. The writer must still find a tombstone.
     was_taken = standing(objects, nonce) == "collected"
     tombstone = Tombstone(nonce=nonce, collector=new_nonce())
     condemned = replace(condemned, clears=condemned.clears and not was_taken)
     tombstone.create(objects, condemned)
     if not was_taken:
-        # From here on nobody begins to read or ends writing without noticing; who began before has a lease.
+        # From here on a new reader, or a writer that finishes, notices the tombstone; earlier ones have a lease.
         if any(is_leased(objects, one, clock.now()) for one in (nonce, *also_leased)):
             tombstone.withdraw(objects)
             return "leased"
@@ -66,7 +66,7 @@ def take(
         if tombstone.decide(objects, "collect", at=iso(clock.now())) == "spare":
             return "spared"
     except ObjectMissing:
-        pass  # another collector has taken all of it, our tombstone too
+        pass  # another collector has deleted all of it, our tombstone too
     _finish(objects, nonce, condemned)
     return "collected"
 
@@ -81,7 +81,7 @@ def end(objects: ObjectStore, clock: Clock, leftover: Leftover) -> None:
             return
         condemned = tombstone.condemned(objects)
     except ObjectMissing:
-        return  # ended meanwhile
+        return  # finished meanwhile
     _finish(objects, tombstone.nonce, condemned)
 
 
@@ -96,7 +96,7 @@ def find_leftovers(
 ) -> list[Leftover]:
     """Args:
     found: tombstones, and when they were made.
-    there, going: nonces of what stays, and of what this collection takes.
+    there, going: nonces of what stays, and of what this collection deletes.
     """
     leftovers = []
     for tombstone, made_at in found:
@@ -133,7 +133,7 @@ def _after_collecting(objects: ObjectStore, tombstone: Tombstone, age: float) ->
 
 
 def _finish(objects: ObjectStore, nonce: str, condemned: Condemned) -> None:
-    """Everything here may be done twice, by two collectors, and at any later time."""
+    """Safe to run twice, by two collectors, at any later time."""
     _delete(objects, condemned)
     _delete_all(objects, f"{leases.ROOT}/{nonce}")
     if condemned.clears:
@@ -143,7 +143,7 @@ def _finish(objects: ObjectStore, nonce: str, condemned: Condemned) -> None:
 
 def _delete(objects: ObjectStore, condemned: Condemned) -> None:
     if condemned.note_key and condemned.note:
-        # One that is there and damaged says all the same that this was collected.
+        # Even a damaged note shows that this was collected.
         with suppress(HandoffCorrupt):
             create_object(objects, condemned.note_key, NOTE, condemned.note)
     if condemned.manifest_key:
@@ -158,7 +158,7 @@ def _clear(objects: ObjectStore, tombstone: Tombstone) -> None:
 
 
 def _delete_all(objects: ObjectStore, prefix: str) -> None:
-    """Until nothing is listed: two that delete at the same time may stop each other half-way."""
+    """Repeats until nothing is listed: two collectors that delete at once may stop each other half-way."""
     objects.delete_prefix(prefix)
     while objects.list(prefix):
         objects.delete_prefix(prefix)

@@ -1,12 +1,12 @@
-"""Tombstones: how garbage collection announces that it wants a nonce's objects, and how that is decided.
+"""Tombstones: a collector announces that it wants a nonce's objects, and the claim is decided here.
 
-A reader makes its lease, then looks for tombstones; a collector makes its tombstone, then looks for leases. Whatever
-the order, at least one of the two sees the other. A collector that sees no lease decides `collect` with `create`, and
-from then on the objects are lost to everybody; only then it deletes.
+A reader makes its lease, then looks for tombstones; a collector makes its tombstone, then looks for leases. In any
+order at least one of them sees the other. A collector that sees no lease decides `collect` with `create`; from then on
+nobody may use the objects, and only then it deletes them.
 
-Each collector has a tombstone of its own and withdraws no other one's: that other may be about to decide. What a killed
-collector left is put out of force by deciding it: `spare`, with the same `create`, so that a collector that only slept
-finds itself overruled. Clocks play no part in this.
+Each collector has its own tombstone and withdraws no other: another collector may be about to decide. A killed
+collector's tombstone is cancelled by deciding `spare` with the same `create`, so a collector that only slept finds
+itself overruled. No clock matters here.
 
     condemned/<nonce>/<collector>.json            the tombstone: what is to be deleted
     condemned/<nonce>/<collector>.decided.json    `collect` or `spare`
@@ -24,7 +24,7 @@ from headrace.store.small_objects import Kind, create_object, read_object
 ROOT = "condemned"
 
 Decision = Literal["collect", "spare"]
-# "none": nobody wants it. "undecided": a collector looks for leases right now, or was killed while it did.
+# "none": no collector wants it. "undecided": a collector is looking for leases, or was killed while it did.
 Standing = Literal["none", "undecided", "collected"]
 
 _DECIDED = ".decided.json"
@@ -39,7 +39,7 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """What a tombstone is to delete, after a note was made. `clears`: the tombstones too, once it is done."""
+    """What a tombstone deletes, after a note was made. `clears`: deletes the tombstones too, at the end."""
 
     prefix: str
     clears: bool
@@ -78,52 +78,52 @@ class Tombstone:
         create_object(objects, self.key, CONDEMNED, condemned)
 
     def condemned(self, objects: ObjectStore) -> Condemned:
-        """What it is to delete.
+        """The objects that it deletes.
 
         Raises:
-            ObjectMissing: it was withdrawn, or its collection has ended. HandoffCorrupt: it cannot be read.
+            ObjectMissing: it was withdrawn, or its collection is over. HandoffCorrupt: it cannot be read.
         """
         return read_object(objects, self.key, CONDEMNED)
 
     def decide(self, objects: ObjectStore, decision: Decision, *, at: str) -> Decision:
-        """The first one to decide decides; everybody gets that decision back.
+        """The first decision holds; every later caller gets that one back.
 
         Raises:
-            ObjectMissing: somebody else decided, and has cleared it away since. HandoffCorrupt: what was decided
+            ObjectMissing: another collector decided, and has cleared the decision since. HandoffCorrupt: the decision
                 cannot be read.
         """
         return create_object(objects, self.decision_key, DECIDED, Decided(decision=decision, at=at)).value.decision
 
     def decision(self, objects: ObjectStore) -> Decision | None:
-        """Raises: HandoffCorrupt: what was decided cannot be read."""
+        """Raises: HandoffCorrupt: the decision cannot be read."""
         try:
             return read_object(objects, self.decision_key, DECIDED).decision
         except ObjectMissing:
             return None
 
     def withdraw(self, objects: ObjectStore) -> None:
-        """For the collector itself, while it has not decided."""
+        """For its own collector, before it has decided."""
         objects.delete(self.key)
 
 
 def tombstones(objects: ObjectStore, nonce: str) -> list[Tombstone]:
-    """Of every collector that wanted or wants this nonce, whatever was decided."""
+    """The tombstones of every collector for this nonce, decided or not."""
     collectors = {match[1] for match in map(_NAME.fullmatch, objects.children(f"{ROOT}/{nonce}")) if match}
     return [Tombstone(nonce=nonce, collector=collector) for collector in sorted(collectors)]
 
 
 def tombstone_of(key: str) -> Tombstone | None:
-    """The tombstone that a key below ROOT is of; None: it is none of ours."""
+    """The tombstone that a key below ROOT belongs to; None: the key is not ours."""
     segments = key.split("/")
     match = _NAME.fullmatch(segments[-1])
     return Tombstone(nonce=segments[1], collector=match[1]) if match and len(segments) == 3 else None
 
 
 def standing(objects: ObjectStore, nonce: str) -> Standing:
-    """Where a nonce stands with garbage collection; one listing where nobody ever wanted it.
+    """What garbage collection has decided on a nonce; one listing if no collector ever wanted it.
 
     Raises:
-        HandoffCorrupt: what was decided cannot be read.
+        HandoffCorrupt: the decision cannot be read.
     """
     decisions = [tombstone.decision(objects) for tombstone in tombstones(objects, nonce)]
     if "collect" in decisions:

@@ -1,8 +1,8 @@
-"""Digests are checked once per machine and set of files, not at each opening.
+"""Checks digests once per machine and set of files, not at each opening.
 
-A mark remembers inode, size and times of the files that were found whole; any write to them changes one of these and
-the next opening checks again. What a mark cannot see: a disk that rots under an unchanged inode. `verify` methods look
-at every byte, whatever the marks say.
+A mark records inode, size and times of files that were found whole. Any write changes one of these, so the next opening
+checks again. A mark cannot see a disk that rots under an unchanged inode. `verify` methods read every byte, whatever
+the marks say.
 """
 
 import json
@@ -15,13 +15,13 @@ from headrace.store.objects import ObjectStore, new_nonce
 
 
 def verified_once(store: ObjectStore, name: str, paths: Sequence[Path], verify: Callable[[], None]) -> None:
-    """Calls `verify`, which raises if the files are damaged, unless this machine has found these very files whole."""
+    """Calls `verify`, which raises if the files are damaged, unless this machine found these files whole before."""
     mark = store.node_directory() / "verified" / quote(name, safe="")
     stamps = _stamps(paths)
     if stamps is not None and _read(mark) == stamps:
         return
     verify()
-    # Stamps from before the check: a write that fell into it is found next time.
+    # Stamps from before the check: the next opening notices a write that fell into it.
     if stamps is not None:
         _write(mark, stamps)
 
@@ -37,13 +37,13 @@ def _stamps(paths: Sequence[Path]) -> list[list[int | str]] | None:
 def _read(mark: Path) -> object:
     try:
         return json.loads(mark.read_bytes())
-    except (OSError, ValueError):  # no mark, or one that a crash tore: check again
+    except (OSError, ValueError):  # no mark, or a torn one after a crash: check again
         return None
 
 
 def _write(mark: Path, stamps: list[list[int | str]]) -> None:
     temporary = mark.with_name(new_nonce())
-    # A mark only saves time: a reader without write permission, or with a full disk, checks again each time.
+    # A mark only saves time: without write permission or disk space, each opening checks again.
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(stamps))
