@@ -1,10 +1,10 @@
-"""Arrow IPC files whose buffers start where hardware wants them, with a digest for each buffer.
+"""Arrow IPC files with aligned buffers and a digest for each buffer.
 
-pyarrow's writer aligns to 8 bytes and takes no other wish. What it writes passes through here: buffers go out untouched
-(no copy) at 64-byte boundaries of the file, which dlpack and SIMD ask for, or at 4 KiB for O_DIRECT; the metadata that
-says where they lie is moved along. Every other byte of the format is Arrow's own.
+pyarrow's writer aligns to 8 bytes and has no option for more. This sink moves each buffer, without a copy, to a 64-byte
+boundary of the file, which dlpack and SIMD need, or to 4 KiB for O_DIRECT. It adjusts the metadata that holds the
+buffers' positions. Every other byte of the format is Arrow's own.
 
-A file is cut into segments that cover it without a gap, padding included: a change of any bit changes a digest.
+Segments cover the file without a gap, padding included, so a change of any bit changes a digest.
 """
 
 from typing import Protocol
@@ -22,13 +22,13 @@ from headrace.handoff.ipc_metadata import (
 from headrace.store.objects import Segment
 
 ALIGNMENT = 64
-# The column of segments that every reader needs: magic, schema, batch metadata, dictionaries, footer.
+# The `column` of segments that every reader needs: magic, schema, batch metadata, dictionaries, footer.
 FRAME = -1
 
 _MAGIC_BYTES = 8
 _PREFIX_BYTES = 8  # a continuation mark, and the metadata's length
 _TRAILER_BYTES = 10  # the footer's length, and the magic again
-# Blocks that stay in a core's cache between digesting and writing.
+# Blocks of this size stay in a core's cache between digesting and writing.
 _BLOCK_BYTES = 1024 * 1024
 
 
@@ -39,7 +39,7 @@ class _Writable(Protocol):
 class AlignedFile:
     """The sink of one `pa.ipc.RecordBatchFileWriter`; call `finish` after that is closed.
 
-    Follows the stream by position alone, so that it does not matter in which pieces Arrow writes.
+    Follows the stream by position alone, so the sizes of Arrow's writes do not matter.
     """
 
     def __init__(self, target: _Writable, schema: pa.Schema, alignment: int = ALIGNMENT) -> None:
@@ -52,11 +52,11 @@ class AlignedFile:
         self._alignment = alignment
         self._digest = xxhash.xxh3_128()
         self._segment_start = 0
-        # Small things are collected until they are whole: `_wanted` bytes, then `_step` takes them.
+        # Collects small pieces until `_wanted` bytes are there; then `_step` takes them.
         self._waiting = bytearray()
         self._wanted: int | None = _MAGIC_BYTES
         self._step = self._on_magic
-        # What is left of a body: (offset, end, column) of its buffers, offsets as Arrow wrote them.
+        # The rest of a body: (offset, end, column) of its buffers, offsets as Arrow wrote them.
         self._body: list[tuple[int, int, int]] = []
         self._body_at = 0
         self._body_bytes = 0
@@ -75,7 +75,7 @@ class AlignedFile:
         self.closed = True
 
     def finish(self) -> None:
-        """Writes the footer, its blocks moved to where the batches now lie."""
+        """Writes the footer, with its blocks at the batches' new positions."""
         footer, trailer = self._waiting[:-_TRAILER_BYTES], self._waiting[-_TRAILER_BYTES:]
         move_blocks(footer, self._blocks[True], self._blocks[False])
         self._emit(footer)
@@ -92,7 +92,7 @@ class AlignedFile:
 
     def _take_body(self, view: memoryview) -> memoryview:
         if not self._body or self._body_at < self._body[0][0]:
-            # Arrow's own padding: ours was written behind the buffer.
+            # Skips Arrow's own padding: ours follows the buffer.
             end = self._body[0][0] if self._body else self._body_bytes
             skipped = min(len(view), end - self._body_at)
             self._body_at += skipped
@@ -116,7 +116,7 @@ class AlignedFile:
         if metadata_bytes:
             self._wanted, self._step = metadata_bytes, self._on_metadata
         else:
-            self._emit(prefix)  # the end of the stream; what follows is the footer
+            self._emit(prefix)  # the stream ends here, and the footer follows
             self._wanted = None
 
     def _on_metadata(self, metadata: bytearray) -> None:

@@ -1,6 +1,6 @@
-"""Which rows go into one record batch: small batches are joined, oversized ones cut.
+"""Decides which rows go into one record batch: small batches are joined, oversized ones cut.
 
-A table of ten thousand tiny chunks is slow in every reader; a part that is too large is slow to fetch, and Arrow's
+A table of ten thousand tiny chunks is slow in every reader. A part that is too large is slow to fetch, and Arrow's
 views count bytes in 32 bits.
 """
 
@@ -17,9 +17,9 @@ from headrace.handoff.trimming import num_bytes_of, trimmed
 def joined_batches(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, batch_bytes: int, part_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at least `batch_bytes`, the last one excepted, and at most `part_bytes`, single rows excepted.
+    """Batches of at least `batch_bytes` (except the last) and at most `part_bytes` (except single rows).
 
-    A batch that is large already is handed on as it is, without a copy.
+    A batch that is large already is passed on without a copy.
     """
     waiting: list[pa.RecordBatch] = []
     waiting_bytes = 0
@@ -55,7 +55,7 @@ def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     try:
         return _compact(pa.concat_batches(batches))
     except pa.ArrowInvalid:
-        # Dictionaries that differ from batch to batch.
+        # Dictionaries may differ from batch to batch.
         table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
         return _compact(table.to_batches()[0])
 
@@ -66,8 +66,7 @@ def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Nullability, metadata and spelling may differ from batch to batch; names and types may not, nor a null where none
-    may be.
+    """Batches may differ in nullability, metadata and spelling, but not in names and types, nor hold forbidden nulls.
 
     Raises:
         InvalidInput

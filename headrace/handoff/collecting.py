@@ -1,16 +1,16 @@
-"""Garbage collection: takes away versions that nobody needs, what crashed writers left, and what rooms have no use for.
+"""Garbage collection: deletes unneeded versions, crashed writers' leftovers, and objects that rooms give up.
 
-A plan is made first, and shows what would go and why: versions and their orphans by the rules of
-`headrace.handoff.retention`, sealed weights by those of `headrace.store.sealed_collecting`, and whatever rooms give up
-by their own; nothing that anybody names (`headrace.store.protection`). Carrying it out asks once more about each thing,
-against the leases of that moment (`headrace.store.taking`). Collecting beside readers, writers and other collectors
-breaks none of them. Killed anywhere, the next collection ends what was begun.
+A plan comes first and shows what would go, and why. Versions and orphans are judged by `headrace.handoff.retention`,
+sealed weights by `headrace.store.sealed_collecting`, other objects by the room that gives them up; nothing goes that
+anybody names (`headrace.store.protection`). Carrying out the plan checks each object again, against the leases of that
+moment (`headrace.store.taking`). Readers, writers and other collectors may run meanwhile. If a collection is killed
+anywhere, the next one finishes its work.
 
-A collected version leaves a note `collected.json` in its manifest's place, so that the number is never given to another
-version and lineage still resolves.
+A collected version leaves a note `collected.json` in its manifest's place, so its number is never used again and
+lineage still resolves.
 
-Over NFS a client may remember for half a minute that a directory was not there, and so overlook a first lease or
-tombstone: mount with `lookupcache=positive` wherever readers or collectors run.
+Over NFS a client may cache for half a minute that a directory was absent, and so miss a first lease or tombstone: mount
+with `lookupcache=positive` wherever readers or collectors run.
 """
 
 import os
@@ -42,7 +42,7 @@ from headrace.store.tombstones import Condemned
 
 KEEP_VERSIONS = 2
 GRACE_SECONDS = 24 * 3600.0
-# A plan is a picture of the store; claims and materializations that came later are not in it.
+# A plan is a snapshot of the store; it lacks later claims and materializations.
 PLAN_SECONDS = 3600.0
 
 Found = FoundVersion | FoundParts | Leaving
@@ -50,7 +50,7 @@ Found = FoundVersion | FoundParts | Leaving
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionPlan:
-    """What would go and what stays, each with its reason. A dry run is this and nothing more.
+    """What would go and what stays, each with its reason. A dry run ends here.
 
     `others`: sealed weights, checkpoints, micro-batches, evidence.
     """
@@ -61,7 +61,7 @@ class CollectionPlan:
     others: tuple[Leaving, ...]
     expired_leases: tuple[str, ...]
     leftovers: tuple[Leftover, ...]
-    # What could not be read, and what to do about it: everything that it may protect stays.
+    # Which objects could not be read, and what to do: everything that they may protect stays.
     damaged: tuple[str, ...] = ()
 
     @property
@@ -82,11 +82,11 @@ class CollectionPlan:
 
     @property
     def num_bytes(self) -> int:
-        """What the store would hold less."""
+        """The bytes that the store would free."""
         return sum(found.num_bytes for found in self.going)
 
     def one_by_one(self) -> "list[CollectionPlan]":
-        """Plans that come to this one, a version in each: where there is progress to see, and to be interrupted."""
+        """Splits the plan into plans of one version each, so that callers can show progress and be interrupted."""
         only = replace(self, parts=(), others=(), expired_leases=(), leftovers=())
         going = [replace(only, versions=(verdict,)) for verdict in self.versions if not verdict.is_kept]
         return [*going, replace(self, versions=tuple(verdict for verdict in self.versions if verdict.is_kept))]
@@ -94,13 +94,13 @@ class CollectionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionReport:
-    """What went. `kept_after_all`: what somebody had come to need since the plan, and how so."""
+    """What went. `kept_after_all`: what became needed after the plan, and why."""
 
     gone: tuple[Found, ...] = ()
     kept_after_all: tuple[tuple[Found, Fate], ...] = ()
     num_leases: int = 0
     num_leftovers: int = 0
-    # What could not be read, and so was left as it is.
+    # Objects that could not be read, and so were left unchanged.
     damaged: tuple[str, ...] = ()
 
     @property
@@ -138,16 +138,16 @@ def plan_collection(
     protectors: Mapping[str, Protector] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> CollectionPlan:
-    """Looks through the whole store and decides; deletes nothing.
+    """Examines the whole store and decides; deletes nothing.
 
     Args:
-        keep_versions: of each partition, and of the weights of each recipe, at least 1.
-        grace_seconds: how long what was superseded, or left behind, stays at least.
-        protectors: who is asked what stays; None: everybody that is installed and needs nothing but the store.
-        environment: where services beside the store are, for those who ask them.
+        keep_versions: how many to keep of each partition, and of the weights of each recipe, at least 1.
+        grace_seconds: how long superseded or abandoned objects stay at least.
+        protectors: who is asked what stays; None: all installed ones that need only the store.
+        environment: where services outside the store are, for protectors that ask them.
 
     Raises:
-        InvalidInput: somebody cannot be asked.
+        InvalidInput: a protector cannot be asked.
     """
     made_at, damaged = clock.now(), PassedOver()
     found = survey(objects, clock, damaged=damaged)
@@ -160,7 +160,7 @@ def plan_collection(
         environment=environment or {},
     )
     answers = [protector(asked) for protector in (installed() if protectors is None else protectors).values()]
-    # Things before names: what is named meanwhile is seen.
+    # Lists objects before their names, so that it sees names given meanwhile.
     others = [*sealed_leavings(asked, keep_versions=keep_versions)]
     others += [leaving for answer in answers for leaving in answer.leavings]
     named = [named for answer in answers for named in answer.named]
@@ -188,11 +188,11 @@ def plan_collection(
 
 
 def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> CollectionReport:
-    """Carries a plan out.
+    """Carries out a plan.
 
     Raises:
         InvalidInput: the plan is more than an hour old.
-        StoreUnavailable: what was not reached yet, the next collection takes.
+        StoreUnavailable: the next collection takes what this one did not reach.
     """
     age = clock.now() - plan.made_at
     if age > PLAN_SECONDS:
@@ -211,7 +211,7 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
     for found in plan.going:
         try:
             fate = _take(objects, clock, found, plan)
-        except HandoffCorrupt as error:  # stops only what it is about
+        except HandoffCorrupt as error:  # stops only this object's collection
             damaged(error)
             fate = "damaged"
         gone.append(found) if fate == "collected" else kept.append((found, fate))
@@ -227,7 +227,7 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
 
 
 def _judged(leaving: Leaving, protections: Protections, found: Survey) -> Leaving:
-    """What its owner gives up, and somebody else names or reads, stays."""
+    """What its owner gives up stays if somebody else names or reads it."""
     if leaving.is_kept:
         return leaving
     reason = protections.of(leaving.key)

@@ -1,8 +1,8 @@
-"""What differs between two sealed versions: in their columns, and in their rows by position or by a key.
+"""Compares two sealed versions: their columns, and their rows by position or by a key.
 
 Rows are compared by a 64-bit hash of each value, so memory does not grow with the width of values. By position, both
-sides are read in step. By key, what a row takes in memory (its key and its hashes) is held for one bucket of keys at a
-time: a large pair is read as many times as it has buckets. Two values that differ look the same once in 2^64 times.
+sides are read in step. By key, memory holds the keys and hashes of one bucket of keys at a time, and a large pair is
+read once for each bucket. Two different values look equal once in 2^64 times.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from headrace.handoff.schemas import schema_differences
 from headrace.handoff.sealed import Handoff
 
 MEMORY_BYTES = 256 * 1024 * 1024
-# What is read in one go: files are mapped, so this is what polars may copy of it.
+# Bytes read at once: files are mapped, so this is how much polars may copy.
 WINDOW_BYTES = 32 * 1024 * 1024
-# A key and a position, and what a join of both sides makes of them.
+# Bytes of a key and a position, and of their share in a join of both sides.
 _KEY_BYTES = 128
 _HASH_BYTES = 16
 
@@ -33,11 +33,11 @@ class ChangedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Counts are exact; rows are samples, the first ones by position.
+    """Counts are exact; rows are samples, the first by position.
 
     Attributes:
         schema: one line for each difference in columns.
-        changed_columns: of each column that both have with one type, in how many rows its value changed.
+        changed_columns: for each column that both have with one type, the number of rows whose value changed.
         num_rows: before and after.
     """
 
@@ -63,9 +63,9 @@ def compare(
     memory_bytes: int = MEMORY_BYTES,
     window_bytes: int = WINDOW_BYTES,
 ) -> Comparison:
-    """Without `key`, the n-th row of one is compared with the n-th of the other.
+    """Compares by `key`; without one, the n-th row of one side with the n-th of the other.
 
-    Equal content digests settle it without reading a row.
+    Equal content digests end the comparison before any row is read.
 
     Raises:
         InvalidInput: a key column that one side lacks, or whose types differ; a key that two rows share; a column type
@@ -155,7 +155,7 @@ class _Sides:
     def _hashed(self, side: Handoff, rows: range) -> pl.DataFrame:
         """A hash for each value of the compared columns; key columns as they are, and `row`."""
         frame = side.polars([*self.key, *self.compared], rows=rows)
-        # By their texts: numbers of categories are each version's own.
+        # By their texts: each version numbers categories in its own way.
         hashes = [
             pl.col(name).cast(_without_categories(frame.schema[name])).hash().alias(hashed)
             for name, hashed in zip(self.compared, self.hashes, strict=True)
@@ -164,7 +164,7 @@ class _Sides:
         return frame.select(*keys, *hashes).with_row_index("row", rows.start)
 
     def _bucket(self, side: Handoff, bucket: int, num_buckets: int) -> pl.DataFrame:
-        """Raises: InvalidInput: two rows have one key."""
+        """Raises: InvalidInput: two rows have the same key."""
         frames = [self._hashed(side, range(0))]
         for rows in _windows(side, self.window_bytes):
             frame = self._hashed(side, rows)
@@ -202,7 +202,7 @@ class _Sides:
 
 
 def _common_columns(before: Handoff, after: Handoff) -> list[str]:
-    """Names that both have once, with one type."""
+    """Names that each side has exactly once, with the same type."""
     shared = [name for name in before.schema.names if name in after.schema.names]
     columns = [name for name in shared if not list(schema_differences(_only(after, name), _only(before, name)))]
     for name in columns:

@@ -1,9 +1,9 @@
-"""Identity of a table's content: equal values give one digest, however they are chunked, sliced, batched or spelled.
+"""Digest of a table's content: equal values give the same digest, in any chunks, slices, batches or spelling.
 
-Each column is a few byte streams (values, lengths, positions of nulls), each hashed from front to back; where one batch
-ends and the next begins leaves no trace, nor does the spelling of text (string, large_string, string_view). What hides
-under a null does not count. Floats count by their bits: 0.0 and -0.0 differ. BLAKE3, since identity must not be
-forgeable and sha256 would cost more than writing the data does (0.2 against 0.55 s a GB and core).
+Each column is a few byte streams (values, lengths, positions of nulls), each hashed from front to back. Batch borders
+leave no trace, nor does the spelling of text (string, large_string, string_view). Bytes under a null do not count.
+Floats count by their bits: 0.0 and -0.0 differ. BLAKE3, because identity must be unforgeable and sha256 would cost more
+than writing the data (0.2 against 0.55 s a GB and core).
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from headrace.handoff.spelling import plain_type
 
 
 class ContentDigest:
-    """Takes record batches of one schema in order, then gives their digest."""
+    """Takes record batches of one schema in order, then returns their digest."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -48,7 +48,7 @@ class _ColumnDigest:
         self._lengths = blake3()
         self._values = blake3()
         if nested and (isinstance(kind, pa.RunEndEncodedType) or _is_list_view(kind)):
-            # Arrow 25 writes and casts slices of these wrongly there: tests/upstream/test_arrow.py.
+            # Arrow 25 writes and casts slices of these types wrongly there: tests/upstream/test_arrow.py.
             raise _not_carried(name, f"{kind} inside another type")
         self._children = [_ColumnDigest(name, child, nested=True) for child in _child_types(name, kind)]
 
@@ -112,12 +112,12 @@ def _not_carried(name: str, kind: str) -> InvalidInput:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The same values without the encodings that can spell one value in several ways."""
+    """The same values without encodings that could spell one value in several ways."""
     kind = column.type
     if isinstance(column, pa.ExtensionArray):
         return _plain(column.storage)
     if isinstance(column, pa.DictionaryArray):
-        # No kernel takes views out of a dictionary.
+        # No kernel takes views from a dictionary.
         return pa.DictionaryArray.from_arrays(column.indices, _plain(column.dictionary)).dictionary_decode()
     if isinstance(column, pa.RunEndEncodedArray):
         return _plain(pc.call_function("run_end_decode", [column]))
@@ -184,9 +184,9 @@ def _text_bytes(column: pa.Array) -> memoryview | bytes:
 
 
 def _contiguous_view(column: pa.Array) -> tuple[memoryview, list[memoryview]] | None:
-    """Lengths (int64) and texts of a view column, without a copy; None: it is none, or its texts lie scattered.
+    """Lengths (int64) and texts of a view column, without a copy; None: not a view, or its texts are scattered.
 
-    Texts of up to 12 bytes stand in the views themselves and count as scattered, and so do texts beside nulls.
+    Texts of up to 12 bytes lie in the views themselves and count as scattered, as do texts beside nulls.
     """
     if not (pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type)):
         return None

@@ -1,7 +1,7 @@
-"""Copies of a version for programs that read no Arrow files: Parquet, CSV, JSON lines, or one plain Arrow file.
+"""Copies a version for programs that cannot read Arrow files: as Parquet, CSV, JSON lines, or one plain Arrow file.
 
 Rows stream: memory holds about one window of them. A copy is written under a temporary name beside its target and
-renamed when it is whole; it is not fsynced, since it can be made again.
+renamed when complete. It is not fsynced, since it can be made again.
 """
 
 import io
@@ -19,12 +19,12 @@ from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.objects import new_nonce
 from headrace.store.refusals import os_refusal
 
-# A row group of Parquet, and what is converted to text at once.
+# A Parquet row group, and the amount converted to text at once.
 WINDOW_BYTES = 64 * 1024 * 1024
 
 Format = Literal["parquet", "csv", "jsonl", "arrow"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-# Told how many rows more are written.
+# Called with the number of newly written rows.
 Progress = Callable[[int], object]
 
 
@@ -41,13 +41,13 @@ def export_file(
 ) -> Path:
     """Writes `target`, whole or not at all.
 
-    CSV is what people open with spreadsheets: a text that one of them would calculate gets an apostrophe in front,
-    unless it is to be `verbatim`.
+    People open CSV with spreadsheets: a text that one of them would evaluate gets an apostrophe in front, unless
+    `verbatim` is set.
 
     Raises:
         InvalidInput: `target` exists and `overwrite` is not set; a column's type has no form in this format.
         StoreUnavailable: `target` cannot be written.
-        HandoffCorrupt: nothing is left of the export.
+        HandoffCorrupt: the version is damaged; the export is removed.
     """
     check_types(handoff, file_format, columns)
     with renamed_when_whole(target, overwrite=overwrite) as partial, partial.open("xb") as file:
@@ -73,10 +73,10 @@ def write_rows(
     progress: Progress = lambda num_rows: None,
     window_bytes: int = WINDOW_BYTES,
 ) -> None:
-    """Into an open file, or a pipe."""
+    """Writes into an open file, or a pipe."""
     check_types(handoff, file_format, columns)
     names = list(columns) if columns is not None else handoff.schema.names
-    # Text as older readers know it.
+    # Spells text for older readers.
     schema = respelled(pa.schema([handoff.schema.field(name) for name in names]), large_type)
     windows = _windows(handoff, names, schema, window_bytes)
     if file_format == "parquet":
@@ -96,7 +96,7 @@ def write_rows(
 
 
 def check_types(handoff: Handoff, file_format: str, columns: Sequence[str] | None = None) -> None:
-    """Raises: InvalidInput: there is no such format, or a column's type has no form in it."""
+    """Raises: InvalidInput: the format does not exist, or cannot hold a column's type."""
     if file_format not in FORMATS:
         raise InvalidInput(f"Export format must be one of {', '.join(FORMATS)}, got {file_format!r}.")
     if file_format not in {"csv", "jsonl"}:
@@ -114,10 +114,10 @@ def check_types(handoff: Handoff, file_format: str, columns: Sequence[str] | Non
 
 @contextmanager
 def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary path beside `target`, which takes its place if the block ends well, and goes if not.
+    """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not.
 
     Raises:
-        InvalidInput: `target` is there, and not to be overwritten. StoreUnavailable: it cannot be written.
+        InvalidInput: `target` exists and may not be overwritten. StoreUnavailable: it cannot be written.
     """
     refuse_present(target, overwrite=overwrite)
     partial = target.with_name(f".{target.name[:200]}.partial-{new_nonce()[:12]}")
@@ -172,10 +172,10 @@ def _write_text(
         return frame if verbatim or file_format != "csv" else without_formulas(frame, texts)
 
     if file_format == "csv":
-        text_of(schema.empty_table()).write_csv(file)  # the header, even if there are no rows
+        text_of(schema.empty_table()).write_csv(file)  # the header, even without rows
     for window in windows:
         frame = text_of(pa.Table.from_batches([window]))
-        # Not into the file itself: a pipe that closed early would be an error without its errno.
+        # Not directly into the file: a pipe that closes early would give an error without its errno.
         text = io.BytesIO()
         if file_format == "csv":
             frame.write_csv(text, include_header=False)

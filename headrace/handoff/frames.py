@@ -1,4 +1,4 @@
-"""Frames of other libraries as Arrow tables."""
+"""Converts frames of other libraries to Arrow tables."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ _NEWEST = pl.CompatLevel.newest()
 
 
 def arrow_table(frame: Any) -> pa.Table:
-    """A `pa.Table`, `pl.DataFrame` or `pl.LazyFrame` as a table: without a copy, text as the views that files carry.
+    """A `pa.Table`, `pl.DataFrame` or `pl.LazyFrame` as a table: without a copy, text as views, which files carry.
 
     A LazyFrame is collected in polars' streaming engine.
 
     Raises:
-        InvalidInput: a column holds Python objects, of which polars would hand out the memory addresses
+        InvalidInput: a column holds Python objects; polars would return their memory addresses
             (tests/upstream/test_polars.py).
     """
     if isinstance(frame, pl.LazyFrame):
-        # Before it is collected: the streaming engine may end the process's thread over such a column.
+        # Checked before collecting: the streaming engine may kill the process's thread over such a column.
         _check_no_objects(frame.collect_schema())
         frame = frame.collect(engine="streaming")
     if not isinstance(frame, pl.DataFrame):

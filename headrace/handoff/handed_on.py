@@ -1,7 +1,7 @@
-"""Which weights versions hand on: a version with a column `weights_digest` names these weights while it is there.
+"""Finds the weights that versions hand on: one with a column `weights_digest` names these weights while it exists.
 
-Such are base_model, trained_model, evaluation and registered_version. A version of such an asset that cannot be read
-may name any; so may one of an asset of which nothing can be read.
+Such assets are base_model, trained_model, evaluation and registered_version. An unreadable version of such an asset may
+name any weights; so may one of an asset without a readable version.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ def hands_on_weights(manifest: Manifest) -> bool:
     try:
         return _COLUMN in manifest.schema.names
     except (pa.ArrowException, OSError, ValueError):
-        return True  # then opening it tells
+        return True  # opening it will tell
 
 
 def weights_handed_on(objects: ObjectStore, versions: Sequence[FoundVersion], *, damaged: Damaged) -> Iterator[Named]:

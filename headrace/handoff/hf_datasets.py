@@ -1,8 +1,8 @@
-"""Sealed versions as Hugging Face datasets that lie in the files' pages.
+"""Sealed versions as Hugging Face datasets whose data stay in the files' pages.
 
-Three things that `datasets.Dataset(table)` does on its own would read, or copy, everything: it takes a fingerprint of
-all bytes (here the content digest names them), it sends all bytes to each worker of `map(num_proc=…)` (here a worker
-maps the files itself), and it decodes dictionaries (here they are its only copy).
+By itself `datasets.Dataset(table)` would read or copy everything in three ways: it computes a fingerprint over all
+bytes (here the content digest replaces it), sends all bytes to each worker of `map(num_proc=…)` (here a worker maps the
+files itself), and decodes dictionaries (here they stay the only copy).
 """
 
 import hashlib
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 def dataset(
     handoff: SealedRows | Sequence[SealedRows], columns: Sequence[str] | None = None, *, plain: bool = False
 ) -> "datasets.Dataset":
-    """The rows of one version, or of several one after the other; what `map` makes is cached under their digests.
+    """The rows of one version, or of several in turn; results of `map` are cached under their digests.
 
     Args:
-        plain: text as large strings, a copy of the text alone. `to_pandas`, `to_parquet`, and the formats "torch" and
-            "numpy" need it for text in lists, and `to_parquet` for any text: pyarrow knows these for older types only.
+        plain: text as large strings, which copies the text alone. `to_pandas`, `to_parquet`, and the formats "torch"
+            and "numpy" need it for text in lists, `to_parquet` for any text: pyarrow supports these for older types
+            only.
 
     Raises:
         InvalidInput: no such column, or versions whose columns differ.
@@ -53,9 +54,9 @@ def _sealed_table(whole: pa.Table, handoffs: Sequence[SealedRows], plain: bool) 
     from datasets.table import InMemoryTable
 
     class SealedTable(InMemoryTable):
-        """Goes to another process of this machine as the parts' paths and its rows, which that maps by itself.
+        """Is pickled as the parts' paths and its rows; another process of this machine then maps them itself.
 
-        Not a `MemoryMappedTable`: next to its file, here in the store, datasets would write its caches.
+        Not a `MemoryMappedTable`: datasets would write its caches beside the file, here into the store.
         """
 
         def __init__(self, table: pa.Table, rows: range) -> None:
@@ -84,7 +85,7 @@ def _sealed_table(whole: pa.Table, handoffs: Sequence[SealedRows], plain: bool) 
 def _received_table(
     parts: Sequence[tuple[Path, Part, str]], names: list[str], plain: bool, rows: range, metadata: Any
 ) -> Any:
-    """In memory as far as datasets is concerned: a worker sends nothing on."""
+    """An in-memory table, as far as datasets knows: a worker sends nothing further."""
     from datasets.table import InMemoryTable
 
     batches = [batch_of(open_pages(path, part, label), part, label).select(names) for path, part, label in parts]

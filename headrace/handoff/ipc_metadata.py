@@ -1,8 +1,8 @@
-"""The few numbers of Arrow's IPC metadata that say where buffers lie: read, and changed in place.
+"""Reads the buffers' positions from Arrow's IPC metadata, and changes them in place.
 
-Arrow describes a file in FlatBuffers (format/Message.fbs and File.fbs of the Arrow format). Offsets and lengths in them
-are fixed-width structs, so that moving a buffer means overwriting sixteen bytes, and everything else that Arrow wrote
-(schemas, nested nodes, dictionaries, counts of view buffers) stays as it was.
+Arrow describes a file in FlatBuffers (format/Message.fbs and File.fbs of the Arrow format). Offsets and lengths are
+fixed-width structs, so moving a buffer means overwriting sixteen bytes. Everything else that Arrow wrote (schemas,
+nested nodes, dictionaries, counts of view buffers) stays unchanged.
 """
 
 import struct
@@ -22,7 +22,7 @@ _BLOCK = struct.Struct("<qi4xq")  # offset in the file, metadata length, body le
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """Where one message's body lies according to its metadata.
+    """The position of one message's body according to its metadata.
 
     `buffers` has (position of the Buffer struct in the metadata, offset in the body, length in bytes), in field order.
     """
@@ -34,7 +34,7 @@ class Body:
 
 
 def body_of(metadata: bytes | bytearray) -> Body | None:
-    """None: the message has no body (a schema)."""
+    """Returns None if the message has no body (a schema)."""
     message = _root(metadata)
     (kind,) = struct.unpack_from("<B", metadata, _field(metadata, message, 1))
     if kind not in {_DICTIONARY_BATCH, _RECORD_BATCH}:
@@ -58,7 +58,7 @@ def move_buffer(metadata: bytearray, position: int, offset: int, length: int) ->
 
 
 def set_body_length(metadata: bytearray, num_bytes: int) -> None:
-    """A body that had no bytes has none now either: its length is not spelled out, and need not be."""
+    """A body without bytes stays without: its length has no field, and needs none."""
     if at := _field(metadata, _root(metadata), 3):
         struct.pack_into("<q", metadata, at, num_bytes)
 
@@ -79,7 +79,7 @@ def buffer_columns(schema: pa.Schema, body: Body) -> list[int]:
     """For each buffer of a record batch, the index of the top-level column that it belongs to.
 
     Raises:
-        InvalidInput: the schema has a type whose layout is not known here.
+        InvalidInput: this module does not know the layout of a type in the schema.
     """
     counts = iter(body.variadic_counts)
     columns = [index for index, field in enumerate(schema) for _ in range(_num_buffers(field.type, counts))]
@@ -112,7 +112,7 @@ def _has_offsets_and_values(kind: pa.DataType) -> bool:
     )
 
 
-# What is not named here has two: validity, and values or offsets.
+# Types that are not listed have two: validity, and values or offsets.
 _OWN_BUFFERS = {
     lib.Type_FIXED_SIZE_LIST: 1,
     lib.Type_STRUCT: 1,
@@ -129,7 +129,7 @@ def _root(table: bytes | bytearray) -> int:
 
 
 def _field(text: bytes | bytearray, table: int, index: int) -> int:
-    """Where field `index` of the table at `table` lies; 0 if it is not spelled out."""
+    """The position of field `index` of the table at `table`; 0 if the field is absent."""
     vtable = table - struct.unpack_from("<i", text, table)[0]
     slot = 4 + 2 * index
     if slot >= struct.unpack_from("<H", text, vtable)[0]:

@@ -1,4 +1,4 @@
-"""Where a version's objects lie: `handoff/<asset>/<partition>/v000007/…`, its parts below `…/parts/<nonce>`."""
+"""The keys of a version's objects: `handoff/<asset>/<partition>/v000007/…`, its parts below `…/parts/<nonce>`."""
 
 import re
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ _PARTS = re.compile(rf"({ROOT}/([^/]+)/([^/]+))/parts/([^/]+)/.+")
 
 @dataclass(frozen=True)
 class Place:
-    """Of a manifest, or of one writer's parts: the prefix of its partition, and which of them it is.
+    """The place of a manifest, or of one writer's parts: its partition's prefix, and `of`, which of them it is.
 
-    `partition` is what the path shows, which shortens long keys.
+    `partition` comes from the path, which shortens long keys.
     """
 
     prefix: str
@@ -39,7 +39,7 @@ def parts_prefix(asset: str, partition: str, nonce: str) -> str:
 
 
 def parts_below(partition: str, nonce: str) -> str:
-    """The same for a partition of which only the prefix is known."""
+    """The prefix of a writer's parts, when only the partition's prefix is known."""
     return f"{partition}/parts/{nonce}"
 
 
@@ -48,22 +48,22 @@ def manifest_key(asset: str, partition: str, version: int) -> str:
 
 
 def note_key(manifest: str) -> str:
-    """What a collected version leaves in its manifest's place, so that its number is never given out again."""
+    """The key of a collected version's note, in its manifest's place, so that its number is never used again."""
     return f"{manifest.rpartition('/')[0]}/collected.json"
 
 
 def version_numbers(names: Iterable[str]) -> list[int]:
-    """In a listing of a partition, ascending: each was sealed, collected, or begun by a writer that was killed."""
+    """Version numbers in a partition's listing, ascending: sealed, collected, or begun by a killed writer."""
     return sorted(int(match[1]) for match in map(_VERSION.fullmatch, names) if match)
 
 
 def manifest_place(key: str) -> Place | None:
-    """`of` is the version's number. None: the key is no manifest's."""
+    """`of` is the version's number. None: the key is not a manifest's."""
     return _place(_MANIFEST.fullmatch(key))
 
 
 def parts_place(key: str) -> Place | None:
-    """`of` is the writer's nonce. None: the key is no part's."""
+    """`of` is the writer's nonce. None: the key is not a part's."""
     return _place(_PARTS.fullmatch(key))
 
 

@@ -1,4 +1,4 @@
-"""Queries over sealed versions: polars asks for columns, a predicate and a number of rows, and no more is opened."""
+"""Queries over sealed versions: polars names the columns, predicate and number of rows, and nothing else is opened."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -14,10 +14,10 @@ from headrace.handoff.sealed_rows import SealedRows
 
 
 def lazy_frame(handoffs: Sequence[SealedRows], columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """The rows of all `handoffs`, one after the other, a part at a time.
+    """The rows of all `handoffs` in turn, a part at a time.
 
     Raises:
-        InvalidInput: they differ in their columns, or there is none.
+        InvalidInput: their columns differ, or there is no handoff.
     """
     if not handoffs:
         raise InvalidInput("A lazy frame needs at least one handoff: without one, its columns are unknown.")
@@ -30,7 +30,7 @@ def lazy_frame(handoffs: Sequence[SealedRows], columns: Sequence[str] | None = N
     ) -> Iterator[pl.DataFrame]:
         wanted = with_columns if with_columns is not None else schema.names
         rows_left = n_rows
-        # A predicate may need columns that the query drops: polars names these too in `with_columns`.
+        # A predicate may need columns that the query drops: polars includes them in `with_columns`.
         for batch in chain.from_iterable(handoff.batches(wanted) for handoff in handoffs):
             frame = polars_frame(pa.Table.from_batches([batch]))
             frame = frame if rows_left is None else frame.head(rows_left)
@@ -43,10 +43,10 @@ def lazy_frame(handoffs: Sequence[SealedRows], columns: Sequence[str] | None = N
 
 
 def common_schema(handoffs: Sequence[SealedRows], columns: Sequence[str] | None) -> pa.Schema:
-    """Of these columns, or all, in files whose text may be spelled differently; from the manifests, without I/O.
+    """The schema of these columns (None: all), however text is spelled; from the manifests, without I/O.
 
     Raises:
-        InvalidInput: they differ in their columns, or have none of such a name.
+        InvalidInput: the handoffs' columns differ, or a name is unknown.
     """
     first = handoffs[0]
     for other in handoffs[1:]:

@@ -1,4 +1,4 @@
-"""What a sealed version says of itself: one small JSON object, made by `create` after all of its parts."""
+"""The manifest of a sealed version: one small JSON object, made by `create` after all of its parts."""
 
 import base64
 import hashlib
@@ -22,8 +22,8 @@ FORMAT_VERSION = 2
 class Part:
     """One Arrow IPC file with one record batch, cut into segments from its first byte to its last, one for each buffer.
 
-    `sizes` and `digests` are theirs, in order; `columns` says for each which top-level column it belongs to, or -1:
-    every reader needs it. Integrity, not identity.
+    `sizes` and `digests` are the segments', in order; `columns` gives the top-level column of each, or -1 for a segment
+    that every reader needs. These digests prove integrity, not identity.
     """
 
     key: str
@@ -42,12 +42,12 @@ class Part:
 
     @cached_property
     def xxh3_128(self) -> str:
-        """Over the digests of all segments: names the part's bytes as a whole."""
+        """Digest over all segments' digests: identifies the part's bytes as a whole."""
         return xxhash.xxh3_128_hexdigest("".join(self.digests).encode())
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """Made when somebody looks at bytes: who maps a local file does not."""
+        """Built only when bytes are checked or fetched; mapping a local file needs none."""
         offsets = accumulate(self.sizes, initial=0)
         return tuple(
             Segment(offset=offset, num_bytes=num_bytes, xxh3_128=digest)
@@ -55,12 +55,12 @@ class Part:
         )
 
     def segments_of(self, columns: Iterable[int]) -> list[Segment]:
-        """What a reader of these columns touches."""
+        """The segments that a reader of these columns touches."""
         wanted = {-1, *columns}
         return [segment for segment, column in zip(self.segments, self.columns, strict=True) if column in wanted]
 
     def to_body(self) -> dict[str, Any]:
-        """Offsets follow from the sizes; a list for each segment keeps manifests of wide tables small."""
+        """Offsets follow from the sizes. Parallel lists for the segments keep manifests of wide tables small."""
         segments = [list(segment) for segment in zip(self.columns, self.sizes, self.digests, strict=True)]
         return {"key": self.key, "num_rows": self.num_rows, "segments": segments}
 
@@ -72,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`content_digest` is over schema and values alone; everything else says where they lie and whence they came.
+    """`content_digest` covers schema and values alone; the other fields say where they lie and where they came from.
 
     `arrow_schema` is the files' schema, as Arrow serializes it, in base64.
     """
@@ -104,16 +104,16 @@ class Manifest:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
 
     def to_body(self) -> dict[str, Any]:
-        """JSON fields, with a digest over all of them: a manifest decides, so it must not rot unseen."""
+        """JSON fields, with a digest over all of them, since a manifest must not rot unseen."""
         fields = asdict(self) | {"parts": [part.to_body() for part in self.parts]}
         return {**fields, "manifest_sha256": hashlib.sha256(canonical_json(fields)).hexdigest()}
 
     @classmethod
     def from_bytes(cls, text: bytes, *, uri: str) -> "Manifest":
         """Raises:
-        ManifestDamaged: the bytes are not what `to_body` made.
-        FormatTooNew: a newer Headrace made them.
-        HandoffCorrupt: an older one did, before the format was fixed.
+        ManifestDamaged: the bytes differ from what `to_body` made.
+        FormatTooNew: a newer Headrace wrote them.
+        HandoffCorrupt: an older Headrace wrote them, before the format was fixed.
         """
         try:
             fields = json.loads(text)

@@ -1,4 +1,4 @@
-"""What stays of a collected version: a note in its manifest's place, so that lineage still resolves."""
+"""The note that a collected version leaves in its manifest's place, so that lineage still resolves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ NOTE = Kind(
 
 
 def read_note(objects: ObjectStore, asset: str, partition: str, version: int) -> CollectedNote | None:
-    """What a collected version's note says; None: it was not collected. Raises: HandoffCorrupt."""
+    """A collected version's note; None: it was not collected. Raises: HandoffCorrupt."""
     try:
         return read_object(objects, note_key(manifest_key(asset, partition, version)), NOTE)
     except ObjectMissing:

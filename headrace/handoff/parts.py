@@ -19,15 +19,15 @@ from headrace.handoff.spelling import large_type, respelled, view_type
 from headrace.handoff.trimming import trimmed
 from headrace.store.objects import ObjectStore, Segment
 
-# Large enough that per-part costs vanish, small enough for several writers on a laptop.
+# Large enough that per-part costs are negligible, small enough for several writers on a laptop.
 BATCH_BYTES = 64 * 1024 * 1024
-# A batch that came larger is cut here. Well below the 2 GiB that a view can count.
+# A larger batch is cut here, well below the 2 GiB that a view can count.
 PART_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenParts:
-    """`schema` is the one of the files; `content_digest` is the same for every spelling of it."""
+    """`schema` is the files' schema; `content_digest` is the same for every spelling of it."""
 
     parts: tuple[Part, ...]
     num_rows: int
@@ -46,13 +46,13 @@ def write_parts(
     batch_bytes: int = BATCH_BYTES,
     part_bytes: int = PART_BYTES,
 ) -> WrittenParts:
-    """Writes `prefix/part-00000.arrow` and so on, a record batch each; at least one: no rows have a schema too.
+    """Writes `prefix/part-00000.arrow` and so on, one record batch each; at least one, since no rows have a schema too.
 
-    Text becomes views, or with `compat` large strings. Holds about two times `batch_bytes` in memory, or two of the
-    caller's batches where these are larger.
+    Text becomes views, or large strings with `compat`. Holds about two times `batch_bytes` in memory, or two of the
+    caller's batches if these are larger.
 
     Raises:
-        InvalidInput: a batch does not fit the schema, or `alignment` is no power of two from 64.
+        InvalidInput: a batch does not fit the schema, or `alignment` is not a power of two from 64 up.
     """
     if alignment < ALIGNMENT or alignment & (alignment - 1):
         raise InvalidInput(f"Handoff alignment must be a power of two, at least {ALIGNMENT} bytes, got {alignment}.")
@@ -74,7 +74,7 @@ def write_parts(
 
 
 class Pages(mmap.mmap):
-    """A part's file, mapped for reading. Arrow's buffers keep it, and it keeps `lease`, for as long as they live."""
+    """A part's file, mapped for reading. Arrow's buffers keep it alive, and it keeps `lease` alive."""
 
     lease: Any = None
 
@@ -104,12 +104,12 @@ def open_pages(path: Path, part: Part, label: str, lease: Any = None) -> Pages:
 def batch_of(
     pages: Pages, part: Part, label: str, columns: Sequence[int] | None = None, schema: pa.Schema | None = None
 ) -> pa.RecordBatch:
-    """The rows of one part; its buffers are pages of the file. Those of other columns than `columns` are not looked at.
+    """The rows of one part; its buffers are pages of the file. Columns outside `columns` are not touched.
 
-    Not by Arrow's `included_fields`, which reads into memory of its own (tests/upstream/test_arrow.py).
+    Arrow's `included_fields` would read into its own memory (tests/upstream/test_arrow.py).
 
     Raises:
-        PartForeign: the file is none of this handoff's.
+        PartForeign: the file does not belong to this handoff.
     """
     try:
         batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
@@ -132,7 +132,7 @@ def batch_of(
 def check_segments(
     pages: Pages, part: Part, label: str, names: Sequence[str], segments: Iterable[tuple[Segment, int]]
 ) -> None:
-    """Holds the bytes of `segments`, each with its column's index, against their digests.
+    """Checks the bytes of `segments`, each with its column's index, against their digests.
 
     Raises:
         PartFlipped: naming the column.

@@ -1,8 +1,8 @@
-"""Arrow tables as polars frames: without a copy, but for small decimals inside of other types.
+"""Arrow tables as polars frames: without a copy, except for small decimals inside other types.
 
-polars 2 takes the 4 or 8 bytes of a decimal32 or decimal64 inside of a struct, a list, a map or a dictionary for 16,
-reads beyond the buffer and shows what lies there (tests/upstream/test_polars.py). So these go to it as decimal128 of
-the same precision, which is also what polars says that they are.
+Inside a struct, a list, a map or a dictionary, polars 2 takes the 4 or 8 bytes of a decimal32 or decimal64 for 16,
+reads beyond the buffer and shows what lies there (tests/upstream/test_polars.py). So these are converted to decimal128
+of the same precision, which is also the type that polars reports.
 """
 
 import polars as pl
@@ -10,11 +10,11 @@ import pyarrow as pa
 
 
 def polars_frame(table: pa.Table) -> pl.DataFrame:
-    """A column of an extension type loses it where its storage is widened.
+    """A column of an extension type loses that type if its storage is widened.
 
     Args:
-        table: as read from a file. In memory, a map that came out of `take` may end the process at its cast
-            (tests/upstream/test_arrow.py); a file has no such maps.
+        table: as read from a file. In memory, casting a map that came out of `take` may kill the process
+            (tests/upstream/test_arrow.py); files have no such maps.
     """
     frame = pl.from_arrow(widened(table), rechunk=False)
     assert isinstance(frame, pl.DataFrame)
@@ -22,7 +22,7 @@ def polars_frame(table: pa.Table) -> pl.DataFrame:
 
 
 def widened(table: pa.Table) -> pa.Table:
-    """With decimal128 for every smaller decimal inside of another type; the other columns are the same."""
+    """Converts every smaller decimal inside another type to decimal128; leaves other columns unchanged."""
     for index, field in enumerate(table.schema):
         wanted = _widened(field.type)
         if not wanted.equals(field.type):
@@ -31,7 +31,7 @@ def widened(table: pa.Table) -> pa.Table:
 
 
 def _widened(kind: pa.DataType, *, is_inside: bool = False) -> pa.DataType:
-    """List views and run ends stay: polars refuses them, whatever is in them."""
+    """Leaves list views and run ends unchanged: polars refuses them, whatever they hold."""
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale) if is_inside else kind
     if isinstance(kind, pa.BaseExtensionType):

@@ -8,7 +8,7 @@ from headrace.text import markdown
 
 
 def preview_markdown(table: pa.Table) -> str:
-    """At most 5 rows; cells, then rows, then columns give way until it fits into `markdown.CHARS_MAX`."""
+    """At most 5 rows; shortens cells, then drops rows, then columns, until it fits into `markdown.CHARS_MAX`."""
     rows = table.slice(0, 5).to_pylist()
     names = table.schema.names
     for num_columns in range(len(names), 0, -1):

@@ -1,8 +1,8 @@
-"""Sealed versions as DuckDB relations: DuckDB names the columns that a query needs, and no others are opened.
+"""Sealed versions as DuckDB relations: DuckDB names the columns that a query needs, and only these are opened.
 
-Parts are mapped one after the other, and DuckDB reads them where they are. It hands Arrow the predicates that Arrow can
-evaluate exactly, and evaluates the others itself: all of them where the relation has a text column, since Arrow has
-hardly any kernel for views.
+Parts are mapped in turn, and DuckDB reads them in place. It passes to Arrow the predicates that Arrow can evaluate
+exactly, and evaluates the others itself: all of them if the relation has a text column, since Arrow has hardly any
+kernel for views.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,16 +24,16 @@ def relation(
     connection: "duckdb.DuckDBPyConnection | None" = None,
     columns: Sequence[str] | None = None,
 ) -> "duckdb.DuckDBPyRelation":
-    """The rows of one version, or of several one after the other. No part is opened before the relation runs, and each
-    run opens them anew.
+    """The rows of one version, or of several in turn. No part is opened before the relation runs; each run opens them
+    again.
 
-    float16, which DuckDB does not have, comes as float32 (a copy, a part at a time).
+    float16, which DuckDB lacks, becomes float32 (a copy, a part at a time).
 
     Args:
-        connection: without it DuckDB's default connection, which all such relations share, so that they can be joined.
+        connection: by default DuckDB's default connection, which all such relations share, so they can be joined.
 
     Raises:
-        InvalidInput: no such column, versions whose columns differ, or a type that DuckDB does not have.
+        InvalidInput: an unknown column, versions whose columns differ, or a type that DuckDB lacks.
     """
     import duckdb
 
@@ -52,10 +52,10 @@ def relation(
 
 
 def _dataset(handoffs: Sequence[SealedRows], files: pa.Schema) -> "pyarrow.dataset.Dataset":
-    """A dataset as far as DuckDB asks for one: its schema, and scans of some columns.
+    """The part of a dataset's interface that DuckDB uses: its schema, and scans of some columns.
 
-    pyarrow's own datasets read files into memory, or want everything opened before the query is known.
-    Which of a dataset's methods DuckDB calls is held by tests/upstream/test_arrow.py.
+    pyarrow's own datasets read files into memory, or open everything before the query is known.
+    tests/upstream/test_arrow.py pins which methods DuckDB calls.
     """
     import pyarrow.dataset as ds
 
@@ -63,7 +63,7 @@ def _dataset(handoffs: Sequence[SealedRows], files: pa.Schema) -> "pyarrow.datas
 
     class SealedDataset(ds.Dataset):
         def __init__(self) -> None:
-            """Without pyarrow's, which forbids this: there is no C++ dataset beneath."""
+            """Does not call pyarrow's, which raises: this dataset has no C++ counterpart."""
 
         @property
         def schema(self) -> pa.Schema:
@@ -80,7 +80,7 @@ def _dataset(handoffs: Sequence[SealedRows], files: pa.Schema) -> "pyarrow.datas
 
 
 class _Scanner:
-    """Not pyarrow's: that reads ahead, where a query may be content with the first part."""
+    """Replaces pyarrow's scanner, which reads ahead, although a query may need only the first part."""
 
     def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         self.projected_schema = schema
@@ -102,7 +102,7 @@ def _batches(handoffs: Sequence[SealedRows], schema: pa.Schema, filter: Any) -> 
 
 
 def _needs(filter: Any, schema: pa.Schema, name: str) -> bool:  # noqa: A002
-    """Arrow does not tell which columns an expression is about; without one of them it does not evaluate."""
+    """Arrow does not list an expression's columns; but without one of them evaluation fails."""
     if filter is None:
         return False
     try:
@@ -113,7 +113,7 @@ def _needs(filter: Any, schema: pa.Schema, name: str) -> bool:  # noqa: A002
 
 
 def _known(kind: pa.DataType) -> pa.DataType:
-    """With float32 for float16, alone or in lists."""
+    """The same type with float32 instead of float16, alone or in lists."""
     if pa.types.is_float16(kind):
         return pa.float32()
     if pa.types.is_fixed_size_list(kind):

@@ -1,9 +1,9 @@
-"""Which sealed versions stay and which may go: a pure decision on a snapshot of the store.
+"""Decides which sealed versions stay and which may go: a pure function of a snapshot of the store.
 
-Kept are the newest versions of each partition, what somebody names (Dagster's latest materialization, a claim), what
-leases protect, what was superseded less than a grace time ago, and what cannot be read: a damaged manifest names parts
-that nobody can tell from orphans. Inputs of kept versions are not kept: a collected version leaves a note, so that
-lineage still resolves. Everything else may go; whether it really does is settled later, against the leases of then.
+These stay: the newest versions of each partition, versions that somebody names (Dagster's latest materialization, a
+claim) or leases protect, versions superseded less than a grace time ago, and unreadable ones: nobody can tell a damaged
+manifest's parts from orphans. Inputs of kept versions may go: a collected version leaves a note, so lineage still
+resolves. All others may go; the leases at collection time decide in the end.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from headrace.store.protection import Protections
 
 @dataclass(frozen=True, kw_only=True)
 class FoundVersion:
-    """A manifest in the store. `sealed_at` is by the store's clock; `damage` says why it cannot be read, if so."""
+    """A manifest in the store. `sealed_at` is by the store's clock; `damage` says why it cannot be read."""
 
     asset: str
     partition: str
@@ -31,12 +31,12 @@ class FoundVersion:
     prefix: str = ""
     damage: str | None = None
     hands_on_weights: bool = False
-    # What a note about it says once it is gone.
+    # Facts for its note once it is gone.
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def place(self) -> tuple[str, str]:
-        """Its partition, the same for a manifest that can be read and one that cannot."""
+        """Its partition, the same for readable and unreadable manifests."""
         return self.asset, partition_path(self.partition)
 
     @property
@@ -46,7 +46,7 @@ class FoundVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundParts:
-    """Objects of one writer that no manifest names: an orphan, or a version in the making."""
+    """One writer's objects that no manifest names: an orphan, or a version in the making."""
 
     asset: str
     partition: str
@@ -66,15 +66,15 @@ class FoundParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a decision is made on.
+    """The basis of a decision.
 
     Attributes:
         now: seconds since the epoch by the store's clock, at the latest.
         leased: nonces with a lease that is, or may be, in force.
         taken: nonces that a collector decided to take.
-        doubtful: nonces of which a collector's decision cannot be read.
-        unread: path segments of partitions of which a claim or a run's pin cannot be read, and which: it may pin any
-            version there.
+        doubtful: nonces for which a collector's decision cannot be read.
+        unread: path segments of partitions with an unreadable claim or run pin, and which one: it may pin any version
+            there.
     """
 
     now: float
@@ -107,7 +107,7 @@ def decide_versions(
     """A verdict on every version, in the snapshot's order.
 
     Raises:
-        InvalidInput: `keep_versions` is below 1: a partition without a newest version is not a partition.
+        InvalidInput: `keep_versions` is below 1: a partition needs its newest version.
     """
     if keep_versions < 1:
         raise InvalidInput(f"keep_versions must be at least 1, got {keep_versions}.")
@@ -117,7 +117,7 @@ def decide_versions(
     reasons: dict[str, str | None] = {}
     for versions in partitions.values():
         versions.sort(key=lambda found: found.version)
-        # What cannot be read does not count among the newest: a partition keeps that many good ones.
+        # Unreadable versions do not count among the newest: a partition keeps that many good ones.
         whole = [found for found in versions if not found.damage and found.nonce not in snapshot.taken]
         newest = {found.version for found in whole[-keep_versions:]}
         contents = {found.content_digest for found in whole[-keep_versions:]}
@@ -128,7 +128,7 @@ def decide_versions(
             ) or _is_young(snapshot.now, superseded_at, grace_seconds)
     verdicts = []
     for found in snapshot.versions:
-        # Its parts went before it was sealed: a writer that had been stopped for longer than the grace time.
+        # A collector took its parts before it was sealed: its writer had been stopped for longer than the grace time.
         is_lost = found.nonce in snapshot.taken and not found.damage
         reason = None if is_lost else reasons[found.manifest_key]
         gone = "a collector took its parts" if is_lost else f"older than the newest {keep_versions}"
@@ -137,7 +137,7 @@ def decide_versions(
 
 
 def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerdict, ...]:
-    """A verdict on what no manifest names."""
+    """A verdict on the objects that no manifest names."""
     damaged = {found.place: found for found in snapshot.versions if found.damage}
     verdicts = []
     for found in snapshot.unnamed:
@@ -176,7 +176,7 @@ def _keeps(
 
 
 def _is_young(now: float, superseded_at: float | None, grace_seconds: float) -> str | None:
-    """Somebody may have looked the version up while it was the newest, and not have taken a lease yet."""
+    """A reader may have found the version while it was the newest, without having taken a lease yet."""
     if superseded_at is None:
         return "the newest"
     age = now - superseded_at

@@ -1,8 +1,8 @@
-"""Columns that cross a stage: one Arrow schema per edge, and how a table is held against it.
+"""Columns that cross a stage: one Arrow schema for each edge, and the check of a table against it.
 
-`pa.string()` here means text in any spelling: files carry `string_view`, polars hands out large strings, and all three
-fit. A field that is not nullable holds no null in any sealed version; Arrow does not enforce that by itself,
-`check_schema` does.
+`pa.string()` here means text in any spelling: files carry `string_view`, polars returns large strings, and all three
+fit. A field that is not nullable holds no null in any sealed version; `check_schema` enforces that, since Arrow does
+not.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ GENERATED_CONTENT = _schema(
     media=_nullable(_STRING),
     version_set=_STRING,
     seed=pa.int64(),
-    num_prompt_tokens=_nullable(pa.int32()),  # null: the engine did not say, or nothing that is a count
+    num_prompt_tokens=_nullable(pa.int32()),  # null: the engine gave no valid count
     num_output_tokens=_nullable(pa.int32()),
     finish_reason=_STRING,  # "stop" | "length" | "error"
     error=_nullable(_STRING),
@@ -123,7 +123,7 @@ REVIEWED_CONTENT = _schema(
     rejected_by=_STRINGS,
 )
 
-# A mirrored partition row by row: what was published, and what the mirrored version set makes of the same prompt.
+# A mirrored partition row by row: the published answer, and the mirrored version set's for the same prompt.
 MIRROR_COMPARISON = _schema(
     prompt_id=_STRING,
     position=pa.int64(),
@@ -138,7 +138,7 @@ MIRROR_COMPARISON = _schema(
     mirrored_num_output_tokens=_nullable(pa.int32()),
 )
 
-# Every published row that a version set made which was rolled back since.
+# Every published row made by a version set that was rolled back later.
 ROLLED_BACK_ROWS = _schema(
     campaign=_STRING,
     partition=_STRING,
@@ -146,7 +146,7 @@ ROLLED_BACK_ROWS = _schema(
     row_id=_STRING,
     prompt_id=_STRING,
     version_set=_STRING,
-    superseded=pa.bool_(),  # readers of the newest version do not get it any more
+    superseded=pa.bool_(),  # readers of the newest version no longer get it
 )
 
 MODEL_VERSIONS = _schema(
@@ -175,7 +175,7 @@ EVALUATION = _schema(
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
-    id_xxh3_64=pa.uint64(),  # of item_id's UTF-8: items are found by it
+    id_xxh3_64=pa.uint64(),  # of item_id's UTF-8: look-ups use it
     media_type=_STRING,  # "image/png", "audio/wav", …
     num_bytes=pa.int64(),
     xxh3_128=pa.binary(16),  # of the item's bytes
@@ -208,7 +208,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def schema_named(name: str, like: pa.Schema) -> pa.Schema:
-    """The schema of one edge; for `training_examples`, the one of the sequence length that `like` has.
+    """The schema of one edge; for `training_examples`, with the sequence length of `like`.
 
     Raises:
         InvalidInput: no edge has this name.
@@ -223,19 +223,19 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
 
 
 def fingerprint(schema: pa.Schema) -> str:
-    """16 hex characters over names, order, types and nullability; metadata and the spelling of text do not count."""
+    """16 hex characters over names, order, types and nullability; ignores metadata and the spelling of text."""
     lines = (f"{field.name}\x1f{plain_type(field.type)}\x1f{field.nullable}" for field in schema)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def empty_table(schema: pa.Schema) -> pa.Table:
-    """No rows. Arrow's own way imports pandas where it is installed, which takes longer than opening a handoff does."""
+    """A table without rows. Arrow's own way imports pandas if installed, which is slower than opening a handoff."""
     return pa.Table.from_batches([], schema=schema)
 
 
 def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) -> None:
-    """Holds `table` against the schema called `name` (or against `expected`): names, order, types, and no null in a
-    column that allows none. Whether the table's own fields are marked nullable does not matter.
+    """Checks `table` against the schema called `name` (or `expected`): names, order, types, and no null in a column
+    that allows none. Ignores whether the table's own fields are marked nullable.
 
     Raises:
         InvalidInput: they differ; the text has one line for each difference.
@@ -259,7 +259,7 @@ def check_schema(name: str, table: pa.Table, expected: pa.Schema | None = None) 
 def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa.Table:
     """`table` with exactly the schema called `name`: columns put in order, string and integer widths cast.
 
-    Columns that are already right are not copied. Polars hands out large strings: this is the way back.
+    Columns that are already right are not copied. This also converts the large strings that polars returns.
 
     Raises:
         InvalidInput: a column is missing, surplus or not castable, or holds nulls that the schema does not allow.
@@ -278,7 +278,7 @@ def conform(name: str, table: pa.Table, expected: pa.Schema | None = None) -> pa
 
 
 def schema_differences(got: pa.Schema, expected: pa.Schema) -> Iterator[str]:
-    """One line for each difference in names, order and types; nullability, metadata and spelling do not count."""
+    """One line for each difference in names, order and types; ignores nullability, metadata and spelling."""
     missing = [name for name in expected.names if name not in got.names]
     surplus = [name for name in got.names if name not in expected.names]
     for name in missing:

@@ -1,8 +1,8 @@
-"""One sealed version, as its readers see it: pages of the files, in the form that each library likes.
+"""One sealed version for its readers: pages of the files, in each library's form.
 
-Nothing is copied that can stay: Arrow, polars, DuckDB and torch look at the same pages, which the operating system
-shares among all processes of a node. Columns and row ranges that are not asked for are never touched, and over a
-network never fetched.
+Data stay uncopied where possible: Arrow, polars, DuckDB and torch read the same pages, which the operating system
+shares among all processes of a node. Other columns and row ranges than the requested ones are never touched, and never
+fetched over a network.
 """
 
 import threading
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     import duckdb
     import torch
 
-# once: the first time that this machine opens the version; marks remember it.
-# lazy: a column when it is handed out (a mapped page is read without anybody being told, so no later moment exists).
-# eager: every byte, at each access. off: sizes alone.
+# once: when this machine first opens the version; marks remember it.
+# lazy: a column when it is returned (reading a mapped page triggers no code, so no later moment exists).
+# eager: every byte, at each access. off: only sizes.
 Verification = Literal["once", "off", "lazy", "eager"]
 
-# A part is opened by waiting for the network; more threads than this only compete for it.
+# Opening a part means waiting for the network; more threads only compete for it.
 _OPENING_THREADS = 8
-# Two keep the disk busy while digests are taken; more make it seek.
+# Two keep the disk busy while digests are computed; more make it seek.
 _DIGESTING_THREADS = 2
 
 _Item = TypeVar("_Item")
@@ -47,14 +47,14 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Handoff:
-    """Making one reads nothing but the manifest. The first access to data takes a lease, which lives as long as this
-    object or any buffer that came from it.
+    """Creating one reads only the manifest. The first access to data takes a lease, which lives as long as this object
+    or any buffer from it.
 
-    `reused`: a publish that found its content already sealed, and made nothing.
+    `reused`: the publish found its content already sealed and wrote nothing.
 
     Raises, wherever data is accessed:
         HandoffCorrupt: PartMissing, PartTorn, PartForeign or PartFlipped, naming the part.
-        HandoffCollected: garbage collection took the version before the lease was there.
+        HandoffCollected: garbage collection deleted the version before the lease existed.
     """
 
     objects: ObjectStore = field(repr=False, compare=False)
@@ -98,7 +98,7 @@ class Handoff:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the files, from the manifest: text is `string_view`."""
+        """The files' schema, from the manifest: text is `string_view`."""
         if self._state.schema is None:
             self._state.schema = self.manifest.schema
         return self._state.schema
@@ -109,16 +109,16 @@ class Handoff:
 
     @property
     def paths(self) -> list[Path]:
-        """The Arrow IPC files, in row order, as local files. For reading only; fetched whole from a remote store."""
+        """The Arrow IPC files, in row order, as local files. Read only; a remote store fetches them whole."""
         self.hold()
         return [self.part_path(part, None) for part in self.manifest.parts]
 
     def with_verification(self, verification: Verification) -> "Handoff":
-        """Raises: InvalidInput: there is no such mode."""
+        """Raises: InvalidInput: the mode does not exist."""
         return replace(self, verification=checked_verification(verification), _state=_State())
 
     def hold(self) -> None:
-        """Takes the reader's lease now, rather than at the first access."""
+        """Takes the reader's lease now instead of at the first access."""
         if self.leases is None:
             return
         with self._state.lock:
@@ -128,7 +128,7 @@ class Handoff:
         self._state.lease.check()
 
     def expect(self, schema: pa.Schema) -> None:
-        """Raises: InvalidInput: the columns are not these; one line for each difference."""
+        """Raises: InvalidInput: the columns differ; one line for each difference."""
         if differences := list(schema_differences(self.schema, schema)):
             lines = "\n".join(f"  {difference}" for difference in differences)
             raise InvalidInput(
@@ -139,13 +139,13 @@ class Handoff:
     def table(
         self, columns: Sequence[str] | None = None, *, rows: range | None = None, plain: bool = False
     ) -> pa.Table:
-        """A chunk for each part; its buffers are pages of the sealed files.
+        """One chunk for each part; its buffers are pages of the sealed files.
 
         Args:
-            plain: text as large strings, which pyarrow's kernels know (they know few views). Copies text.
+            plain: text as large strings, which pyarrow's kernels support (they support few views). Copies text.
 
         Raises:
-            InvalidInput: a column that is not there, or rows beyond the end.
+            InvalidInput: an unknown column, or rows beyond the end.
         """
         wanted = self._columns(columns)
         slices = self._slices(rows)
@@ -159,7 +159,7 @@ class Handoff:
         )
 
     def batches(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> Iterator[pa.RecordBatch]:
-        """One for each part, mapped when it is its turn: for more rows than memory holds."""
+        """One batch for each part, mapped in turn: for more rows than memory holds."""
         wanted = self._columns(columns)
         return (self._batch(part, wanted) for part in self._slices(rows))
 
@@ -171,11 +171,11 @@ class Handoff:
         return self.table(rows=range(min(num_rows, self.num_rows)))
 
     def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pl.DataFrame:
-        """All but dictionaries, list offsets and columns with small decimals inside share the files' pages."""
+        """Shares the files' pages except for dictionaries, list offsets and columns with small decimals inside."""
         return polars_frame(self.table(columns, rows=rows))
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-        """Opens nothing yet; the query's columns, its predicate and its number of rows are pushed down."""
+        """Opens nothing yet; the query's columns, predicate and number of rows are pushed down."""
         from headrace.handoff.lazy import lazy_frame
 
         return lazy_frame([self], columns)
@@ -199,7 +199,7 @@ class Handoff:
         return dataset(self, columns)
 
     def verify(self, progress: Callable[[int], None] = lambda num_bytes: None) -> None:
-        """Reads every byte of every part, whatever was verified before; `progress` hears of each part's bytes."""
+        """Reads every byte of every part, verified before or not; calls `progress` with each part's bytes."""
 
         def check(part: Part) -> None:
             self._check(open_pages(self.part_path(part, None), part, self.label), part, None)
@@ -210,7 +210,7 @@ class Handoff:
     def _batch(self, rows: "_Slice", wanted: "_Columns") -> pa.RecordBatch:
         self.hold()
         part, columns = rows.part, wanted.indices
-        # `eager` checks what is not asked for too, and so has to have it.
+        # `eager` checks columns that were not requested too, so it needs them.
         path = self.part_path(part, None if self.verification == "eager" else columns)
         if self.verification == "once" and not self.objects.checks_what_it_fetches:
             self._verify_once()
@@ -277,7 +277,7 @@ class Handoff:
         return _Columns(schema=pa.schema([self.schema.field(index) for index in indices]), indices=indices)
 
     def _slices(self, rows: range | None) -> "list[_Slice]":
-        """Parts that hold any of `rows`."""
+        """The parts that hold any of `rows`."""
         rows = range(self.num_rows) if rows is None else rows
         if rows.step != 1 or rows.start < 0 or rows.stop > self.num_rows:
             raise InvalidInput(
@@ -294,7 +294,7 @@ class Handoff:
 
 @dataclass(frozen=True)
 class _Slice:
-    """Rows of one part: the first, and the one behind the last."""
+    """Rows of one part: the first, and the one after the last."""
 
     part: Part
     start: int
@@ -307,7 +307,7 @@ class _Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class _Columns:
-    """What a reader asks for, in its order. `indices` in the file; None: all."""
+    """The requested columns, in order. `indices` in the file; None: all."""
 
     schema: pa.Schema
     indices: list[int] | None
@@ -321,7 +321,7 @@ def _in_parallel(action: Callable[[_Item], _Made], items: Sequence[_Item], num_t
 
 
 class _State:
-    """What a Handoff finds out as it is used."""
+    """What a Handoff learns in use."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

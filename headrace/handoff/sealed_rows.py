@@ -1,4 +1,4 @@
-"""What a sealed version (`headrace.handoff.sealed.Handoff`) is to the libraries that look at its rows."""
+"""The interface of a sealed version (`headrace.handoff.sealed.Handoff`) that library adapters use."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

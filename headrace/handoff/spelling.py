@@ -1,7 +1,7 @@
-"""One text, several spellings: Arrow has three types for a string, and as many for bytes.
+"""One text, several spellings: Arrow has three types for strings, and as many for bytes.
 
-Files carry views (`string_view`), which polars and DuckDB take as they are; pyarrow's kernels want the older ones.
-What a schema, a digest or a check says of a column holds for every spelling.
+Files carry views (`string_view`), which polars and DuckDB read in place; pyarrow's kernels need the older types.
+Schemas, digests and checks treat all spellings of a column alike.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _TypeOf = Callable[[pa.DataType], pa.DataType]
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """With `string` and `binary` for every spelling of text and bytes, at any depth."""
+    """The same type with `string` and `binary` for every spelling of text and bytes, at any depth."""
     return _respelled(kind, pa.string(), pa.binary())
 
 
@@ -29,13 +29,13 @@ def respelled(schema: pa.Schema, spelling: _TypeOf) -> pa.Schema:
 
 
 def respell(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """The same column; from `string` to a view, text that is there is not copied."""
+    """The same column as `kind`; from `string` to a view, the text is not copied."""
     return column if column.type.equals(kind) else column.cast(kind)
 
 
 def _castable(kind: pa.DataType, spelling: _TypeOf) -> pa.DataType:
-    """Some nestings have no cast: these stay as they are. So do maps: Arrow 25 ends the process at the cast of one that
-    came out of `take` (tests/upstream/test_arrow.py).
+    """Returns types without a cast (some nestings) unchanged. Maps too: Arrow 25 kills the process when it casts a map
+    that came out of `take` (tests/upstream/test_arrow.py).
     """
     wanted = spelling(kind)
     if wanted.equals(kind) or _has_map(kind):

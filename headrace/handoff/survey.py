@@ -1,8 +1,7 @@
-"""Looks through a store for garbage collection: what is sealed, what no manifest names, who protects what.
+"""Surveys a store for garbage collection: sealed versions, unnamed parts, and their protection.
 
-Three listings, and one read for each manifest and decision. Ages are by the store's own clock, which a probe
-object tells; where nothing can be written, the newest object's time stands for it, and things seem younger than they
-are.
+Takes three listings, and one read for each manifest and decision. Ages are by the store's own clock, which a probe
+object shows; in a read-only store the newest object's time replaces it, and objects seem younger than they are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +35,7 @@ _READERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """A snapshot to decide on, and what is only to be cleared away."""
+    """A snapshot to decide on, and leases and tombstones to clear."""
 
     snapshot: Snapshot
     expired_leases: tuple[Entry, ...]
@@ -44,8 +43,8 @@ class Survey:
 
 
 def survey(objects: ObjectStore, clock: Clock, *, damaged: Damaged) -> Survey:
-    """Args: damaged: told of what cannot be read; whatever it may protect counts as protected."""
-    # Leases and tombstones before manifests: what is sealed meanwhile then counts as sealed, not as an orphan.
+    """Args: damaged: called for unreadable objects; whatever they may protect counts as protected."""
+    # Leases and tombstones before manifests: a version sealed meanwhile then counts as sealed, not as an orphan.
     entries = {root: objects.entries(root) for root in (leases.ROOT, tombstones.ROOT)}
     sealed = objects.entries(ROOT)
     versions = _versions(objects, sealed)
@@ -85,7 +84,7 @@ def store_now(objects: ObjectStore, entries: Iterable[Entry]) -> float:
 def names_nonce(objects: ObjectStore, asset: str, partition: str, nonce: str, known: Iterable[int]) -> bool:
     """Whether a version of the partition, other than the `known` ones, has this nonce.
 
-    A manifest that cannot be read may have it.
+    An unreadable manifest counts as having it.
     """
     known = set(known)
     for number in version_numbers(objects.children(partition_prefix(asset, partition))):
@@ -122,7 +121,7 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
         except HandoffCorrupt as error:
             return FoundVersion(**where, damage=type(error).__name__)
         prefix = parts_below(place.prefix, manifest.nonce)
-        # The path shows a long key shortened, the manifest whole: as Dagster, who is asked what must stay, names it.
+        # The path shortens a long key; the manifest has it whole, as Dagster names it when asked what must stay.
         where |= (
             {"partition": manifest.partition}
             if partition_path(manifest.partition) == partition_path(place.partition)
@@ -177,7 +176,7 @@ def _leased(entries: Iterable[Entry], now: float) -> tuple[set[str], list[Entry]
     for entry in entries:
         _, nonce, *names = entry.key.split("/", 2)
         if not names or (name := names[0]).startswith("."):
-            continue  # what a file system or a desktop leaves is no lease
+            continue  # left by a file system or a desktop: not a lease
         if leases.expires_at(name) + leases.CLOCK_SKEW_SECONDS > now:
             leased.add(nonce)
         else:

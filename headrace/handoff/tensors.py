@@ -1,10 +1,10 @@
-"""Columns as torch tensors that lie in the sealed files' pages.
+"""Columns as torch tensors over the sealed files' pages.
 
-A tensor that was not copied is read-only, which torch cannot say of it: **a write into one ends the process with
-SIGSEGV**. Only `copy=True` makes a tensor that may be written to. What Arrow lays out otherwise than torch (nulls,
-bit-packed bools, text) is refused, and the error says what to do.
+A tensor that was not copied is read-only, but torch cannot mark it so: **a write into it kills the process with
+SIGSEGV**. Only `copy=True` makes a writable tensor. Columns that Arrow lays out differently from torch (nulls,
+bit-packed bools, text) are refused with advice.
 
-Arrow has no bfloat16. Store its bits (`tensor.view(torch.uint16)`), and look at them as what they are:
+Arrow has no bfloat16. Store its bits (`tensor.view(torch.uint16)`) and view them again as bfloat16:
 `tensor(handoff, "weights").view(torch.bfloat16)`, which copies nothing either.
 """
 
@@ -26,14 +26,14 @@ def tensor(handoff: SealedRows, column: str, *, rows: range | None = None, copy:
     """The rows of a column as one tensor.
 
     Numbers: (rows,). Fixed-size lists of n: (rows, n), nested ones (rows, n, m) and so on; fixed-shape tensors too.
-    Lists: the values of all rows one after the other, (values,); `list_tensors` says where each row begins.
+    Lists: the values of all rows in a row, (values,); `list_tensors` says where each row begins.
 
     Args:
         rows: only these; they must lie in one part, unless copied.
-        copy: a tensor of the caller's own, which may be written to. Bools come only so. Holds one part beside it.
+        copy: a writable tensor of the caller's own; bools need it. Holds one part beside it.
 
     Raises:
-        InvalidInput: no such column; rows in several parts, nulls, bools without `copy`; text and other non-numbers.
+        InvalidInput: an unknown column; rows in several parts, nulls, bools without `copy`; text and other non-numbers.
     """
     import torch
 
@@ -49,10 +49,10 @@ def tensor(handoff: SealedRows, column: str, *, rows: range | None = None, copy:
 
 
 def tensors(handoff: SealedRows, column: str, *, rows: range | None = None) -> "Iterator[torch.Tensor]":
-    """The same part by part, nothing copied: each part is mapped when it is its turn.
+    """As `tensor`, part by part without a copy: each part is mapped in turn.
 
     Raises:
-        InvalidInput: as `tensor`, but for the number of parts.
+        InvalidInput: as `tensor`, except for the number of parts.
     """
     _check_type(handoff, column)
     return (_tensor_of(handoff, column, array, copy=False) for array in _arrays(handoff, column, rows))
@@ -63,11 +63,11 @@ def list_tensors(
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """A list column as (values, offsets): row i is `values[offsets[i]:offsets[i + 1]]`; offsets are (rows + 1,).
 
-    With `rows`, values are those of the whole part, since offsets, not copied, still count from its beginning.
-    With `copy`, offsets begin at 0 and count no values but these rows'.
+    With `rows`, values are the whole part's, since uncopied offsets still count from its beginning.
+    With `copy`, offsets begin at 0 and values are these rows' alone.
 
     Raises:
-        InvalidInput: as `tensor`, and for a column of anything else than lists.
+        InvalidInput: as `tensor`, and if the column does not hold lists.
     """
     import torch
 
@@ -94,14 +94,14 @@ def _arrays(handoff: SealedRows, column: str, rows: range | None) -> Iterator[pa
 def _tensor_of(handoff: SealedRows, column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
     _check_nulls(handoff, column, array)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        # Unlike `values`, only those of these rows; without nulls that is a slice.
+        # Unlike `values`, only these rows' values; without nulls that is a slice.
         array = array.flatten()
         _check_nulls(handoff, column, array)
     return _flat_tensor(handoff, column, array, copy)
 
 
 def _flat_tensor(handoff: SealedRows, column: str, array: pa.Array, copy: bool) -> "torch.Tensor":
-    """With a dimension for each level of fixed-size lists."""
+    """Adds a dimension for each level of fixed-size lists."""
     import torch
 
     shape: list[int] = []
@@ -121,17 +121,17 @@ def _flat_tensor(handoff: SealedRows, column: str, array: pa.Array, copy: bool) 
             raise InvalidInput(
                 f"Column {column!r} of {handoff.label} holds bools, which Arrow packs into bits: copy=True."
             )
-        # Arrow gives a read-only array here, torch wants to own it.
+        # Arrow's array is read-only here, and torch needs a writable one.
         flat = torch.from_numpy(np.array(array.to_numpy(zero_copy_only=False), copy=True))
     else:
-        # By dlpack, which takes pages as they are; torch.from_numpy would warn that it cannot keep them read-only.
+        # dlpack accepts read-only pages; torch.from_numpy would warn that it cannot keep them read-only.
         flat = torch.from_dlpack(array)
     num_rows = len(flat) // int(np.prod(shape)) if shape and all(shape) else len(flat)
     return flat.reshape(num_rows, *shape) if shape else flat
 
 
 def _check_type(handoff: SealedRows, column: str) -> None:
-    """By the schema alone, before anything is opened."""
+    """Checks by the schema alone, before anything is opened."""
     kind = handoff.table([column], rows=range(0)).schema.field(0).type
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     while isinstance(inner, pa.BaseExtensionType) or pa.types.is_fixed_size_list(inner):

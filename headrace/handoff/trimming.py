@@ -1,7 +1,7 @@
-"""Columns without the text that no row of theirs refers to.
+"""Columns without text that none of their rows refers to.
 
-A slice keeps the whole buffers that it was cut from. Arrow's writer narrows them for most types, but a view's buffers
-it writes whole, whatever part of them is used: without this, each part of a version would carry the text of all.
+A slice keeps the whole buffers that it was cut from. Arrow's writer narrows them for most types, but writes a view's
+buffers whole, however little of them is used. Without this module, each part of a version would carry the text of all.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from headrace.handoff.spelling import large_type, respell
 
-# A text column keeps a buffer for each batch that it was joined from; more than this, and it is written afresh.
+# A text column keeps a buffer for each batch that it was joined from; with more than this it is rewritten.
 _TEXT_BUFFERS = 16
 
 
 def trimmed(column: pa.Array, kind: pa.DataType | None = None) -> pa.Array:
-    """The same rows (as `kind`, another spelling), at most half of whose text is superfluous.
+    """The same rows (as `kind`, another spelling), with at most half of the text superfluous.
 
-    Text is copied only where more would be.
+    Copies text only if more would be.
     """
     if kind is not None and not column.type.equals(kind):
         column = respell(_narrowed(column), kind)
@@ -31,7 +31,7 @@ def trimmed(column: pa.Array, kind: pa.DataType | None = None) -> pa.Array:
 def _afresh(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        # A cast of lists would take along all values behind the last row's.
+        # A cast of lists would include all values behind the last row's.
         lengths = pc.call_function("list_value_length", [column]).fill_null(0).to_numpy(zero_copy_only=False)
         ends = np.concatenate([[0], lengths.cumsum()]).astype(np.int64 if pa.types.is_large_list(kind) else np.int32)
         lists = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
@@ -40,16 +40,16 @@ def _afresh(column: pa.Array) -> pa.Array:
     try:
         return respell(column.cast(large_type(kind)), kind)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return column  # some nestings have no cast: larger than need be, but right
+        return column  # some nestings have no cast: larger than necessary, but correct
 
 
 def num_bytes_of(batch: pa.RecordBatch) -> int:
-    """What its rows take, whatever else its buffers hold."""
+    """The bytes that its rows need, whatever else its buffers hold."""
     return sum(map(_num_bytes, batch.columns))
 
 
 def _num_bytes(column: pa.Array) -> int:
-    """Arrow counts the text of views whole."""
+    """Replaces Arrow's count for views, which includes all of their text."""
     views = list(_views(column))
     if not views:
         return column.get_total_buffer_size() if _is_opaque(column.type) else column.nbytes
@@ -58,7 +58,7 @@ def _num_bytes(column: pa.Array) -> int:
 
 
 def _is_opaque(kind: pa.DataType) -> bool:
-    """Types at whose slices `nbytes` can end the process. Their buffers count whole: too much, where sliced."""
+    """Types for whose slices `nbytes` can kill the process. Their buffers count whole, which is too much for slices."""
     if isinstance(kind, pa.BaseExtensionType):
         return _is_opaque(kind.storage_type)
     if isinstance(kind, (pa.UnionType, pa.RunEndEncodedType)) or pa.types.is_list_view(kind):
@@ -83,7 +83,7 @@ def _views(column: pa.Array) -> Iterator[pa.Array]:
     elif isinstance(column, pa.ExtensionArray):
         yield from _views(column.storage)
     elif not _has_views(kind):
-        return  # flattening some types ends the process
+        return  # flattening some types kills the process
     elif pa.types.is_struct(kind):
         for child in column.flatten():
             yield from _views(child)
@@ -104,18 +104,18 @@ def _has_views(kind: pa.DataType) -> bool:
 
 
 def _text_bytes(column: pa.Array) -> int:
-    """Bytes outside of the views themselves: texts of up to 12 bytes are part of their view."""
+    """Bytes outside the views themselves: a text of up to 12 bytes is part of its view."""
     views = column.buffers()[1]
     if views is None or not len(column):
         return 0
     lengths = np.frombuffer(views, np.int32).reshape(-1, 4)[column.offset : column.offset + len(column), 0]
     if column.null_count:
-        lengths = lengths[np.asarray(column.is_valid())]  # what lies under a null is arbitrary
+        lengths = lengths[np.asarray(column.is_valid())]  # bytes under a null are arbitrary
     return int(lengths[lengths > 12].sum(dtype=np.int64))
 
 
 def _narrowed(column: pa.Array) -> pa.Array:
-    """Text with only its own bytes, which are not copied; offsets may count beyond what a view can."""
+    """Drops other rows' text, without a copy; offsets may count beyond what a view can."""
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         width = np.dtype(np.int32)
@@ -126,7 +126,7 @@ def _narrowed(column: pa.Array) -> pa.Array:
     valid, offsets, text = column.buffers()
     if text is None or not len(column):
         return column
-    bit = column.offset % 8 if valid else 0  # validity is narrowed by whole bytes
+    bit = column.offset % 8 if valid else 0  # validity is narrowed to whole bytes
     first = column.offset - bit
     ends = np.frombuffer(offsets, width)[column.offset : column.offset + len(column) + 1]
     start, stop = int(ends[0]), int(ends[-1])

@@ -1,11 +1,11 @@
-"""Sealed, numbered versions of what an asset's partition holds.
+"""Sealed, numbered versions of an asset's partition.
 
-A version is its manifest: parts are written first, under keys with the writer's nonce, then the manifest is created
-under the number that was free when the writing began. One writer wins a number. What has the same content and
-attributes as the newest version is that version: nothing is sealed twice. Versions are never changed; readers map them.
-Readers take the newest, so a writer that slept does not hide what was made from newer inputs meanwhile: it is refused.
+A version is its manifest: the writer writes the parts first, under keys with its nonce, then creates the manifest under
+the number that was free when it began. One writer wins a number. Data with the same content and attributes as the
+newest version reuse that version: nothing is sealed twice. Versions never change; readers map them. Since readers take
+the newest version, a writer that slept is refused if newer inputs were used meanwhile.
 
-A writer that is killed leaves parts that no manifest names, and nothing else.
+A killed writer leaves only parts that no manifest names.
 """
 
 import re
@@ -47,15 +47,15 @@ from headrace.keys import partition_from_path
 from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore, create_json, new_nonce
 
-# How a manifest names a version of an input.
+# The form in which a manifest names an input's version.
 _STATED = re.compile(r"v(\d+) (\S+)")
 
 
 @dataclass(frozen=True)
 class HandoffStore:
-    """Publishes and finds versions. Asset and partition are free text; both become one path segment.
+    """Publishes and finds versions. Asset and partition are free text; each becomes one path segment.
 
-    `verification` is what opened handoffs do by default. `leased=False`: nothing collects garbage in this store.
+    `verification` is the default mode of opened handoffs. `leased=False`: nobody collects garbage in this store.
     """
 
     objects: ObjectStore
@@ -90,22 +90,22 @@ class HandoffStore:
         batch_bytes: int = BATCH_BYTES,
         part_bytes: int = PART_BYTES,
     ) -> Handoff:
-        """Seals `rows` as the next version, unless the newest one holds the same with the same attributes.
+        """Seals `rows` as the next version, unless the newest one has the same content and attributes.
 
-        Batches are written as they come; nothing is visible before the last one, and nothing is left if they fail.
+        Batches are written as they come; nothing is visible before the last one, and a failure removes them.
 
         Args:
-            input_versions: what the rows were made from, `asset[partition]` to `v7 <content digest>`.
-            once: attributes of which there is to be one version: an intact one that has them is returned, old or new.
-                Its readers look for it by these, or its writer looks after `expected`: its inputs are not compared.
+            input_versions: the inputs of the rows, `asset[partition]` to `v7 <content digest>`.
+            once: attributes that only one version may have: an intact version with them is returned, old or new. Inputs
+                are not compared, because its readers find it by these attributes, or its writer checks `expected`.
             expected: the highest number (`last_number`) that the caller decided on; others may have sealed since.
-            nonce: of whoever wrote objects of its own under it, which live and go with this version.
+            nonce: the nonce of a caller that wrote its own objects under it, which live and go with this version.
             compat: text as `large_string`, for readers older than Arrow 16.
             alignment: of buffers in the files, bytes; 4096 for O_DIRECT.
             batch_bytes, part_bytes: small batches are joined up to the first, large ones cut at the second.
 
         Raises:
-            PublishConflict: somebody else sealed this version, with other content, since this call began or since
+            PublishConflict: another writer sealed this version, with other content, since this call began or since
                 `expected`; or the newest version was made from newer inputs.
             InvalidInput: batches without a schema, or a column type that handoffs do not carry.
             StoreUnavailable: the store cannot take the bytes.
@@ -169,7 +169,7 @@ class HandoffStore:
         lease: Lease | None,
         once: Mapping[str, str] | None,
     ) -> Handoff:
-        # If this raises, the parts stay: the manifest may be there although the store could not say so.
+        # If this raises, the parts stay: the manifest may exist although the store could not confirm it.
         key = manifest_key(manifest.asset, manifest.partition, manifest.version)
         if create_json(self.objects, key, manifest.to_body(), nonce=manifest.nonce).won:
             if lease:
@@ -194,7 +194,7 @@ class HandoffStore:
         """The given version, or the newest.
 
         Raises:
-            HandoffMissing: naming the partition, and what there is.
+            HandoffMissing: names the partition, and what exists.
         """
         handoff = self.newest(asset, partition) if version is None else self._read(asset, partition, version)
         if handoff:
@@ -221,11 +221,11 @@ class HandoffStore:
         return sorted(name for name in names if self.versions(asset, name))
 
     def assets(self) -> list[str]:
-        """Assets with at least one partition that was ever sealed, or tried to be."""
+        """Assets with at least one partition in which a version was ever sealed or begun."""
         return sorted(map(partition_from_path, self.objects.children(ROOT)))
 
     def find(self, asset: str, partition: str, /, **attributes: str) -> Handoff | None:
-        """The newest version that has (at least) these attributes; one with a damaged manifest has none."""
+        """The newest version with (at least) these attributes; a version with a damaged manifest has none."""
         for version in reversed(self._numbers(asset, partition)):
             with suppress(HandoffCorrupt):
                 handoff = self._read(asset, partition, version)
@@ -236,9 +236,9 @@ class HandoffStore:
     def find_made(
         self, asset: str, partition: str, *, code_version: str, input_versions: Mapping[str, str]
     ) -> Handoff | None:
-        """The newest version, if this code made it from inputs of the same content; None: it has to be made.
+        """The newest version, if this code made it from inputs of the same content; None: it must be made.
 
-        An older version that fits is none: readers take the newest.
+        An older version that fits does not count: readers take the newest.
         """
         newest = self._newest_or_damaged(asset, partition)
         if newest is None or newest.manifest.code_version != code_version:
@@ -247,10 +247,10 @@ class HandoffStore:
         return self._reused(newest) if made_of == _digests(input_versions) and self.is_intact(newest) else None
 
     def newer_inputs(self, asset: str, partition: str, input_versions: Mapping[str, str]) -> str | None:
-        """What the newest version was made from that is newer than `input_versions`, in words; None: nothing.
+        """Says which inputs of the newest version are newer than `input_versions`; None: none are.
 
-        Numbers are compared where both name an input, its content differs, and the newer version is known in this
-        store: one whose numbers began anew, and an input of another store, hold nothing up.
+        Compares numbers if both name an input, its content differs, and this store knows the newer version. So inputs
+        whose numbers started again, or of another store, stop nothing.
         """
         newest = self._newest_or_damaged(asset, partition)
         for name, stated in newest.manifest.input_versions.items() if newest else ():
@@ -266,7 +266,7 @@ class HandoffStore:
         return self.objects.exists(key) or self.objects.exists(note_key(key))
 
     def last_number(self, asset: str, partition: str) -> int:
-        """The highest number that is taken: sealed, or sealed and collected since."""
+        """The highest used number: of a version that is sealed, or was sealed and collected."""
         for number in reversed(self._numbers(asset, partition)):
             key = manifest_key(asset, partition, number)
             if self.objects.exists(key) or self.objects.exists(note_key(key)):
@@ -290,7 +290,7 @@ class HandoffStore:
         return self._reused(newest) if self.is_intact(newest) else None
 
     def is_intact(self, handoff: Handoff) -> bool:
-        """Whether every byte is what was sealed; a kind of handoff that has more objects looks at these too."""
+        """Whether every byte is as sealed; a kind of handoff with more objects checks these too."""
         try:
             handoff.verify()
         except (HandoffCorrupt, HandoffCollected):
@@ -298,14 +298,14 @@ class HandoffStore:
         return True
 
     def _newest_or_damaged(self, asset: str, partition: str) -> Handoff | None:
-        """None also where the newest manifest is damaged: the next version then repairs the partition."""
+        """As `newest`, but None if the newest manifest is damaged: the next version then repairs the partition."""
         try:
             return self.newest(asset, partition)
         except HandoffCorrupt:
             return None
 
     def _numbers(self, asset: str, partition: str) -> list[int]:
-        """Numbers that somebody tried to seal; a killed writer may have left one without a manifest."""
+        """Numbers that writers began; a killed writer's has no manifest."""
         return version_numbers(self.objects.children(partition_prefix(asset, partition)))
 
     def _read(self, asset: str, partition: str, version: int) -> Handoff | None:
@@ -315,7 +315,7 @@ class HandoffStore:
         except ObjectMissing:
             return None
         manifest = Manifest.from_bytes(text, uri=self.objects.uri(key))
-        # By where it lies: a listing shows long partition keys shortened.
+        # Compared by key: a listing shortens long partition keys.
         if manifest_key(manifest.asset, manifest.partition, manifest.version) != key:
             raise ManifestDamaged(
                 f"Manifest {self.objects.uri(key)} is the one of {manifest.label}: somebody moved files in the store. "
@@ -336,7 +336,7 @@ def _number_and_digest(stated: str) -> tuple[int, str] | None:
 
 
 def _digests(input_versions: Mapping[str, str]) -> dict[str, str]:
-    """Without the version numbers: `v7 <digest>` and `v8 <digest>` are the same input."""
+    """Drops the version numbers: `v7 <digest>` and `v8 <digest>` are the same input."""
     return {name: version.rpartition(" ")[2] for name, version in input_versions.items()}
 
 

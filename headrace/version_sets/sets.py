@@ -1,8 +1,8 @@
-"""Version sets: the exact models and settings that one unit of work sees, named by their content.
+"""Version sets: the exact models and settings that one unit of work sees, identified by their content.
 
-A set is immutable; its id is a sha256 over everything that can change an output. Where the weights lie
-(`weights_uri`) is not part of it: the same bytes in a moved store are the same set. Sets are never deleted, so the
-rows of a retired one stay traceable.
+A set is immutable; its id is a sha256 over everything that can change an output. The weights' location (`weights_uri`)
+is not included: the same bytes in a moved store are the same set. Sets are never deleted, so a retired set's rows stay
+traceable.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from headrace.store.small_objects import Kind, create_object, read_object
 
 ROOT = "version_sets"
 _BEGINNING = re.compile(r"[0-9a-f]{4,64}")
-# Of the sets that a beginning may mean, so many are named.
+# At most so many sets are listed when a prefix fits several.
 _NUM_NAMED_MAX = 4
 
 
@@ -33,7 +33,7 @@ class Decoding:
     max_new_tokens: int
 
     def __post_init__(self) -> None:
-        # YAML writes `temperature: 0` and `0.0` for one meaning; one meaning has one id.
+        # YAML's `temperature: 0` and `0.0` mean the same, and must give the same id.
         object.__setattr__(self, "temperature", float(self.temperature))
         object.__setattr__(self, "top_p", float(self.top_p))
         if not 0 <= self.temperature < float("inf"):
@@ -46,12 +46,12 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What turns prompts into text. `build` names the library versions; `num_threads` changes sums of floats.
+    """Turns prompts into text. `build` names the library versions; `num_threads` changes sums of floats.
 
     Attributes:
-        template_date: the day that a chat template is told when it asks for today's.
-        special_tokens: what no prompt and no message may spell, since the server would take it for a turn.
-        options: those of other packages' engines, as canonical JSON.
+        template_date: the date that a chat template gets when it asks for today's.
+        special_tokens: texts that no prompt or message may contain, since the server would take them for a turn.
+        options: those of another package's engine, as canonical JSON.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Member:
     system_prompt: str
     user_template: str
     decoding: Decoding
-    # None: the set's. Roles of one set may run on different engines, such as two servers.
+    # None: the set's engine. Roles of one set may run on different engines, such as two servers.
     engine: EngineSpec | None = None
 
     @property
     def is_registered(self) -> bool:
-        """False: a server's own model, whose weights are not in the store and of which the registry knows nothing."""
+        """False: a server's own model, whose weights are neither in the store nor in the registry."""
         return bool(self.weights_uri)
 
 
@@ -94,7 +94,7 @@ class Member:
 class VersionSet:
     """Roles mapped to exact models, with the engine and the code that run them.
 
-    `chain`: the roles in the order in which they make a row, where there are several: another order makes others.
+    `chain`: if several roles make a row, their order; another order makes other rows.
     """
 
     members: tuple[Member, ...]
@@ -108,7 +108,7 @@ class VersionSet:
             raise InvalidInput(f"A version set needs at least one member and one member a role, got roles={roles!r}.")
         # JSON has lists.
         object.__setattr__(self, "chain", tuple(self.chain))
-        # The order of roles means nothing; one meaning has one id.
+        # The order of members means nothing, so it must not change the id.
         object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda member: member.role)))
 
     @cached_property
@@ -121,12 +121,12 @@ class VersionSet:
 
     @property
     def label(self) -> str:
-        """Its models by role, for people: `writer=glossary:3, judge=referee:1`."""
+        """The models by role, for people: `writer=glossary:3, judge=referee:1`."""
         return models_by_role(self.members)
 
     @property
     def weights_digest(self) -> str:
-        """What stands for all weights of the set. One member's is its own, so a model has one digest in every set."""
+        """One for all weights. A single member's is used as is, so a model has one digest in every set."""
         if len(self.members) == 1:
             return self.members[0].weights_digest
         return digest_text("weights", *(member.weights_digest for member in self.members))
@@ -143,7 +143,7 @@ class VersionSet:
         return {"format_version": 1, "id": self.id, **_body(self)}
 
     def for_people(self) -> dict[str, Any]:
-        """`to_json` without passwords: not what its id is made of."""
+        """`to_json` without passwords; the id is not computed from it."""
         body = self.to_json()
         for engine in (body["engine"], *(member.get("engine") for member in body["members"])):
             if engine and engine["base_url"]:
@@ -177,7 +177,7 @@ class Difference:
 
 
 def diff(before: VersionSet, after: VersionSet) -> tuple[Difference, ...]:
-    """What changes from one set to the other, one line a setting: `writer.decoding.temperature`."""
+    """What changes from one set to the other, one item a setting: `writer.decoding.temperature`."""
     left, right = _flat(before), _flat(after)
     return tuple(
         Difference(path=path, before=_shown(path, left.get(path)), after=_shown(path, right.get(path)))
@@ -191,15 +191,15 @@ class VersionSets:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        # What was read once: a set never changes, and what its object becomes later changes nothing that is known.
+        # Sets that were read: a set never changes, so later damage to its object does not affect this process.
         self._known: dict[str, VersionSet] = {}
 
     def ids(self) -> list[str]:
-        """Of every set that was ever kept."""
+        """The id of every set that was ever kept."""
         return [name.removesuffix(".json") for name in self._store.children(ROOT) if name.endswith(".json")]
 
     def put(self, version_set: VersionSet) -> str:
-        """Keep a set; keeping it again changes nothing. Returns its id.
+        """Keeps a set; keeping it again changes nothing. Returns its id.
 
         Raises:
             HandoffCorrupt: it was kept before, and is damaged.
@@ -210,7 +210,7 @@ class VersionSets:
     def get(self, version_set_id: str) -> VersionSet:
         """Raises:
         ObjectMissing: no such set was kept.
-        HandoffCorrupt: the stored set is not the one that its id names.
+        HandoffCorrupt: the stored set does not have this id.
         """
         if version_set_id in self._known:
             return self._known[version_set_id]
@@ -229,14 +229,14 @@ class VersionSets:
         return version_set
 
     def find(self, word: str, *, besides: str = "") -> str:
-        """The id of the one kept set that `word` is, or is the beginning of.
+        """The id of the one kept set whose id is `word`, or begins with it.
 
         Args:
-            besides: what else the caller takes for the name of a set, for a refusal.
+            besides: for the refusal: what else the caller accepts as a set's name.
 
         Raises:
-            InvalidInput: it is no id and no beginning of one, or several sets begin so.
-            ObjectMissing: no kept set begins so.
+            InvalidInput: it is neither an id nor a prefix of one, or several sets begin with it.
+            ObjectMissing: no kept set begins with it.
         """
         if not _BEGINNING.fullmatch(word):
             raise InvalidInput(f"A version set is an id or its first 4 or more characters{besides}, got {word!r}.")
@@ -252,7 +252,7 @@ class VersionSets:
         return found[0]
 
     def label(self, version_set_id: str) -> str:
-        """A set's name for people, by which sets of the same models are told apart: `writer=glossary:3 · 3fa1c2`.
+        """A set's name for people, unique even among sets of the same models: `writer=glossary:3 · 3fa1c2`.
 
         Raises: ObjectMissing, HandoffCorrupt: as `get`.
         """
@@ -270,7 +270,7 @@ class VersionSets:
 
 
 def _body(version_set: VersionSet) -> dict[str, Any]:
-    """What later releases added is spelt where it is used alone: sets of earlier ones keep their ids."""
+    """Fields that later releases added are included only if they are used, so older sets keep their ids."""
     body = asdict(version_set)
     if not body["chain"]:
         del body["chain"]
@@ -295,7 +295,7 @@ def _flat(version_set: VersionSet) -> dict[str, object]:
 
 
 def _shown(path: str, value: object) -> object:
-    """A server's address may hold a password, which belongs to the set and to nobody who compares sets."""
+    """A server's address may hold a password, which must not be shown when sets are compared."""
     return without_credentials(value) if path.endswith("base_url") and isinstance(value, str) else value
 
 

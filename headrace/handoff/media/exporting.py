@@ -1,7 +1,7 @@
-"""Media for other people's programs: a folder of files, WebDataset tar shards, or a Parquet file.
+"""Exports media for other programs: as a folder of files, WebDataset tar shards, or a Parquet file.
 
-Everything is written under a temporary name beside its target, and renamed when it is whole: an export that is killed
-leaves a hidden `.partial-…` and no target. Nothing is overwritten. Exports are not fsynced: they can be made again.
+An export is written under a temporary name beside its target, and renamed when complete: a killed export leaves a
+hidden `.partial-…` and no target. Nothing is overwritten or fsynced: exports can be made again.
 """
 
 import io
@@ -25,21 +25,21 @@ from headrace.handoff.schemas import MEDIA_INDEX
 from headrace.store.objects import new_nonce
 from headrace.store.refusals import os_refusal
 
-# What `datasets.load_dataset("imagefolder")` and "audiofolder" read beside the files.
+# `datasets.load_dataset("imagefolder")` and "audiofolder" read this beside the files.
 METADATA = "metadata.jsonl"
 TAR_BYTES = 1024 * 1024 * 1024
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 
-# Called after each item with how many are done, and how many there are.
+# Called after each item with the number of finished items, and of all items.
 Progress = Callable[[int, int], object]
 
 
 def export_folder(media: MediaSet, directory: Path, *, progress: Progress | None = None) -> Path:
-    """One file an item, and `metadata.jsonl` with a line for each: `file_name`, `item_id` and what the index states.
+    """One file an item, and `metadata.jsonl` with a line for each: `file_name`, `item_id` and the index's fields.
 
     Raises:
-        InvalidInput: `directory` exists. HandoffCorrupt: an item is damaged; nothing is left of the export.
+        InvalidInput: `directory` exists. HandoffCorrupt: an item is damaged; the export is removed.
     """
     with _renamed_when_whole(directory) as partial:
         partial.mkdir()
@@ -55,10 +55,10 @@ def export_folder(media: MediaSet, directory: Path, *, progress: Progress | None
 def export_webdataset(
     media: MediaSet, pattern: Path, *, tar_bytes: int = TAR_BYTES, progress: Progress | None = None
 ) -> list[Path]:
-    """Tar shards of about `tar_bytes`: for each item `KEY.SUFFIX` and `KEY.json`, KEY being the id made safe.
+    """Tar shards of about `tar_bytes`: for each item `KEY.SUFFIX` and `KEY.json`; KEY is the id made safe.
 
     Args:
-        pattern: path of the shards with the shard's number as `%06d`: `cards-%06d.tar`.
+        pattern: the shards' path, with `%06d` for the number: `cards-%06d.tar`.
 
     Raises:
         InvalidInput: the pattern has no number, or one of its files exists. HandoffCorrupt: an item is damaged.
@@ -85,7 +85,7 @@ def export_webdataset(
             ):
                 while entry:
                     _add(tar, *entry)
-                    # Else every header of the shard stays in memory.
+                    # Otherwise every header of the shard stays in memory.
                     tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
                     entry = next(contents, None)
                     if tar.offset >= tar_bytes:
@@ -106,7 +106,7 @@ def export_parquet(
 
     Raises:
         InvalidInput: `path` exists, or an item is larger than `item_bytes_max`: Parquet takes a value whole, in memory.
-        HandoffCorrupt: an item is damaged; nothing is left of the export.
+        HandoffCorrupt: an item is damaged; the export is removed.
     """
     import pyarrow.parquet as pq
 
@@ -133,7 +133,7 @@ def export_parquet(
 
 @contextmanager
 def _renamed_when_whole(target: Path, *, into_place: bool = True) -> Iterator[Path]:
-    """A temporary path beside `target`, which takes its place if the block ends well, and goes if not."""
+    """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not."""
     if os.path.lexists(target):
         _refuse(target)
     partial = target.with_name(f".{target.name[:200]}.partial-{new_nonce()[:12]}")
@@ -174,14 +174,14 @@ def _add(tar: tarfile.TarFile, item: StoredItem, chunks: Iterator[bytes]) -> Non
     header.size = item.num_bytes
     tar.addfile(header, _ChunkReader(chunks))
     body = json.dumps(_stated(item), ensure_ascii=False).encode()
-    # An item that is JSON itself keeps its suffix; what is said of it needs another.
+    # A JSON item keeps its suffix, so its description needs another.
     header = tarfile.TarInfo(f"{key}.{'json' if suffix != 'json' else 'index.json'}")
     header.size = len(body)
     tar.addfile(header, io.BytesIO(body))
 
 
 class _ChunkReader(io.BufferedIOBase):
-    """Chunks as a file that is read from front to back."""
+    """Chunks as a file that can be read from front to back."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

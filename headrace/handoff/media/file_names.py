@@ -1,13 +1,13 @@
-"""File names for media items: from any id to a name that every file system takes, each id its own."""
+"""File names for media items: each id gets its own name, valid on every file system."""
 
 import mimetypes
 from urllib.parse import quote
 
 import xxhash
 
-# Names of 255 bytes are the limit of common file systems; suffixes and temporary names need some room.
+# Common file systems limit names to 255 bytes; suffixes and temporary names need some room.
 _STEM_CHARS = 200
-# The library's own table alone: what a machine has in /etc/mime.types must not name the files.
+# The library's own table alone: a machine's /etc/mime.types must not influence the names.
 _TYPES = mimetypes.MimeTypes()
 _SUFFIXES = {
     "audio/flac": "flac",
@@ -27,8 +27,8 @@ _SUFFIXES = {
 
 
 def file_stem(item_id: str) -> str:
-    """Letters, digits, `-`, `_`, `=`, `,`, `@`, `+` and spaces stay, all else is %-encoded: dots too, since
-    WebDataset ends an item's key at the first one. Of a long id the beginning stays, and a digest tells it from others.
+    """Keeps letters, digits, `-`, `_`, `=`, `,`, `@`, `+` and spaces, and %-encodes the rest: dots too, since
+    WebDataset ends an item's key at the first one. A long id keeps its beginning, and gets a digest to stay unique.
     """
     stem = quote(item_id, safe="-_=,@+ ").replace(".", "%2E").replace("~", "%7E")
     if len(stem) > _STEM_CHARS:

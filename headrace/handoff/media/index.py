@@ -1,7 +1,7 @@
-"""What is said of one picture, sound or film: the row of a media version's index.
+"""The index of a media version: one row describes one picture, sound or film.
 
-The index is an ordinary handoff. Its rows say what the items are and never where their bytes lie, so that the same
-items have one content digest however they were chunked or fell into shards; `headrace.handoff.media.layout` says where.
+The index is an ordinary handoff. Its rows describe the items but not the places of their bytes, so the same items have
+one content digest however they were chunked or sharded. `headrace.handoff.media.layout` has the places.
 """
 
 import re
@@ -23,9 +23,9 @@ _MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class MediaItem:
-    """One item to publish. `content`: its bytes, or its chunks in order, which are asked for once and one by one.
+    """One item to publish. `content`: its bytes, or an iterable of chunks that is read once, in order.
 
-    `num_bytes` need only be stated for large streams: shards are then filled better. `attributes` holds what JSON can.
+    `num_bytes` is only needed for large streams: shards are then filled better. `attributes` must fit into JSON.
     """
 
     item_id: str
@@ -49,7 +49,7 @@ class MediaItem:
             )
 
     def chunks(self) -> Iterator[memoryview]:
-        """The content as it comes, in views of bytes."""
+        """The content in chunks, as views of bytes."""
         content = self.content
         for chunk in (content,) if isinstance(content, (bytes, bytearray, memoryview)) else content:
             if not isinstance(chunk, (bytes, bytearray, memoryview)):
@@ -61,7 +61,7 @@ class MediaItem:
         """The item in the order of MEDIA_INDEX.
 
         Raises:
-            InvalidInput: an attribute is nothing that JSON can hold.
+            InvalidInput: JSON cannot hold an attribute.
         """
         try:
             attributes = canonical_json(dict(self.attributes)).decode() if self.attributes else "{}"
@@ -84,7 +84,7 @@ class MediaItem:
 
 
 def id_hash(item_id: str) -> int:
-    """Raises: InvalidInput: the id holds lone surrogates, which no file and no Arrow column can."""
+    """Raises: InvalidInput: the id has lone surrogates, which neither files nor Arrow columns can hold."""
     try:
         return xxhash.xxh3_64_intdigest(item_id.encode())
     except UnicodeEncodeError as error:

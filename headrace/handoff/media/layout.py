@@ -1,8 +1,8 @@
-"""Where the items of a media version lie: in shards beside the index's parts, in the index's order.
+"""The places of a media version's items: in shards beside the index's parts, in the index's order.
 
-An item begins at a multiple of 64 bytes of its shard, right after the one before it. So the sizes in the index and the
-number of items in each shard give every place; `shards.json` holds these numbers. Shards lie under the prefix of the
-version's own nonce: whoever leases, keeps or deletes that prefix does so to the shards too, one unlink a shard.
+An item begins at a multiple of 64 bytes of its shard, right after the item before it. So the sizes in the index and the
+number of items in each shard determine every place; `shards.json` holds these numbers. Shards lie under the prefix of
+the version's own nonce: leasing, keeping or deleting that prefix includes them, at one unlink a shard.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from headrace.handoff.schemas import MEDIA_INDEX, fingerprint
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 
-# A cache line: an item can be handed to SIMD decoders where it lies.
+# A cache line: SIMD decoders can read an item in place.
 ALIGNMENT = 64
 SHARD_BYTES = 256 * 1024 * 1024
 FORMAT_VERSION = 1
@@ -36,7 +36,7 @@ def is_media(manifest: Manifest) -> bool:
 
 
 def media_prefix(manifest: Manifest) -> str:
-    """Raises: InvalidInput: the handoff is no media index."""
+    """Raises: InvalidInput: the handoff is not a media index."""
     if not is_media(manifest):
         raise InvalidInput(
             f"Handoff {manifest.label} is no media index: its schema is {manifest.schema_fingerprint}, media have "
@@ -47,7 +47,7 @@ def media_prefix(manifest: Manifest) -> str:
 
 
 def media_prefixes(manifest: Manifest) -> list[str]:
-    """Key prefixes of a version's shards: for media the prefix that holds its parts too, none for other handoffs."""
+    """Key prefixes of a version's shards: for media the prefix of its parts, for other handoffs none."""
     return [media_prefix(manifest)] if is_media(manifest) else []
 
 
@@ -63,7 +63,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
-    """`shards`: items and bytes of each."""
+    """`shards`: the number of items and bytes of each."""
 
     format_version: int = FORMAT_VERSION
     alignment: int = ALIGNMENT
@@ -75,7 +75,7 @@ LAYOUT = Kind("Layout of media", _Stored, _REMEDY)
 
 @dataclass(frozen=True)
 class Layout:
-    """The shards of one version under their prefix, in order."""
+    """The shards of one version, in order, and their prefix."""
 
     prefix: str
     shards: Sequence[Shard]
@@ -93,7 +93,7 @@ class Layout:
         return shard_key(self.prefix, shard)
 
     def offsets(self, num_bytes: np.ndarray) -> np.ndarray:
-        """Where each of N items begins in its shard, from the sizes of all (N,) int64: 8 bytes an item."""
+        """The offset of each of N items in its shard, from all sizes (N,) int64: 8 bytes an item."""
         starts = np.zeros(len(num_bytes) + 1, np.int64)
         np.cumsum(-(-num_bytes // ALIGNMENT) * ALIGNMENT, out=starts[1:])
         firsts = np.array(self.first_items, np.int64)
@@ -105,7 +105,7 @@ class Layout:
 
     @classmethod
     def read(cls, store: ObjectStore, manifest: Manifest) -> "Layout":
-        """Raises: InvalidInput: no media. HandoffCorrupt: the layout is missing or says what cannot be."""
+        """Raises: InvalidInput: not media. HandoffCorrupt: the layout is missing or impossible."""
         prefix = media_prefix(manifest)
         key = _layout_key(prefix)
         try:

@@ -1,7 +1,7 @@
-"""Finds items by id and says where each lies, over columns of the mapped index: no Python object an item.
+"""Finds items and their places by id, over columns of the mapped index, without a Python object for each item.
 
-Built at the first look-up: a sort of the ids' hashes, 16 bytes an item, and the items' offsets, 8 bytes. About 10 ms
-for 100,000 items; opening and reading from front to back need none of it.
+The first look-up sorts the ids' hashes (16 bytes an item) and computes the items' offsets (8 bytes): about 10 ms for
+100,000 items. Opening and reading from front to back need neither.
 """
 
 from bisect import bisect_right
@@ -20,7 +20,7 @@ COLUMNS = ("item_id", "id_xxh3_64", "num_bytes", "xxh3_128")
 
 
 class Place(NamedTuple):
-    """Where an item lies, and the digest that its bytes must have."""
+    """The place of an item, and the digest that its bytes must have."""
 
     shard: int
     offset: int
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Lookup:
-    """Index rows by id, and places by index row. `index`: the columns COLUMNS of the whole index."""
+    """Finds index rows by id, and places by index row. `index`: the columns COLUMNS of the whole index."""
 
     def __init__(self, index: pa.Table, layout: Layout) -> None:
         self._first_items = layout.first_items
@@ -50,7 +50,7 @@ class Lookup:
                 )
 
     def row(self, item_id: str) -> int | None:
-        """The index row of an id; None if there is no such item."""
+        """The index row of an id; None if no item has it."""
         wanted = xxhash.xxh3_64_intdigest(item_id.encode(errors="surrogatepass"))
         place = int(self._hashes.searchsorted(np.uint64(wanted)))
         if place == len(self._hashes) or int(self._hashes[place]) != wanted:
@@ -59,7 +59,7 @@ class Lookup:
         return row if self._ids[row].as_py() == item_id else None
 
     def rows(self, item_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Index rows (N,) int64 of N ids, and whether each is there (N,) bool; all in one go."""
+        """Index rows (N,) int64 of N ids, and whether each exists (N,) bool, in one pass."""
         if not len(self._hashes) or not item_ids:
             return np.zeros(len(item_ids), np.int64), np.zeros(len(item_ids), bool)
         digest = xxhash.xxh3_64_intdigest
@@ -68,7 +68,7 @@ class Lookup:
         rows = self._order[places]
         found = self._hashes[places] == wanted
         if found.all():
-            # polars gathers text views; pyarrow does not.
+            # polars can gather text views; pyarrow cannot.
             there = pl.from_arrow(self._ids)
             assert isinstance(there, pl.Series)
             found = (there.gather(rows) == pl.Series(item_ids, dtype=pl.String)).to_numpy()
@@ -87,7 +87,7 @@ class Lookup:
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """One chunk is not copied."""
+    """Does not copy a column of one chunk."""
     chunks = [chunk.to_numpy() for chunk in column.chunks]
     if len(chunks) == 1:
         return chunks[0]

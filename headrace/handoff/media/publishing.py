@@ -1,8 +1,8 @@
-"""Seals a stream of pictures, sounds or films as one version: shards first, their index as a handoff last.
+"""Seals a stream of pictures, sounds or films as one version: first shards, then their index as a handoff.
 
-The index's record batches are made while the items go to their shards, and the handoff store pulls them: it draws the
+The handoff store pulls the index's record batches, which are made while the items go to their shards. So it draws the
 nonce, cleans up after a failure and lets one writer win, for shards and index alike. Memory is bounded by one batch of
-index rows and `LOOKAHEAD_BYTES` of content, whatever an item's size.
+index rows and `LOOKAHEAD_BYTES` of content, for items of any size.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ from headrace.handoff.schemas import MEDIA_INDEX
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore, PartWriter
 
-# A stream of unknown length that is longer begins a shard of its own, since it may not fit behind the others.
+# A longer stream of unknown length begins a new shard, since it may not fit into the open one.
 LOOKAHEAD_BYTES = 32 * 1024 * 1024
 _BATCH_ROWS = 16 * 1024
 _PADDING = bytes(64)
@@ -43,14 +43,14 @@ def publish_media(
     once: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Handoff:
-    """Seals `items`, in their order, as the next version; the same items as the newest version's are that version.
+    """Seals `items`, in order, as the next version; returns the newest version if it holds the same items.
 
-    Shards hold at most `shard_bytes`; a larger item has one for itself. Where the newest version seems to be the same,
-    every byte of its shards is read first: sealing again is how a damaged one is repaired.
+    Shards hold at most `shard_bytes`; a larger item gets its own shard. If the newest version seems equal, every byte
+    of its shards is read first: sealing the same items again repairs a damaged version.
 
     Raises:
-        PublishConflict: somebody else sealed this version, with other items, since this call began.
-        InvalidInput: an id occurs twice, or an item is not what it states. Nothing is left of the attempt.
+        PublishConflict: another writer sealed this version, with other items, since this call began.
+        InvalidInput: an id occurs twice, or an item differs from what it states. The attempt's objects are removed.
         StoreUnavailable: the store cannot take the bytes.
     """
     if shard_bytes < 1:
@@ -74,7 +74,7 @@ def publish_media(
 
 @dataclass(frozen=True)
 class _MediaVersions(HandoffStore):
-    """A store that looks at a version's shards too before it takes the version for the one just written."""
+    """A store that also checks a version's shards before it reuses the version for equal items."""
 
     def is_intact(self, handoff: Handoff) -> bool:
         try:
@@ -85,7 +85,7 @@ class _MediaVersions(HandoffStore):
 
 
 class _Shards:
-    """The shards of one attempt, one of them open at a time."""
+    """The shards of one attempt; one of them is open at a time."""
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int) -> None:
         self._store = store
@@ -97,9 +97,9 @@ class _Shards:
         self._ids = _SeenIds()
 
     def index_batches(self, items: Iterable[MediaItem]) -> Iterator[pa.RecordBatch]:
-        """Writes every item, and tells the index what was written."""
+        """Writes every item, and yields the index's rows for them."""
         rows: list[tuple[Any, ...]] = []
-        # Left by an exception, or by a reader that stops half-way, it discards the open shard.
+        # After an exception, or if its reader stops half-way, it discards the open shard.
         with ExitStack() as open_part:
             for item in items:
                 id_xxh3_64 = id_hash(item.item_id)
@@ -131,7 +131,7 @@ class _Shards:
         return num_written, digest.digest()
 
     def _part_for(self, num_bytes: int | None, open_part: ExitStack) -> PartWriter:
-        """The open shard, or the next one if an item of `num_bytes` (None: many) does not fit into it any more."""
+        """The open shard, or the next one if an item of `num_bytes` (None: many) does not fit into it."""
         part = self._part
         if part and (num_bytes is None or aligned(part.num_bytes) + num_bytes > self._shard_bytes):
             self._seal(open_part)
@@ -149,7 +149,7 @@ class _Shards:
 class _SeenIds:
     """Hashes of all ids so far, 8 bytes each: in sorted runs of falling length, and a small set of the latest.
 
-    Two different ids with one hash would be refused as well: with ten million ids that happens once in 370,000 sets.
+    Two different ids with the same hash are refused too: with ten million ids this happens once in 370,000 sets.
     """
 
     def __init__(self, run_length: int = 16 * 1024) -> None:
@@ -158,7 +158,7 @@ class _SeenIds:
         self._runs: list[np.ndarray] = []
 
     def add(self, one: int) -> bool:
-        """False: it was there before."""
+        """Returns False if it was added before."""
         if one in self._latest or any(_holds(run, one) for run in self._runs):
             return False
         self._latest.add(one)
@@ -177,7 +177,7 @@ def _holds(run: np.ndarray, one: int) -> bool:
 
 
 def _look_ahead(chunks: Iterator[memoryview]) -> tuple[list[memoryview], int | None]:
-    """The first chunks, and the size of all of them; None if that is more than LOOKAHEAD_BYTES."""
+    """The first chunks, and the stream's total size; None if it exceeds LOOKAHEAD_BYTES."""
     ahead, num_bytes = [], 0
     for chunk in chunks:
         ahead.append(chunk)

@@ -1,7 +1,7 @@
-"""Reads a media version: any item by its id in one ranged read, many in the order in which they lie, or all in a row.
+"""Reads a media version: one item by id in one ranged read, many in the order of their places, or all in a row.
 
-Every item is checked against its digest when its bytes are handed out, whatever the handoff's verification says of the
-index: a shard is too large to be read through before its first item.
+Every item is checked against its digest when its bytes are returned, whatever the handoff's verification mode: a shard
+is too large to be verified whole before its first item.
 """
 
 import json
@@ -20,14 +20,14 @@ from headrace.handoff.media.shards import ShardReader, open_shards
 from headrace.handoff.sealed import Handoff
 
 CHUNK_BYTES = 1024 * 1024
-# What reading in a row takes in one go: small enough to hold, large enough that a request over a network pays.
+# Bytes of one sequential read: small enough for memory, large enough to justify a request over a network.
 WINDOW_BYTES = 8 * 1024 * 1024
 _INDEX_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredItem:
-    """What the index says of one item. `xxh3_128`: 32 hex characters."""
+    """The index's fields of one item. `xxh3_128`: 32 hex characters."""
 
     item_id: str
     media_type: str
@@ -52,7 +52,7 @@ class MediaSet:
 
     @classmethod
     def open(cls, handoff: Handoff) -> "MediaSet":
-        """Raises: InvalidInput: the handoff is no media index. HandoffCorrupt: its layout is missing or damaged."""
+        """Raises: InvalidInput: the handoff is not a media index. HandoffCorrupt: its layout is missing or damaged."""
         media_prefix(handoff.manifest)
         handoff.hold()
         layout = Layout.read(handoff.objects, handoff.manifest)
@@ -60,7 +60,7 @@ class MediaSet:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all shards, the padding between items included."""
+        """Bytes of all shards, including the padding between items."""
         return self.layout.num_bytes
 
     def __len__(self) -> int:
@@ -79,16 +79,16 @@ class MediaSet:
             yield from batch.column(0).to_pylist()
 
     def item(self, item_id: str) -> StoredItem:
-        """Raises: InvalidInput: there is no such item."""
+        """Raises: InvalidInput: the item does not exist."""
         row = self._row(item_id)
         return _stored(self.handoff.table(rows=range(row, row + 1)).to_pylist()[0])
 
     def read(self, item_id: str) -> bytes:
-        """All bytes of one item, in one read; see `stream` for large ones.
+        """All bytes of one item, in one read; use `stream` for large ones.
 
         Raises:
-            InvalidInput: there is no such item.
-            HandoffCorrupt: the bytes are not those that were published.
+            InvalidInput: the item does not exist.
+            HandoffCorrupt: the bytes differ from the published ones.
         """
         place = self._lookup.place(self._row(item_id))
         body = self._shards.read(place.shard, place.offset, place.num_bytes) if place.num_bytes else b""
@@ -97,7 +97,7 @@ class MediaSet:
         return body
 
     def read_many(self, item_ids: Sequence[str]) -> list[bytes]:
-        """The bytes of each item, in the order asked for; they are read in the order in which they lie.
+        """The bytes of each item, in the requested order; read in the order of their places.
 
         Raises: as `read`.
         """
@@ -120,7 +120,7 @@ class MediaSet:
         return bodies
 
     def stream(self, item_id: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """One item in chunks of `chunk_bytes`, the last one shorter: a damaged item never comes to its end.
+        """One item in chunks of `chunk_bytes`, the last one shorter; a damaged item raises before its end.
 
         Raises: as `read`; for a wrong digest instead of the last chunk.
         """
@@ -129,7 +129,7 @@ class MediaSet:
         return self._stream(item_id, self._lookup.place(self._row(item_id)), chunk_bytes)
 
     def contents(self) -> Iterator[tuple[StoredItem, Iterator[bytes]]]:
-        """Every item with its bytes in chunks, from the first shard's first item on: small ones read together.
+        """Every item with its bytes in chunks, in the order of the shards; small items are read together.
 
         Raises: as `stream`, while an item's chunks are drawn.
         """
@@ -145,7 +145,7 @@ class MediaSet:
         yield from self._window(window)
 
     def locations(self) -> pa.Table:
-        """`item_id`, `shard_uri`, `offset`, `num_bytes` of every item: for programs that read shards by themselves."""
+        """`item_id`, `shard_uri`, `offset`, `num_bytes` of every item, for programs that read shards themselves."""
         text, number = pa.string(), pa.int64()
         schema = pa.schema({"item_id": text, "shard_uri": text, "offset": number, "num_bytes": number})
         uris = [self.handoff.objects.uri(self.layout.key(shard)) for shard in range(len(self.layout.shards))]
@@ -181,7 +181,7 @@ class MediaSet:
         return row
 
     def _placed(self) -> Iterator[tuple[Place, StoredItem]]:
-        """Every item and where it lies; memory does not grow with their number."""
+        """Every item and its place; memory does not grow with their number."""
         ends = iter(self.layout.first_items[1:])
         shard, offset, end = -1, 0, 0
         row = 0

@@ -1,7 +1,7 @@
-"""Reads ranges of bytes out of a version's shards: from files of this machine, or from any other store.
+"""Reads byte ranges from a version's shards: from files of this machine, or from any other store.
 
-Files stay open, and are read with pread(2): no seek, safe in threads and forked children, and a version that is deleted
-meanwhile can be read on. A store over a network is asked for all ranges of a shard at once.
+Files stay open and are read with pread(2): no seek, safe in threads and forked children, and still readable after the
+version was deleted. A store over a network gets all ranges of a shard in one call.
 """
 
 import os
@@ -16,9 +16,9 @@ from headrace.handoff.media.layout import Layout
 from headrace.handoff.sealed import Handoff
 from headrace.store.local import LocalStore
 
-# Beyond this many shards a file is opened for each read: descriptors are a process's scarce good.
+# With more shards, a file is opened for each read: a process has few descriptors.
 _OPEN_FILES_MAX = 128
-# How far ahead of the read in hand the kernel is told what comes: a disk's queue stays full, the page cache unflooded.
+# How many ranges the kernel is told in advance: this keeps a disk's queue full without flooding the page cache.
 _READ_AHEAD_RANGES = 32
 _REMEDY = "Materialize the partition again; what read it before has to be made again too."
 
@@ -26,7 +26,7 @@ Range = tuple[int, int]  # offset, number of bytes
 
 
 class ShardReader(Protocol):
-    """Raises PartMissing or PartTorn where a shard is missing or too short, HandoffCollected where the version is."""
+    """Raises PartMissing or PartTorn if a shard is missing or too short, HandoffCollected if the version is gone."""
 
     def read(self, shard: int, offset: int, num_bytes: int) -> bytes: ...
 
@@ -101,14 +101,14 @@ class LocalShards:
                 descriptor = os.open(self._store.local_path(key), os.O_RDONLY)
             except FileNotFoundError as error:
                 raise _missing(self._handoff, key) from error
-            # Items are read one here, one there: whatever the kernel read ahead by itself would be thrown away.
+            # Items are read in random places: the kernel's own read-ahead would be wasted.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             if len(self._descriptors) < _OPEN_FILES_MAX:
                 self._descriptors[shard] = descriptor
             return descriptor
 
     def _read_on(self, shard: int, descriptor: int, body: bytes, offset: int, num_bytes: int) -> bytes:
-        """One call reads at most 2 GiB."""
+        """Reads the rest: one call reads at most 2 GiB."""
         pieces, num_read = [body], len(body)
         while num_read < num_bytes:
             piece = os.pread(descriptor, num_bytes - num_read, offset + num_read)

@@ -1,7 +1,7 @@
-"""Small pictures of a version's first items, for people who look at a run: images scaled, sounds as their waveform.
+"""Small pictures of a version's first items, for people who inspect a run: scaled images, and waveforms of sounds.
 
-What cannot be drawn (films, formats that Pillow does not know, very large items) is a labelled box: a picture
-for the UI must never fail the run that made the items. Without Pillow there is a sentence instead.
+Items that cannot be drawn (films, formats unknown to Pillow, very large items) become a labelled box: a picture for the
+UI must never fail the run that made the items. Without Pillow a sentence replaces the pictures.
 """
 
 import base64
@@ -18,12 +18,12 @@ from headrace.text import markdown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Decoding takes memory by pixels and bytes; what is larger is a labelled box.
+# Decoding takes memory by pixels and bytes; larger items become a labelled box.
 _ITEM_BYTES_MAX = 32 * 1024 * 1024
 _PIXELS_MAX = 32 * 1024 * 1024
 _GAP = 4
 _GROUND, _BOX, _INK, _WAVE = (255, 255, 255), (233, 236, 240), (70, 78, 90), (37, 99, 180)
-# Items, pixels, WebP quality: few that can be recognised rather than many that cannot.
+# Items, pixels, WebP quality: few recognisable pictures are better than many unrecognisable ones.
 _SMALLER_AND_SMALLER = ((4, 64, 40), (4, 64, 20), (4, 48, 20), (4, 40, 15), (4, 32, 10), (2, 32, 10), (1, 32, 5))
 _NO_PILLOW = "No thumbnails: Pillow is not installed. Run pip install pillow."
 
@@ -39,7 +39,7 @@ def contact_sheet(media: MediaSet, num_items: int = 8, *, thumbnail_pixels: int 
 
 
 def contact_sheet_markdown(media: MediaSet, num_items: int = 8) -> str:
-    """The sheet as Markdown with its picture inside; Dagster's UI shows one of this size behind a button."""
+    """The sheet as Markdown with the picture embedded; Dagster's UI shows Markdown of this size behind a button."""
     try:
         return _markdown(contact_sheet(media, num_items), "png", media)
     except InvalidInput:
@@ -47,9 +47,9 @@ def contact_sheet_markdown(media: MediaSet, num_items: int = 8) -> str:
 
 
 def thumbnail_markdown(media: MediaSet) -> str:
-    """The first four items, as fits into the Markdown that Dagster's UI shows in place: smaller, coarser, fewer.
+    """As many of the first four items as fit into the Markdown that Dagster's UI shows in place: smaller or coarser.
 
-    A sentence with the items' number where nothing fits, or where there are none.
+    If nothing fits, or there are no items, a sentence with their number.
     """
     try:
         for number, pixels, quality in _SMALLER_AND_SMALLER:
@@ -108,14 +108,14 @@ def _scaled(body: bytes, pixels: int) -> "Image | None":
 
     try:
         with Image.open(io.BytesIO(body)) as picture:
-            picture.draft("RGB", (pixels, pixels))  # JPEG then decodes at a fraction of its size
+            picture.draft("RGB", (pixels, pixels))  # JPEG then decodes directly at a reduced size
             if picture.width * picture.height > _PIXELS_MAX:
                 return None
-            # Colours can be averaged, numbers of a palette cannot.
+            # Colours can be averaged, palette numbers cannot.
             scaled = picture.convert("RGBA") if picture.mode in ("1", "P") else picture
             scaled.thumbnail((pixels, pixels))
             scaled = scaled.convert("RGBA")
-    # Whatever a decoder says of foreign bytes: it is a box then.
+    # Any error of a decoder over foreign bytes makes the item a box.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         return None
     box = Image.new("RGB", scaled.size, _GROUND)

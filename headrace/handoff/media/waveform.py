@@ -1,18 +1,18 @@
-"""The shape of a sound: peaks of a WAV file's samples."""
+"""The waveform of a sound: peaks of a WAV file's samples."""
 
 import io
 import wave
 
 import numpy as np
 
-# Little-endian signed samples, 8-bit ones apart, which WAV has unsigned.
+# Little-endian signed samples, except 8-bit ones, which are unsigned in WAV.
 _TYPES = {1: np.dtype("u1"), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
 def wav_peaks(body: bytes, num_columns: int) -> list[float]:
     """The largest amplitude in each of at most `num_columns` equal stretches, in [0, 1], over all channels.
 
-    An empty list for what is not PCM of 8, 16 or 32 bits, or has no samples.
+    An empty list if it is not PCM of 8, 16 or 32 bits, or has no samples.
     """
     try:
         with wave.open(io.BytesIO(body)) as sound:
