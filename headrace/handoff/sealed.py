@@ -171,7 +171,7 @@ class Handoff:
         return self.table(rows=range(min(num_rows, self.num_rows)))
 
     def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pl.DataFrame:
-        """Shares the files' pages except for dictionaries, list offsets and columns with small decimals inside."""
+        """Shares the files' pages except for dictionaries, list offsets and columns with small decimals."""
         return polars_frame(self.table(columns, rows=rows))
 
     def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
