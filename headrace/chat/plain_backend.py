@@ -1,10 +1,10 @@
-"""Keeps what foreign text spells apart from the special tokens that a template writes.
+"""Separates special tokens in foreign text from those that a template writes.
 
-A tokenizer sees one text and takes each `<|im_end|>` in it for the end of a turn, whoever wrote it. So where a message
-spells a special token, its occurrences are wrapped into marks before the template renders it; what is spelt outside of
-marks is the template's. Those are replaced by aliases of the same length, private characters that nobody can guess, and
-the text is encoded, as a whole, by a copy of the tokenizer that knows the aliases and not the tokens. Everything else
-about the tokenizer, what it does at the text's beginning and beside a special token too, stays as it is.
+A tokenizer sees one text and takes each `<|im_end|>` in it for the end of a turn, whoever wrote it. So special tokens
+within a message are wrapped in marks before the template renders it; those outside of marks are the template's. The
+template's tokens are then replaced by aliases of the same length, made of private characters that nobody can guess. A
+copy of the tokenizer, which knows the aliases but not the tokens, encodes the whole text. Everything else about the
+tokenizer stays the same, including what it does at the text's beginning and beside a special token.
 """
 
 import json
@@ -17,16 +17,16 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 
 from headrace.errors import InvalidInput
 
-# Planes 15 and 16: no character there means anything to anybody.
+# Planes 15 and 16: their characters have no meaning.
 _PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 
 
 class PlainBackend:
-    """`backend`, told by marks which of `tokens` are meant."""
+    """Wraps `backend`; marks say which occurrences of `tokens` are the template's own."""
 
     def __init__(self, backend: Tokenizer, tokens: Collection[str]) -> None:
         self._backend = backend
-        # A token goes before those that it contains.
+        # A token precedes the tokens that it contains.
         self._tokens = sorted(tokens, key=len, reverse=True)
         self._spelt = re.compile("|".join(map(re.escape, self._tokens)) or r"(?!)")
         self._flags = {token.content: token for token in backend.get_added_tokens_decoder().values()}
@@ -39,20 +39,20 @@ class PlainBackend:
         normalizer = self._backend.normalizer
         if not self._normalized or normalizer is None:
             return False
-        # Some tokens are looked for behind the normalizer, where full-width letters are narrow ones.
+        # The tokenizer looks for some tokens after its normalizer, which narrows full-width letters.
         return any(token in normalizer.normalize_str(text) for token in self._normalized)
 
     def marks_for(self, texts: Sequence[str]) -> "Marks":
-        """Marks that none of `texts` holds."""
+        """Two mark characters that none of `texts` contains."""
         taken = {character for text in texts for character in text}
         begin, end = _first_free(taken, 2)
         return Marks(self._spelt, self._alias, begin, end)
 
     def encode(self, marked: str) -> tuple[list[int], Encoding]:
-        """Ids of a marked text, and the encoding whose offsets are those of the text itself.
+        """The ids of a marked text, and an encoding with offsets into the unmarked text.
 
         Raises:
-            InvalidInput: the tokenizer makes a special token of mere text.
+            InvalidInput: the tokenizer makes a special token of plain text.
         """
         encoding = self._aliased.encode(marked, add_special_tokens=False)
         meant = self._ids
@@ -80,14 +80,14 @@ class PlainBackend:
 
     def _aliased_token(self, token: str) -> AddedToken:
         flags = self._flags[token]
-        # Found before a normalizer sees the text: what the template wrote is meant as it stands.
+        # Found before the normalizer runs: the template's tokens count exactly as written.
         return AddedToken(
             self._alias[token], lstrip=flags.lstrip, rstrip=flags.rstrip, normalized=False, special=flags.special
         )
 
     @cached_property
     def _ids(self) -> dict[int, int]:
-        """Of added tokens: those of the copy to the tokenizer's own, which may have moved."""
+        """Maps the copy's ids of added tokens to the tokenizer's own, which may differ."""
         own = {self._alias[token]: token for token in self._tokens}
         added = self._aliased.get_added_tokens_decoder().items()
         pairs = (
@@ -97,7 +97,7 @@ class PlainBackend:
 
     @cached_property
     def _forbidden(self) -> frozenset[int]:
-        """Ids that mere text must not get. The one for what the vocabulary does not have is no such id."""
+        """Ids that plain text must not get. The id for unknown words is not one of them."""
         model = json.loads(self._backend.to_str())["model"]
         unknown = {self._backend.token_to_id(model.get("unk_token") or ""), model.get("unk_id")}
         ids = {self._backend.token_to_id(token) for token in self._tokens}
@@ -105,21 +105,21 @@ class PlainBackend:
 
 
 class Marks:
-    """Two characters around whatever a message spells."""
+    """Two characters that surround each special token in a message."""
 
     def __init__(self, spelt: re.Pattern[str], alias: dict[str, str], begin: str, end: str) -> None:
         self._spelt, self._alias, self._begin, self._end = spelt, alias, begin, end
-        # A template that cuts its messages may leave a mark without its partner: it still is no part of the text.
+        # A template that cuts messages may leave half of a pair: a single mark is never text either.
         self._wrapped = re.compile(f"{begin}({spelt.pattern}){end}|[{begin}{end}]")
 
     def around(self, text: str) -> str:
-        """Raises: InvalidInput: the text holds an alias, which nobody can know."""
+        """Raises: InvalidInput: the text contains an alias, which nobody can know."""
         if any(alias in text for alias in self._alias.values()):
             raise InvalidInput("A message holds private-use characters that are taken here. Take them out of the text.")
         return self._spelt.sub(lambda found: f"{self._begin}{found[0]}{self._end}", text)
 
     def resolved(self, rendered: str) -> tuple[str, str]:
-        """The text without marks; the same with an alias for each token that stood outside of them."""
+        """The text without marks, and the same with an alias for each token outside of marks."""
         pieces = list(self._pieces(rendered))
         text = "".join(piece for piece, _ in pieces)
         marked = "".join(
@@ -129,7 +129,7 @@ class Marks:
         return text, marked
 
     def _pieces(self, rendered: str) -> Iterator[tuple[str, bool]]:
-        """Runs of text, and whether a message spelt them."""
+        """Runs of text, and whether each comes from a message."""
         place = 0
         for found in self._wrapped.finditer(rendered):
             yield rendered[place : found.start()], False

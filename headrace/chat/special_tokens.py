@@ -1,8 +1,8 @@
-"""The tokens that a model's files name besides its vocabulary, gathered as transformers gathers them.
+"""Collects the tokens that a model's files name beside its vocabulary, as transformers does.
 
-`tokenizer_config.json` names them by role (`bos_token`), as further ones (`extra_special_tokens`, once
-`additional_special_tokens`) and with their flags (`added_tokens_decoder`). Only where it has no flags do
-`special_tokens_map.json` and `added_tokens.json` count. What the tokenizer does not know yet is added to it.
+`tokenizer_config.json` names them by role (`bos_token`), as further ones (`extra_special_tokens`, formerly
+`additional_special_tokens`) and with their flags (`added_tokens_decoder`). `special_tokens_map.json` and
+`added_tokens.json` count only if it has no flags. Tokens that the tokenizer lacks are added to it.
 """
 
 import json
@@ -18,7 +18,7 @@ _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 
 @dataclass(frozen=True)
 class _Named:
-    """`flagged`: tokens whose flags stand beside their ids."""
+    """`flagged`: tokens with flags beside their ids."""
 
     by_name: dict[str, AddedToken] = field(default_factory=dict)
     further: list[AddedToken] = field(default_factory=list)
@@ -26,7 +26,7 @@ class _Named:
 
 
 def name_special_tokens(backend: Tokenizer, config: Mapping[str, Any], directory: Path) -> dict[str, str]:
-    """Adds to `backend` what it lacks; the tokens by name, as templates see them."""
+    """Adds missing tokens to `backend`; returns the tokens by name, as templates see them."""
     named = _gathered(dict(config), directory)
     present = backend.get_added_tokens_decoder().values()
     as_present = {repr(token) for token in present}
@@ -53,7 +53,7 @@ def _gathered(config: dict[str, Any], directory: Path) -> _Named:
         config |= _json(directory / "special_tokens_map.json")
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     by_name = {name: config[name] for name in _ROLES if config.get(name)}
-    # An architecture's own, such as image_token.
+    # Tokens of an architecture, such as image_token.
     own = {name: value for name, value in config.items() if name.endswith("_token") and name not in _ROLES}
     own |= extra if isinstance(extra, dict) else {}
     by_name |= {name: value for name, value in own.items() if isinstance(value, (str, dict)) and value}

@@ -1,14 +1,14 @@
-"""Special tokens in what is sent to a foreign server, which renders and tokenizes by itself.
+"""Refuses special tokens in text for a foreign server, which renders and tokenizes by itself.
 
-Whether it keeps them apart from its template's own is its business: most do not. Nothing can be escaped there, as what
-escapes a token is not what was written; so a version set lists them, and what spells one is refused.
+Most servers do not separate them from their template's own. They cannot be escaped either, since the escaped text would
+differ from the written one. So a version set lists them, and a text that contains one is refused.
 """
 
 from collections.abc import Iterable, Sequence
 
 
 def refusal(texts: Iterable[str], special_tokens: Sequence[str]) -> str | None:
-    """Why `texts` are not sent; None: they may be."""
+    """Why `texts` may not be sent; None: they may."""
     for text in texts:
         for token in special_tokens:
             if token in text:

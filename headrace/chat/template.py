@@ -1,8 +1,8 @@
-"""A model's chat template: which one applies, and what it may see.
+"""A model's chat template: which one applies, and what it can read.
 
-Templates come from a hub and are foreign code: they run in jinja's sandbox. They may ask for the time; what they get is
-a date that the caller has fixed (a corpus, a campaign or a service names it), or nothing: many templates then fall back
-to a date of their own, and the others are refused. The same inputs make the same bytes tomorrow.
+Templates come from a hub and are foreign code, so they run in jinja's sandbox. If one asks for the time, it gets the
+date that the caller fixed (in a corpus, campaign or service), or nothing: many templates then use a date of their own,
+and the others are refused. So the same inputs give the same bytes on every day.
 """
 
 import json
@@ -27,12 +27,12 @@ Message = Mapping[str, str]
 
 
 def template_text(directory: Path, config: Mapping[str, Any]) -> str:
-    """The template that applies where nobody asks for one by name.
+    """The template that applies unless another is requested by name.
 
-    Files go before the entry in tokenizer_config.json; of several templates it is the one named `default`.
+    Files precede the entry in tokenizer_config.json; among several templates the one named `default` applies.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no template.
     """
     named: dict[str, str] = {}
     if (file := directory / TEMPLATE_FILE).is_file():
@@ -58,7 +58,7 @@ def template_text(directory: Path, config: Mapping[str, Any]) -> str:
 
 
 def checked_date(field: str, date: str | None) -> None:
-    """Raises: InvalidInput: `date` is no day, such as 2026-11-28."""
+    """Raises: InvalidInput: `date` is not a day, such as 2026-11-28."""
     try:
         is_day = date is None or datetime.fromisoformat(date).date().isoformat() == date
     except ValueError:
@@ -68,10 +68,10 @@ def checked_date(field: str, date: str | None) -> None:
 
 
 class ChatTemplate:
-    """Renders messages as `transformers` does, but for the date."""
+    """Renders messages as `transformers` does, except for the date."""
 
     def __init__(self, text: str, where: str, *, special_tokens: Mapping[str, str], date: str | None) -> None:
-        """Raises: InvalidInput: the text is no template."""
+        """Raises: InvalidInput: the text is not a valid template."""
         self._where = where
         self._special_tokens = dict(special_tokens)
         self.text = text
@@ -82,17 +82,17 @@ class ChatTemplate:
             raise InvalidInput(f"Chat template of {where} is no template: {error}") from error
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """Raises: InvalidInput: the template refuses these messages, or asks for a date that is not given."""
+        """Raises: InvalidInput: the template refuses these messages, or needs a date and has none."""
         try:
             return self._template.render(
                 messages=list(messages),
                 add_generation_prompt=add_generation_prompt,
-                # Templates ask for these two without asking whether they are defined.
+                # Templates use these two without testing whether they are defined.
                 tools=None,
                 documents=None,
                 **self._special_tokens,
             )
-        except Exception as error:  # (foreign code: whatever it raises, it cannot render these)
+        except Exception as error:  # (foreign code: any exception means that it cannot render these)
             if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in str(error):
                 raise InvalidInput(
                     f"Chat template of {self._where} writes today's date into every chat: the same inputs would make "
@@ -104,7 +104,7 @@ class ChatTemplate:
 
     @cached_property
     def text_of_one_turn(self) -> str:
-        """One user turn around nothing: what marks turns. "" for a template that refuses it."""
+        """One user turn around an empty text, which shows the turn marks. "" if the template refuses it."""
         try:
             return self.render([{"role": "user", "content": ""}], add_generation_prompt=False)
         except InvalidInput:
@@ -112,7 +112,7 @@ class ChatTemplate:
 
 
 class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's words for some trainers; here it is its content."""
+    """`{% generation %}` marks the assistant's words for some trainers; here it only renders its content."""
 
     tags = {"generation"}  # noqa: RUF012 (as jinja's Extension declares it)
 
@@ -122,7 +122,7 @@ class _GenerationBlock(jinja2.ext.Extension):
 
 
 def _environment(date: str | None) -> ImmutableSandboxedEnvironment:
-    """Jinja as transformers sets it up for chat templates; `strftime_now` only where a date is given."""
+    """Jinja as transformers sets it up for chat templates; `strftime_now` exists only with a date."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
@@ -140,7 +140,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Jinja's own filter escapes HTML characters.
+    # Jinja's own filter would escape HTML characters.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

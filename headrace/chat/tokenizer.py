@@ -1,12 +1,12 @@
-"""A model's tokenizer and chat template, read from its files without importing transformers.
+"""A model's tokenizer and chat template, read from its files without transformers.
 
-Data prep, bulk and live engines make their ids here and nowhere else: what was trained is what is asked. Importing
-transformers costs 3.5 CPU seconds (it imports torch), in every run of every shard; `tokenizers` and jinja2 cost 0.1 s.
-The price is that transformers' few lines of set-up are repeated here; tests compare text and ids with
-`apply_chat_template`.
+Only this module turns text into ids, for data prep, bulk and live engines: a model is asked in the form in which it was
+trained. Importing transformers costs 3.5 CPU seconds (it imports torch), in every run of every shard; `tokenizers` and
+jinja2 cost 0.1 s. The price is that transformers' few lines of set-up are repeated here; tests compare text and ids
+with `apply_chat_template`.
 
-What a document, a prompt or a message holds is text, never a turn: where it spells one of the model's special tokens,
-such as `<|im_end|>`, only the template's own are turned into their ids (`plain_backend.py`).
+Documents, prompts and messages are text, never turns: if they contain one of the model's special tokens, such as
+`<|im_end|>`, only the template's own occurrences become that token's id (`plain_backend.py`).
 """
 
 import json
@@ -35,9 +35,9 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """`text` as the template rendered it; `marked`: the same, its own special tokens written as `plain_backend` does.
+    """`text` as the template rendered it; `marked`: the same, with the template's tokens as `plain_backend` marks them.
 
-    None: nothing in the messages spells a special token, so the text says all.
+    `marked` is None if no message contains a special token; then `text` is enough.
     """
 
     text: str
@@ -45,13 +45,13 @@ class RenderedChat:
 
 
 class ChatTokenizer:
-    """Renders chats and turns them into ids exactly as `transformers.AutoTokenizer` does for the same files."""
+    """Renders chats and encodes them exactly as `transformers.AutoTokenizer` does for the same files."""
 
     def __init__(self, directory: Path, *, date: str | None = None) -> None:
         """Raises: InvalidInput: a file is missing or broken, or there is no chat template.
 
         Args:
-            date: the day, such as 2026-11-28, for templates that ask for today's.
+            date: for templates that ask for today's date, such as 2026-11-28.
         """
         self._directory = directory
         try:
@@ -65,7 +65,7 @@ class ChatTokenizer:
             ) from error
         except Exception as error:
             raise InvalidInput(f"Tokenizer of {directory} is not readable: {error}") from error
-        # What a file asks of other callers must not cut or pad our examples.
+        # Settings in the file for other callers must not cut or pad our examples.
         self.backend.no_truncation()
         self.backend.no_padding()
         self.backend.encode_special_tokens = bool(self._config.get("split_special_tokens", False))
@@ -75,10 +75,10 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, model: str, *, date: str | None = None) -> "ChatTokenizer":
-        """From a local directory, or from the hub if `model` names no directory.
+        """Loads from a local directory, or from the hub if `model` is not a directory.
 
         Raises:
-            InvalidInput: neither a directory nor a name that the hub gives files for.
+            InvalidInput: `model` is neither a directory nor a name on the hub.
         """
         if Path(model).is_dir():
             return cls(Path(model), date=date)
@@ -95,7 +95,7 @@ class ChatTokenizer:
             raise InvalidInput(f"Model {model!r} is neither a directory nor to be had from the hub: {error}") from error
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """What the template makes of the messages, as it is read.
+        """The rendered messages, for reading.
 
         Raises:
             InvalidInput: as `rendered`.
@@ -103,7 +103,7 @@ class ChatTokenizer:
         return self.rendered(messages, add_generation_prompt=add_generation_prompt).text
 
     def rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> RenderedChat:
-        """Raises: InvalidInput: the template refuses these messages, or asks for a date that is not given."""
+        """Raises: InvalidInput: the template refuses these messages, or needs a date and has none."""
         messages = [{key: text for key, text in message.items() if text is not None} for message in messages]
         texts = [text for message in messages for text in message.values()]
         if not any(self._plain.spells_one(text) for text in texts):
@@ -114,43 +114,43 @@ class ChatTokenizer:
         return RenderedChat(*marks.resolved(rendered))
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """The ids of one chat; nothing is added in front or behind.
+        """The ids of one chat, without additions in front or behind.
 
         Raises:
-            InvalidInput: the template refuses these messages, asks for a date that is not given, or a message spells a
-                special token that this tokenizer makes out of any text.
+            InvalidInput: the template refuses these messages or needs a date and has none, or a message contains a
+                special token that this tokenizer makes of any text.
         """
         ids, _ = self.encode(self.rendered(messages, add_generation_prompt=add_generation_prompt))
         return ids
 
     def encode(self, chat: RenderedChat) -> tuple[list[int], Encoding]:
-        """Ids, and the encoding that says which characters of `chat.text` each token holds."""
+        """Ids, and an encoding that maps each token to its characters of `chat.text`."""
         if chat.marked is None:
             [encoding] = self.encode_batch([chat.text])
             return encoding.ids, encoding
         return self._plain.encode(chat.marked)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """Encodings with ids and offsets; nothing is added in front or behind. Special tokens in a text become ids."""
+        """Encodings with ids and offsets, without additions in front or behind. Special tokens in a text become ids."""
         return self.backend.encode_batch(list(texts), add_special_tokens=False)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of everything that decides text and ids."""
+        """Digest of everything that determines text and ids."""
         config = json.dumps(self._config, sort_keys=True)
-        # Absent where there is none: what was made before dates could be given keeps its identity.
+        # Left out if there is none, so that tokenizers from before dates keep their digest.
         date = [] if self._template.date is None else [self._template.date]
         return digest_text("tokenizer", self.backend.to_str(), config, self._template.text, *date)
 
     @cached_property
     def special_tokens(self) -> frozenset[str]:
-        """Tokens that mean something to the model and nothing to a reader, such as `<|im_end|>`."""
+        """Tokens with a meaning for the model but none for a reader, such as `<|im_end|>`."""
         added = self.backend.get_added_tokens_decoder().values()
         return frozenset(token.content for token in added if token.special)
 
     @cached_property
     def pad_id(self) -> int:
-        """The id that fills a sequence up; any would do, as padding bears no loss and is attended to by nothing."""
+        """The padding id. Any id would do: padding carries no loss, and nothing attends to it."""
         for name in ("pad_token", "eos_token"):
             if name in self._named and (token_id := self.backend.token_to_id(self._named[name])) is not None:
                 return token_id
@@ -160,7 +160,7 @@ class ChatTokenizer:
     def _plain(self) -> PlainBackend:
         added = self.backend.get_added_tokens_decoder().values()
         turn = self._template.text_of_one_turn
-        # Some models mark turns by added tokens that are not called special.
+        # Some models mark turns with added tokens that are not flagged as special.
         marking = {token.content for token in added if token.content in turn and not token.content.isspace()}
         return PlainBackend(self.backend, self.special_tokens | marking)
 

@@ -1,7 +1,7 @@
-"""What an engine is: a loaded model that answers turns, whole, piece by piece, or a batch of them together.
+"""The contract of an engine: a loaded model that answers turns, whole, in pieces, or a batch together.
 
-Engines know nothing of roles, sessions, campaigns or HTTP clients. Everything that can change an answer is the version
-set's (model, prompt template, decoding, engine) or stands in the `Turn`. Bulk and live ask the same engines.
+Engines know nothing of roles, sessions, campaigns or HTTP clients. Everything that can change an answer is in the
+version set (model, prompt template, decoding, engine) or in the `Turn`. Bulk and live use the same engines.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """What one role is asked. `messages` are complete: the version set's prompt template is already applied.
+    """A question to one role. `messages` are complete: the version set's prompt template is already applied.
 
-    `unit`: what asks, for logs: a request's name or a row's id. `seed`: in [0, 2^63).
+    `unit`: the asker's name in logs: a request or a row id. `seed`: in [0, 2^63).
     """
 
     unit: str
@@ -39,9 +39,9 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Some text of an answer; the last piece has the finish reason and the counts. `replica`: which one made it.
+    """A piece of an answer; the last one has the finish reason and the counts. `replica`: the server that made it.
 
-    Counts are None where nobody knows them: the server said nothing, or nothing that is a count.
+    Counts are None if unknown: the server sent none, or no valid ones.
     """
 
     text: str
@@ -53,9 +53,9 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A whole answer. `replica`: which one made it, such as a server's URL. Counts as a piece's.
+    """A whole answer. `replica`: the server that made it, such as its URL. Counts as in a piece.
 
-    `note`: what was wrong with what came beside the text, such as counts that are none.
+    `note`: what was wrong beside the text, such as invalid counts.
     """
 
     text: str
@@ -67,9 +67,9 @@ class Answer:
 
 
 class TurnRefused(HeadraceError):
-    """The engine refuses this turn, and would again. `status` is the HTTP status to pass on (400, 413, 422).
+    """The engine refuses this turn, and would refuse it again. `status` is the HTTP status to pass on (400, 413, 422).
 
-    `for_clients`: what whoever asked may read; empty: the message is for the log alone, it may hold a server's words.
+    `for_clients`: a text that clients may read; if empty, the message is for the log only, since it may quote a server.
     """
 
     def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
@@ -79,7 +79,7 @@ class TurnRefused(HeadraceError):
 
 
 class EngineBusy(Transient):
-    """The engine has no room now. `retry_after_seconds` says when to come back."""
+    """The engine has no room now. `retry_after_seconds` says when to try again."""
 
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -87,9 +87,9 @@ class EngineBusy(Transient):
 
 
 class EngineFailed(Transient):
-    """The engine failed or did not answer in time. `timed_out`: which of the two.
+    """The engine failed (`timed_out`: did not answer in time).
 
-    `may_be_the_turn`: it was asked and failed at it, so another turn may fare better; False: nobody was there to ask.
+    `may_be_the_turn`: the engine failed while it worked on this turn, so another may succeed; False: no engine took it.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False, may_be_the_turn: bool = True) -> None:
@@ -98,24 +98,24 @@ class EngineFailed(Transient):
         self.may_be_the_turn = may_be_the_turn
 
 
-# How a turn of a batch ended without an answer.
+# Why a turn of a batch has no answer.
 NoAnswer = TurnRefused | EngineBusy | EngineFailed
 
 
 class Engine(ABC):
-    """A loaded model. An engine of another package overrides `answer`, and what it can do better than is done here.
+    """A loaded model. Another package's engine overrides `answer`, and each method that it can improve on.
 
-    `answer`, `stream` and `answer_together` end their work at the engine when the caller is cancelled or the iterator
-    is closed. All of them are called from one event loop.
+    If the caller is cancelled or the iterator closed, `answer`, `stream` and `answer_together` end their work at the
+    engine. One event loop calls all of them.
     """
 
-    # As in a version set.
+    # Its name in a version set.
     name: str
-    # What it runs on here, in the words of a version set's `engine.build`.
+    # Its library versions here, in the form of a version set's `engine.build`.
     build: str = ""
-    # The same turns together give the same bytes on the same kind of machine.
+    # Whether the same batch gives the same bytes on the same kind of machine.
     deterministic: bool = False
-    # Turns of a batch that are asked at once; more would only wait in a server's queue, where they time out.
+    # How many turns of a batch are asked at once; more would wait in a server's queue and time out there.
     num_at_once: int = 32
 
     @abstractmethod
@@ -123,9 +123,9 @@ class Engine(ABC):
         """Raises: TurnRefused, EngineBusy, EngineFailed."""
 
     async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
-        """Pieces as they are made. Nothing is retried once a piece was given out.
+        """Yields pieces as they are made. Nothing is retried after the first piece was yielded.
 
-        Raises: as `answer`, before the first piece; afterwards EngineFailed alone.
+        Raises: as `answer`, before the first piece; afterwards only EngineFailed.
         """
         answer = await self.answer(turn)
         yield Piece(
@@ -137,9 +137,9 @@ class Engine(ABC):
         )
 
     async def answer_together(self, turns: Sequence[Turn]) -> "list[Answer | NoAnswer]":
-        """A batch: for each turn, in order, its answer or why there is none.
+        """Answers a batch: for each turn, in order, its answer or why there is none.
 
-        Raises: HeadraceError: of another kind, such as InvalidInput: no turn's fault.
+        Raises: HeadraceError: of another kind, such as InvalidInput: then no turn caused it.
         """
         room = asyncio.Semaphore(self.num_at_once)
 
@@ -154,23 +154,23 @@ class Engine(ABC):
         try:
             return list(await asyncio.gather(*tasks))
         finally:
-            # Of one that raised, the others' work ends too.
+            # If one raised, the others' work ends too.
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
-        """Ends turns under way as failed, and frees what the engine holds. Again: nothing happens."""
+        """Fails the turns under way, and frees what the engine holds. A second call does nothing."""
 
 
 def no_answer(error: Exception) -> NoAnswer:
-    """What a turn's error means for the turn. What is none of the three is a fault of the engine or of a library.
+    """The turn's outcome for an error. An error of none of the three classes is a fault of the engine or a library.
 
-    Raises: HeadraceError: `error` itself, if it is of another kind of ours: no turn's fault.
+    Raises: HeadraceError: `error` itself, if it is another of our errors: no turn caused it.
     """
     if isinstance(error, HeadraceError):
         if not isinstance(error, NoAnswer):
             raise error
-        # It is kept, not raised: its traceback would hold all that was on the way.
+        # The error is kept, not raised: its traceback would keep all of the call's objects alive.
         return error.with_traceback(None)
     return EngineFailed(reason_of(error))

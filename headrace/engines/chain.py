@@ -1,7 +1,7 @@
-"""A chain of roles on one version set: the first gets the conversation, each later one the answer before it.
+"""A chain of roles on one version set: the first role gets the conversation, each later one its predecessor's answer.
 
-A unit of live traffic goes through a chain alone, bulk sends rows through it together, role by role. Failures are
-reported as steps too: a unit's records are whole, however it ends.
+A live unit goes through the chain alone; bulk rows go through it together, role by role. Failed steps are reported too,
+so a unit's records are complete, however it ends.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from headrace.engines.messages import messages_for
 from headrace.keys import digest_text
 from headrace.version_sets.sets import Member, VersionSet
 
-# What a member is asked to see whether it answers at all, how much of an answer is waited for, and how long.
+# The trial of a member: its prompt, the most tokens of the answer, and the patience.
 _TRIAL_PROMPT = "Say hello."
 _TRIAL_TOKENS = 4
 _TRIAL_SECONDS_MAX = 120.0
@@ -24,18 +24,18 @@ _TRIAL_SECONDS_MAX = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """What is asked of a chain. None: as the version set has it. All of it but `messages` is for the last role."""
+    """The input of a chain. None: the version set's value. All but `messages` applies to the last role."""
 
     messages: tuple[Message, ...]
     temperature: float | None = None
     top_p: float | None = None
-    # The version set's `max_new_tokens` at most.
+    # At most the version set's `max_new_tokens`.
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, text: str, *, max_tokens: int | None = None) -> "Conversation":
-        """One message of a user."""
+        """A conversation of one user message."""
         return Conversation(messages=(Message(role="user", content=text),), max_tokens=max_tokens)
 
 
@@ -45,7 +45,7 @@ class LoadedRole:
     engine: Engine
 
     def turn(self, asked: Conversation, *, unit: str, seed: int, with_decoding: bool = False) -> Turn:
-        """Args: with_decoding: take temperature and top_p from `asked` where it has them."""
+        """Args: with_decoding: use temperature and top_p of `asked` where given."""
         member, decoding = self.member, self.member.decoding
         temperature = asked.temperature if with_decoding and asked.temperature is not None else decoding.temperature
         top_p = asked.top_p if with_decoding and asked.top_p is not None else decoding.top_p
@@ -62,7 +62,7 @@ class LoadedRole:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One role's part in a unit. `error`: the class of what it failed with, else empty."""
+    """One role's part in a unit. `error`: the class of its failure, or empty."""
 
     member: Member
     turn: Turn
@@ -70,7 +70,7 @@ class Step:
     replica: str = ""
     text: str = ""
     finish: str = ""
-    # None: nobody knows.
+    # None: unknown.
     num_prompt_tokens: int | None = 0
     num_output_tokens: int | None = 0
     error: str = ""
@@ -82,9 +82,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoleChain:
-    """The roles of one version set in the order in which they answer. `client_decoding`: may who asks set temperature.
+    """A version set's roles in the order of their answers. `client_decoding`: whether clients may set the temperature.
 
-    `id`: the version set's.
+    `id`: the version set's id.
     """
 
     id: str
@@ -100,15 +100,15 @@ class RoleChain:
         *,
         client_decoding: bool = False,
     ) -> "RoleChain":
-        """Args: engines: by role, at least those in `order`. Raises: InvalidInput: the set has no such role."""
+        """Args: engines: by role, at least those in `order`. Raises: InvalidInput: the set lacks a role."""
         roles = tuple(LoadedRole(member=version_set.member(role), engine=engines[role]) for role in order)
         return RoleChain(id=version_set.id, roles=roles, client_decoding=client_decoding)
 
     async def answer(self, asked: Conversation, *, unit: str, seed: int, report: Callable[[Step], None]) -> Answer:
-        """The last role's whole answer.
+        """Returns the last role's whole answer.
 
         Raises:
-            TurnRefused, EngineBusy, EngineFailed: as the first role that fails.
+            TurnRefused, EngineBusy, EngineFailed: from the first role that fails.
         """
         given = await self._up_to_last(asked, unit, seed, report)
         return await _step(self.roles[-1], self._last_turn(asked, given, unit, seed), report)
@@ -123,7 +123,7 @@ class RoleChain:
         given = await self._up_to_last(asked, unit, seed, report)
         role, turn = self.roles[-1], self._last_turn(asked, given, unit, seed)
         started = time.monotonic()
-        # One text that grows: thousands of pieces take several times the memory of their characters.
+        # One growing text: thousands of separate pieces take several times the memory of their characters.
         text = StringIO()
         last = None
         replica = ""
@@ -178,7 +178,7 @@ class RoleChain:
     async def _up_to_last(
         self, asked: Conversation, unit: str, seed: int, report: Callable[[Step], None]
     ) -> Conversation:
-        """What the last role is given."""
+        """Returns the last role's input."""
         given = asked
         for place, role in enumerate(self.roles[:-1]):
             answer = await _step(role, self._inner_turn(place, given, unit, seed), report)
@@ -189,14 +189,14 @@ class RoleChain:
         return self.roles[place].turn(Conversation(messages=given.messages), unit=unit, seed=_seed_of(seed, place))
 
     def _last_turn(self, asked: Conversation, given: Conversation, unit: str, seed: int) -> Turn:
-        """What whoever asks may want for itself concerns the answer that it gets."""
+        """The client's wishes apply to the answer that it gets."""
         wanted = asked if given is asked else replace(asked, messages=given.messages)
         place = len(self.roles) - 1
         return self.roles[-1].turn(wanted, unit=unit, seed=_seed_of(seed, place), with_decoding=self.client_decoding)
 
 
 async def try_role(role: LoadedRole) -> None:
-    """Ask for a few words, which are thrown away.
+    """Asks for a few words and discards them.
 
     Raises: TurnRefused, EngineBusy, EngineFailed: the engine does not answer.
     """
@@ -240,7 +240,7 @@ async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) ->
 
 
 def _seed_of(seed: int, place: int) -> int:
-    """In [0, 2^63), as every engine takes it. The first role's is the unit's own: a client's seed is used as it is."""
+    """In [0, 2^63), as engines require. The first role gets the unit's own: a client's seed applies unchanged."""
     if place == 0:
         return seed & ((1 << 63) - 1)
     return int(digest_text("step", str(seed), str(place))[:16], 16) >> 1

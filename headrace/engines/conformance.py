@@ -1,4 +1,4 @@
-"""Whether an engine keeps the contract of `Engine`: tests that its own package runs.
+"""Tests whether an engine keeps the contract of `Engine`; its own package runs them.
 
     # tests/test_conformance.py
     import pytest
@@ -9,7 +9,7 @@
     def engine():
         return opened("shout", volume=3)
 
-A module has one engine, on one event loop, which is closed at the end. Nothing is asked of what an answer says.
+A module has one engine on one event loop, closed at the end. The tests demand nothing of an answer's wording.
 """
 
 import asyncio
@@ -61,11 +61,11 @@ def opened(
     deployment: Deployment | None = None,
     **options: Any,
 ) -> Engine:
-    """The installed engine of that name, opened as a version set opens it.
+    """Opens the installed engine of that name as a version set would.
 
     Args:
-        objects: where the weights are; an engine without weights needs none.
-        member: whose model it is; None: one without weights.
+        objects: the store with the weights; an engine without weights needs none.
+        member: the model's member; None: one without weights.
     """
     kind = engine_kind(name)
     decoding = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=16)
@@ -90,7 +90,7 @@ def turn(text: str = _TEXTS["Latin"], **changes: Any) -> Turn:
 
 @pytest.fixture(scope="module")
 def ask(engine: Engine) -> Iterator[Ask]:
-    """Runs what is awaited on the engine's loop; closes the engine twice at the end, which is once too often."""
+    """Runs awaitables on the engine's loop; closes the engine twice at the end: a second close must be harmless."""
     loop = LoopThread()
     yield loop.run
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_a_batch_has_an_answer_for_each_turn_in_order(engine: Engine, ask: Ask) 
 
 
 def test_the_same_batch_gives_the_same_bytes(engine: Engine, ask: Ask) -> None:
-    """Where the engine says so."""
+    """Only for engines that claim it."""
     turns = [turn(text, seed=seed) for seed, text in enumerate(_TEXTS.values())]
     first, second = (ask(engine.answer_together(turns)) for _ in range(2))
     assert not engine.deterministic or first == second

@@ -1,4 +1,4 @@
-"""What an engine gets beside its version set: secrets, servers, patience. None of it can change an answer."""
+"""Settings of an engine outside its version set: secrets, servers, patience. They cannot change an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from headrace.engines.dispatch.settings import DispatchSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    # For servers that ask for one.
+    # For servers that require a key.
     api_key: str | None = None
     # Base URL in a version set → the servers that serve the same model, if there are several.
     replicas: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # How long a turn may take in all, waiting for room included; at one server; and to its first piece.
+    # Limits of a turn in all, waiting included; of one attempt at one server; and until the first piece.
     turn_seconds_max: float = 120.0
     attempt_seconds_max: float = 120.0
     first_piece_seconds_max: float = 60.0
@@ -27,9 +27,9 @@ class Deployment:
         request_seconds: float = 120.0,
         num_attempts: int = 5,
     ) -> "Deployment":
-        """Nobody waits for a single row: a server may be gone for half a minute and busy for two.
+        """For bulk, where no person waits for a single row: a server may be gone for half a minute and busy for two.
 
-        Args: request_seconds: how long one request may take in all, however its answer comes.
+        Args: request_seconds: total limit of one request, streamed or not.
         """
         return cls(
             api_key=api_key,
@@ -43,7 +43,7 @@ class Deployment:
         )
 
     def servers(self, base_url: str) -> tuple[str, ...]:
-        """The servers behind a version set's base URL; itself, if no others are named."""
+        """The servers behind a version set's base URL; the URL itself if no others are given."""
         return self.replicas.get(base_url, (base_url,))
 
 

@@ -1,7 +1,7 @@
-"""The `echo` engine: words drawn by the turn's seed instead of a model. For tests and dry runs of a whole pipeline.
+"""The `echo` engine: words drawn by the turn's seed, without a model. For tests and dry runs of a whole pipeline.
 
-No weights, some ten microseconds a turn, and the same bytes for the same version set: what a test of claims, retries
-and rollouts needs. It says nothing about quality; its outputs pass the review's default rules.
+No weights, some ten microseconds a turn, and the same bytes for the same version set, as tests of claims, retries and
+rollouts need. It shows nothing about quality; its outputs pass the review's default rules.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class EchoEngine(Engine):
     deterministic = True
 
     def __init__(self, member: Member, *, piece_seconds: float = 0.0) -> None:
-        """Args: piece_seconds: pause before each word, as a model that thinks would make it."""
+        """Args: piece_seconds: pause before each word, to imitate a model's time."""
         self._member = member
         self._piece_seconds = piece_seconds
 
@@ -67,5 +67,5 @@ class EchoEngine(Engine):
 
 
 def _num_prompt_words(turn: Turn) -> int:
-    """Of what was asked; a system prompt is the same for all."""
+    """Counts the question's words without the system prompt, which is the same for all."""
     return sum(len(message.content.split()) for message in turn.messages if message.role != "system")

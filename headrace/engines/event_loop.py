@@ -1,6 +1,6 @@
-"""An event loop in a thread of its own, for code that is not asynchronous and asks what is.
+"""An event loop in its own thread, so that synchronous code can call asynchronous code.
 
-Whoever calls may have a loop running already, as notebooks do: so it is never the caller's own.
+The caller may already run a loop, as notebooks do, so this never uses the caller's.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, or what it raised; it is cancelled if the caller is interrupted."""
+        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted."""
         loop = self._started()
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:

@@ -1,4 +1,4 @@
-"""A version set's prompt template around what is asked: the one place where it is applied."""
+"""Applies a version set's prompt template; nothing else does."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from headrace.version_sets.sets import Member
 
 
 def messages_for(member: Member, given: Sequence[Message]) -> tuple[Message, ...]:
-    """`given` as the member's model reads it: every message of the user in the template, so that a conversation looks
-    to the model as it did when its earlier turns were answered.
+    """`given` as the member's model reads it. The template wraps every user message, so the model sees earlier turns of
+    a conversation as it saw them when it answered them.
 
-    A set's and a client's system prompts become one message, since many chat templates know one alone.
+    The set's and the client's system prompts are merged, since many chat templates accept only one.
     """
     system = [member.system_prompt] if member.system_prompt else []
     system += [message.content for message in given if message.role == "system"]

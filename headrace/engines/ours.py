@@ -1,4 +1,4 @@
-"""Headrace's own engines, as any other package would offer them. Imports none of the libraries behind them."""
+"""Headrace's own engines, offered as another package would offer its own. Imports none of their libraries."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,17 +15,17 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What our engines take, each of them all of it, so that a file can be run on `echo` by its name alone."""
+    """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
     num_threads: int = 1
-    # For openai_http: the server, up to and including /v1, and the name it serves the model under.
+    # For openai_http: the server's URL up to and including /v1, and its name for the model.
     base_url: str | None = None
     model: str | None = None
-    # For transformers: the day that a chat template is told when it asks for today's.
+    # For transformers: the date that a chat template gets when it asks for today's.
     template_date: str | None = None
-    # For openai_http: the model's special tokens. The server would take them for turns in whatever text they stand, so
-    # a prompt or a message that spells one is refused.
+    # For openai_http: the model's special tokens. The server would take them for turns in any text, so a prompt or a
+    # message that contains one is refused.
     special_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ def _open_server(opening: Opening) -> Engine:
 
 
 def _open_local(opening: Opening) -> Engine:
-    # Imported here: it costs seconds of CPU, which the other engines do not owe.
+    # Imported here: it costs seconds of CPU, which the other engines do not need.
     from headrace.engines.local.engine import LocalEngine
 
     return LocalEngine(opening.weights(), opening.member, opening.spec)

@@ -1,13 +1,13 @@
-"""The engines that are installed: found by name through the entry point group `headrace.engines`, ours like anybody's.
+"""The installed engines, found by name through the entry point group `headrace.engines`, including our own.
 
 A package offers an engine by one line of its pyproject.toml and one `EngineKind`:
 
     [project.entry-points."headrace.engines"]
     shout = "shouting.engine:KIND"
 
-A campaign or a service then says `engine: {name: shout, volume: 3}`. What may stand there is the kind's `options`, a
-frozen dataclass that checks itself; it is read when the file is loaded, long before anything is opened. The module that
-holds a kind is imported for that, so it should be light: what costs seconds belongs inside `open`.
+A campaign or a service then says `engine: {name: shout, volume: 3}`. The kind's `options`, a frozen dataclass that
+checks itself, defines what may stand there; it is read when the file is loaded, long before anything is opened. That
+imports the kind's module, so the module should be light: costly imports belong inside `open`.
 """
 
 import json
@@ -27,13 +27,13 @@ from headrace.typed_mapping import from_mapping
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"
-# Fields of a spec that options may have; options of any other name go into `EngineSpec.options`.
+# Options with these names become fields of the spec; all others go into `EngineSpec.options`.
 _SPEC_FIELDS = frozenset(field.name for field in fields(EngineSpec)) - {"name", "build", "options"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What an engine is opened with. `options`: of the kind's own class, as the version set has them."""
+    """The arguments for opening an engine. `options`: of the kind's own class, with the version set's values."""
 
     member: Member
     spec: EngineSpec
@@ -42,18 +42,18 @@ class Opening:
     objects: ObjectStore
 
     def weights(self) -> Path:
-        """The member's weights, in a directory; fetched where they are not here.
+        """The directory of the member's weights, fetched if they are not here.
 
         Raises:
-            HandoffMissing: they are not in the store.
-            HandoffCorrupt: they are damaged.
+            HandoffMissing: the weights are not in the store.
+            HandoffCorrupt: the weights are damaged.
         """
         return open_directory(self.objects, self.member.weights_digest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
-    """Of an engine that takes none."""
+    """For an engine without options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ class EngineKind:
     """One engine, before anything is loaded.
 
     Attributes:
-        open: loads it; blocks, as long as it takes. Raises InvalidInput or EngineUnavailable, whose texts say why.
-        options: a frozen dataclass: what a file may say beside the name. Values as JSON has them.
-        packages: distributions whose version can change an output: they are a version set's `engine.build`.
+        open: loads the engine, and blocks meanwhile. Raises InvalidInput or EngineUnavailable, with the reason.
+        options: a frozen dataclass of the settings beside the name in a file. Values are JSON's.
+        packages: distributions whose version can change an output; the version set's `engine.build` lists them.
         deterministic: the same turns together give the same bytes on the same kind of machine.
-        needs_weights: it opens weights out of the store, so its model must be registered.
+        needs_weights: whether it opens weights from the store, so that its model must be registered.
     """
 
     name: str
@@ -77,11 +77,11 @@ class EngineKind:
 
     @property
     def build(self) -> str:
-        """Library versions here, such as `transformers 5.23.0, torch 2.13.0`; found without importing them."""
+        """Library versions here, such as `transformers 5.23.0, torch 2.13.0`; read without importing them."""
         return ", ".join(f"{package} {_version(package)}" for package in self.packages)
 
     def spec(self, options: Any) -> EngineSpec:
-        """The engine as a version set names it, with the library versions of this installation."""
+        """The engine's entry in a version set, with this installation's library versions."""
         given = asdict(options)
         named = {name: value for name, value in given.items() if name in _SPEC_FIELDS}
         others = {name: value for name, value in given.items() if name not in _SPEC_FIELDS}
@@ -93,7 +93,7 @@ class EngineKind:
         )
 
     def options_of(self, spec: EngineSpec) -> Any:
-        """Raises: InvalidInput: the version set's options are none that this kind takes."""
+        """Raises: InvalidInput: this kind does not accept the version set's options."""
         given = json.loads(spec.options) if spec.options else {}
         for one in fields(self.options):
             if one.name in _SPEC_FIELDS:
@@ -119,7 +119,7 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
 
     Blocks while weights are fetched and loaded: call it in a thread.
 
-    Args: spec: the member's own engine, or its set's (`VersionSet.engine_of`).
+    Args: spec: the member's engine, or its set's (`VersionSet.engine_of`).
 
     Raises:
         InvalidInput: no engine has this name, or the engine cannot run this member.
@@ -134,7 +134,7 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
     return engine
 
 
-# What two members that can share an engine have in common: all but their prompts.
+# Members with the same key can share an engine: they differ only in prompts.
 EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
 
 

@@ -1,7 +1,7 @@
-"""One model's part in a campaign or a service, as their files describe it: model, prompt template, decoding, engine.
+"""One model's part in a campaign or a service, as in their files: model, prompt template, decoding, engine.
 
-They stand above the version set, whose member a role becomes, and above the engines, which say what their section of a
-file may hold.
+Roles stand above the version set, whose members they become, and above the engines, which define their section of a
+file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTemplate:
-    """The turns that the model's chat template is given; `{text}` is the prompt."""
+    """The turns for the model's chat template; `{text}` is the prompt."""
 
     user: str = "{text}"
     # null leaves the system turn to the model's own chat template, which may add one.
@@ -30,18 +30,18 @@ class PromptTemplate:
 
 
 class EngineSettings:
-    """What turns prompts into answers: an installed engine and its options; all of it is part of the version set."""
+    """The engine that answers prompts: an installed one and its options; all of it enters the version set."""
 
     __slots__ = ("kind", "options")
 
     def __init__(self, name: str = "transformers", **options: Any) -> None:
-        """Raises: InvalidInput: no such engine, or options that it does not take."""
+        """Raises: InvalidInput: the engine is not installed, or does not accept the options."""
         self.kind: EngineKind = engine_kind(name)
         self.options: Any = self.kind.options(**options)
 
     @classmethod
     def from_mapping(cls, mapping: object, where: str) -> "EngineSettings":
-        """As `typed_mapping.from_mapping`: the engine's options are the schema of what stands beside `name`."""
+        """As `typed_mapping.from_mapping`: the engine's options define what may stand beside `name`."""
         if not isinstance(mapping, Mapping):
             raise InvalidInput(f"{where} must be a mapping of keys to values, got {mapping!r}.")
         name = mapping.get("name", "transformers")
@@ -63,19 +63,19 @@ class EngineSettings:
         return self.kind.spec(self.options)
 
     def on(self, name: str) -> "EngineSettings":
-        """Another engine, with as much of these options as that takes.
+        """Another engine, with those of these options that it accepts.
 
-        Raises: InvalidInput: no such engine, or one that needs what is not said here.
+        Raises: InvalidInput: the engine is not installed, or needs an option that is missing here.
         """
-        # What is for one engine alone stays with it.
+        # Options that only make sense for one engine are not carried over.
         kept = {one.name: getattr(self.options, one.name) for one in fields(self.options)}
         return self.taking(name, **{key: value for key, value in kept.items() if key not in _OF_ONE_ENGINE})
 
     @classmethod
     def taking(cls, name: str, **offered: Any) -> "EngineSettings":
-        """An engine with those of these options that it takes.
+        """An engine with those of the offered options that it accepts.
 
-        Raises: InvalidInput: no such engine, or one that needs what is not offered.
+        Raises: InvalidInput: the engine is not installed, or needs an option that is not offered.
         """
         taken = {one.name for one in fields(engine_kind(name).options)}
         return cls(name, **{key: value for key, value in offered.items() if key in taken})
@@ -94,7 +94,7 @@ _OF_ONE_ENGINE = frozenset({"template_date", "special_tokens"})
 
 
 class RegisteredModel(Protocol):
-    """What a role needs to know of a model's registered version."""
+    """The facts about a registered version that a role needs."""
 
     @property
     def model_name(self) -> str: ...
@@ -122,7 +122,7 @@ class Role:
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: Decoding
     engine: EngineSettings = field(default_factory=EngineSettings)
-    # False: a server's model that no registry knows. Its version, as the server's owner names it, is then its identity.
+    # False: a server's model that no registry knows. The version given by the server's owner is then its identity.
     registered: bool = True
 
     def __post_init__(self) -> None:
@@ -137,8 +137,8 @@ class Role:
         """The version set's member that this role becomes.
 
         Args:
-            model: of a registered role.
-            engine: None: the set's own.
+            model: for a registered role.
+            engine: None: the set's engine.
         """
         return Member(
             role=name,
@@ -154,9 +154,9 @@ class Role:
 
 
 def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *others: str) -> None:
-    """Args: others: roles that are named elsewhere, such as a judge's.
+    """Args: others: roles named elsewhere, such as a judge's.
 
-    Raises: InvalidInput: nobody answers, or a role is named that is not described.
+    Raises: InvalidInput: the chain is empty, or a role is named but not described.
     """
     named = [*chain, *others]
     if not chain or any(role not in roles for role in named):
@@ -168,7 +168,7 @@ def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *others: str) -
 def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: str) -> dict[str, M]:
     """Registered role → the version that its file asks for.
 
-    Args: whose: what a refusal calls the file's subject.
+    Args: whose: the file's subject, for a refusal.
 
     Raises:
         InvalidInput: a role's model or version is not registered.

@@ -1,7 +1,7 @@
-"""Rows out of engines: the thin layer by which bulk generation, which is not asynchronous, asks a chain of roles.
+"""Rows from engines: the thin layer by which bulk generation, which is synchronous, uses a chain of roles.
 
-What it adds is patience and judgement. A row that gets no answer is that row's error only if the chain answers others;
-else the run ends, what was committed stays, and a later run goes on: no outage makes a day of errors.
+It adds patience and judgement. A row without an answer is that row's error only if the chain answers others; otherwise
+the run ends, committed rows stay, and a later run continues. So an outage never fills a day with errors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,16 @@ from headrace.engines.event_loop import LoopThread
 from headrace.errors import EngineUnavailable
 from headrace.version_sets.sets import Member
 
-# What a table's column holds.
+# The limit of a table's column.
 _COUNT_MAX = 2**31 - 1
-# What is asked to see whether a chain answers anything at all, and how many tokens it may take.
+# The control turn that tests whether a chain answers at all, and its most tokens.
 _CONTROL_PROMPT = "Say one word."
 _CONTROL_TOKENS_MAX = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """One row to make. All randomness in its output comes from `seed`."""
+    """One row to make. All randomness of its output comes from `seed`."""
 
     row_id: str
     prompt: str
@@ -34,7 +34,7 @@ class GenerationRequest:
 class GenerationResult:
     """One row's output. `length`: the token limit cut it off; `error`: there is no output, and `error` says why.
 
-    Counts are None where nobody knows them; `note` says what was wrong with those that came.
+    Counts are None if unknown; `note` says what was wrong with invalid ones.
     """
 
     text: str
@@ -46,10 +46,10 @@ class GenerationResult:
 
 
 class RowMaker(Protocol):
-    """What makes rows: for a version set, loaded.
+    """Makes rows for one version set, with its models loaded.
 
-    `deterministic`: the same requests in the same order give the same bytes on the same kind of machine. `build` is
-    what it runs on here, in the words of a version set's `engine.build`.
+    `deterministic`: the same requests in the same order give the same bytes on the same kind of machine. `build`: its
+    library versions here, in the form of a version set's `engine.build`.
     """
 
     @property
@@ -62,11 +62,11 @@ class RowMaker(Protocol):
     def deterministic(self) -> bool: ...
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        """One result a request, in their order. A row that cannot be made is an `error` result, or any exception if
-        the engine cannot tell which row it was: the caller then tries the rows one by one.
+        """One result for each request, in order. A failed row is an `error` result. If the engine cannot tell which row
+        failed, it raises any exception, and the caller tries the rows one by one.
 
         Raises:
-            EngineUnavailable: no row can be made now; a later run goes on from here.
+            EngineUnavailable: no row can be made now; a later run continues here.
         """
         ...
 
@@ -85,14 +85,14 @@ class ChainRows:
 
     @classmethod
     def of(cls, member: Member, engine: Engine) -> Self:
-        """Rows of one role alone."""
+        """Makes rows with one role alone."""
         return cls(RoleChain(id="", roles=(LoadedRole(member=member, engine=engine),)))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         return self._loop.run(self._generated(requests))
 
     def close(self) -> None:
-        # Roles may share an engine; to close it twice does nothing.
+        # Roles may share an engine; closing it twice is harmless.
         for role in self._chain.roles:
             self._loop.run(role.engine.close())
         self._loop.close()
@@ -116,20 +116,20 @@ class ChainRows:
 
 
 def builds(of_roles: Iterable[str]) -> str:
-    """The builds of a chain's engines as one text: one role's is itself."""
+    """The builds of a chain's engines as one text; a single role's is unchanged."""
     return "; ".join(dict.fromkeys(of_roles))
 
 
 def failed(error: BaseException | str) -> GenerationResult:
-    """The result of a row without an output."""
+    """The result for a row without output."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     text = text.encode(errors="replace").decode()
     return GenerationResult(text="", num_prompt_tokens=0, num_output_tokens=0, finish_reason="error", error=text[:500])
 
 
 def storable(result: GenerationResult) -> GenerationResult:
-    """The result as a table can hold it, whatever engine made it: a row that cannot be stored is that row's error, so
-    that its neighbours are; a count that means nothing is None, with a note."""
+    """The result in a form that a table can hold, from any engine: a row that cannot be stored becomes an error, so its
+    neighbours can be stored; an invalid count becomes None, with a note."""
     if not isinstance(result.text, str):
         return failed(f"the output is of type {type(result.text).__name__}, not text")
     try:
@@ -139,7 +139,7 @@ def storable(result: GenerationResult) -> GenerationResult:
     if result.finish_reason not in ("stop", "length", "error"):
         return failed(f"the output ended with {result.finish_reason!r}, which is none of stop, length and error")
     if result.finish_reason == "error":
-        # Its text as an error's, and a reason in any case.
+        # Drops its text, as for any error, and always gives a reason.
         return failed(result.error or "the engine gave no reason")
     for name in ("num_prompt_tokens", "num_output_tokens"):
         count = getattr(result, name)

@@ -1,4 +1,4 @@
-"""Whether one member of a version set can be used here: loaded, asked a few words, closed."""
+"""Tries whether one member of a version set works here: loads it, asks for a few words, closes it."""
 
 import asyncio
 
@@ -12,11 +12,11 @@ from headrace.version_sets.sets import EngineSpec, Member
 
 
 def try_member(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment) -> None:
-    """Blocks, as long as loading takes. What it answers is thrown away.
+    """Blocks while the member loads. Its answer is discarded.
 
     Raises:
-        InvalidInput, HandoffMissing, HandoffCorrupt: it could never be used.
-        EngineUnavailable: it cannot be used now, or answers nothing.
+        InvalidInput, HandoffMissing, HandoffCorrupt: the member can never work.
+        EngineUnavailable: the member cannot be used now, or does not answer.
     """
     engine = open_engine(member, spec, objects, deployment)
 

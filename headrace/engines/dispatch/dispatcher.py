@@ -1,18 +1,18 @@
-"""Decides which replica works on which turn: the one where it is expected to be done first.
+"""Decides which replica works on which turn: the one that is expected to finish it first.
 
-Pure: it knows a clock and what it is told of turns, pieces and failures; whoever drives it sends, reads and closes.
-It promises, whatever happens in whatever order:
-- A turn has at most one attempt alive. A turn is sent elsewhere only after `closed` said that its attempt is gone.
-- A turn of which something was given out is never sent again.
-- Each turn is answered, given up with a reason, or left by its client; the oldest turn that waits goes first.
+Pure: it knows a clock and what it is told of turns, pieces and failures; its driver sends, reads and closes. It
+promises, for any order of events:
+- A turn has at most one live attempt. It is sent elsewhere only after `closed` reported that its attempt is gone.
+- A turn is never sent again after a part of its answer was given out.
+- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first.
 
-What it learns, it learns from pieces: seconds a token, to the first token, turns that a replica works on at once, how
-long it is silent at most. Answers' lengths are unknown beforehand and are taken to be like those of late. It does not
-know what prompts cost, nor what other clients send to the same replicas, except by the replicas' slowing down.
+It learns from pieces: seconds a token, seconds to the first token, how many turns a replica works on at once, and its
+longest silence. It expects answers to be as long as recent ones. It does not know what prompts cost, nor the load that
+other clients put on a replica, except that the replica slows down.
 
-Turns wait here, not in a replica that is full: there they would wait behind others, or die with it. A replica that
-falls silent gets nothing new, then loses its turns to the others. A turn that would be done much sooner elsewhere, with
-all that it has made thrown away, is moved if there is room.
+Turns wait here, not in a full replica, where they would queue behind others or die with it. A replica that falls silent
+gets no new turns, and then loses its turns to the others. A turn is moved if another replica has room and would finish
+it much sooner, even though its work so far is lost.
 """
 
 from bisect import insort
@@ -27,20 +27,20 @@ from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.meaning import FailureKind
 from headrace.errors import InvalidInput
 
-# How much slower each further turn is taken to make a replica: spreads turns over equals before more is known.
+# Assumed slowdown of a replica by each further turn: spreads turns over equal replicas before more is known.
 _CROWDING = 0.05
-# Looking later than this after the time before means that this process was held up itself.
+# If more time passed since the last look, this process itself was delayed.
 _LATE_SECONDS = 0.15
-# How long a replica is taken to be full where it was seen to be.
+# How long a replica counts as full after it was seen to be.
 _SLOTS_BELIEVED_SECONDS = 1.0
-# How long the owner's mistake is left alone before it is asked again.
+# How long a replica with an owner's mistake (wrong key, address or model) is left alone.
 _UNUSABLE_SECONDS = 5.0
 
 
 class TurnState(Enum):
     HELD = "held"
     LIVE = "live"
-    # Its attempt is to be closed; then it is held again.
+    # Its attempt must be closed; then the turn is held again.
     LEAVING = "leaving"
     GIVEN_UP = "given up"
     DONE = "done"
@@ -48,32 +48,32 @@ class TurnState(Enum):
 
 @dataclass(eq=False)
 class Ticket:
-    """One turn on its way. Only the dispatcher writes to it."""
+    """One turn under way. Only the dispatcher changes it."""
 
     number: int
     num_tokens_max: int
     entered_at: float
-    # Whether its answer comes in pieces. A whole one shows nothing before its end, so it is never seen to wait.
+    # Whether its answer comes in pieces. A whole answer shows nothing before its end, so it never seems to wait.
     is_in_pieces: bool = True
     state: TurnState = TurnState.HELD
     replica: int = -1
     is_given_out: bool = False
     num_failures: int = 0
     num_moves: int = 0
-    # Replicas at which an attempt of this turn failed: asked again only if there is no other.
+    # Replicas where an attempt of this turn failed: used again only if there is no other.
     avoided: set[int] = field(default_factory=set)
     sent_at: float = 0.0
     heard_at: float = 0.0
     has_begun: bool = False
     was_sent_to_idle: bool = False
-    # Its place among all that its replica was sent, and whether it was one more than fitted there.
+    # Its number among the replica's sent turns, and whether the replica was full when it was sent.
     send_number: int = 0
     was_extra: bool = False
     num_characters: int = 0
-    # Output tokens, estimated from the characters: servers count them only at the end.
+    # Output tokens, estimated from characters: servers report counts only at the end.
     num_tokens: int = 0
     last_failure: str = ""
-    # What was wrong when it was given up, and when to come back if the replicas are only busy.
+    # When to try again, if it was given up because all replicas are busy.
     retry_after_seconds: float | None = None
 
     def __lt__(self, other: "Ticket") -> bool:
@@ -89,26 +89,26 @@ class Replica:
     health: Health
     rates: Rates = field(default_factory=Rates)
     live: set[Ticket] = field(default_factory=set)
-    # Turns that it works on at once, once one was seen to wait; None: not known to be limited.
+    # How many turns it works on at once, known after one was seen to wait; None: no known limit.
     num_slots: int | None = None
-    # When one was last seen to wait.
+    # When a turn was last seen to wait.
     waited_at: float = float("-inf")
-    # The last sign of work, or when it got work again.
+    # Its last sign of work, or the time when it got work after none.
     heard_at: float = 0.0
     is_heard: bool = False
     num_sent: int = 0
-    # The youngest of its turns that was seen to be worked on, by `send_number`.
+    # The highest `send_number` among its turns that were seen to be worked on.
     begun_number: int = 0
     is_silent: bool = False
 
     @property
     def num_begun(self) -> int:
-        """Turns that it works on, as far as one can see; of whole answers nothing else is known."""
+        """The turns that it visibly works on; whole answers are all counted, since nothing else is known of them."""
         return sum(ticket.has_begun or not ticket.is_in_pieces for ticket in self.live)
 
 
 class Dispatcher:
-    """For the replicas of one model of one version set: no turn ever reaches another model."""
+    """Serves the replicas of one model of one version set: no turn ever reaches another model."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Dispatcher:
     ) -> None:
         """Args: clock: monotonic seconds.
 
-        Raises: InvalidInput: no replica, or one twice.
+        Raises: InvalidInput: no replica, or a duplicate.
         """
         if not replicas or len(set(replicas)) != len(replicas):
             raise InvalidInput(f"replicas must be different servers, at least one, got {list(replicas)!r}.")
@@ -132,7 +132,7 @@ class Dispatcher:
         self._held: list[Ticket] = []
         self._num_entered = 0
         self._looked_at = clock()
-        # When the last replica that could take turns was lost; None: one can.
+        # When the last usable replica was lost; None: one is usable.
         self._stranded_since: float | None = None
 
     @property
@@ -146,7 +146,7 @@ class Dispatcher:
     # --- turns ---
 
     def enter(self, num_tokens_max: int, *, is_in_pieces: bool = True) -> Ticket:
-        """A new turn, live at once if some replica has room and nobody waits before it."""
+        """Adds a turn; it is live at once if a replica has room and no turn waits."""
         ticket = Ticket(
             number=self._num_entered,
             num_tokens_max=num_tokens_max,
@@ -160,7 +160,7 @@ class Dispatcher:
         return ticket
 
     def assign(self) -> list[Ticket]:
-        """Sends the turns that wait where they can go, oldest first. Returns those that are live now."""
+        """Sends waiting turns, oldest first, as far as replicas have room. Returns the sent ones."""
         now, sent = self._clock(), []
         self._note_stranding(now)
         while self._held:
@@ -174,7 +174,7 @@ class Dispatcher:
         return sent
 
     def heard(self, ticket: Ticket, num_characters: int) -> None:
-        """A sign of work on this turn: its output has so many characters by now."""
+        """Reports a sign of work on this turn: its output now has that many characters."""
         if ticket.state is not TurnState.LIVE:
             return
         now, replica = self._clock(), self._replicas[ticket.replica]
@@ -194,15 +194,15 @@ class Dispatcher:
         ticket.num_tokens = max(ticket.num_tokens, num_tokens)
 
     def give_out(self, ticket: Ticket) -> None:
-        """The client gets a piece now: from here on the turn stays where it is, come what may."""
+        """The client now gets a piece: from here on the turn is never moved."""
         assert ticket.state is TurnState.LIVE, ticket.state
         ticket.is_given_out = True
 
     def answered(self, ticket: Ticket, num_tokens: int) -> None:
-        """The attempt brought the whole answer, of so many output tokens."""
+        """The attempt returned the whole answer, with that many output tokens."""
         replica, now = self._replicas[ticket.replica], self._clock()
         if not ticket.has_begun:
-            # One piece for all: what it took beyond a first token is what its tokens took.
+            # A single piece: the time beyond a first token counts as its tokens' time.
             first_seconds = replica.rates.own_first_seconds() or 0.0
             replica.rates.saw_tokens(max(0.0, now - ticket.sent_at - first_seconds), max(1, num_tokens), now)
             self._saw_begun(replica, ticket)
@@ -222,21 +222,21 @@ class Dispatcher:
         retry_after_seconds: float | None = None,
         is_paid: bool = False,
     ) -> TurnState:
-        """The attempt failed and its connection is gone. Says what the turn is now: held, or given up.
+        """The attempt failed and its connection is gone. Returns the turn's new state: held, or given up.
 
-        Args: is_paid: an answer was made, and is none: the same replica would be paid for another.
+        Args: is_paid: the replica made an answer, but an invalid one, and would charge for another.
         """
         replica, now = self._replicas[ticket.replica], self._clock()
         self._release(ticket)
         ticket.last_failure = why
         ticket.avoided.add(ticket.replica)
         if kind == "busy":
-            # Without a wish of its own it is asked again when its queue has moved a little.
+            # Without Retry-After it is asked again once its queue has moved a little.
             replica.health.pause(now, 0.5 if retry_after_seconds is None else max(0.05, retry_after_seconds))
         elif kind == "not_started":
             replica.health.leave_alone(now, why)
         elif kind == "unusable":
-            # Three in a row: a turn that is forbidden (some servers say 403) must not put every replica out.
+            # Three in a row: one forbidden turn (some servers answer 403) must not exclude every replica.
             replica.health.struck(now, why, backoff_seconds_min=_UNUSABLE_SECONDS)
         else:
             replica.health.struck(now, why, weight=2 if kind == "broken" else 1)
@@ -249,19 +249,19 @@ class Dispatcher:
         return ticket.state
 
     def refused(self, ticket: Ticket) -> None:
-        """The replica refused the turn itself: it is well, and the turn is over."""
+        """The replica refused the turn itself: the replica is healthy, and the turn is over."""
         self._heard_replica(self._replicas[ticket.replica], self._clock())
         self._release(ticket)
         ticket.state = TurnState.GIVEN_UP
 
     def closed(self, ticket: Ticket) -> None:
-        """The attempt that was to be abandoned is gone, its connection closed: the turn waits again."""
+        """The abandoned attempt is gone and its connection closed: the turn waits again."""
         assert ticket.state is TurnState.LEAVING, ticket.state
         self._release(ticket)
         self._hold(ticket)
 
     def left(self, ticket: Ticket) -> None:
-        """The client is gone or out of time, and so is the attempt."""
+        """The client is gone or out of time, and the attempt is gone too."""
         if ticket.state is TurnState.HELD:
             self._held.remove(ticket)
         elif ticket.state in (TurnState.LIVE, TurnState.LEAVING):
@@ -271,13 +271,13 @@ class Dispatcher:
     # --- time ---
 
     def to_abandon(self) -> list[Ticket]:
-        """Attempts whose connections are to be closed now: on silent replicas, and where others are much faster.
+        """Attempts to close now: on silent replicas, and where others are much faster.
 
-        To be asked every 50 ms or so while there are turns.
+        Call it every 50 ms or so while there are turns.
         """
         now, leaving = self._clock(), []
         if now - self._looked_at > _LATE_SECONDS:
-            # We did not listen: nobody can be blamed for what was not heard meanwhile.
+            # This process did not listen: replicas are not to blame for that silence.
             for replica in self._replicas:
                 replica.heard_at = max(replica.heard_at, now - _LATE_SECONDS)
         self._looked_at = now
@@ -298,7 +298,7 @@ class Dispatcher:
         return sorted(leaving)
 
     def to_give_up(self) -> list[Ticket]:
-        """Turns that waited long enough for a replica that is alive, or not busy. They are over."""
+        """Turns that waited too long for a replica that is alive or free. They are over."""
         now = self._clock()
         self._note_stranding(now)
         if not self._held:
@@ -308,7 +308,7 @@ class Dispatcher:
             limit = self._settings.dead_seconds_max
             over = [ticket for ticket in self._held if now - max(ticket.entered_at, self._stranded_at(now)) >= limit]
         elif self._stranded_since is not None:
-            # Somebody is alive, and says when to come back.
+            # A replica is alive; use the time when it wants to be asked again.
             back_at = min(
                 max(replica.health.paused_until, now)
                 for replica, is_away in zip(self._replicas, away, strict=True)
@@ -325,7 +325,7 @@ class Dispatcher:
         return over
 
     def probes_due(self) -> list[int]:
-        """Replicas to ask for a sign of life now, by something that is no turn; `probed` is then to be called."""
+        """Replicas to probe now, by a request that is not a turn; then call `probed`."""
         now = self._clock()
         due = [index for index, replica in enumerate(self._replicas) if replica.health.probe_is_due(now)]
         for index in due:
@@ -337,7 +337,7 @@ class Dispatcher:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits, runs or is away: time alone changes nothing."""
+        """No turn waits or runs, and no replica is away: time alone changes nothing."""
         return not self._held and all(
             not replica.live and replica.health.standing is not Standing.AWAY for replica in self._replicas
         )
@@ -345,25 +345,25 @@ class Dispatcher:
     # --- choice ---
 
     def expected_seconds(self, index: int, num_tokens: float) -> float:
-        """Until a turn of so many tokens would be done, if this replica got it now."""
+        """Time until this replica would finish a turn of that many tokens, if it got the turn now."""
         return self._expected(self._replicas[index], num_tokens, self._clock())
 
     def _best(self, ticket: Ticket, now: float) -> Replica | None:
-        """Where the turn goes now; None: nowhere, or rather later to one that is full."""
+        """The replica for the turn now; None: there is none, or waiting for a full one is better."""
         able = [replica for replica in self._replicas if self._is_able(replica, now)]
-        # Where all are silent there is no better one: they may only be thinking.
+        # If all are silent none is better: they may be working.
         able = able or [one for one in self._replicas if one.health.may_get_turns(len(one.live), now)]
         if not able:
             return None
         fresh = [replica for replica in able if replica.index not in ticket.avoided]
         num_tokens = self._lengths.expected(ticket.num_tokens_max)
         best = min(fresh or able, key=lambda replica: (self._expected(replica, num_tokens, now), replica.num_sent))
-        # One more than it can work on: else it would idle for the way there and back.
+        # One turn more than it works on; otherwise it would idle between two turns.
         is_full = best.num_slots is not None and len(best.live) > best.num_slots
         return None if is_full else best
 
     def _num_slots_now(self, replica: Replica, now: float) -> int:
-        """One more than known, if nobody was seen to wait lately: what is known may be too few by now."""
+        """One more than known if no turn was seen to wait lately: the known number may be outdated."""
         assert replica.num_slots is not None
         return replica.num_slots + (now - replica.waited_at > _SLOTS_BELIEVED_SECONDS)
 
@@ -381,7 +381,7 @@ class Dispatcher:
         return run * (1 + _CROWDING * replica.num_slots) + wait
 
     def _speeds(self, replica: Replica, now: float) -> tuple[float, float]:
-        """Seconds a token and to the first, with what the best of the others does as the belief."""
+        """Seconds a token and to the first; the best of the others serves as the prior."""
         others = [other.rates for other in self._replicas if other is not replica]
         token = min((own for rates in others if (own := rates.own_token_seconds()) is not None), default=None)
         first = min((own for rates in others if (own := rates.own_first_seconds()) is not None), default=None)
@@ -393,21 +393,21 @@ class Dispatcher:
     # --- signs ---
 
     def _silence(self, replica: Replica, now: float) -> tuple[float, float]:
-        """How long it has been silent with work to do, and how long is normal. Seconds."""
+        """How long it has been silent with work to do, and how long is normal, in seconds."""
         if not replica.live:
             return 0.0, self._settings.silent_seconds_min
         limit = max(self._settings.silent_seconds_min, self._settings.silent_factor * replica.rates.pause_seconds)
         return now - replica.heard_at, limit if replica.is_heard else self._settings.silent_seconds_unheard
 
     def _heard_replica(self, replica: Replica, now: float) -> None:
-        # A silence that was held against it is not what is normal.
+        # A silence that counted against it must not become normal.
         if not replica.is_silent:
             replica.rates.saw_pause(now - replica.heard_at, now)
         replica.heard_at, replica.is_heard, replica.is_silent = now, True, False
         replica.health.worked()
 
     def _saw_begun(self, replica: Replica, ticket: Ticket) -> None:
-        """Servers take turns in order: a younger turn that begins first shows that an older one waits for no slot."""
+        """Servers take turns in order: if a younger turn begins first, an older one is not waiting for a slot."""
         replica.begun_number = max(replica.begun_number, ticket.send_number)
         if replica.num_slots is not None and any(
             other.is_in_pieces and not other.has_begun and other.send_number < ticket.send_number
@@ -416,13 +416,13 @@ class Dispatcher:
             replica.num_slots = None
 
     def _was_not_held_up(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
-        """A whole answer shows nothing but its end: whether that came as soon as without a wait for a slot."""
+        """A whole answer shows only its end: whether it came soon enough for a turn that did not wait for a slot."""
         token_seconds, first_seconds = self._speeds(self._replicas[ticket.replica], now)
         return now - ticket.sent_at <= 2 * (first_seconds + num_tokens * token_seconds)
 
     def _learn_slots(self, replica: Replica, now: float) -> None:
-        """A turn that has not begun long after it was sent, while others made progress, waits for a slot, unless a
-        younger one has begun."""
+        """Lowers `num_slots` if a turn has not begun long after it was sent, while others made progress: it waits for a
+        slot, unless a younger one has begun."""
         num_begun = replica.num_begun
         if replica.is_silent or not num_begun or num_begun == len(replica.live):
             return
@@ -447,7 +447,7 @@ class Dispatcher:
         return any(other is not replica and self._is_able(other, now) for other in self._replicas)
 
     def _slowest(self, now: float) -> Ticket | None:
-        """The turn that gains most by a move, if one gains enough."""
+        """The turn that gains most by a move, if it gains enough."""
         best_gain, found = self._settings.move_gain_seconds_min, None
         for replica in self._replicas:
             movable = [ticket for ticket in replica.live if self._may_move(ticket)]

@@ -1,9 +1,10 @@
-"""Whether one replica may get turns: healthy, on trial after a failure, paused at its own wish, or left alone.
+"""Whether one replica may get turns: healthy, on trial after a failure, paused by Retry-After, or away.
 
-    healthy → away (a failure, or silence) → [backoff, then a probe that is no turn] → on trial (one turn at a time)
+    healthy → away (a failure, or silence) → [backoff, then a probe, which is not a turn] → on trial (one turn at a
+        time)
     on trial → healthy at its first sign of work, → away for twice as long if it fails again
 
-A replica that is away costs no turn anything: only probes reach it.
+Turns never reach a replica that is away: only probes do.
 """
 
 from dataclasses import dataclass
@@ -23,12 +24,12 @@ class Health:
     settings: DispatchSettings
     standing: Standing = Standing.HEALTHY
     num_strikes: int = 0
-    # 0: nothing is held against it.
+    # 0: no failure since it last worked.
     backoff_seconds: float = 0.0
     probe_gap_seconds: float = 0.0
     probe_at: float = 0.0
     is_probed_now: bool = False
-    # A replica's own wish, by Retry-After.
+    # Set by the replica itself, by Retry-After.
     paused_until: float = 0.0
     why: str = ""
 
@@ -38,14 +39,14 @@ class Health:
         return self.standing is Standing.HEALTHY or num_live == 0
 
     def worked(self) -> None:
-        """A piece or an answer came: whatever was held against it is over."""
+        """A piece or an answer came: earlier failures are forgiven."""
         self.standing = Standing.HEALTHY
         self.num_strikes = 0
         self.backoff_seconds = 0.0
         self.why = ""
 
     def struck(self, now: float, why: str, *, weight: int = 1, backoff_seconds_min: float = 0.0) -> None:
-        """A failure. On trial one is enough; otherwise it takes some in a row, or one of full weight."""
+        """Records a failure. On trial one puts it away; otherwise several in a row do, or one of full weight."""
         self.num_strikes += weight
         self.why = why
         if self.num_strikes >= self.settings.num_strikes_max or self.standing is not Standing.HEALTHY:
@@ -54,13 +55,13 @@ class Health:
     def leave_alone(self, now: float, why: str, *, backoff_seconds_min: float = 0.0) -> None:
         self.why = why
         if self.standing is Standing.AWAY:
-            # One crash fails many turns at once: that is one failure.
+            # One crash fails many turns at once: it counts once.
             return
         self.standing = Standing.AWAY
         self._wait_longer(now, backoff_seconds_min)
 
     def pause(self, now: float, seconds: float) -> None:
-        """At its own wish, which is believed up to a limit: beyond it one turn shows whether the wish still holds."""
+        """Pauses it by its own Retry-After, up to a limit: then one turn tests whether it still wants to pause."""
         if not seconds < self.settings.pause_seconds_max:
             seconds = self.settings.pause_seconds_max
             if self.standing is Standing.HEALTHY:

@@ -1,20 +1,20 @@
-"""How long answers are, learned from those of late: what a turn will need is not known before it is done."""
+"""Predicts how long answers get from recent ones, since a turn's need is unknown before its end."""
 
 from bisect import bisect_right
 from collections import deque
 from itertools import accumulate
 
 _NUM_KEPT = 512
-# Sorting 512 numbers at each answer would cost more than the dispatch itself.
+# Sorting 512 numbers at each answer would cost more than dispatching it.
 _NUM_BETWEEN_SORTS = 16
-# What an answer leaves of those before it, in the mean of tokens a character.
+# Weight that each answer leaves to earlier ones in the mean of tokens a character.
 _KEPT_SHARE = 0.99
-# Below this many longer answers their mean says nothing.
+# With fewer longer answers their mean is meaningless.
 _NUM_LONGER_MIN = 5
 
 
 class AnswerLengths:
-    """Output tokens of the last answers."""
+    """Output tokens of recent answers."""
 
     def __init__(self, prior_num_tokens: int) -> None:
         self._prior = float(prior_num_tokens)
@@ -23,7 +23,7 @@ class AnswerLengths:
         # Sums of the k longest, for k = 0, 1, …
         self._tail_sums: list[float] = [0.0]
         self._num_new = 0
-        # A quarter: English, before anything else is known.
+        # A quarter token a character, as for English, until answers are known.
         self._num_tokens = 1.0
         self._num_characters = 4.0
 
@@ -32,7 +32,7 @@ class AnswerLengths:
         return self._num_tokens / self._num_characters
 
     def add(self, num_tokens: int, num_characters: int) -> None:
-        """One answer; `num_characters` 0: it did not come in pieces."""
+        """Records an answer; `num_characters` 0: it did not come in pieces."""
         if num_characters:
             self._num_tokens = _KEPT_SHARE * self._num_tokens + num_tokens
             self._num_characters = _KEPT_SHARE * self._num_characters + num_characters
@@ -44,11 +44,11 @@ class AnswerLengths:
             self._num_new = 0
 
     def expected(self, num_tokens_max: int) -> float:
-        """Tokens of an answer that has not begun."""
+        """Expected tokens of an answer that has not begun."""
         return self.remaining(0, num_tokens_max)
 
     def remaining(self, num_made: int, num_tokens_max: int) -> float:
-        """Tokens still to come of an answer that has `num_made` already. Long answers tend to get longer."""
+        """Expected further tokens of an answer that already has `num_made`. Long answers tend to get longer."""
         num_longer = len(self._sorted) - bisect_right(self._sorted, num_made)
         if num_longer >= _NUM_LONGER_MIN:
             left = self._tail_sums[num_longer] / num_longer - num_made

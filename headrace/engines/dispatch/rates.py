@@ -1,27 +1,27 @@
-"""How fast one replica is, learned from the pieces of the turns that it works on.
+"""The speed of one replica, learned from the pieces of its turns.
 
-Every number is a mean that forgets: old evidence weighs half after `_HALF_LIFE_SECONDS`, and what is forgotten is
-replaced by what the best of the others does. So a slow replica is tried again after a while, and is found recovered.
+Every number is a mean that forgets: evidence loses half of its weight in `_HALF_LIFE_SECONDS`, and the best other
+replica's rate fills the gap. So a slow replica is tried again after a while, and its recovery is noticed.
 """
 
 from dataclasses import dataclass
 
 _HALF_LIFE_SECONDS = 15.0
-# Evidence that weighs as much as the belief about a replica of which nothing is known.
+# Weight of the prior for a replica, in tokens of evidence.
 _PRIOR_TOKENS = 30.0
 _PRIOR_FIRSTS = 1.0
 
 
 @dataclass
 class Rates:
-    """Seconds a token and seconds to the first, as one replica shows them now."""
+    """Seconds a token and seconds to the first, as one replica now shows them."""
 
     at: float = 0.0
     token_seconds_sum: float = 0.0
     num_tokens: float = 0.0
     first_seconds_sum: float = 0.0
     num_firsts: float = 0.0
-    # The longest silence while it had work, halved every half-life: what is normal here.
+    # Its longest silence with work to do, halved every half-life: the measure of normal silence.
     pause_seconds: float = 0.0
 
     def saw_tokens(self, seconds: float, num_tokens: int, now: float) -> None:
@@ -47,7 +47,7 @@ class Rates:
         return (self.first_seconds_sum + _PRIOR_FIRSTS * prior) / (self.num_firsts + _PRIOR_FIRSTS)
 
     def own_token_seconds(self) -> float | None:
-        """Without the belief; None: too little was seen."""
+        """Without the prior; None: too little evidence."""
         return self.token_seconds_sum / self.num_tokens if self.num_tokens >= _PRIOR_TOKENS / 2 else None
 
     def own_first_seconds(self) -> float | None:
@@ -55,7 +55,7 @@ class Rates:
 
     def _forget(self, now: float) -> None:
         elapsed = now - self.at
-        if elapsed < 0.05:  # the powers would cost more than they change
+        if elapsed < 0.05:  # the powers would cost more than their effect
             return
         kept = 0.5 ** (elapsed / _HALF_LIFE_SECONDS)
         self.token_seconds_sum *= kept

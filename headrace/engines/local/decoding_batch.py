@@ -1,4 +1,4 @@
-"""Turns decoded side by side, padded on the left; new ones join, and those that are done leave, between two tokens.
+"""Decodes turns side by side, padded on the left; turns join and leave between two tokens.
 
 Shapes: B rows, T tokens, V vocabulary, H heads, D their width.
 """
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Row:
-    """One turn in a batch. `draw` picks its next token, from its own numbers alone."""
+    """One turn in a batch. `draw` picks its next token from the row's own random numbers."""
 
     token_ids: Sequence[int]
     draw: Draw
 
 
 class DecodingBatch:
-    """Rows that share a cache. Empty until something joins."""
+    """Rows that share a cache; empty at first."""
 
     def __init__(self, model: Any, device: "torch.device", pad_id: int) -> None:
         self._model = model
@@ -35,13 +35,13 @@ class DecodingBatch:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether the model keeps its past such that rows of different lengths can be put together."""
+        """Whether the model's cache allows rows of different lengths to be combined."""
         from transformers.cache_utils import DynamicLayer
 
         return not self.rows or all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
     def join(self, rows: Sequence[Row]) -> list[int]:
-        """Reads the new rows' prompts. Returns their first tokens."""
+        """Reads the new rows' prompts; returns their first tokens."""
         import torch
 
         length = max(len(row.token_ids) for row in rows)
@@ -74,7 +74,7 @@ class DecodingBatch:
         return self._next_B.tolist()
 
     def drop(self, gone: set[Row]) -> None:
-        """Rows leave, with the padding that only they needed."""
+        """Removes rows, and the padding that only they needed."""
         import torch
 
         kept = [index for index, row in enumerate(self.rows) if row not in gone]
@@ -110,10 +110,10 @@ def decode_together(
 ) -> list[list[int]]:
     """Each row's tokens up to its end token or its limit, decoded as one closed batch.
 
-    Nobody joins, and rows that are done stay until all are: in a matrix of another shape the last bits of a logit
-    differ, so the same batch gives the same bytes only if its shape follows from the batch alone.
+    No row joins, and finished rows stay until all are done. The last bits of a logit depend on the matrix's shape, so
+    the same batch gives the same bytes only if its shape depends on the batch alone.
 
-    Args: is_wanted: asked before each token; what was made so far is returned once nobody wants it.
+    Args: is_wanted: called before each token; if it returns False, the tokens made so far are returned.
     """
     outputs: list[list[int]] = [[token] for token in batch.join(rows)]
     while is_wanted():
@@ -134,12 +134,12 @@ def _drawn(rows: Sequence[Row], logits_BV: "torch.Tensor") -> "torch.Tensor":  #
 
 
 def _merged(left: Any, left_mask_BT: Any, right: Any, right_mask_BT: Any) -> tuple[Any, Any]:  # noqa: N803
-    """One cache and one mask; the shorter past is padded on the left, where the mask hides it."""
+    """One cache and one mask; the shorter cache is padded on the left, and the mask hides the padding."""
     import torch
     from torch.nn.functional import pad
 
     length = max(left_mask_BT.shape[1], right_mask_BT.shape[1])
-    # The mask knows the token that a row is about to read; the cache does not.
+    # The mask includes the token that a row reads next; the cache does not.
     past_length = max(left.get_seq_length(), right.get_seq_length())
     for mine, theirs in zip(left.layers, right.layers, strict=True):
         for name in ("keys", "values"):

@@ -1,13 +1,13 @@
-"""The `transformers` engine: any causal language model of the library, in this process, on a GPU or on CPU threads.
+"""The `transformers` engine: any causal language model of the library, in this process, on a GPU or CPU threads.
 
-The model has a thread of its own. Live turns that wait join the batch under way between two tokens, up to
-`_NUM_ROWS_MAX`, and leave it when they are done or nobody listens; a batch that is asked together is decoded by itself,
-so that its bytes depend on nothing else. The decoding loop is our own: rows draw from generators of their own, and it
-costs a third less than `generate` for small models on a CPU, where bookkeeping weighs as much as arithmetic.
+The model has its own thread. Waiting live turns join the current batch between two tokens, up to `_NUM_ROWS_MAX`, and
+leave it when they are done or their listener is gone. A batch that was asked together is decoded alone, so its bytes
+depend on nothing else. The decoding loop is our own: each row has its own random generator, and it is a third cheaper
+than `generate` for small models on a CPU, where bookkeeping costs as much as arithmetic.
 
-What it costs: all turns of one model share one thread, and a long prompt delays the next token of the others. What it
-does not promise: equal bytes in another batch. Padding and batch size change the last bits of a logit, and a near tie
-then falls the other way; micro-batches are therefore planned from the partition alone.
+The cost: all turns of one model share one thread, and a long prompt delays the others' next token. Another batch may
+give other bytes: padding and batch size change the last bits of a logit, and a near tie then falls the other way.
+Micro-batches therefore depend on the partition alone.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ from headrace.engines.local.text_pieces import TextPieces
 from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.version_sets.sets import EngineSpec, Member
 
-# More rows make every token of every turn slower; on CPU threads about in proportion.
+# More rows slow every token of every turn; on CPU threads about in proportion.
 _NUM_ROWS_MAX = 8
-# A gateway admits fewer; beyond this something is wrong, and memory is not to pay for it.
+# A gateway admits fewer. More than this is an error, which must not use up memory.
 _NUM_WAITING_MAX = 256
 _REPLICA = "in process"
 
 
 @dataclass(eq=False)
 class _Live:
-    """A turn on its way: read by the thread, listened to by an event loop."""
+    """A live turn: the model's thread reads it, an event loop listens to it."""
 
     turn: Turn
     token_ids: list[int]
@@ -54,7 +54,7 @@ class _Live:
     loop: asyncio.AbstractEventLoop
     pieces: "asyncio.Queue[Piece | HeadraceError]" = field(default_factory=asyncio.Queue)
     num_made: int = 0
-    # Set by the listener, who is gone.
+    # Set by the listener when it leaves.
     is_dropped: bool = False
 
     def say(self, said: Piece | HeadraceError) -> None:
@@ -65,13 +65,13 @@ class _Live:
 
 @dataclass(eq=False)
 class _Together:
-    """Turns that are decoded together, and by themselves."""
+    """Turns that are decoded together, without others."""
 
     turns: Sequence[Turn]
     token_ids: Sequence[list[int]]
     loop: asyncio.AbstractEventLoop
     answers: "asyncio.Future[list[Answer]]"
-    # Set by whoever waited for it, and is gone.
+    # Set by the waiting caller when it leaves.
     is_dropped: bool = False
 
     def say(self, said: list[Answer] | HeadraceError) -> None:
@@ -89,14 +89,14 @@ class _Together:
 
 class LocalEngine(Engine):
     name = "transformers"
-    # On one kind of machine. Kernels of a GPU that have no deterministic form only warn.
+    # On one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
 
     def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
         """Loads weights and tokenizer from `directory`; seconds to minutes.
 
         Raises:
-            InvalidInput: the directory holds no causal language model with a chat template that can be used.
+            InvalidInput: the directory has no causal language model with a usable chat template.
             EngineUnavailable: there is not enough memory.
         """
         self._named = f"{member.model_name} {member.model_version}"
@@ -165,7 +165,7 @@ class LocalEngine(Engine):
         return [found[place] for place in range(len(turns))]
 
     async def close(self) -> None:
-        """Ends turns under way as failed, and frees the model."""
+        """Fails the turns under way, and frees the model."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -188,7 +188,7 @@ class LocalEngine(Engine):
 
     @staticmethod
     def _ids_of(local: LocalModel, turn: Turn) -> list[int]:
-        """Raises: TurnRefused: it is too long, or the template refuses it."""
+        """Raises: TurnRefused: the turn is too long, or the template refuses it."""
         try:
             token_ids = local.ids_of(turn.messages)
         except InvalidInput as error:
@@ -231,7 +231,7 @@ class LocalEngine(Engine):
         _fail(left, f"The engine of {self._named} was closed.")
 
     def _newcomers(self, batch: DecodingBatch) -> tuple[list[_Live], _Together | None]:
-        """The turns that may join now, or what is to be decoded by itself; waits if there is nothing else to do."""
+        """The turns that may join now, or a batch to decode alone; waits while there is nothing to do."""
         with self._changed:
             while not batch.rows and not self._waiting and not self._is_closed:
                 self._changed.wait()
@@ -239,7 +239,7 @@ class LocalEngine(Engine):
             while self._waiting and len(batch.rows) + len(new) < _NUM_ROWS_MAX and batch.can_be_joined:
                 first = self._waiting[0]
                 if isinstance(first, _Together):
-                    # Those under way end first, and nobody who came later joins them.
+                    # Turns under way end first, and no later turn joins them.
                     if batch.rows or new:
                         break
                     self._waiting.popleft()
@@ -272,7 +272,7 @@ class LocalEngine(Engine):
         )
 
     def _advance(self, local: LocalModel, batch: DecodingBatch, lives: dict[Row, _Live], new: list[_Live]) -> None:
-        """One token for every turn, and the first for those that join."""
+        """Makes one token for every turn, and the first token for new ones."""
         gone = {row for row in batch.rows if lives[row].is_dropped}
         batch.drop(gone)
         made = list(zip(batch.rows, batch.step(), strict=True)) if batch.rows else []
@@ -291,7 +291,7 @@ class LocalEngine(Engine):
 
 
 def _answer(local: LocalModel, turn: Turn, token_ids: Sequence[int], output: Sequence[int]) -> Answer:
-    """The end token is counted, since it was made, and left out of the text."""
+    """Counts the end token, since it was made, but leaves it out of the text."""
     is_ended = output[-1] in local.stop_ids
     text = local.text_of(output[:-1] if is_ended else output)
     text, is_stopped = cut_at_stop(text, turn.stop)
@@ -305,12 +305,12 @@ def _answer(local: LocalModel, turn: Turn, token_ids: Sequence[int], output: Seq
 
 
 def _take(live: _Live, token_id: int, local: LocalModel) -> bool:
-    """Gives out what the token brings. True: the answer has ended."""
+    """Passes on the token's text. True: the answer has ended."""
     live.num_made += 1
     reason: FinishReason | None = "length" if live.num_made >= live.turn.max_tokens else None
     text = ""
     if token_id in local.stop_ids:
-        # Counted, since it was made, and left out of the text.
+        # Counted, since it was made, but not part of the text.
         reason = "stop"
     else:
         text = live.text.add(token_id)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalModel:
-    """`tokenizer` decodes what comes out; `chat` makes the ids that go in, as data prep made them.
+    """`tokenizer` decodes the output; `chat` encodes the input as data prep did.
 
-    `num_positions`: of prompt and output together; None: not limited.
+    `num_positions`: limit of prompt and output together; None: no limit.
     """
 
     model: Any
@@ -42,10 +42,10 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
     """Loads weights and tokenizer; seconds to minutes.
 
     Raises:
-        InvalidInput: the directory holds no causal language model with a chat template that can be used.
+        InvalidInput: the directory has no causal language model with a usable chat template.
         EngineUnavailable: there is not enough memory.
     """
-    # A sealed directory is whole: nothing may be asked of a hub, or wait for one.
+    # A sealed directory is complete: transformers must not ask a hub, or wait for one.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -54,10 +54,10 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
-        # The number of threads cuts sums into parts, so it is part of the version set.
+        # The number of threads changes how sums are split, so the version set contains it.
         torch.set_num_threads(spec.num_threads)
     else:
-        # Without it cuBLAS picks algorithms that add in another order from run to run.
+        # Without it cuBLAS may add in a different order in each run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -78,13 +78,13 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
         stop_ids=_stop_ids(tokenizer, model),
         num_positions=int(getattr(model.config, "max_position_embeddings", 0)) or None,
     )
-    # A template that asks for a date that nobody gave refuses every turn: said now, and not a row at a time.
+    # A template that needs a missing date refuses every turn: fail now, not at each row.
     loaded.ids_of(messages_for(member, [Message(role="user", content="a")]))
     return loaded
 
 
 def _stop_ids(tokenizer: Any, model: Any) -> frozenset[int]:
-    """End tokens of tokenizer and model: either alone is often incomplete for chat models."""
+    """End tokens of both tokenizer and model: for chat models each list is often incomplete."""
     found = {tokenizer.eos_token_id}
     configured = getattr(model.generation_config, "eos_token_id", None)
     found.update(configured if isinstance(configured, list) else [configured])

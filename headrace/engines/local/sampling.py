@@ -1,7 +1,6 @@
-"""Draws tokens: each row from a random generator of its own, by its own temperature and top_p.
+"""Draws tokens: each row uses its own random generator, temperature and top_p.
 
-So a row's numbers depend neither on its place in a batch nor on its neighbours. Shapes: B rows, V vocabulary, K
-candidates.
+So a row's numbers do not depend on its place in a batch or its neighbours. Shapes: B rows, V vocabulary, K candidates.
 """
 
 from collections.abc import Sequence
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Nucleus candidates looked at before the whole vocabulary is sorted. At top_p 0.9 a language model's nucleus is nearly
+# Nucleus candidates to try before sorting the whole vocabulary. At top_p 0.9 a language model's nucleus is nearly
 # always smaller, and sorting 49,152 logits costs more than the rest of the step.
 _NUCLEUS_GUESS = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """How one row's tokens are drawn. Temperature 0 is greedy, and looks at no random number."""
+    """How one row's tokens are drawn. Temperature 0 is greedy, and uses no random number."""
 
     temperature: float
     top_p: float
@@ -32,7 +31,7 @@ class Draw:
 
 
 def next_tokens(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803
-    """Each row's next token, shape B; rows that are drawn alike are drawn together."""
+    """Each row's next token, shape B; rows with the same settings are drawn together."""
     import torch
 
     settings = [(draw.temperature, draw.top_p) for draw in draws]
@@ -46,14 +45,14 @@ def next_tokens(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tens
 
 
 def _drawn(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803
-    """The largest probability divided by an exponential draw of the row's generator.
+    """Picks the largest quotient of a probability and an exponential number of the row's generator.
 
-    That is Gumbel-max, a draw from the distribution itself, and it is steady: a logit that moves by a rounding error
-    moves the choice only at a near tie, where an inverse cumulative distribution would move it at every boundary.
+    This is Gumbel-max, a draw from the distribution itself. It is stable: a rounding error in a logit changes the
+    choice only at a near tie, while an inverse cumulative distribution would be sensitive at every boundary.
     """
     import torch
 
-    # float32, since bfloat16 has too few bits to add up a vocabulary's probabilities.
+    # float32, because bfloat16 is too coarse to sum a vocabulary's probabilities.
     logits_BV = logits_BV.float()  # noqa: N806
     temperature, top_p = draws[0].temperature, draws[0].top_p
     if temperature == 0:
@@ -63,13 +62,13 @@ def _drawn(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tensor": 
         weights_BV = weights_BV * (weights_BV >= _nucleus_floor(weights_BV, top_p))  # noqa: N806
     for row, draw in enumerate(draws):
         noise_V = torch.empty_like(weights_BV[row]).exponential_(generator=draw.generator)  # noqa: N806
-        # A zero would make a token of weight zero win: 0 / 0 is what argmax takes for the largest.
+        # A zero would let a token of weight zero win: argmax takes 0 / 0 for the largest value.
         weights_BV[row] /= noise_V.clamp_(min=1e-30)
     return weights_BV.argmax(-1)
 
 
 def _nucleus_floor(weights_BV: "torch.Tensor", top_p: float) -> "torch.Tensor":  # noqa: N803
-    """The smallest probability in each row's nucleus: the fewest most likely tokens that reach top_p together."""
+    """The smallest probability in each row's nucleus: the fewest most likely tokens that together reach top_p."""
     num_looked_at = min(_NUCLEUS_GUESS, weights_BV.shape[-1])
     sorted_BK = weights_BV.topk(num_looked_at).values  # noqa: N806
     if bool((sorted_BK.sum(-1) < top_p).any()):

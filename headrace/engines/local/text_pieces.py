@@ -1,28 +1,28 @@
-"""Turns tokens into text piece by piece: what is given out is never taken back."""
+"""Turns tokens into pieces of text that are never taken back."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from headrace.engines.local.stop_texts import StopWatch
 
-# A character that is not complete yet decodes to this.
+# Incomplete characters decode to this.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextPieces:
-    """One answer's text. A token may be part of a character, or change how the one before it is written."""
+    """One answer's text. A token may be part of a character, or change the text of the token before it."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._watch = StopWatch(stops)
         self._token_ids: list[int] = []
-        # Tokens from `_begin` on are decoded together; the text of those before `_end` was given out.
+        # Tokens from `_begin` on are decoded together; the text of tokens before `_end` was given out.
         self._begin = 0
         self._end = 0
         self.is_stopped = False
 
     def add(self, token_id: int) -> str:
-        """The text that this token completes; "" while there is none. `is_stopped`: a stop text ended the answer."""
+        """The text that this token completes, or "". `is_stopped`: a stop text ended the answer."""
         self._token_ids.append(token_id)
         before = self._decoded(self._begin, self._end)
         after = self._decoded(self._begin, len(self._token_ids))
@@ -33,7 +33,7 @@ class TextPieces:
         return text
 
     def rest(self) -> str:
-        """What was kept back, at the answer's end."""
+        """The text kept back, at the answer's end."""
         if self.is_stopped:
             return ""
         before = self._decoded(self._begin, self._end)

@@ -1,4 +1,4 @@
-"""What a server's address and its key must be before anything is sent: found when a file is loaded, not by a run."""
+"""Checks a server's address and key when a file is loaded, not during a run."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -8,19 +8,19 @@ from headrace.masking import without_credentials
 
 
 def check_address(base_url: str, api_key: str | None = None) -> None:
-    """Raises: InvalidInput: nothing can be sent there, or not with this key; neither password nor key is shown."""
+    """Raises: InvalidInput: the address or the key cannot be used; the message shows neither password nor key."""
     try:
         parts = urlsplit(base_url)
-        # An @ further on ends a password with a / or # in it, which was taken for the path.
+        # A later @ ends a password with / or # in it, which was parsed as the path.
         is_address = (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and parts.port != 0
             and "@" not in parts.path
-            # Paths are added to it: behind a query they would be part of that.
+            # Paths are appended to it; after a query they would be part of the query.
             and not (parts.query or parts.fragment)
         )
-    except ValueError:  # a port that is none, half of an IPv6 address
+    except ValueError:  # an invalid port, half of an IPv6 address
         is_address = False
     if not is_address or not all("!" <= character != "\x7f" for character in base_url):
         shown = without_credentials(base_url)[:200]
@@ -35,7 +35,7 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
         raise InvalidInput(
             f"{without_credentials(base_url)} has a user of its own, and an API key is given too; leave one out."
         )
-    # Also half of a surrogate pair, which is what a byte of a variable becomes that is no UTF-8.
+    # Also lone surrogates, which a variable's bytes become if they are not UTF-8.
     if any(character <= " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in api_key):
         raise InvalidInput(
             f"The API key for {without_credentials(base_url)} has a blank, a line end or another character that no "
@@ -44,9 +44,9 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
 
 
 def check_replicas(replicas: Mapping[str, Sequence[str]]) -> None:
-    """Args: replicas: base URL in a version set → the servers that serve the same model.
+    """Args: replicas: base URL in a version set → the servers of the same model.
 
-    Raises: InvalidInput: one of them is no address, there is none, or one stands there twice.
+    Raises: InvalidInput: a list is empty, or holds an invalid address or a duplicate.
     """
     for base_url, servers in replicas.items():
         for server in (base_url, *servers):

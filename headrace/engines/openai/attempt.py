@@ -1,8 +1,8 @@
-"""One request to one server: opened, read piece by piece, closed. What went wrong is said in the table's words.
+"""One request to one server: opened, read piece by piece, closed. Failures are named as in `meaning`'s table.
 
-The one door through which a server's answer comes in, for bulk and live: everything behind it is bounded (bytes;
-time is its caller's), of the right types, can be written in UTF-8, and does not have our secrets in it. Errors leave it
-without the library's own behind them: those repeat headers, addresses and lines of the answer.
+Every answer of a server, for bulk and live, enters here. It leaves this module bounded (in bytes; its caller bounds the
+time), with the right types, encodable as UTF-8, and without our secrets. Errors leave without the library's own as
+their cause, which would repeat headers, addresses and lines of the answer.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from headrace.engines.openai.wire import (
 from headrace.masking import Mask, MaskedPieces
 
 _ERROR_BYTES_MAX = 65_536
-# So many bytes say whether an event stream begins.
+# As many bytes as decide whether this is an event stream.
 _FIRST_BYTES = 6
-# How long the end of a stream may follow its last event.
+# How long to wait for the stream's end after its last event.
 _DRAIN_SECONDS_MAX = 0.02
-# Notes on one answer; a stream could bring one an event.
+# Most notes on one answer: a stream could add one with each event.
 _NUM_NOTES_MAX = 4
 
 
 class AttemptFailed(Exception):
     """`kind` None: the server refuses the turn itself, with `status`.
 
-    `is_made`: the server made an answer, and what came is none; asked again, it would be paid again.
+    `is_made`: the server made an answer, but an invalid one, and would charge for another.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AttemptFailed(Exception):
 
 
 class Attempt:
-    """Sends at the first `read`. `close` ends the connection unless the answer was read whole."""
+    """Sends the request at the first `read`. `close` ends the connection unless the answer was read whole."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Attempt:
         request_id: str = "",
     ) -> None:
         """Args:
-        stream: what `body` asks for. Servers may answer otherwise.
-        num_tokens_max: what `body` asks for: bounds the bytes that are read.
-        mask: of the secrets that the server knows.
+        stream: whether `body` asks for a stream. Servers may answer otherwise.
+        num_tokens_max: as in `body`; limits the bytes that are read.
+        mask: hides the secrets that the server knows.
         """
         self._session = session
         self._url = f"{base_url}/chat/completions"
@@ -104,12 +104,12 @@ class Attempt:
 
     @property
     def num_output_tokens(self) -> int:
-        """As the server counts them; until it says so, a token an event."""
+        """The server's count, or until it sends one, a token for each event."""
         return self._num_events if self._last.num_output_tokens is None else self._last.num_output_tokens
 
     async def read(self) -> list[Event]:
-        """What came since the last read, at least one event or the end. The last event of all has the finish reason
-        and the counts, and stands alone in having them.
+        """The events since the last read; at least one, or the end. Only the very last event has the finish reason and
+        the counts.
 
         Raises: AttemptFailed.
         """
@@ -129,7 +129,7 @@ class Attempt:
         except (aiohttp.ClientError, OSError) as error:
             failure = AttemptFailed("broken", f"ended the connection ({type(error).__name__})")
         except ValueError as error:
-            # aiohttp's parser refuses some header lines so.
+            # aiohttp's parser raises it for some header lines.
             failure = AttemptFailed("broken", f"sent what is no HTTP ({type(error).__name__})")
         except AnswerBroken as error:
             failure = self._broken(error)
@@ -137,20 +137,20 @@ class Attempt:
 
     def close(self) -> None:
         if self._response is not None:
-            # A response that was read whole has given its connection back already: nothing is left to close.
+            # A response that was read whole has returned its connection: nothing is left to close.
             self._response.close()
 
     async def _opened(self) -> aiohttp.ClientResponse:
         response = await self._session.post(self._url, data=self._body, headers=self._headers, allow_redirects=False)
         if response.status == 200:
             return response
-        # Before its body is read, so that whatever happens the connection is not forgotten.
+        # Stored before its body is read, so that the connection is closed in any case.
         self._response = response
         wish = response.headers.get(hdrs.RETRY_AFTER)
         text = refusal_text(await self._refusal(response), self._mask)
         raise AttemptFailed(
             judged(response.status, with_retry_after=wish is not None),
-            # A refused key is not repeated, nor what a server says of it.
+            # After 401 and 403 the server's text is left out: it may contain the key.
             f"answered {response.status}" if response.status in (401, 403) else f"answered {response.status}: {text}",
             status=response.status,
             retry_after_seconds=retry_after_seconds(wish, response.headers.get(hdrs.DATE)),
@@ -158,8 +158,8 @@ class Attempt:
         )
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
-        """The beginning of a refusal's body. One that does not come whole, or not in plain bytes, is none: the status
-        says enough."""
+        """The beginning of a refusal's body. If it breaks off or its encoding is broken, the rest is ignored: the
+        status is enough."""
         found = b""
         with suppress(aiohttp.ClientError, OSError, AnswerBroken):
             bounded = BoundedBody(response.headers.get(hdrs.CONTENT_ENCODING), 16 * _ERROR_BYTES_MAX)
@@ -175,7 +175,7 @@ class Attempt:
         return AttemptFailed(kind, f"answered 200, and in it {error.status}: {said}", status=error.status)
 
     async def _plain(self) -> bytes:
-        """Some more of the answer's bytes; none: it has ended."""
+        """The next bytes of the answer; empty at its end."""
         assert self._response is not None
         assert self._bounded is not None
         if self._unread:
@@ -187,7 +187,7 @@ class Attempt:
         return b""
 
     async def _is_events(self) -> bool:
-        """By the answer's first bytes, which are read for it; its content type may say anything."""
+        """Decides by the answer's first bytes, since its content type may be wrong."""
         first = b""
         while len(first.lstrip()) < _FIRST_BYTES and (raw := await self._plain()):
             first += raw
@@ -228,7 +228,7 @@ class Attempt:
                 return events
 
     def _taken(self, event: Event) -> str | None:
-        """What may be given out of an event's text; None: it made nothing."""
+        """The event's text that may be given out; None: the event made nothing."""
         text = self._halves.feed(event.text)
         self._note(event)
         return self._pieces.feed(text) if event.num_characters else None
@@ -254,12 +254,12 @@ class Attempt:
         last.finish_reason = last.finish_reason or "stop"
         last.notes = [self._mask(note) for note in last.notes]
         if self._lines is not None and not last.notes:
-            # A server that says nothing of its counts is believed to send a token an event.
+            # A server without counts is assumed to send one token for each event.
             last.num_output_tokens = self.num_output_tokens
         return [*events, last]
 
     async def _drained(self) -> None:
-        """What follows the last event ends the transfer encoding; read, it lets the connection be used again."""
+        """Reads the transfer encoding's end after the last event, so that the connection can be reused."""
         assert self._response is not None
         if not self._response.content.at_eof():
             with suppress(TimeoutError):

@@ -1,41 +1,41 @@
-"""How much of an answer is read: what its tokens may need, and a limit for all, counted after decompression.
+"""Limits how much of an answer is read, by its tokens and in total, counted after decompression.
 
-We ask for no compression. Where a proxy compresses all the same, it is undone here, a bounded step at a time: a few
-kilobytes of gzip hold gigabytes.
+We ask for no compression. If a proxy compresses anyway, this module decompresses in bounded steps: a few kilobytes of
+gzip can hold gigabytes.
 """
 
 import zlib
 
 from headrace.engines.openai.wire import AnswerBroken
 
-# An answer's text: the longest tokens are 128 characters, and JSON may spell each character in six.
+# For an answer's text: the longest tokens have 128 characters, and JSON may need six bytes for each.
 _BYTES_A_TOKEN = 512
 _CHARACTERS_A_TOKEN = 128
 _CHARACTERS_BESIDE = 1024
-# An event beside its text: ids, names, some servers' statistics; 300 bytes are usual.
+# For an event without its text: ids, names, some servers' statistics; 300 bytes are usual.
 _EVENT_BYTES_A_TOKEN = 2048
 _BYTES_BESIDE = 262_144
 _BYTES_MAX = 67_108_864
-# gzip and zlib, found by their heads.
+# gzip and zlib, detected by their headers.
 _ANY_DEFLATE = 47
 
 
 def characters_max(num_tokens_max: int) -> int:
-    """Characters, thoughts too, that so many tokens may be; a little is left for servers that count otherwise."""
+    """Most characters, including thoughts, of so many tokens, with a reserve for servers that count differently."""
     return _CHARACTERS_BESIDE + _CHARACTERS_A_TOKEN * num_tokens_max
 
 
 def answer_bytes_max(num_tokens_max: int, *, stream: bool) -> int:
-    """Bytes that an answer of so many tokens may have."""
+    """Most bytes of an answer with so many tokens."""
     each = _EVENT_BYTES_A_TOKEN if stream else _BYTES_A_TOKEN
     return min(_BYTES_BESIDE + each * num_tokens_max, _BYTES_MAX)
 
 
 class BoundedBody:
-    """Bytes as they come from the network in, plain bytes out."""
+    """Takes bytes from the network, returns decompressed bytes."""
 
     def __init__(self, encoding: str | None, num_bytes_max: int) -> None:
-        """Raises: AnswerBroken: nobody here can undo this encoding."""
+        """Raises: AnswerBroken: the encoding is unknown."""
         name = (encoding or "identity").strip().lower()
         if name not in {"", "identity", "gzip", "x-gzip", "deflate"}:
             raise AnswerBroken(f"its content encoding is {name[:40]!r}, which was not asked for")
@@ -44,10 +44,10 @@ class BoundedBody:
         self.num_bytes = 0
 
     def feed(self, raw: bytes) -> bytes:
-        """Raises: AnswerBroken: it is more than such an answer can be, or not in its encoding."""
+        """Raises: AnswerBroken: the answer is too long, or its encoding is broken."""
         if self._inflate is not None:
             try:
-                # One more than there is room for, so that too much is seen.
+                # One byte beyond the limit, so that an excess is noticed.
                 raw = self._inflate.decompress(raw, self.num_bytes_max - self.num_bytes + 1)
             except zlib.error:
                 raise AnswerBroken("it is not in the content encoding that its header names") from None

@@ -1,13 +1,13 @@
-"""The `openai_http` engine: any server with `POST /chat/completions`, such as `vllm serve`, llama.cpp or a paid API, or
+"""The `openai_http` engine: one server with `POST /chat/completions`, such as `vllm serve`, llama.cpp or a paid API, or
 several with the same model.
 
-Where there are several replicas they are always asked for a stream, even for a turn that is wanted whole: pieces show
-how fast a replica works and when it has stopped. With one there is no choice to make, and a whole answer is cheaper.
+Several replicas are always asked for streams, even if the caller wants a whole answer: pieces show how fast a replica
+works and when it has stopped. A single replica leaves no choice, and a whole answer is cheaper.
 
-A turn is sent again only as the dispatcher allows: nothing was given out, and the connection of the attempt before is
-closed, which makes servers drop the work. So callers need not repeat anything. Time-outs: connecting, the first piece
-(and silence between pieces), the attempt, the whole turn. Servers batch continuously, so the same seed may give other
-bytes: the engine says that it is not deterministic.
+A turn is sent again only as the dispatcher allows: nothing was given out, and the previous attempt's connection is
+closed, which makes servers drop the work. So callers need not retry. Time limits exist for connecting, for the first
+piece (and silence between pieces), the attempt, and the whole turn. Servers batch continuously, so the same seed may
+give other bytes: the engine is declared not deterministic.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS_MAX = 3.0
 _PROBE_SECONDS_MAX = 1.0
-# Servers drop idle connections, uvicorn after 5 s; a request sent at that moment would be lost.
+# Servers drop idle connections, uvicorn after 5 s, and would lose a request sent at that moment.
 _IDLE_SECONDS_MAX = 4.0
-# How often silence, slowness, probes and waiting turns are looked at, while there are any.
+# How often to check silence, slowness, probes and waiting turns, while there are any.
 _TICK_SECONDS = 0.05
-# Different notes that go into the log, of all answers.
+# How many different notes on answers are logged.
 _NUM_NOTES_MAX = 100
-# Turns of a batch under way at once, a replica: a server batches them. More would wait in its queue, and time out.
+# Concurrent turns of a batch for each replica, which batches them. More would wait in its queue and time out.
 _NUM_AT_ONCE = 32
 
 
@@ -53,13 +53,13 @@ class OpenAIEngine(Engine):
         with_streams: bool | None = None,
         special_tokens: Sequence[str] = (),
     ) -> None:
-        """Connects to nothing yet. It belongs to the event loop of its first turn.
+        """Does not connect yet. Belongs to the event loop of its first turn.
 
         Args:
-            with_streams: ask for streams even for turns that are wanted whole; None: where there are several replicas.
-            special_tokens: a turn whose messages spell one is refused.
+            with_streams: ask for streams even for whole answers; None: only with several replicas.
+            special_tokens: a turn with a message that contains one is refused.
 
-        Raises: InvalidInput: no base URL, one twice, one that is no address, or a key that cannot be sent.
+        Raises: InvalidInput: no base URL, a duplicate, an invalid address, or a key that cannot be sent.
         """
         self._model = model
         self._special_tokens = tuple(special_tokens)
@@ -69,13 +69,13 @@ class OpenAIEngine(Engine):
         self.num_at_once = _NUM_AT_ONCE * len(self._urls)
         for url in self._urls:
             check_address(url, api_key)
-        # Of the servers: none of their secrets leaves this engine in whatever they say.
+        # Hides the servers' secrets in everything that they send back.
         self._mask = Mask([api_key, *(secret for url in self._urls for secret in secrets_in(url))])
         names = [without_credentials(url) for url in self._urls]
         self._dispatcher = Dispatcher(names, time.monotonic, self._deployment.dispatch)
         self._noted: set[tuple[str, str]] = set()
         self._with_streams = len(self._urls) > 1 if with_streams is None else with_streams
-        # Replicas that do not know `stream_options`.
+        # Replicas that reject `stream_options`.
         self._without_usage: set[int] = set()
         self._session: aiohttp.ClientSession | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class OpenAIEngine(Engine):
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """For metrics: what is known of each replica."""
+        """For metrics: the knowledge about each replica."""
         return self._dispatcher
 
     async def answer(self, turn: Turn) -> Answer:
@@ -119,7 +119,7 @@ class OpenAIEngine(Engine):
                 )
 
     async def close(self) -> None:
-        """Ends turns under way, if there are any, as failed."""
+        """Fails the turns under way."""
         self._is_closed = True
         for scope in list(self._scopes.values()):
             scope.reschedule(0.0)
@@ -138,7 +138,7 @@ class OpenAIEngine(Engine):
     # --- a turn ---
 
     async def _turn(self, turn: Turn, *, stream: bool, give_out: bool) -> AsyncGenerator[tuple[Event, str], None]:
-        """The events of the attempt that succeeds; with `give_out` as they come. The last has a finish reason."""
+        """The successful attempt's events, with `give_out` as they come, else at its end. The last has a finish reason."""
         if why := refusal((message.content for message in turn.messages), self._special_tokens):
             raise TurnRefused(
                 f"A turn is not sent: {why}.",
@@ -167,7 +167,7 @@ class OpenAIEngine(Engine):
                     continue
                 if ticket.state is TurnState.DONE:
                     return
-                # Taken off its replica; the connection is closed by now.
+                # The dispatcher took it off its replica; the connection is closed.
                 self._dispatcher.closed(ticket)
                 self._let_go()
         finally:
@@ -178,12 +178,12 @@ class OpenAIEngine(Engine):
     async def _events(
         self, attempt: Attempt, ticket: Ticket, ends_at: float, *, stream: bool, give_out: bool
     ) -> AsyncGenerator[Event, None]:
-        """Runs one attempt; it is closed at the end of this, however it ends. Nothing is yielded inside a time limit:
-        the time that a client takes to read is not the replica's."""
+        """Runs one attempt and closes it in any case. Yields only outside of time limits, so a slow client's reading
+        time does not count against the replica."""
         kept: list[Event] = []
         attempt_seconds = self._deployment.attempt_seconds_max
         attempt_ends_at = min(ends_at, time.monotonic() + attempt_seconds)
-        # A whole answer is silent until it is there.
+        # A whole answer is silent until its end.
         silence_max = self._deployment.first_piece_seconds_max if stream else attempt_seconds
         try:
             while True:
@@ -210,7 +210,7 @@ class OpenAIEngine(Engine):
                 if ticket.state is TurnState.LEAVING:
                     return
                 if attempt.has_ended:
-                    # Before anything is given out: the replica has done its part, whatever the client does now.
+                    # Reported before anything is given out: the replica is done, whatever the client does.
                     self._dispatcher.answered(ticket, attempt.num_output_tokens)
                     self._let_go()
                 elif events:
@@ -250,14 +250,14 @@ class OpenAIEngine(Engine):
         )
 
     def _note(self, replica: str, event: Event) -> None:
-        """What means nothing in an answer, once for each replica that says it."""
+        """Logs an answer's invalid fields, once for each replica and note."""
         for note in event.notes:
             if (replica, note) not in self._noted and len(self._noted) < _NUM_NOTES_MAX:
                 self._noted.add((replica, note))
                 _log.warning("replica %s: %s", replica, note)
 
     def _after_failure(self, ticket: Ticket, failure: AttemptFailed) -> None:
-        """Returns if the turn may go on elsewhere. Raises: TurnRefused, EngineFailed."""
+        """Returns if the turn may be tried again. Raises: TurnRefused, EngineFailed."""
         replica = self._dispatcher.replicas[ticket.replica].name
         why = f"{replica} {failure}"
         if failure.kind is None and not ticket.is_given_out:
@@ -267,7 +267,7 @@ class OpenAIEngine(Engine):
                 return
             self._dispatcher.refused(ticket)
             raise TurnRefused(f"The engine refuses this turn: {why}.", status=failure.status)
-        # Of a turn that a part was given out of, nothing can be refused any more.
+        # Once a part was given out, the turn can no longer be refused.
         kind = failure.kind or "failing"
         state = self._dispatcher.failed(
             ticket, kind, why, retry_after_seconds=failure.retry_after_seconds, is_paid=failure.is_made
@@ -280,7 +280,7 @@ class OpenAIEngine(Engine):
             )
 
     async def _until_live(self, ticket: Ticket, ends_at: float) -> None:
-        """Raises: EngineBusy, EngineFailed: no replica takes it in time."""
+        """Raises: EngineBusy, EngineFailed: no replica takes the turn in time."""
         self._let_go()
         if ticket.state is TurnState.HELD:
             future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
@@ -303,7 +303,7 @@ class OpenAIEngine(Engine):
     # --- what happens beside the turns ---
 
     def _let_go(self) -> None:
-        """Wakes the turns that waited and can go now."""
+        """Wakes the waiting turns that can be sent now."""
         for ticket in self._dispatcher.assign():
             future = self._waiting.get(ticket)
             if future is not None and not future.done():
@@ -315,7 +315,7 @@ class OpenAIEngine(Engine):
 
     async def _tick(self) -> None:
         while not self._dispatcher.is_idle:
-            # Whoever has something to read reads it first: an attempt whose answer is here already is not abandoned.
+            # Pending reads run first, so that an attempt whose answer has arrived is not abandoned.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             for ticket in self._dispatcher.to_abandon():
@@ -334,13 +334,13 @@ class OpenAIEngine(Engine):
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _probe(self, index: int) -> None:
-        """Any answer is a sign of life, but an inner error: it need not know this path."""
+        """Any answer but a server error is a sign of life: the server need not know this path."""
         is_alive = False
         try:
             async with self._open_session().get(
                 f"{self._urls[index]}/models",
                 timeout=aiohttp.ClientTimeout(total=_PROBE_SECONDS_MAX),
-                # The key is for this server alone.
+                # The key is only for this server.
                 allow_redirects=False,
             ) as response:
                 is_alive = response.status < 500
@@ -355,12 +355,12 @@ class OpenAIEngine(Engine):
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # The dispatcher decides how many there are; a limit here would only hide turns from it.
+                # The dispatcher limits connections; a limit here would hide turns from it.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS_MAX),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS_MAX),
                 headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # Undone by the attempt, which counts the bytes.
+                # The attempt decompresses, and counts the bytes.
                 auto_decompress=False,
             )
         return self._session

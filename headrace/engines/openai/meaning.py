@@ -1,47 +1,48 @@
-"""What servers of OpenAI's chat protocol answer, and what it means: one table for bulk and live.
+"""The answers of servers of OpenAI's chat protocol, and their meaning: one table for bulk and live.
 
 | answer | meaning | live | bulk |
 |---|---|---|---|
-| 400, 413, 422 | refused: this turn, and it would be again | refused to the client | the row's error ¹ |
-| 429; 503 with Retry-After | busy: nothing is wrong | elsewhere, or later | asked again; then the run waits ² |
-| 408, 500, 502–504 | failing: it cannot, or this turn breaks it | elsewhere, a few times | asked again; then ¹ |
-| 200 with an error in its body | as the status, or the word, that stands in it | | |
-| 200 that is no chat completion, or that is too much | failing | elsewhere, a few times | ¹ |
-| no answer in time, a connection that ends | broken | elsewhere, a few times | asked again; then ¹ |
-| no connection | not_started | elsewhere | asked again; then the run waits ² |
-| 401, 403, 404, other | unusable: wrong key, address, model; a forbidden turn | elsewhere; three in a row: pause | ¹ |
+| 400, 413, 422 | refused: this turn, now and later | refused to the client | the row's error ¹ |
+| 429; 503 with Retry-After | busy: nothing is wrong | another replica, or later | asked again; then the run waits ² |
+| 408, 500, 502–504 | failing: server or turn is at fault | another replica, a few times | asked again; then ¹ |
+| 200 with an error in its body | as that error's status or word | | |
+| 200 without a chat completion, or too long | failing | another replica, a few times | ¹ |
+| no answer in time, a lost connection | broken | another replica, a few times | asked again; then ¹ |
+| no connection | not_started | another replica | asked again; then the run waits ² |
+| 401, 403, 404, other | unusable: wrong key, address, model; a forbidden turn | another; three in a row: pause | ¹ |
 
-¹ The row's error if the server has made another row since this one was first sent (where none was under way it is asked
-for a few words); otherwise nothing says that it is the row, and the run waits ². So no answer to one row can make a
-partition impossible, and no server that is ill makes a day of errors.
-² `EngineUnavailable`: what was made stays, the run is retried. A wrong key is no exception: it looks like a server that
-is being set up (404 until its model is loaded, 401 while a key is changed), and waiting costs less than a lost night.
+¹ The row's error, if the server has made another row since this one was first sent (if none was under way, it is asked
+for a few words). Otherwise the row may be innocent, and the run waits ². So no answer to one row can make a partition
+impossible, and a sick server cannot fill a day with errors.
+² `EngineUnavailable`: finished rows stay, and the run is retried. This includes a wrong key: it looks like a server
+that is being set up (404 until its model is loaded, 401 while a key is changed), and waiting costs less than a lost
+night.
 
-`Retry-After` is taken in seconds or as a date beside the answer's own, and never believed for more than
-`RETRY_AFTER_SECONDS_MAX`: then the server is asked again, whatever it said.
+`Retry-After` is read as seconds, or as a date relative to the answer's own, and obeyed for at most
+`RETRY_AFTER_SECONDS_MAX`: then the server is asked again anyway.
 """
 
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, Literal
 
-# How a failed attempt bears on turn and replica:
+# What a failed attempt means for turn and replica:
 # not_started: no connection was made; the replica is dead, the turn was not touched.
 # broken:      the connection ended, or no answer in time; the replica may be dead.
-# failing:     an answer that says so (408, 500, 502-504), or makes no sense; either may be at fault.
+# failing:     an error status (408, 500, 502-504) or an invalid answer; server or turn may be at fault.
 # busy:        429, or 503 with Retry-After; nothing is wrong.
-# unusable:    wrong key, address or model (401, 403, 404), or a turn that is forbidden.
+# unusable:    wrong key, address or model (401, 403, 404), or a forbidden turn.
 FailureKind = Literal["not_started", "broken", "failing", "busy", "unusable"]
 FinishReason = Literal["stop", "length", "content_filter"]
 
-# Longer wishes are a mistake, or an attack: one header must not put a server out for years.
+# A longer time is a mistake or an attack: one header must not exclude a server for years.
 RETRY_AFTER_SECONDS_MAX = 30.0
 _RETRY_AFTER_CHARACTERS_MAX = 64
 
 _REFUSED = frozenset({400, 413, 422})
 _FAILING = frozenset({408, 500, 502, 503, 504})
 
-# An error's `code` or `type`, where it is a word. Servers that answer 200 first and fail later say it so.
+# Words in an error's `code` or `type`, from servers that answer 200 first and fail later.
 _ERROR_WORDS: dict[str, int] = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
@@ -64,8 +65,8 @@ _ERROR_WORDS: dict[str, int] = {
     "notfounderror": 404,
 }
 
-# In lower case. What is not here and not empty ends an answer as a stop: servers have many words for it (eos_token,
-# eos, end_turn, stop_sequence), and a good answer is not thrown away for an unknown one.
+# In lower case. Any other non-empty word counts as a stop: servers have many words for it (eos_token, eos, end_turn,
+# stop_sequence), and an unknown one must not discard a good answer.
 _FINISH_REASONS: dict[str, FinishReason] = {
     "length": "length",
     "max_tokens": "length",
@@ -79,12 +80,12 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "recitation": "content_filter",
     "refusal": "content_filter",
 }
-# The server says that the answer is not whole.
+# The server says that the answer is incomplete.
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource"})
 
 
 def judged(status: int, *, with_retry_after: bool) -> FailureKind | None:
-    """What a status other than 200 says about turn and server; None: the turn itself is refused."""
+    """The meaning of a status other than 200; None: the server refuses the turn itself."""
     if status in _REFUSED:
         return None
     if status == 429 or (status == 503 and with_retry_after):
@@ -93,7 +94,7 @@ def judged(status: int, *, with_retry_after: bool) -> FailureKind | None:
 
 
 def status_in(body: dict[str, Any]) -> int:
-    """The status that an error in a body of 200 stands for; 500 where it names none."""
+    """The status of an error in a body of 200; 500 if it has none."""
     error = body.get("error")
     fields = error if isinstance(error, dict) else body
     for name in ("code", "status", "status_code", "http_code", "type"):
@@ -109,7 +110,7 @@ def status_in(body: dict[str, Any]) -> int:
 
 
 def finish_reason(word: object) -> FinishReason | None:
-    """None: the answer goes on, or the word is none.
+    """None: the answer goes on, or `word` is not a word.
 
     Raises: ValueError: the server says that the answer broke off.
     """
@@ -122,10 +123,10 @@ def finish_reason(word: object) -> FinishReason | None:
 
 
 def retry_after_seconds(header: str | None, date: str | None = None) -> float | None:
-    """The header as seconds, at most `RETRY_AFTER_SECONDS_MAX`; None: there is none, or it means nothing.
+    """The header in seconds, at most `RETRY_AFTER_SECONDS_MAX`; None: it is missing or invalid.
 
     Args:
-        date: the answer's own `Date`: a date in the header is counted from it, since clocks differ.
+        date: the answer's own `Date`: a date in the header is relative to it, since clocks differ.
     """
     if not header or len(header) > _RETRY_AFTER_CHARACTERS_MAX:
         return None

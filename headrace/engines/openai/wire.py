@@ -1,9 +1,9 @@
-"""The words of OpenAI's chat protocol as servers speak it: bodies out, answers and event streams in.
+"""OpenAI's chat protocol as servers speak it: writes bodies, reads answers and event streams.
 
-Servers differ, and are all understood: comments and blank lines between events, `data:` without a space, any line end,
+Accepts all differences between servers: comments and blank lines between events, `data:` without a space, any line end,
 a byte order mark, `[DONE]` or none, a usage event or none, an error as an event, content as a list of parts, a
-character's two halves in two events. What cannot be understood is `AnswerBroken`; a count that means nothing is None,
-with a note. Nothing that comes through here can fail later for its type, its range or its characters.
+character's two halves in two events. Anything else is `AnswerBroken`; an invalid count becomes None, with a note. What
+leaves this module cannot fail later for its type, range or characters.
 """
 
 import json
@@ -15,20 +15,20 @@ from typing import Any
 from headrace.engines.openai.meaning import FinishReason, finish_reason, status_in
 from headrace.masking import Mask
 
-# Servers disagree on the width of a seed; all take 31 bits.
+# Servers disagree on the width of a seed; all accept 31 bits.
 _SEED_MASK = 0x7FFFFFFF
 _SHOWN_CHARACTERS_MAX = 200
 _SHOWN_BYTES_MAX = 65_536
-# What a table's column holds. No answer has so many tokens.
+# The limit of a table's column. No answer has so many tokens.
 _COUNT_MAX = 2**31 - 1
 _PARTS_OF_TEXT = frozenset({"text", "output_text"})
 _PARTS_OF_THOUGHT = frozenset({"thinking", "reasoning", "reasoning_content"})
 
 
 class AnswerBroken(Exception):
-    """What came is no chat completion, ends in its middle, or is the server's word that it failed.
+    """The answer is not a chat completion, ends in its middle, or reports that the server failed.
 
-    `status`: what that word stands for; None: there is none.
+    `status`: the reported failure's; None: there is none.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -38,10 +38,10 @@ class AnswerBroken(Exception):
 
 @dataclass(slots=True)
 class Event:
-    """One event of a stream, or a whole answer. Counts are None where the server did not say, or nothing that is one;
-    then `notes` say so.
+    """One event of a stream, or a whole answer. Counts are None if the server sent none, or an invalid one; then
+    `notes` say so.
 
-    `num_characters`: made by it, those of a thinking model's thoughts too, which are no part of the text.
+    `num_characters`: all that it adds, including a thinking model's thoughts, which are not part of the text.
     """
 
     text: str = ""
@@ -64,7 +64,7 @@ def chat_body(
     stream: bool = False,
     with_usage: bool = False,
 ) -> bytes:
-    """`messages`: role and content of each."""
+    """`messages`: pairs of role and content."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": role, "content": content} for role, content in messages],
@@ -85,8 +85,8 @@ def chat_body(
 class EventLines:
     """Cuts the bytes of an event stream into the data of its events.
 
-    Each `data:` line counts as an event of its own: no server spreads one over several lines, and some leave out the
-    blank line in between.
+    Each `data:` line counts as its own event: no server splits one over several lines, and some omit the blank line in
+    between.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class EventLines:
 
     @property
     def num_bytes_kept(self) -> int:
-        """Of a line whose end has not come."""
+        """The length of an unfinished line."""
         return len(self._kept)
 
     def feed(self, raw: bytes) -> Iterator[bytes]:
@@ -114,22 +114,22 @@ class EventLines:
                     yield data
 
     def rest(self) -> Iterator[bytes]:
-        """What stands behind the last line end, once the stream has ended."""
+        """The text after the last line end, once the stream has ended."""
         return self.feed(b"\n")
 
 
 def is_event_stream(first: bytes) -> bool:
-    """By its first bytes, whatever its content type says. Lines of an event stream begin so."""
+    """Judges by the first bytes, as lines of an event stream begin; ignores the content type."""
     return first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
 
 
 def parse_event(data: bytes, mask: Mask) -> Event:
-    """Raises: AnswerBroken: the data is no event of a chat completion, or says that the server failed."""
+    """Raises: AnswerBroken: the data is not an event of a chat completion, or reports that the server failed."""
     return _parsed(data, "delta", mask)
 
 
 def parse_answer(raw: bytes, mask: Mask) -> Event:
-    """Raises: AnswerBroken: the body is no chat completion, or says that the server failed."""
+    """Raises: AnswerBroken: the body is not a chat completion, or reports that the server failed."""
     event = _parsed(raw, "message", mask)
     event.text = joined_halves(event.text)
     event.finish_reason = event.finish_reason or "stop"
@@ -137,7 +137,7 @@ def parse_answer(raw: bytes, mask: Mask) -> Event:
 
 
 def joined_halves(text: str) -> str:
-    """Text with the halves of characters put together. Raises: AnswerBroken: one half is missing."""
+    """The text with split characters joined. Raises: AnswerBroken: a half is missing."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -149,13 +149,13 @@ def joined_halves(text: str) -> str:
 
 
 class Halves:
-    """Holds back a text's last character while its second half may follow in the next event."""
+    """Holds back a text's last half character until the next event brings the other half."""
 
     def __init__(self) -> None:
         self._kept = ""
 
     def feed(self, text: str) -> str:
-        """Raises: AnswerBroken: one half is missing."""
+        """Raises: AnswerBroken: a half is missing."""
         text, self._kept = self._kept + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._kept = text[:-1], text[-1]
@@ -168,7 +168,7 @@ class Halves:
 
 
 def refusal_text(raw: bytes, mask: Mask) -> str:
-    """What a server says of its refusal: one line that can be written anywhere, without our secrets."""
+    """A server's reason for a refusal, as one printable line without our secrets."""
     text = raw.decode(errors="replace")
     try:
         body = json.loads(text)
@@ -176,13 +176,13 @@ def refusal_text(raw: bytes, mask: Mask) -> str:
         text = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, RecursionError):
         pass
-    # Before it is cut, so that no half of a secret is left; afterwards too, since line ends may have divided one.
+    # Masked before cutting, so that no half of a secret remains; and again after line ends, which may have split one.
     text = mask(" ".join(mask(text).split()))
     return text.encode(errors="replace").decode()[:_SHOWN_CHARACTERS_MAX] or "nothing"
 
 
 def _parsed(raw: bytes, part: str, mask: Mask) -> Event:
-    """`mask`: errors repeat what came, cut to one line: it is masked before it is cut."""
+    """`mask`: errors quote the answer, cut to one line: it is masked before it is cut."""
     shown = raw[:_SHOWN_BYTES_MAX]
     try:
         body = json.loads(raw)
@@ -214,7 +214,7 @@ def _parsed(raw: bytes, part: str, mask: Mask) -> Event:
 
 
 def _said(content: object) -> tuple[str, int]:
-    """The text of a message's content, and how many parts of it are thoughts."""
+    """The text of a message's content, and how many of its parts are thoughts."""
     if content is None:
         return "", 0
     if isinstance(content, str):
