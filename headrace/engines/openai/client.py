@@ -138,7 +138,7 @@ class OpenAIEngine(Engine):
     # --- a turn ---
 
     async def _turn(self, turn: Turn, *, stream: bool, give_out: bool) -> AsyncGenerator[tuple[Event, str], None]:
-        """The successful attempt's events, with `give_out` as they come, else at its end. The last has a finish reason."""
+        """Events of the attempt that succeeds, with `give_out` as they come; the last has a finish reason."""
         if why := refusal((message.content for message in turn.messages), self._special_tokens):
             raise TurnRefused(
                 f"A turn is not sent: {why}.",
