@@ -1,4 +1,4 @@
-"""`headrace gc`: shows what would go and why, asks, and takes it away."""
+"""`headrace gc`: shows what would go and why, asks, and deletes it."""
 
 import sys
 from collections import Counter
@@ -42,11 +42,11 @@ def gc(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take away versions, weights, checkpoints and evidence that nobody needs, and what killed writers left.
+    """Delete versions, weights, checkpoints and evidence without a use, and what killed writers left.
 
-    Kept are the newest versions of each partition, what Dagster's latest materializations name, what a live process
-    reads or writes, what unfinished work pins, and whatever was superseded less than the grace time ago. Of weights:
-    the newest of each recipe, and those that a rollout, a session, a kept version or an alias in MLflow names.
+    These stay: the newest versions of each partition, what Dagster's latest materializations name, what a live process
+    reads or writes, what unfinished work pins, and what was superseded less than the grace time ago. Of weights: the
+    newest of each recipe, and those that a rollout, a session, a kept version or an alias in MLflow names.
     """
     if keep < 1:
         raise InvalidInput(f"--keep must be at least 1: a partition without a newest version is none, got {keep}.")
@@ -86,10 +86,10 @@ def gc(
 
 
 def _protectors(*, without_dagster: bool, without_mlflow: bool) -> "dict[str, Protector]":
-    """Whom to ask what stays.
+    """The rooms and services to ask what stays.
 
     Raises:
-        InvalidInput: somebody is to be asked and cannot be. Guessing here would delete what he names.
+        InvalidInput: one of them must be asked and cannot be. A guess would delete what it names.
     """
     from headrace.store.protection import PROTECTION, installed
 
@@ -105,7 +105,7 @@ def _protectors(*, without_dagster: bool, without_mlflow: bool) -> "dict[str, Pr
 
 
 def _collect(handoffs: "HandoffStore", plan: "CollectionPlan") -> "CollectionReport":
-    """Version by version, so that there is progress to see, and an interruption ends between two."""
+    """Deletes version by version, so progress is visible and an interruption falls between two."""
     from headrace.command_line.output import progress
     from headrace.handoff.collecting import CollectionReport, collect
 
@@ -163,7 +163,7 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
 
 
 def _is_ordinary(verdict: Any) -> bool:
-    """Kept for being new, or for what Dagster says: there are thousands of these."""
+    """Kept because it is new, or because Dagster names it: there are thousands of these."""
     return verdict.is_kept and verdict.reason.startswith(("among the newest", "named by", "the newest training"))
 
 

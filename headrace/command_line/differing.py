@@ -1,4 +1,4 @@
-"""`headrace handoff diff`: prints what `headrace.handoff.comparison` finds."""
+"""`headrace handoff diff`: prints the result of `headrace.handoff.comparison`."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -36,13 +36,13 @@ def show_differences(
 
 
 def _pair(what: Sequence[str], assets: Sequence[str]) -> tuple[Reference, Reference]:
-    """Raises: InvalidInput: neither ASSET PARTITION V1 V2 nor two references."""
+    """Raises: InvalidInput: the words are neither ASSET PARTITION V1 V2 nor two references."""
     if len(what) == 4:
         asset, partition, *versions = what
         first, second = (Reference.parse([asset, partition, version], assets=assets) for version in versions)
         return first, second
     if len(what) == 3:
-        # One word for the partition: asset[partition] v3 v4.
+        # Asset and partition in one word: asset[partition] v3 v4.
         first, second = (Reference.parse([what[0], version], assets=assets) for version in what[1:])
         if first.partition != second.partition:
             raise InvalidInput(
@@ -100,7 +100,7 @@ def _print_samples(found: Comparison) -> None:
 
 
 def _pair_of_texts(old: Any, new: Any) -> tuple[str, str]:
-    """Both from shortly before their first difference on."""
+    """Both texts, from shortly before their first difference on."""
     if not (isinstance(old, str) and isinstance(new, str)):
         return _text(old), _text(new)
     old, new = one_line(old), one_line(new)

@@ -1,4 +1,4 @@
-"""`headrace doctor`: holds the store and this machine against what Headrace relies on."""
+"""`headrace doctor`: checks the store and this machine for everything that Headrace relies on."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.store.mounts import Finding
 
 _GPU_WAIT_SECONDS = 20.0
-# The longest name of a check, and two blanks.
+# The longest check name, and two blanks.
 _CHECK_CHARS = 28
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
@@ -52,7 +52,7 @@ def doctor(
 
 
 def examine(context: typer.Context, store: str | None, *, every_object: bool) -> "Iterator[Finding]":
-    """One finding at a time: some wait for a network."""
+    """Yields one finding at a time, since some wait for a network."""
     around = surroundings_of(context, store)
     yield from packages()
     yield from _store(context, store, every_object=every_object)
@@ -62,7 +62,7 @@ def examine(context: typer.Context, store: str | None, *, every_object: bool) ->
 
 
 def packages() -> "Iterator[Finding]":
-    """What is installed against what this Headrace was declared to work with."""
+    """Compares installed packages with the versions that this Headrace declares."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -98,7 +98,7 @@ def _store(context: typer.Context, store: str | None, *, every_object: bool) -> 
     from headrace.store.standings import standings_finding
 
     try:
-        # First, since the examination would make a directory that is not there.
+        # First, since the examination would create a missing directory.
         objects = open_handoffs(context, store).objects
         around = surroundings_of(context, store)
         yield from examine_store(around.store_url, cache=around.cache_directory)
@@ -108,7 +108,7 @@ def _store(context: typer.Context, store: str | None, *, every_object: bool) -> 
 
 
 def dagster_home(around: Surroundings) -> "Finding":
-    """Dagster refuses a relative home, and without one forgets its runs when the process ends."""
+    """Dagster refuses a relative home, and without any it forgets its runs when the process ends."""
     name = "DAGSTER_HOME"
     if not around.dagster_home:
         sentence = "is not set: `headrace gc` cannot ask what Dagster names, and `dagster dev` forgets its runs."
@@ -128,7 +128,7 @@ def dagster_home(around: Surroundings) -> "Finding":
 
 
 def gpus() -> "Finding":
-    """What the driver shows to this user; whether the installed torch fits it, only torch knows."""
+    """The GPUs that the driver shows to this user; only torch knows whether it fits the driver."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return _finding("GPUs", "ok", "no nvidia-smi: this machine computes on its CPUs.")
@@ -147,7 +147,7 @@ def gpus() -> "Finding":
 
 
 def bf16() -> "Finding":
-    """The recipes' default precision, which some CPUs can only emulate."""
+    """Checks the recipes' default precision, which some CPUs can only emulate."""
     from headrace.training.devices import SLOW_BF16, detect_devices
 
     devices = detect_devices({})

@@ -82,7 +82,7 @@ def export_handoff(
 def _write_to_stdout(
     handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
 ) -> None:
-    # Whole texts are for programs: on a terminal they could steer it.
+    # Whole texts are for programs: they could send a terminal control codes.
     if sys.stdout.isatty():
         raise InvalidInput(f"{chosen} is not for terminals: name a file, pipe it on, or use headrace handoff show.")
     write_rows(
@@ -117,7 +117,7 @@ def _export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) -
 
 @contextmanager
 def _moved_away(target: Path, *, force: bool) -> Iterator[None]:
-    """With `force`, what is there makes room, and comes back if the block fails."""
+    """With `force`, moves an existing target aside, and restores it if the block fails."""
     if not (force and os.path.lexists(target)):
         yield
         return

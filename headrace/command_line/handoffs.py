@@ -1,4 +1,4 @@
-"""`headrace handoff …`: the commands' names, arguments and help; what they do is beside, one module each."""
+"""`headrace handoff …`: the commands' names, arguments and help. Each command's code is in its own module."""
 
 from typing import Annotated
 

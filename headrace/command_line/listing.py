@@ -1,4 +1,4 @@
-"""`headrace handoff ls`. One listing of the store; manifests are read only of what is shown."""
+"""`headrace handoff ls`. Lists the store once; reads the manifests of shown versions only."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _DIGEST_CHARS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A version; `manifest` is None where it is damaged."""
+    """A version; `manifest` is None if it is damaged."""
 
     asset: str
     partition: str
@@ -87,7 +87,7 @@ def list_handoffs(
 
 
 def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:
-    """In order of asset, partition and version."""
+    """Sorted by asset, partition and version."""
     entries = [(place, entry) for entry in found if (place := manifest_place(entry.key))]
     entries.sort(key=lambda pair: (pair[0].prefix, int(pair[0].of)))
     if newest_only:
@@ -104,7 +104,7 @@ def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_
             manifest = None
         return Listed(
             asset=place.asset,
-            # The path shows a long key shortened.
+            # The path shortens a long key.
             partition=manifest.partition if manifest else place.partition,
             version=int(place.of),
             sealed_at=epoch_seconds(manifest.created_at) if manifest else entry.modified_at,

@@ -1,12 +1,12 @@
-"""`headrace`: looks at sealed handoffs, checks, compares and exports them, collects garbage, examines a machine; shows
-and steers rollouts.
+"""`headrace`: shows, checks, compares and exports sealed handoffs, collects garbage, examines a machine, and shows and
+steers rollouts.
 
-Installed packages bring further commands (`headrace.command_line.plugged_in`): the Dagster adapters, those that look at
-the run queue.
+Installed packages add further commands (`headrace.command_line.plugged_in`): the Dagster adapters add those for the run
+queue.
 
-Exit codes: 0 well; 1 what was asked about is damaged, differs or fails; 2 the question or its surroundings are wrong,
-in one sentence on stderr; 130 interrupted. Arrow and polars are imported by the commands that need them:
-help is instant.
+Exit codes: 0 success; 1 the examined object is damaged, differs or fails; 2 the question or its surroundings are wrong,
+in one sentence on stderr; 130 interrupted. Commands import Arrow and polars only when they need them, so help is
+instant.
 """
 
 from typing import Annotated, Any
@@ -27,9 +27,9 @@ from headrace.text.terminal import say
 
 
 class _Commands(TyperGroup):
-    """Says what Headrace refuses in a sentence; a traceback is for what nobody foresaw.
+    """Prints Headrace's refusals as one sentence; only unforeseen errors show a traceback.
 
-    What other packages bring is looked for once it is needed: a command of Headrace's own does not wait for that.
+    Looks for other packages' commands only when needed, so Headrace's own commands do not wait for them.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            # Indented: a line of what somebody else wrote must not pass for one of ours.
+            # Indented, so that a line of foreign text cannot pass for one of ours.
             say("Error: " + str(error).replace("\n", "\n  "), error=True)
             raise typer.Exit(2) from error
 
@@ -61,7 +61,7 @@ app = typer.Typer(
     "models that use them; and why queued runs wait.",
     epilog="Every command has examples: headrace handoff show --help",
     no_args_is_help=True,
-    # Boxes and colours of help do not go well with pipes.
+    # Boxes and colours do not suit pipes.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""Which store a command works on, and which of its versions is meant."""
+"""Finds the store that a command works on, and the version that it means."""
 
 import difflib
 import re
@@ -29,7 +29,7 @@ _NEWEST = {"newest", "latest"}
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the environment and the options before the command say. None: nothing."""
+    """Values from the environment and from the options before the command. None: not given."""
 
     store: str | None = None
     home: str | None = None
@@ -46,7 +46,7 @@ class Surroundings:
 
 
 def surroundings_of(context: typer.Context, store: str | None = None) -> Surroundings:
-    """`store`: what the command's own option says, which goes first."""
+    """`store`: the command's own option, which takes precedence."""
     from dataclasses import replace
 
     found = context.find_object(Surroundings) or Surroundings()
@@ -54,17 +54,17 @@ def surroundings_of(context: typer.Context, store: str | None = None) -> Surroun
 
 
 def open_handoffs(context: typer.Context, store: str | None) -> "HandoffStore":
-    """Raises: InvalidInput: no store has such a URL, or there is no such directory."""
+    """Raises: InvalidInput: no store has such a URL, or the directory does not exist."""
     from headrace.handoff.versions import HandoffStore
 
     return HandoffStore(open_objects(context, store))
 
 
 def open_objects(context: typer.Context, store: str | None) -> "ObjectStore":
-    """The store alone, for what needs no Arrow.
+    """Opens the store alone, for code without Arrow.
 
     Raises:
-        InvalidInput: no store has such a URL, or there is no such directory.
+        InvalidInput: no store has such a URL, or the directory does not exist.
     """
     from headrace.store.local import LocalStore
     from headrace.store.opening import open_store
@@ -81,7 +81,7 @@ def open_objects(context: typer.Context, store: str | None) -> "ObjectStore":
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What somebody typed: an asset, perhaps a partition, perhaps a version (None: the newest)."""
+    """A typed reference: an asset, perhaps a partition, perhaps a version (None: the newest)."""
 
     asset: str
     partition: str | None = None
@@ -92,7 +92,7 @@ class Reference:
         """`ASSET [PARTITION [VERSION]]`, or one word `asset[partition]@v7`.
 
         Raises:
-            InvalidInput: more or fewer words, or a version that is no number.
+            InvalidInput: too many or too few words, or a version that is not a number.
         """
         if not 1 <= len(words) <= 3:
             raise InvalidInput(
@@ -110,7 +110,7 @@ class Reference:
 
 
 def known_asset(handoffs: "HandoffStore", asset: str) -> str:
-    """Raises: HandoffMissing: naming what it may have been meant to be."""
+    """Raises: HandoffMissing: the asset does not exist; suggests a similar one."""
     from headrace.handoff.layout import ROOT
 
     assets = handoffs.assets()
@@ -125,15 +125,15 @@ def known_asset(handoffs: "HandoffStore", asset: str) -> str:
 
 
 def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None) -> str:
-    """The partition; without one the asset's only one.
+    """Returns the partition, or the asset's only one if none is given.
 
     Raises:
-        HandoffMissing: naming what it may have been meant to be. InvalidInput: none was given, and there are several.
+        HandoffMissing: it does not exist; suggests a similar one. InvalidInput: none is given, and there are several.
     """
     from headrace.handoff.layout import asset_prefix, partition_prefix
     from headrace.keys import partition_from_path
 
-    # A look at one key, where there are thousands of partitions.
+    # Looks at one key only, since there may be thousands of partitions.
     if partition is not None and handoffs.objects.children(partition_prefix(asset, partition)):
         return partition
     there = sorted(map(partition_from_path, handoffs.objects.children(asset_prefix(asset))))
@@ -151,7 +151,7 @@ def open_reference(handoffs: "HandoffStore", reference: Reference) -> "Handoff":
 
 
 def suggest_columns(handoff: "Handoff", columns: Sequence[str]) -> None:
-    """Raises: InvalidInput: a column that is not there, naming what it may have been meant to be."""
+    """Raises: InvalidInput: a column does not exist; suggests a similar one."""
     names = handoff.schema.names
     for column in columns:
         if column not in names:
@@ -159,7 +159,7 @@ def suggest_columns(handoff: "Handoff", columns: Sequence[str]) -> None:
 
 
 def split_columns(columns: str | None) -> list[str] | None:
-    """`a,b` as a list. Raises: InvalidInput: it holds no name."""
+    """Splits `a,b` into a list. Raises: InvalidInput: it has no name."""
     if columns is None:
         return None
     names = [name.strip() for name in columns.split(",") if name.strip()]
@@ -169,7 +169,7 @@ def split_columns(columns: str | None) -> list[str] | None:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """The end of a sentence about a word that is not among `words`: what it may have been meant to be."""
+    """The end of a sentence about an unknown word: suggests a similar one of `words`."""
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(near)}?" if near else f" There are: {_some(words)}."
 

@@ -11,7 +11,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs: 
 
 
 def _examples(*lines: str) -> str:
-    # \b: the help formatter leaves the paragraph's lines as they are.
+    # \b: the help formatter keeps the paragraph's lines.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""What commands print: tables on a terminal, plain columns in a pipe, JSON for programs; progress on stderr."""
+"""Prints for commands: tables on a terminal, plain columns in a pipe, JSON for programs; progress on stderr."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ def print_json(body: Any, *, indent: int | None = 2) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """What JSON has no word for: bytes in base64, times in ISO 8601, durations in seconds, NaN as text."""
+    """Converts values that JSON lacks: bytes to base64, times to ISO 8601, durations to seconds, NaN to text."""
     if isinstance(value, dict):
         return {str(name): json_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -76,7 +76,7 @@ def json_value(value: Any) -> Any:
 
 
 def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
-    """One line a row, whatever the texts; columns two blanks apart. Widths are counted in terminal cells."""
+    """One line for each row, for any texts; columns two blanks apart. Widths are in terminal cells."""
     rows = [list(map(visible, row)) for row in rows]
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     return [
@@ -89,7 +89,7 @@ def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
 
 
 def cells(text: str) -> int:
-    """Columns of a terminal that `text` takes: CJK and emoji take two."""
+    """Terminal columns of `text`: CJK characters and emoji take two."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -98,7 +98,7 @@ def cells(text: str) -> int:
 
 
 def bytes_text(num_bytes: float) -> str:
-    """`1.2 GB`: powers of 1000, as disks are sold and as the UI shows them."""
+    """`1.2 GB`: powers of 1000, as disk makers and the UI use them."""
     for unit in ("B", "KB", "MB", "GB"):
         if num_bytes < 999.5:
             return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 99.5 else f"{num_bytes:.1f} {unit}"
@@ -107,7 +107,7 @@ def bytes_text(num_bytes: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """`3 h`: the largest unit of which there are at least two."""
+    """`3 h`: in the largest unit that fits at least twice."""
     seconds = max(seconds, 0.0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
@@ -121,7 +121,7 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 
 @contextmanager
 def progress(what: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how much more is done. Shown only where stderr is a terminal."""
+    """Yields a function that adds finished work. Shows progress only if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return

@@ -1,10 +1,10 @@
-"""Commands that other installed packages bring, through the entry point group `headrace.commands`.
+"""Adds other installed packages' commands, found through the entry point group `headrace.commands`.
 
     [project.entry-points."headrace.commands"]
     queue = "headrace_dagster.queue_views.queue_command:queue"
 
 The value is a `typer.Typer` with one command, or with several, which become a group; its name is the entry point's. Its
-module is imported to list help, and whenever a command is none of Headrace's own: it should import no more than typer.
+module is imported to list help, and for any command that is not Headrace's own: it should import only typer.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ COMMANDS = "headrace.commands"
 
 
 def plugged_in_commands() -> dict[str, Any]:
-    """By name, sorted. One that does not load says so where it is used, and spoils nothing else."""
+    """Commands by name, sorted. One that fails to load reports that when it is used, without harm to the others."""
     found = sorted(entry_points(group=COMMANDS), key=lambda point: point.name)
     return {point.name: _command(point) for point in found}
 
@@ -47,6 +47,6 @@ def _complaint(point: EntryPoint, reason: str) -> Callable[[], None]:
 
 def _alone(function: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    # Whatever was typed after its name is not what is wrong with it.
+    # Accepts any arguments, since they are not what is wrong.
     app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(function)
     return app

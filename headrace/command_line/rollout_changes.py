@@ -1,4 +1,4 @@
-"""`headrace rollout start | advance | pause | resume | approve | abort`: asks, appends one entry, says what is now."""
+"""`headrace rollout start | advance | pause | resume | approve | abort`: asks, appends one entry, prints the result."""
 
 import sys
 from dataclasses import replace
@@ -21,7 +21,7 @@ from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 from headrace.version_sets.sets import VersionSets
 
-# What the journal says where nobody gave a reason: an audit then knows that much.
+# The journal's text if nobody gives a reason, so that an audit knows that.
 NO_REASON = "by hand, no reason given"
 
 
@@ -122,7 +122,7 @@ def start_rollout(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """Proposes the set; one that is proposed and prepared gets its first units instead."""
+    """Proposes the set; if it is proposed and prepared already, gives it its first units."""
     opened = open_rollout(context, store, name)
     plan = _plan(plan_file, opened)
     wanted = VersionSets(opened.objects).get(find_set(opened.objects, version_set))
@@ -165,7 +165,7 @@ def _report(
 
 
 def _num_rows(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int | None:
-    """How many rows or units of the candidate are known now; None: without the file nobody knows where to look."""
+    """The candidate's known rows or units; None: without the file their place is unknown."""
     if plan_file is None:
         return None
     subject, damaged = read_subject(plan_file, opened.name, opened.objects), PassedOver()
@@ -177,20 +177,20 @@ def _plan(file: Path | None, opened: Opened) -> Plan | None:
 
 
 def _by(by: str | None) -> str:
-    """Raises: InvalidInput: nobody is named, and the machine does not know either."""
+    """Raises: InvalidInput: no name was given, and the machine knows none."""
     if found := (by or who()).strip():
         return found
     raise InvalidInput("The journal keeps who changed a rollout, and this machine does not know you: pass --by NAME.")
 
 
 def _ask(question: str, *, yes: bool) -> None:
-    """Only where somebody can answer: a script that aborts must not wait."""
+    """Asks only on a terminal: a script that aborts a rollout must not wait."""
     if not yes and sys.stdin.isatty() and not confirmed(question):
         raise typer.Exit(1)
 
 
 def _label(opened: Opened, version_set: str) -> str:
-    """A set that cannot be read is named by its id: it can be rolled back all the same."""
+    """An unreadable set is shown by its id: it can still be rolled back."""
     try:
         return f"{VersionSets(opened.objects).get(version_set).label} ({version_set[:12]})"
     except (HandoffCorrupt, ObjectMissing):

@@ -1,4 +1,4 @@
-"""Which rollout, which version set and which plan a command means."""
+"""Finds the rollout, version set and plan that a command means."""
 
 import getpass
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Opened:
 
 
 def open_rollout(context: typer.Context, store: str | None, name: str) -> Opened:
-    """Raises: InvalidInput: there is none of that name, naming what it may have been meant to be."""
+    """Raises: InvalidInput: no rollout has that name; suggests a similar one."""
     return rollout_in(open_objects(context, store), name)
 
 
@@ -62,10 +62,10 @@ def rollout_in(objects: ObjectStore, name: str) -> Opened:
 
 
 def find_set(objects: ObjectStore, word: str) -> str:
-    """The id of a kept set: an id, the beginning of one, or `NAME:stable` (candidate, proposed, previous).
+    """The id of a kept set, from an id, a prefix of one, or `NAME:stable` (candidate, proposed, previous).
 
     Raises:
-        InvalidInput: nothing, or more than one, is meant by it. ObjectMissing: no kept set begins so.
+        InvalidInput: it means no set, or several. ObjectMissing: no kept set begins with it.
     """
     name, colon, standing = word.rpartition(":")
     if colon:
@@ -75,10 +75,10 @@ def find_set(objects: ObjectStore, word: str) -> str:
 
 
 def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
-    """The campaign or service whose rollout `name` is, from its file.
+    """Reads the campaign or service of rollout `name` from its file.
 
     Raises:
-        InvalidInput: the file is neither, or describes another one.
+        InvalidInput: the file is neither, or describes another rollout.
     """
     from headrace.user_files.yaml_file import read_yaml
 
@@ -100,7 +100,7 @@ def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
 
 
 def registered(objects: ObjectStore, *, damaged: Damaged) -> "list[ModelVersion]":
-    """What is registered, from the store alone: MLflow is not asked."""
+    """Registered versions according to the store; does not ask MLflow."""
     from headrace.handoff.versions import HandoffStore
     from headrace.registry.registered import registered_models
 
@@ -108,7 +108,7 @@ def registered(objects: ObjectStore, *, damaged: Damaged) -> "list[ModelVersion]
 
 
 def who() -> str:
-    """Whom the journal names. A container's user may have no name."""
+    """The user's name for the journal. A container's user may have none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""`headrace rollout rows`: which rows sets that were rolled back had published, and which of them readers still get."""
+"""`headrace rollout rows`: lists rows that rolled-back sets published, and which of them readers still get."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,7 @@ from headrace.text.terminal import say
 def show_rows(
     context: typer.Context, store: str | None, name: str, version_set: str | None, *, ids: bool, as_json: bool
 ) -> None:
-    """What sets that were rolled back had published. Exits with 1 while readers still get some of it."""
+    """Shows the rows that rolled-back sets published. Exits with 1 while readers still get some of them."""
     opened = open_rollout(context, store, name)
     state = opened.state()
     aborted = sorted(state.aborted) if state else []

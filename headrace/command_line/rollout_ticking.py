@@ -1,4 +1,4 @@
-"""`headrace rollout tick`: what Dagster's sensor does for a rollout, for whoever does without Dagster."""
+"""`headrace rollout tick`: does without Dagster what its sensor does for a rollout."""
 
 import os
 import time
@@ -31,9 +31,9 @@ def tick_rollout(
     every_seconds: float | None,
     mlflow: str | None,
 ) -> None:
-    """Once, or until it is interrupted; a store that does not answer is asked again."""
+    """Ticks once, or until interrupted; asks an unavailable store again."""
     objects, waits_for, told = open_objects(context, store), "", set[str]()
-    # One for all ticks: only what is new in the journal is read.
+    # Kept for all ticks, so that each reads only new journal entries.
     rollout = Rollout(objects, name, SystemClock())
     while True:
         damaged = PassedOver()
@@ -60,7 +60,7 @@ def tick_rollout(
 def _tick(
     rollout: Rollout, objects: ObjectStore, plan_file: Path, mlflow: str | None, damaged: PassedOver
 ) -> list[Action]:
-    # Read anew each time: an edited file is a new candidate.
+    # Read at each tick: an edited file makes a new candidate.
     subject = read_subject(plan_file, rollout.name, objects)
     return rollout.tick(
         subject,
@@ -78,7 +78,7 @@ def _catalogue(mlflow: str) -> Catalogue:
 
 
 def _prepare(objects: ObjectStore, version_set: VersionSet) -> None:
-    """Fetch, verify, load and try every member in this process."""
+    """Fetches, verifies, loads and tries every member in this process."""
     deployment = Deployment.of_bulk(api_key=os.environ.get("HEADRACE_ENGINE_KEY"))
     for member in version_set.members:
         try_member(member, version_set.engine_of(member.role), objects, deployment)

@@ -1,4 +1,4 @@
-"""`headrace rollout verify`: every journal read anew and replayed, and every set that it names."""
+"""`headrace rollout verify`: reads and replays every journal, and reads every set that it names."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from headrace.version_sets.sets import VersionSets
 
 
 def verify_rollouts(context: typer.Context, store: str | None, name: str | None, *, as_json: bool) -> None:
-    """Each entry against its digest and the one before it, replayed, and each set it names. Exits with 1 on damage."""
+    """Checks each entry's digest and predecessor, replays the journal, reads each named set. Exits with 1 on damage."""
     objects = open_objects(context, store)
     names = [rollout_in(objects, name).name] if name else rollout_names(objects)
     found = [(one, *_verified(objects, one)) for one in names]
@@ -35,7 +35,7 @@ def verify_rollouts(context: typer.Context, store: str | None, name: str | None,
 
 
 def _verified(objects: ObjectStore, name: str) -> tuple[int, int, str | None]:
-    """Entries, readable sets, and what is wrong; None: nothing."""
+    """Number of entries and of readable sets, and the fault; None: there is none."""
     journal = Journal(objects, name, SystemClock())
     try:
         num_entries = journal.verify()

@@ -1,4 +1,4 @@
-"""`headrace rollout status | journal | page`: what is read and shown; nothing is changed."""
+"""`headrace rollout status | journal | page`: reads and shows a rollout; changes nothing."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from headrace.text.visible import one_line
 from headrace.version_sets.sets import VersionSets
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# What is wrong with a journal, and not with the question.
+# Faults of a journal, not of the question.
 _DAMAGE = (JournalCorrupt, IllegalTransition, HandoffCorrupt, ObjectMissing)
 
 
@@ -48,7 +48,7 @@ def show_status(
     mlflow: str | None,
     as_json: bool,
 ) -> None:
-    """One rollout in full, or a line for each. Exits with 1 if a journal cannot be read."""
+    """Shows one rollout in full, or a line for each. Exits with 1 if a journal cannot be read."""
     if name is None and plan_file is not None:
         raise InvalidInput("--plan is one rollout's file: name the rollout too.")
     objects = open_objects(context, store)
@@ -79,11 +79,11 @@ def show_status(
 def read_one(
     opened: Opened, *, plan_file: Path | None = None, mlflow: str | None = None, with_rows: bool = False
 ) -> RolloutStatus:
-    """With the campaign's or service's file the gate is asked too: of the candidate, or of the last one there was."""
+    """With the campaign's or service's file it also asks the gate about the present candidate, or the last one."""
     drift = _drift(opened, mlflow, plan_file) if mlflow else None
     damaged = PassedOver()
     if plan_file is None:
-        # Nobody said what it is for; rows of bad sets are a campaign's, and are looked for by the rollout's name.
+        # The subject is unknown: look for a campaign's rows of bad sets, by the rollout's name.
         bad_rows = _bad_rows(opened, damaged) if with_rows else None
         return replace(opened.rollout.status(drift=drift, damaged=damaged), bad_rows=bad_rows)
     subject = read_subject(plan_file, opened.name, opened.objects)
@@ -147,7 +147,7 @@ def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
     try:
         return [str(drift) for drift in find_drift(wanted, ModelRegistry(mlflow))]
     except HeadraceError as error:
-        # Drift is reported, never followed: that it is unknown changes nothing else on the screen.
+        # Drift is only reported: if it is unknown, the rest of the screen stays the same.
         return [f"unknown: {error}"]
 
 
@@ -248,6 +248,6 @@ def _last_text(status: RolloutStatus) -> str:
 
 
 def setting_text(value: object) -> str:
-    """One side of a difference. A digest's beginning tells two apart; --json has all of it."""
+    """One side of a difference. Shortens digests, which stay distinct; --json has them in full."""
     text = "–" if value is None else one_line(str(value))
     return f"{text[:16]}…" if _DIGEST.fullmatch(text) else text

@@ -1,4 +1,4 @@
-"""`headrace rollout …`: the commands' names, arguments and help; what they do is beside, in `rollout_*.py`."""
+"""`headrace rollout …`: the commands' names, arguments and help. Their code is in `rollout_*.py`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -133,7 +133,7 @@ def advance(
 
 
 def _by_its_word(word: Literal["pause", "resume", "approve"], help_text: str, examples: str) -> None:
-    """A command that appends one entry, named as the person's act is (`headrace.rollout.interventions`)."""
+    """Adds a command that appends one entry, named after the person's act (`headrace.rollout.interventions`)."""
 
     @rollout_app.command(word, help=help_text, epilog=examples)
     def say_it(

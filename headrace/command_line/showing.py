@@ -28,7 +28,7 @@ from headrace.handoff.spelling import plain_type
 from headrace.text.terminal import say
 from headrace.text.visible import one_line
 
-# Cells are cut at the first of these with which all columns fit, else at the last.
+# Cells are cut to the first of these lengths at which all columns fit, else to the last.
 _CELL_CHARS = (60, 40, 24, 16, 12)
 _PIPE_CELL_CHARS = 80
 _LIST_ITEMS = 8
@@ -44,7 +44,7 @@ def show_handoff(
     as_json: bool,
 ) -> None:
     handoffs = open_handoffs(context, store)
-    # `lazy`: a preview must not read a version of many GB through, nor show what is damaged.
+    # `lazy`: a preview must neither read a version of many GB whole nor show damaged data.
     handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets())).with_verification("lazy")
     names = split_columns(columns)
     suggest_columns(handoff, names or [])
@@ -87,7 +87,7 @@ def show_handoff(
 
 
 def preview(handoff: Handoff, names: Sequence[str], num_rows: int, width: int | None = None) -> list[str]:
-    """Lines of at most `width` characters (default: the terminal's; none in a pipe). Only what is shown is read."""
+    """Lines of at most `width` characters (default: the terminal's; in a pipe no limit). Reads only what it shows."""
     if width is None:
         if not sys.stdout.isatty():
             texts = _texts(handoff, names, num_rows)
@@ -110,7 +110,7 @@ def preview(handoff: Handoff, names: Sequence[str], num_rows: int, width: int | 
 
 
 def _fitting(names: Sequence[str], width: int) -> list[str]:
-    """As many names as could fit if cells were no wider; at least one."""
+    """As many names as fit with the narrowest cells; at least one."""
     shown: list[str] = []
     for name in names:
         shown.append(name)

@@ -1,4 +1,4 @@
-"""`headrace handoff verify`: every byte that the store holds against its digest; goes on after a damaged version."""
+"""`headrace handoff verify`: checks every stored byte against its digest, and continues after a damaged version."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 
-# What is fetched at once from a remote store.
+# Bytes fetched at once from a remote store.
 _WINDOW_BYTES = 32 * 1024 * 1024
 
 
@@ -79,10 +79,10 @@ def verify_handoffs(
 
 
 def verify_stored(handoff: Handoff, advance: Callable[[int], None] = lambda num_bytes: None) -> None:
-    """What lies in the store, not what the node's cache holds of it.
+    """Verifies the store's bytes, not the node cache's copy.
 
     Raises:
-        HandoffCorrupt: naming the part, or the item of media. HandoffCollected: it went meanwhile.
+        HandoffCorrupt: names the part, or the media item. HandoffCollected: it was collected meanwhile.
     """
     handoff.hold()
     if not handoff.objects.checks_what_it_fetches:
@@ -133,7 +133,7 @@ def _opened(
 def _chosen(
     handoffs: HandoffStore, words: Sequence[str], *, all_versions: bool
 ) -> Iterator[tuple[str, str, int | None]]:
-    """Raises: HandoffMissing: a name that is not there."""
+    """Raises: HandoffMissing: a name does not exist."""
     reference = Reference.parse(words, assets=handoffs.assets()) if words else None
     assets = [known_asset(handoffs, reference.asset)] if reference else handoffs.assets()
     for asset in assets:
@@ -146,13 +146,13 @@ def _chosen(
                 yield asset, partition, reference.version
                 continue
             versions = handoffs.versions(asset, partition)
-            # Without a version there is nothing; what was asked for by name is refused when it is opened.
+            # Without a version there is nothing to check; opening refuses a partition that was asked for by name.
             for version in (versions if all_versions else versions[-1:]) or [None]:
                 yield asset, partition, version
 
 
 def _media_bytes(handoff: Handoff) -> int:
-    """Of its shards; what is wrong with them is found when they are read."""
+    """Size of its shards; reading them later reports what is wrong with them."""
     if not is_media(handoff.manifest):
         return 0
     with suppress(HandoffCorrupt):

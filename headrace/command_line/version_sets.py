@@ -1,4 +1,4 @@
-"""`headrace versions …`: which version sets are kept, what is in one, and what changes from one to another."""
+"""`headrace versions …`: lists kept version sets, shows one, or compares two."""
 
 from typing import Annotated, Any
 

@@ -1,8 +1,8 @@
-"""MLflow's aliases, as projections of the journal: written after it, read only to report that they drifted.
+"""MLflow's aliases as projections of the journal: written after it, and read only to report drift.
 
-What was written last is kept in the store, one object for the journal entry it came from, so a tick that changes no
-alias does not ask MLflow (whose import alone costs two seconds), and a tick that was killed between the journal and
-MLflow is made good by the next.
+The store keeps what was written last, one object for each journal entry that it came from. So a tick that changes no
+alias does not ask MLflow (importing it alone takes two seconds), and the next tick finishes the work of one that was
+killed between journal and MLflow.
 """
 
 from collections.abc import Mapping
@@ -24,20 +24,20 @@ CANDIDATE = "candidate"
 
 
 class AliasRegistry(Protocol):
-    """What is asked of `headrace.registry.mlflow_models.ModelRegistry`."""
+    """The part of `headrace.registry.mlflow_models.ModelRegistry` that is used here."""
 
     def aliases(self, model_name: str) -> dict[str, str]: ...
 
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None: ...
 
 
-# Model name → alias → version; `None`: the alias must not be there.
+# Model name → alias → version; `None`: the alias must not exist.
 Aliases = Mapping[str, Mapping[str, str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """What was written to the registry last."""
+    """What was last written to the registry."""
 
     aliases: Aliases
 
@@ -46,20 +46,20 @@ PROJECTION = Kind("Record of the aliases", Projection, "The next tick writes the
 
 
 def projections(store: ObjectStore, name: str) -> Chain[Projection]:
-    """Each under the number of the journal entry that it followed."""
+    """The projections, numbered by the journal entries that they follow."""
     prefix = rollout_prefix(name, "aliases")
     return Chain(store=store, prefix=prefix, kind=PROJECTION, may_lack="any", remedy=PROJECTION.remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """An alias that does not say what the journal says."""
+    """An alias that differs from the journal."""
 
     model_name: str
     alias: str
     wanted: str | None
     found: str | None
-    # Why it stays so: the registry has this version no more.
+    # Why it cannot be corrected: the registry lacks the version.
     impossible: str = ""
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Drift:
 
 
 def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: str = "") -> Aliases:
-    """What the aliases of every model that this rollout ever touched should be."""
+    """The right aliases of every model that this rollout ever touched."""
     wanted: dict[str, dict[str, str | None]] = {}
     for version_set in sorted(state.considered):
         for member in _registered(version_sets, version_set):
@@ -83,14 +83,14 @@ def wanted_aliases(state: RolloutState, version_sets: VersionSets, *, prefix: st
 def project(
     journal: Journal, version_sets: VersionSets, store: ObjectStore, registry: AliasRegistry, *, prefix: str = ""
 ) -> list[Drift]:
-    """Bring the aliases to what the journal says. One that cannot be written holds no other up.
+    """Writes the journal's aliases to the registry. One that cannot be written does not stop the others.
 
     Returns:
-        What was changed, or could not be: that is tried again after the journal's next entry. Empty, without a word to
-        MLflow, if this journal's aliases were written before.
+        The aliases that changed, or could not be changed: those are tried again after the journal's next entry. Empty,
+            without asking MLflow, if this journal's aliases were written before.
 
     Raises:
-        RegistryUnavailable: MLflow does not answer; the journal stands, the next call tries again.
+        RegistryUnavailable: MLflow does not answer; the journal stays valid, and the next call tries again.
     """
     changed: list[Drift] = []
     overtaken = False
@@ -102,15 +102,15 @@ def project(
             try:
                 registry.set_alias(drift.model_name, drift.alias, drift.wanted)
             except RegistryMissing as error:
-                # Somebody deleted the version there. The journal and the weights stand without it.
+                # Somebody deleted the version there. Journal and weights stay valid without it.
                 drift = replace(drift, impossible=str(error))
             changed.append(drift)
-        # One that is there and cannot be read: the registry is asked again until the next entry.
+        # If the object exists and cannot be read, the registry is asked at each tick until the next entry.
         with suppress(HandoffCorrupt):
             projections(store, journal.name).create(state.head, {"aliases": wanted})
         if journal.head() == state.head:
             break
-        # A newer entry came while we wrote, and its aliases may have been written before ours: write again.
+        # A newer entry came meanwhile, and its aliases may have been written before ours: write again.
         overtaken = True
     return changed
 
@@ -118,7 +118,7 @@ def project(
 def project_if_possible(
     journal: Journal, version_sets: VersionSets, store: ObjectStore, registry: AliasRegistry, *, prefix: str = ""
 ) -> str:
-    """`project`, in words: a registry that does not answer is no reason to fail what the journal has decided."""
+    """Runs `project` and describes the outcome. A failing registry must not fail what the journal has decided."""
     try:
         changed = project(journal, version_sets, store, registry, prefix=prefix)
     except Exception as error:  # noqa: BLE001 (the journal has decided; aliases only follow it)
@@ -150,13 +150,13 @@ def _told(drift: Drift) -> str:
 
 
 def _registered(version_sets: VersionSets, version_set: str | None) -> list[Member]:
-    """A server's own models have no aliases: the registry does not know them."""
+    """A set's registered members; the registry does not know a server's own models, so they have no aliases."""
     members = version_sets.get(version_set).members if version_set else ()
     return [member for member in members if member.is_registered]
 
 
 def _last_projected(name: str, store: ObjectStore) -> Aliases | None:
-    """None: none, or what cannot be read: the aliases are then brought to what they should be once more."""
+    """The last projection's aliases; None if there is none or it is unreadable, so that they are written again."""
     with suppress(FormatTooNew):
         head = projections(store, name).head()
         return head.value.aliases if head.value else None

@@ -1,7 +1,7 @@
-"""Which version set a unit of work gets, from the plan's state and the unit's name alone.
+"""The version set of a unit of work, from the plan's state and the unit's name alone.
 
-Units are ranked by a salted hash; a step of weight w gives the candidate the units of lowest rank. Raising the
-weight therefore never takes a unit off the candidate, and every process that knows the journal agrees.
+Units are ranked by a salted hash; a step of weight w gives the candidate the units of lowest rank. So raising the
+weight never takes a unit off the candidate, and all processes that know the journal agree.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from headrace.rollout.states import RolloutState
 
 
 def salted_rank(salt: str, unit: str) -> int:
-    """A unit's place in line for the candidate: uniform in [0, 2^64), the same in every process."""
+    """A unit's place in the queue for the candidate: uniform in [0, 2^64), the same in every process."""
     return ranking(salt)(unit)
 
 
@@ -35,7 +35,7 @@ def ranking(salt: str) -> Callable[[str], int]:
 def canary_count(weight: float, num_units: int) -> int:
     """How many of `num_units` a step of this weight gives the candidate: max(1, ceil(w * n)), or 0 at weight 0.
 
-    Exact: the weight is taken as the decimal that it was written as (in binary, 0.1 * 30 is above 3).
+    Exact, with the weight as the decimal that was written (in binary, 0.1 * 30 exceeds 3).
     """
     if not 0 <= weight <= 1:
         raise InvalidInput(f"A rollout weight must be between 0 and 1, got weight={weight!r}.")
@@ -45,13 +45,13 @@ def canary_count(weight: float, num_units: int) -> int:
 
 
 def canary_units(weight: float, salt: str, population: Collection[str]) -> list[str]:
-    """The candidate's units, lowest rank first; the name settles equal ranks."""
+    """The candidate's units, lowest rank first; equal ranks are ordered by name."""
     ranked = sorted(set(population), key=lambda unit: (salted_rank(salt, unit), unit))
     return ranked[: canary_count(weight, len(ranked))]
 
 
 def assign(state: RolloutState, plan_salt: str, partition_key: str, population: Collection[str]) -> str:
-    """The id of the version set that a unit starts on now.
+    """The id of the version set for a unit that starts now.
 
     Args:
         population: all units that share the step's weight, such as one day's partitions of a campaign.

@@ -1,4 +1,4 @@
-"""Which version set a rollout tries next: from registered models and what its subject's file wants. Pure."""
+"""Which version set a rollout tries next, by registered models and its subject's file. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Wanted:
 
 
 class Candidates(Protocol):
-    """Where a rollout's sets come from."""
+    """The source of a rollout's sets."""
 
     @property
     def missing(self) -> str:
-        """Why there is no first set, or no next one, in one sentence."""
+        """Why there is no first or next set, in one sentence."""
         ...
 
     def first(self) -> Wanted | None: ...
@@ -37,13 +37,13 @@ class Candidates(Protocol):
 class ModelCandidates:
     """The versions of one registered model.
 
-    The base is the first stable set. A campaign file that changed becomes a candidate with the stable model before
-    any new model does, so that one switch changes one thing; trained models follow, oldest first, each once.
+    The base model is the first stable set. A changed campaign file becomes a candidate with the stable model before any
+    new model does, so one switch changes one thing. Then trained models follow, oldest first, each once.
 
     Args:
         model_name: the registered model whose versions are candidates.
-        models: all known versions, of any model; a version may be there more than once.
-        desired: the set in which a version would run as the file wants it now.
+        models: all known versions, of any model; duplicates are allowed.
+        desired: the set in which the file would now run a version.
     """
 
     model_name: str
@@ -93,13 +93,13 @@ class ModelCandidates:
 
 @dataclass(frozen=True, kw_only=True)
 class NewestCandidates:
-    """One set at a time: what a file wants of the models that are registered now.
+    """One set at a time: the file's roles with the models that are registered now.
 
-    All roles that changed since the stable set switch together, or not at all.
+    All roles that changed since the stable set switch together.
 
     Args:
-        desired: the set that the file asks for; raises InvalidInput if a model of it is not registered.
-        whose: what people call the subject, such as "service".
+        desired: the set that the file asks for; raises InvalidInput if one of its models is not registered.
+        whose: the subject's name in messages, such as "service".
     """
 
     name: str

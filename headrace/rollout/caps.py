@@ -1,9 +1,9 @@
-"""How many units may ever start on a candidate: leases of places, taken before a unit starts.
+"""Limits how many units may ever start on a candidate: a unit starts only with a leased place.
 
-A trial's leases are a chain of small objects, `rollout/<name>/caps/<trial>/<n>.json`, each made by exactly one writer:
-lease n begins where the ones before it end, and ends at the cap that its writer knew at most. A place that was leased
-counts as used, whatever became of its holder: a crash makes the candidate's share smaller, never larger. A cap may
-rise between two leases; one that falls below what is leased lets nobody lease any more.
+A trial's leases are a chain of small objects, `rollout/<name>/caps/<trial>/<n>.json`, each made by exactly one writer.
+Lease n begins where lease n - 1 ends, and ends at its writer's cap at most. A leased place counts as used whatever
+becomes of its holder: a crash makes the candidate's share smaller, never larger. A cap may rise between two leases; if
+it falls below the leased places, nobody can lease any more.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class CapLease:
-    """`count` places from `first` on, under a cap that its writer knew. `unit`: whose place it is, if it is one's."""
+    """`count` places from `first` on, under the cap that its writer knew. `unit`: the one unit that owns the place."""
 
     first: Annotated[int, Ge(0)]
     count: Annotated[int, Ge(1)]
@@ -50,10 +50,10 @@ def lease_chain(store: ObjectStore, name: str, trial: int) -> Chain[CapLease]:
 
 
 def num_places(store: ObjectStore, name: str, trial: int) -> int:
-    """How many places a trial's leases have given out: the newest one says where they end.
+    """How many places a trial's leases have given out, which the newest lease says.
 
     Raises:
-        HandoffCorrupt: it cannot be read, or one before it is missing.
+        HandoffCorrupt: the newest lease cannot be read, or an earlier one is missing.
     """
     last = lease_chain(store, name, trial).last()
     return last[1].end if last else 0
@@ -61,13 +61,13 @@ def num_places(store: ObjectStore, name: str, trial: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chain:
-    """What is known of a trial's leases. Never changed: of two threads that read on, one's chain is kept."""
+    """What is known of a trial's leases. Immutable: if two threads read on, one thread's chain is kept."""
 
     num_leases: int = 0
     num_places: int = 0
-    # Units that hold a place of their own.
+    # Units with a place of their own.
     units: frozenset[str] = frozenset()
-    # Leases that were read since a write of ours got no answer, by nonce.
+    # By nonce: leases of ours whose write got no answer, found by reading on.
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -80,7 +80,7 @@ class CapLeases:
         self._clock = clock
         # (trial, whether it was read from its first lease on) → chain.
         self._chains: dict[tuple[int, bool], _Chain] = {}
-        # Nonces of leases whose write may have happened: they are ours if they turn up.
+        # Nonces of leases whose write got no answer: if they appear, they are ours.
         self._unanswered: dict[str, int] = {}
 
     def take(self, trial: int, cap: int, *, count: int, by: str) -> int:
@@ -101,14 +101,14 @@ class CapLeases:
             chain = self._read_on(trial, chain, is_whole=False)
 
     def take_for(self, trial: int, cap: int, unit: str) -> bool:
-        """Whether `unit` has a place, or got one now. One that has a place keeps it, however often it is asked for.
+        """Whether `unit` has a place, old or new. A unit keeps its place, however often it asks.
 
         Raises:
-            StoreUnavailable: it may have a place or not; ask again.
+            StoreUnavailable: the unit may have a place or not; ask again.
         """
         chain = self._chains.get((trial, True))
         if chain is None:
-            lease_chain(self._store, self._name, trial).newest()  # from the first one on, so that none may be missing
+            lease_chain(self._store, self._name, trial).newest()  # checks from the first one on that none is missing
             chain = _Chain()
         while True:
             chain = self._read_on(trial, chain, is_whole=True)
@@ -120,7 +120,7 @@ class CapLeases:
                 return True
 
     def num_leased(self, trial: int) -> int:
-        """Places that are leased, as far as this process has read; it reads nothing."""
+        """Leased places, as far as this process has read; reads nothing."""
         return max((chain.num_places for (of, _), chain in self._chains.items() if of == trial), default=0)
 
     def _lease(self, trial: int, cap: int, chain: _Chain, count: int, *, by: str, unit: str | None = None) -> bool:
@@ -133,21 +133,21 @@ class CapLeases:
         return won
 
     def _found_again(self, trial: int, cap: int, chain: _Chain) -> int:
-        """Places of our own leases that were made although we were not told so."""
+        """Places of our own leases that were made although their writes got no answer."""
         found = 0
         for nonce, count in chain.counts.items():
-            # Popped once, whatever else looks: nobody else gets these places.
+            # Popped once, so that concurrent calls cannot return the same places.
             if self._unanswered.pop(nonce, None) == trial and chain.num_places <= cap:
                 found += count
         return found
 
     def _jump(self, trial: int) -> _Chain:
-        """The chain as its newest lease tells it: a gateway that starts late need not read thousands."""
+        """Starts the chain at its newest lease, so that a late gateway need not read thousands."""
         last = lease_chain(self._store, self._name, trial).last()
         return _Chain(num_leases=last[0], num_places=last[1].end) if last else _Chain()
 
     def _read_on(self, trial: int, chain: _Chain, *, is_whole: bool) -> _Chain:
-        """Raises: HandoffCorrupt: a lease does not begin where the ones before it end."""
+        """Raises: HandoffCorrupt: a lease does not begin where its predecessor ends."""
         leases = lease_chain(self._store, self._name, trial)
         while (lease := leases.following(chain.num_leases)) is not None:
             if lease.first != chain.num_places:

@@ -1,4 +1,4 @@
-"""Whether the registry, which is the catalogue of models, lets a set be tried: asked once, before it is proposed."""
+"""Asks the registry, the catalogue of models, once whether a set may be tried, before it is proposed."""
 
 from typing import Protocol
 
@@ -7,15 +7,15 @@ from headrace.version_sets.sets import VersionSet
 
 
 class Catalogue(Protocol):
-    """What is asked of `headrace.registry.mlflow_models.ModelRegistry`."""
+    """The part of `headrace.registry.mlflow_models.ModelRegistry` that is used here."""
 
     def find_by_digest(self, model_name: str, weights_digest: str) -> str | None: ...
 
 
 def refusal_of(catalogue: Catalogue, version_set: VersionSet) -> str | None:
-    """Why a set cannot be tried now: a member that the registry does not know as such, or no answer. None: it can.
+    """Why a set cannot be tried now: the registry does not know a member, or does not answer. None: it can.
 
-    Members that are not registered are not asked for.
+    Members that are not registered are skipped.
     """
     for member in version_set.members:
         if not member.is_registered:

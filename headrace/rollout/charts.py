@@ -19,23 +19,23 @@ from headrace.text.pages import escaped
 NUM_COLORS = 6
 WIDTH = 1080
 _LEFT, _RIGHT, _TOP, _HEIGHT = 52, 16, 26, 190
-# Marks of the entries that people look for; what only moves a weight is seen in the line.
+# Marks of entries that people look for; the line itself shows changes of weight.
 _MARKS = {states.ABORTED: "✕", states.PROMOTED: "▲", states.PAUSED: "‖", states.WITHDRAWN: "–"}
-# A gap is never drawn narrower than this share of an even division: two entries in one second stay apart.
+# A gap is at least this share of an even division, so that two entries in one second stay apart.
 _GAP_SHARE_MIN = 0.35
 _TICK_WIDTH = 46
 _LABEL_WIDTH_MIN = 22
 
 
 def weight_chart(history: Sequence[Moment], colors: Mapping[str, int], *, now: float) -> Markup:
-    """The candidate's share after each entry, in its colour over the stable set's.
+    """The candidate's share after each entry, in its colour above the stable set's.
 
-    Time runs to the right by the square root of each gap: a rollout's steps take minutes and the quiet after it weeks.
+    Time runs to the right by the square root of each gap: steps take minutes, and the quiet after them weeks.
     """
     if not history:
         return Markup()
     times = [moment.entry.at for moment in history]
-    # The last state goes on until now; a short stub of it says what it is.
+    # The last state lasts until now; a short stub shows it.
     places = _places([*times, max(now, times[-1])])
     bottom = _TOP + _HEIGHT
     bases = _runs(history, places, lambda moment: moment.stable)
@@ -55,7 +55,7 @@ def weight_chart(history: Sequence[Moment], colors: Mapping[str, int], *, now: f
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """One set's mean with its confidence band, in the metric's unit. A band may be unknown."""
+    """One set's mean with its confidence band, in the metric's unit. The band may be unknown."""
 
     label: str
     mean: float
@@ -78,11 +78,11 @@ def interval_chart(
 
     Args:
         bound: the mean at which a candidate is worse by the whole margin; the side beyond it is shaded. None: no line.
-        worse: "higher" or "lower": which side that is.
+        worse: which side is worse: "higher" or "lower".
         zero: whether to draw a line at 0, for differences.
     """
     width, label_width, value_width, row_height, top = 520, 120, 128, 34, 8
-    # Means without bands are put beside 0, or a difference that means nothing would fill the chart.
+    # Means without bands start at 0, or a meaningless difference would fill the chart.
     origin = 0.0 if zero or all(row.low is None for row in rows) else None
     known = [value for row in rows for value in (row.low, row.mean, row.high, bound, origin)]
     low, high = _scale([value for value in known if value is not None], is_share=is_share and not zero)
@@ -131,8 +131,8 @@ def interval_chart(
 
 
 def _places(times: Sequence[float]) -> list[float]:
-    """Where each time is drawn, from left to right."""
-    # Clocks of two writers may disagree; order comes from the entries' numbers.
+    """Horizontal positions of the times, from left to right."""
+    # Two writers' clocks may disagree; the order comes from the entries' numbers.
     gaps = [math.sqrt(max(after - before, 0.0)) for before, after in pairwise(times)]
     total = sum(gaps) or 1.0
     shares = [max(gap / total, _GAP_SHARE_MIN / len(gaps)) for gap in gaps]
@@ -156,7 +156,7 @@ def _axis() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """Entries in a row that look the same, and from where to where they are drawn."""
+    """Consecutive entries that look the same, and their left and right end."""
 
     first: Moment
     left: float
@@ -181,7 +181,7 @@ def _area(run: _Run, color: int, height: float, kind: str) -> str:
 
 
 def _weight_label(run: _Run) -> str:
-    """Above its step; in a step that reaches the top, inside."""
+    """Above its step, or inside a step that reaches the top."""
     top = _TOP + _HEIGHT * (1 - run.first.weight)
     kind, y = ("on", top + 16) if run.first.weight > 0.9 else ("label", top - 6)
     middle = (run.left + run.right) / 2
@@ -189,7 +189,7 @@ def _weight_label(run: _Run) -> str:
 
 
 def _marks(history: Sequence[Moment], places: Sequence[float]) -> list[str]:
-    """Above the entries that end something."""
+    """Marks above the entries that end something."""
     return [
         f'<line class="mark" x1="{left:.1f}" x2="{left:.1f}" y1="{_TOP - 6}" y2="{_TOP + _HEIGHT}"/>'
         f'<text class="mark {moment.entry.event}" x="{left:.1f}" y="{_TOP - 10}" text-anchor="middle">'
@@ -200,7 +200,7 @@ def _marks(history: Sequence[Moment], places: Sequence[float]) -> list[str]:
 
 
 def _ticks(times: Sequence[float], places: Sequence[float], bottom: float) -> list[str]:
-    """Days and minutes below, as many as fit."""
+    """Days and minutes below the chart, as many as fit."""
     parts, free_from = [], 0.0
     for time, place in zip(times, places, strict=False):
         if place < free_from or place > WIDTH - _TICK_WIDTH:

@@ -1,12 +1,12 @@
-"""What a rollout does next, and doing it.
+"""Decides a rollout's next action, and carries it out.
 
-`next_action` is pure: it decides on a state, a plan and facts. `tick` reads, decides and appends until there is nothing
-left to do. Any number of ticks may run at once: each append names the entry it was decided at, so of two that decided
-on the same state one wins and the other decides again. A tick killed anywhere leaves a whole journal, and the next one
-goes on from its head.
+`next_action` is pure: it decides by a state, a plan and facts. `tick` reads, decides and appends until nothing is left
+to do. Any number of ticks may run at once: each append names the entry that it was decided at, so if two decide on the
+same state, one wins and the other decides again. A tick that is killed anywhere leaves a whole journal, and the next
+tick continues from its head.
 
-A new set is proposed first, and started once the plan's quorum of nodes has fetched, verified, loaded and tried all of
-it. Aborting and promoting a set that is prepared needs neither the registry nor a model.
+A new set is proposed first. It starts once the plan's quorum of nodes has fetched, verified, loaded and tried all of
+it. Aborting or promoting a prepared set needs neither the registry nor a model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Action:
 
     kind: Literal["none", "initialize", "propose", "prepare", "withdraw", "start", "advance", "promote", "abort"]
     reason: str
-    # What the journal must find kept when it names it.
+    # The set that must be kept before the journal names it.
     version_set: VersionSet | None = None
     event: Event | None = None
 
@@ -46,26 +46,26 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a decision reads beside journal and plan; the callables are asked only where their answer matters."""
+    """The inputs of a decision beside journal and plan; callables are called only if their answer matters."""
 
     candidates: Candidates
     now: float
-    # What is known of candidate and stable set.
+    # The evidence on candidate and stable set.
     evidence: Callable[[RolloutState], Evidence] = lambda _: Evidence()
-    # Proposal → what nodes say of it.
+    # Proposal → its nodes' records.
     preparations: Callable[[int], Sequence[PreparationRecord]] = lambda _: ()
-    # The node whose work preparing is, if it is this one; None: gateways prepare by themselves.
+    # This node's name, if it has to prepare sets; None: gateways prepare by themselves.
     node: str | None = None
-    # Why the registry does not let a set be tried now; None: it does. Never asked about a set that is prepared.
+    # Why the registry forbids a set now; None: it does not. Never called for a prepared set.
     refusal: Callable[[VersionSet], str | None] = lambda _: None
-    # Ends what is under way on a set that is rolled back in the next moment, so that it cannot be sealed after it.
+    # Ends running work on a set right before its rollback, so that the work cannot be sealed afterwards.
     before_abort: Callable[[str], None] = lambda _: None
-    # What could not be read on the way to a decision, and was left out of it.
+    # What could not be read, and so did not enter the decision.
     damaged: PassedOver = field(default_factory=PassedOver)
 
 
 def next_action(state: RolloutState | None, plan: Plan, facts: Facts) -> Action:
-    """Decide one step."""
+    """Decides one step."""
     if state is None:
         return _initialize(facts)
     if state.candidate is not None:
@@ -79,13 +79,13 @@ def next_action(state: RolloutState | None, plan: Plan, facts: Facts) -> Action:
 
 
 def apply(action: Action, journal: Journal, version_sets: VersionSets, *, expected: int) -> Entry:
-    """Write one action down, provided that the journal's head is still `expected`.
+    """Appends one action to the journal, if its head is still `expected`.
 
     Raises:
-        JournalConflict: somebody else wrote first; decide again.
+        JournalConflict: another writer came first; decide again.
     """
     if action.version_set is not None:
-        # Before the journal names it: a reader of the entry must find the set.
+        # Before the journal names it, since a reader of the entry must find the set.
         version_sets.put(action.version_set)
     assert action.event is not None
     return journal.append(action.event.name, {**action.event.fields, "reason": action.reason}, expected=expected)
@@ -101,14 +101,14 @@ def tick(
     clock: Clock,
     prepare: Prepare | None = None,
 ) -> list[Action]:
-    """Take the rollout as far as the evidence allows. The last action is the `none` that says what it waits for.
+    """Takes the rollout as far as the evidence allows. The last action is a `none` that says what it waits for.
 
-    Ends: each round adds an entry, prepares a proposal on this node, or ends; a step needs rows of its own, and no set
-    is tried twice.
+    It ends, because each round adds an entry, prepares a proposal on this node, or returns; a step needs its own rows,
+    and no set is tried twice.
 
     Args:
-        prepare: makes one set ready on `facts.node`; it raises where a member is missing, damaged or of no use. Any
-            exception is a recorded refusal, and so is that it takes longer than the plan's `prepare_seconds`.
+        prepare: makes one set ready on `facts.node`; raises if a member is missing, damaged or unusable. Any exception
+            is a recorded refusal, and so is taking longer than the plan's `prepare_seconds`.
     """
     actions: list[Action] = []
     while True:
@@ -143,7 +143,7 @@ def tick(
 
 
 def verdict_on(state: RolloutState, plan: Plan, evidence: Evidence, *, now: float) -> Verdict:
-    """What the plan's gate says of the candidate now."""
+    """The plan gate's present verdict on the candidate."""
     return decide(
         evidence,
         plan.gate,
@@ -190,7 +190,7 @@ def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
             return Action(kind="withdraw", reason=f"{record.node} cannot prepare it: {record.error}", event=withdrawn)
     if len(ready) >= plan.quorum:
         first = plan.steps[0]
-        # A set that was stable before has rows; none of them speak for this step.
+        # A set that was stable before has rows already; they do not count for this step.
         num_rows = facts.evidence(state).num_seen
         return Action(
             kind="start",
@@ -199,7 +199,7 @@ def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
         )
     waited_seconds = facts.now - state.proposed_at
     waiting = f"{len(ready)} of {plan.quorum} nodes have prepared set {state.proposed[:12]}"
-    # Before this node's own try: one that is killed in every try says nothing, and would try for ever.
+    # Before this node's own try: if each try is killed, no record ever ends them.
     if waited_seconds >= plan.prepare_seconds:
         return Action(kind="withdraw", reason=f"{waiting} after {waited_seconds:.0f} s", event=withdrawn)
     if facts.node is not None and facts.node not in ready:
@@ -209,7 +209,7 @@ def _prepared(state: RolloutState, plan: Plan, facts: Facts) -> Action:
 
 def _judge(state: RolloutState, plan: Plan, facts: Facts) -> Action:
     assert state.candidate is not None
-    # By weight, not by index: a plan that was edited under way goes on at its next higher weight.
+    # By weight, not by index: after an edit of the plan the next higher weight follows.
     higher = [step for step in plan.steps if step.weight > state.weight]
     evidence = facts.evidence(state)
     verdict = verdict_on(state, plan, evidence, now=facts.now)
@@ -228,7 +228,7 @@ def _judge(state: RolloutState, plan: Plan, facts: Facts) -> Action:
 
 
 def _held_by(state: RolloutState, step: Step, now: float) -> str | None:
-    """What keeps a candidate at a step that its evidence would let it leave."""
+    """What keeps a candidate at a step although its evidence would let it leave."""
     if state.paused:
         return "paused; `headrace rollout resume` lets it go on"
     soaked_seconds = now - (state.step_started_at or now)

@@ -1,7 +1,7 @@
-"""The events of a rollout as they are written: one maker of each, for the controller, for people and for gateways.
+"""The events of a rollout as they are written, each made in one place for the controller, people and gateways.
 
-What each means, and after what it may come, says the table of `headrace.rollout.states`. A reason, and who gave it, are
-added where the event is appended.
+The table of `headrace.rollout.states` gives each event's meaning, and what may precede it. Reasons and their authors
+are added when the event is appended.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""What the gate knows: reviewed rows by version set, and held-out losses measured on the same tokens."""
+"""The gate's evidence: reviewed rows by version set, and held-out losses measured on the same tokens."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,11 +20,11 @@ def review_counts(
     """Reviewed and kept rows of a campaign by version set id, over the newest version of each sealed partition.
 
     Args:
-        num_days: how many of the campaign's newest reviewed days count; it bounds what a tick reads.
-        damaged: told of partitions that cannot be read, which are left out.
+        num_days: how many of the campaign's newest reviewed days count; limits what a tick reads.
+        damaged: called for unreadable partitions, which are left out.
 
     Raises:
-        HandoffCorrupt: a partition cannot be read, and nobody wants to be told.
+        HandoffCorrupt: a partition cannot be read, and `damaged` is None.
     """
     partitions = [partition for key in handoffs.partitions(REVIEWED_CONTENT) if (partition := _of(campaign, key))]
     days = sorted({partition.day for partition in partitions})[-num_days:]
@@ -56,7 +56,7 @@ def evidence_for(
     reviews: Mapping[str, Sample],
     models: Iterable[ModelVersion],
 ) -> Evidence:
-    """Put together what is known of two version sets and the weights in them."""
+    """Combines the evidence on two version sets and the weights in them."""
     losses = heldout_losses(models, candidate_weights, stable_weights)
     return Evidence(
         metrics={PASS_RATE: (reviews.get(candidate, Sample()), reviews.get(stable, Sample()))},
@@ -66,10 +66,10 @@ def evidence_for(
 
 
 def heldout_losses(models: Iterable[ModelVersion], candidate: str, stable: str) -> tuple[float, float] | None:
-    """Held-out losses of two weights on the same tokens; `None`: never measured on the same ones.
+    """Held-out losses of two weights on the same tokens; `None`: they share none.
 
-    Two recipes may have been evaluated on different held-out sets, and the base on each of them, so losses are only
-    put side by side under one held-out digest: the newest that both have.
+    Two recipes may have been evaluated on different held-out sets, and the base on each of them, so losses are compared
+    under one held-out digest only: the newest that both have.
     """
     losses: dict[str, dict[str, float]] = {}
     for model in sorted(models, key=lambda model: model.registered_at):

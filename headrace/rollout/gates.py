@@ -1,14 +1,14 @@
-"""Whether a candidate goes on: held-out loss first, then every metric that the plan gives a margin.
+"""Decides whether a candidate goes on: held-out loss first, then every metric to which the plan gives a margin.
 
-Each metric is a sequential test of candidate against stable set (`headrace.rollout.sequential`), valid at any number of
-looks. Harm, on any metric, sends a candidate back at once. A step that is not the last is left when its own rows are
-there and no harm is shown: a larger share is how more is learnt. The last step is left, and the candidate promoted,
-only when it is shown on every metric to be worse by less than the margin. Undecided at the horizon goes back.
+Each metric is a sequential test of the candidate against the stable set (`headrace.rollout.sequential`), valid at any
+number of looks. Harm on any metric sends a candidate back at once. It leaves an earlier step once that step has its own
+rows and shows no harm, since a larger share teaches more. It leaves the last step, and is promoted, only when it is
+shown on every metric to be worse by less than the margin. A candidate that is undecided at the horizon goes back.
 
-Live units are judged client by client, so that no one client decides (`headrace.rollout.sequential.clients`).
+Live units are judged client by client, so no single client decides (`headrace.rollout.sequential.clients`).
 
-Rows of one partition or session are judged as if they were independent; where they are not, the error rates stated
-here are too small, and a larger `min_rows` and smaller `false_rollback` are the remedy.
+Rows of one partition or session are treated as independent. If they are not, the true error rates exceed those stated
+here; then use a larger `min_rows` and a smaller `false_rollback`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, num_without_largest
 
 if TYPE_CHECKING:
-    # Brings scipy: half a second that code location, daemon and command line do not owe.
+    # Imports scipy: half a second that code location, daemon and command line should not pay.
     from headrace.rollout.sequential.designs import Design
     from headrace.rollout.sequential.looks import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How a metric is judged. `words`: what a sentence calls it.
+    """How a metric is judged. `words`: its name in sentences.
 
-    `is_tolerated`: a loss within the margin is no harm (milliseconds); else any loss that is sure is one (bad rows).
+    `is_tolerated`: a loss within the margin is not harm (milliseconds); otherwise any certain loss is (bad rows).
     """
 
     kind: Literal["proportion", "mean"]
@@ -58,30 +58,30 @@ LIVE_METRICS = METRICS.keys() - BULK_METRICS
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
-    """What a candidate must reach. Shares are of reviewed rows, losses are nats per token."""
+    """The gate's requirements. Shares are of reviewed rows, losses are nats per token."""
 
-    # Rows or units of the candidate, made since its present step began, before the step can be left; and of either set
-    # before they are compared at all.
+    # How many rows or units the candidate must make in its present step before it may leave it; also each set's
+    # minimum for a comparison.
     min_rows: int = 10
-    # A candidate that surely keeps less than this share goes back, whatever the stable set reaches.
+    # A candidate that certainly keeps less than this share goes back, whatever the stable set reaches.
     pass_rate_floor: float = 0.5
-    # How far below the stable set's share the candidate's may lie; null: not judged.
+    # How far the candidate's share may lie below the stable set's; null: not judged.
     pass_rate_margin: float | None = 0.1
-    # Further metrics and how much worse than the stable set's mean the candidate's may be, in the metric's unit.
+    # Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit.
     margins: dict[str, float] = field(default_factory=dict)
-    # How far above the stable set's held-out loss the candidate's may lie; null: not judged.
+    # How far the candidate's held-out loss may lie above the stable set's; null: not judged.
     heldout_margin: float | None = 0.02
-    # A held-out loss that is too high sends a candidate back before it makes a row; false: together with its first
-    # canaries, so that their rows show what was wrong with it.
+    # true: too high a held-out loss sends a candidate back before it makes a row; false: together with its first
+    # canaries, so that their rows show what was wrong.
     heldout_early: bool = True
-    # Chance that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
+    # Probability that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
     false_rollback: float = 0.05
-    # Chance that a candidate worse by a whole margin is ever promoted.
+    # Probability that a candidate worse by a whole margin is ever promoted.
     false_advance: float = 0.05
-    # Rows or units a side, and seconds of a trial, after which a candidate that is not shown to be fine goes back.
+    # Rows or units a side, and seconds of a trial, after which a candidate without proof goes back.
     horizon_rows: int = 4000
     horizon_seconds: float = 14 * 86_400.0
-    # group_sequential knows the horizon and decides sooner; confidence_sequence holds beyond any horizon.
+    # group_sequential knows the horizon and decides sooner; confidence_sequence is valid beyond any horizon.
     method: Literal["group_sequential", "confidence_sequence"] = "group_sequential"
 
     def __post_init__(self) -> None:
@@ -110,11 +110,11 @@ class GateSettings:
                 raise InvalidInput(f"the margin of {metric} must be above 0, got {margin!r}.")
 
     def judged(self) -> dict[str, float]:
-        """Metric → margin, of all that is judged by rows or units."""
+        """Metric → margin, for all metrics that rows or units decide."""
         return ({PASS_RATE: self.pass_rate_margin} if self.pass_rate_margin else {}) | self.margins
 
     def design(self, metric: str) -> "Design":
-        """The sequential test of one judged metric. Harm's error is shared out over the metrics."""
+        """The sequential test of one judged metric. All metrics share the error of harm."""
         from headrace.rollout.sequential.designs import Design
 
         judged = self.judged()
@@ -133,15 +133,15 @@ class GateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What is known about both sets. Losses are `None` unless both were measured on the same held-out tokens."""
+    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens."""
 
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
-    # Metric → (candidate, stable), of reviewed rows and live units.
+    # Metric → (candidate, stable), over reviewed rows and live units.
     metrics: Mapping[str, tuple[Sample, Sample]] = field(default_factory=dict)
-    # Metric → the same, client by client, for the metrics of which it is known whose the units were.
+    # Metric → the same for each client, for metrics whose units have known clients.
     clients: Mapping[str, Sequence[ClientUnits]] = field(default_factory=dict)
-    # Metric → candidate minus stable set, row by row over the same prompts.
+    # Metric → candidate minus stable set, row by row for the same prompts.
     paired: Mapping[str, Sample] = field(default_factory=dict)
 
     def arms(self, metric: str) -> tuple[Sample, Sample]:
@@ -150,7 +150,7 @@ class Evidence:
 
     @property
     def num_seen(self) -> int:
-        """Rows or units of the candidate that have been judged; of live ones, those that no one client made."""
+        """The candidate's judged rows or units; of live ones, those left without its largest client."""
         numbers = [
             num_without_largest(self.clients[metric]) if metric in self.clients else candidate.num
             for metric, (candidate, _) in self.metrics.items()
@@ -160,7 +160,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`reason` is one sentence with the figures that decided; `findings` are those of each judged metric."""
+    """`reason`: one sentence with the deciding figures; `findings`: those of each judged metric."""
 
     action: Literal["advance", "wait", "roll_back"]
     reason: str
@@ -178,8 +178,8 @@ def decide(
     """The verdict on a candidate's present step.
 
     Args:
-        num_rows_at_step: the candidate's rows or units when the step began; only those after them count towards
-            `min_rows` of the step, while the comparison is over all of them.
+        num_rows_at_step: the candidate's rows or units when the step began; only later ones count towards the step's
+            `min_rows`, while the comparison covers all.
         is_last_step: whether leaving the step promotes the candidate.
         trial_seconds: how long the candidate has been on trial.
     """
@@ -189,7 +189,7 @@ def decide(
     findings = _findings(evidence, settings)
     if harm := _harm(evidence, settings, findings):
         return Verdict(action="roll_back", reason=harm, findings=findings)
-    # Rows that were made again on another set leave the evidence.
+    # Rows that another set made again no longer count.
     num_fresh = max(0, evidence.num_seen - num_rows_at_step)
     if num_fresh < settings.min_rows:
         reason = f"{num_fresh} of {settings.min_rows} rows in this step; {heldout.reason}"
@@ -209,7 +209,7 @@ def decide(
 
 
 def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]":
-    """Of every judged metric that both sets have enough of."""
+    """The findings for every judged metric with enough evidence on both sets."""
     from headrace.rollout.sequential.clients import look_at_clients
     from headrace.rollout.sequential.looks import look, paired_look
 
@@ -254,7 +254,7 @@ def _undecided(settings: GateSettings, findings: "Mapping[str, Finding]") -> str
 
 
 def _or_back(verdict: Verdict, settings: GateSettings, trial_seconds: float) -> Verdict:
-    """A candidate that waits goes back when its time is over: nothing is on trial for ever."""
+    """Sends a waiting candidate back when its time is over, since no trial may last forever."""
     if trial_seconds < settings.horizon_seconds:
         return verdict
     reason = f"undecided after {trial_seconds / 3600:.0f} h on trial: {verdict.reason}"
@@ -268,7 +268,7 @@ def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:
     if candidate is None or stable is None:
         return Verdict(action="advance", reason="held-out losses cannot be compared")
     losses = f"held-out loss {candidate:.3f} against {stable:.3f} nats a token"
-    # `not <=`: a loss that is not a number is no good loss.
+    # `not <=`, so that a NaN loss fails.
     if not candidate <= stable + settings.heldout_margin:
         return Verdict(action="roll_back", reason=f"{losses}, more than {settings.heldout_margin:g} worse")
     return Verdict(action="advance", reason=losses)

@@ -1,11 +1,11 @@
-"""What a person does to a rollout: each call appends one journal entry, or says in a sentence why it cannot.
+"""A person's acts on a rollout: each call appends one journal entry, or refuses in one sentence.
 
-A person decides on what they saw. Somebody else may write in between, so every call can be given the state that was on
-the screen: the event is appended at the head, and only if what the person decided about still stands. To abort a set
-still makes sense after it moved a step; to advance it by hand does not, it would then move two.
+People decide by what they saw, and somebody else may write meanwhile. So every call accepts the state that was on the
+screen: the event is appended at the head, only if the decision still makes sense. Aborting a set still does after it
+moved a step; advancing it by hand does not, since it would then move two steps.
 
-No call asks a registry or loads a model. Nothing here skips preparation: a set gets units once nodes have fetched,
-verified, loaded and tried it (`headrace.rollout.preparation`).
+No call asks a registry or loads a model. Nothing here skips preparation: a set gets units only after nodes have
+fetched, verified, loaded and tried it (`headrace.rollout.preparation`).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def present_state(journal: Journal) -> RolloutState:
 
 
 def pause(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
-    """Keep the candidate's weight, whatever the evidence says, until `resume`. An abort is still possible.
+    """Keeps the candidate's weight, whatever the evidence, until `resume`. An abort is still possible.
 
     Raises:
         IllegalTransition: there is no candidate, it is paused, or it is not the one that was `seen`.
@@ -58,10 +58,10 @@ def resume(journal: Journal, *, by: str, reason: str, seen: RolloutState | None 
 
 
 def approve(journal: Journal, *, by: str, reason: str, seen: RolloutState | None = None) -> Entry:
-    """Let the candidate leave its present step, once soak time and evidence allow.
+    """Lets the candidate leave its present step, once soak time and evidence allow.
 
     Raises:
-        IllegalTransition: there is no candidate, its step is approved, or it is not at the step that was `seen`.
+        IllegalTransition: there is no candidate, its step is approved already, or it has left the step that was `seen`.
     """
 
     def decide(state: RolloutState) -> Event:
@@ -86,15 +86,15 @@ def abort(
     seen: RolloutState | None = None,
     before: Callable[[str], None] = lambda _: None,
 ) -> Entry:
-    """Roll the candidate back: never tried again. A proposal, which has no units yet, is withdrawn instead.
+    """Rolls the candidate back; it is never tried again. A proposal, which has no units yet, is withdrawn instead.
 
     Args:
         evict: sessions on the candidate move to the stable set at their next turn; false: they keep it to the end of
             their lease.
-        before: is told the candidate right before the entry is appended: ends what is under way on it.
+        before: called with the candidate right before the entry is appended; ends running work on it.
 
     Raises:
-        IllegalTransition: there is neither candidate nor proposal, or the set that was `seen` is no longer either.
+        IllegalTransition: there is neither candidate nor proposal, or the set that was `seen` is neither any more.
     """
 
     def decide(state: RolloutState) -> Event:
@@ -121,11 +121,11 @@ def advance(
     num_rows: int | None = None,
     seen: RolloutState | None = None,
 ) -> Entry:
-    """Move the candidate to the plan's next step now, or to `weight`, up or down; neither soak nor gate is asked.
+    """Moves the candidate to the plan's next step now, or to `weight`, up or down, without soak time or gate.
 
     Args:
         plan: needed without `weight`; with it, the cap is that of the plan's step at that weight.
-        num_rows: reviewed rows of the candidate by now, so that the next step is judged on rows of its own.
+        num_rows: the candidate's reviewed rows so far; the next step is judged by later ones.
 
     Raises:
         IllegalTransition: no candidate, it is paused, it is at the last step, or not at the step that was `seen`.
@@ -146,7 +146,7 @@ def advance(
             return events.reweighted(state, weight=weight, cap=cap)
         assert plan is not None
         _check_moving(state, candidate)
-        # By weight, as the controller does: a plan that was edited under way goes on at its next higher weight.
+        # By weight, like the controller: after an edit of the plan the next higher weight follows.
         higher = [step for step in plan.steps if step.weight > state.weight]
         if not higher:
             raise IllegalTransition(
@@ -162,10 +162,10 @@ def advance(
 def promote(
     journal: Journal, *, by: str, reason: str, plan: Plan | None = None, seen: RolloutState | None = None
 ) -> Entry:
-    """Make the candidate the stable set; it is prepared, so this needs neither registry nor model.
+    """Makes the candidate the stable set. It is prepared, so this needs neither registry nor model.
 
     Args:
-        plan: if given, the candidate must be at its last step; without one the person's word is enough.
+        plan: if given, the candidate must be at its last step.
 
     Raises:
         IllegalTransition: no candidate, it is paused, not at the last step, or not at the step that was `seen`.
@@ -189,10 +189,10 @@ def promote(
 def propose(
     journal: Journal, version_set: VersionSet, *, by: str, reason: str, seen: RolloutState | None = None
 ) -> Entry:
-    """Ask for a kept set to be prepared; once enough nodes have, the controller starts it at the plan's first step.
+    """Asks for preparation of a kept set; once enough nodes are ready, the controller starts it at the first step.
 
     Raises:
-        IllegalTransition: another set is on its way, or this one is stable or was aborted.
+        IllegalTransition: another set is in progress, or this one is stable or was aborted.
     """
 
     def decide(state: RolloutState) -> Event:
@@ -219,10 +219,10 @@ def start(
     num_rows: int = 0,
     seen: RolloutState | None = None,
 ) -> Entry:
-    """Give a proposal that is prepared its first units, at `weight`.
+    """Gives a prepared proposal its first units, at `weight`.
 
     Args:
-        records: what nodes say of `seen`'s proposal (`headrace.rollout.preparation.preparations`).
+        records: the nodes' records on `seen`'s proposal (`headrace.rollout.preparation.preparations`).
 
     Raises:
         IllegalTransition: the set is not proposed, or too few nodes have prepared it.
@@ -264,7 +264,7 @@ def _append(journal: Journal, decide: Callable[[RolloutState], Event], by: str, 
         try:
             return journal.append(event.name, signed, expected=state.head)
         except JournalConflict:
-            # Somebody's entry came first; whether this decision still makes sense is decided on the new state.
+            # Another entry came first: decide again on the new state.
             continue
 
 
@@ -312,7 +312,7 @@ def _check_startable(state: RolloutState, version_set: str, seen: RolloutState |
 
 
 def _gone(state: RolloutState, target: str) -> str:
-    """Why a set that was seen on its way is not any more."""
+    """Says why a set that was seen in progress no longer is."""
     if target == state.stable:
         return (
             f"Set {_short(target)} was promoted meanwhile and is stable: to go back, start the set that was stable "

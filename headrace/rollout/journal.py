@@ -1,13 +1,12 @@
-"""The rollout journal: an append-only list of events in the store, the one truth about who is stable.
+"""The rollout journal: an append-only list of events in the store, the only authority on which set is stable.
 
-Entry N+1 is made by `create`, so exactly one of several writers that all saw entry N gets its event in; the others
-are told to read and decide again. Each entry carries the digest of the one before it: an entry that was edited,
-replaced or copied from another journal is found by the next read. One that is missing is found too, by a reader's
-first read and by each append (`headrace.store.chain`): the mark that each append leaves beside its entry tells of the
-newest one as well. From a journal with a gap nothing is assigned, and nothing is appended to it. What no reader can
-know is that the newest entry and its mark are gone together.
+`create` makes entry N+1, so of several writers that saw entry N exactly one appends its event; the others must read and
+decide again. Each entry carries the digest of the one before it, so the next read detects an entry that was edited,
+replaced or copied from another journal. A reader's first read and each append also detect a missing entry
+(`headrace.store.chain`), even the newest one, since each append leaves a mark beside its entry. A journal with a gap
+assigns nothing and accepts no entry. Only one loss goes unnoticed: the newest entry together with its mark.
 
-Times in entries are for people; order comes from numbers, so a clock that jumps changes nothing.
+Times in entries are for people; numbers give the order, so clock jumps change nothing.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from headrace.store.chain import MARK, Chain
 from headrace.store.objects import ObjectStore, canonical_json, new_nonce
 from headrace.store.small_objects import Kind
 
-# What entry 1 chains to: no entry has this digest.
+# The digest before entry 1; no entry has it.
 GENESIS = "0" * 64
 _REMEDY = (
     "Restore it from a backup of the store. Until then nobody gets a version set from this journal, no unit starts on "
@@ -34,12 +33,12 @@ _REMEDY = (
 
 
 class JournalCorrupt(HandoffCorrupt):
-    """An entry is missing, or is not what was appended: never decide on what is left."""
+    """An entry is missing, or differs from what was appended. Never decide by the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One event. `digest` is over everything else and over the journal's name; `prev` is the digest before it."""
+    """One event. `digest` covers everything else and the journal's name; `prev` is the preceding digest."""
 
     number: Annotated[int, Ge(1)]
     event: str
@@ -54,7 +53,7 @@ ENTRY = Kind("Entry", Entry, _REMEDY)
 
 
 class Journal:
-    """One campaign's or service's journal. Entries are immutable, so what was read once is kept."""
+    """The journal of one campaign or service. Entries are immutable, so those read once are kept."""
 
     def __init__(self, store: ObjectStore, name: str, clock: Clock) -> None:
         self.name = name
@@ -63,11 +62,11 @@ class Journal:
         self._prefix = rollout_prefix(name, "journal")
         self._chain = Chain(store=store, prefix=self._prefix, kind=ENTRY, is_marked=True, remedy=_REMEDY)
         self._entries: list[Entry] = []
-        # The newest entry when this reader began; None: it has not yet.
+        # The newest entry when this reader began; None: it has not begun.
         self._num_listed: int | None = None
 
     def entries(self) -> tuple[Entry, ...]:
-        """All entries up to now; costs one read of a missing object when nothing is new, and one listing at first.
+        """All entries up to now. Without news this reads one missing object; the first call also lists once.
 
         Raises:
             JournalCorrupt: an entry is missing, or does not fit the chain.
@@ -77,7 +76,7 @@ class Journal:
         return tuple(self._entries)
 
     def following(self) -> Entry | None:
-        """Reads one entry further. None: what was read is all, as of the moment in which this read began.
+        """Reads one further entry. None: there was none when this read began.
 
         Raises:
             JournalCorrupt: the entry is missing, or does not fit the chain.
@@ -99,7 +98,7 @@ class Journal:
 
     @property
     def known(self) -> Sequence[Entry]:
-        """What was read up to now."""
+        """The entries read so far."""
         return self._entries
 
     def head(self) -> int:
@@ -107,13 +106,13 @@ class Journal:
         return len(self.entries())
 
     def append(self, event: str, fields: Mapping[str, Any], *, expected: int) -> Entry:
-        """Add entry `expected + 1`, provided that `expected` is still the head.
+        """Adds entry `expected + 1`, if `expected` is still the head.
 
-        Killed at any point, the entry is there whole or not at all; whoever repeats the append then gets a
-        `JournalConflict`, reads, and sees its own event done.
+        If the writer is killed at any point, the entry exists whole or not at all; repeating the append then raises
+        `JournalConflict`, and reading shows that the event was added.
 
         Raises:
-            JournalConflict: the head is another than `expected`.
+            JournalConflict: the head is no longer `expected`.
             JournalCorrupt: an entry is missing or damaged; nothing was appended.
         """
         head = self.head()
@@ -123,7 +122,7 @@ class Journal:
         entry = Entry(
             number=number,
             event=event,
-            # Through JSON and back: what a writer holds is what every reader will see (tuples become lists).
+            # Through JSON and back, so that the writer holds what readers will get (tuples become lists).
             fields=json.loads(_canonical(dict(fields))),
             at=float(self._clock.now()),
             prev=self._head_digest(),
@@ -140,12 +139,12 @@ class Journal:
         return self.entries()[number - 1]
 
     def verify(self) -> int:
-        """Read everything anew, past what this reader holds. Returns the number of entries.
+        """Reads everything again, ignoring what this reader holds. Returns the number of entries.
 
         Raises:
-            JournalCorrupt: an entry was changed, is missing, or has a foreign file beside it.
+            JournalCorrupt: an entry was changed or is missing, or a foreign file lies beside it.
         """
-        # Names that begin with a dot are a file system's or a desktop's (`.nfs…`), and say nothing.
+        # Names that begin with a dot belong to a file system or a desktop (`.nfs…`), and mean nothing.
         names = [name for name in self._store.children(self._prefix) if not name.startswith(".")]
         made = {self._chain.key(number).rpartition("/")[2] for number in range(1, len(names) + 1)}
         marks = {name.removesuffix(".json") + MARK for name in made}
@@ -202,7 +201,7 @@ class Journal:
 
 
 def _canonical(body: Mapping[str, Any]) -> bytes:
-    """Raises: InvalidInput: a field has no one JSON form (NaN, or not JSON at all)."""
+    """Raises: InvalidInput: a field has no unique JSON form (NaN), or no JSON form."""
     try:
         return canonical_json(body)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where a rollout keeps its objects: `rollout/<name>/<what>/…`. Of a trial or a proposal, below its journal entry."""
+"""The keys of a rollout's objects: `rollout/<name>/<what>/…`; a trial's or a proposal's, below its entry's number."""
 
 from typing import Literal
 

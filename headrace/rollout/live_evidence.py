@@ -1,13 +1,13 @@
-"""What gateways have measured of each version set: sums, written now and then, added up by whoever decides.
+"""The gateways' measurements of each version set: sums that gateways write from time to time and readers add up.
 
-A gateway writes all that it has measured in a trial, not what is new, under a number of its own that it never uses
-twice: `rollout/<name>/evidence/<trial>/<gateway>/<seq>.json`. A reader takes each gateway's newest; a lost reply, a
-repeated write or a reader in between counts nothing twice. A gateway that is killed loses what it measured since it
-wrote last; one that starts again has another name.
+A gateway writes all its measurements of a trial, not only new ones, under its own number that it never reuses:
+`rollout/<name>/evidence/<trial>/<gateway>/<seq>.json`. A reader takes each gateway's newest object, so a lost reply, a
+repeated write or a concurrent read counts nothing twice. A killed gateway loses what it measured since its last write;
+after a restart it has another name.
 
-Sums are kept by client (an API key's name) and by the journal entry at which units were drawn: the gate compares what
-was drawn with one chance, and no one client decides (`headrace.rollout.sequential.clients`). Objects of earlier
-releases know neither; what they hold counts as one more client's. Clients beyond a number count as one together.
+Sums are kept by client (an API key's name) and by the journal entry at which units were drawn: the gate compares units
+that were drawn with the same chance, and no single client decides (`headrace.rollout.sequential.clients`). Older
+releases' objects know neither; their content counts as one further client's. Beyond a limit, clients share one sum.
 """
 
 import math
@@ -28,13 +28,13 @@ from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, Kind
 
-# Trials that are measured at once: the present one, and units of the one before that are still under way.
+# Trials measured at once: the present one, and the one before for its units that still run.
 _NUM_TRIALS = 2
-# Clients that have sums of their own at one gateway, and in what all gateways say together. The others share theirs.
+# How many clients have their own sums, at one gateway and in the total of all. The others share one.
 _NUM_CLIENTS_MAX = 64
-# Entries of one trial at which units are told apart. Each step is one; a person may add some by hand.
+# How many entries of one trial keep their units apart. Each step adds one; people may add some by hand.
 _NUM_ENTRIES_MAX = 64
-# No key has such a name.
+# No API key has this name.
 OTHER_CLIENTS = "(other clients)"
 BEFORE_CLIENTS = "(before clients were told apart)"
 
@@ -50,7 +50,7 @@ class Sums:
     total_squares: Annotated[float, Ge(0)]
 
     def __post_init__(self) -> None:
-        # Sums of finite numbers, up to rounding (Cauchy and Schwarz).
+        # Any finite numbers satisfy this inequality, up to rounding (Cauchy and Schwarz).
         is_possible = abs(self.total) <= math.sqrt(self.num * self.total_squares) * (1 + 1e-6) + 1e-9
         if not is_possible or not math.isfinite(self.total_squares):
             raise InvalidInput(f"{self.num} numbers cannot have the sum {self.total} and squares {self.total_squares}")
@@ -58,7 +58,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one client's units were like that were drawn at one entry: version set → metric → sums."""
+    """Measurements of one client's units drawn at one entry: version set → metric → sums."""
 
     client: str
     entry: Annotated[int, Ge(0)]
@@ -67,7 +67,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One gateway's sums. `arms` is what releases wrote that knew no clients."""
+    """One gateway's sums. `arms` comes from releases that did not tell clients apart."""
 
     trial: Annotated[int, Ge(1)]
     gateway: str
@@ -93,7 +93,7 @@ SNAPSHOT = Kind(
 
 
 def evidence_chain(store: ObjectStore, name: str, trial: int, gateway: str) -> Chain[Snapshot]:
-    """One gateway's snapshots of a trial. It counts over all of its trials, so numbers are left out."""
+    """One gateway's snapshots of a trial. It numbers the snapshots of all its trials together, so there are gaps."""
     prefix = f"{rollout_prefix(name, 'evidence', trial)}/{gateway}"
     return Chain(store=store, prefix=prefix, kind=SNAPSHOT, may_lack="any", remedy=SNAPSHOT.remedy)
 
@@ -103,7 +103,7 @@ class EvidenceWriter:
 
     def __init__(self, store: ObjectStore, name: str, gateway: str, clock: Clock | None = None) -> None:
         """Args:
-        gateway: a nonce that no other process has or had.
+        gateway: a nonce that no other process ever uses.
         """
         self._store = store
         self._name = name
@@ -113,11 +113,11 @@ class EvidenceWriter:
         self._trials: dict[int, _Trial] = {}
         self._changed: set[int] = set()
         self._seq = 0
-        # Trial → numbers of snapshots that a newer one has replaced, or will.
+        # Trial → numbers of snapshots that a newer one replaces.
         self._written: dict[int, list[int]] = {}
 
     def record(self, trial: int, version_set: str, values: Mapping[str, float], *, client: str, entry: int) -> None:
-        """Add what one unit measured to a trial; a unit of a trial that ended long ago is left out.
+        """Adds one unit's measurements to a trial; drops a unit of a trial that ended long ago.
 
         Args:
             values: metric → its value.
@@ -125,13 +125,13 @@ class EvidenceWriter:
             entry: the journal entry at which the unit was drawn.
 
         Raises:
-            InvalidInput: a value is no finite number; nothing was added.
+            InvalidInput: a value is not a finite number; nothing was added.
         """
         sums = [(metric, 1, value, value * value) for metric, value in values.items()]
         self._add(trial, version_set, sums, client, entry)
 
     def record_all(self, trial: int, version_set: str, metric: str, sample: Sample, *, client: str, entry: int) -> None:
-        """The same for several measurements that have their sums already."""
+        """As `record`, for several measurements that are summed already."""
         self._add(trial, version_set, [(metric, sample.num, sample.total, sample.total_squares)], client, entry)
 
     def _add(
@@ -156,10 +156,10 @@ class EvidenceWriter:
             self._changed.add(trial)
 
     def flush(self) -> None:
-        """Write what was measured since the last time.
+        """Writes what was measured since the last flush.
 
         Raises:
-            StoreUnavailable: nothing is lost, the next flush writes it.
+            StoreUnavailable: nothing is lost; the next flush writes it.
         """
         for trial in sorted(self._changed):
             with self._lock:
@@ -179,7 +179,7 @@ class EvidenceWriter:
             oldest = min(self._trials)
             if trial < oldest:
                 return False
-            # Its last snapshot stays, for people.
+            # Its last snapshot stays in the store, for people.
             del self._trials[oldest]
             self._changed.discard(oldest)
         self._trials[trial] = _Trial()
@@ -190,7 +190,7 @@ class EvidenceWriter:
         written = self._written.setdefault(trial, [])
         is_ours = False
         while not is_ours:
-            # A number is left behind once anything may stand under it: an older snapshot of ours, whose reply was lost.
+            # A number that may be taken is skipped: our older snapshot may lie there, after a lost reply.
             seq = self._seq + 1
             at = iso(self._clock.now())
             snapshot = {"trial": trial, "gateway": self._gateway, "seq": seq, "at": at, "drawn": drawn}
@@ -213,7 +213,7 @@ class _Trial:
         self._sums: dict[tuple[str, int], dict[tuple[str, str], list[float]]] = {}
 
     def cell(self, client: str, entry: int, version_set: str, metric: str) -> list[float] | None:
-        """None: there are so many entries that this one's units are left out."""
+        """None: there are too many entries, so this one's units are left out."""
         sums = self._sums.get((client, entry))
         if sums is None:
             if client not in self._clients and len(self._clients) >= _NUM_CLIENTS_MAX:
@@ -226,7 +226,7 @@ class _Trial:
         return sums.setdefault((version_set, metric), [0, 0.0, 0.0])
 
     def drawn(self) -> list[dict[str, Any]]:
-        """As `Snapshot.drawn` is stored."""
+        """The sums in the form of `Snapshot.drawn`."""
         found: list[dict[str, Any]] = []
         for (client, entry), sums in self._sums.items():
             arms: dict[str, dict[str, Any]] = {}
@@ -237,20 +237,20 @@ class _Trial:
 
 
 def read_live(store: ObjectStore, name: str, trial: int, *, damaged: Damaged | None = None) -> _Arms:
-    """Version set id → metric → what all gateways measured of it in a trial, over all clients; as `read_drawn`."""
+    """Version set id → metric → all gateways' measurements in a trial, over all clients; raises as `read_drawn`."""
     return totals(read_drawn(store, name, trial, damaged=damaged))
 
 
 def read_drawn(
     store: ObjectStore, name: str, trial: int, *, damaged: Damaged | None = None
 ) -> Mapping[tuple[str, int], _Arms]:
-    """Client and entry → version set id → metric → what all gateways measured in a trial.
+    """Client and entry → version set id → metric → all gateways' measurements in a trial.
 
     Args:
-        damaged: told of what cannot be read, which is left out.
+        damaged: called for unreadable objects, which are left out.
 
     Raises:
-        HandoffCorrupt: something cannot be read, and nobody wants to be told.
+        HandoffCorrupt: an object cannot be read, and `damaged` is None.
     """
     found: defaultdict[tuple[str, int], _Arms] = defaultdict(dict)
     for snapshot in _snapshots(store, name, trial, damaged):
@@ -270,7 +270,7 @@ def totals(drawn: Mapping[tuple[str, int], _Arms]) -> _Arms:
 
 
 def _fewer(found: Mapping[tuple[str, int], _Arms]) -> Mapping[tuple[str, int], _Arms]:
-    """With the smallest clients put together, if there are many."""
+    """Merges the smallest clients, if there are many."""
     sizes: defaultdict[str, int] = defaultdict(int)
     for (client, _), arms in found.items():
         sizes[client] += max(sample.num for metrics in arms.values() for sample in metrics.values())
@@ -302,7 +302,7 @@ def _add(to: _Arms, arms: Mapping[str, Mapping[str, Sample]]) -> None:
 
 
 def _snapshots(store: ObjectStore, name: str, trial: int, damaged: Damaged | None) -> Iterator[Snapshot]:
-    """The newest of each gateway."""
+    """The newest snapshot of each gateway."""
     for gateway in store.children(rollout_prefix(name, "evidence", trial)):
         try:
             last = evidence_chain(store, name, trial, gateway).last()

@@ -1,7 +1,7 @@
-"""Writes one rollout as a page that needs nothing else, and as a few lines of markdown for the Dagster UI.
+"""Renders one rollout as a self-contained page, and as a few lines of markdown for the Dagster UI.
 
-The page shows what `headrace.rollout.status` read; it asks no store and no server. Text from journals, prompts and
-error messages is escaped.
+Shows what `headrace.rollout.status` read; asks no store and no server. Escapes text from journals, prompts and error
+messages.
 """
 
 import difflib
@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class MetricCard:
-    """One metric of both sets: its chart and what the test says of it."""
+    """One metric of both sets: its chart and the test's result."""
 
     words: str
     chart: Markup
@@ -61,7 +61,7 @@ def render_page(status: RolloutStatus) -> str:
 
 
 def page_markdown(status: RolloutStatus) -> str:
-    """Where the rollout stands and its newest entries, short enough for the UI to show inline."""
+    """The rollout's standing and its newest entries, short enough for the UI to show inline."""
     text = f"**{markdown.inline(status.headline, _REASON_CHARS)}**"
     if status.verdict and status.state and status.state.candidate:
         action = status.verdict.action.replace("_", " ")
@@ -91,7 +91,7 @@ def page_markdown(status: RolloutStatus) -> str:
 
 
 def _colors(status: RolloutStatus) -> dict[str, int]:
-    """Set → colour, in the order in which the journal names them: a set keeps its colour for ever."""
+    """Set → colour, in the journal's order, so a set always keeps its colour."""
     return {named: index % NUM_COLORS for index, named in enumerate(status.sets)}
 
 
@@ -110,7 +110,7 @@ def _standing(status: RolloutStatus) -> tuple[str, str]:
 
 
 def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricCard]:
-    """One a metric that anything is known of; judged ones have bands, a margin and what the test says."""
+    """A card for each metric with data; judged ones have bands, a margin and the test's result."""
     evidence, sides = status.evidence, _sides(status)
     if evidence is None or sides is None:
         return []
@@ -143,7 +143,7 @@ def _arm_chart(
     samples: "tuple[Sample, Sample]",
     colors: dict[str, int],
 ) -> Markup:
-    """Both sets' means on one scale, and where the margin ends."""
+    """Both sets' means on one scale, with the end of the margin."""
     metric, gate = METRICS[name], status.plan.gate if status.plan else None
     margin = gate.judged().get(name) if gate else None
     is_share = metric.kind == "proportion"
@@ -167,7 +167,7 @@ def _arm_chart(
 
 
 def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
-    """How much worse the candidate is: right of the dashed line by more than the margin."""
+    """How much worse the candidate is: beyond the dashed line it exceeds the margin."""
     is_share = METRICS[name].kind == "proportion" or name == MIRRORED_PASS_RATE
     row = Interval(
         label="worse by",
@@ -182,7 +182,7 @@ def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
 
 
 def _band(gate: GateSettings, name: str, sample: "Sample") -> tuple[float | None, float | None]:
-    """Of one arm's mean."""
+    """The band of one arm's mean."""
     from headrace.rollout.sequential.looks import confidence_band
 
     low, high = confidence_band(gate.design(name), sample)
@@ -190,7 +190,7 @@ def _band(gate: GateSettings, name: str, sample: "Sample") -> tuple[float | None
 
 
 def _known(bound: float | None) -> float | None:
-    """A test that has seen too little bounds nothing."""
+    """None for an infinite bound: the test has seen too little."""
     return bound if bound is not None and math.isfinite(bound) else None
 
 
@@ -199,7 +199,7 @@ def _figure(value: float, *, is_share: bool) -> str:
 
 
 def _by_set(rows: Sequence[BadRows]) -> dict[str, list[BadRows]]:
-    """What readers still get comes first."""
+    """Groups by set; rows that readers still get come first."""
     found: dict[str, list[BadRows]] = {}
     for one in sorted(rows, key=lambda one: (not one.is_published, one.partition, one.version)):
         found.setdefault(one.version_set, []).append(one)
@@ -216,14 +216,14 @@ def _heldout(status: RolloutStatus) -> list[tuple[str, float]]:
 
 
 def _sides(status: RolloutStatus) -> tuple[SetView, SetView] | None:
-    """Candidate and stable set of the trial that the evidence is of."""
+    """Candidate and stable set of the trial that the evidence covers."""
     if status.trial is None or status.trial.candidate is None:
         return None
     return status.sets[status.trial.candidate], status.sets[status.trial.stable]
 
 
 def _marked(before: object, after: object) -> tuple[Markup, Markup]:
-    """Both sides, with the words that differ marked; escaped."""
+    """Both sides, escaped, with differing words marked."""
     if not (isinstance(before, str) and isinstance(after, str)) or min(len(before.split()), len(after.split())) < 3:
         return _plain(before), _plain(after)
     old, new = before.split(" "), after.split(" ")

@@ -1,4 +1,4 @@
-"""How a campaign or service moves from one version set to the next: its rollout plan."""
+"""The rollout plan: how a campaign or service moves from one version set to the next."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from headrace.typed_mapping import from_mapping
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One share of the units for the candidate. A bare number in YAML is a step of that weight."""
+    """One share of the units for the candidate. In YAML a bare number is a step of that weight."""
 
     weight: float
-    # How long the step lasts at least, whatever the evidence says.
+    # The step's shortest duration, whatever the evidence.
     soak_seconds: float = 0.0
-    # Units that may ever have started on the candidate when this step ends, over all steps; null: no cap.
+    # How many units may ever have started on the candidate by the end of this step, over all steps; null: no cap.
     cap: int | None = None
-    # True: the step is left only after `headrace rollout approve`, or an `approve` in the launchpad.
+    # True: leaving the step needs `headrace rollout approve`, or an `approve` in the launchpad.
     approval: bool = False
 
     def __post_init__(self) -> None:
@@ -36,25 +36,25 @@ class Plan:
 
     # The candidate's share of the units, step by step; after the last step it becomes stable.
     steps: tuple[Step, ...] = (Step(weight=0.1), Step(weight=0.5))
-    # Which units come first: another salt, others. `parse` puts the campaign's or service's name here.
+    # Changes which units come first. `parse` uses the campaign's or service's name.
     salt: str = ""
     gate: GateSettings = field(default_factory=GateSettings)
-    # Who must have fetched, verified, loaded and tried a set before it is started: that many nodes.
+    # How many nodes must have fetched, verified, loaded and tried a set before it starts.
     quorum: int = 1
     # How long the quorum may take before the candidate is withdrawn.
     prepare_seconds: float = 1800.0
     # How long a day's other partitions wait for the verdict on its canaries before they run on the stable set.
     verdict_timeout_seconds: float = 3600.0
-    # Partitions under way on a set that is rolled back: start again on the stable set, or finish and publish nothing.
+    # Running partitions of a rolled-back set: start again on the stable set, or finish and publish nothing.
     on_abort: Literal["repin", "finish_unpublished"] = "repin"
-    # Sessions on a set that is rolled back: moved to the stable set at their next turn, or kept to their lease's end.
+    # Sessions on a rolled-back set: move to the stable set at their next turn, or stay until their lease ends.
     evict_sessions: bool = True
-    # Days of reviewed content that the gate looks back on; older rows say little about today's prompts.
+    # How many days of reviewed content the gate considers; older rows say little about today's prompts.
     evidence_days: int = 28
-    # While a set is proposed or on trial, that many of the stable set's newest partitions are made on it as well,
-    # compared row by row and never published; they count against no cap.
+    # While a set is proposed or on trial, so many of the stable set's newest partitions are also made on it. They are
+    # compared row by row, never published, and count against no cap.
     mirror_partitions: int = 0
-    # Put before the MLflow aliases `champion` and `candidate`: campaigns that share a model need one each.
+    # Prefix of the MLflow aliases `champion` and `candidate`: campaigns that share a model need different ones.
     alias_prefix: str = ""
 
     def __post_init__(self) -> None:
@@ -83,13 +83,13 @@ class Plan:
             raise InvalidInput(f"evidence_days must be at least 1, got {self.evidence_days!r}.")
 
     def step_at(self, weight: float) -> Step:
-        """The step of this weight; of a weight that the plan does not have (any more), the last step below it."""
+        """The step of this weight; if the plan lacks the weight, the last step below it."""
         below = [step for step in self.steps if step.weight <= weight]
         return below[-1] if below else Step(weight=weight)
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], *, name: str, kind: str = "Campaign") -> "Plan":
-        """The plan of the campaign or service `name`; `{}` is a plan, of defaults.
+        """The plan of the campaign or service `name`; `{}` gives the defaults.
 
         Raises:
             InvalidInput: an unknown key, a wrong type, or steps that do not rise.
@@ -102,7 +102,7 @@ class Plan:
                 for step in steps
             ]
         plan = from_mapping(cls, section, f"{kind} {name}: rollout")
-        # A metric that nobody measures would keep every candidate waiting to its horizon.
+        # A metric without measurements would keep every candidate waiting until its horizon.
         measured = LIVE_METRICS if kind == "Service" else BULK_METRICS
         if unknown := sorted(plan.gate.judged().keys() - measured):
             raise InvalidInput(

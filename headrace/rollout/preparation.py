@@ -1,12 +1,11 @@
-"""Who is ready for a set before it gets a unit: each node's record that it fetched, verified, loaded and tried it.
+"""Records which nodes are ready for a set before it gets units: each fetched, verified, loaded and tried it.
 
-A record is made by the node itself, once a proposal and node: `rollout/<name>/prepared/<proposal>/<node>.json`, where
-the proposal is the journal entry that named the set; a set that is proposed again is prepared again. The controller
-starts a set when enough nodes have good records, and withdraws it at the first bad one: one member that is missing or
-damaged, and nothing changes.
+A node makes one record for each proposal: `rollout/<name>/prepared/<proposal>/<node>.json`. The proposal is the journal
+entry that named the set, so a set that is proposed again is prepared again. The controller starts a set when enough
+nodes have good records, and withdraws it at the first bad one: if a member is missing or damaged, nothing changes.
 
-Whatever preparing raises is an outcome, and so is that it does not end: a chat template that refuses a system turn, a
-library's own error and a load that hangs are recorded refusals with their reason, as a damaged file is.
+Any exception of preparing is an outcome, and so is a hang: a chat template that refuses a system turn, a library's
+error or a load that never ends is a recorded refusal with its reason, like a damaged file.
 """
 
 import threading
@@ -27,7 +26,7 @@ Prepare = Callable[[VersionSet], object]
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationRecord:
-    """One node's word on one set. `members`: the roles that were loaded and tried; `error`: why it is not `ok`."""
+    """One node's record on one set. `members`: the loaded and tried roles; `error`: why it is not `ok`."""
 
     node: str
     ok: bool
@@ -45,15 +44,15 @@ RECORD = Kind(
 
 
 def write_preparation(store: ObjectStore, name: str, proposal: int, record: PreparationRecord) -> None:
-    """Keep a record; a node that prepared the set before has said so already, and is not asked again."""
+    """Keeps a record, unless this node has one for the proposal already."""
     node = record.node.replace("/", "_").lstrip(".") or "node"
-    with suppress(HandoffCorrupt):  # what it said before is damaged: `preparations` tells
+    with suppress(HandoffCorrupt):  # its earlier record is damaged: `preparations` reports it
         create_object(store, _key(name, proposal, node), RECORD, record)
 
 
 def preparations(store: ObjectStore, name: str, proposal: int) -> list[PreparationRecord]:
-    """All nodes' records on a proposal (`RolloutState.proposal`), by node. One that is damaged is a bad one: its node
-    cannot say anything else any more."""
+    """All nodes' records on a proposal (`RolloutState.proposal`), by node. A damaged one counts as bad, since its node
+    cannot write another."""
     found = []
     for file in store.children(rollout_prefix(name, "prepared", proposal)):
         if file.startswith(".") or not file.endswith(".json"):
@@ -78,11 +77,11 @@ def prepare_here(
     clock: Clock,
     seconds_max: float,
 ) -> PreparationRecord:
-    """Prepare a set on this node and keep the record, good or bad.
+    """Prepares a set on this node and keeps the record, good or bad.
 
     Args:
         prepare: finds the set and makes it ready.
-        seconds_max: after which it counts as failed.
+        seconds_max: after this time it counts as failed.
     """
     started, prepared = clock.now(), list[VersionSet]()
     error = failure_of(lambda: prepared.append(prepare()), seconds_max=seconds_max)
@@ -99,9 +98,9 @@ def prepare_here(
 
 
 def failure_of(work: Callable[[], object], *, seconds_max: float) -> str | None:
-    """Why the work was not done, in a line; None: it was. It runs in a thread of its own, so that it may hang.
+    """Why the work failed, in a line; None: it succeeded. Runs it in its own thread, since it may hang.
 
-    Raises: only what ends a process: KeyboardInterrupt, SystemExit.
+    Raises: only exceptions that end a process: KeyboardInterrupt, SystemExit.
     """
     raised: list[BaseException] = []
 

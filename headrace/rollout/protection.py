@@ -1,10 +1,9 @@
-"""What rollouts need of a store, and what of old trials nobody looks at any more.
+"""What rollouts need of a store, and which objects of old trials nobody reads any more.
 
-A rollout names the weights of its stable set, of the one before (to go back to), of the candidate and of a proposal;
-and of every set that lost its place less than the grace time ago. Sets themselves are never deleted. Evidence, caps and
-preparation records are read of the present trial, or else of the last one; those of earlier trials go, the decisions
-with their figures stay in the journal. A journal that cannot be read may name anything: then no weights go, and nothing
-of that rollout.
+A rollout names the weights of its stable set, of the previous one (to go back to), of the candidate, of a proposal, and
+of every set that lost such a place less than the grace time ago. Sets themselves are never deleted. Evidence, caps and
+preparation records of the present trial stay, or of the last one; those of earlier trials go, while their decisions and
+figures stay in the journal. An unreadable journal may name anything: then no weights go, and nothing of its rollout.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +39,7 @@ def protection(asked: Asked) -> Answer:
 
 
 def weights_of(asked: Asked, version_set: str, who: str) -> Iterator[Named]:
-    """The weights of a set that `who` needs."""
+    """Names the weights of a set that `who` needs."""
     try:
         members = VersionSets(asked.objects).get(version_set).members
     except (HandoffCorrupt, ObjectMissing) as error:
@@ -57,7 +56,7 @@ def _named(asked: Asked, name: str, entries: Sequence[Entry]) -> Iterator[Named]
     state = fold(entries)
     if state is None:
         return
-    # Who was there when the grace time began, and who came since.
+    # Sets in place when the grace time began, and sets that came later.
     old = list(takewhile(lambda entry: asked.now - entry.at > asked.grace_seconds, entries))
     before = fold(old)
     young = {entry.fields.get("version_set") for entry in entries[len(old) :]}
@@ -80,7 +79,7 @@ def _leavings(asked: Asked, name: str, entries: Sequence[Entry]) -> Iterator[Lea
     proposals = [entry.number for entry in entries if entry.event == states.PROPOSED]
     named = {trial.trial if trial else 0, proposals[-1] if proposals else 0}
     if trial is not None:
-        # Its nodes' records stand under the proposal that it was started from.
+        # Its nodes' records lie under the proposal from which it started.
         named |= {max((number for number in proposals if number < trial.trial), default=0)}
     for what in ("evidence", "caps", "prepared"):
         yield from _of_earlier_entries(asked, name, what, named)
@@ -103,6 +102,6 @@ def _of_earlier_entries(asked: Asked, name: str, what: What, named: set[int]) ->
 
 
 def _leaving(label: str, key: str, num_bytes: int, reason: str) -> Leaving:
-    """Nobody reads it, and who writes it late decides nothing by it: it goes without asking."""
+    """An object that nobody reads, and whose late writer decides nothing with it: it needs no lease check."""
     condemned = Condemned(prefix=key, clears=True, manifest_key=key if key.endswith(".json") else None)
     return Leaving(kind="evidence", label=label, key=key, num_bytes=num_bytes, reason=reason, condemned=condemned)

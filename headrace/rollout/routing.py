@@ -1,8 +1,8 @@
-"""Which version set a live unit of work gets: pure, and cheap enough for every request.
+"""Chooses the version set of a live unit of work: pure, and cheap enough for every request.
 
-The rule of `headrace.rollout.assignment` for units that nobody can count beforehand: a unit's salted rank against
-weight × 2^64. Raising the weight never takes a key off the candidate; lowering it moves the keys above the new weight
-and no others; every process that knows the same journal entry agrees.
+Applies the rule of `headrace.rollout.assignment` to units that cannot be counted beforehand: it compares a unit's
+salted rank with weight × 2^64. Raising the weight never takes a key off the candidate; lowering it moves only the keys
+above the new weight; all processes with the same journal entry agree.
 """
 
 from dataclasses import dataclass
@@ -11,44 +11,44 @@ from typing import Literal
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.states import RolloutState
 
-# Why a unit got its set.
+# How a unit got its set.
 Reason = Literal["weight", "session", "override", "degraded", "capped", "repinned"]
 _RANKS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The one version set of one unit of work, and the journal entry at which it was decided."""
+    """One unit's version set, and the journal entry at which it was chosen."""
 
     version_set: str
     entry: int
     reason: Reason
-    # The trial (`RolloutState.trial`) that the unit belongs to; 0: none is under way.
+    # The unit's trial (`RolloutState.trial`); 0: none is under way.
     trial: int
-    # Whether the plan's draw alone chose the set, by a key that nobody knew before the request was complete, while both
-    # sets could have been drawn. Any other unit says nothing about one set against the other.
+    # Whether the plan's draw alone chose the set, between both sets, by a key that nobody knew before the request was
+    # complete. Other units prove nothing about one set against the other.
     is_fair: bool = True
 
     @property
     def is_evidence(self) -> bool:
-        """Whether the unit counts at the gate. A session's later turns do not: their client knows their set."""
+        """Whether the gate counts the unit. A session's later turns do not count: their client knows their set."""
         return self.is_fair and self.trial > 0 and self.reason == "weight"
 
     @property
     def is_pinned(self) -> bool | None:
-        """Whether the store knows the session's pin; None: the unit has no session."""
+        """Whether the store has the session's pin; None: the unit has no session."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """What routing needs of a journal's state, made once an entry."""
+    """The part of a journal's state that routing needs, built once for each entry."""
 
     head: int
     salt: str
     stable: str
     candidate: str | None = None
-    # Ranks below it are the candidate's: weight × 2^64.
+    # Lower ranks belong to the candidate: weight × 2^64.
     threshold: int = 0
     cap: int | None = None
     trial: int = 0
@@ -58,8 +58,8 @@ class RoutingTable:
     @classmethod
     def of(cls, state: RolloutState, salt: str, *, is_counted: bool = True) -> "RoutingTable":
         """Args:
-        is_counted: False: units may have started on the candidate while it had no cap. Nobody knows how many, so a cap
-            that comes later lets no further unit start.
+        is_counted: False: an unknown number of units may have started on the candidate while it had no cap, so under a
+        later cap no further unit may start.
         """
         return cls(
             head=state.head,

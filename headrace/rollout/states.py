@@ -1,20 +1,20 @@
-"""What a journal says: the events of a rollout, folded into its present state.
+"""Folds a journal's events into the rollout's present state.
 
 | event | fields | from |
 |---|---|---|
 | initialized | version_set, weights_digest | an empty journal |
 | proposed | version_set, weights_digest | no candidate and no proposal; set not stable, not aborted |
-| withdrawn | version_set | a proposal that could not be prepared: it never got a unit |
+| withdrawn | version_set | a proposal that could not be prepared: it never had a unit |
 | started | version_set, weights_digest, step, weight, num_rows, cap | no candidate; the proposal, if there is one |
 | advanced | version_set, step, weight, num_rows, cap | a candidate that is not paused |
-| reweighted | version_set, weight, cap | a candidate: somebody set its weight by hand, up or down |
+| reweighted | version_set, weight, cap | a candidate: a person set its weight, up or down |
 | approved | version_set | a candidate: its present step may be left |
 | paused, resumed | version_set | a candidate that is not paused, is paused |
 | promoted | version_set, num_rows | a candidate that is not paused: it becomes stable |
 | aborted | version_set, num_rows, evict | a candidate: never tried again |
 
-Every event has a `reason`, and those that a person made say `by`. `num_rows` is how many reviewed rows of the
-candidate the decision had seen, so that each step is judged on rows of its own. A paused candidate keeps its weight.
+Every event has a `reason`, and a person's event has `by`. `num_rows` counts the candidate's reviewed rows at the
+decision, so that each step is judged by its own rows. A paused candidate keeps its weight.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,13 +39,13 @@ ABORTED = "aborted"
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutState:
-    """Who gets units of work after entry `head`. Ids are version set ids."""
+    """Which sets get units of work after entry `head`. Ids are version set ids."""
 
     stable: str
     stable_weights: str
-    # A set that is being prepared: it gets no unit yet.
+    # A set in preparation: it gets no unit yet.
     proposed: str | None = None
-    # The entry that proposed it; nodes' preparation records stand under it.
+    # The entry that proposed it; nodes' preparation records lie under it.
     proposal: int = 0
     proposed_weights: str | None = None
     proposed_at: float | None = None
@@ -56,19 +56,19 @@ class RolloutState:
     # Units that may ever start on the candidate; None: no cap.
     cap: int | None = None
     paused: bool = False
-    # Whether somebody approved that the present step is left.
+    # Whether a person allowed the candidate to leave its present step.
     approved: bool = False
-    # The entry that started the candidate: evidence of both sets counts from there.
+    # The entry that started the candidate: both sets' evidence counts from there.
     trial: int = 0
     started_at: float | None = None
     step_started_at: float | None = None
     # Reviewed rows of the candidate when its present step began.
     num_rows_at_step: int = 0
     aborted: frozenset[str] = frozenset()
-    # Those of `aborted` whose sessions move to the stable set at their next turn.
+    # The aborted sets whose sessions move to the stable set at their next turn.
     evicted: frozenset[str] = frozenset()
     withdrawn: frozenset[str] = frozenset()
-    # Every set that was ever stable, proposed or candidate, and the weights in them: no model is tried twice.
+    # Every set that was ever stable, proposed or candidate, and their weights: no model is tried twice.
     considered: frozenset[str] = frozenset()
     considered_weights: frozenset[str] = frozenset()
     head: int
@@ -78,7 +78,7 @@ def fold(entries: Iterable[Entry]) -> RolloutState | None:
     """The state after all entries; `None`: not initialized.
 
     Raises:
-        IllegalTransition: an entry makes no sense after those before it.
+        IllegalTransition: an entry is impossible after those before it.
     """
     state = None
     for entry in entries:
@@ -87,7 +87,7 @@ def fold(entries: Iterable[Entry]) -> RolloutState | None:
 
 
 def after(state: RolloutState | None, entry: Entry) -> RolloutState:
-    """One entry further.
+    """The state after one further entry.
 
     Raises:
         IllegalTransition: `state` does not allow the event.

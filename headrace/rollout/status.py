@@ -1,8 +1,8 @@
-"""One rollout as people see it: who is stable, what is on trial, how far, why, and what happened before.
+"""One rollout for people: what is stable, what is on trial, how far, why, and what happened before.
 
-A view, read at one moment from journal, sets, caps and preparation records. It decides nothing and knows no Dagster,
-no terminal and no HTML: the commands, the page and the asset's metadata each show this. A set that cannot be read is
-shown with its error and does not hide the rest.
+A view that reads journal, sets, caps and preparation records at one moment. It decides nothing and knows no Dagster,
+terminal or HTML; the commands, the page and the asset's metadata show it. An unreadable set is shown with its error,
+beside the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ from headrace.store.small_objects import Damaged, PassedOver
 from headrace.version_sets.sets import Difference, VersionSet, VersionSets, diff, models_by_role
 
 SHORT = 12
-# What an entry says of who made it where nobody is named.
+# Author of an entry that names none.
 CONTROLLER = "controller"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetView:
-    """One set that the journal names. `standing`: stable, candidate, proposed, rolled back, withdrawn or retired."""
+    """One set of the journal. `standing`: stable, candidate, proposed, rolled back, withdrawn or retired."""
 
     id: str
     standing: str
     version_set: VersionSet | None
-    # Why it cannot be read; None: it can.
+    # Why it cannot be read; None: it can be.
     error: str | None = None
 
     @property
@@ -49,7 +49,7 @@ class SetView:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """The state right after one entry: what a chart of weights is drawn from."""
+    """The state right after one entry, for the chart of weights."""
 
     entry: Entry
     stable: str
@@ -59,7 +59,7 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRows:
-    """Rows of one sealed version that a rolled-back set made. `is_published`: readers still get them."""
+    """A rolled-back set's rows in one sealed version. `is_published`: readers still get them."""
 
     version_set: str
     partition: str
@@ -70,7 +70,7 @@ class BadRows:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutStatus:
-    """What is known of one rollout at `now` (seconds since the epoch). `state` None: nothing is stable yet."""
+    """The rollout at time `now` (seconds since the epoch). `state` None: no set is stable yet."""
 
     name: str
     now: float
@@ -78,25 +78,25 @@ class RolloutStatus:
     state: RolloutState | None
     sets: Mapping[str, SetView]
     history: tuple[Moment, ...]
-    # Setting by setting, from the first set of `compared` to the second: from the stable set to the one on its way or
-    # the last one that went; after a promotion, from the set before to the stable one.
+    # Differences between the sets of `compared`, by setting: from the stable set to the one in progress or the last one
+    # that went; after a promotion, from the previous set to the stable one.
     changes: tuple[Difference, ...] = ()
     compared: tuple[str, str] | None = None
-    # Of the proposal, or of what became the candidate.
+    # For the proposal, or for the proposal of the present candidate.
     preparations: tuple[PreparationRecord, ...] = ()
-    # Units that were leased to the candidate; None: there is no candidate, it has no cap, or nobody can tell.
+    # Units leased to the candidate; None: there is no candidate, it has no cap, or the number is unknown.
     num_units: int | None = None
     plan: Plan | None = None
-    # The state in which a candidate is or was last on trial (`last_trial`), and what is known of its two sets.
+    # The state in which a candidate is or was last on trial (`last_trial`), and the evidence on its two sets.
     trial: RolloutState | None = None
     evidence: Evidence | None = None
-    # What the gate says, or said of a trial that is over.
+    # The gate's verdict, or its last one on a finished trial.
     verdict: Verdict | None = None
-    # Aliases that do not say what the journal says; None: MLflow was not asked.
+    # Aliases that differ from the journal; None: MLflow was not asked.
     drift: tuple[str, ...] | None = None
-    # What sets that were rolled back had made; None: nobody looked.
+    # Rows that rolled-back sets made; None: not looked for.
     bad_rows: tuple[BadRows, ...] | None = None
-    # What could not be read on the way here, what it means and what to do, a sentence or more each.
+    # What could not be read, what that means and what to do, in one or more sentences each.
     damaged: tuple[str, ...] = ()
 
     @property
@@ -105,7 +105,7 @@ class RolloutStatus:
 
     @property
     def since(self) -> float | None:
-        """When what units get last changed: the newest entry that moved a weight or a set."""
+        """When units' assignment last changed: the newest entry that moved a weight or a set."""
         if self.state and self.state.step_started_at is not None:
             return self.state.step_started_at
         moved = [entry for entry in self.entries if entry.event not in _MOVES_NOTHING]
@@ -124,7 +124,7 @@ class RolloutStatus:
 
     @property
     def headline(self) -> str:
-        """One sentence: where the rollout stands."""
+        """The rollout's standing in one sentence."""
         state = self.state
         if state is None:
             return "Nothing is stable yet: the first tick names a set."
@@ -150,7 +150,7 @@ class RolloutStatus:
         return f"{self._named(state.stable)} is stable and gets every unit."
 
     def models_of(self, version_set: str) -> str:
-        """The models in which the two compared sets differ: what they share says nothing beside the other."""
+        """The models in which the two compared sets differ; shared ones would tell nothing."""
         view = self.sets[version_set]
         if view.version_set is None:
             return view.label
@@ -165,7 +165,7 @@ class RolloutStatus:
         return f"set {view.short}" if view.error else f"{self.models_of(version_set)} ({view.short[:8]})"
 
 
-# Entries after which every unit gets what it got before.
+# Entries that do not change which set units get.
 _MOVES_NOTHING = {states.PROPOSED, states.WITHDRAWN, states.APPROVED, states.PAUSED, states.RESUMED}
 _SETTLES = {states.PROMOTED, states.ABORTED, states.WITHDRAWN}
 
@@ -184,14 +184,14 @@ def read_status(
     bad_rows: Sequence[BadRows] | None = None,
     damaged: PassedOver | None = None,
 ) -> RolloutStatus:
-    """Read one rollout. What costs more than journal and sets (evidence, rows, MLflow) is the caller's to bring.
+    """Reads one rollout. The caller provides what costs more than journal and sets: evidence, rows, MLflow's drift.
 
     Args:
-        entries, version_sets: what the caller has read already.
-        damaged: what the caller could not read; what cannot be read here is added.
+        entries, version_sets: if the caller has read them already.
+        damaged: what the caller could not read; this adds what it cannot read itself.
 
     Raises:
-        JournalCorrupt: an entry was changed. IllegalTransition: the entries make no sense in their order.
+        JournalCorrupt: an entry was changed. IllegalTransition: the entries are impossible in their order.
     """
     if entries is None:
         entries = Journal(store, name, clock).entries()
@@ -230,12 +230,12 @@ def by_whom(entry: Entry) -> str:
 
 
 def percent(share: float) -> str:
-    """`10%`, and `0.5%` where whole percents would hide it."""
+    """`10%`, or `0.5%` where whole percents would hide it."""
     return f"{share * 100:.4g}%"
 
 
 def status_body(status: RolloutStatus) -> dict[str, Any]:
-    """For programs: fields are added, never renamed."""
+    """JSON for programs: fields are added, never renamed."""
     state = status.state
     last = status.last
     return {
@@ -321,9 +321,9 @@ def _compared(entries: Sequence[Entry], state: RolloutState | None) -> tuple[str
 
 
 def last_trial(entries: Sequence[Entry]) -> RolloutState | None:
-    """The state in which a candidate is on trial, or was last, right before it was promoted or aborted; None: never.
+    """The state in which a candidate is or was last on trial, right before its promotion or abort; None: never.
 
-    What was known then explains a decision after it was made.
+    The knowledge at that time explains a decision afterwards.
     """
     found: RolloutState | None = None
     state: RolloutState | None = None

@@ -1,4 +1,4 @@
-"""What has a rollout: a campaign or a live service, each as its own room sees it. Rollouts know no other difference."""
+"""The subject of a rollout: a campaign or a live service. Rollouts know no other difference between them."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -13,7 +13,7 @@ from headrace.store.small_objects import Damaged
 
 
 class Subject(Protocol):
-    """What a rollout asks of what it is for. `damaged` is told of what cannot be read, which is left out."""
+    """What a rollout asks its subject. `damaged` is called for unreadable objects, which are left out."""
 
     @property
     def name(self) -> str: ...
@@ -23,19 +23,19 @@ class Subject(Protocol):
 
     @property
     def is_prepared_here(self) -> bool:
-        """Whether the process that ticks prepares a proposed set; else whoever serves it does so by itself."""
+        """Whether the ticking process prepares a proposed set; otherwise the subject's servers do."""
         ...
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates: ...
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
-        """What is known of the stable set and of the candidate, or the proposal, which may have been stable before."""
+        """The evidence on the stable set and the candidate, or the proposal, which may have been stable before."""
         ...
 
     def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
-        """End what is under way on a set that is rolled back in the next moment, so that it is not sealed after it."""
+        """Ends running work on a set right before its rollback, so that it is not sealed afterwards."""
         ...
 
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
-        """What these sets published, version by version."""
+        """The rows that these sets published, version by version."""
         ...

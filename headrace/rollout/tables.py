@@ -1,4 +1,4 @@
-"""A rollout's state and journal as tables: the asset's output, and what people read in the UI."""
+"""A rollout's state and journal as tables: the asset's output, and text for people in the UI."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from headrace.rollout.states import RolloutState
 from headrace.text import markdown
 from headrace.version_sets.sets import VersionSets
 
-# A reason of any length leaves room for other entries.
+# Cuts long reasons, so that other entries fit.
 _CELL_CHARS = 300
 
-# One row a member of each set in play.
+# One row for each member of each set in use.
 ROLLOUT = pa.schema(
     [
         pa.field("rollout", pa.string(), nullable=False),
@@ -31,7 +31,7 @@ ROLLOUT = pa.schema(
 
 
 def state_table(name: str, state: RolloutState | None, version_sets: VersionSets) -> pa.Table:
-    """The sets in play after the journal's head; no rows before the rollout is initialized."""
+    """The sets in use after the journal's head; no rows before the rollout is initialized."""
     rows = []
     if state is not None:
         standings = [("stable", state.stable, 1 - state.weight), ("candidate", state.candidate, state.weight)]
@@ -56,7 +56,7 @@ def state_table(name: str, state: RolloutState | None, version_sets: VersionSets
 
 
 def journal_markdown(entries: Sequence[Entry]) -> str:
-    """The newest entries that fit, oldest first, as a Markdown table."""
+    """As many of the newest entries as fit, oldest first, as a Markdown table."""
     rows = [
         [
             str(entry.number),

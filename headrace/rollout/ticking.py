@@ -1,6 +1,6 @@
-"""One rollout in one process: what a tick is, for schedulers and commands alike.
+"""One rollout in one process: the tick that schedulers and commands share.
 
-The journal is read once, and from then on only what is new in it; so are the sets, which never change.
+Reads the journal once, and afterwards only new entries; the same for sets, which never change.
 """
 
 import socket
@@ -21,14 +21,14 @@ from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
 from headrace.version_sets.sets import VersionSets
 
-# A person's event, appended to a journal before the rollout goes on by itself; the last argument ends what is under way
+# Appends a person's event to the journal, before the rollout continues by itself; the last argument ends running work
 # on a set that is rolled back.
 Intervention = Callable[[Journal, Plan, Callable[[str], None]], Entry]
 
 
 class Rollout:
     def __init__(self, store: ObjectStore, name: str, clock: Clock, *, node: str | None = None) -> None:
-        """Args: node: what this process is called where it prepares sets; None: as the machine is."""
+        """Args: node: this process's name where it prepares sets; None: the machine's name."""
         self.name = name
         self._node = node or socket.gethostname()
         self.journal = Journal(store, name, clock)
@@ -47,11 +47,11 @@ class Rollout:
         catalogue: Catalogue | None = None,
         damaged: PassedOver | None = None,
     ) -> Facts:
-        """What a decision reads beside the journal.
+        """The inputs of a decision beside the journal.
 
         Args:
-            catalogue: whether a set's models may be tried; None: whatever is sealed may.
-            damaged: told of what is left out.
+            catalogue: says whether a set's models may be tried; None: all sealed ones may.
+            damaged: called for what is left out.
         """
         damaged = damaged or PassedOver()
         return Facts(
@@ -75,10 +75,10 @@ class Rollout:
         intervention: Intervention | None = None,
         damaged: PassedOver | None = None,
     ) -> list[Action]:
-        """Take the rollout as far as its evidence allows, after a person's `intervention`, if there is one.
+        """Takes the rollout as far as its evidence allows, after a person's `intervention`, if given.
 
         Args:
-            prepare: makes a set ready in this process: the first one, and proposals of subjects that are prepared here.
+            prepare: makes a set ready in this process: the first one, and proposals that this process must prepare.
         """
         facts = self.facts(subject, models, catalogue=catalogue, damaged=damaged)
         if intervention is not None:
@@ -94,7 +94,7 @@ class Rollout:
         )
 
     def project(self, registry: AliasRegistry, plan: Plan) -> str:
-        """Write the registry's aliases, as the journal says them. What was done, in words."""
+        """Writes the journal's aliases to the registry. Returns what was done, in words."""
         return project_if_possible(self.journal, self.version_sets, self._store, registry, prefix=plan.alias_prefix)
 
     def status(
@@ -106,11 +106,11 @@ class Rollout:
         drift: Sequence[str] | None = None,
         damaged: PassedOver | None = None,
     ) -> RolloutStatus:
-        """Where the rollout stands.
+        """The rollout's standing.
 
         Args:
-            subject: its gate is asked, of the candidate or of the last one there was.
-            with_rows: look for what sets that were rolled back had published.
+            subject: if given, its gate judges the candidate, or the last one.
+            with_rows: looks for rows that rolled-back sets published.
         """
         damaged = damaged or PassedOver()
         entries = self.journal.entries()

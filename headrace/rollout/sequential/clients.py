@@ -1,15 +1,15 @@
-"""One look at units of several clients, such that no one client decides.
+"""One look at the units of several clients, in which no single client decides.
 
-A client may send what it likes: the verdict must stand without any one of them. Harm, and non-inferiority, are found
-when all units together show it, and also what is left without each client in turn. Among these is what is left without
-the one that means ill, so that a wrong verdict is no more likely than if it had not been there, whatever it sends and
-however much. A client that makes most of the units is not left out: without it there is no service.
+A client may send anything: the verdict must hold without any one of them. Harm or non-inferiority counts only if all
+units together show it, and also the units left after removing each client in turn. One of these remainders lacks a
+hostile client, so a wrong verdict is no more likely than without it, whatever and however much it sends. A client
+with most of the units is never removed: without it there is no service.
 
-That it does not keep others from deciding either is a matter of weights, in every one of these sums:
-- A client whose units vary more than the median client's counts less: what fails at random hides what others show.
-- The largest of three or more counts for no more than the second, or half of all others, whichever is more.
+Weights, in each of these sums, keep a client from blocking the others' verdict:
+- A client whose units vary more than the median client's counts less, since random failures hide what others show.
+- The largest of three or more counts at most as much as the second, or as half of all others, whichever is more.
 
-Which units count at all is `headrace.serving.gateway.outcomes`'s; why these rules, docs/decisions/0018.
+`headrace.serving.gateway.outcomes` decides which units count at all; docs/decisions/0018 explains these rules.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from headrace.rollout.sequential.designs import Design
 from headrace.rollout.sequential.looks import Finding, common_variance, stratified_look
 from headrace.rollout.sequential.strata import MAJORITY, ClientUnits
 
-# The most that the largest of three or more clients may count for in a sum, as a part of what all others do together.
+# The largest of three or more clients counts at most for this part of what all others count for.
 _PART_MAX = 0.5
-# What is left without one client may have as much of the horizon's information when what is left without another one
-# has all of it: no client that is left out has more than `MAJORITY`.
+# The information, in horizons, that a remainder may have when another remainder has one horizon: no client that may be
+# removed has more than `MAJORITY`.
 _HORIZONS = 1 / (1 - MAJORITY)
-# How many horizons what is left without any one client must have before undecided means undecided. What holds beyond
-# any horizon goes on a little longer, since several sums must come to one verdict.
+# How many horizons every remainder needs before "undecided" is final. A test without a horizon goes on a little longer,
+# since several sums must agree.
 _PATIENCE = {"group_sequential": 1.0, "confidence_sequence": 1.25}
 
 
 def look_at_clients(design: Design, clients: Sequence[ClientUnits]) -> Finding:
-    """Compare two arms over all clients; the figures are those of all, the verdict is what stands without any one."""
+    """Compares two arms over all clients. The figures cover all; the verdict holds without any single client."""
     known = [_Known(one=one, variance=_variance_of(design, one)) for one in clients if one.information]
     if len(known) < 2:
         return stratified_look(design, [(1.0, stratum) for each in known for stratum in each.one.strata])
@@ -46,14 +46,14 @@ def look_at_clients(design: Design, clients: Sequence[ClientUnits]) -> Finding:
         if rest.verdict != finding.verdict != "undecided":
             sentence = f"{finding.sentence}, but not shown without client {each.one.client}"
             finding = replace(finding, verdict="undecided", sentence=sentence)
-    # The horizon is reached when what is left without any one client has reached it.
+    # The horizon is reached when every remainder has reached it.
     share = finding.share if finding.share >= _HORIZONS else share / _PATIENCE[design.method]
     return replace(finding, share=share)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Known:
-    """A client with units on both sets. `variance`: of one of its units, whichever set it came to."""
+    """A client with units on both sets. `variance`: of one of its units, whichever set it got."""
 
     one: ClientUnits
     variance: float
@@ -66,9 +66,9 @@ def _weighed(design: Design, known: Sequence[_Known], majority: _Known | None) -
 
 
 def _weights(design: Design, known: Sequence[_Known], *, is_cut: bool) -> list[float]:
-    """Of one unit of each client."""
+    """The weight of one unit of each client."""
     typical = _typical(design, known)
-    # Squared: beside others, one that varies k times as much then adds 1/k³ of what it would to the sum's variance.
+    # Squared: a client that varies k times as much then adds 1/k³ of a typical client's part to the sum's variance.
     counts = [min(1.0, typical / each.variance) ** 2 * each.one.information for each in known]
     if is_cut:
         most = _most(counts)
@@ -85,19 +85,19 @@ def _variance_of(design: Design, one: ClientUnits) -> float:
 
 
 def _typical(design: Design, known: Sequence[_Known]) -> float:
-    """The variance up to which a client counts in full: the median one, of those with enough units to tell.
+    """The variance up to which a client counts in full: the median of clients with enough units.
 
-    Of two nobody is the median: there it is what lets a client that is alone come to a verdict by the horizon.
+    Two clients have no median: there it is the variance with which a single client reaches a verdict by the horizon.
     """
     least = design.num_min / len(known)
     told = sorted(each.variance for each in known if min(sample.num for sample in each.one.arms) >= least)
     if len(told) > 2:
         return told[(len(told) - 1) // 2]
-    # Non-inferiority is shown by the horizon with a chance of nine in ten: some four standard errors in the margin.
+    # By the horizon non-inferiority is shown with probability 0.9: about four standard errors in the margin.
     return design.margin**2 * design.num_max / (2 * 4.0**2)
 
 
 def _most(counts: Sequence[float]) -> float:
-    """The most that one client may count for beside the others."""
+    """The most that one client may count for, given the others."""
     first, second, *_ = sorted(counts, reverse=True)
     return max(second, _PART_MAX * (sum(counts) - first))

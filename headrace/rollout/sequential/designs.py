@@ -1,4 +1,4 @@
-"""A sequential test, fixed before its first look: what counts as worse, by how much, and how often it may be wrong."""
+"""A sequential test, fixed before its first look: what counts as worse, by how much, and its error rates."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,8 @@ from headrace.errors import InvalidInput
 class Design:
     """One metric's test of a candidate against the stable set.
 
-    `group_sequential` knows the most values that there will be and spends its error until then; `confidence_sequence`
-    knows no end and is valid beyond `num_max`, at the price of more values before it decides.
+    `group_sequential` has a greatest number of values and spends its error until then; `confidence_sequence` has no end
+    and is valid beyond `num_max`, but needs more values to decide.
     """
 
     method: Literal["group_sequential", "confidence_sequence"]
@@ -19,12 +19,12 @@ class Design:
     worse: Literal["higher", "lower"]
     # How much worse the candidate may be, in the metric's unit.
     margin: float
-    # A difference up to which nothing is called harmful: 0 where any loss is harm (bad rows), the margin where a small
-    # one does not matter (milliseconds).
+    # Up to this difference nothing is harmful: 0 if any loss is harm (bad rows), the margin if a small loss does not
+    # matter (milliseconds).
     tolerated: float = 0.0
-    # Chance that a candidate that is worse by no more than `tolerated` is ever called harmful.
+    # Probability that a candidate that is worse by at most `tolerated` is ever called harmful.
     alpha_harm: float = 0.05
-    # Chance that a candidate worse by `margin` or more is ever called not inferior.
+    # Probability that a candidate worse by `margin` or more is ever called not inferior.
     alpha_advance: float = 0.05
     # Values a side before the first look, and at the last one.
     num_min: int
@@ -45,5 +45,5 @@ class Design:
 
     @property
     def sign(self) -> float:
-        """Turns a difference of means into one where positive is worse."""
+        """The sign that makes a positive difference of means the worse one."""
         return 1.0 if self.worse == "higher" else -1.0

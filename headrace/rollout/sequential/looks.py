@@ -1,12 +1,12 @@
 """One look at two arms: harmful, not inferior, or undecided; with bounds that hold at every look.
 
-Two one-sided tests run side by side. Harm: the candidate's mean is worse than the stable set's, by more than is
-tolerated. Non-inferiority: it is not worse by the margin or more. Nothing of earlier looks is needed: the boundaries
-depend on the information alone.
+Two one-sided tests run side by side. Harm: the candidate's mean is worse than the stable set's by more than the
+tolerance. Non-inferiority: it is worse by less than the margin. Earlier looks are not needed: the boundaries depend on
+the information alone.
 
-Proportions use the variance that each hypothesis itself implies (pooled for harm; shifted by the margin for
-non-inferiority, after Farrington and Manning 1990), which keeps the error rates honest while events are few. Means rely
-on the central limit theorem: `num_min` must be large enough for the metric's tail.
+For proportions each hypothesis implies the variance (pooled for harm; shifted by the margin for non-inferiority, after
+Farrington and Manning 1990), which keeps the error rates correct while events are few. Means rely on the central limit
+theorem: `num_min` must be large enough for the metric's tail.
 """
 
 import math
@@ -30,7 +30,7 @@ from headrace.rollout.sequential.strata import Stratum
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a look says. Positive differences are worse, in the metric's unit, whichever direction is bad.
+    """The result of a look. Positive differences are worse, in the metric's unit, whichever direction is bad.
 
     `lower` and `upper` bound the true difference at this look and every other: harmful means `lower > tolerated`, not
     inferior `upper < margin`, up to the choice of variance.
@@ -43,7 +43,7 @@ class Finding:
     margin: float
     num_candidate: int
     num_stable: int
-    # Share of the horizon's information that is in.
+    # Share of the horizon's information so far.
     share: float
     sentence: str
 
@@ -53,30 +53,30 @@ class Finding:
 
 
 def look(design: Design, candidate: Sample, stable: Sample) -> Finding:
-    """Compare two arms by what is known now; arms of any sizes."""
+    """Compares two arms of any sizes by the present data."""
     return stratified_look(design, [(1.0, Stratum(candidate=candidate, stable=stable))])
 
 
 def stratified_look(design: Design, strata: Sequence[tuple[float, Stratum]], *, horizons: float = 1.0) -> Finding:
-    """Compare two arms within each stratum, and add the differences up by information and weight.
+    """Compares two arms within each stratum, and sums the differences by information and weight.
 
-    What differs between strata (whose prompts, at which share of the traffic) so says nothing about the arms: the
-    estimator of Mantel and Haenszel 1959 for a difference, in the variance that each hypothesis implies.
+    So differences between strata (whose prompts, at which share of the traffic) do not bias the comparison: the
+    estimator of Mantel and Haenszel 1959 for a difference, with the variance that each hypothesis implies.
 
     Args:
-        strata: each with how much a unit of it counts beside one of another stratum.
-        horizons: up to how many times the horizon's information there may be looks.
+        strata: each with the weight of its units relative to other strata's.
+        horizons: how many times the horizon's information the looks may reach.
     """
     num_candidate = sum(stratum.candidate.num for _, stratum in strata)
     num_stable = sum(stratum.stable.num for _, stratum in strata)
-    # What a stratum counts for in all, and itself.
+    # Each stratum with its total weight.
     counted = [(weight * stratum.information, stratum) for weight, stratum in strata if stratum.information]
     total = sum(count for count, _ in counted)
     if not total:
         return _undecided(design, 0.0, num_candidate, num_stable, 0.0)
     means = sum(count * (stratum.candidate.mean - stratum.stable.mean) for count, stratum in counted) / total
     difference = design.sign * means
-    # Units of weight 1 that would tell as much.
+    # The number of equally weighted units with the same information.
     share = 2 * total**2 / sum(count**2 / stratum.information for count, stratum in counted) / design.num_max
     if min(num_candidate, num_stable) < design.num_min:
         return _undecided(design, difference, num_candidate, num_stable, share)
@@ -91,19 +91,19 @@ def stratified_look(design: Design, strata: Sequence[tuple[float, Stratum]], *, 
 
 
 def paired_look(design: Design, differences: Sample) -> Finding:
-    """Compare row by row: values are candidate minus stable set, over the same prompts (0/1 rows: McNemar's test)."""
+    """Compares row by row: values are candidate minus stable set, for the same prompts (0/1 rows: McNemar's test)."""
     num = differences.num
     share = num / design.num_max
     difference = design.sign * differences.mean
     if num < design.num_min:
         return _undecided(design, difference, num, num, share)
-    # One more row that differs than there is: rows that all agree do not prove that none ever would differ.
+    # One more differing row than observed: if all rows agree, that does not prove that none would ever differ.
     spread = math.sqrt((differences.variance * (num - 1) + 1.0) / num / num)
     return _judged(design, difference, spread, spread, num, num, share)
 
 
 def confidence_band(design: Design, sample: Sample) -> tuple[float, float]:
-    """Bounds of one arm's mean, valid at every look together; for a proportion exact (a beta mixture; Robbins 1970)."""
+    """Bounds of one arm's mean, valid at all looks together; exact for proportions (a beta mixture; Robbins 1970)."""
     if not sample.num:
         return (0.0, 1.0) if design.kind == "proportion" else (-math.inf, math.inf)
     if design.kind == "proportion":
@@ -130,10 +130,10 @@ def _judged(
     else:
         bound_harm = mixture_boundary(share, design.alpha_harm)
         bound_advance = mixture_boundary(share, design.alpha_advance)
-    # Cornish and Fisher's first term: few events on the smaller arm stray farther up than a normal score does.
+    # Cornish and Fisher's first term: few events on the smaller arm stray farther up than a normal score.
     bound_harm += max(skewness, 0.0) / 6 * (bound_harm**2 - 1)
     reach_down, reach_up = bound_harm * spread_harm, bound_advance * spread_advance
-    # Harm goes first: what is shown to be worse does not advance because it is worse by little.
+    # Harm takes precedence: a proven loss does not advance because it is small.
     verdict = "undecided"
     if difference - reach_down > design.tolerated:
         verdict = "harmful"
@@ -181,8 +181,8 @@ def _finding(
 def _proportion_spreads(
     design: Design, counted: Sequence[tuple[float, Stratum]], total: float
 ) -> tuple[float, float, float]:
-    """Standard errors of the difference, if there were none, and if the candidate were worse by the margin; and the
-    skewness of the first, 0 for arms of one size."""
+    """Standard errors of the difference if there were none, and if the candidate were worse by the margin; and the
+    first's skewness, 0 for arms of equal size."""
     num_all = sum(stratum.candidate.num + stratum.stable.num for _, stratum in counted)
     shift = design.sign * design.margin
     least, most = max(0.0, -shift), 1.0 - max(0.0, shift)
@@ -190,10 +190,10 @@ def _proportion_spreads(
     for count, stratum in counted:
         candidate, stable = stratum.candidate, stratum.stable
         num = candidate.num + stable.num
-        # Half an event and half a non-event more, over all strata: no variance is zero because nothing happened yet.
+        # Adds half an event and half a non-event over all strata, so that no variance is zero before the first event.
         part = num / num_all
         pooled = (candidate.total + stable.total + 0.5 * part) / (num + part)
-        # Of several, small ones vary less than they would if their own mean were known beforehand.
+        # With several strata, corrects small ones: values vary less around their own mean than around the true one.
         single = pooled * (1 - pooled) * (num / max(1, num - 1) if len(counted) > 1 else 1.0)
         base = min(max(pooled - shift * candidate.num / num, least), most)
         shifted = min(max(base + shift, 0.0), 1.0)
@@ -204,10 +204,10 @@ def _proportion_spreads(
 
 
 def _mean_spread(counted: Sequence[tuple[float, Stratum]], total: float) -> float:
-    """Standard error of a difference of means: the larger of Welch's and that with a common variance, in each stratum.
+    """Standard error of a difference of means: in each stratum the larger of Welch's and the common-variance one.
 
-    In a small arm of skewed values a low mean and a low variance come together; Welch's alone would call too many small
-    candidates good.
+    In a small arm of skewed values a low mean and a low variance come together, so Welch's alone would accept too many
+    small candidates.
     """
     spread = 0.0
     for count, stratum in counted:
@@ -218,18 +218,18 @@ def _mean_spread(counted: Sequence[tuple[float, Stratum]], total: float) -> floa
 
 
 def common_variance(candidate: Sample, stable: Sample) -> float:
-    """Of one value, if it is the same in both arms."""
+    """Variance of one value, if it is the same in both arms."""
     freedom = max(1, candidate.num + stable.num - 2)
     return ((candidate.num - 1) * _variance(candidate) + (stable.num - 1) * _variance(stable)) / freedom
 
 
 def _variance(sample: Sample) -> float:
-    """Of one value. A constant metric has some all the same, or a first look would be certain of it."""
+    """Variance of one value. A constant metric gets a small one, or the first look would be certain of it."""
     return max(sample.variance, 1e-12 + 1e-6 * sample.mean**2)
 
 
 def _proportion_band(num: int, total: float, alpha: float) -> tuple[float, float]:
-    # Shares under which what was seen is not 1/alpha times less likely than under the mixture of all shares.
+    # Shares that the data make at least 1/alpha times less likely than the mixture of all shares lie outside the band.
     floor = float(betaln(total + 1, num - total + 1)) + math.log(alpha)
 
     def plausible(share: float) -> float:

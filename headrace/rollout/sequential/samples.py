@@ -1,4 +1,4 @@
-"""What a test needs of one arm: how many values, their sum and the sum of their squares."""
+"""The data of one arm that a test needs: the number of values, their sum and the sum of their squares."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Sample:
 
     @property
     def variance(self) -> float:
-        """Of one value; 0 for fewer than two."""
+        """Variance of one value; 0 for fewer than two."""
         if self.num < 2:
             return 0.0
         return max(0.0, (self.total_squares - self.total * self.mean) / (self.num - 1))

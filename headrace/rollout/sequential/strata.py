@@ -1,4 +1,4 @@
-"""Units of both arms, told apart by how they were drawn and by whose they were."""
+"""Units of both arms, grouped by how they were drawn and by client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +6,27 @@ from functools import cached_property
 
 from headrace.rollout.sequential.samples import Sample
 
-# A client with this share of the units is the service: without it there is nothing to judge.
+# A client with this share of the units is the service: nothing can be judged without it.
 MAJORITY = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stratum:
-    """Units of both arms that were drawn in one way: with one chance for the candidate, from one client."""
+    """Units of both arms from one client, drawn with the same chance for the candidate."""
 
     candidate: Sample
     stable: Sample
 
     @cached_property
     def information(self) -> float:
-        """As many units of each arm, compared with an arm that is known exactly, would tell as much."""
+        """The number of units for each arm that would tell as much against a perfectly known arm."""
         num = self.candidate.num + self.stable.num
         return self.candidate.num * self.stable.num / num if num else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientUnits:
-    """What one client's units were like, in strata of one chance for the candidate each."""
+    """One client's units, in strata of one chance for the candidate each."""
 
     client: str
     strata: tuple[Stratum, ...]
@@ -43,7 +43,7 @@ class ClientUnits:
 
 
 def num_without_largest(clients: Sequence[ClientUnits]) -> int:
-    """Units of the candidate without those of its largest client, unless that one makes most of all."""
+    """The candidate's units without its largest client's, unless that client made most of them."""
     nums = [one.arms[0].num for one in clients]
     largest, total = max(nums, default=0), sum(nums)
     return total if largest >= MAJORITY * total else total - largest
