@@ -1,10 +1,10 @@
-"""Makes one content partition, so that a kill at any moment loses no row, doubles none and redoes one batch at most.
+"""Makes one content partition; a kill at any moment loses no row, doubles none and repeats one batch at most.
 
-The claim says which prompts and which version set; the plan of micro-batches follows from both. Each batch is committed
-by one `create`: a worker that comes later skips it, one that comes at the same time loses at most the race for it. When
-all batches are there, what the commits hold is sealed.
+The claim fixes the prompts and the version set, and so the plan of micro-batches. One `create` commits each batch: a
+later worker skips it, and a simultaneous one loses at most the race for it. When all batches exist, the committed rows
+are sealed.
 
-What this does not do: divide a partition among workers. Two on one partition waste work, and nothing else.
+It does not divide a partition among workers. Two workers on one partition waste work, but do no harm.
 """
 
 import time
@@ -26,7 +26,7 @@ from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, s
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.sets import VersionSet, VersionSets
 
-# Different notes that a run tells; the rows have nulls either way.
+# How many different notes a run reports; affected counts are null in any case.
 _NUM_NOTES_MAX = 5
 
 
@@ -36,7 +36,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Who makes rows: recorded in the execution table, never in the content."""
+    """The process that makes rows: recorded in the execution table, never in the content."""
 
     run_id: str
     host: str
@@ -46,7 +46,7 @@ class Worker:
 class Outcome:
     """A sealed partition. `reused`: it was sealed before, and this call made nothing.
 
-    Counts that end in `_now`, and `seconds`, are of this call's batches; the others are of the partition.
+    `seconds` and counts that end in `_now` cover this call's batches; the others cover the partition.
     """
 
     content: Handoff
@@ -57,9 +57,9 @@ class Outcome:
     num_generated_now: int = 0
     num_tokens_now: int = 0
     seconds: float = 0.0
-    # What was wrong with what the engine said of its rows, and of how many.
+    # What was wrong with the engine's statements about its rows → how many rows.
     notes: Mapping[str, int] = field(default_factory=dict)
-    # The engine's libraries here, where they are not those of the version set: bytes may differ.
+    # The engine's libraries here, if they differ from the version set's: bytes may differ.
     build_drift: str | None = None
 
     @property
@@ -67,7 +67,7 @@ class Outcome:
         return self.num_tokens_now / self.seconds if self.seconds else 0.0
 
     def figures(self) -> dict[str, int | float | str | bool]:
-        """What a run says of itself, by name and unit; that it reused a version, the version's own record says."""
+        """A run's figures, by name and unit; `reused` is missing, since the version's record shows it."""
         figures: dict[str, int | float | str | bool] = {
             "num_rows_generated_now": self.num_generated_now,
             "num_errors": self.num_errors,
@@ -94,16 +94,16 @@ def generate_partition(
     progress: Progress | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Finish a claim: make the rows that are missing, then seal the partition.
+    """Finishes a claim: makes the missing rows, then seals the partition.
 
-    `open_engine` is called only if a row is missing: a partition that is sealed, or only lacks its seal, loads no
+    Calls `open_engine` only if a row is missing: a partition that is sealed, or only lacks its seal, loads no
     model.
 
     Raises:
         RepinRequired: the claim's version set was rolled back; open the claim again.
-        MirrorStopped: the same of a mirror's claim, which is not tried again.
+        MirrorStopped: as RepinRequired, for a mirror's claim, which is not tried again.
         EngineUnavailable: no row can be made now; what was committed stays.
-        Superseded: newer prompts, or a later attempt, were sealed since the claim was made; nothing of it is published.
+        Superseded: newer prompts or a later attempt were sealed since the claim; nothing of this one is published.
         HandoffCorrupt: a commit or the prompts are damaged.
     """
     if sealed := find_sealed(claim, claims, handoffs):
@@ -127,7 +127,7 @@ def generate_partition(
         making.run(open_engine)
     content, execution = assemble(making.commits())
     assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
-    # Prompts may have come, or gone back to these, while rows were made.
+    # The partition's prompts may have changed, even back to these, while rows were made.
     origin = replace(origin, input_versions=inputs_now(handoffs, read))
     sealed = seal(claim, claims, handoffs, content=content, execution=execution, origin=origin)
     return Outcome(
@@ -174,7 +174,7 @@ class _Making:
             wanted = builds(version_set.engine_of(role).build for role in version_set.chain) or version_set.engine.build
             if engine.build != wanted:
                 self.build_drift = f"{engine.build or 'no build'} instead of {wanted or 'no build'}"
-            # Asked again after each batch: another worker may have made some meanwhile.
+            # Checked again after each batch, since another worker may have made some.
             while missing := self.missing():
                 self._report()
                 self._stop_if_aborted()
@@ -189,7 +189,7 @@ class _Making:
                 read_commit(self.claims.objects, self.claim, index, batch) for index, batch in enumerate(self.batches)
             ]
         except HandoffCorrupt:
-            # Whoever found the claim's set rolled back has dropped them.
+            # A worker that found the claim's set rolled back has dropped the batches.
             settlement = self.claims.settlement(self.claim)
             if settlement is not None and settlement.outcome == "void":
                 raise void_error(self.claim, settlement.reason) from None
@@ -218,7 +218,7 @@ class _Making:
     def _stop_if_aborted(self) -> None:
         if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
             return
-        # It may be settled as sealed: its rows are then repaired, not taken back.
+        # If it is settled as sealed, its rows are repaired, not taken back.
         if self.claims.settle(self.claim, "void", reason).outcome == "void":
             self.claims.drop_batches(self.claim)
             raise void_error(self.claim, reason)
@@ -231,10 +231,10 @@ class _Making:
 
 
 def generate_rows(engine: RowMaker, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
-    """A batch's results, each with its number of retries. Rows that fail are tried again alone, then given up.
+    """A batch's results, each with its number of retries. Failing rows are retried alone, then given up.
 
     Raises:
-        HeadraceError: as the engine raises it: not a row's fault, so no row is given up for it.
+        HeadraceError: from the engine: no row caused it, so none is given up.
     """
     requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]
     outcome: list[tuple[GenerationResult, int]] = []

@@ -1,8 +1,8 @@
-"""What a campaign is: whose prompts, which model and decoding, how its days are cut, what the review keeps.
+"""The definition of a campaign: prompts, model and decoding, how days are divided, what the review keeps.
 
-One YAML file in the campaigns directory describes one campaign; everything is checked when it is loaded, before a GPU
-is held. A campaign says what is *wanted*. What a partition actually saw is its version set: a changed file reaches
-the rows only through a rollout.
+Each YAML file in the campaigns directory describes one campaign; everything is checked when it is loaded, before a GPU
+is held. A campaign says what is *wanted*. A partition actually sees its version set: a changed file reaches the rows
+only through a rollout.
 """
 
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ from headrace.version_sets.sets import Decoding, VersionSet
 # The one role of a text campaign's version set.
 WRITER = "writer"
 
-# Part of every version set: raise it when the same set and prompts would come out as other rows.
+# Part of every version set: raise it when the same set and prompts would give other rows.
 GENERATION_CODE_VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSource:
-    """Where prompts come from.
+    """The source of prompts.
 
-    With `{day}` in `files`, a day's files are that day's list and are dealt to the shards; without it the files are one
-    pool, of which every day and shard draws `per_shard` others.
+    If `files` contains `{day}`, a day's files are that day's list and are dealt to the shards. Otherwise the files are
+    one pool, from which every day and shard draws `per_shard` different prompts.
     """
 
     # A glob relative to HEADRACE_HOME, or absolute.
@@ -43,7 +43,7 @@ class PromptSource:
     # The prompt's text: `template` with `{column}` placeholders, or a column as it is.
     template: str | None = None
     column: str = "text"
-    # What the prompt is about; shown in reports, never sent to the model.
+    # What the prompt is about, for reports; never sent to the model.
     term_column: str | None = None
     per_shard: int | None = None
 
@@ -73,22 +73,22 @@ class Campaign:
     description: str = ""
     num_shards: int
     prompts: PromptSource
-    # One writer, in short: the registered model that writes, whose versions are this campaign's candidates.
+    # For a single writer: the registered model that writes; its versions are this campaign's candidates.
     model: str = ""
     prompt_template: PromptTemplate | None = None
     decoding: Decoding | None = None
     engine: EngineSettings | None = None
-    # Or several roles, and the order in which they answer: each gets the answer of the one before it.
+    # For several roles: their parts, and the order in which they answer; each gets the previous one's answer.
     roles: dict[str, Role] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
-    # Rows that run and are committed together: what a killed worker can lose, at most.
+    # How many rows run and are committed together; a killed worker loses at most these.
     micro_batch_rows: int = 8
-    # Times a failing row is tried before it is recorded with its error.
+    # How often a failing row is tried before it is recorded with its error.
     row_attempts: int = 3
-    # Base URL in a version set → the servers that serve the same model, if there are several.
+    # Base URL in a version set → the servers with the same model, if there are several.
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
     review: ReviewSettings = field(default_factory=ReviewSettings)
-    # What `plan` parses.
+    # Input of `plan`.
     rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class Campaign:
 
     @property
     def plan(self) -> Plan:
-        """Raises: InvalidInput: the rollout section is no plan."""
+        """Raises: InvalidInput: the rollout section is not a plan."""
         return Plan.parse(self.rollout, name=self.name)
 
     @property
@@ -110,12 +110,12 @@ class Campaign:
         return [campaign_shard(self.name, shard) for shard in range(self.num_shards)]
 
     def partition_keys(self, day: str) -> list[str]:
-        """The content partitions of one day: what a rollout's share is counted over."""
+        """One day's content partitions; a rollout's share is counted over them."""
         return [f"{day}|{shard}" for shard in self.shard_keys]
 
     @cached_property
     def parts(self) -> dict[str, Role]:
-        """Role → its part, however the file says it."""
+        """Role → its part, from either form of the file."""
         if self.roles:
             return self.roles
         assert self.decoding is not None
@@ -124,14 +124,14 @@ class Campaign:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The roles as they answer; the last one's answer is the row."""
+        """The roles in the order of their answers; the last answer is the row."""
         return self.chain or (WRITER,)
 
     def with_engine(self, name: str | None) -> "Campaign":
         """The campaign on another engine, such as `echo` for a dry run; None changes nothing.
 
         Raises:
-            InvalidCampaign: no such engine, or one that needs settings which the file does not have.
+            InvalidCampaign: the engine is not installed, or needs settings that the file lacks.
         """
         if name is None or all(part.engine.name == name for part in self.parts.values()):
             return self
@@ -144,12 +144,12 @@ class Campaign:
         return replace(self, roles=moved)
 
     def version_set(self, models: Mapping[str, RegisteredModel]) -> VersionSet:
-        """The set in which these model versions run as this campaign wants it.
+        """The set in which this campaign would now run these model versions.
 
         Args:
             models: role → version, for every registered role.
         """
-        # One writer's engine is the set's, as it was before there were roles: its id stays.
+        # A single writer's engine is the set's, as before roles existed, so its id stays.
         members = tuple(
             part.member(role, models.get(role), engine=part.engine.spec if self.roles else None)
             for role, part in self.parts.items()
@@ -179,10 +179,10 @@ class Campaign:
 
 
 def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
-    """Every `*.yaml` of a directory, in order of names.
+    """Every `*.yaml` of a directory, sorted by name.
 
     Raises:
-        InvalidCampaign: no directory, no file, a file that cannot run as written, or two files of one name.
+        InvalidCampaign: the directory or its files are missing, a file is invalid, or two files have one name.
     """
     files = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
     if not files:

@@ -1,7 +1,7 @@
-"""Flash cards: one picture a reviewed row, the term above, its definition below.
+"""Flash cards: one picture for each reviewed row, the term above, its definition below.
 
-The same row is the same file, byte for byte, while Pillow stays the same: its bundled font is used, laid out without
-help from the machine's libraries. That font has Latin letters and few others; a missing glyph is drawn as an empty box.
+The same row gives the same file, byte for byte, with the same Pillow: it uses Pillow's bundled font, laid out without
+the machine's libraries. That font has Latin letters and few others; a missing glyph becomes an empty box.
 """
 
 import io
@@ -21,7 +21,7 @@ from headrace.text.words import graphemes
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-# Raise it when the same row shall look different: sealed cards are then made again.
+# Raise it to change how a row looks: sealed cards are then made again.
 CARDS_CODE_VERSION = "1"
 COLUMNS = ("row_id", "prompt_id", "prompt", "output", "version_set", "kept")
 WIDTH, HEIGHT = 640, 400
@@ -35,7 +35,7 @@ _LINE_HEIGHT = 1.35
 
 
 def flash_cards(batches: Iterable[pa.RecordBatch], prompts: PromptSource) -> Iterator[MediaItem]:
-    """A card for each kept row of REVIEWED_CONTENT's COLUMNS, drawn when it is asked for.
+    """A card for each kept row of REVIEWED_CONTENT's COLUMNS, drawn on demand.
 
     Raises:
         InvalidInput: Pillow is not installed.
@@ -47,7 +47,7 @@ def flash_cards(batches: Iterable[pa.RecordBatch], prompts: PromptSource) -> Ite
 
 
 def term_of(prompt: str, prompts: PromptSource) -> str:
-    """What the prompt asks about: what stands in it where the template has the term column; else the whole prompt."""
+    """The term of a prompt: the text at the template's term column, or else the whole prompt."""
     if prompts.template is None or prompts.term_column is None:
         return prompt
     pattern, found = "", False
@@ -62,7 +62,7 @@ def term_of(prompt: str, prompts: PromptSource) -> str:
 
 
 def draw_card(term: str, definition: str) -> bytes:
-    """A PNG of WIDTH × HEIGHT pixels. Long texts are set smaller, and at last cut with an ellipsis.
+    """A PNG of WIDTH × HEIGHT pixels. Long texts get a smaller font, and finally an ellipsis.
 
     Raises:
         InvalidInput: Pillow is not installed.
@@ -83,7 +83,7 @@ def draw_card(term: str, definition: str) -> bytes:
             draw.text((_MARGIN, top + number * _line_height(font)), line, fill=ink, font=font)
     draw.line((_MARGIN, _RULE_TOP, WIDTH - _MARGIN, _RULE_TOP), fill=_ACCENT, width=2)
     body = io.BytesIO()
-    # 32 colours hold the edges of the letters, in a quarter of the bytes.
+    # 32 colours are enough for smooth letters, in a quarter of the bytes.
     card.quantize(32, dither=Image.Dither.NONE).save(body, "PNG", optimize=True)
     return body.getvalue()
 
@@ -104,7 +104,7 @@ def _card(row: dict[str, Any], prompts: PromptSource) -> MediaItem:
 
 
 def _set(text: str, sizes: Sequence[int], height: int) -> "tuple[FreeTypeFont, list[str]]":
-    """The largest of `sizes` (pixels) at which the text fits into `height`, and its lines; the last size cuts."""
+    """The largest of `sizes` (pixels) at which the text fits into `height`, and its lines; the last size may cut it."""
     fitting = (_laid_out(text, pixels, height) for pixels in sizes)
     font, lines, num_lines = next((one for one in fitting if len(one[1]) <= one[2]), _laid_out(text, sizes[-1], height))
     if len(lines) > num_lines:
@@ -113,16 +113,16 @@ def _set(text: str, sizes: Sequence[int], height: int) -> "tuple[FreeTypeFont, l
 
 
 def _laid_out(text: str, pixels: int, height: int) -> "tuple[FreeTypeFont, list[str], int]":
-    """Font, lines, and how many lines there is room for."""
+    """Font, lines, and the number of lines that fit."""
     font = _font(pixels)
     num_lines = max(1, height // _line_height(font))
     return font, _wrapped(text, font, WIDTH - 2 * _MARGIN, num_lines), num_lines
 
 
 def _wrapped(text: str, font: "FreeTypeFont", width: int, num_lines: int) -> list[str]:
-    """Lines of whole words; a word that is wider than a line is broken where it has to be.
+    """Lines of whole words; a word wider than a line is broken.
 
-    Ends soon after `num_lines`: how long a text is that does not fit makes no difference.
+    Stops soon after `num_lines`, however long the text is.
     """
     lines = [""]
     for word in text.split():

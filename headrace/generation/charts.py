@@ -29,7 +29,7 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> Markup:
-    """Horizontal bars, one a row. `value_max` fills the width; None: the longest bar does."""
+    """Horizontal bars, one for each row. `value_max` fills the width; None: the longest bar does."""
     longest = value_max or max((row.value for row in rows), default=0.0) or 1.0
     room = WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
     parts = []
@@ -48,7 +48,7 @@ def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One colour's heights, one a group."""
+    """One colour's heights, one for each group."""
 
     label: str
     values: Sequence[float]

@@ -1,13 +1,14 @@
-"""The small objects of bulk generation: who makes a partition, from which inputs, on which set, and how that ended.
+"""The small objects of bulk generation: a partition's inputs and version set, and how each attempt ended.
 
-| object | says | made |
+| object | content | made |
 |---|---|---|
-| run pin | which inputs a run and its retries read; after which attempt its own one comes | when a run begins |
+| run pin | the inputs of a run and its retries; the attempt after which its own one comes | when a run begins |
 | claim | attempt N of a partition on these inputs: its version set | when no attempt serves the run |
 | settlement | the attempt is `sealed` or `void` | at its end, before anything is published |
 
-Each is made by exactly one writer and never changed. Claims are a chain for each partition and inputs
-(`headrace.store.chain`); a settlement tells of its number too. Mirrors lie under the partition that they mirror.
+Exactly one writer makes each, and nobody changes it. Claims form a chain for each partition and inputs
+(`headrace.store.chain`), in which a settlement also proves its number. Mirrors lie under the partition that they
+mirror.
 """
 
 import re
@@ -38,17 +39,17 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One attempt at one partition. Everything that can change its rows is pinned here or in the version set."""
+    """One attempt at one partition. It pins, with the version set, everything that can change its rows."""
 
     id: str
     campaign: str
     partition: str
-    # Asset → sealed version that the attempt reads; the digest is over what those versions hold.
+    # Asset → sealed version that the attempt reads; the digest covers those versions' content.
     inputs: Mapping[str, Annotated[int, Ge(1)]]
     inputs_digest: str
     attempt: Annotated[int, Ge(1)]
     version_set: str
-    # Part of the plan of micro-batches: a resume must cut the rows as the first worker did.
+    # Part of the micro-batch plan: a resumed attempt must divide the rows as before.
     micro_batch_rows: Annotated[int, Ge(1)]
     # What happens if the set is rolled back before the attempt is settled.
     on_abort: Literal["repin", "finish_unpublished"]
@@ -56,7 +57,7 @@ class Claim:
     reason: str
     root_run_id: str
     created_at: str
-    # Of a mirror nothing is published, and its keys are its own.
+    # Nothing of a mirror is published, and it has its own keys.
     kind: Literal["content", "mirror"] = "content"
 
     def batch_key(self, index: int) -> str:
@@ -78,12 +79,12 @@ class Settlement:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPin:
-    """Which inputs a run and its retries read, and after which attempt their own one comes."""
+    """The inputs of a run and its retries, and the attempt after which its own one comes."""
 
     inputs: Mapping[str, Annotated[int, Ge(1)]]
     inputs_digest: str
     after_attempt: Annotated[int, Ge(0)] = 0
-    # Of a mirror: the set that it is made on.
+    # For a mirror: the set that makes it.
     version_set: str | None = None
 
 
@@ -97,22 +98,22 @@ RUN_PIN = Kind(
 
 
 def inputs_digest(prompts: Handoff) -> str:
-    """Names the inputs of an attempt by what they hold: the same prompts sealed again are the same inputs."""
+    """Identifies an attempt's inputs by content: the same prompts sealed again are the same inputs."""
     return digest_text("inputs", GENERATION_CODE_VERSION, prompts.asset, prompts.content_digest)
 
 
 def mirror_digest(prompts: Handoff, version_set: str) -> str:
-    """Names a mirror by what its rows follow from; no content has this digest, so the two never share a claim."""
+    """Identifies a mirror by its inputs and set. No content has this digest, so the two never share a claim."""
     return digest_text("mirror", inputs_digest(prompts), version_set)
 
 
 def run_pin_key(partition_key: str, root_run_id: str, kind: str = "content") -> str:
-    """Of what a run pinned: the versions that it reads; of a run that mirrors, the set too."""
+    """The key of a run's pin: the versions that it reads, and for a mirror the set."""
     return f"{_partition_prefix(partition_key, kind)}/runs/{root_run_id}.json"
 
 
 def is_claim(key: str) -> bool:
-    """Whether a key below ROOT is one of an attempt, not a settlement, a run's pin or a foreign file."""
+    """Whether a key below ROOT is a claim, not a settlement, a run's pin or a foreign file."""
     return bool(_CLAIM_KEY.fullmatch(key))
 
 
@@ -134,7 +135,7 @@ def claim_chain(objects: ObjectStore, partition_key: str, digest: str, kind: str
 
 
 def _partition_prefix(partition_key: str, kind: str = "content") -> str:
-    # Under the partition that they mirror: garbage collection reads both kinds in one listing.
+    # Under the partition that they mirror, so garbage collection lists both kinds at once.
     return f"{ROOT}/{partition_path(partition_key)}" + ("/mirrors" if kind == "mirror" else "")
 
 

@@ -1,6 +1,6 @@
-"""What claims and runs pin, of all campaigns: read for garbage collection (`headrace.generation.protection`).
+"""The pins of all campaigns' claims and runs, for garbage collection (`headrace.generation.protection`).
 
-A partition's last attempt on some inputs speaks for all attempts before it.
+A partition's last attempt on some inputs replaces all attempts before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,9 +34,9 @@ VersionName = tuple[str, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class SettledClaim:
-    """`is_sealed`: its rows are published, or will be by whoever opens the claim next, out of its micro-batches.
+    """`is_sealed`: its rows are published, or the next process that opens the claim publishes its micro-batches.
 
-    `is_mirror`: they are sealed as a mirror, which is no published content.
+    `is_mirror`: they are sealed as a mirror, not as published content.
     """
 
     id: str
@@ -51,27 +51,27 @@ class SettledClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPins:
-    """`in_use`: an attempt, or a run that has not claimed yet, reads this version. Values say who, for people.
+    """`in_use`: versions that an attempt reads, or a run without a claim; the values name the reader, for people.
 
-    `finished`: the last attempt on this version is sealed. It is opened again only when the partition's newest inputs
-    hold the same.
+    `finished`: the last attempt on this version is sealed. It opens again only if the partition's newest inputs have
+    the same content.
     """
 
     in_use: Mapping[VersionName, str]
     finished: Mapping[VersionName, str]
     settled: tuple[SettledClaim, ...]
-    # Version set → an attempt or a mirror that is under way on it, or is about to begin.
+    # Version set → a running or starting attempt or mirror on it.
     version_sets: Mapping[str, str]
-    # A partition's path segment → a claim, settlement or run's pin of it that cannot be read, and may pin any version.
+    # A partition's path segment → its unreadable claim, settlement or run pin, which may pin any version.
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> ClaimPins:
     """Args:
-        damaged: told of what cannot be read.
+        damaged: called for unreadable objects.
 
     Raises:
-        HandoffCorrupt: something cannot be read, and nobody wants to be told.
+        HandoffCorrupt: an object cannot be read, and `damaged` is None.
     """
     unread: dict[str, str] = {}
 
@@ -107,7 +107,7 @@ def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> 
     for key in last.values():
         claim, settlement = claims[key], settlements.get(key)
         if settlement is not None and settlement.outcome == "void" and claim.kind == "mirror":
-            continue  # of a set that was rolled back: it has no next attempt
+            continue  # its set was rolled back: no next attempt
         is_finished = settlement is not None and settlement.outcome == "sealed"
         pins, state = (finished, "sealed") if is_finished else (in_use, "void" if settlement else "under way")
         _pin(pins, claim, claim.partition, f"claim {claim.id[:12]} ({state})")

@@ -1,14 +1,14 @@
-"""Who makes a content partition, from which inputs and on which version set: decided once, by `create`.
+"""Decides once, by `create`, from which inputs and on which version set a content partition is made.
 
-The settlement (`headrace.generation.claim_objects`) is what makes "aborted" and "sealed" exclude each other: a worker
-that slept through an abort finds its attempt void, and publishes nothing; a rollback that comes after `sealed` changes
-nothing. Claim and rollout journal are two keys, so the journal's head is read *after* the claim is made, and again
-before it is settled. A void attempt's micro-batches are dropped before the next attempt is opened.
+The settlement (`headrace.generation.claim_objects`) makes "aborted" and "sealed" exclude each other: a worker that
+slept through an abort finds its attempt void and publishes nothing; a rollback after `sealed` changes nothing. Claim
+and rollout journal are two keys, so the journal's head is read *after* the claim is made, and again before the
+settlement. A void attempt's micro-batches are dropped before the next attempt opens.
 
-A mirror (`headrace.generation.mirroring`) is claimed in the same way under keys of its own; its claim says so, and what
-is made under it is never published as content.
+A mirror (`headrace.generation.mirroring`) is claimed in the same way under its own keys. Its claim is marked, and its
+rows are never published as content.
 
-Workers that meet on one claim share its work; they need no lock. The price is that both may run one micro-batch.
+Workers that meet on one claim share its work without a lock. The price: both may run one micro-batch.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,24 +68,24 @@ class Claims:
         root_run_id: str,
         regenerate: Regenerate | None = None,
     ) -> Claim:
-        """The attempt that a run has to finish, or that is finished already (see `settlement`).
+        """The attempt that a run must finish, or that is finished already (see `settlement`).
 
-        Unchanged inputs lead to the attempt that is there; changed ones, a void attempt or `regenerate` to the next. A
-        retry (the same `root_run_id`) finds what its first try found, whatever was sealed since: `regenerate` makes one
-        new attempt a run, not one a retry.
+        Unchanged inputs lead to the existing attempt; changed inputs, a void attempt or `regenerate` lead to a new one.
+        A retry (with the same `root_run_id`) gets the same as its first try, whatever was sealed since: `regenerate`
+        makes one new attempt for each run, not for each retry.
 
         Args:
-            prompts: the newest version; a retry reads the one that its run pinned.
+            prompts: the newest version; a retry reads its run's pinned one.
 
         Raises:
             HandoffMissing: the campaign has no version set yet.
-            HandoffCorrupt: the last attempt cannot be read; with `regenerate: current_set` the next one is opened.
+            HandoffCorrupt: the last attempt cannot be read; `regenerate: current_set` opens the next one instead.
         """
         pin = self._pin_run(partition, prompts, root_run_id, regenerate)
         create = partial(self._create, campaign, partition, pin, root_run_id)
         attempts = claim_chain(self.objects, partition.key, pin.inputs_digest)
-        # Each pass reads what is there. A claim that this loop makes is judged by the next pass like anybody's, so the
-        # journal is read after the claim is made.
+        # Each pass reads the present state. The next pass also judges a claim that this loop makes, so the journal is
+        # read after the claim is made.
         while True:
             try:
                 newest = attempts.last()
@@ -111,7 +111,7 @@ class Claims:
                 return last
             is_void = settlement.outcome == "void"
             if is_void:
-                # Before the next attempt is there: afterwards nobody looks at this one again.
+                # Before the next attempt exists: afterwards nobody looks at this one again.
                 self.drop_batches(last)
             keeps_set = regenerate == "keep_set" and not is_void
             create(
@@ -123,10 +123,9 @@ class Claims:
     def open_mirror(
         self, campaign: Campaign, partition: ContentPartition, prompts: Handoff, version_set: str, *, root_run_id: str
     ) -> Claim:
-        """The one attempt at a mirror of a partition on a version set, whoever asks for it; one that cannot be read is
-        passed over.
+        """The single attempt at a mirror of a partition on a version set; skips an attempt that cannot be read.
 
-        It may be under way, sealed or void: its set was rolled back, and no set is tried twice.
+        It may be running, sealed or void: then its set was rolled back, and no set is tried twice.
         """
         digest = mirror_digest(prompts, version_set)
         pin = RunPin(inputs={prompts.asset: prompts.version}, inputs_digest=digest)
@@ -139,54 +138,55 @@ class Claims:
                     continue
                 claim = newest[1]
             except HandoffCorrupt as damage:
-                # Nobody reads a mirror's rows: another attempt takes nothing from anybody.
+                # Nobody reads a mirror's rows, so another attempt does no harm.
                 ids = partial(attempt_id, "mirror", partition.key, digest)
                 self._pass_over(chain, create, f"mirror, {damage.key} cannot be read", ids)
-        # After the claim is made: of an abort that came first, one of the two is seen by whoever comes next.
+        # Checked after the claim is made: if an abort came first, the next reader sees one of the two.
         if self.settlement(claim) is None and (reason := self.abort_of(claim)):
             self.settle(claim, "void", reason)
         return claim
 
     def places(self, state: RolloutState | None, partition_keys: Iterable[str]) -> Places | None:
-        """What the candidate's cap allows of these partitions, for `dispatch`; takes no place. None: no cap."""
+        """The candidate's cap on these partitions, for `dispatch`; takes no place. None: there is no cap."""
         if state is None or state.candidate is None or state.cap is None:
             return None
         leases = CapLeases(self.objects, self.journal.name, self.clock)
         try:
-            # Under a cap of 0 nobody gets a place, and whoever has one is told so.
+            # A cap of 0 gives no new places, and shows which partitions have one.
             taken = frozenset(key for key in partition_keys if leases.take_for(state.trial, 0, key))
         except HandoffCorrupt:
             return Places(taken=frozenset(), num_left=0)
         return Places(taken=taken, num_left=max(0, state.cap - leases.num_leased(state.trial)))
 
     def settlement(self, claim: Claim) -> Settlement | None:
-        """How the attempt ended; None while it is under way."""
+        """How the attempt ended; None while it runs."""
         try:
             return read_object(self.objects, self._settlement_key(claim), SETTLEMENT)
         except ObjectMissing:
             return None
 
     def settle(self, claim: Claim, outcome: Literal["sealed", "void"], reason: str) -> Settlement:
-        """End an attempt. The first writer decides; everybody gets that decision back."""
+        """Ends an attempt. The first writer decides; every caller gets that decision back."""
         return self._settle(self._settlement_key(claim), outcome, reason)
 
     def end_unreadable(self, claim_key: str, reason: str) -> None:
-        """Void an attempt whose claim cannot be read: nobody can resume it, a worker that has it publishes nothing."""
-        with suppress(HandoffCorrupt):  # its settlement cannot be read either: then nobody publishes it
+        """Voids an attempt with an unreadable claim: nobody can resume it, and a worker that has it publishes
+        nothing."""
+        with suppress(HandoffCorrupt):  # an unreadable settlement stops publishing, too
             self._settle(claim_key.removesuffix(".json") + SETTLED, "void", reason)
 
     def drop_batches(self, claim: Claim) -> None:
-        """Take away what a void attempt made. What a worker that slept commits later, that worker drops itself."""
+        """Deletes a void attempt's rows. A worker that slept and commits later drops its rows itself."""
         settlement = self.settlement(claim)
         assert settlement is not None, "an attempt under way has its rows in its micro-batches alone"
         if settlement.outcome == "void":
             self.objects.delete_prefix(claim.batches_prefix)
-            # Two that delete at the same time may stop each other half-way.
+            # Two processes that delete at once may stop each other half-way.
             while self.objects.list(claim.batches_prefix):
                 self.objects.delete_prefix(claim.batches_prefix)
 
     def abort_of(self, claim: Claim) -> str | None:
-        """Why the claim's version set was taken back, if it was."""
+        """Why the claim's version set was rolled back; None: it was not."""
         state = fold(self.journal.entries())
         if state is None or claim.version_set not in state.aborted:
             return None
@@ -198,7 +198,7 @@ class Claims:
         return [chain.read(number) for number in chain.numbers()]
 
     def attempt_named(self, claim: Claim, claim_id: str) -> int:
-        """The number of the attempt with this id on the same inputs as `claim`; 0: there is none. Reads no claim."""
+        """The number of the attempt with this id on `claim`'s inputs; 0: there is none. Reads no claim."""
         numbers = claim_chain(self.objects, claim.partition, claim.inputs_digest, claim.kind).made()
         ids = {attempt_id(claim.kind, claim.partition, claim.inputs_digest, number): number for number in numbers}
         return ids.get(claim_id, 0)
@@ -220,7 +220,7 @@ class Claims:
         return create_object(self.objects, key, RUN_PIN, pin).value
 
     def _sealed_to_replace(self, partition_key: str, digest: str, regenerate: Regenerate | None) -> int:
-        """The sealed attempt that a run is to make again; 0: none, what is sealed serves it."""
+        """The sealed attempt that a run must replace; 0: none, so it uses what is sealed."""
         if regenerate is None:
             return 0
         chain = claim_chain(self.objects, partition_key, digest)
@@ -243,19 +243,19 @@ class Claims:
     def _pass_over(
         self, chain: Chain[Claim], create: Callable[..., None], reason: str, ids: Callable[[int], str]
     ) -> None:
-        """Open the next attempt behind one that is damaged or missing, which is void from now on."""
+        """Opens the next attempt after a damaged or missing one, which becomes void."""
         number = chain.highest()
         self.end_unreadable(chain.key(number), "its claim cannot be read")
         self.objects.delete_prefix(batches_prefix(ids(number)))
         create(attempt=number + 1, reason=reason, is_listed=True)
-        # In this order: a kill in between leaves a gap, which the next call passes over as well.
+        # In this order: a kill in between leaves a gap, which the next call skips as well.
         for lost in sorted(set(range(1, number + 1)) - set(chain.made())):
             chain.give_up(lost)
 
     def _assigned(self, campaign: Campaign, partition: ContentPartition) -> str:
-        """The set that a new attempt starts on. Where the candidate has a cap, it takes its place out of it first.
+        """The set for a new attempt. If the candidate has a cap, this takes a place under it first.
 
-        A worker that dies before its claim is made leaves a place taken, which the partition finds again.
+        If the worker dies before its claim is made, the partition keeps its place and finds it again.
         """
         state = self._state(campaign)
         version_set = assign(state, campaign.plan.salt, partition.key, campaign.partition_keys(partition.day))
@@ -265,7 +265,7 @@ class Claims:
         try:
             return version_set if leases.take_for(state.trial, state.cap, partition.key) else state.stable
         except HandoffCorrupt:
-            # Nobody can tell what the cap has left: `headrace rollout status` says so.
+            # Nobody knows what the cap has left; `headrace rollout status` reports that.
             return state.stable
 
     def _state(self, campaign: Campaign) -> RolloutState:
@@ -290,7 +290,7 @@ class Claims:
         kind: Literal["content", "mirror"] = "content",
         is_listed: bool = False,
     ) -> None:
-        """A lost race is as good as a won one: the caller reads what is there."""
+        """Creates a claim, or loses the race for it: either way the caller reads the claim that exists."""
         claim = Claim(
             id=attempt_id(kind, partition.key, pin.inputs_digest, attempt),
             campaign=campaign.name,
@@ -300,7 +300,7 @@ class Claims:
             attempt=attempt,
             version_set=version_set,
             micro_batch_rows=campaign.micro_batch_rows,
-            # A mirror of a set that was rolled back is of no use to anybody.
+            # A mirror of a rolled-back set is useless.
             on_abort=campaign.plan.on_abort if kind == "content" else "repin",
             reason=reason,
             root_run_id=root_run_id,
@@ -314,15 +314,15 @@ class Claims:
 
 
 def unsettled(objects: ObjectStore, campaign: str, *, damaged: Damaged | None = None) -> list[Claim]:
-    """Attempts and mirrors of a campaign that are under way, or that their worker left. One listing.
+    """A campaign's attempts and mirrors that run, or that their worker abandoned. One listing.
 
-    Claims of other campaigns are not read.
+    Does not read other campaigns' claims.
 
     Args:
-        damaged: told of claims that cannot be read, which are left out.
+        damaged: called for unreadable claims, which are left out.
 
     Raises:
-        HandoffCorrupt: a claim of this campaign is damaged, and nobody wants to be told.
+        HandoffCorrupt: a claim of this campaign is damaged, and `damaged` is None.
     """
     keys = objects.list(ROOT)
     settled = {key.removesuffix(SETTLED) for key in keys if key.endswith(SETTLED)}
@@ -341,16 +341,16 @@ def unsettled(objects: ObjectStore, campaign: str, *, damaged: Damaged | None = 
 
 
 def _campaign_of(key: str) -> str | None:
-    """Of a key below ROOT: a partition's name says whose it is, so nobody's claim need be read to know."""
+    """The campaign of a key below ROOT. Its partition's name shows it, so no claim need be read."""
     partition = ContentPartition.find(partition_from_path(key.split("/")[2]))
     return partition.campaign if partition else None
 
 
 def check_regenerate(value: str | None) -> Regenerate | None:
-    """A run config's `regenerate`; empty and None mean no.
+    """Checks a run config's `regenerate`; empty and None mean no.
 
     Raises:
-        InvalidInput: another word.
+        InvalidInput: the word is unknown.
     """
     if not value:
         return None

@@ -1,4 +1,4 @@
-"""Whether sealed content keeps its promises: rows against their prompts, and these against the prompt files."""
+"""Checks sealed content: rows against their prompts, and prompts against the prompt files."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ class Finding:
 
 
 def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
-    """Findings on the newest generated_content of a partition, by the name of the check.
+    """Findings on a partition's newest generated_content, by name of the check.
 
     Raises:
-        HandoffMissing: the partition is not sealed, or the prompts that it was made from are gone.
+        HandoffMissing: the partition is not sealed, or its prompts are gone.
         HandoffCorrupt: either is damaged.
     """
     content = handoffs.open("generated_content", partition)
@@ -39,9 +39,9 @@ def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
 
 
 def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: Path) -> Finding:
-    """Whether the newest prompts of all the day's shards were cut from one list: the one that the files hold now.
+    """Whether all shards' newest prompts of the day come from one list: the one that the files now hold.
 
-    Files that change between two shards' runs would lose some of the day's prompts and give others to two shards.
+    If files change between two shards' runs, some of the day's prompts are lost and others go to two shards.
 
     Raises:
         InvalidInput: the prompt files are missing or unusable.
@@ -69,7 +69,7 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: P
 
 
 def _prompts_version(content: Handoff) -> int:
-    """The version of the prompts that the rows were made from: by now there may be a newer one."""
+    """The version of the prompts that the rows were made from; a newer one may exist."""
     stated = content.manifest.input_versions.get(f"prompts[{content.partition}]", "")
     if not (match := re.match(r"v(\d+)", stated)):
         raise HandoffMissing(f"{content.manifest.label} does not say which version of its prompts it was made from.")

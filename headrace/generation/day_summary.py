@@ -1,7 +1,7 @@
-"""A campaign's day in figures: by version set, by shard, by rule, and in samples. Reads sealed tables, writes nothing.
+"""A campaign's day in figures: by version set, shard and rule, and in samples. Reads sealed tables, writes nothing.
 
-A day that is not finished is summed up as far as it is sealed. Content that is not reviewed yet counts as rows, and
-neither as kept nor as rejected.
+A day that is not finished is summarized as far as it is sealed. Content without a review counts as rows, but neither as
+kept nor as rejected.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ _LENGTH_BINS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Counts over some rows. `seconds` is engine time: over rows made side by side, their share of it."""
+    """Counts over some rows. `seconds` is engine time; rows of one batch share its time evenly."""
 
     num_rows: int = 0
     num_reviewed: int = 0
@@ -59,7 +59,7 @@ class SetSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplacedSet:
-    """Reviewed rows of one version set in versions that newer ones replaced: what a rolled-back candidate had made."""
+    """A version set's reviewed rows in replaced versions: the output of a rolled-back candidate."""
 
     version_set: str
     label: str
@@ -116,17 +116,17 @@ def summarize_day(
     handoffs: HandoffStore,
     set_label: Callable[[str], str],
 ) -> CampaignDay:
-    """Sum up what is sealed of `partition_keys`, all of one campaign's day.
+    """Summarizes the sealed part of `partition_keys`, all of one campaign's day.
 
     Args:
-        content: sealed `generated_content` by partition key; `reviewed`: the same of `reviewed_content`.
-        handoffs: where the execution tables and the older versions are found.
+        content: sealed `generated_content` by partition key; `reviewed`: the same for `reviewed_content`.
+        handoffs: the store of execution tables and older versions.
         set_label: a version set's name for people.
     """
     sealed = [key for key in partition_keys if key in content]
     tables = {key: _rows(content[key], reviewed.get(key), handoffs) for key in sealed}
     rows = pl.concat(tables.values()) if tables else _EMPTY
-    # By first use in the order of shards: colours do not change when a shard is added.
+    # In order of first use by the shards, so that a new shard does not change colours.
     order = list(dict.fromkeys(rows["version_set"].to_list()))
     colors = {version_set: index for index, version_set in enumerate(order)}
     edges = _length_edges(rows)
@@ -168,7 +168,7 @@ _EMPTY = pl.DataFrame(
 
 
 def _rows(content: Handoff, reviewed: Handoff | None, handoffs: HandoffStore) -> pl.DataFrame:
-    """A partition's rows with verdict and engine seconds; both are null where there is none."""
+    """A partition's rows with verdict and engine seconds; missing ones are null."""
     rows = content.polars(["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason"])
     verdicts = reviewed.polars(["row_id", "kept", "rejected_by"]) if reviewed else _EMPTY
     execution = handoffs.find("execution", content.partition, claim=content.attributes.get("claim", ""))
@@ -215,7 +215,7 @@ def _shard(
 def _replaced(
     sealed: list[str], content: Mapping[str, Handoff], handoffs: HandoffStore, set_label: Callable[[str], str]
 ) -> list[ReplacedSet]:
-    """Rows are counted once, however often they were reviewed: a row id holds its version set."""
+    """Counts a row once, however often it was reviewed: its id includes its version set."""
     older = [
         handoffs.open("reviewed_content", key, number)
         .polars(["row_id", "version_set", "kept"])
@@ -259,7 +259,7 @@ def _histogram(rows: pl.DataFrame, edges: list[int]) -> tuple[int, ...]:
 def _samples(
     rows: pl.DataFrame, order: list[str], colors: Mapping[str, int], set_label: Callable[[str], str]
 ) -> list[Sample]:
-    """Some kept rows of each set, then some rejected ones. By row id: a fair draw, and the same on every rendering."""
+    """Some kept rows of each set, then some rejected ones. Chosen by row id: a fair sample, equal at each rendering."""
     drawn = rows.sort("row_id")
     kept = [drawn.filter(pl.col("kept") & (pl.col("version_set") == one)).head(_SAMPLES_PER_SET) for one in order]
     rejected = drawn.filter(~pl.col("kept")).head(_REJECTED_SAMPLES)
@@ -278,5 +278,5 @@ def _samples(
 
 
 def shown_digest(sealed: Iterable[Handoff]) -> str:
-    """Names what a report shows by the content that it was made from."""
+    """Identifies a report's content by the versions that it was made from."""
     return digest_text("report", *sorted(each.content_digest for each in sealed))

@@ -24,7 +24,7 @@ from headrace.rollout.states import RolloutState
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """What a candidate's cap allows: partitions that have a place, and how many more may get one."""
+    """A candidate's cap: the partitions that have a place, and how many more may get one."""
 
     taken: frozenset[str] = frozenset()
     num_left: int = 0
@@ -32,7 +32,7 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch:
-    """What a day's partitions may do: `start` in that order, `held` for the reason."""
+    """A day's partitions: those to `start`, in order, and those `held`, with the reason."""
 
     start: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
@@ -55,11 +55,11 @@ def dispatch(
     Args:
         day_partitions: every partition of one campaign's day, sealed or not.
         state: None if nothing was rolled out yet: then everything waits.
-        sealed: partition → the version set that it was made on.
-        in_flight: partitions that are under way, or that cannot start yet.
+        sealed: partition → the version set that made it.
+        in_flight: partitions that are running, or cannot start yet.
         day_started_at: when the day's first partition was dispatched; seconds since the epoch. The time-out runs from
             here or from the start of the rollout step, whichever is later.
-        places: of the candidate; None: it has no cap.
+        places: the candidate's; None: it has no cap.
     """
     waiting = [key for key in day_partitions if key not in sealed and key not in in_flight]
     if state is None:
@@ -73,13 +73,13 @@ def dispatch(
     others = [key for key in ranked if key not in on_trial]
     num_tried = sum(sealed.get(key, state.candidate) == state.candidate for key in on_trial)
     if num_tried == 0:
-        # A rollout step that began when this day's canaries were made on other sets learns nothing from this day.
+        # The step began after this day's canaries ran on other sets, so this day teaches it nothing.
         return Dispatch(start=tuple(others))
     waited_seconds = now - max(day_started_at, state.step_started_at or day_started_at)
     on_stable = [key for key in day_partitions if key not in on_trial and sealed.get(key, state.stable) == state.stable]
     if places is not None and places.num_left > 0:
         on_stable = [key for key in on_stable if key not in wanted]
-    # As many as there are canaries: those that a rising weight would reach last.
+    # As many as canaries: the ones that a rising weight reaches last.
     controls = set(_ranked(on_stable, plan.salt)[-num_tried:])
     compared = [key for key in others if key in controls]
     held = [key for key in others if key not in controls]
@@ -98,13 +98,13 @@ def _ranked(keys: Collection[str], salt: str) -> list[str]:
 
 
 def _on_trial(wanted: Sequence[str], sealed: Mapping[str, str], places: Places | None) -> list[str]:
-    """Those of the weight's partitions that the candidate gets, as the claims will decide it (`Claims.open`).
+    """The partitions that the candidate gets of the weight's ones, as the claims will decide (`Claims.open`).
 
-    Without a place a claim takes the stable set. Which partitions get the last places depends on who claims first; this
-    is the order in which they are started.
+    Without a place a claim takes the stable set. The last places go to the first claims, and this is the order in which
+    partitions start.
 
     Args:
-        wanted: in the order of their ranks.
+        wanted: sorted by rank.
     """
     if places is None:
         return list(wanted)

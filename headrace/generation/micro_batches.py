@@ -1,8 +1,8 @@
-"""Micro-batch commits: the rows of one batch with the account of their making, in one object made by `create`.
+"""Micro-batch commits: one batch's rows with the record of how they were made, in one object made by `create`.
 
-A commit is an Arrow IPC stream followed by the 16 bytes of its xxh3-128; Arrow readers ignore what follows a stream's
-end. Once a commit is there its rows are final, whoever made them: every later reader seals these bytes, so two workers
-on an engine that is not deterministic still agree.
+A commit is an Arrow IPC stream followed by the 16 bytes of its xxh3-128; Arrow readers ignore what follows a stream. A
+commit makes its rows final, whoever made them: every later reader seals these bytes, so two workers agree even on an
+engine that is not deterministic.
 """
 
 import io
@@ -27,8 +27,8 @@ _NAME = re.compile(r"b(\d{5,})\.arrow")
 
 @dataclass(frozen=True, kw_only=True)
 class MadeRow:
-    """One row as an engine made it. `seconds` is its even share of the batch's time; `deterministic` is false for a
-    row that had to be made outside its planned batch."""
+    """One row as an engine made it. `seconds` is an even share of the batch's time; `deterministic` is false for a row
+    that had to be made outside its planned batch."""
 
     row: Row
     result: GenerationResult
@@ -38,7 +38,7 @@ class MadeRow:
 
 
 def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRow], *, host: str, run_id: str) -> bool:
-    """Make a batch's rows final. False: somebody else's commit of this batch is there, and stays."""
+    """Makes a batch's rows final. False: another commit of this batch exists, and stays."""
     columns = {
         "row_id": [one.row.row_id for one in made],
         "prompt_id": [one.row.prompt_id for one in made],
@@ -68,7 +68,7 @@ def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRo
 
 
 def committed(objects: ObjectStore, claim: Claim) -> set[int]:
-    """Numbers of the batches that are final."""
+    """Numbers of the final batches."""
     names = objects.children(claim.batches_prefix)
     return {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
 
@@ -77,7 +77,7 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     """A batch's rows, with the columns of content and execution.
 
     Raises:
-        HandoffCorrupt: the object is missing, is not what was committed, or holds other rows than `planned`.
+        HandoffCorrupt: the object is missing, changed, or holds other rows than `planned`.
     """
     key = claim.batch_key(index)
     try:
@@ -90,7 +90,7 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
             f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
             f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew."
         )
-    # Batches of an earlier release allowed no unknown counts.
+    # An earlier release's batches did not allow unknown counts.
     table = pa.ipc.open_stream(body).read_all().cast(_COLUMNS)
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
         raise HandoffCorrupt(

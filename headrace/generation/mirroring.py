@@ -1,12 +1,12 @@
-"""Mirrored bulk: past partitions made once more on another version set, published nowhere, and compared row by row.
+"""Mirrored bulk: makes past partitions again on another version set, without publishing, and compares row by row.
 
-A mirror is made by the machinery of content (claim, micro-batches, commits), so it goes on after a crash and is sealed
-once. Its claim has keys of its own, and says what it is: its rows are sealed as `mirrored_content`, from which nobody
-publishes, and never as `generated_content`. Beside them goes `mirror_comparison`, one row a prompt, both outputs judged
-by the campaign's review rules of now. A set that was rolled back has no mirrors: one under way stops, unsealed.
+A mirror uses the machinery of content (claim, micro-batches, commits), so it resumes after a crash and is sealed once.
+Its claim has its own keys and says that it is a mirror: its rows are sealed as `mirrored_content`, from which nobody
+publishes, never as `generated_content`. `mirror_comparison` is sealed beside them: one row for each prompt, with both
+outputs judged by the campaign's present review rules. A rolled-back set has no mirrors: a running one stops, unsealed.
 
-Mirrors are evidence before a single reader sees a row. They cost a candidate's compute for each row, and count against
-no cap, which limits what is published.
+Mirrors give evidence before any reader sees a row. They cost a candidate's compute for each row. They do not count
+against a cap, which limits what is published.
 """
 
 import math
@@ -39,7 +39,7 @@ COMPARISON = "mirror_comparison"
 
 __all__ = ["COMPARISON", "MIRRORED", "Mirror", "MirrorStopped", "mirror_partition"]
 
-# Rows that are judged at a time: a partition's text is mapped, what the review makes of it is not.
+# Rows judged at once: a partition's text is mapped, but the review's results are not.
 _SLICE_ROWS = 2048
 # Standard normal: two-sided, 95%.
 _Z = 1.959964
@@ -55,8 +55,8 @@ class Mirror:
     num_same_output: int
     num_only_published_kept: int
     num_only_mirrored_kept: int
-    # Kept (1) or not (0) on the mirrored set, less the same on the published one, over pairs of rows: what makes a
-    # prompt hard falls out of the difference.
+    # Kept (1) or not (0) on the mirrored set, minus the same on the published one, over pairs of rows, so that a
+    # prompt's difficulty cancels out.
     differences: Sample
 
     @property
@@ -64,7 +64,7 @@ class Mirror:
         return self.outcome.content
 
     def figures(self) -> dict[str, int | float | str | bool]:
-        """What a run says of itself, by name and unit."""
+        """A run's figures, by name and unit."""
         low, high = kept_difference_interval(self.differences)
         return self.outcome.figures() | {
             "published_version": self.published.version,
@@ -82,7 +82,7 @@ class Mirror:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A mirror that is to be made. `published`: the digest of the content that it is compared with."""
+    """A mirror to make. `published`: the digest of the content to compare it with."""
 
     partition: str
     version_set: str
@@ -102,16 +102,16 @@ def mirror_partition(
     progress: Progress | None = None,
     **timing: Any,
 ) -> Mirror:
-    """Make a sealed partition once more on another version set, and compare.
+    """Makes a sealed partition again on another version set, and compares.
 
-    What is sealed already is returned: the same mirror, or only its comparison with newer content or by newer rules.
+    Reuses what is sealed: the same mirror, so that only its comparison is made for newer content or rules.
 
     Args:
-        wanted: `candidate` (on trial, or proposed), `stable`, a version set's id or the beginning of one.
-        root_run_id: a retry mirrors what its run began with, whoever is the candidate by then.
+        wanted: `candidate` (on trial, or proposed), `stable`, a version set's id or a prefix of one.
+        root_run_id: a retry mirrors the same set as its run, whoever is the candidate by then.
 
     Raises:
-        HandoffMissing: the partition was never sealed, or the prompts that it was made from are gone.
+        HandoffMissing: the partition was never sealed, or its prompts are gone.
         InvalidInput: `wanted` names no set, or more than one.
         MirrorStopped: the set was rolled back.
         HandoffCorrupt, EngineUnavailable: as of `generate_partition`.
@@ -147,7 +147,7 @@ def compare(
     """The comparison of one published version with one mirror of it, sealed once for each set of review rules.
 
     Raises:
-        HandoffCorrupt: the two do not answer the same prompts.
+        HandoffCorrupt: the two answer different prompts.
     """
     once = {
         "claim": mirrored.attributes["claim"],
@@ -184,16 +184,16 @@ def mirrored_differences(
     num_days: int | None = None,
     damaged: Damaged | None = None,
 ) -> Sample:
-    """What mirrors say of two sets, over the newest comparison of each partition that was published on `stable`.
+    """The mirrors' evidence on two sets, from the newest comparison of each partition that was published on `stable`.
 
-    Reads two columns of bits a partition.
+    Reads two columns of bits for each partition.
 
     Args:
-        num_days: only the newest days that were mirrored; None: all.
-        damaged: told of comparisons that cannot be read, which are left out.
+        num_days: only the newest mirrored days; None: all.
+        damaged: called for unreadable comparisons, which are left out.
 
     Raises:
-        HandoffCorrupt: a comparison cannot be read, and nobody wants to be told.
+        HandoffCorrupt: a comparison cannot be read, and `damaged` is None.
     """
     partitions = _partitions(handoffs, COMPARISON, campaign)
     days = sorted({partition.day for partition in partitions})
@@ -214,10 +214,10 @@ def mirrored_differences(
 def partitions_to_mirror(
     handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, days: Sequence[str]
 ) -> list[Wanted]:
-    """What the plan's `mirror_partitions` asks for and is not compared yet, newest first.
+    """The mirrors that the plan's `mirror_partitions` asks for and that are not compared yet, newest first.
 
     Args:
-        days: oldest first; the plan's `evidence_days` newest of them are looked through.
+        days: oldest first; only the plan's `evidence_days` newest are searched.
     """
     wanted = (state.candidate or state.proposed) if state else None
     if state is None or wanted is None:
@@ -238,10 +238,10 @@ def partitions_to_mirror(
 
 
 def kept_difference_interval(differences: Sample) -> tuple[float, float]:
-    """95% of the difference of the kept shares, at one look that was planned beforehand; a gate's is wider.
+    """95% interval of the difference of the kept shares, for one look planned beforehand; a gate's is wider.
 
     Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
-    paired data": one pair is added to each way of differing. Without pairs: all that is possible.
+    paired data": one pair is added to each way of differing. Without pairs: the whole possible range.
     """
     better = (differences.total_squares + differences.total) / 2 + 1
     worse = (differences.total_squares - differences.total) / 2 + 1
@@ -266,7 +266,7 @@ def _wanted_set(objects: ObjectStore, state: RolloutState | None, wanted: str) -
 
 
 def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Claims, handoffs: HandoffStore) -> RunPin:
-    """What a run mirrors, and its retries: decided once, on what is newest when the run begins."""
+    """Decides once what a run and its retries mirror, by what is newest when the run begins."""
     key = run_pin_key(partition.key, root_run_id, "mirror")
     try:
         return read_object(claims.objects, key, RUN_PIN)

@@ -1,8 +1,8 @@
-"""Reads a campaign's prompt files: JSON Lines, CSV, Parquet, or plain text with one prompt a line.
+"""Reads a campaign's prompt files: JSON Lines, CSV, Parquet, or plain text with one prompt in each line.
 
-Unlike a corpus, a prompt list has no quarantine: a line that cannot be used fails the partition and names the line,
-since a prompt dropped in silence is an order that nobody fills. What is no text (null, NaN, a list) is no prompt
-either: it would be generated and sealed as the word that Python has for it.
+Unlike a corpus, a prompt list has no quarantine: an unusable line fails the partition and is named, since nobody would
+notice a prompt that is silently dropped. Values that are not text (null, NaN, a list) are refused too: they would be
+generated and sealed as Python's word for them.
 """
 
 import math
@@ -20,7 +20,7 @@ from headrace.user_files.layout import FileLayout, Unreadable
 from headrace.user_files.records import format_of, read_records
 
 _REPAIR = "Repair it, then materialize prompts again: no prompt is skipped."
-# What a template's place can be filled with; `float` without NaN and the infinities.
+# Types that may fill a template's placeholder; `float` except NaN and the infinities.
 _PLAIN = (str, int, float, Decimal, date, time)
 
 
@@ -33,13 +33,13 @@ class PromptText:
 
 
 def read_prompt_files(source: PromptSource, day: str, home: Path) -> list[PromptText]:
-    """Every prompt of the source's files for `day`, in order of file names and lines.
+    """Every prompt of the source's files for `day`, sorted by file name and line.
 
     Raises:
-        InvalidInput: no file matches, or a line is not readable, lacks a column or holds no text.
+        InvalidInput: no file matches, or a line is unreadable, lacks a column or holds no text.
     """
     pattern = source.files.replace("{day}", day)
-    # Sorted as text: the order is part of every prompt's place.
+    # Sorted as text, since the order determines every prompt's position.
     files = sorted(found_files(pattern, home), key=str)
     if not files:
         raise InvalidInput(
@@ -54,7 +54,7 @@ def _prompts(source: PromptSource, file: Path) -> Iterator[PromptText]:
     layout = FileLayout(columns=tuple(sorted(columns)), format=source.format, empty_is_null=False)
     form = format_of(file, layout)
     if form == "text":
-        # A line has one column, whatever the campaign calls it.
+        # A line has one column, whatever name the campaign gives it.
         layout = FileLayout(columns=("text",), format=source.format)
     counted_by = "row" if form == "parquet" else "line"
     for record in read_records(file, layout):

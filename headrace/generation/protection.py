@@ -1,6 +1,6 @@
-"""What bulk generation needs of a store: versions that claims and runs pin, weights of the sets that attempts are on.
+"""What bulk generation needs of a store: versions that claims and runs pin, and the weights of attempts' sets.
 
-And what it has no use for any more: micro-batches of a claim whose rows were published, or never will be.
+It also gives up the micro-batches of claims whose rows are published, or never will be.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from headrace.store.tombstones import Condemned
 
 
 def protection(asked: Asked) -> Answer:
-    # A claim that is settled after this counts as one under way.
+    # A claim that is settled after this read counts as running.
     pins = read_claim_pins(asked.objects, damaged=asked.damaged)
     return Answer(named=_named(asked, pins), leavings=_batches(asked, pins))
 
@@ -46,7 +46,7 @@ def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
         claim = settled.get(prefix)
         if claim is None or asked.now - written_at <= asked.grace_seconds:
             continue
-        # Settled is not published: whoever opens the claim next publishes out of its micro-batches.
+        # Settled does not mean published: the next process that opens the claim publishes its micro-batches.
         if claim.is_sealed and not _is_published(asked.objects, claim, asked.damaged):
             continue
         reason = "the claim's rows are published" if claim.is_sealed else "the claim is void"
@@ -57,7 +57,7 @@ def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
 
 
 def _is_published(objects: ObjectStore, claim: SettledClaim, damaged: Damaged) -> bool:
-    """Whether both of its tables were sealed; one that was collected since was."""
+    """Whether both of its tables were sealed, even if they were collected since."""
     assets = (MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION)
     handoffs = HandoffStore(objects, leased=False)
     return all(

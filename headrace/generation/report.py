@@ -1,4 +1,4 @@
-"""Writes a day's report: one HTML page that needs nothing else, and a few lines of markdown for the Dagster UI."""
+"""Renders a day's report: one self-contained HTML page, and a few lines of markdown for the Dagster UI."""
 
 import base64
 import os
@@ -24,7 +24,7 @@ def render_report(day: str, campaigns: Sequence[CampaignDay]) -> str:
 
 
 def write_report(html: str, file: Path) -> Path:
-    """Whole or not at all: a browser never loads half a page."""
+    """Writes it whole or not at all, so a browser never loads half a page."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(html, encoding="utf-8")
@@ -33,7 +33,7 @@ def write_report(html: str, file: Path) -> Path:
 
 
 def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
-    """A table of the day by version set, with pass rates as a picture; short enough for the UI to show inline."""
+    """The day as a table by version set, with a picture of pass rates; short enough for the UI to show inline."""
     sets = [(campaign.campaign, one) for campaign in campaigns for one in campaign.sets]
     rows = [
         [
@@ -47,7 +47,7 @@ def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
     ]
     headers = ["campaign", "version set", "rows", "kept", "tokens/s"]
     table = markdown.fitting_table(headers, rows, right=headers[2:], cell_chars_max=_CELL_CHARS)
-    # Rows first: the picture repeats what the table says.
+    # The rows come first, since the picture only repeats the table.
     with_picture = f"{table}\n\n{_picture([(one.figures.pass_rate or 0.0, one.color) for _, one in sets])}"
     return with_picture if len(with_picture) <= markdown.CHARS_MAX else table
 
@@ -96,7 +96,7 @@ def _charts(campaign: CampaignDay) -> dict[str, Markup]:
 
 
 def _picture(rates: Sequence[tuple[float, int]]) -> str:
-    """Pass rates as bars, about 60 bytes a bar; the UI renders data: pictures and no inline SVG."""
+    """Pass rates as bars, about 60 bytes each; the UI renders pictures from data: URLs, but no inline SVG."""
     colors = ("#2f6fde", "#e08a1e", "#1f9d8a", "#8a5cc2", "#c2477f", "#8b93a1")
     drawn = "".join(
         f'<rect y="{9 * index}" width="{120 * rate:.0f}" height="7" fill="{colors[color % len(colors)]}"/>'

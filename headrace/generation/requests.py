@@ -1,8 +1,8 @@
-"""Which prompts a partition has, which rows they become, and in what batches those run. Pure, but for the files.
+"""A partition's prompts, their rows, and the batches in which the rows run. Pure, except for reading files.
 
-A day's list is made whole and then cut, so that "the n-th occurrence of a text" counts over the day and no two shards
-hold one prompt. All of it follows from the files, the campaign and the partition's key; the order of runs, a crash or
-the clock have no say.
+A day's list is built whole and then divided, so "the n-th occurrence of a text" counts over the day and no two shards
+share a prompt. Everything follows from the files, the campaign and the partition's key, never from the order of runs, a
+crash or the clock.
 """
 
 import math
@@ -24,7 +24,7 @@ from headrace.keys import ContentPartition, digest_text, prompt_id, row_id, row_
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One output to make. Its id and seed depend on the prompt and the version set alone."""
+    """One output to make. Its id and seed depend only on the prompt and the version set."""
 
     row_id: str
     prompt_id: str
@@ -58,7 +58,7 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
 
 
 def prompt_ids_of_day(campaign: Campaign, day: str, home: Path) -> list[list[str]]:
-    """Of every shard of the day, the ids of the prompts that `prompts_for` gives it, in order.
+    """For every shard of the day, the ids of the prompts that `prompts_for` gives it, in order.
 
     Raises:
         InvalidInput: the prompt files are missing or unusable.
@@ -68,10 +68,10 @@ def prompt_ids_of_day(campaign: Campaign, day: str, home: Path) -> list[list[str
 
 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
-    """One row a prompt, in order of positions."""
+    """One row for each prompt, ordered by position."""
     rows = []
     for prompt in sorted(prompts.to_pylist(), key=lambda prompt: prompt["position"]):
-        # Variation 0: a campaign asks for one output a prompt.
+        # Variation 0: a campaign asks for one output for each prompt.
         identity = row_id(prompt["prompt_id"], version_set_id, 0)
         rows.append(
             Row(
@@ -86,10 +86,10 @@ def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
 
 
 def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple[Row, ...]]:
-    """Batches of at most `micro_batch_rows` rows of similar length, as equal in size as they can be.
+    """Batches of at most `micro_batch_rows` rows of similar length, and of nearly equal size.
 
-    Rows of one length waste least padding; equal sizes waste least of a batch's fixed cost. Length is counted in
-    characters: tokens would need the tokenizer, which a partition that only has to be sealed never loads.
+    Rows of similar length waste least padding; equal sizes waste least of a batch's fixed cost. Length is in
+    characters: tokens would need the tokenizer, which a partition that only needs its seal never loads.
     """
     if not rows:
         return []
@@ -103,7 +103,8 @@ def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple
 def _day(campaign: Campaign, day: str, home: Path) -> list[tuple[str, PromptText]]:
     """All shards' prompts, each with its id.
 
-    From a pool, every day and shard draws others until the pool is used up; then it starts again, with new ids.
+    From a pool, every day and shard draws different prompts until the pool is used up; then it starts again, with new
+    ids.
     """
     prompts = read_prompt_files(campaign.prompts, day, home)
     occurrences: Counter[str] = Counter()
@@ -119,7 +120,7 @@ def _mine(day: Sequence[object], campaign: Campaign, shard: int) -> range:
 
 
 def _draw(campaign: Campaign, day: str, pool: list[PromptText]) -> list[PromptText]:
-    """The day's slice of the pool, which is shuffled once by a hash of its texts."""
+    """The day's slice of the pool, which a hash of its texts shuffles once."""
     assert campaign.prompts.per_shard is not None
     if not pool:
         raise InvalidInput(f"The prompt pool {campaign.prompts.files} of campaign {campaign.name!r} is empty.")

@@ -1,4 +1,4 @@
-"""Which outputs are kept. Named rules, each on its own: a row is rejected by every rule that it breaks.
+"""Decides which outputs are kept. Its named rules are independent: every rule that a row breaks rejects it.
 
 | rule | rejects |
 |---|---|
@@ -6,12 +6,12 @@
 | empty | no text |
 | length | fewer words than `words_min`, or more than `words_max` |
 | truncated | outputs that the token limit cut off |
-| repetition | too large a share of word trigrams that stood before in the same output |
+| repetition | too large a share of word trigrams that occurred before in the same output |
 | prompt_leaked | outputs that repeat the prompt, or the chat template's markers |
 | banned_terms | outputs with a banned word, phrase or sign |
 
-Rules see one output at a time and no model: they catch what is broken, not what is wrong. Words are words of any script
-(`headrace.text.words`); a term is found as it is written, in any case.
+Rules see one output at a time and no model: they catch broken output, not wrong output. Words are words of any script
+(`headrace.text.words`); a term matches as written, in any case.
 """
 
 import re
@@ -28,7 +28,7 @@ from headrace.text.words import Running, Term, tokens, words
 
 # Markers of the chat formats in use: ChatML, Llama, Mistral, Gemma.
 _MARKERS = re.compile(r"<\|[a-z_]+\|>|\[/?INST\]|<(?:start|end)_of_turn>|^(?:system|user|assistant)\s*:", re.I | re.M)
-# Fewer words say nothing about repetition: "a kind of a kind" is short, not stuck.
+# In fewer words repetition means nothing: "a kind of a kind" is short, not stuck.
 _REPETITION_WORDS_MIN = 12
 
 Rule = Callable[[Mapping[str, Any], ReviewSettings], bool]
@@ -50,7 +50,7 @@ class Review:
         return self.table.num_rows - self.num_kept
 
     def figures(self) -> dict[str, int | float]:
-        """What a run says of itself, by name and unit."""
+        """A run's figures, by name and unit."""
         by_rule = {f"num_rejected_by_{rule}": count for rule, count in self.num_rejected_by.items()}
         pass_rate = {"pass_rate": self.num_kept / self.table.num_rows} if self.table.num_rows else {}
         return {"num_kept": self.num_kept, "num_rejected": self.num_rejected, **pass_rate, **by_rule}
@@ -74,9 +74,9 @@ def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
 
 
 def rejections(row: Mapping[str, Any], settings: ReviewSettings) -> list[str]:
-    """Names of the rules that a row (`prompt`, `output`, `finish_reason`) breaks.
+    """The rules that a row (`prompt`, `output`, `finish_reason`) breaks.
 
-    A row without an output breaks one rule only: that it has none says why it has no words either.
+    A row without output breaks only one rule, which also explains the missing words.
     """
     for alone in ("failed", "empty"):
         if RULES[alone](row, settings):
@@ -128,7 +128,7 @@ def _banned_terms(row: Mapping[str, Any], settings: ReviewSettings) -> bool:
 
 
 def _repeats(output: str, prompt: str) -> bool:
-    """Whether the prompt's words stand in the output: quotation marks, case and line breaks do not hide them."""
+    """Whether the output contains the prompt's words, despite quotation marks, case and line breaks."""
     wanted = tokens(prompt)
     if not wanted:
         return Term(prompt).stands_in(Running(output))

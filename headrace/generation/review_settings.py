@@ -1,4 +1,4 @@
-"""Limits of the review's named rules, as a campaign file states them (`headrace.generation.review` applies them)."""
+"""Limits of the review's named rules, as stated in a campaign file (`headrace.generation.review` applies them)."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from headrace.text.words import folded
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSettings:
-    """What the review rejects; a limit of null turns its rule off. The rules without a limit are always on."""
+    """The review's limits; null turns a rule off. Rules without a limit are always on."""
 
     words_min: int | None = 2
     words_max: int | None = 200
@@ -18,7 +18,7 @@ class ReviewSettings:
     reject_truncated: bool = True
     # An output that repeats its prompt or the chat template's markers.
     reject_prompt_leaks: bool = True
-    # Words, phrases or signs, as they are written, in any case: whole words, in scripts that put blanks between them.
+    # Words, phrases or signs, matched as written, in any case: whole words, in scripts with blanks between words.
     banned_terms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
-"""After a rollback: exactly which published rows the bad set made, and which partitions have to be made again.
+"""After a rollback: finds exactly which published rows the bad set made, and which partitions must be made again.
 
-Versions say in their manifests which set made them, and a version is of one set, so partitions are found without
-reading a row. A partition is to be made again while its newest version, the one that readers get, is of a set that was
-rolled back; rows in older versions are named too, for whoever read them then.
+A version's manifest names the single set that made it, so partitions are found without reading a row. A partition must
+be made again while its newest version, which readers get, comes from a rolled-back set. Rows in older versions are
+named too, for people who read them then.
 
-What garbage collection took is known by its note alone: how many rows, not which. A list that was sealed before keeps
-them, so the list is made soon after a rollback (`pipelines.sensors.after_rollbacks`).
+A collected version's note gives the number of its rows, but not which. A list that was sealed earlier still names them,
+so the list is made soon after a rollback (`pipelines.sensors.after_rollbacks`).
 """
 
 from collections import defaultdict
@@ -37,7 +37,7 @@ _READERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class BadVersion:
-    """A sealed version of generated_content that a rolled-back set made. `content` is None: it was collected."""
+    """A sealed version of generated_content from a rolled-back set. `content` is None if it was collected."""
 
     partition: str
     version: int
@@ -49,9 +49,9 @@ class BadVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class RolledBack:
-    """The sealed list of a campaign's rolled-back rows, in figures.
+    """The figures of the sealed list of a campaign's rolled-back rows.
 
-    `num_rows_unnamed`: in versions that were collected before any list was made.
+    `num_rows_unnamed`: rows in versions that were collected before any list was made.
     """
 
     table: Handoff
@@ -60,7 +60,7 @@ class RolledBack:
     num_rows_published: int
     num_partitions: int
     to_regenerate: tuple[str, ...]
-    # Keys of objects that could not be read; what stands in them may be missing here.
+    # Keys of unreadable objects; their rows may be missing here.
     damaged: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, int | str]:
@@ -82,15 +82,15 @@ def bad_versions(
     campaign: str | None = None,
     damaged: Damaged | None = None,
 ) -> list[BadVersion]:
-    """Every sealed version that these sets made, also collected ones, by partition and version.
+    """Every sealed version that these sets made, collected ones too, by partition and version.
 
-    Reads one manifest a version, in parallel.
+    Reads one manifest for each version, in parallel.
 
     Args:
-        damaged: told of manifests that cannot be read, so that nobody can tell what their rows were made by.
+        damaged: called for unreadable manifests, which do not show what made their rows.
 
     Raises:
-        HandoffCorrupt: a manifest cannot be read, and nobody wants to be told.
+        HandoffCorrupt: a manifest cannot be read, and `damaged` is None.
     """
     version_sets = frozenset(version_sets)
     if not version_sets:
@@ -105,7 +105,7 @@ def bad_versions(
 def rows_made_by(
     handoffs: HandoffStore, version_sets: str | Collection[str], *, campaign: str | None = None
 ) -> pa.Table:
-    """Every published row that these sets made and that is still in the store, as ROLLED_BACK_ROWS.
+    """Every published row that these sets made and that the store still has, as ROLLED_BACK_ROWS.
 
     Raises:
         HandoffCorrupt: a manifest, or a column that is read, is damaged.
@@ -118,9 +118,9 @@ def rows_made_by(
 def partitions_to_regenerate(
     handoffs: HandoffStore, aborted: Collection[str], *, campaign: str | None = None
 ) -> dict[str, Handoff]:
-    """Partition → its newest version, where that is still of a set that was rolled back. Reads one manifest each.
+    """Partition → its newest version, if a rolled-back set made it. Reads one manifest each.
 
-    A partition whose newest manifest is damaged is left out: its schema check says what to do.
+    Leaves out a partition whose newest manifest is damaged: its schema check reports that.
     """
     if not aborted:
         return {}
@@ -137,10 +137,10 @@ def partitions_to_regenerate(
 def rows_still_published(
     handoffs: HandoffStore, asset: str, aborted: Collection[str], *, campaign: str | None = None
 ) -> dict[str, int]:
-    """Partition → rows of rolled-back sets in the newest version of `asset`, where there are any.
+    """Partition → number of rows from rolled-back sets in the newest version of `asset`, if any.
 
     Args:
-        asset: generated_content or reviewed_content, which is looked at where generated_content ever was of such a set.
+        asset: generated_content; or reviewed_content, only where generated_content ever came from such a set.
     """
     if asset == CONTENT:
         found = partitions_to_regenerate(handoffs, aborted, campaign=campaign)
@@ -159,20 +159,20 @@ def rows_still_published(
 def void_unsealed(
     claims: Claims, campaign: str, *, about_to_abort: str | None = None, damaged: Damaged | None = None
 ) -> list[Claim]:
-    """End every attempt and mirror under way on a set that was rolled back, before its worker finds out by itself.
+    """Ends every running attempt and mirror on a rolled-back set, before its worker notices by itself.
 
-    A worker whose store hangs between its last look at the journal and the settlement then loses the race for it.
-    An attempt that the plan lets finish unpublished is ended too, and its worker goes on; killed after this, it is not
-    gone on with. Costs one listing, and a read for each attempt under way.
+    A worker whose store hangs between its last look at the journal and the settlement then loses that race. It also
+    ends an attempt that the plan lets finish unpublished; its worker continues, but if it is killed nobody resumes it.
+    Costs one listing, and one read for each running attempt.
 
     Args:
-        about_to_abort: a set that is rolled back in the next moment: called before the abort is appended, what was
-            claimed by then cannot be sealed after it. If the abort then fails, the attempts are made once more.
-        damaged: told of claims that cannot be read. They are ended as well: one may be on the set that is rolled back,
-            and nobody could go on with it.
+        about_to_abort: a set that is about to be rolled back. If this runs before the abort is appended, attempts that
+            were claimed by then cannot be sealed afterwards. If the abort then fails, they are made again.
+        damaged: called for unreadable claims. They are ended as well: one may be on the rolled-back set, and nobody
+            could resume it.
 
     Raises:
-        HandoffCorrupt: a claim of this campaign is damaged, and nobody wants to be told.
+        HandoffCorrupt: a claim of this campaign is damaged, and `damaged` is None.
     """
     voided = []
     aborted = aborted_sets(fold(claims.journal.entries()))
@@ -195,10 +195,10 @@ def void_unsealed(
 
 
 def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str, *, run_id: str) -> RolledBack:
-    """Seal the list of a campaign's rows of all sets that were ever rolled back; the same list is sealed once.
+    """Seals the list of a campaign's rows of all sets that were ever rolled back; an equal list is sealed once.
 
-    Rows that an earlier list names, and whose version was collected since, stay in it. Claims and manifests that cannot
-    be read are named.
+    Rows stay in the list if an earlier list named them and their version was collected since. Unreadable claims and
+    manifests are named.
 
     Raises:
         PublishConflict: another list was sealed meanwhile; make it again.
@@ -206,7 +206,7 @@ def seal_rolled_back_rows(handoffs: HandoffStore, claims: Claims, campaign: str,
     """
     damaged = PassedOver()
     void_unsealed(claims, campaign, damaged=damaged)
-    # Before the journal is read: of two lists that are made at once, the one that knows of fewer rollbacks is refused.
+    # Before the journal is read: of two concurrent lists, the one with fewer rollbacks is refused.
     expected = handoffs.last_number(ROWS, campaign)
     aborted = aborted_sets(fold(claims.journal.entries()))
     found = bad_versions(handoffs, aborted, campaign=campaign, damaged=damaged)
@@ -239,7 +239,7 @@ def aborted_sets(state: RolloutState | None) -> frozenset[str]:
 
 
 def sets_digest(version_sets: Collection[str]) -> str:
-    """Names which rollbacks a list knows of."""
+    """Identifies the rollbacks that a list covers."""
     return digest_text("rolled back", *sorted(version_sets))
 
 
@@ -257,7 +257,7 @@ def _bad_versions_of(
             if note := read_note(handoffs.objects, CONTENT, key, number):
                 found.append((number, note.attributes.get("version_set", ""), note.num_rows, None))
         except HandoffMissing:
-            continue  # a writer was killed before it sealed this number
+            continue  # a writer was killed before it sealed this one
         except HandoffCorrupt as error:
             if damaged is None:
                 raise
@@ -301,7 +301,7 @@ def _rows(
 def _listed_before(
     handoffs: HandoffStore, campaign: str, found: Sequence[BadVersion]
 ) -> dict[tuple[str, int], pa.RecordBatch]:
-    """Rows of collected versions, as the newest list names them."""
+    """Rows of collected versions, as named by the newest list."""
     collected = {(bad.partition, bad.version) for bad in found if bad.content is None}
     before = handoffs.newest(ROWS, campaign) if collected else None
     rows: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
@@ -313,7 +313,7 @@ def _listed_before(
 
 
 def _keys(handoffs: HandoffStore, campaign: str | None) -> list[str]:
-    """Content partitions, of one campaign or of all."""
+    """Content partitions of one campaign, or of all."""
     keys = sorted(map(partition_from_path, handoffs.objects.children(asset_prefix(CONTENT))))
     partitions = {key: partition for key in keys if (partition := ContentPartition.find(key))}
     return [key for key, partition in partitions.items() if campaign is None or partition.campaign == campaign]

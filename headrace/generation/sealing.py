@@ -1,12 +1,13 @@
-"""Publishes what a claim's commits hold: at most one version a claim, and nothing of a claim that is void.
+"""Publishes a claim's committed rows: at most one version for each claim, and nothing of a void claim.
 
-Order: the claim is settled, then the execution table is published, then the content. A worker killed in between leaves
-a settled claim; whoever opens it next publishes the same bytes. A worker that slept meanwhile finds them published.
+The claim is settled first, then the execution table is published, then the content. A worker killed in between leaves a
+settled claim; the next process that opens it publishes the same bytes. A worker that slept meanwhile finds them
+published.
 
-Readers take a partition's newest version. A worker that slept while newer prompts, or a later attempt, were sealed
-does not hide them: its attempt is void, or stays sealed and unpublished where it was settled before.
+Readers take a partition's newest version. If a worker slept while newer prompts or a later attempt were sealed, it does
+not hide them: its attempt becomes void, or stays sealed but unpublished if it was settled before.
 
-A mirror's rows go to assets of their own, which nobody publishes from: what is sealed where is the claim's word.
+A mirror's rows go to their own assets, from which nobody publishes; the claim decides which assets are used.
 """
 
 import re
@@ -24,27 +25,27 @@ from headrace.handoff.versions import Handoff, HandoffStore
 
 CONTENT = "generated_content"
 EXECUTION = "execution"
-# Rows of a set that was rolled back, kept where the plan says `on_abort: finish_unpublished`. No asset reads them.
+# A rolled-back set's rows, kept if the plan says `on_abort: finish_unpublished`. No asset reads them.
 UNPUBLISHED = "unpublished_content"
-# Rows of mirrors, and how they were made.
+# A mirror's rows, and the record of their making.
 MIRRORED = "mirrored_content"
 MIRROR_EXECUTION = "mirror_execution"
 
-# Asset of the rows and asset of their making, by the claim's kind.
+# The assets of rows and of their execution table, by the claim's kind.
 _ASSETS = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
 
 
 class MirrorStopped(IllegalTransition):
-    """The version set of a mirror was rolled back: nothing of it is sealed, and it is not tried again."""
+    """A mirror's version set was rolled back: nothing is sealed, and the mirror is not tried again."""
 
 
 class Superseded(IllegalTransition):
-    """The partition's newest content is of newer prompts, or of a later attempt: a retry would find the same."""
+    """The partition's newest content has newer prompts, or comes from a later attempt: a retry would not help."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a manifest says of a version's making: the run that sealed it, and what its rows were made from."""
+    """The origin of a version, for its manifest: the run that sealed it, and its rows' inputs."""
 
     run_id: str
     input_versions: Mapping[str, str]
@@ -61,15 +62,14 @@ class SealedContent:
 def seal(
     claim: Claim, claims: Claims, handoffs: HandoffStore, *, content: pa.Table, execution: pa.Table, origin: Origin
 ) -> SealedContent:
-    """Settle the claim as sealed and publish both tables.
+    """Settles the claim as sealed and publishes both tables.
 
     Raises:
-        RepinRequired, MirrorStopped: the claim's version set was rolled back before the claim was settled, or another
-            worker found so.
-        Superseded: what is published is of newer prompts or of a later attempt; the claim is void if it was not
-            settled before.
-        PublishConflict: another attempt was published in this moment; seal again.
-        HandoffCorrupt: a row is of another version set than the claim's; nothing was settled.
+        RepinRequired, MirrorStopped: the claim's version set was rolled back before the settlement, or another worker
+            found that it was.
+        Superseded: newer prompts or a later attempt are published; the claim becomes void unless it was settled before.
+        PublishConflict: another attempt was published just now; seal again.
+        HandoffCorrupt: a row has another version set than the claim; nothing was settled.
     """
     _check_one_set(claim, content)
     settlement = claims.settlement(claim)
@@ -80,12 +80,12 @@ def seal(
         stop_if_superseded(claim, claims, handoffs, origin)
     settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
     if settlement.outcome == "void":
-        # Whoever rolled the set back has ended the attempt (`rolled_back.void_unsealed`).
+        # The process that rolled the set back has ended the attempt (`rolled_back.void_unsealed`).
         _keep_unpublished(handoffs, claim, content, origin)
         claims.drop_batches(claim)
         raise void_error(claim, settlement.reason)
     rows, making = _ASSETS[claim.kind]
-    # The number before the look at what is published under it: a version that comes between the two is a conflict.
+    # Read before the newest version is examined, so that a version published in between is a conflict.
     expected = handoffs.last_number(rows, claim.partition)
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
         raise _superseded_error(claim, reason)
@@ -95,11 +95,11 @@ def seal(
 
 
 def stop_if_superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, origin: Origin) -> None:
-    """Ends an attempt whose rows nobody may see any more, before they are made, or before they are settled.
+    """Ends an attempt whose rows must not be published any more, before they are made or settled.
 
     Raises:
-        Superseded: the attempt is void now, or was settled before. A mirror stays as it is: it has one attempt, which
-            serves again if its prompts go back to what they were.
+        Superseded: the attempt is now void, or was settled before. A mirror stays unchanged: its one attempt serves
+            again if its prompts change back.
     """
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
         if claim.kind == "content":
@@ -109,11 +109,11 @@ def stop_if_superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, ori
 
 
 def inputs_now(handoffs: HandoffStore, input_versions: Mapping[str, str]) -> dict[str, str]:
-    """The same inputs under their newest numbers: what went back to what it was is newer than what was in between."""
+    """The same inputs under their newest numbers: content that came back is newer than what was in between."""
     renumbered = dict(input_versions)
     for name, stated in input_versions.items():
         asset, _, rest = name.partition("[")
-        with suppress(HandoffCorrupt):  # of a version that is not read here
+        with suppress(HandoffCorrupt):  # a version that is not read here
             newest = handoffs.newest(asset, rest.removesuffix("]"))
             if newest is not None and newest.content_digest == stated.rpartition(" ")[2]:
                 renumbered[name] = f"v{newest.version} {newest.content_digest}"
@@ -121,7 +121,7 @@ def inputs_now(handoffs: HandoffStore, input_versions: Mapping[str, str]) -> dic
 
 
 def _superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, input_versions: Mapping[str, str]) -> str | None:
-    """Why the claim's rows must not become the newest version; None: they may, or they are a version already."""
+    """Why the claim's rows must not become the newest version; None: they may, or are a version already."""
     rows, _ = _ASSETS[claim.kind]
     own = handoffs.find(rows, claim.partition, claim=claim.id)
     if own is not None and handoffs.is_intact(own):
@@ -153,26 +153,26 @@ def _superseded_error(claim: Claim, reason: str) -> Superseded:
 
 
 def _keep_unpublished(handoffs: HandoffStore, claim: Claim, content: pa.Table, origin: Origin) -> None:
-    """Now or never: nobody comes back to an attempt that is void."""
+    """Publishes now, since nobody returns to a void attempt."""
     if claim.on_abort == "finish_unpublished" and claim.kind == "content":
         _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
 
 
 def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedContent | None:
-    """What the claim published, as the partition's newest version; None: nothing yet, or it was damaged since.
+    """The claim's published content, as the partition's newest version; None: there is none, or it is damaged.
 
-    When inputs go back to what they were, an old attempt serves again: its rows are then published once more, since
-    readers take the newest version.
+    If inputs change back, an old attempt serves again: its rows are then published again, since readers take the newest
+    version.
 
     Raises:
-        Superseded: the claim's version is not the newest, and is not to become it again.
+        Superseded: the claim's version is not the newest, and must not become it again.
     """
     rows, making = _ASSETS[claim.kind]
     content = handoffs.find(rows, claim.partition, claim=claim.id)
     execution = handoffs.find(making, claim.partition, claim=claim.id)
     if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
         return None
-    # A mirror is looked up by its set; it needs not be the newest one.
+    # A mirror is found by its set; it need not be the newest.
     expected = handoffs.last_number(CONTENT, claim.partition)
     newest = handoffs.newest(CONTENT, claim.partition) if claim.kind == "content" else None
     if newest is not None and newest.version != content.version:
@@ -193,7 +193,7 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedC
 
 
 def void_error(claim: Claim, reason: str) -> HeadraceError:
-    """What a worker on a void claim ends with: a content partition has a next attempt, a mirror has none."""
+    """The error that ends a worker on a void claim: a content partition gets a next attempt, a mirror does not."""
     if claim.kind == "mirror":
         return MirrorStopped(
             f"The mirror of {CONTENT}[{claim.partition}] on version set {claim.version_set[:12]} is void: {reason}. "
@@ -205,10 +205,10 @@ def void_error(claim: Claim, reason: str) -> HeadraceError:
 
 
 def version_read(made: Handoff, asset: str) -> int:
-    """The version of `asset`, in the same partition, that a sealed version was made from.
+    """The version of `asset`, in the same partition, from which a sealed version was made.
 
     Raises:
-        HandoffMissing: its manifest does not say.
+        HandoffMissing: its manifest does not name one.
     """
     stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
     if not (match := re.match(r"v(\d+)", stated)):
@@ -229,7 +229,7 @@ def _check_one_set(claim: Claim, content: pa.Table) -> None:
 def _publish_once(
     handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, origin: Origin, *, expected: int | None = None
 ) -> Handoff:
-    # Once: a claim's second publication, however late, finds the first instead of hiding a newer attempt's version.
+    # Once: a late second publication of a claim finds the first one, and does not hide a newer attempt's version.
     return handoffs.publish(
         asset,
         claim.partition,

@@ -1,4 +1,4 @@
-"""A campaign as its rollout sees it: its models, its reviewed rows, its mirrored ones, and what bad sets published."""
+"""A campaign as the subject of its rollout: its models, reviewed rows, mirrored rows, and bad sets' rows."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from headrace.store.small_objects import Damaged
 class CampaignSubject:
     campaign: Campaign
     handoffs: HandoffStore
-    # The run that ticks prepares a set, and no other process.
+    # Only the run that ticks prepares a set.
     is_prepared_here: bool = True
 
     @property
@@ -36,7 +36,7 @@ class CampaignSubject:
         return self.campaign.plan
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates:
-        """Of one writer, the model's versions one by one; of several roles, what the file asks for as a whole."""
+        """With one writer, the model's versions one by one; with several roles, the file's wish as a whole."""
         campaign = self.campaign
         if campaign.model:
             return ModelCandidates(
@@ -50,7 +50,7 @@ class CampaignSubject:
         )
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
-        # Counted here, and not before: the count reads every reviewed partition of some weeks.
+        # Counted lazily, since it reads every reviewed partition of some weeks.
         name, num_days = self.name, self.plan.evidence_days
         candidate = state.candidate or state.proposed or ""
         evidence = evidence_for(
@@ -72,7 +72,7 @@ class CampaignSubject:
 
 
 def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged: Damaged) -> None:
-    """End every attempt of a campaign on a set that is rolled back in the next moment."""
+    """Ends every attempt of a campaign on a set that is about to be rolled back."""
     journal = Journal(handoffs.objects, name, handoffs.clock)
     claims = Claims(objects=handoffs.objects, journal=journal, clock=handoffs.clock)
     void_unsealed(claims, name, about_to_abort=candidate, damaged=damaged)
@@ -81,7 +81,7 @@ def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged:
 def bad_rows_of(
     handoffs: HandoffStore, name: str, version_sets: Collection[str], *, damaged: Damaged | None = None
 ) -> list[BadRows]:
-    """What these sets published in a campaign's partitions, version by version; reads one manifest each."""
+    """The rows that these sets published in a campaign's partitions, version by version; reads one manifest each."""
     return [
         BadRows(
             version_set=bad.version_set,
