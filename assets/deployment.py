@@ -8,34 +8,24 @@ from pydantic import Field
 
 from assets.partitions import campaigns as campaign_partitions
 from assets.partitions import model_recipes
+from assets.stages import Stage
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import Handoff
-from headrace.placement.demand import stage_tags
 from headrace.registry.model_versions import to_table
 from headrace.registry.registered import registered_models
 from headrace.registry.registration import register_model
 from headrace.rollout import interventions
 from headrace.rollout.ticking import Intervention
 from headrace.store.small_objects import PassedOver
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 
-_GROUP = "deployment"
-_TAGS = stage_tags(_GROUP)
+_STAGE = Stage("deployment")
 
 
-@dg.asset(
-    partitions_def=model_recipes,
-    group_name=_GROUP,
-    op_tags=_TAGS,
-    tags=_TAGS,
-    code_version="1",
-    retry_policy=RETRIES,
-)
-@translated_errors()
+@_STAGE.asset(model_recipes, code_version="1")
 def registered_version(
     context: dg.AssetExecutionContext,
     registry: RegistryResource,
@@ -110,17 +100,12 @@ class RolloutConfig(dg.Config):
         return lambda journal, *_: act[self.action](journal, by=by, reason=self.reason)
 
 
-@dg.asset(
-    partitions_def=campaign_partitions,
+@_STAGE.asset(
+    campaign_partitions,
+    code_version="2",
     # Read here and not by the IO manager: a registration that is damaged must not keep anybody from an abort.
     deps=[dg.AssetDep(registered_version, partition_mapping=dg.AllPartitionMapping())],
-    group_name=_GROUP,
-    op_tags=_TAGS,
-    tags=_TAGS,
-    code_version="2",
-    retry_policy=RETRIES,
 )
-@translated_errors()
 def rollout(
     context: dg.AssetExecutionContext,
     config: RolloutConfig,

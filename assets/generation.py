@@ -9,6 +9,7 @@ from pydantic import Field
 
 from assets.partitions import campaigns as campaign_partitions
 from assets.partitions import content, days
+from assets.stages import Stage
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION
@@ -20,20 +21,15 @@ from headrace.generation.review import review_rows
 from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
-from headrace.placement.demand import stage_tags
 from headrace.rollout.journal import Journal
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 
-GROUP = "generation"
-_CPU = stage_tags(GROUP)
+STAGE = Stage("generation")
 # A model of 135M parameters with its cache takes 2 GiB in bfloat16, 0.3 more in float32; one of 7B needs its own.
-GPU_TAGS = stage_tags(GROUP, gpus=1, gpu_memory_mib=4096)
-
-# A set that was rolled back under a run, an engine that is restarted: the next try goes on with what is committed.
+GPU_MEMORY_MIB = 4096
 
 # A day's report is over that day's partitions of all campaign shards.
 _DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
@@ -51,8 +47,7 @@ class GenerationConfig(dg.Config):
     )
 
 
-@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="1", retry_policy=RETRIES)
-@translated_errors()
+@STAGE.asset(content, code_version="1")
 def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
@@ -65,15 +60,7 @@ def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> 
     return dg.MaterializeResult(value=table)
 
 
-@dg.asset(
-    partitions_def=content,
-    group_name=GROUP,
-    op_tags=GPU_TAGS,
-    tags=GPU_TAGS,
-    code_version=GENERATION_CODE_VERSION,
-    retry_policy=RETRIES,
-)
-@translated_errors()
+@STAGE.asset(content, code_version=GENERATION_CODE_VERSION, gpus=1, gpu_memory_mib=GPU_MEMORY_MIB)
 def generated_content(
     context: dg.AssetExecutionContext,
     config: GenerationConfig,
@@ -114,8 +101,7 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
-@dg.asset(partitions_def=content, group_name=GROUP, op_tags=_CPU, tags=_CPU, code_version="2", retry_policy=RETRIES)
-@translated_errors()
+@STAGE.asset(content, code_version="2")
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -129,15 +115,7 @@ def reviewed_content(
     return dg.MaterializeResult(value=review.table, metadata=review.figures())
 
 
-@dg.asset(
-    partitions_def=campaign_partitions,
-    group_name=GROUP,
-    op_tags=_CPU,
-    tags=_CPU,
-    code_version="1",
-    retry_policy=RETRIES,
-)
-@translated_errors()
+@STAGE.asset(campaign_partitions, code_version="1")
 def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Handoff]:
     """Every published row of one campaign that a version set made which was rolled back, with partition and version.
 
@@ -150,19 +128,14 @@ def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) ->
     return dg.MaterializeResult(value=rolled_back.table, metadata=rolled_back.figures())
 
 
-@dg.asset(
-    partitions_def=days,
-    group_name=GROUP,
-    op_tags=_CPU,
-    tags=_CPU,
+@STAGE.asset(
+    days,
     code_version="1",
-    retry_policy=RETRIES,
     ins={
         name: dg.AssetIn(partition_mapping=_DAY_OF_CONTENT, metadata={ALLOW_MISSING_PARTITIONS: True})
         for name in ("generated_content", "reviewed_content")
     },
 )
-@translated_errors()
 def campaign_report(
     context: dg.AssetExecutionContext,
     generated_content: dict[str, Handoff],

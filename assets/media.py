@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.generation import STAGE
 from assets.partitions import content
 from headrace.generation.cards import CARDS_CODE_VERSION, COLUMNS, flash_cards
 from headrace.handoff.media.publishing import publish_media
@@ -9,25 +10,12 @@ from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.media.thumbnails import contact_sheet_markdown, thumbnail_markdown
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
-from headrace.placement.demand import stage_tags
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import lineage_of
 from resources.campaigns_resource import CampaignsResource
 
-_GROUP = "generation"
-_CPU = stage_tags(_GROUP)
 
-
-@dg.asset(
-    partitions_def=content,
-    group_name=_GROUP,
-    op_tags=_CPU,
-    tags=_CPU,
-    code_version=CARDS_CODE_VERSION,
-    retry_policy=RETRIES,
-)
-@translated_errors()
+@STAGE.asset(content, code_version=CARDS_CODE_VERSION)
 def cards(
     context: dg.AssetExecutionContext, reviewed_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[Handoff]:

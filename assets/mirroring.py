@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from assets.generation import GPU_TAGS, GROUP
+from assets.generation import GPU_MEMORY_MIB, STAGE
 from assets.partitions import content
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker
@@ -16,7 +16,6 @@ from headrace.generation.mirroring import mirror_partition
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
@@ -32,16 +31,13 @@ class MirrorConfig(dg.Config):
     )
 
 
-@dg.asset(
-    partitions_def=content,
-    deps=["generated_content"],
-    group_name=GROUP,
-    op_tags=GPU_TAGS,
-    tags=GPU_TAGS,
+@STAGE.asset(
+    content,
     code_version=GENERATION_CODE_VERSION,
-    retry_policy=RETRIES,
+    gpus=1,
+    gpu_memory_mib=GPU_MEMORY_MIB,
+    deps=["generated_content"],
 )
-@translated_errors()
 def mirrored_content(
     context: dg.AssetExecutionContext,
     config: MirrorConfig,

@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.partitions import corpus_shards
+from assets.stages import Stage
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.cleaning import clean_shard
@@ -20,8 +21,8 @@ from headrace_dagster.handoff_lineage import sealed_already
 from resources.corpus_resource import CorpusResource
 from resources.engines import EnginesResource
 
-_GROUP = "data_prep"
-_TAGS = stage_tags(_GROUP)
+_STAGE = Stage("data_prep")
+_TAGS = stage_tags(_STAGE.name)
 
 
 @dg.multi_asset(
@@ -45,7 +46,7 @@ _TAGS = stage_tags(_GROUP)
         ),
     },
     partitions_def=corpus_shards,
-    group_name=_GROUP,
+    group_name=_STAGE.name,
     op_tags=_TAGS,
     retry_policy=RETRIES,
 )
@@ -65,10 +66,7 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
         yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
 
 
-@dg.asset(
-    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
-)
-@translated_errors()
+@_STAGE.asset(corpus_shards, code_version="1")
 def labels(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -98,10 +96,7 @@ def labels(
     )
 
 
-@dg.asset(
-    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
-)
-@translated_errors()
+@_STAGE.asset(corpus_shards, code_version="1")
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -128,10 +123,7 @@ def clean_documents(
     )
 
 
-@dg.asset(
-    partitions_def=corpus_shards, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="2", retry_policy=RETRIES
-)
-@translated_errors()
+@_STAGE.asset(corpus_shards, code_version="2")
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:

@@ -4,32 +4,24 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.partitions import model_recipes
+from assets.stages import Stage
 from headrace.handoff.versions import Handoff
-from headrace.placement.demand import stage_tags
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.attempts import read_curve
 from headrace.training.curves import loss_sparkline
 from headrace.training.session import request_for
 from headrace.training.tables import base_model_table, evaluation_table, samples_markdown, trained_model_table
 from headrace.training.tracking import TrainingTrack
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.registry import RegistryResource
 from resources.training import TrainingResource
 
-_GROUP = "training"
-_TAGS = stage_tags(_GROUP)
-# A gang of GPUs is admitted whole; recipes with `ranks` of their own ask for them in the run's tags.
-_GANG_TAGS = stage_tags(_GROUP, gpus=1, gpu_memory_mib=16_000)
-
+_STAGE = Stage("training")
 _all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 
 
-@dg.asset(
-    partitions_def=model_recipes, group_name=_GROUP, op_tags=_TAGS, tags=_TAGS, code_version="1", retry_policy=RETRIES
-)
-@translated_errors()
+@_STAGE.asset(model_recipes, code_version="1")
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
@@ -50,18 +42,17 @@ def base_model(
     )
 
 
-@dg.asset(
-    partitions_def=model_recipes,
-    ins={"training_examples": _all_shards},
-    group_name=_GROUP,
-    op_tags=_GANG_TAGS,
-    tags=_TAGS,
+@_STAGE.asset(
+    model_recipes,
     code_version="1",
+    # A gang of GPUs is admitted whole; recipes with `ranks` of their own ask for them in the run's tags.
+    gpus=1,
+    gpu_memory_mib=16_000,
+    ins={"training_examples": _all_shards},
     pool="training",
     # A lost rank resumes from its last checkpoint; a lost worker is the run retry's business.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
-@translated_errors()
 def trained_model(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
@@ -91,16 +82,7 @@ def trained_model(
     )
 
 
-@dg.asset(
-    partitions_def=model_recipes,
-    ins={"training_examples": _all_shards},
-    group_name=_GROUP,
-    op_tags=stage_tags(_GROUP, gpus=1),
-    tags=_TAGS,
-    code_version="1",
-    retry_policy=RETRIES,
-)
-@translated_errors()
+@_STAGE.asset(model_recipes, code_version="1", gpus=1, ins={"training_examples": _all_shards})
 def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,

@@ -1,0 +1,36 @@
+"""What all assets of a stage have in common: its group and its tags, how errors are told, and what is tried again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from headrace.placement.demand import stage_tags
+from headrace_dagster.failures import RETRIES, translated_errors
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+
+    def asset(
+        self,
+        partitions_def: dg.PartitionsDefinition,
+        *,
+        code_version: str,
+        gpus: float = 0,
+        gpu_memory_mib: int = 0,
+        **stated: Any,
+    ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+        """As `dg.asset`, with what the stage's assets share. `gpus`, `gpu_memory_mib`: as of `stage_tags`."""
+        tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib)
+        as_asset = dg.asset(
+            partitions_def=partitions_def,
+            group_name=self.name,
+            op_tags=tags,
+            tags=tags,
+            code_version=code_version,
+            **{"retry_policy": RETRIES, **stated},
+        )
+        return lambda body: as_asset(translated_errors()(body))
