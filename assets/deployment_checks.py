@@ -5,6 +5,7 @@ Each looks at every partition that there is, so that it can be run by itself at 
 
 import dagster as dg
 
+from assets.stages import asset_check
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, RegistryUnavailable, Transient
 from headrace.handoff.schemas import check_schema
@@ -17,14 +18,12 @@ from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace.text.markdown import inline
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 
 
-@dg.asset_check(asset="registered_version", name="schema", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="registered_version", name="schema")
 def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
     """Every recipe's registered versions are the base's row and the trained one, in the columns the rollout reads."""
     handoffs, wrong = store.handoffs(), {}
@@ -40,8 +39,7 @@ def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
     return _result(len(keys), wrong)
 
 
-@dg.asset_check(asset="rollout", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="rollout")
 def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
     """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
     objects, wrong = store.objects(), {}
@@ -60,8 +58,7 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
     return _result(len(names), wrong)
 
 
-@dg.asset_check(asset="rollout", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="rollout")
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
     """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
     handoffs = store.handoffs()
@@ -79,8 +76,7 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
     return _result(len(said), wrong, severity=dg.AssetCheckSeverity.WARN, said=said)
 
 
-@dg.asset_check(asset="rollout", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="rollout")
 def aliases_follow_the_journals(
     rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.partitions import content
+from assets.stages import asset_check
 from headrace.clock import SystemClock
 from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, InvalidInput, Transient
 from headrace.generation.content_checks import Finding, check_content, check_one_list
@@ -33,14 +34,12 @@ _CONTENT_CHECKS = {
 
 
 def _schema_check(asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
+    @asset_check(
         asset=asset,
-        retry_policy=RETRIES,
         name="schema",
         description=f"The newest {asset} has the columns that its readers expect, and its own digests.",
         partitions_def=content,
     )
-    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         try:
             handoff = store.handoffs().open(asset, context.partition_key)
@@ -55,13 +54,11 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
 schema_checks = [_schema_check(asset) for asset in ("prompts", "generated_content", "reviewed_content")]
 
 
-@dg.asset_check(
+@asset_check(
     asset="prompts",
-    retry_policy=RETRIES,
     description="The sealed shards of this day were cut from one list of prompts, the one that its files hold now.",
     partitions_def=content,
 )
-@translated_errors()
 def shards_are_of_one_list(
     context: dg.AssetCheckExecutionContext, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.AssetCheckResult:
@@ -99,13 +96,11 @@ def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreReso
 
 
 def _rolled_back_check(asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
+    @asset_check(
         asset=asset,
-        retry_policy=RETRIES,
         name="no_rows_of_rolled_back_sets",
         description=f"The newest {asset} of no partition has rows of a version set that was rolled back.",
     )
-    @translated_errors()
     def check(store: StoreResource, campaigns: CampaignsResource) -> dg.AssetCheckResult:
         objects, handoffs, found = store.objects(), store.handoffs(), dict[str, int]()
         try:

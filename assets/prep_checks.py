@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from assets.partitions import corpus_shards
+from assets.stages import asset_check
 from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -18,7 +19,6 @@ from headrace.prep.identities import find_repeated_ids
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
 from headrace.text.markdown import inline
-from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
 
@@ -32,13 +32,11 @@ _ACCOUNTS = {
 
 
 def _schema_check(asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
+    @asset_check(
         asset=asset,
-        retry_policy=RETRIES,
         name="schema",
         description=f"What is sealed of {asset} has the columns that its readers expect, and undamaged bytes.",
     )
-    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         handoffs = list(_newest(store.handoffs(), asset, _shards(context)))
         faults = []
@@ -57,13 +55,11 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 def _rows_check(asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
+    @asset_check(
         asset=asset,
-        retry_policy=RETRIES,
         name="rows_add_up",
         description=f"Every row that came into {asset} is accounted for: {' + '.join(_ACCOUNTS[asset])} = num_rows_in.",
     )
-    @translated_errors()
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         totals = dict.fromkeys(("num_rows_in", *_ACCOUNTS[asset]), 0)
         faults = []
@@ -78,8 +74,7 @@ def _rows_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-@dg.asset_check(asset="clean_documents", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="clean_documents")
 def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, no term and no text is in train and in held-out."""
     shards = list(_newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
@@ -96,8 +91,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     )
 
 
-@dg.asset_check(asset="raw_documents", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="raw_documents")
 def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, one document id stands for one document: a label decides over no other."""
     shards = _newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys())
@@ -112,8 +106,7 @@ def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetChec
     )
 
 
-@dg.asset_check(asset="labels", retry_policy=RETRIES)
-@translated_errors()
+@asset_check(asset="labels")
 def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Of all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
     settings = corpus.corpus().labels

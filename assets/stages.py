@@ -1,4 +1,4 @@
-"""What all assets of a stage have in common: its group and its tags, how errors are told, and what is tried again."""
+"""What assets of a stage, and all checks, have in common: group and tags, how errors are told, what is tried again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,3 +34,9 @@ class Stage:
             **{"retry_policy": RETRIES, **stated},
         )
         return lambda body: as_asset(translated_errors()(body))
+
+
+def asset_check(*, asset: str, **stated: Any) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
+    """As `dg.asset_check`, with what all checks share."""
+    as_check = dg.asset_check(asset=asset, retry_policy=RETRIES, **stated)
+    return lambda body: as_check(translated_errors()(body))

@@ -35,20 +35,18 @@ class Stand:
     aborted: frozenset[str] = frozenset()
     evicted: frozenset[str] = frozenset()
 
-    def words(self) -> dict[str, Any]:
-        """What any correct replay must agree on."""
-        return {
-            "head": self.number,
-            "stable": self.stable,
-            "candidate": self.candidate,
-            "proposed": self.proposed,
-            "weight": self.weight,
-            "cap": self.cap,
-            "paused": self.paused,
-            "trial": self.trial,
-            "aborted": sorted(self.aborted),
-            "evicted": sorted(self.evicted),
-        }
+    @property
+    def head(self) -> int:
+        return self.number
+
+
+def words_of(stand: Any) -> dict[str, Any]:
+    """What any correct replay must agree on, as this one's stand or the library's state has it."""
+    found = {word: getattr(stand, word) for word in _WORDS}
+    return {word: sorted(value) if isinstance(value, frozenset) else value for word, value in found.items()}
+
+
+_WORDS = ("head", "stable", "candidate", "proposed", "weight", "cap", "paused", "trial", "aborted", "evicted")
 
 
 @dataclass(slots=True)

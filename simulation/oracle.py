@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from simulation.disk import Disk, Kept, Trouble
-from simulation.history import Broken, History, read_history
+from simulation.history import Broken, History, read_history, words_of
 from simulation.records import Log, UnitRecord
 
 # A plan lease: how long a router may go on with a plan that it cannot renew.
@@ -374,7 +374,7 @@ class _Checks:
 
     # 11
     def audited(self) -> Iterator[str]:
-        mine = self.history.stands[-1].words() if self.history.stands else {}
+        mine = words_of(self.history.stands[-1]) if self.history.stands else {}
         for word, value in self.log.final.items():
             if mine.get(word) != value:
                 yield f"the library's replay says {word}={value!r}, the entries say {mine.get(word)!r}"

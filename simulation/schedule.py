@@ -30,6 +30,7 @@ from simulation.campaign_site import CampaignSite
 from simulation.crashes import crash_unequal
 from simulation.disk import Disk, Trouble
 from simulation.gateways import Gateways
+from simulation.history import words_of
 from simulation.oracle import Judged, Violation, judge
 from simulation.records import ShareRecord
 from simulation.scheduler import Process, Scheduler, SimulatedClock
@@ -277,18 +278,7 @@ def _look_back(world: World, directory: Path) -> None:
         # The library refuses it; what is wrong, the oracle says.
         return
     if state is not None:
-        world.log.final = {
-            "head": state.head,
-            "stable": state.stable,
-            "candidate": state.candidate,
-            "proposed": state.proposed,
-            "weight": state.weight,
-            "cap": state.cap,
-            "paused": state.paused,
-            "trial": state.trial,
-            "aborted": sorted(state.aborted),
-            "evicted": sorted(state.evicted),
-        }
+        world.log.final = words_of(state)
     keys = [partition.key for partition in world.partitions]
     state = None
     for entry in entries:

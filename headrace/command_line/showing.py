@@ -158,25 +158,20 @@ def _shown(value: Any) -> str:
 def _facts(handoff: Handoff) -> dict[str, Any]:
     """The manifest, without digests of single buffers."""
     manifest = handoff.manifest
+    facts = manifest.facts()
+    del facts["nonce"]
     return {
         "asset": manifest.asset,
         "partition": manifest.partition,
         "version": manifest.version,
         "uri": handoff.uri,
-        "num_rows": manifest.num_rows,
-        "num_bytes": manifest.num_bytes,
+        **facts,
         "parts": [{"key": part.key, "num_rows": part.num_rows, "num_bytes": part.num_bytes} for part in manifest.parts],
         "schema": [
             {"name": each.name, "type": str(plain_type(each.type)), "nullable": each.nullable}
             for each in handoff.schema
         ],
         "schema_fingerprint": manifest.schema_fingerprint,
-        "content_digest": manifest.content_digest,
-        "code_version": manifest.code_version,
-        "run_id": manifest.run_id,
-        "input_versions": manifest.input_versions,
-        "attributes": manifest.attributes,
-        "created_at": manifest.created_at,
         "write_seconds": manifest.write_seconds,
         "write_mb_per_s": _mb_per_s(handoff),
     }

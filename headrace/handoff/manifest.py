@@ -16,6 +16,10 @@ from headrace.errors import FormatTooNew, HandoffCorrupt, ManifestDamaged
 from headrace.store.objects import Segment, canonical_json
 
 FORMAT_VERSION = 2
+_FACTS = (
+    *("nonce", "content_digest", "num_rows", "num_bytes", "code_version", "run_id", "input_versions", "attributes"),
+    "created_at",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,10 @@ class Manifest:
     @property
     def label(self) -> str:
         return f"{self.asset}[{self.partition}] v{self.version}"
+
+    def facts(self) -> dict[str, Any]:
+        """What is still known of a version when it is collected."""
+        return {name: getattr(self, name) for name in _FACTS}
 
     @property
     def schema(self) -> pa.Schema:

@@ -134,17 +134,7 @@ def _versions(objects: ObjectStore, entries: Sequence[Entry]) -> list[FoundVersi
             num_bytes=sizes.get(prefix, 0) + entry.num_bytes,
             prefix=prefix,
             hands_on_weights=hands_on_weights(manifest),
-            facts={
-                "nonce": manifest.nonce,
-                "content_digest": manifest.content_digest,
-                "num_rows": manifest.num_rows,
-                "num_bytes": manifest.num_bytes,
-                "code_version": manifest.code_version,
-                "run_id": manifest.run_id,
-                "input_versions": dict(manifest.input_versions),
-                "attributes": dict(manifest.attributes),
-                "created_at": manifest.created_at,
-            },
+            facts=manifest.facts(),
         )
 
     with ThreadPoolExecutor(_READERS) as readers:
