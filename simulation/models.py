@@ -1,8 +1,9 @@
-"""Registered versions of models that nobody trained: what is not said is plausible and named after the version."""
+"""Models that nobody trained, and trainings that nobody ran: what is not said is plausible."""
 
 from typing import Any
 
 from headrace.registry.model_versions import ModelVersion
+from headrace.training.attempts import TrainingResult, curve_key
 
 
 def model_of(name: str, version: int, *, kind: str = "trained", **changes: Any) -> ModelVersion:
@@ -22,3 +23,23 @@ def model_of(name: str, version: int, *, kind: str = "trained", **changes: Any) 
         "registered_at": 1_760_000_000.0 + version,
     }
     return ModelVersion(**(fields | changes))
+
+
+def training_result(training_id: str, attempt: int, **changes: Any) -> TrainingResult:
+    fields: dict[str, Any] = {
+        "training_id": training_id,
+        "attempt": attempt,
+        "weights_digest": "w" * 64,
+        "steps": 2,
+        "steps_applied": 2,
+        "tokens": 128,
+        "train_loss_last": 1.5,
+        "zero_stage": 2,
+        "world_size": 2,
+        "resumed_from_step": 0,
+        "seconds": 3.0,
+        "peak_rss_mb": 100.0,
+        "state_digest": "s" * 64,
+        "curve_key": curve_key(training_id, attempt),
+    }
+    return TrainingResult(**(fields | changes))

@@ -31,6 +31,7 @@ from headrace.training.guard import Worker as TrainingWorker
 from simulation.campaign_site import CampaignSite, make_campaign
 from simulation.disk import Disk
 from simulation.fuzz.store import FuzzStore
+from simulation.models import training_result
 from simulation.registry import Aliases
 
 SESSIONS = ("ada", "bob", "cleo")
@@ -149,22 +150,8 @@ def _train(world: World, files: Path) -> None:
             training_id=TRAINING, step=step, attempt=attempt, world_size=1, prefix=prefix, files=tuple(done)
         )
         checkpoints.publish(store, checkpoint, kept=2)
-    result = attempts.TrainingResult(
-        training_id=FINISHED,
-        attempt=attempts.open_attempt(store, FINISHED, worker=worker, run_id="r", clock=world.clock, host="elsewhere"),
-        weights_digest="w" * 64,
-        steps=2,
-        steps_applied=2,
-        tokens=100,
-        train_loss_last=1.5,
-        zero_stage=2,
-        world_size=1,
-        resumed_from_step=0,
-        seconds=1.0,
-        peak_rss_mb=100.0,
-        state_digest="s" * 64,
-        curve_key=attempts.curve_key(FINISHED, 1),
-    )
+    attempt = attempts.open_attempt(store, FINISHED, worker=worker, run_id="r", clock=world.clock, host="elsewhere")
+    result = training_result(FINISHED, attempt, world_size=1)
     attempts.publish_result(store, result, b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
     source = files / "source"
     source.mkdir()

@@ -30,6 +30,7 @@ from resources.engines import EnginesResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
+from tests.rollout.builders import reviewed_row
 
 CAMPAIGN = """
 name: tales
@@ -167,20 +168,6 @@ def evaluation_row(model: str, weights: str, loss: float) -> dict[str, Any]:
         "heldout_tokens": 10_000,
         "heldout_digest": "heldout",
         "samples": [],
-    }
-
-
-def reviewed_row(position: int, version_set: str, *, kept: bool) -> dict[str, Any]:
-    return {
-        "row_id": f"{version_set}-{position}",
-        "prompt_id": str(position),
-        "position": position,
-        "prompt": "p",
-        "output": "o",
-        "version_set": version_set,
-        "num_output_tokens": 1,
-        "kept": kept,
-        "rejected_by": [] if kept else ["empty"],
     }
 
 

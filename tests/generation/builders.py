@@ -96,27 +96,21 @@ class Site:
         return self.claims.open(self.campaign, self.partition, prompts, root_run_id=run, regenerate=regenerate)
 
     def generate(self, claim: Claim | None = None, engine: RowMaker | None = None, **changes: Any) -> Outcome:
-        arguments: dict[str, Any] = {
-            "campaign": self.campaign,
-            "claims": self.claims,
-            "handoffs": self.handoffs,
-            "open_engine": lambda version_set: engine or echo_rows(version_set.member("writer")),
-            "worker": Worker(run_id="run-1", host="node-a"),
-            "monotonic": lambda: 0.0,
-        }
-        return generate_partition(claim or self.open_claim(), **(arguments | changes))
+        return generate_partition(claim or self.open_claim(), **(self._work("run-1", engine) | changes))
 
     def mirror(self, wanted: str = "candidate", engine: RowMaker | None = None, **changes: Any) -> Mirror:
-        arguments: dict[str, Any] = {
-            "root_run_id": "run-mirror",
+        arguments = {"root_run_id": "run-mirror", **self._work("run-mirror", engine)}
+        return mirror_partition(self.partition, wanted, **(arguments | changes))
+
+    def _work(self, run: str, engine: RowMaker | None) -> dict[str, Any]:
+        return {
             "campaign": self.campaign,
             "claims": self.claims,
             "handoffs": self.handoffs,
             "open_engine": lambda version_set: engine or echo_rows(version_set.member("writer")),
-            "worker": Worker(run_id="run-mirror", host="node-a"),
+            "worker": Worker(run_id=run, host="node-a"),
             "monotonic": lambda: 0.0,
         }
-        return mirror_partition(self.partition, wanted, **(arguments | changes))
 
     def content_rows(self) -> list[dict[str, Any]]:
         return self.handoffs.open("generated_content", self.partition.key).table().to_pylist()

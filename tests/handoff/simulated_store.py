@@ -6,8 +6,11 @@ the next one. A killed actor never goes on; nothing of it is cleaned up, as afte
 
 import re
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from simulation.stores import MemoryStore
 
@@ -71,6 +74,51 @@ class Actor:
         finally:
             self.is_done = True
             self._has_stopped.release()
+
+
+class Actors(RuleBasedStateMachine):
+    """A model whose actors each do some operations in turn, are stopped right before one, or killed."""
+
+    stops: ClassVar[Sequence[str]]
+    store: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actors: list[Actor] = []
+        self.killed: list[Actor] = []
+
+    def act(self, program: Callable[[Any], None]) -> None:
+        self.actors.append(Actor(self.store, program))
+
+    @rule(turns=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=12))
+    def go_on(self, turns: list[tuple[int, int]]) -> None:
+        for index, num_steps in turns:
+            if self.actors:
+                actor = self.actors[index % len(self.actors)]
+                for _ in range(num_steps):
+                    actor.step()
+        self.actors = [actor for actor in self.actors if not self.has_ended(actor)]
+
+    @rule(index=st.integers(0, 30), data=st.data())
+    def go_on_until(self, index: int, data: st.DataObject) -> None:
+        """Stops right before what the others must, or must not, see."""
+        if self.actors:
+            self.actors[index % len(self.actors)].run_until(data.draw(st.sampled_from(self.stops)))
+            self.go_on([])
+
+    @rule(index=st.integers(0, 30))
+    def kill(self, index: int) -> None:
+        if self.actors:
+            self.killed.append(self.actors.pop(index % len(self.actors)))
+
+    def has_ended(self, actor: Actor) -> bool:
+        if actor.error and "plan is" not in str(actor.error):
+            raise actor.error
+        return actor.is_done
+
+    def bury_all(self) -> None:
+        for actor in self.actors + self.killed:
+            actor.bury()
 
 
 class ByHand:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected, ObjectMissing
@@ -15,7 +15,7 @@ from headrace.handoff.manifest import Manifest
 from headrace.store.leases import Leases
 from headrace.store.objects import canonical_json
 from tests.handoff.collecting_builders import PREFIX, make_manifest, manifest_key, part_keys, seal
-from tests.handoff.simulated_store import Actor, ByHand, MemoryStore
+from tests.handoff.simulated_store import Actors, ByHand, MemoryStore
 
 GRACE = 6 * 3600.0
 VERSION = re.compile(r"v(\d{6})")
@@ -42,13 +42,13 @@ WRITER_STOPS = ["create handoff/docs/all/parts", "create handoff/docs/all/v", "c
 STOPS = sorted({*COLLECTOR_STOPS, *READER_STOPS, *WRITER_STOPS, "never"})
 
 
-class CollectingBesideEverybody(RuleBasedStateMachine):
+class CollectingBesideEverybody(Actors):
+    stops = STOPS
+
     @initialize()
     def start(self) -> None:
         self.clock = FixedClock()
         self.store = MemoryStore(self.clock)
-        self.actors: list[Actor] = []
-        self.killed: list[Actor] = []
         self.nonces = (f"nonce{number}" for number in itertools.count())
         self.acknowledged: dict[int, str] = {}
         for version in range(1, 7):
@@ -66,9 +66,6 @@ class CollectingBesideEverybody(RuleBasedStateMachine):
                 seal(self.store, version, nonce)  # type: ignore[arg-type]
                 self.acknowledged[version] = nonce
             self.clock.advance(2 * GRACE)
-
-    def act(self, program: Any) -> None:
-        self.actors.append(Actor(self.store, program))
 
     def leases_of(self, store: MemoryStore) -> Leases:
         return Leases(store, self.clock, sleep=lambda _: store.before_each("sleep"), renewal=ByHand())  # type: ignore[arg-type]
@@ -141,22 +138,6 @@ class CollectingBesideEverybody(RuleBasedStateMachine):
 
         self.act(collect_once)
 
-    @rule(turns=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=12))
-    def go_on(self, turns: list[tuple[int, int]]) -> None:
-        for index, num_steps in turns:
-            if self.actors:
-                actor = self.actors[index % len(self.actors)]
-                for _ in range(num_steps):
-                    actor.step()
-        self.actors = [actor for actor in self.actors if not self.has_ended(actor)]
-
-    @rule(index=st.integers(0, 30), operation=st.sampled_from(STOPS))
-    def go_on_until(self, index: int, operation: str) -> None:
-        """Stops right before what the others must, or must not, see."""
-        if self.actors:
-            self.actors[index % len(self.actors)].run_until(operation)
-            self.go_on([])
-
     @rule(
         collector_at=st.sampled_from(COLLECTOR_STOPS),
         reader_at=st.sampled_from(READER_STOPS),
@@ -216,19 +197,9 @@ class CollectingBesideEverybody(RuleBasedStateMachine):
         writer.run_until("never")
         self.go_on([])
 
-    @rule(index=st.integers(0, 30))
-    def kill(self, index: int) -> None:
-        if self.actors:
-            self.killed.append(self.actors.pop(index % len(self.actors)))
-
     @rule(seconds=st.sampled_from([1, 299, 901, 1300, 3700, GRACE + 1]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
-
-    def has_ended(self, actor: Actor) -> bool:
-        if actor.error and "plan is" not in str(actor.error):
-            raise actor.error
-        return actor.is_done
 
     @invariant()
     def no_acknowledged_version_is_lost(self) -> None:
@@ -251,10 +222,9 @@ class CollectingBesideEverybody(RuleBasedStateMachine):
         assert noted_at > 0
 
     def teardown(self) -> None:
-        if not hasattr(self, "actors"):
+        if not hasattr(self, "store"):
             return
-        for actor in self.actors + self.killed:
-            actor.bury()
+        self.bury_all()
         for _ in range(3):
             self.clock.advance(40 * 24 * 3600.0)
             plan = plan_collection(self.store, self.clock, keep_versions=1, grace_seconds=GRACE)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from tests.killing import run_and_kill
 
 pytestmark = pytest.mark.process
 
@@ -95,13 +96,7 @@ def batches():
 HandoffStore(LocalStore(Path(sys.argv[1]))).publish("docs", "all", batches(), schema=batch.schema, code_version="1",
                                                     run_id="r")
 """
-    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
-    assert writer.stdout
-    for _ in range(20):
-        assert writer.stdout.readline() == b"batch\n"
-    writer.kill()
-    writer.wait()
-    writer.stdout.close()
+    run_and_kill(script, tmp_path, word="batch", times=20)
     handoffs = HandoffStore(LocalStore(tmp_path))
     assert handoffs.newest("docs", "all") is None
     assert handoffs.partitions("docs") == []

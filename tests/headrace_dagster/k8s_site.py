@@ -1,7 +1,6 @@
 """One Dagster instance whose runs go to a mock of the Kubernetes API over HTTP."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import GpuShare, HostShare, Placement
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, PLACEMENT_TAG, Admission
 from headrace_dagster.launchers.gpu_k8s_launcher import GpuK8sRunLauncher
-from tests.kube.mock_cluster import MockCluster, kubeconfig, mock_cluster
+from tests.kube.mock_cluster import MockCluster, launcher_config, mock_cluster
 
 GPU = "nvidia.com/gpu"
 TWO_GPUS = Demand(num_gpus=2, cpu_milli=4000, memory_mib=8192)
@@ -76,18 +75,11 @@ class Site:
 
     def __init__(self, cluster: MockCluster, directory: Path, settings: dict[str, Any]) -> None:
         self.cluster = cluster
-        launcher = {
-            "load_incluster_config": False,
-            "kubeconfig_file": kubeconfig(cluster.url, directory),
-            "service_account_name": "dagster",
-            "instance_config_map": "dagster-instance",
-            "job_image": "pipelines:1",
-        }
         dagster_yaml = {
             "run_launcher": {
                 "module": "headrace_dagster.launchers.gpu_k8s_launcher",
                 "class": "GpuK8sRunLauncher",
-                "config": launcher | settings.pop("launcher", {}),
+                "config": launcher_config(cluster.url, directory) | settings.pop("launcher", {}),
             },
             "run_coordinator": {"module": "headrace_dagster.coordinator.run_coordinator", "class": "GpuRunCoordinator"},
             "run_monitoring": {"enabled": True, "start_timeout_seconds": settings.pop("start_timeout_seconds", 180)},
@@ -163,13 +155,6 @@ def make_site(cluster: MockCluster, empty_home: Path, tmp_path: Path) -> Iterato
 @pytest.fixture
 def site(make_site: Callable[..., Site]) -> Site:
     return make_site()
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "It did not come to be."
-        time.sleep(0.02)
 
 
 def container_of(job: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from dagster._daemon.monitoring.run_monitoring import monitor_starting_run
 
 import headrace_dagster.launchers.gpu_k8s_launcher as gpu_k8s_launcher
 from headrace.kube.cluster import ClusterUnavailable
-from tests.headrace_dagster.k8s_site import Site, cluster, empty_home, make_site, site, wait_until  # noqa: F401  (fixtures)
+from tests.headrace_dagster.k8s_site import Site, cluster, empty_home, make_site, site  # noqa: F401  (fixtures)
 from tests.kube.mock_cluster import JOBS, PODS
+from tests.waiting import eventually
 
 
 def test_a_failed_job_fails_its_run(site: Site) -> None:
@@ -123,13 +124,13 @@ def test_a_preempted_run_fails_once_its_pods_are_gone_and_is_retried(
     site.cluster.keep_until_pods_are_gone(job)
     site.launcher.evict(site.now(run), "Makes room for run 1c07.")
     site.launcher.evict(site.now(run), "Makes room for run 1c07.")
-    wait_until(lambda: "deletionTimestamp" in site.cluster.jobs()[0]["metadata"])
+    eventually(lambda: "deletionTimestamp" in site.cluster.jobs()[0]["metadata"])
     assert site.now(run).status == DagsterRunStatus.STARTED
     site.cluster.pods_are_gone(job)
-    wait_until(lambda: site.now(run).status == DagsterRunStatus.FAILURE)
+    eventually(lambda: site.now(run).status == DagsterRunStatus.FAILURE)
     # One more than the instance's 1: the preemption costs none of them.
     assert site.now(run).tags["dagster/max_retries"] == "2"
-    wait_until(lambda: site.now(run).tags.get("dagster/will_retry") == "true")
+    eventually(lambda: site.now(run).tags.get("dagster/will_retry") == "true")
     assert "Makes room for run 1c07." in site.messages(run)
 
 
@@ -139,6 +140,6 @@ def test_a_preemption_outlasts_an_api_that_does_not_answer(site: Site, monkeypat
     site.start(run)
     site.cluster.refuse(f"get {JOBS}", 503, times=3)
     site.launcher.evict(site.now(run), "Makes room.")
-    wait_until(lambda: site.now(run).status == DagsterRunStatus.FAILURE)
+    eventually(lambda: site.now(run).status == DagsterRunStatus.FAILURE)
     assert site.messages(run).count("Preemption waits: The Kubernetes API did not list Jobs") == 1
     assert site.cluster.jobs() == []

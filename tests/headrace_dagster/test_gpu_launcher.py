@@ -31,7 +31,7 @@ from headrace_dagster.launchers.eviction import record_eviction
 from headrace_dagster.launchers.gpu_launcher import GpuRunLauncher
 from headrace_dagster.launchers.process_launcher import WORKER_TAG
 from headrace_dagster.launchers.worker_process import RUN_MARKER, WorkerProcess
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 SHARED = Placement(gpus=(GpuShare(node="here", device="3", milli=250),))
 
@@ -113,7 +113,7 @@ def program(tmp_path: Path) -> Path:
 
 def told_by(program: Path) -> dict[str, str]:
     told = program.with_name("told")
-    wait_until(told.exists, "the program has told its environment")
+    eventually(told.exists, "the program has told its environment")
     return dict(line.split("=", 1) for line in told.read_text().splitlines())
 
 
@@ -213,8 +213,8 @@ def test_an_eviction_that_a_killed_daemon_began_is_brought_to_its_end(instance: 
     assert launcher_of(instance).finish_evictions() == [run.run_id]
 
     assert worker.wait() == -signal.SIGTERM
-    wait_until(lambda: reloaded(instance, run).status == DagsterRunStatus.FAILURE, "the run has ended")
-    wait_until(lambda: reloaded(instance, run).tags.get(WILL_RETRY_TAG) == "true", "it is to be retried")
+    eventually(lambda: reloaded(instance, run).status == DagsterRunStatus.FAILURE, "the run has ended")
+    eventually(lambda: reloaded(instance, run).tags.get(WILL_RETRY_TAG) == "true", "it is to be retried")
     assert "Preempted, to be retried from failure. The daemon ended while" in messages(instance, run)
 
 
@@ -223,7 +223,7 @@ def test_a_run_that_another_process_executes_is_not_evicted(instance: DagsterIns
     run = make_run(instance, program, status=DagsterRunStatus.STARTED)
 
     launcher_of(instance).evict(run, "Its GPU is for another run.")
-    wait_until(lambda: f"end-{run.run_id}" not in {thread.name for thread in threading.enumerate()}, "it was looked at")
+    eventually(lambda: f"end-{run.run_id}" not in {thread.name for thread in threading.enumerate()}, "it was looked at")
 
     assert reloaded(instance, run).tags == run.tags
     assert reloaded(instance, run).status == DagsterRunStatus.STARTED
@@ -238,7 +238,7 @@ def test_a_launch_that_a_killed_daemon_left_behind_is_queued_again_unless_its_wo
     not_ours = make_run(instance, program)
     child = subprocess.Popen(["sleep", "600"], start_new_session=True, env={**os.environ, RUN_MARKER: alive.run_id})
     try:
-        wait_until(lambda: alive.run_id in launcher.occupied_run_ids(), "its worker counts")
+        eventually(lambda: alive.run_id in launcher.occupied_run_ids(), "its worker counts")
 
         launcher.finish_evictions()
 
@@ -256,7 +256,7 @@ def test_what_outlives_its_run_gets_the_grace_and_then_ends(instance: DagsterIns
     launcher = launcher_of(instance)
     run = make_run(instance, program, status=DagsterRunStatus.SUCCESS)
     child = subprocess.Popen(["sleep", "600"], start_new_session=True, env={**os.environ, RUN_MARKER: run.run_id})
-    wait_until(lambda: run.run_id in launcher.occupied_run_ids(), "the child counts")
+    eventually(lambda: run.run_id in launcher.occupied_run_ids(), "the child counts")
 
     launcher.reap([run.run_id])
     assert child.poll() is None
@@ -265,9 +265,9 @@ def test_what_outlives_its_run_gets_the_grace_and_then_ends(instance: DagsterIns
         launcher.reap([run.run_id])
         return child.poll() is not None
 
-    wait_until(is_gone, "the child was killed")
+    eventually(is_gone, "the child was killed")
     assert run.run_id not in launcher.occupied_run_ids()
-    wait_until(
+    eventually(
         lambda: f"Killed what outlived this run by 0.5 s: [{child.pid}]." in messages(instance, run), "it is told"
     )
 
@@ -312,7 +312,7 @@ def test_a_run_waits_for_a_code_server_that_does_not_answer(
     command = [sys.executable, "-m", "dagster", "api", "grpc", "--python-file", str(code), "--socket", socket]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_until(Path(socket).exists, "the code server listens")
+        eventually(Path(socket).exists, "the code server listens")
         target = GrpcServerTarget(host="localhost", port=None, socket=socket, location_name="code")
         with WorkspaceProcessContext(instance, target) as workspace:
             first = admit(instance, make_run(instance, program), SHARED)

@@ -138,3 +138,14 @@ def kubeconfig(url: str, directory: Path) -> str:
         )
     )
     return str(path)
+
+
+def launcher_config(url: str, directory: Path) -> dict[str, Any]:
+    """Of dagster-k8s's run launcher, or of ours."""
+    return {
+        "load_incluster_config": False,
+        "kubeconfig_file": kubeconfig(url, directory),
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster-instance",
+        "job_image": "pipelines:1",
+    }

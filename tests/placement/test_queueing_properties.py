@@ -42,6 +42,7 @@ class World:
         self.waiting: dict[str, Waiting] = {}
         self.running: dict[str, Running] = {}
         self.seconds: dict[str, float] = {}
+        self.admitted: dict[str, Waiting] = {}
         self.waited: dict[str, float] = {}
         self.num_stops = Counter()
         self.num_submitted = 0
@@ -73,16 +74,8 @@ class World:
         for run_id, placement in decision.admissions.items():
             run = self.waiting.pop(run_id)
             self.waited[run_id] = self.now - max(run.submitted, run.preempted_at)
-            self.running[run_id] = Running(
-                run_id=run_id,
-                demand=run.demand,
-                placement=placement,
-                started=self.now,
-                expected_seconds=run.expected_seconds,
-                priority=run.priority,
-                preemptible=run.preemptible,
-                num_preemptions=run.num_preemptions,
-            )
+            self.running[run_id] = run.started(placement, self.now)
+            self.admitted[run_id] = run
         for stop in decision.preemptions:
             self.running[stop.run_id] = replace(self.running[stop.run_id], ending=True)
             self.num_stops[stop.run_id] += 1
@@ -91,13 +84,9 @@ class World:
         return decision
 
     def _queue_again(self, run: Running) -> None:
-        self.waiting[run.run_id] = Waiting(
-            run_id=run.run_id,
-            demand=run.demand,
+        self.waiting[run.run_id] = replace(
+            self.admitted[run.run_id],
             submitted=self.now,
-            expected_seconds=run.expected_seconds,
-            priority=run.priority,
-            preemptible=run.preemptible,
             preempted_at=self.now,
             num_preemptions=run.num_preemptions + 1,
         )

@@ -1,7 +1,6 @@
 """A Dagster instance with a real daemon and a real code server, in a directory of a test's own."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from headrace_dagster.launchers.process_launcher import worker_of
 from headrace_dagster.launchers.worker_process import kill_run
 from simulation import dagster_site as simulated
+from tests.waiting import eventually
 
 CODE = Path(__file__).with_name("runs_under_test.py")
 CHECKOUT = Path(__file__).parents[2]
 # Generous: a start takes 5 s of CPU, and the machine may be busy with other tests.
-WAIT_SECONDS = 90.0
 
 
 @contextmanager
@@ -57,17 +56,10 @@ class DagsterSite(simulated.DagsterSite):
         return run
 
     def wait_for(self, run_id: str, status: DagsterRunStatus) -> DagsterRun:
-        wait_until(lambda: self.run(run_id).status in {status, *FINISHED_STATUSES}, f"run {run_id} is {status.value}")
+        eventually(lambda: self.run(run_id).status in {status, *FINISHED_STATUSES}, f"run {run_id} is {status.value}")
         run = self.run(run_id)
         assert run.status == status, self.messages(run_id)
         return run
 
     def messages(self, run_id: str) -> str:
         return "\n".join(entry.message for entry in self.instance.all_logs(run_id))
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"Not within {WAIT_SECONDS:.0f} s: {what}."
-        time.sleep(0.2)

@@ -12,7 +12,7 @@ import pytest
 from simulation.chaos.fleet import Starvation
 from simulation.chaos.jobs import take_slots
 from simulation.chaos.observer import MARKER, Kernel, OnDevices, is_alive, over_promised, proven
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 
 def make_process(run_id: str, devices: str, milli: int = 1000, pid: int = 1) -> OnDevices:
@@ -59,7 +59,7 @@ def test_the_kernel_tells_which_devices_a_process_was_given() -> None:
         first = stack.enter_context(started(**ours, **shared))
         foreign = stack.enter_context(started(**{**ours, MARKER: "another"}, **shared))
         template = stack.enter_context(started(**{**ours, "HEADRACE_RUN_ID": "-----"}, **shared))
-        wait_until(lambda: kernel.processes(), "the process shows its environment")
+        eventually(lambda: kernel.processes(), "the process shows its environment")
         (found,) = kernel.processes()
         assert (found.pid, found.run_id, found.devices, found.milli) == (first.pid, "run-a", ("2",), 250)
         assert found.pid not in (foreign.pid, template.pid)
@@ -78,7 +78,7 @@ def test_a_run_that_finds_too_little_of_its_device_free_says_so(tmp_path: Path) 
     )
     process = subprocess.Popen([sys.executable, "-c", other, str(tmp_path)])
     try:
-        wait_until((tmp_path / "taken").exists, "the other process holds its slots")
+        eventually((tmp_path / "taken").exists, "the other process holds its slots")
         os.close(take_slots(tmp_path, "0", 5, "run-a"))
         assert not (tmp_path / "violations").exists()
         os.close(take_slots(tmp_path, "0", 6, "run-b"))

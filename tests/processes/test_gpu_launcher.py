@@ -15,7 +15,8 @@ from headrace_dagster.launchers.eviction import last_eviction
 from headrace_dagster.launchers.gpu_launcher import GpuRunLauncher
 from headrace_dagster.launchers.process_launcher import WORKER_TAG, worker_of
 from headrace_dagster.launchers.worker_process import process_started
-from tests.processes.dagster_site import DagsterSite, dagster_site, wait_until
+from tests.processes.dagster_site import DagsterSite, dagster_site
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 CODE = Path(__file__).with_name("gpu_runs_under_test.py")
@@ -37,7 +38,7 @@ def launcher(site: DagsterSite) -> GpuRunLauncher:
 
 
 def retry_of(site: DagsterSite, run_id: str) -> DagsterRun:
-    wait_until(lambda: [run for run in site.instance.get_runs() if run.parent_run_id == run_id], "the run is retried")
+    eventually(lambda: [run for run in site.instance.get_runs() if run.parent_run_id == run_id], "the run is retried")
     (retry,) = [run for run in site.instance.get_runs() if run.parent_run_id == run_id]
     return retry
 
@@ -88,16 +89,16 @@ def test_a_child_that_outlives_its_run_holds_its_gpu_until_it_is_killed(
     child = int((tmp_path / "child").read_text())
     assert process_started(child) is None or run_id in launcher.occupied_run_ids()
     # A queued run makes the daemon look; an idle one looks as well, for as long as a run lingers.
-    wait_until(lambda: process_started(child) is None, "the child was killed")
-    wait_until(lambda: run_id not in launcher.occupied_run_ids(), "its devices are free")
-    wait_until(lambda: "Killed what outlived this run" in site.messages(run_id), "the run's log says so")
+    eventually(lambda: process_started(child) is None, "the child was killed")
+    eventually(lambda: run_id not in launcher.occupied_run_ids(), "its devices are free")
+    eventually(lambda: "Killed what outlived this run" in site.messages(run_id), "the run's log says so")
 
 
 def test_a_preempted_run_cleans_up_and_is_retried_without_using_up_a_retry(
     site: DagsterSite, launcher: GpuRunLauncher, tmp_path: Path
 ) -> None:
     run_id = site.submit("stoppable", tmp_path, tags={"headrace/gpus": "1", MAX_RETRIES_TAG: "0"})
-    wait_until((tmp_path / "started").exists, "the first attempt has started")
+    eventually((tmp_path / "started").exists, "the first attempt has started")
 
     launcher.evict(site.run(run_id), "Its GPU is for another run.")
     launcher.evict(site.run(run_id), "Its GPU is for another run.")
@@ -134,7 +135,7 @@ def test_a_start_that_timed_out_gives_its_gpu_back_only_without_its_process(
     site: DagsterSite, launcher: GpuRunLauncher, tmp_path: Path
 ) -> None:
     run_id = site.submit("stoppable", tmp_path, tags={"headrace/gpus": "1", MAX_RETRIES_TAG: "0"})
-    wait_until(lambda: WORKER_TAG in site.run(run_id).tags, "the run has a worker")
+    eventually(lambda: WORKER_TAG in site.run(run_id).tags, "the run has a worker")
     worker = worker_of(site.run(run_id))
     assert worker
     # A worker that hangs: what run monitoring sees is a run that does not start.
@@ -142,6 +143,6 @@ def test_a_start_that_timed_out_gives_its_gpu_back_only_without_its_process(
     site.instance.report_run_failed(site.run(run_id), "Run timed out due to taking longer than 180 seconds to start.")
     assert run_id in launcher.occupied_run_ids()
 
-    wait_until(lambda: run_id not in launcher.occupied_run_ids(), "the worker that hangs was killed")
+    eventually(lambda: run_id not in launcher.occupied_run_ids(), "the worker that hangs was killed")
 
     assert process_started(worker.pid) is None

@@ -11,7 +11,8 @@ from dagster import DagsterRunStatus
 
 from headrace_dagster.launchers.process_launcher import CUDA_VISIBLE_DEVICES_TAG, WORKER_TAG, worker_of
 from headrace_dagster.launchers.worker_process import WorkerProcess, process_started
-from tests.processes.dagster_site import DagsterSite, dagster_site, wait_until
+from tests.processes.dagster_site import DagsterSite, dagster_site
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -38,14 +39,14 @@ def test_a_queued_run_succeeds_in_a_process_that_carries_its_id_and_its_devices(
 
     assert (tmp_path / "told").read_text() == f"{run_id} "
     assert "RUN_SUCCESS" in (site.home.parent / ".headrace/logs/runs" / f"{run_id}.log").read_text()
-    wait_until(lambda: not recorded_worker(site, run_id).is_alive(), "the worker has ended")
+    eventually(lambda: not recorded_worker(site, run_id).is_alive(), "the worker has ended")
 
 
 def test_a_killed_workers_run_fails_with_the_reason_and_is_retried_without_its_leftovers(
     site: DagsterSite, tmp_path: Path
 ) -> None:
     run_id = site.submit("waiting", tmp_path)
-    wait_until(lambda: (tmp_path / "rank_pid").exists(), "the first attempt has started its rank")
+    eventually(lambda: (tmp_path / "rank_pid").exists(), "the first attempt has started its rank")
     worker = recorded_worker(site, run_id)
     assert os.getsid(worker.pid) == worker.pid
     template = psutil.Process(worker.pid).parent()
@@ -57,7 +58,7 @@ def test_a_killed_workers_run_fails_with_the_reason_and_is_retried_without_its_l
     failed = site.wait_for(run_id, DagsterRunStatus.FAILURE)
     assert f"Worker process {worker.pid} on {worker.host} is gone: SIGKILL" in site.messages(run_id)
     assert process_started(int((tmp_path / "rank_pid").read_text())) is None
-    wait_until(lambda: (tmp_path / "second_attempt").exists(), "the retry has run")
+    eventually(lambda: (tmp_path / "second_attempt").exists(), "the retry has run")
     (retry,) = [run for run in site.instance.get_runs() if run.parent_run_id == failed.run_id]
     site.wait_for(retry.run_id, DagsterRunStatus.SUCCESS)
     # The retry began with its parent's tags; its own record has replaced its parent's.
@@ -66,30 +67,30 @@ def test_a_killed_workers_run_fails_with_the_reason_and_is_retried_without_its_l
 
 def test_a_worker_that_dies_before_its_run_begins_is_noticed_at_once(site: DagsterSite, tmp_path: Path) -> None:
     run_id = site.submit("telling", tmp_path)
-    wait_until(lambda: WORKER_TAG in site.run(run_id).tags, "the run has a worker")
+    eventually(lambda: WORKER_TAG in site.run(run_id).tags, "the run has a worker")
 
     os.kill(recorded_worker(site, run_id).pid, signal.SIGKILL)
 
     site.wait_for(run_id, DagsterRunStatus.FAILURE)
     assert "SIGKILL (if nobody sent it, the machine ran out of memory)" in site.messages(run_id)
-    wait_until(lambda: (tmp_path / "told").exists(), "the retry has run")
+    eventually(lambda: (tmp_path / "told").exists(), "the retry has run")
 
 
 def test_a_stopped_workers_run_ends_at_its_longest_time_with_every_process(site: DagsterSite, tmp_path: Path) -> None:
     run_id = site.submit("waiting", tmp_path, tags={"dagster/max_runtime": "2", "dagster/max_retries": "0"})
-    wait_until(lambda: (tmp_path / "rank_pid").exists(), "the run has started its rank")
+    eventually(lambda: (tmp_path / "rank_pid").exists(), "the run has started its rank")
     os.kill(recorded_worker(site, run_id).pid, signal.SIGSTOP)
 
     # Canceled on the way.
-    wait_until(lambda: site.run(run_id).status == DagsterRunStatus.FAILURE, "the run has failed")
+    eventually(lambda: site.run(run_id).status == DagsterRunStatus.FAILURE, "the run has failed")
     assert "Exceeded maximum runtime of 2 seconds." in site.messages(run_id)
-    wait_until(lambda: not recorded_worker(site, run_id).is_alive(), "the stopped worker is gone")
+    eventually(lambda: not recorded_worker(site, run_id).is_alive(), "the stopped worker is gone")
     assert process_started(int((tmp_path / "rank_pid").read_text())) is None
 
 
 def test_a_terminated_run_takes_every_process_along_however_deaf_or_far(site: DagsterSite, tmp_path: Path) -> None:
     run_id = site.submit("deaf", tmp_path)
-    wait_until(lambda: (tmp_path / "grandchild_pid").exists(), "the run has started its grandchild")
+    eventually(lambda: (tmp_path / "grandchild_pid").exists(), "the run has started its grandchild")
     grandchild = int((tmp_path / "grandchild_pid").read_text())
 
     # From this process, as from the webserver: the worker is the daemon's child.
@@ -104,7 +105,7 @@ def test_a_terminated_run_takes_every_process_along_however_deaf_or_far(site: Da
 def test_a_killed_daemon_harms_no_run_and_the_next_daemon_goes_on(site: DagsterSite, tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     first = site.submit("waiting", tmp_path / "first")
-    wait_until(lambda: (tmp_path / "first/rank_pid").exists(), "the run is under way")
+    eventually(lambda: (tmp_path / "first/rank_pid").exists(), "the run is under way")
 
     site.kill_daemon()
     second = site.submit("telling", tmp_path)
@@ -118,7 +119,7 @@ def test_a_killed_daemon_harms_no_run_and_the_next_daemon_goes_on(site: DagsterS
 
 def test_runs_of_one_pool_wait_for_each_other(site: DagsterSite, tmp_path: Path) -> None:
     first = site.submit("pooled", tmp_path)
-    wait_until(lambda: WORKER_TAG in site.run(first).tags, "the first run has a worker")
+    eventually(lambda: WORKER_TAG in site.run(first).tags, "the first run has a worker")
     second = site.submit("pooled", tmp_path)
 
     site.wait_for(second, DagsterRunStatus.SUCCESS)

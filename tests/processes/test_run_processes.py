@@ -13,7 +13,7 @@ from headrace_dagster.launchers.device_environment import VISIBLE_DEVICES
 from headrace_dagster.launchers.run_processes import RunProcesses
 from headrace_dagster.launchers.warm_worker import WarmWorkers
 from headrace_dagster.launchers.worker_process import RUN_MARKER
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -39,11 +39,11 @@ def test_a_run_counts_until_its_last_process_has_ended_and_a_zombie_has(
     run_id: str, sleeper: subprocess.Popen[bytes]
 ) -> None:
     processes = RunProcesses()
-    wait_until(lambda: pids(processes, run_id) == {sleeper.pid}, "the process is found")
+    eventually(lambda: pids(processes, run_id) == {sleeper.pid}, "the process is found")
 
     os.kill(sleeper.pid, signal.SIGKILL)
 
-    wait_until(lambda: run_id not in processes.by_run(), "the zombie does not count")
+    eventually(lambda: run_id not in processes.by_run(), "the zombie does not count")
     assert Path(f"/proc/{sleeper.pid}").exists()
 
 
@@ -58,7 +58,7 @@ def test_a_process_is_found_that_gets_its_marker_only_after_it_was_looked_at(run
         late.stdin.write(b"go\n")
         late.stdin.close()
 
-        wait_until(lambda: pids(processes, run_id) == {late.pid}, "the process is found")
+        eventually(lambda: pids(processes, run_id) == {late.pid}, "the process is found")
     finally:
         late.kill()
         late.wait()
@@ -99,7 +99,7 @@ def test_a_warm_worker_shows_its_run_and_devices_and_its_template_shows_none(run
     environment = {**os.environ, VISIBLE_DEVICES: "MIG-0"}
     try:
         held = workers.hold(run_id, ["--version"], environment=environment, log=tmp_path / "log")
-        wait_until(lambda: pids(processes, run_id) == {held.identity.pid}, "the worker is found, its template is not")
+        eventually(lambda: pids(processes, run_id) == {held.identity.pid}, "the worker is found, its template is not")
         shown = Path(f"/proc/{held.identity.pid}/environ").read_bytes().split(b"\0")
         assert b"CUDA_VISIBLE_DEVICES=MIG-0" in shown
         assert f"{RUN_MARKER}={run_id}".encode() in shown

@@ -11,7 +11,7 @@ import pytest
 
 from headrace_dagster.launchers.signs_of_life import SignsOfLife
 from headrace_dagster.launchers.worker_process import WorkerProcess
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 SLEEPS = "import time; print(flush=True); time.sleep(600)"
 # A burst of work for each line it is sent: the machine may be busy, so it is waited for.
@@ -82,4 +82,4 @@ def test_a_stopped_worker_is_silent_at_once_and_says_what_lets_it_go_on(clock: C
         process.stdin.flush()
         process.stdout.readline()
         clock.now += 60
-        wait_until(lambda: signs.silence_of("a-run", stopped) is None, "it gives signs of life again")
+        eventually(lambda: signs.silence_of("a-run", stopped) is None, "it gives signs of life again")

@@ -13,8 +13,9 @@ from dagster import DagsterRunStatus
 from headrace_dagster.launchers.gpu_launcher import GpuRunLauncher
 from headrace_dagster.launchers.process_launcher import worker_of
 from headrace_dagster.launchers.worker_process import process_started
-from tests.processes.dagster_site import DagsterSite, dagster_site, wait_until
+from tests.processes.dagster_site import DagsterSite, dagster_site
 from tests.processes.test_gpu_launcher import CODE, devices_of, retry_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -30,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterSite]:
 
 def ranks_of(directory: Path) -> list[dict[str, Any]]:
     paths = [directory / f"rank_{number}" for number in range(2)]
-    wait_until(lambda: all(path.exists() for path in paths), "both ranks run")
+    eventually(lambda: all(path.exists() for path in paths), "both ranks run")
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -38,7 +39,7 @@ def end_of(site: DagsterSite, run_id: str, ranks: list[dict[str, Any]]) -> None:
     """Watches until the run counts as gone; then its ranks must be."""
     launcher = site.instance.run_launcher
     assert isinstance(launcher, GpuRunLauncher)
-    wait_until(lambda: run_id not in launcher.occupied_run_ids(), "the gang no longer counts")
+    eventually(lambda: run_id not in launcher.occupied_run_ids(), "the gang no longer counts")
     assert [process_started(rank["pid"]) for rank in ranks] == [None, None]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace_dagster.launchers.warm_worker import WarmWorkers
 from headrace_dagster.launchers.worker_process import kill_run
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 VERSION = ["--version"]
@@ -29,7 +29,7 @@ def test_a_warm_worker_waits_in_a_session_of_its_own_and_then_executes_dagster(
     warm_workers: WarmWorkers, tmp_path: Path
 ) -> None:
     held = warm_workers.hold("a-run", VERSION, environment=os.environ, log=tmp_path / "log")
-    wait_until((tmp_path / "log").exists, "the worker waits")
+    eventually((tmp_path / "log").exists, "the worker waits")
     assert os.getsid(held.identity.pid) == held.identity.pid
     assert (tmp_path / "log").read_text() == ""
 
@@ -85,7 +85,7 @@ def test_a_held_worker_ends_with_its_template_and_the_next_one_has_a_new_templat
     assert template
     template.kill()
     assert held.wait() is None, "nobody was there to see it end"
-    wait_until(lambda: not held.identity.is_alive(), "the held worker has ended")
+    eventually(lambda: not held.identity.is_alive(), "the held worker has ended")
 
     successor = warm_workers.hold("a-run", VERSION, environment=os.environ, log=tmp_path / "log")
     successor.release()

@@ -19,7 +19,7 @@ from headrace_dagster.launchers.worker_process import (
     process_started,
     processes_of_run,
 )
-from tests.processes.dagster_site import wait_until
+from tests.waiting import eventually
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -52,7 +52,7 @@ def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
 
     os.kill(sleeper.pid, signal.SIGKILL)
 
-    wait_until(lambda: not worker.is_alive(), "the killed child counts as dead though nobody has waited for it")
+    eventually(lambda: not worker.is_alive(), "the killed child counts as dead though nobody has waited for it")
     assert Path(f"/proc/{sleeper.pid}").exists()
 
 
@@ -77,7 +77,7 @@ def test_a_held_worker_runs_nothing_until_it_is_released(tmp_path: Path) -> None
 def test_a_release_that_comes_too_late_does_no_harm(tmp_path: Path) -> None:
     held = ColdWorker("held", ["/bin/true"], environment=os.environ, log=tmp_path / "log")
     os.kill(held.identity.pid, signal.SIGKILL)
-    wait_until(lambda: not held.identity.is_alive(), "the held worker has ended")
+    eventually(lambda: not held.identity.is_alive(), "the held worker has ended")
 
     held.release()
 
@@ -97,7 +97,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     killed = subprocess.run([sys.executable, "-c", launcher], capture_output=True, text=True, check=False)
 
     assert killed.returncode == -signal.SIGKILL
-    wait_until(lambda: process_started(int(killed.stdout)) is None, "the held worker has ended")
+    eventually(lambda: process_started(int(killed.stdout)) is None, "the held worker has ended")
     assert not proof.exists()
 
 
@@ -114,7 +114,7 @@ time.sleep(600)
 """
     held = ColdWorker("doomed", [sys.executable, "-c", script], environment=os.environ, log=tmp_path / "log")
     held.release()
-    wait_until((tmp_path / "pids.whole").exists, "both children have started")
+    eventually((tmp_path / "pids.whole").exists, "both children have started")
     children = [int(pid) for pid in (tmp_path / "pids.whole").read_text().split()]
     # The worker dies first: what it leaves behind has no parent to be found by.
     os.kill(held.identity.pid, signal.SIGKILL)

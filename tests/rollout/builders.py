@@ -66,3 +66,18 @@ def make_journal(directory: Path, name: str = "glossary") -> Journal:
 
 def make_entry(number: int, event: str, at: float = 0.0, **fields: Any) -> Entry:
     return Entry(number=number, event=event, fields=fields, at=at, prev="", nonce="", digest="")
+
+
+def reviewed_row(position: int, version_set: str, *, kept: bool) -> dict[str, Any]:
+    """Of the asset reviewed_content."""
+    return {
+        "row_id": f"{version_set}-{position}",
+        "prompt_id": str(position),
+        "position": position,
+        "prompt": "p",
+        "output": "o",
+        "version_set": version_set,
+        "num_output_tokens": 1,
+        "kept": kept,
+        "rejected_by": [] if kept else ["empty"],
+    }

@@ -9,7 +9,7 @@ from headrace.rollout.evidence import evidence_for, heldout_losses, review_count
 from headrace.rollout.gates import PASS_RATE
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.local import LocalStore
-from tests.rollout.builders import make_model
+from tests.rollout.builders import make_model, reviewed_row
 
 
 def make_store(directory: Path) -> HandoffStore:
@@ -18,17 +18,7 @@ def make_store(directory: Path) -> HandoffStore:
 
 def seal(handoffs: HandoffStore, partition: str, version_set: str, *, num_rows: int, num_kept: int) -> None:
     rows = [
-        {
-            "row_id": f"{partition}-{position}",
-            "prompt_id": str(position),
-            "position": position,
-            "prompt": "p",
-            "output": "o",
-            "version_set": version_set,
-            "num_output_tokens": 1,
-            "kept": position < num_kept,
-            "rejected_by": [],
-        }
+        {**reviewed_row(position, version_set, kept=position < num_kept), "row_id": f"{partition}-{position}"}
         for position in range(num_rows)
     ]
     table = pa.Table.from_pylist(rows, schema=REVIEWED_CONTENT)

@@ -11,29 +11,11 @@ from headrace.rollout import states
 from headrace.rollout.controller import Action
 from headrace.rollout.ticking import Rollout
 from headrace.serving.subject import ServiceSubject
-from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSet, VersionSets
 from tests.serving.builders import make_service
+from tests.store.counting import CountingStore
 
 NAME = "answers"
-
-
-class CountingStore(LocalStore):
-    """How often it was asked for an object, there or not, and for a listing."""
-
-    num_reads = num_listings = 0
-
-    def read(self, key: str) -> bytes:
-        self.num_reads += 1
-        return super().read(key)
-
-    def children(self, prefix: str) -> list[str]:
-        self.num_listings += 1
-        return super().children(prefix)
-
-    @property
-    def num_asked(self) -> int:
-        return self.num_reads + self.num_listings
 
 
 class Site:

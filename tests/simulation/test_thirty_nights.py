@@ -39,7 +39,6 @@ from headrace.store.sealed_directory import find_directory, open_directory, seal
 from headrace.store.small_objects import PassedOver
 from headrace.training.attempts import (
     TrainingResult,
-    curve_key,
     find_result,
     open_attempt,
     publish_result,
@@ -61,6 +60,7 @@ from headrace.training.session import TrainingRequest
 from headrace.training.tables import base_model_table, trained_model_table
 from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.campaign_site import EchoRows, make_campaign
+from simulation.models import training_result
 
 DAY = 24 * 3600.0
 NIGHTS = 30
@@ -175,22 +175,7 @@ class Line:
             return None
         names = {"training_id": training_id, "model": RECIPE.model, "recipe": RECIPE.name}
         weights = self.seal(f"trained-{number}", **names)
-        result = TrainingResult(
-            training_id=training_id,
-            attempt=attempt,
-            weights_digest=weights.digest,
-            steps=2,
-            steps_applied=2,
-            tokens=128,
-            train_loss_last=1.5,
-            zero_stage=2,
-            world_size=1,
-            resumed_from_step=0,
-            seconds=3.0,
-            peak_rss_mb=100.0,
-            state_digest="s" * 64,
-            curve_key=curve_key(training_id, attempt),
-        )
+        result = training_result(training_id, attempt, weights_digest=weights.digest, world_size=1)
         publish_result(self.store, result, b'{"step": 1, "loss": 2.0}\n' * 200)
         if number % 5 != 3:  # else it is killed before it has cleaned up
             discard_all(self.store, training_id)

@@ -5,19 +5,18 @@ headrace/store and headrace/handoff that the work runs through, and leaves one s
 directories, one a line.
 """
 
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
+from tests.killing import in_child, killed_at_many_lines, num_lines_run
 
 ROOMS = ("headrace/store/", "headrace/handoff/")
 
@@ -40,51 +39,12 @@ def seal(directory: Path) -> None:
 WORKS: dict[str, Callable[[Path], None]] = {"publish": publish, "seal": seal}
 
 
-def lines_of(work: Callable[[Path], None], directory: Path, kill_at: int | None) -> int:
-    num_lines = 0
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        nonlocal num_lines
-        if not any(room in frame.f_code.co_filename for room in ROOMS):
-            return None
-        if event == "line":
-            num_lines += 1
-            if num_lines == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work(directory)
-    finally:
-        sys.settrace(None)
-    return num_lines
-
-
-def in_child(act: Callable[[], int]) -> int:
-    """Forks, so that each kill does not cost the imports again. Returns the wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            count = act()
-            (Path(sys.argv[2]) / "num_lines").write_text(str(count))
-        finally:
-            os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-
 def main() -> None:
     work, root, num_kills = WORKS[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3])
     work(root / "first")  # pays once, before the forks, for what libraries set up at their first use
-    in_child(lambda: lines_of(work, root / "whole", None))
-    num_lines = int((root / "num_lines").read_text())
-    for index in range(num_kills):
-        directory = root / f"killed-{index:03d}"
-        kill_at = 1 + index * (num_lines - 1) // (num_kills - 1)
-        status = in_child(lambda at=kill_at, to=directory: lines_of(work, to, at))
-        assert os.WIFSIGNALED(status), f"not killed at line {kill_at} of {num_lines}"
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        print(directory)
+    counted = root / "num_lines"
+    in_child(lambda: counted.write_text(str(num_lines_run(lambda: work(root / "whole"), ROOMS, None))))
+    killed_at_many_lines(work, ROOMS, root, num_lines=int(counted.read_text()), num_kills=num_kills)
 
 
 if __name__ == "__main__":

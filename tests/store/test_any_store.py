@@ -60,7 +60,7 @@ def test_of_many_processes_that_create_one_key_exactly_one_wins(
     script = (
         "import sys; from headrace.store.opening import open_store\n"
         "store = open_store(sys.argv[1]); print('ready', flush=True); sys.stdin.readline()\n"
-        "print(''.join(str(int(store.create(f'journal/{n:08d}.json', sys.argv[2].encode()))) for n in range(40)))"
+        "print(''.join(str(int(store.create(f'journal/{n:08d}.json', sys.argv[2].encode() * 999))) for n in range(40)))"
     )
     writers = [
         subprocess.Popen(
@@ -82,7 +82,7 @@ def test_of_many_processes_that_create_one_key_exactly_one_wins(
     wins = [writer.communicate()[0].strip() for writer in writers]
     for number, column in enumerate(zip(*wins, strict=True)):
         assert column.count("1") == 1
-        assert any_store.read(f"journal/{number:08d}.json").decode() == "abcd"[column.index("1")]
+        assert any_store.read(f"journal/{number:08d}.json").decode() == "abcd"[column.index("1")] * 999
 
 
 def test_the_url_of_a_store_opens_it_again(

@@ -7,9 +7,9 @@ import pytest
 
 from headrace.errors import FormatTooNew, HandoffCorrupt
 from headrace.store.chain import Chain, ChainBroken, key_before
-from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json
 from headrace.store.small_objects import Kind
+from tests.store.counting import CountingStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +20,11 @@ class Note:
 NOTE = Kind("Note", Note, "Write it again.")
 
 
-class CountsCalls(LocalStore):
-    num_reads = 0
-    num_listings = 0
-
-    def read(self, key: str) -> bytes:
-        self.num_reads += 1
-        return super().read(key)
-
-    def children(self, prefix: str) -> list[str]:
-        self.num_listings += 1
-        return super().children(prefix)
-
-
 def make_chain(
     directory: Path, num_notes: int = 0, *, is_marked: bool = False, may_lack: Any = "nothing"
 ) -> Chain[Note]:
     chain = Chain(
-        store=CountsCalls(directory),
+        store=CountingStore(directory),
         prefix="notes/a",
         kind=NOTE,
         is_marked=is_marked,
@@ -65,7 +52,7 @@ def test_numbers_follow_each_other_and_one_writer_makes_each(tmp_path: Path) -> 
 def test_looking_for_news_costs_one_read(tmp_path: Path) -> None:
     chain = make_chain(tmp_path, 3)
     store = chain.store
-    assert isinstance(store, CountsCalls)
+    assert isinstance(store, CountingStore)
     store.num_reads = store.num_listings = 0
     assert chain.following(3) is None
     assert (store.num_reads, store.num_listings) == (1, 0)
@@ -148,7 +135,7 @@ def test_the_last_one_is_its_number_and_what_it_says(tmp_path: Path) -> None:
     assert make_chain(tmp_path, 3).last() == (3, Note(text="3"))
 
 
-class TakesAway(CountsCalls):
+class TakesAway(CountingStore):
     """Deletes what was listed before it can be read, once, as a sweeper does."""
 
     def children(self, prefix: str) -> list[str]:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS, Leases, is_le
 from headrace.store.local import LocalStore
 from headrace.store.tombstones import Condemned, Tombstone, standing
 from tests.handoff.simulated_store import ByHand
+from tests.waiting import eventually
 
 WANTED = Condemned(prefix="p", clears=False)
 
@@ -235,14 +235,6 @@ def start(code: str, directory: Path, ttl_seconds: float) -> "subprocess.Popen[s
 def said(process: "subprocess.Popen[str]") -> str:
     assert process.stdout
     return process.stdout.readline().strip()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if holds():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it did not come to hold within 30 seconds")
 
 
 @pytest.mark.process

@@ -2,8 +2,6 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,33 +76,6 @@ def test_a_deletion_is_on_disk_unless_it_need_not_be(
     store.delete("x/1", durable=durable)
     store.delete("nowhere/1", durable=durable)
     assert fsynced == [store.directory / "x"] * times
-
-
-def test_of_many_processes_that_create_one_key_exactly_one_wins(store: LocalStore) -> None:
-    script = (
-        "import sys; from pathlib import Path; from headrace.store.local import LocalStore\n"
-        "store = LocalStore(Path(sys.argv[1])); sys.stdin.readline()\n"
-        "print(''.join(str(int(store.create(f'journal/{n:08d}.json', sys.argv[2].encode() * 999))) for n in range(40)))"
-    )
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(store.directory), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in "abcd"
-    ]
-    for writer in writers:  # all have their imports behind them when the first may start
-        assert writer.stdin
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    wins = [writer.communicate()[0].strip() for writer in writers]
-
-    assert [sum(map(int, column)) for column in zip(*wins, strict=True)] == [1] * 40
-    for number, column in enumerate(zip(*wins, strict=True)):
-        winner = "abcd"[column.index("1")]
-        assert store.read(f"journal/{number:08d}.json") == winner.encode() * 999
 
 
 def test_a_lost_reply_to_link_is_not_taken_for_a_lost_race(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:

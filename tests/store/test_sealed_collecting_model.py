@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected
@@ -22,7 +22,7 @@ from headrace.store.sealed_directory import (
 )
 from simulation.disk import Disk
 from simulation.stores import MemoryStore
-from tests.handoff.simulated_store import Actor
+from tests.handoff.simulated_store import Actors
 
 GRACE = 6 * 3600.0
 HOURS = 3600.0
@@ -46,7 +46,9 @@ STOPS = (
 )
 
 
-class WeightsBesideCollectors(RuleBasedStateMachine):
+class WeightsBesideCollectors(Actors):
+    stops = STOPS
+
     @initialize()
     def start(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
@@ -58,8 +60,6 @@ class WeightsBesideCollectors(RuleBasedStateMachine):
             (self.sources[content] / "model.safetensors").write_text(content * 5)
         self.clock = FixedClock()
         self.store: Any = MemoryStore(self.clock, Disk(root / "files"))
-        self.actors: list[Actor] = []
-        self.killed: list[Actor] = []
         # Until when the files below a prefix must be there, for what was sealed or opened.
         self.held: list[tuple[float, str, str]] = []
         self.digests = {
@@ -67,10 +67,6 @@ class WeightsBesideCollectors(RuleBasedStateMachine):
             for content, source in self.sources.items()
         }
         self.clock.advance(30 * HOURS)
-
-    def act(self, program: Any) -> Actor:
-        self.actors.append(Actor(self.store, program))
-        return self.actors[-1]
 
     def hold(self, began: float, key: str, content: str) -> None:
         self.held.append((began + HELD_SECONDS / 2, key, content))
@@ -108,20 +104,6 @@ class WeightsBesideCollectors(RuleBasedStateMachine):
     def plan(self, store: Any) -> Any:
         named = Answer(named=[Named(key=directory_key(self.digests["named"]), reason="somebody names them")])
         return plan_collection(store, self.clock, grace_seconds=GRACE, protectors={"somebody": lambda asked: named})
-
-    @rule(turns=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), min_size=1, max_size=12))
-    def go_on(self, turns: list[tuple[int, int]]) -> None:
-        for index, num_steps in turns:
-            if self.actors:
-                for _ in range(num_steps):
-                    self.actors[index % len(self.actors)].step()
-        self.actors = [actor for actor in self.actors if not self.has_ended(actor)]
-
-    @rule(index=st.integers(0, 30), operation=st.sampled_from(STOPS))
-    def go_on_until(self, index: int, operation: str) -> None:
-        if self.actors:
-            self.actors[index % len(self.actors)].run_until(operation)
-            self.go_on([])
 
     @rule(
         collector_at=st.sampled_from(STOPS),
@@ -164,19 +146,9 @@ class WeightsBesideCollectors(RuleBasedStateMachine):
         collector.run_until("never")
         self.go_on([])
 
-    @rule(index=st.integers(0, 30))
-    def kill(self, index: int) -> None:
-        if self.actors:
-            self.killed.append(self.actors.pop(index % len(self.actors)))
-
     @rule(hours=st.sampled_from([0.1, 2, 7, 13, 30]))
     def time_passes(self, hours: float) -> None:
         self.clock.advance(hours * HOURS)
-
-    def has_ended(self, actor: Actor) -> bool:
-        if actor.error and "plan is" not in str(actor.error):
-            raise actor.error
-        return actor.is_done
 
     @invariant()
     def what_is_held_or_named_is_whole(self) -> None:
@@ -191,10 +163,9 @@ class WeightsBesideCollectors(RuleBasedStateMachine):
         assert quiet.exists(f"{named.key}/model.safetensors")
 
     def teardown(self) -> None:
-        if not hasattr(self, "actors"):
+        if not hasattr(self, "store"):
             return
-        for actor in self.actors + self.killed:
-            actor.bury()
+        self.bury_all()
         for _ in range(3):
             self.clock.advance(40 * 24 * HOURS)
             collect(self.store, self.clock, self.plan(self.store))

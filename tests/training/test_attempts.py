@@ -15,7 +15,6 @@ from headrace.training.attempts import (
     AttemptSuperseded,
     TrainingResult,
     check_fence,
-    curve_key,
     find_result,
     newest_attempt,
     open_attempt,
@@ -23,29 +22,14 @@ from headrace.training.attempts import (
     read_curve,
 )
 from headrace.training.guard import Worker, start_tick
+from simulation.models import training_result
 
 TRAINING = "a" * 32
 DEAD = Worker(pid=2**22 - 1, started=1)
 
 
 def make_result(attempt: int, **changes: object) -> TrainingResult:
-    values = {
-        "training_id": TRAINING,
-        "attempt": attempt,
-        "weights_digest": "w" * 64,
-        "steps": 2,
-        "steps_applied": 2,
-        "tokens": 128,
-        "train_loss_last": 1.5,
-        "zero_stage": 2,
-        "world_size": 2,
-        "resumed_from_step": 0,
-        "seconds": 3.0,
-        "peak_rss_mb": 100.0,
-        "state_digest": "s" * 64,
-        "curve_key": curve_key(TRAINING, attempt),
-    }
-    return TrainingResult(**values | changes)  # pyright: ignore[reportArgumentType]
+    return training_result(TRAINING, attempt, **changes)
 
 
 def begin(store: LocalStore, worker: Worker, *, host: str = "here") -> int:

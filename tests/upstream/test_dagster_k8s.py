@@ -19,7 +19,7 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._daemon.monitoring.run_monitoring import monitor_starting_run
 from dagster_k8s import k8s_job_executor
 
-from tests.kube.mock_cluster import JOBS, MockCluster, kubeconfig, mock_cluster
+from tests.kube.mock_cluster import JOBS, MockCluster, launcher_config, mock_cluster
 
 
 @dg.op(tags={"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}})
@@ -50,13 +50,7 @@ def cluster() -> Iterator[MockCluster]:
 @pytest.fixture(scope="module")
 def stock(cluster: MockCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
     directory = tmp_path_factory.mktemp("stock")
-    launcher = {
-        "load_incluster_config": False,
-        "kubeconfig_file": kubeconfig(cluster.url, directory),
-        "service_account_name": "dagster",
-        "instance_config_map": "dagster-instance",
-        "job_image": "pipelines:1",
-    }
+    launcher = launcher_config(cluster.url, directory)
     settings = {
         "run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": launcher},
         "run_monitoring": {"enabled": True, "start_timeout_seconds": 0},

@@ -1,7 +1,5 @@
 """Media versions are sealed like every handoff: whole or not at all, once, and by what they hold."""
 
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from headrace.handoff.schemas import schema_differences
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from tests.handoff.media.builders import chunked, flip, make_bodies, make_item, make_items, publish, store_files
+from tests.killing import run_and_kill
 
 MIB = 1024 * 1024
 
@@ -197,13 +196,7 @@ publish(HandoffStore(LocalStore(Path(sys.argv[1]))), items(), shard_bytes=1_000_
 
 @pytest.mark.process
 def test_a_killed_writer_leaves_orphans_and_no_version(tmp_path: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
-    assert writer.stdout
-    for _ in range(35):
-        assert writer.stdout.readline() == b"item\n"
-    writer.kill()
-    writer.wait()
-    writer.stdout.close()
+    run_and_kill(WRITER, tmp_path, word="item", times=35)
     handoffs = HandoffStore(LocalStore(tmp_path))
     assert handoffs.newest("pictures", "all") is None
     assert len(store_orphans := list(tmp_path.glob("handoff/pictures/all/parts/*/*.media"))) >= 3, store_orphans

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.serving.gateway.first_set import initialize
 from simulation.servers.gateway_site import GatewayProcess, Site, http_role, role, seen, slow_server
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -33,15 +33,6 @@ def get(gateway: GatewayProcess, path: str) -> tuple[int, dict]:  # pyright: ign
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
-
-
-def eventually(found: Callable[[], object], *, seconds: float = 10.0) -> object:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("It never came to that.")
 
 
 def test_a_stream_under_way_ends_after_sigterm_while_new_units_are_refused(

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from simulation.servers.gateway_site import KEY, GatewayProcess, Site, http_role, slow_server
 from tests.serving.gateway.raw_clients import Answer, RawClient, chat, chunked, post
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -66,15 +67,6 @@ def ask(gateway: GatewayProcess, *parts: bytes) -> Answer:
 
 def cuts(gateway: GatewayProcess) -> list[dict[str, Any]]:
     return [record for record in gateway.records("gateway") if record["event"] == "connection cut"]
-
-
-def eventually(found: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + 20
-    while time.monotonic() < ends:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("It never came to that.")
 
 
 # --- how much ---

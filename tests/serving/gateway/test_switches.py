@@ -16,6 +16,7 @@ from headrace.rollout.preparation import preparations
 from headrace.store.sealed_directory import seal_directory
 from headrace.version_sets.sets import Decoding, EngineSpec, VersionSets
 from simulation.servers.gateway_site import GatewayProcess, Site, role
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -108,7 +109,7 @@ def test_a_proposal_is_prepared_under_traffic_and_its_evidence_collected(make_si
     with load_on(gateways, client_of, threads=1) as errors:
         site.append("proposed", candidate)
         proposal = site.journal.head()
-        wait_until(lambda: len(preparations(site.store, "assistant", proposal)) == 2)
+        eventually(lambda: len(preparations(site.store, "assistant", proposal)) == 2)
         records = preparations(site.store, "assistant", proposal)
         assert [(record.node, record.ok, record.members) for record in records] == [
             ("node-0", True, ("judge", "writer")),
@@ -116,7 +117,7 @@ def test_a_proposal_is_prepared_under_traffic_and_its_evidence_collected(make_si
         ]
         site.start_candidate(candidate, weight=0.5)
         trial = site.journal.head()
-        wait_until(lambda: set(read_live(site.store, "assistant", trial)) == {stable.id, candidate.id})
+        eventually(lambda: set(read_live(site.store, "assistant", trial)) == {stable.id, candidate.id})
         time.sleep(0.5)
     for gateway in gateways:
         assert gateway.terminate() == 0
@@ -153,7 +154,7 @@ def test_a_set_that_cannot_be_loaded_is_refused_in_words_and_disturbs_nobody(
     gateway = site.start("--node", "node-0")
     with load_on([gateway], client_of, threads=1) as errors:
         site.append("proposed", broken)
-        assert wait_until(lambda: preparations(site.store, "assistant", 2), seconds=30)
+        assert eventually(lambda: preparations(site.store, "assistant", 2), seconds=30)
     [record] = preparations(site.store, "assistant", 2)
     assert (record.node, record.ok, record.members) == ("node-0", False, ())
     assert record.error
@@ -162,7 +163,7 @@ def test_a_set_that_cannot_be_loaded_is_refused_in_words_and_disturbs_nobody(
     site.start_candidate(broken, weight=1.0)
     # The plan is read by the router and by whoever prepares sets, each when it looks.
     asked = client_of(gateway).chat.completions.with_raw_response
-    wait_until(lambda: asked.create(model="assistant", messages=HELLO) and units([gateway])[-1]["reason"] == "degraded")
+    eventually(lambda: asked.create(model="assistant", messages=HELLO) and units([gateway])[-1]["reason"] == "degraded")
     assert errors == []
     assert {unit["version_set"] for unit in units([gateway])} == {stable.id}
 
@@ -174,7 +175,7 @@ def test_retired_sets_are_closed_unless_a_session_keeps_them(make_site: Sites, c
     session = client_of(gateway, X_Headrace_Session="s-1")
     session.chat.completions.create(model="assistant", messages=HELLO)
     promote(site, second)
-    wait_until(lambda: [plan for plan in gateway.records("gateway") if plan.get("stable") == second.id])
+    eventually(lambda: [plan for plan in gateway.records("gateway") if plan.get("stable") == second.id])
     kept = session.chat.completions.with_raw_response.create(model="assistant", messages=HELLO)
     other = client_of(gateway).chat.completions.with_raw_response.create(model="assistant", messages=HELLO)
     assert kept.headers["x-headrace-version-set"] == first.id
@@ -191,15 +192,6 @@ def promote(site: Site, version_set: Any) -> None:
     site.start_candidate(version_set, weight=1.0)
     time.sleep(0.8)
     site.append("promoted", version_set)
-
-
-def wait_until(found: Callable[[], object], *, seconds: float = 15.0) -> object:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("It never came to that.")
 
 
 def test_a_model_in_this_process_answers_and_streams(make_site: Sites, client_of: Clients, tiny_model: Path) -> None:
