@@ -1,4 +1,4 @@
-"""Threads for calls of a store that may hang: nothing waits for one that does, the end of the process included."""
+"""Threads for store calls that may hang: nothing waits for a hanging one, not even the end of the process."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class DaemonThreads(Executor):
-    """Up to `num_max` threads, started when all others are busy. What finds no free one waits its turn."""
+    """Up to `num_max` threads, started when all others are busy. Calls beyond them wait for a free one."""
 
     def __init__(self, num_max: int, name: str) -> None:
         self._num_max = num_max

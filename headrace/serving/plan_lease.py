@@ -1,13 +1,13 @@
-"""The plan that a gateway follows, and until when it may: a lease on the journal's head.
+"""The plan that a gateway follows, and how long it may: a lease on the journal's head.
 
-A read of entry N+1 that finds nothing says that N was the newest entry at some moment after the read began, so the
-lease runs for a second from that beginning. Whoever starts units on a candidate only while the lease runs has stopped a
-second after an abort at the latest, whatever becomes of the store. Seconds are CLOCK_BOOTTIME's, which go on while the
-process is stopped and while the machine sleeps.
+A read of entry N+1 that finds nothing proves that N was the newest entry at some moment after the read began, so the
+lease runs for a second from that beginning. A gateway that starts units on a candidate only during the lease therefore
+stops at most a second after an abort, whatever happens to the store. Seconds are CLOCK_BOOTTIME's, which continue while
+the process is stopped and while the machine sleeps.
 
-Entries are applied in order and never taken back. Reads may hang: another one is sent after a quarter of a second, and
-what comes back first counts. What a stopped process does between looking at the lease and starting a unit, no lease
-can see.
+Entries are applied in order and never taken back. Reads may hang, so another one is sent after a quarter of a second,
+and the first answer counts. No lease can cover a process that is stopped between checking the lease and starting a
+unit.
 """
 
 import threading
@@ -29,19 +29,19 @@ from headrace.store.objects import ObjectStore
 
 R = TypeVar("R")
 
-# How long units may start on a plan whose head was looked at.
+# How long units may start on a plan after its head was checked.
 LEASE_SECONDS = 1.0
-# From one read's begin to the next one's.
+# Time between the beginnings of two reads.
 READ_SECONDS = 0.25
-# A read that takes longer could not renew the lease any more.
+# A slower read could not renew the lease.
 _READ_SECONDS_MAX = 1.0
-# Reads under way at once: those that hang, and one or two that do not.
+# Concurrent reads: those that hang, and one or two that do not.
 _NUM_READS_MAX = 8
 NOT_READ_YET = "its journal was not read yet"
 
 
 class PlanUnknown(Transient):
-    """No unit can be routed: the journal was never read to its end, or names no stable set yet."""
+    """No unit can be routed: the journal was never read to its end, or has no stable set yet."""
 
 
 def boot_seconds() -> float:
@@ -49,10 +49,10 @@ def boot_seconds() -> float:
 
 
 class PlanLease:
-    """`start` reads in the background; `poll` is one round of reads, for whoever has threads of his own.
+    """`start` reads in the background; `poll` is one round of reads, for callers with their own threads.
 
-    `until`: when the lease ends, in `monotonic` seconds. Who needs both reads it *before* the table: the table that is
-    seen then is as new as the lease, or newer.
+    `until`: when the lease ends, in `monotonic` seconds. A caller that needs both reads it *before* the table: then the
+    table is as new as the lease, or newer.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class PlanLease:
         self.salt = salt
         self.monotonic = monotonic
         self.until = float("-inf")
-        # Why the last round of reads did not come to the journal's end; empty: it did.
+        # Why the last round of reads did not reach the journal's end; empty: it did.
         self.error = NOT_READ_YET
         self._table: RoutingTable | None = None
-        # As `_table`, for people and for who prepares sets.
+        # The state of `_table`, for people and for preparing sets.
         self._published: RolloutState | None = None
         self._state: RolloutState | None = None
         self._reads = _Reads(store, monotonic)
         self._journal = Journal(cast(ObjectStore, self._reads), name, clock or SystemClock())
         self._num_applied = 0
-        # Trials that had no cap at some time: units that started then were not counted.
+        # Trials that once had no cap: units that started then were not counted.
         self._uncounted: set[int] = set()
         self._watchers: list[Callable[[RoutingTable], None]] = []
         self._polling = threading.Lock()
@@ -85,11 +85,11 @@ class PlanLease:
         self._ended = threading.Event()
 
     def table(self) -> RoutingTable | None:
-        """The newest plan that was read; None: none was, or there is none."""
+        """The newest plan that was read; None: there is none, or it was not read yet."""
         return self._table
 
     def state(self) -> RolloutState | None:
-        """The rollout's state of the same journal entry as the table, or of a newer one in this moment."""
+        """The rollout's state at the table's journal entry, or for a moment at a newer one."""
         return self._published
 
     def fresh(self) -> bool:
@@ -97,7 +97,7 @@ class PlanLease:
         return self.monotonic() < self.until
 
     def watch(self, watcher: Callable[[RoutingTable], None]) -> None:
-        """Call `watcher` with every new plan before it counts, beginning with the present one, if there is one."""
+        """Calls `watcher` with every new plan before it takes effect, starting with the present one, if any."""
         with self._publishing:
             self._watchers.append(watcher)
             if self._table is not None:
@@ -112,11 +112,11 @@ class PlanLease:
         threading.Thread(target=self._run, name=f"plan-lease-{self.name}", daemon=True).start()
 
     def close(self) -> None:
-        """Read no more: the lease runs out by itself."""
+        """Stops reading: the lease then runs out."""
         self._ended.set()
 
     def poll(self) -> None:
-        """Read on to the journal's end and renew the lease. Store errors and a corrupt journal leave it to run out."""
+        """Reads to the journal's end and renews the lease, which runs out on store errors or a corrupt journal."""
         if not self._polling.acquire(blocking=False):
             return
         try:
@@ -128,8 +128,8 @@ class PlanLease:
 
     def _read_on(self) -> None:
         while True:
-            # An entry counts as soon as it is read: the next read may hang. Until the first plan is known, units wait
-            # for the journal's end, since sets that were stable long ago need not be loaded anywhere.
+            # An entry takes effect as soon as it is read, since the next read may hang. But the first plan waits for
+            # the journal's end, since sets that were stable long ago need not be loaded.
             for entry in self._journal.known[self._num_applied :]:
                 self._state = after(self._state, entry)
                 self._num_applied = entry.number
@@ -165,7 +165,7 @@ class PlanLease:
 
 
 class _Reads:
-    """The store as the journal sees it: what is asked ends in time, and a missing entry was looked for twice."""
+    """The store for the journal: each read has a time limit, and a missing entry is confirmed by its predecessor."""
 
     def __init__(self, store: ObjectStore, monotonic: Callable[[], float]) -> None:
         self.threads: DaemonThreads | None = None
@@ -176,7 +176,7 @@ class _Reads:
         self._hanging: set[Future[Any]] = set()
 
     def read(self, key: str) -> bytes:
-        """Raises: ObjectMissing: `key` was not there at some moment after `ended_at`."""
+        """Raises: ObjectMissing: `key` did not exist at some moment after `ended_at`."""
         began, body = self._in_time(partial(self._read, key))
         if body is None:
             self.ended_at = began
@@ -198,7 +198,7 @@ class _Reads:
             return began, None
 
     def _check_is_there(self, key: str) -> None:
-        """Raises: StoreUnavailable: the entry before is missing too, as in a directory that was unmounted."""
+        """Raises: StoreUnavailable: the previous entry is missing too, as in a directory that was unmounted."""
         if (before := key_before(key)) is None:
             return
         try:
@@ -207,7 +207,7 @@ class _Reads:
             raise StoreOutage(f"{before} is gone: the store is not the one that it was.") from error
 
     def _in_time(self, ask: Callable[[], R]) -> R:
-        """Raises: StoreUnavailable: no answer came back in time."""
+        """Raises: StoreUnavailable: no answer came in time."""
         if self.threads is None:
             return ask()
         ends = self._monotonic() + _READ_SECONDS_MAX

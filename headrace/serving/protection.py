@@ -14,6 +14,6 @@ def protection(asked: Asked) -> Answer:
 
 def _named(asked: Asked) -> Iterator[Named]:
     for name in asked.objects.children(ROOT):
-        # A pin that cannot be read binds nobody: its session goes on with the stable set.
+        # An unreadable pin binds nobody: its session continues with the stable set.
         for version_set in pinned_sets(asked.objects, name, asked.clock.now(), damaged=asked.damaged):
             yield from weights_of(asked, version_set, f"sessions of {name}")

@@ -1,14 +1,13 @@
-"""Which version set each live unit of work gets, at one gateway.
+"""Chooses the version set of each live unit of work at one gateway.
 
-`resolve` decides from what is in memory: the plan and its lease, places under the candidate's cap, session pins that
-were seen. Everything that asks the store happens in the background, or in a thread while a session's first turn waits.
-In order: without a fresh plan, the stable set (`degraded`); the set that the client asks for; the unit's rank against
-the candidate's weight; and for the candidate, engines that are loaded here (else `degraded`) and a place under its cap
-(else `capped`).
+`resolve` decides by what is in memory: the plan and its lease, places under the candidate's cap, known session pins.
+The store is only asked in the background, or in a thread while a session's first turn waits. The order: without a fresh
+plan, the stable set (`degraded`); the set that the client asks for; the unit's rank against the candidate's weight. The
+candidate also needs engines that are loaded here (otherwise `degraded`) and a place under its cap (otherwise `capped`).
 
-A session is one unit, started with its first turn: later turns go on with its pin whatever the plan's lease says,
-unless its set is known to be evicted. Where its pin can be neither read nor written, a session that was seen here goes
-on with what it had, a new one gets the stable set; both are `is_pinned=False`, and are pinned once the store is back.
+A session is one unit, which starts with its first turn. Later turns follow its pin, whatever the plan's lease, unless
+its set is known to be evicted. If the pin can be neither read nor written, a session that was seen here keeps its set
+and a new one gets the stable set; both have `is_pinned=False`, and are pinned once the store is back.
 """
 
 import random
@@ -28,15 +27,15 @@ from headrace.serving.session_turns import SessionTurns
 from headrace.serving.sessions import SessionPin, SessionPins
 from headrace.store.objects import ObjectStore, new_nonce
 
-# Calls of the store for session pins at once.
+# Concurrent store calls for session pins.
 _NUM_THREADS = 16
-# How often the background looks, apart from when it is called.
+# How often the background work runs if nothing wakes it.
 _LOOK_SECONDS = 0.5
 _SWEEP_SECONDS = 6 * 3600.0
 
 
 class Routed(Protocol):
-    """What the router needs of a service."""
+    """The part of a service that the router needs."""
 
     @property
     def name(self) -> str: ...
@@ -46,10 +45,10 @@ class Routed(Protocol):
 
 
 class Router:
-    """Made before its lease is started. `resolve` may be called by any thread, `resolve_session` by one event loop.
+    """Created before its lease is started. Any thread may call `resolve`, one event loop `resolve_session`.
 
     `start` keeps it supplied in the background; `replenish` and `pin_remembered` are one round of that each, for
-    whoever has threads of his own.
+    callers with their own threads.
     """
 
     def __init__(
@@ -65,9 +64,9 @@ class Router:
         draw: Callable[[], str] = new_nonce,
     ) -> None:
         """Args:
-        draw: a text that nobody knows beforehand: a session's set is drawn by it.
+        draw: returns a text that nobody knows beforehand; it draws a session's set.
         is_loaded: whether a unit may begin on a set here at once. Until a candidate is loaded, units and new sessions
-            get the stable set (`degraded`).
+        get the stable set (`degraded`).
         """
         self._is_loaded = is_loaded
         self._lease = lease
@@ -93,14 +92,14 @@ class Router:
         """The set of a unit without session. Each call is one unit.
 
         Args:
-            is_drawn: whether the gateway drew the key when it had the whole request. The set of a name that a client
-                chose is known to it beforehand, so that such a unit says nothing about one set against the other.
+            is_drawn: whether the gateway drew the key after it had the whole request. If a client chose the name, it
+                knows the set beforehand, so the unit proves nothing about one set against the other.
 
         Raises:
             PlanUnknown: there is no plan yet.
             InvalidInput: `override` is neither `stable`, `candidate` nor one of their ids.
         """
-        # The lease before the plan: the plan is then as new as the lease, or newer.
+        # The lease before the plan: then the plan is as new as the lease, or newer.
         until = self._lease.until
         routes = self._routes
         if routes is None:
@@ -122,7 +121,7 @@ class Router:
 
         Raises:
             PlanUnknown: there is no plan yet.
-            InvalidInput: `override` names no set of the plan, or another one than the session is pinned to.
+            InvalidInput: `override` names no set of the plan, or another set than the session's.
         """
         return await self._turns.turn(session_id, override)
 
@@ -135,7 +134,7 @@ class Router:
         self._places_wanted.set()
 
     def replenish(self) -> None:
-        """Lease places under the candidate's cap, if few are left.
+        """Leases places under the candidate's cap, if few are left.
 
         Raises:
             StoreUnavailable
@@ -145,7 +144,7 @@ class Router:
             places.lease(self._caps, by=self._gateway, now=self._monotonic())
 
     def pin_remembered(self) -> None:
-        """Pin sessions that could not be pinned when their turn came.
+        """Pins sessions that could not be pinned at their turn.
 
         Raises:
             StoreUnavailable
@@ -153,7 +152,7 @@ class Router:
         self._turns.pin_remembered()
 
     def sweep(self) -> int:
-        """Delete pins of sessions that ended a day ago; returns how many sessions.
+        """Deletes pins of sessions that ended a day ago; returns the number of sessions.
 
         Raises:
             StoreUnavailable
@@ -167,7 +166,7 @@ class Router:
             self._places_wanted.set()
 
     def _may_draw(self, routes: Routes) -> bool:
-        """Whether the candidate could have been drawn: units that begin while it could not are compared with none."""
+        """Whether the candidate could have been drawn; otherwise a unit on the stable set is no comparison."""
         if routes.places is not None and not routes.places.units:
             return False
         return routes.threshold == 0 or self._is_loaded(routes.candidate.version_set)
@@ -192,7 +191,7 @@ class Router:
                 self._ended.wait(_LOOK_SECONDS)
 
     def _pin_always(self) -> None:
-        # Gateways that were started together should not sweep together.
+        # Random, so that gateways that started together do not sweep together.
         sweep_at = self._monotonic() + _SWEEP_SECONDS * random.random()
         while not self._ended.wait(_LOOK_SECONDS):
             try:

@@ -1,4 +1,4 @@
-"""What a router answers by one plan: pins that are made once, and places under the candidate's cap."""
+"""A router's answers under one plan: pins that are built once, and places under the candidate's cap."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from headrace.rollout.assignment import ranking
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.routing import Pin, RoutingTable
 
-# Places leased at once: at first, and at most; and which share of what is left one gateway takes at a time.
+# Places leased at once: at first, and at most; and the part of the remaining places that one gateway takes.
 _CHUNK_MIN, _CHUNK_MAX, _CHUNK_SHARE = 32, 4096, 16
-# A chunk that lasted less than this was too small.
+# A chunk that was used up faster was too small.
 _CHUNK_SECONDS = 2.0
 
 
 class Places:
-    """Places under one trial's cap that are leased and not used yet."""
+    """Leased and unused places under one trial's cap."""
 
     __slots__ = ("_leased_at", "_wake", "cap", "is_exhausted", "low", "num_chunk", "trial", "units")
 
@@ -26,7 +26,7 @@ class Places:
         self.is_exhausted = False
         self._leased_at = float("-inf")
         self._wake = wake
-        # Places that were leased under a higher cap are given up: units of other gateways may fill the lower one.
+        # Places leased under a higher cap are dropped: other gateways' units may fill the lower cap.
         is_kept = before is not None and before.trial == trial and before.cap <= cap
         self.units: deque[None] = before.units if before is not None and is_kept else deque()
 
@@ -35,7 +35,7 @@ class Places:
         return len(self.units) <= self.low and not self.is_exhausted
 
     def take(self) -> bool:
-        """One place; False: none is at hand. Popping is atomic: no place goes to two units."""
+        """Takes one place; False: none is available. Popping is atomic, so no place goes to two units."""
         units = self.units
         try:
             units.pop()
@@ -54,13 +54,13 @@ class Places:
         granted = caps.take(self.trial, self.cap, count=max(1, min(self.num_chunk, fair)), by=by)
         self._leased_at = now
         self.low = granted // 2
-        # What is leased never comes back, so a cap that is reached stays reached.
+        # Leased places never return, so a reached cap stays reached.
         self.is_exhausted = granted == 0
         self.units.extend([None] * granted)
 
 
 class Routes:
-    """A plan's answers, made once: `resolve` picks one."""
+    """A plan's answers, built once; `resolve` picks one."""
 
     __slots__ = (
         "candidate",
@@ -84,7 +84,7 @@ class Routes:
         stable, candidate = table.stable, table.candidate or table.stable
         self.stable = Pin(stable, table.head, "weight", table.trial)
         self.candidate = Pin(candidate, table.head, "weight", table.trial)
-        # By a name that the client chose, and while the candidate could not have been drawn.
+        # For names that the client chose, and for times when the candidate could not have been drawn.
         self.candidate_named = Pin(candidate, table.head, "weight", table.trial, is_fair=False)
         self.stable_alone = Pin(stable, table.head, "weight", table.trial, is_fair=False)
         self.stable_asked_for = Pin(stable, table.head, "override", table.trial, is_fair=False)

@@ -1,8 +1,8 @@
-"""What a service is: which roles answer in which order, on which models and engines, within which limits.
+"""The definition of a service: its roles and their order, models and engines, and limits.
 
-One YAML file in the services directory describes one service; everything is checked when it is loaded. As with
-campaigns, a service says what is *wanted*. What a unit of work actually saw is its version set: a changed file reaches
-the units only through a rollout. Limits, replicas and keys are not part of the set: they cannot change an answer.
+Each YAML file in the services directory describes one service; everything is checked when it is loaded. As with
+campaigns, a service says what is *wanted*. A unit of work actually sees its version set: a changed file reaches the
+units only through a rollout. Limits, replicas and keys are not part of the set, since they cannot change an answer.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from headrace.typed_mapping import from_mapping
 from headrace.user_files.yaml_file import read_yaml
 from headrace.version_sets.sets import Member, VersionSet
 
-# Part of every service's version sets: raise it when the same set and turns would be answered otherwise.
+# Part of every service's version sets: raise it when the same set and turns would be answered differently.
 SERVING_CODE_VERSION = "1"
 
 
-# A gate on live traffic, where a service's file says nothing else: no review, no end of the traffic in sight.
+# Defaults of a gate on live traffic: it has no review, and no end in sight.
 _LIVE_GATE: dict[str, Any] = {
     "method": "confidence_sequence",
     "min_rows": 100,
@@ -42,12 +42,12 @@ class InvalidService(InvalidInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """A role that scores answers beside the traffic, for the gate; its answers are never sent to a client."""
+    """A role that scores answers beside the traffic, for the gate; clients never get its answers."""
 
     role: str
-    # Share of the units that are judged.
+    # Share of the units to judge.
     share: float = 0.1
-    # Scores are read as the first number of the judge's answer and divided by this.
+    # A score is the first number in the judge's answer, divided by this.
     score_max: float = 10.0
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What a million tokens of a model cost, in whatever money the gate's margin is in."""
+    """The price of a million tokens of a model, in the currency of the gate's margin."""
 
     prompt: float = 0.0
     output: float = 0.0
@@ -70,7 +70,7 @@ class Price:
                 raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
 
     def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
-        """None: a count is not known."""
+        """None: a count is unknown."""
         if num_prompt_tokens is None or num_output_tokens is None:
             return None
         return (self.prompt * num_prompt_tokens + self.output * num_output_tokens) / 1e6
@@ -78,34 +78,34 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one gateway takes on. Beyond it clients are told when to come back."""
+    """The load that one gateway accepts. Beyond it clients are told when to come back."""
 
-    # Units under way at once, and units that may wait for their turn.
+    # Running units, and units that may wait.
     num_units_max: int = 64
     num_waiting_max: int = 64
-    # How long a unit may wait for its turn, may take in all, and may take to its first piece.
+    # How long a unit may wait for a place, may take in all, and may take to its first piece.
     waiting_seconds_max: float = 10.0
     unit_seconds_max: float = 120.0
     first_piece_seconds_max: float = 60.0
     request_bytes_max: int = 1_048_576
     num_messages_max: int = 256
-    # Times a step is sent to an engine, where nothing of it was given out yet.
+    # How often a step may be sent to an engine while no part of its answer was given out.
     num_attempts: int = 3
-    # How long units under way may go on after SIGTERM.
+    # How long running units may continue after SIGTERM.
     drain_seconds: float = 30.0
-    # Before anybody knows who asks. Connections at once: the one that keeps the gateway waiting longest gives way.
+    # Before a client is known. Connections at once: the one that keeps the gateway waiting longest gives way.
     num_connections_max: int = 1024
     url_bytes_max: int = 8_192
     num_headers_max: int = 100
-    # Of the request's line and its headers together.
+    # Of the request line and the headers together.
     head_bytes_max: int = 32_768
-    # How long a head may take to be complete, and then its body.
+    # Time limits for a complete head, and then its body.
     head_seconds_max: float = 10.0
     body_seconds_max: float = 30.0
-    # How long a connection is kept for the next request. Longer than the minute that load balancers keep one: it is
-    # they who close it, never the gateway under a request that is on its way.
+    # How long a connection waits for its next request. Longer than the minute of load balancers, so that they close it,
+    # and not the gateway while a request is on its way.
     idle_seconds_max: float = 75.0
-    # How long a client may take no byte of its answer while there is no room for more of it on the way.
+    # How long a client may take no byte of its answer while the buffers on the way are full.
     stalled_seconds_max: float = 10.0
 
     def __post_init__(self) -> None:
@@ -151,22 +151,22 @@ class Service:
     name: str
     description: str = ""
     roles: dict[str, Role]
-    # The roles that answer a unit, first to last: each gets the answer of the one before it; clients get the last's.
+    # The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's.
     chain: tuple[str, ...]
     judge: Judge | None = None
-    # Share of the units that are also sent to the candidate, whose answer is recorded and thrown away.
+    # Share of the units that are also sent to the candidate, whose answer is recorded and discarded.
     shadow_share: float = 0.0
-    # What a client's temperature and top_p do: they stand in the version set, and are `ignored` (said in a response
-    # header), `refused`, or `allowed` (recorded with the step). Fewer tokens than the set's may always be asked for.
+    # Temperature and top_p come from the version set. A client's own are `ignored` (a response header says so),
+    # `refused`, or `allowed` (recorded with the step). Clients may always ask for fewer tokens than the set's.
     client_decoding: Literal["ignored", "refused", "allowed"] = "ignored"
     # How long a session keeps its version set after its last turn.
     session_seconds: float = 3600.0
     limits: Limits = field(default_factory=Limits)
-    # Base URL in a version set → the servers that serve the same model, if there are several.
+    # Base URL in a version set → the servers with the same model, if there are several.
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # Model, or MODEL:VERSION → what its tokens cost; for the metric `cost`.
+    # Model, or MODEL:VERSION → the price of its tokens; for the metric `cost`.
     prices: dict[str, Price] = field(default_factory=dict)
-    # What `plan` parses.
+    # Input of `plan`.
     rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class Service:
 
     @property
     def plan(self) -> Plan:
-        """Raises: InvalidInput: the rollout section is no plan."""
+        """Raises: InvalidInput: the rollout section is not a plan."""
         gate = (
             {**_LIVE_GATE, **self.rollout.get("gate", {})} if isinstance(self.rollout.get("gate", {}), dict) else None
         )
@@ -196,7 +196,7 @@ class Service:
         return plan
 
     def deployment(self, api_key: str | None) -> Deployment:
-        """What engines need beside a version set. `api_key`: for servers that ask for one."""
+        """The engines' settings outside a version set. `api_key`: for servers that require one."""
         limits = self.limits
         return Deployment(
             api_key=api_key,
@@ -208,11 +208,11 @@ class Service:
         )
 
     def price_of(self, member: Member) -> Price | None:
-        """None: nobody said what this model costs."""
+        """None: this model's price is unknown."""
         return self.prices.get(f"{member.model_name}:{member.model_version}") or self.prices.get(member.model_name)
 
     def version_set(self, models: Mapping[str, RegisteredModel]) -> VersionSet:
-        """The set in which these model versions run as this service wants it.
+        """The set in which this service would now run these model versions.
 
         Args:
             models: role → version, for every registered role.
@@ -235,10 +235,10 @@ def load_service(file: Path) -> Service:
 
 
 def load_services(directory: Path) -> tuple[Service, ...]:
-    """Every `*.yaml` of a directory, in order of names; none if there is no such directory.
+    """Every `*.yaml` of a directory, sorted by name; none if the directory does not exist.
 
     Raises:
-        InvalidService: a file that cannot run as written, or two files of one name.
+        InvalidService: a file is invalid, or two files have one name.
     """
     origins: dict[str, Path] = {}
     services: list[Service] = []

@@ -1,8 +1,7 @@
-"""Which set a session's next turn gets at one gateway: what is remembered, else what the store says, else neither.
+"""The set of a session's next turn at one gateway: from memory, else from the store, else the stable set.
 
 A live pin that was seen here needs no I/O. For any other session a thread asks the store while the turn waits, for a
-second at most. Turns of one session that come meanwhile wait for the same answer: a session takes one place under a
-cap.
+second at most. Concurrent turns of one session wait for the same answer, so a session takes one place under a cap.
 """
 
 import asyncio
@@ -19,20 +18,20 @@ from headrace.rollout.routing import Pin, Reason, RoutingTable
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.sessions import Held, SessionPin, SessionPins
 
-# How long a session's turn waits for its pin to be read or written.
+# How long a session's turn waits until its pin is read or written.
 _PIN_SECONDS_MAX = 1.0
-# Sessions that are remembered, the least recently seen ones forgotten first: some 100 MB.
+# How many sessions are remembered, the least recently seen forgotten first: some 100 MB.
 _NUM_SESSIONS_MAX = 100_000
-# A session's turn looks again when its set was evicted while it was pinned.
+# How often a turn tries again because its set was evicted while it was pinned.
 _NUM_LOOKS = 3
 _NUM_PINNED_A_ROUND = 64
 
 
 class SessionTurns:
-    """`resolve`: the set of a unit, by its key and what its client asks for; one unit a call.
+    """`resolve`: the set of a unit, by its key and its client's wish; each call is one unit.
 
-    A session's key is drawn with its first turn (`draw`), and kept with its pins: its client can choose the session's
-    name, but neither its set, nor know it before that turn's request is complete.
+    A session's key is drawn with its first turn (`draw`), and kept with its pins. Its client can choose the session's
+    name, but cannot choose its set, or know it before that turn's request is complete.
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class SessionTurns:
         self._clock = clock
         self._threads = threads
         self._sessions: OrderedDict[str, SessionPin] = OrderedDict()
-        # Those of `_sessions` that the store does not know of.
+        # The sessions of `_sessions` that the store does not know.
         self._unpinned: dict[str, None] = {}
-        # What the store is being asked, and the override for which; one question a session at a time.
+        # Running store calls with their override; at most one for each session.
         self._flights: dict[str, tuple[str | None, asyncio.Future[Held]]] = {}
 
     async def turn(self, session: str, override: str | None) -> SessionPin:
-        """What `Router.resolve_session` says."""
+        """Does the work of `Router.resolve_session`."""
         if self._lease.table() is None:
             raise self._lease.unknown()
         for _ in range(_NUM_LOOKS):
@@ -77,7 +76,7 @@ class SessionTurns:
         return self._unpinned_turn(session)
 
     def pin_remembered(self) -> None:
-        """Pin sessions that could not be pinned when their turn came.
+        """Pins sessions that could not be pinned at their turn.
 
         Raises:
             StoreUnavailable
@@ -85,7 +84,7 @@ class SessionTurns:
         num_asked = 0
         for session in list(self._unpinned):
             remembered = self._sessions.get(session)
-            # Whoever had turns on another set than the stable one is pinned when the next turn comes.
+            # A session that had turns on another set than the stable one is pinned at its next turn.
             if remembered is None or remembered.version_set != self._table().stable:
                 continue
             if num_asked >= _NUM_PINNED_A_ROUND or not self._lease.fresh():
@@ -103,7 +102,7 @@ class SessionTurns:
         return table
 
     def _goes_on(self, session: str, known: SessionPin, table: RoutingTable) -> bool:
-        """Whether what is known of a session is its live pin."""
+        """Whether the known pin of a session is live."""
         is_live = self._clock.now() < known.expires_at and known.version_set not in table.evicted
         return is_live and session not in self._unpinned
 
@@ -127,18 +126,18 @@ class SessionTurns:
             _check_override(override, record, table)
         is_fresh = self._monotonic() < until
         if record.is_provisional and not (is_fresh and record.version_set in (table.candidate, table.stable)):
-            # A unit would start now on a set that was aborted, or may have been: the answer took so long.
+            # The answer took so long that the set may be aborted: the unit must not start on it now.
             return self._unpinned_turn(session, is_degraded=not is_fresh)
         self._remember(session, record)
         if record.is_provisional:
             self._renew(session)
-        # A choice by an older plan that is still good is by now the session's pin, and no more.
+        # If an older plan chose it, it is still the session's pin, but this turn is not the first under it.
         is_first = held.is_chosen and is_fresh and record.entry == table.head and record.reason != "degraded"
         turn = _turn(record, is_pinned=True, is_first=is_first)
         return replace(turn, is_fair=False) if held.is_shared else turn
 
     def _unpinned_turn(self, session: str, *, is_degraded: bool = True) -> SessionPin:
-        """A turn without the store: what the session had here, or the stable set."""
+        """A turn without the store: the session's set at this gateway, or the stable set."""
         table, known = self._table(), self._sessions.get(session)
         if known is None or known.version_set in table.evicted:
             reason: Reason = "degraded" if known is None else "repinned"
@@ -158,7 +157,7 @@ class SessionTurns:
         if flight is None:
             flight = self._take_off(session, override)
         elif session in self._unpinned:
-            # An earlier turn has waited for it long enough.
+            # An earlier turn has waited long enough for it.
             return None
         done, _ = await asyncio.wait({flight}, timeout=_PIN_SECONDS_MAX)
         if not done or flight.cancelled():
@@ -169,17 +168,17 @@ class SessionTurns:
             raise
         except (HeadraceError, OSError):
             return None
-        # Of turns that wait for the same answer, one is the session's first: a unit counts once.
+        # Only one of the turns that share an answer is the session's first, since a unit counts once.
         return held if is_mine else replace(held, is_chosen=held.is_chosen and asked_for == override, is_shared=True)
 
     def _take_off(self, session: str, override: str | None) -> "asyncio.Future[Held]":
-        """Ask the store in a thread, once a session at a time."""
+        """Asks the store in a thread, once at a time for each session."""
         begun = self._monotonic()
         known = self._sessions.get(session)
         remembered = known if session in self._unpinned else None
 
         def choose(last: SessionPin | None) -> Held:
-            # Nobody waits any more: a place under the cap would be taken for nothing.
+            # Nobody waits any more, so a place under the cap would be wasted.
             if self._monotonic() > begun + _PIN_SECONDS_MAX:
                 raise StoreOutage(f"The store took longer than {_PIN_SECONDS_MAX:g} s over a session's pin.")
             return self._choose(session, override, remembered, last)
@@ -194,7 +193,7 @@ class SessionTurns:
         del self._flights[session]
         if not flight.cancelled() and flight.exception() is None:
             record = flight.result().record
-            # A provisional one counts for turns that began under it alone, and those remember it themselves.
+            # A provisional pin only counts for turns that began under it, and those remember it themselves.
             if not record.is_provisional:
                 self._remember(session, record)
 
@@ -205,7 +204,7 @@ class SessionTurns:
     def _choose(
         self, session: str, override: str | None, remembered: SessionPin | None, last: SessionPin | None
     ) -> Held:
-        """The set of a session without a live pin: one unit.
+        """The set of a session without a live pin; one unit.
 
         Raises:
             StoreUnavailable: the plan is not fresh any more.
@@ -214,24 +213,24 @@ class SessionTurns:
         # In this order, as in `Router.resolve`.
         until, table, is_new, draw = self._lease.until, self._table(), True, last.draw if last else ""
         if remembered is not None and remembered.version_set == table.stable:
-            # It had turns on this set while it could not be pinned.
+            # The session had turns on this set while it could not be pinned.
             pin, is_new = Pin(table.stable, table.head, remembered.reason, remembered.trial, is_fair=False), False
         elif last and last.is_provisional and (last.entry, last.version_set) == (table.head, table.candidate):
-            # Chosen by this very plan, with a place under its cap: perhaps begun at a gateway whose clock is behind.
+            # This plan chose it, with a place under its cap: perhaps a gateway whose clock is behind has begun on it.
             pin, is_new = last, False
             if self._monotonic() >= until:
                 raise self._stale()
         else:
-            # The same as before, if it had one: a weight that is raised takes no session off the candidate.
+            # A session keeps its earlier draw, so raising a weight takes no session off the candidate.
             draw = last.draw if last and last.draw else self._draw()
             pin = self._resolve(draw, override)
             if last is not None:
-                # Its client may know, or have found out, which set it gets.
+                # The client may know which set it gets, or have found out.
                 pin = replace(pin, is_fair=False)
             if pin.reason == "degraded" and self._monotonic() >= until:
                 raise self._stale()
             if not self._is_loaded(pin.version_set):
-                # The turn would begin when it is loaded, and the set may be aborted by then.
+                # The turn would begin after loading, and the set may be aborted by then.
                 pin = Pin(table.stable, table.head, "degraded", table.trial, is_fair=False)
         is_stable = pin.version_set == table.stable
         seconds = None if is_stable else max(0.0, until - self._monotonic())
@@ -243,7 +242,7 @@ class SessionTurns:
     def _remember(self, session: str, record: SessionPin, *, is_pinned: bool = True) -> None:
         present = self._sessions.get(session)
         if present is not None and present.number > record.number > 0 and self._clock.now() < present.expires_at:
-            # Two answers of the store came in the wrong order.
+            # Two of the store's answers came in the wrong order.
             return
         self._sessions.pop(session, None)
         self._sessions[session] = record
@@ -257,13 +256,13 @@ class SessionTurns:
 
 
 def _turn(record: SessionPin, *, is_pinned: bool, is_first: bool = False) -> SessionPin:
-    """The pin as one turn sees it: only the first was decided for the reason that the pin was made."""
+    """The pin for one turn: only the first turn has the pin's own reason."""
     return replace(record, reason=record.reason if is_first else "session", number=record.number if is_pinned else 0)
 
 
 def _check_override(override: str, record: SessionPin, table: RoutingTable) -> None:
-    """A session keeps its set. One that asked for the candidate may go on saying so when it has become stable, and one
-    that asked for a set which it did not get.
+    """A session keeps its set. If it asked for the candidate, it may repeat that after the candidate became stable; it
+    may also repeat a wish for a set that it did not get.
 
     Raises:
         InvalidInput: the client asks for another set than the session's.

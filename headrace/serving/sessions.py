@@ -1,19 +1,19 @@
-"""Which version set a session keeps: a chain of small objects a session, of which the newest one counts.
+"""The version set that a session keeps: a chain of small objects for each session, of which the newest counts.
 
-`rollout/<name>/sessions/<first two>/<sha256 of the session's name>/<n>.json`. Pin n+1 is made by `create`: of two
-gateways that saw pin n one makes the next, and the other takes it over. A pin is replaced only by
+`rollout/<name>/sessions/<first two>/<sha256 of the session's name>/<n>.json`. `create` makes pin n+1: of two gateways
+that saw pin n one makes the next, and the other adopts it. A pin is only replaced by
 
-- the stable set, reason `repinned`: when it is damaged, so that nobody can tell what it said,
-- the same set for longer: when less than half of its lease is left,
-- the stable set, reason `repinned`: when its set was rolled back with eviction,
-- a new choice: when its lease has ended. A set that was rolled back without eviction is kept to that end.
+- the stable set, reason `repinned`: if it is damaged, so that its content is unknown,
+- the same set for longer: if less than half of its lease is left,
+- the stable set, reason `repinned`: if its set was rolled back with eviction,
+- a new choice: if its lease has ended. A set that was rolled back without eviction is kept until then.
 
-The first pin on a candidate is *provisional*: it ends with the plan lease that it was decided under. A write that
-reaches the store late, after an abort that keeps sessions where they are, so binds nobody. It is replaced by a whole
-lease once the session's first turn has begun.
+The first pin on a candidate is *provisional*: it ends with the plan lease under which it was decided. So a write that
+reaches the store late, after an abort that keeps sessions where they are, binds nobody. It is replaced by a whole lease
+once the session's first turn has begun.
 
-Ends of leases are wall-clock times. A lease is taken as ended only `skew_seconds` later than it says, so gateways whose
-clocks agree that well never disagree on a live pin.
+Leases end at wall-clock times. A lease counts as ended only `skew_seconds` later, so gateways whose clocks agree that
+well never disagree on a live pin.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ from headrace.store.listings import by_prefix
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, Kind
 
-# How long pins stay after their lease has ended, for whoever asks what a session saw.
+# How long pins stay after their lease has ended, for questions about what a session saw.
 KEPT_SECONDS = 24 * 3600.0
-# Wall clocks of gateways must agree this well, or to a tenth of a session's lease, whichever is less.
+# Gateways' wall clocks must agree this well, or within a tenth of a session's lease if that is less.
 SKEW_SECONDS_MAX = 30.0
 _READERS = 16
-# Races that one call may lose; each means that another gateway moved the session on.
+# How many races one call may lose; in each, another gateway changed the session's pin.
 _NUM_TRIES = 8
 _REMEDY = "The session goes on with the stable set; the pin is swept with the session's others."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionPin(Pin):
-    """A session's pin. `number` 0: it is in no store. `expires_at`: seconds since the Unix epoch, if no turn follows.
+    """A session's pin. `number` 0: the store does not have it. `expires_at`: without a further turn, in epoch seconds.
 
-    `draw`: the key by which the session is ranked against a candidate's weight; empty: none was drawn.
-    Fields that earlier releases did not write have defaults that claim nothing.
+    `draw`: the key that ranks the session against a candidate's weight; empty: none was drawn. Fields that earlier
+    releases lack have defaults that claim nothing.
     """
 
     entry: Annotated[int, Ge(0)]
@@ -70,9 +70,9 @@ SESSION_PIN = Kind("Session pin", SessionPin, _REMEDY)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """`is_chosen`: this call chose the set; otherwise the session goes on with what it had.
+    """`is_chosen`: this call chose the set; otherwise the session keeps its set.
 
-    `is_shared`: another turn began by it.
+    `is_shared`: another turn began with the same answer.
     """
 
     record: SessionPin
@@ -99,23 +99,23 @@ class SessionPins:
         *,
         known: SessionPin | None = None,
     ) -> Held:
-        """The session's live pin: the one that is there, or renewed, or chosen anew.
+        """The session's live pin: the existing one, a renewed one, or a new choice.
 
         Args:
-            table: the newest plan, whenever it is asked.
-            choose: asked where no live pin is there; it gets the last one and answers with what `chosen` makes.
-            known: the pin under which a turn of this session has begun at this gateway.
+            table: returns the newest plan.
+            choose: called if there is no live pin; it gets the last pin and returns what `chosen` makes.
+            known: the pin under which a turn of this session began at this gateway.
 
         Raises:
-            StoreUnavailable: the pin is not known; it may have been written.
-            HandoffCorrupt: a pin is missing before the newest one, or a newer Headrace wrote it.
+            StoreUnavailable: the pin is unknown; it may have been written.
+            HandoffCorrupt: an earlier pin is missing, or a newer Headrace wrote the newest one.
         """
         is_current = known is not None and known.number and not self.is_over(known, self._clock.now())
         chain = self._chain(session)
         head = Head(0, None) if is_current else chain.head()
         damaged = head.number if head.damage else 0
         record = known if is_current else self._numbered(head)
-        # What was just listed needs no other listing before it is appended to.
+        # A chain that was just listed needs no second listing before the append.
         is_listed = not is_current
         is_chosen = False
         for _ in range(_NUM_TRIES):
@@ -138,8 +138,8 @@ class SessionPins:
         """A set for a session without a live pin.
 
         Args:
-            seconds: how long a provisional pin lasts; None: a whole lease.
-            is_new: False: the session goes on with what it had.
+            seconds: duration of a provisional pin; None: a whole lease.
+            is_new: False: the session keeps its set.
         """
         record = SessionPin(
             version_set=pin.version_set,
@@ -155,7 +155,7 @@ class SessionPins:
         return Held(record=record, is_chosen=is_new)
 
     def stable(self, table: RoutingTable, *, reason: Reason, expires_at: float) -> SessionPin:
-        """The stable set, where nobody can tell or nobody may have what the session had."""
+        """The stable set, if the session's set is unknown or must not be used."""
         return SessionPin(
             version_set=table.stable,
             entry=table.head,
@@ -166,11 +166,11 @@ class SessionPins:
         )
 
     def newest(self, session: str) -> SessionPin | None:
-        """The pin that counts, ended or not; None: there is none.
+        """The newest pin, ended or not; None: there is none.
 
         Raises:
             StoreUnavailable
-            HandoffCorrupt: it cannot be read.
+            HandoffCorrupt: the pin cannot be read.
         """
         head = self._chain(session).head()
         if head.damage:
@@ -187,13 +187,13 @@ class SessionPins:
         return is_half_over and record.version_set not in table.aborted
 
     def sweep(self, *, damaged: Damaged = lambda _: None) -> int:
-        """Delete the pins of sessions whose last lease ended a day ago. Returns how many sessions.
+        """Deletes the pins of sessions whose last lease ended a day ago. Returns the number of sessions.
 
-        The newest pin goes last: a sweep that is killed leaves chains that read the same. A session that comes back to
-        two gateways in the very moment in which it is swept may get two sets.
+        The newest pin goes last, so if a sweep is killed, chains read the same. A session that returns to two gateways
+        at the very moment of its sweep may get two sets.
 
         Args:
-            damaged: told of newest pins that cannot be read: these count from when they were written.
+            damaged: called for unreadable newest pins; their age counts from when they were written.
         """
         now, num_swept = self._clock.now(), 0
         for chain, written in _chains(self._store, self._name):
@@ -223,9 +223,9 @@ class SessionPins:
         table: RoutingTable,
         choose: Callable[[SessionPin | None], Held],
     ) -> Held | None:
-        """What must take the newest pin's place; None: it stays."""
+        """The pin that must replace the newest one; None: it stays."""
         now = self._clock.now()
-        # A turn has begun under it here, so nothing but another gateway's pin ends it.
+        # A turn has begun under it here, so only another gateway's pin ends it.
         has_begun = record is not None and record == known
         if record is None or (self.is_over(record, now) and not (has_begun and record.is_provisional)):
             return choose(record)
@@ -238,9 +238,9 @@ class SessionPins:
         return None
 
     def is_over(self, record: SessionPin, now: float) -> bool:
-        """Whether a pin binds nobody any more."""
+        """Whether a pin no longer binds anybody."""
         if record.is_provisional:
-            # Not before, whatever became of its set: a turn may have begun on it at another gateway.
+            # Not earlier, whatever happened to its set: a turn may have begun on it at another gateway.
             return now >= record.expires_at
         return now >= record.expires_at + self.skew_seconds
 
@@ -250,10 +250,10 @@ class SessionPins:
 
 
 def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) -> set[str]:
-    """Every set that a session of a service is bound to, or may be by a gateway's clock.
+    """Every set that binds a session of a service, now or by some gateway's clock.
 
     Args:
-        damaged: told of newest pins that cannot be read.
+        damaged: called for unreadable newest pins.
     """
 
     def read(newest: tuple[Chain[SessionPin], Mapping[int, float]]) -> SessionPin | HandoffCorrupt | None:
@@ -261,7 +261,7 @@ def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) 
         try:
             return chain.read(max(written))
         except ObjectMissing:
-            return None  # swept, or moved on, meanwhile
+            return None  # swept or renewed meanwhile
         except HandoffCorrupt as error:
             return error
 
@@ -276,7 +276,7 @@ def pinned_sets(store: ObjectStore, name: str, now: float, *, damaged: Damaged) 
 
 
 def _chains(store: ObjectStore, name: str) -> Iterator[tuple[Chain[SessionPin], dict[int, float]]]:
-    """Every session's pins, and when each of them was written."""
+    """Every session's pins, with the time of writing of each."""
     root = rollout_prefix(name, "sessions")
     for shard in store.children(root):
         for prefix, entries in by_prefix(store.entries(f"{root}/{shard}"), depth=root.count("/") + 3).items():

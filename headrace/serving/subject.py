@@ -1,4 +1,4 @@
-"""A service as its rollout sees it: the models that its file asks for, and what its gateways have seen."""
+"""A service as the subject of its rollout: the models that its file asks for, and its gateways' measurements."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from headrace.store.small_objects import Damaged
 class ServiceSubject:
     service: Service
     store: ObjectStore
-    # Gateways prepare proposals by themselves.
+    # Gateways prepare proposals themselves.
     is_prepared_here: bool = False
 
     @property
@@ -45,15 +45,15 @@ class ServiceSubject:
         return live_evidence(self.store, self.name, state, damaged=damaged)
 
     def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
-        """Nothing: a unit that is under way ends on its set, as its client was told."""
+        """Does nothing: a running unit ends on its set, as its client was told."""
 
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
-        """None: what was answered is not in the store."""
+        """Returns nothing: the store does not keep answers."""
         return []
 
 
 def live_evidence(store: ObjectStore, name: str, state: RolloutState, *, damaged: Damaged | None = None) -> Evidence:
-    """What all gateways have seen of both sets since the candidate's trial began."""
+    """All gateways' measurements of both sets since the candidate's trial began."""
     if state.candidate is None:
         return Evidence()
     drawn = read_drawn(store, name, state.trial, damaged=damaged)

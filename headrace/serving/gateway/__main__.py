@@ -1,4 +1,4 @@
-"""`python -m headrace.serving.gateway --service FILE --store URL`: one service, live. docs/gateway.md has the rest."""
+"""`python -m headrace.serving.gateway --service FILE --store URL`: serves one service live. See docs/gateway.md."""
 
 import asyncio
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""The gateway as an ASGI application: which path does what. Without a framework: ten paths, one of them hot.
+"""The gateway as an ASGI application: maps paths to handlers. No framework: it has ten paths, one of them hot.
 
-| path | needs a key | says |
+| path | needs a key | answer |
 |---|---|---|
 | POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events |
-| GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients ask for it |
-| GET /v1/rollout | yes | what the journal says, and what is loaded here |
+| GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients expect it |
+| GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
-| GET /readyz | no | 200, or 503 with reasons; `degraded` with reasons of its own |
+| GET /readyz | no | 200, or 503 with reasons; `degraded` with its own reasons |
 | GET /metrics | no | Prometheus's text form |
-| GET /openapi.json | no | the description of all this |
+| GET /openapi.json | no | the description of all paths |
 """
 
 from collections.abc import Awaitable, Callable
@@ -74,7 +74,7 @@ class Gateway:
                 await request.refuse(refusal, request.answer_headers)
 
     def _handler(self, request: Request) -> Handler:
-        """Raises: Refusal: no such path, or not with this method."""
+        """Raises: Refusal: the path does not exist, or not with this method."""
         route = self._routes.get(request.path)
         if route is None and request.path.startswith(_MODELS):
             route = (_READ, self._one_model)

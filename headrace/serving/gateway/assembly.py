@@ -1,4 +1,4 @@
-"""Puts a gateway together: every part, made once, with what it needs of the others."""
+"""Builds a gateway: creates every part once, and gives it the other parts that it needs."""
 
 import time
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from headrace.store.objects import new_nonce
 from headrace.store.opening import open_store
 from headrace.version_sets.sets import EngineSpec, Member
 
-# A session's first turn waits for the store; a client waits for the session.
+# A session's first turn waits for the store, and a client waits for that turn.
 _STORE_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`port` 0 takes a free one; the log's first line says which. `engine_key`: for engines behind servers."""
+    """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers."""
 
     service: Path
     store: str
@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the process starts, asks and ends."""
+    """The parts that the process starts, queries and ends."""
 
     service: Service
     node: str
@@ -75,11 +75,11 @@ class Parts:
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
     """Args:
-        port: what the gateway listens on, if it is a port: part of its name among others.
-        num_connections: that clients may have at once.
+        port: the TCP port, if the gateway listens on one; part of its name among gateways.
+        num_connections: how many connections clients may have at once.
 
     Raises:
-        InvalidInput: the keys or the log cannot be used.
+        InvalidInput: the keys file or the log cannot be used.
     """
     keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
     store = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS)

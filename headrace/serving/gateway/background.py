@@ -1,6 +1,6 @@
-"""Work beside the units: so much at once, the rest is dropped, and no client waits for any of it.
+"""Work beside the units, with a limit: work beyond it is dropped, and no client waits for any of it.
 
-Work that fails in a way that it did not foresee is told to `failed`, and ends nothing but itself.
+Unexpected failures are passed to `failed`, and end only their own task.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Background:
-    """Tasks of one kind. Not for several threads."""
+    """Tasks of one kind. Not thread-safe."""
 
     def __init__(self, name: str, *, num_max: int, failed: Callable[[Exception], None]) -> None:
         self._name = name
@@ -23,7 +23,7 @@ class Background:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._watched(work), name=self._name)
-        # The event loop holds its tasks weakly.
+        # The event loop has only weak references to its tasks.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,12 +1,13 @@
-"""The connections that clients hold: how long each may keep the gateway waiting, and who gives way when there are many.
+"""The clients' connections: how long each may keep the gateway waiting, and which one ends when all are taken.
 
-A connection waits for its client (a request's head, its body, the next request, room in the client's own buffers) or
-the client waits for the gateway. Only the first kind can be had without work or a key, so it alone has time limits here
-and it alone gives way: when all connections are taken, the one that has kept the gateway waiting longest goes. Those
-whose client waits are few, since units have places; should they ever fill everything, some connections more are kept
-that may ask the health pages alone.
+Either a connection waits for its client (a request's head, its body, the next request, room in the client's buffers),
+or the client waits for the gateway. The first kind costs a client neither work nor a key, so only it has time limits
+here, and only it gives way: if all connections are taken, the one that has kept the gateway waiting longest ends.
+Connections whose clients wait are few, since units need places. In case they fill everything, some connections are
+reserved for the health pages.
 
-One look a quarter of a second goes over the oldest of each kind; a request costs two moves in a dictionary.
+A check every quarter of a second looks at the oldest connections of each kind; a request costs two moves in a
+dictionary.
 """
 
 import asyncio
@@ -18,16 +19,16 @@ from typing import Any, Protocol
 from headrace.serving.service import Limits
 
 _LOOK_SECONDS = 0.25
-# A client that has had its answer, or its refusal, may take so long to see it and close.
+# Time for a client to read its answer or refusal and close.
 _CLOSING_SECONDS_MAX = 2.0
-# Beyond the connections for everybody: for health checks.
+# Additional connections for health checks.
 NUM_HEALTH_CONNECTIONS = 16
-# Lines a second about cuts of one kind: whoever is cut ten thousand times a second must not fill the log's disk.
+# Log lines a second about cuts of one kind: ten thousand cuts a second must not fill the log's disk.
 _NUM_LINES_MAX = 20
 
 
 class Wait(Enum):
-    """What a connection waits for. The order is that in which they give way to newer ones."""
+    """What a connection waits for, in the order in which they give way to newer ones."""
 
     CLOSE = "close"
     HEAD = "head"
@@ -37,24 +38,24 @@ class Wait(Enum):
 
 
 class Waiting(Protocol):
-    """A connection, as seen from here. `is_open` and `waits_for` belong to `Connections`, which alone sets them."""
+    """What `Connections` needs of a connection. Only `Connections` sets `is_open` and `waits_for`."""
 
     is_open: bool
     waits_for: Wait | None
 
     def waited_too_long(self, wait: Wait, seconds: float) -> None:
-        """The client has had its time, `seconds` of it."""
+        """The client has used up its time of `seconds`."""
         ...
 
     def give_way(self) -> None:
-        """End at once: another one needs the place."""
+        """End at once: another connection needs the place."""
         ...
 
 
 class Connections:
     """Used from one event loop.
 
-    A connection stands in one line at most, and in that of `ROOM` beside it: a client may send slowly and read slowly.
+    A connection stands in at most one line, and beside it in that of `ROOM`: a client may both send and read slowly.
     """
 
     def __init__(
@@ -67,10 +68,10 @@ class Connections:
         count: Callable[[str], None],
     ) -> None:
         """Args:
-        num_max: connections for everybody: what the service allows, or the process's descriptors.
+        num_max: connections for everybody: limited by the service, or by the process's descriptors.
         clock: monotonic seconds.
-        event: takes a line for the log: its name, then fields.
-        count: told of each cut, by reason.
+        event: writes a log line: its name, then fields.
+        count: called for each cut, with its reason.
         """
         self.limits = limits
         self.num_max = num_max
@@ -93,9 +94,9 @@ class Connections:
         return len(self._lines[wait])
 
     def opened(self, connection: Waiting) -> bool | None:
-        """Count a new connection in, which waits for its first request's head.
+        """Registers a new connection, which waits for its first request's head.
 
-        Returns: whether it may ask for everything; False: for the health pages alone; None: there is no room at all.
+        Returns: whether it may request everything; False: only the health pages; None: there is no room at all.
         """
         self.num_open += 1
         connection.is_open = True
@@ -114,7 +115,7 @@ class Connections:
         self._lines[Wait.ROOM].pop(connection, None)
 
     def wait(self, connection: Waiting, wait: Wait | None) -> None:
-        """It waits for that from now on; None: for nothing of its client's."""
+        """Sets what the connection waits for; None: for nothing from its client."""
         if not connection.is_open:
             return
         if (before := connection.waits_for) is not None:
@@ -124,21 +125,21 @@ class Connections:
             self._lines[wait][connection] = self._clock()
 
     def wait_for_room(self, connection: Waiting, *, is_full: bool) -> None:
-        """Its client takes no more bytes for now, or takes them again."""
+        """Notes that the client takes no more bytes for now, or takes them again."""
         if is_full and connection.is_open:
             self._lines[Wait.ROOM][connection] = self._clock()
         else:
             self._lines[Wait.ROOM].pop(connection, None)
 
     def cut(self, why: str, **fields: Any) -> None:
-        """Write down that a connection is cut, and why."""
+        """Logs and counts that a connection is cut, and why."""
         self._count(why)
         self._said[why] += 1
         if self._said[why] <= _NUM_LINES_MAX:
             self._event("connection cut", why=why, **fields)
 
     def look(self) -> None:
-        """End what has kept the gateway waiting too long."""
+        """Ends connections that have kept the gateway waiting too long."""
         now = self._clock()
         for wait, line in self._lines.items():
             limit = self._seconds_max[wait]
@@ -146,7 +147,7 @@ class Connections:
                 connection, since = next(iter(line.items()))
                 if now - since < limit:
                     break
-                # Out of this line first: what becomes of it then is another kind of waiting.
+                # Leaves this line first: its next wait is of another kind.
                 line.popitem(last=False)
                 if wait is not Wait.ROOM:
                     connection.waits_for = None
@@ -164,7 +165,7 @@ class Connections:
             self.look()
 
     def _make_room(self) -> bool:
-        """End the connection that can best be spared. False: every client waits for the gateway."""
+        """Ends the most dispensable connection. False: every client waits for the gateway."""
         for line in self._lines.values():
             if line:
                 connection, _ = line.popitem(last=False)

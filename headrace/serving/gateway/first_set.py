@@ -1,7 +1,7 @@
-"""The first stable set of a service without a registry: what its file says, as it stands.
+"""Makes a service's own set stable without a registry, exactly as its file describes it.
 
-For services in front of servers alone (`registered: false`), which need neither Dagster nor MLflow to begin. Services
-with registered models get their first set from the rollout, which knows the registry.
+For services whose models are all behind servers (`registered: false`), so they can start without Dagster and MLflow.
+Services with registered models get their first set from the rollout, which knows the registry.
 """
 
 from headrace.clock import Clock
@@ -15,7 +15,7 @@ from headrace.version_sets.sets import VersionSets
 
 
 def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
-    """Name the file's own set stable, if the journal is empty. False: it was not.
+    """Makes the file's own set stable, if the journal is empty. False: it was not empty.
 
     Raises:
         InvalidInput: a role's model is a registered one.

@@ -1,8 +1,8 @@
-"""Requests and responses straight over ASGI: what a framework would add to each is more than the rest costs.
+"""Requests and responses directly over ASGI: a framework's share of each would cost more than all the rest.
 
-A body is counted while it comes, so nobody makes the gateway hold more than the service's limit. One that is too long
-is read to its end, within reason, before it is refused: a client that still sends when the connection goes would see a
-reset instead of the reason.
+Bytes of a body are counted as they come, so no client makes the gateway hold more than the service's limit. A body that
+is too long is read to its end, within limits, before the refusal: if the connection closed while the client still
+sends, it would see a reset instead of the reason.
 """
 
 import json
@@ -23,7 +23,7 @@ _JSON = (b"content-type", b"application/json")
 
 
 class ClientGone(Exception):
-    """The client closed its connection: there is nobody to answer."""
+    """The client closed its connection: nobody waits for the answer."""
 
 
 class Request:
@@ -54,34 +54,35 @@ class Request:
         self.connection: GatewayProtocol = scope["extensions"][EXTENSION]
         self.receive = receive
         self.send = send
-        # `X-Request-Id`: the client's, or one that no other request has.
+        # `X-Request-Id`: the client's, or a unique one.
         self.id = self._id()
         self.answer_headers: Headers = [(b"x-request-id", self.id.encode())]
-        # The name of the API key, once it is known.
+        # The API key's name, once known.
         self.key: str | None = None
-        # Whether the response's status line is out: then a failure can only cut the response off.
+        # Whether the status line was sent: after that a failure can only cut the response off.
         self.started = False
         self.finished = False
 
     def check(self) -> None:
-        """Raises: Refusal: a header that decides something is there twice."""
+        """Raises: Refusal: a header that decides something occurs twice."""
         if self._has_repeated:
             check_repeated(self._written)
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the client takes no more of its answer for now: what is sent would wait for it."""
+        """Whether the client takes no more of its answer for now, so that further bytes would wait."""
         return self.connection.is_stalled
 
     @property
     def gone_because(self) -> str:
-        """Why there is nobody to answer any more."""
+        """Why nobody waits for the answer any more."""
         return self.connection.cut_reason or "client gone"
 
     def _id(self) -> str:
         given = self.headers.get(b"x-request-id")
         if given:
-            # One that cannot go into a log line or a header is replaced: it is a convenience, not worth a refusal.
+            # An id that does not fit into a log line or a header is replaced: it is only a convenience, not worth a
+            # refusal.
             text = given.decode("latin-1")
             if text.isprintable() and text.isascii() and len(text) <= 128:
                 return text
@@ -89,8 +90,9 @@ class Request:
 
     async def body(self, bytes_max: int) -> bytes:
         """Raises:
-        Refusal: more than `bytes_max` bytes.
-        ClientGone: the connection closed before its end, or the body took too long, which its client is told already.
+        Refusal: the body has more than `bytes_max` bytes.
+        ClientGone: the connection closed before the body's end, or the body took too long; then its client has been
+        told.
         """
         parts: list[bytes] = []
         num_bytes, more = 0, True
@@ -114,7 +116,7 @@ class Request:
         return b"".join(parts)
 
     async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = _JSON) -> None:
-        """The whole response. `headers` is added to, so give it one of its own."""
+        """Sends the whole response. Appends to `headers`, so pass a list of its own."""
         headers.append(kind)
         headers.append((b"content-length", b"%d" % len(body)))
         self.started = self.finished = True
@@ -129,8 +131,8 @@ class Request:
         await self.respond(refusal.status, refusal.body, headers)
 
     async def start_events(self, headers: Headers) -> None:
-        """The head of a stream of server-sent events; it goes out with the first of them."""
-        # Proxies such as nginx would otherwise collect pieces until a buffer is full.
+        """Prepares the head of a stream of server-sent events; it is sent with the first event."""
+        # Otherwise proxies such as nginx collect pieces until a buffer is full.
         headers += [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
@@ -145,7 +147,7 @@ class Request:
         await self.send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-# `json.dumps` with arguments builds an encoder each time.
+# `json.dumps` with arguments would build an encoder each time.
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

@@ -1,14 +1,14 @@
-"""HTTP/1.1 before anybody knows who asks: uvicorn's protocol with limits on what a stranger can make the gateway hold.
+"""HTTP/1.1 before the client is known: uvicorn's protocol, with limits on what a stranger can make the gateway hold.
 
-uvicorn has options for some of it, and none that fits: `limit_concurrency` refuses health checks too,
-`timeout_keep_alive` runs between two requests only, and `h11_max_incomplete_event_size` is for another parser, three
-times as slow. So the bytes are counted here before they are parsed, and `Connections` looks after the time.
+uvicorn's options do not fit: `limit_concurrency` refuses health checks too, `timeout_keep_alive` only runs between two
+requests, and `h11_max_incomplete_event_size` is for another parser, which is three times as slow. So this module counts
+bytes before they are parsed, and `Connections` measures the time.
 
-- A head has so many bytes, headers and characters of URL. What goes beyond is refused with a reason (431, 414), and
-  what the client still sends is thrown away for a moment, or it would see a reset instead of the reason.
-- Headers after the body (trailers) are read and dropped: they came when everything was decided already.
-- An offer to speak another protocol (`Upgrade: h2c`, which `curl --http2` and Java's HttpClient make) is passed over.
-  The parser skips the body of such a request, so its head is fed to a new one, without the offer.
+- A head has limits on its bytes, headers and URL. A larger one is refused with a reason (431, 414). What the client
+still sends is discarded for a moment; otherwise it would see a reset instead of the reason.
+- Headers after the body (trailers) are read and dropped, since everything is decided by then.
+- An offer of another protocol (`Upgrade: h2c`, from `curl --http2` and Java's HttpClient) is ignored. The parser skips
+the body of such a request, so a new parser gets its head without the offer.
 """
 
 import asyncio
@@ -22,23 +22,23 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from headrace.serving.gateway.connections import Connections, Wait
 from headrace.serving.gateway.refusals import Refusal, invalid, overloaded
 
-# What an ASGI application finds its connection by, in the scope's `extensions`.
+# The scope's `extensions` key under which an ASGI application finds its connection.
 EXTENSION = "headrace.connection"
-# Paths that are answered when everything else is full: whether it lives, whether to send units here, and its figures.
+# Paths that are answered even if everything else is full: whether it lives, whether it takes units, its figures.
 HEALTH_PAGES = frozenset({"/healthz", "/readyz", "/metrics"})
-# Requests that may stand in line on one connection while an earlier one is answered. Hardly any client sends a second.
+# Requests that may wait on one connection behind an earlier one. Few clients send even a second one.
 _NUM_PIPELINED_MAX = 32
-# Bytes beyond the limits that are read and thrown away before the connection is reset.
+# Bytes beyond the limits that are read and discarded before the connection is reset.
 THROWN_AWAY_BYTES_MAX = 16 * 1_048_576
-# Bytes of a stream that wait for their client before its engine does: some fifty events. More would only be made and
-# held for clients that do not read.
+# Bytes of a stream that may wait for their client before its engine waits too: some fifty events. More would only pile
+# up for clients that do not read.
 _UNSENT_BYTES_MAX = 16_384
-# What is spoken of as an offer of another protocol; without it the request is an ordinary one.
+# Headers and tokens that offer another protocol; without them the request is an ordinary one.
 _OFFER = frozenset({b"upgrade", b"http2-settings"})
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One connection. Made by uvicorn for each that it accepts."""
+    """One connection; uvicorn creates it when it accepts."""
 
     def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -49,22 +49,22 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_for_all = True
         self.is_open = False
         self.waits_for: Wait | None = None
-        # Why it was cut; empty: it was not.
+        # Why it was cut; empty: it was not cut.
         self.cut_reason = ""
-        # Of the request that is being read. `_is_in_head`: begun, and its head is not complete.
+        # State of the request that is being read. `_is_in_head`: its head has begun and is incomplete.
         self._is_in_head = False
         self._is_whole = True
         self._is_offer = False
         self._num_bytes = 0
-        # Refused or cut: nothing that still comes is parsed.
+        # Refused or cut: further bytes are not parsed.
         self._has_ended = False
         self._refusal: Refusal | None = None
         # The request that is being answered; `cycle` is the one that was read last.
         self._answering: RequestResponseCycle | None = None
-        # Whoever answers it is told by this when the connection is lost before the answer is complete.
+        # Called if the connection is lost before the answer is complete.
         self.when_lost: Callable[[], object] | None = None
 
-    # --- what the transport says ---
+    # --- called by the transport ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -82,14 +82,14 @@ class GatewayProtocol(HttpToolsProtocol):
         answering = self._answering
         super().connection_lost(exc)
         if answering is not None and answering is not self.cycle and not answering.response_complete:
-            # uvicorn tells the request that was read last; the one that is being answered waits for it too.
+            # uvicorn notifies the request that was read last, but the one being answered waits too.
             answering.disconnected = True
             answering.message_event.set()
         if self.when_lost is not None:
             self.when_lost()
             self.when_lost = None
-        # A request knows its connection; without these a connection would know its requests, and what goes in circles
-        # stays in memory until Python looks for it, which it seldom does here.
+        # Requests refer to their connection. Without these lines the connection would refer to its requests too, and
+        # the cycle would stay in memory until Python's cycle collector runs, which is rare here.
         self.scope = self.cycle = cast("Any", None)
         self._answering = None
 
@@ -119,7 +119,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._guard.wait_for_room(self, is_full=False)
 
-    # --- what the parser says ---
+    # --- called by the parser ---
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -139,7 +139,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._is_for_all:
             self.cycle.keep_alive = False
         self._is_in_head = False
-        # What the parser still calls headers are trailers; they go into a list that nobody reads.
+        # From here on the parser's "headers" are trailers; they go into a list that nobody reads.
         self.headers = []
 
     def on_message_complete(self) -> None:
@@ -149,19 +149,19 @@ class GatewayProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         super().on_message_complete()
 
-    # --- what becomes of requests ---
+    # --- the requests' progress ---
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """uvicorn's own would start a timer for every response; `Connections` needs none."""
+        """Replaces uvicorn's, which starts a timer for every response; `Connections` does not need one."""
         self.server_state.total_requests += 1
-        # An answer to HEAD has no body that its head could go out with.
+        # An answer to HEAD has no body with which its head could be sent.
         cast("_HeadWithBody", self.transport).flush()
         if self.transport.is_closing():
-            # Not before its bytes are out, which is the client's to decide.
+            # The transport closes after its bytes are sent, and the client decides when.
             self._guard.wait(self, Wait.CLOSE)
             return
         self.flow.resume_reading()
@@ -173,7 +173,7 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self._is_in_head:
             self._guard.wait(self, Wait.HEAD)
         else:
-            # Answered before its body came: what is left of it is read and thrown away, for a moment.
+            # Answered before its body came: the rest of the body is read and discarded, for a moment.
             self._guard.wait(self, Wait.CLOSE)
 
     def waited_too_long(self, wait: Wait, seconds: float) -> None:
@@ -196,7 +196,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._cut("gave way", abort=True)
 
     def hold_head(self) -> None:
-        """The bytes that are written next, a response's head, go out with those after them."""
+        """Delays the next bytes, a response's head, and sends them with those that follow."""
         cast("_HeadWithBody", self.transport).hold()
 
     @property
@@ -205,18 +205,18 @@ class GatewayProtocol(HttpToolsProtocol):
         return self.flow.write_paused
 
     def cut_stalled(self) -> None:
-        """The client had its time, and is still not reading."""
+        """Cuts the connection of a client that did not read in time."""
         self._cut("client stalled", abort=True)
 
     def _wait_for_the_rest(self) -> None:
-        """After some bytes, or the end of an answer: what this connection waits for now."""
+        """Sets what this connection waits for, after new bytes or the end of an answer."""
         answering = self._answering
         is_answering = answering is not None and not answering.response_complete
         if self._is_in_head or self._is_whole:
             if self._num_bytes > self._head_bytes_max:
                 self._refuse(self._too_large())
             elif is_answering:
-                # It is the client that waits, whatever it has sent of a next request.
+                # Here the client waits, even if it has sent a part of the next request.
                 self._wait(None)
             else:
                 self._wait(Wait.HEAD if self._is_in_head or self._num_bytes else Wait.NEXT)
@@ -226,17 +226,17 @@ class GatewayProtocol(HttpToolsProtocol):
             self._wait(Wait.BODY)
 
     def _wait(self, wait: Wait | None) -> None:
-        """For what it waits already, it goes on waiting: no byte buys more time."""
+        """Sets a new wait; the same wait continues, so no byte buys more time."""
         if self.waits_for is not wait:
             self._guard.wait(self, wait)
 
     def _check_head(self) -> None:
-        """Raises an error that ends the parsing if the head is larger than allowed."""
+        """Raises an error that ends the parsing if the head is too large."""
         limits = self._guard.limits
         if len(self.headers) > limits.num_headers_max:
             message = f"A request may have {limits.num_headers_max} headers, got {len(self.headers)}."
             raise self._refused(Refusal(431, message, code="headers_too_large"))
-        # The bytes that came are at least those of the head, so most heads need no counting.
+        # The received bytes include the head, so most heads need no exact count.
         if len(self.url) > limits.url_bytes_max or (
             self._num_bytes > self._head_bytes_max
             and sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > self._head_bytes_max
@@ -252,12 +252,12 @@ class GatewayProtocol(HttpToolsProtocol):
         return Refusal(431, message, code="headers_too_large")
 
     def _refused(self, refusal: Refusal) -> Refusal:
-        """To be raised inside the parser, which lets no error through but its own."""
+        """Keeps the refusal, and returns it for raising inside the parser, which only lets its own errors through."""
         self._refusal = refusal
         return refusal
 
     def _without_offer(self) -> bytes:
-        """The head that was just read, as it would be without an offer of another protocol; a new parser gets it."""
+        """Returns the last read head without an offer of another protocol; a new parser will read it."""
         old = self.parser
         lines = [b"%s %s HTTP/%s" % (old.get_method(), self.url, old.get_http_version().encode())]
         for name, value in self.headers:
@@ -271,13 +271,13 @@ class GatewayProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _refuse(self, refusal: Refusal, *, why: str = "", **fields: Any) -> None:
-        """Answer what the application has not answered, and end the connection. `why`: else the refusal's code."""
+        """Sends the refusal if the application has not answered; ends the connection. `why`: by default its code."""
         why = why or refusal.code or str(refusal.status)
         answering = self._answering
         if answering is not None and not answering.response_complete:
             is_its_body = answering is self.cycle and not (self._is_in_head or self._is_whole)
             if answering.response_started or not is_its_body:
-                # In the middle of another answer, or before it, there is no place for this one.
+                # Another answer has begun or comes first: this one cannot be sent.
                 self._cut(why, abort=True, **fields)
                 return
             # The application waits for a body that will not come.
@@ -293,7 +293,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._cut(why, status=refusal.status, request=request, **fields)
 
     def _cut(self, why: str, *, abort: bool = False, **fields: Any) -> None:
-        """End the connection: at once, or, so that its client sees the reason, once it has read it."""
+        """Ends the connection: at once, or after the client has read the reason."""
         self.cut_reason = why
         client = self.client and f"{self.client[0]}:{self.client[1]}"
         self._guard.cut(why, client=client, num_bytes=self._num_bytes, **fields)
@@ -311,8 +311,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
 
 class _HeadWithBody:
-    """A transport, as far as uvicorn and we use one. uvicorn writes a response's head before it has the body, and each
-    write is a system call: a tenth of what a short answer costs.
+    """A transport with the methods that uvicorn and this module use. uvicorn writes a response's head before its body,
+    and each write is a system call: a tenth of a short answer's cost.
     """
 
     __slots__ = ("_head", "_holds", "_transport", "abort", "can_write_eof", "is_closing")
@@ -350,7 +350,7 @@ class _HeadWithBody:
 
 
 class _HealthOnly:
-    """The application for connections beyond those for everybody."""
+    """The application for connections beyond the normal limit."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""Scores answers beside the traffic, for the gate: a share of the units is shown to the service's judge.
+"""Scores answers beside the traffic, for the gate: the service's judge sees a share of the units.
 
-The judge is the stable set's for both sets: a candidate with a kinder judge would otherwise win by it. It works in the
-background, on a bounded number of answers; what finds no room is dropped and counted. A score is the first number in
-the judge's answer divided by `score_max`; an answer without a number in that range is counted and not used.
+Both sets are judged by the stable set's judge; otherwise a candidate could win with a kinder judge. The judge works in
+the background, on a limited number of answers; answers beyond it are dropped and counted. A score is the first number
+in the judge's answer, divided by `score_max`; an answer without a number in that range is counted and not used.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Judge, Service
 
-# Answers under judgement at once, and answers that may wait for it. A judge is a model beside the traffic's own.
+# Answers judged at once, and answers that may wait. The judge is a model beside the traffic's own.
 _NUM_AT_ONCE = 2
 _NUM_WAITING_MAX = 64
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -27,7 +27,7 @@ _RANKS = 1 << 64
 
 
 class Judging:
-    """`stable`: the loaded stable set, or None while there is none."""
+    """`stable`: the loaded stable set; None: none is loaded."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Judging:
         self._background = Background("judge", num_max=_NUM_AT_ONCE + _NUM_WAITING_MAX, failed=records.unforeseen)
 
     def offer(self, unit: Unit, *, is_evidence: bool) -> None:
-        """Judge the unit's answer, if its turn comes and there is room; returns at once."""
+        """Judges the unit's answer if it is its turn and there is room; returns at once."""
         if salted_rank(self._salt, unit.request) >= self._judge.share * _RANKS:
             return
         if not self._background.has_room:
@@ -99,13 +99,13 @@ class Judging:
 
 
 def score_of(text: str, score_max: float) -> float | None:
-    """The first number in a judge's answer, from 0 to 1; None: there is none, or one out of range."""
+    """The first number in a judge's answer, from 0 to 1; None: it is missing or out of range."""
     found = _NUMBER.search(text)
     score = float(found[0]) / score_max if found else -1.0
     return score if 0 <= score <= 1 else None
 
 
 def _question(unit: Unit) -> str:
-    """What the judge's prompt template gets as `{text}`."""
+    """The `{text}` of the judge's prompt template."""
     turns = [f"{message.role}: {message.content}" for message in unit.ask.messages]
     return "\n\n".join([*turns, f"Answer to be judged:\n{unit.text}"])

@@ -1,7 +1,7 @@
-"""Who may ask: API keys, of which the gateway knows names and digests alone.
+"""Authenticates clients by API keys, of which the gateway knows only names and digests.
 
-A file with one `name:sha256hex` a line; `#` starts a comment. Names go into logs and metrics, keys nowhere. The file
-says who may come in, so it is read again on SIGHUP; one that cannot be read then changes nothing.
+The file has one `name:sha256hex` a line; `#` starts a comment. Names go into logs and metrics, keys never do. SIGHUP
+reads the file again; if it cannot be read, nothing changes.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ ANYBODY = "anybody"
 
 
 class ApiKeys:
-    """No entries: everybody may ask, as `anybody`."""
+    """Without entries everybody may ask, as `anybody`."""
 
     def __init__(self, digests: Iterable[tuple[str, str]] = ()) -> None:
         self._digests = tuple(digests)
 
     @classmethod
     def read(cls, file: Path) -> "ApiKeys":
-        """Raises: InvalidInput: the file cannot be read, has no key, or a line that is none."""
+        """Raises: InvalidInput: the file cannot be read, has no key, or has an invalid line."""
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -36,7 +36,7 @@ class ApiKeys:
             if not entry:
                 continue
             if (match := _LINE.fullmatch(entry)) is None:
-                # The line is not shown: it may be a key that somebody wrote in plain.
+                # The line is not shown: somebody may have written a plain key.
                 raise InvalidInput(
                     f"API keys file {file}, line {number}, must be NAME:SHA256 with 64 lower-case hex digits, got "
                     f"{len(entry)} other characters; make one with `printf %s KEY | sha256sum`."
@@ -56,7 +56,7 @@ class ApiKeys:
     def name_of(self, authorization: bytes | None) -> str:
         """The name of the key in an `Authorization` header.
 
-        Every entry is compared, each in constant time: how long it takes says nothing about what is right.
+        Every entry is compared, each in constant time, so the duration reveals nothing.
 
         Raises:
             Refusal: 401.

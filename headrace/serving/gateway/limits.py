@@ -1,8 +1,8 @@
-"""How much one gateway takes on: units under way at once, units that wait for their turn, first come, first served;
-and streams that it reads on its own account.
+"""Limits one gateway's load: units under way, units that wait (first come, first served), and streams that it reads to
+their end.
 
-Nobody waits without end: who finds the line full, or waits longer than the service allows, is told when to come back,
-by how long units took of late.
+Nobody waits without end: if the line is full, or the wait exceeds the service's limit, the client is told when to come
+back, by how long recent units took.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from collections import deque
 from headrace.serving.gateway.refusals import overloaded
 from headrace.serving.service import Limits
 
-# Weight of the newest unit in the running mean of how long one takes.
+# Weight of the newest unit in the running mean of durations.
 _NEWEST_WEIGHT = 0.05
 _RETRY_SECONDS_MAX = 60.0
 
 
 class CountedStreams:
-    """How many streams of one client are followed to their ends at once: an eighth of all places, and one at least.
+    """Limits how many of one client's streams are followed to their end at once: an eighth of all places, at least one.
 
-    Such a stream is read from its engine whether or not its client reads it, so clients that leave or stall would hold
-    places and a core for as long as answers take. Asked before a unit's set is drawn: neither set is favoured. Used
+    Such a stream is read from its engine whether its client reads it or not, so clients that leave or stall would hold
+    places and a core as long as answers take. Checked before a unit's set is drawn, so neither set is favoured. Used
     from one event loop.
     """
 
@@ -29,7 +29,7 @@ class CountedStreams:
         self._nums: dict[str, int] = {}
 
     def take(self, client: str) -> bool:
-        """Whether there is room for one more; it is given back with `give_back`."""
+        """Whether there is room for one more; release it with `give_back`."""
         num = self._nums.get(client, 0)
         if num >= self._num_max:
             return False
@@ -57,7 +57,7 @@ class Admission:
         return len(self._line)
 
     async def enter(self) -> None:
-        """Take a place, waiting for it if need be. Whoever got one gives it back with `leave`.
+        """Takes a place, after waiting if necessary. Release it with `leave`.
 
         Raises:
             Refusal: 429.
@@ -87,12 +87,12 @@ class Admission:
             raise
 
     def leave(self, seconds: float) -> None:
-        """Give a place back after so many seconds; the first in line gets it."""
+        """Releases a place after so many seconds; the first in line gets it."""
         self._mean_seconds += _NEWEST_WEIGHT * (seconds - self._mean_seconds)
         self._pass_on()
 
     def retry_after_seconds(self) -> float:
-        """When a place may be expected for one who comes at the end of the line."""
+        """When a newcomer at the end of the line can expect a place."""
         turns = (len(self._line) + 1) / self._limits.num_units_max
         return min(max(turns * self._mean_seconds, 1.0), _RETRY_SECONDS_MAX)
 
@@ -100,18 +100,18 @@ class Admission:
         while self._line:
             turn = self._line.popleft()
             if not turn.done():
-                # The place goes from hand to hand: nobody who comes now can take it first.
+                # The place is handed over directly, so a newcomer cannot take it first.
                 turn.set_result(None)
                 return
         self.num_under_way -= 1
 
     def _give_up(self, turn: asyncio.Future[None]) -> None:
         if turn.done() and not turn.cancelled():
-            # The place was handed over in the same moment.
+            # The place was handed over at the same moment.
             self._pass_on()
             return
         try:
             self._line.remove(turn)
         except ValueError:
-            # Passed over, being cancelled.
+            # Skips a turn that is being cancelled.
             return

@@ -1,7 +1,7 @@
-"""Where the gateway listens, and how many connections the process has descriptors for.
+"""The gateway's listening socket, and the number of connections for which the process has descriptors.
 
-A Unix socket that a killed gateway left behind is replaced; one that somebody listens on, or a file of another kind,
-never is. The look, the removal and the new socket are one step to others: the directory is locked for its time.
+A killed gateway's Unix socket is replaced; a socket with a listener, or another kind of file, never is. Check, removal
+and the new socket are one step to others: the directory is locked meanwhile.
 """
 
 import errno
@@ -18,17 +18,17 @@ from headrace.errors import InvalidInput
 from headrace.serving.gateway.connections import NUM_HEALTH_CONNECTIONS
 from headrace.serving.service import Limits
 
-# Descriptors for everything but clients and servers of models: the log, the store, threads, Python's own.
+# Descriptors for everything except clients and model servers: the log, the store, threads, Python's own.
 _NUM_OWN_DESCRIPTORS = 48
-# Below this a gateway would be busy with turning clients away.
+# With fewer, a gateway would only turn clients away.
 _NUM_CONNECTIONS_MIN = 16
 BACKLOG = 2048
-# What the kernel may hold of an answer before it is sent; its default is some megabytes a connection.
+# How much of an answer the kernel may hold unsent; its default is some megabytes a connection.
 _UNSENT_BYTES_MAX = 16_384
 
 
 def listen(*, host: str, port: int, uds: Path | None, reuse_port: bool) -> socket.socket:
-    """Raises: InvalidInput: the address is taken, not this machine's, or a file that is none of ours."""
+    """Raises: InvalidInput: the address is taken, not this machine's, or a foreign file."""
     try:
         if uds is not None:
             return _listen_on_file(uds)
@@ -41,7 +41,7 @@ def listen(*, host: str, port: int, uds: Path | None, reuse_port: bool) -> socke
 
 
 def leave(listener: socket.socket, uds: Path | None, made: tuple[int, int] | None) -> None:
-    """Take the socket's file away at the end, if it is still ours. `made`: as `identity` said when it was."""
+    """Removes the socket's file at the end, if it is still ours. `made`: its `identity` when it was created."""
     listener.close()
     if uds is None or made is None:
         return
@@ -51,7 +51,7 @@ def leave(listener: socket.socket, uds: Path | None, made: tuple[int, int] | Non
 
 
 def identity(file: Path | None) -> tuple[int, int] | None:
-    """Which file stands at that path; None: none."""
+    """Identifies the file at that path; None: there is none."""
     try:
         found = file.lstat() if file else None
     except FileNotFoundError:
@@ -60,12 +60,12 @@ def identity(file: Path | None) -> tuple[int, int] | None:
 
 
 def num_connections_for(limits: Limits) -> int:
-    """How many connections for clients the process has descriptors for, at most as many as the service allows.
+    """How many client connections the process has descriptors for, up to the service's limit.
 
-    The soft limit is raised as far as needed and allowed: it is low for the sake of `select`, which nothing here uses.
+    Raises the soft limit as far as needed and allowed; it is only low because of `select`, which is not used here.
 
     Raises:
-        InvalidInput: there are too few to serve anybody.
+        InvalidInput: there are too few descriptors to serve anybody.
     """
     others = _NUM_OWN_DESCRIPTORS + limits.num_units_max + NUM_HEALTH_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,11 +89,11 @@ def _listen_on_port(host: str, port: int, *, reuse_port: bool) -> socket.socket:
         if reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Inherited by every connection.
+            # Every connection inherits it.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
         listener.bind((host, port))
-        # At once: the address is said to listen before the server takes it over, and of two that are only bound to
-        # one port the second would learn it later, inside the server.
+        # At once: the log names the address before the server takes it over, and if two gateways only bind to one port,
+        # the second learns of the conflict late, inside the server.
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()
@@ -119,7 +119,7 @@ def _listen_on_file(file: Path) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(file))
-            # While the directory is locked: between `bind` and `listen` a socket looks like a dead one.
+            # While the directory is locked: between `bind` and `listen` a socket looks dead.
             listener.listen(BACKLOG)
         except BaseException:
             listener.close()
@@ -136,9 +136,9 @@ def _mode(file: Path) -> int | None:
 
 
 def _is_alive(file: Path) -> bool:
-    """Whether somebody listens on a socket; only a refused connection says that nobody does."""
+    """Whether a process listens on a socket; only a refused connection proves that none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # A backlog that is full answers at once too.
+        # So that a full backlog answers at once too.
         probe.setblocking(False)
         return probe.connect_ex(str(file)) != errno.ECONNREFUSED
 

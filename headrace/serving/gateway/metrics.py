@@ -1,6 +1,6 @@
-"""The gateway's figures in Prometheus's form, in a registry of its own. Version sets are labelled by 12 characters.
+"""The gateway's figures in Prometheus's form, in their own registry. Version sets are labelled by 12 characters.
 
-Label values are few on purpose: a set, a role, an outcome. Units and sessions stand in the log.
+Labels have few values on purpose: a set, a role, an outcome. Units and sessions are in the log.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-# A cached answer or an echo takes milliseconds, a long one of a large model minutes.
+# A cached answer or an echo takes milliseconds, a large model's long answer takes minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _SHORT = 12
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -17,7 +17,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 class Metrics:
     def __init__(self) -> None:
-        # A series more for each of ours, which nobody asks for.
+        # It would add an unused series for each of ours.
         disable_created_metrics()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -37,7 +37,7 @@ class Metrics:
         self._judged = self._histogram(
             "judged_quality", "Scores from 0 to 1.", ("version_set",), buckets=tuple(tenth / 10 for tenth in range(11))
         )
-        # One look-up in a dictionary instead of prometheus_client's own, which builds a tuple of texts under a lock.
+        # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
         self._pair = cache(
             lambda key: (self._unit_seconds.labels(key[:_SHORT]), self._first_piece.labels(key[:_SHORT]))
@@ -77,7 +77,7 @@ class Metrics:
         self._preparations.labels(outcome).inc()
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """A figure that is read when somebody asks for it."""
+        """Adds a figure that is computed when the metrics are requested."""
         Gauge(f"headrace_gateway_{name}", meaning, registry=self.registry).set_function(read)
 
     def page(self) -> bytes:

@@ -1,6 +1,6 @@
 """Answers in OpenAI's shape: whole, or as the server-sent events of a stream.
 
-A stream's events differ in one text each, so what stands before and after it is written once a stream.
+A stream's events differ in one text each, so the text before and after it is built once for each stream.
 """
 
 import json
@@ -9,12 +9,12 @@ from typing import Any
 from headrace.serving.gateway.http_messages import json_body
 from headrace.serving.gateway.openai_bodies import Ask
 
-# The client knows by it that nothing is missing.
+# It tells the client that nothing is missing.
 DONE = b"data: [DONE]\n\n"
 
 
 def usage(num_prompt_tokens: int | None, num_output_tokens: int | None) -> dict[str, int] | None:
-    """None, as in OpenAI's own events: a count is not known, since the engine's server did not say it."""
+    """Token counts; None, as in OpenAI's own events, if the engine's server did not report one."""
     if num_prompt_tokens is None or num_output_tokens is None:
         return None
     return {
@@ -34,7 +34,7 @@ def whole_answer(
     finish: str,
     tokens: tuple[int | None, int | None],
 ) -> bytes:
-    """`tokens`: of the prompt and of the output, as the engine counted them."""
+    """`tokens`: the engine's counts for prompt and output."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
     if ask.kind == "chat":
         choice["message"] = {"role": "assistant", "content": text, "refusal": None}
@@ -51,12 +51,12 @@ class Events:
         self._head = _head(ask, request, created, version_set, chunk=True)
         self._is_chat = ask.kind == "chat"
         self._include_usage = ask.include_usage
-        # With the usage asked for, every event but the last says that it has none: OpenAI's own shape.
+        # With usage requested, every event but the last has a null usage: OpenAI's own form.
         self._before = json_body(self._head)[:-1] + b',"choices":[{"index":0,'
         self._after = b',"logprobs":null}]' + (b',"usage":null}\n\n' if ask.include_usage else b"}\n\n")
 
     def text(self, text: str, *, finish: str | None = None, first: bool = False) -> bytes:
-        """One piece. `finish` on the last alone; the first of a chat says whose turn it is."""
+        """One piece. Only the last has `finish`; a chat's first piece names the role."""
         written = json.dumps(text).encode()
         ending = b'"' + finish.encode() + b'"' if finish else b"null"
         if self._is_chat:
@@ -68,14 +68,14 @@ class Events:
         return b"data: " + self._before + choice + b',"finish_reason":' + ending + self._after
 
     def last(self, tokens: tuple[int | None, int | None]) -> bytes:
-        """What follows the last piece."""
+        """The events after the last piece."""
         if not self._include_usage:
             return DONE
         return b"data: " + json_body({**self._head, "choices": [], "usage": usage(*tokens)}) + b"\n\n" + DONE
 
 
 def broken_off(error_body: bytes) -> bytes:
-    """A stream that fails on its way: its clients raise an error, and there is no [DONE]."""
+    """The end of a stream that failed midway: clients raise an error, and there is no [DONE]."""
     return b"data: " + error_body + b"\n\n"
 
 
@@ -86,6 +86,6 @@ def _head(ask: Ask, request: str, created: int, version_set: str, *, chunk: bool
         "object": ("chat.completion.chunk" if chunk else "chat.completion") if is_chat else "text_completion",
         "created": created,
         "model": ask.model,
-        # What OpenAI's field is for: the same fingerprint, the same backend.
+        # As OpenAI defines the field: the same fingerprint means the same backend.
         "system_fingerprint": version_set,
     }

@@ -1,9 +1,9 @@
-"""OpenAI's request and response bodies, as far as one service with a fixed version set has a use for them.
+"""OpenAI's request and response bodies, as far as a service with a fixed version set can use them.
 
-Read by hand rather than by a schema library: it is on every request's way, and its messages name the field, what it was
-and what to do. Fields that nobody here knows are passed over, as OpenAI's own servers do it. Fields that would change
-the answer and that a version set cannot honour (`tools`, `n` above 1, `response_format` …) are refused: an answer that
-quietly lacks what was asked for is worse than none.
+Parsed by hand, not by a schema library: every request passes here, and a message names the field, its value's kind and
+the remedy. Unknown fields are ignored, as by OpenAI's own servers. Fields that would change the answer but that a
+version set cannot honour (`tools`, `n` above 1, `response_format` …) are refused: an answer that silently ignores a
+request is worse than none.
 """
 
 import json
@@ -20,7 +20,7 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 _NUM_STOPS_MAX = 4
 _TOKENS_MAX = 1 << 31
 
-# Field → the values, beside null, by which it asks for nothing that is missing here.
+# Field → the values, beside null, with which it requests nothing that is missing here.
 ASKS_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
@@ -46,7 +46,7 @@ ASKS_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask(Conversation):
-    """What a client wants of a service. None: it did not say."""
+    """A client's request to a service. None: not given."""
 
     kind: Literal["chat", "text"]
     model: str
@@ -56,7 +56,7 @@ class Ask(Conversation):
 
 
 def chat_ask(raw: bytes, *, num_messages_max: int) -> Ask:
-    """Raises: Refusal: the body is no chat completion request that can be answered here."""
+    """Raises: Refusal: the body is not a chat completion request that can be answered here."""
     body = _object(raw)
     written = body.get("messages")
     if not isinstance(written, list) or not written:
@@ -67,13 +67,13 @@ def chat_ask(raw: bytes, *, num_messages_max: int) -> Ask:
             param="messages",
         )
     messages = tuple([_message(index, message) for index, message in enumerate(written)])
-    # The newer name and the older one.
+    # The new name and the old one.
     tokens, older = (_whole(body, name, 1, _TOKENS_MAX) for name in ("max_completion_tokens", "max_tokens"))
     return _ask(body, "chat", messages, max_tokens=older if tokens is None else tokens)
 
 
 def text_ask(raw: bytes) -> Ask:
-    """Raises: Refusal: the body is no (legacy) completion request that can be answered here."""
+    """Raises: Refusal: the body is not a (legacy) completion request that can be answered here."""
     body = _object(raw)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
@@ -85,7 +85,7 @@ def text_ask(raw: bytes) -> Ask:
 
 
 def model_must_be(ask: Ask, service: str) -> None:
-    """Raises: Refusal: the request is for another service's name."""
+    """Raises: Refusal: the request names another service."""
     if ask.model != service:
         raise Refusal(
             404,
@@ -101,7 +101,7 @@ def _ask(
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise _wrong("model", "the name of a model", model)
-    # Most requests have none of these fields.
+    # Most requests lack all of these fields.
     for field in body.keys() & ASKS_FOR_NOTHING.keys():
         if not _asks_for_nothing(field, body[field]):
             raise invalid(
@@ -129,7 +129,7 @@ def _ask(
 
 
 def _asks_for_nothing(field: str, value: Any) -> bool:
-    # To Python, false is 0 and true is 1; to JSON they are not.
+    # In Python false equals 0 and true equals 1; in JSON they differ.
     is_flag = isinstance(value, bool)
     values = ASKS_FOR_NOTHING[field]
     return value is None or any(value == one and is_flag == isinstance(one, bool) for one in values)
@@ -155,7 +155,7 @@ def _message(index: int, message: Any) -> Message:
     if role is None:
         raise _wrong(f"{where}.role", "one of system, developer, user, assistant (there are no tools here)", written)
     for call in ("tool_calls", "function_call"):
-        # What OpenAI's client gives back of an answer has these fields, empty.
+        # Messages that OpenAI's client returns from an answer have these fields, empty.
         if message.get(call) not in (None, []):
             raise invalid(f"{where} calls a tool, and this service has none.", param=f"{where}.{call}")
     content = message.get("content")
@@ -206,7 +206,7 @@ def _whole(body: Mapping[str, Any], field: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():
-        # JSON knows one kind of number: 5.0 is a whole one.
+        # JSON has one kind of number: 5.0 is a whole one.
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise _wrong(field, f"a whole number from {low} to {high}", value)
@@ -223,7 +223,7 @@ def _flag(body: Mapping[str, Any], field: str, where: str = "") -> bool:
 
 
 def _encodable(where: str, text: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no text: nothing could log it or send it on."""
+    """JSON can spell a lone surrogate, which is not text: it could be neither logged nor sent on."""
     if text.isascii():
         return text
     try:
@@ -236,7 +236,7 @@ def _encodable(where: str, text: str) -> str:
 
 
 def _wrong(field: str, wanted: str, got: Any) -> Refusal:
-    """Says what kind of value came, not the value: prompts do not belong into logs or error trackers."""
+    """Names the kind of the wrong value, not the value: prompts do not belong into logs or error trackers."""
     if got is None:
         return invalid(f"{field} is missing; it must be {wanted}.", param=field)
     return invalid(f"{field} must be {wanted}, got {_kind(got)}.", param=field)
@@ -261,5 +261,5 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-# `json.loads` with an argument builds a decoder each time.
+# `json.loads` with an argument would build a decoder each time.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -1,7 +1,7 @@
-"""The gateway's description of itself: OpenAPI 3.1, of the requests that it takes and every answer it gives.
+"""The gateway's own description in OpenAPI 3.1: the requests that it takes, and every answer that it gives.
 
-Headers, statuses and the fields that are refused come from the tables that the gateway itself goes by; the rest is
-written beside `openai_bodies` and kept honest by schemathesis, which makes requests of it in the tests.
+Headers, statuses and refused fields come from the tables that the gateway itself uses. The rest is written beside
+`openai_bodies`; schemathesis checks it in the tests by requests made from it.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from headrace.serving.gateway.refusals import MEANINGS
 from headrace.serving.gateway.request_headers import NAMING_HEADERS
 from headrace.serving.service import Limits, Service
 
-# One server-sent event, as validators read a stream.
+# One server-sent event, in the form in which validators read a stream.
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
@@ -131,7 +131,7 @@ def _request(service: Service, own: dict[str, Any], *, required: str) -> dict[st
                 "type": ["object", "null"],
                 "properties": {"include_usage": _nullable("boolean")},
             },
-            # What would change the answer and cannot be honoured is taken only where it asks for nothing.
+            # Fields that would change the answer and cannot be honoured: only values that request nothing.
             **{field: {"enum": [*values, None]} for field, values in ASKS_FOR_NOTHING.items()},
         },
     }
@@ -176,7 +176,7 @@ def _answer(name: str, choice: dict[str, Any]) -> dict[str, Any]:
                 },
             },
             "usage": {
-                # null: the engine's server did not count.
+                # null: the engine's server sent no counts.
                 "type": ["object", "null"],
                 "properties": dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), number),
             },

@@ -1,12 +1,12 @@
-"""What is made of a unit that ended: its records, figures, evidence for the gate, a copy for the candidate, a score.
+"""What follows the end of a unit: records, figures, evidence for the gate, a copy for the candidate, a score.
 
-Nothing here is waited for by a client: the response is complete when it begins, and it does no I/O itself.
+No client waits for this: it begins when the response is complete, and does no I/O itself.
 
-Evidence is of units whose set the gateway drew when their requests were complete (`Pin.is_evidence`): their clients
-could neither choose the set nor know it before. What counts of them is what the set did, measured here, and nothing
-that a client can change once it sees the set: an answer is measured until it is here whole, whether or not it is read.
-What the client did wrong, or gave up on before it saw anything, counts for nothing. A stream that is not followed to
-its end (`CountedStreams`) counts for the time to its first piece alone.
+Evidence comes from units whose set the gateway drew when their requests were complete (`Pin.is_evidence`), so their
+clients could neither choose the set nor know it before. Only the set's own behaviour counts, measured here, and nothing
+that a client can change once it sees the set: the answer is measured until it is complete, whether or not the client
+reads it. A client's errors count for nothing, nor does a unit that its client gave up before it saw anything. A stream
+that is not followed to its end (`CountedStreams`) gives only the time to its first piece.
 """
 
 from typing import Any
@@ -61,14 +61,14 @@ class Outcomes:
         self._records.add("refused", {"request": request, "key": key, "status": status, "code": code})
 
     def explain(self, request: str, error: Exception, refusal: Refusal) -> None:
-        """Into the log with what the client is not told: engines' addresses and their words."""
+        """Logs what the client is not told: engines' addresses and their texts."""
         if refusal.status == 500:
             self._records.unforeseen(error, request=request)
         elif refusal.detail:
             self._records.event("request failed", request=request, error=type(error).__name__, why=refusal.detail)
 
     def _cost(self, unit: Unit) -> float | None:
-        """Of all its steps, also where the last one failed; None: somebody did not say what a model costs, or count."""
+        """Cost of all steps, even if the last one failed; None: a model's price or a token count is unknown."""
         if not self._service.prices:
             return None
         prices = [self._service.price_of(step.member) for step in unit.steps]
@@ -108,7 +108,7 @@ class Outcomes:
 
 
 def measured(unit: Unit, cost: float | None) -> dict[str, float]:
-    """What a unit says about its set: metric → value; little or nothing, if its client ended it or was at fault."""
+    """A unit's measurements of its set: metric → value; few or none if its client ended it or was at fault."""
     found: dict[str, float] = {}
     if unit.first_piece is not None:
         found["first_piece_seconds"] = unit.first_piece

@@ -1,7 +1,7 @@
-"""A unit's version set, and that set's engines: chosen by the router, and only ever one that is loaded here.
+"""A unit's version set and its engines: the router chooses the set, always one that is loaded here.
 
-A unit that the plan gives to a candidate that this gateway has not loaded (yet) goes to the stable set; a session's
-turn waits until its set is loaded, since a session keeps its set.
+If the plan gives a unit to a candidate that this gateway has not loaded (yet), the unit goes to the stable set. A
+session's turn waits until its set is loaded, since a session keeps its set.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Service
 
-# Sets that a session's turn tries, each loaded while the one before was rolled back.
+# How many sets a session's turn tries: each may be rolled back while it loads.
 _NUM_PINS_MAX = 3
 
 
@@ -28,20 +28,20 @@ class Pinning:
     async def pin(
         self, name: str, *, session: str | None, override: str | None, is_drawn: bool
     ) -> tuple[Pin, LoadedSet]:
-        """The set of the unit `name`, or of its session's next turn, and its engines.
+        """The set and engines for the unit `name`, or for its session's next turn.
 
         Args:
             is_drawn: whether the gateway itself drew the unit's name.
 
         Raises:
             PlanUnknown: there is no plan yet.
-            Refusal: nothing that the unit may be pinned to is loaded here, or `override` names a set that it cannot
-                have.
+            Refusal: no set that the unit may have is loaded here, or the unit cannot have the set that `override`
+                names.
         """
         try:
             return await self._pin(name, session, override, is_drawn)
         except InvalidInput as error:
-            # The router's words about version sets, which its client named.
+            # The router's text concerns version sets that the client named itself.
             raise invalid(str(error)) from error
 
     async def _pin(self, name: str, session: str | None, override: str | None, is_drawn: bool) -> tuple[Pin, LoadedSet]:
@@ -63,7 +63,7 @@ class Pinning:
             loaded = self._sets.get(pin.version_set)
             if loaded is None:
                 loaded = await self._load(pin)
-                # Loading takes long: a set may be rolled back meanwhile, and the turn is pinned anew.
+                # Loading takes long. If the set was rolled back meanwhile, the turn is pinned again.
                 if not self._may_still_start(pin, loaded.id):
                     continue
             loaded.pinned_until = max(loaded.pinned_until, pin.expires_at)

@@ -1,14 +1,14 @@
-"""The version sets that can be served here: loaded, tried, and kept as long as somebody may be pinned to them.
+"""The version sets that can serve here: loaded, tried, and kept as long as a unit or session may need them.
 
-A set is loaded whole or not at all: each member is fetched, compared with its digest (that is what opening an engine
-means), loaded and asked something. Members that differ in nothing but their prompts share an engine: two sets with
-the same weights cost the memory of one.
+A set is loaded whole or not at all: each member is fetched, compared with its digest (opening an engine does that),
+loaded and asked something. Members that differ only in their prompts share an engine, so two sets with the same weights
+use the memory of one.
 
-Whatever loading raises is kept as the reason why a set is not here, and so is that it does not end: the thread that
-hangs is left behind, and the next load gets another one.
+Any exception while loading is kept as the reason why a set is missing, and so is a load that hangs: its thread is
+abandoned, and the next load gets another one.
 
-A set is closed when the plan does not name it, no unit on it is under way and no session that was seen here can come
-back to it. Sessions of other gateways may still turn up; then it is loaded again.
+A set is closed when the plan does not name it, no unit uses it and no session that was seen here can return to it. If
+another gateway's session needs it later, it is loaded again.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet, VersionSets
 
 _CLOSE_SECONDS_MAX = 30.0
-# A set that could not be loaded is tried again after this long, then twice as long, up to the second figure.
+# Delay before a failed set is tried again; doubles up to the second figure.
 _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
 _T = TypeVar("_T")
@@ -39,16 +39,16 @@ OpenEngine = Callable[[Member, EngineSpec], Engine]
 
 @dataclass(kw_only=True, eq=False)
 class LoadedSet:
-    """A set with its engines. `num_units`: those under way; a set without any may be closed."""
+    """A set with its engines. `num_units`: units under way; at 0 the set may be closed."""
 
     id: str
     chain: RoleChain
     roles: dict[str, LoadedRole]
     engine_keys: tuple[EngineKey, ...]
     num_units: int = 0
-    # Until when, at most, a session that was seen here stays pinned to it: seconds since the Unix epoch.
+    # When the last pin of a session that was seen here ends at the latest: seconds since the Unix epoch.
     pinned_until: float = 0.0
-    # `X-Headrace-Version-Set`, ready to be sent.
+    # `X-Headrace-Version-Set`, ready to send.
     header: tuple[bytes, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class _Failure:
 
 
 class PreparedSets:
-    """Used from one event loop; weights are loaded in threads."""
+    """Used from one event loop; threads load the weights."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class PreparedSets:
         self._engines: dict[EngineKey, _Engine] = {}
         self._loading: dict[str, asyncio.Task[LoadedSet]] = {}
         self._failures: dict[str, _Failure] = {}
-        # One at a time: loading two models at once would take twice the memory's bandwidth from the traffic.
+        # One at a time: loading two models at once would take twice as much memory bandwidth from the traffic.
         self._turn = asyncio.Lock()
         self._threads = _loading_thread()
-        # Of one member: a proposal that waits longer is withdrawn.
+        # For one member: a proposal that takes longer is withdrawn.
         self._seconds_max = service.plan.prepare_seconds
 
     @property
@@ -105,18 +105,18 @@ class PreparedSets:
         return self._loaded.get(set_id)
 
     def failure(self, set_id: str) -> HeadraceError | None:
-        """Why a set is not here, if it was tried."""
+        """Why a set that was tried is missing."""
         failed = self._failures.get(set_id)
         return failed.error if failed else None
 
     async def ensure(self, set_id: str, *, at_once: bool = False) -> LoadedSet:
-        """The set, loaded now if it is not here; several who ask wait for one load, which none of them can cancel.
+        """Returns the set, after loading it if it is missing; concurrent callers share one load, which none can cancel.
 
         Args:
-            at_once: try again even if it failed a moment ago.
+            at_once: try again even right after a failure.
 
         Raises:
-            HeadraceError: it cannot be loaded here, or could not a moment ago.
+            HeadraceError: the set cannot be loaded here, or recently could not.
         """
         if (loaded := self._loaded.get(set_id)) is not None:
             return loaded
@@ -126,12 +126,12 @@ class PreparedSets:
         task = self._loading.get(set_id)
         if task is None:
             task = self._loading[set_id] = asyncio.create_task(self._load(set_id), name=f"load {set_id[:12]}")
-            # A failure that nobody waits for is kept in `_failures`; asking for it here keeps asyncio from complaining.
+            # `_failures` keeps a failure that nobody awaits; reading it here keeps asyncio from complaining.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
     async def keep(self, wanted: Collection[str], evicted: Collection[str] = ()) -> None:
-        """Close what is not `wanted`, not in use, and not pinned by a session (unless its set was `evicted`)."""
+        """Closes sets that are not `wanted`, not in use, and not pinned by a session (unless `evicted`)."""
         now = self._clock.now()
         for loaded in list(self._loaded.values()):
             is_pinned = loaded.pinned_until > now and loaded.id not in evicted
@@ -145,7 +145,7 @@ class PreparedSets:
     async def close(self) -> None:
         for task in list(self._loading.values()):
             task.cancel()
-            # Also where it fails of itself in that moment; what nobody waits for any more ends with the process.
+            # Also accepts a load that fails right now; one that hangs ends with the process.
             await asyncio.wait({task}, timeout=_CLOSE_SECONDS_MAX)
         self._loaded.clear()
         for shared in self._engines.values():
@@ -201,7 +201,7 @@ class PreparedSets:
         return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
 
     async def _opened(self, member: Member, spec: EngineSpec) -> Engine:
-        """Raises: HeadraceError: it cannot be loaded, or is not in time."""
+        """Raises: HeadraceError: the engine cannot be loaded, or not in time."""
         named = f"{member.role} ({member.model_name} {member.model_version})"
         opening = asyncio.ensure_future(self._in_thread(self._open_engine, member, spec))
         try:
@@ -216,7 +216,7 @@ class PreparedSets:
         try:
             return opening.result()
         except Exception as error:
-            # Libraries that load weights fail in ways of their own; a set that cannot be loaded must never be a crash.
+            # Libraries have their own errors; a set that cannot be loaded must never crash the gateway.
             raise _ours(error, named) from error
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
@@ -231,7 +231,7 @@ class PreparedSets:
                 await self._close_engine(shared.engine)
 
     async def _close_engine(self, engine: Engine) -> None:
-        """What cannot be closed is said; the sets beside it are closed all the same."""
+        """Closes an engine; a failure is logged, and the other sets are still closed."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
                 await engine.close()
@@ -248,6 +248,6 @@ def _loading_thread() -> DaemonThreads:
 
 
 def _close_late(opening: "asyncio.Future[Engine]") -> None:
-    """An engine that nobody waits for any more."""
+    """Closes an engine that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         asyncio.get_running_loop().create_task(opening.result().close(), name="close late")

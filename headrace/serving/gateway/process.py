@@ -1,9 +1,9 @@
-"""The gateway as a process: what is opened in which order, and how it goes down.
+"""The gateway process: the order of its start, and its end.
 
-It listens at once and is ready once the sets in play are loaded. SIGTERM and SIGINT: `/readyz` says 503, new units are
-taken for `notice_seconds` more (a load balancer needs a moment to see it), then refused; units under way finish within
-the service's `drain_seconds`, then they are cut off and told so. A second signal cuts them off at once. SIGHUP reads
-the API keys again and opens the log anew.
+It listens at once, and is ready when the sets in use are loaded. On SIGTERM or SIGINT `/readyz` returns 503. New units
+are accepted for `notice_seconds` more (a load balancer needs a moment to notice), then refused. Running units may
+finish within the service's `drain_seconds`; then they are cut off and their clients told. A second signal cuts them off
+at once. SIGHUP reads the API keys again and reopens the log.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.listening import BACKLOG, identity, leave, listen, num_connections_for
 from headrace.serving.service import load_service
 
-# How often evidence goes to the store: what a killed gateway loses of it, at most.
+# How often evidence goes to the store; a killed gateway loses at most this much of it.
 _EVIDENCE_SECONDS = 2.0
 _READY_LOOK_SECONDS = 0.1
 _DRAIN_LOOK_SECONDS = 0.02
-# How long units that were cut off may take to say so.
+# Time for cut-off units to tell their clients.
 _CUT_OFF_SECONDS = 1.0
-# Young objects before Python looks for cycles: at its default of 700, a request in ten would wait for it.
+# Young objects before Python looks for cycles: with the default of 700, one request in ten would wait for it.
 _GC_THRESHOLD = 50_000
-# How long a thread of the background may keep Python to itself while requests wait. Default: 5 ms.
+# How long a background thread may keep Python's lock while requests wait. Default: 5 ms.
 _SWITCH_SECONDS = 0.0005
 
 
 async def run_gateway(settings: Settings) -> None:
-    """Serve until a signal ends it.
+    """Serves until a signal ends it.
 
     Raises:
         InvalidInput: the service file, the keys, the log or the address cannot be used.
@@ -98,7 +98,7 @@ async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     loop.add_signal_handler(signal.SIGHUP, partial(_read_again, parts, settings))
-    # What was made until now lives as long as the process: no collection needs to look at it.
+    # Existing objects live as long as the process, so the collector need not look at them.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 50)
@@ -114,7 +114,7 @@ async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[No
 
 
 async def _drain(parts: Parts, settings: Settings) -> None:
-    """Until no unit is under way, or the service's patience, or that of whoever signals again, has ended."""
+    """Waits until no unit runs, the service's drain time is over, or a second signal comes."""
     loop = asyncio.get_running_loop()
     again = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,7 +130,7 @@ async def _drain(parts: Parts, settings: Settings) -> None:
     if parts.units.num_under_way:
         parts.records.event("cut off", units=parts.units.num_under_way)
         parts.units.cut_off()
-        # Their clients are told; that takes one turn of the loop each.
+        # Telling their clients takes one turn of the loop each.
         ends = loop.time() + _CUT_OFF_SECONDS
         while parts.units.num_under_way and loop.time() < ends:
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
@@ -141,7 +141,7 @@ async def _close(parts: Parts) -> None:
         await parts.judging.close()
     await parts.shadow.close()
     await parts.sets.close()
-    # The store may hang: what it lacks then is the evidence of the last seconds.
+    # If the store hangs, it lacks the last seconds' evidence.
     with suppress(TimeoutError, HeadraceError, OSError):
         await asyncio.wait_for(_in_daemon_thread(parts.evidence.flush), _EVIDENCE_SECONDS)
     parts.router.close()
@@ -151,7 +151,7 @@ async def _close(parts: Parts) -> None:
 
 
 async def _flush_evidence(parts: Parts) -> None:
-    """A thread of its own: one flush that hangs keeps the next from starting, and nothing else."""
+    """Flushes in a separate thread: a flush that hangs only stops later flushes."""
     thread = DaemonThreads(1, "evidence")
     loop = asyncio.get_running_loop()
     error = ""
@@ -189,7 +189,7 @@ def _address(settings: Settings, listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: it would close the connections of streams that may still finish."""
+    """uvicorn without its signal handlers, which would close connections of streams that may still finish."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""An answer's pieces, read as the engine makes them: whether and when they are taken changes nothing at the engine.
+"""Reads an answer's pieces as the engine makes them, so that a slow or absent reader changes nothing at the engine.
 
-For units that are evidence. Their clients see the set when the answer begins; if they could end the measurement by
-going away, or draw it out by not reading, they could choose what the gate sees of either set.
+For units that are evidence. Their clients see the set when the answer begins. If they could end the measurement by
+leaving, or prolong it by not reading, they could choose what the gate sees of each set.
 """
 
 import asyncio
@@ -12,22 +12,22 @@ from dataclasses import replace
 
 from headrace.engines.base import Piece
 
-# A client that is so many pieces behind gets what follows in larger ones: an answer of thousands of small texts takes
+# A client that is so many pieces behind gets the following ones joined: an answer of thousands of small texts takes
 # several times the memory of its characters.
 _NUM_BEHIND_MAX = 16
 _JOINED_CHARACTERS = 4096
 
 
 class ReadAhead:
-    """Holds what may still be taken: no more than an answer may have in all."""
+    """Holds untaken pieces, never more than an answer's maximum in all."""
 
     def __init__(self, pieces: AsyncGenerator[Piece, None]) -> None:
-        # When the last piece came, on the monotonic clock; None: none came with a finish reason.
+        # When the last piece came, on the monotonic clock; None: no piece with a finish reason came.
         self.whole_at: float | None = None
         self._pieces = pieces
-        # What came and was not taken; None: nobody takes any more.
+        # Pieces that came and were not taken; None: nobody takes them any more.
         self._texts: deque[str] | None = deque()
-        # What the last piece says beside its text, until it was taken.
+        # The last piece, for its fields beside the text, until it is taken.
         self._last: Piece | None = None
         self._replica = ""
         self._news = asyncio.Event()
@@ -38,7 +38,7 @@ class ReadAhead:
         return self
 
     async def __anext__(self) -> Piece:
-        """Raises: what the engine raised, after the pieces before it."""
+        """Raises: the engine's error, after the pieces before it."""
         while not self._texts:
             if (last := self._last) is not None:
                 self._last = None
@@ -52,9 +52,9 @@ class ReadAhead:
         return Piece(text=self._texts.popleft(), replica=self._replica)
 
     async def to_the_end(self) -> None:
-        """Read on, although nobody takes the pieces any more: they are not kept.
+        """Reads the rest without keeping the pieces, when nobody takes them any more.
 
-        Raises: what the engine raised.
+        Raises: the engine's error.
         """
         self._texts = None
         await asyncio.wait({self._reading})
@@ -62,7 +62,7 @@ class ReadAhead:
             raise self._error
 
     async def aclose(self) -> None:
-        """End the work at the engine, if it has not ended."""
+        """Ends the work at the engine, if it is still running."""
         self._reading.cancel()
         await asyncio.wait({self._reading})
 
@@ -90,5 +90,5 @@ class ReadAhead:
             self._texts.append(text)
 
     def _reading_ended(self) -> None:
-        # After this task is done, so that whoever waits for news sees that there will be none.
+        # Runs after this task is done, so a waiting reader sees that nothing more comes.
         asyncio.get_running_loop().call_soon(self._news.set)

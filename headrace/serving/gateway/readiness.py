@@ -1,7 +1,7 @@
-"""Whether this gateway should get traffic, and why not; in what state the rollout is, as it sees it.
+"""Whether this gateway should get traffic, and why not; and its view of the rollout.
 
-Not ready: nobody should send a unit here. Degraded: units are answered, by the stable set alone where the plan is not
-fresh or the candidate is not loaded here; a load balancer may prefer others.
+Not ready: it should get no units. Degraded: it answers units, but only with the stable set if the plan is not fresh or
+the candidate is not loaded here; a load balancer may prefer other gateways.
 """
 
 from typing import Any
@@ -23,14 +23,14 @@ class Readiness:
         return not self._missing()
 
     def answer(self) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body of `/readyz`."""
+        """Status and body of `/readyz`."""
         missing, degraded = self._missing(), self._degraded()
         status = "not ready" if missing else "degraded" if degraded else "ready"
         body = {"status": status, "reasons": missing + degraded, "degraded": bool(degraded)}
         return (503 if missing else 200), body
 
     def rollout(self) -> dict[str, Any]:
-        """For people: what `/v1/rollout` says."""
+        """The body of `/v1/rollout`, for people."""
         state, table = self._lease.state(), self._lease.table()
         return {
             "service": self._service.name,
@@ -55,7 +55,7 @@ class Readiness:
         missing: list[str] = []
         if self._sets.get(table.stable) is None:
             missing.append(self._not_loaded("stable", table.stable))
-        # A candidate that cannot be loaded here is no reason to be down: its units go to the stable set.
+        # If a candidate cannot be loaded here, the gateway stays ready: the stable set takes its units.
         if table.candidate and self._sets.get(table.candidate) is None and self._sets.failure(table.candidate) is None:
             missing.append(self._not_loaded("candidate", table.candidate))
         return missing
@@ -70,7 +70,7 @@ class Readiness:
         return degraded
 
     def _not_loaded(self, what: str, set_id: str) -> str:
-        # Anybody may read this; why it failed stands in the log.
+        # Anybody may read this; the reason of a failure is in the log.
         failed = self._sets.failure(set_id) is not None
         return (
             f"the {what} set {set_id[:12]} {'could not be loaded; the log says why' if failed else 'is not loaded yet'}"

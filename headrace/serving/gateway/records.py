@@ -1,19 +1,19 @@
-"""What the gateway did, as one JSON line a step and a unit: the proof that each unit saw one version set.
+"""The gateway's log: one JSON line for each step and unit, which proves that each unit saw one version set.
 
-| kind | written when | says |
+| kind | written when | content |
 |---|---|---|
 | step | a role answered, or failed | unit, version_set, entry, role, replica, seconds, tokens, finish |
-| unit | a unit ended, however | those ids, reason, key's name, status, seconds, first_piece_seconds, tokens, finish |
-| shadow | a copy of a unit on the candidate ended | as a unit, and the answer's length |
+| unit | a unit ended in any way | those ids, reason, key's name, status, seconds, first_piece_seconds, tokens, finish |
+| shadow | a unit's copy on the candidate ended | as a unit, and the answer's length |
 | judgement | an answer was scored | version_set, judge_set, score |
 | refused | a request ended before it was a unit | status, code, key's name |
-| gateway | it starts, is ready, gets a plan, prepares or closes a set, drains, ends | event and what belongs to it |
+| gateway | it starts, is ready, gets a plan, prepares or closes a set, drains, ends | event and its fields |
 
-No prompt and no answer stands in it unless `content` is on, and never a key. `started_at` is when the unit was pinned,
-in seconds since the Unix epoch.
+Lines hold no prompt or answer unless `content` is on, and never a key. `started_at` is when the unit was pinned, in
+seconds since the Unix epoch.
 
-Lines are handed to a thread: a disk that hangs, or a pipe that nobody reads, holds no request up. The price: `kill -9`
-loses the lines of the last 50 ms, and beyond 100,000 lines that wait, new ones are counted and dropped.
+A thread writes the lines, so a disk that hangs or a pipe that nobody reads delays no request. The price: `kill -9`
+loses the lines of the last 50 ms, and beyond 100,000 waiting lines new ones are counted and dropped.
 """
 
 import json
@@ -32,7 +32,7 @@ from headrace.text.visible import json_visible
 
 _FLUSH_SECONDS = 0.05
 _NUM_LINES_MAX = 100_000
-# How long the end of the process waits for a disk that hangs.
+# How long the process's end waits for a disk that hangs.
 _CLOSE_SECONDS_MAX = 5.0
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
@@ -43,8 +43,8 @@ class Records:
     def __init__(self, file: Path | None, *, gateway: str, content: bool = False, clock: Clock | None = None) -> None:
         """Args:
             file: is appended to; None: standard output.
-            gateway: stands in every line.
-            content: whether steps may hold messages and answers.
+            gateway: added to every line.
+            content: whether steps include messages and answers.
 
         Raises:
             InvalidInput: the file cannot be written.
@@ -62,7 +62,7 @@ class Records:
         self._thread.start()
 
     def add(self, kind: str, line: dict[str, Any]) -> None:
-        """Keep a line; `line` is the log's from here on."""
+        """Adds a line; the log owns `line` from here on."""
         if len(self._lines) >= _NUM_LINES_MAX:
             self.num_dropped += 1
             return
@@ -74,14 +74,14 @@ class Records:
         self.add("gateway", {"event": event, **fields})
 
     def unforeseen(self, error: Exception, **fields: Any) -> None:
-        """An error that is a fault of ours: where it came from goes into the log, its text may hold a prompt."""
+        """Logs an unforeseen error of ours: its place in the code, not its text, which may hold a prompt."""
         places = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
         self.event("error", error=type(error).__name__, places=places[-8:], **fields)
 
     def reopen(self) -> None:
-        """After a rotation: what follows goes to the file of that name, newly made."""
+        """For log rotation: later lines go to a new file of that name."""
         self._reopen.set()
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Records:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError:
-            # A full disk: the log must not end the service. What is missing is counted.
+            # A full disk must not end the service; the lost lines are counted.
             self.num_dropped += len(lines)
 
     def _open_again(self) -> None:
@@ -134,9 +134,9 @@ class Records:
 
 
 def _line(line: dict[str, Any]) -> str:
-    """Whoever reads the log on a terminal sees what was written, and nothing in it moves.
+    """One JSON line with invisible characters escaped, so that a terminal shows what was written.
 
-    Most lines hold nothing but visible ASCII, and to look through each character of them would cost a request a tenth.
+    Most lines are visible ASCII; checking every character of them would cost a tenth of a request.
     """
     text = _ENCODE(line)
     return text if text.isascii() and "\x7f" not in text else json_visible(text)

@@ -1,18 +1,18 @@
-"""What a client is told when it gets no answer: OpenAI's error body, with the status that its clients act on.
+"""What a client gets instead of an answer: OpenAI's error body, with a status that OpenAI's clients act on.
 
 | status | type, code | when | what OpenAI's clients do |
 |---|---|---|---|
 | 400 | invalid_request_error | a body, a field or a header is wrong, repeated, or not supported | BadRequestError |
-| 401 | invalid_request_error, invalid_api_key | no key, or a wrong one | AuthenticationError |
+| 401 | invalid_request_error, invalid_api_key | the key is missing or wrong | AuthenticationError |
 | 404 | invalid_request_error, model_not_found | another service's name | NotFoundError |
 | 408 | invalid_request_error, request_timeout | the head or the body did not come in time | retry |
 | 413 | invalid_request_error, request_too_large | more bytes than the service takes | APIStatusError |
 | 414, 431 | invalid_request_error, url_too_long, headers_too_large | more URL or headers than taken | APIStatusError |
 | 422 | invalid_request_error | the engine refuses the turn | UnprocessableEntityError |
 | 429 | rate_limit_error, overloaded | all places are taken; `Retry-After` says for how long | retry, RateLimitError |
-| 502 | server_error, engine_failed | an engine failed, after every attempt that is safe | retry, InternalServerError |
-| 503 | server_error, not_ready or draining | no set is loaded, or the gateway goes down | retry elsewhere |
-| 504 | server_error, timed_out | the unit took longer than the service allows | retry, InternalServerError |
+| 502 | server_error, engine_failed | an engine failed at every attempt that is safe | retry, InternalServerError |
+| 503 | server_error, not_ready or draining | no set is loaded, or the gateway is going down | retry elsewhere |
+| 504 | server_error, timed_out | the unit exceeded the service's time | retry, InternalServerError |
 """
 
 import json
@@ -26,7 +26,7 @@ _REFUSED = "invalid_request_error"
 _FAILED = "server_error"
 _LOG = "The gateway's log says why, under this answer's X-Request-Id."
 
-# What each status means here; the OpenAPI page says it.
+# The meaning of each status here, for the OpenAPI page.
 MEANINGS = {
     400: "The request, a body, a field or a header is wrong, or asks for what this service cannot honour.",
     401: "No API key, or a wrong one.",
@@ -44,10 +44,10 @@ MEANINGS = {
 
 
 class Refusal(Exception):
-    """A request that ends here, as its client will see it.
+    """A request that ends here, in the form that its client sees.
 
-    `retry_after_seconds`: None sends no such header. `detail` is for the log alone: engines' addresses and words, which
-    are nobody's business who asks; clients have the request's id to ask their operator with.
+    `retry_after_seconds`: None sends no such header. `detail` is for the log only: engines' addresses and texts, which
+    clients must not see; they can give their operator the request's id.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Refusal(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         if self.retry_after_seconds is None:
             return []
-        # Whole seconds are all that the header knows; a client that comes back a bit early would be refused again.
+        # The header allows only whole seconds; a client that returns a bit early would be refused again.
         return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_seconds)))]
 
 
@@ -101,15 +101,15 @@ def timed_out(message: str, *, detail: str = "") -> Refusal:
 
 
 def is_clients_fault(refusal: Refusal) -> bool:
-    """Whether the request is what is wrong, whichever set it came to. An engine without room is no client's fault."""
+    """Whether the request itself is wrong, on any set. An engine without room is not the client's fault."""
     return 400 <= refusal.status < 500 and refusal.status != 429
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client sees of an error of ours: words of the gateway's own, whatever the error says.
+    """The client's view of an error of ours, always in the gateway's own words.
 
-    An error's text may hold an engine's address and what it answered; it becomes the refusal's `detail`, for the log.
-    What nobody foresaw shows nothing of its text even there: it may be a prompt.
+    An error's text may contain an engine's address and answer; it becomes the refusal's `detail`, for the log. An
+    unforeseen error's text is not even logged, since it may be a prompt.
     """
     detail = str(error)
     match error:

@@ -1,4 +1,4 @@
-"""The request headers that mean something here: read, refused and described in the OpenAPI page from one table."""
+"""The meaningful request headers: one table to read, refuse and describe them on the OpenAPI page."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _ID = r"[0-9a-f]{64}"
 
 @dataclass(frozen=True, kw_only=True)
 class NamingHeader:
-    """A header that names something. `words` and `pattern` are what it takes: one of them, or a text of that form."""
+    """A header that names something. `words` and `pattern`: its allowed values, one of the words or a matching text."""
 
     name: str
     meaning: str
@@ -29,16 +29,16 @@ class NamingHeader:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """As JSON Schema, for the OpenAPI page."""
+        """The header's JSON Schema, for the OpenAPI page."""
         form = {"type": "string", "pattern": f"^{self.pattern}$"}
         return {"anyOf": [{"enum": list(self.words)}, form]} if self.words else form
 
     def read(self, headers: dict[bytes, bytes]) -> str | None:
-        """None: it is not there.
+        """The header's value; None: it is absent.
 
         Raises:
-            Refusal: anything but what it takes, nothing included: a client with an empty session would wonder why it
-                has none.
+            Refusal: the value is not allowed, or empty: a client with an empty session name would wonder why it has no
+                session.
         """
         raw = headers.get(self.raw)
         if raw is None:
@@ -71,7 +71,7 @@ VERSION_SET = NamingHeader(
 )
 NAMING_HEADERS = (SESSION, UNIT, VERSION_SET)
 
-# What a request may have once at most: two of them, and whoever stands in front may have looked at the other one.
+# Headers that a request may have only once: of two, a proxy in front may have looked at the other one.
 ONCE = frozenset(
     {
         b"authorization",
@@ -88,7 +88,7 @@ ONCE = frozenset(
 
 
 def check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raises: Refusal: a header that decides something is there more than once."""
+    """Raises: Refusal: a header that decides something occurs more than once."""
     seen: set[bytes] = set()
     for name, _ in headers:
         if name in seen and name in ONCE:

@@ -1,8 +1,8 @@
-"""Keeps the engines in step with the plan: loads what is stable, on trial or proposed, closes what is retired.
+"""Keeps the engines in step with the plan: loads stable, candidate and proposed sets, closes retired ones.
 
-A proposal is fetched, verified, loaded and tried here while traffic goes on, and this gateway's word on it is written
-to the store: the controller starts the set when enough gateways have given theirs. A look that fails, in whatever way,
-is said once and followed by the next one.
+A proposal is fetched, verified, loaded and tried here while traffic continues, and this gateway writes its record to
+the store; the controller starts the set when enough gateways have done so. A check that fails in any way is reported
+once, and the next one follows.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.5
 
 
 class RolloutWatch:
-    """Used from one event loop; the store is asked in a thread of its own, so one that hangs holds up nothing else."""
+    """Used from one event loop; separate threads ask the store, so a hanging call delays nothing else."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class RolloutWatch:
         clock: Clock,
     ) -> None:
         self._store = store
-        # The gateway's one reader of the journal: what is prepared and closed here is what is routed to.
+        # The gateway's only journal reader, so that preparing and routing follow the same state.
         self._lease = lease
         self._sets = sets
         self._node = node
@@ -47,7 +47,7 @@ class RolloutWatch:
         self._error = ""
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until cancelled."""
         try:
             while True:
                 try:
@@ -83,13 +83,13 @@ class RolloutWatch:
         await self._sets.keep(in_play | {state.proposed or state.stable}, state.evicted)
 
     def _why_not_followed(self) -> str:
-        """Empty: it is followed, or the first read is under way."""
+        """Empty: the plan is followed, or the first read is running."""
         if self._lease.error:
             return "" if self._lease.error == NOT_READ_YET else self._lease.error
         return "" if self._lease.state() else "its journal names no stable set yet"
 
     async def _load(self, set_id: str) -> None:
-        # What went wrong is kept there, and tried again.
+        # `_failures` keeps the error, and the set is tried again.
         with suppress(Exception):
             await self._sets.ensure(set_id)
 
@@ -118,12 +118,12 @@ class RolloutWatch:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _say(self, error: str) -> None:
-        """Once a change, not twice a second."""
+        """Reports a change once, not twice a second."""
         if error != self._error:
             self._error = error
             self._records.event("rollout not followed" if error else "rollout followed", error=error)
 
 
 def node_name(port: int | None) -> str:
-    """This gateway among others: the machine, and the port, since each process has engines of its own."""
+    """This gateway's name: the machine, and the port, since each process has its own engines."""
     return f"{socket.gethostname()}-{port}" if port else socket.gethostname()

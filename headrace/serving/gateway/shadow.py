@@ -1,8 +1,8 @@
-"""Copies of units for the candidate: their answers are recorded and thrown away, and no client waits for them.
+"""Copies of units for the candidate: their answers are recorded and discarded, and no client waits for them.
 
-A copy starts when the unit itself is answered and takes no place of the units': as many copies as the service allows
-run at once, the next one is dropped and counted. It never counts as a unit on the candidate, nor as evidence: what is
-compared at the gate are units that clients waited for.
+A copy starts when the unit itself is answered, and takes no place from units: as many copies as the service allows run
+at once, and further ones are dropped and counted. A copy never counts as a unit on the candidate, nor as evidence: the
+gate compares only units that clients waited for.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
 
-# Copies at once, as a share of the units at once: what the candidate's engine can do without is its owner's to say,
-# but a copy for every eighth unit under way is felt by nobody.
+# Copies at once, as a share of the units at once. The owner decides how much the candidate's engine can spare, but one
+# copy for every eighth unit is harmless.
 _SHARE_OF_PLACES = 8
 _RANKS = 1 << 64
 
 
 class Shadow:
-    """`candidate`: the loaded set on trial now, or None."""
+    """`candidate`: the loaded set on trial, or None."""
 
     def __init__(
         self, service: Service, candidate: Callable[[], LoadedSet | None], *, records: Records, metrics: Metrics
@@ -42,7 +42,7 @@ class Shadow:
         )
 
     def offer(self, unit: Unit) -> None:
-        """Copy the unit, if its turn comes and there is room; returns at once."""
+        """Copies the unit if it is its turn and there is room; returns at once."""
         if not self._share or salted_rank(self._salt, unit.request) >= self._share * _RANKS:
             return
         candidate = self._candidate()

@@ -1,8 +1,8 @@
-"""One request from its first byte to its last record: admitted, pinned to one version set, answered, written down.
+"""One request from its first byte to its last record: admitted, pinned to one version set, answered, recorded.
 
-The order matters. A unit starts when it has a place: only then is its set chosen, so a request that waited through an
-abort never starts on the set that was aborted. From there on everything (each role, each piece, the headers, the
-records) is of that one set. A client that goes takes its unit with it: the engine's work ends.
+The order matters. A unit starts when it has a place; only then is its set chosen, so a request that waited through an
+abort never starts on the aborted set. From then on everything (each role, each piece, the headers, the records) comes
+from that one set. If the client leaves, its unit ends, and the engine's work too.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Units:
         self._pinning = pinning
         self._outcomes = outcomes
         self._clock = clock
-        # The tasks of units under way, so that the end of a drain can cut them off.
+        # The running units' tasks, so that the end of a drain can cut them off.
         self._tasks: set[asyncio.Task[None]] = set()
         self._cut_off = False
         self._is_closed = False
@@ -62,24 +62,24 @@ class Units:
         self._is_closed = True
 
     def cut_off(self) -> None:
-        """End all units under way; their clients are told."""
+        """Ends all running units and tells their clients."""
         self._cut_off = True
         for task in list(self._tasks):
             task.cancel()
 
     async def serve(self, request: Request, read: Callable[[bytes], Ask]) -> None:
-        """Answer one request. `read` makes an `Ask` of its body.
+        """Answers one request. `read` makes an `Ask` of its body.
 
         Raises:
-            Refusal: it ends here, before anything was sent.
-            ClientGone: there is nobody to answer any more.
+            Refusal: the request ends here, before anything was sent.
+            ClientGone: nobody waits for the answer any more.
         """
         key = request.key = self.keys.name_of(request.headers.get(b"authorization"))
         ask = read(await request.body(self._limits.request_bytes_max))
         model_must_be(ask, self._service.name)
         self._note_decoding(ask, request.answer_headers)
         session = SESSION.read(request.headers)
-        unit = UNIT.read(request.headers)  # held against its form beside a session too
+        unit = UNIT.read(request.headers)  # its form is checked even beside a session
         named = session or unit
         override = VERSION_SET.read(request.headers)
         if self._is_closed:
@@ -131,7 +131,7 @@ class Units:
         is_followed: bool,
     ) -> None:
         headers, name = request.answer_headers, named or request.id
-        # A request id that its client chose names the unit in the records, and decides nothing.
+        # A client's request id names the unit in the records, but decides nothing.
         draw = named or (new_nonce() if b"x-request-id" in request.headers else request.id)
         pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
         unit = Unit(
@@ -208,9 +208,9 @@ class Units:
             try:
                 await self._send_pieces(unit, request, headers, events, ahead or pieces)
             except asyncio.CancelledError:
-                # Its client may have seen its set: what is measured must not depend on what it made of that.
+                # The client may have seen the set: its departure must not influence the measurement.
                 if ahead is not None and watch.is_gone and unit.first_piece is not None:
-                    # The unit's time still runs; a cancellation under way would hide its end.
+                    # The unit's time limit still runs; a pending cancellation would hide its end.
                     asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
                     await ahead.to_the_end()
                 raise
@@ -248,9 +248,9 @@ class Units:
             raise EngineFailed(f"No piece of an answer came within {limit:g} s.", timed_out=True) from None
 
     async def _fail(self, unit: Unit, request: Request, refusal: Refusal, error: Exception | None = None) -> None:
-        """Tell the client, if it can be told, and keep the reason."""
+        """Tells the client, if possible, and keeps the reason."""
         if request.is_stalled:
-            # Whatever else went wrong: it had its time and was not reading. To wait for it again would take for ever.
+            # Whatever went wrong: the client had its time and did not read. Waiting for it again would take forever.
             request.connection.cut_stalled()
             unit.status, unit.error = CLIENT_GONE, request.gone_because
             return
@@ -263,7 +263,7 @@ class Units:
             await request.event(broken_off(refusal.body), last=True)
 
     def _note_decoding(self, ask: Ask, headers: Headers) -> None:
-        """What becomes of a client's own temperature and top_p."""
+        """Applies the service's rule for a client's temperature and top_p."""
         rule = self._service.client_decoding
         if rule == "allowed" or (ask.temperature is None and ask.top_p is None):
             return
@@ -278,7 +278,7 @@ class Units:
 
 
 def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:
-    """Raises: ClientGone: nobody is there to be told."""
+    """Raises: ClientGone: nobody receives the answer."""
     if watch.is_gone:
         unit.status, unit.error = CLIENT_GONE, request.gone_because
         raise ClientGone
@@ -287,7 +287,7 @@ def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:
 class _Watch:
     """Cancels a unit's task when its client closes the connection before the answer is complete, or its time is up.
 
-    `asyncio.timeout` does the second, and costs a short unit a thirtieth of its time more than a timer.
+    `asyncio.timeout` would cost a short unit a thirtieth of its time more than this timer.
     """
 
     __slots__ = ("_request", "_task", "_timer", "is_gone", "is_late")
@@ -308,7 +308,7 @@ class _Watch:
 
     def end(self) -> None:
         connection = self._request.connection
-        # A next request of the connection's may have begun already, and be watched by another one of these.
+        # The connection's next request may have begun, with its own watch.
         if connection.when_lost == self._lost:
             connection.when_lost = None
 
