@@ -20,10 +20,9 @@ from datetime import datetime, timedelta
 from threading import Lock, Thread
 from typing import Any, Self
 
-from dagster import Array, DagsterRun, DagsterRunStatus, Field, Float, Int, RunsFilter
+from dagster import Array, DagsterRun, Field, Float, Int, RunsFilter
 from dagster._config import StringSource
 from dagster._core.errors import DagsterLaunchFailedError
-from dagster._core.events import DagsterEvent
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 from dagster_k8s import K8sRunLauncher
@@ -40,7 +39,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
-from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, HELD, PLACEMENT_TAG, admission_of
+from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, admission_of
 from headrace_dagster.launchers.eviction import (
     UNDER_WAY,
     is_being_evicted,
@@ -50,6 +49,7 @@ from headrace_dagster.launchers.eviction import (
 )
 from headrace_dagster.launchers.k8s_jobs import RunJobs
 from headrace_dagster.launchers.k8s_step_pods import step_pods_refusal
+from headrace_dagster.launchers.putting_back import is_gated, put_back
 
 RUN_POD_TAG = "headrace/run_pod"
 # A run that has just reported its end is still writing its last logs.
@@ -204,20 +204,13 @@ class GpuK8sRunLauncher(K8sRunLauncher):
 
     def _put_back(self, run: DagsterRun) -> None:
         """Into the queue again: nobody promised it anything."""
-        # By name: the coordinator's module imports launchers.
-        ancestors = {ancestor.__name__ for ancestor in type(self._instance.run_coordinator).__mro__}
-        if "GpuRunCoordinator" not in ancestors:
+        if not is_gated(self._instance):
             raise DagsterLaunchFailedError(
                 f"Run {run.run_id} was launched without an admission: GpuK8sRunLauncher needs GpuRunCoordinator as "
                 "run_coordinator in dagster.yaml."
             )
-        self._instance.add_run_tags(run.run_id, {GATE_TAG: HELD, PLACEMENT_TAG: ""})
         message = "Not started: no pod was promised to this run itself. It is back in the queue."
-        self._instance.report_engine_event(message, run, cls=self.__class__)
-        now = self._instance.get_run_by_id(run.run_id)
-        # Canceled meanwhile: the queue is no place for it.
-        if now is not None and now.status in (DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED):
-            self._instance.report_dagster_event(DagsterEvent.job_enqueue(now), run_id=run.run_id)
+        put_back(self._instance, run, message, by=self.__class__)
 
     def _refusal_of_run(self, run: DagsterRun, context: K8sContainerContext, *, has_gpus: bool) -> str | None:
         if context.namespace not in self._cluster.namespaces:

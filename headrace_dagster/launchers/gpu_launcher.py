@@ -17,7 +17,6 @@ import dagster._check as check
 from dagster import Bool, DagsterRun, DagsterRunStatus, Field, RunsFilter
 from dagster._config import UserConfigSchema
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.events import DagsterEvent
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import ConfigurableClassData
@@ -25,7 +24,7 @@ from dagster._serdes import ConfigurableClassData
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
-from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, HELD, PLACEMENT_TAG, Admission, admission_of
+from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, Admission, admission_of
 from headrace_dagster.launchers.device_environment import device_environment
 from headrace_dagster.launchers.eviction import unfinished_evictions
 from headrace_dagster.launchers.process_launcher import (
@@ -33,6 +32,7 @@ from headrace_dagster.launchers.process_launcher import (
     LOST_RETRY_SECONDS,
     ProcessRunLauncher,
 )
+from headrace_dagster.launchers.putting_back import is_gated, put_back
 from headrace_dagster.launchers.run_ending import RunEnding
 from headrace_dagster.launchers.run_processes import RunProcesses
 from headrace_dagster.launchers.signs_of_life import SILENT_AFTER_SECONDS
@@ -97,7 +97,7 @@ class GpuRunLauncher(ProcessRunLauncher):
     def launch_run(self, context: LaunchRunContext) -> None:
         run = context.dagster_run
         objection = _objection(run)
-        if objection and self._is_gated() and run.remote_job_origin:
+        if objection and is_gated(self._instance) and run.remote_job_origin:
             self._put_back(run, objection)
             return
         if objection:
@@ -106,20 +106,9 @@ class GpuRunLauncher(ProcessRunLauncher):
         self._probe_code_location(context)
         super().launch_run(context)
 
-    def _is_gated(self) -> bool:
-        # By name: the coordinator's module imports launchers.
-        return any(
-            ancestor.__name__ == "GpuRunCoordinator" for ancestor in type(self._instance.run_coordinator).__mro__
-        )
-
     def _put_back(self, run: DagsterRun, objection: str) -> None:
-        self._instance.add_run_tags(run.run_id, {GATE_TAG: HELD, PLACEMENT_TAG: ""})
         message = f"Not started: {objection}. It is back in the queue, where the coordinator gives it devices."
-        self._instance.report_engine_event(message, run, cls=self.__class__)
-        now = self._instance.get_run_by_id(run.run_id)
-        # Canceled meanwhile: the queue is no place for it.
-        if now is not None and now.status in (DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED):
-            self._instance.report_dagster_event(DagsterEvent.job_enqueue(now), run_id=run.run_id)
+        put_back(self._instance, run, message, by=self.__class__)
 
     def _probe_code_location(self, context: LaunchRunContext) -> None:
         """A worker loads its code itself; but what Dagster retries for a location that is down, it must hear from here.
