@@ -18,6 +18,7 @@ from headrace.engines.base import Answer, Engine, Piece, Turn
 from headrace.engines.chain import Conversation
 from headrace.engines.roles import EngineSettings, Role
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, StoreUnavailable
+from headrace.rollout.plan import LivePlan
 from headrace.serving import plan_lease
 from headrace.serving.gateway import prepared_sets
 from headrace.serving.gateway.pinning import Pinning
@@ -97,7 +98,7 @@ class Gateway:
         store, clock = world.store(), world.clock()
         sink: Any = _Sink()
         self.sets = PreparedSets(service, store, self._open_engine, records=sink, metrics=sink, clock=clock)
-        self.lease = PlanLease(store, NAME, world.plan.salt, monotonic=lambda: scheduler.now, clock=clock)
+        self.lease = PlanLease(store, NAME, world.plan.ranking_salt, monotonic=lambda: scheduler.now, clock=clock)
         self.lease._reads.threads = SimulatedThreads(scheduler, self.process)  # pyright: ignore[reportAttributeAccessIssue]
         self.router = Router(
             store=store,
@@ -272,7 +273,7 @@ def make_service(world: World) -> Service:
         chain=ROLES,
         session_seconds=SESSION_SECONDS,
         limits=Limits(waiting_seconds_max=60.0),
-        rollout={"salt": plan.salt, "evict_sessions": plan.evict_sessions},
+        rollout=LivePlan(salt=plan.salt, evict_sessions=plan.evict_sessions),
     )
 
 

@@ -153,7 +153,7 @@ def _staff(world: World) -> None:
 def _bulk(world: World) -> None:
     """Runs of some partitions: twice, at once, or killed and retried. Those that get the candidate first come first."""
     chance = world.chance
-    ranked = sorted(world.partitions, key=lambda partition: salted_rank(world.plan.salt, partition.key))
+    ranked = sorted(world.partitions, key=lambda partition: salted_rank(world.plan.ranking_salt, partition.key))
     world.overtake = _Overtaking(world)
     num_partitions = {"newer prompts": (2, 3), "aborts unseen": (0,)}.get(world.scenario, (0, 1, 2, 3))
     for partition in ranked[: chance.choice(num_partitions)]:
@@ -284,7 +284,7 @@ def _look_back(world: World, directory: Path) -> None:
     for entry in entries:
         state = after(state, entry)
         if state.candidate:
-            sets = [assign(state, world.plan.salt, key, keys) for key in keys]
+            sets = [assign(state, world.plan.ranking_salt, key, keys) for key in keys]
             share = ShareRecord(entry.number, len(keys), sets.count(state.candidate), exact=True)
             world.log.shares.append(share)
     if len(entries) > 1:

@@ -177,7 +177,7 @@ class World:
             model="model-writer",
             num_shards=NUM_SHARDS,
             decoding=_DECODING,
-            rollout={"salt": self.plan.salt, "on_abort": self.plan.on_abort},
+            rollout=Plan(salt=self.plan.salt, on_abort=self.plan.on_abort),
         )
 
     @property

@@ -1,7 +1,9 @@
 """Headrace's own engines, offered as another package would offer its own. Imports none of their libraries."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from headrace.chat.template import checked_date
 from headrace.engines.base import Engine
@@ -9,6 +11,7 @@ from headrace.engines.openai.address import check_address
 from headrace.engines.registry import EngineKind, Opening
 from headrace.errors import InvalidInput
 from headrace.masking import without_credentials
+from headrace.user_files.ranges import check_ranges
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -18,19 +21,20 @@ class Options:
     """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
-    num_threads: int = 1
-    # For openai_http: the server's URL up to and including /v1, and its name for the model.
+    num_threads: Annotated[int, Ge(1)] = 1
+    """For transformers: the number of CPU threads."""
     base_url: str | None = None
+    """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None
-    # For transformers: the date that a chat template gets when it asks for today's.
+    """For openai_http: the server's name for the model."""
     template_date: str | None = None
-    # For openai_http: the model's special tokens. The server would take them for turns in any text, so a prompt or a
-    # message that contains one is refused.
+    """For transformers: the date that a chat template gets when it asks for today's."""
     special_tokens: tuple[str, ...] = ()
+    """For openai_http: the model's special tokens. The server would take them for turns in any text, so a prompt or a
+    message that contains one is refused."""
 
     def __post_init__(self) -> None:
-        if self.num_threads < 1:
-            raise InvalidInput(f"num_threads must be at least 1, got {self.num_threads}.")
+        check_ranges(self)
         checked_date("template_date", self.template_date)
         if "" in self.special_tokens:
             raise InvalidInput("special_tokens must list texts such as <|im_start|>, got an empty one.")

@@ -23,7 +23,7 @@ from headrace.engines.deployment import Deployment
 from headrace.errors import InvalidInput, reason_of
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
-from headrace.typed_mapping import from_mapping
+from headrace.user_files.shapes import from_mapping
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"

@@ -12,7 +12,7 @@ from headrace.engines.registry import EngineKind, engine_kind
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
-from headrace.typed_mapping import from_mapping
+from headrace.user_files.shapes import chosen, fault
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
@@ -21,12 +21,15 @@ class PromptTemplate:
     """The turns for the model's chat template; `{text}` is the prompt."""
 
     user: str = "{text}"
-    # null leaves the system turn to the model's own chat template, which may add one.
     system: str | None = None
+    """null leaves the system turn to the model's own chat template, which may add one."""
 
     def __post_init__(self) -> None:
         if "text" not in placeholders("user", self.user, texts=("text",)):
             raise InvalidInput(f"user must hold {{text}}, where the prompt goes, got {self.user!r}.")
+
+
+_DEFAULT_ENGINE = "transformers"
 
 
 class EngineSettings:
@@ -34,24 +37,29 @@ class EngineSettings:
 
     __slots__ = ("kind", "options")
 
-    def __init__(self, name: str = "transformers", **options: Any) -> None:
+    def __init__(self, name: str = _DEFAULT_ENGINE, **options: Any) -> None:
         """Raises: InvalidInput: the engine is not installed, or does not accept the options."""
         self.kind: EngineKind = engine_kind(name)
         self.options: Any = self.kind.options(**options)
 
     @classmethod
-    def from_mapping(cls, mapping: object, where: str) -> "EngineSettings":
-        """As `typed_mapping.from_mapping`: the engine's options define what may stand beside `name`."""
-        if not isinstance(mapping, Mapping):
-            raise InvalidInput(f"{where} must be a mapping of keys to values, got {mapping!r}.")
-        name = mapping.get("name", "transformers")
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(cls._read)
+
+    @classmethod
+    def _read(cls, content: object) -> "EngineSettings":
+        """The section of a file; the engine's options define what may stand beside `name`."""
+        mapping = dict(content) if isinstance(content, Mapping) else {}
+        name = mapping.pop("name", _DEFAULT_ENGINE)
         if not isinstance(name, str):
-            raise InvalidInput(f"{where}: name must be a string, got {name!r}.")
+            raise fault(("name",), wish="be a string")
         try:
             kind = engine_kind(name)
         except InvalidInput as error:
-            raise InvalidInput(f"{where}: name: {error}") from error
-        options = from_mapping(kind.options, {key: mapping[key] for key in mapping if key != "name"}, where)
+            raise fault(("name",), tail=f": {error}") from error
+        options = chosen(kind.options, mapping if isinstance(content, Mapping) else content, others=("name",))
         return cls(name, **{one.name: getattr(options, one.name) for one in fields(options)})
 
     @property
@@ -116,14 +124,14 @@ M = TypeVar("M", bound=RegisteredModel)
 class Role:
     """One model's part in a campaign or a service."""
 
-    # A registered model; `version` is "newest" or a version's number.
     model: str
+    """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: Decoding
     engine: EngineSettings = field(default_factory=EngineSettings)
-    # False: a server's model that no registry knows. The version given by the server's owner is then its identity.
     registered: bool = True
+    """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
 
     def __post_init__(self) -> None:
         check_name("model", self.model)

@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
+from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
-from headrace.typed_mapping import from_mapping
-from headrace.user_files.yaml_file import read_yaml
+from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import from_file
 from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
@@ -37,15 +40,17 @@ class PromptSource:
     one pool, from which every day and shard draws `per_shard` different prompts.
     """
 
-    # A glob relative to HEADRACE_HOME, or absolute.
     files: str
+    """A glob relative to HEADRACE_HOME, or absolute."""
     format: Literal["auto", "jsonl", "csv", "parquet", "text"] = "auto"
-    # The prompt's text: `template` with `{column}` placeholders, or a column as it is.
     template: str | None = None
+    """The prompt's text, with `{column}` placeholders; null: a column as it is."""
     column: str = "text"
-    # What the prompt is about, for reports; never sent to the model.
+    """The column that holds the prompt's text, where there is no template."""
     term_column: str | None = None
+    """What the prompt is about, for reports; never sent to the model."""
     per_shard: int | None = None
+    """How many prompts a shard draws of a pool."""
 
     def __post_init__(self) -> None:
         if self.is_pool and (self.per_shard is None or self.per_shard < 1):
@@ -72,38 +77,37 @@ class Campaign:
     name: str
     description: str = ""
     num_shards: int
+    """Partitions a day."""
     prompts: PromptSource
-    # For a single writer: the registered model that writes; its versions are this campaign's candidates.
     model: str = ""
+    """For a single writer: the registered model that writes; its versions are this campaign's candidates."""
     prompt_template: PromptTemplate | None = None
     decoding: Decoding | None = None
     engine: EngineSettings | None = None
-    # For several roles: their parts, and the order in which they answer; each gets the previous one's answer.
     roles: dict[str, Role] = field(default_factory=dict)
+    """For several roles: their parts, by name."""
     chain: tuple[str, ...] = ()
-    # How many rows run and are committed together; a killed worker loses at most these.
-    micro_batch_rows: int = 8
-    # How often a failing row is tried before it is recorded with its error.
-    row_attempts: int = 3
-    # Base URL in a version set → the servers with the same model, if there are several.
+    """The order in which the roles answer; each gets the previous one's answer."""
+    micro_batch_rows: Annotated[int, Ge(1)] = 8
+    """How many rows run and are committed together; a killed worker loses at most these."""
+    row_attempts: Annotated[int, Ge(1)] = 3
+    """How often a failing row is tried before it is recorded with its error."""
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Base URL in a version set → the servers with the same model, if there are several."""
     review: ReviewSettings = field(default_factory=ReviewSettings)
-    # Input of `plan`.
-    rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
+    rollout: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         self._check_roles()
         check_num_shards(self.num_shards)
-        for name in ("micro_batch_rows", "row_attempts"):
-            if getattr(self, name) < 1:
-                raise InvalidCampaign(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_ranges(self)
         check_replicas(self.replicas)
+        self.rollout.check_measured(BULK_METRICS)
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
-        """Raises: InvalidInput: the rollout section is not a plan."""
-        return Plan.parse(self.rollout, name=self.name)
+        return self.rollout.named(self.name)
 
     @property
     def shard_keys(self) -> list[str]:
@@ -202,20 +206,4 @@ def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
 
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
-    try:
-        body = read_yaml(file, "Campaign file").content
-    except InvalidInput as error:
-        raise InvalidCampaign(str(error)) from error
-    campaign = _checked(Campaign, body, f"Campaign file {file}")
-    try:
-        _ = campaign.plan
-    except InvalidInput as error:
-        raise InvalidCampaign(f"Campaign file {file}: {error}") from error
-    return campaign
-
-
-def _checked(cls: type, body: object, where: str) -> Any:
-    try:
-        return from_mapping(cls, body, where)
-    except InvalidInput as error:
-        raise InvalidCampaign(str(error)) from error
+    return from_file(Campaign, file, "Campaign file", refusal=InvalidCampaign)

@@ -64,10 +64,10 @@ def dispatch(
     waiting = [key for key in day_partitions if key not in sealed and key not in in_flight]
     if state is None:
         return Dispatch(held=tuple(waiting), hold_reason="nothing is rolled out yet" if waiting else None)
-    ranked = _ranked(waiting, plan.salt)
+    ranked = _ranked(waiting, plan.ranking_salt)
     if state.candidate is None:
         return Dispatch(start=tuple(ranked))
-    wanted = canary_units(state.weight, plan.salt, day_partitions)
+    wanted = canary_units(state.weight, plan.ranking_salt, day_partitions)
     on_trial = _on_trial(wanted, sealed, places)
     canaries = [key for key in ranked if key in on_trial]
     others = [key for key in ranked if key not in on_trial]
@@ -80,7 +80,7 @@ def dispatch(
     if places is not None and places.num_left > 0:
         on_stable = [key for key in on_stable if key not in wanted]
     # As many as canaries: the ones that a rising weight reaches last.
-    controls = set(_ranked(on_stable, plan.salt)[-num_tried:])
+    controls = set(_ranked(on_stable, plan.ranking_salt)[-num_tried:])
     compared = [key for key in others if key in controls]
     held = [key for key in others if key not in controls]
     if not held or waited_seconds >= plan.verdict_timeout_seconds:

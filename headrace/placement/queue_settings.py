@@ -8,7 +8,7 @@ from headrace.errors import InvalidInput
 from headrace.placement.packing import Packing
 from headrace.placement.queue_policy import Preempting, QueuePolicy
 from headrace.placement.stage_policy import StagePolicy, StageRule
-from headrace.typed_mapping import from_mapping
+from headrace.user_files.shapes import from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ loaded, before a document is read. Paths are relative to the state directory (HE
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
+from annotated_types import Ge, Gt, Le
 
 from headrace.chat.template import checked_date
 from headrace.engines.roles import EngineSettings
@@ -16,10 +17,10 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
-from headrace.typed_mapping import from_mapping
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
 from headrace.user_files.lines import check_encoding
-from headrace.user_files.yaml_file import read_yaml
+from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import from_file
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
@@ -31,16 +32,15 @@ class QualityRules:
 
     words_min: int | None = 2
     words_max: int | None = 400
-    letters_share_min: float | None = 0.5
+    letters_share_min: Annotated[float, Ge(0), Le(1)] | None = 0.5
     mean_word_length_max: float | None = 14.0
-    repeated_words_share_max: float | None = 0.6
-    symbols_share_max: float | None = 0.1
-    # Rules of your own: name → regular expression (Rust syntax) of texts that the rule `matches_<name>` drops.
+    repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.6
+    symbols_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.1
     drop_matching: dict[str, str] = field(default_factory=dict)
+    """Rules of your own: name → regular expression (Rust syntax) of texts that the rule `matches_<name>` drops."""
 
     def __post_init__(self) -> None:
-        for name in ("letters_share_min", "repeated_words_share_max", "symbols_share_max"):
-            _check_share(name, getattr(self, name))
+        check_ranges(self)
         if self.words_min is not None and self.words_max is not None and self.words_min > self.words_max:
             raise InvalidInput(f"words_min must not exceed words_max, got {self.words_min} and {self.words_max}.")
         for name, pattern in self.drop_matching.items():
@@ -52,15 +52,14 @@ class QualityRules:
 class NearDuplicates:
     """Two documents are near duplicates if their sets of word n-grams overlap by at least `jaccard`."""
 
-    jaccard: float = 0.8
-    shingle_words: int = 3
-    # 128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation).
+    jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
+    shingle_words: Annotated[int, Ge(1)] = 3
+    """How many words an n-gram has."""
     num_permutations: int = 128
+    """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.jaccard <= 1:
-            raise InvalidInput(f"jaccard must be between 0.5 and 1, got {self.jaccard}.")
-        _check_positive("shingle_words", self.shingle_words)
+        check_ranges(self)
         if self.num_permutations not in (64, 128, 256):
             raise InvalidInput(f"num_permutations must be 64, 128 or 256, got {self.num_permutations}.")
 
@@ -70,8 +69,8 @@ class ExamplePrompt:
     """The two turns before the completion; `{term}` and `{category}` are filled in from the document."""
 
     user: str
-    # null leaves the system turn to the model's own chat template, which may add one.
     system: str | None = None
+    """null leaves the system turn to the model's own chat template, which may add one."""
 
     def __post_init__(self) -> None:
         placeholders("user", self.user, texts=("term", "category"))
@@ -122,10 +121,11 @@ class Labels:
 
     file: LabelFile | None = None
     judge: LabelJudge | None = None
-    # Documents with one of these labels are dropped by the rule `label_unwanted`.
     drop: tuple[str, ...] = ()
-    # Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
+    """Documents with one of these labels are dropped by the rule `label_unwanted`."""
     kappa_min: float = 0.6
+    """Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
+    """
 
     def __post_init__(self) -> None:
         if self.file is None and self.judge is None:
@@ -139,41 +139,39 @@ class Corpus:
     """One corpus, as its YAML file describes it."""
 
     name: str
-    # Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by their paths' hashes.
     files: tuple[str, ...]
+    """Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by their paths'
+    hashes."""
     format: FileFormat = "auto"
     encoding: str = "utf-8"
-    # For plain text: what one document is.
     text_unit: TextUnit = "line"
+    """For plain text: what one document is."""
     num_shards: int = 1
-    # Ours → theirs. Only `text` is needed; a document without an id gets one from its content.
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
-    # Share of a shard's lines, or of its files, that may be unreadable before the partition fails.
-    quarantine_share_max: float = 0.01
+    """Ours → theirs. Only `text` is needed; a document without an id gets one from its content."""
+    quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
+    """Share of a shard's lines, or of its files, that may be unreadable before the partition fails."""
     rules: QualityRules = field(default_factory=QualityRules)
-    # What makes two documents the same; add `term` where one text may rightly answer many prompts.
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
+    """What makes two documents the same; add `term` where one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
-    heldout_share: float = 0.02
+    heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     prompt: ExamplePrompt
     completion: str = "{text}"
-    sequence_length: int = 256
+    sequence_length: Annotated[int, Ge(1)] = 256
     labels: Labels | None = None
-    # The day that the base model's chat template is told when it asks for today's.
     template_date: str | None = None
+    """The day that the base model's chat template is told when it asks for today's."""
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         checked_date("template_date", self.template_date)
         check_num_shards(self.num_shards)
-        _check_positive("sequence_length", self.sequence_length)
-        _check_share("quarantine_share_max", self.quarantine_share_max)
+        check_ranges(self)
         if not self.files:
             raise InvalidInput("files must list at least one glob, got an empty list.")
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
-        if not 0 < self.heldout_share <= 0.5:
-            raise InvalidInput(f"heldout_share must be above 0 and at most 0.5, got {self.heldout_share}.")
         self._check_columns()
         placeholders("completion", self.completion, texts=("term", "category", "text"))
         check_encoding(self.encoding)
@@ -229,12 +227,11 @@ def load_corpus(path: Path) -> Corpus:
         InvalidInput: the file is missing, not YAML, or describes a corpus that cannot be read.
     """
     try:
-        body = read_yaml(path, "Corpus file").content
+        return from_file(Corpus, path, "Corpus file")
     except InvalidInput as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
         raise
-    return from_mapping(Corpus, body, f"Corpus file {path}")
 
 
 def _check_pattern(name: str, pattern: str) -> None:
@@ -242,13 +239,3 @@ def _check_pattern(name: str, pattern: str) -> None:
         pl.Series([""]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
         raise InvalidInput(f"{name} is not a regular expression, got {pattern!r}: {error}") from error
-
-
-def _check_share(name: str, share: float | None) -> None:
-    if share is not None and not 0 <= share <= 1:
-        raise InvalidInput(f"{name} must be between 0 and 1, got {share}.")
-
-
-def _check_positive(name: str, number: int) -> None:
-    if number < 1:
-        raise InvalidInput(f"{name} must be at least 1, got {number}.")

@@ -13,11 +13,14 @@ here; then use a larger `min_rows` and a smaller `false_rollback`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from headrace.errors import InvalidInput
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, num_without_largest
+from headrace.user_files.ranges import check_ranges
 
 if TYPE_CHECKING:
     # Imports scipy: half a second that code location, daemon and command line should not pay.
@@ -60,54 +63,40 @@ LIVE_METRICS = METRICS.keys() - BULK_METRICS
 class GateSettings:
     """The gate's requirements. Shares are of reviewed rows, losses are nats per token."""
 
-    # How many rows or units the candidate must make in its present step before it may leave it; also each set's
-    # minimum for a comparison.
-    min_rows: int = 10
-    # A candidate that certainly keeps less than this share goes back, whatever the stable set reaches.
-    pass_rate_floor: float = 0.5
-    # How far the candidate's share may lie below the stable set's; null: not judged.
-    pass_rate_margin: float | None = 0.1
-    # Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit.
-    margins: dict[str, float] = field(default_factory=dict)
-    # How far the candidate's held-out loss may lie above the stable set's; null: not judged.
-    heldout_margin: float | None = 0.02
-    # true: too high a held-out loss sends a candidate back before it makes a row; false: together with its first
-    # canaries, so that their rows show what was wrong.
+    min_rows: Annotated[int, Ge(1)] = 10
+    """How many rows or units the candidate must make in its present step before it may leave it; also each set's
+    minimum for a comparison."""
+    pass_rate_floor: Annotated[float, Ge(0), Le(1)] = 0.5
+    """A candidate that certainly keeps less than this share goes back, whatever the stable set reaches."""
+    pass_rate_margin: Annotated[float, Gt(0), Le(1)] | None = 0.1
+    """How far the candidate's share may lie below the stable set's; null: not judged."""
+    margins: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit."""
+    heldout_margin: Annotated[float, Ge(0)] | None = 0.02
+    """How far the candidate's held-out loss may lie above the stable set's; null: not judged."""
     heldout_early: bool = True
-    # Probability that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
-    false_rollback: float = 0.05
-    # Probability that a candidate worse by a whole margin is ever promoted.
-    false_advance: float = 0.05
-    # Rows or units a side, and seconds of a trial, after which a candidate without proof goes back.
+    """true: too high a held-out loss sends a candidate back before it makes a row; false: together with its first
+    canaries, so that their rows show what was wrong."""
+    false_rollback: Annotated[float, Gt(0), Lt(0.5)] = 0.05
+    """Probability that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
+    """
+    false_advance: Annotated[float, Gt(0), Lt(0.5)] = 0.05
+    """Probability that a candidate worse by a whole margin is ever promoted."""
     horizon_rows: int = 4000
-    horizon_seconds: float = 14 * 86_400.0
-    # group_sequential knows the horizon and decides sooner; confidence_sequence is valid beyond any horizon.
+    """Rows or units a side after which a candidate without proof goes back; at least `min_rows`."""
+    horizon_seconds: Annotated[float, Gt(0)] = 14 * 86_400.0
+    """Seconds of a trial after which it goes back."""
     method: Literal["group_sequential", "confidence_sequence"] = "group_sequential"
+    """group_sequential knows the horizon and decides sooner; confidence_sequence is valid beyond any horizon."""
 
     def __post_init__(self) -> None:
-        if self.min_rows < 1:
-            raise InvalidInput(f"min_rows must be at least 1, got {self.min_rows!r}.")
+        check_ranges(self)
         if self.horizon_rows < self.min_rows:
             raise InvalidInput(f"horizon_rows must be at least min_rows={self.min_rows}, got {self.horizon_rows!r}.")
-        if not 0 < self.horizon_seconds < float("inf"):
-            raise InvalidInput(f"horizon_seconds must be above 0, got {self.horizon_seconds!r}.")
-        if not 0 <= self.pass_rate_floor <= 1:
-            raise InvalidInput(f"pass_rate_floor must be between 0 and 1, got {self.pass_rate_floor!r}.")
-        if self.pass_rate_margin is not None and not 0 < self.pass_rate_margin <= 1:
-            raise InvalidInput(
-                f"pass_rate_margin must be null or above 0 and at most 1, got {self.pass_rate_margin!r}."
-            )
-        if self.heldout_margin is not None and not 0 <= self.heldout_margin < float("inf"):
-            raise InvalidInput(f"heldout_margin must be null or at least 0, got {self.heldout_margin!r}.")
-        for name in ("false_rollback", "false_advance"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise InvalidInput(f"{name} must be above 0 and below 0.5, got {getattr(self, name)!r}.")
-        for metric, margin in self.margins.items():
+        for metric in self.margins:
             if metric not in METRICS or metric == PASS_RATE:
                 known = ", ".join(name for name in METRICS if name != PASS_RATE)
                 raise InvalidInput(f"margins may name {known}, got {metric!r}.")
-            if not 0 < margin < float("inf"):
-                raise InvalidInput(f"the margin of {metric} must be above 0, got {margin!r}.")
 
     def judged(self) -> dict[str, float]:
         """Metric → margin, for all metrics that rows or units decide."""
@@ -129,6 +118,18 @@ class GateSettings:
             num_max=self.horizon_rows,
             kind=METRICS[metric].kind,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveGateSettings(GateSettings):
+    """The gate's requirements on live traffic, which nobody reviews and which does not end."""
+
+    min_rows: Annotated[int, Ge(1)] = 100
+    pass_rate_margin: Annotated[float, Gt(0), Le(1)] | None = None
+    margins: dict[str, Annotated[float, Gt(0)]] = field(default_factory=lambda: {"error": 0.02})
+    heldout_margin: Annotated[float, Ge(0)] | None = None
+    horizon_rows: int = 20_000
+    method: Literal["group_sequential", "confidence_sequence"] = "confidence_sequence"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,11 @@ units only through a rollout. Limits, replicas and keys are not part of the set,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
@@ -16,24 +19,14 @@ from headrace.engines.openai.address import check_replicas
 from headrace.engines.roles import RegisteredModel, Role, check_chain
 from headrace.errors import InvalidInput
 from headrace.keys import check_name
-from headrace.rollout.plan import Plan
-from headrace.typed_mapping import from_mapping
-from headrace.user_files.yaml_file import read_yaml
+from headrace.rollout.gates import LIVE_METRICS
+from headrace.rollout.plan import LivePlan, Plan
+from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import from_file
 from headrace.version_sets.sets import Member, VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
 SERVING_CODE_VERSION = "1"
-
-
-# Defaults of a gate on live traffic: it has no review, and no end in sight.
-_LIVE_GATE: dict[str, Any] = {
-    "method": "confidence_sequence",
-    "min_rows": 100,
-    "pass_rate_margin": None,
-    "heldout_margin": None,
-    "margins": {"error": 0.02},
-    "horizon_rows": 20_000,
-}
 
 
 class InvalidService(InvalidInput):
@@ -45,29 +38,26 @@ class Judge:
     """A role that scores answers beside the traffic, for the gate; clients never get its answers."""
 
     role: str
-    # Share of the units to judge.
-    share: float = 0.1
-    # A score is the first number in the judge's answer, divided by this.
-    score_max: float = 10.0
+    share: Annotated[float, Gt(0), Le(1)] = 0.1
+    """Share of the units to judge."""
+    score_max: Annotated[float, Gt(0)] = 10.0
+    """A score is the first number in the judge's answer, divided by this."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InvalidInput(f"share must be above 0 and at most 1, got {self.share!r}.")
-        if not 0 < self.score_max < float("inf"):
-            raise InvalidInput(f"score_max must be above 0, got {self.score_max!r}.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
     """The price of a million tokens of a model, in the currency of the gate's margin."""
 
-    prompt: float = 0.0
-    output: float = 0.0
+    prompt: Annotated[float, Ge(0)] = 0.0
+    """Of a million tokens that the model reads."""
+    output: Annotated[float, Ge(0)] = 0.0
+    """Of a million tokens that the model writes."""
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "output"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+        check_ranges(self)
 
     def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
         """None: a count is unknown."""
@@ -80,57 +70,40 @@ class Price:
 class Limits:
     """The load that one gateway accepts. Beyond it clients are told when to come back."""
 
-    # Running units, and units that may wait.
-    num_units_max: int = 64
-    num_waiting_max: int = 64
-    # How long a unit may wait for a place, may take in all, and may take to its first piece.
-    waiting_seconds_max: float = 10.0
-    unit_seconds_max: float = 120.0
-    first_piece_seconds_max: float = 60.0
-    request_bytes_max: int = 1_048_576
-    num_messages_max: int = 256
-    # How often a step may be sent to an engine while no part of its answer was given out.
-    num_attempts: int = 3
-    # How long running units may continue after SIGTERM.
-    drain_seconds: float = 30.0
-    # Before a client is known. Connections at once: the one that keeps the gateway waiting longest gives way.
-    num_connections_max: int = 1024
-    url_bytes_max: int = 8_192
-    num_headers_max: int = 100
-    # Of the request line and the headers together.
-    head_bytes_max: int = 32_768
-    # Time limits for a complete head, and then its body.
-    head_seconds_max: float = 10.0
-    body_seconds_max: float = 30.0
-    # How long a connection waits for its next request. Longer than the minute of load balancers, so that they close it,
-    # and not the gateway while a request is on its way.
-    idle_seconds_max: float = 75.0
-    # How long a client may take no byte of its answer while the buffers on the way are full.
-    stalled_seconds_max: float = 10.0
+    num_units_max: Annotated[int, Gt(0)] = 64
+    """Running units."""
+    num_waiting_max: Annotated[int, Ge(0)] = 64
+    """Units that may wait for a place."""
+    waiting_seconds_max: Annotated[float, Gt(0)] = 10.0
+    """How long a unit may wait for a place."""
+    unit_seconds_max: Annotated[float, Gt(0)] = 120.0
+    """How long a unit may take in all."""
+    first_piece_seconds_max: Annotated[float, Gt(0)] = 60.0
+    """How long a unit may take to its first piece."""
+    request_bytes_max: Annotated[int, Gt(0)] = 1_048_576
+    num_messages_max: Annotated[int, Gt(0)] = 256
+    num_attempts: Annotated[int, Gt(0)] = 3
+    """How often a step may be sent to an engine while no part of its answer was given out."""
+    drain_seconds: Annotated[float, Ge(0)] = 30.0
+    """How long running units may continue after SIGTERM."""
+    num_connections_max: Annotated[int, Gt(0)] = 1024
+    """Connections at once, before a client is known: the one that keeps the gateway waiting longest gives way."""
+    url_bytes_max: Annotated[int, Gt(0)] = 8_192
+    num_headers_max: Annotated[int, Gt(0)] = 100
+    head_bytes_max: Annotated[int, Gt(0)] = 32_768
+    """Of the request line and the headers together."""
+    head_seconds_max: Annotated[float, Gt(0)] = 10.0
+    """Time limit for a complete head."""
+    body_seconds_max: Annotated[float, Gt(0)] = 30.0
+    """Time limit for the body after it."""
+    idle_seconds_max: Annotated[float, Gt(0)] = 75.0
+    """How long a connection waits for its next request. Longer than the minute of load balancers, so that they close
+    it, and not the gateway while a request is on its way."""
+    stalled_seconds_max: Annotated[float, Gt(0)] = 10.0
+    """How long a client may take no byte of its answer while the buffers on the way are full."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_units_max",
-            "waiting_seconds_max",
-            "unit_seconds_max",
-            "first_piece_seconds_max",
-            "request_bytes_max",
-            "num_messages_max",
-            "num_attempts",
-            "num_connections_max",
-            "url_bytes_max",
-            "num_headers_max",
-            "head_bytes_max",
-            "head_seconds_max",
-            "body_seconds_max",
-            "idle_seconds_max",
-            "stalled_seconds_max",
-        ):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)!r}.")
-        for name in ("num_waiting_max", "drain_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+        check_ranges(self)
         if self.url_bytes_max >= self.head_bytes_max:
             raise InvalidInput(
                 f"url_bytes_max must be below head_bytes_max ({self.head_bytes_max}), which counts the URL too, got "
@@ -151,49 +124,37 @@ class Service:
     name: str
     description: str = ""
     roles: dict[str, Role]
-    # The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's.
     chain: tuple[str, ...]
+    """The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's."""
     judge: Judge | None = None
-    # Share of the units that are also sent to the candidate, whose answer is recorded and discarded.
-    shadow_share: float = 0.0
-    # Temperature and top_p come from the version set. A client's own are `ignored` (a response header says so),
-    # `refused`, or `allowed` (recorded with the step). Clients may always ask for fewer tokens than the set's.
+    shadow_share: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the units that are also sent to the candidate, whose answer is recorded and discarded."""
     client_decoding: Literal["ignored", "refused", "allowed"] = "ignored"
-    # How long a session keeps its version set after its last turn.
-    session_seconds: float = 3600.0
+    """Temperature and top_p come from the version set. A client's own are `ignored` (a response header says so),
+    `refused`, or `allowed` (recorded with the step). Clients may always ask for fewer tokens than the set's."""
+    session_seconds: Annotated[float, Gt(0)] = 3600.0
+    """How long a session keeps its version set after its last turn."""
     limits: Limits = field(default_factory=Limits)
-    # Base URL in a version set → the servers with the same model, if there are several.
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # Model, or MODEL:VERSION → the price of its tokens; for the metric `cost`.
+    """Base URL in a version set → the servers with the same model, if there are several."""
     prices: dict[str, Price] = field(default_factory=dict)
-    # Input of `plan`.
-    rollout: dict = field(default_factory=dict)  # pyright: ignore[reportMissingTypeArgument]
+    """Model, or MODEL:VERSION → the price of its tokens; for the metric `cost`."""
+    rollout: LivePlan = field(default_factory=LivePlan)
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_chain(self.roles, self.chain, *([self.judge.role] if self.judge else []))
         check_replicas(self.replicas)
-        if not 0 <= self.shadow_share <= 1:
-            raise InvalidService(f"shadow_share must be between 0 and 1, got {self.shadow_share!r}.")
-        if not 0 < self.session_seconds < float("inf"):
-            raise InvalidService(f"session_seconds must be above 0, got {self.session_seconds!r}.")
-
-    @property
-    def plan(self) -> Plan:
-        """Raises: InvalidInput: the rollout section is not a plan."""
-        gate = (
-            {**_LIVE_GATE, **self.rollout.get("gate", {})} if isinstance(self.rollout.get("gate", {}), dict) else None
-        )
-        section = self.rollout if gate is None else {**self.rollout, "gate": gate}
-        plan = Plan.parse(section, name=self.name, kind="Service")
-        judged = plan.gate.judged()
-        for metric, given, wanted in (
-            ("judged_quality", self.judge, "a judge"),
-            ("cost", self.prices, "prices"),
-        ):
+        check_ranges(self)
+        self.rollout.check_measured(LIVE_METRICS)
+        judged = self.rollout.gate.judged()
+        for metric, given, wanted in (("judged_quality", self.judge, "a judge"), ("cost", self.prices, "prices")):
             if metric in judged and not given:
-                raise InvalidService(f"Service {self.name}: a margin of {metric} needs {wanted}, got none.")
-        return plan
+                raise InvalidService(f"rollout: gate: a margin of {metric} needs {wanted}, got none.")
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.rollout.named(self.name)
 
     def deployment(self, api_key: str | None) -> Deployment:
         """The engines' settings outside a version set. `api_key`: for servers that require one."""
@@ -226,12 +187,7 @@ class Service:
 
 def load_service(file: Path) -> Service:
     """Raises: InvalidService: the file is not YAML, or describes a service that cannot run."""
-    try:
-        service = from_mapping(Service, read_yaml(file, "Service file").content, f"Service file {file}")
-        _ = service.plan
-    except InvalidInput as error:
-        raise InvalidService(str(error)) from error
-    return service
+    return from_file(Service, file, "Service file", refusal=InvalidService)
 
 
 def load_services(directory: Path) -> tuple[Service, ...]:

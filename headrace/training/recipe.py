@@ -7,13 +7,15 @@ the same training on two CPU ranks and on eight GPUs. Gradient accumulation foll
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from headrace.errors import InvalidInput, InvalidTrainingRun
+from annotated_types import Ge, Gt, Le, Lt
+
+from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
-from headrace.typed_mapping import from_mapping
-from headrace.user_files.yaml_file import read_yaml
+from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import from_file, from_mapping
 
 Precision = Literal["bf16", "fp32", "fp16"]
 
@@ -40,69 +42,53 @@ _NOT_TRAINED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One model trained in one way; `key` is its Dagster partition.
-
-    Attributes:
-        base_model: directory or hub name; None: the project's base model.
-        steps: optimizer steps.
-        batch: packed sequences one optimizer step sees, over all ranks.
-        micro_batch: packed sequences one rank holds at once; batch = ranks × micro_batch × gradient accumulation.
-        learning_rate_end: the share of `learning_rate` that the schedule ends at.
-        freeze: prefixes of parameter names that are not trained; they cost neither gradients nor optimizer state.
-        clip_norm: global gradient norm above which gradients are scaled down; 0: never.
-        ranks: None: one a GPU, or two where there is no GPU.
-        memory_mib_per_rank: what a rank may fill; None: what this machine has free.
-        start_timeout_seconds: until the first step of every rank; loaded machines take minutes to import the libraries.
-        step_timeout_seconds: the longest wait for one step or checkpoint before the gang counts as hung.
-    """
+    """One model trained in one way; `key` is its Dagster partition."""
 
     name: str
     model: str
-    steps: int
-    batch: int
-    learning_rate: float
+    steps: Annotated[int, Ge(1)]
+    """Optimizer steps."""
+    batch: Annotated[int, Ge(1)]
+    """Packed sequences one optimizer step sees, over all ranks."""
+    learning_rate: Annotated[float, Gt(0)]
     base_model: str | None = None
-    micro_batch: int = 1
+    """Directory or hub name; null: the project's base model."""
+    micro_batch: Annotated[int, Ge(1)] = 1
+    """Packed sequences one rank holds at once; batch = ranks × micro_batch × gradient accumulation."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 0
-    learning_rate_end: float = 0.1
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip_norm: float = 1.0
+    warmup_steps: Annotated[int, Ge(0)] = 0
+    learning_rate_end: Annotated[float, Ge(0), Le(1)] = 0.1
+    """The share of `learning_rate` that the schedule ends at."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.95
+    clip_norm: Annotated[float, Ge(0)] = 1.0
+    """Global gradient norm above which gradients are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
-    zero_stage: int = 2
+    """Prefixes of parameter names that are not trained; they cost neither gradients nor optimizer state."""
+    zero_stage: Annotated[int, Ge(0), Le(3)] = 2
     precision: Precision = "bf16"
-    seed: int = 0
-    checkpoint_every: int = 100
-    checkpoints_kept: int = 2
-    heldout_tokens_min: int = 10_000
-    ranks: int | None = None
-    memory_mib_per_rank: int | None = None
-    start_timeout_seconds: int = 600
-    step_timeout_seconds: int = 900
+    seed: Annotated[int, Ge(0)] = 0
+    checkpoint_every: Annotated[int, Ge(1)] = 100
+    checkpoints_kept: Annotated[int, Ge(1)] = 2
+    heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
+    ranks: Annotated[int, Ge(1)] | None = None
+    """null: one a GPU, or two where there is no GPU."""
+    memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
+    """What a rank may fill; null: what this machine has free."""
+    start_timeout_seconds: Annotated[int, Ge(1)] = 600
+    """Until the first step of every rank; loaded machines take minutes to import the libraries."""
+    step_timeout_seconds: Annotated[int, Ge(1)] = 900
+    """The longest wait for one step or checkpoint before the gang counts as hung."""
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_name("model", self.model)
-        for field in ("steps", "batch", "micro_batch", "checkpoint_every", "checkpoints_kept"):
-            self._must(field, getattr(self, field) >= 1, "be at least 1")
-        for field in ("start_timeout_seconds", "step_timeout_seconds", "heldout_tokens_min"):
-            self._must(field, getattr(self, field) >= 1, "be at least 1")
-        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed"):
-            self._must(field, getattr(self, field) >= 0, "not be negative")
-        for field in ("beta1", "beta2"):
-            self._must(field, 0 <= getattr(self, field) < 1, "be in [0, 1)")
-        self._must("learning_rate", self.learning_rate > 0, "be above 0")
-        self._must("learning_rate_end", 0 <= self.learning_rate_end <= 1, "be between 0 and 1")
-        self._must("zero_stage", self.zero_stage in (0, 1, 2, 3), "be 0, 1, 2 or 3")
-        self._must("warmup_steps", self.warmup_steps <= self.steps, f"not be above steps={self.steps}")
-        for field in ("ranks", "memory_mib_per_rank"):
-            self._must(field, getattr(self, field) is None or getattr(self, field) >= 1, "be at least 1")
-
-    def _must(self, field: str, holds: bool, wish: str) -> None:
-        if not holds:
-            raise InvalidTrainingRun(f"{field} must {wish}, got {field}={getattr(self, field)!r}.")
+        check_ranges(self)
+        if self.warmup_steps > self.steps:
+            raise InvalidTrainingRun(
+                f"warmup_steps must not be above steps={self.steps}, got warmup_steps={self.warmup_steps}."
+            )
 
     @property
     def key(self) -> str:
@@ -172,7 +158,4 @@ def load_recipes(directory: Path) -> dict[str, Recipe]:
 
 def load_recipe(path: Path) -> Recipe:
     """Raises: InvalidTrainingRun: naming the file and the field."""
-    try:
-        return from_mapping(Recipe, read_yaml(path, "Recipe").content, str(path))
-    except InvalidInput as error:
-        raise InvalidTrainingRun(str(error)) from error
+    return from_file(Recipe, path, "Recipe", refusal=InvalidTrainingRun)

@@ -19,6 +19,7 @@ from headrace.handoff.media.publishing import publish_media
 from headrace.rollout.aliases import project
 from headrace.rollout.journal import Journal
 from headrace.rollout.live_evidence import EvidenceWriter
+from headrace.rollout.plan import Plan, Step
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.rollout.states import RolloutState, fold
 from headrace.serving.plan_lease import PlanLease
@@ -44,7 +45,7 @@ class World(CampaignSite):
     clock: FixedClock
 
     def __init__(self, store: FuzzStore, clock: FixedClock | None = None) -> None:
-        campaign = make_campaign(rollout={"steps": [{"weight": 0.5, "cap": 3}]})
+        campaign = make_campaign(rollout=Plan(steps=(Step(weight=0.5, cap=3),)))
         super().__init__(store, campaign, clock or FixedClock())
         self.store = store
         self.readers: list[Any] = []

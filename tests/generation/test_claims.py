@@ -6,6 +6,7 @@ from headrace.errors import HandoffMissing, InvalidInput, RepinRequired
 from headrace.generation.claims import check_regenerate
 from headrace.generation.micro_batches import committed
 from headrace.rollout.assignment import canary_units
+from headrace.rollout.plan import Plan
 from headrace.rollout.states import PAUSED, REWEIGHTED
 from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_partition, make_site
 from tests.store.old_objects import make_old
@@ -145,7 +146,7 @@ def test_a_settlement_is_the_first_writers(site: Site) -> None:
 
 
 def test_an_aborted_set_may_be_finished_unpublished(tmp_path: Path) -> None:
-    site = make_site(tmp_path, campaign=make_campaign(rollout={"on_abort": "finish_unpublished"}))
+    site = make_site(tmp_path, campaign=make_campaign(rollout=Plan(on_abort="finish_unpublished")))
     site.start(2)
     claim = site.open_claim()
     site.abort(2)

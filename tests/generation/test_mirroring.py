@@ -16,6 +16,7 @@ from headrace.generation.mirroring import (
 )
 from headrace.handoff.schemas import check_schema
 from headrace.keys import row_id
+from headrace.rollout.plan import Plan
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import PROPOSED
 from headrace.version_sets.sets import VersionSet
@@ -279,7 +280,7 @@ def test_without_pairs_everything_is_possible() -> None:
 
 
 def test_the_newest_partitions_of_the_stable_set_are_wanted_once(tmp_path: Path) -> None:
-    site = make_site(tmp_path, campaign=make_campaign(rollout={"mirror_partitions": 2}))
+    site = make_site(tmp_path, campaign=make_campaign(rollout=Plan(mirror_partitions=2)))
     for day, shard in (("2026-11-20", 1), (DAY, 0), (DAY, 2)):
         site.partition = make_partition(shard, day)
         site.put_prompts()

@@ -18,6 +18,7 @@ from headrace.generation.rolled_back import (
 )
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.schemas import check_schema
+from headrace.rollout.plan import Plan
 from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_partition, make_site
 
 STABLE_SHARD, BAD_SHARD, MENDED_SHARD = 0, 1, 2
@@ -242,7 +243,7 @@ def test_a_set_that_is_about_to_be_aborted_is_fenced_off_and_tried_again_if_it_i
 
 def test_what_may_finish_unpublished_is_ended_and_its_worker_goes_on(tmp_path: Path) -> None:
     """Its settlement is taken before the abort, so that nothing of it can be sealed afterwards."""
-    site = make_site(tmp_path, campaign=make_campaign(rollout={"on_abort": "finish_unpublished"}))
+    site = make_site(tmp_path, campaign=make_campaign(rollout=Plan(on_abort="finish_unpublished")))
     site.put_prompts()
     site.start(2, weight=1.0)
     claim = site.open_claim()

@@ -58,7 +58,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown format": ({"format": "xml"}, "format must be one of auto, jsonl, csv, parquet, text, got 'xml'"),
     "an unknown encoding": ({"encoding": "utf-9"}, "encoding must be a text encoding that Python knows, got 'utf-9'"),
     "a share above one": ({"quarantine_share_max": 1.5}, "quarantine_share_max must be between 0 and 1, got 1.5"),
-    "nothing held out": ({"heldout_share": 0}, "heldout_share must be above 0 and at most 0.5, got 0.0"),
+    "nothing held out": ({"heldout_share": 0}, "heldout_share must be above 0 and at most 0.5, got 0."),
     "a column that documents do not have": ({"columns": {"body": "text"}}, "columns must map document_id, term,"),
     "no column for the text": ({"columns": {"term": "title"}}, "columns must map 'text' to the column"),
     "a prompt that needs an unmapped column": (

@@ -95,7 +95,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         return open_engine(member, spec, store, deployment)
 
     sets = PreparedSets(service, store, opened, records=records, metrics=metrics, clock=clock)
-    lease = PlanLease(store, service.name, service.plan.salt)
+    lease = PlanLease(store, service.name, service.plan.ranking_salt)
     router = Router(
         store=store,
         service=service,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headrace.clock import FixedClock
 from headrace.engines.base import Answer, Engine, EngineFailed, Turn
 from headrace.errors import EngineUnavailable, HandoffCorrupt, HeadraceError, InvalidInput
+from headrace.rollout.plan import LivePlan
 from headrace.rollout.preparation import preparations
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.prepared_sets import PreparedSets
@@ -76,7 +77,7 @@ class Gateway:
         self.failures = failures
         self.engines: list[FailingEngine] = []
         self.store: Any = MemoryStore(FixedClock())
-        self.service = make_service(rollout={"prepare_seconds": 0.2})
+        self.service = make_service(rollout=LivePlan(prepare_seconds=0.2))
         self.stable, self.proposed = (self._set(version) for version in (STABLE_VERSION, PROPOSED_VERSION))
         for one in (self.stable, self.proposed):
             VersionSets(self.store).put(one)

@@ -1,0 +1,62 @@
+"""Ranges that a dataclass states in its annotations, as `Annotated[float, Gt(0), Le(1)]`: in words, and checked."""
+
+import math
+import operator
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+from headrace.errors import InvalidInput
+
+_Bounds = dict[str, Any]
+# The attribute of an annotation → how a sentence says it, and what holds of a value within.
+_WORDS = {
+    "ge": ("at least", operator.ge),
+    "gt": ("above", operator.gt),
+    "le": ("at most", operator.le),
+    "lt": ("below", operator.lt),
+}
+
+
+def check_ranges(record: Any) -> None:
+    """For a dataclass's `__post_init__`: what Python makes is held to the ranges that files are held to.
+
+    Raises:
+        InvalidInput: "share must be above 0 and at most 1, got 0".
+    """
+    for name, words, bounds in _ranges_of(type(record)):
+        value = getattr(record, name)
+        is_within = value is None or (
+            math.isfinite(value) and all(_WORDS[one][1](value, bound) for one, bound in bounds.items())
+        )
+        if not is_within:
+            raise InvalidInput(f"{name} must be {words}, got {value!r}.")
+
+
+def range_in_words(cls: type, field: str) -> str:
+    """What a field's range, or that of the values in it, asks for: "at least 1", "null or between 0 and 1"."""
+    return _in_words(get_type_hints(cls, include_extras=True)[field])
+
+
+@cache
+def _ranges_of(cls: type) -> list[tuple[str, str, _Bounds]]:
+    hints = get_type_hints(cls, include_extras=True)
+    return [
+        (name, _in_words(hint), bounds)
+        for name, hint in hints.items()
+        for one in (hint, *(get_args(hint) if type(None) in get_args(hint) else ()))
+        if (bounds := _bounds(one))
+    ]
+
+
+def _bounds(hint: Any) -> _Bounds:
+    annotations = getattr(hint, "__metadata__", ())
+    return {name: getattr(one, name) for one in annotations for name in _WORDS if hasattr(one, name)}
+
+
+def _in_words(hint: Any) -> str:
+    if not (bounds := _bounds(hint)):
+        words = next(filter(None, map(_in_words, get_args(hint))), "")
+        return f"null or {words}" if words and type(None) in get_args(hint) else words
+    if bounds.keys() == {"ge", "le"}:
+        return f"between {bounds['ge']:,} and {bounds['le']:,}"
+    return " and ".join(f"{words} {bounds[name]:,}" for name, (words, _) in _WORDS.items() if name in bounds)

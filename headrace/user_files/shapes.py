@@ -1,0 +1,261 @@
+"""Users' files and other mappings as frozen dataclasses, or one report of every fault that they have.
+
+The dataclass is the schema: its annotations are types and ranges (`Annotated[int, Ge(1)]`), its defaults the optional
+keys, a text below a field its description (`headrace.user_files.json_schema`). pydantic checks it, strictly. Unknown
+keys are refused rather than ignored, because a misspelt `heldout_shares: 0.1` would otherwise change a split without a
+word. What a class's `__post_init__` refuses stands in the report as well, once all its fields are well.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace.errors import InvalidInput
+from headrace.user_files.ranges import range_in_words
+from headrace.user_files.yaml_file import Document, read_yaml
+
+# Functions import pydantic themselves: it takes 100 ms of CPU, and who reads handoffs alone never pays it.
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails, InitErrorDetails, SchemaValidator, ValidationError
+
+T = TypeVar("T")
+Keys = tuple[str | int, ...]
+
+# Beyond it no JSON reader, database or library that a number is handed to has it. NaN is not within it either.
+_NUMBER_END = 2**63
+_SHOWN_CHARACTERS_MAX = 300
+_FAULTS_SHOWN_MAX = 100
+
+_NUMBERS = {"int_type": "a whole number", "float_type": "a number", "finite_number": "a number"}
+_NOUNS = _NUMBERS | {
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "dataclass_type": "a mapping of keys to values",
+}
+_BOUNDS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
+
+
+def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput] = InvalidInput) -> T:
+    """What a YAML file describes.
+
+    Args:
+        noun: what a refusal calls the file: "Corpus file".
+
+    Raises:
+        InvalidInput: as a `refusal`: there is no such file, it is not YAML, or it has faults: each in a line, with its
+            line and column, in the order of the file.
+    """
+    try:
+        document = read_yaml(path, noun)
+        return _checked(cls, document.content, f"{noun} {path}", document)
+    except InvalidInput as error:
+        raise refusal(str(error)) from error.__cause__
+
+
+def from_mapping(cls: type[T], mapping: object, where: str) -> T:
+    """Build `cls` out of `mapping`; `where` names it in messages, such as `engine 'echo'`.
+
+    Raises:
+        InvalidInput: unknown or missing keys, values of the wrong type, or values that `cls` refuses.
+    """
+    return _checked(cls, mapping, where, None)
+
+
+def chosen(cls: type[T], mapping: object, *, others: tuple[str, ...] = ()) -> T:
+    """For a pydantic validator whose shape depends on what the mapping says, as an engine's options do on its name.
+
+    Args:
+        others: keys that may stand there as well, and were taken out.
+
+    Raises:
+        ValidationError: which the report around it understands.
+    """
+    return _validator(cls, others).validate_python(_plain(mapping))
+
+
+def fault(keys: Keys, **said: Any) -> "ValidationError":
+    """For such a validator: what it refuses itself.
+
+    Args:
+        keys: lead to it, from what the validator was given.
+        said: either `wish`, what must be so ("be a string"), or `tail`, how the sentence goes on behind the place.
+    """
+    from pydantic_core import ValidationError
+
+    return ValidationError.from_exception_data("fault", [_detail(keys, path=_label(keys), **said)])
+
+
+def _checked(cls: type[T], content: object, where: str, document: Document | None) -> T:
+    from pydantic_core import ValidationError
+
+    try:
+        return chosen(cls, content)
+    except ValidationError as error:
+        found = [(one["loc"], one.get("ctx", {})) for one in error.errors(include_url=False)]
+    places = [document.place(keys, of_key="of_key" in said) if document else () for keys, said in found]
+    lines = [
+        ("".join(f":{number}" for number in place), _sentence(said, _reached(content, keys)))
+        for place, (keys, said) in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])
+    ]
+    if len(lines) == 1:
+        raise InvalidInput("".join([where, *lines[0]])) from None
+    start = str(document.path) if document else where
+    shown = [f"{start}{place}{sentence}" for place, sentence in lines[:_FAULTS_SHOWN_MAX]]
+    rest = [f"and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+    raise InvalidInput("\n  ".join([f"{where} has {len(lines)} faults:", *shown, *rest])) from None
+
+
+@cache
+def _validator(cls: type, others: tuple[str, ...]) -> "SchemaValidator":
+    from pydantic_core import SchemaValidator
+
+    return SchemaValidator(_reporting(core_schema_of(cls), others))
+
+
+def core_schema_of(cls: Any, **settings: Any) -> Any:
+    """pydantic's own view of a class.
+
+    Args:
+        settings: further ones of its ConfigDict.
+    """
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A dataclass takes no settings from outside, but has those of the list that it is in.
+    listed: Any = tuple.__class_getitem__(cls)
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, **settings)
+    schema: Any = TypeAdapter(listed, config=config).core_schema
+    if schema["type"] == "definitions":
+        return {**schema, "schema": schema["schema"]["items_schema"][0]}
+    return schema["items_schema"][0]
+
+
+def _reporting(schema: Any, others: tuple[str, ...]) -> Any:
+    """The schema, in which each dataclass says what is wrong in our words."""
+    if isinstance(schema, list):
+        return [_reporting(part, others) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: Any = {key: _reporting(part, others) for key, part in schema.items()}
+    if made.get("type") != "dataclass":
+        return made
+    from pydantic_core import core_schema
+
+    # Not strict in this alone: a mapping will do where the dataclass is wanted.
+    made["strict"], ref = False, made.pop("ref", None)
+    return core_schema.no_info_wrap_validator_function(_in_our_words(made["cls"], others), made, ref=ref)
+
+
+def _in_our_words(cls: type, others: tuple[str, ...]) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    from pydantic_core import ValidationError
+
+    known = (*others, *(field.name for field in fields(cls)))
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            found = [_again(one, cls, known) for one in error.errors(include_url=False)]
+        except InvalidInput as error:
+            found = [_detail(_keys_of(str(error), value), tail=f": {error}")]
+        raise ValidationError.from_exception_data(cls.__name__, found)
+
+    return check
+
+
+def _again(error: "ErrorDetails", cls: type, known: tuple[str, ...]) -> "InitErrorDetails":
+    """A fault in one of the fields, or below it, where it was put into words already."""
+    keys, kind, context = error["loc"], error["type"], error.get("ctx", {})
+    if kind == "fault":
+        # The last `depth` of the keys are in its path.
+        below = _label(keys[: len(keys) - context["depth"]]), context["path"]
+        return _detail(keys, **{**context, "path": ": ".join(filter(None, below))})
+    if kind == "missing":
+        return _detail(keys, tail=f" lacks the key {keys[-1]!r}.")
+    if kind == "unexpected_keyword_argument":
+        key = str(keys[-1])
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
+        return _detail(keys, tail=f" has an unknown key {_shown(key)}; {hint}", of_key=True)
+    if kind == "value_error":
+        return _detail(keys, path=_label(keys), tail=f": {context['error']}")
+    if kind == "literal_error":
+        wish = "be one of " + context["expected"].replace("'", "").replace(" or ", ", ")
+    elif kind in _BOUNDS:
+        wish = "be " + range_in_words(cls, str(keys[0]))
+    else:
+        wish = f"be {_NOUNS[kind]}" if kind in _NOUNS else error["msg"].partition(" should ")[2]
+    return _detail(keys, path=_label(keys), wish=wish)
+
+
+def _keys_of(refusal: str, value: Any) -> Keys:
+    """Where to look: as a rule a class's own refusal begins with the field, or leads to it: "gate: margins may …"."""
+    keys: Keys = ()
+    for part in refusal.split(": "):
+        name = part.partition(" ")[0]
+        if not isinstance(value, Mapping) or name not in value:
+            break
+        keys, value = (*keys, name), value[name]
+    return keys
+
+
+def _detail(keys: Keys, **said: Any) -> "InitErrorDetails":
+    """A fault as pydantic carries it upwards: `path` names the parts that lead to it, from where it is found."""
+    from pydantic_core import InitErrorDetails, PydanticCustomError
+
+    return InitErrorDetails(
+        type=PydanticCustomError("fault", "fault", {"path": "", **said, "depth": len(keys)}), loc=keys, input=None
+    )
+
+
+def _sentence(said: dict[str, Any], value: object) -> str:
+    """What follows upon the place of the whole. `value`: as it was given."""
+    start = f": {said['path']}" if said["path"] else ""
+    if "tail" in said:
+        return start + said["tail"]
+    wish = said["wish"]
+    if wish.removeprefix("be ") in _NUMBERS.values() and isinstance(value, int | float) and not _is_within(value):
+        wish += " within ±2^63"
+    return f"{start} must {wish}, got {_shown(value)}."
+
+
+def _label(keys: Keys) -> str:
+    """As `replicas.http://a/v1[0]`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+
+
+def _plain(content: object) -> Any:
+    """What the checks take: tuples for lists, texts for keys, and NaN, which is refused, for numbers out of range."""
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return tuple(map(_plain, content))
+    if isinstance(content, int | float) and not isinstance(content, bool) and not _is_within(content):
+        return float("nan")
+    return content
+
+
+def _is_within(number: float) -> bool:
+    return -_NUMBER_END < number < _NUMBER_END
+
+
+def _reached(content: Any, keys: Keys) -> object:
+    """What stands there; below what is no list or mapping, that itself."""
+    for key in keys:
+        if isinstance(content, Mapping):
+            content = next((value for name, value in content.items() if str(name) == key), None)
+        elif isinstance(content, list | tuple) and isinstance(key, int):
+            content = content[key]
+    return content
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # it holds a number of more digits than Python spells
+        text = "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[:_SHOWN_CHARACTERS_MAX]}…"
