@@ -1,14 +1,14 @@
-"""What the Kubernetes API answers, held against its shape: whatever else answers there decides no placement. Pure.
+"""Checks the Kubernetes API's answers against their shape, so that no other answer decides a placement. Pure.
 
-The API server checks what it stores, so an object that does not fit is a proxy's, or another service's. Labels,
-annotations and amounts that people may write are texts here; what they mean is their readers' business.
+The API server checks what it stores, so an object that does not fit comes from a proxy or another service. Labels,
+annotations and amounts that people may write stay texts here; their readers interpret them.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Of each kind of object that is listed: where it may have something, and what that must be.
+# For each kind of listed object: its optional fields and their types.
 _FIELDS: dict[str, str] = {
     "metadata": "object",
     "metadata.name": "text",
@@ -32,11 +32,11 @@ _FIELDS: dict[str, str] = {
 
 
 class NotAnAnswer(ValueError):
-    """What came is no list of the Kubernetes API."""
+    """The answer is not a list of the Kubernetes API."""
 
 
 def listed(raw: bytes) -> tuple[list[dict[str, Any]], str]:
-    """The objects of one page, and the token of the next ("": there is none).
+    """The objects of one page, and the next page's token ("": there is none).
 
     Raises: NotAnAnswer.
     """
@@ -71,7 +71,7 @@ def _fault(item: object) -> str | None:
 
 
 def _value(item: Mapping[str, Any], path: str) -> Any:
-    """None: not there, or in something that has no fields: that is told of itself."""
+    """The field's value; None: it is absent, or its parent has no fields, which is reported for the parent."""
     value: Any = item
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None

@@ -1,7 +1,7 @@
-"""What the API's schema lets through and a run must not have.
+"""Finds what the API's schema accepts but a run must not have.
 
-A schema accepts `restartPolicy: Always` in a Job, a GPU request beside another limit, any name: the API server, the
-scheduler or the run itself fails of it later, and elsewhere. Pure, over manifests as they are sent.
+A schema accepts `restartPolicy: Always` in a Job, a GPU request that differs from its limit, and any name; the API
+server, the scheduler or the run then fails later, and elsewhere. Pure, over manifests as they are sent.
 """
 
 import re
@@ -21,7 +21,7 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 
 
 def check_job(manifest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a run's Job, one sentence each."""
+    """The faults of a run's Job, one sentence each."""
     metadata, spec = manifest.get("metadata") or {}, manifest.get("spec") or {}
     template = spec.get("template") or {}
     faults = [*_name_faults("Job", metadata), *_label_faults("Job", metadata)]
@@ -41,7 +41,7 @@ def check_job(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def check_pod(manifest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a run's pod, one sentence each."""
+    """The faults of a run's pod, one sentence each."""
     metadata = manifest.get("metadata") or {}
     return [
         *_name_faults("Pod", metadata),
@@ -119,7 +119,7 @@ def _resource_faults(container: str, resources: Mapping[str, Any]) -> Iterable[s
 
 
 def _extended_faults(container: str, name: str, limit: Decimal | None, request: Decimal | None) -> Iterable[str]:
-    """GPUs and the like: whole ones, and never more than asked for."""
+    """Faults in amounts of GPUs and the like: they must be whole, and limit and request must agree."""
     if limit is None:
         yield f"Container {container!r} requests {name} without a limit: Kubernetes needs both, and the same."
     elif limit != request:

@@ -1,7 +1,7 @@
-"""The Kubernetes API, asked for plain dicts; the one file that imports its client.
+"""Reads the Kubernetes API as plain dicts; the only file that imports its client.
 
-Lists are read straight from the API server's storage, never from its watch cache: a Job that was created a moment ago
-must be seen. An API that does not answer is an error and not an empty list: nothing may be admitted on ignorance.
+Lists come straight from the API server's storage, never from its watch cache, since a Job that was created a moment ago
+must be seen. An API that does not answer is an error, not an empty list: nothing may be admitted on ignorance.
 """
 
 import time
@@ -13,11 +13,11 @@ from headrace.kube.answers import NotAnAnswer, listed
 from headrace.kube.occupancy import RUN_ID, run_of
 
 _REQUEST_SECONDS = 20.0
-# The API server's own clients page like this: one answer stays below a few MB.
+# The API server's own clients use this page size: one answer stays below a few MB.
 _PAGE = 500
-# A million objects: who has more pages repeats them.
+# A million objects: with more pages, the server repeats itself.
 _NUM_PAGES_MAX = 2000
-# 500 objects of the largest size that etcd takes would be three times as much; pods have some 10 KB.
+# 500 objects of the largest size in etcd would need three times as much; pods have some 10 KB.
 _PAGE_BYTES_MAX = 268_435_456
 _PAGE_SECONDS_MAX = 60.0
 _CHUNK_BYTES = 1 << 20
@@ -26,7 +26,7 @@ _NOT_FOUND = 404
 
 
 class ClusterUnavailable(Transient):
-    """The Kubernetes API cannot be asked now, or does not let us."""
+    """The Kubernetes API does not answer now, or refuses us."""
 
     def __init__(self, message: str, *, is_forbidden: bool = False) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class ClusterUnavailable(Transient):
 
 
 class Cluster:
-    """Runs' Jobs and pods in some namespaces, and all nodes.
+    """The runs' Jobs and pods in some namespaces, and all nodes.
 
     Args:
         batch_api: a `kubernetes.client.BatchV1Api`.
@@ -59,24 +59,24 @@ class Cluster:
         return self._pages(self._core_api.list_node, "nodes")
 
     def pods(self) -> list[dict[str, Any]]:
-        """Of all namespaces, needs a ClusterRole that may list pods. Raises: ClusterUnavailable."""
+        """Lists all namespaces' pods; needs a ClusterRole that may list pods. Raises: ClusterUnavailable."""
         return self._pages(self._core_api.list_pod_for_all_namespaces, "pods of all namespaces")
 
     def delete_job(self, name: str, namespace: str) -> bool:
-        """Ask for the end of a Job and its pods; it stays, marked as being deleted, until they are gone.
+        """Requests the end of a Job and its pods; the Job stays, marked for deletion, until they are gone.
 
-        Without a propagation policy the API would orphan the pods of a Job, which then hold their GPUs unseen.
+        Without a propagation policy the API would orphan a Job's pods, which would then hold their GPUs unseen.
 
         Returns:
-            False if there is no such Job.
+            False if the Job does not exist.
 
         Raises:
-            ClusterUnavailable: it may still be there.
+            ClusterUnavailable: the Job may still exist.
         """
         return self._delete(f"Job {namespace}/{name}", self._batch_api.delete_namespaced_job, name, namespace)
 
     def delete_pod(self, name: str, namespace: str) -> bool:
-        """Ask for the end of a pod that no Job owns any more; as `delete_job`."""
+        """Requests the end of a pod that no Job owns any more; as `delete_job`."""
         return self._delete(f"pod {namespace}/{name}", self._core_api.delete_namespaced_pod, name, namespace)
 
     def _delete(self, what: str, delete: Callable[..., Any], name: str, namespace: str) -> bool:
@@ -127,7 +127,7 @@ class Cluster:
         raise ClusterUnavailable(f"The Kubernetes API has no end of {what}. Nothing is assumed.")
 
     def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
-        """The answer, None if there is no such thing."""
+        """The answer; None if the object does not exist."""
         from kubernetes.client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -149,7 +149,7 @@ class Cluster:
 
 
 def _whole(response: Any) -> bytes:
-    """A response's body. Raises: NotAnAnswer: it is too large, or does not come in time."""
+    """A response's body. Raises: NotAnAnswer: the body is too large, or too slow."""
     ends_at = time.monotonic() + _PAGE_SECONDS_MAX
     parts: list[bytes] = []
     num_bytes = 0

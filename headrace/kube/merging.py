@@ -1,8 +1,8 @@
-"""A run's own Kubernetes config under the coordinator's.
+"""Merges a run's own Kubernetes config with the coordinator's.
 
-The user's config stays but where it speaks of what the coordinator counts or pins: GPUs, declared CPU and memory, the
-node, and how often a run may be started. Both are configs of dagster-k8s, keys in snake case, as it has merged them
-from the launcher, the code location and the run's `dagster-k8s/config`.
+The user's config holds, except for what the coordinator counts or pins: GPUs, declared CPU and memory, the node, and
+how often a run may be started. Both are configs of dagster-k8s, keys in snake case, as dagster-k8s merged them from the
+launcher, the code location and the run's `dagster-k8s/config`.
 """
 
 import copy
@@ -16,7 +16,7 @@ _REQUIRED = "required_during_scheduling_ignored_during_execution"
 
 
 def merged_config(user: Mapping[str, Any], ours: Mapping[str, Any], gpus: GpuResources) -> dict[str, Any]:
-    """Ours onto the user's, neither of which is changed."""
+    """Our config on top of the user's; changes neither of the two."""
     merged: dict[str, Any] = copy.deepcopy(dict(user))
     ours = copy.deepcopy(dict(ours))
     for part in (
@@ -51,7 +51,7 @@ def merged_config(user: Mapping[str, Any], ours: Mapping[str, Any], gpus: GpuRes
 
 
 def overridden_gpus(user: Mapping[str, Any], ours: Mapping[str, Any], gpus: GpuResources) -> str | None:
-    """Which GPUs the user's config asks for and does not get, in one sentence."""
+    """Which GPUs the user's config requests but does not get, in one sentence."""
     asked = {
         name: str(count)
         for kind in ("requests", "limits")
@@ -74,7 +74,7 @@ def _words(counts: Mapping[str, str]) -> str:
 
 
 def _env(user: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours last; PyTorch's allocator settings are a list in one variable, of which the user's stay."""
+    """Our variables last; PyTorch's allocator settings are a list in one variable, and the user's entries stay."""
     values = {variable["name"]: variable.get("value") for variable in user}
     added = []
     for variable in ours:
@@ -88,7 +88,7 @@ def _resources(user: Mapping[str, Any], ours: Mapping[str, Any], gpus: GpuResour
     declared = {name for kind in ours.values() for name in kind}
     merged = {key: value for key, value in user.items() if key not in ("limits", "requests")}
     for kind in ("limits", "requests"):
-        # A name that is ours in one of the two is dropped from both: a limit below our request would be refused.
+        # A name that is ours in limits or requests is dropped from both: a limit below our request would be refused.
         kept = {
             name: amount
             for name, amount in (user.get(kind) or {}).items()
@@ -100,7 +100,7 @@ def _resources(user: Mapping[str, Any], ours: Mapping[str, Any], gpus: GpuResour
 
 
 def _affinity(user: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Both must hold. Terms are alternatives: our conditions go into every one of the user's."""
+    """Both must hold. Terms are alternatives, so our conditions go into each of the user's terms."""
     merged = dict(user)
     node = dict(merged.get("node_affinity") or {})
     terms = (node.get(_REQUIRED) or {}).get("node_selector_terms") or [{}]

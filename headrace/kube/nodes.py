@@ -1,8 +1,8 @@
-"""The nodes of a cluster as an inventory, and demands in terms of it. Pure, over what the API returns.
+"""A cluster's nodes as an inventory, and demands in its terms. Pure, over the API's answers.
 
 Kubernetes counts units and chooses the device itself. So a device here is a slot: "0" to "n-1" for whole GPUs,
-"RESOURCE#0" and so on for shared ones. Which physical GPU a pod gets is unknown; that no more are promised than there
-are is not.
+"RESOURCE#0" and so on for shared ones. It is unknown which physical GPU a pod gets, but no more are promised than
+exist.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.gpu_models import short_model
 from headrace.placement.inventory import Gpu, Inventory, Node
 
-# No device is called so: a demand that may have nothing of what is there.
+# No device has this name: it stands for a demand that nothing in the cluster may serve.
 _NO_MODEL = "NONE-IN-THIS-CLUSTER"
 _MEMORY = "nvidia.com/gpu.memory"
 _REPLICAS = "nvidia.com/gpu.replicas"
@@ -30,14 +30,14 @@ def nodes_to_inventory(
     *,
     held: Mapping[str, Collection[str]] | None = None,
 ) -> Inventory:
-    """What the coordinator may give away: allocatable less what other people's pods take.
+    """The inventory that the coordinator may use: allocatable resources without other pods' share.
 
-    Nodes that are cordoned, not ready or tainted against our pods keep their slots, as unhealthy ones. Others' GPUs are
-    slots that are unhealthy, taken from the end, past those that our runs hold.
+    Nodes that are cordoned, not ready or tainted against our pods keep their slots as unhealthy ones. GPUs of other
+    pods are unhealthy slots, taken from the end, after the slots that our runs hold.
 
     Args:
-        pods: of all namespaces. Those with the label dagster/run-id are runs': placements count them.
-        held: slots that runs hold whose pods may not be there yet, by node; those that pods hold are read from them.
+        pods: of all namespaces. Pods with the label dagster/run-id belong to runs, and placements count them.
+        held: by node, slots of runs whose pods may not exist yet; slots of existing pods are read from these.
     """
     by_node: dict[str, list[Mapping[str, Any]]] = {}
     for pod in pods:
@@ -54,12 +54,12 @@ def nodes_to_inventory(
 
 
 def node_name(node: Mapping[str, Any]) -> str:
-    """What node affinity matches; on some clouds it is not the node's own name."""
+    """The name that node affinity matches; on some clouds it differs from the node's own name."""
     return _labels(node).get(HOSTNAME) or node["metadata"]["name"]
 
 
 def node_faults(node: Mapping[str, Any], gpus: GpuResources = NVIDIA) -> list[str]:
-    """Why nothing new is put there."""
+    """Why nothing new may run on the node."""
     spec, faults = node.get("spec") or {}, []
     if spec.get("unschedulable"):
         faults.append("cordoned")
@@ -84,13 +84,13 @@ def uncounted_gpus(node: Mapping[str, Any], gpus: GpuResources = NVIDIA) -> str 
 
 
 def demand_on(inventory: Inventory, demand: Demand, gpus: GpuResources = NVIDIA) -> Demand:
-    """A demand as it must be placed on a cluster's slots.
+    """Translates a demand to a cluster's slots.
 
-    A fraction becomes one shared unit, whole, of the models it allows; whole GPUs are kept off shared units, unless
-    `gpu_models` names such a unit's model. To be asked again for each decision: nodes come and go.
+    A fraction becomes one whole shared unit of an allowed model; whole GPUs avoid shared units, unless `gpu_models`
+    names such a unit's model. Call this for each decision, since nodes come and go.
 
     Raises:
-        NotOnePod: a fraction that this cluster cannot give.
+        NotOnePod: this cluster cannot give the fraction.
     """
     if demand.num_gpus == 0:
         return demand
@@ -106,7 +106,7 @@ def demand_on(inventory: Inventory, demand: Demand, gpus: GpuResources = NVIDIA)
 
 
 def products_of(nodes: Iterable[Mapping[str, Any]], models: Collection[str]) -> frozenset[str]:
-    """Values of the label nvidia.com/gpu.product that are one of the models."""
+    """Values of the label nvidia.com/gpu.product that belong to one of the models."""
     products = {_labels(node).get(PRODUCT, "") for node in nodes}
     return frozenset(product for product in products if product and _model(product) in models)
 
@@ -148,7 +148,7 @@ def _slots(
     devices: list[str], model: str, memory_mib: int, is_well: bool, num_taken: int, kept: Collection[str]
 ) -> list[Gpu]:
     free_first = [device for device in devices if device not in kept]
-    # More taken than our runs leave: two schedulers met. Our runs' slots stay theirs, and nothing is free.
+    # More is taken than our runs leave: two schedulers collided. Our runs keep their slots, and nothing is free.
     taken = set(free_first[max(0, len(free_first) - num_taken) :]) if num_taken else set()
     return [
         Gpu(device=device, model=model, memory_mib=memory_mib, healthy=is_well and device not in taken)
@@ -170,14 +170,14 @@ def _count(node: Mapping[str, Any], resource: str) -> int:
 
 
 def _number_in(label: str | None) -> int:
-    """What a label says; anybody may write labels, and 0 means that nobody knows."""
+    """The number in a label, or 0 for unknown: anybody may write labels."""
     return int(label) if label and label.isascii() and label.isdigit() and len(label) <= _DIGITS_MAX else 0
 
 
 def _is_time_sliced(node: Mapping[str, Any]) -> bool:
-    """Whether its `nvidia.com/gpu` are parts of GPUs."""
+    """Whether the node's `nvidia.com/gpu` units are parts of GPUs."""
     replicas = _labels(node).get(_REPLICAS, "1")
-    # With the units renamed, `nvidia.com/gpu` is not among what the node gives away.
+    # If the units are renamed, the node does not offer `nvidia.com/gpu`.
     return _number_in(replicas) > 1
 
 

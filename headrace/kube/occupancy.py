@@ -1,9 +1,9 @@
-"""Which runs still have something in the cluster. Pure, over Jobs and pods as the API returns them."""
+"""Finds runs that still have something in the cluster. Pure, over Jobs and pods as the API returns them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# dagster-k8s labels Jobs and pods, of runs and of steps, with it.
+# The label that dagster-k8s puts on Jobs and pods, of runs and of steps.
 RUN_ID = "dagster/run-id"
 
 
@@ -12,10 +12,10 @@ def run_of(manifest: Mapping[str, Any]) -> str | None:
 
 
 def occupied_runs(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Runs that have a pod left, or a Job that may yet make one.
+    """Runs with a remaining pod, or with a Job that may still make one.
 
-    Pods count by themselves: a Job that was deleted without its pods (`kubectl delete --cascade=orphan`, and Dagster's
-    own terminate) leaves them to end in their grace period, on their GPUs.
+    Pods count by themselves: deleting a Job without its pods (`kubectl delete --cascade=orphan`, and Dagster's own
+    terminate) leaves them on their GPUs until their grace period ends.
     """
     found = {run_of(job) for job in jobs if not is_over(job)}
     found |= {run_of(pod) for pod in pods if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")}
@@ -23,7 +23,7 @@ def occupied_runs(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str,
 
 
 def is_over(job: Mapping[str, Any]) -> bool:
-    """Whether a Job makes no pod any more."""
+    """Whether a Job makes no further pod."""
     status = job.get("status") or {}
     if any(
         condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"

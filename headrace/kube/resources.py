@@ -1,4 +1,4 @@
-"""How a cluster names its GPUs, and amounts as Kubernetes writes them. Pure."""
+"""A cluster's resource names for GPUs, and amounts in Kubernetes' form. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE
 
-# Whatever a cluster calls its GPUs: a request under any of these names takes one.
+# A request under any of these names takes a GPU, in any cluster.
 _ANY_GPU = re.compile(r"(nvidia\.com/(gpu|mig-)|amd\.com/gpu|gpu\.intel\.com/)")
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)")
 _DECIMAL = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -19,11 +19,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class GpuResources:
-    """Under which names a cluster gives GPUs away.
+    """The names under which a cluster offers GPUs.
 
     `shared` is a resource whose unit is a part of a GPU: a MIG slice (`nvidia.com/mig-1g.10gb`) or a time-slice
-    (`nvidia.com/gpu.shared`; `nvidia.com/gpu` itself where the device plugin does not rename); `shared_milli` says how
-    many thousandths of a GPU one unit is. Without it, no run can have a fraction.
+    (`nvidia.com/gpu.shared`; `nvidia.com/gpu` itself if the device plugin does not rename it). `shared_milli` is one
+    unit's thousandths of a GPU. Without it, no run can have a fraction.
 
     Raises:
         InvalidInput: a unit without its size, or a size without its unit.
@@ -49,17 +49,17 @@ class GpuResources:
         return resource in (self.whole, self.shared) or bool(_ANY_GPU.match(resource))
 
     def shared_device(self, slot: int) -> str:
-        """The name under which an inventory lists a shared unit; whole GPUs are "0", "1", and so on."""
+        """An inventory's name for a shared unit; whole GPUs are "0", "1", and so on."""
         return f"{self.shared}#{slot}"
 
     def resource_of(self, device: str) -> str | None:
-        """What a pod asks for to get such a device; None: no slot of a cluster, but a real device's name."""
+        """The resource that a pod requests for such a device; None: it is not a slot but a real device's name."""
         if device.isdecimal():
             return self.whole
         return self.shared if self.shared and device.startswith(f"{self.shared}#") else None
 
 
-# The names that NVIDIA's device plugin gives by default; nothing shared.
+# NVIDIA's device plugin's default names; nothing is shared.
 NVIDIA = GpuResources()
 
 
@@ -67,7 +67,7 @@ def amount(quantity: object) -> Decimal:
     """A Kubernetes quantity ("500m", "64Gi", 2) in its base unit: CPUs, bytes, pieces.
 
     Raises:
-        InvalidInput: not a quantity.
+        InvalidInput: it is not a quantity.
     """
     match = _QUANTITY.fullmatch(str(quantity))
     if match is None or isinstance(quantity, bool):
@@ -85,7 +85,7 @@ def mib(quantity: object) -> int:
 
 
 def effective_request(pod_spec: Mapping[str, Any], resource: str) -> Decimal:
-    """What a pod takes of its node: its containers together, or its largest init container; a limit is a request."""
+    """What a pod takes of its node: all containers together, or the largest init container; a limit is a request."""
     own = sum((_request(container, resource) for container in pod_spec.get("containers") or []), Decimal(0))
     first = [_request(container, resource) for container in pod_spec.get("initContainers") or []]
     return max([own, *first])
@@ -100,7 +100,7 @@ def _request(container: Mapping[str, Any], resource: str) -> Decimal:
 
 
 def gpus_asked(config: object, gpus: GpuResources) -> dict[str, str]:
-    """GPU resources that any part of a config asks for, at any depth: the last amount of each, as written."""
+    """GPU resources that any part of a config requests, at any depth: the last amount of each, as written."""
     return dict(_gpus_in(config, gpus))
 
 

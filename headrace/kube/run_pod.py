@@ -1,8 +1,8 @@
-"""The pod of one run: from what it was admitted to, to what Kubernetes is asked for.
+"""Builds the pod of one run: from its placement to a request for Kubernetes.
 
-A run is one pod. What Kubernetes counts are whole units of a resource: a fraction of a GPU is one unit of a resource
-that the cluster itself shares, or is refused, because a whole GPU given to it would be one that the coordinator counts
-as half free. A gang on several nodes would need several pods, and is refused.
+A run is one pod. Kubernetes counts whole units of a resource. So a fraction of a GPU is one unit of a resource that the
+cluster itself shares; otherwise it is refused, since the coordinator would count a whole GPU as half free. A gang on
+several nodes would need several pods, and is refused.
 
 Configs have the form of the `dagster-k8s/config` tag, keys in snake case.
 """
@@ -18,24 +18,24 @@ from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.placements import Placement
 
 HOSTNAME = "kubernetes.io/hostname"
-# GPU feature discovery writes it on nodes.
+# GPU feature discovery sets this label on nodes.
 PRODUCT = "nvidia.com/gpu.product"
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
-# On the pod: which of its node's slots it holds, so that others' pods are not counted against those.
+# Label on the pod: the node's slots that it holds, so that other pods are not counted against these.
 DEVICES = "headrace/devices"
 
 
 class NotOnePod(InvalidInput):
-    """What a run was admitted to cannot be had by one pod of this cluster."""
+    """One pod of this cluster cannot have what the run was admitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodWishes:
-    """What is asked for beside the placement itself.
+    """Requests beside the placement itself.
 
-    `products` are values of the node label nvidia.com/gpu.product to accept; none: any. `kueue_queue` is a LocalQueue's
-    name: the Job is made suspended, and Kueue, not the placement, says where and when it runs.
+    `products` are the accepted values of the node label nvidia.com/gpu.product; none: any. `kueue_queue` is a
+    LocalQueue's name: the Job is created suspended, and Kueue, not the placement, decides where and when it runs.
     """
 
     gpus: GpuResources = field(default_factory=GpuResources)
@@ -46,18 +46,18 @@ class PodWishes:
 def run_pod_config(demand: Demand, placement: Placement, wishes: PodWishes = PodWishes()) -> dict[str, Any]:
     """The config of the pod that holds a placement.
 
-    A run without GPUs gets NVIDIA_VISIBLE_DEVICES=void: images of CUDA say `all`, and see every GPU of a node whose
-    runtime obeys them. A time-slice, unlike a MIG slice, has no memory of its own: PyTorch (2.10 and later) is told its
+    A run without GPUs gets NVIDIA_VISIBLE_DEVICES=void: CUDA images say `all`, and would see every GPU of a node whose
+    runtime obeys them. Unlike a MIG slice, a time-slice has no memory of its own: PyTorch (2.10 and later) is told its
     share.
 
     Raises:
-        NotOnePod: a gang on several nodes, a fraction without a shared resource, a device that no cluster gives away.
+        NotOnePod: a gang on several nodes, a fraction without a shared resource, or a device that no cluster offers.
     """
     counts = _units(demand, wishes) if wishes.kueue_queue else _placed_units(demand, placement, wishes)
     config: dict[str, Any] = {
         "container_config": {"resources": _resources(demand, counts)},
         "pod_spec_config": {"restart_policy": "Never"},
-        # A second pod for the same run would find it started, and end with nothing done.
+        # A second pod for the same run would find it started, and end without work.
         "job_spec_config": {"backoff_limit": 0, "parallelism": 1, "completions": 1},
     }
     if counts:
@@ -87,7 +87,7 @@ def run_pod_config(demand: Demand, placement: Placement, wishes: PodWishes = Pod
 
 
 def _units(demand: Demand, wishes: PodWishes) -> Counter[str]:
-    """Of each resource, from the demand alone."""
+    """Units of each resource, from the demand alone."""
     if demand.num_gpus == 0:
         return Counter()
     if demand.is_shared:
@@ -101,7 +101,7 @@ def _units(demand: Demand, wishes: PodWishes) -> Counter[str]:
 
 
 def _placed_units(demand: Demand, placement: Placement, wishes: PodWishes) -> Counter[str]:
-    """Of each resource, from the placement."""
+    """Units of each resource, from the placement."""
     if len(placement.nodes) > 1:
         raise NotOnePod(
             f"The run's GPUs are on {len(placement.nodes)} nodes ({', '.join(placement.nodes)}), and it is one pod on "
@@ -138,7 +138,7 @@ def _placed_units(demand: Demand, placement: Placement, wishes: PodWishes) -> Co
 
 
 def refuse_fraction(demand: Demand, gpus: GpuResources) -> None:
-    """Raises: NotOnePod: the fraction cannot be had in this cluster."""
+    """Raises: NotOnePod: this cluster cannot give the fraction."""
     if not gpus.shared:
         raise NotOnePod(
             f"The run asks for {demand.gpu_milli}/{WHOLE} of a GPU, and this cluster gives away whole ones "
@@ -155,7 +155,7 @@ def _resources(demand: Demand, counts: Counter[str]) -> dict[str, dict[str, str]
     limits = {name: str(count) for name, count in sorted(counts.items())}
     requests = dict(limits)
     if demand.cpu_milli:
-        # No limit: a limit throttles the run on a node that idles, and the request alone reserves.
+        # No limit: it would throttle the run on an idle node, and the request alone reserves.
         requests["cpu"] = f"{demand.cpu_milli}m"
     if demand.memory_mib:
         limits["memory"] = requests["memory"] = f"{demand.memory_mib}Mi"

@@ -1,7 +1,7 @@
-"""One plan in the making: goes through the waiting runs in order and books what it decides.
+"""One plan in progress: takes the waiting runs in order and books its decisions.
 
-Two fleets are kept side by side: what is free, and what is free to whom nothing was promised. Runs that may be stopped
-at any moment see the first, everyone else the second.
+Keeps two fleets side by side: what is free, and what is free and not promised. Runs that may be stopped at any moment
+see the first, all others the second.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from headrace.placement.reservations import first_place, kept_free
 from headrace.placement.snapshot import Plan, Preemption, Reservation, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import StageLedger
 
-# How many blocked runs of a higher priority are tried for a preemption in one plan: each try costs many placements.
+# At most so many blocked runs of a higher priority try a preemption in one plan: each try costs many placements.
 _PREEMPTION_TRIES_MAX = 4
 
 
@@ -35,10 +35,10 @@ class Decision:
         for run in snapshot.running:
             self._fleet.take(run.run_id, run.placement, found=True)
             self._shares.add(run.queue, run.demand, gpu_milli(run.placement))
-        # Those of the snapshot, and whoever was admitted since: each of them may be what another run waits for.
+        # The snapshot's runs and newly admitted ones: another run may wait for any of them.
         self._running = list(snapshot.running)
         self._stages = StageLedger(self._fleet, snapshot, policy, now)
-        # What is free to runs that nothing was promised; the same object until something is.
+        # What is free and not promised to anybody; the same object as the fleet until something is promised.
         self._unpromised = self._fleet
         self._no_fit: set[tuple[Demand, bool]] = set()
         self._fills_allowed = True
@@ -116,7 +116,7 @@ class Decision:
             self._unpromised.take(run_id, placement, found=True)
 
     def _place(self, run: Waiting, *, fills: bool) -> Placement | None:
-        """What does not fit does not fit later in the same plan either: the fleets only grow fuller."""
+        """A demand that does not fit is not tried again in the same plan, since the fleets only get fuller."""
         if (run.demand, False) not in self._no_fit:
             placement = self._best(self._unpromised, run)
             if placement is not None:
@@ -136,7 +136,7 @@ class Decision:
         return best_placement(fleet, run.demand, self._policy.packing, Wish(prefer=prefer) if prefer else Wish())
 
     def _hold(self, run: Waiting) -> None:
-        """Without a promise; the first in line is told whose end it waits for, the others who is ahead of them."""
+        """Holds a run without a promise. The first in line is told which runs it waits for, the others who is ahead."""
         kept_for, waits_for = self._kept_for(run), ()
         if kept_for is None and not self._reservations and not self._holds.has_line:
             ends = {other.run_id: self._end(other, run) for other in self._running}
@@ -145,7 +145,7 @@ class Decision:
         self._holds.no_place(run, kept_for=kept_for, waits_for=waits_for)
 
     def _kept_for(self, run: Waiting) -> str | None:
-        """Which promise is in the way of a run that would fit otherwise."""
+        """The run whose promise keeps out a run that would otherwise fit."""
         if not self._reservations or (run.demand, True) in self._no_fit:
             return None
         if best_placement(self._fleet, run.demand, self._policy.packing) is None:
@@ -154,7 +154,7 @@ class Decision:
         return self._reservations[0].run_id
 
     def _reserve(self, run: Waiting) -> None:
-        """For the oldest run that waited too long: by stopping others, if it may; else by waiting for its place."""
+        """For the oldest run that waited too long: stops others, if allowed; otherwise lets it wait for its place."""
         if self._policy.preemption is not None and self._preempt(run, hold=False):
             self._reserved_aged = run.run_id
             return
@@ -163,27 +163,27 @@ class Decision:
         promised = self._promised.get(run.run_id)
         nodes = {node for node, _ in promised.devices} if promised else set()
         place = first_place(self._fleet, run.demand, running, ends, self._policy.packing, nodes)
-        if place is None:  # others may go on meanwhile
+        if place is None:  # other runs may continue meanwhile
             self._holds.no_healthy_place(run)
             return
         self._reserved_aged = run.run_id
         latest = place.latest if place.latest >= self._now else None
         waits_for = tuple(other.run_id for other in place.waits_for)
         self._keep(run, place.placement, latest)
-        # Whatever ends there is for this run: nobody is stopped there for another.
+        # Whatever ends there belongs to this run: nobody is stopped there for another one.
         spans = run.demand.gang == "any" and run.demand.num_gpus > 1
         self._draining = set(self._fleet.nodes) if spans else set(place.placement.nodes)
         self._holds.reserved(run, place.placement, waits_for, latest)
 
     def _preempt(self, run: Waiting, *, hold: bool = True) -> bool:
-        """Stop others for it, if that makes it fit; its place is kept for it until they are gone."""
+        """Stops other runs if that makes it fit; its place is kept until they are gone."""
         found = None
         ending = [
             other
             for other in self._snapshot.running
             if other.ending and self._draining.isdisjoint(other.placement.nodes)
         ]
-        # Young runs that ask for the same, from the same stage and priority, get the same answer.
+        # Young runs with equal demand, stage and priority get the same answer.
         key = None if has_aged(run, self._policy, self._now) else (run.demand, run.priority, run.stage)
         if (key is None or key not in self._not_helped) and self._tries < _PREEMPTION_TRIES_MAX:
             stoppable = [
@@ -208,7 +208,7 @@ class Decision:
             self._stopped.add(victim.run_id)
             self._preemptions.append(self._holds.preemption(victim, run))
         self._keep(run, placement, self._now)
-        # Its place is complete in a moment: whoever was put there now would be stopped at once.
+        # Its place will be complete in a moment: a run put there now would be stopped at once.
         self._fills_allowed = False
         leaving = (*victims, *(other for other in ending if placement and _meet(other, placement)))
         self._holds.stopping(run, placement, tuple(other.run_id for other in leaving))
@@ -224,7 +224,7 @@ class Decision:
         self._stages.keep(run, gpu_milli(kept))
 
     def _end(self, other: Running, run: Waiting) -> float:
-        """When a place comes back, by estimate. Whoever ends anyway, or may be stopped in time, counts as gone."""
+        """The estimated time when a place returns. A run that is ending, or may be stopped by then, counts as gone."""
         if other.ending or may_stop(other, run, self._policy, self._now):
             return 0.0
         return other.started + other.expected_seconds
@@ -248,7 +248,7 @@ def gpu_milli(placement: Placement) -> int:
 
 
 def resident_devices(snapshot: Snapshot) -> dict[str, frozenset[tuple[str, str]]]:
-    """Where each version set was loaded last."""
+    """The devices on which each version set was loaded last."""
     found: dict[str, set[tuple[str, str]]] = {}
     for device, version_set in snapshot.resident.items():
         found.setdefault(version_set, set()).add(device)

@@ -1,4 +1,4 @@
-"""What a run needs of a fleet, and the names of the tags that say so; assets write them, coordinators read them."""
+"""What a run needs of a fleet, and the names of its tags; assets write them, coordinators read them."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ QUEUE = "headrace/queue"
 PREEMPTIBLE = "headrace/preemptible"
 VERSION_SET = "headrace/version_set"
 
-# Shares of one GPU are counted in thousandths: sums stay exact.
+# Shares of one GPU are counted in thousandths, so sums stay exact.
 WHOLE = 1000
 
 Gang = Literal["node", "any"]
@@ -24,12 +24,12 @@ Gang = Literal["node", "any"]
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What one run holds from its admission to its end. The default is a run that needs nothing that is counted.
+    """What one run holds from its admission to its end. The default run needs nothing that is counted.
 
-    `num_gpus` devices, `gpu_milli` thousandths of each: 1000, unless it is a share of a single one. Of a shared GPU,
-    `gpu_memory_mib` is what the run may fill, and makes its share larger where the GPU is small; of whole GPUs it is
-    what each must have. `cpu_milli` and `memory_mib` are for the run as a whole; a gang that spans nodes brings them
-    along in proportion to its GPUs.
+    `num_gpus` devices, `gpu_milli` thousandths of each: 1000, unless it is a share of a single one. For a shared GPU,
+    `gpu_memory_mib` is the memory that the run may fill, and its share grows on a small GPU; for whole GPUs it is each
+    GPU's minimum. `cpu_milli` and `memory_mib` are for the whole run; a gang that spans nodes needs them on each node
+    in proportion to its GPUs there.
     """
 
     num_gpus: int = 0
@@ -46,7 +46,7 @@ class Demand:
         return self.num_gpus == 1 and self.gpu_milli < WHOLE
 
     def milli_on(self, gpu_memory_mib: int) -> int:
-        """Thousandths of a GPU of that memory that each of its devices takes; above 1000: it does not fit there."""
+        """Thousandths of a GPU with that memory that each of its devices takes; above 1000: it does not fit."""
         if self.gpu_memory_mib > gpu_memory_mib:
             return WHOLE + 1
         if not self.is_shared:
@@ -58,8 +58,8 @@ class Demand:
 def stage_tags(stage: str, *, gpus: int | float = 0, gpu_memory_mib: int = 0) -> dict[str, str]:
     """The op tags of one asset.
 
-    `gpus` is a count of whole GPUs, or a fraction below 1 of one; `gpu_memory_mib` is per GPU. Both are wishes for a
-    machine that has GPUs: without a coordinator that reads them, and on a machine without GPUs, they change nothing.
+    `gpus` is a number of whole GPUs, or a fraction below 1 of one; `gpu_memory_mib` is per GPU. Both only matter on a
+    machine with GPUs and with a coordinator that reads them.
     """
     tags = {STAGE: stage}
     if gpus:

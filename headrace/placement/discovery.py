@@ -1,7 +1,7 @@
-"""What machines there are, as of now: this one by NVML, a simulation of it, or those that a file lists.
+"""Finds the present machines: this one by NVML, a simulation of it, or those that a file lists.
 
-A look that fails makes nobody healthy: the last machines stay known with their GPUs marked sick, so that what runs
-there stays counted and nothing new is put there.
+After a failed look the last known machines stay, with their GPUs marked sick: what runs there still counts, and nothing
+new is put there.
 """
 
 import socket
@@ -35,10 +35,10 @@ class FleetUnavailable(InvalidInput):
 
 
 def local_fleet(*, simulated: str | None = None, node: str | None = None) -> Source:
-    """This machine: its CPUs and memory, and the GPUs that NVML sees or that `simulated` says.
+    """This machine: its CPUs and memory, and the GPUs from NVML or from `simulated`.
 
     Args:
-        simulated: as `parse_simulated` takes it.
+        simulated: in the form of `parse_simulated`.
         node: its name; None: the host's name.
     """
     name = node or socket.gethostname()
@@ -54,7 +54,7 @@ def local_fleet(*, simulated: str | None = None, node: str | None = None) -> Sou
 
 
 def source_of(fleet: str | Inventory, *, simulated: str | None = None) -> Source:
-    """Where a configured fleet is looked up: "local", the path of a fleet file, or an inventory as it is."""
+    """The source of a configured fleet: "local", the path of a fleet file, or a fixed inventory."""
     if isinstance(fleet, Inventory):
         return lambda: fleet
     if fleet == "local":
@@ -75,17 +75,17 @@ class Discovery:
         self._looked_at: float | None = None
         self._last: Inventory | None = None
         self.failure: str | None = None  # of the last look, in one sentence
-        # With what has vanished since: what a run may wait for, and need not be refused.
+        # Includes what has vanished: a run may wait for it, and need not be refused.
         self.ever_seen = Inventory()
 
     def look(self, now: float) -> Inventory:
-        """What there is. GPUs that vanished are not in it, and are again when they return.
+        """The present fleet. Vanished GPUs are missing, and return when they come back.
 
         Args:
             now: seconds, of any origin.
 
         Raises:
-            FleetUnavailable: the first look failed: nothing is known that could be kept.
+            FleetUnavailable: the first look failed, so no known fleet can be kept.
         """
         fresh = self._looked_at is not None and 0 <= now - self._looked_at < self._refresh_seconds
         if self._last is not None and fresh:
@@ -121,8 +121,8 @@ def _all_sick(inventory: Inventory) -> Inventory:
 
 
 def _with_known(found: Inventory, last: Inventory | None) -> Inventory:
-    """A GPU too sick to tell its model and memory keeps those that it had: who waits for it must not be told that the
-    fleet has none such."""
+    """A GPU that is too sick to tell its model and memory keeps the known values, so that runs that wait for it are not
+    told that the fleet has none."""
     if last is None:
         return found
     known = {(node.name, gpu.device): gpu for node in last.nodes for gpu in node.gpus}
@@ -137,7 +137,7 @@ def _with_known(found: Inventory, last: Inventory | None) -> Inventory:
 
 
 def _joined(before: Inventory, now: Inventory) -> Inventory:
-    """Every node and GPU of both, as they are now or were last."""
+    """Every node and GPU of both inventories, in its latest known state."""
     nodes = {node.name: node for node in before.nodes}
     for node in now.nodes:
         gpus = {gpu.device: gpu for gpu in (*nodes.get(node.name, Node(name=node.name)).gpus, *node.gpus)}

@@ -1,4 +1,4 @@
-"""Machines as people describe them: a YAML file of nodes, or the short text that simulates one machine."""
+"""Machines described by people: a YAML file of nodes, or the short text that simulates one machine."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ def parse_simulated(text: str, *, node: str, cpu_milli: int, memory_mib: int) ->
     Devices are numbered from 0, in the order of the text.
 
     Raises:
-        InvalidFleet: it says something else.
+        InvalidFleet: the text has another form.
     """
     return Node(
         name=node, gpus=_gpus_from_text(text, "The simulated fleet"), cpu_milli=cpu_milli, memory_mib=memory_mib
@@ -45,7 +45,7 @@ def read_fleet_file(path: Path) -> Inventory:
     ```
 
     Raises:
-        InvalidFleet: it cannot be read, or describes no fleet.
+        InvalidFleet: the file cannot be read, or does not describe a fleet.
     """
     try:
         content = read_yaml(path, "Fleet file").content

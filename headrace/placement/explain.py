@@ -1,7 +1,7 @@
 """Why a run is held, in one or two sentences for people.
 
-A sentence is written into a run's tags when it changes, so it says nothing that changes by itself: times of day rather
-than countdowns, and far back in the queue a rough count of who is ahead. Times are UTC.
+A sentence is written into a run's tags when it changes, so it contains nothing that changes by itself: times of day,
+not countdowns, and far back in the queue only a rough count of the runs ahead. Times are UTC.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from headrace.placement.largest import demand_text, num_gpus_text
 from headrace.placement.snapshot import Waiting
 from headrace.placement.stage_policy import StageLimit
 
-# Beyond these, counts are rounded down, so that a long queue is not written anew whenever one run starts.
+# Larger counts are rounded down, so that a long queue is not rewritten whenever one run starts.
 _EXACT_MAX = 10
 WAITS_FOR_REPAIR = "What is healthy now does not suffice even when every run has ended: sick GPUs must come back."
 _STEPS = (3000, 1000, 300, 100, 30, 10)
@@ -40,7 +40,7 @@ def clock(at: float, now: float) -> str:
 
 
 class FreeBlocks:
-    """The largest free block for a demand; looks at each device that has room once."""
+    """The largest free block for a demand; examines each device with room once."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -96,7 +96,7 @@ def behind_in_stage(run: Waiting, first: str) -> str:
 
 
 def kept_for_floors(demand: Demand, free_milli: int, kept: dict[str, int]) -> str:
-    """`kept`: GPUs that are kept, by stage."""
+    """`kept`: kept GPUs by stage."""
     stages = ", ".join(f"{count} for stage {stage}" for stage, count in sorted(kept.items()))
     return f"Needs {demand_text(demand)}; of {num_gpus_text(free_milli / WHOLE)} free, kept: {stages}."
 
@@ -123,12 +123,12 @@ def reserved(devices: Sequence[tuple[str, str]], waits_for: Sequence[str], lates
 
 
 def leaving(run_ids: Sequence[str]) -> str:
-    """For a run whose place is complete but for runs that are on their way out."""
+    """For a run whose place is complete once ending runs are gone."""
     return f"Starts as soon as {runs_text(run_ids)} {'is' if len(run_ids) == 1 else 'are'} gone."
 
 
 def stopped_for(run: Waiting, *, aged: bool) -> str:
-    """What the run that is stopped is told."""
+    """The message for the run that is stopped."""
     why = "which has waited too long" if aged else f"of priority {run.priority}"
     return f"Stopped for run {short(run.run_id)} ({demand_text(run.demand)}), {why}; it is queued again by itself."
 

@@ -1,7 +1,7 @@
-"""Who holds what: an inventory with what is free of it, changed by `take` and `release`.
+"""Who holds what: an inventory and its free part, changed by `take` and `release`.
 
-Knows capacities and placements; knows neither queues nor time. A decision is tried out on a `copy`, which costs one
-reference a node and a run.
+Knows capacities and placements, but neither queues nor time. Decisions are tried on a `copy`, which costs one reference
+for each node and run.
 """
 
 import math
@@ -15,12 +15,12 @@ from headrace.placement.inventory import Inventory, Node
 from headrace.placement.node_states import Layout, NodeState, layout_of
 from headrace.placement.placements import GpuShare, HostShare, Placement
 
-# Few enough to copy at no cost, many enough that folding them into the rest is rare.
+# Few enough to copy cheaply, many enough that merging them into the rest is rare.
 _RECENT_MAX = 256
 
 
 class OverCommitted(Exception):
-    """More would be held than there is: an error of the caller, found before anything changed."""
+    """More would be held than exists: the caller's error, found before anything changed."""
 
 
 class Fleet:
@@ -28,12 +28,12 @@ class Fleet:
         self.inventory = inventory
         self.layout: Layout = layout_of(inventory)
         self.nodes: dict[str, Node] = {node.name: node for node in inventory.nodes}
-        # By number of the node, which is its rank by name.
+        # By the node's number, which is its rank by name.
         self.states: list[NodeState] = list(self.layout.idle)
         self.state_numbers = np.array([state.number for state in self.states], dtype=np.int64)
-        # How often anything was taken or given back: what a seeded choice between equals is drawn from.
+        # Counts takes and releases; a seeded choice between equal places depends on it.
         self.num_changes = 0
-        # Who holds what, as two layers so that a copy is cheap: `_settled` is shared by copies and never changed.
+        # Holders and placements in two layers, so that a copy is cheap: copies share `_settled`, which never changes.
         self._settled: dict[str, Placement] = {}
         self._recent: dict[str, Placement | None] = {}
 
@@ -45,14 +45,14 @@ class Fleet:
         return twin
 
     def take(self, run_id: str, placement: Placement, *, found: bool = False) -> None:
-        """Give a run its shares.
+        """Gives a run its shares.
 
         Args:
-            found: it runs already: what vanished from the inventory is passed over, and what is over-committed (a GPU
+            found: the run exists already: shares of vanished devices are skipped, and an over-committed device (a GPU
                 that came back smaller) counts as full.
 
         Raises:
-            OverCommitted: a share is more than is free, or of nothing that is known.
+            OverCommitted: a share exceeds what is free, or names an unknown device.
         """
         if self._placement_of(run_id) is not None:
             raise OverCommitted(f"Run {run_id} holds a placement already.")
@@ -63,20 +63,20 @@ class Fleet:
         self._put(changed)
 
     def release(self, run_id: str) -> None:
-        """Nothing happens for a run that holds nothing."""
+        """Does nothing for a run that holds nothing."""
         placement = self._placement_of(run_id)
         if placement is not None:
             self._note(run_id, None)
             self._put(self._changed(placement, 1))
 
     def held(self) -> dict[str, Placement]:
-        """By run, in the order of taking."""
+        """Placements by run, in the order of taking."""
         held = {run_id: placement for run_id, placement in self._settled.items() if run_id not in self._recent}
         held.update((run_id, placement) for run_id, placement in self._recent.items() if placement is not None)
         return held
 
     def free_milli(self, node: str, device: str) -> int:
-        """Of a healthy device; 0 of a sick one."""
+        """Free thousandths of a healthy device; 0 for a sick one."""
         number, position = self.layout.place[node, device]
         return self.states[number].usable[position]
 
@@ -96,7 +96,7 @@ class Fleet:
             self._settled, self._recent = self.held(), {}
 
     def _changed(self, placement: Placement, sign: int) -> Iterator[tuple[int, NodeState]]:
-        """Nodes with the state that a placement leaves them in; what is not known here is passed over."""
+        """Nodes with their state after a placement; unknown nodes are skipped."""
         gpus: dict[int, list[tuple[int, int]]] = {}
         for share in placement.gpus:
             where = self.layout.place.get((share.node, share.device))
@@ -148,7 +148,7 @@ class Fleet:
 
 
 def empty(inventory: Inventory) -> Fleet:
-    """The same machines with nothing on them and nobody sick: what could fit at all."""
+    """The same machines, empty and healthy: what could fit at all."""
     if all(gpu.healthy for node in inventory.nodes for gpu in node.gpus):
         return Fleet(inventory)
     well = tuple(replace(node, gpus=tuple(replace(gpu, healthy=True) for gpu in node.gpus)) for node in inventory.nodes)
@@ -156,7 +156,7 @@ def empty(inventory: Inventory) -> Fleet:
 
 
 def host_shares(demand: Demand, gpus_by_node: dict[str, int]) -> tuple[HostShare, ...]:
-    """CPU and memory of a run beside its GPUs, in proportion to them, rounded up."""
+    """CPU and memory of a run, split in proportion to its GPUs and rounded up."""
     total = sum(gpus_by_node.values())
     if not (demand.cpu_milli or demand.memory_mib):
         return ()
@@ -171,7 +171,7 @@ def host_shares(demand: Demand, gpus_by_node: dict[str, int]) -> tuple[HostShare
 
 
 def host_part(whole: int, count: int, total: int) -> int:
-    """Of a run's CPU or memory, for `count` of its `total` GPUs."""
+    """The part of a run's CPU or memory for `count` of its `total` GPUs."""
     return math.ceil(whole * count / total)
 
 

@@ -1,7 +1,7 @@
-"""When waiting runs start if every estimate were right: a rough forecast for people, no part of any decision.
+"""A rough forecast for people: when waiting runs start if every estimate is right. No decision uses it.
 
-Counts GPUs of the whole fleet, as if any run could use any of them, one after the other in the queue's order. Knows
-nothing of nodes, models or runs that are still to come; runs without a GPU are not forecast.
+Counts the whole fleet's GPUs as if every run could use any of them, one run after the other in the queue's order.
+Ignores nodes, models and future runs; runs without a GPU are not forecast.
 """
 
 import heapq

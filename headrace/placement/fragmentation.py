@@ -1,7 +1,7 @@
-"""How much of a node's idle GPU is of no use to the runs that usually come.
+"""How much of a node's idle GPU is useless to typical runs.
 
-Weng et al. 2023, Beware of Fragmentation (USENIX ATC), section 4: for each demand of the mix, what it could not use of
-the node's free GPU, weighted by how often it comes.
+Weng et al. 2023, Beware of Fragmentation (USENIX ATC), section 4: for each demand of the mix, the part of the node's
+free GPU that it could not use, weighted by the demand's frequency.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from headrace.placement.node_states import Layout, Leftover
 from headrace.placement.outlook import KEPT_MAX
 from headrace.placement.task_mix import TaskMix
 
-# The demands that make up 95% of arrivals speak for all, as in the paper.
+# The demands that make up 95% of arrivals represent all, as in the paper.
 TYPICAL_PART = 0.95
 
 
 class Fragmentation:
-    """An outlook that needs neither draws nor a compiler: what a small fleet is packed by."""
+    """An outlook without draws or a compiler, used to pack small fleets."""
 
     def __init__(self, layout: Layout, mix: TaskMix) -> None:
         typical = mix.typical(TYPICAL_PART).weights

@@ -1,7 +1,7 @@
-"""Room for gangs on one node: GPUs that are whole, free and together are worth more than the sum of them.
+"""Room for gangs on one node: whole free GPUs together are worth more than their sum.
 
-Gangs are few among the runs drawn, but take much of the fleet each; without this term, single runs were spread over the
-last whole nodes and gangs found none.
+Gangs are few among the drawn runs, but each takes much of the fleet. Without this term, single runs spread over the
+last whole nodes, and gangs found none.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ class GangRoom:
         self._worth = size * np.array([weight * demand.num_gpus * WHOLE / volume for demand, weight in gangs])
 
     def kept(self, hosts: np.ndarray, gpus: np.ndarray) -> np.ndarray:
-        """GPU thousandths in which gangs would fit, each gang by its part of all that is asked for.
+        """GPU thousandths in which gangs would fit, each gang weighted by its part of all requested GPUs.
 
         Args:
             hosts: [state, 2], free CPU and memory.

@@ -1,4 +1,4 @@
-"""Collects why runs are held while a plan is made, and writes the sentences when it is done."""
+"""Collects the reasons of holds while a plan is made, and writes the sentences at the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What there is: nodes, their GPUs, CPUs and memory. A fact about now; who holds what is a `Fleet`'s."""
+"""The present nodes with their GPUs, CPUs and memory. A `Fleet` knows who holds what."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Gpu:
     """One device that can be given away: a GPU or a MIG slice.
 
-    `device` is what CUDA_VISIBLE_DEVICES takes (an index, a UUID), unique in its node. A sick one keeps its place, and
-    what runs on it; nothing new is put there.
+    `device` is a value for CUDA_VISIBLE_DEVICES (an index, a UUID), unique in its node. A sick device keeps its place
+    and its runs, but gets nothing new.
     """
 
     device: str

@@ -1,4 +1,4 @@
-"""What the fleet could give at most if nobody held anything and nobody were sick, and why a demand is beyond that."""
+"""The most that the fleet could give if it were idle and healthy, and why a demand exceeds it."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from headrace.placement.stage_policy import StagePolicy
 
 @dataclass(frozen=True)
 class _Kind:
-    """Nodes that are alike; `gpus` holds (model, memory in MiB) and how many there are of each."""
+    """Equal nodes; `gpus` holds (model, memory in MiB) with their number."""
 
     gpus: tuple[tuple[tuple[str, int], int], ...]
     cpu_milli: int
@@ -19,7 +19,7 @@ class _Kind:
 
 
 class Largest:
-    """Answers for one inventory; a fleet has few kinds of nodes, so that an answer costs little."""
+    """Answers for one inventory. A fleet has few kinds of nodes, so an answer is cheap."""
 
     def __init__(self, inventory: Inventory, stages: StagePolicy | None = None) -> None:
         self._inventory = inventory
@@ -39,7 +39,7 @@ class Largest:
     def refusal(self, demand: Demand, stage: str = "", *, may_borrow: bool = False) -> str | None:
         """Why such a run can never start, in one sentence; None: it can.
 
-        `may_borrow`: floors of other stages do not count for it.
+        `may_borrow`: other stages' floors do not limit it.
         """
         key = (demand, stage, may_borrow)
         if key not in self._answers:
@@ -109,7 +109,7 @@ class Largest:
             gpus = sum(n for (model, mib), n in kind.gpus if _may_use(model, demand) and demand.milli_on(mib) <= WHOLE)
             if gpus >= demand.num_gpus and kind.cpu_milli >= demand.cpu_milli and kind.memory_mib >= demand.memory_mib:
                 return True
-            # A gang that spans nodes brings its CPUs and memory along in proportion.
+            # A gang that spans nodes needs CPUs and memory in proportion to its GPUs.
             if demand.cpu_milli:
                 gpus = min(gpus, kind.cpu_milli * demand.num_gpus // demand.cpu_milli)
             if demand.memory_mib:

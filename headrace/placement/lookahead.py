@@ -1,7 +1,7 @@
-"""What a node will leave idle, by trying: runs drawn from the mix arrive at it until it is full or they end.
+"""Estimates by trial what a node will leave idle: runs drawn from the mix arrive until it is full or the draw ends.
 
-The same draws for every state, so that two states differ by what they are and not by luck. Only runs with GPUs are
-drawn: CPU-only ones have other nodes to go to, and those drawn made nodes look fuller than they get.
+All states see the same draws, so that two states differ by themselves and not by luck. Only runs with GPUs are drawn:
+CPU-only ones have other nodes, and drawing them made nodes look fuller than they get.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from headrace.placement.node_states import Layout, Leftover
 from headrace.placement.outlook import KEPT_MAX
 from headrace.placement.task_mix import TaskMix
 
-# More streams (to 256) or draws (to 100) changed nothing; with 20 draws 0.2% less was given out in the end.
+# More streams (to 256) or draws (to 100) changed nothing; with 20 draws 0.2% less was allocated in the end.
 NUM_STREAMS = 32
 NUM_DRAWS = 60
-# Of the room for gangs. Without it, when 95% had arrived, 1.5% less was given out: gangs of eight found no place. Three
-# times as much gave out 0.2% less in the end.
+# Weight of the room for gangs. Without it, 1.5% less was allocated when 95% had arrived, since gangs of eight found no
+# place. Three times as much allocated 0.2% less in the end.
 GANG_ROOM = 0.1
 
 

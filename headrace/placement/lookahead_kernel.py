@@ -11,7 +11,7 @@ from headrace.placement.demand import WHOLE
 def _compiled(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     try:
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder to keep the compiled function in: two seconds at each start
+    except RuntimeError:  # no folder for the compiled function: two seconds at each start
         return numba.njit(nogil=True)(function)
 
 
@@ -19,7 +19,7 @@ def _compiled(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 def idle_after(
     hosts: np.ndarray, gpus: np.ndarray, needs: np.ndarray, milli: np.ndarray, draws: np.ndarray
 ) -> np.ndarray:
-    """Mean idle thousandths of each state's GPUs after each stream of draws was best-fitted onto it.
+    """Mean idle thousandths of each state's GPUs after best-fitting each stream of draws onto it.
 
     Args:
         hosts: int64 [state, 2], free CPU and memory.

@@ -1,15 +1,15 @@
-"""What a run's tags ask for, read from free text; `Demand` is what the fleet must give, the rest orders the queue.
+"""Reads what a run's tags ask for from free text: `Demand` is for the fleet, the rest orders the queue.
 
-A run's demand is the peak of its steps: of each dimension the most that steps which may run together hold (`step_peak`;
-one step at a time: the largest). All of it is held from the admission to the end. Then:
+A run's demand is the peak of its steps: in each dimension the most that steps hold that may run together (`step_peak`;
+with one step at a time, the largest). The run holds all of it from admission to end. Then:
 
-- Shares of a GPU that together are one or less stay one shared GPU; more, or shares beside whole GPUs, become whole
-  GPUs, rounded up.
-- GPU memory of shares that stay on one GPU adds up; of whole GPUs it is the largest that any step wants of each.
-- Allowed models are those that all steps allow; GPUs are on one node unless every step that holds some says `any`.
-- Queue, stage and version set are those of the step that holds most; a run is preemptible if all of its steps are.
-- A tag of the run replaces that tag of all its steps, as a statement about the whole run: `headrace/gpus: 0` makes it
-  CPU-only. Steps' texts behind it are not read.
+- Shares of a GPU whose sum is at most one stay one shared GPU; a larger sum, or shares beside whole GPUs, become whole
+GPUs, rounded up.
+- GPU memory of shares that stay on one GPU adds up; for whole GPUs it is the most that any step needs of each.
+- Allowed models are those that all steps allow; GPUs are on one node unless every step with GPUs says `any`.
+- Queue, stage and version set come from the step that holds most; a run is preemptible if all its steps are.
+- A run's tag replaces that tag of all its steps, as a statement about the whole run: `headrace/gpus: 0` makes it
+CPU-only. The steps' own texts for that tag are not read.
 """
 
 import math
@@ -45,7 +45,7 @@ from headrace.placement.tag_values import (
 
 __all__ = ["InvalidNeeds", "PlannedStep", "RunNeeds", "StepLimit", "read_needs"]
 
-# A share that is stated by memory alone: what it takes of a GPU follows from the GPU's size, at placement.
+# A share that only states memory: its part of a GPU follows from the GPU's size, at placement.
 _BY_MEMORY_ALONE = 1
 
 
@@ -62,9 +62,9 @@ class _GpuFields(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStep:
-    """A step that a run is to execute.
+    """A step that a run will execute.
 
-    `copies`: how many of it may run at the same time by itself (a mapped step); None: nobody knows yet.
+    `copies`: how many instances of it may run at the same time (a mapped step); None: unknown.
     """
 
     key: str
@@ -88,15 +88,15 @@ def read_needs(
     steps_at_once: int | None = None,
     limits: Sequence[StepLimit] = (),
 ) -> RunNeeds:
-    """What a run asks for.
+    """The needs of a run.
 
     Args:
-        steps: those that will be executed; what they wait for besides is passed over.
+        steps: those that will be executed; dependencies on other steps are ignored.
         steps_at_once: how many of them the run's executor runs together at most; None: any number.
-        limits: what else keeps steps from running together.
+        limits: further limits on running steps together.
 
     Raises:
-        InvalidNeeds: a tag cannot be read, or the steps' wishes exclude each other.
+        InvalidNeeds: a tag cannot be read, or the steps' needs exclude each other.
     """
     run = _read(run_tags, "the run")
     wishes = {
@@ -124,7 +124,7 @@ def read_needs(
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """The tags of one step or of the run, read; None: not stated."""
+    """The parsed tags of one step or of the run; None: not stated."""
 
     gpu_milli: int | None = None
     gpu_memory_mib: int | None = None
@@ -140,7 +140,7 @@ class _Wish:
 
     @property
     def milli_of_gpus(self) -> int:
-        """Thousandths of GPUs, where memory alone asks for a share as well."""
+        """Thousandths of GPUs, including shares that only state memory."""
         if self.gpu_milli is not None:
             return self.gpu_milli
         return _BY_MEMORY_ALONE if self.gpu_memory_mib else 0
@@ -185,7 +185,7 @@ class _Together:
         self._before: dict[str, set[str]] | None = None
 
     def peak(self, dimension: str, tag: str, among: Collection[str] | None = None) -> int:
-        """`dimension` names a number of a wish; `tag` is what the user would change."""
+        """`dimension` names a number of a wish; `tag` is what the user would have to change."""
         weights = {
             key: getattr(wish, dimension) or 0 for key, wish in self._wishes.items() if among is None or key in among
         }
@@ -207,12 +207,12 @@ class _Together:
         return min(limited, peak(weights, before, self._steps_at_once, copies))
 
     def _most_of(self, keys: Collection[str]) -> int | None:
-        """How many of these steps run together at most; None for any number."""
+        """How many of these steps run together at most; None: any number."""
         bounds = [limit.most for limit in self._limits if limit.step_keys.issuperset(keys)]
         return min([*bounds, *([self._steps_at_once] if self._steps_at_once else [])], default=None)
 
     def seconds(self) -> float | None:
-        """Along the longest chain, or all in turn; None, where a step that holds something is silent."""
+        """Time along the longest chain, or of all steps in turn; None if a step that holds something states none."""
         holders = [key for key, wish in self._wishes.items() if any(wish.weight())] or list(self._wishes)
         if not holders or any(not self._wishes[key].seconds for key in holders):
             return None

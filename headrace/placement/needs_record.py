@@ -1,4 +1,4 @@
-"""What a run needs, and how that is written into a run tag."""
+"""A run's needs, and their form in a run tag."""
 
 import json
 from dataclasses import dataclass, field

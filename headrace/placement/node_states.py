@@ -1,7 +1,7 @@
-"""The nodes of an inventory as numbers, and what each has free as an immutable state that equal nodes share.
+"""An inventory's nodes as numbers, and what each has free as an immutable state that equal nodes share.
 
-A decision on a thousand nodes is fast because a state is scored once, wherever and whenever it turns up, and because a
-`Fleet` is a list of states: copying it copies references.
+This makes decisions on a thousand nodes fast: a state is scored once, wherever and whenever it appears, and a `Fleet`
+is a list of states, so copying it copies references.
 """
 
 import threading
@@ -12,20 +12,20 @@ from typing import Any
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Inventory, Node
 
-# Beyond it the memory of old states is given up; numbers are never used twice, so that what was kept stays true.
+# With more, old states are forgotten; numbers are never reused, so values kept for them stay valid.
 _STATES_MAX = 200_000
 
 
-# Free CPU (milli) and memory (MiB), and the GPUs that have anything free, sorted: (class, thousandths). What a node's
-# future depends on, whichever of its devices it is.
+# Free CPU (milli), free memory (MiB), and the GPUs with free parts, sorted: (class, thousandths). A node's future
+# depends on these, not on which device is which.
 Leftover = tuple[int, int, tuple[tuple[int, int], ...]]
 
 
 class NodeState:
     """What one node of a kind has free.
 
-    `free` in thousandths by GPU, raw: sick ones included, below 0 if over-committed. `usable` is what of it may be
-    given away.
+    `free`: thousandths by GPU, including sick ones, below 0 if over-committed. `usable`: the part that may be given
+    away.
     """
 
     __slots__ = ("cpu_milli", "free", "kind", "leftover", "memory_mib", "number", "usable")
@@ -41,7 +41,7 @@ class NodeState:
 
 
 class NodeKind:
-    """What equal nodes have in common. `classes` number the GPUs' model and memory."""
+    """The common properties of equal nodes. `classes` number the GPUs' model and memory."""
 
     __slots__ = ("classes", "healthy", "number")
 
@@ -52,9 +52,9 @@ class NodeKind:
 
 
 class Layout:
-    """One inventory, indexed. Nodes are numbered in order of their names.
+    """One inventory, indexed. Nodes are numbered by name.
 
-    `scores` is for whoever compares places on it; `lock` guards it, and whoever holds it may fill in scores.
+    `scores` is for code that compares places on it; `lock` guards it, and its holder may fill in scores.
     """
 
     def __init__(self, inventory: Inventory) -> None:
@@ -82,7 +82,7 @@ class Layout:
         self.classes.extend(numbers)
 
     def state(self, kind: NodeKind, cpu_milli: int, memory_mib: int, free: tuple[int, ...]) -> NodeState:
-        """The one state with these values."""
+        """The unique state with these values."""
         key = (kind.number, cpu_milli, memory_mib, free)
         found = self._states.get(key)
         if found is None:
@@ -94,7 +94,7 @@ class Layout:
         return found
 
     def milli_by_class(self, demand: Demand) -> tuple[int, ...]:
-        """Thousandths that each device of the demand takes of a GPU, by class; above 1000: not there."""
+        """Thousandths that each device of the demand takes of a GPU, by class; above 1000: it does not fit."""
         return tuple(
             demand.milli_on(memory) if not demand.gpu_models or model in demand.gpu_models else WHOLE + 1
             for model, memory in self.classes
@@ -112,7 +112,7 @@ def fitting(state: NodeState, milli: Sequence[int]) -> list[int]:
 
 
 def fits(state: NodeState, demand: Demand, milli: Sequence[int]) -> bool:
-    """Whether all of a demand could go onto a node in this state."""
+    """Whether a node in this state could take the whole demand."""
     return (
         (not demand.cpu_milli or demand.cpu_milli <= state.cpu_milli)
         and (not demand.memory_mib or demand.memory_mib <= state.memory_mib)
@@ -121,7 +121,7 @@ def fits(state: NodeState, demand: Demand, milli: Sequence[int]) -> bool:
 
 
 def layout_of(inventory: Inventory) -> Layout:
-    """The layout of an inventory; the same one, with its scores, for equal inventories that were seen lately."""
+    """The layout of an inventory; recently seen equal inventories share one, with its scores."""
     for known in _LATELY:
         if known.inventory is inventory:
             return known
@@ -131,7 +131,7 @@ def layout_of(inventory: Inventory) -> Layout:
     return layout
 
 
-# Hashing a thousand nodes takes milliseconds: the very same object is looked for first.
+# Hashing a thousand nodes takes milliseconds, so the identical object is tried first.
 _LATELY: list[Layout] = []
 
 

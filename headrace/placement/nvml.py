@@ -1,7 +1,7 @@
-"""The GPUs of this machine as its driver tells them, by NVML (package `nvidia-ml-py`, imported here alone).
+"""This machine's GPUs according to its driver, by NVML (package `nvidia-ml-py`, imported only here).
 
-Devices are named by UUID, not by index: NVML counts in the order of the bus, CUDA by default by speed, and both count
-anew when a GPU falls out. A GPU that is cut into MIG slices is its slices. NVML ignores CUDA_VISIBLE_DEVICES.
+Devices are named by UUID, not by index: NVML counts in bus order, CUDA by default by speed, and both renumber when a
+GPU fails. A GPU that is divided into MIG slices is listed as its slices. NVML ignores CUDA_VISIBLE_DEVICES.
 """
 
 import importlib
@@ -18,20 +18,20 @@ _MIB = 2**20
 
 
 class NvmlUnavailable(Transient):
-    """The driver does not answer: nobody knows which GPUs there are and how they do."""
+    """The driver does not answer, so the GPUs and their health are unknown."""
 
 
 def read_nvml(pynvml: Any = None, *, driver_device: Path = _DRIVER_DEVICE) -> tuple[Gpu, ...]:
-    """All GPUs and MIG slices; none, on a machine without an NVIDIA driver.
+    """All GPUs and MIG slices; none on a machine without an NVIDIA driver.
 
-    One is sick when NVML fails on it ("GPU is lost"), when it has had memory errors that were not corrected since its
-    last reset, or when rows or pages of its memory wait for a reset to be replaced.
+    A GPU is sick if NVML fails on it ("GPU is lost"), if it had uncorrected memory errors since its last reset, or if
+    rows or pages of its memory wait for a reset to be replaced.
 
     Args:
-        pynvml: the module, or what behaves as it does.
+        pynvml: the module, or an object that behaves like it.
 
     Raises:
-        NvmlUnavailable: there is a driver, but it does not answer, or `nvidia-ml-py` is not installed.
+        NvmlUnavailable: the driver exists but does not answer, or `nvidia-ml-py` is not installed.
     """
     if pynvml is None:
         try:
@@ -68,7 +68,7 @@ class _Reading:
                 handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
                 uuid = _text(self._nvml.nvmlDeviceGetUUID(handle))
             except self._nvml.NVMLError:
-                # Without a name there is nothing to call sick: it counts as gone.
+                # A device without a name cannot be called sick: it counts as gone.
                 continue
             healthy = self._is_healthy(handle)
             if self._has_mig(handle):
@@ -96,20 +96,21 @@ class _Reading:
                 part = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
                 device = _text(self._nvml.nvmlDeviceGetUUID(part))
             except self._nvml.NVMLError:
-                # Not every place for a slice is taken.
+                # A place for a slice may be empty.
                 continue
             found.append(self._gpu(part, device, healthy))
         return found
 
     def _is_healthy(self, handle: Any) -> bool:
-        """What a device does not support, or does not show here, says nothing of its health; other failures do."""
+        """A query that the device does not support, or hides here, says nothing of its health; other failures do."""
         nvml = self._nvml
         silent = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
         checks = (
             lambda: nvml.nvmlDeviceGetTotalEccErrors(
                 handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
             ),
-            # Corrected and uncorrected rows that have been replaced are well again: the last two count.
+            # Rows that were replaced, after corrected or uncorrected errors, are well again: only the last two counts
+            # matter.
             lambda: any(nvml.nvmlDeviceGetRemappedRows(handle)[2:]),
             lambda: nvml.nvmlDeviceGetRetiredPagesPendingStatus(handle),
         )
@@ -124,7 +125,7 @@ class _Reading:
 
 
 def _quietly(pynvml: Any, call: Any, *arguments: Any) -> Any:
-    """None, where NVML refuses."""
+    """The call's result; None if NVML refuses."""
     try:
         return call(*arguments)
     except pynvml.NVMLError:

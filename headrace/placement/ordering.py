@@ -1,4 +1,4 @@
-"""In which order waiting runs are looked at: who waited too long first, then priority, fair share, shortest first."""
+"""The order in which waiting runs are considered: aged runs first, then by priority, fair share and length."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,10 +10,10 @@ from headrace.placement.snapshot import Waiting
 
 
 def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
-    """When it will have waited too long, in seconds since the epoch.
+    """When the run will have waited too long, in seconds since the epoch.
 
-    A run that was preempted keeps what it had waited before, but never comes before the run that was promised a place
-    when it was stopped: that one went by age already.
+    A preempted run keeps its earlier waiting time, but never precedes the run that was promised a place when it was
+    stopped: that one went by age already.
     """
     at = run.submitted + policy.patience_seconds(run.demand)
     return max(at, run.preempted_at) if run.num_preemptions else at
@@ -24,7 +24,7 @@ def has_aged(run: Waiting, policy: QueuePolicy, now: float) -> bool:
 
 
 class Shares:
-    """What part of the fleet each queue holds: of its GPUs, CPUs or memory, whichever part is largest."""
+    """Each queue's part of the fleet: of its GPUs, CPUs or memory, whichever part is largest."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._gpu_milli = inventory.num_gpus * WHOLE
@@ -39,7 +39,7 @@ class Shares:
         held[2] += demand.memory_mib
 
     def of(self, queue: str) -> float:
-        """Between 0 and 1, more if the fleet shrank."""
+        """From 0 to 1, or more if the fleet shrank."""
         gpu_milli, cpu_milli, memory_mib = self._held[queue]
         return max(
             gpu_milli / self._gpu_milli if self._gpu_milli else 0.0,
@@ -52,7 +52,7 @@ class Shares:
 
 
 def aged_first(runs: Iterable[Waiting], policy: QueuePolicy, now: float) -> tuple[list[Waiting], list[Waiting]]:
-    """Those that have aged, in the order in which they are served; and the others."""
+    """The aged runs, in the order in which they are served; and the others."""
     aged, young = [], []
     for run in runs:
         (aged if has_aged(run, policy, now) else young).append(run)
@@ -61,14 +61,14 @@ def aged_first(runs: Iterable[Waiting], policy: QueuePolicy, now: float) -> tupl
 
 
 def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> Iterator[Waiting]:
-    """One run after the other; `shares` is read anew for each, so that an admission counts for the next choice."""
+    """Yields run after run; reads `shares` again for each, so that an admission affects the next choice."""
     classes: defaultdict[int, defaultdict[str, list[Waiting]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         classes[run.priority][run.queue].append(run)
     for priority in sorted(classes, reverse=True):
         queues = classes[priority]
         for queue in queues.values():
-            # Reversed, since the next one is popped from the end.
+            # Reversed, since the next run is popped from the end.
             queue.sort(key=lambda run: (_length(run, policy), run.submitted, run.run_id), reverse=True)
         while queues:
             name = min(queues, key=lambda queue: (shares.of(queue) / policy.weight(queue), queue))

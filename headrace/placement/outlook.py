@@ -1,11 +1,11 @@
-"""What a node in some state will lose, by one estimate or another."""
+"""Estimates what a node in some state will lose."""
 
 from collections.abc import Iterable
 from typing import Protocol
 
 from headrace.placement.node_states import Leftover
 
-# Estimates beyond which all are given up and made anew.
+# With more estimates, all are dropped and made again.
 KEPT_MAX = 300_000
 
 
@@ -15,5 +15,5 @@ class Outlook(Protocol):
     lost: dict[Leftover, float]
 
     def look_at(self, leftovers: Iterable[Leftover]) -> None:
-        """Puts an estimate of each into `lost`; of others it may forget what is there."""
+        """Puts an estimate of each into `lost`; may forget others there."""
         ...

@@ -1,9 +1,8 @@
-"""Which free place a run gets: the one after which the fleet will leave the least GPU idle.
+"""Chooses a run's place: the one after which the fleet will leave the least GPU idle.
 
-Each node is scored by what the run would make useless of it to the runs that usually come (`Packing.mix`), with a
-best-fit term beside. Knows nodes and demands; knows nothing of queues, and never declines a demand that fits. All or
-nothing for a gang. What is asked twice is scored once: a decision costs about the nodes that changed since the same
-demand was placed last.
+Each node's score is what the run would make useless there for typical runs (`Packing.mix`), plus a best-fit term. Knows
+nodes and demands, not queues, and never declines a demand that fits. All or nothing for a gang. Scores are kept: a
+decision costs about as much as the nodes that changed since the same demand was last placed.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ _BOARDS_MAX = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """How places are compared; one setting for every fleet."""
+    """How places are compared; one configuration for every fleet."""
 
     ties: str = "name"  # or "random", seeded
     seed: int = 0
@@ -35,7 +34,7 @@ class Packing:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What one run prefers or may not have."""
+    """What one run prefers or must avoid."""
 
     prefer: frozenset[tuple[str, str]] = field(default_factory=frozenset)  # (node, device): its model is there already
     avoid: frozenset[tuple[str, str]] = field(default_factory=frozenset)  # (node, device): kept for another run
@@ -44,9 +43,9 @@ class Wish:
 def best_placement(fleet: Fleet, demand: Demand, packing: Packing = Packing(), wish: Wish = Wish()) -> Placement | None:
     """A place for all of the demand, or None.
 
-    On one node if it can be; a gang that may span nodes takes the fewest. A wish is kept before cost is looked at: the
-    node that offers most preferred devices, and those devices. The same fleet, after the same changes, gives the same
-    place, also with random ties.
+    On one node if possible; a gang that may span nodes takes the fewest. Wishes precede cost: the node with most
+    preferred devices wins, and the run gets these devices. The same fleet after the same changes gives the same place,
+    also with random ties.
     """
     found = priced_placement(fleet, demand, packing, wish)
     return found[1] if found else None
@@ -55,7 +54,7 @@ def best_placement(fleet: Fleet, demand: Demand, packing: Packing = Packing(), w
 def priced_placement(
     fleet: Fleet, demand: Demand, packing: Packing = Packing(), wish: Wish = Wish()
 ) -> tuple[float, Placement] | None:
-    """The best place with its cost in GPU thousandths that it makes useless; of use to compare demands."""
+    """The best place, with its cost in useless GPU thousandths; for comparing demands."""
     if demand.num_gpus == 0 and not (demand.cpu_milli or demand.memory_mib):
         return 0.0, NOTHING
     with fleet.layout.lock:
@@ -88,7 +87,7 @@ def _board(fleet: Fleet, packing: Packing) -> Scoreboard:
 
 
 def _without(fleet: Fleet, wish: Wish) -> tuple[list[NodeState], np.ndarray]:
-    """The fleet's states as if the devices to avoid were full."""
+    """The fleet's states, with the devices to avoid counted as full."""
     states, numbers = fleet.states.copy(), fleet.state_numbers.copy()
     for where in wish.avoid:
         if where in fleet.layout.place:
@@ -103,7 +102,7 @@ def _without(fleet: Fleet, wish: Wish) -> tuple[list[NodeState], np.ndarray]:
 def _preferred(
     fleet: Fleet, demand: Demand, packing: Packing, board: Scoreboard, states: list[NodeState], wish: Wish
 ) -> tuple[float, Placement] | None:
-    """The place with most preferred devices; None where none of them is free for it."""
+    """The place with most preferred devices; None if it can get none of them."""
     liked: dict[int, set[int]] = {}
     for where in wish.prefer:
         if where in fleet.layout.place:
@@ -149,10 +148,10 @@ def _shares(
 def _spread(
     fleet: Fleet, states: list[NodeState], numbers: np.ndarray, demand: Demand, board: Scoreboard, packing: Packing
 ) -> tuple[float, Placement] | None:
-    """A gang across nodes: the largest free blocks first, and the smallest that is enough for the rest.
+    """A gang across nodes: takes the largest free blocks first, and for the rest the smallest that is enough.
 
-    A node's part of CPU and memory grows with its GPUs alone, so that what each can take adds up, and None means that
-    no way of splitting it fits.
+    A node's part of CPU and memory depends only on its GPUs, so the nodes' capacities add up, and None means that no
+    split fits.
     """
     milli = board.milli(demand)
     parts = board.parts(demand, states, numbers)

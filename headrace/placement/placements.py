@@ -1,4 +1,4 @@
-"""Where a run is: its shares of GPUs and hosts, and how that is written into a run tag."""
+"""Where a run is: its shares of GPUs and hosts, and their form in a run tag."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Placement:
         return tuple(sorted({share.node for share in (*self.gpus, *self.hosts)}))
 
     def devices_on(self, node: str) -> tuple[str, ...]:
-        """What CUDA_VISIBLE_DEVICES is to be there."""
+        """The value for CUDA_VISIBLE_DEVICES on that node."""
         return tuple(share.device for share in self.gpus if share.node == node)
 
     def to_json(self) -> str:
@@ -44,7 +44,7 @@ class Placement:
 
     @classmethod
     def from_json(cls, text: str) -> "Placement":
-        """Raises: ValueError: not a placement."""
+        """Raises: ValueError: the text is not a placement."""
         try:
             fields = json.loads(text)
             return cls(

@@ -1,8 +1,8 @@
-"""Which runs are stopped for which: whole runs, the least work lost, and never in a circle.
+"""Chooses which runs are stopped for which: whole runs, the least work lost, and never in a circle.
 
-That it ends: a run is stopped `preemptions_max` times at most, and each stop is for another run that then starts. That
-two runs do not stop each other in turn before that: a run that was stopped may stop, because of its age, only runs that
-started more than `min_run_seconds` after its own stop; the one that it was stopped for started before.
+It ends, because a run is stopped at most `preemptions_max` times, and each time for another run that then starts.
+Before that, two runs cannot stop each other in turn: by age, a stopped run may only stop runs that started more than
+`min_run_seconds` after its own stop, and the run that it was stopped for started earlier.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from headrace.placement.snapshot import Running, Waiting
 
 
 def may_be_stopped(run: Running | Waiting, policy: QueuePolicy) -> bool:
-    """Whether it may be stopped at all, for whomever."""
+    """Whether it may be stopped for any run."""
     return policy.preemption is not None and run.preemptible and run.num_preemptions < policy.preemption.preemptions_max
 
 
 def may_stop(victim: Running, run: Waiting, policy: QueuePolicy, now: float) -> bool:
-    """Whether `victim` may be stopped for `run`, by priority or because it overtook it. Ending runs are not asked."""
+    """Whether `victim` may be stopped for `run`, by priority or because it overtook it. Never true for ending runs."""
     if policy.preemption is None or victim.ending or not may_be_stopped(victim, policy):
         return False
     if has_aged(run, policy, now) and is_fill(victim, run, policy):
@@ -39,13 +39,13 @@ def may_stop(victim: Running, run: Waiting, policy: QueuePolicy, now: float) -> 
 
 
 def is_fill(victim: Running, run: Waiting, policy: QueuePolicy) -> bool:
-    """Whether it started when `run` had been promised a place already, in it or beside it."""
+    """Whether it started after `run` was due a promised place, in that place or beside it."""
     since = run.preempted_at if run.num_preemptions else run.submitted
     return victim.started > since + policy.patience_seconds(run.demand)
 
 
 def lost_gpu_seconds(run: Running, now: float) -> float:
-    """What stopping it throws away at most; what it has saved of its work is not known here."""
+    """The most work that stopping it loses; how much of it the run has saved is unknown here."""
     return max(0.0, now - run.started) * sum(share.milli for share in run.placement.gpus) / WHOLE
 
 
@@ -57,10 +57,10 @@ def earliest_stop(victim: Running, preempting: Preempting) -> float:
 def fewest_stopped(
     fleet: Fleet, run: Waiting, ending: Sequence[Running], stoppable: Sequence[Running], packing: Packing, now: float
 ) -> tuple[list[Running], Placement] | None:
-    """Whom to stop so that `run` fits when they and the `ending` ones are gone, and where; None: it does not help.
+    """The runs to stop so that `run` fits once they and the `ending` ones are gone, and its place; None: nothing helps.
 
-    The list is empty where those that end anyway are enough. Cheapest first, then whoever turned out not to be needed
-    is left alone again: near the least loss, not always the least.
+    The list is empty if the ending runs are enough. Takes the cheapest first, then spares those that turn out to be
+    unneeded: near the least loss, not always the least.
     """
     base = fleet.copy()
     for gone in ending:

@@ -12,12 +12,12 @@ from headrace.placement.stage_policy import StagePolicy
 
 @dataclass(frozen=True, kw_only=True)
 class Preempting:
-    """When runs that say `headrace/preemptible` may be stopped for others.
+    """When runs with `headrace/preemptible` may be stopped for others.
 
-    A run is stopped for one of a higher priority; for one that it overtook and that has waited too
-    long; and for a stage whose floor it borrows. `min_run_seconds` is how long it has run before,
-    at least, and pays for its start; runs that fill a place which is kept for another run get no such time.
-    `preemptions_max` ends every circle: a run that was stopped so often is stopped no more.
+    A run is stopped for a run of higher priority; for a run that it overtook and that has waited too long; and for a
+    stage whose floor it borrows. It must have run for `min_run_seconds` before, to make up for its start; a run that
+    fills a place kept for another run does not get this time. `preemptions_max` ends every circle: a run that was
+    stopped so often is not stopped again.
     """
 
     min_run_seconds: float = 300.0
@@ -33,23 +33,23 @@ class Preempting:
 class QueuePolicy:
     """How runs are ordered, reserved for and preempted.
 
-    Order: the runs that have waited too long, in the order in which they came to that; then by priority; inside a
-    priority by queue, the one with the smallest share of the fleet for its weight first; inside a queue by `order`.
-    The first run that waited too long and does not fit is given a place: nothing that could keep it waiting is put
-    there. Too long is `reserve_after_seconds` for a run of several GPUs, which can't use the holes that others leave,
-    and `reserve_small_after_seconds` for every other. Shorter times bound waiting more tightly; the price is GPUs that
-    stand idle while a place drains, and short runs that wait for long ones. The defaults are for
-    runs of minutes to an hour; for runs of up to a day, 20,000 and 40,000 came out of `python -m benchmarks.queueing`.
+    Order: runs that have waited too long, by the time when that happened; then by priority; inside a priority by queue,
+    the one with the smallest share of the fleet for its weight first; inside a queue by `order`. The first run that
+    waited too long and does not fit is given a place: nothing that could keep it waiting is put there. Too long is
+    `reserve_after_seconds` for a run of several GPUs, which cannot use the gaps that others leave, and
+    `reserve_small_after_seconds` for all others. Shorter times limit waiting more tightly; the price is GPUs that stand
+    idle while a place drains, and short runs that wait for long ones. The defaults are for runs of minutes to an hour;
+    for runs of up to a day, `python -m benchmarks.queueing` gave 20,000 and 40,000.
     """
 
     packing: Packing = field(default_factory=Packing)
-    # First in, first out is what Dagster promises; shortest first halves the mean wait.
+    # Dagster promises first in, first out; shortest first halves the mean wait.
     order: Literal["shortest_first", "submission"] = "submission"
     reserve_after_seconds: float = 3_600.0
     reserve_small_after_seconds: float = 7_200.0
-    # By queue; 1 where none is named.
+    # By queue; queues that are not named weigh 1.
     queue_weights: dict[str, float] = field(default_factory=dict)
-    # None: nobody is stopped for anybody.
+    # None: no run is stopped for another.
     preemption: Preempting | None = None
     stages: StagePolicy = field(default_factory=StagePolicy)
 

@@ -24,9 +24,9 @@ class _Section:
 
 
 def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
-    """Reads what stands under `policy:`; an empty mapping is a policy of defaults.
+    """Reads the content of `policy:`; an empty mapping gives the defaults.
 
-    Every key may be left out:
+    All keys are optional:
 
     ```yaml
     policy:

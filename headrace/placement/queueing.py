@@ -1,9 +1,9 @@
-"""Who goes next: decides on a snapshot what starts, what is stopped for it, and why everything else waits.
+"""Decides on a snapshot which runs start, which are stopped for them, and why all others wait.
 
-All or nothing for a gang. Small runs fill what larger ones cannot use. Whoever waited too long goes by age, and the
-first of them that does not fit gets a place kept free, so that nothing waits for ever under any stream of others. Knows
-nothing of Dagster or Kubernetes, and treats every expected duration as a guess: a wrong one costs waiting, never a
-broken promise.
+All or nothing for a gang. Small runs fill what larger ones cannot use. Runs that waited too long go by age, and the
+first of them that does not fit gets a place kept free, so that no stream of other runs can keep a run waiting forever.
+Knows nothing of Dagster or Kubernetes, and treats every expected duration as a guess: a wrong one costs waiting, never
+a broken promise.
 """
 
 from collections.abc import Collection
@@ -16,12 +16,12 @@ __all__ = ["Preempting", "QueuePolicy", "plan"]
 
 
 def plan(snapshot: Snapshot, policy: QueuePolicy, now: float, promised: Collection[Reservation] = ()) -> Plan:
-    """Decide what starts now, what is stopped for it, and why everything else waits.
+    """Decides what starts now, what is stopped for it, and why everything else waits.
 
     The same arguments give the same plan. `now` is in seconds since the epoch.
 
     Args:
-        promised: the reservations of the plan before, if its maker still knows them: a run then keeps its place as
-            long as that will do. Without them the place is chosen anew, by the estimates of now.
+        promised: the previous plan's reservations, if known: a run then keeps its place while it stays suitable.
+            Without them the place is chosen again, by present estimates.
     """
     return Decision(snapshot, policy, now, promised).plan()

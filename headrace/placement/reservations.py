@@ -1,8 +1,8 @@
-"""The place that a run which waited too long will get, and what must be kept free for it until then.
+"""The place of a run that waited too long, and what must be kept free for it until then.
 
-A run is promised the place that is free first by the estimates of who holds it. Estimates are guesses, so the promise
-does not lean on them: nothing at all is put where it could keep the run waiting, except runs that may be stopped at
-any moment. The price is what stands idle while the place drains.
+A run is promised the place that is free first by its holders' estimates. Estimates are guesses, so the promise does not
+rely on them: nothing that could keep the run waiting is put there, except runs that may be stopped at any moment. The
+price is what stands idle while the place drains.
 """
 
 import math
@@ -18,7 +18,7 @@ from headrace.placement.snapshot import Running
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """`waits_for` must end, then `placement` is free; by `latest`, if they end when they are expected to."""
+    """`placement` is free when `waits_for` have ended: by `latest`, if they end as expected."""
 
     placement: Placement
     waits_for: tuple[Running, ...]
@@ -33,11 +33,11 @@ def first_place(
     packing: Packing,
     promised: Collection[str] = (),
 ) -> Place | None:
-    """The place that is free first, by the `ends` of the runs in it; None: not even when all have ended.
+    """The place that is free first, by the `ends` of the runs in it; None: there is none even when all have ended.
 
     Args:
         fleet: with `running` in it.
-        promised: names of nodes that the run was promised before; it keeps them if they will do.
+        promised: names of previously promised nodes; the run keeps them while they are suitable.
     """
     by_end = sorted(running, key=lambda run: (ends[run.run_id], run.run_id))
     on_promised = [run for run in by_end if promised and any(node in promised for node in run.placement.nodes)]
@@ -57,7 +57,7 @@ def first_place(
 def fewest(
     runs: Sequence[Running], attempt: Callable[[Sequence[Running]], Placement | None]
 ) -> tuple[Sequence[Running], Placement] | None:
-    """The shortest beginning of `runs` with which `attempt` succeeds, found by halving: more never fits worse."""
+    """The shortest prefix of `runs` for which `attempt` succeeds, found by halving, since more runs never fit worse."""
     placement = attempt(runs) if runs else None
     if placement is None:
         return None
@@ -73,7 +73,7 @@ def fewest(
 
 
 def overlap(one: Placement, other: Placement) -> bool:
-    """Whether they share a device, or a host where both hold CPUs or memory."""
+    """Whether they share a device, or a host on which both hold CPUs or memory."""
     devices = {(share.node, share.device) for share in other.gpus}
     hosts = {share.node for share in other.hosts}
     return any((share.node, share.device) in devices for share in one.gpus) or any(
@@ -82,11 +82,11 @@ def overlap(one: Placement, other: Placement) -> bool:
 
 
 def kept_free(fleet: Fleet, demand: Demand, placement: Placement) -> Placement:
-    """What others may not have of what is free now, so that the run starts as soon as the holders of its place end.
+    """What others may not take of what is free, so that the run starts as soon as its place's holders end.
 
-    Which of them ends first nobody knows. So on one node it is all that the demand could use there, and no more than it
-    needs. A gang that may span nodes gets every GPU of the fleet that is free as a whole; parts of GPUs, CPUs and
-    memory are kept for it only where it has GPUs already or is expected to get them, or a few GPUs would close a fleet.
+    Nobody knows which holder ends first. So on one node, this is everything that the demand could use there, up to its
+    need. For a gang that may span nodes it is every GPU of the fleet that is wholly free; parts of GPUs, CPUs and
+    memory are kept only where it has GPUs already or should get them, since otherwise a few GPUs would close a fleet.
     """
     promised = {(share.node, share.device) for share in placement.gpus}
     spans = demand.gang == "any" and demand.num_gpus > 1

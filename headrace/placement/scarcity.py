@@ -1,8 +1,8 @@
-"""Which nodes will be asked for most: those that many demands of the mix must go to, as no other has what they need.
+"""Which nodes are in demand most: those that many demands of the mix need because no other node will do.
 
-The mix is poured over the fleet as far as models, gang sizes, CPU and memory allow, each demand onto the kinds of nodes
-that are pressed least; what stays above the rest is scarce. A run that could go elsewhere pays for it, so that a model
-asked for by name is not given to who named none.
+The mix is poured over the fleet as models, gang sizes, CPU and memory allow, each demand onto the least pressed kinds
+of nodes; what stays above the rest is scarce. A run that could go elsewhere pays for it, so that a model that others
+ask for by name is not given to a run that names none.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from headrace.placement.demand import WHOLE
 from headrace.placement.node_states import Layout, NodeState, fits
 from headrace.placement.task_mix import TaskMix
 
-# How sharply demands avoid what is pressed, and how far one step goes: pressures settle within the steps, without
-# swinging. Thirty instead of eight swings.
+# How strongly demands avoid pressed nodes, and the size of one step: pressures settle within the steps without
+# oscillating. Thirty instead of eight oscillates.
 _AVOIDANCE = 8.0
 _STEP = 0.1
 _NUM_STEPS = 300
 
 
 def scarcity(layout: Layout, mix: TaskMix) -> np.ndarray:
-    """By node: demand over capacity as the mix would fill the fleet, above that of the least pressed; 0 or more."""
+    """By node: demand over capacity when the mix fills the fleet, minus that of the least pressed node; 0 or more."""
     kinds: dict[int, tuple[int, NodeState]] = {}
     of_node = np.array([kinds.setdefault(state.number, (len(kinds), state))[0] for state in layout.idle], dtype=int)
     capacity = np.array([sum(state.usable) for _, state in kinds.values()], dtype=float) * np.bincount(of_node)

@@ -1,4 +1,4 @@
-"""What a demand would cost on each node, kept from decision to decision: only changed nodes are scored anew."""
+"""The costs of a demand on each node, kept between decisions: only changed nodes are scored again."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,16 +14,17 @@ from headrace.placement.outlook import Outlook
 from headrace.placement.scarcity import scarcity
 from headrace.placement.task_mix import TaskMix
 
-# The lookahead needs numba, which is an extra, takes half a second to load, and gains little on few nodes: those, and
-# fleets without it, are packed by fragmentation.
+# The lookahead needs numba, an extra that loads for half a second and gains little on few nodes: smaller fleets, and
+# installations without it, are packed by fragmentation.
 LOOKAHEAD_NODES_MIN = 32
-# In idle GPU thousandths: a node with as much CPU, or GPU, left as the largest node has counts this much worse than a
-# full one. Three times as much wastes places that fit better; without it, 0.1% less where gangs are many.
+# In idle GPU thousandths: how much worse a node counts that has as much CPU, or GPU, left as the largest node has,
+# compared with a full one. Three times as much wastes better-fitting places; without it 0.1% less is allocated with
+# many gangs.
 BEST_FIT_CPU = 10.0
 BEST_FIT_GPU = 20.0
-# Of the pressure on a kind of node (demand over capacity), for each thousandth taken there.
+# Weight of a node kind's pressure (demand over capacity), for each thousandth taken there.
 SCARCITY = 1.5
-# Costs closer than this are equal: they differ by rounding.
+# Smaller differences of cost are rounding.
 _EQUAL = 1e-6
 _ROWS_MAX = 1024
 _OPTIONS_MAX = 20_000  # a row
@@ -31,7 +32,7 @@ _OPTIONS_MAX = 20_000  # a row
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """The best place for a demand on one node. `cost` in GPU thousandths that it makes useless, best-fit added."""
+    """A demand's best place on one node. `cost`: useless GPU thousandths plus the best-fit term."""
 
     cost: float
     gpus: tuple[int, ...]  # positions on the node
@@ -39,14 +40,14 @@ class Option:
 
 @dataclass(slots=True)
 class _Row:
-    """Of one demand. By node: the state last scored and its cost, infinite where it does not fit; by state: options."""
+    """One demand. By node: the last scored state and its cost, infinite if it does not fit; by state: options."""
 
     milli: tuple[int, ...]  # by GPU class
     scored: np.ndarray
     costs: np.ndarray
     surcharge: np.ndarray  # for what is scarce
     options: dict[int, Option | None]
-    # Of a gang across nodes: the state last counted, and how many of its GPUs it could take there.
+    # For a gang across nodes: the last counted state, and how many of the gang's GPUs fit there.
     counted: np.ndarray
     parts: np.ndarray
 
@@ -66,7 +67,7 @@ class Scoreboard:
         self._rows: dict[Demand, _Row] = {}
 
     def costs(self, demand: Demand, states: Sequence[NodeState], numbers: np.ndarray) -> np.ndarray:
-        """By node, of these states with these numbers; infinite where the demand does not fit. Not to be changed."""
+        """Costs by node, for these states with these numbers; infinite if the demand does not fit. Read only."""
         row = self._row(demand)
         (changed,) = (row.scored != numbers).nonzero()
         if len(changed):
@@ -77,7 +78,7 @@ class Scoreboard:
         return row.costs
 
     def options(self, demand: Demand, states: Sequence[NodeState]) -> list[Option | None]:
-        """The best place on a node in each state, scarcity left aside."""
+        """The best place on a node in each state, without scarcity."""
         row = self._row(demand)
         known = row.options
         if len(known) > _OPTIONS_MAX:
@@ -88,7 +89,7 @@ class Scoreboard:
         return [known[state.number] for state in states]
 
     def best_options(self, demand: Demand, states: Sequence[NodeState], milli: tuple[int, ...]) -> list[Option | None]:
-        """What `options` keeps."""
+        """Computes the results that `options` keeps."""
         choices = [choices_on(state, demand, milli) for state in states]
         after = [
             [after_taking(state, gpus, milli, demand) for gpus in chosen]
@@ -102,7 +103,7 @@ class Scoreboard:
         ]
 
     def parts(self, demand: Demand, states: Sequence[NodeState], numbers: np.ndarray) -> np.ndarray:
-        """By node: how many of a gang's GPUs it could take, with their part of CPU and memory. Not to be changed."""
+        """By node: how many of a gang's GPUs fit, with their part of CPU and memory. Read only."""
         row = self._row(demand)
         (changed,) = (row.counted != numbers).nonzero()
         if len(changed):
@@ -132,7 +133,7 @@ class Scoreboard:
         return row
 
     def surcharge(self, demand: Demand) -> np.ndarray:
-        """By node."""
+        """The price of scarcity, by node."""
         return demand.num_gpus * demand.gpu_milli * self._scarcity
 
     def _best(
@@ -159,7 +160,7 @@ class Scoreboard:
 
 
 def least(costs: np.ndarray, ties: str, seed: int, num_changes: int) -> int | None:
-    """The node of least cost; of equal ones the first by name, or one drawn. None: it fits nowhere."""
+    """The node of least cost; among equal ones the first by name, or a drawn one. None: it fits nowhere."""
     if not len(costs):
         return None
     lowest = costs[int(costs.argmin())]
@@ -178,7 +179,7 @@ def drawn(seed: int, num_changes: int) -> int:
 
 
 def after_taking(state: NodeState, gpus: tuple[int, ...], milli: tuple[int, ...], demand: Demand) -> Leftover:
-    """What is left when the demand has taken these GPUs."""
+    """What is left after the demand took these GPUs."""
     classes, usable = state.kind.classes, list(state.usable)
     for gpu in gpus:
         usable[gpu] -= milli[classes[gpu]]
@@ -186,7 +187,7 @@ def after_taking(state: NodeState, gpus: tuple[int, ...], milli: tuple[int, ...]
 
 
 def choices_on(state: NodeState, demand: Demand, milli: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Which GPUs it could take, one choice of each kind; none: it does not fit."""
+    """The GPUs that it could take, one choice of each kind; none: it does not fit."""
     if not fits(state, demand, milli):
         return []
     if not demand.num_gpus:
@@ -194,7 +195,7 @@ def choices_on(state: NodeState, demand: Demand, milli: tuple[int, ...]) -> list
     gpus, classes = fitting(state, milli), state.kind.classes
     if demand.num_gpus == 1:
         return [(gpu,) for gpu in {(classes[gpu], state.usable[gpu]): gpu for gpu in reversed(gpus)}.values()]
-    # Whole ones are all free: those of the same class together, the most frequent class of what fits first.
+    # Whole GPUs are all free: prefers GPUs of one class, and first the class with most fitting GPUs.
     count = {number: sum(classes[gpu] == number for gpu in gpus) for number in {classes[gpu] for gpu in gpus}}
     return [tuple(sorted(gpus, key=lambda gpu: (-count[classes[gpu]], classes[gpu], gpu))[: demand.num_gpus])]
 

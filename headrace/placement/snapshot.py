@@ -1,4 +1,4 @@
-"""What a decision is made of and what it says: plain values, so that the same moment always decides the same way."""
+"""The input and output of a decision: plain values, so that equal moments decide equally."""
 
 from dataclasses import dataclass, field, fields
 
@@ -9,7 +9,7 @@ from headrace.placement.placements import Placement
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """What is known of a run, wherever it is. `expected_seconds` is a guess, and treated as one."""
+    """What is known of a run in any state. `expected_seconds` is a guess, and is treated as one."""
 
     run_id: str
     demand: Demand
@@ -19,7 +19,7 @@ class PlannedRun:
     stage: str = ""
     preemptible: bool = False
     version_set: str = ""
-    # What keeps preemption from going in circles.
+    # Keeps preemption from going in circles.
     num_preemptions: int = 0
 
 
@@ -37,11 +37,11 @@ class Waiting(PlannedRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Running(PlannedRun):
-    """A run that holds its placement: admitted, starting, running, or ended with processes that have not yet gone."""
+    """A run that holds its placement: admitted, starting, running, or ended with processes that remain."""
 
     placement: Placement
     started: float
-    # It is on its way out (canceled, preempted, finished): its place comes back by itself.
+    # It is ending (canceled, preempted, finished): its place returns by itself.
     ending: bool = False
 
 
@@ -53,21 +53,22 @@ class Snapshot:
     """`waiting` in order of submission."""
 
     inventory: Inventory
-    # With machines and GPUs that are gone for now: what fits only there is held, not impossible. None: as `inventory`.
+    # Includes machines and GPUs that are gone now: a run that fits only there is held, not impossible. None:
+    # `inventory`.
     ever_seen: Inventory | None = None
     waiting: tuple[Waiting, ...] = ()
     running: tuple[Running, ...] = ()
-    # Held back by Dagster's own limits (a pool, a tag limit, a paused location): the reason, by run. Never placed.
+    # Run → why Dagster's own limits hold it back (a pool, a tag limit, a paused location). Never placed.
     blocked: dict[str, str] = field(default_factory=dict)
     # How many more may start (`max_concurrent_runs`); None: no limit.
     num_slots: int | None = None
-    # What was loaded last on each (node, device): a version set id. A wish only.
+    # (node, device) → version set id that was loaded there last. Only a preference.
     resident: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """Why a run waits. `sentence` is for people, and whole in itself."""
+    """Why a run waits. `sentence` is complete text for people."""
 
     run_id: str
     sentence: str
@@ -77,7 +78,7 @@ class Hold:
 
 @dataclass(frozen=True, kw_only=True)
 class Preemption:
-    """Stop `run_id` (it will be queued again) so that `for_run_id` can start."""
+    """Stop `run_id` (it is queued again) so that `for_run_id` can start."""
 
     run_id: str
     for_run_id: str
@@ -86,7 +87,7 @@ class Preemption:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """Devices that a blocked run will get: nothing is put there that could keep it waiting."""
+    """Devices for a blocked run: nothing that could keep it waiting is put there."""
 
     run_id: str
     devices: frozenset[tuple[str, str]]  # (node, device)
@@ -98,7 +99,7 @@ class Plan:
     admissions: dict[str, Placement] = field(default_factory=dict)  # by run, in the order of admission
     preemptions: tuple[Preemption, ...] = ()
     holds: dict[str, Hold] = field(default_factory=dict)
-    impossible: dict[str, str] = field(default_factory=dict)  # by run: why the fleet can never give it what it asks for
+    impossible: dict[str, str] = field(default_factory=dict)  # by run: why the fleet can never give what it asks for
     reservations: tuple[Reservation, ...] = ()
-    # Without any event, the decision may change at this time (ageing, a window of a stage policy); None: never.
+    # When the decision may change without any event (ageing, a stage policy's hours); None: never.
     look_again_at: float | None = None

@@ -1,4 +1,4 @@
-"""What each stage holds in one plan, against its floor and its ceiling."""
+"""Each stage's GPUs in one plan, compared with its floor and its ceiling."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ class StageLedger:
         self._limits = policy.stages.limits(now, snapshot.inventory.num_gpus) if policy.stages.rules else {}
         self._held: Counter[str] = Counter()
         self._free = 0
-        # Stages in which an older run waits for the ceiling, and which run that is.
+        # Stage → its older run that waits for the ceiling.
         self._waits_in: dict[str, str] = {}
         self._waits_for_floors: str | None = None
         if self._limits:
@@ -31,12 +31,12 @@ class StageLedger:
         self._free -= gpu_milli
 
     def keep(self, run: Waiting, kept_milli: int) -> None:
-        """Its place is kept: it counts in its stage already, and `kept_milli` of what is free is not for others."""
+        """Notes a kept place: it counts in its stage already, and others may not have `kept_milli` of what is free."""
         self._held[run.stage] += asked_milli(run.demand)
         self._free -= kept_milli
 
     def refusal(self, run: Waiting, *, aged: bool, may_borrow: bool) -> str | None:
-        """Why the stages' limits hold it back; None: they do not."""
+        """Why the stages' limits hold a run back; None: they do not."""
         milli = asked_milli(run.demand)
         if not self._limits or not milli:
             return None
@@ -44,7 +44,7 @@ class StageLedger:
             return behind_in_stage(run, self._waits_in[run.stage])
         limit = self._limits.get(run.stage)
         if limit and limit.ceiling is not None and self._held[run.stage] + milli > limit.ceiling * WHOLE:
-            # The stage drains for its oldest, unless that one waits for other hours.
+            # The stage drains for its oldest run, unless that run needs other hours.
             if aged and milli <= limit.ceiling * WHOLE:
                 self._waits_in[run.stage] = run.run_id
             return at_ceiling(run, limit, self._held[run.stage], self._now)
@@ -85,7 +85,7 @@ class StageLedger:
 
 
 def asked_milli(demand: Demand) -> int:
-    """Thousandths of GPUs; a share that grows on a small GPU counts as it was asked for."""
+    """Thousandths of GPUs; a share that grows on a small GPU counts as requested."""
     if not demand.num_gpus:
         return 0
     return demand.gpu_milli if demand.is_shared else demand.num_gpus * WHOLE

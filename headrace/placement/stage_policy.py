@@ -1,9 +1,9 @@
 """How many GPUs each stage may hold, and how many are kept for it, by time of day.
 
-A *ceiling*: the stage never holds more. A *floor*: that many GPUs are kept for the stage, whether it wants them now or
-not. Runs of other stages may not take the last of them; a preemptible run may borrow them where preemption is on, and
-is stopped when the stage comes. Counts GPUs, not places: a floor says nothing of which node. Runs without a stage are
-the stage "". Changing hours stop nobody: what runs above a new ceiling runs to its end.
+A *ceiling*: the stage never holds more. A *floor*: so many GPUs are kept for the stage, whether it needs them now or
+not. Runs of other stages may not take the last of them. If preemption is on, a preemptible run may borrow them, and is
+stopped when the stage needs them. It counts GPUs, not places: a floor names no node. Runs without a stage have the
+stage "". A change of hours stops no run: runs above a new ceiling run to their end.
 """
 
 import re
@@ -18,7 +18,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 @dataclass(frozen=True, kw_only=True)
 class StageWindow:
-    """Other limits between two times of day, such as `22:00-06:00` (over midnight); the end is not part of it."""
+    """Other limits between two times of day, such as `22:00-06:00` (over midnight); the end is excluded."""
 
     hours: str
     floor: int | None = None  # None: the stage's own
@@ -45,7 +45,7 @@ class StageWindow:
 class StageRule:
     """One stage's limits in GPUs. A negative ceiling counts from the top: -1 is all but one. None: no ceiling.
 
-    The first window that holds decides; outside all windows, the rule's own floor and ceiling.
+    The first window that applies decides; outside all windows, the rule's own floor and ceiling.
     """
 
     floor: int = 0
@@ -58,7 +58,7 @@ class StageRule:
 
 @dataclass(frozen=True, kw_only=True)
 class StageLimit:
-    """What a rule means at one moment, in GPUs. `until`: when it may change; None: never."""
+    """A rule's limits at one moment, in GPUs. `until`: when they may change; None: never."""
 
     floor: int = 0
     ceiling: int | None = None
@@ -67,7 +67,7 @@ class StageLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePolicy:
-    """The rules of all stages that have one, and the time zone in which their hours are read."""
+    """The rules of all stages that have one, and the time zone of their hours."""
 
     rules: dict[str, StageRule] = field(default_factory=dict)
     time_zone: str = "UTC"
@@ -98,7 +98,7 @@ class StagePolicy:
         return found
 
     def highest_ceiling(self, stage: str, num_gpus: int) -> int | None:
-        """The most GPUs that a stage may ever hold; None: as many as there are."""
+        """The most GPUs that a stage may ever hold; None: no limit."""
         rule = self.rules.get(stage)
         if rule is None:
             return None
@@ -107,7 +107,7 @@ class StagePolicy:
         return None if None in counts else max(count for count in counts if count is not None)
 
     def lowest_floors_of_others(self, stage: str) -> int:
-        """GPUs that are kept from a stage at every hour."""
+        """GPUs that are kept from a stage at all hours."""
         return sum(
             min([rule.floor, *(window.floor for window in rule.windows if window.floor is not None)])
             for other, rule in self.rules.items()
@@ -130,7 +130,7 @@ def _next_change(rule: StageRule, local: datetime, now: float) -> float | None:
     """The next time in seconds since the epoch at which a window begins or ends."""
     minutes = {minute for window in rule.windows for minute in window.minutes}
     changes = []
-    for days in (0, 1, 2):  # two: a time of day may not exist on the day when clocks go forward
+    for days in (0, 1, 2):  # two days: a time of day may not exist on the day when clocks go forward
         day = local.date() + timedelta(days=days)
         for minute in minutes:
             at = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=local.tzinfo).timestamp()

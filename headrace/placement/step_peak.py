@@ -1,18 +1,18 @@
 """The most that steps of one run can hold at the same time.
 
-Knows the steps' order and how many may run at once; knows nothing of how long they take. So it is an upper bound,
-exact for some order of events where `steps_at_once` does not bind.
+Knows the steps' order and how many may run at once, but not how long they take. So it is an upper bound, which some
+order of events reaches unless `steps_at_once` limits it.
 """
 
 from collections import deque
 from collections.abc import Mapping, Set
 
-# The exact bound looks at every pair of weighty steps, and this runs where runs are submitted.
+# The exact bound compares every pair of steps with a weight, and this runs at submission.
 _NUM_STEPS_EXACT_MAX = 200
 
 
 def ancestors(upstream: Mapping[str, Set[str]]) -> dict[str, set[str]]:
-    """All steps that must end before a step begins, by step; direct ones among `upstream`'s values go in."""
+    """For each step, all steps that must end before it begins; `upstream` has the direct ones."""
     waiting = {step: {other for other in direct if other in upstream} for step, direct in upstream.items()}
     downstream: dict[str, list[str]] = {step: [] for step in upstream}
     for step, direct in waiting.items():
@@ -39,15 +39,15 @@ def peak(
 ) -> int:
     """Upper bound of what steps hold together.
 
-    The least of two: the `steps_at_once` heaviest, and the heaviest set of steps of which none waits for another
-    (Dilworth: the total less the most that can be handed on along the order, a maximum flow). Beyond 200 steps with a
-    weight the flow is a greedy one, and the bound may be too high.
+    The smaller of two bounds: the `steps_at_once` heaviest steps, and the heaviest set of steps of which none waits for
+    another (Dilworth: the total less the most that can be handed on along the order, a maximum flow). With more than
+    200 weighted steps the flow is a greedy one, and the bound may be too high.
 
     Args:
         weights: by step.
         before: all ancestors, by step.
         steps_at_once: None for any number.
-        copies: how many of a step may run together by itself; 1 where it is not named.
+        copies: how many instances of a step may run together; 1 if not named.
     """
     counts = {step: (copies or {}).get(step, 1) for step, weight in weights.items() if weight > 0}
     heaviest, num_left = 0, steps_at_once
@@ -62,7 +62,7 @@ def peak(
 
 
 def _handed_on(weights: Mapping[str, int], before: Mapping[str, Set[str]]) -> int:
-    """The most of an earlier step's weight that later steps can take over, each no more than its own weight."""
+    """The most of earlier steps' weight that later steps can take over, each up to its own weight."""
     earlier = {step: [other for other in before.get(step, ()) if other in weights] for step in weights}
     to_give, to_get = dict(weights), dict(weights)
     flow: dict[str, dict[str, int]] = {step: {} for step in weights}  # from a giver, by its taker
@@ -85,7 +85,7 @@ def _handed_on(weights: Mapping[str, int], before: Mapping[str, Set[str]]) -> in
 def _augment(
     earlier: Mapping[str, list[str]], to_give: dict[str, int], to_get: dict[str, int], flow: dict[str, dict[str, int]]
 ) -> int:
-    """One shortest augmenting path, searched from takers that want more; 0 when there is none."""
+    """Sends one shortest augmenting path, searched from takers that need more; returns 0 if there is none."""
     came_from: dict[str, tuple[str, str | None]] = {}  # giver: the taker that asked it, and who asked that taker
     asked: dict[str, str | None] = {step: None for step, amount in to_get.items() if amount}
     queue = deque(asked)

@@ -1,4 +1,4 @@
-"""What is likely to arrive next: shapes of runs with their weights. Packing keeps room of the shapes that come."""
+"""The runs that are likely to arrive next, as weighted shapes. Packing keeps room for them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from headrace.placement.demand import Demand
 
 @dataclass(frozen=True, kw_only=True)
 class TaskMix:
-    """Distinct demands and how often each comes, relative to the others.
+    """Distinct demands and their relative frequencies.
 
-    It is a prior, counted from past runs or stated; nothing is learned from it while placing. A wrong one costs
-    packing, never a wrong placement.
+    It is a prior, counted from past runs or stated; placing does not change it. A wrong one costs packing, never a
+    wrong placement.
     """
 
     weights: tuple[tuple[Demand, float], ...]
@@ -27,7 +27,7 @@ class TaskMix:
 
     @classmethod
     def counted(cls, demands: Iterable[Demand]) -> "TaskMix":
-        """The mix of runs that came."""
+        """The mix of the given runs."""
         return cls(weights=tuple((demand, float(count)) for demand, count in Counter(demands).items()))
 
     def __hash__(self) -> int:
@@ -38,7 +38,7 @@ class TaskMix:
         return hash(self.weights)
 
     def on_gpus(self) -> "TaskMix":
-        """Without the runs that need no GPU."""
+        """The mix without runs that need no GPU."""
         return TaskMix(weights=tuple((demand, weight) for demand, weight in self.weights if demand.num_gpus))
 
     def typical(self, part: float) -> "TaskMix":
@@ -54,8 +54,8 @@ class TaskMix:
     def draws(self, num_streams: int, num_draws: int, seed: int) -> np.ndarray:
         """Indices of `weights`, int32 [stream, draw]: each stream a fair sample of the mix, in a random order.
 
-        Systematic sampling, so that a stream has every shape as often as the mix says, but for rounding: independent
-        draws left the result to the luck of the seed.
+        Systematic sampling, so that each stream has every shape in the mix's proportion, up to rounding: with
+        independent draws the result depended on the seed.
         """
         weights = np.array([weight for _, weight in self.weights], dtype=float)
         random = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def _gpus(count: int, milli: int = 1000) -> Demand:
     return Demand(num_gpus=count, gpu_milli=milli)
 
 
-# Of nobody's fleet in particular: mostly one GPU or a part of one, and gangs of powers of two.
+# A general mix: mostly one GPU or a part of one, and gangs of powers of two.
 ANY_MIX = TaskMix(
     weights=(
         (_gpus(1), 40.0),

@@ -1,4 +1,4 @@
-"""CPUs and memory of the machine that this process runs on, no more than its control groups allow it."""
+"""This machine's CPUs and memory, as far as this process's control groups allow."""
 
 import math
 import os
@@ -33,7 +33,7 @@ def memory_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) ->
 
 
 def _groups(cgroups: Path, own_cgroup: Path) -> list[Path]:
-    """This process's control group and those that it lies in, of both versions."""
+    """This process's control group and its ancestors, of both versions."""
     found = {cgroups}
     for line in _text(own_cgroup).splitlines():
         path = line.split(":", 2)[-1].strip("/")
@@ -44,7 +44,7 @@ def _groups(cgroups: Path, own_cgroup: Path) -> list[Path]:
 
 
 def _text(file: Path) -> str:
-    """Nothing where it cannot be read: then it limits nothing."""
+    """The file's text; empty if it cannot be read, so that it limits nothing."""
     try:
         return file.read_text().strip()
     except OSError:
