@@ -1,4 +1,4 @@
-"""Free text of a tag to a value within bounds, or `InvalidNeeds`: a tag never crashes a daemon nor admits too much."""
+"""Turns a tag's text into a bounded value, or raises `InvalidNeeds`: no tag crashes a daemon or admits too much."""
 
 import math
 import re
@@ -8,25 +8,25 @@ from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Gang
 from headrace.placement.gpu_models import short_model
 
-# Far above any fleet; they keep sums and JSON small, not users.
+# Far above any fleet; they limit sums and JSON, not users.
 NUM_GPUS_MAX = 100_000
 CPU_MILLI_MAX = 1_000_000_000
 MEMORY_MIB_MAX = 1_000_000_000
 EXPECTED_SECONDS_MAX = 100_000_000
 NAME_LENGTH_MAX = 200
 
-# ASCII digits only, no sign, no exponent, no underscore: what `int` and `float` take beyond that is never meant here.
+# ASCII digits only, no sign, no exponent, no underscore: `int` and `float` accept more, which nobody means here.
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?|\.[0-9]{1,12}")
 _NAME = re.compile(r"[\w./:@+-]+( [\w./:@+-]+)*")
 _SHOWN_LENGTH_MAX = 60
 
 
 class InvalidNeeds(InvalidInput):
-    """A run asks for something that cannot be read, or that its steps cannot have together. Fail it: it stays so."""
+    """A run asks for something unreadable, or for something that its steps cannot have together. A retry fails too."""
 
 
 class TagValue:
-    """The text of one tag and who carries it; each reading says what was wanted."""
+    """The text of one tag and its owner; each reader names what was wanted."""
 
     def __init__(self, tag: str, text: str, carrier: str) -> None:
         self.tag = tag
@@ -34,7 +34,7 @@ class TagValue:
         self.carrier = carrier
 
     def gpu_milli(self) -> int:
-        """Thousandths of GPUs, a share rounded up: a multiple of 1000, or below."""
+        """Thousandths of GPUs, a share rounded up: a multiple of 1000, or less than 1000."""
         wanted = "a whole number of GPUs or a share of one, as 4 or 0.5"
         number = self._number(NUM_GPUS_MAX, wanted)
         if number > 1 and number != int(number):
@@ -49,7 +49,7 @@ class TagValue:
         return self._whole(MEMORY_MIB_MAX, "a whole number of MiB, as 16384")
 
     def seconds(self) -> float:
-        """0: nobody knows."""
+        """0: unknown."""
         return float(self._number(EXPECTED_SECONDS_MAX, "a number of seconds, as 3600"))
 
     def models(self) -> frozenset[str]:

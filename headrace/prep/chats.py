@@ -1,8 +1,8 @@
-"""Documents as chats in a model's own template, tokenized, with the span of tokens that bear loss.
+"""Documents as chats in a model's own template, tokenized, with the span of tokens that carry loss.
 
-The text is what the template renders and the ids are what the tokenizer makes of it as a whole; the completion is found
-again among the tokens by its characters. What a document holds is text: where it spells a special token, it gets the
-ids of its characters, and ends no turn. Knows nothing of sequences and packing.
+The template renders the text, and the tokenizer encodes it as a whole; the completion's tokens are then found by its
+characters. A document is only text: if it contains a special token, its characters are encoded, and no turn ends. Knows
+nothing of sequences and packing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ Document = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedExample:
-    """Token ids (int32) of one chat; those in [label_start, label_end) bear loss."""
+    """Token ids (int32) of one chat; those in [label_start, label_end) carry loss."""
 
     ids: np.ndarray
     label_start: int
@@ -45,7 +45,7 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
     for chat, start, (num_shared, shared_ids, ids, encoding) in zip(
         chats, starts, _encoded(chats, min(starts, default=0), tokenizer), strict=True
     ):
-        # The end token is to be learnt, the line break behind it is not.
+        # The model should learn the end token, but not the line break after it.
         end = len(chat.text) - len(behind) + len(behind.rstrip())
         label_start, label_end = _label_span(encoding, start - num_shared, end - num_shared)
         yield TokenizedExample(
@@ -58,7 +58,7 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
 def _encoded(
     chats: Sequence[RenderedChat], before: int, tokenizer: ChatTokenizer
 ) -> Iterator[tuple[int, list[int], list[int], Encoding]]:
-    """Of each chat: the characters that are encoded once for all, their ids, the others' ids and encoding."""
+    """For each chat: the characters that are encoded once for all, their ids, and the rest's ids and encoding."""
     plain = [chat.text for chat in chats if chat.marked is None]
     shared, shared_ids = _shared_beginning(plain, before, tokenizer)
     encodings = iter(tokenizer.encode_batch([text[len(shared) :] for text in plain]))
@@ -80,7 +80,7 @@ def _messages(corpus: Corpus, row: Document, completion: str) -> list[Message]:
 
 
 def _behind_completion(corpus: Corpus, tokenizer: ChatTokenizer) -> str:
-    """What the template puts behind every completion: the end of the turn, often a line break."""
+    """The template's text after every completion: the end of the turn, often with a line break."""
     completion = "the completion"
     probe = tokenizer.render(_messages(corpus, {"term": "term", "category": "category"}, completion))
     _, found, behind = probe.rpartition(completion)
@@ -103,15 +103,15 @@ def _completion_start(chat: str, completion: str, behind: str) -> int:
 
 
 def _shared_beginning(chats: Sequence[str], before: int, tokenizer: ChatTokenizer) -> tuple[str, list[int]]:
-    """What all chats begin with, up to a special token that ends before `before`, and its ids.
+    """The common beginning of all chats, up to a special token that ends before `before`, and its ids.
 
-    A special token is a boundary that no other token reaches across, so the system turn need be tokenized only once: a
-    quarter of the whole work. Empty where the tokenizer does not hold to that.
+    No other token reaches across a special token, so the system turn is tokenized only once: a quarter of the whole
+    work. Empty if the tokenizer does not respect that border.
     """
-    # Of sorted texts, the first and the last have in common what all have. Texts, so not commonpath.
+    # The first and the last of sorted texts share what all share. These are texts, so not commonpath.
     common = commonprefix([min(chats, default=""), max(chats, default="")])[:before]  # noqa: RUF071
     ends = [common.rfind(token) + len(token) for token in tokenizer.special_tokens if token in common]
-    # One more character in common: whatever a tokenizer makes of a boundary's two sides, it is the same for all chats.
+    # One more common character: then a tokenizer sees the same on both sides of the border in all chats.
     shared = common[: max((end for end in ends if end < len(common)), default=0)]
     if not shared:
         return "", []
@@ -120,15 +120,15 @@ def _shared_beginning(chats: Sequence[str], before: int, tokenizer: ChatTokenize
 
 
 def _label_span(encoding: Encoding, start: int, end: int) -> tuple[int, int]:
-    """The tokens that hold a character of [start, end): from the first to one behind the last.
+    """The tokens that hold a character of [start, end): from the first to one after the last.
 
-    A token that begins in the template and ends in the completion counts, as in `[/INST] word`, where the space belongs
-    to both: the model will have to make it.
+    A token that begins in the template and ends in the completion counts, as in `[/INST] word`, whose space belongs to
+    both: the model will have to generate it.
     """
     first, behind = encoding.char_to_token(start), encoding.char_to_token(end)
     if first is not None and behind is not None:
         span = encoding.token_to_chars(behind)
         return first, behind if span and span[0] >= end else behind + 1
-    # `end` is behind the last character, or one of the two belongs to no token: rare, so a search will do.
+    # `end` lies after the last character, or one of the two is in no token: rare, so a search is enough.
     held = [token for token, (begins, ends) in enumerate(encoding.offsets) if begins < end and ends > start]
     return (held[0], held[-1] + 1) if held else (0, 0)

@@ -1,9 +1,9 @@
-"""Raw documents in, clean and split documents out, and for each one that is missing the name of what dropped it.
+"""Cleans and splits raw documents, and counts which rule dropped each missing one.
 
-Order: normalise, quality rules, exact duplicates, near duplicates, split. A document is counted against the first rule
-that drops it, so the drops and the rows kept add up to the rows read. Rules judge one document by its characters; they
-know nothing of what is true, polite or in which language. The word rules assume a language that puts spaces between
-words: set their limits to null for one that does not.
+Order: normalise, quality rules, exact duplicates, near duplicates, split. A document counts for the first rule that
+drops it, so drops and kept rows add up to the rows read. Rules judge a single document by its characters; they know
+nothing of truth, politeness or language. The word rules assume a language with spaces between words: set their limits
+to null for others.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,16 +22,16 @@ NEAR_DUPLICATE = "near_duplicate"
 
 _WORD = r"\S+"
 _LETTER = r"[\p{L}\p{M}]"
-# U+FFFD is what a wrong decoder leaves behind; the pairs are UTF-8 that was once read as Latin-1.
+# A wrong decoder leaves U+FFFD; the pairs are UTF-8 that was once read as Latin-1.
 _BROKEN = "\ufffd|Ã[\u0080-\u00bf]|â€[\u0080-\u2122]"
 _SYMBOL = r"#|…|\.\.\."
-# Below ten words, a repeated word is grammar ("the … of the …"), not a fault.
+# With fewer than ten words, a repeated word is grammar ("the … of the …"), not a fault.
 _REPETITION_WORDS_MIN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A named reason to drop a document: `drops` is true for the rows that go."""
+    """A named reason to drop documents: `drops` is true for the rows that go."""
 
     name: str
     drops: pl.Expr
@@ -41,12 +41,12 @@ class Rule:
 class Cleaned:
     documents: pa.Table
     num_rows_in: int
-    # Every rule that was applied, in order, those that dropped nothing too.
+    # Every rule that was applied, in order, including those that dropped nothing.
     drops: dict[str, int]
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cleaned:
-    """Clean one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts."""
+    """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts."""
     documents = normalised(raw)
     label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
     documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
@@ -62,7 +62,7 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
 
 
 def normalised(raw: pa.Table) -> pl.DataFrame:
-    """Unicode NFC, no control or invisible characters, single spaces; a text keeps its line breaks, two at most."""
+    """Unicode NFC, no control or invisible characters, single spaces; a text keeps up to two line breaks in a row."""
     frame = pl.DataFrame(raw)
     names = pl.col("term", "category")
     examples = pl.col("examples").list.eval(_single_line(pl.element()).replace("", None).drop_nulls())
@@ -70,7 +70,7 @@ def normalised(raw: pa.Table) -> pl.DataFrame:
 
 
 def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
-    """The rules that the corpus asks for, in the order in which they claim their drops."""
+    """The corpus's rules, in the order in which they count their drops."""
     limits = corpus.rules
     text = pl.col("text")
     num_characters = text.str.count_matches(r"\S")
@@ -98,7 +98,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
 
 
 def apply_rules(documents: pl.DataFrame, rules: tuple[Rule, ...]) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The documents that no rule drops, and how many each rule was the first to drop."""
+    """The documents that no rule drops, and how many each rule dropped first."""
     first_rule = pl.coalesce(pl.when(rule.drops).then(pl.lit(rule.name)) for rule in rules)
     dropped_by = documents.select(first_rule.alias("rule")).get_column("rule")
     counts = dict(dropped_by.drop_nulls().value_counts().iter_rows())
@@ -124,7 +124,7 @@ def _lines(column: pl.Expr) -> pl.Expr:
 
 
 def _visible(column: pl.Expr) -> pl.Expr:
-    # Zero-width joiners stay: scripts and emoji are spelt with them.
+    # Zero-width joiners stay: scripts and emoji need them.
     return (
         column.str.normalize("NFC")
         .str.replace_all("[\u00ad\u200b\u2060\ufeff]", "")
@@ -133,7 +133,7 @@ def _visible(column: pl.Expr) -> pl.Expr:
 
 
 def _compared(corpus: Corpus, documents: pl.DataFrame) -> list[str]:
-    """The text that de-duplication compares: what makes two documents the same in this corpus."""
+    """The text that de-duplication compares, by the corpus's definition of equal documents."""
     joined = documents.select(
         pl.concat_str(corpus.duplicate_columns, separator=" ", ignore_nulls=True).alias("compared")
     )

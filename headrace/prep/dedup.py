@@ -1,9 +1,9 @@
-"""Drops repeated documents, exact and near ones, and keeps the first copy of each.
+"""Drops exact and near duplicates of documents, and keeps the first copy of each.
 
-Near duplicates are found by MinHash LSH and confirmed by their exact Jaccard similarity: no document is dropped on an
-estimate. What LSH misses stays: it proposes a pair at the threshold with a probability above 0.9, and more similar
-pairs more surely. Works on one shard: copies in two shards are not seen here, which is why a corpus is best dealt to
-its shards by `neighbourhood`, as the demo's is.
+MinHash LSH proposes near duplicates, and their exact Jaccard similarity confirms them: no document is dropped on an
+estimate. LSH finds a pair at the threshold with a probability above 0.9, and more similar pairs more surely; missed
+pairs stay. It works on one shard and misses copies in two shards, so a corpus should be dealt to its shards by
+`neighbourhood`, as the demo's is.
 """
 
 import re
@@ -16,12 +16,12 @@ from headrace.prep.text_keys import text_key
 
 _WORD = re.compile(r"\w+")
 _BATCH_ROWS = 8192
-# A fixed seed: another one would drop other borderline documents at the next run.
+# A fixed seed: with another one the next run would drop other borderline documents.
 _SEED = 42
 
 
 def exact_duplicates(texts: Sequence[str]) -> list[bool]:
-    """For each text, whether an earlier one has the same `text_key`. 16 bytes a distinct text are held."""
+    """For each text, whether an earlier one has the same `text_key`. Holds 16 bytes for each distinct text."""
     seen: set[bytes] = set()
     flags = []
     for text in texts:
@@ -32,9 +32,9 @@ def exact_duplicates(texts: Sequence[str]) -> list[bool]:
 
 
 def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
-    """For each text, whether an earlier text that is kept overlaps with it by at least `settings.jaccard`.
+    """For each text, whether it overlaps with an earlier kept text by at least `settings.jaccard`.
 
-    Only kept texts count as originals: of a chain where each link resembles the next, every second one may stay.
+    Only kept texts count as originals: in a chain of texts that each resemble the next, every second one may stay.
     """
     # rensa has no type stubs.
     from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
@@ -51,7 +51,7 @@ def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
             [sorted(shingle_set) for shingle_set in shingle_sets], num_perm=settings.num_permutations, seed=_SEED
         )
         for shingle_set, sketch in zip(shingle_sets, sketches, strict=True):
-            # Originals' shingles are made again on demand: keeping them all would take many times the texts' memory.
+            # Recomputes originals' shingles on demand: keeping them all would take many times the texts' memory.
             repeated = bool(shingle_set) and any(
                 jaccard(shingle_set, shingles(texts[original], settings.shingle_words)) >= settings.jaccard
                 for original in lsh.query(sketch)
@@ -63,7 +63,7 @@ def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
 
 
 def shingles(text: str, num_words: int) -> set[str]:
-    """The set of `num_words`-word sequences of a text; a shorter text is one shingle, a text without words has none."""
+    """The set of `num_words`-word sequences of a text; a shorter text is one shingle, a text without words none."""
     words = _WORD.findall(text.casefold())
     if len(words) <= num_words:
         return {" ".join(words)} if words else set()
@@ -73,7 +73,7 @@ def shingles(text: str, num_words: int) -> set[str]:
 def neighbourhood(text: str, num_words: int = 3) -> str:
     """A key that two texts share with a probability equal to their Jaccard similarity; copies always share it.
 
-    It is one row of a MinHash: the shingle of the lowest hash. Dealing a corpus by it keeps similar texts together.
+    It is one row of a MinHash, the shingle with the lowest hash. Dealing a corpus by it keeps similar texts together.
     """
     return min(shingles(text, num_words), key=lambda shingle: xxhash.xxh3_64_digest(shingle.encode()), default="")
 
@@ -86,10 +86,10 @@ def jaccard(left: set[str], right: set[str]) -> float:
 
 
 def _num_bands(threshold: float, num_permutations: int) -> int:
-    """The fewest bands that still propose a pair at the threshold nine times out of ten.
+    """The fewest bands that propose a pair at the threshold with a probability of 0.9.
 
     A pair of similarity s shares a band of r rows with probability s^r, and is proposed with 1 - (1 - s^r)^b. More
-    bands propose more pairs that the exact comparison then has to throw out.
+    bands propose more pairs that the exact comparison must reject.
     """
     bands = 1
     while bands < num_permutations and 1 - (1 - threshold ** (num_permutations // bands)) ** bands < 0.9:

@@ -1,4 +1,4 @@
-"""One record of a user's file becomes one raw document, or the reason why not."""
+"""Turns one record of a user's file into a raw document, or into the reason why it cannot."""
 
 from collections.abc import Iterable
 
@@ -6,15 +6,15 @@ from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
 from headrace.user_files.layout import Record, Unreadable
 
-# Values of one document in the order of RAW_DOCUMENTS.
+# One document's values in the order of RAW_DOCUMENTS.
 RawDocument = tuple[str, str | None, str | None, str, list[str], str, int]
 
 
 def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocument | Unreadable:
-    """Apply the corpus's column mapping.
+    """Applies the corpus's column mapping.
 
-    A column may be absent from a JSON record, as long as neither text nor templates need it. A null is no fault either,
-    but for the text: a rule of the cleaning counts documents that a template needs more of.
+    A JSON record may lack a column that neither text nor templates need. A null is allowed too, except for the text: a
+    rule of the cleaning counts documents in which a template's column is null.
     """
     values = {ours: record.fields.get(theirs) for ours, theirs in corpus.columns.items()}
     examples = values.get("examples") or []
@@ -26,7 +26,7 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     text, examples = values["text"], values["examples"]
     assert isinstance(text, str)
     assert isinstance(examples, list)
-    # From the content, not from the line: labels keep to their documents when lines are added above them.
+    # From the content, not from the line, so labels keep to their documents when lines are added above them.
     document_id = given_id or digest_text("document", term or "", category or "", text)[:32]
     return document_id, term, category, text, examples, source_file, record.line
 
@@ -63,7 +63,7 @@ def _fits(ours: str, value: object) -> bool:
 
 
 def _encodable(values: Iterable[object]) -> bool:
-    """JSON may escape half of a surrogate pair; Arrow strings are UTF-8 and cannot hold it."""
+    """False for lone surrogates: JSON can escape them, but Arrow's UTF-8 strings cannot hold them."""
     for value in values:
         if isinstance(value, str) and not value.isascii():
             try:

@@ -1,10 +1,10 @@
-"""Clean documents become packed training sequences: what the model reads, and which of its tokens bear loss.
+"""Packs clean documents into training sequences: what the model reads, and which tokens carry loss.
 
-An example is the chat (system, user, assistant) as the model's own template renders it. Loss is on the completion and
-on the token that ends it, never on the prompt, nor on what the template puts behind the end. Positions restart at 0
-with every example of a sequence and with its padding: a trainer that masks by position lets none see another.
+An example is a chat (system, user, assistant) in the model's own template. The completion and its end token carry loss;
+the prompt and the template's text after the end do not. Positions restart at 0 with each example of a sequence and with
+its padding, so that a trainer that masks by position keeps examples apart.
 
-A document is dropped, and counted, if it does not fit into one sequence.
+A document that does not fit into one sequence is dropped and counted.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class SplitCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Packed sequences of one shard; those of train come first."""
+    """One shard's packed sequences; those of train come first."""
 
     sequences: pa.Table
     num_documents: int
@@ -50,7 +50,7 @@ class Examples:
 
 
 def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer) -> Examples:
-    """Pack one shard of CLEAN_DOCUMENTS.
+    """Packs one shard of CLEAN_DOCUMENTS.
 
     Raises:
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
@@ -99,7 +99,7 @@ def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: 
             labels[number, used + label_start : used + label_end] = example.ids[label_start:label_end]
             position_ids[number, used : used + length] = positions[:length]
             used += length
-        # Padding is an example of its own: it attends to itself and nothing attends to it.
+        # Padding is its own example: it attends to itself and nothing attends to it.
         position_ids[number, used:] = positions[: sequence_length - used]
     columns = {
         "split": pa.array([split] * len(sequences), pa.string()),

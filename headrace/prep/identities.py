@@ -1,8 +1,8 @@
-"""Whether one document id stands for one document, over all files and shards together.
+"""Checks over all files and shards that each document id stands for one document.
 
-A label belongs to a document's id. Where a corpus gives ids of its own and two files count from 1, a label of one
-document would decide over another: spam would be kept for a good text's label, and every count would still add up.
-Copies of one document may share an id: they are the same to every label.
+A label belongs to a document's id. If a corpus has its own ids and two files count from 1, one document's label would
+decide over another: spam would be kept because of a good text's label, and all counts would still add up. Copies of one
+document may share an id, since labels treat them alike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _NUM_SAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedIds:
-    """Ids that stand for more than one document; `samples` say of a few where two of theirs are."""
+    """Ids that stand for several documents; `samples` name the places of two of them, for a few ids."""
 
     num_documents: int
     num_ids: int
@@ -25,7 +25,7 @@ class RepeatedIds:
 
 
 def find_repeated_ids(shards: Sequence[pa.Table]) -> RepeatedIds:
-    """Over RAW_DOCUMENTS of any number of shards; 16 bytes a document are held."""
+    """Takes RAW_DOCUMENTS of any number of shards; holds 16 bytes for each document."""
     frames = [pl.DataFrame(shard.select(COLUMNS)) for shard in shards]
     hashed = [frame.select(pl.col("document_id").hash().alias("id"), _content().alias("content")) for frame in frames]
     if not hashed:
@@ -37,7 +37,7 @@ def find_repeated_ids(shards: Sequence[pa.Table]) -> RepeatedIds:
 
 
 def _content() -> pl.Expr:
-    """A hash of what makes two documents the same: as `raw_document` makes ids where a corpus has none."""
+    """A hash of what makes documents equal, from the same fields as `raw_document`'s own ids."""
     return pl.struct("term", "category", "text").hash()
 
 

@@ -1,8 +1,8 @@
-"""Labels of documents, from people or from a judge model, and how far two sources agree.
+"""Labels of documents, from people or from a judge model, and the agreement of two sources.
 
-A label belongs to a document's id, so it outlives re-reading and re-cleaning; `judged_at_version` says which version of
-the raw documents the source saw. A judge is asked about documents that the quality rules keep: the others would cost
-tokens for nothing. What it answers beside the allowed answers is no label, and is counted.
+A label belongs to a document's id, so it survives re-reading and re-cleaning; `judged_at_version` names the version of
+the raw documents that the source saw. The judge only sees documents that the quality rules keep: the others would waste
+tokens. An answer outside the allowed ones is not a label, and is counted.
 """
 
 from collections import Counter
@@ -27,13 +27,13 @@ class Judge(Protocol):
     """A model that answers questions."""
 
     def answer(self, questions: Sequence[str]) -> list[str]:
-        """One answer a question, in their order; empty where none could be had."""
+        """One answer for each question, in order; empty if there is none."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """`unanswered`: documents that the judge was asked about in vain."""
+    """`unanswered`: documents for which the judge gave no allowed answer."""
 
     labels: pa.Table
     num_judged: int
@@ -42,7 +42,7 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of the documents that two sources labelled: how many, the share that got one label from both, and kappa."""
+    """For documents with labels from two sources: their number, the share with equal labels, and kappa."""
 
     num_both: int
     equal_share: float
@@ -50,10 +50,10 @@ class Agreement:
 
 
 def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: Path, judge: Judge | None) -> Labelled:
-    """Labels of one shard's documents, from every source that the corpus names; none without a source.
+    """Labels of one shard's documents from all of the corpus's sources; empty without a source.
 
     Raises:
-        InvalidInput: the label file cannot be read, or gives a document two labels; an id stands for two documents.
+        InvalidInput: the label file cannot be read or gives a document two labels, or an id stands for two documents.
     """
     settings = corpus.labels
     if settings:
@@ -120,7 +120,7 @@ def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, st
 
 
 def judge_documents(settings: LabelJudge, documents: pl.DataFrame, judge: Judge) -> dict[str, str | None]:
-    """The judge's label of each document; None where its answer is none of the allowed ones."""
+    """The judge's label of each document; None if its answer is not allowed."""
     rows = documents.select("document_id", "term", "category", "text").to_dicts()
     answers = judge.answer([settings.question.format_map(row) for row in rows])
     return {
@@ -129,7 +129,7 @@ def judge_documents(settings: LabelJudge, documents: pl.DataFrame, judge: Judge)
 
 
 def parse_answer(answer: str, allowed: Sequence[str]) -> str | None:
-    """The allowed answer that a judge's reply begins with, whatever its case and the marks around it."""
+    """The allowed answer at the beginning of a judge's reply, ignoring case and surrounding marks."""
     reply = answer.strip().lstrip("\"'*`([ ").casefold()
     for label in sorted(allowed, key=len, reverse=True):
         rest = reply.removeprefix(label.casefold())
@@ -139,7 +139,7 @@ def parse_answer(answer: str, allowed: Sequence[str]) -> str | None:
 
 
 def effective_labels(labels: pa.Table, corpus: Corpus) -> dict[str, str]:
-    """One label a document: the file's where there is one, for people overrule models."""
+    """One label for each document: the file's if there is one, since people overrule models."""
     by_source = _by_source(labels)
     settings = corpus.labels
     order = [source.source for source in (settings.judge, settings.file) if source] if settings else []
@@ -150,7 +150,7 @@ def effective_labels(labels: pa.Table, corpus: Corpus) -> dict[str, str]:
 
 
 def agreement(labels: Iterable[pa.Table], first: str, second: str) -> Agreement:
-    """Agreement of two sources over all tables together."""
+    """The agreement of two sources over all tables together."""
     pairs: list[tuple[str, str]] = []
     for table in labels:
         by_source = _by_source(table)
@@ -161,9 +161,9 @@ def agreement(labels: Iterable[pa.Table], first: str, second: str) -> Agreement:
 
 
 def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float:
-    """Agreement beyond chance: 1 is perfect, 0 is what two coins of the same weights would reach.
+    """Agreement beyond chance: 1 is perfect, 0 is what two coins with the same weights would reach.
 
-    Two sources that give one and the same label to everything agree by 1; of no pairs, nothing is known: 0.
+    Two sources that give everything the same single label agree by 1; without pairs the result is 0.
 
     Source: Cohen 1960, A coefficient of agreement for nominal scales.
     """

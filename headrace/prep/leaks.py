@@ -1,4 +1,4 @@
-"""Finds what stands on both sides of the split: the one fault that makes every held-out loss a lie."""
+"""Finds documents on both sides of the split, the one fault that falsifies every held-out loss."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ COLUMNS = ("term", "category", "text", "split")
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """How many terms and how many texts are in train and in held-out alike, with a few of each."""
+    """How many terms and how many texts are in both train and held-out, with a few of each."""
 
     num_documents: int
     num_terms: int
@@ -26,7 +26,7 @@ class Leaks:
 
 
 def find_leaks(corpus: Corpus, shards: Iterable[pa.Table]) -> Leaks:
-    """Compare all given shards of CLEAN_DOCUMENTS with one another, by what makes two documents the same."""
+    """Compares all given shards of CLEAN_DOCUMENTS, by the corpus's definition of equal documents."""
     documents = pl.concat([pl.DataFrame(table.select(COLUMNS)) for table in shards], rechunk=False)
     terms = _on_both_sides(documents.drop_nulls("term"), ("term",))
     contents = _on_both_sides(documents, corpus.duplicate_columns)

@@ -1,8 +1,8 @@
-"""Puts examples of different lengths into sequences of one length, whole ones only.
+"""Puts whole examples of different lengths into sequences of one length.
 
-Best fit in the order of arrival: an example goes to the sequence that it fills up most. Nothing is cropped; the price
-is padding: 6% of the demo's tokens, where a sequence holds five examples and none is short enough to fill its rest.
-Sorting the examples by length first would save a tenth of a percent there, and put only equally long ones together.
+Best fit in order of arrival: an example goes to the sequence that it fills most. Nothing is cropped; the price is
+padding: 6% of the demo's tokens, where a sequence holds five examples and none is short enough for its rest. Sorting
+the examples by length first would save a tenth of a percent there, but only group equally long ones.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices of the examples in each sequence; the sum of their lengths is at most `capacity`.
 
-    Takes O(n · capacity / 64) time: the free spaces that occur are the bits of one integer, so the tightest fit is its
+    Takes O(n · capacity / 64) time: the occurring free spaces are the bits of one integer, so the tightest fit is its
     lowest bit from `length` on. No length may be 0 or above `capacity`.
     """
     sequences: list[list[int]] = []
@@ -32,6 +32,6 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         sequences[sequence].append(index)
         left = free - length
         with_free[left].append(sequence)
-        # Bit 0, a full sequence, is never asked for: no example has length 0.
+        # Bit 0, a full sequence, is never requested: no example has length 0.
         occurring |= 1 << left
     return sequences

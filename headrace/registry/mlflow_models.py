@@ -1,10 +1,10 @@
 """Model versions and training runs in MLflow: the catalogue and the evidence, never the switch.
 
-The one file that imports mlflow, and only when first used: the import costs two seconds and 90 MB. Everything here
-is idempotent, so a run that was killed half way is simply run again. Weights stay in the store; a model version
-points to them by URI and digest (logging models over 1 GB is slow and takes several copies of memory).
+The only file that imports mlflow, and only at first use: the import costs two seconds and 90 MB. Everything here is
+idempotent, so a run that was killed half way is simply run again. Weights stay in the store; a model version points to
+them by URI and digest (logging models over 1 GB is slow and takes several copies of memory).
 
-Aliases are projections of the rollout journal for people to look at; nothing in Headrace decides by them.
+Aliases are projections of the rollout journal, for people; nothing in Headrace decides by them.
 """
 
 import mimetypes
@@ -45,24 +45,24 @@ WEIGHTS_DIGEST = "headrace.weights_digest"
 WEIGHTS_URI = "headrace.weights_uri"
 
 _MODELS_PER_PAGE = 100
-# MLflow takes at most this many metrics a batch.
+# MLflow's limit for metrics in one batch.
 _METRICS_PER_BATCH = 1000
-# What MLflow answers for a request that would fail again; anything else is worth a retry.
+# MLflow's codes for requests that would fail again; all others are worth a retry.
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
-# How its client's errors begin where a body was no JSON object: a proxy's page, whatever its status.
+# Beginning of its client's errors for a body that was not a JSON object: a proxy's page, whatever its status.
 _NO_JSON = "API request to endpoint"
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
 
-# In the filters of its searches, as sqlparse and MLflow itself cut them.
+# Characters that end quoted text in the filters of its searches, as sqlparse and MLflow parse them.
 _ENDS_QUOTED_TEXT = re.compile(r"""['"`\\\x00-\x1f\x7f]""")
 
-# MLflow's client sends these; a server or a proxy may repeat them.
+# MLflow's client sends these, and a server or proxy may repeat them.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A model version: its number, such as `"3"`, and when it was first registered, in seconds since the epoch."""
+    """A model version: its number, such as `"3"`, and its first registration, in seconds since the epoch."""
 
     version: str
     registered_at: float
@@ -72,10 +72,10 @@ class ModelRegistry:
     """One MLflow, embedded (`sqlite:///…`) or a server (`http://…`).
 
     Args:
-        tracking_uri: where MLflow is.
-        artifacts: where run pictures go under an embedded MLflow; a server has a place of its own.
+        tracking_uri: MLflow's address.
+        artifacts: directory for run pictures of an embedded MLflow; a server has its own.
         request_timeout_seconds, request_retries: how long to wait for a server. MLflow's own defaults block for over
-            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment win.
+            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment take precedence.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ModelRegistry:
         request_retries: int = 1,
     ) -> None:
         self.tracking_uri = tracking_uri
-        # For people: a URI may hold a password, and MLflow's own errors repeat it.
+        # For people: a URI may hold a password, which MLflow's own errors repeat.
         self._label = without_credentials(tracking_uri)
         self._mask = Mask([*secrets_in(tracking_uri), *(os.environ.get(name) for name in _SECRET_VARIABLES)])
         self._experiment = experiment
@@ -97,13 +97,13 @@ class ModelRegistry:
         self._request_retries = request_retries
         self._connection: MlflowClient | None = None
         self._experiment_id: str | None = None
-        # Steps already logged, by run and metric: a live curve asks MLflow for its history once.
+        # Logged steps by run and metric, so that a live curve asks MLflow for its history only once.
         self._logged_steps: dict[tuple[str, str], set[int]] = {}
 
     # --- training runs ---------------------------------------------------------------------------------------------
 
     def ensure_run(self, key: str, params: Mapping[str, object], *, name: str | None = None) -> str:
-        """The MLflow run of one training, made if there is none; parameters already logged stay as they are.
+        """The MLflow run of one training, created if missing; parameters that are already logged stay unchanged.
 
         Returns:
             The MLflow run id: the same one for the same `key`, after any crash.
@@ -135,10 +135,10 @@ class ModelRegistry:
             client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int:
-        """Log one point a row and metric; rows need `step`. Points that MLflow has already are left alone.
+        """Logs one point for each row and metric; rows need `step`. Skips points that MLflow has already.
 
         Returns:
-            How many steps had something new.
+            The number of steps with something new.
         """
         with self._answering() as client:
             points = {(name, int(row["step"])): float(row[name]) for row in rows for name in row if name != "step"}
@@ -154,14 +154,14 @@ class ModelRegistry:
             return len({step for _, _, step in fresh})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Log single figures, such as a held-out loss; a figure that stands there already is left alone."""
+        """Logs single figures, such as a held-out loss; existing figures stay unchanged."""
         with self._answering() as client:
             present = checked_metrics(checked_run(client.get_run(run_id)).data.metrics)
             fresh = [(name, float(value), step) for name, value in metrics.items() if present.get(name) != value]
             self._log(client, run_id, fresh)
 
     def log_figure(self, run_id: str, name: str, body: bytes) -> None:
-        """Keep a picture beside the run; `name` ends in `.png` or `.svg` and may hold folders."""
+        """Keeps a picture beside the run; `name` ends in `.png` or `.svg` and may hold folders."""
         if mimetypes.guess_type(name)[0] not in {"image/png", "image/svg+xml"}:
             raise InvalidInput(f"A figure's name must end in .png or .svg, got {name!r}.")
         folder, _, file_name = name.rpartition("/")
@@ -175,9 +175,9 @@ class ModelRegistry:
     def register(
         self, model_name: str, weights_digest: str, weights_uri: str, run_id: str, tags: Mapping[str, str]
     ) -> Registered:
-        """The model version of these weights, made if there is none; new tags are added to an old one.
+        """The model version of these weights, created if missing; new tags are added to an existing one.
 
-        One digest has one version, after any crash and with racing writers.
+        One digest has one version, after any crash and with concurrent writers.
 
         Raises:
             RegistryUnavailable: MLflow does not answer.
@@ -211,7 +211,7 @@ class ModelRegistry:
             return checked_aliases(model, model_name)
 
     def aliased_weights(self) -> dict[str, str]:
-        """Digests of weights whose version has an alias, whoever gave it: `alias of model`, by digest."""
+        """Digests of weights whose version has an alias from anybody → `alias of model`."""
         with self._answering() as client:
             found: dict[str, str] = {}
             token = None
@@ -227,10 +227,10 @@ class ModelRegistry:
                     return found
 
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
-        """Point an alias at a version; `None` removes it.
+        """Points an alias at a version; `None` removes it.
 
         Raises:
-            RegistryMissing: there is no such version any more.
+            RegistryMissing: the version no longer exists.
             RegistryUnavailable: MLflow does not answer.
         """
         with self._answering() as client:
@@ -243,7 +243,7 @@ class ModelRegistry:
 
     @contextmanager
     def _answering(self) -> Iterator["MlflowClient"]:
-        """Translate whatever MLflow, SQLAlchemy or the network raise into this project's errors."""
+        """Translates errors of MLflow, SQLAlchemy or the network into this project's errors."""
         self._prepare_environment()
         from google.protobuf.json_format import Error as ProtobufError
         from mlflow.exceptions import MlflowException
@@ -258,11 +258,11 @@ class ModelRegistry:
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             told = self._unavailable(f"does not answer: {self._reason(error)}. Start it")
         except (NotAnAnswer, ValueError, TypeError, LookupError, AttributeError, ProtobufError) as error:
-            # The last ones come out of MLflow's own client where an answer is not what it expects.
+            # MLflow's own client raises the last ones if an answer is not as expected.
             told = self._no_answer(self._reason(error))
         else:
             return
-        # Not chained: MLflow's errors repeat the URI, with its password, and whole answers.
+        # Without a cause: MLflow's errors repeat the URI, with its password, and whole answers.
         raise told from None
 
     def _refused(self, error: "MlflowException") -> HeadraceError:
@@ -305,18 +305,18 @@ class ModelRegistry:
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def _prepare_environment(self) -> None:
-        """MLflow takes these from the environment alone; set before its import; the user's own win."""
+        """Sets what MLflow reads only from the environment, before its import; the user's own values win."""
         for name, value in (
             ("MLFLOW_HTTP_REQUEST_TIMEOUT", self._request_timeout_seconds),
             ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", self._request_retries),
-            # Else each process that imports MLflow reports to its makers, and waits for them without a network.
+            # Otherwise each process that imports MLflow sends telemetry, and waits for it without a network.
             ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ):
             os.environ.setdefault(name, str(value))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time creates the tables of an embedded MLflow; two at once break each other's."""
+        """Lets one process at a time create an embedded MLflow's tables; two at once break each other's."""
         parsed = urlparse(self.tracking_uri)
         if parsed.scheme != "sqlite":
             yield
@@ -324,7 +324,7 @@ class ModelRegistry:
         database = Path(parsed.path[1:])
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
-            # MLflow tries for 102 s to open a file that it may not open or that is no database.
+            # MLflow would try for 102 s to open a file that it may not open or that is not a database.
             with closing(sqlite3.connect(database)) as probe:
                 probe.execute("PRAGMA schema_version")
             yield
@@ -341,7 +341,7 @@ class ModelRegistry:
         return self._experiment_id
 
     def _artifact_location(self) -> str | None:
-        # Without one, an embedded MLflow writes pictures to ./mlruns of whatever directory the process is in.
+        # Without it, an embedded MLflow writes pictures to ./mlruns in the process's current directory.
         embedded = urlparse(self.tracking_uri).scheme not in {"http", "https"}
         return self._artifacts if embedded else None
 
@@ -401,7 +401,7 @@ class ModelRegistry:
         )
         oldest = self._oldest_version(client, model_name, digest) or made
         if oldest.version != made.version:
-            # Another writer was first: one digest keeps one version.
+            # Another writer was first; one digest keeps one version.
             client.delete_model_version(model_name, str(made.version))
         return oldest
 
@@ -412,10 +412,10 @@ class ModelRegistry:
 
 
 def quoted(what: str, value: str) -> str:
-    """`value` as MLflow's filters take it; they know no escape, and a quote in it would end it and begin a condition.
+    """`value` for MLflow's filters. They have no escape, and a quote in it would end it and begin a condition.
 
     Raises:
-        InvalidInput: it holds what ends a quoted text.
+        InvalidInput: it contains a character that ends quoted text.
     """
     if found := _ENDS_QUOTED_TEXT.search(value):
         raise InvalidInput(
@@ -426,5 +426,5 @@ def quoted(what: str, value: str) -> str:
 
 
 def _is_missing(error: "MlflowException") -> bool:
-    """Whether MLflow itself says so: a proxy's page with status 404 gets the same code from its client."""
+    """Whether MLflow itself says so: for a proxy's page with status 404 its client reports the same code."""
     return error.error_code in _MISSING and not error.message.startswith(_NO_JSON)

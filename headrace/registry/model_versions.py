@@ -1,4 +1,4 @@
-"""Registered model versions as rows: what registration hands to the rollout, without MLflow."""
+"""Registered model versions as rows: what a rollout gets from registration, without MLflow."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

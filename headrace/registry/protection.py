@@ -1,8 +1,8 @@
-"""Which weights MLflow's aliases name, whoever gave them: entry point `mlflow` of `headrace.protection`.
+"""Protects weights that MLflow's aliases name, whoever set them: entry point `mlflow` of `headrace.protection`.
 
-A version without an alias names nothing: each training is registered, and the rows of a retired one stay traceable by
-its digest, its training and its data. Who wants to keep its weights gives it an alias, of any name. Where MLflow cannot
-be asked, all weights stay.
+A version without an alias protects nothing: each training is registered, and a retired version's rows stay traceable by
+its digest, training and data. To keep its weights, give it an alias of any name. If MLflow does not answer, all weights
+stay.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def protection(asked: Asked) -> Answer:
 
 def _named(asked: Asked) -> Iterator[Named]:
     if not asked.objects.children(WEIGHTS):
-        return  # its import alone costs two seconds
+        return  # importing it costs two seconds
     if not (uri := asked.environment.get(TRACKING_URI)):
         yield all_weights(f"{TRACKING_URI} is not set, so MLflow's aliases are unknown")
         return

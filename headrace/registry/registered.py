@@ -1,4 +1,4 @@
-"""Registered model versions as sealed registrations hold them: what a rollout reads, so that it needs no MLflow."""
+"""Registered model versions from sealed registrations, so that a rollout needs no MLflow."""
 
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.versions import HandoffStore
@@ -9,9 +9,9 @@ REGISTERED_VERSION = "registered_version"
 
 
 def registered_models(handoffs: HandoffStore, *, damaged: Damaged) -> list[ModelVersion]:
-    """Every registered version; `damaged` is told of a registration that cannot be read: its recipe's are left out.
+    """Every registered version. `damaged` is called for an unreadable registration, whose recipe is left out.
 
-    Never of an older version of the same recipe: what it registered may have been replaced for a reason.
+    It never falls back to an older version of that recipe, which may have been replaced for a reason.
     """
     found: list[ModelVersion] = []
     for key in handoffs.partitions(REGISTERED_VERSION):

@@ -1,7 +1,7 @@
-"""Registers what a training run made, and the base it started from.
+"""Registers the result of a training run, and the base that it started from.
 
-Both become versions of one registered model, the base first, so that a rollout can start from it and go back to it.
-Registering again changes nothing: a version is found by the digest of its weights.
+Both become versions of one registered model, the base first, so that a rollout can start from it and return to it.
+Registering again changes nothing: a version is found by its weights' digest.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from headrace.store.objects import canonical_json
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Held-out loss (nats per token) of one model's weights, and the tokens it was measured on."""
+    """Held-out loss (nats per token) of one model's weights, and the tokens that it was measured on."""
 
     weights_digest: str
     heldout_loss: float
@@ -36,16 +36,16 @@ def register_model(
     config: Mapping[str, object],
     input_versions: Mapping[str, str],
 ) -> list[ModelVersion]:
-    """Register the base and the trained weights of one recipe; both rows, the base's first.
+    """Registers the base and the trained weights of one recipe; returns both rows, the base's first.
 
     Args:
         base, trained: rows of TRAINED_MODEL.
         evaluation: EVALUATION rows of both.
         config: the recipe's fields.
-        input_versions: what the training read: `asset[partition]` to its sealed version.
+        input_versions: the training's inputs: `asset[partition]` to its sealed version.
 
     Raises:
-        InvalidInput: the evaluation is of other weights.
+        InvalidInput: the evaluation has other weights.
         RegistryUnavailable: MLflow does not answer.
     """
     evaluated = evaluations(
@@ -88,7 +88,7 @@ def register_model(
 
 
 def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evaluated]:
-    """EVALUATION rows by model, provided that they are of these weights.
+    """EVALUATION rows by model, after checking that they are of these weights.
 
     Raises:
         InvalidInput: a model is missing, or was evaluated with other weights.
@@ -112,7 +112,7 @@ def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evalua
 
 
 def _run_of(registry: ModelRegistry, model: Mapping[str, object], name: str) -> str:
-    """The run of weights whose training reached no MLflow, or that were not trained here at all."""
+    """The run for weights whose training did not reach MLflow, or that were not trained here."""
     digest = str(model["weights_digest"])
     run_id = registry.ensure_run(
         str(model["training_id"]) or f"weights-{digest}", {"weights_digest": digest}, name=name

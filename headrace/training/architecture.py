@@ -1,7 +1,7 @@
-"""Whether a model directory can be trained at all, by its config.json alone: asked before any process starts.
+"""Checks before any process starts, by config.json alone, whether a model directory can be trained.
 
-Loads no weights; imports transformers, which takes some seconds. The attention implementation is left to transformers,
-which takes sdpa where the architecture has it and its own code elsewhere. Code that comes with a model is never run.
+Loads no weights; imports transformers, which takes some seconds. transformers chooses the attention implementation:
+sdpa if the architecture supports it, its own code otherwise. Code that comes with a model is never run.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from headrace.errors import InvalidTrainingRun
 
 
 def check_architecture(directory: Path) -> str:
-    """The class that will be trained, such as `LlamaForCausalLM`.
+    """The class to train, such as `LlamaForCausalLM`.
 
     Raises:
         InvalidTrainingRun: transformers has no causal language model for this configuration, or has one only in code

@@ -1,15 +1,15 @@
 """Attempts at one training, and its result: who may write, and what was made.
 
-Every worker that starts a gang first creates the next attempt; a higher number fences all lower ones: they may publish
-neither checkpoints nor a result from then on. That alone keeps the record right. A live worker on this machine is not
-fenced but reported, so that two runs of one partition do not take turns in killing each other's work.
+Every worker creates the next attempt before it starts a gang. A higher number fences all lower ones: from then on they
+may publish neither checkpoints nor a result. That alone keeps the record right. If another attempt's worker is alive on
+this machine, it is reported and not fenced, so that two runs of one partition do not keep killing each other's work.
 
 Store keys, below `training/<training id>/`:
-    attempts/000001.json                   who tries
-    checkpoints/00000040-000001.json       step and attempt; what a checkpoint consists of
+    attempts/000001.json                   the worker that tries
+    checkpoints/00000040-000001.json       step and attempt; lists a checkpoint's files
     parts/<nonce>/…                        the files of one checkpoint
-    curves/000001.jsonl, result.json       what came out
-    results/000002.json                    … when it was trained again, after garbage collection took its weights
+    curves/000001.jsonl, result.json       the outcome
+    results/000002.json                    … of training again, after garbage collection deleted its weights
 """
 
 import json
@@ -42,7 +42,7 @@ def training_key(training_id: str, *segments: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Who tries: a process of a machine, for a Dagster run. `recipe`: its key; "" of earlier releases."""
+    """A worker that tries: a process of a machine, for a Dagster run. `recipe`: its key; "" from earlier releases."""
 
     worker: Worker
     host: str
@@ -65,11 +65,11 @@ def open_attempt(
     host: str | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Takes the next attempt number for `worker`; `say` hears of a damaged attempt, which nobody can ask any more.
+    """Takes the next attempt number for `worker`; `say` reports a damaged attempt, whose worker is unknown.
 
     Raises:
         TrainingFailed: another attempt's worker is alive on this machine.
-        ChainBroken: an attempt is gone from the store.
+        ChainBroken: an attempt is missing from the store.
         FormatTooNew: a newer Headrace trains it.
     """
     host = host or socket.gethostname()
@@ -91,7 +91,7 @@ def open_attempt(
 
 
 def newest_attempt(store: ObjectStore, training_id: str) -> int:
-    """0: nobody tried yet. Raises: ChainBroken: an attempt is gone from the store."""
+    """0: there is no attempt. Raises: ChainBroken: an attempt is missing from the store."""
     return attempt_chain(store, training_id).newest()
 
 
@@ -107,17 +107,16 @@ def check_fence(store: ObjectStore, training_id: str, attempt: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a finished training made; `resumed_from_step` is 0 for a training that was never interrupted.
+    """The outcome of a finished training; `resumed_from_step` is 0 if it was never interrupted.
 
     Attributes:
         state_digest: sha256 over fp32 parameters and optimizer moments of all ranks: equal digests mean that two
             trainings ended bit for bit alike.
-        tokens: of all steps, whichever attempt took them, without padding (results of before `attempt_tokens` was told
-            count padding too).
-        attempt_tokens: of those, what the attempt that finished saw in its own steps.
-        seconds: wall time of the attempt that finished, start-up included.
+        tokens: of all steps in all attempts, without padding (results from before `attempt_tokens` include padding).
+        attempt_tokens: of the finishing attempt's own steps.
+        seconds: wall time of the finishing attempt, start-up included.
         feeding: how packed rows reached the model (`headrace.training.feeding`).
-        step_seconds: of all steps, whichever attempt took them, without start-ups and checkpoints.
+        step_seconds: of all steps in all attempts, without start-ups and checkpoints.
     """
 
     training_id: str
@@ -147,7 +146,7 @@ RESULT = Kind(
 
 
 def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:
-    """None: there is none, or garbage collection took its weights.
+    """None: there is none, or garbage collection deleted its weights.
 
     Raises:
         HandoffCorrupt: there is one, and it is damaged.
@@ -156,27 +155,27 @@ def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:
 
 
 def has_result(store: ObjectStore, training_id: str) -> bool:
-    """Whether it ever came to an end; reads nothing."""
+    """Whether the training ever finished; reads nothing."""
     return store.exists(_result_key(training_id, 1))
 
 
 def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> TrainingResult:
-    """The first result of a training stays, while its weights do: whoever comes second gets the first one's.
+    """A training's first result stays while its weights exist: a later writer gets the first one back.
 
     Raises:
-        AttemptSuperseded: `result` is of an attempt that a later one has fenced.
+        AttemptSuperseded: a later attempt has fenced the one of `result`.
     """
     check_fence(store, result.training_id, result.attempt)
     store.create(result.curve_key, curve)
     number, there = _newest_result(store, result.training_id)
     if there and there.weights_digest == result.weights_digest:
-        # Collected and sealed again: the curve went with the weights, and comes with them.
+        # Collected and sealed again: the curve was deleted with the weights, and returns with them.
         store.create(there.curve_key, curve)
     return there or create_object(store, _result_key(result.training_id, number), RESULT, result).value
 
 
 def _newest_result(store: ObjectStore, training_id: str) -> tuple[int, TrainingResult | None]:
-    """And its number; else the number that the next one takes. No result is ever deleted."""
+    """The newest result with its number, or None with the next number. Results are never deleted."""
     number = 1
     while True:
         try:
@@ -197,7 +196,7 @@ def curve_key(training_id: str, attempt: int) -> str:
 
 
 def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any]]:
-    """One row a step, 1 … steps; none if the curve is gone: nothing but pictures is made from it.
+    """One row for each step, 1 … steps; none if the curve is gone, since only pictures need it.
 
     Raises:
         HandoffCorrupt: the curve is damaged.
@@ -215,12 +214,12 @@ def read_curve(store: ObjectStore, result: TrainingResult) -> list[dict[str, Any
 
 
 def curve_rows(text: bytes) -> list[dict[str, Any]]:
-    """Raises: ValueError: `text` is no curve."""
+    """Raises: ValueError: `text` is not a curve."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def attempt_chain(store: ObjectStore, training_id: str) -> Chain[Attempt]:
-    """Marked: an attempt that vanished would stop fencing off the ones before it."""
+    """The chain of attempts, marked: a vanished attempt would stop fencing earlier ones."""
     prefix = training_key(training_id, "attempts")
     return Chain(
         store=store,

@@ -1,18 +1,18 @@
-"""Where a base model's files are: a directory, or a name that the hub knows."""
+"""Finds a base model's files: in a directory, or on the hub."""
 
 from pathlib import Path
 
 from headrace.errors import InvalidTrainingRun
 
-# What a causal language model of transformers needs; leaves out the same weights in other formats.
+# Files that a causal language model of transformers needs, without copies of the weights in other formats.
 _FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
 
 
 def model_directory(name: str) -> Path:
-    """`name` if it is a directory, else the hub's files, from its cache where they are there.
+    """`name` if it is a directory; otherwise the hub's files, from its cache if possible.
 
     Raises:
-        InvalidTrainingRun: neither; or the hub is not to be reached and the cache has no copy.
+        InvalidTrainingRun: `name` is neither, or the hub cannot be reached and the cache has no copy.
     """
     path = Path(name)
     if path.is_dir():

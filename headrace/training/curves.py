@@ -9,13 +9,13 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-# Inline metadata is shown without a click below 1,000 characters.
+# The UI shows inline metadata below 1,000 characters without a click.
 _SPARK_POINTS = 40
 _SPARK_WIDTH, _SPARK_HEIGHT = 240, 60
 
 
 def is_finite(value: float | None) -> bool:
-    """False for what was not measured, and for the norm of a step that was skipped: infinity."""
+    """False for missing values, and for a skipped step's norm, infinity."""
     return value is not None and isfinite(value)
 
 
@@ -45,7 +45,7 @@ def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
 
 
 def loss_sparkline(rows: Sequence[Row]) -> str:
-    """Markdown with the loss curve inline, below 1,000 characters whatever the number of steps."""
+    """Markdown with the loss curve inline, below 1,000 characters for any number of steps."""
     losses = [row["loss"] for row in rows if is_finite(row["loss"])]
     if not losses:
         return "no finite loss"

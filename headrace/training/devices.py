@@ -1,4 +1,4 @@
-"""What this machine has for a gang: its GPUs, or its CPU. Asked without torch, by the run worker."""
+"""This machine's devices for a gang: its GPUs, or its CPU. The run worker asks without torch."""
 
 import os
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-# Without GPUs, enough to be a real gang; more ranks than cores only add copies of the model.
+# Without GPUs: enough for a real gang; more ranks than cores only add copies of the model.
 _CPU_RANKS = 2
 _MIB = 1024 * 1024
-# The instructions, as /proc/cpuinfo calls them: two of x86, one of ARM. Held against torch in tests/upstream.
+# The instructions' names in /proc/cpuinfo: two of x86, one of ARM. tests/upstream compares them with torch.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # Measured with AVX2 on a model of 135M parameters: 54 s of CPU against 3.5.
 SLOW_BF16 = "this CPU has no bf16 instructions: a training step in bf16 takes about 15 times as long as in fp32"
@@ -20,9 +20,9 @@ SLOW_BF16 = "this CPU has no bf16 instructions: a training step in bf16 takes ab
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """`num_gpus` is 0 without a GPU; `memory_mib` is free memory of the smallest GPU, or of the whole machine.
+    """`num_gpus`: 0 without a GPU; `memory_mib`: free memory of the smallest GPU, or of the whole machine.
 
-    `computes_bf16`: False where bf16 is emulated (`cpu_computes_bf16`).
+    `computes_bf16`: False if bf16 is emulated (`cpu_computes_bf16`).
     """
 
     num_gpus: int
@@ -43,12 +43,12 @@ class Devices:
 
 
 def detect_devices(environment: Mapping[str, str]) -> Devices:
-    """GPUs that CUDA_VISIBLE_DEVICES leaves ("" leaves none), else all of this machine."""
+    """The GPUs that CUDA_VISIBLE_DEVICES allows ("" allows none), otherwise all of this machine."""
     present = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         given = [device for device in visible.split(",") if device.strip()]
-        # As CUDA reads it: everything behind a device that does not exist, such as -1, is invisible.
+        # As in CUDA: everything after a device that does not exist, such as -1, is invisible.
         num_gpus = min(present, next((i for i, device in enumerate(given) if device.strip() == "-1"), len(given)))
     else:
         num_gpus = present
@@ -58,7 +58,7 @@ def detect_devices(environment: Mapping[str, str]) -> Devices:
 
 
 def cpu_computes_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU has instructions for bf16; also True where no /proc/cpuinfo tells."""
+    """Whether this CPU has instructions for bf16; True if /proc/cpuinfo does not tell."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _is_flags(name: str) -> bool:
 
 
 def _gpu_memory_mib(environment: Mapping[str, str]) -> int | None:
-    """Free memory of the GPU that has least of it; None where nvidia-smi cannot tell."""
+    """Free memory of the GPU with least of it; None if nvidia-smi cannot tell."""
     command = shutil.which("nvidia-smi", path=environment.get("PATH", os.defpath))
     if command is None:
         return None

@@ -1,6 +1,6 @@
-"""DeepSpeed through accelerate: how the gang is joined and the model is wrapped.
+"""DeepSpeed through accelerate: joins the gang and wraps the model.
 
-Only ranks import this. What it leans on that no documentation promises is pinned in tests/upstream.
+Only ranks import this. tests/upstream pins the undocumented behaviour that it relies on.
 """
 
 import os
@@ -13,8 +13,8 @@ from headrace.errors import InvalidTrainingRun
 from headrace.training.optimizer import forget_steps, make_optimizer, steps_unwrapped
 from headrace.training.run_config import RunConfig
 
-# Elements a bucket; DeepSpeed's default of 5e8 would hold a second copy of all gradients of a model below 0.5B
-# parameters. Smaller ones cost a collective call each, which is nothing beside 20M elements.
+# Elements in a bucket; with DeepSpeed's default of 5e8 a model below 0.5B parameters would hold a second copy of all
+# gradients. A smaller bucket costs one collective call, which is negligible for 20M elements.
 _BUCKET_ELEMENTS = 20_000_000
 
 
@@ -27,7 +27,7 @@ class Gang:
     world_size: int
 
     def sum_over_ranks(self, *values: float) -> list[float]:
-        """In float64: the sum of two ranks' float32 losses would depend on who rounds first."""
+        """Sums in float64: with float32 losses the sum of two ranks would depend on rounding order."""
         import torch
         from deepspeed import comm
 
@@ -36,7 +36,7 @@ class Gang:
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """One small object of every rank, on every rank."""
+        """Gathers one small object from every rank, on every rank."""
         import torch
 
         values: list[Any] = [None] * self.world_size
@@ -52,20 +52,20 @@ def join_gang(config: RunConfig) -> Gang:
 
     if config.device == "cpu":
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        # The shared-memory op serves inference alone, needs a compiler, and leaves its segments in /dev/shm when a
-        # rank is killed.
+        # The shared-memory op is only for inference, needs a compiler, and leaves its segments in /dev/shm when a rank
+        # is killed.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
     else:
-        # Backward passes with atomics add in any order: a resumed run would differ in the last bits.
+        # Backward passes with atomics add in any order, so a resumed run would differ in the last bits.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Determinism does not need it, and it would write every fresh buffer once more.
+        # Determinism does not need it, and it would write every new buffer once more.
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     accelerator = Accelerator(
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_config(config)),
         gradient_accumulation_steps=config.gradient_accumulation,
         kwargs_handlers=[
             InitProcessGroupKwargs(
-                # Without it accelerate finds a CPU and believes in a world of one rank.
+                # Without it accelerate finds a CPU and assumes a world of one rank.
                 backend="gloo" if config.device == "cpu" else "nccl",
                 timeout=timedelta(seconds=config.recipe.step_timeout_seconds),
             )
@@ -81,22 +81,22 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "train_batch_size": recipe.batch,
         "train_micro_batch_size_per_gpu": recipe.micro_batch,
         "gradient_accumulation_steps": config.gradient_accumulation,
-        # Not twice: our own optimizer clips where DeepSpeed steps it unwrapped.
+        # Not twice: where DeepSpeed steps our optimizer unwrapped, that optimizer clips.
         "gradient_clipping": 0.0 if steps_unwrapped(recipe) else recipe.clip_norm,
         "zero_optimization": {
             "stage": recipe.zero_stage,
-            # On a CPU there is nothing to overlap with; on a GPU it needs a second bucket.
+            # A CPU has nothing to overlap with; a GPU needs a second bucket for it.
             "overlap_comm": config.device == "cuda",
             "contiguous_gradients": True,
             "reduce_bucket_size": _BUCKET_ELEMENTS,
             "allgather_bucket_size": _BUCKET_ELEMENTS,
         },
-        # We bring torch's own AdamW: fused on both kinds of device, and nothing to compile.
+        # We use torch's own AdamW: fused on both kinds of device, and nothing to compile.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
     if recipe.precision == "bf16":
-        # Checked: one rank's inf would otherwise be added to everybody's weights without a word.
+        # Checked, because one rank's inf would otherwise silently reach everybody's weights.
         body["bf16"] = {"enabled": True, "check_grad_overflow": True}
     elif recipe.precision == "fp16":
         body["fp16"] = {"enabled": True}
@@ -104,7 +104,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
 
 
 def load_model(weights: Path, config: RunConfig) -> Any:
-    """The base model in the recipe's precision; under ZeRO stage 3 each rank keeps its share from the start."""
+    """The base model in the recipe's precision; under ZeRO stage 3 each rank holds only its share from the start."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,10 +1,10 @@
-"""Measures held-out loss: `python -m headrace.training.evaluate`, told on standard input what to measure.
+"""Measures held-out loss: `python -m headrace.training.evaluate`, with the task on standard input.
 
-The loss is the training loop's own function on the held-out split: the same masking, the same tokens for every model.
-On a CPU the sequences are dealt to one process a core, each with one thread and all on one copy of the model: twice as
-fast as threads inside a multiplication, and the result does not depend on the number of cores.
+The loss is the training loop's own function on the held-out split: the same masking and the same tokens for every
+model. On a CPU the sequences are dealt to one process a core, each with one thread, all on one copy of the model. That
+is twice as fast as threads inside a multiplication, and the result does not depend on the number of cores.
 
-Lines that begin with "held-out " are for the run's log.
+Lines that begin with "held-out " go to the run's log.
 """
 
 import math
@@ -27,7 +27,7 @@ from headrace.training.feeding import Feeding, choose_feeding, summed_loss
 from headrace.training.guard import die_with, die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
 
-# Sequences a pass. On a CPU one: the logits of a pass cover every position where any of its sequences has a loss.
+# Sequences in a pass. One on a CPU: a pass computes logits at every position where any of its sequences has a loss.
 _SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
 _SAMPLES = 4
 _SAMPLE_TOKENS = 32
@@ -80,8 +80,8 @@ class Measure:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        # In the precision it was saved in, which some CPUs can only emulate: in fp32 the same numbers are five times as
-        # fast there.
+        # In the precision in which it was saved. Some CPUs only emulate that; the same numbers are five times as fast
+        # in fp32 there.
         model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
         if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
             model = model.float()
@@ -93,7 +93,7 @@ class Measure:
         self.feeding: Feeding = choose_feeding(self._model, examples, device)
 
     def loss(self, numbers: np.ndarray) -> float:
-        """Nats, summed over the completion tokens of these sequences."""
+        """Nats, summed over these sequences' completion tokens."""
         import torch
 
         with torch.inference_mode():
@@ -101,7 +101,7 @@ class Measure:
         return loss.item()
 
     def answer(self, number: int) -> str:
-        """To the first prompt of a sequence, decoded greedily."""
+        """The greedy answer to a sequence's first prompt."""
         import torch
 
         prompt = self._prompt(number)
@@ -124,7 +124,7 @@ class Measure:
 
 
 def distinctive_lines(texts: list[str]) -> list[str]:
-    """What tells the prompts apart: without the lines that all share, such as a system turn or the roles' names."""
+    """The parts that distinguish the prompts: removes lines that all share, such as a system turn or role names."""
     shared = set.intersection(*(set(text.splitlines()) for text in texts)) if len(texts) > 1 else set()
     own = [" ".join(line for line in text.splitlines() if line not in shared and line.strip()) for text in texts]
     return [line or text.strip() for line, text in zip(own, texts, strict=True)]
@@ -132,7 +132,7 @@ def distinctive_lines(texts: list[str]) -> list[str]:
 
 @contextmanager
 def _spread(measure: Measure, device: str) -> Iterator[Mapper]:
-    """On a CPU over forked processes, which share the model's pages; a GPU computes alone.
+    """On a CPU uses forked processes, which share the model's pages; a GPU computes alone.
 
     Yields:
         `map(method name, items)` over the methods of `measure`.
@@ -140,10 +140,10 @@ def _spread(measure: Measure, device: str) -> Iterator[Mapper]:
     if device != "cpu":
         yield lambda method, items: [getattr(measure, method)(item) for item in items]
         return
-    # By its name and through a global: a bound method would be pickled, and the model with it.
+    # By its name and through a global: a bound method would be pickled together with the model.
     global _forked
     _forked = measure
-    # Not multiprocessing's own pool, which waits for ever for the item of a worker that was killed.
+    # Not multiprocessing's own pool, which waits forever for a killed worker's item.
     with ProcessPoolExecutor(
         len(os.sched_getaffinity(0)),
         mp_context=multiprocessing.get_context("fork"),

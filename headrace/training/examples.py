@@ -1,7 +1,7 @@
-"""Packed training examples as arrays, straight out of sealed handoffs.
+"""Packed training examples as arrays, directly from sealed handoffs.
 
-T is the sequence length, B the sequences of one pass. Arrays are views of the memory-mapped pages; only the rows of a
-pass are copied, so ranks on one machine share one copy of the corpus.
+T is the sequence length, B the number of sequences in a pass. Arrays are views of the memory-mapped pages; only a
+pass's rows are copied, so ranks on one machine share one copy of the corpus.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ NO_LOSS = -100
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesInput:
-    """One sealed version of one partition: what a run reads, whatever is published later."""
+    """One sealed version of one partition: a run reads it even if newer ones are published."""
 
     partition: str
     version: int
@@ -30,7 +30,7 @@ class ExamplesInput:
 
 @dataclass(frozen=True)
 class Pass:
-    """The rows of one forward pass. Positions restart at 0 where an example begins: attention never crosses them."""
+    """The rows of one forward pass. Positions restart at 0 at each example: attention never crosses them."""
 
     input_ids_BT: np.ndarray  # noqa: N815 (shape letters)
     labels_BT: np.ndarray  # noqa: N815
@@ -77,25 +77,25 @@ class PackedExamples:
         )
 
     def num_tokens(self, numbers: Sequence[int] | np.ndarray) -> int:
-        """Of the examples in these sequences: the padding behind the last one is none."""
+        """Tokens of the examples in these sequences, without the padding after the last one."""
         return sum(self._num_tokens(number) for number in numbers)
 
     def _num_tokens(self, number: int) -> int:
         positions_T = self._chunks[self._chunk_of[number]].position_ids_BT[self._row_of[number]]  # noqa: N806
         starts = np.flatnonzero(positions_T == 0)
         num_examples = self._num_examples[number]
-        # Padding begins like one more example.
+        # Padding looks like one more example.
         return int(starts[num_examples]) if len(starts) > num_examples else len(positions_T)
 
     def num_loss_tokens(self, numbers: Sequence[int] | np.ndarray) -> int:
-        """Positions that carry loss: the first token of a sequence is predicted from nothing, so never one."""
+        """Positions that carry loss. A sequence's first token never does, since nothing predicts it."""
         return sum(
             int((self._chunks[self._chunk_of[number]].labels_BT[self._row_of[number], 1:] != NO_LOSS).sum())
             for number in numbers
         )
 
     def two_of_a_row(self, tokens_max: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The first row's first two examples that carry loss, cut to `tokens_max` tokens; None: no row holds two."""
+        """The first row's first two examples with loss, cut to `tokens_max` tokens; None: no row has two."""
         for number, row in zip(self._chunk_of, self._row_of, strict=True):
             chunk = self._chunks[number]
             examples_T = (chunk.position_ids_BT[row] == 0).cumsum()  # noqa: N806 (shape letters)
@@ -114,7 +114,7 @@ def open_examples(
 
     Raises:
         HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
-        InvalidTrainingRun: no sequence of this split, or mixed sequence lengths.
+        InvalidTrainingRun: the split has no sequence, or sequence lengths differ.
     """
     columns = ["split", "input_ids", "labels", "position_ids", "num_examples"]
     tables = (handoffs.open(ASSET, item.partition, item.version).table(columns) for item in inputs)

@@ -1,8 +1,7 @@
-"""The trained model as others read it: safetensors, config, tokenizer.
+"""Writes the trained model for others: safetensors, config, tokenizer.
 
-Under ZeRO stage 3 parameters are gathered one at a time, so no device ever holds the whole model; rank 0's host memory
-holds it once, in the precision it was trained in. (DeepSpeed's own consolidation works in fp32 and takes three times
-that.)
+Under ZeRO stage 3 parameters are gathered one at a time, so no device ever holds the whole model. Rank 0's host memory
+holds it once, in the training's precision. (DeepSpeed's own consolidation works in fp32 and needs three times as much.)
 """
 
 import json
@@ -11,7 +10,7 @@ from typing import Any
 
 from headrace.training.engine import Gang
 
-# The trained model is used with the base model's.
+# The trained model uses the base model's files.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -39,7 +38,7 @@ def export_model(gang: Gang, engine: Any, base: Path, out: Path) -> None:
 
 
 def drop_library_versions(directory: Path) -> None:
-    """Takes out of the configs what says by whom they were written: the same model must have the same digest."""
+    """Removes the writers' names from the configs, so that the same model has the same digest."""
     for name in ("config.json", "generation_config.json"):
         path = directory / name
         if path.is_file():
@@ -57,7 +56,7 @@ def _gathered_weights(gang: Gang, model: Any) -> dict[str, Any]:
         return model.state_dict() if gang.rank == 0 else {}
     weights: dict[str, Any] = {}
     copies: dict[int, Any] = {}
-    # A tied parameter has two names and stays one tensor: save_pretrained tells by that which name to write.
+    # A tied parameter has two names and one tensor; by that, save_pretrained chooses the name to write.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if id(parameter) not in copies:
             with zero.GatheredParameters([parameter]):

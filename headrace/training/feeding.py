@@ -1,14 +1,14 @@
-"""How packed rows reach a model: as they are, with their boundaries told, or one example a row.
+"""How packed rows reach a model: as they are, with explicit boundaries, or one example a row.
 
-Positions that restart at 0 mark where the examples of a row begin. Attention layers of transformers derive their mask
-from them, given neither a mask nor a cache; convolutions and states that run along a row, and positions that are
-learnt and counted, know nothing of it. What a model does is measured before the first step, on its own weights: an
-example in a row must get the logits that it gets alone.
+Positions that restart at 0 mark where the examples of a row begin. Without a mask and a cache, transformers' attention
+layers derive their mask from them. Convolutions and states that run along a row, and learnt positions that are counted,
+ignore them. So before the first step each model is measured on its own weights: an example in a row must get the same
+logits as alone.
 
-| feeding | what the model is given | for whom |
+| feeding | the model's input | for |
 |---|---|---|
 | packed | rows and restarting positions | attention models |
-| boundaries | besides, `seq_idx` and `cu_seq_lens`, all rows of a pass as one | states whose kernels take them |
+| boundaries | the same and `seq_idx` and `cu_seq_lens`, all rows of a pass as one | states whose kernels take them |
 | one example a row | each example alone, padded on the right | everything else; two to five times slower |
 
 Shapes: B rows, T tokens of a row, K positions that carry loss, V vocabulary.
@@ -27,13 +27,14 @@ PACKED: Feeding = "packed"
 BOUNDARIES: Feeding = "boundaries"
 ALONE: Feeding = "one example a row"
 
-# Of each of the two examples that are tried: a state shows in its first tokens, a convolution in its very first.
+# Length of the two trial examples: a state shows in its first tokens, a convolution in its very first.
 _TRIED_TOKENS = 48
-# The mean difference of logits, in units of their spread, from which on it is no rounding. Between two computations of
-# the same shape, whose sums fall alike: dense models differ by nothing, sparse ones by a hundredth of the precision;
-# the smallest leak seen in a random model, jamba's in bf16, is 3e-4.
+# The mean difference of logits, in units of their spread, above which it is not rounding. Between two computations of
+# the same shape, whose sums agree: dense models differ by nothing, sparse ones by a hundredth of the precision; the
+# smallest leak seen in a random model, jamba's in bf16, is 3e-4.
 _SAME_SHAPE = {"float32": 1e-6, "bfloat16": 1e-4, "float16": 2e-5}
-# Between two shapes: as many times what is measured where there can be no leak, and at least as many precisions.
+# Between two shapes: this multiple of a difference that cannot be a leak, but at least these multiples of the
+# precision.
 _TIMES_NOISE = 4
 _OTHER_SHAPE = {"float32": 2e-6, "bfloat16": 1.6e-2, "float16": 2e-3}
 
@@ -41,7 +42,7 @@ _OTHER_SHAPE = {"float32": 2e-6, "bfloat16": 1.6e-2, "float16": 2e-3}
 def summed_loss(model: Any, passed: Pass, device: Any, feeding: Feeding = PACKED) -> tuple[Any, int]:
     """Cross entropy in nats, summed over the positions that carry loss, and their number.
 
-    Logits are computed for those positions alone: at a vocabulary of 49,152 the rest would cost more memory than the
+    Computes logits for those positions only: with a vocabulary of 49,152 the others would need more memory than the
     whole model.
     """
     import torch
@@ -52,7 +53,7 @@ def summed_loss(model: Any, passed: Pass, device: Any, feeding: Feeding = PACKED
     # The logits at t predict the token at t + 1.
     targets_BT = passed.labels_BT[:, 1:]  # noqa: N806 (shape letters)
     if feeding == BOUNDARIES:
-        # One row: what was a row's first token is predicted by nothing, so it must not become another's target.
+        # As one row: nothing predicted a row's first token, so it must not become the previous row's target.
         last_B1 = np.full((len(targets_BT), 1), NO_LOSS, dtype=targets_BT.dtype)  # noqa: N806
         targets_BT = np.concatenate([targets_BT, last_B1], axis=1).reshape(1, -1)[:, :-1]  # noqa: N806
     kept_K = np.flatnonzero((targets_BT != NO_LOSS).any(axis=0))  # noqa: N806
@@ -63,21 +64,21 @@ def summed_loss(model: Any, passed: Pass, device: Any, feeding: Feeding = PACKED
 
 
 def one_example_a_row(passed: Pass) -> Pass:
-    """The examples that carry loss, each as a row of its own; what fills a row up is behind it and carries none."""
+    """The examples that carry loss, one in each row; padding follows them and carries none."""
     starts_BT = passed.position_ids_BT == 0  # noqa: N806
     numbers_BT = starts_BT.cumsum(axis=1)  # noqa: N806
     taken = []
     for row, numbers in enumerate(numbers_BT):
         with_loss = np.unique(numbers[1:][passed.labels_BT[row, 1:] != NO_LOSS])
         taken += [(row, np.flatnonzero(numbers == number)) for number in with_loss]
-    # A rank without any still takes part in the others' sums.
+    # A rank without examples still takes part in the others' sums.
     taken = taken or [(0, np.arange(2))]
     length = max(len(places) for _, places in taken)
     input_ids = np.zeros((len(taken), length), dtype=passed.input_ids_BT.dtype)
     labels = np.full_like(input_ids, NO_LOSS)
     for number, (row, places) in enumerate(taken):
         input_ids[number, : len(places)] = passed.input_ids_BT[row, places]
-        # The first token of an example is predicted from nothing.
+        # Nothing predicts an example's first token.
         labels[number, 1 : len(places)] = passed.labels_BT[row, places[1:]]
     positions = np.broadcast_to(np.arange(length, dtype=input_ids.dtype), input_ids.shape).copy()
     return Pass(input_ids, labels, positions)
@@ -86,16 +87,16 @@ def one_example_a_row(passed: Pass) -> Pass:
 def choose_feeding(
     model: Any, examples: PackedExamples, device: Any, *, any_rank: Callable[[bool], bool] = lambda found: found
 ) -> Feeding:
-    """The fastest feeding under which no example of `examples` sees another.
+    """The fastest feeding with which no example of `examples` sees another.
 
-    Runs the model a few times on two short examples; nothing is drawn and no weight changes. Under ZeRO stage 3 all
-    ranks must call it at the same time.
+    Runs the model a few times on two short examples; no random number is drawn and no weight changes. Under ZeRO stage
+    3 all ranks must call it at the same time.
 
     Args:
-        any_rank: whether it holds on any rank; all must come to the same answer.
+        any_rank: whether something is true on any rank, so that all ranks decide alike.
 
     Raises:
-        InvalidTrainingRun: what follows a token changes what the model makes of it: it is no causal model.
+        InvalidTrainingRun: a token's logits depend on what follows it: this is not a causal model.
     """
     pair = examples.two_of_a_row(_TRIED_TOKENS)
     if pair is None:
@@ -121,7 +122,7 @@ def _chosen(trial: "_Trial", any_rank: Callable[[bool], bool]) -> Feeding:
 
 
 class _Trial:
-    """Two examples of one row, and how far apart two computations of the second one's logits are."""
+    """Two examples of one row, and differences between computations of the second one's logits."""
 
     def __init__(self, model: Any, first: np.ndarray, second: np.ndarray, device: Any) -> None:
         self._model = model
@@ -133,9 +134,9 @@ class _Trial:
         self._same_shape, self._other_shape = (
             most.get(precision, most["float32"]) for most in (_SAME_SHAPE, _OTHER_SHAPE)
         )
-        # As a caller who knows nothing of packing would ask.
+        # The logits for a caller that knows nothing of packing.
         self._alone = self._of_second([second], 0)
-        # Nothing is before it in the row: what differs from alone is rounding.
+        # Nothing precedes it in the row: any difference from the logits alone is rounding.
         self._put_first = self._of_second([second, first], 0, PACKED)
 
     def sees_what_follows(self) -> bool:
@@ -143,15 +144,15 @@ class _Trial:
         return self._difference(self._put_first, beside_other) > self._same_shape
 
     def leaks(self, feeding: Feeding) -> bool:
-        """Whether the second example sees the first, or that it is not the first; True also where that cannot be."""
+        """Whether the second example sees the first, or its own place; True if this feeding is impossible."""
         try:
             packed, beside_other = (self._of_second([f, self._second], 1, feeding) for f in (self._first, self._other))
         except (TypeError, ValueError, RuntimeError, NotImplementedError):
-            # transformers raises ValueError where only a missing kernel could keep the examples apart.
+            # transformers raises ValueError if only a missing kernel could keep the examples apart.
             return True
         noise = self._difference(self._put_first, self._alone)
         most = max(_TIMES_NOISE * noise, self._other_shape)
-        # Written so that a logit that is not a number counts as a leak.
+        # In this form a NaN counts as a leak.
         return not (
             self._difference(packed, beside_other) <= self._same_shape and self._difference(packed, self._alone) <= most
         )
@@ -193,12 +194,12 @@ def _logits(model: Any, passed: Pass, device: Any, feeding: Feeding, kept_K: np.
         logits_to_keep=kept,
         **boundaries,
     ).logits
-    # A few models compute them all, whatever is asked.
+    # A few models always compute all logits.
     return logits if logits.shape[1] == len(kept_K) else logits[:, kept]
 
 
 def _boundaries(positions_1T: np.ndarray, device: Any) -> dict[str, Any]:  # noqa: N803
-    """As transformers' own collator of flattened examples names them."""
+    """Arguments with the names of transformers' own collator of flattened examples."""
     import torch
 
     starts = np.flatnonzero(positions_1T[0] == 0)

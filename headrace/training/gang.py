@@ -1,8 +1,8 @@
-"""Runs one gang to its end: starts torchrun, watches it, explains why it failed, and leaves no process behind.
+"""Runs one gang to its end: starts torchrun, watches it, explains failures, and leaves no process behind.
 
-A gang that gets stuck ends by time-out with a reason: until every rank has reached its first step, `start_timeout`;
-afterwards `step_timeout` without a new row of progress. Whatever ends the wait (success, failure, time-out, Ctrl-C, a
-terminated run), every process of the gang is killed: nothing in a rank needs to be unwound.
+A stuck gang ends by a time-out with a reason: `start_timeout` until every rank has reached its first step, and then
+`step_timeout` without a new row of progress. However the wait ends (success, failure, time-out, Ctrl-C, a terminated
+run), every process of the gang is killed: a rank has nothing to unwind.
 """
 
 import os
@@ -36,11 +36,11 @@ def run_gang(
     on_rows: Callable[[Rows], None] = lambda rows: None,
     tick_seconds: float = _TICK_SECONDS,
 ) -> None:
-    """Returns when every rank has ended well; `on_rows` gets each row of progress once, as they come.
+    """Returns when every rank has succeeded; `on_rows` gets each row of progress once, as they come.
 
     Raises:
-        TrainingFailed: a rank died, or the gang hung; worth a retry.
-        InvalidTrainingRun: a rank says that a retry would end the same way.
+        TrainingFailed: a rank died, or the gang hung; a retry may succeed.
+        InvalidTrainingRun: a rank reports that a retry would end the same way.
     """
     tail = ProgressTail(config.work / "progress.jsonl")
     limits = _Limits(config)
@@ -57,7 +57,7 @@ def run_gang(
 
 
 class _Limits:
-    """The two time-outs; the clock is monotonic, so that a suspended laptop's wall clock ends no training."""
+    """The two time-outs, on the monotonic clock, so that suspending a laptop ends no training."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -65,7 +65,7 @@ class _Limits:
         self._started = False
 
     def check(self, *, progressed: bool, plan: LaunchPlan) -> None:
-        """Raises: TrainingFailed: with the phase and the last lines of each rank."""
+        """Raises: TrainingFailed: names the phase, and each rank's last lines."""
         now = time.monotonic()
         if progressed:
             self._since, self._started = now, True
@@ -95,7 +95,7 @@ def _started(plan: LaunchPlan) -> Iterator[tuple[subprocess.Popen[bytes], Path]]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal reaches the worker alone, which then ends the gang in order.
+            # Ctrl-C in a terminal reaches only the worker, which then ends the gang in order.
             start_new_session=True,
         )
     try:
@@ -106,9 +106,9 @@ def _started(plan: LaunchPlan) -> Iterator[tuple[subprocess.Popen[bytes], Path]]
 
 
 def kill_gang(marker: str, agent: subprocess.Popen[bytes] | None = None) -> list[int]:
-    """Kills every process that carries `marker`, whatever session torchrun put it in; returns their pids.
+    """Kills every process with `marker`, whatever session torchrun put it in; returns their pids.
 
-    Twice over, because a process that is being started while we look is found the second time.
+    Runs twice, because the second pass finds processes that were starting during the first.
     """
     killed: list[int] = []
     if agent is not None and agent.poll() is None:
@@ -140,7 +140,7 @@ def _kill(processes: list[psutil.Process]) -> list[int]:
 
 
 def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Sleeps until the process ends; a signal handler that raises ends the sleep at once."""
+    """Sleeps until the process ends; an exception from a signal handler ends the sleep at once."""
     if process.poll() is not None:
         return True
     try:
@@ -187,7 +187,7 @@ def _failure(config: RunConfig, plan: LaunchPlan, agent_log: Path, returncode: i
 
 
 def _first_exit(agent_log: Path, silent: list[int]) -> tuple[int, str]:
-    """The rank whose end made torchrun end the others, and its exit code."""
+    """The first rank to end, after which torchrun ended the others, and its exit code."""
     match = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", agent_log.read_text(errors="replace"))
     return (int(match[2]), match[1]) if match else (silent[0], "unknown")
 
@@ -204,7 +204,7 @@ def _where_ranks_are(config: RunConfig, phases: dict[int, RankPhase]) -> str:
 
 
 def _lock_hint(plan: LaunchPlan) -> str:
-    """DeepSpeed's extension loader waits for ever, and in silence, for a lock whose holder was killed."""
+    """DeepSpeed's extension loader waits silently and forever for a lock whose holder was killed."""
     directory = Path(plan.environment.get("TORCH_EXTENSIONS_DIR", "/nonexistent"))
     locks = sorted(directory.rglob("lock"))
     return (

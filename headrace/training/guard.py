@@ -1,9 +1,9 @@
-"""Ties a rank's life to its run worker's, so that no rank outlives the run that pays for it.
+"""Ties a rank's life to its run worker's, so that no rank outlives its run.
 
-torchrun starts each rank in a session of its own: killing the worker's process group misses them, and a rank that
-lives on holds memory, a GPU and a port. Two ties, since each has a hole. The parent-death signal covers the agent
-(torchrun) and is lost if the agent dies first; the watch on the worker's pid covers the worker and needs a thread.
-A pid alone may have been given away again, so the worker is known by pid and start time.
+torchrun starts each rank in its own session, so killing the worker's process group misses it; a surviving rank would
+hold memory, a GPU and a port. There are two ties, since each has a gap. The parent-death signal covers the agent
+(torchrun), and is lost if the agent dies first. The watch on the worker's pid covers the worker, and needs a thread. A
+pid may be reused, so the worker is identified by pid and start time.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """The run worker's process: `started` in clock ticks since boot, which no clock adjustment moves."""
+    """The run worker's process: `started` in clock ticks since boot, which clock adjustments do not change."""
 
     pid: int
     started: int
@@ -35,9 +35,9 @@ class Worker:
 
 
 def start_tick(pid: int) -> int | None:
-    """When process `pid` was started; None if it is gone or a zombie."""
+    """The start time of process `pid`; None if it is gone or a zombie."""
     try:
-        # Fields 3 (state) and 22 (start) stand behind the name, which may hold blanks and parentheses.
+        # Fields 3 (state) and 22 (start) follow the name, which may hold blanks and parentheses.
         fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -45,20 +45,20 @@ def start_tick(pid: int) -> int | None:
 
 
 def die_with(worker: Worker) -> None:
-    """From now on this process is killed when its parent or `worker` dies. Call before any slow import."""
+    """Makes the kernel kill this process when its parent or `worker` dies. Call before any slow import."""
     die_with_parent(os.getppid())
     try:
         descriptor = os.pidfd_open(worker.pid)
     except ProcessLookupError:
         _die()
-    # It may have died before the tie was made.
+    # It may have died before the tie existed.
     if not worker.is_alive():
         _die()
     threading.Thread(target=_watch, args=(descriptor,), name="worker-watch", daemon=True).start()
 
 
 def die_with_parent(parent: int) -> None:
-    """From now on this process is killed when its parent, process `parent`, dies."""
+    """Makes the kernel kill this process when its parent, process `parent`, dies."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         _die()
@@ -72,6 +72,6 @@ def _watch(descriptor: int) -> None:
 
 
 def _die() -> NoReturn:
-    # SIGKILL, not exit: a rank inside a collective runs no Python and would never see an exception.
+    # SIGKILL, not exit: inside a collective a rank runs no Python and would never see an exception.
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")

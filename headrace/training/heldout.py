@@ -1,7 +1,7 @@
-"""Held-out loss: what it is measured on, and where a measurement is kept.
+"""Held-out loss: which sequences measure it, and where a measurement is kept.
 
-The same sequences for every model, chosen by the inputs and the wanted number of tokens alone. A measurement is a fact
-about two digests, so it is made once: evaluations/<weights digest>/<held-out digest>.json.
+All models use the same sequences, chosen only by the inputs and the wanted number of tokens. A measurement depends on
+two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
 """
 
 import json
@@ -24,7 +24,7 @@ from headrace.training.order import shuffled
 
 # Part of every held-out digest: raise it when the choice of sequences or the way of measuring changes.
 _MEASURE = "1"
-# Between prompt and answer of a sample.
+# Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 
 
@@ -51,7 +51,7 @@ EVALUATION = Kind(
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What the evaluating process is told; it measures `weights` in order and publishes each when it is done."""
+    """The evaluating process's task; it measures `weights` in order and publishes each result when it is done."""
 
     weights: tuple[str, ...]
     inputs: tuple[ExamplesInput, ...]
@@ -82,7 +82,7 @@ def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> 
 
 
 def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
-    """As few shuffled sequences as hold `heldout_tokens_min` completion tokens; all, if all hold fewer."""
+    """The fewest shuffled sequences with `heldout_tokens_min` completion tokens; all sequences, if they have fewer."""
     chosen: list[int] = []
     num_tokens = 0
     for number in shuffled(len(examples), 0, 0):
@@ -102,7 +102,7 @@ def find_evaluation(store: ObjectStore, weights_digest: str, heldout: str) -> Ev
 
 
 def publish_evaluation(store: ObjectStore, evaluation: Evaluation) -> Evaluation:
-    """The first measurement of a pair stays."""
+    """Keeps the first measurement of a pair."""
     key = _key(evaluation.weights_digest, evaluation.heldout_digest)
     return create_object(store, key, EVALUATION, evaluation).value
 
@@ -117,7 +117,7 @@ def evaluate(
     environment: Mapping[str, str],
     say: Callable[[str], None] = print,
 ) -> dict[str, Evaluation]:
-    """Evaluations of `weights` (digest by name), in one process for all that were not measured before.
+    """Evaluations of `weights` (digest by name); one process makes the missing ones.
 
     Raises:
         TrainingFailed: the process ended without them; with its last lines.

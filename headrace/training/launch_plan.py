@@ -1,7 +1,8 @@
-"""The command and environment of one gang, as a pure function: nothing is started or asked here.
+"""Builds one gang's command and environment as a pure function: it starts nothing and asks nothing.
 
-torchrun, not `deepspeed`: DeepSpeed's own launcher ignores and deletes CUDA_VISIBLE_DEVICES and would take other runs'
-GPUs. No restarts in place: a gang that lost a rank is started anew from its last checkpoint, by the run's retry.
+Uses torchrun, not `deepspeed`: DeepSpeed's own launcher ignores and deletes CUDA_VISIBLE_DEVICES, and would take other
+runs' GPUs. It does not restart in place: a gang that lost a rank starts again from its last checkpoint, by the run's
+retry.
 """
 
 import sys
@@ -9,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# Marks every process of a gang, whatever session it is in; the value is the attempt's own.
+# Marks every process of a gang in any session; each attempt has its own value.
 MARKER = "HEADRACE_TRAINING"
 
-# Left over from another launcher in the environment, these would send the gang to somebody else's rendezvous.
+# If another launcher left these in the environment, they would send the gang to a foreign rendezvous.
 _FOREIGN = {
     "RANK",
     "LOCAL_RANK",
@@ -43,10 +44,10 @@ def plan_launch(
     environment: Mapping[str, str],
     python: str = sys.executable,
 ) -> LaunchPlan:
-    """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through untouched.
+    """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through unchanged.
 
-    Ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on how the host's name resolves, and
-    two gangs never want the same port.
+    Ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on the host name's resolution, and two
+    gangs never want the same port.
     """
     logs = work_directory / "logs"
     argv = (
@@ -63,16 +64,16 @@ def plan_launch(
         "--redirects=3",
         "-m",
         "headrace.training.train",
-        # Long: torchrun swallows options that abbreviate its own.
+        # The long form: torchrun would consume an option that abbreviates its own.
         "--run-json",
         str(run_json),
     )
     ours = {
         MARKER: marker,
         "ACCELERATE_USE_DEEPSPEED": "true",
-        # Its own directory: a lock that a killed compiler left in a shared one hangs DeepSpeed for ever.
+        # Its own directory: in a shared one, a lock left by a killed compiler hangs DeepSpeed forever.
         "TORCH_EXTENSIONS_DIR": str(work_directory / "torch_extensions"),
-        # The base model is a sealed directory: nothing may wait on a hub.
+        # The base model is a sealed directory, so nothing may wait for a hub.
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
@@ -80,10 +81,10 @@ def plan_launch(
     if device == "cpu":
         ours |= {
             "DS_ACCELERATOR": "cpu",
-            # One thread a rank: two ranks with a thread a core each would take turns on the same cores.
+            # One thread for each rank: two ranks with a thread for each core would compete for the same cores.
             "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1"),
             "GLOO_SOCKET_IFNAME": "lo",
-            # By default glibc gives each step's gradients back to the kernel and faults them in again: a sixth of the
+            # By default glibc returns each step's gradients to the kernel and faults them in again: a sixth of the
             # demo's step. Keeping up to 1 GB costs a rank 0.2 GB at its peak.
             "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", str(128 * 1024 * 1024)),
             "MALLOC_TRIM_THRESHOLD_": environment.get("MALLOC_TRIM_THRESHOLD_", str(1024 * 1024 * 1024)),

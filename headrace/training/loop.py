@@ -1,7 +1,7 @@
-"""The training loop: losses, steps, and nothing that outlives them.
+"""The training loop: losses and steps; it keeps nothing else.
 
-Every completion token of a batch weighs the same, whichever rank and pass it falls on: losses are summed and divided by
-the token count of the whole batch, which every rank reads off the sample order without asking the others.
+Every completion token of a batch has the same weight, on any rank and in any pass: losses are summed and divided by the
+whole batch's token count, which every rank derives from the sample order.
 """
 
 import math
@@ -16,12 +16,12 @@ from headrace.training.feeding import Feeding, summed_loss
 from headrace.training.order import SampleOrder
 from headrace.training.recipe import Recipe
 
-# Loss scaling skips a few steps until it has found its scale; this many in a row find none.
+# Loss scaling skips a few steps until it finds its scale; so many in a row mean that it finds none.
 _SKIPPED_IN_A_ROW_MAX = 20
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """Of optimizer step `step` (0, 1, …): a linear warm-up, then constant or half a cosine down to the end's share."""
+    """The rate of optimizer step `step` (0, 1, …): linear warm-up, then constant or half a cosine to its end."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":
@@ -43,11 +43,11 @@ def train_steps(
     tokens_before: int,
     each: Callable[[dict[str, Any]], None],
 ) -> Iterator[int]:
-    """Runs the steps behind `begin`; yields after each one how many are done.
+    """Runs the steps after `begin`; yields after each one the number of finished steps.
 
     `each` gets one row a step, the same on every rank: loss in nats a completion token, learning rate, gradient norm
-    before clipping (None: nobody measured it), whether the step was applied, tokens seen, to which `tokens_before`
-    counts. Padding is no token.
+    before clipping (None: not measured), whether the step was applied, and tokens seen, including `tokens_before`.
+    Padding does not count as tokens.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
@@ -101,12 +101,12 @@ def _told(norm: Any) -> float | None:
 
 
 def _accumulate(gang: Gang, engine: Any, passes: list[Pass], feeding: Feeding, num_loss_tokens: int) -> float:
-    """Forward and backward of this rank's share of one step; its summed loss."""
+    """Runs forward and backward for this rank's part of one step; returns its summed loss."""
     own_loss = 0.0
     for number, passed in enumerate(passes):
         loss, _ = summed_loss(engine, passed, gang.accelerator.device, feeding)
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-        # DeepSpeed takes the mean over ranks and passes; what is wanted is the sum over the batch's tokens.
+        # DeepSpeed averages over ranks and passes, but the sum over the batch's tokens is needed.
         engine.backward(loss * (gang.world_size * len(passes) / num_loss_tokens))
         own_loss += loss.item()
     return own_loss

@@ -1,7 +1,7 @@
-"""AdamW under DeepSpeed: what is decayed, and one behaviour at every stage and precision.
+"""AdamW under DeepSpeed: decays the right parameters, and behaves the same at every stage and precision.
 
-DeepSpeed hands the step to our optimizer through a wrapper of its own, another one by stage and precision. They differ
-in what a training must not notice; what is made good here is pinned in tests/upstream.
+DeepSpeed calls our optimizer through its own wrapper, which depends on stage and precision. The wrappers differ in ways
+that must not affect a training; tests/upstream pins the differences that are corrected here.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from headrace.training.recipe import Recipe
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> Any:
-    """torch's AdamW over the parameters that are trained; matrices and embeddings are decayed, norms and biases not.
+    """torch's AdamW over the trained parameters; matrices and embeddings are decayed, norms and biases are not.
 
-    Its learning rate is 0 until the loop gives a step its own: a step that nobody asked for moves nothing.
+    Its learning rate is 0 until the loop sets a step's own, so an unrequested step changes nothing.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Norms and biases: shrinking them towards zero changes scales, not complexity.
@@ -30,17 +30,17 @@ def make_optimizer(model: Any, recipe: Recipe) -> Any:
 
 
 def is_matrix(parameter: Any) -> bool:
-    """Under stage 3 a parameter is an empty placeholder with one dimension; its own shape stands beside it."""
+    """Under stage 3 a parameter is an empty, one-dimensional placeholder that carries its own shape separately."""
     return len(getattr(parameter, "ds_shape", parameter.shape)) >= 2
 
 
 def steps_unwrapped(recipe: Recipe) -> bool:
-    """Whether DeepSpeed steps our optimizer as it is: then nobody but us measures the gradients' norm."""
+    """Whether DeepSpeed steps our optimizer unwrapped; then we must measure the gradients' norm."""
     return recipe.zero_stage == 0 and recipe.precision == "fp32"
 
 
 def base_optimizer(engine: Any) -> Any:
-    """The one that `make_optimizer` made, below DeepSpeed's wrappers."""
+    """The optimizer from `make_optimizer`, below DeepSpeed's wrappers."""
     base = engine.optimizer
     while hasattr(base, "optimizer"):
         base = base.optimizer
@@ -48,10 +48,10 @@ def base_optimizer(engine: Any) -> Any:
 
 
 def forget_steps(engine: Any) -> None:
-    """Back to before the first step: the optimizer of stage 0 in half precision makes its moments by taking one.
+    """Resets to before the first step: in half precision, stage 0's optimizer takes a step to create its moments.
 
-    On zero gradients and, here, at a learning rate of 0, so that no weight has moved; but the step is counted, and
-    would take the first real update for the second.
+    With zero gradients and a learning rate of 0 that step moves no weight. But it is counted, and the first real update
+    would pass for the second.
     """
     base_optimizer(engine).state.clear()
 
@@ -59,7 +59,7 @@ def forget_steps(engine: Any) -> None:
 def master_parameters(engine: Any) -> list[Any]:
     """This rank's fp32 parameters, in the order of the optimizer's groups."""
     base = base_optimizer(engine)
-    # Stage 3 lends its parameters to the optimizer for the time of a step.
+    # Stage 3 lends its parameters to the optimizer during a step.
     lent = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
     return lent or [parameter for group in base.param_groups for parameter in group["params"]]
 
@@ -74,9 +74,9 @@ def _checked_adamw(clip_norm: float) -> Any:
     import torch
 
     class CheckedAdamW(torch.optim.AdamW):
-        """Clips, tells the norm, and skips a step whose gradients are not finite, as DeepSpeed's own wrappers do.
+        """Clips, reports the norm, and skips a step with gradients that are not finite, as DeepSpeed's own wrappers do.
 
-        The two attributes are the ones that DeepSpeed's engine looks for behind each step.
+        DeepSpeed's engine reads these two attributes after each step.
         """
 
         _global_grad_norm = 0.0

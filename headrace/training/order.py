@@ -1,16 +1,16 @@
-"""Which packed sequence is trained on when: a pure function of seed, step, rank and position.
+"""The order of packed sequences: a pure function of seed, step, rank and position.
 
-There is no cursor to save. A resumed run asks for step 41 and gets what step 41 always was. Samples are dealt
-rank-major, so that a batch split over fewer ranks is the same batch in the same order.
+No cursor needs saving: a resumed run asks for step 41 and gets the same step 41. Samples are dealt rank-major, so a
+batch split over fewer ranks is the same batch in the same order.
 
-Shuffled by sorting a mixed counter instead of by numpy's generators, whose streams may change between versions.
+It shuffles by sorting a mixed counter, not by numpy's generators, whose streams may change between versions.
 """
 
 import numpy as np
 
 
 class SampleOrder:
-    """Epoch after epoch of a shuffled range; every sequence once an epoch."""
+    """A range that is shuffled again for each epoch; every sequence occurs once in an epoch."""
 
     def __init__(self, *, seed: int, num_sequences: int, batch: int, world_size: int, micro_batch: int) -> None:
         assert num_sequences > 0
@@ -35,14 +35,14 @@ class SampleOrder:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
-            # A batch touches at most a few epochs; old ones are never asked for again.
+            # A batch spans at most a few epochs; older ones are never needed again.
             self._epochs = {number: order for number, order in self._epochs.items() if number >= epoch - 1}
             self._epochs[epoch] = shuffled(self._num_sequences, self._seed, epoch)
         return self._epochs[epoch]
 
 
 def shuffled(count: int, seed: int, stream: int) -> np.ndarray:
-    """0 … count-1 in an order that depends on nothing but the arguments."""
+    """0 … count-1 in an order that depends only on the arguments."""
     start = mixed(mixed(np.array([seed], dtype=np.uint64)) ^ np.uint64(stream))
     keys = mixed(np.arange(count, dtype=np.uint64) + start)
     return np.argsort(keys, kind="stable")

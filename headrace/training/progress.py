@@ -1,9 +1,9 @@
-"""How a gang says where it is: to its launcher by files, to the Dagster run over Pipes (from rank 0 alone).
+"""How a gang reports its progress: to its launcher by files, to the Dagster run over Pipes (from rank 0 only).
 
 Three kinds of files in the attempt's work directory:
-    rank-0.json      the phase a rank is in, when it got there, its pid
+    rank-0.json      a rank's phase, when it began, the rank's pid
     failure-0.json   why a rank gave up
-    progress.jsonl   rank 0: one line an optimizer step, without a gap or a repeat after a resume
+    progress.jsonl   rank 0: one line for each optimizer step, without a gap or a repeat after a resume
 """
 
 import json
@@ -19,7 +19,7 @@ Phase = Literal[
     "starting", "importing libraries", "joining the group", "building the engine", "training", "sealing", "finished"
 ]
 
-# A log line for each of a hundred thousand steps would bury the run's log.
+# A log line for each of a hundred thousand steps would flood the run's log.
 _LOG_SECONDS = 5.0
 
 
@@ -33,7 +33,7 @@ class RankPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class RankFailure:
-    """`permanent`: a retry would end the same way. `secondary`: most likely another rank's failure, seen from here."""
+    """`permanent`: a retry would end the same way. `secondary`: most likely caused by another rank's failure."""
 
     rank: int
     reason: str
@@ -55,13 +55,13 @@ def read_phases(work: Path) -> dict[int, RankPhase]:
 
 
 def read_failures(work: Path) -> list[RankFailure]:
-    """First the one that most likely caused the others."""
+    """All failures, first the one that most likely caused the others."""
     failures = [RankFailure(**body) for body in _read_all(work, "failure-*.json")]
     return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
 
 
 class ProgressLog:
-    """`progress.jsonl` of one attempt, beginning with the rows that its checkpoint carries."""
+    """`progress.jsonl` of one attempt, which begins with the rows from its checkpoint."""
 
     def __init__(self, path: Path, rows: bytes = b"") -> None:
         self.path = path
@@ -78,7 +78,7 @@ class ProgressLog:
 
 
 class ProgressTail:
-    """Reads `progress.jsonl` from the other side: each row once, a line that is still being written not yet."""
+    """Reads `progress.jsonl` from the other side: each row once, and a line only when it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,7 +97,7 @@ class ProgressTail:
 
 
 class RunLog:
-    """Lines in the log of the Dagster run; without Pipes around it, lines on standard output."""
+    """Lines in the Dagster run's log; without Pipes, on standard output."""
 
     def __init__(self, pipes: Any = None) -> None:
         self._pipes = pipes
@@ -109,7 +109,7 @@ class RunLog:
         print(text, flush=True)
 
     def step(self, row: dict[str, Any], *, steps: int) -> None:
-        """One line, not more often than every few seconds; always for the last step."""
+        """Logs one line, at most every few seconds, and always for the last step."""
         now = time.monotonic()
         if row["step"] < steps and now - self._last < _LOG_SECONDS:
             return
@@ -123,7 +123,7 @@ class RunLog:
 
 @contextmanager
 def open_run_log(rank: int) -> Iterator[RunLog]:
-    """Rank 0 speaks; Pipes takes one writer a session."""
+    """Opens the log for rank 0 only, since Pipes takes one writer a session."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
     if rank != 0 or not PipesEnvVarParamsLoader().is_dagster_pipes_process():

@@ -1,9 +1,8 @@
-"""What of trainings nobody looks at any more: checkpoints of what has a result, or will never be gone on with.
+"""Gives up objects of trainings: checkpoints of a training that has a result, or will never be resumed.
 
-A training is gone on with until it has a result, or until another one of its recipe has begun after it (its data or its
-base have changed then). The run that trains holds a lease on the training while it lives, and one on the checkpoint
-that it resumes from. Attempts and results stay: they are what tells how weights came to be; of weights that were
-collected the curve goes with them.
+A training may be resumed until it has a result, or until another one of its recipe began after it (then its data or its
+base changed). While it lives, the run that trains holds a lease on the training, and one on the checkpoint that it
+resumes from. Attempts and results stay, since they tell how weights were made; the curve goes with collected weights.
 """
 
 import re
@@ -25,12 +24,12 @@ _CURVE = re.compile(rf"{ROOT}/[^/]+/{CURVES}/\d+\.jsonl")
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """`why`: nobody goes on with it; None: somebody may. `stays`: else why it stays."""
+    """`why`: the reason why nobody resumes it; None: somebody may. `stays`: otherwise, why it stays."""
 
     id: str
     why: str | None = None
     stays: str = ""
-    # Its result is of weights that were collected.
+    # Its result's weights were collected.
     is_past: bool = False
 
 
@@ -46,7 +45,7 @@ def _leavings(asked: Asked) -> Iterator[Leaving]:
         return {training_id: _newest_attempt(asked, training_id) for training_id in map(_name, trainings)}
 
     for prefix, entries in trainings.items():
-        # Most have nothing left but what says how their weights came to be.
+        # Most trainings keep only the record of how their weights were made.
         if not any(entry.key.split("/")[2] in (MANIFESTS, PARTS, CURVES) for entry in entries):
             continue
         try:
@@ -81,7 +80,7 @@ def _judged(asked: Asked, training_id: str, newest: Callable[[], Mapping[str, At
 
 
 def _parts(asked: Asked, training: _Training, entries: Sequence[Entry]) -> Iterator[Leaving]:
-    """Checkpoints, and what no checkpoint names."""
+    """Checkpoints, and files that no checkpoint names."""
     parts_root = training_key(training.id, PARTS)
     listed = by_prefix((entry for entry in entries if entry.key.startswith(f"{parts_root}/")), depth=4)
     sizes = {entry.key: entry.num_bytes for entry in entries}
@@ -142,7 +141,7 @@ def _newest_attempt(asked: Asked, training_id: str) -> Attempt | None:
 
 
 def _is_named(objects: ObjectStore, training_id: str, prefix: str) -> bool:
-    """One that cannot be read may name it."""
+    """Whether a checkpoint names these files; an unreadable one counts as naming them."""
     unread: list[HandoffCorrupt] = []
     named = {checkpoint.prefix for checkpoint in checkpoints_of(objects, training_id, damaged=unread.append)}
     return bool(unread) or prefix in named

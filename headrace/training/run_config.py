@@ -1,6 +1,6 @@
-"""`run.json`: everything a rank needs to know, written by the run worker before any rank starts.
+"""`run.json`: everything that a rank needs to know, written by the run worker before any rank starts.
 
-Frozen and complete: a rank reads no environment but torchrun's own, and no newest version of anything.
+Frozen and complete: a rank reads no environment except torchrun's own, and looks up no newest version.
 """
 
 import json
@@ -18,10 +18,10 @@ from headrace.training.recipe import Recipe
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Attributes:
-    attempt: fences what older attempts would still publish.
-    device: "cpu" or "cuda": decides gloo or nccl.
-    work_directory: this attempt's own: progress, phases, failures, logs, the export before it is sealed.
-    resume: continue behind this checkpoint; None: from the base model.
+    attempt: fences older attempts, which can publish nothing more.
+    device: "cpu" or "cuda"; selects gloo or nccl.
+    work_directory: this attempt's own: progress, phases, failures, logs, and the export before it is sealed.
+    resume: the checkpoint to continue from; None: start from the base model.
     """
 
     training_id: str

@@ -1,6 +1,6 @@
-"""One training from request to result, in the run worker: check, claim an attempt, find the checkpoint, run the gang.
+"""One training from request to result, in the run worker: checks, claims an attempt, finds a checkpoint, runs a gang.
 
-Everything that can be known to fail is refused before the first process starts.
+Everything that is bound to fail is refused before the first process starts.
 """
 
 import shutil
@@ -43,7 +43,7 @@ class TrainingRequest:
 
 
 def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
-    """From what the stages before handed on; `examples` by partition of training_examples."""
+    """Builds a request from earlier stages' outputs; `examples` by partition of training_examples."""
     return TrainingRequest(
         recipe=recipe,
         base_weights_digest=base_model.column("weights_digest")[0].as_py(),
@@ -58,7 +58,7 @@ def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Han
 class Outcome:
     """`reused`: the training had finished before; nothing was started.
 
-    `passed_over`: checkpoints that could not be resumed, each with its reason. `slow_precision`: a sentence where the
+    `passed_over`: checkpoints that could not be resumed, each with its reason. `slow_precision`: a sentence if the
     devices only emulate the recipe's precision.
     """
 
@@ -68,10 +68,10 @@ class Outcome:
     slow_precision: str | None = None
 
     def figures(self) -> dict[str, str | int | float | bool]:
-        """The run's own figures, in units, for its metadata; those that nobody told are left out.
+        """The run's own figures, in units, for its metadata; unknown ones are left out.
 
-        `attempt_…` and `tokens_per_second` are of the attempt that finished alone: its own steps, and all of its
-        seconds. `tokens` and `step_seconds` are of all steps.
+        `attempt_…` and `tokens_per_second` cover only the finishing attempt: its own steps, and all of its seconds.
+        `tokens` and `step_seconds` cover all steps.
         """
         result = self.result
         speed = None if result.attempt_tokens is None else result.attempt_tokens / result.seconds
@@ -102,7 +102,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where a training runs and what it may use; `work_root` is scratch, nothing there outlives a success."""
+    """Where a training runs and what it may use; `work_root` is scratch space, empty after a success."""
 
     store: ObjectStore
     work_root: Path
@@ -119,7 +119,7 @@ def train(
     on_rows: Callable[[Rows], None] = lambda rows: None,
     say: Callable[[str], None] = print,
 ) -> Outcome:
-    """Trains, resumes, or returns the result that is there.
+    """Trains, resumes, or returns the existing result.
 
     Raises:
         InvalidTrainingRun: refused before anything started, or diverged.
@@ -132,7 +132,7 @@ def train(
     slow = slow_precision(request.recipe, place.devices)
     if slow:
         say(slow)
-    # While it lives, no checkpoint of this training is collected.
+    # While this lease lives, no checkpoint of this training is collected.
     with Leases(place.store, place.clock).hold(request.training_id):
         return _trained(request, place, on_rows, say, slow)
 
@@ -163,14 +163,14 @@ def _trained(
 
 
 def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
-    """What to say of a recipe whose precision these devices only emulate."""
+    """A sentence about a recipe whose precision these devices only emulate."""
     if recipe.precision != "bf16" or devices.computes_bf16:
         return None
     return f"Recipe {recipe.key}: {SLOW_BF16}. Set precision: fp32, or give the run a GPU."
 
 
 def check(request: TrainingRequest, place: Workplace) -> int:
-    """MiB of model state a rank will hold.
+    """MiB of model state that a rank will hold.
 
     Raises:
         InvalidTrainingRun: the batch does not divide, the sequences are too long, the model does not fit, or
@@ -225,7 +225,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")
     work = _training_directory(place, request) / f"{attempt:06d}"
-    # Left by a worker that took this number and whose store has been emptied since.
+    # From a worker that took this number before the store was emptied.
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return RunConfig(

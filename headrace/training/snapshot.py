@@ -1,8 +1,8 @@
-"""What a checkpoint holds, and its way into the store and back.
+"""The content of a checkpoint, and its way into the store and back.
 
-DeepSpeed's own files (weights, partitioned optimizer state, its counters), written through a checkpoint engine that
-streams into the store; plus, of each rank, the random state that DeepSpeed forgets, and of rank 0 the loss curve so
-far. There is no data cursor: the order of samples is a function of the step (`order.py`).
+DeepSpeed's own files (weights, partitioned optimizer state, its counters) go through a checkpoint engine that streams
+into the store. Each rank adds its random state, which DeepSpeed forgets, and rank 0 the loss curve so far. There is no
+data cursor: the order of samples is a function of the step (`order.py`).
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
 
 CURVE = "progress.jsonl"
-# The one level of directory that DeepSpeed insists on.
+# DeepSpeed insists on this one level of directory.
 _TAG = "state"
 
 
 def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig, *, step: int, curve: bytes) -> None:
-    """Writes and publishes the state behind `step`; every rank calls it, all return when it exists.
+    """Writes and publishes the state after `step`; every rank calls it, and all return when it exists.
 
     Raises:
         AttemptSuperseded: a later attempt has begun.
@@ -33,9 +33,10 @@ def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig
     [nonce, *_] = gang.gather(new_nonce())
     prefix = training_key(config.training_id, "parts", nonce)
     files: list[CheckpointFile] = []
-    # DeepSpeed copies recovery scripts beside its files: they go to the attempt's own directory and stay there.
+    # DeepSpeed copies recovery scripts beside its files; they stay in the attempt's own directory.
     scratch = config.work / "checkpoint"
-    # Of the same module as ours; swapped for the call, so that nothing else of DeepSpeed meets it.
+    # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
+    # ours.
     stock, engine.checkpoint_engine = engine.checkpoint_engine, _store_checkpoint_engine(store, prefix, files, config)
     try:
         engine.save_checkpoint(str(scratch), tag=_TAG, save_latest=False)
@@ -67,14 +68,14 @@ def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig
 
 
 def restore_snapshot(gang: Gang, engine: Any, store: ObjectStore, checkpoint: Checkpoint) -> bytes:
-    """Puts every rank back behind `checkpoint.step`; returns the curve so far."""
+    """Returns every rank to the state after `checkpoint.step`; returns the curve so far."""
     import torch
 
     directory = checkpoint.directory(store)
     path, _ = engine.load_checkpoint(str(directory), tag=_TAG)
     assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
     assert engine.global_steps == checkpoint.step
-    # Of our own making, and every byte of it was digested: unpickling is safe here.
+    # We made this file, and every byte of it was digested, so unpickling is safe.
     _set_random_state(torch.load(directory / _rank_file(gang.rank), weights_only=False))
     return (directory / CURVE).read_bytes()
 
@@ -82,7 +83,7 @@ def restore_snapshot(gang: Gang, engine: Any, store: ObjectStore, checkpoint: Ch
 def state_digest(gang: Gang, engine: Any) -> str:
     """sha256 over fp32 parameters and optimizer moments, each rank's part in rank order.
 
-    DeepSpeed's partitions under the base optimizer are those: at the same world size, equal digests are equal states.
+    These are DeepSpeed's partitions below the base optimizer: at the same world size, equal digests mean equal states.
     """
     import torch
 

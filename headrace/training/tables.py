@@ -1,4 +1,4 @@
-"""The one-row tables that base_model and trained_model hand on: which weights, and how they came to be."""
+"""The one-row tables that base_model and trained_model pass on: which weights, and how they were made."""
 
 import pyarrow as pa
 
@@ -38,7 +38,7 @@ def base_model_table(weights: SealedDirectory) -> pa.Table:
 
 
 def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:
-    """Raises: HandoffMissing: the weights that the result names are no longer in the store."""
+    """Raises: HandoffMissing: the store no longer has the result's weights."""
     weights = find_directory(store, result.weights_digest)
     if weights is None:
         raise HandoffMissing(
@@ -61,7 +61,7 @@ def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_ru
 
 
 def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
-    """EVALUATION: one row a model, `evaluations` by "base" and "trained"."""
+    """EVALUATION: one row for each model; `evaluations` by "base" and "trained"."""
     rows = [
         {
             "model": model,
@@ -77,7 +77,7 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
 
 
 def samples_markdown(base: Evaluation, trained: Evaluation) -> str:
-    """Both models' answers to the same prompts, as many as are shown inline."""
+    """Both models' answers to the same prompts, as many as the UI shows inline."""
     rows = []
     for before, after in zip(base.samples, trained.samples, strict=False):
         prompt, _, old = before.partition(SAMPLE_ARROW)

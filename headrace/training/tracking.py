@@ -1,7 +1,7 @@
-"""A training's record in MLflow: parameters, live curve, pictures. Evidence, never a condition.
+"""A training's record in MLflow: parameters, live curve, pictures. Evidence only, never a condition.
 
-A registry that does not answer is said once and costs nothing but the record: the same rows are in the store, and
-whatever MLflow missed is logged when the training ends, or when its finished result is materialized again.
+If the registry does not answer, that is reported once and costs only the record: the store has the same rows, and what
+MLflow missed is logged when the training ends, or when its finished result is materialized again.
 """
 
 import time
@@ -13,12 +13,12 @@ from headrace.training.attempts import TrainingResult
 from headrace.training.curves import curves_png, is_finite
 
 _CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
-# A batch is one transaction of MLflow's database; more often would slow the ranks down on a small machine.
+# Each batch is one transaction of MLflow's database; more of them would slow the ranks down on a small machine.
 _FLUSH_SECONDS = 5.0
 
 
 class Registry(Protocol):
-    """What of `headrace.registry.mlflow_models.ModelRegistry` is used here."""
+    """The part of `headrace.registry.mlflow_models.ModelRegistry` that is used here."""
 
     def ensure_run(self, key: str, params: Mapping[str, object], *, name: str | None = None) -> str: ...
     def finish_run(self, run_id: str, *, failed: bool = False) -> None: ...
@@ -30,7 +30,7 @@ class Registry(Protocol):
 class TrainingTrack:
     """One training's MLflow run, by training id; an exception that leaves the `with` block marks it failed.
 
-    `run_id` is "" as long as MLflow has not answered.
+    `run_id` is "" until MLflow has answered.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TrainingTrack:
             self._tried(lambda: self._registry.finish_run(self.run_id, failed=True))
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes rows of progress as they come; sends them on every few seconds."""
+        """Takes rows of progress as they come; sends them every few seconds."""
         self._waiting += rows
         if self._lost or self._monotonic() - self._flushed_at < _FLUSH_SECONDS:
             return
@@ -71,7 +71,7 @@ class TrainingTrack:
         self._flushed_at = self._monotonic()
 
     def finish(self, result: TrainingResult, rows: Sequence[Mapping[str, Any]]) -> str:
-        """The whole curve (what is there already is left alone), the figures of the end, the pictures; the run id."""
+        """Logs the whole curve (existing points stay), the final figures and the pictures; returns the run id."""
         self._lost = False
 
         def log() -> None:
@@ -114,6 +114,6 @@ class TrainingTrack:
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """MLflow's SQLite has no infinity."""
+    """Leaves out infinity, which MLflow's SQLite cannot store."""
     finite = {field: float(row[field]) for field in _CURVE if is_finite(row[field])}
     return {"step": row["step"], "applied": float(row["applied"]), **finite}

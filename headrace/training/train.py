@@ -1,7 +1,7 @@
 """One rank of a gang: `python -m headrace.training.train --run-json run.json`, started by torchrun.
 
-Phases are reported before each slow part begins, so that a start that hangs can be told by where it hangs. The rank
-ends with its run worker, whatever either of them was doing.
+Each slow part's phase is reported before it begins, so that a hanging start shows where it hangs. The rank ends with
+its run worker, whatever either is doing.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from headrace.training.progress import (
 )
 from headrace.training.run_config import RunConfig
 
-# How a rank looks to its peers when it dies: theirs is not the failure to show.
+# What peers see when a rank dies: their own failure is not the cause.
 _SEEN_FROM_A_PEER = ("connection closed by peer", "connection reset", "gloo", "nccl", "socket", "broken pipe")
 
 
@@ -53,7 +53,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     base = open_directory(store, config.base_weights_digest)
     examples = open_examples(HandoffStore(store), config.inputs, "train")
     engine, optimizer = wrap(gang, load_model(base, config), config)
-    # On the weights that every attempt starts from, so that all attempts come to the same answer.
+    # Measured on the weights that every attempt starts from, so that all attempts decide alike.
     feeding = choose_feeding(engine, examples, gang.accelerator.device, any_rank=lambda found: any(gang.gather(found)))
     if feeding != PACKED:
         log.say(f"in a packed row the examples would see each other in this model: it is fed {feeding}")
@@ -80,7 +80,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         tokens_before=tokens_before,
         each=each,
     ):
-        # None at the end: what follows is the result itself.
+        # No checkpoint at the end: the result follows.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
             save_snapshot(gang, engine, store, config, step=step, curve=progress.read() if progress else b"")
 
@@ -119,12 +119,12 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         )
         log.say(f"sealed weights {weights.digest[:12]}, {weights.num_bytes / 1e6:,.0f} MB")
     report_phase(config.work, rank, "finished")
-    # Nobody leaves while rank 0 still seals: torchrun would report the peers' exit as the gang's.
+    # No rank leaves while rank 0 still seals: torchrun would report its exit as the gang's.
     gang.gather(None)
 
 
 def import_libraries() -> None:
-    """Half of a start is spent here; a phase of its own tells a slow disk from a hung rendezvous."""
+    """Takes half of a start; as its own phase, it tells a slow disk from a hung rendezvous."""
     import accelerate  # noqa: F401
     import deepspeed  # noqa: F401
     import torch  # noqa: F401
@@ -132,7 +132,7 @@ def import_libraries() -> None:
 
 
 def seed_everything(seed: int, rank: int) -> None:
-    """Dropout differs between ranks and repeats between runs."""
+    """Dropout differs between ranks, but repeats between runs."""
     import random
 
     import numpy as np
@@ -158,7 +158,7 @@ def main() -> int:
         traceback.print_exc()
         report_failure(config.work, describe_failure(error, rank))
         return 1
-    # Not through the interpreter's end: destructors of a process group whose peers are gone wait for them.
+    # Skips the interpreter's shutdown: destructors of a process group wait for peers that are gone.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

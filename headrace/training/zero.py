@@ -1,7 +1,7 @@
-"""How much memory a training needs, and the refusal when that is more than there is.
+"""Computes how much memory a training needs, and refuses it if that is more than there is.
 
-Counts model state, which is exact, and leaves out activations, buckets and the libraries themselves, which depend on
-the machine. What it refuses can therefore not run; what it accepts may still be too large.
+Counts model state exactly, but not activations, buckets and the libraries themselves, which depend on the machine. So
+what it refuses cannot run; what it accepts may still be too large.
 """
 
 import json
@@ -81,10 +81,10 @@ def zero_bytes_per_rank(
 
 
 def check_fits(recipe: Recipe, shape: ModelShape, *, world_size: int, memory_mib_per_rank: int | None) -> int:
-    """MiB of model state a rank will hold.
+    """MiB of model state that a rank will hold.
 
     Raises:
-        InvalidTrainingRun: that is more than `memory_mib_per_rank`; says which stage would fit, if one does.
+        InvalidTrainingRun: that exceeds `memory_mib_per_rank`; names a stage that would fit, if there is one.
     """
 
     def mib(stage: int) -> int:
