@@ -31,7 +31,7 @@ class FixedClock:
 
 
 def iso(seconds: float) -> str:
-    """`2026-11-22T12:53:44Z`: how times are written into manifests and journals."""
+    """`2026-11-22T12:53:44Z`: the form of times in manifests and journals."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,8 +1,8 @@
 """One error family. Types say what the caller can do; culprits are attributes; the text says what to do next.
 
 Permanent errors (`InvalidInput` and below, `HandoffCorrupt`, `IllegalTransition`, `StoreRefused`) repeat on every
-retry, so assets turn them into `dg.Failure(allow_retries=False)`. `Transient` errors are raised as they are: the retry
-policy speaks.
+retry, so assets turn them into `dg.Failure(allow_retries=False)`. `Transient` errors are raised unchanged, and the
+retry policy decides.
 """
 
 
@@ -31,11 +31,11 @@ class ObjectMissing(HeadraceError):
 
 
 class StoreUnavailable(HeadraceError):
-    """The store cannot take or give bytes now. Raised as one of the two kinds below: will it pass by itself?"""
+    """The store cannot take or give bytes now. Raised as StoreRefused or StoreOutage: does waiting help?"""
 
 
 class StoreRefused(StoreUnavailable):
-    """It will refuse the same again until somebody changes something: no bucket, a wrong key, a read-only disk."""
+    """The store will refuse again until somebody changes something: no bucket, a wrong key, a read-only disk."""
 
 
 class HandoffMissing(HeadraceError):
@@ -43,11 +43,11 @@ class HandoffMissing(HeadraceError):
 
 
 class HandoffCollected(HandoffMissing):
-    """Garbage collection has taken this version: open the newest."""
+    """Garbage collection has deleted this version: open the newest."""
 
 
 class HandoffCorrupt(HeadraceError):
-    """What the store holds is not what was written there: never read on. `key`: the object's, where it is one."""
+    """The stored object differs from what was written: never read on. `key`: the object's key, if known."""
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class HandoffCorrupt(HeadraceError):
 
 
 class ManifestDamaged(HandoffCorrupt):
-    """A manifest is not what its writer created."""
+    """A manifest differs from what its writer created."""
 
 
 class FormatTooNew(HandoffCorrupt):
@@ -71,7 +71,7 @@ class PartTorn(HandoffCorrupt):
 
 
 class PartForeign(HandoffCorrupt):
-    """What lies under a part's key is no Arrow file of this handoff."""
+    """The object under a part's key is not an Arrow file of this handoff."""
 
 
 class PartFlipped(HandoffCorrupt):
@@ -91,11 +91,11 @@ class Transient(HeadraceError):
 
 
 class StoreOutage(StoreUnavailable, Transient):
-    """It does not answer, or answers 5xx, for longer than it was waited for; or a disk is full."""
+    """The store has not answered, or has answered 5xx, for too long; or a disk is full."""
 
 
 class PublishConflict(Transient):
-    """Another writer sealed this version first, or one of newer inputs: read the newest inputs, then make it again."""
+    """Another writer sealed this version first, or used newer inputs: read the newest inputs, then make it again."""
 
 
 class TrainingFailed(Transient):
@@ -107,7 +107,7 @@ class EngineUnavailable(Transient):
 
 
 class RegistryUnavailable(Transient):
-    """The model registry does not answer, or what answers is no registry."""
+    """The model registry does not answer, or the answer is not a registry's."""
 
 
 class RegistryMissing(InvalidInput):
@@ -118,12 +118,12 @@ class RepinRequired(Transient):
     """The version set that a claim pinned was aborted before its partition was sealed; the next attempt re-pins."""
 
 
-# What records and logs keep of an error's text.
+# Records and logs keep so much of an error's text.
 _REASON_CHARACTERS_MAX = 500
 
 
 def reason_of(error: BaseException) -> str:
-    """An error as the reason of what it ended, in a line: ours as they are, any other with its type's name."""
+    """An error as a one-line reason: our errors unchanged, any other with its type's name."""
     text = " ".join(str(error).split())
     if not isinstance(error, HeadraceError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

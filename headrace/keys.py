@@ -1,8 +1,7 @@
-"""Shapes of partition keys, and identities of rows.
+"""The forms of partition keys, and the identities of rows.
 
-Everything that names a unit of work is made here, so that two rooms never spell one partition in two ways.
-A partition key is Dagster's string; identities are sha256 over length-prefixed parts, so `("ab", "c")` and
-`("a", "bc")` differ.
+Every name of a unit of work is made here, so that two rooms never spell one partition in two ways. A partition key is
+Dagster's string; identities are sha256 over length-prefixed parts, so `("ab", "c")` and `("a", "bc")` differ.
 """
 
 import hashlib
@@ -12,12 +11,12 @@ from urllib.parse import quote, unquote
 
 from headrace.errors import InvalidInput
 
-# What file systems take as a name; of a longer one this much stays readable.
+# File systems' limit for a name; of a longer one this much stays readable.
 _SEGMENT_BYTES_MAX = 255
 _BEGINNING_BYTES_MAX = 180
-# Of a name that others are made of: `NAME-03`, `NAME.html`.
+# For a name that becomes part of others: `NAME-03`, `NAME.html`.
 _NAME_CHARACTERS_MAX = 150
-# What Dagster lists in one set of partitions without pain; every process that loads definitions makes them all.
+# Dagster can list so many partitions in one set; every process that loads definitions creates them all.
 _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 
@@ -33,11 +32,11 @@ def digest_text(*parts: str) -> str:
 
 
 def partition_path(partition_key: str) -> str:
-    """A partition key as one path segment of at most 255 bytes, whatever Dagster takes as a key.
+    """A partition key as one path segment of at most 255 bytes, for every key that Dagster accepts.
 
-    `partition_from_path` is its inverse, but for keys that are too long for a file name once they are quoted (28
-    Chinese characters are not, 29 are): of these a segment keeps the beginning, and a digest of the whole. Either
-    spelling has the same path, so what a listing shows can be opened.
+    `partition_from_path` inverts it, except for keys that are too long for a file name once quoted (28 Chinese
+    characters are not, 29 are). Their segment keeps the beginning and a digest of the whole. Both spellings have the
+    same path, so what a listing shows can be opened.
     """
     quoted = _quoted(partition_key)
     if len(quoted) <= _SEGMENT_BYTES_MAX:
@@ -51,18 +50,18 @@ def partition_path(partition_key: str) -> str:
 
 
 def partition_from_path(segment: str) -> str:
-    """The key; of one that was too long for a path, what `partition_path` says of it."""
+    """The key; if it was too long for a path, the shortened form of `partition_path`."""
     return unquote(segment)
 
 
 def _quoted(text: str) -> str:
     quoted = quote(text, safe="=,@+ ")
-    # `.` and `..` are the two names that quoting leaves alone and no file system accepts.
+    # Quoting leaves `.` and `..` unchanged, and no file system accepts them.
     return quoted.replace(".", "%2E") if set(quoted) == {"."} else quoted
 
 
 def prompt_id(campaign: str, day: str, text: str, occurrence: int) -> str:
-    """Identity of one prompt: the same text twice in a campaign's day is two prompts (`occurrence` 0, 1, …)."""
+    """Identity of one prompt: the same text twice in a campaign's day makes two prompts (`occurrence` 0, 1, …)."""
     return digest_text("prompt", campaign, day, text, str(occurrence))
 
 
@@ -72,7 +71,7 @@ def row_id(prompt: str, version_set_id: str, variation: int) -> str:
 
 
 def row_seed(row: str) -> int:
-    """The sampling seed of a row, in [0, 2^63): derived from its id, so a re-run draws the same numbers."""
+    """A row's sampling seed, in [0, 2^63): derived from its id, so a re-run draws the same numbers."""
     return int(digest_text("seed", row)[:16], 16) >> 1
 
 
@@ -101,7 +100,7 @@ class ContentPartition:
 
     @classmethod
     def find(cls, key: str) -> "ContentPartition | None":
-        """None: the key is another one's, such as what a file system leaves beside ours."""
+        """None: the key is not a content partition's, such as a file system's leftover."""
         match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})\|(.+)-(\d{2,})", key)
         return cls(day=match[1], campaign=match[2], shard=int(match[3])) if match else None
 
@@ -111,7 +110,7 @@ def campaign_shard(campaign: str, shard: int) -> str:
 
 
 def check_num_shards(number: int) -> int:
-    """Raises: InvalidInput: no shard, or more than anybody can list."""
+    """Raises: InvalidInput: the number is below 1, or too large to list."""
     if not 1 <= number <= _NUM_SHARDS_MAX:
         raise InvalidInput(f"num_shards must be from 1 to {_NUM_SHARDS_MAX:,}, got {number:,}.")
     return number

@@ -1,8 +1,8 @@
-"""Keeps secrets out of what leaves this process: errors, rows, logs, records, metadata.
+"""Keeps secrets out of everything that leaves this process: errors, rows, logs, records, metadata.
 
-One filter, told its secrets once where they come in (a key, a URL's user), and applied where foreign text comes in:
-whoever builds an error or a row behind that door need not think of it. It finds a secret as it is, in a URL's
-spelling, in JSON's and in Base64. It does not find one that was cut, turned around or written over several lines.
+One filter gets its secrets where they enter (a key, a URL's user), and is applied where foreign text enters, so code
+that builds an error or a row later need not care. It finds a secret in plain form, in a URL's, JSON's or Base64's
+spelling. It misses a secret that was cut, reversed or split over several lines.
 """
 
 import base64
@@ -12,24 +12,24 @@ from collections.abc import Iterable
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 MASK = "***"
-# A shorter key is a word: servers that need none are given "EMPTY" or "ollama", which models write too. In errors it
-# is masked all the same, in what a model wrote it is not.
+# A shorter key is an ordinary word: servers that need none get "EMPTY" or "ollama", which models write too. It is
+# masked in errors, but not in a model's text.
 _WRITTEN_CHARACTERS_MIN = 12
 _SECRET_FIELD = re.compile(r"(?i)(pass|pwd|token|key|secret|sig|credential)")
 
 
 class Mask:
-    """Replaces secrets by `***`. Without any it changes nothing."""
+    """Replaces secrets by `***`. Without secrets it changes nothing."""
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         self._secrets = tuple(secret for secret in secrets if secret)
         forms = {form for secret in self._secrets for form in _spellings(secret)}
-        # The longest first: one secret may be part of another.
+        # The longest first, since one secret may be part of another.
         self._forms = tuple(sorted(forms, key=len, reverse=True))
 
     @property
     def of_written(self) -> "Mask":
-        """The same for what a model wrote: secrets as they are, and no short ones, which may be words of its own."""
+        """The mask for a model's text: secrets in plain form, without short ones, which may be ordinary words."""
         mask = Mask()
         long = {secret for secret in self._secrets if len(secret) >= _WRITTEN_CHARACTERS_MIN}
         mask._forms = tuple(sorted(long, key=len, reverse=True))
@@ -45,12 +45,12 @@ class Mask:
         return text
 
     def num_open(self, text: str) -> int:
-        """How many characters at the text's end may be the beginning of a secret."""
+        """How many characters at the text's end may begin a secret."""
         return max((_overlap(text, form) for form in self._forms), default=0)
 
 
 class MaskedPieces:
-    """A mask over a text that comes in pieces: the end is held back while it may be the beginning of a secret."""
+    """A mask over a text that comes in pieces: holds back the end while it may begin a secret."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
@@ -70,7 +70,7 @@ class MaskedPieces:
 
 
 def without_credentials(url: str) -> str:
-    """A URL for people: no user, no password, and no values of query fields that name a secret."""
+    """A URL for people: without user, password, and values of query fields that name a secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -86,7 +86,7 @@ def without_credentials(url: str) -> str:
 
 
 def secrets_in(url: str) -> list[str]:
-    """What a URL tells that others must not see: its password, or its user where that stands alone; secret fields."""
+    """The secrets in a URL: its password, or its user if there is no password; secret fields."""
     try:
         parts = urlsplit(url)
     except ValueError:

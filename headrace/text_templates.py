@@ -1,7 +1,7 @@
 """Templates in users' files: text with named places, such as `{term}`; checked when the file is loaded.
 
-A template that loads can be filled: a conversion or a format that no text has (`{text:d}`) is refused here, not at the
-first unit that it is used for.
+A template that loads can be filled: a conversion or format that text lacks (`{text:d}`) is refused at loading, not at
+the first unit that uses it.
 """
 
 import re
@@ -9,19 +9,19 @@ import string
 
 from headrace.errors import InvalidInput
 
-# A wider place is a slip, and gigabytes.
+# A wider placeholder is a slip, and would make gigabytes.
 _TOO_WIDE = re.compile(r"\d{5,}")
 
 
 def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = None) -> set[str]:
-    """The places of a template. Only plain names: `{term.__class__}` would reach into objects.
+    """A template's placeholders. Only plain names: `{term.__class__}` would reach into objects.
 
     Args:
-        name: what a refusal calls it.
-        texts: the places that there are, all of them texts; None: columns of any name and type.
+        name: the template's name in a refusal.
+        texts: the allowed placeholders, all texts; None: columns of any name and type.
 
     Raises:
-        InvalidInput: it is no template, names something else, or asks for a format that is none.
+        InvalidInput: it is not a template, or has an unknown name or an invalid format.
     """
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]

@@ -1,7 +1,7 @@
-"""What a corpus is: which files, which columns, which rules, and what a training example looks like.
+"""The definition of a corpus: its files, columns and rules, and the form of a training example.
 
 One YAML file describes one corpus (`resources/corpus.yaml` is the demo's). Everything is checked when the file is
-loaded, before a document is read. Paths are relative to the state directory (HEADRACE_HOME) or absolute.
+loaded, before a document is read. Paths are absolute, or relative to the state directory (HEADRACE_HOME).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ _SHARD_PLACEHOLDER = "{shard}"
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRules:
-    """Limits of the named quality rules (`headrace.prep.cleaning`); a limit of null turns its rule off."""
+    """Limits of the named quality rules (`headrace.prep.cleaning`); null turns a rule off."""
 
     words_min: int | None = 2
     words_max: int | None = 400
@@ -37,7 +37,7 @@ class QualityRules:
     repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.6
     symbols_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.1
     drop_matching: dict[str, str] = field(default_factory=dict)
-    """Rules of your own: name → regular expression (Rust syntax) of texts that the rule `matches_<name>` drops."""
+    """Your own rules: name → regular expression (Rust syntax); the rule `matches_<name>` drops matching texts."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -54,7 +54,7 @@ class NearDuplicates:
 
     jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
     shingle_words: Annotated[int, Ge(1)] = 3
-    """How many words an n-gram has."""
+    """The number of words in an n-gram."""
     num_permutations: int = 128
     """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
 
@@ -66,7 +66,7 @@ class NearDuplicates:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplePrompt:
-    """The two turns before the completion; `{term}` and `{category}` are filled in from the document."""
+    """The two turns before the completion; the document fills `{term}` and `{category}`."""
 
     user: str
     system: str | None = None
@@ -79,7 +79,7 @@ class ExamplePrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """Labels that people made: a CSV or JSON Lines file with a document id and a label a row."""
+    """Labels from people: a CSV or JSON Lines file with a document id and a label in each row."""
 
     path: str
     document_id: str = "document_id"
@@ -89,7 +89,7 @@ class LabelFile:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelJudge:
-    """A model that is asked one question a document, and must answer with one of `answers`."""
+    """A model that answers one question about each document with one of `answers`."""
 
     question: str
     answers: tuple[str, ...]
@@ -108,21 +108,21 @@ class LabelJudge:
 
     @property
     def settings(self) -> EngineSettings:
-        """The engine that is asked. In float32: a label must not hang on a near tie.
+        """The judge's engine, in float32, so that no label depends on a near tie.
 
-        Raises: InvalidInput: no such engine, or one that needs what is not said.
+        Raises: InvalidInput: the engine is not installed, or needs a setting that is missing.
         """
         return EngineSettings.taking(self.engine, dtype="float32", base_url=self.base_url, model=self.model)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Where labels come from; with both sources, the file's label wins and the judge is measured against it."""
+    """The sources of labels. With both, the file's label wins and the judge is measured against it."""
 
     file: LabelFile | None = None
     judge: LabelJudge | None = None
     drop: tuple[str, ...] = ()
-    """Documents with one of these labels are dropped by the rule `label_unwanted`."""
+    """The rule `label_unwanted` drops documents with one of these labels."""
     kappa_min: float = 0.6
     """Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
     """
@@ -140,20 +140,20 @@ class Corpus:
 
     name: str
     files: tuple[str, ...]
-    """Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, files are dealt by their paths'
-    hashes."""
+    """Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, hashes of the files' paths choose
+    their shards."""
     format: FileFormat = "auto"
     encoding: str = "utf-8"
     text_unit: TextUnit = "line"
-    """For plain text: what one document is."""
+    """For plain text: the unit that makes one document."""
     num_shards: int = 1
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
-    """Ours → theirs. Only `text` is needed; a document without an id gets one from its content."""
+    """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
-    """Share of a shard's lines, or of its files, that may be unreadable before the partition fails."""
+    """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
     rules: QualityRules = field(default_factory=QualityRules)
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
-    """What makes two documents the same; add `term` where one text may rightly answer many prompts."""
+    """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     prompt: ExamplePrompt
@@ -161,7 +161,7 @@ class Corpus:
     sequence_length: Annotated[int, Ge(1)] = 256
     labels: Labels | None = None
     template_date: str | None = None
-    """The day that the base model's chat template is told when it asks for today's."""
+    """The date that the base model's chat template gets when it asks for today's."""
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -191,9 +191,9 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Identity of these settings; the files that they name are not read."""
+        """Digest of these settings; does not read the files that they name."""
         body = asdict(self)
-        # Spelt where it is used alone: other corpora keep their identity.
+        # Included only if set, so other corpora keep their digest.
         if body["template_date"] is None:
             del body["template_date"]
         return digest_text("corpus", canonical_json(body).decode())
@@ -206,7 +206,7 @@ class Corpus:
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Of ours, those without which a document makes no example: the text and what the templates name."""
+        """Columns that a document needs to make an example: the text, and the columns that the templates name."""
         templates = (self.prompt.user, self.prompt.system or "", self.completion)
         named = {"text"}.union(*(placeholders("template", template) for template in templates))
         return tuple(name for name in DOCUMENT_COLUMNS if name in named)
@@ -216,15 +216,15 @@ class Corpus:
         return tuple(corpus_shard(index) for index in range(self.num_shards))
 
     def globs(self, shard: str) -> tuple[tuple[str, bool], ...]:
-        """Globs of one shard, each with whether it names the shard itself (then no file is dealt by hash)."""
+        """One shard's globs, each with whether it names the shard itself (then no file is dealt by hash)."""
         return tuple((glob.replace(_SHARD_PLACEHOLDER, shard), _SHARD_PLACEHOLDER in glob) for glob in self.files)
 
 
 def load_corpus(path: Path) -> Corpus:
-    """Read and check a corpus file.
+    """Reads and checks a corpus file.
 
     Raises:
-        InvalidInput: the file is missing, not YAML, or describes a corpus that cannot be read.
+        InvalidInput: the file is missing, not YAML, or describes an unreadable corpus.
     """
     try:
         return from_file(Corpus, path, "Corpus file")

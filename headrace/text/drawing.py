@@ -1,6 +1,6 @@
-"""What rich draws on a terminal, for texts that anybody may have written.
+"""Draws on a terminal with rich, for texts that anybody may have written.
 
-Beside `headrace.text.terminal`, since rich costs a command's start more than everything else it imports.
+Separate from `headrace.text.terminal`, since rich costs a command's start more than all its other imports.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from headrace.text.visible import visible_lines
 
 
 class Terminal(Console):
-    """A console for which strings are text: neither markup nor emoji codes nor escape sequences."""
+    """A console that prints strings as text, without markup, emoji codes or escape sequences."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
@@ -22,7 +22,7 @@ class Terminal(Console):
 
 
 class TerminalText(Text):
-    """Text with styles of ours over letters of anybody's."""
+    """Text with our styles over anybody's letters."""
 
     def __init__(self, text: str = "", style: str = "", **settings: Any) -> None:
         super().__init__(visible_lines(text), style, **settings)

@@ -1,7 +1,7 @@
-"""Foreign text in Markdown, as Dagster's UI renders it (CommonMark with GitHub's tables and links).
+"""Foreign text in Markdown for Dagster's UI (CommonMark with GitHub's tables and links).
 
-Text goes in through `inline`, tables through `table`: no other place writes a cell. A text cannot become a link, a
-picture, HTML or another table's column; it looks as it was written.
+Text goes through `inline`, tables through `table`: nothing else writes a cell. A text cannot become a link, a picture,
+HTML or another table's column; it looks as it was written.
 """
 
 import re
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 
 from headrace.text.visible import one_line, shortened
 
-# Dagster's UI shows Markdown inline below 1,000 characters, and behind a button above.
+# Dagster's UI shows Markdown inline below 1,000 characters, and longer Markdown behind a button.
 CHARS_MAX = 999
 
-# Entities for two of them: parsers disagree about backslashes before a table's bar.
+# Entities for these two: parsers disagree about backslashes before a table's bar.
 _ENTITIES = {"\\": "&#92;", "|": "&#124;"}
 _SYNTAX = re.compile(
     r"[\\`*\[\]<|~$]|&(?=[#A-Za-z])"
-    r"|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])"  # within a word it is a letter to every parser
-    r"|^(?:[-+#=>]|[0-9]+(?=[.)](?: |$)))"  # what begins a list, a heading or a quotation where it begins a line
+    r"|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])"  # within a word every parser takes it for a letter
+    r"|^(?:[-+#=>]|[0-9]+(?=[.)](?: |$)))"  # at the beginning of a line it would begin a list, a heading or a quotation
 )
-# The renderer makes links of bare addresses after it has parsed everything else, so that no escape keeps it from that.
-# A word joiner, which takes no room, does.
+# The renderer turns bare addresses into links after parsing everything else, so no escape prevents that. A word joiner,
+# which has no width, does.
 _ADDRESS = re.compile(r"(:)(?=//)|(www)(?=\.)|(@)(?=[-\w])|(mailto:|xmpp:)", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
 
 
 def inline(text: str, chars_max: int | None = None) -> str:
-    """One line of text inside of a paragraph or a cell, cut to `chars_max` of its own characters."""
+    """One line of text inside a paragraph or a cell, cut to `chars_max` of its own characters."""
     flat = one_line(text)
     flat = flat if chars_max is None else shortened(flat, chars_max)
     return _SYNTAX.sub(_escape, _ADDRESS.sub(rf"\g<0>{_WORD_JOINER}", flat))
@@ -39,7 +39,7 @@ def table(
     right: Sequence[str] = (),
     cell_chars_max: int | None = None,
 ) -> str:
-    """A table whose cells show the texts as they are. `right`: headers of columns of numbers."""
+    """A table whose cells show the texts unchanged. `right`: headers of number columns."""
     rules = f"|{'|'.join('-:' if header in right else '-' for header in headers)}|"
     return "\n".join([_line(headers, cell_chars_max), rules, *(_line(row, cell_chars_max) for row in rows)])
 
@@ -53,7 +53,7 @@ def fitting_table(
     chars_max: int = CHARS_MAX,
     newest_last: bool = False,
 ) -> str:
-    """A table of as many rows as fit into `chars_max`, and how many are left out; with `newest_last` the last ones."""
+    """A table of as many rows as fit into `chars_max`, and how many are omitted; `newest_last` keeps the last rows."""
     whole = table(headers, rows, right=right, cell_chars_max=cell_chars_max)
     if len(whole) <= chars_max:
         return whole

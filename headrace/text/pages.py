@@ -1,7 +1,7 @@
-"""The one way in which pages are written: Jinja, escaping whatever is no markup of ours.
+"""Renders all pages: by Jinja, which escapes everything but our own markup.
 
-Beyond what HTML calls for, characters that steer (overrides of the writing direction above all) are shown as escapes:
-foreign text moves nothing beside it. Text that goes into an SVG or an attribute goes through `escaped`.
+Beyond what HTML needs, control characters (above all overrides of the writing direction) are shown as escapes, so
+foreign text moves nothing beside it. Text for an SVG or an attribute goes through `escaped`.
 """
 
 import jinja2
@@ -11,7 +11,7 @@ from headrace.text.visible import visible_lines
 
 
 def page_environment(package: str) -> jinja2.Environment:
-    """Of the templates in `package`'s directory `templates`; a name that is not given is an error, not a gap."""
+    """The environment for templates in `package`'s directory `templates`; an undefined name is an error, not a gap."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,

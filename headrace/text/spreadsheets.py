@@ -1,6 +1,6 @@
-"""Foreign text in CSV files, which people open with spreadsheets: those take `=HYPERLINK(…)` and its like for formulas.
+"""Foreign text in CSV files for spreadsheets, which evaluate `=HYPERLINK(…)` and the like as formulas.
 
-Quotation marks do not help; an apostrophe in front does. Numbers stay as they are, with their signs.
+Quotation marks do not prevent that; an apostrophe in front does. Numbers stay unchanged, with their signs.
 
 Source: OWASP, CSV Injection.
 """
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-# Wide forms too: spreadsheets in Japanese and Chinese take them for the narrow ones.
+# Wide forms too: spreadsheets in Japanese and Chinese treat them like the narrow ones.
 _FORMULA = r"^[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠]|^[\t\r]"
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?$"
 
 
 def without_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Names and texts, those that a spreadsheet would calculate with an apostrophe in front."""
+    """Puts an apostrophe before names and texts that a spreadsheet would evaluate."""
     texts = [pl.col(name).cast(pl.String) for name in columns]
     guarded = frame.with_columns(_guarded(text) for text in texts)
     names = pl.DataFrame({"name": frame.columns}).select(_guarded(pl.col("name"))).get_column("name")

@@ -1,9 +1,9 @@
-"""Words and characters of every script, as Unicode and ICU have them; literal terms found in running text.
+"""Words and characters of every script by Unicode and ICU; literal terms in running text.
 
-`\\w` is no word: it finds one word in a page of Chinese or Thai, several in one Hindi word, and the letter C in `C++`.
-ICU cuts text by Unicode's rules (UAX #29), and by dictionary where a script has no blanks between words (Chinese,
-Japanese, Thai, Lao, Khmer, Burmese). A dictionary guesses: of a name that it does not know it makes several words. So
-only counts depend on a dictionary's borders; whether a term stands in a text does not.
+`\\w` does not find words: it finds one in a page of Chinese or Thai, several in one Hindi word, and the letter C in
+`C++`. ICU cuts text by Unicode's rules (UAX #29), and by dictionary if a script has no blanks between words (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese). A dictionary guesses, and cuts an unknown name into several words. So only counts
+depend on a dictionary; whether a term occurs in a text does not.
 """
 
 import re
@@ -14,14 +14,14 @@ from functools import cached_property
 
 from icu4py.breakers import CharacterBreaker, WordBreaker
 
-# The rules of no language in particular; dictionaries go by script, not by locale.
+# No language's rules in particular; ICU chooses dictionaries by script, not by locale.
 _LOCALE = "und"
 # First words of the Unicode names of letters whose scripts put no blank between words.
 _WITHOUT_BLANKS = {
     *("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "IDEOGRAPHIC", "YI"),
     *("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE", "TAI", "NEW", "AHOM", "CHAM"),
 }
-# Written in several ways, read as one; and what nobody sees.
+# Different spellings that are read alike, and invisible characters.
 _ALIKE = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "–": "-"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSEEN = re.compile("[\u00ad\u200b\u2060\ufe00-\ufe0f\ufeff]")
@@ -38,17 +38,17 @@ def segments(text: str) -> list[str]:
 
 
 def graphemes(text: str) -> list[str]:
-    """What readers take for one character each: with its accents, vowel signs, joiners and skin tones."""
+    """What readers see as single characters: each with its accents, vowel signs, joiners and skin tones."""
     return list(CharacterBreaker(encodable(text), _LOCALE))
 
 
 def encodable(text: str) -> str:
-    """The text with U+FFFD for halves of surrogate pairs, which ICU refuses."""
+    """The text with U+FFFD for lone surrogates, which ICU refuses."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def tokens(text: str) -> list[str]:
-    """Words for comparing texts, without case; of scripts without blanks characters, which no dictionary moves."""
+    """Words without case, for comparing texts; for scripts without blanks single characters, without a dictionary."""
     found = []
     for word in words(folded(text)):
         found += graphemes(word) if has_no_blanks(word[0]) else [word]
@@ -56,7 +56,7 @@ def tokens(text: str) -> list[str]:
 
 
 def folded(text: str) -> str:
-    """The text without case, compatibility forms, invisible characters and kinds of quotes; runs of blanks are one."""
+    """The text without case, compatibility forms, invisible characters and kinds of quotes; joins runs of blanks."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", encodable(text)).casefold())
     return " ".join(_UNSEEN.sub("", plain.translate(_ALIKE)).split())
 
@@ -68,10 +68,10 @@ def has_no_blanks(letter: str) -> bool:
 
 @dataclass(frozen=True)
 class Term:
-    """A word, a phrase or any other literal text to look for, as it is written but for what `folded` takes away.
+    """A word, a phrase or any other literal text to look for, as written except for what `folded` removes.
 
-    Whole characters only: no part of a letter with its accents, of an emoji, of a syllable. Where the term begins or
-    ends with a letter or a digit of a script with blanks, there has to be a word border.
+    Matches whole characters only: never a part of a letter with its accents, of an emoji, of a syllable. If the term
+    begins or ends with a letter or a digit of a script with blanks, a word border must be there.
     """
 
     text: str
@@ -88,7 +88,7 @@ class Term:
         return first, last
 
     def stands_in(self, text: "Running") -> bool:
-        """An empty term stands nowhere."""
+        """Whether the text contains the term; never for an empty term."""
         if not self._folded or self._folded not in text.folded:
             return False
         needs_first, needs_last = self._borders
@@ -102,7 +102,7 @@ class Term:
 
 
 class Running:
-    """A text in which terms are looked for; where it can be cut is found out once, and only if it has to be."""
+    """A text to search for terms; its possible cuts are computed once, and only if needed."""
 
     def __init__(self, text: str) -> None:
         self.folded = folded(text)

@@ -1,7 +1,7 @@
-"""Training recipes: what a person writes down, checked before any process starts.
+"""Training recipes: written by people, checked before any process starts.
 
-A recipe says what is trained, not where: `batch` is what one optimizer step sees over all ranks, so the same file gives
-the same training on two CPU ranks and on eight GPUs. Gradient accumulation follows from it.
+A recipe says what is trained, not where. `batch` is the number of sequences in one optimizer step over all ranks, so
+the same file gives the same training on two CPU ranks and on eight GPUs. Gradient accumulation follows from it.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from headrace.user_files.shapes import from_file, from_mapping
 
 Precision = Literal["bf16", "fp32", "fp16"]
 
-# Raised when the training code changes what a recipe trains: older results are then no longer reused.
+# Raised when the training code changes what a recipe trains: older results are then not reused.
 CODE_VERSION = "1"
-# Of those recipes alone that were once trained wrongly: stage 3 left out the weight decay and wrote tied weights twice,
-# stage 0 in half precision took a step of its own before the first.
+# Only for recipes that were once trained wrongly: stage 3 left out the weight decay and wrote tied weights twice; stage
+# 0 in half precision took a step of its own before the first.
 _CODE_VERSION_STAGE_3 = _CODE_VERSION_STAGE_0_HALF = "2"
 
-# Where and how patiently a training runs; none of it changes a single weight at a given world size.
+# Where and how patiently a training runs; these change no weight at a given world size.
 _NOT_TRAINED = {
     "name",
     "model",
@@ -49,23 +49,23 @@ class Recipe:
     steps: Annotated[int, Ge(1)]
     """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
-    """Packed sequences one optimizer step sees, over all ranks."""
+    """Packed sequences in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0)]
     base_model: str | None = None
     """Directory or hub name; null: the project's base model."""
     micro_batch: Annotated[int, Ge(1)] = 1
-    """Packed sequences one rank holds at once; batch = ranks × micro_batch × gradient accumulation."""
+    """Packed sequences that one rank holds at once; batch = ranks × micro_batch × gradient accumulation."""
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Ge(0)] = 0
     learning_rate_end: Annotated[float, Ge(0), Le(1)] = 0.1
-    """The share of `learning_rate` that the schedule ends at."""
+    """The schedule's end, as a share of `learning_rate`."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.95
     clip_norm: Annotated[float, Ge(0)] = 1.0
-    """Global gradient norm above which gradients are scaled down; 0: never."""
+    """Gradients with a larger global norm are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
-    """Prefixes of parameter names that are not trained; they cost neither gradients nor optimizer state."""
+    """Prefixes of parameter names that are not trained; they need neither gradients nor optimizer state."""
     zero_stage: Annotated[int, Ge(0), Le(3)] = 2
     precision: Precision = "bf16"
     seed: Annotated[int, Ge(0)] = 0
@@ -73,11 +73,11 @@ class Recipe:
     checkpoints_kept: Annotated[int, Ge(1)] = 2
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
     ranks: Annotated[int, Ge(1)] | None = None
-    """null: one a GPU, or two where there is no GPU."""
+    """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
-    """What a rank may fill; null: what this machine has free."""
+    """Memory that a rank may fill; null: this machine's free memory."""
     start_timeout_seconds: Annotated[int, Ge(1)] = 600
-    """Until the first step of every rank; loaded machines take minutes to import the libraries."""
+    """Until every rank's first step; loaded machines take minutes to import the libraries."""
     step_timeout_seconds: Annotated[int, Ge(1)] = 900
     """The longest wait for one step or checkpoint before the gang counts as hung."""
 
@@ -95,10 +95,10 @@ class Recipe:
         return model_recipe(self.model, self.name)
 
     def gradient_accumulation(self, world_size: int) -> int:
-        """Micro-batches of one rank in one optimizer step.
+        """One rank's micro-batches in one optimizer step.
 
         Raises:
-            InvalidTrainingRun: the batch does not divide.
+            InvalidTrainingRun: the batch cannot be divided evenly.
         """
         passes, rest = divmod(self.batch, world_size * self.micro_batch)
         if rest or not passes:
@@ -124,7 +124,7 @@ class Recipe:
         return from_mapping(cls, body, "recipe")
 
     def training_id(self, base_weights_digest: str, examples: dict[str, str]) -> str:
-        """Identity of what is trained: 32 hex characters over weights, data and the fields that matter.
+        """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.
 
         Args:
             examples: content digest by partition of `training_examples`.
@@ -143,7 +143,7 @@ def load_recipes(directory: Path) -> dict[str, Recipe]:
     """Every `*.yaml` in `directory`, by partition key (`smollm2-135m.define`), sorted.
 
     Raises:
-        InvalidTrainingRun: naming the file and the field.
+        InvalidTrainingRun: names the file and the field.
     """
     if not directory.is_dir():
         raise InvalidTrainingRun(f"No directory of recipes at {directory}; make it, or set HEADRACE_RECIPES.")
@@ -157,5 +157,5 @@ def load_recipes(directory: Path) -> dict[str, Recipe]:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Raises: InvalidTrainingRun: naming the file and the field."""
+    """Raises: InvalidTrainingRun: names the file and the field."""
     return from_file(Recipe, path, "Recipe", refusal=InvalidTrainingRun)

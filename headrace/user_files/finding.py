@@ -1,4 +1,4 @@
-"""Which files a pattern of a user means."""
+"""Finds the files that a user's pattern means."""
 
 import glob
 import os
@@ -10,13 +10,13 @@ from headrace.errors import InvalidInput
 def found_files(pattern: str, home: Path) -> list[Path]:
     """Files that match a glob relative to `home`, or an absolute one; in no order.
 
-    `home` is a place and no pattern, whatever its name. A pattern that is the name of a file means that file. One
-    entry of a directory is one file, however many ways lead to it: `**` may come by a link to a directory again, or
-    round a loop of links. Two links to one file are two.
+    `home` is always a place, never a pattern. A pattern that is a file's name means that file. An entry of a directory
+    is one file, however many paths lead to it: `**` may reach a directory again through a link, or follow a loop of
+    links. Two links to one file are two.
 
     Raises:
-        InvalidInput: a match is neither a file nor a directory, such as a link to what is gone: passed over, its rows
-            would be missing without a word.
+        InvalidInput: a match is neither a file nor a directory, such as a broken link; its rows would silently be
+            missing.
     """
     if _is_file(home / pattern):
         return [home / pattern]
@@ -30,7 +30,7 @@ def found_files(pattern: str, home: Path) -> list[Path]:
             found[entry] = min(path, found.get(entry, path), key=lambda way: (len(way.parts), str(way)))
         elif not path.is_dir():
             strange.add(entry)
-    # At the end of a loop of links even a file is none: it was found on a shorter way.
+    # At the end of a loop of links a file is not recognised, but it was found on a shorter path.
     for entry in sorted(strange - found.keys()):
         raise InvalidInput(f"{entry} is neither a file nor a directory, and {pattern} matches it: remove it.")
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What a user's file is read as, and into what: records with the line they came from, or the reason why not."""
+"""How a user's file is read, and the result: records with their line, or the reason why there is none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Literal
 FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
 TextUnit = Literal["line", "paragraph", "file"]
 
-# A record longer than this is a quote that was never closed, or a line without an end, far more often than a text.
+# A longer record is far more often an unclosed quote, or a line without an end, than a text.
 RECORD_BYTES_MAX = 16 * 2**20
-# Text packs ten to thirty times smaller, logs a hundred times. What unpacks to more is taken for a bomb, above a size
-# that any machine has room for.
+# Text compresses ten to thirty times, logs a hundred times. A file that expands more counts as a bomb, if its size
+# exceeds what every machine has room for.
 EXPANSION_MAX = 200
 EXPANDED_BYTES_FREE = 256 * 2**20
 
@@ -20,15 +20,15 @@ EXPANDED_BYTES_FREE = 256 * 2**20
 class FileLayout:
     """How to read a file.
 
-    `columns` are those that its header must name, or for plain text the one that it fills. `record_bytes_max` counts
-    characters, of which a byte or more is needed for each.
+    `columns`: the header must name them, or for plain text, the column to fill. `record_bytes_max` counts characters;
+    each needs at least one byte.
     """
 
     columns: tuple[str, ...]
     format: FileFormat = "auto"
     encoding: str = "utf-8"
     text_unit: TextUnit = "line"
-    # CSV has no word for null: an empty cell may stand for it.
+    # CSV has no null: an empty cell may stand for it.
     empty_is_null: bool = True
     record_bytes_max: int = RECORD_BYTES_MAX
     expanded_bytes_free: int = EXPANDED_BYTES_FREE
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """`line` 0 is the whole file; `loses_file` says that nobody knows how much more was lost than this.
+    """`line` 0 is the whole file; `loses_file`: an unknown number of further records is lost.
 
     `is_empty`: nothing was lost, since there was nothing.
     """
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 class ExpandsTooMuch(Exception):
-    """A small file that unpacks to more than any text does."""
+    """A small file that expands to more than any text does."""
 
     def __init__(self, path: Path, expanded_bytes_max: int) -> None:
         super().__init__(
@@ -79,7 +79,7 @@ def missing_columns(missing: list[str], got: list[str]) -> Unreadable:
 
 
 def header_fault(wanted: tuple[str, ...], header: list[str]) -> Unreadable | None:
-    """What is wrong with a file's column names: one that is wanted is missing, or stands there more than once."""
+    """What is wrong with a file's column names: a wanted one is missing, or occurs more than once."""
     if missing := [name for name in wanted if name not in header]:
         return missing_columns(missing, header)
     if repeated := [name for name in wanted if header.count(name) > 1]:

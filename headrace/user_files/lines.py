@@ -1,4 +1,4 @@
-"""Lines of a text file, plain or compressed, in bounded memory: what is too long is passed over and said."""
+"""Lines of a text file, plain or compressed, in bounded memory: skips what is too long, and reports it."""
 
 import codecs
 import io
@@ -10,7 +10,7 @@ import pyarrow as pa
 from headrace.errors import InvalidInput
 from headrace.user_files.layout import ExpandsTooMuch, FileLayout, expanded_bytes_max
 
-# Undecodable bytes become this lone surrogate, which no valid text decodes to: one bad line costs one line.
+# Undecodable bytes become this lone surrogate, which no valid text contains: one bad line costs one line.
 UNDECODABLE = "\udc80"
 codecs.register_error("headrace.mark", lambda error: (UNDECODABLE, getattr(error, "end", 0)))
 
@@ -19,7 +19,7 @@ _PASSED_OVER_CHARS = 2**20
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises: InvalidInput: Python does not know it, it is not of text (`hex`), or damage in it cannot be marked."""
+    """Raises: InvalidInput: Python does not know it, it is not for text (`hex`), or it cannot mark damage."""
     try:
         b"a".decode(encoding, "headrace.mark")
     except (LookupError, ValueError) as error:
@@ -27,14 +27,14 @@ def check_encoding(encoding: str) -> None:
 
 
 class BoundedLines:
-    """Iterates lines with their ends; a line that is longer than the limit is cut to its beginning, without an end.
+    """Iterates lines with their ends; cuts a line beyond the limit to its beginning, without an end.
 
     Raises:
-        ExpandsTooMuch: on the way, of a compressed file.
+        ExpandsTooMuch: while a compressed file is read.
     """
 
     def __init__(self, path: Path, layout: FileLayout, *, newline: str | None = None) -> None:
-        """`newline` as `open` takes it: "" leaves line ends as they are, for CSV."""
+        """`newline` as for `open`: "" leaves line ends unchanged, for CSV."""
         # A byte order mark belongs to the encoding, not to the first column's name.
         encoding = "utf-8-sig" if codecs.lookup(layout.encoding).name == "utf-8" else layout.encoding
         stream = pa.input_stream(str(path), compression="detect")
@@ -55,7 +55,7 @@ class BoundedLines:
         return self
 
     def __next__(self) -> str:
-        # One more than fits: a line that fills the limit is not too long.
+        # One character more, since a line that just fills the limit is not too long.
         line = self._text.readline(self._chars_max + 1)
         if not line:
             raise StopIteration

@@ -1,8 +1,8 @@
 """Rows of a Parquet file in bounded memory.
 
-A few hundred bytes of Parquet can stand for gigabytes: one long text in a dictionary, named by every row, or runs of
-one number. Texts are therefore read as the dictionaries that they are stored as and unpacked a bounded piece at a time;
-what a file unpacks to is counted, and what its footer announces is held against its size before anything is read.
+A few hundred bytes of Parquet can stand for gigabytes: one long text in a dictionary that every row names, or runs of
+one number. So texts are read as their stored dictionaries and expanded in pieces of bounded size, the expanded bytes
+are counted, and the footer's stated sizes are compared with the file's before anything is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ from headrace.user_files.layout import (
 )
 
 _BATCH_ROWS = 8192
-# Python objects of one piece.
+# The Python objects of one piece.
 _PIECE_BYTES = 32 * 2**20
-# What a row costs beside its texts: counted, so that runs of nulls are not free.
+# A row's cost beside its texts; counted, so that runs of nulls are not free.
 _ROW_BYTES = 64
 
 
@@ -61,7 +61,7 @@ def _text_columns(path: Path, columns: Sequence[str]) -> list[str]:
 
 
 def _announced_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> int:
-    """Of the wanted columns, as the footer has it: pages unpacked, and eight bytes a number or a list's item."""
+    """The wanted columns' size by the footer: expanded pages, and eight bytes for each number or list item."""
     announced = 0
     for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
         for chunk in (group.column(index) for index in range(group.num_columns)):
@@ -72,14 +72,14 @@ def _announced_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> int:
 
 
 def _pieces(batch: pa.RecordBatch, record_bytes_max: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """A batch cut until a piece unpacks to little, or is one row; with the bytes of its texts."""
+    """A batch cut into pieces that expand to little, or hold one row; each with the bytes of its texts."""
     num_bytes = _unpacked_bytes(batch)
     if num_bytes > max(_PIECE_BYTES, record_bytes_max) and batch.num_rows > 1:
         half = batch.num_rows // 2
         yield from _pieces(batch.slice(0, half), record_bytes_max)
         yield from _pieces(batch.slice(half), record_bytes_max)
     elif batch.num_rows > 1 and num_bytes > record_bytes_max:
-        # One of them may be too long: row by row.
+        # One row may be too long, so go row by row.
         for index in range(batch.num_rows):
             row = batch.slice(index, 1)
             yield row, _unpacked_bytes(row)

@@ -1,10 +1,10 @@
-"""The one reader of users' files: JSON Lines, CSV, Parquet and plain text as one stream of records.
+"""Reads all users' files: JSON Lines, CSV, Parquet and plain text as one stream of records.
 
-A reader yields what it can and says what it cannot: `Unreadable` for a line, or for a whole file (line 0, or the line
-where a file stops making sense). It raises only for what no other file would repair: a format that nobody named. What
-an unreadable record means, its caller decides: a corpus sets it aside, a list of prompts or labels is refused.
+A reader yields what it can and reports the rest as `Unreadable`: a line, or a whole file (line 0, or the line from
+which the file makes no sense). It raises only for a fault of the caller: a format that nobody named. The caller decides
+what an unreadable record means: a corpus sets it aside, a list of prompts or labels is refused.
 
-Memory is bounded by the longest record that is allowed, whatever a file unpacks to.
+The longest allowed record bounds the memory, however much a file expands.
 """
 
 import csv
@@ -46,7 +46,7 @@ def read_records(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable
         for record in reader(path, layout):
             num_records += 1
             yield record
-    # Arrow's own errors, and Python's for values that Python has no word for: the year 300000, an unknown time zone.
+    # Arrow's own errors, and Python's for values that it cannot represent: the year 300000, an unknown time zone.
     except (OSError, EOFError, pa.ArrowException, ValueError, ArithmeticError, LookupError, ExpandsTooMuch) as error:
         reason = f"unreadable after {num_records} records: {error}" if num_records else f"unreadable: {error}"
         yield Unreadable(line=0, reason=reason, loses_file=True)
@@ -99,7 +99,7 @@ def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]
 
 
 class _Objects:
-    """JSON, and the keys that stood more than once in one object of a line: which one is meant, nobody can say."""
+    """JSON objects, and keys that occur twice in one object of a line, since nobody knows which one is meant."""
 
     def __init__(self) -> None:
         self.repeated: set[str] = set()
@@ -117,12 +117,12 @@ class _Objects:
 
 
 class _CsvLines:
-    """Lines for `csv.reader`, which gets to see no more of one row than a record may have."""
+    """Lines for `csv.reader`, which sees no more of one row than a record may have."""
 
     def __init__(self, lines: BoundedLines, chars_max: int) -> None:
         self._lines, self._chars_max = lines, chars_max
         self.chars_of_row = 0
-        # Not `csv.reader.line_num`, which does not count a line that was refused here.
+        # Not `csv.reader.line_num`, which does not count lines that were refused here.
         self.num_lines = 0
 
     def __iter__(self) -> "_CsvLines":
@@ -132,7 +132,7 @@ class _CsvLines:
         line = next(self._lines)
         self.num_lines += 1
         self.chars_of_row += len(line)
-        # An error of the reader's own, after which it begins a new row.
+        # The reader's own error, after which it starts a new row.
         if self._lines.was_cut or self.chars_of_row > self._chars_max:
             raise csv.Error(f"longer than {self._chars_max:,} characters, the most that one record may have")
         return line
@@ -143,7 +143,7 @@ def _read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     is_tsv = any(suffix.lower() == ".tsv" for suffix in path.suffixes)
     with BoundedLines(path, layout, newline="") as lines:
         fed = _CsvLines(lines, layout.record_bytes_max)
-        # strict: else an unclosed quote swallows the rest of the file into one field without a word.
+        # strict: otherwise an unclosed quote silently swallows the rest of the file into one field.
         rows = csv.reader(fed, delimiter="\t" if is_tsv else ",", strict=True)
         try:
             header = next(rows, [])
@@ -160,7 +160,7 @@ def _read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
             except StopIteration:
                 return
             except csv.Error as error:
-                # An unclosed quote swallows every line up to the end: how many documents those were, nobody knows.
+                # An unclosed quote swallows all lines to the end, and the number of lost documents is unknown.
                 swallowed = fed.num_lines - number
                 yield Unreadable(line=number, reason=f"not CSV: {error}", loses_file=swallowed > 0)
                 continue
@@ -187,7 +187,7 @@ def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
                 yield Record(line=number, fields={column: text})
 
 
-# Where a text begins, what it is, and whether it was longer than may be.
+# A text's first line, the text, and whether it was too long.
 _Blocks = Iterator[tuple[int, str, bool]]
 
 
@@ -218,7 +218,7 @@ def _text_files(lines: BoundedLines, chars_max: int) -> _Blocks:
 
 
 class _Block:
-    """Lines that are one text, kept up to the limit."""
+    """Lines of one text, kept up to the limit."""
 
     def __init__(self, chars_max: int) -> None:
         self._parts: list[str] = []

@@ -1,11 +1,10 @@
-"""The one reader of users' YAML: what a file says and where it says it, or one sentence on why it says nothing.
+"""Reads all users' YAML: a file's values and their places, or one sentence on why it cannot be read.
 
-YAML 1.2's core schema: `3e-4` is a number, `0o17` is fifteen; `no`, `12:30` and `2026-01-01` are texts. Beyond it the
-merge key `<<` is taken, and a key is always the text that stands there, as in JSON.
+YAML 1.2's core schema: `3e-4` is a number, `0o17` is fifteen; `no`, `12:30` and `2026-01-01` are texts. In addition the
+merge key `<<` is accepted, and a key is always text, as in JSON.
 
-Beside what YAML itself refuses, a file is refused that reads as something else than what stands there: a key that
-stands twice (YAML lets the last one win without a word), anchors that multiply a few lines into gigabytes or contain
-themselves, half of a surrogate pair.
+It also refuses files that would read differently from what is written: a key that occurs twice (YAML silently takes the
+last one), anchors that multiply a few lines into gigabytes or contain themselves, lone surrogates.
 """
 
 import re
@@ -24,9 +23,9 @@ from headrace.errors import InvalidInput
 
 # A person's file has some kilobytes.
 _BYTES_MAX = 4 * 2**20
-# What a file stands for once each anchor is written out.
+# The number of values after expanding all anchors.
 _VALUES_MAX = 1_000_000
-# Lists in lists. JSON readers that values are handed to give up at about twice as many.
+# Nesting of lists. JSON readers of these values fail at about twice as much.
 _DEPTH_MAX = 100
 
 
@@ -45,10 +44,10 @@ class Document:
         self.content: Any = None if root is None else self._value(root)
 
     def place(self, keys: Sequence[str | int], *, of_key: bool = False) -> tuple[int, int]:
-        """Line and column, from 1 on, of the value that lies under these keys; else of the innermost one that is there.
+        """Line and column, from 1 on, of the value under these keys, or of the innermost existing one.
 
         Args:
-            of_key: where the last key itself stands.
+            of_key: the place of the last key itself.
         """
         key_node = node = self._root
         for key in keys:
@@ -85,7 +84,7 @@ class Document:
             raise _refused(node, str(error)) from error
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Key → where it stands, and its value; what is merged stands where it was written."""
+        """Key → its place and its value; merged keys are placed where they were written."""
         if id(node) not in self._pairs:
             own = {key.value: (key, value) for key, value in node.value if not _is_merge(key)}
             for key, value in node.value:
@@ -103,7 +102,7 @@ def read_yaml(path: Path, noun: str) -> Document:
         noun: what a refusal calls the file: "Corpus file".
 
     Raises:
-        InvalidInput: there is no such file, or it is not YAML, or not what it seems to say.
+        InvalidInput: the file does not exist, is not YAML, or would read differently from what is written.
     """
     where = f"{noun} {path}"
     try:
@@ -137,8 +136,8 @@ def _number(text: str) -> float:
 
 
 _TAGS = "tag:yaml.org,2002:"
-# The core schema's table, https://yaml.org/spec/1.2.2/#103-core-schema: what a plain scalar is taken for, first of all;
-# whatever matches nothing is text. Beside each pattern the characters that it begins with.
+# The core schema's table, https://yaml.org/spec/1.2.2/#103-core-schema: the types of a plain scalar, in order; if
+# nothing matches it is text. Each pattern has the characters with which it begins.
 _CORE: dict[str, tuple[re.Pattern[str], str, Callable[[str], Any]]] = {
     f"{_TAGS}{name}": (re.compile(rf"(?:{pattern})\Z"), first, make)
     for name, pattern, first, make in (
@@ -155,9 +154,9 @@ _CORE: dict[str, tuple[re.Pattern[str], str, Callable[[str], Any]]] = {
 }
 
 
-# PyYAML resolves by YAML 1.1, but what its parts read is the same in 1.2. Its composer keeps the place of each value.
+# PyYAML resolves types by YAML 1.1, but its parts read what 1.2 has too. Its composer keeps each value's place.
 class _Nodes(Reader, Scanner, Parser, Composer, BaseResolver):
-    """Looks at what was parsed before anything is made of it."""
+    """Checks the parsed nodes before any value is built."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -165,7 +164,7 @@ class _Nodes(Reader, Scanner, Parser, Composer, BaseResolver):
         Parser.__init__(self)
         Composer.__init__(self)
         BaseResolver.__init__(self)
-        # By identity; a node that is not there yet is being composed.
+        # By identity; a missing node is being composed.
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -178,7 +177,7 @@ class _Nodes(Reader, Scanner, Parser, Composer, BaseResolver):
         return node
 
     def _size(self, node: Any) -> tuple[int, int]:
-        """How many values it stands for, and how deep they are nested; anchors written out."""
+        """The node's number of values and its depth of nesting, with anchors expanded."""
         if isinstance(node, yaml.ScalarNode):
             _check_text(node)
             return 1, 1
@@ -197,7 +196,7 @@ class _Nodes(Reader, Scanner, Parser, Composer, BaseResolver):
 
 
 for _tag, (_pattern, _first, _) in _CORE.items():
-    # `` is what a scalar begins with that is empty: null.
+    # ``: an empty scalar has no first character; it is null.
     _Nodes.add_implicit_resolver(_tag, _pattern, [*_first, *([""] if _tag.endswith(":null") else [])])
 
 
@@ -206,7 +205,7 @@ def _is_merge(key: yaml.Node) -> bool:
 
 
 def _merged(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """The mappings that `<<` brings in; of two that have a key, the first."""
+    """The mappings that `<<` merges; if several have a key, the first one counts."""
     for one in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         if not isinstance(one, yaml.MappingNode):
             raise _refused(one, "<< must name a mapping, or a list of them")
