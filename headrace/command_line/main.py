@@ -18,9 +18,10 @@ from headrace.command_line.collection import gc
 from headrace.command_line.examination import doctor
 from headrace.command_line.handoffs import handoff_app
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
-from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES
+from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES, SCHEMA_EXAMPLES
 from headrace.command_line.plugged_in import plugged_in_commands
 from headrace.command_line.rollouts import rollout_app
+from headrace.command_line.schema import schema
 from headrace.command_line.version_sets import versions_app
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
@@ -71,6 +72,7 @@ app.add_typer(rollout_app, name="rollout")
 app.add_typer(versions_app, name="versions")
 app.command("gc", epilog=GC_EXAMPLES)(gc)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor)
+app.command("schema", epilog=SCHEMA_EXAMPLES)(schema)
 
 
 def _version(wanted: bool) -> None:

@@ -53,6 +53,10 @@ DOCTOR_EXAMPLES = _examples(
     "headrace doctor --store s3://headrace/store --json",
     "headrace doctor --all                                 every claim, journal entry, record …, however many",
 )
+SCHEMA_EXAMPLES = _examples(
+    "headrace schema campaign",
+    "headrace schema service > service.schema.json",
+)
 STATUS_EXAMPLES = _examples(
     "headrace rollout status                               a line for each",
     "headrace rollout status glossary --plan resources/campaigns/glossary.yaml    with the gate's verdict",

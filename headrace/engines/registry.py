@@ -114,6 +114,11 @@ def engine_kind(name: str) -> EngineKind:
     return _loaded(name)
 
 
+def engine_names() -> list[str]:
+    """The installed engines; their packages may still fail to import."""
+    return sorted(_points())
+
+
 def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment) -> Engine:
     """A loaded engine for one member of a version set.
 

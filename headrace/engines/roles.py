@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
-from headrace.engines.registry import EngineKind, engine_kind
+from headrace.engines.registry import EngineKind, engine_kind, engine_names
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
-from headrace.user_files.shapes import chosen, fault
+from headrace.user_files.shapes import chosen, core_schema_of, fault
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
@@ -46,7 +46,21 @@ class EngineSettings:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(cls._read)
+        # With a name, so that JSON Schema describes it once.
+        return core_schema.no_info_plain_validator_function(cls._read, ref=f"{cls.__qualname__}:{id(cls)}")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """One of the installed engines, each with its options."""
+        branches = []
+        for name in engine_names():
+            options = handler.resolve_ref_schema(handler(core_schema_of(engine_kind(name).options)))
+            properties = {"name": {"const": name}, **options.get("properties", {})}
+            # Without a name, it is the default engine.
+            required = ["name"] if name != _DEFAULT_ENGINE else []
+            required += options.get("required", [])
+            branches.append({**options, "title": name, "properties": properties, "required": required})
+        return {"anyOf": branches, "description": cls.__doc__}
 
     @classmethod
     def _read(cls, content: object) -> "EngineSettings":

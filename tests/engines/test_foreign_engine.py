@@ -1,5 +1,6 @@
 """An engine of another package, as docs/engines.md writes it: installed, held to the contract, named by a campaign."""
 
+import json
 import os
 import re
 import subprocess
@@ -88,3 +89,9 @@ def test_its_options_are_checked_when_the_file_is_loaded(
     file.write_text(CAMPAIGN.replace("VOLUME", volume))
     ended = run(site_packages, "-c", ROWS, str(file))
     assert why in ended.stderr
+
+
+def test_an_editor_is_told_of_its_options(site_packages: Path) -> None:
+    ended = run(site_packages, "-m", "headrace.command_line.main", "schema", "campaign")
+    engines = {one["title"]: one for one in json.loads(ended.stdout)["$defs"]["EngineSettings"]["anyOf"]}
+    assert engines["shout"]["properties"]["volume"]["type"] == "integer"

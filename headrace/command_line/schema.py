@@ -1,0 +1,38 @@
+"""`headrace schema`: what a user's file may say, as JSON Schema."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+def schema(
+    kind: Annotated[Literal["campaign", "recipe", "corpus", "service"], typer.Argument(help="Kind of YAML file.")],
+) -> None:
+    """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
+
+    Editors complete keys and underline mistakes by it, where the file's first line is
+    `# yaml-language-server: $schema=FILE`.
+    """
+    from headrace.command_line.output import print_json
+    from headrace.user_files.json_schema import json_schema
+
+    print_json(json_schema(_shape(kind), f"Headrace {kind}"))
+
+
+def _shape(kind: str) -> Any:
+    # Each imported alone: a corpus brings polars.
+    if kind == "campaign":
+        from headrace.generation.campaign import Campaign
+
+        return Campaign
+    if kind == "recipe":
+        from headrace.training.recipe import Recipe
+
+        return Recipe
+    if kind == "corpus":
+        from headrace.prep.corpus import Corpus
+
+        return Corpus
+    from headrace.serving.service import Service
+
+    return Service

@@ -1,0 +1,79 @@
+"""The JSON Schemas of users' files: kept as printed, right about our own files, and as strict as the readers."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from headrace.user_files.yaml_file import read_yaml
+from tests.command_line.builders import CHECKOUT, run
+
+_KEPT = CHECKOUT / "docs/schemas"
+_KINDS = ("campaign", "recipe", "corpus", "service")
+_OURS = sorted(
+    [*(CHECKOUT / "resources").glob("*/*.yaml"), *(CHECKOUT / "resources").glob("*.yaml")], key=lambda path: path.name
+)
+_TABLE = yaml.safe_load((CHECKOUT / "tests/user_files/mistaken_files.yaml").read_text())
+# What a schema sees. Numbers out of range aside: JSON has no NaN, and takes 3.0 for a whole number.
+_SEEN = re.compile(
+    r"unknown key|lacks the key '\w+'\.|must be (a (?!day)|true|one of|null|at|between)\b(?!.*(±| got \d+\.0\.))"
+)
+
+
+def kept(kind: str) -> dict[str, Any]:
+    return json.loads((_KEPT / f"{kind}.schema.json").read_text())
+
+
+def content(directory: Path, text: str) -> Any:
+    file = directory / "some.yaml"
+    file.write_text(text)
+    return read_yaml(file, "Some file").content
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_the_kept_schema_is_what_the_command_prints(kind: str) -> None:
+    printed = run("schema", kind).stdout
+    renew = f"headrace schema {kind} > docs/schemas/{kind}.schema.json, where no other package's engine is installed"
+    assert (_KEPT / f"{kind}.schema.json").read_text() == printed, renew
+    jsonschema.Draft202012Validator.check_schema(json.loads(printed))
+
+
+@pytest.mark.parametrize("file", _OURS, ids=lambda path: path.name)
+def test_our_own_files_name_their_schema_and_keep_to_it(file: Path) -> None:
+    [named] = re.findall(r"^# yaml-language-server: \$schema=(\S+)$", file.read_text().splitlines()[0])
+    schema = (file.parent / named).resolve()
+    assert schema.parent == _KEPT
+    jsonschema.validate(read_yaml(file, "Our file").content, json.loads(schema.read_text()))
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_schema_refuses_the_unknown_keys_and_wrong_types_that_the_reader_refuses(tmp_path: Path, kind: str) -> None:
+    body, validator = _TABLE[kind]["file"], jsonschema.Draft202012Validator(kept(kind))
+    assert validator.is_valid(content(tmp_path, body))
+    refused = {
+        mistake: validator.is_valid(content(tmp_path, body.replace(case["instead of"], case["stands"])))
+        for mistake, case in _TABLE[kind]["mistakes"].items()
+        if any(map(_SEEN.search, case["told"])) and case["instead of"] != "all"
+    }
+    assert len(refused) >= 10
+    assert [mistake for mistake, is_valid in refused.items() if is_valid] == []
+
+
+def test_an_engine_has_the_options_of_its_name_alone() -> None:
+    branches = {one["title"]: one for one in kept("campaign")["$defs"]["EngineSettings"]["anyOf"]}
+    assert sorted(branches) == ["echo", "openai_http", "transformers"]
+    assert all(one["properties"]["name"] == {"const": name} for name, one in branches.items())
+    assert branches["transformers"].get("required", []) == [], "it is the engine of a file that names none"
+    assert branches["echo"]["required"] == ["name"]
+
+
+def test_a_description_is_the_text_below_the_field_in_the_class_that_has_it_first() -> None:
+    gate = kept("service")["$defs"]["LiveGateSettings"]["properties"]
+    assert gate["min_rows"]["description"].startswith("How many rows or units the candidate must make")
+    assert (gate["min_rows"]["default"], gate["method"]["default"]) == (100, "confidence_sequence")
+    echo = kept("campaign")["$defs"]["EngineSettings"]["anyOf"][2]["properties"]
+    assert "\n" not in echo["special_tokens"]["description"]
