@@ -9,8 +9,8 @@ from typing import Any
 
 
 def make_instances_cheap() -> None:
-    """Does nothing in a process that has not imported Dagster's storage."""
-    if "dagster._core.storage.sqlite" not in sys.modules:
+    """Does nothing in a process that has not imported Dagster."""
+    if "dagster" not in sys.modules:
         return
     from alembic.script import ScriptDirectory
     from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log, sqlite_event_log

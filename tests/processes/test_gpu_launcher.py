@@ -1,10 +1,14 @@
-"""Runs on simulated GPUs under the real coordinator and daemon: what they see, and what is left of them."""
+"""Runs on simulated GPUs under the real coordinator and daemon: what they see, and what is left of them.
+
+Among them a real torchrun, each rank in a session of its own.
+"""
 
 import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
@@ -146,3 +150,48 @@ def test_a_start_that_timed_out_gives_its_gpu_back_only_without_its_process(
     eventually(lambda: run_id not in launcher.occupied_run_ids(), "the worker that hangs was killed")
 
     assert process_started(worker.pid) is None
+
+
+def ranks_of(directory: Path) -> list[dict[str, Any]]:
+    paths = [directory / f"rank_{number}" for number in range(2)]
+    eventually(lambda: all(path.exists() for path in paths), "both ranks run")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def end_of(launcher: GpuRunLauncher, run_id: str, ranks: list[dict[str, Any]]) -> None:
+    """Watches until the run counts as gone; then its ranks must be."""
+    eventually(lambda: run_id not in launcher.occupied_run_ids(), "the gang no longer counts")
+    assert [process_started(rank["pid"]) for rank in ranks] == [None, None]
+
+
+def test_ranks_see_exactly_what_was_admitted_and_end_with_a_killed_worker(
+    site: DagsterSite, launcher: GpuRunLauncher, tmp_path: Path
+) -> None:
+    run_id = site.submit("training", tmp_path, tags={"headrace/gpus": "2"})
+    ranks = ranks_of(tmp_path)
+    devices = devices_of(site.run(run_id))
+    worker = worker_of(site.run(run_id))
+    assert worker
+    assert len(devices.split(",")) == 2
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in ranks] == [devices, devices]
+    assert [rank["HEADRACE_GPU_MILLI"] for rank in ranks] == ["1000", "1000"]
+    assert len({worker.pid, int((tmp_path / "agent").read_text()), *(rank["session"] for rank in ranks)}) == 4
+
+    os.kill(worker.pid, signal.SIGKILL)
+
+    end_of(launcher, run_id, ranks)
+    retry = retry_of(site, run_id)
+    site.wait_for(retry.run_id, DagsterRunStatus.SUCCESS)
+    assert (tmp_path / "second_attempt").read_text() == devices_of(site.run(retry.run_id))
+
+
+def test_ranks_whose_torchrun_was_killed_end_before_their_gpus_are_free(
+    site: DagsterSite, launcher: GpuRunLauncher, tmp_path: Path
+) -> None:
+    run_id = site.submit("training", tmp_path, tags={"headrace/gpus": "2"})
+    ranks = ranks_of(tmp_path)
+
+    os.kill(int((tmp_path / "agent").read_text()), signal.SIGKILL)
+
+    site.wait_for(run_id, DagsterRunStatus.FAILURE)
+    end_of(launcher, run_id, ranks)

@@ -14,8 +14,16 @@ from headrace_dagster.launchers.worker_process import WorkerProcess
 from tests.waiting import eventually
 
 SLEEPS = "import time; print(flush=True); time.sleep(600)"
-# A burst of work for each line it is sent: the machine may be busy, so it is waited for.
-WORKS = "import sys; print(flush=True)\nfor _ in sys.stdin: sum(range(3_000_000)); print(flush=True)"
+# A burst of work for each line it is sent, in CPU time: however fast or busy the machine is.
+WORKS = """
+import sys, time
+print(flush=True)
+for _ in sys.stdin:
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    print(flush=True)
+"""
 
 
 @contextmanager
