@@ -84,6 +84,9 @@ def plan_launch(
             # One thread for each rank: two ranks with a thread for each core would compete for the same cores.
             "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1"),
             "GLOO_SOCKET_IFNAME": "lo",
+            # Nothing is compiled here; DeepSpeed's check for an optimizer that nobody uses would load the compiler
+            # nevertheless: 2 CPU seconds a rank.
+            "TORCHDYNAMO_DISABLE": environment.get("TORCHDYNAMO_DISABLE", "1"),
             # By default glibc returns each step's gradients to the kernel and faults them in again: a sixth of the
             # demo's step. Keeping up to 1 GB costs a rank 0.2 GB at its peak.
             "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", str(128 * 1024 * 1024)),

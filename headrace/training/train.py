@@ -124,11 +124,19 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
 
 
 def import_libraries() -> None:
-    """Takes half of a start; as its own phase, it tells a slow disk from a hung rendezvous."""
+    """Takes half of a start; as its own phase, it tells a slow disk from a hung rendezvous.
+
+    DeepSpeed's autotuner, which nobody uses here, would import MLflow, with pandas: 1.5 CPU seconds a rank
+    (tests/upstream/test_deepspeed.py).
+    """
+    sys.modules.setdefault("mlflow", None)  # pyright: ignore[reportArgumentType] (None: not to be imported)
     import accelerate  # noqa: F401
     import deepspeed  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
+
+    if sys.modules["mlflow"] is None:
+        del sys.modules["mlflow"]
 
 
 def seed_everything(seed: int, rank: int) -> None:

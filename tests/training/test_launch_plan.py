@@ -35,6 +35,11 @@ def test_on_a_cpu_each_rank_has_one_thread_and_gloo(tmp_path: Path) -> None:
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
+def test_on_a_cpu_no_rank_loads_torchs_compiler(tmp_path: Path) -> None:
+    assert make_plan(tmp_path).environment["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in make_plan(tmp_path, device="cuda").environment
+
+
 def test_a_given_number_of_threads_is_kept(tmp_path: Path) -> None:
     assert make_plan(tmp_path, environment={"OMP_NUM_THREADS": "8"}).environment["OMP_NUM_THREADS"] == "8"
 
