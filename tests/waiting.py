@@ -8,10 +8,11 @@ T = TypeVar("T")
 
 
 def eventually(found: Callable[[], T], what: str = "what was waited for", *, seconds: float = 90.0) -> T:
-    """What `found` returns as soon as it is true of itself."""
-    ends = time.monotonic() + seconds
+    """What `found` returns as soon as it is true of itself; asked less and less often, for asking costs CPU time."""
+    ends, pause = time.monotonic() + seconds, 0.01
     while time.monotonic() < ends:
         if value := found():
             return value
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(0.2, 1.5 * pause)
     raise AssertionError(f"Not within {seconds:g} s: {what}.")
