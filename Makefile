@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE := 1
 # Where it is set, every one of several hundred sub-processes compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup bench-setup demo dev test check clean
+.PHONY: help setup bench-setup demo dev test test-thorough check clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -29,6 +29,9 @@ dev: ## the Dagster UI on http://127.0.0.1:3000 (HEADRACE_PORT)
 # Files stay whole, for their fixtures' sake, and in their order: those of few but long tests would else come last.
 test: setup ## all tests, on two workers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-thorough: setup ## the properties with fifteen times the examples: hours, before a release or where one is in doubt
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile thorough --timeout 7200 -m "not process"
 
 check: setup ## lint, format, types, import contracts, duplicates
 	@$(BIN)/ruff check .

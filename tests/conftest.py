@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# How often a property is tried, the same for all: `make test-thorough` looks longer. Examples of any size and pace will
+# do, for the machine may be busy; who needs a count of its own takes a share of these.
+settings.register_profile(
+    "default",
+    max_examples=20,
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=300, stateful_step_count=40)
+settings.load_profile("default")
 # Nothing may wait on a hub. Set before any test imports transformers, which reads it at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # A job of a script's background ignores SIGINT; Dagster would make SIGTERM the same, and every child would inherit it.

@@ -97,7 +97,7 @@ def test_categories_are_compared_by_their_texts(tmp_path: Path) -> None:
 ROWS = st.dictionaries(st.integers(0, 20) | st.none(), st.sampled_from(["x", "y", None]), max_size=15)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=ROWS, new=ROWS, memory_bytes=st.sampled_from([200, 1500, 10**6]), window_bytes=st.sampled_from([64, 10**6]))
 def test_counts_are_those_of_dictionaries_whatever_the_memory(
     old: dict[int | None, Any], new: dict[int | None, Any], memory_bytes: int, window_bytes: int, tmp_path: Path

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -221,9 +220,6 @@ class Partition(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-Partition.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=14, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
 TestPartition = pytest.mark.timeout(900)(Partition.TestCase)
 
 
@@ -325,9 +321,6 @@ class Day(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-Day.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=16, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
 TestDay = pytest.mark.timeout(900)(Day.TestCase)
 
 

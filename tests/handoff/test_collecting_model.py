@@ -4,7 +4,6 @@ import itertools
 import re
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -245,4 +244,3 @@ def numbers_with(store: MemoryStore, name: str) -> list[int]:
 
 
 TestCollectingBesideEverybody = CollectingBesideEverybody.TestCase
-TestCollectingBesideEverybody.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

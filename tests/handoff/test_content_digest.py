@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
@@ -53,7 +53,6 @@ def whole(table: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(table.to_pylist(), schema=table.schema)
 
 
-@settings(max_examples=80, deadline=None)
 @given(table=tables(), cuts=st.lists(st.integers(0, 12), max_size=3), surplus=st.integers(0, 4))
 def test_equal_values_have_one_digest_however_they_are_cut(table: pa.Table, cuts: list[int], surplus: int) -> None:
     longer = pa.concat_tables([table.slice(0, surplus), table, table.slice(0, surplus)]).combine_chunks()
@@ -64,7 +63,6 @@ def test_equal_values_have_one_digest_however_they_are_cut(table: pa.Table, cuts
     assert digest_of(*pieces) == digest_of(whole(table))
 
 
-@settings(max_examples=80, deadline=None)
 @given(one=tables(), other=tables())
 def test_tables_have_one_digest_if_and_only_if_they_are_equal(one: pa.Table, other: pa.Table) -> None:
     one, other = one.combine_chunks(), other.combine_chunks()

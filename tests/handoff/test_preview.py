@@ -1,5 +1,5 @@
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.handoff.preview import preview_markdown
@@ -19,7 +19,6 @@ def test_cells_cannot_break_out_of_the_table() -> None:
     assert text.splitlines()[2] == "|a&#124;b c \\`d\\` &#92;|"
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     names=st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=40, unique=True),
     cell=st.text(max_size=300) | st.none() | st.binary() | st.floats() | st.lists(st.text(max_size=99), max_size=20),

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -24,7 +24,6 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.local import LocalStore
 from tests.handoff.arrow_tables import Celsius, tables
 
-relaxed = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore[reportArgumentType] (an enum's members)
 partitions = count()
 
 
@@ -62,7 +61,6 @@ def decimals_of(value: Any) -> Iterator[Decimal]:
             yield from decimals_of(each)
 
 
-@relaxed
 @given(
     table=tables(), compat=st.booleans(), alignment=st.sampled_from([64, 4096]), part_bytes=st.sampled_from([40, 2**30])
 )
@@ -77,7 +75,6 @@ def test_every_table_comes_back(
     assert found.schema.equals(handoff.schema)
 
 
-@relaxed
 @given(table=tables(), data=st.data())
 def test_columns_and_rows_are_those_of_the_table(shared: HandoffStore, table: pa.Table, data: st.DataObject) -> None:
     handoff = publish(shared, table, part_bytes=data.draw(st.sampled_from([40, 2**30])))
@@ -87,7 +84,6 @@ def test_columns_and_rows_are_those_of_the_table(shared: HandoffStore, table: pa
     assert rows_of(handoff.table(columns, rows=range(start, stop))) == expected
 
 
-@relaxed
 @given(table=tables())
 def test_polars_reads_what_it_reads_of_the_original(shared: HandoffStore, table: pa.Table) -> None:
     if "decimal256" in str(table.schema):
@@ -109,7 +105,6 @@ def test_polars_reads_what_it_reads_of_the_original(shared: HandoffStore, table:
         assert_frame_equal(handoff.lazy().collect(), expected)
 
 
-@relaxed
 @given(table=tables(), cut=st.integers(0, 6), compat=st.booleans())
 def test_the_digest_is_the_contents_alone(shared: HandoffStore, table: pa.Table, cut: int, compat: bool) -> None:
     whole = publish(shared, table)
@@ -146,7 +141,6 @@ def test_a_flipped_bit_is_never_read_silently(written: tuple[Handoff, Path]) -> 
     sealed = path.read_bytes()
     path.chmod(0o600)
 
-    @settings(max_examples=100, deadline=None)
     @given(bit=st.integers(0, 8 * len(sealed) - 1), columns=st.none() | st.just(["number"]))
     def flip(bit: int, columns: list[str] | None) -> None:
         body = bytearray(sealed)

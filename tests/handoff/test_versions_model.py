@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -97,4 +96,3 @@ class VersionsAreAList(RuleBasedStateMachine):
 
 
 TestVersionsAreAList = VersionsAreAList.TestCase
-TestVersionsAreAList.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)

@@ -4,7 +4,7 @@ from typing import Any, cast
 import kubernetes_validate
 import pytest
 from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient
 
@@ -175,7 +175,6 @@ DEMANDS = st.builds(
 ) | st.builds(Demand, num_gpus=st.just(1), gpu_milli=st.integers(1, 300))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     demand=DEMANDS,
     user=USER_CONFIGS,

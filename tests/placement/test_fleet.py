@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -169,5 +168,4 @@ class RandomEvents(RuleBasedStateMachine):
         assert np.array_equal(self.fleet.state_numbers, [state.number for state in self.fleet.states])
 
 
-RandomEvents.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_capacity_holds_in_every_dimension_under_any_order_of_events = RandomEvents.TestCase

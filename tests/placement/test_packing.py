@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.placement.demand import Demand
@@ -156,7 +156,6 @@ def test_a_preferred_device_to_avoid_is_avoided() -> None:
     assert taken(fleet, "1", Demand(num_gpus=1), wish=Wish(prefer=one, avoid=one)) == [("a", "1", 1000)]
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     shares=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 1000)), max_size=8),
     cpus=st.lists(st.integers(0, 8), min_size=3, max_size=3),

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -17,9 +17,6 @@ from tests.placement.queueing_builders import make_fleet
 
 FIRM = QueuePolicy(reserve_after_seconds=100.0, reserve_small_after_seconds=150.0)
 STOPPING = replace(FIRM, preemption=Preempting(min_run_seconds=20.0, preemptions_max=2))
-QUICK = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
 
 demands = st.one_of(
     st.builds(
@@ -192,12 +189,9 @@ class StoppingQueue(Queue):
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestStoppingQueue = StoppingQueue.TestCase
-TestStoppingQueue.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 
 
-@settings(QUICK, max_examples=60)
 @given(
     demand=demands,
     stream=st.sampled_from(
@@ -226,7 +220,6 @@ def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estim
         world.advance(10.0)
 
 
-@QUICK
 @given(
     jobs=st.lists(
         st.tuples(
@@ -280,7 +273,6 @@ def _due_at(world: World, demand: Demand) -> float:
     return float("inf")
 
 
-@settings(QUICK, max_examples=20)
 @given(
     jobs=st.lists(
         st.tuples(st.integers(1, 4), st.sampled_from([30.0, 200.0]), st.sampled_from([0, 0, 1, 9])),

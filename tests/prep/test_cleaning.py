@@ -2,7 +2,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
@@ -113,7 +113,6 @@ def test_normalising_twice_changes_nothing() -> None:
 texts = st.text(alphabet=st.sampled_from(list("ab #1\n\u200b\ufffdé")), max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.none() | texts, texts), max_size=30))
 def test_every_document_is_kept_or_dropped_by_a_named_rule(rows: list[tuple[str | None, str]]) -> None:
     raw = make_raw(*({"term": term, "text": text} for term, text in rows))

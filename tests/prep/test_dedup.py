@@ -1,6 +1,6 @@
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.prep.corpus import NearDuplicates
@@ -66,7 +66,6 @@ def test_the_same_texts_give_the_same_flags_in_any_batching() -> None:
     assert near_duplicates(texts, NearDuplicates()) == [False] * 300 + [True] * 300
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=12))
 def test_a_neighbourhood_is_one_of_the_texts_own_sequences(words: list[str]) -> None:
     text = " ".join(words)

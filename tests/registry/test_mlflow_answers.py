@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import HeadraceError, RegistryMissing, RegistryUnavailable
@@ -96,7 +96,6 @@ objects = st.builds(
 )
 
 
-@settings(max_examples=60)
 @given(objects)
 def test_whatever_comes_is_what_was_asked_for_or_no_answer(given_back: Any) -> None:
     for check in (

@@ -140,7 +140,7 @@ def test_a_lease_that_was_edited_is_found_and_stops_the_candidate() -> None:
         leases.take(2, 10, count=4, by="g")
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.lists(
         st.tuples(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
@@ -313,7 +313,6 @@ ACTS: dict[str, Callable[..., Entry]] = {
 MOVES = st.tuples(st.integers(0, 1), st.sampled_from(sorted(ACTS)), st.booleans(), st.sampled_from(["", *sorted(ACTS)]))
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.lists(MOVES, max_size=16))
 def test_two_people_racing_never_make_an_illegal_journal(moves: list[tuple[int, str, bool, str]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

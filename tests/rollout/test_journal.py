@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
@@ -149,7 +149,6 @@ def test_any_edit_of_an_entry_is_found_by_the_next_read(tmp_path: Path, change: 
         make_journal(tmp_path).entries()
 
 
-@settings(max_examples=50, deadline=None)
 @given(number=st.integers(1, 4), position=st.integers(0), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found(
     tmp_path_factory: pytest.TempPathFactory, number: int, position: int, bit: int

@@ -117,7 +117,7 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_looked_for_again() -> N
     assert read(reader)[STABLE]["error"].num == 2
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.lists(
         st.tuples(

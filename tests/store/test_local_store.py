@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -250,7 +249,6 @@ class StoreIsADictionary(RuleBasedStateMachine):
 
 
 TestStoreIsADictionary = StoreIsADictionary.TestCase
-TestStoreIsADictionary.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 def test_what_is_no_file_is_not_taken_for_missing(store: LocalStore) -> None:

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -184,4 +183,3 @@ class WeightsBesideCollectors(Actors):
 
 
 TestWeightsBesideCollectors = WeightsBesideCollectors.TestCase
-TestWeightsBesideCollectors.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
@@ -262,7 +262,6 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(events=st.lists(EVENTS, min_size=10, max_size=24), kept=st.integers(1, 2))
 def test_what_can_be_resumed_is_never_dropped_for_what_cannot(events: list[tuple], kept: int) -> None:
     with TemporaryDirectory() as directory:

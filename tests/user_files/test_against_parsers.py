@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
@@ -35,7 +35,6 @@ def fields_of(path: Path) -> list[tuple[object, object]]:
     return [(record.fields["a"], record.fields["b"]) for record in records if isinstance(record, Record)]
 
 
-@settings(max_examples=25, deadline=None)
 @given(rows=_ROWS)
 def test_csv_json_lines_and_parquet_read_as_other_parsers_read_them(rows, tmp_path_factory):
     directory = tmp_path_factory.mktemp("rows")

@@ -46,7 +46,7 @@ def read_parquet(path: Path) -> dict[str, bytes]:
     return {row["item_id"]: row["content"] for row in pq.read_table(path).to_pylist()}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bodies=st.dictionaries(IDS, st.binary(max_size=2000), max_size=12), tar_bytes=st.integers(1, 20_000))
 def test_every_export_holds_the_items(
     tmp_path_factory: pytest.TempPathFactory, bodies: dict[str, bytes], tar_bytes: int

@@ -200,7 +200,7 @@ def test_a_look_up_over_several_parts_is_a_look_up_over_one(handoffs: HandoffSto
 IDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     bodies=st.dictionaries(IDS, st.binary(max_size=300), max_size=20), chunk_bytes=st.integers(1, 200), data=st.data()
 )

@@ -3,7 +3,6 @@
 The model keeps nothing of its own: what is held is read from tags, statuses and what the machine still runs.
 """
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from dagster import DagsterEventType
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -229,11 +228,8 @@ def test_any_order_of_events_promises_nothing_twice() -> None:
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=int(os.environ.get("HEADRACE_QUEUE_EXAMPLES", "10")),
-            stateful_step_count=25,
-            deadline=None,
+            max_examples=settings().max_examples // 2,
             # A second an example: shrinking one would take longer than a test may.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
     )

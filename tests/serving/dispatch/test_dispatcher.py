@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
@@ -58,7 +58,6 @@ turns = st.lists(st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans()),
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(replicas=st.lists(replicas, min_size=1, max_size=4), turns=turns)
 def test_every_turn_ends_and_none_is_completed_twice(
     replicas: list[SimulatedReplica], turns: list[SimulatedTurn]
@@ -76,7 +75,6 @@ def test_every_turn_ends_and_none_is_completed_twice(
         assert turn.ticket.state is (TurnState.DONE if turn.num_completed else TurnState.GIVEN_UP)
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), healthy=st.integers(2, 3))
 def test_nothing_is_lost_while_one_replica_is_well(seed: int, healthy: int) -> None:
     unwell = [SimulatedReplica(silent=[(2.0, 5.0)]), SimulatedReplica(dead=[(3.0, 6.0)])]

@@ -117,7 +117,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(failures=st.dictionaries(st.sampled_from(PLACES), st.sampled_from(FAILURES)))
 def test_a_proposal_ends_in_one_record_whatever_its_engine_raises(
     failures: dict[str, Exception], tmp_path_factory: pytest.TempPathFactory
