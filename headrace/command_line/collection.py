@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.command_line.opening import open_handoffs, surroundings_of
-from headrace.command_line.options import AsJson, Store
+from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import confirmed, say
 
@@ -20,6 +20,12 @@ _DAGSTER, _MLFLOW = "dagster", "mlflow"
 _MICRO_BATCHES = "micro-batches"
 
 
+@examples(
+    "headrace gc --dry-run",
+    "headrace gc --keep 5 --grace 48",
+    "headrace gc --yes --json                              from a script",
+    "headrace gc --without-dagster                         the store is used without Dagster",
+)
 def gc(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
@@ -123,7 +129,7 @@ def _has_work(plan: "CollectionPlan") -> bool:
 
 
 def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: bool) -> None:
-    from headrace.command_line.holders import holders_by_nonce
+    from headrace.command_line.handoff.holders import holders_by_nonce
     from headrace.command_line.output import bytes_text, counted, print_lines, print_table
 
     held = holders_by_nonce(handoffs.objects, handoffs.clock.now())

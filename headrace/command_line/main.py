@@ -15,14 +15,17 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.command_line.collection import gc
-from headrace.command_line.examination import doctor
-from headrace.command_line.handoffs import handoff_app
+from headrace.command_line.doctor import doctor
+from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
-from headrace.command_line.options import DOCTOR_EXAMPLES, GC_EXAMPLES, SCHEMA_EXAMPLES
+from headrace.command_line.options import add_command, group_of
 from headrace.command_line.plugged_in import plugged_in_commands
-from headrace.command_line.rollouts import rollout_app
+from headrace.command_line.rollout import abort, advance, hold, journal, page, rows, start, status, tick
+from headrace.command_line.rollout import verify as rollout_verify
 from headrace.command_line.schema import schema
-from headrace.command_line.version_sets import versions_app
+from headrace.command_line.versions import diff as versions_diff
+from headrace.command_line.versions import ls as versions_ls
+from headrace.command_line.versions import show as versions_show
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
 
@@ -67,12 +70,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(handoff_app, name="handoff")
-app.add_typer(rollout_app, name="rollout")
-app.add_typer(versions_app, name="versions")
-app.command("gc", epilog=GC_EXAMPLES)(gc)
-app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor)
-app.command("schema", epilog=SCHEMA_EXAMPLES)(schema)
+app.add_typer(
+    group_of(
+        "Look at sealed handoffs: list, show, verify, compare, export.",
+        *(ls.ls, show.show, verify.verify, diff.diff, export.export, gc),
+    ),
+    name="handoff",
+)
+app.add_typer(
+    group_of(
+        "Staged rollouts of version sets: where they stand, why, and what a person may do.",
+        *(status.status, start.start, tick.tick, advance.advance, hold.pause, hold.resume, hold.approve, abort.abort),
+        *(journal.journal, rollout_verify.verify, rows.rows, page.page),
+    ),
+    name="rollout",
+)
+app.add_typer(
+    group_of(
+        "Version sets: the exact models and settings that a unit of work sees.",
+        *(versions_ls.ls, versions_show.show, versions_diff.diff),
+    ),
+    name="versions",
+)
+add_command(app, gc)
+add_command(app, doctor)
+add_command(app, schema)
 
 
 def _version(wanted: bool) -> None:

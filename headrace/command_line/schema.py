@@ -4,7 +4,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from headrace.command_line.options import examples
 
+
+@examples("headrace schema campaign", "headrace schema service > service.schema.json")
 def schema(
     kind: Annotated[Literal["campaign", "recipe", "corpus", "service"], typer.Argument(help="Kind of YAML file.")],
 ) -> None:

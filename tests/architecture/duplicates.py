@@ -15,6 +15,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -65,8 +66,10 @@ def counted_lines(file: str, source: str) -> list[Line]:
     for number, text in enumerate(source.splitlines(), 1):
         words = [] if number in silent else [word for word in _TOKEN.findall(text) if word[0] != "#"]
         if any(word[0].isalnum() or word[0] in "_\"'" for word in words):
-            shape = words if number in declaring else map(_shape, words)
-            lines.append(Line(file, number, " ".join(words), " ".join(shape)))
+            shapes = [_shape(word) for word in words]
+            is_literal = not any(shape.isidentifier() and shape != "s" for shape in shapes)
+            compared = words if number in declaring or is_literal else shapes
+            lines.append(Line(file, number, " ".join(words), " ".join(compared)))
     return lines
 
 
@@ -84,6 +87,7 @@ def _is_literal(node: ast.expr) -> bool:
     return False
 
 
+@cache
 def _shape(word: str) -> str:
     if word[0].isdigit():
         return "0"

@@ -1,33 +1,26 @@
-"""`headrace rollout status | journal | page`: reads and shows a rollout; changes nothing."""
+"""How a rollout is read and shown: in full, or as a line."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-
 from headrace.clock import iso
-from headrace.command_line.opening import open_objects
 from headrace.command_line.output import (
     age_text,
     aligned,
     print_heading,
-    print_json,
     print_lines,
     print_table,
 )
-from headrace.command_line.rollout_opening import Opened, open_rollout, read_subject, registered, rollout_in
-from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, InvalidInput, ObjectMissing
+from headrace.command_line.rollout.opening import Opened, read_subject, registered
+from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, ObjectMissing
 from headrace.rollout.journal import JournalCorrupt
-from headrace.rollout.layout import rollout_names
 from headrace.rollout.status import (
     BadRows,
     RolloutStatus,
     by_whom,
-    entry_body,
     percent,
-    status_body,
 )
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import say
@@ -36,44 +29,7 @@ from headrace.version_sets.sets import VersionSets
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Faults of a journal, not of the question.
-_DAMAGE = (JournalCorrupt, IllegalTransition, HandoffCorrupt, ObjectMissing)
-
-
-def show_status(
-    context: typer.Context,
-    store: str | None,
-    name: str | None,
-    *,
-    plan_file: Path | None,
-    mlflow: str | None,
-    as_json: bool,
-) -> None:
-    """Shows one rollout in full, or a line for each. Exits with 1 if a journal cannot be read."""
-    if name is None and plan_file is not None:
-        raise InvalidInput("--plan is one rollout's file: name the rollout too.")
-    objects = open_objects(context, store)
-    if name is not None:
-        status = read_one(rollout_in(objects, name), plan_file=plan_file, mlflow=mlflow)
-        if as_json:
-            print_json({"rollouts": [status_body(status)], "unreadable": {}})
-        else:
-            _print_status(status)
-        return
-    statuses, unreadable = [], {}
-    for one in rollout_names(objects):
-        try:
-            statuses.append(read_one(rollout_in(objects, one), mlflow=mlflow))
-        except _DAMAGE as error:
-            unreadable[one] = str(error)
-    if as_json:
-        print_json({"rollouts": [status_body(status) for status in statuses], "unreadable": unreadable})
-    elif not statuses and not unreadable:
-        say(f"There is no rollout in {objects.uri('rollout')} yet.")
-    else:
-        _print_statuses(statuses)
-        print_lines([f"{one} cannot be read: {error}" for one, error in unreadable.items()])
-    if unreadable:
-        raise typer.Exit(1)
+DAMAGE = (JournalCorrupt, IllegalTransition, HandoffCorrupt, ObjectMissing)
 
 
 def read_one(
@@ -89,40 +45,6 @@ def read_one(
     subject = read_subject(plan_file, opened.name, opened.objects)
     models = registered(opened.objects, damaged=damaged)
     return opened.rollout.status(subject, models, with_rows=with_rows, drift=drift, damaged=damaged)
-
-
-def show_journal(context: typer.Context, store: str | None, name: str, *, as_json: bool) -> None:
-    opened = open_rollout(context, store, name)
-    entries = opened.journal.entries()
-    if as_json:
-        print_json({"name": name, "entries": [entry_body(entry) for entry in entries]})
-        return
-    rows = [
-        [
-            str(entry.number),
-            iso(entry.at),
-            entry.event,
-            str(entry.fields.get("version_set", ""))[:12],
-            percent(entry.fields["weight"]) if "weight" in entry.fields else "",
-            by_whom(entry),
-            entry.digest[:12],
-            one_line(str(entry.fields.get("reason", ""))),
-        ]
-        for entry in entries
-    ]
-    print_table(["#", "AT", "EVENT", "SET", "WEIGHT", "BY", "DIGEST", "REASON"], rows, right=["#", "WEIGHT"])
-
-
-def write_page(
-    context: typer.Context, store: str | None, name: str, *, plan_file: Path | None, output: Path | None
-) -> None:
-    from headrace.generation.report import write_report
-    from headrace.rollout.page import render_page
-
-    status = read_one(open_rollout(context, store, name), plan_file=plan_file, with_rows=True)
-    file = output or Path(f"rollout-{name}.html")
-    write_report(render_page(status), file)
-    say(str(file))
 
 
 def _bad_rows(opened: Opened, damaged: PassedOver) -> tuple[BadRows, ...]:
@@ -151,7 +73,7 @@ def _drift(opened: Opened, mlflow: str, plan_file: Path | None) -> list[str]:
         return [f"unknown: {error}"]
 
 
-def _print_statuses(statuses: Sequence[RolloutStatus]) -> None:
+def print_statuses(statuses: Sequence[RolloutStatus]) -> None:
     rows = [
         [
             status.name,
@@ -173,7 +95,7 @@ def _print_statuses(statuses: Sequence[RolloutStatus]) -> None:
     print_table(headers, rows, right=["WEIGHT", "CAP USED"], marked="bold")
 
 
-def _print_status(status: RolloutStatus) -> None:
+def print_status(status: RolloutStatus) -> None:
     state = status.state
     say(status.name, bold=True)
     print_lines([status.headline, ""])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headrace.command_line.opening import Surroundings, open_handoffs, surroundings_of
-from headrace.command_line.options import AsJson, Store
+from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
 
@@ -28,6 +28,11 @@ EveryObject = Annotated[
 ]
 
 
+@examples(
+    "headrace doctor",
+    "headrace doctor --store s3://headrace/store --json",
+    "headrace doctor --all                                 every claim, journal entry, record …, however many",
+)
 def doctor(
     context: typer.Context, store: Store = None, every_object: EveryObject = False, as_json: AsJson = False
 ) -> None:

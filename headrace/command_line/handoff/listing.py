@@ -1,4 +1,4 @@
-"""`headrace handoff ls`. Lists the store once; reads the manifests of shown versions only."""
+"""Reads the manifests of shown versions only; tables of versions, partitions and assets."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,14 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-
 from headrace.clock import epoch_seconds
-from headrace.command_line.holders import Holder, holders_by_nonce
-from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
-from headrace.command_line.output import age_text, bytes_text, print_json, print_table
-from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
-from headrace.handoff.layout import ROOT, Place, asset_prefix, manifest_place, partition_prefix
+from headrace.command_line.handoff.holders import Holder, holders_by_nonce
+from headrace.command_line.output import age_text, bytes_text, print_table
+from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.handoff.layout import Place, manifest_place
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import partition_from_path, partition_path
@@ -52,41 +49,7 @@ class Listed:
         }
 
 
-def list_handoffs(
-    context: typer.Context,
-    store: str | None,
-    asset: str | None,
-    partition: str | None,
-    *,
-    versions: bool,
-    as_json: bool,
-) -> None:
-    handoffs = open_handoffs(context, store)
-    prefix = ROOT
-    if partition is not None and asset is None:
-        raise InvalidInput(
-            f"--partition {partition} needs the asset: headrace handoff ls ASSET --partition {partition}."
-        )
-    if asset is not None:
-        reference = Reference.parse([asset], assets=handoffs.assets())
-        asset, partition = known_asset(handoffs, reference.asset), partition or reference.partition
-        prefix = asset_prefix(asset)
-        if partition is not None:
-            prefix = partition_prefix(asset, known_partition(handoffs, asset, partition))
-    found = handoffs.objects.entries(prefix)
-    now = handoffs.clock.now()
-    if as_json:
-        listed = _read(handoffs, found, now, newest_only=False)
-        print_json({"store": handoffs.objects.uri(ROOT), "versions": [one.to_json(now) for one in listed]})
-    elif versions or partition is not None:
-        _print_versions(_read(handoffs, found, now, newest_only=False), now)
-    elif asset is not None:
-        _print_partitions(_read(handoffs, found, now, newest_only=True), found, now)
-    else:
-        _print_assets(found, now, handoffs.objects.uri(ROOT))
-
-
-def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:
+def read_listed(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:
     """Sorted by asset, partition and version."""
     entries = [(place, entry) for entry in found if (place := manifest_place(entry.key))]
     entries.sort(key=lambda pair: (pair[0].prefix, int(pair[0].of)))
@@ -116,7 +79,7 @@ def _read(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_
         return [listed for listed in readers.map(read, entries) if listed]
 
 
-def _print_versions(listed: Sequence[Listed], now: float) -> None:
+def print_versions(listed: Sequence[Listed], now: float) -> None:
     rows = [
         [
             one.asset,
@@ -133,7 +96,7 @@ def _print_versions(listed: Sequence[Listed], now: float) -> None:
     print_table(headers, rows, right=["VERSION", "ROWS", "BYTES", "PARTS", "AGE"])
 
 
-def _print_partitions(listed: Sequence[Listed], found: Sequence[Entry], now: float) -> None:
+def print_partitions(listed: Sequence[Listed], found: Sequence[Entry], now: float) -> None:
     stored, counts = defaultdict(int), defaultdict(int)
     for entry in found:
         partition = entry.key.split("/")[2]
@@ -155,7 +118,7 @@ def _print_partitions(listed: Sequence[Listed], found: Sequence[Entry], now: flo
     print_table(headers, rows, right=headers[1:-1])
 
 
-def _print_assets(found: Sequence[Entry], now: float, uri: str) -> None:
+def print_assets(found: Sequence[Entry], now: float, uri: str) -> None:
     partitions: dict[str, set[str]] = defaultdict(set)
     versions, stored, newest = defaultdict(int), defaultdict(int), defaultdict(float)
     for entry in found:

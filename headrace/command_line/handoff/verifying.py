@@ -1,15 +1,13 @@
-"""`headrace handoff verify`: checks every stored byte against its digest, and continues after a damaged version."""
+"""Verifies the store's bytes of versions, and notes each damage."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import typer
 import xxhash
 
-from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
-from headrace.command_line.output import bytes_text, counted, print_json, print_lines, print_table, progress
-from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, ObjectMissing, PartFlipped, PartMissing
+from headrace.command_line.opening import Reference, known_asset, known_partition
+from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing, PartFlipped, PartMissing
 from headrace.handoff.manifest import Part
 from headrace.handoff.media.layout import Layout, is_media
 from headrace.handoff.media.reading import MediaSet
@@ -33,49 +31,6 @@ class Damage:
     @property
     def label(self) -> str:
         return f"{self.asset}[{self.partition}]" + (f" v{self.version}" if self.version is not None else "")
-
-
-def verify_handoffs(
-    context: typer.Context, store: str | None, words: Sequence[str], *, all_versions: bool, as_json: bool
-) -> None:
-    handoffs = open_handoffs(context, store)
-    damages: list[Damage] = []
-    opened = list(_opened(handoffs, words, all_versions=all_versions, damages=damages))
-    total = sum(handoff.num_bytes + _media_bytes(handoff) for handoff in opened)
-    num_verified = 0
-    with progress("verifying", total) as advance:
-        for handoff in opened:
-            try:
-                verify_stored(handoff, advance)
-                num_verified += 1
-            except HandoffCollected:
-                continue
-            except HandoffCorrupt as error:
-                damages.append(_damage(handoff.asset, handoff.partition, handoff.version, error))
-    if as_json:
-        print_json(
-            {
-                "num_verified": num_verified,
-                "num_bytes": total,
-                "damaged": [
-                    {
-                        "asset": one.asset,
-                        "partition": one.partition,
-                        "version": one.version,
-                        "kind": one.kind,
-                        "what": one.what,
-                    }
-                    for one in damages
-                ],
-            }
-        )
-    elif damages:
-        print_table(["DAMAGED", "KIND", "WHAT, AND WHAT TO DO"], [[one.label, one.kind, one.what] for one in damages])
-        print_lines(["", f"{len(damages)} damaged, {num_verified} whole."])
-    else:
-        print_lines([f"{counted(num_verified, 'version')} verified, {bytes_text(total)}: all whole."])
-    if damages:
-        raise typer.Exit(1)
 
 
 def verify_stored(handoff: Handoff, advance: Callable[[int], None] = lambda num_bytes: None) -> None:
@@ -117,14 +72,14 @@ def _verify_remote(handoff: Handoff, part: Part) -> None:
         ) from error
 
 
-def _opened(
+def opened_versions(
     handoffs: HandoffStore, words: Sequence[str], *, all_versions: bool, damages: list[Damage]
 ) -> Iterator[Handoff]:
     for asset, partition, version in _chosen(handoffs, words, all_versions=all_versions):
         try:
             yield handoffs.open(asset, partition, version)
         except HandoffCorrupt as error:
-            damages.append(_damage(asset, partition, version, error))
+            damages.append(damage_of(asset, partition, version, error))
         except HandoffMissing:
             if words:
                 raise
@@ -151,7 +106,7 @@ def _chosen(
                 yield asset, partition, version
 
 
-def _media_bytes(handoff: Handoff) -> int:
+def media_bytes(handoff: Handoff) -> int:
     """Size of its shards; reading them later reports what is wrong with them."""
     if not is_media(handoff.manifest):
         return 0
@@ -160,7 +115,7 @@ def _media_bytes(handoff: Handoff) -> int:
     return 0
 
 
-def _damage(asset: str, partition: str, version: int | None, error: HandoffCorrupt) -> Damage:
+def damage_of(asset: str, partition: str, version: int | None, error: HandoffCorrupt) -> Damage:
     what = " ".join(str(error).split())
     return Damage(asset=asset, partition=partition, version=version, kind=type(error).__name__, what=what)
 

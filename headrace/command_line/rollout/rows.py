@@ -1,20 +1,40 @@
 """`headrace rollout rows`: lists rows that rolled-back sets published, and which of them readers still get."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.output import counted, print_json, print_lines, print_table
-from headrace.command_line.rollout_opening import find_set, open_rollout
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.command_line.rollout.arguments import Name
 from headrace.errors import InvalidInput
-from headrace.rollout.status import BadRows
 from headrace.text.terminal import say
 
+if TYPE_CHECKING:
+    from headrace.rollout.status import BadRows
 
-def show_rows(
-    context: typer.Context, store: str | None, name: str, version_set: str | None, *, ids: bool, as_json: bool
+
+@examples(
+    "headrace rollout rows glossary                        what rolled-back sets made",
+    "headrace rollout rows glossary 3fa1c2 --json",
+)
+def rows(
+    context: typer.Context,
+    name: Name,
+    version_set: Annotated[
+        str | None, typer.Argument(metavar="SET", help="One of the sets; all without.", show_default=False)
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Print the id of every row.")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Shows the rows that rolled-back sets published. Exits with 1 while readers still get some of them."""
+    """Name what rolled-back sets published, and what of it has to be made again. Exits with 1 if anything has."""
+    from headrace.command_line.output import counted, print_json, print_lines, print_table
+    from headrace.command_line.rollout.opening import find_set, open_rollout
+    from headrace.generation.rolled_back import rows_made_by
+    from headrace.generation.subject import bad_rows_of
+    from headrace.handoff.versions import HandoffStore
+
     opened = open_rollout(context, store, name)
     state = opened.state()
     aborted = sorted(state.aborted) if state else []
@@ -26,9 +46,6 @@ def show_rows(
                 f"{', '.join(one[:12] for one in aborted) or 'none'}."
             )
         aborted = [wanted]
-    from headrace.generation.rolled_back import rows_made_by
-    from headrace.generation.subject import bad_rows_of
-    from headrace.handoff.versions import HandoffStore
 
     handoffs = HandoffStore(opened.objects)
     found = bad_rows_of(handoffs, name, aborted)
@@ -55,6 +72,6 @@ def show_rows(
         raise typer.Exit(1)
 
 
-def _row_cells(one: BadRows) -> list[str]:
+def _row_cells(one: "BadRows") -> list[str]:
     standing = "to make again" if one.is_published else "replaced"
     return [one.version_set[:12], one.partition, f"v{one.version}", f"{one.num_rows:,}", standing]

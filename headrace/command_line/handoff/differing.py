@@ -1,41 +1,19 @@
-"""`headrace handoff diff`: prints the result of `headrace.handoff.comparison`."""
+"""Which two versions are meant, and their differences in lines."""
 
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-import typer
-
-from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
-from headrace.command_line.output import print_heading, print_json, print_lines
+from headrace.command_line.opening import Reference
+from headrace.command_line.output import print_heading, print_lines
 from headrace.errors import InvalidInput
-from headrace.handoff.comparison import Comparison, compare
+from headrace.handoff.comparison import Comparison
 from headrace.text.visible import one_line, shortened
 
 _CELL_CHARS = 60
 
 
-def show_differences(
-    context: typer.Context, store: str | None, what: Sequence[str], *, key: str | None, samples: int, as_json: bool
-) -> None:
-    """Exits with 1 if they differ."""
-    handoffs = open_handoffs(context, store)
-    first, second = _pair(what, handoffs.assets())
-    before, after = open_reference(handoffs, first), open_reference(handoffs, second)
-    names = split_columns(key) or []
-    for side in (before, after):
-        suggest_columns(side, names)
-    found = compare(before, after, key=names, samples=samples)
-    if as_json:
-        print_json({"before": before.label, "after": after.label, "key": names, **_body(found)})
-    else:
-        print_lines(_summary(found, before.label, after.label, names))
-        _print_samples(found)
-    if not found.is_same_content:
-        raise typer.Exit(1)
-
-
-def _pair(what: Sequence[str], assets: Sequence[str]) -> tuple[Reference, Reference]:
+def references(what: Sequence[str], assets: Sequence[str]) -> tuple[Reference, Reference]:
     """Raises: InvalidInput: the words are neither ASSET PARTITION V1 V2 nor two references."""
     if len(what) == 4:
         asset, partition, *versions = what
@@ -57,7 +35,7 @@ def _pair(what: Sequence[str], assets: Sequence[str]) -> tuple[Reference, Refere
     )
 
 
-def _summary(found: Comparison, before: str, after: str, key: Sequence[str]) -> list[str]:
+def summary(found: Comparison, before: str, after: str, key: Sequence[str]) -> list[str]:
     if found.is_same_content:
         return [f"{before} and {after} have the same content: {found.num_rows[0]:,} rows."]
     how = f"by {', '.join(key)}" if key else "by position"
@@ -80,7 +58,7 @@ def _columns(found: Comparison) -> str:
     return f" ({', '.join(f'{name}: {count:,}' for name, count in counts)})" if counts else ""
 
 
-def _print_samples(found: Comparison) -> None:
+def print_samples(found: Comparison) -> None:
     if found.changed:
         print_heading("Changed")
         for row in found.changed:
@@ -118,7 +96,7 @@ def _text(value: Any) -> str:
     return shortened(one_line(str(value)), _CELL_CHARS) if value is not None else "–"
 
 
-def _body(found: Comparison) -> dict[str, Any]:
+def body_of(found: Comparison) -> dict[str, Any]:
     return {
         "same": found.is_same_content,
         "num_rows": {"before": found.num_rows[0], "after": found.num_rows[1]},

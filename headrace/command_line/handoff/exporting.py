@@ -1,24 +1,20 @@
-"""`headrace handoff export`: rows by `headrace.handoff.export`, media by `headrace.handoff.media.exporting`."""
+"""Exports of media, exports to stdout, and what is done to a target that is there."""
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import typer
-
-from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
 from headrace.command_line.output import counted, progress
 from headrace.errors import InvalidInput
-from headrace.handoff.export import FORMATS, check_types, export_file, write_rows
-from headrace.handoff.media.layout import is_media
+from headrace.handoff.export import write_rows
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
 from headrace.text.terminal import say
 
-_SUFFIXES = {
+SUFFIXES = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -27,59 +23,10 @@ _SUFFIXES = {
     ".feather": "arrow",
     ".tar": "webdataset",
 }
-_MEDIA_FORMATS = ("folder", "webdataset", "parquet")
+MEDIA_FORMATS = ("folder", "webdataset", "parquet")
 
 
-def export_handoff(
-    context: typer.Context,
-    store: str | None,
-    what: Sequence[str],
-    *,
-    file_format: str | None,
-    columns: str | None,
-    force: bool,
-    verbatim: bool,
-) -> None:
-    if len(what) < 2:
-        raise InvalidInput(
-            f"Say what to export and where to: ASSET [PARTITION [VERSION]] TARGET, got {' '.join(what)!r}."
-        )
-    handoffs = open_handoffs(context, store)
-    *words, last = what
-    handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets()))
-    target = Path(last)
-    chosen = file_format or _SUFFIXES.get(target.suffix)
-    if chosen is None:
-        raise InvalidInput(f"--format is needed: {last!r} has none of the suffixes {', '.join(_SUFFIXES)}.")
-    if is_media(handoff.manifest) and chosen in _MEDIA_FORMATS:
-        if columns:
-            raise InvalidInput(
-                f"{handoff.label} holds media: --columns goes with csv, jsonl and arrow, which export its index."
-            )
-        _export_media(handoff, target, chosen, force=force)
-        return
-    if chosen in _MEDIA_FORMATS and chosen != "parquet":
-        raise InvalidInput(f"{handoff.label} holds no media: export {', '.join(FORMATS)}, got {chosen!r}.")
-    names = split_columns(columns)
-    suggest_columns(handoff, names or [])
-    check_types(handoff, chosen, names)
-    with progress("exporting", handoff.num_rows, in_bytes=False) as advance:
-        if last == "-":
-            _write_to_stdout(handoff, chosen, names, advance, verbatim=verbatim)
-            return
-        export_file(
-            handoff,
-            target,
-            chosen,  # pyright: ignore[reportArgumentType]
-            columns=names,
-            overwrite=force,
-            verbatim=verbatim,
-            progress=advance,
-        )
-    say(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", error=True)
-
-
-def _write_to_stdout(
+def write_to_stdout(
     handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
 ) -> None:
     # Whole texts are for programs: they could send a terminal control codes.
@@ -96,7 +43,7 @@ def _write_to_stdout(
     sys.stdout.buffer.flush()
 
 
-def _export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) -> None:
+def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) -> None:
     from headrace.handoff.media.exporting import export_folder, export_parquet, export_webdataset
     from headrace.handoff.media.reading import MediaSet
 

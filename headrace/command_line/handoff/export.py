@@ -1,0 +1,88 @@
+"""`headrace handoff export`: rows by `headrace.handoff.export`, media by `headrace.handoff.media.exporting`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.command_line.options import Store, examples
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+
+@examples(
+    "headrace handoff export raw_documents shard-00 documents.parquet",
+    "headrace handoff export raw_documents shard-00 v3 documents.csv --columns term,text",
+    "headrace handoff export raw_documents shard-00 - --format jsonl | head",
+    "headrace handoff export cards 2026-11-22 pictures --format folder",
+    "headrace handoff export cards 2026-11-22 cards-%06d.tar --format webdataset",
+)
+def export(
+    context: typer.Context,
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ASSET [PARTITION [VERSION]] TARGET", help="A version, and the file to write (-: stdout)."
+        ),
+    ],
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="parquet, csv, jsonl or arrow; of media folder, webdataset or parquet. Default: the target's suffix.",
+        ),
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
+    verbatim: Annotated[
+        bool,
+        typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas."),
+    ] = False,
+    store: Store = None,
+) -> None:
+    """Copy a version into a file of another format, whole or not at all."""
+    from headrace.command_line.handoff.exporting import MEDIA_FORMATS, SUFFIXES, export_media, write_to_stdout
+    from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
+    from headrace.command_line.output import counted, progress
+    from headrace.handoff.export import FORMATS, check_types, export_file
+    from headrace.handoff.media.layout import is_media
+
+    if len(what) < 2:
+        raise InvalidInput(
+            f"Say what to export and where to: ASSET [PARTITION [VERSION]] TARGET, got {' '.join(what)!r}."
+        )
+    handoffs = open_handoffs(context, store)
+    *words, last = what
+    handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets()))
+    target = Path(last)
+    chosen = file_format or SUFFIXES.get(target.suffix)
+    if chosen is None:
+        raise InvalidInput(f"--format is needed: {last!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    if is_media(handoff.manifest) and chosen in MEDIA_FORMATS:
+        if columns:
+            raise InvalidInput(
+                f"{handoff.label} holds media: --columns goes with csv, jsonl and arrow, which export its index."
+            )
+        export_media(handoff, target, chosen, force=force)
+        return
+    if chosen in MEDIA_FORMATS and chosen != "parquet":
+        raise InvalidInput(f"{handoff.label} holds no media: export {', '.join(FORMATS)}, got {chosen!r}.")
+    names = split_columns(columns)
+    suggest_columns(handoff, names or [])
+    check_types(handoff, chosen, names)
+    with progress("exporting", handoff.num_rows, in_bytes=False) as advance:
+        if last == "-":
+            write_to_stdout(handoff, chosen, names, advance, verbatim=verbatim)
+            return
+        export_file(
+            handoff,
+            target,
+            chosen,  # pyright: ignore[reportArgumentType]
+            columns=names,
+            overwrite=force,
+            verbatim=verbatim,
+            progress=advance,
+        )
+    say(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", error=True)

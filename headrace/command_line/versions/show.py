@@ -1,0 +1,58 @@
+"""`headrace versions show`: everything that a set fixes."""
+
+from typing import Annotated, Any
+
+import typer
+
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.text.terminal import say
+
+SET_HELP = "A set: id, its beginning, or NAME:stable, NAME:candidate, NAME:proposed, NAME:previous."
+
+
+@examples("headrace versions show 3fa1c2", "headrace versions show glossary:stable --json")
+def show(
+    context: typer.Context,
+    version_set: Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything that a set fixes: models, digests, prompts, decoding, engine, code."""
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import aligned, print_heading, print_json, print_lines
+    from headrace.command_line.rollout.opening import find_set
+    from headrace.text.visible import one_line
+    from headrace.version_sets.sets import VersionSets
+
+    objects = open_objects(context, store)
+    found = VersionSets(objects).get(find_set(objects, version_set))
+    if as_json:
+        print_json(found.for_people())
+        return
+    say(found.id, bold=True)
+    print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)]]))
+    for member in found.members:
+        print_heading(member.role)
+        decoding = member.decoding
+        facts = [
+            ["model", f"{member.model_name} version {member.model_version}"],
+            ["weights", member.weights_digest],
+            ["weights at", member.weights_uri or "with the server"],
+            *([["engine", _engine_text(member.engine)]] if member.engine else []),
+            [
+                "decoding",
+                f"temperature {decoding.temperature:g}, top_p {decoding.top_p:g}, at most {decoding.max_new_tokens} "
+                "tokens",
+            ],
+            ["system prompt", one_line(member.system_prompt) or "none"],
+            ["user template", one_line(member.user_template)],
+        ]
+        print_lines(aligned(facts))
+
+
+def _engine_text(engine: Any) -> str:
+    from headrace.masking import without_credentials
+
+    at = f", {engine.model} at {without_credentials(engine.base_url)}" if engine.base_url else ""
+    build = f" ({engine.build})" if engine.build else ""
+    return f"{engine.name}{build}, {engine.dtype}, {engine.num_threads} threads{at}"
