@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from headrace.command_line.handoff.showing import preview
 from headrace.command_line.opening import Reference
 from headrace.command_line.output import age_text, bytes_text, cells
-from headrace.command_line.handoff.showing import preview
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from tests.command_line.builders import publish, run
