@@ -1,4 +1,4 @@
-"""Headrace for any Dagster project: the few classes that a dagster.yaml or a project names, loaded when asked for."""
+"""Headrace for any Dagster project: the classes that a dagster.yaml or a project names, loaded on demand."""
 
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll] (a type ch
 
 
 def __getattr__(name: str) -> Any:
-    # The daemon names this package for its coordinator and must not import Arrow for it.
+    # The daemon loads its coordinator through this package, and must not import Arrow for that.
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

@@ -1,10 +1,10 @@
-"""Garbage collection as a Dagster job that any project can adopt: what Dagster's latest materializations name is kept.
+"""Garbage collection as a Dagster job for any project: keeps what Dagster's latest materializations name.
 
     gc = collection_job()
     nightly = collection_schedule(gc)
     defs = dg.Definitions(..., jobs=[gc], schedules=[nightly], resources={"store": StoreResource(url=...)})
 
-`headrace.handoff.collecting` decides and deletes; a run may be killed anywhere, the next one finishes.
+`headrace.handoff.collecting` decides and deletes. A run may be killed anywhere, and the next one finishes its work.
 """
 
 import os
@@ -26,20 +26,20 @@ from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import UNPARTITIONED
 
 DAGSTER_HOME = "DAGSTER_HOME"
-# Its name in run configs.
+# The op's name in run configs.
 OP = "collect_handoffs"
-# When nights are over and nobody waits for the store yet.
+# After the nightly work, and before people use the store.
 COLLECTION_CRON = "30 5 * * *"
-# Bound parameters of one SQL statement: SQLite's oldest limit is 999.
+# Bound parameters in one SQL statement: SQLite's oldest limit is 999.
 _NUM_IDS_A_QUERY = 900
 
 NAMED = "named by the latest materialization"
 
 
 def named_by(instance: dg.DagsterInstance, asked: Asked) -> Iterator[Named]:
-    """Versions that the latest materialization of each asset's partition names.
+    """Names the versions of the latest materialization of each asset's partition.
 
-    Two queries an asset, whatever its number of partitions: the ids of the latest events, then those events.
+    Needs two queries for each asset, with any number of partitions: the latest events' ids, then those events.
     """
     for asset in map(dg.AssetKey.from_user_string, HandoffStore(asked.objects).assets()):
         for partition, version in _named_versions_of(instance, asset):
@@ -49,7 +49,7 @@ def named_by(instance: dg.DagsterInstance, asked: Asked) -> Iterator[Named]:
 def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[str, int]]:
     latest = instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
     events = [event for ids in _cut(sorted(latest.values())) for event in _events(instance, asset, ids)]
-    # An asset without partitions, or one that had none once.
+    # An asset without partitions, or one that once had none.
     if record := instance.get_latest_materialization_event(asset):
         events.append(record.asset_materialization)
     return {
@@ -78,7 +78,7 @@ def _cut(storage_ids: Sequence[int]) -> list[Sequence[int]]:
 
 
 class CollectionConfig(dg.Config):
-    """What stays, and whether anything goes."""
+    """What stays, and whether anything is deleted."""
 
     dry_run: bool = Field(default=False, description="Only say what would go.")
     keep_versions: int = Field(default=KEEP_VERSIONS, ge=1, description="Newest versions that each partition keeps.")
@@ -134,8 +134,8 @@ def collection_job(
     """One op in one process; needs a `StoreResource` called `store`.
 
     Args:
-        environment: says, in the run, where services beside the store are: MLFLOW_TRACKING_URI, without which no
-            weights are collected.
+        environment: tells, in the run, where services outside the store are: without MLFLOW_TRACKING_URI no weights are
+            collected.
     """
 
     @dg.op(name=OP, description="Deletes what nobody needs, and what crashed writers left.", retry_policy=RETRIES)
@@ -176,7 +176,7 @@ def collection_schedule(
 
 
 def plan_text(plan: CollectionPlan) -> str:
-    """A line for each thing that would go, and one for all that stays."""
+    """A line for each object that would go, and one for all that stay."""
     going = [(verdict.found, verdict.reason) for verdict in [*plan.versions, *plan.parts] if not verdict.is_kept]
     lines = [
         f"{found.num_bytes:>15,}  {_place(found)}  ({reason})"

@@ -1,4 +1,4 @@
-"""What Dagster names of a store, for whoever collects garbage there: entry point `dagster` of `headrace.protection`."""
+"""Names what Dagster needs of a store, for garbage collection: entry point `dagster` of `headrace.protection`."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from headrace_dagster.collection import DAGSTER_HOME, named_by
 
 
 def protection(asked: Asked) -> Answer:
-    """What the latest materializations of DAGSTER_HOME's instance name.
+    """The versions that the latest materializations of DAGSTER_HOME's instance name.
 
     Raises:
         InvalidInput: there is no instance to ask.

@@ -1,17 +1,17 @@
-"""The one place where errors become Dagster failures: what may pass is tried again, everything else ends its step.
+"""Turns errors into Dagster failures, in one place: errors that may pass are retried, all others end their step.
 
-| error | what becomes of it |
+| error | result |
 |---|---|
-| `Transient` | raised as it is: the step's retry policy speaks |
-| a store, a disk, memory, a pool's process or Dagster's own database that may be well again (`may_pass`) | the same |
-| Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised as it is |
+| `Transient` | raised unchanged: the step's retry policy decides |
+| a store, disk, memory, pool process or Dagster's own database that may recover (`may_pass`) | the same |
+| Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised unchanged |
 | any other `HeadraceError` | `Failure(allow_retries=False)` with its sentence |
 | anything else: a fault of ours, or of a library | the same, with its class and message; the traceback is the cause |
 
-Dagster retries a step only if its asset or check has a policy, so every one of ours has `RETRIES` or a shorter one of
-its own, and all that it does stands inside `translated_errors`. So does all that the IO manager does, but for what it
-runs of the asset's own: a stream, a lazy frame. A run whose worker is killed raises nothing: run monitoring finds it,
-and Dagster's run retries start it again.
+Dagster retries a step only if its asset or check has a policy. So each of ours has `RETRIES` or a shorter policy of its
+own, and does all its work inside `translated_errors`. The IO manager does too, except where it runs the asset's own
+code: a stream, a lazy frame. A run with a killed worker raises nothing: run monitoring finds it, and Dagster's run
+retries start it again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,17 +27,17 @@ from headrace.store.refusals import os_may_pass
 
 T = TypeVar("T")
 
-# Waits of 5, 10, 20, 40 and 80 s, each try with the store's own patience of a minute on top: a store, registry or
-# engine that is down for several minutes costs a night nothing.
+# Waits of 5, 10, 20, 40 and 80 s, and in each try the store's own patience of a minute: a store, registry or engine
+# that is down for several minutes costs a night nothing.
 RETRIES = dg.RetryPolicy(max_retries=5, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-# Put on an error that passes `translated_errors` as it is.
+# Marks an error that passes `translated_errors` unchanged.
 _OF_THE_ASSET = "_headrace_of_the_asset"
 
 _PASSING = (
     Transient,
-    MemoryError,  # pyarrow's too: what fills this machine may be done by then
-    BrokenExecutor,  # a process of a pool was killed, most often for lack of memory
+    MemoryError,  # pyarrow's too: whatever fills this machine may be done by then
+    BrokenExecutor,  # a pool's process was killed, most often for lack of memory
     # Dagster's storage: locked by another process, or its server away.
     sql.OperationalError,
     sql.InterfaceError,
@@ -47,10 +47,10 @@ _PASSING = (
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Around all that an asset, a check or an IO manager does, as `with` or as a decorator; a generator takes `with`.
+    """Wraps all work of an asset, check or IO manager, as `with` or as a decorator; a generator takes `with`.
 
     Raises:
-        dg.Failure: with `allow_retries=False`, for every error that would come again (the module's table).
+        dg.Failure: with `allow_retries=False`, for every error that would recur (the module's table).
     """
     try:
         yield
@@ -69,13 +69,13 @@ def translated_errors() -> Iterator[None]:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same step may end well a minute later."""
+    """Whether the same step may succeed a minute later."""
     return isinstance(error, _PASSING) or (isinstance(error, OSError) and os_may_pass(error))
 
 
 @contextmanager
 def errors_of_the_asset() -> Iterator[None]:
-    """Where an IO manager runs an asset's own code: what that raises is the asset's, and so is the word on a retry."""
+    """Wraps an asset's own code in an IO manager: the asset owns these errors, and decides on a retry."""
     try:
         yield
     except Exception as error:
@@ -90,5 +90,5 @@ def stream_of_the_asset(stream: Iterable[T]) -> Iterator[T]:
 
 
 def permanent_failure(description: str) -> dg.Failure:
-    """What a retry would meet in the same way."""
+    """The failure for an error that a retry would meet again."""
     return dg.Failure(description=description, allow_retries=False)

@@ -1,7 +1,7 @@
-"""Opens an asset's input as its annotation asks: one partition, many or none; a frame, a stream, or the handles.
+"""Opens an asset's input as its annotation asks: one partition, many or none; as a frame, a stream, or handles.
 
-Nothing is copied. Several partitions open side by side (their manifests, leases and first-time verification). What is
-lazy stays lazy: a `pl.LazyFrame` reads the columns and rows that its query touches, a stream maps one part at a time.
+Nothing is copied. Several partitions open in parallel (their manifests, leases and first verification). Lazy inputs
+stay lazy: a `pl.LazyFrame` reads the columns and rows that its query touches, a stream maps one part at a time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from headrace_dagster.failures import permanent_failure, translated_errors
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
-# Threads that open one input's partitions: each waits for a few small reads, which a remote store answers in parallel.
+# Threads that open one input's partitions: each waits for a few small reads, which a remote store serves in parallel.
 NUM_OPENERS = 16
 ANNOTATIONS = (
     "pa.Table, pl.DataFrame, pl.LazyFrame, Handoff, pa.RecordBatchReader, RecordBatches, "
@@ -32,8 +32,8 @@ ANNOTATIONS = (
 class RecordBatches(Iterator[pa.RecordBatch]):
     """A stream of record batches that knows its schema: an annotation for inputs, a value for outputs.
 
-    Dagster refuses `Iterator[pa.RecordBatch]` as an annotation (tests/upstream/test_handoff_types.py). An output that
-    may have no batch needs the schema in any case.
+    Dagster refuses `Iterator[pa.RecordBatch]` as an annotation (tests/upstream/test_handoff_types.py), and an output
+    without batches needs the schema in any case.
     """
 
     def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -46,7 +46,7 @@ class RecordBatches(Iterator[pa.RecordBatch]):
 
 @dataclass(frozen=True, kw_only=True)
 class InputRequest:
-    """What one input asks for. `columns`: those alone are opened; `schema`: a name in `headrace.handoff.schemas`."""
+    """One input's wishes. `columns`: only these are opened; `schema`: a name in `headrace.handoff.schemas`."""
 
     name: str
     asset: str
@@ -55,13 +55,13 @@ class InputRequest:
     schema: str | None = None
 
     def open(self, handoffs: Mapping[str, Handoff]) -> Any:
-        """The value of the input; `handoffs` by partition, in the order in which their rows follow each other.
+        """The input's value; `handoffs` by partition, in the order of their rows.
 
-        None where there is no partition and the annotation allows it: an asset that reads its own yesterday has none
-        on its first day.
+        None if there is no partition and the annotation allows it: an asset that reads its own yesterday has none on
+        its first day.
 
         Raises:
-            dg.Failure: the annotation is none of `ANNOTATIONS`, or columns are not there.
+            dg.Failure: the annotation is not in `ANNOTATIONS`, or columns are missing.
             HandoffCorrupt: a part is damaged.
         """
         kind = _without_none(pa.Table if self.kind is Any else self.kind)
@@ -100,7 +100,7 @@ class InputRequest:
         return handoff
 
     def _check_columns(self, handoff: Handoff) -> None:
-        """Holds one version's schema against what the input asks for, before any of its data is touched."""
+        """Checks one version's schema against the input's wishes, before its data is touched."""
         there = handoff.schema
         if self.schema:
             handoff.expect(schema_named(self.schema, there))
@@ -113,7 +113,7 @@ class InputRequest:
             )
 
     def _common_schema(self, handoffs: Mapping[str, Handoff]) -> pa.Schema:
-        """One schema for the rows of all partitions: the first one's types, nullable where any partition's is."""
+        """One schema for all partitions' rows: the first one's types, nullable if any partition's is."""
         if not handoffs:
             return self._selected(self._declared_schema())
         first, *others = handoffs.values()
@@ -156,7 +156,7 @@ class InputRequest:
 
     def _batches(self, handoffs: list[Handoff], schema: pa.Schema) -> RecordBatches:
         def stream() -> Iterator[pa.RecordBatch]:
-            # Parts are opened while the asset's body runs, outside of the IO manager.
+            # The asset's body opens parts while it runs, outside of the IO manager.
             with translated_errors():
                 for handoff in handoffs:
                     for batch in handoff.batches(self.columns):
@@ -187,7 +187,7 @@ _OPENERS: dict[Any, Callable[[InputRequest, list[Handoff], pa.Schema], Any]] = {
 
 
 def _without_none(kind: Any) -> Any:
-    """`X` of `X | None`, however it is spelled; anything else as it is."""
+    """`X` of `X | None` in any spelling; anything else unchanged."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
     others = [each for each in get_args(kind) if each is not NoneType]
@@ -199,7 +199,7 @@ def _is_by_partition(kind: Any) -> bool:
 
 
 def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Partitions may spell text differently and differ in nullability: neither copies more than offsets."""
+    """Partitions may differ in text spelling and nullability; adapting either copies at most offsets."""
     return table if table.schema.equals(schema) else table.cast(schema)
 
 

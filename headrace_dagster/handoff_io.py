@@ -1,8 +1,8 @@
-"""Hands sealed Arrow versions from asset to asset: no pickle, no copy, nothing half written.
+"""Passes sealed Arrow versions from asset to asset: no pickle, no copy, nothing half written.
 
-An asset's partition is one handoff of the same names; a run of several partitions seals one for each. What a step
-loaded is written into the manifest of what it makes. The data version that Dagster sees is the content digest: making
-the same rows again changes nothing downstream.
+An asset's partition is one handoff with the same names; a run of several partitions seals one for each. The manifest of
+a step's output lists what the step loaded. Dagster's data version is the content digest: making the same rows again
+changes nothing downstream.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from headrace_dagster.handoff_metadata import PreviewedRows, handoff_metadata, p
 from headrace_dagster.handoff_outputs import rows_of, values_by_partition
 from headrace_dagster.partition_events import PartitionEvents, ordered_partitions, upstream_partitions
 
-# Metadata of inputs. The first in the spelling of Dagster's own UPathIOManager.
+# Metadata of inputs. The first is spelled as in Dagster's own UPathIOManager.
 ALLOW_MISSING_PARTITIONS = "allow_missing_partitions"
 COLUMNS = "columns"
 VERIFICATION = "verification"
 # Metadata of inputs and outputs: the name of a schema in headrace.handoff.schemas.
 SCHEMA = "schema"
 
-# Each further one needs a writer and a collector that both overtake a reader between two reads of the store.
+# For each further one, a writer and a collector must both overtake a reader between two reads of the store.
 _OPENINGS = 3
 
 _URL = "The store: s3://bucket/prefix, file:///directory, or an absolute path."
@@ -46,7 +46,7 @@ _VERIFICATION = (
 
 
 class StoreResource(dg.ConfigurableResource):
-    """The object store, for assets that read or seal by themselves."""
+    """The object store, for assets that read or seal data themselves."""
 
     url: str = Field(description=_URL)
     cache: str | None = Field(default=None, description=_CACHE)
@@ -63,10 +63,10 @@ class StoreResource(dg.ConfigurableResource):
 class ArrowHandoffIOManager(dg.ConfigurableIOManager):
     """Stores frames, tables, streams of record batches and sealed `Handoff`s; one partition, or several of one run.
 
-    Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` where there is none), one partition, many
-    or none. Metadata of an input: `allow_missing_partitions: True` leaves out what is not sealed yet; `columns: [..]`
-    opens those alone; `schema: name` refuses other columns; `verification` as below. Metadata of an asset: `schema:
-    name` refuses other columns, and is what an empty stream is sealed with.
+    Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` without one), one partition, many or none.
+    Metadata of an input: `allow_missing_partitions: True` leaves out unsealed partitions; `columns: [..]` opens only
+    these; `schema: name` refuses other columns; `verification` as below. Metadata of an asset: `schema: name` refuses
+    other columns, and an empty stream is sealed with it.
     """
 
     url: str = Field(description=_URL)
@@ -98,12 +98,12 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
         for partition, value in values_by_partition(obj, asset, keys):
             lineage = _input_versions(context, partition, is_alone=keys is None or len(keys) == 1)
             handoff, preview = self._sealed(context, value, partition, lineage)
-            # A reused version keeps the inputs it was first made from; this run's own belong to this run's record.
+            # A reused version keeps the inputs that first made it; this run's own inputs belong into this run's record.
             made_from = lineage or handoff.manifest.input_versions
             metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=preview)
             data_version = dg.DataVersion(handoff.content_digest)
             if keys is None or len(keys) == 1:
-                # The one way to a data version from here: tests/upstream/test_data_version.py.
+                # The only way to set a data version from here: tests/upstream/test_data_version.py.
                 context.step_context.set_data_version(context.asset_key, data_version)
                 context.add_output_metadata(_kept_metadata(context, handoff) | metadata)
             else:
@@ -162,18 +162,18 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
 
 @lru_cache(maxsize=8)
 def opened_store(url: str, cache: str | None = None, cache_bytes: int | None = None) -> ObjectStore:
-    """One store a process and place: its connections serve every input and output."""
+    """One store for each process and place: its connections serve every input and output."""
     return open_store(url, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
 
 
 @lru_cache(maxsize=8)
 def opened_handoffs(url: str, cache: str | None, cache_bytes: int | None, verification: Verification) -> HandoffStore:
-    """One a process, whose leases are then renewed and counted together."""
+    """One for each process, so that leases are renewed and counted together."""
     return HandoffStore(opened_store(url, cache, cache_bytes), verification=verification)
 
 
 def _held_newest(handoffs: HandoffStore, asset: str, partition: str) -> Handoff | None:
-    """The newest version, with its lease; looked for again where it was superseded and collected in between."""
+    """The newest version, with its lease; looks again if it was superseded and collected in between."""
     for _ in range(_OPENINGS - 1):
         with suppress(HandoffCollected):
             if handoff := handoffs.newest(asset, partition):
@@ -185,7 +185,7 @@ def _held_newest(handoffs: HandoffStore, asset: str, partition: str) -> Handoff 
 
 
 def _input_versions(context: dg.OutputContext, partition: str, *, is_alone: bool) -> dict[str, str]:
-    """What this partition was made from. A step of several partitions has loaded the inputs of all of them."""
+    """The inputs of this partition. A step of several partitions has loaded the inputs of all of them."""
     lineage = lineage_of(context.step_context)
     versions = lineage.input_versions()
     if is_alone:
@@ -199,7 +199,7 @@ def _input_versions(context: dg.OutputContext, partition: str, *, is_alone: bool
 
 
 def _attributes(context: dg.OutputContext) -> dict[str, str]:
-    """Where the asset's body asked `sealed_already`: what a later run needs to find this version, and to show it."""
+    """If the asset's body called `sealed_already`: what a later run needs to find this version, and to show it."""
     identity = lineage_of(context.step_context).made_from.get(context.asset_key.to_user_string())
     if identity is None:
         return {}
@@ -207,7 +207,7 @@ def _attributes(context: dg.OutputContext) -> dict[str, str]:
 
 
 def _kept_metadata(context: dg.OutputContext, handoff: Handoff) -> dict[str, Any]:
-    """What the run that made a returned version stated of it, unless this run states it anew."""
+    """The metadata from the run that made a returned version, unless this run states it anew."""
     if METADATA not in handoff.attributes:
         return {}
     stated: Any = dg.deserialize_value(handoff.attributes[METADATA])

@@ -1,7 +1,7 @@
-"""What a step was made from: the versions that it loaded, written into the manifests of what it seals.
+"""A step's inputs: the versions that it loaded, recorded in the manifests of what it seals.
 
-An asset whose rows follow from its code, its inputs and its settings alone can ask `sealed_already` before it works:
-a run that was launched again then returns what is there. Dagster itself never skips a launched run.
+An asset whose rows depend only on its code, inputs and settings can call `sealed_already` before it works: a repeated
+run then returns the existing version. Dagster itself never skips a launched run.
 """
 
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import digest_text
 from headrace_dagster.failures import permanent_failure, translated_errors
 
-# The one "partition" of an asset that has none.
+# The single "partition" of an asset without partitions.
 UNPARTITIONED = "all"
 # A run with this tag makes everything again.
 MAKE_AGAIN_TAG = "headrace/make_again"
-# Attributes of versions that `sealed_already` can find.
+# An attribute of versions that `sealed_already` can find.
 MADE_FROM = "made_from"
 METADATA = "metadata"
 
 
 @dataclass
 class StepLineage:
-    """What one running step has loaded, "asset[partition]" to handoff, and what its outputs said they are made from."""
+    """One running step's loaded inputs, "asset[partition]" to handoff, and its outputs' stated origin."""
 
     loaded: dict[str, Handoff] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class StepLineage:
         return {name: f"v{each.version} {each.content_digest}" for name, each in self.loaded.items()}
 
 
-# Of the module, since a step may load through one IO manager and store through another; weak, so that nothing outlives
+# Module-level, since a step may load through one IO manager and store through another; weak, so that nothing outlives
 # its step.
 _steps: WeakKeyDictionary[Any, StepLineage] = WeakKeyDictionary()
 
@@ -47,22 +47,23 @@ def lineage_of(step_context: Any) -> StepLineage:
 def remember_loaded(context: dg.InputContext, handoffs: Mapping[str, Handoff]) -> None:
     try:
         step = context.step_context
-    except dg.DagsterInvariantViolationError:  # loaded by hand, outside of any step
+    except dg.DagsterInvariantViolationError:  # loaded by hand, outside any step
         return
     lineage_of(step).loaded.update({f"{each.asset}[{each.partition}]": each for each in handoffs.values()})
 
 
 def sealed_already(context: dg.AssetExecutionContext, handoffs: HandoffStore, **settings: str) -> Handoff | None:
-    """The version that this code made from these very inputs and settings: return it instead of making it again.
+    """The version that this code made from exactly these inputs and settings: return it instead of making it again.
 
-    Call it at the top of an asset's body, and only where the rows follow from the asset's code version, its loaded
-    inputs and `settings` (digests or values of whatever else it reads) alone. What the run then makes is sealed with
-    this identity and its metadata, which a later run that returns it shows again: keep timings out of it. None also
-    in a run of several partitions, whose inputs cannot be told apart, in a run tagged `headrace/make_again`, where only
-    an older version fits (readers open the newest), and where what was sealed is damaged.
+    Call it at the top of an asset's body, and only if the rows depend on nothing but the asset's code version, its
+    loaded inputs and `settings` (digests or values of everything else that it reads). What the run then makes is sealed
+    with this identity and its metadata, which a later run that returns it shows again: keep timings out of it. The
+    result is also None in a run of several partitions, whose inputs cannot be told apart; in a run tagged
+    `headrace/make_again`; if only an older version fits (readers open the newest); and if the sealed version is
+    damaged.
 
     Raises:
-        dg.Failure: the asset has no code version, so that changed code could not be told.
+        dg.Failure: the asset has no code version, so changed code would go unnoticed.
     """
     asset = context.asset_key.to_user_string()
     code_version = context.assets_def.code_versions_by_key.get(context.asset_key)
@@ -81,6 +82,6 @@ def sealed_already(context: dg.AssetExecutionContext, handoffs: HandoffStore, **
 
 
 def _identity(code_version: str, loaded: Mapping[str, Handoff], settings: Mapping[str, str]) -> str:
-    """Digests and not version numbers: the same content under a new number is the same input."""
+    """Over digests, not version numbers: the same content under a new number is the same input."""
     inputs = [f"{name}={loaded[name].content_digest}" for name in sorted(loaded)]
     return digest_text(MADE_FROM, code_version, *inputs, *(f"{name}={settings[name]}" for name in sorted(settings)))

@@ -1,6 +1,6 @@
-"""What Dagster's UI shows of a sealed version: what it holds, from what it was made, what it costs, and its growth.
+"""A sealed version's metadata for Dagster's UI: its content, origin, cost and growth.
 
-Numbers are metadata of their own, so that the asset page plots them over time.
+Each number is its own metadata entry, so that the asset page plots it over time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ _DIGEST_CHARS = 12
 
 
 class PreviewedRows(Iterable[pa.RecordBatch]):
-    """Rows on their way into a handoff, of which the first are noted: nothing is read back for a preview."""
+    """Rows on their way into a handoff; keeps the first ones, so that a preview reads nothing back."""
 
     def __init__(self, rows: Any, schema: pa.Schema) -> None:
         """`rows`: a table, or record batches."""
@@ -38,7 +38,7 @@ class PreviewedRows(Iterable[pa.RecordBatch]):
 
 
 def preview_of(handoff: Handoff) -> str:
-    """For rows that somebody else wrote. Unverified: a preview alone must not cost a reading of every byte."""
+    """A preview of rows from another writer. Unverified: a preview alone must not read every byte."""
     return preview_markdown(handoff.with_verification("off").head(_PREVIEW_ROWS))
 
 
@@ -69,21 +69,21 @@ def handoff_metadata(
         "preview": dg.MetadataValue.md(preview),
         "input_versions": dg.MetadataValue.json(dict(input_versions)),
         "uri": handoff.uri,
-        # The keys that give Dagster's asset page its columns and its row count.
+        # With these keys Dagster's asset page shows columns and row count.
         "dagster/column_schema": dg.TableSchema(columns=columns),
         "dagster/row_count": handoff.num_rows,
     }
     if input_versions:
         metadata["lineage"] = dg.MetadataValue.md(lineage_markdown(input_versions))
     seconds = handoff.manifest.write_seconds
-    # A reused version was written by an earlier run, whose record has its speed.
+    # An earlier run wrote a reused version, and that run's record has its speed.
     if seconds and not handoff.reused:
         metadata["write_mb_per_s"] = round(handoff.num_bytes / 1e6 / seconds, 3)
     return metadata
 
 
 def lineage_markdown(input_versions: Mapping[str, str]) -> str:
-    """A table of what a version was made from; as many lines as the UI shows in place, then a count."""
+    """A table of a version's inputs; as many lines as the UI shows in place, then a count."""
     rows = []
     for name, stated in input_versions.items():
         version, _, digest = stated.partition(" ")

@@ -1,4 +1,4 @@
-"""What an asset may return, as rows to seal: one partition's, or several partitions' of one run."""
+"""An asset's return value as rows to seal: for one partition, or for several partitions of one run."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -21,10 +21,11 @@ def rows_of(value: Any, asset: str, declared: str | None) -> Rows:
     """The rows of one partition and their schema; streams stay streams.
 
     Args:
-        declared: the name of the schema that the rows must have, and that a stream without batches gets.
+        declared: the name of the schema that the rows must have; a stream without batches gets it.
 
     Raises:
-        dg.Failure: `value` is none of `VALUES`, has other columns than declared, or is an empty stream of unknown ones.
+        dg.Failure: `value` is not in `VALUES`, its columns differ from the declared ones, or it is an empty stream
+            without a declared schema.
     """
     rows, schema = _opened(value, asset, declared)
     if declared:
@@ -60,15 +61,15 @@ def _opened(value: Any, asset: str, declared: str | None) -> Rows:
 
 
 def values_by_partition(value: Any, asset: str, keys: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
-    """What an asset returned, as (partition, value) pairs: a mapping, a stream of pairs, or one partition's value.
+    """The returned value as (partition, value) pairs: from a mapping, a stream of pairs, or one partition's value.
 
-    Partitions are checked before any is sealed, those of a stream as they come.
+    Checks partitions before any is sealed; checks a stream's as they come.
 
     Args:
-        keys: what the run was asked for; None for an asset without partitions.
+        keys: the run's partitions; None for an asset without partitions.
 
     Raises:
-        dg.Failure: a partition is surplus, repeated or missing.
+        dg.Failure: a partition is unexpected, repeated or missing.
     """
     if keys is None:
         return iter([(UNPARTITIONED, value)])

@@ -1,7 +1,7 @@
-"""Records each of several partitions that one step made with its own data version, metadata and lineage.
+"""Records each partition of a step with its own data version, metadata and lineage.
 
-Dagster gives all partitions of a step one data version, so that one changed partition would ask for what follows from
-every one. There is no option for it: this leans on three internals, each with its test in
+Dagster gives all partitions of a step one data version, so one changed partition would request everything downstream of
+all of them. There is no option for it: this uses three internals, each with its test in
 tests/upstream/test_partition_events.py.
 """
 
@@ -15,16 +15,16 @@ from dagster._core.execution.plan.execute_step import _get_output_asset_events
 
 
 class PartitionEvents:
-    """The materializations of one output, in place of Dagster's own."""
+    """Records one output's materializations instead of Dagster."""
 
     def __init__(self, context: dg.OutputContext) -> None:
         self._context = context
         self._asset_key = context.asset_key
-        # What the asset's body stated of all its partitions. Its tags do not come this far.
+        # What the asset's body stated about all its partitions. Its tags do not reach this place.
         self._output = dg.Output(None, output_name=context.name, metadata=dict(context.output_metadata))
 
     def record(self, partition: str, data_version: dg.DataVersion, metadata: Mapping[str, Any]) -> None:
-        """Stores the event at once: a run that fails later has still recorded what it sealed."""
+        """Stores the event at once, so a run that fails later has still recorded what it sealed."""
         step = self._context.step_context
         step.set_data_version(self._asset_key, data_version)
         events = _get_output_asset_events(
@@ -40,14 +40,14 @@ class PartitionEvents:
             self._context.log_event(event)
 
     def close(self) -> None:
-        """Ours stand alone: without an asset key, Dagster has no materialization to record for this output."""
+        """Leaves only our events: without an asset key, Dagster records no materialization for this output."""
         self._context._asset_key = None
 
 
 def upstream_partitions(context: dg.OutputContext, partition: str) -> dict[str, set[str]]:
-    """Of each partitioned asset that this output's asset reads: the partitions that one of its partitions is made of.
+    """For each partitioned input asset: the partitions from which one partition of this output's asset is made.
 
-    Assets are named as in handoffs. One whose partitions cannot be told is left out.
+    Assets are named as in handoffs. An asset whose partitions are unknown is left out.
     """
     step = context.step_context
     graph = step.job_def.asset_layer.asset_graph
@@ -72,9 +72,9 @@ def upstream_partitions(context: dg.OutputContext, partition: str) -> dict[str, 
 
 
 def ordered_partitions(context: dg.InputContext | dg.OutputContext) -> list[str]:
-    """The partitions of an input or output; Dagster hands them out as a set, in another order in every process.
+    """The partitions of an input or output; Dagster returns a set, ordered differently in every process.
 
-    As they are defined, where that is written down; by name else, which for days and hours is by time.
+    In the order of the definition if it has one, otherwise by name, which for days and hours is by time.
     """
     keys, definition = context.asset_partition_keys, context.asset_partitions_def
     if isinstance(definition, dg.StaticPartitionsDefinition):

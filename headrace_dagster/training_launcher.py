@@ -1,7 +1,7 @@
-"""Runs a training gang inside a Dagster run: Pipes around it, its progress in the run's log, nothing left behind.
+"""Runs a training gang inside a Dagster run: with Pipes, progress in the run's log, and nothing left behind.
 
-What is trained, checked, resumed and watched is `headrace.training.session`; this adds the run's identity, the way back
-for rank 0's words, and the run's end as the gang's end.
+`headrace.training.session` trains, checks, resumes and watches. This adds the run's identity, a channel for rank 0's
+messages, and the gang's end at the run's end.
 """
 
 import os
@@ -23,7 +23,7 @@ Rows = list[dict[str, Any]]
 
 
 class TrainingLauncher(dg.ConfigurableResource):
-    """Trains in processes of their own, one a GPU of this run, or CPU ranks where there is no GPU."""
+    """Trains in separate processes, one for each GPU of this run, or CPU ranks without a GPU."""
 
     store_url: str = Field(description="The store: s3://bucket/prefix, file:///directory, or an absolute path.")
     cache: str | None = Field(
@@ -41,7 +41,7 @@ class TrainingLauncher(dg.ConfigurableResource):
         *,
         on_rows: Callable[[Rows], None] = lambda rows: None,
     ) -> Outcome:
-        """Returns the result that is there, or trains until there is one; `on_rows` gets each step's row, live.
+        """Returns the existing result, or trains until there is one; `on_rows` gets each step's row, live.
 
         Raises:
             InvalidTrainingRun: before any process starts, or because a retry would end the same way.
@@ -66,7 +66,7 @@ class TrainingLauncher(dg.ConfigurableResource):
     def evaluate(
         self, context: dg.AssetExecutionContext, request: TrainingRequest, weights: dict[str, str]
     ) -> dict[str, Evaluation]:
-        """Held-out loss of `weights` (digest by name) on the request's inputs; what was measured before is not again.
+        """Held-out loss of `weights` (digest by name) on the request's inputs; earlier measurements are reused.
 
         Raises:
             TrainingFailed: the evaluating process died.

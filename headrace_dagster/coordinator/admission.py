@@ -1,7 +1,7 @@
-"""The run tags that are the coordinator's whole memory, and what it asks of a launcher that gives devices to runs.
+"""The run tags that are the coordinator's only memory, and what it requires of a device-giving launcher.
 
-A re-execution copies its parent's tags (tests/upstream): every record here names its run, and one that names another
-run counts as none.
+A re-execution copies its parent's tags (tests/upstream), so every record names its run, and a record of another run is
+ignored.
 """
 
 import json
@@ -16,21 +16,21 @@ from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
 
-# The stock daemon launches no run that carries `held`: a tag limit of 0 says so.
+# A tag limit of 0 keeps the stock daemon from launching runs with the value `held`.
 GATE_TAG = "headrace/gate"
 HELD = "held"
 ADMITTED = "admitted"
-# For us: the UI does not show tags of this prefix.
+# For our own use: the UI hides tags with this prefix.
 NEEDS_TAG = ".dagster/headrace/needs"
 PLACEMENT_TAG = ".dagster/headrace/placement"
-# For people, in the UI: why a queued run waits, where an admitted one is.
+# For people, in the UI: why a queued run waits, and where an admitted one is.
 WHY_TAG = "headrace/why"
 PREEMPTED_TAG = "headrace/preempted"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """A run's placement from the moment that it was promised, in seconds since the epoch."""
+    """A run's placement from the moment when it was promised, in seconds since the epoch."""
 
     run_id: str
     at: float
@@ -41,7 +41,7 @@ class Admission:
 
 
 def admission_of(run: DagsterRun) -> Admission | None:
-    """What was promised to this very run, if anything was."""
+    """The admission of this very run, if there is one."""
     try:
         fields = json.loads(run.tags.get(PLACEMENT_TAG, ""))
         if fields["run_id"] != run.run_id:
@@ -53,48 +53,48 @@ def admission_of(run: DagsterRun) -> Admission | None:
 
 @runtime_checkable
 class DeviceLauncher(Protocol):
-    """A run launcher that gives each run the devices it was admitted to."""
+    """A run launcher that gives each run the devices of its admission."""
 
     def admission_tags(self, run: DagsterRun, needs: RunNeeds, placement: Placement) -> Mapping[str, str]:
-        """Tags to write with the admission; the launch reads them."""
+        """Tags to write with the admission, for the launch."""
         ...
 
     def occupied_run_ids(self) -> set[str]:
-        """Runs that have a process (or pod) left, whatever Dagster says of them: their devices are not free."""
+        """Runs that still have a process (or pod), whatever their status: their devices are not free."""
         ...
 
     def reap(self, run_ids: Collection[str]) -> None:
-        """End what is left of runs that Dagster says have ended, after a grace; returns at once."""
+        """Ends what remains of runs that have ended for Dagster, after a grace; returns at once."""
         ...
 
     def evict(self, run: DagsterRun, reason: str) -> None:
-        """Begin to end a run so that Dagster retries it; returns at once."""
+        """Begins to end a run so that Dagster retries it; returns at once."""
         ...
 
     def finish_evictions(self) -> Collection[str]:
-        """At a daemon's start: what its predecessor began and was killed over."""
+        """Finishes, at a daemon's start, what its killed predecessor began."""
         ...
 
     def refusal(self, inventory: Inventory) -> str | None:
-        """Why it cannot serve that inventory, in one sentence."""
+        """Why the launcher cannot serve that inventory, in one sentence."""
         ...
 
 
 @runtime_checkable
 class ClusterLauncher(DeviceLauncher, Protocol):
-    """A launcher whose machines are a cluster's, which says itself what there is."""
+    """A launcher on a cluster, which reports its machines itself."""
 
     @property
     def hands_over(self) -> bool:
-        """Whether the cluster's own queue admits: then every run is admitted here at once, and nothing is counted."""
+        """Whether the cluster's own queue admits; then every run is admitted here at once, and nothing is counted."""
         ...
 
     def inventory(self, held: Mapping[str, Collection[str]] | None = None) -> Inventory:
-        """What the nodes can give now. `held`: devices that our runs hold, by node."""
+        """What the nodes can give now. `held`: our runs' devices, by node."""
         ...
 
     def demand_on(self, inventory: Inventory, demand: Demand) -> Demand:
-        """A demand as it must be placed there.
+        """Translates a demand to this cluster.
 
         Raises:
             InvalidInput: the cluster can never give it.

@@ -1,9 +1,9 @@
-"""One daemon dequeues. Dagster itself only logs that there are two, and one run is then started twice (dagster#33962).
+"""Lets only one daemon dequeue. With two, Dagster only logs that, and starts one run twice (dagster#33962).
 
-On one machine a lock file decides: the kernel gives it back when its holder dies, however it dies. For daemons on
-several machines, which share a database, a row names the holder, renewed while it works. A holder that stood still for
-longer than the row is good for, between a look and a launch, could overlap with its successor: GPUs would still not be
-promised twice, since both write what they promise into the same run, and a run that is not QUEUED is not launched.
+On one machine a lock file decides: the kernel releases it when its holder dies in any way. For daemons on several
+machines, which share a database, a row names the holder, which renews it while it works. If a holder pauses for longer
+than its row is valid, between a look and a launch, it may overlap with its successor. Even then no GPU is promised
+twice, since both write their promises into the same run, and only QUEUED runs are launched.
 """
 
 import json
@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from headrace.errors import HeadraceError
 
 _KEY = "headrace/dequeuing_daemon"
-# A daemon that is alive renews every iteration, seconds apart; a launch may take a minute in between.
+# A live daemon renews every iteration, seconds apart; a launch between two may take a minute.
 _GOOD_SECONDS = 120.0
-# Two daemons that start at once both find no row: the one whose row stands after this time has won.
+# Two daemons that start at once both find no row: the one whose row remains after this time has won.
 _SETTLE_SECONDS = 3.0
 
 
@@ -39,10 +39,10 @@ class DaemonLease:
         self._is_one_machine = _is_one_machine(instance)
 
     def hold(self, now: float) -> bool:
-        """Renew; False while a fresh claim has not yet settled.
+        """Renews; False while a new claim has not settled yet.
 
         Raises:
-            AnotherDaemon: names it.
+            AnotherDaemon: names the other daemon.
         """
         self._hold_lock()
         if self._is_one_machine:
@@ -50,7 +50,7 @@ class DaemonLease:
         storage = self._instance.daemon_cursor_storage
         holder = json.loads(storage.get_cursor_values({_KEY}).get(_KEY, "null"))
         is_mine = holder is not None and holder["nonce"] == self._me["nonce"]
-        # The lock file tells that a holder on this machine is gone.
+        # The lock file proves that a holder on this machine is gone.
         is_gone = holder is None or holder["host"] == self._me["host"] or now - holder["at"] > _GOOD_SECONDS
         if holder is not None and not is_mine and not is_gone:
             self._claimed_at = None

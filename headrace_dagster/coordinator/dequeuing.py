@@ -1,8 +1,8 @@
-"""One look of the daemon at the queue: read what changed, decide, write down who may start and why the rest waits.
+"""One look of the daemon at the queue: reads what changed, decides, records who may start and why the rest waits.
 
-All that is remembered between two looks can be read again from run tags and statuses: a daemon may be killed between
-any two lines. A promise is one tag write; the launch that follows it is Dagster's. What is not certain (a launcher that
-cannot say which runs still hold devices, an inventory that cannot be read) raises: then nothing is admitted.
+Run tags and statuses hold everything that must be remembered between two looks, so a daemon may be killed between any
+two lines. A promise is one tag write; Dagster does the launch that follows. Uncertainty (a launcher that cannot tell
+which runs still hold devices, an inventory that cannot be read) raises an error: then nothing is admitted.
 """
 
 from collections.abc import Callable
@@ -36,17 +36,17 @@ from headrace_dagster.coordinator.queue_state import QueueState
 from headrace_dagster.coordinator.run_tag_writes import add_tags
 from headrace_dagster.coordinator.stock_limits import PoolReading, StockLimits
 
-# Dagster launches in the iteration that admits. What is still queued after three is held back by something unknown.
+# Dagster launches in the admitting iteration. A run that is still queued after three has an unknown obstacle.
 _LOOKS_BEFORE_REVOKED = 3
 _SUSPENDED = RunsFilter(statuses=[DagsterRunStatus.SUSPENDED])
 _REPLANS = 10
-# Past any grace in use.
+# Longer than any grace in use.
 _EVICT_AGAIN_SECONDS = 120.0
 
 
 @dataclass(kw_only=True)
 class Dequeuing:
-    """State of one daemon."""
+    """One daemon's state."""
 
     instance: DagsterInstance
     state: QueueState
@@ -58,7 +58,8 @@ class Dequeuing:
     inventory: Inventory = field(default_factory=Inventory)
     _unlaunched: dict[str, int] = field(default_factory=dict)
     _look_again_at: float | None = None
-    # A wish of the last look only: without it, a place would move from node to node as estimates do.
+    # The last look's reservations, as a preference only: without it, places would move between nodes with the
+    # estimates.
     _promised: tuple[Reservation, ...] = ()
     _restless: bool = True
 
@@ -67,8 +68,8 @@ class Dequeuing:
         return len(self.state.feed.under_way)
 
     def look(self, now: float, paused_locations: frozenset[str] = frozenset()) -> bool:
-        """Whether Dagster has anything to launch."""
-        # True until this look has come to its end: one that breaks off is made again whole.
+        """Returns whether Dagster has anything to launch."""
+        # True until this look is complete: an interrupted one is repeated in full.
         restless, self._restless = self._restless, True
         changed = self.state.feed.refresh(now)
         inventory = self.discovery.look(now)
@@ -80,11 +81,11 @@ class Dequeuing:
         is_to_decide = changed or due
         self._restless = self._decide(now, paused_locations) if is_to_decide else False
         self.reports.write(now)
-        # Whoever is admitted and not yet launched keeps it restless: without a decision there is none.
+        # Admitted runs that are not launched yet keep it restless; without a decision there are none.
         return is_to_decide and bool(self.state.admitted())
 
     def _decide(self, now: float, paused_locations: frozenset[str]) -> bool:
-        """Whether to decide again at the next look, with no event that would say so."""
+        """Returns whether the next look must decide again even without an event."""
         occupied = self._look_at_processes()
         waiting = self.state.waiting_runs()
         if not waiting and not self.state.admitted():
@@ -101,7 +102,7 @@ class Dequeuing:
         for preemption in decision.preemptions:
             self._evict(preemption.run_id, preemption.sentence, now)
         for run_id, (asked_at, sentence) in self.state.evicted.items():
-            # Whatever kept the launcher from it then: who was promised the place waits.
+            # The launcher has failed to end it for some reason, and the run with the promised place waits: ask again.
             if now - asked_at > _EVICT_AGAIN_SECONDS:
                 self._evict(run_id, sentence, now)
         self._admit(decision.admissions, waiting, now)
@@ -112,7 +113,7 @@ class Dequeuing:
     def _plan(
         self, now: float, paused_locations: frozenset[str], occupied: frozenset[str], waiting: dict[str, DagsterRun]
     ) -> tuple[Plan, StockLimits]:
-        """A plan that Dagster's own limits let through: whom they would hold back gets no device to sit on."""
+        """A plan that respects Dagster's own limits, so that runs which those hold back get no idle devices."""
         pools = PoolReading(self.instance)
         self._revoke(self._limits(paused_locations, waiting, pools))
         waiting |= self.state.waiting_runs()
@@ -133,7 +134,7 @@ class Dequeuing:
                     accepted[run_id] = placement
             if len(accepted) == len(decision.admissions) or rounds == _REPLANS:
                 return replace(decision, admissions=accepted), limits
-            # With those that it accepts, a limit may be reached for many more: all of them make room for others.
+            # With the accepted runs, many more may exceed a limit: all of them make room for others.
             blocked |= limits.reasons(run for run_id, run in waiting.items() if run_id not in accepted)
 
     def snapshot(self, blocked: dict[str, str], occupied: frozenset[str]) -> Snapshot:
@@ -150,7 +151,7 @@ class Dequeuing:
         )
 
     def read_only_snapshot(self) -> tuple[Snapshot, dict[str, DagsterRun]]:
-        """What `look` would decide on, with nothing written, revoked or ended."""
+        """The input of `look`'s decision; writes, revokes and ends nothing."""
         launcher = self.instance.run_launcher
         occupied: frozenset[str] = frozenset()
         if isinstance(launcher, DeviceLauncher):
@@ -182,7 +183,7 @@ class Dequeuing:
         return occupied
 
     def _find_lingering(self, occupied: frozenset[str]) -> None:
-        """Ended runs whose processes have not gone: their devices are not free."""
+        """Finds ended runs with remaining processes: their devices are not free."""
         feed = self.state.feed
         feed.left = {run_id: run for run_id, run in feed.left.items() if run_id in occupied}
         lingering = {}
@@ -193,10 +194,10 @@ class Dequeuing:
         self.state.lingering = lingering
 
     def _close_gates(self) -> None:
-        """Whatever is in the queue without our gate, or may come back to it: queued before us, or suspended."""
+        """Closes the gates of runs queued without one, and of suspended runs, which may return to the queue."""
         for run in self.instance.get_runs(_SUSPENDED):
             if run.tags.get(GATE_TAG) == ADMITTED:
-                # Its record stays: processes of it may still be there.
+                # Its record stays, since its processes may still exist.
                 self._write(run, {GATE_TAG: HELD})
         for record in list(self.state.feed.queued.values()):
             run = record.dagster_run
@@ -209,7 +210,7 @@ class Dequeuing:
                 self._fail(run, str(error))
 
     def _revoke(self, limits: StockLimits) -> None:
-        """Promises that Dagster did not take up since the last look, or whose devices are gone."""
+        """Revokes promises that Dagster has not taken up since the last look, or whose devices are gone."""
         admitted = self.state.admitted()
         healthy = {(node.name, gpu.device) for node in self.inventory.nodes for gpu in node.gpus if gpu.healthy}
         self._unlaunched = {run_id: self._unlaunched.get(run_id, 0) + 1 for run_id in admitted}
@@ -231,7 +232,7 @@ class Dequeuing:
         self._write_all({run_id: tags for run_id, tags in found.items() if tags})
 
     def _admission_tags(self, run: DagsterRun, placement: Placement, now: float) -> dict[str, str]:
-        """None, and the run has failed, if the launcher cannot make it so."""
+        """The tags of an admission; empty, after failing the run, if the launcher cannot give it the placement."""
         launcher = self.instance.run_launcher
         tags = {
             GATE_TAG: ADMITTED,
@@ -255,7 +256,7 @@ class Dequeuing:
             launcher.evict(record.dagster_run, sentence)
 
     def _fail(self, run: DagsterRun, reason: str) -> None:
-        # It would fail the same way every time.
+        # It would fail the same way each time.
         self.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0", WHY_TAG: reason})
         self.instance.report_run_failed(run, reason)
         self.state.feed.queued.pop(run.run_id, None)
@@ -265,7 +266,7 @@ class Dequeuing:
         self.state.feed.note(run.with_tags({**run.tags, **tags}))
 
     def _write_all(self, tags_by_run: dict[str, dict[str, str]]) -> None:
-        """Of queued runs; in one transaction where the database can."""
+        """Writes queued runs' tags, in one transaction if the database supports it."""
         add_tags(self.instance, tags_by_run)
         for run_id, tags in tags_by_run.items():
             run = self.state.feed.queued[run_id].dagster_run

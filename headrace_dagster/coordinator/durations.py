@@ -1,4 +1,4 @@
-"""How long a run will take, guessed from its like: what a reservation and a back-fill lean on, and no promise."""
+"""Guesses a run's duration from similar runs, for reservations and back-filling. It is not a promise."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from headrace.placement.needs import RunNeeds
 from headrace_dagster.coordinator.run_needs import KIND_TAG
 
-# Of the recent past only: code, data and machines change.
+# Recent runs only, since code, data and machines change.
 _NUM_RUNS = 10
 _NUM_KINDS_KEPT = 10_000
 
@@ -19,7 +19,7 @@ class DurationHistory:
 
     Args:
         clock: seconds, of any origin.
-        default_seconds: for a kind of which no run has succeeded yet.
+        default_seconds: for kinds without a successful run yet.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class DurationHistory:
         self._known: OrderedDict[str, tuple[float, float | None]] = OrderedDict()  # by kind: read at, seconds
 
     def expected_seconds(self, run: DagsterRun, needs: RunNeeds) -> float:
-        """What a tag states, else the median of the last 10 successful runs of its kind, else the default.
+        """A tag's value, or the median of the last 10 successful runs of its kind, or the default.
 
-        From the start of the run's worker to its end: neither the time in the queue nor that of its launch.
+        It counts from the start of the run's worker to its end, without queueing and launching.
         """
         if needs.expected_seconds is not None:
             return needs.expected_seconds

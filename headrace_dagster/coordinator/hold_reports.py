@@ -1,7 +1,7 @@
-"""Tells people why their runs wait: in the run's tag, and, once it has waited a while, in the run's log.
+"""Tells people why their runs wait: in the run's tag, and after some waiting in the run's log.
 
-Each costs a row, so they are written for the runs that people look at first, some at a look, and again only when the
-reason changes; `headrace why` tells about every run at any time.
+Each report costs a row, so they are written for the runs that people look at first, several at a look, and again only
+when the reason changes; `headrace why` explains any run at any time.
 """
 
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from headrace_dagster.coordinator.run_tag_writes import add_tags
 
 _NUM_TOLD = 100
 _TAGS_AT_ONCE = 20
-# What a run says from its submission on: of 5,000 that are far back, none needs a row written to say so.
+# Every run's first reason: 5,000 runs far back in the queue need no further row for it.
 IN_LINE = "In line; `headrace why` tells what it waits for."
-# Most runs have started by then; an event costs five times a tag.
+# Most runs have started by then; an event costs five times as much as a tag.
 _LOG_AFTER_SECONDS = 30.0
 _LOG_AGAIN_SECONDS = 600.0
 _EVENTS_AT_ONCE = 5
@@ -26,7 +26,7 @@ _EVENTS_AT_ONCE = 5
 
 @dataclass(kw_only=True)
 class HoldReports:
-    """`tell` has what is to be written; each `write` writes some of it."""
+    """`tell` takes the reports; each `write` writes some of them."""
 
     instance: DagsterInstance
     feed: RunFeed
@@ -36,7 +36,7 @@ class HoldReports:
     _log_again_at: float = 0.0
 
     def tell(self, holds: dict[str, Hold]) -> None:
-        """In the order of the queue."""
+        """Takes the holds in the order of the queue."""
         self._holds = holds
         self._is_written = False
         self._log_again_at = 0.0
@@ -48,7 +48,7 @@ class HoldReports:
             self._write_events(now)
 
     def _write_tags(self) -> bool:
-        """Whether all is written."""
+        """Returns whether all tags are written."""
         stale: dict[str, DagsterRun] = {}
         for place, hold in enumerate(self._holds.values()):
             record = self.feed.queued.get(hold.run_id)
@@ -65,7 +65,7 @@ class HoldReports:
 
     def _write_events(self, now: float) -> None:
         self._logged = {run_id: logged for run_id, logged in self._logged.items() if run_id in self._holds}
-        # Until then, nobody has waited long enough who has not been told.
+        # Until then, every run that has waited long enough has its report.
         self._log_again_at = now + _LOG_AFTER_SECONDS
         written = 0
         for hold in list(self._holds.values())[:_NUM_TOLD]:

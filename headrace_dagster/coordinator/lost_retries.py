@@ -1,8 +1,8 @@
-"""Asks again for the automatic retry of runs that Dagster will retry, and did not.
+"""Repeats the request for automatic retries that Dagster owes and has lost.
 
-Dagster writes a failure's event first and the run's status after; the daemon that retries, if it reads the event in
-between, finds a run that has not failed, and never looks at it again. It also counts events as seen before it has
-retried them: a daemon that is killed there retries none. A second failure of the run is an event that it reads.
+Dagster writes a failure's event first and the run's status after. If the retrying daemon reads the event in between, it
+finds a run that has not failed, and never looks at it again. It also marks events as seen before it retries them, so a
+daemon that is killed there retries none. A second failure event of the run makes it look again.
 """
 
 from datetime import UTC, datetime
@@ -11,9 +11,9 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
 _LOOK_SECONDS = 15.0
-# The daemon that retries looks every 5 seconds, and may have a whole batch of failures before this one.
+# The retrying daemon looks every 5 seconds, and may first have to handle a whole batch of failures.
 _LATE_SECONDS = 30.0
-# What was lost longer ago than a night's outage is for people to decide.
+# People decide about losses older than a night's outage.
 _FORGOTTEN_SECONDS = 12 * 3600.0
 _MESSAGE = "The retry of this run was lost; it is asked for again."
 
@@ -24,7 +24,7 @@ class LostRetries:
         self._looked_at = float("-inf")
 
     def look(self, now: float) -> list[str]:
-        """Runs whose retry was asked for again; some seconds after the last look, at most."""
+        """Runs whose retry was requested again; does nothing within some seconds of the last look."""
         if not self._instance.run_retries_enabled or now - self._looked_at < _LOOK_SECONDS:
             return []
         self._looked_at = now

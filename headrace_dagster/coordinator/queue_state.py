@@ -1,6 +1,6 @@
-"""Dagster's runs as the policy sees them: a `Snapshot`, made from run tags and statuses and nothing else.
+"""Dagster's runs in the policy's form: a `Snapshot`, built only from run tags and statuses.
 
-The daemon and `headrace queue` build it the same way; the daemon keeps what it has read, the command starts afresh.
+The daemon and `headrace queue` build it in the same way; the daemon keeps what it has read, the command starts anew.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,34 +29,34 @@ from headrace_dagster.coordinator.run_feed import RunFeed
 from headrace_dagster.coordinator.run_needs import RunPlans, needs_of_run
 from headrace_dagster.launchers.eviction import last_eviction
 
-# Dagster's own reading: what is no integer counts as 0 (its contract, point 3).
+# As in Dagster: a value that is not an integer counts as 0 (its contract, point 3).
 _PRIORITY_MAX = 10**9
 _EARLIER_ATTEMPT = "Waits for the processes of its earlier attempt {} to be gone."
 
 
 @dataclass(kw_only=True)
 class QueueState:
-    """What has been read of the runs that wait or hold devices."""
+    """What was read of the runs that wait or hold devices."""
 
     instance: DagsterInstance
     feed: RunFeed
     durations: DurationHistory
     plans: RunPlans
-    # A demand as this fleet and launcher take it; InvalidInput: they never can.
+    # Adapts a demand to this fleet and launcher; InvalidInput: they can never serve it.
     fitted: Callable[[Inventory, Demand], Demand]
-    # Ended for Dagster, with processes that still hold devices.
+    # Runs that ended for Dagster, with processes that still hold devices.
     lingering: dict[str, DagsterRun] = field(default_factory=dict)
     # By run: when the launcher was asked to end it, and why.
     evicted: dict[str, tuple[float, str]] = field(default_factory=dict)
-    # Of the last snapshot: queued runs that can never start, and why.
+    # Queued runs in the last snapshot that can never start, and why.
     unfit: dict[str, str] = field(default_factory=dict)
     _needs: dict[str, tuple[str | None, RunNeeds]] = field(default_factory=dict)
 
     def needs(self, run: DagsterRun) -> RunNeeds:
-        """From the tag that `submit_run` wrote; worked out anew for a run that was queued without it.
+        """The needs in the tag that `submit_run` wrote; computed again for a run that was queued without it.
 
         Raises:
-            InvalidNeeds: what it asks for cannot be read.
+            InvalidNeeds: its tags cannot be read.
         """
         written = run.tags.get(NEEDS_TAG)
         known = self._needs.get(run.run_id)
@@ -75,7 +75,7 @@ class QueueState:
         self.evicted = {run_id: asked for run_id, asked in self.evicted.items() if run_id in known}
 
     def admitted(self) -> dict[str, Admission]:
-        """Promised, and not yet launched."""
+        """Runs with a promise that are not launched yet."""
         found = {}
         for run_id, record in self.feed.queued.items():
             run = record.dagster_run
@@ -86,7 +86,7 @@ class QueueState:
         return found
 
     def waiting_runs(self) -> dict[str, DagsterRun]:
-        """In order of submission."""
+        """Waiting runs in order of submission."""
         admitted = self.admitted()
         records = (
             record
@@ -97,7 +97,7 @@ class QueueState:
         return {record.dagster_run.run_id: record.dagster_run for record in ordered}
 
     def held_devices(self) -> dict[str, set[str]]:
-        """By node: what our runs hold."""
+        """Our runs' devices, by node."""
         admissions = [*self.admitted().values()]
         runs = [*(record.dagster_run for record in self.feed.under_way.values()), *self.lingering.values()]
         admissions += [admission for run in runs if (admission := admission_of(run))]
@@ -115,7 +115,7 @@ class QueueState:
         num_slots: int | None,
         occupied: frozenset[str],
     ) -> Snapshot:
-        """`occupied`: runs with live processes. A retry of one of them waits for these to go."""
+        """`occupied`: runs with live processes. A retry of such a run waits until they are gone."""
         all_blocked = dict(blocked)
         self.unfit = {}
         waiting = []
@@ -125,7 +125,7 @@ class QueueState:
             except InvalidInput as error:
                 self.unfit[run_id] = str(error)
                 continue
-            # A run may have been launched and queued again itself.
+            # A run may itself have been launched and queued again.
             for attempt in {run_id, run.parent_run_id} & occupied:
                 all_blocked[run_id] = _EARLIER_ATTEMPT.format((attempt or "")[:8])
         running = [self._running(record.dagster_run) for record in self.feed.under_way.values()]

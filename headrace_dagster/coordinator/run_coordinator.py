@@ -1,11 +1,11 @@
 """`GpuRunCoordinator`: Dagster's queue, with GPUs that are never promised twice.
 
-A subclass of `QueuedRunCoordinator`, since the daemon that dequeues exists for no other: every queued run is stamped
-with a gate tag, and a tag limit of 0 on it keeps the stock daemon from launching any. At each iteration that daemon
-asks for the limits; there, on its own thread, the policy decides, and opens the gate of the runs that may start.
-Launching, retries, pauses, pools and the UI stay Dagster's.
+A subclass of `QueuedRunCoordinator`, since the dequeuing daemon exists for no other class. Every queued run gets a gate
+tag, and a tag limit of 0 on it keeps the stock daemon from launching any. At each iteration that daemon asks for the
+limits; there, on its own thread, the policy decides and opens the gates of runs that may start. Launching, retries,
+pauses, pools and the UI stay Dagster's.
 
-It knows runs, tags and an inventory. What a run does with its devices is the launcher's part: `GpuRunLauncher` on one
+It knows runs, tags and an inventory. The launcher gives the devices to the run: `GpuRunLauncher` on one
 machine, `GpuK8sRunLauncher` on a cluster.
 """
 
@@ -80,7 +80,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
     ) -> None:
         super().__init__(inst_data=inst_data, **stock)
         self._inventory_source = inventory
-        # Read when built: a mistake in it stops the start, not the first night.
+        # Read at construction: a mistake in it stops the start, not the first night.
         self.policy: QueuePolicy = policy_from_config(policy or {})
         self._without_gpus_on_cpu = without_gpus == "run_on_cpu"
         self._is_checked = False
@@ -115,7 +115,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         return cls(inst_data=inst_data, **config_value)
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
-        """Queue a run, its gate closed; one whose demand cannot be read fails here, with the reason."""
+        """Queues a run with its gate closed; a run with an unreadable demand fails here, with the reason."""
         self._check_instance()
         run = context.dagster_run
         if run.status == DagsterRunStatus.NOT_STARTED:
@@ -123,11 +123,11 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             try:
                 needs = needs_of_run(run, run_plan)
             except InvalidNeeds as error:
-                # It would fail the same way every time.
+                # It would fail the same way each time.
                 self._instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0", WHY_TAG: str(error)})
                 self._instance.report_run_failed(run, str(error))
                 return self._instance.get_run_by_id(run.run_id) or run
-            # Before it is queued: a re-execution brings its parent's open gate along.
+            # Before it is queued, since a re-execution has its parent's open gate.
             self._instance.add_run_tags(
                 run.run_id,
                 {
@@ -141,7 +141,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         return super().submit_run(context)
 
     def get_run_queue_config(self) -> RunQueueConfig:
-        """The stock limits with our gate; asked by the dequeuing daemon, the moment to decide."""
+        """The stock limits with our gate. When the dequeuing daemon asks for them, the policy decides."""
         self._check_instance()
         daemon = _dequeuing_daemon()
         if daemon is not None:
@@ -155,15 +155,15 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             return gated._replace(max_concurrent_runs=0)
         self._lost_retries.look(now)
         if self._dequeuing.look(now, _paused_locations(daemon, now)):
-            # Whom a pool holds back was not admitted: the stock daemon need not read the pools a second time.
+            # Runs that a pool holds back were not admitted, so the stock daemon need not read the pools again.
             return gated._replace(should_block_op_concurrency_limited_runs=False)
         if not self._dequeuing.state.feed.queued:
             return gated
-        # Nothing to launch: at its cap, the stock daemon does not scan the queue.
+        # Nothing to launch: with its limit reached, the stock daemon does not scan the queue.
         return gated._replace(max_concurrent_runs=self._dequeuing.num_under_way)
 
     def snapshot(self, now: float) -> tuple[Snapshot, dict[str, DagsterRun]]:
-        """The queue and the fleet as the daemon would see them; reads only. Runs by id."""
+        """The queue and the fleet as the daemon would see them, and runs by id. Reads only."""
         dequeuing = self._new_dequeuing()
         dequeuing.state.feed.refresh(now)
         dequeuing.inventory = dequeuing.discovery.look(now)
@@ -244,15 +244,15 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         return demand
 
     def _take_over_cap(self) -> None:
-        """Dagster puts `concurrency.runs.max_concurrent_runs` over the one that we return (tests/upstream), and would
-        scan the queue when we say that there is nothing to launch: in the daemon it becomes our own.
+        """Moves the instance's own cap into ours. Dagster replaces our cap by `concurrency.runs.max_concurrent_runs`
+        (tests/upstream), and would then scan the queue although there is nothing to launch.
         """
         runs = self._instance.get_settings("concurrency").get("runs", {})
         if "max_concurrent_runs" in runs:
             self._max_concurrent_runs = runs.pop("max_concurrent_runs")
 
     def _check_instance(self) -> None:
-        """Refuse an instance in which a GPU could be promised twice, or be lost for ever."""
+        """Refuses an instance in which a GPU could be promised twice, or be lost forever."""
         if self._is_checked:
             return
         if "tag_concurrency_limits" in self._instance.get_settings("concurrency").get("runs", {}):
@@ -270,10 +270,10 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
 
 
 def _dequeuing_daemon() -> Any:
-    """The stock daemon, if it is its `run_iteration` that asks for the limits.
+    """The stock daemon, if its `run_iteration` asks for the limits.
 
-    They are asked for by pages, by pools, by webservers and by workers too; deciding there would revoke in
-    mid-iteration. The daemon passes nothing along that would tell (tests/upstream).
+    Pages, pools, webservers and workers ask for them too; deciding there would revoke promises in mid-iteration. The
+    daemon passes nothing that identifies it (tests/upstream).
     """
     module = sys.modules.get(_DAEMON_MODULE)
     coordinator = sys._getframe(1)

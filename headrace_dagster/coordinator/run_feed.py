@@ -1,8 +1,8 @@
-"""Which runs are queued and which are under way, without reading 5,000 rows a second to hear that nothing changed.
+"""Tracks queued runs and runs under way, without reading 5,000 rows a second to learn that nothing changed.
 
-A queued run is read once, and again when it changes; what left the queue is found by counting. Runs under way are
-looked up by id. Dagster stamps a row with the writer's clock and commits it later: each look therefore goes back
-some seconds, and once a minute all ids are compared.
+A queued run is read once, and again when it changes; counting shows that runs left the queue. Runs under way are looked
+up by id. Dagster stamps a row with the writer's clock and commits it later, so each look goes back some seconds, and
+once a minute all ids are compared.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from dagster_shared.record import copy
 from headrace_dagster.coordinator.admission import WHY_TAG
 from headrace_dagster.coordinator.run_tag_writes import run_storage
 
-# Between a row's time stamp and its commit: a busy SQLite file waits for its lock up to 5 seconds.
+# Time between a row's stamp and its commit: a busy SQLite file waits for its lock up to 5 seconds.
 _OVERLAP_SECONDS = 6.0
 _COMPARE_SECONDS = 60.0
 _IDS_AT_ONCE = 500
@@ -28,20 +28,20 @@ _QUEUED = RunsFilter(statuses=[DagsterRunStatus.QUEUED])
 
 @dataclass(kw_only=True)
 class RunFeed:
-    """What is known; `refresh` brings it up to date."""
+    """The known runs; `refresh` updates them."""
 
     instance: DagsterInstance
     queued: dict[str, RunRecord] = field(default_factory=dict)
     under_way: dict[str, RunRecord] = field(default_factory=dict)
     canceling: frozenset[str] = frozenset()
-    # Under way before, and not any more; of a run that was deleted, nothing else is left.
+    # Runs that are no longer under way; of a deleted run this is all that remains.
     left: dict[str, DagsterRun] = field(default_factory=dict)
     _read_until: float | None = None
     _compared_at: float = 0.0
 
     def refresh(self, now: float) -> bool:
-        """Whether anything changed that a decision could depend on."""
-        # Under way first: a run that is queued again in between is seen twice, not never.
+        """Returns whether anything changed that a decision may depend on."""
+        # Runs under way first: a run that is queued again in between is then seen twice, not never.
         changed = self._refresh_under_way()
         return self._refresh_queued(now) or changed
 
@@ -62,7 +62,7 @@ class RunFeed:
         storage = run_storage(self.instance)
         if not isinstance(storage, SqlRunStorage):
             return self.instance.get_runs_count(_QUEUED)
-        # Dagster's own count reads every queued run's row; this one the index.
+        # Dagster's own count reads every queued run's row; this one reads only the index.
         with storage.connect() as connection:
             queued = RunsTable.c.status == DagsterRunStatus.QUEUED.value
             return connection.execute(db.select(db.func.count()).select_from(RunsTable).where(queued)).scalar_one()
@@ -102,7 +102,7 @@ class RunFeed:
         return changed
 
     def note(self, run: DagsterRun) -> None:
-        """Tags of a queued run that we have just written ourselves."""
+        """Stores tags that this process has just written to a queued run."""
         record = self.queued.get(run.run_id)
         if record:
             self.queued[run.run_id] = copy(record, dagster_run=run)

@@ -1,10 +1,10 @@
-"""What a queued run asks for, read from its execution plan: UI, backfill, automation and schedule runs all have one.
+"""A queued run's needs, from its execution plan, which UI, backfill, automation and schedule runs all have.
 
-Steps carry the `op_tags` of their assets there; run and job tags alone would miss ad hoc runs of assets. What decides
-how many steps run together is the executor: `in_process` runs one at a time, every other one as many as its
-`max_concurrent` says, from the run's config or else the job's; where neither says, as many as the order of steps
-allows. (Dagster's own default, the number of CPUs, is that of a machine not yet chosen; what was bound to an executor
-by `.configured` cannot be read from outside.)
+The plan's steps carry their assets' `op_tags`; run and job tags alone would miss ad hoc runs of assets. The executor
+decides how many steps run together: `in_process` runs one at a time; every other executor runs up to its
+`max_concurrent`, from the run's config or else the job's, or without either as many as the order of steps allows.
+(Dagster's own default, the number of CPUs, depends on a machine that is not chosen yet; values bound to an executor by
+`.configured` cannot be read from outside.)
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from dagster._core.snap import ExecutionPlanSnapshot, JobSnap
 
 from headrace.placement.needs import PlannedStep, RunNeeds, StepLimit, read_needs
 
-# Runs of the same steps of the same job, whatever their partitions: their run times are each other's estimates.
+# Runs of the same steps of the same job, with any partitions: their durations predict each other's.
 KIND_TAG = ".dagster/headrace/kind"
 
 _KIND_LENGTH = 16
-# A deployment queues runs of few plans, many of each.
+# A deployment queues many runs of few plans.
 _NUM_PLANS_KEPT = 1000
 _ONE_AT_A_TIME = {"in_process", "execute_in_process_executor"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What of an execution plan's snapshot matters here: a small part of it, so that many can be kept."""
+    """The relevant part of an execution plan's snapshot, small enough to keep many."""
 
     steps: Mapping[str, PlannedStep]
     step_keys_to_execute: tuple[str, ...]
     executor_name: str
-    # Of the job's `execution` config, which the run's own goes before.
+    # From the job's `execution` config; the run's own takes precedence.
     job_execution: Mapping[str, Any]
 
     @classmethod
@@ -54,7 +54,7 @@ class RunPlan:
 
 
 class RunPlans:
-    """Plans of runs, read once each from the instance."""
+    """Plans of runs; each is read once from the instance."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         @lru_cache(maxsize=_NUM_PLANS_KEPT)
@@ -66,19 +66,19 @@ class RunPlans:
         self._read = read
 
     def of(self, run: DagsterRun) -> RunPlan | None:
-        """None for a run that was made without a plan, or whose plan the instance has lost."""
+        """None for a run that was created without a plan, or whose plan the instance has lost."""
         if run.execution_plan_snapshot_id is None:
             return None
         return self._read(run.execution_plan_snapshot_id, run.job_snapshot_id)
 
 
 def needs_of_run(run: DagsterRun, plan: RunPlan | ExecutionPlanSnapshot | None) -> RunNeeds:
-    """What the run asks for: the peak of the steps that it will execute, its own tags before theirs.
+    """The run's needs: the peak of the steps that it will execute; its own tags take precedence over theirs.
 
-    A re-execution asks for the steps that are left. A run without a plan asks for what its own tags say.
+    A re-execution needs only its remaining steps. A run without a plan needs what its own tags say.
 
     Raises:
-        InvalidNeeds: a tag cannot be read, or the steps' wishes exclude each other.
+        InvalidNeeds: a tag cannot be read, or the steps' needs exclude each other.
     """
     if isinstance(plan, ExecutionPlanSnapshot):
         plan = RunPlan.from_snapshots(plan)
@@ -105,7 +105,7 @@ def _keys_to_execute(run: DagsterRun, plan: RunPlan) -> Sequence[str]:
 
 
 def _steps_to_execute(run: DagsterRun, plan: RunPlan) -> list[PlannedStep]:
-    """Steps of the plan that the run executes. Those of a mapped one that are named (a retry's) count as so many."""
+    """The plan's steps that the run executes. Named instances of a mapped step (in a retry) are counted."""
     counts = Counter(key if key in plan.steps else _mapped_key(key) for key in _keys_to_execute(run, plan))
     steps = []
     for key, count in counts.items():
@@ -118,14 +118,14 @@ def _steps_to_execute(run: DagsterRun, plan: RunPlan) -> list[PlannedStep]:
 
 
 def _mapped_key(key: str) -> str:
-    """Of "work[a]", as a retry names it, the plan's "work[?]"."""
+    """For "work[a]", a retry's name, the plan's "work[?]"."""
     return f"{key[: key.rindex('[')]}[?]" if key.endswith("]") and "[" in key else key
 
 
 def _executor_bounds(run: DagsterRun, plan: RunPlan) -> tuple[int | None, object]:
-    """How many steps run together at most, and the executor's `tag_concurrency_limits`."""
+    """The most steps that run together, and the executor's `tag_concurrency_limits`."""
     executor = _executor_config(run.run_config.get("execution")) or _executor_config(plan.job_execution)
-    # The default executor is either of two, and its config says which.
+    # The default executor can be one of two, and its config says which.
     if plan.executor_name in _ONE_AT_A_TIME or "in_process" in executor:
         return 1, None
     chosen = executor.get("multiprocess", executor)
@@ -136,7 +136,7 @@ def _executor_bounds(run: DagsterRun, plan: RunPlan) -> tuple[int | None, object
 
 
 def _step_limits(steps: Sequence[PlannedStep], tag_limits: object) -> list[StepLimit]:
-    """Dagster has checked the config before the run was made; what it may mean later is passed over."""
+    """Dagster checked the config before it created the run; values with an unknown later meaning are ignored."""
     found = []
     for limit in tag_limits if isinstance(tag_limits, list) else ():
         tag, most, value = limit.get("key"), limit.get("limit"), limit.get("value")

@@ -1,9 +1,9 @@
-"""Tags of many runs written at once, and a database that stays open between writes.
+"""Writes many runs' tags at once, and keeps the database open between writes.
 
-Dagster opens its SQLite file anew for each of the 13 statements of a launch, and whoever closes it last writes the
-whole log back and deletes it, for the next one to make again: half of a launch's wall time. One connection that is open
-and idle keeps the log; and all promises of a look are one transaction instead of one for each run. Other databases keep
-their connections in a pool, and are written as Dagster does it.
+Dagster opens its SQLite file anew for each of a launch's 13 statements, and the last one to close it writes back the
+whole log and deletes it, for the next one to recreate: half of a launch's wall time. One idle open connection keeps the
+log, and all promises of a look are one transaction, not one for each run. Other databases pool their connections, and
+are written in Dagster's way.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ _RUNS_AT_ONCE = 500
 
 
 def add_tags(instance: DagsterInstance, tags_by_run: Mapping[str, Mapping[str, str]]) -> None:
-    """`instance.add_run_tags` for several runs; on SQLite all of them or, if the process is killed, none."""
+    """`instance.add_run_tags` for several runs; if the process is killed, SQLite has all of them or none."""
     storage = run_storage(instance)
     if not isinstance(storage, SqliteRunStorage) or len(tags_by_run) < 2:
         for run_id, tags in tags_by_run.items():
@@ -32,7 +32,7 @@ def add_tags(instance: DagsterInstance, tags_by_run: Mapping[str, Mapping[str, s
         return
     ids = sorted(tags_by_run)
     with storage.connect() as connection:
-        # Before the rows are read: nobody else writes between reading and writing.
+        # Before the rows are read, so that nobody else writes between reading and writing.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         for start in range(0, len(ids), _RUNS_AT_ONCE):
             _add_tags(storage, connection, {run_id: tags_by_run[run_id] for run_id in ids[start:][:_RUNS_AT_ONCE]})
@@ -72,7 +72,7 @@ def _add_tags(
 
 
 class OpenDatabases:
-    """Idle connections to the instance's SQLite files of runs and of events of all runs; none for other databases."""
+    """Idle connections to the instance's SQLite files of runs and of all runs' events; none for other databases."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._connections = [_opened(path) for path in _sqlite_files(instance) if path.exists()]
@@ -85,7 +85,7 @@ class OpenDatabases:
 
 def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    # The log is opened by the first read, and stays open; the read itself has ended.
+    # The first read opens the log, which stays open; the read itself has ended.
     connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
     return connection
 

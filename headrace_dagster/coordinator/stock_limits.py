@@ -1,6 +1,6 @@
-"""Dagster's own limits, asked before a GPU is promised: a run that a pool holds back would sit on it idle.
+"""Checks Dagster's own limits before a GPU is promised, since a run that a pool holds back would keep it idle.
 
-The same counters that the stock daemon asks after us, with the same inputs; so `concurrency.pools`, tag limits and
+Uses the same counters as the stock daemon after us, with the same inputs. So `concurrency.pools`, tag limits and
 `max_concurrent_runs` keep their meaning, and a run that they hold back says so.
 """
 
@@ -20,15 +20,15 @@ from headrace_dagster.coordinator.admission import GATE_TAG
 
 
 class PoolReading:
-    """The pools as one look finds them: however often a look counts, each is read from the database once."""
+    """The pools in one look, each read once from the database, however often the look counts."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self.instance = instance
-        # Filled by Dagster's counters: what one of them has read, the next one takes.
+        # Dagster's counters fill it and share what they have read.
         self.infos: dict[str, ConcurrencyKeyInfo] = {}
 
     def limited(self, runs: Iterable[DagsterRun]) -> set[str]:
-        """Names of pools that have a limit, or get the default one from the counter that first meets them."""
+        """Names of pools that have a limit, or get the default one from the first counter that uses them."""
         if not self.instance.global_op_concurrency_default_limit:
             return self._keys
         met = [run.run_op_concurrency for run in runs if run.run_op_concurrency]
@@ -44,12 +44,12 @@ class PoolReading:
 
     @cached_property
     def active_runs(self) -> list[RunRecord]:
-        """Not taken from the feed: a pool at op granularity forgets a run's slots some seconds after its start."""
+        """Not from the feed, since a pool at op granularity forgets a run's slots some seconds after its start."""
         return list(self.instance.get_run_records(RunsFilter(statuses=ACTIVE_RUN_STATUSES)))
 
 
 class StockLimits:
-    """What Dagster would say of each run, beside those under way and those counted with `count`."""
+    """Dagster's decision on each run, given those under way and those counted with `count`."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class StockLimits:
                 pool_granularity=config.pool_config.pool_granularity,
                 concurrency_info_by_key=pools.infos,
             )
-        # Slots of a pool come back while a run goes on, and a location's pause ends, with no event that a queue sees.
+        # Pool slots return while a run continues, and a location's pause ends, without an event that the queue sees.
         self.change_unseen = bool(self._pools or paused_locations)
 
     def reasons(self, runs: Iterable[DagsterRun]) -> dict[str, str]:
-        """Why each of them is held back, by run; nothing for the others."""
+        """Run → why it is held back, for each run that is."""
         found = {}
         for run in runs:
             reason = self.reason(run)
@@ -106,7 +106,7 @@ class StockLimits:
         return None
 
     def count(self, run: DagsterRun) -> None:
-        """It is going to be launched."""
+        """Counts a run that will be launched."""
         if self._tags:
             self._tags.update_counters_with_launched_item(run)
         if self._pools:

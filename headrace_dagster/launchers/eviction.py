@@ -1,9 +1,9 @@
-"""Ending a run so that Dagster retries it from failure, without using up the retries that its owner allowed.
+"""Ends a run so that Dagster retries it from failure, without using up its owner's retries.
 
 Dagster counts the runs of a re-execution group against `dagster/max_retries`, and retries a run whose failure was not a
-step's own. So before a run is ended, its limit is raised by the one run that the eviction adds; and what a dying worker
-reported as the failure of a step is reported once more as what it was. Each step may be repeated: where a daemon was
-killed between two of them, the next one goes on.
+step's own. So before a run is ended, its limit is raised by the one run that the eviction adds; and if a dying worker
+reported a step's failure, the real reason is reported once more. Each step may be repeated: if a daemon was killed
+between two of them, the next one continues.
 """
 
 import json
@@ -22,7 +22,7 @@ _ENDED_OTHERWISE = (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED, Dagster
 
 @dataclass(frozen=True, kw_only=True)
 class Eviction:
-    """`at` in seconds since the epoch; `num` counts the evictions of this run and of the attempts before it."""
+    """`at` in seconds since the epoch; `num` counts the evictions of this run and of earlier attempts."""
 
     run_id: str
     at: float
@@ -33,7 +33,7 @@ class Eviction:
 
 
 def last_eviction(run: DagsterRun) -> Eviction | None:
-    """The run's own, or the one that made it a retry: a retry copies its parent's tags."""
+    """The run's own eviction, or the one that it retries: a retry copies its parent's tags."""
     try:
         fields = json.loads(run.tags.get(PREEMPTED_TAG, ""))
         return Eviction(run_id=str(fields["run_id"]), at=float(fields["at"]), num=int(fields["num"]))
@@ -42,13 +42,13 @@ def last_eviction(run: DagsterRun) -> Eviction | None:
 
 
 def is_being_evicted(run: DagsterRun) -> bool:
-    """Or was: no other attempt's eviction counts."""
+    """Whether this run is being evicted, or was; other attempts' evictions do not count."""
     eviction = last_eviction(run)
     return eviction is not None and eviction.run_id == run.run_id
 
 
 def record_eviction(instance: DagsterInstance, run: DagsterRun, now: float) -> None:
-    """Before anything happens to the run's processes; once a run."""
+    """Records an eviction once for each run, before anything happens to its processes."""
     if is_being_evicted(run):
         return
     before = last_eviction(run)
@@ -61,30 +61,30 @@ def _max_retries_with_one_more(instance: DagsterInstance, run: DagsterRun) -> in
     try:
         allowed = int(run.tags.get(MAX_RETRIES_TAG, instance.run_retries_max_retries))
     except ValueError:
-        allowed = 0  # Dagster retries no run whose limit it cannot read
+        allowed = 0  # Dagster does not retry a run with an unreadable limit
     group = instance.get_run_group(run.run_id)
-    # Re-executions by hand count as well, and may have used up more than the limit.
+    # Re-executions by hand count too, and may have exceeded the limit.
     return max(allowed + 1, len(list(group[1])) if group else 1)
 
 
 def report_evicted(instance: DagsterInstance, run_id: str, message: str) -> bool:
-    """Once none of its processes is left: makes the run one that failed and is retried.
+    """Once no process is left: marks the run as failed, to be retried.
 
     Returns:
-        False if it succeeded or was canceled before it could be ended: it stays what it is.
+        False if it succeeded or was canceled before it could be ended; its status then stays.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.status in _ENDED_OTHERWISE:
         return False
     if run.status != DagsterRunStatus.FAILURE or run.tags.get(WILL_RETRY_TAG) != "true":
-        # As a failed step it would not be retried where `retry_on_asset_or_op_failure` is off.
+        # As a step's failure it would not be retried if `retry_on_asset_or_op_failure` is off.
         reason = RunFailureReason.UNEXPECTED_TERMINATION
         instance.report_run_failed(run, message, JobFailureData(error=None, failure_reason=reason))
     return True
 
 
 def unfinished_evictions(instance: DagsterInstance, *, since: datetime) -> list[DagsterRun]:
-    """Runs that an earlier daemon began to evict: still under way, or failed since `since` with no retry to come."""
+    """Runs that an earlier daemon began to evict: still under way, or failed after `since` without a retry to come."""
     under_way = instance.get_runs(RunsFilter(statuses=list(UNDER_WAY)))
     failed = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=since))
     lost = [run for run in failed if AUTO_RETRY_RUN_ID_TAG not in run.tags and run.tags.get(WILL_RETRY_TAG) != "true"]

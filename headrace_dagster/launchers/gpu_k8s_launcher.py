@@ -1,16 +1,16 @@
-"""Starts each admitted run as a Kubernetes Job that asks for the GPUs it was admitted to.
+"""Starts each admitted run as a Kubernetes Job that requests the GPUs of its admission.
 
-What a run gets is worked out at its admission, kept in the run tag `headrace/run_pod`, and laid over the config that
-dagster-k8s has merged from the launcher, the code location and the run's `dagster-k8s/config`. That tag stays the
-user's: a re-execution copies it unchanged, and an allowlist of config fields (`only_allow_user_defined_…`) speaks of
-users alone.
+The run's pod config is computed at its admission, kept in the run tag `headrace/run_pod`, and laid over the config that
+dagster-k8s merged from the launcher, the code location and the run's `dagster-k8s/config`. That last tag stays the
+user's: a re-execution copies it unchanged, and an allowlist of config fields (`only_allow_user_defined_…`) applies to
+users only.
 
-With `kueue_queue`, Kueue admits: Jobs are made suspended for that LocalQueue, and the coordinator counts no GPUs. One
-authority decides, never two.
+With `kueue_queue`, Kueue admits: Jobs are created suspended for that LocalQueue, and the coordinator counts no GPUs.
+There is one authority, never two.
 
 Tried against a mock of the Kubernetes API over HTTP and its schemas (tests/kube, tests/headrace_dagster): no scheduler,
-kubelet or Kueue has run it. Its Role must let it list, create and delete Jobs and list and delete pods; `inventory`
-needs a ClusterRole that lists nodes and pods.
+kubelet or Kueue has run it. Its Role must allow it to list, create and delete Jobs and to list and delete pods;
+`inventory` needs a ClusterRole that lists nodes and pods.
 """
 
 import json
@@ -54,29 +54,29 @@ from headrace_dagster.launchers.putting_back import is_gated, put_back
 RUN_POD_TAG = "headrace/run_pod"
 # A run that has just reported its end is still writing its last logs.
 _REAP_SECONDS = 60.0
-# Waiting in Kueue counts as starting: below an hour, a start timeout would fail Jobs that only wait their turn.
+# Waiting in Kueue counts as starting: below an hour, a start timeout would fail Jobs that only wait.
 _KUEUE_START_SECONDS_MIN = 3600
 _UNFINISHED_EVICTIONS = timedelta(hours=1)
 _EVICTION_POLL_SECONDS = 2.0
-# Past any grace period in use. A pod on a node that is lost stays for ever, and its run is retried elsewhere.
+# Longer than any grace period in use. A pod on a lost node stays forever, and its run is retried elsewhere.
 _EVICTION_SECONDS_MAX = 600.0
 
 
 class GpuK8sRunLauncher(K8sRunLauncher):
     """`run_launcher: {module: headrace_dagster.launchers.gpu_k8s_launcher, class: GpuK8sRunLauncher}` in dagster.yaml.
 
-    Takes what `K8sRunLauncher` takes, and:
+    Takes `K8sRunLauncher`'s settings, and:
 
     Args:
-        gpu_resource: what whole GPUs are called in this cluster.
+        gpu_resource: the resource name of whole GPUs in this cluster.
         shared_gpu_resource: a resource whose unit is a part of a GPU; fractions are refused without it.
-        shared_gpu_milli: thousandths of a GPU that one such unit is.
+        shared_gpu_milli: one such unit's thousandths of a GPU.
         kueue_queue: a LocalQueue's name: Kueue admits, and GPUs are not counted here.
-        more_namespaces: where code locations put their runs, beside `job_namespace`.
+        more_namespaces: further namespaces of code locations' runs, beside `job_namespace`.
         reap_seconds: how long a run's Job may outlive the run before it is deleted.
 
     Raises:
-        InvalidInput: names or sizes that no cluster has.
+        InvalidInput: names or sizes that no cluster can have.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
 
     @property
     def hands_over(self) -> bool:
-        """Whether Kueue admits: then every run is admitted here at once, with no placement."""
+        """Whether Kueue admits; then every run is admitted here at once, without a placement."""
         return bool(self._kueue_queue)
 
     @property
@@ -152,7 +152,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         """What the cluster's nodes can give to runs now.
 
         Args:
-            held: slots that runs hold, by node: others' pods are not counted against those.
+            held: our runs' slots, by node; other pods are not counted against these.
 
         Raises:
             ClusterUnavailable.
@@ -160,19 +160,19 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         return nodes_to_inventory(self._cluster.nodes(), self._cluster.pods(), self.gpus, held=held)
 
     def demand_on(self, inventory: Inventory, demand: Demand) -> Demand:
-        """A run's demand as it must be placed on that inventory; a fraction becomes one shared unit.
+        """Translates a run's demand to that inventory; a fraction becomes one shared unit.
 
         Raises:
-            NotOnePod: a fraction that the cluster cannot give; the run can never start.
+            NotOnePod: the cluster cannot give the fraction; the run can never start.
         """
         return demand_on(inventory, demand, self.gpus)
 
     def admission_tags(self, run: DagsterRun, needs: RunNeeds, placement: Placement) -> Mapping[str, str]:
-        """The run's pod, on record; recomputed for each admission, and void in a re-execution that copies it.
+        """The run's pod config as a tag; computed for each admission, and void in a re-execution that copies it.
 
         Raises:
             NotOnePod: no pod of this cluster can have that.
-            ClusterUnavailable: the nodes of the wished models cannot be asked for (under Kueue only).
+            ClusterUnavailable: the nodes of the wanted models cannot be listed (only with Kueue).
         """
         models = needs.demand.gpu_models
         products = products_of(self._cluster.nodes(), models) if self.hands_over and models else frozenset()
@@ -189,7 +189,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         return context._replace(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(merged))
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Raises: DagsterLaunchFailedError: the run cannot start as it is; Dagster fails it."""
+        """Raises: DagsterLaunchFailedError: the run cannot start in its present form; Dagster fails it."""
         run = context.dagster_run
         ours = run_pod_of(run)
         if ours is None or admission_of(run) is None or run.tags.get(GATE_TAG) != ADMITTED:
@@ -203,7 +203,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         super().launch_run(context)
 
     def _put_back(self, run: DagsterRun) -> None:
-        """Into the queue again: nobody promised it anything."""
+        """Returns a run without a promise to the queue."""
         if not is_gated(self._instance):
             raise DagsterLaunchFailedError(
                 f"Run {run.run_id} was launched without an admission: GpuK8sRunLauncher needs GpuRunCoordinator as "
@@ -231,22 +231,22 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         return step_pods_refusal(run, plan, self.gpus, has_gpus=has_gpus, counts_gpus=self.counts_gpus)
 
     def occupied_run_ids(self) -> set[str]:
-        """Runs that have a pod in the cluster, or a Job that may yet make one.
+        """Runs with a pod in the cluster, or with a Job that may still make one.
 
         Raises:
-            ClusterUnavailable: nobody knows; admit nothing.
+            ClusterUnavailable: the answer is unknown, so nothing may be admitted.
         """
         return self._occupied()
 
     def _occupied(self, run_id: str | None = None) -> set[str]:
-        # Jobs first: what has no Job any more makes no pod that the second list could miss.
+        # Jobs first: a run whose Job is gone by then makes no pod that the second list could miss.
         jobs = self._cluster.jobs_of_runs(run_id)
         return occupied_runs(jobs, self._cluster.pods_of_runs(run_id))
 
     def evict(self, run: DagsterRun, reason: str) -> None:
-        """Delete a run's Jobs, wait until its pods are gone, then fail it so that Dagster retries it.
+        """Deletes a run's Jobs, waits until its pods are gone, then fails it so that Dagster retries it.
 
-        Returns at once; nothing happens to a run that is being evicted already, or is not under way.
+        Returns at once; does nothing for a run that is being evicted already, or is not under way.
         """
         with self._lock:
             if run.run_id in self._being_evicted:
@@ -255,14 +255,14 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         Thread(target=self._evict, args=(run.run_id, reason), name=f"evict-{run.run_id}", daemon=True).start()
 
     def finish_evictions(self) -> list[str]:
-        """Goes on with what an earlier daemon left half done; returns run ids."""
+        """Continues an earlier daemon's evictions; returns run ids."""
         runs = unfinished_evictions(self._instance, since=datetime.now().astimezone() - _UNFINISHED_EVICTIONS)
         for run in runs:
             self.evict(run, "The daemon ended while it was preempted.")
         return [run.run_id for run in runs]
 
     def preemption_refusal(self) -> str | None:
-        """Why runs cannot be preempted here, in one sentence: an evicted run must come back."""
+        """Why runs cannot be preempted here, in one sentence: an evicted run must return."""
         if self._instance.run_retries_enabled:
             return None
         return "Preemption needs `run_retries: {enabled: true}` in dagster.yaml: nobody would retry a preempted run."
@@ -280,7 +280,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
                 self._being_evicted.discard(run_id)
 
     def _wait_for_its_pods(self, run: DagsterRun) -> None:
-        """A retry beside the old pod's last seconds would write the same partitions."""
+        """Waits, since a retry beside the old pod's last seconds would write the same partitions."""
         deadline = time.monotonic() + _EVICTION_SECONDS_MAX
         said = ""
         while time.monotonic() < deadline:
@@ -297,10 +297,10 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         self._instance.report_engine_event(message, run, cls=self.__class__)
 
     def reap(self, run_ids: Collection[str]) -> None:
-        """Delete the Jobs of finished runs: of those that never started at once, of others after `reap_seconds`.
+        """Deletes finished runs' Jobs: at once if the run never started, otherwise after `reap_seconds`.
 
-        Dagster fails a run whose start timed out and leaves its Job, which may start long after
-        (tests/upstream/test_dagster_k8s.py). They stay among the occupied runs until their pods are gone.
+        Dagster fails a run after a start timeout but leaves its Job, which may start long after
+        (tests/upstream/test_dagster_k8s.py). Such runs count as occupied until their pods are gone.
 
         Raises:
             ClusterUnavailable.
@@ -315,7 +315,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
                 self._delete_jobs(record.dagster_run.run_id)
 
     def _delete_jobs(self, run_id: str) -> None:
-        """Of the run and of its steps; of pods that somebody orphaned, the pods."""
+        """Deletes the Jobs of the run and its steps, and pods that somebody orphaned."""
         jobs = self._cluster.jobs_of_runs(run_id)
         for job in jobs:
             if not is_being_deleted(job):
@@ -349,12 +349,12 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         try:
             self.occupied_run_ids()
         except ClusterUnavailable as error:
-            # One that is down may come back; one that forbids does not change its mind.
+            # An API that is down may return; one that forbids the request stays that way.
             return str(error) if error.is_forbidden else None
         return None
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """As stock, but for an API that does not answer: run monitoring would fail every started run of it."""
+        """As stock, except if the API does not answer: run monitoring would then fail every started run."""
         health = super().check_run_worker_health(run)
         if health.status != WorkerStatus.UNKNOWN:
             return health
@@ -366,7 +366,7 @@ class GpuK8sRunLauncher(K8sRunLauncher):
 
 
 def run_pod_of(run: DagsterRun) -> dict[str, Any] | None:
-    """The config of its pod that this very run was admitted with."""
+    """The pod config that this very run was admitted with."""
     try:
         record = json.loads(run.tags.get(RUN_POD_TAG, ""))
         return record["config"] if record["run_id"] == run.run_id else None

@@ -1,11 +1,11 @@
-"""Starts each run with the devices that it was admitted to, and no run without an admission of its own.
+"""Starts each run with the devices of its own admission, and no run without one.
 
-Which devices a run gets is decided by `GpuRunCoordinator` and written into the run's tags; this launcher makes it so,
-on one machine: `CUDA_VISIBLE_DEVICES` for every process of the run, and devices that count as taken until the last of
+`GpuRunCoordinator` decides which devices a run gets and writes them into the run's tags. This launcher applies that on
+one machine: it sets `CUDA_VISIBLE_DEVICES` for every process of the run, and counts devices as taken until the last of
 those processes is gone, whatever session torchrun put it in. It does not know which devices exist.
 
-A run that arrives without an admission (queued before the coordinator was installed, or with the tags of another run)
-goes back into the queue: the coordinator decides about it like about any other.
+A run without its own admission (queued before the coordinator was installed, or with another run's tags) goes back to
+the queue, where the coordinator decides about it like about any other.
 """
 
 import os
@@ -38,7 +38,7 @@ from headrace_dagster.launchers.run_processes import RunProcesses
 from headrace_dagster.launchers.signs_of_life import SILENT_AFTER_SECONDS
 
 GPU_MILLI_TAG = "headrace/gpu_milli"
-# A code server that takes longer is not well; the run waits for it in the queue, not on its GPUs.
+# A slower code server is unhealthy; the run then waits in the queue, not on its GPUs.
 _PROBE_SECONDS = 10
 _UNFINISHED_EVICTIONS = timedelta(hours=1)
 
@@ -101,7 +101,7 @@ class GpuRunLauncher(ProcessRunLauncher):
             self._put_back(run, objection)
             return
         if objection:
-            # No coordinator of ours, or a run that no queue of Dagster's takes.
+            # Not our coordinator, or a run that none of Dagster's queues takes.
             self._instance.report_engine_event(f"This run sees no GPU: {objection}.", run, cls=self.__class__)
         self._probe_code_location(context)
         super().launch_run(context)
@@ -111,9 +111,9 @@ class GpuRunLauncher(ProcessRunLauncher):
         put_back(self._instance, run, message, by=self.__class__)
 
     def _probe_code_location(self, context: LaunchRunContext) -> None:
-        """A worker loads its code itself; but what Dagster retries for a location that is down, it must hear from here.
+        """A worker loads its code itself, but this makes Dagster's retries for a location that is down possible.
 
-        Without `max_user_code_failure_retries` there is nothing to retry, and a run that needs no server gets a chance.
+        Without `max_user_code_failure_retries` nothing would be retried, and a run that needs no server gets a chance.
 
         Raises:
             DagsterUserCodeUnreachableError: the location has not loaded, or its server does not answer.
@@ -124,7 +124,7 @@ class GpuRunLauncher(ProcessRunLauncher):
         coordinator = self._instance.run_coordinator
         if context.workspace is None or origin is None or not isinstance(coordinator, QueuedRunCoordinator):
             return
-        # The base's: a gate of our own plans when it is asked.
+        # The base class's method: ours plans when it is called.
         queue = QueuedRunCoordinator.get_run_queue_config(coordinator)
         if queue is None or not queue.max_user_code_failure_retries:
             return
@@ -154,17 +154,17 @@ class GpuRunLauncher(ProcessRunLauncher):
         return set(self._processes.by_run())
 
     def reap(self, run_ids: Collection[str]) -> None:
-        """End what outlives its run: call it with all occupied runs that have finished, at each look at them.
+        """Ends what outlives its run: call it at each look, with all occupied runs that have finished.
 
-        A worker that has just reported its end gets the grace to clean up first. A server that a run started for later
-        ones ends as well: start such a one outside of runs. Returns at once.
+        A worker that has just reported its end first gets the grace to clean up. A server that a run started for later
+        ones ends as well, so start such servers outside of runs. Returns at once.
         """
         self._ending.reap(run_ids)
 
     def evict(self, run: DagsterRun, reason: str) -> None:
-        """SIGTERM to the worker, the grace, SIGKILL to the rest, then a failure that Dagster retries.
+        """Sends SIGTERM to the worker, waits for the grace, kills the rest, and reports a failure that Dagster retries.
 
-        Returns at once; nothing happens to a run that is being evicted already, or is not under way.
+        Returns at once; does nothing for a run that is being evicted already, or is not under way.
         """
         self._ending.evict(run.run_id, reason)
 
@@ -174,20 +174,20 @@ class GpuRunLauncher(ProcessRunLauncher):
         reminder.start()
 
     def finish_evictions(self) -> list[str]:
-        """Goes on with what an earlier daemon left half done; for the start of the only one, before it launches.
+        """Continues an earlier daemon's evictions; for the start of the only daemon, before it launches.
 
-        Runs that it was launching, and that have no process, go back into the queue: nothing of theirs has begun, and
-        to wait for run monitoring's start time-out would keep their GPUs idle and cost them a retry.
+        Runs that the earlier daemon was launching and that have no process go back to the queue: they have not begun,
+        and waiting for run monitoring's start time-out would leave their GPUs idle and cost them a retry.
 
         Returns:
-            Ids of the runs whose eviction goes on.
+            Ids of the runs whose eviction continues.
         """
         runs = unfinished_evictions(self._instance, since=datetime.now().astimezone() - _UNFINISHED_EVICTIONS)
         for run in runs:
             self.evict(run, "The daemon ended while it was preempted.")
         evicted = {run.run_id for run in runs}
         starting = self._instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTING]))
-        # After the runs: a worker that has begun meanwhile is seen.
+        # After the runs, so that a worker that began meanwhile is seen.
         passed_over = self.occupied_run_ids() | evicted
         for run in starting:
             if run.run_id not in passed_over and _admission_in_force(run):
@@ -204,7 +204,7 @@ def _admission_in_force(run: DagsterRun) -> Admission | None:
 
 
 def _objection(run: DagsterRun) -> str | None:
-    """Why a run may not be started."""
+    """Why a run may not be started; None: it may."""
     admission = _admission_in_force(run)
     if admission is None:
         return "no devices were promised to this run itself"

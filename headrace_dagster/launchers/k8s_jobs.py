@@ -1,4 +1,4 @@
-"""The client through which dagster-k8s reaches Jobs, with what it gets wrong put right."""
+"""The client by which dagster-k8s manages Jobs, with its faults corrected."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from headrace.kube.cluster import Cluster
 
 
 class RunJobs(DagsterKubernetesClient):
-    """Jobs are checked before they are made, deleted with their pods, and described when they have not begun."""
+    """Checks Jobs before it creates them, deletes them with their pods, and describes Jobs that have not started."""
 
     def __init__(self, stock: DagsterKubernetesClient, cluster: Cluster) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class RunJobs(DagsterKubernetesClient):
     def create_namespaced_job_with_retries(
         self, body: Any, namespace: str, wait_time_between_attempts: float = DEFAULT_WAIT_BETWEEN_ATTEMPTS
     ) -> None:
-        """Raises: DagsterLaunchFailedError: the Job would not run as it should."""
+        """Raises: DagsterLaunchFailedError: the Job would not run correctly."""
         manifest = self.batch_api.api_client.sanitize_for_serialization(body)
         if faults := check_job(manifest):
             name = manifest["metadata"].get("name")
@@ -33,11 +33,11 @@ class RunJobs(DagsterKubernetesClient):
         super().create_namespaced_job_with_retries(body, namespace, wait_time_between_attempts)
 
     def delete_job(self, job_name: str, namespace: str) -> bool:
-        """False if there is none; stock orphans the pods and deletes those that it saw."""
+        """False if there is none. The stock method orphans the pods and then deletes those that it saw."""
         return self._cluster.delete_job(job_name, namespace)
 
     def get_job_debug_info(self, job_name: str, namespace: str) -> str:
-        """Stock crashes on a Job that has no start time: one that is suspended, or was made a moment ago."""
+        """The stock method crashes on a Job without a start time: a suspended or just created one."""
         try:
             return super().get_job_debug_info(job_name, namespace)
         except AttributeError:

@@ -1,8 +1,8 @@
-"""Runs whose steps run in pods of their own, beside a run that was given GPUs: never both.
+"""Refuses runs that have GPUs and also run their steps in separate pods.
 
-Known by the executor's name, which a `configured(name=…)` changes and a home-made executor chooses: such ones are not
-seen. Neither is a config baked into the executor (`k8s_job_executor.configured({"step_k8s_config": …})`): op tags and
-the run's own `execution` config are.
+Recognises them by the executor's name, so it misses executors renamed by `configured(name=…)` and home-made ones. It
+also misses config that is baked into the executor (`k8s_job_executor.configured({"step_k8s_config": …})`), but sees op
+tags and the run's own `execution` config.
 """
 
 import json
@@ -13,7 +13,7 @@ from dagster._core.snap import ExecutionPlanSnapshot
 
 from headrace.kube.resources import GpuResources, gpus_asked
 
-# Read in dagster-k8s and dagster-celery-k8s.
+# These names are in dagster-k8s and dagster-celery-k8s.
 _STEP_POD_EXECUTORS = {"k8s", "celery-k8s"}
 _CONFIG_TAGS = ("dagster-k8s/config", "dagster-k8s/resource_requirements")
 
@@ -24,8 +24,8 @@ def step_pods_refusal(
     """Why a run may not start, in one sentence.
 
     Args:
-        has_gpus: whether the run was admitted to some.
-        counts_gpus: whether GPUs that step pods take by themselves would be given away twice.
+        has_gpus: whether the run was admitted to GPUs.
+        counts_gpus: whether GPUs that step pods take themselves would be allocated twice.
     """
     if plan.executor_name not in _STEP_POD_EXECUTORS:
         return None
@@ -56,5 +56,5 @@ def _asked_by_step(tags: Mapping[str, str], gpus: GpuResources) -> dict[str, str
         try:
             found |= gpus_asked(json.loads(tags.get(tag, "{}")), gpus)
         except ValueError:
-            continue  # dagster-k8s fails the step of it, and says so
+            continue  # dagster-k8s fails the step because of it, and says so
     return found

@@ -1,14 +1,14 @@
-"""Starts each run as a process of its own on this machine, and knows whether that process still lives.
+"""Starts each run as its own process on this machine, and knows whether that process still lives.
 
-Dagster's default launcher starts runs inside the code server and cannot tell that one died: a killed worker's run holds
-its slot for ever, and a killed code server takes all of its runs along. Here a run's worker is a process in its own
-session, recorded in the run tag `headrace/worker` before it executes anything. So a killed daemon, webserver or code
-server harms no run, and run monitoring (`run_monitoring: enabled: true`) fails the run of a worker that is gone; with
+Dagster's default launcher starts runs inside the code server and does not notice that one died: a killed worker's run
+holds its slot forever, and a killed code server takes all of its runs along. Here a run's worker is a process in its
+own session, recorded in the run tag `headrace/worker` before it executes anything. So a killed daemon, webserver or
+code server harms no run, and run monitoring (`run_monitoring: enabled: true`) fails the run of a dead worker; with
 `run_retries` on, Dagster then starts it again.
 
-One machine: a worker recorded under another boot counts as gone. Two machines that launch for one instance would fail
-each other's runs: use `K8sRunLauncher` there. Runs that nobody launched (`dg launch` and `dagster asset materialize`
-execute in the caller's process) carry no record, and are left alone.
+For one machine: a worker recorded under another boot counts as gone. Two machines that launch for one instance would
+fail each other's runs; use `K8sRunLauncher` there. Runs that nobody launched (`dg launch` and `dagster asset
+materialize` execute in the caller's process) have no record, and are left alone.
 """
 
 import os
@@ -45,10 +45,10 @@ from headrace_dagster.launchers.worker_process import ColdWorker, HeldWorker, Wo
 
 WORKER_TAG = ".dagster/headrace/worker"
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
-# What a person needs to see why a worker died: a traceback or a rank's last words, not the whole log.
+# Enough for a person to see why a worker died: a traceback or a rank's last words, not the whole log.
 _NUM_LOG_LINES = 20
 _HELD_WORKER_END_SECONDS = 2.0
-# The daemon that retries looks every 5 seconds.
+# The retrying daemon looks every 5 seconds.
 LOST_RETRY_SECONDS = 20.0
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
@@ -118,7 +118,8 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         log = self.log_path(run.run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
 
-        # Whatever can fail comes before the release: an exception here fails the run, and no worker must outlive that.
+        # Everything that can fail comes before the release: an exception here fails the run, and no worker must outlive
+        # that.
         held = self._hold_worker(run, command, log)
         try:
             self._instance.add_run_tags(run.run_id, {WORKER_TAG: held.identity.to_json()})
@@ -156,15 +157,15 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _environment(self, run: DagsterRun) -> dict[str, str]:
         environment = dict(os.environ)
         if CUDA_VISIBLE_DEVICES_TAG in run.tags:
-            # "" means none; an unset variable would mean all of them.
+            # "" means none; an unset variable would mean all GPUs.
             environment["CUDA_VISIBLE_DEVICES"] = run.tags[CUDA_VISIBLE_DEVICES_TAG]
         return environment
 
     def terminate(self, run_id: str) -> bool:
-        """Stop a run: SIGTERM to its worker, then SIGKILL to whatever is left of it, in whichever session.
+        """Stops a run: SIGTERM to its worker, then SIGKILL to all its remaining processes, in any session.
 
         Returns:
-            False if the run had ended already, if another process executes it, or if a process outlives SIGKILL.
+            False if the run had already ended, another process executes it, or a process survives SIGKILL.
         """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
@@ -182,7 +183,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             message = f"Processes {survivors} of this run outlive SIGKILL: they wait on a device or on a mount."
             self._instance.report_engine_event(message, run, cls=self.__class__)
             return False
-        # A worker that had time to stop has said so itself.
+        # A worker that had time to stop has reported that itself.
         if not check.not_none(self._instance.get_run_by_id(run_id)).is_finished:
             self._instance.report_run_canceled(run, "Run canceled; its processes were killed.")
         return True
@@ -192,7 +193,7 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's worker lives. What it left behind is killed first: its successor may need the memory."""
+        """Whether the run's worker lives. First kills what a dead one left: its successor may need the memory."""
         worker = worker_of(run)
         if worker is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "Not started by this launcher: its process is unknown.")
@@ -217,10 +218,10 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return silence
 
     def _ask_again_for_retry(self, run_id: str) -> None:
-        """Repeats the failure's event, if the retry that it should have brought is not there.
+        """Repeats the failure's event if the retry that it should have caused is missing.
 
-        Dagster writes the event first and the run's status after. The daemon that retries, if it reads the event in
-        between, finds a run that has not failed, and never looks at it again.
+        Dagster writes the event first and the run's status after. If the retrying daemon reads the event in between, it
+        finds a run that has not failed, and never looks at it again.
         """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.status != DagsterRunStatus.FAILURE or AUTO_RETRY_RUN_ID_TAG in run.tags:
@@ -237,19 +238,19 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return f"Last lines of {log}:\n{last_lines}"
 
     def dispose(self) -> None:
-        """The daemon ends; its runs do not."""
+        """For the daemon's end; its runs continue."""
         if self._warm_workers:
             self._warm_workers.close()
 
     def _wait_for_end(self, run_id: str, held: HeldWorker) -> None:
-        """Spares the system a zombie, and ends a run whose worker never began.
+        """Reaps the worker, and ends a run whose worker never began.
 
-        Run monitoring looks at the workers of STARTED runs only: one that cannot import its code, or is killed while it
-        does, would keep its slot until `start_timeout_seconds`.
+        Run monitoring only checks workers of STARTED runs: a worker that cannot import its code, or is killed
+        meanwhile, would keep its slot until `start_timeout_seconds`.
         """
         exit_code = held.wait()
         if exit_code is None:
-            # The template has ended. A worker that it still held ends with it at once; any other goes on.
+            # The template has ended. A worker that it still held ends at once; any other continues.
             time.sleep(_HELD_WORKER_END_SECONDS)
         if not self.has_instance or held.identity.is_alive():
             return
@@ -265,9 +266,9 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
 
 def worker_of(run: DagsterRun) -> WorkerProcess | None:
-    """The worker recorded for this run, if one was started for it.
+    """The worker recorded for this run, if one was started.
 
-    A re-execution copies its parent's tags (tests/upstream): a record of another run is the parent's.
+    A re-execution copies its parent's tags (tests/upstream): a record that names another run is the parent's.
     """
     try:
         worker = WorkerProcess.from_json(run.tags.get(WORKER_TAG, ""))
@@ -277,12 +278,12 @@ def worker_of(run: DagsterRun) -> WorkerProcess | None:
 
 
 def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:
-    """End the runs that a crash of the whole machine or session left behind, without waiting for run monitoring.
+    """Ends the runs that a crash of the machine or session left behind, without waiting for run monitoring.
 
-    For a start-up, before a daemon runs: a run between STARTING and its worker's record counts as left behind.
+    For a start before any daemon runs: a run between STARTING and its worker's record counts as left behind.
 
     Returns:
-        Ids of the runs that were failed (or canceled, if that had been asked for).
+        Ids of the runs that were failed (or canceled, if that had been requested).
     """
     ended = []
     for run in instance.get_runs(RunsFilter(statuses=_UNDER_WAY)):
@@ -300,12 +301,12 @@ def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:
 
 
 def _find_program(name: str) -> str | None:
-    """As a shell would, but first beside our own Python: a daemon is often started without its environment's PATH."""
+    """Searches like a shell, but first beside our own Python, since daemons often lack their environment's PATH."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def _arguments_of_own_dagster(path: str, arguments: list[str]) -> list[str] | None:
-    """What follows `dagster`, if the command is the Dagster of our own environment."""
+    """The arguments after `dagster`, if the command is our own environment's Dagster."""
     if path == sys.executable and arguments[:2] == ["-m", "dagster"]:
         return arguments[2:]
     return arguments if Path(path) == Path(sys.executable).with_name("dagster") else None

@@ -1,7 +1,7 @@
-"""Ends a run's processes in the background of the daemon: those that outlive their run, and those of a preempted one.
+"""Ends runs' processes in the daemon's background: those that outlive their run, and those of preempted runs.
 
-What is under way is known to this process alone. That is enough: a daemon that starts anew finds the same processes and
-the same records, and begins again.
+Only this process knows what it is ending. That is enough: a new daemon finds the same processes and records, and begins
+again.
 """
 
 import os
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.05
 
 
 class RunEnding:
-    """`instance` is asked for when it is needed; `when_evicted` gets the id of each run that waits for its retry."""
+    """`instance` is called when it is needed; `when_evicted` gets the id of each run that awaits its retry."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class RunEnding:
             self._in_background(run_id, lambda instance, run: self._end_lingering(instance, run))
 
     def evict(self, run_id: str, reason: str) -> None:
-        """Returns at once; nothing happens to a run that is being ended already."""
+        """Returns at once; does nothing for a run that is being ended already."""
         self._in_background(run_id, lambda instance, run: self._evict(instance, run, reason))
 
     def _in_background(self, run_id: str, work: Callable[[DagsterInstance, DagsterRun], None]) -> None:
@@ -101,7 +101,7 @@ class RunEnding:
             self._when_evicted(run.run_id)
 
     def _kill(self, run: DagsterRun) -> tuple[list[int], list[int]]:
-        """As `kill_run`, and what only our longer memory knows to be the run's."""
+        """As `kill_run`, and also kills processes that only our longer memory assigns to the run."""
         killed, survivors = kill_run(run.run_id, worker_of(run))
         deadline = time.monotonic() + _KILL_WAIT_SECONDS
         while left := self._processes.by_run().get(run.run_id):

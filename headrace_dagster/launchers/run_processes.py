@@ -1,11 +1,11 @@
-"""Which runs have processes on this machine, whatever Dagster says of them: one look at /proc for all runs.
+"""Finds the runs that have processes on this machine, whatever their status, by one look at /proc for all runs.
 
-A process belongs to the run whose marker its environment carries; one without a marker belongs to the run of its
-session's leader or of its parent, and stays with it after those have ended. A process that wiped its environment, left
-the session and lost its parent before anybody looked is not found.
+A process belongs to the run whose marker its environment carries. One without a marker belongs to the run of its
+session's leader or of its parent, even after those have ended. A process that wiped its environment, left the session
+and lost its parent before anybody looked is not found.
 
-What was read is remembered by pid and start time, so that a look costs one read of `stat` a process. A process without
-a marker may still get one for a moment after its start: between fork and exec it has its parent's environment.
+Results are remembered by pid and start time, so a look reads one `stat` for each process. A process without a marker
+may still get one for a moment after its start: between fork and exec it has its parent's environment.
 """
 
 import os
@@ -23,7 +23,7 @@ from headrace_dagster.launchers.worker_process import RUN_MARKER
 _PROC = Path("/proc")
 _HAS_PROC = (_PROC / "self/stat").exists()
 _PREFIX = f"{RUN_MARKER}=".encode()
-# From fork to exec takes milliseconds; on a machine that swaps, seconds.
+# Fork to exec takes milliseconds; on a swapping machine, seconds.
 _SETTLED_SECONDS = 10.0
 
 
@@ -42,7 +42,7 @@ class LiveProcess:
 
 
 class RunProcesses:
-    """Remembers what it saw: keep one for the life of the process. Safe to call from several threads."""
+    """Remembers what it saw, so keep one as long as the process lives. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -51,7 +51,7 @@ class RunProcesses:
         self._sessions: dict[int, str] = {}
 
     def by_run(self) -> dict[str, frozenset[tuple[int, int]]]:
-        """(pid, start) of every live process of each run, the caller's own left out; zombies do not count."""
+        """(pid, start) of every live process of each run, without the caller's own and zombies."""
         if not _HAS_PROC:
             return _by_run_from_psutil()
         with self._lock:
@@ -92,12 +92,12 @@ class RunProcesses:
     def _forget(self, keys: set[tuple[int, int]], sessions: set[int]) -> None:
         self._markers = {key: marker for key, marker in self._markers.items() if key in keys}
         self._adopted = {key: run_id for key, run_id in self._adopted.items() if key in keys}
-        # A session's id is not given away again while the session has a process.
+        # A session's id is not reused while the session has a process.
         self._sessions = {session: run_id for session, run_id in self._sessions.items() if session in sessions}
 
 
 def is_run_id(marker: str) -> bool:
-    """Whether a marker names a run: a template of workers carries dashes, room for a run id to come."""
+    """Whether a marker names a run: a worker template's marker is dashes, as room for a later run id."""
     return bool(marker) and not marker.startswith("-")
 
 
@@ -128,7 +128,7 @@ def _read_marker(pid: int) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    # Half the cost of `open`: this is read for every process of the machine.
+    # Half the cost of `open`; this is read for every process on the machine.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         content = b""

@@ -1,11 +1,12 @@
-"""Whether a live worker does anything: a run whose processes are stopped or asleep says so, and is not taken for busy.
+"""Whether a live worker does anything: a run with stopped or sleeping processes is reported, and not taken for busy.
 
-Looked at while run monitoring looks whether the worker lives at all. Processes that use no CPU time for minutes give no
-sign of life: a deadlock, a mount that is gone, a server that never answers, SIGSTOP. It is shown and nothing is ended:
-what a run waits for may still come. It ends at Dagster's longest time of a run (`dagster/max_runtime`), or by a person.
+This is checked whenever run monitoring checks that the worker lives. Processes that use no CPU time for minutes show no
+sign of life: a deadlock, a mount that is gone, a server that never answers, SIGSTOP. That is shown but nothing is
+ended, since what the run waits for may still come. It ends at Dagster's maximum runtime (`dagster/max_runtime`), or by
+a person.
 
-A loop that spins without getting anywhere looks alive; the longest time is for that. What was seen before a daemon's
-restart is forgotten, and found again.
+An endless loop looks alive; the maximum runtime ends it. After a daemon's restart, earlier observations are lost and
+made again.
 """
 
 import json
@@ -20,9 +21,9 @@ from headrace_dagster.launchers.worker_process import WorkerProcess, processes_o
 
 SILENT_TAG = ".dagster/headrace/silent"
 SILENT_AFTER_SECONDS = 600.0
-# A look reads the environment of every process on the machine.
+# Each look reads the environment of every process on the machine.
 _LOOK_SECONDS = 30.0
-# Renewing leases and the like, of a worker that does nothing else: a thousandth of a core is work.
+# An otherwise idle worker renews leases and the like; more than a thousandth of a core is work.
 _IDLE_CPU_SHARE = 0.001
 _STATES = {
     psutil.STATUS_STOPPED: "is stopped (kill -CONT {pid} lets it go on)",
@@ -48,7 +49,7 @@ class _Seen:
 
 
 class SignsOfLife:
-    """One daemon's memory of what its runs' processes did."""
+    """One daemon's memory of its runs' processes."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class SignsOfLife:
         cpu_seconds, state = _cpu_seconds(processes), _state(worker.pid)
         if seen is None:
             seen = self._seen[run_id] = _Seen(looked_at=now, cpu_seconds=cpu_seconds, alive_at=now)
-        # Fewer where a process has ended meanwhile: that is a sign of life too.
+        # Fewer CPU seconds mean that a process has ended, which is a sign of life too.
         elif abs(cpu_seconds - seen.cpu_seconds) > _IDLE_CPU_SHARE * (now - seen.looked_at):
             seen.alive_at = now
         seen.looked_at, seen.cpu_seconds = now, cpu_seconds
@@ -87,12 +88,12 @@ class SignsOfLife:
 
 
 def silence_tag(run_id: str, silence: Silence | None) -> str:
-    """With the run's id: a retry begins with its parent's tags."""
+    """Includes the run's id, since a retry starts with its parent's tags."""
     return json.dumps({"run_id": run_id, "since": silence.since, "what": silence.what}) if silence else ""
 
 
 def recorded_silence(run: DagsterRun) -> Silence | None:
-    """What its launcher found when it looked last."""
+    """The run's silence at its launcher's last look."""
     try:
         fields = json.loads(run.tags.get(SILENT_TAG, ""))
         is_its_own = fields["run_id"] == run.run_id

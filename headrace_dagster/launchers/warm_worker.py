@@ -1,4 +1,4 @@
-"""Workers forked from a template (`worker_template`), seen from the daemon that wants them."""
+"""Workers forked from a template (`worker_template`), from the daemon's side."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from threading import Condition, Lock, Thread
 from headrace_dagster.launchers.device_environment import SHOWN
 from headrace_dagster.launchers.worker_process import RUN_MARKER, WorkerProcess
 
-# Importing Dagster takes 1.5 s of CPU; on a machine that is busy with a training, ten times that.
+# Importing Dagster takes 1.5 s of CPU, and ten times that on a machine that is busy with a training.
 _START_WAIT_SECONDS = 120.0
 _SHOWN = (RUN_MARKER, *SHOWN)
 # Room for a run's id and the UUIDs of 16 MIG slices.
@@ -25,7 +25,7 @@ class TemplateGone(Exception):
 
 
 class WarmWorkers:
-    """One template process, started at the first need and again if it was killed."""
+    """One template process, started when first needed and again if it was killed."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class WarmWorkers:
         self._template: _Template | None = None
 
     def hold(self, run_id: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path) -> "WarmWorker":
-        """A worker that waits to execute `dagster ARGUMENTS`.
+        """A worker that waits for its release to execute `dagster ARGUMENTS`.
 
         Raises:
             TemplateGone: the template cannot be started.
@@ -54,7 +54,7 @@ class WarmWorkers:
         return WarmWorker(template, WorkerProcess.of(run_id, pid))
 
     def close(self) -> None:
-        """Ends the template; workers that were released go on."""
+        """Ends the template; released workers continue."""
         with self._lock:
             if self._template:
                 self._template.close()
@@ -67,7 +67,7 @@ class WarmWorker:
         self.identity: WorkerProcess = identity
 
     def release(self) -> None:
-        with suppress(BrokenPipeError):  # a template that is gone has taken this worker along
+        with suppress(BrokenPipeError):  # a dead template has taken this worker along
             self._template.send({"release": self.identity.pid})
 
     def abandon(self) -> None:
@@ -88,7 +88,7 @@ class _Template:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                # The room comes last; what the daemon was itself given would be seen before what a worker is given.
+                # The room comes last; the daemon's own values of these names would be seen before the worker's.
                 env={**{name: value for name, value in os.environ.items() if name not in _SHOWN}, RUN_MARKER: _ROOM},
                 start_new_session=True,
             )

@@ -1,12 +1,12 @@
-"""A run's worker as the operating system sees it: started in two steps, recognized by pid and start time, ended whole.
+"""A run's worker as an operating system process: started in two steps, identified by pid and start time, ended whole.
 
-Knows processes of this machine; knows nothing of Dagster. A pid alone is no identity: the kernel gives it away again,
-and a reboot gives all of them away. `WorkerProcess.started` therefore holds the boot and the start tick, which no clock
-adjustment moves.
+Knows processes of this machine, and nothing of Dagster. A pid alone identifies nothing: the kernel reuses it, and a
+reboot reuses all of them. So `WorkerProcess.started` holds the boot and the start tick, which no clock adjustment
+changes.
 
-What belongs to a run is found in three ways, since each alone misses some: the environment marker `HEADRACE_RUN_ID`
-(inherited by every rank, whatever session torchrun puts it in), the worker's process session, and its children. A
-process that wiped its environment, left the session and outlived its parent is not found.
+A run's processes are found in three ways, since each misses some: the environment marker `HEADRACE_RUN_ID` (inherited
+by every rank, whatever session torchrun puts it in), the worker's process session, and its children. A process that
+wiped its environment, left the session and outlived its parent is not found.
 """
 
 import json
@@ -25,14 +25,14 @@ import psutil
 
 RUN_MARKER = "HEADRACE_RUN_ID"
 _PROC = Path("/proc")
-# Survivors of SIGKILL wait on a device or a dead mount; longer than this, a caller should hear of them.
+# Survivors of SIGKILL wait for a device or a dead mount; after this time the caller is told.
 _KILL_WAIT_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerProcess:
-    """Identity of one worker. `host` is for people: a laptop changes its name with its network."""
+    """Identity of one worker. `host` is for people: a laptop's name changes with its network."""
 
     run_id: str
     host: str
@@ -41,7 +41,7 @@ class WorkerProcess:
 
     @classmethod
     def of(cls, run_id: str, pid: int) -> "WorkerProcess":
-        """Raises: ProcessLookupError: no such process lives here."""
+        """Raises: ProcessLookupError: the process does not exist."""
         started = process_started(pid)
         if started is None:
             raise ProcessLookupError(f"Process {pid} of run {run_id} is not alive.")
@@ -69,10 +69,10 @@ class WorkerProcess:
 
 
 def process_started(pid: int) -> str | None:
-    """When `pid` was started, in a form that no other process of any boot shares; None if it is gone or a zombie."""
+    """The start of `pid`, in a form unique among all processes of all boots; None if it is gone or a zombie."""
     if (_PROC / "self/stat").exists():
         try:
-            # Fields 3 (state) and 22 (start in clock ticks since boot), behind the name, which may hold blanks and ')'.
+            # Fields 3 (state) and 22 (start in clock ticks since boot) follow the name, which may hold blanks and ')'.
             fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
@@ -91,20 +91,20 @@ def _boot_id() -> str:
 class HeldWorker(Protocol):
     """A worker that exists and waits: nothing of its command runs before `release`.
 
-    Between the two, its identity is put on record. A caller that is killed before `release` leaves no unrecorded worker
-    behind: what the worker waits for ends with its caller, and so does the worker.
+    Its identity is recorded in between. If the caller is killed before `release`, no unrecorded worker remains: what
+    the worker waits for ends with its caller, and so does the worker.
     """
 
     identity: WorkerProcess
 
     def release(self) -> None:
-        """Nothing happens to one that was killed while it waited: `wait` tells."""
+        """Does nothing if the worker was killed while it waited; `wait` reports that."""
         ...
 
     def abandon(self) -> None: ...
 
     def wait(self) -> int | None:
-        """Its exit code, once it has ended; negative: the signal. None if nobody was there to see."""
+        """The worker's exit code, once it has ended; negative: the signal. None if it is unknown."""
         ...
 
 
@@ -114,13 +114,13 @@ class ColdWorker:
     def __init__(self, run_id: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
         with log.open("ab") as output:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                # `exec` keeps pid and start time: the record stays true.
+                # `exec` keeps pid and start time, so the record stays true.
                 ["/bin/sh", "-c", 'read -r go && exec "$@"', "headrace-run", *command],
                 env={**environment, RUN_MARKER: run_id},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A session of its own: neither Ctrl-C in a terminal nor the death of the daemon reaches it.
+                # Its own session, so that neither Ctrl-C in a terminal nor the daemon's death reaches it.
                 start_new_session=True,
             )
         self.identity: WorkerProcess = WorkerProcess.of(run_id, self._process.pid)
@@ -141,7 +141,7 @@ class ColdWorker:
 
 
 def processes_of_run(run_id: str, worker: WorkerProcess | None) -> list[psutil.Process]:
-    """Every live process of a run on this machine, but for the caller's own."""
+    """Every live process of a run on this machine, except the caller's own."""
     session = worker.pid if worker and _session_is_ours(worker) else None
     children = _children(worker) if worker and worker.is_alive() else set()
     found = []
@@ -162,7 +162,7 @@ def processes_of_run(run_id: str, worker: WorkerProcess | None) -> list[psutil.P
 
 
 def _session_is_ours(worker: WorkerProcess) -> bool:
-    """Whether session `worker.pid` can be the worker's: not once another process of that pid leads one."""
+    """Whether session `worker.pid` can be the worker's; not if another process with that pid leads it."""
     return process_started(worker.pid) in (worker.started, None) and worker.started.startswith(_this_boot())
 
 
@@ -178,7 +178,7 @@ def _children(worker: WorkerProcess) -> set[int]:
 
 
 def interrupt(worker: WorkerProcess, *, grace_seconds: float) -> bool:
-    """SIGTERM to a live worker, then up to `grace_seconds` for it to clean up; True once it is gone."""
+    """Sends SIGTERM to a live worker, then waits up to `grace_seconds` for it to clean up; True once it is gone."""
     if not worker.is_alive():
         return True
     with suppress(ProcessLookupError):
@@ -190,10 +190,10 @@ def interrupt(worker: WorkerProcess, *, grace_seconds: float) -> bool:
 
 
 def kill_run(run_id: str, worker: WorkerProcess | None) -> tuple[list[int], list[int]]:
-    """SIGKILL to every process of a run, again until none is left: what forks meanwhile is caught by the next look.
+    """Kills every process of a run until none is left, so that a later look catches new forks.
 
     Returns:
-        The pids that were killed, and those that SIGKILL has not ended after 5 seconds.
+        The killed pids, and those that SIGKILL has not ended after 5 seconds.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + _KILL_WAIT_SECONDS
@@ -202,7 +202,7 @@ def kill_run(run_id: str, worker: WorkerProcess | None) -> tuple[list[int], list
             return sorted(killed), sorted(process.pid for process in survivors)
         for process in survivors:
             with suppress(psutil.NoSuchProcess):
-                process.kill()  # psutil compares pid and start time once more
+                process.kill()  # psutil compares pid and start time again
                 killed.add(process.pid)
         time.sleep(_POLL_SECONDS)
     return sorted(killed), []

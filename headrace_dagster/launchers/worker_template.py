@@ -1,21 +1,22 @@
-"""A process that has imported Dagster once, and forks into a run's worker each time one is wanted.
+"""A process that has imported Dagster once and forks a run's worker on request.
 
-Importing Dagster costs 1.5 CPU seconds, most of a short run: here it is paid once a daemon. What is loaded is Dagster
-and its database layer alone, all of it Python on a single thread; the project's code, Arrow and models are imported by
-each worker, so an edit reaches the next run, and no thread, lock or CUDA context is ever forked. A template that turns
-out to have a second thread refuses to serve. After an upgrade of Dagster, restart the daemon: its workers are as old.
+Importing Dagster costs 1.5 CPU seconds, most of a short run; here each daemon pays it once. Only Dagster and its
+database layer are loaded, all Python on a single thread. Each worker imports the project's code, Arrow and models
+itself, so an edit reaches the next run, and no thread, lock or CUDA context is ever forked. A template that has a
+second thread refuses to serve. After an upgrade of Dagster restart the daemon, whose workers still have the old
+version.
 
 Run as `python -m headrace_dagster.launchers.worker_template`: requests on stdin, answers on stdout, lines of JSON.
 
     {"start": {"arguments": […], "environment": {…}, "shown": […], "directory": "…", "log": "…"}}  →  {"started": PID}
     {"release": PID}, {"abandon": PID}  →  once it has ended: {"ended": PID, "exit_code": N}
 
-What /proc shows of a process's environment is what it was started with: a fork shows its template's. The variables
-named in `shown` are written over that, into room that the first of them makes in the template's environment; without
-it, nothing that a worker forks in turn could be recognized as its run's.
+/proc shows the environment with which a process was started, and for a fork its template's. So the variables named in
+`shown` are written over it, into room that the first of them reserves in the template's environment. Otherwise
+processes that a worker forks could not be recognised as its run's.
 
-A worker that was started waits for its release in a session of its own. If the template ends, held workers end with it;
-released ones go on.
+A started worker waits for its release in its own session. If the template ends, held workers end with it; released ones
+continue.
 """
 
 import ctypes
@@ -32,13 +33,13 @@ from pathlib import Path
 from typing import Any
 
 _REQUESTS, _ANSWERS = 0, 1
-# The worker's command line, and the storage that its instance is going to open.
+# The worker's command line, and the storage that its instance will open.
 _PRELOADED = ("dagster._cli", "dagster._core.storage.runs", "dagster._core.storage.schedules", "alembic.command")
 _EXIT_NOT_RELEASED = 0
 
 
 class Template:
-    """The serving side. `serve` returns in workers only; the template itself leaves by SystemExit."""
+    """The serving side. `serve` returns only in workers; the template itself leaves by SystemExit."""
 
     def __init__(self) -> None:
         self._unread = b""
@@ -47,7 +48,7 @@ class Template:
         os.set_blocking(self._ring, False)
 
     def serve(self) -> Sequence[str]:
-        """Forks on request, for ever.
+        """Forks on request, forever.
 
         Returns:
             In a released worker: its command line arguments.
@@ -86,7 +87,7 @@ class Template:
 
     def _let_go(self, pid: int, word: bytes) -> None:
         pipe = self._held.pop(pid, None)
-        if pipe is not None:  # else it was killed while it waited; so it may be now
+        if pipe is not None:  # otherwise it was killed while it waited, which may also happen now
             with suppress(BrokenPipeError):
                 os.write(pipe, word)
             os.close(pipe)
@@ -106,7 +107,7 @@ class Template:
     def _become_worker(self, gate: int, worker: Mapping[str, Any]) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Whatever the daemon was started to ignore: a worker can be interrupted.
+        # Whatever signals the daemon ignores, a worker can be interrupted.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
@@ -141,7 +142,7 @@ class Template:
 
 
 def _show(names: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Before `os.environ` is changed: the C library then keeps copies elsewhere."""
+    """Runs before `os.environ` is changed, since the C library then keeps copies elsewhere."""
     first, *others = names
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_void_p
@@ -168,7 +169,7 @@ def main() -> None:
         raise SystemExit(
             f"{num_threads} threads after importing {', '.join(_PRELOADED)}: a fork would lose their locks."
         )
-    # Objects made so far are never garbage: collecting them would copy their pages in every worker.
+    # Existing objects are never garbage; examining them would copy their pages in every worker.
     gc.collect()
     gc.freeze()
     arguments = Template().serve()

@@ -1,4 +1,4 @@
-"""Dagster's instance as a command finds it: looked at, never made."""
+"""Opens Dagster's instance for a command that only reads: never creates one."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,17 @@ import yaml
 from headrace.errors import InvalidInput
 
 _SETTINGS = "dagster.yaml"
-# What Dagster expected instead would fill the screen.
+# The rest, what Dagster expected, would fill the screen.
 _CONFIG_ERROR = re.compile(r"Error 1: (.*?\.) Expected", re.DOTALL)
 
 
 def open_instance(dagster_home: str | None) -> dg.DagsterInstance:
-    """The instance of a DAGSTER_HOME, its coordinator built.
+    """The instance of a DAGSTER_HOME, with its coordinator.
 
-    Without its dagster.yaml, Dagster would make an empty instance there; so that is refused here.
+    Without a dagster.yaml Dagster would create an empty instance there, so that case is refused.
 
     Raises:
-        InvalidInput: no directory is named, no instance is there, or its settings are wrong.
+        InvalidInput: no directory is named, there is no instance, or its settings are wrong.
     """
     if not dagster_home:
         raise InvalidInput("DAGSTER_HOME is not set: set it to the directory of your instance's dagster.yaml.")
@@ -43,6 +43,6 @@ def _reason(error: Exception) -> str:
     text = str(error).strip()
     wrong = _CONFIG_ERROR.search(text)
     lines = (wrong[1] if wrong else text).splitlines()
-    # The parser of YAML says what in the first line, and where in the last.
+    # The YAML parser's first line says what is wrong, its last line where.
     told = f"{lines[0]} {lines[-1].strip()}" if isinstance(error, yaml.YAMLError) else lines[0]
     return told.removeprefix("Failure condition: ").rstrip(".")

@@ -1,6 +1,6 @@
 """`headrace queue` and `headrace why`: names, arguments and help, through the entry points `headrace.commands`.
 
-Imports typer alone: listing help must not wait for Dagster.
+Imports only typer, since listing help must not wait for Dagster.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from headrace.errors import InvalidInput
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-_ROWS = 30  # as `queue_watching.ROWS`, whose import help must not wait for
+_ROWS = 30  # as in `queue_watching.ROWS`, which help must not wait to import
 _EVERY_SECONDS = 2.0
 _EVERY_SECONDS_MIN = 0.2
 _QUEUE_EXAMPLES = """\b
@@ -77,7 +77,7 @@ def explain_run(
 
 
 def _instance(context: typer.Context) -> "DagsterInstance":
-    """Raises: InvalidInput: there is none to look at."""
+    """Raises: InvalidInput: there is no instance to read."""
     from headrace_dagster.queue_views.instance_opening import open_instance
 
     return open_instance(surroundings_of(context).dagster_home)

@@ -1,14 +1,14 @@
-"""What `headrace queue --json` and `headrace why --json` print. Keys are added, never renamed; times are UTC, ISO 8601.
+"""The output of `headrace queue --json` and `headrace why --json`. Keys are added, never renamed; times: UTC, ISO 8601.
 
 A run: `run_id`, `state` (next, held, impossible, admitted, starting, running, ending, uncounted, finished), `status`
 (Dagster's), `why`, `name`, `job`, `partition`, `demand` (`text`, `num_gpus`, `gpu_share`, `gpu_memory_mib`,
 `gpu_models`, `gang`, `cpus`, `memory_mib`), `queue`, `priority`, `stage`, `submitted`, `since`, `until`, `ended`,
 `latest`, `placement` (`gpus`: `node`, `device`, `share`; `hosts`: `node`, `cpus`, `memory_mib`), `waits_for` (`run_id`,
-`name`, `job`, `partition`, `until`), `reserved` (`node`, `device`), `makes_room_for`. What is not known is null.
+`name`, `job`, `partition`, `until`), `reserved` (`node`, `device`), `makes_room_for`. Unknown values are null.
 
-A queue: `at`, `daemon_silent_seconds` (null: it has spoken lately; -1: never), `nodes` (`node`, `cpus`, `cpus_held`,
+A queue: `at`, `daemon_silent_seconds` (null: it has reported lately; -1: never), `nodes` (`node`, `cpus`, `cpus_held`,
 `memory_mib`, `memory_mib_held`, `gpus`: `device`, `model`, `memory_mib`, `health`, `free`, `reserved_for`, `held_by`:
-`run_id`, `share`), `running` and `queued` (runs, queued ones in order), `num_queued` (also where `--limit` cut them).
+`run_id`, `share`), `running` and `queued` (runs, queued ones in order), `num_queued` (unaffected by `--limit`).
 """
 
 import math

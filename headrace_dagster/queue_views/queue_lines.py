@@ -1,6 +1,6 @@
-"""What `headrace queue` and `headrace why` say in lines: headline, facts of a run, and the whole queue for a pipe.
+"""The lines of `headrace queue` and `headrace why`: headline, a run's facts, and the whole queue for a pipe.
 
-A pipe gets one whole line for each GPU and holder, so that it can be searched.
+In a pipe each GPU and holder has one whole line, for searching.
 """
 
 import math
@@ -67,7 +67,7 @@ def end_text(run: RunView | None, now: float) -> str:
 
 
 def queue_cells(number: int, run: RunView, now: float) -> dict[str, str]:
-    """A queued run under `QUEUE_HEADERS`; empty: nobody knows."""
+    """A queued run's cells under `QUEUE_HEADERS`; empty: unknown."""
     asked = run.asked
     return {
         "": str(number),
@@ -88,7 +88,7 @@ def more_text(view: QueueView, limit: int) -> str:
 
 
 def plain_lines(view: QueueView, *, limit: int) -> list[str]:
-    """For a pipe."""
+    """The whole queue for a pipe."""
     lines = [headline(view)]
     gpus = []
     for node in view.nodes:
@@ -125,7 +125,7 @@ def heading(run: RunView) -> str:
 
 
 def facts(run: RunView, now: float) -> list[tuple[str, str]]:
-    """Name and value of each fact that `headrace why` tells; what is not known is left out."""
+    """Name and value of each fact in `headrace why`; unknown ones are left out."""
     by_node: dict[str, list[str]] = {}
     for node, device in sorted(run.reserved):
         by_node.setdefault(node, []).append(device)

@@ -1,7 +1,6 @@
-"""How `headrace queue` looks on a terminal: GPUs with who holds them until when, then the queue with its reasons.
+"""`headrace queue` on a terminal: GPUs with their holders and end times, then the queue with its reasons.
 
-A line for each holder of a GPU, with a bar in which each has its part; neighbours that differ in nothing are joined
-(`0–3`).
+Each holder of a GPU has a line, and its part of the GPU's bar; equal neighbours are joined (`0–3`).
 """
 
 import zlib
@@ -23,11 +22,11 @@ _GAP = "  "
 _CUT_CELLS_MIN = 8
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-# Neighbours on one GPU should differ; red is kept for what is wrong.
+# Neighbours on one GPU should differ; red is reserved for faults.
 _COLOURS = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
 _STATE_STYLES = {"next": "green", "held": "yellow", "impossible": "red"}
 _NODE_LINES_MIN = 6
-# On a terminal of few lines: one of facts and mostly two of reasons; above and below them headings and notes.
+# On a short terminal: one line of facts and mostly two of reasons; headings and notes come on top.
 _LINES_A_RUN = 3
 _OTHER_LINES = 8
 Cells = Sequence[TerminalText]
@@ -36,7 +35,7 @@ Cells = Sequence[TerminalText]
 def queue_table(
     view: QueueView, *, limit: int, width: int, height: int | None = None, hint: str = ""
 ) -> RenderableType:
-    """`width`, `height`: of the terminal. With a height, nodes are cut to about half of it, and runs to the rest."""
+    """`width`, `height`: the terminal's. With a height, nodes get about half of it, and runs the rest."""
     parts: list[RenderableType] = [TerminalText(headline(view), style="bold")]
     if hint:
         parts.append(TerminalText(hint, style="dim"))
@@ -50,7 +49,7 @@ def queue_table(
 
 
 def _in_columns(rows: Sequence[Cells], width: int, *, cut: int, right: Collection[int]) -> list[TerminalText]:
-    """A line a row, the first in bold. Column `cut` gets no more than it needs, so that what follows stays near."""
+    """One line for each row, the first in bold. Column `cut` gets only what it needs, so that the next stays near."""
     widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
     others = [cells for column, cells in enumerate(widths) if column != cut and cells]
     widths[cut] = max(_CUT_CELLS_MIN, min(widths[cut], width - sum(others) - len(_GAP) * len(others)))
@@ -105,7 +104,7 @@ def _kind(device: DeviceView) -> str:
 
 
 def _holders(node: NodeView, view: QueueView) -> list[Cells]:
-    """GPUs, bar, run, share, what and until, of each holder."""
+    """Each holder's cells: GPUs, bar, run, share, what and until."""
     rows: list[Cells] = []
 
     def add(gpus: str, bar: TerminalText, run_id: str, share: str, device: DeviceView | None) -> None:
@@ -130,7 +129,7 @@ def _holders(node: NodeView, view: QueueView) -> list[Cells]:
 
 
 def _likeness(number: int, device: DeviceView) -> tuple:
-    """The same for neighbours that differ in nothing but their number; a UUID stands for itself."""
+    """Equal for neighbours that differ only in their number; a UUID is always unique."""
     itself = None if device.gpu.device.isdecimal() else number
     return device.shares, device.health, device.reserved_for, _kind(device), itself
 
@@ -202,7 +201,7 @@ def _queue(view: QueueView, limit: int, width: int) -> list[RenderableType]:
 
 
 def _beside(run: RunView) -> str:
-    """What orders the queue, where it is not as usual."""
+    """What orders the queue, where it differs from the usual."""
     facts = []
     if run.asked and run.asked.queue not in {"", "default"}:
         facts.append(f"queue {run.asked.queue}")

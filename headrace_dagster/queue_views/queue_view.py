@@ -1,8 +1,8 @@
-"""The fleet and the queue at one moment, for people: which run holds which GPU until when, and why the others wait.
+"""The fleet and the queue at one moment, for people: which run holds which GPU until when, and why others wait.
 
-The plan is made afresh, by the code and from the tags that the daemon uses, so that the answer holds where no daemon
-runs. Nothing is written. What is asked here was true a moment ago: a run shown as next may have started meanwhile, and
-every "until" is a run's own estimate. GPUs found by looking (not named in a file) are those of the machine asked on.
+The plan is made anew, with the daemon's code and from the same tags, so the answer is right even if no daemon runs.
+Nothing is written. The answer was true a moment ago: a run shown as next may have started meanwhile, and every "until"
+is a run's own estimate. GPUs that are not named in a file are those of the machine that runs the command.
 """
 
 from collections import defaultdict
@@ -33,17 +33,17 @@ State = Literal[
 ]
 PAST_THE_QUEUE = "The coordinator did not admit it: it was started past the queue, or before there was a coordinator."
 _QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
-# It looks every few seconds, and says so twice a minute.
+# The daemon looks every few seconds, and reports that twice a minute.
 _DAEMON_SILENT_SECONDS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """One run. Times in seconds since the epoch; None: not yet, or nobody knows.
+    """One run. Times in seconds since the epoch; None: not yet, or unknown.
 
-    `state`: *next* starts at the daemon's next look, *held* waits, *impossible* is about to be failed; *admitted* has
-    its GPUs and is not launched yet, *silent* runs and gives no sign of life, *ending* still holds what its processes
-    have not left; *uncounted* runs outside of the coordinator.
+    `state`: *next* starts at the daemon's next look, *held* waits, *impossible* will be failed soon; *admitted* has its
+    GPUs and is not launched yet, *silent* runs without a sign of life, *ending* holds what its processes have not left
+    yet; *uncounted* runs outside of the coordinator.
     """
 
     run_id: str
@@ -68,7 +68,7 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceView:
-    """`shares`: thousandths, by run. *gone*: not in the inventory any more, and something runs there."""
+    """`shares`: thousandths, by run. *gone*: no longer in the inventory, but a run is on it."""
 
     gpu: Gpu
     health: Literal["healthy", "sick", "gone"]
@@ -82,7 +82,7 @@ class DeviceView:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
-    """`held`: by all of its runs; `without_gpu`: ids of those that hold CPU or memory here, and no GPU."""
+    """`held`: by all its runs; `without_gpu`: ids of runs that hold only CPU or memory here."""
 
     node: Node
     devices: Sequence[DeviceView]
@@ -92,13 +92,13 @@ class NodeView:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueView:
-    """`queued` in the order in which the planner took them; `running` as long as they hold something."""
+    """`queued` in the planner's order; `running` includes all runs that hold something."""
 
     at: float
     nodes: Sequence[NodeView]
     running: Sequence[RunView]
     queued: Sequence[RunView]
-    daemon_silent_seconds: float | None = None  # None: it has spoken lately; infinite: it never has
+    daemon_silent_seconds: float | None = None  # None: it has reported lately; infinite: it never has
 
     def run(self, run_id: str) -> RunView | None:
         return self._by_id.get(run_id)
@@ -131,7 +131,7 @@ def read_queue(instance: DagsterInstance, now: float) -> QueueView:
 
 
 def queue_view(snapshot: Snapshot, plan: Plan, runs: Mapping[str, DagsterRun], now: float) -> QueueView:
-    """Puts together what was planned and what it was planned from. Runs that `runs` lacks have no name."""
+    """Combines a plan and its snapshot. Runs that are missing in `runs` have no name."""
     room = {preemption.run_id: preemption.for_run_id for preemption in plan.preemptions}
     running = {run.run_id: _running(run, runs.get(run.run_id), room.get(run.run_id), now) for run in snapshot.running}
     waiting = {

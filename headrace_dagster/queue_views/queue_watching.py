@@ -1,4 +1,4 @@
-"""Reads and prints, once or until somebody has seen enough."""
+"""Reads and prints the queue, once or until interrupted."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ _REASON_CHARS = 60
 
 
 def show_queue(instance: DagsterInstance, *, every_seconds: float | None, limit: int | None, as_json: bool) -> None:
-    """Once, or every so many seconds until interrupted: in a pipe a block for each look, with `as_json` a line."""
+    """Prints once, or at intervals until interrupted: in a pipe a block for each look, with `as_json` a line."""
     console, rows = Terminal(), ROWS if limit is None else limit
     if every_seconds is not None and sys.stdout.isatty() and not as_json:
         _watch(instance, console, rows, every_seconds)
@@ -59,7 +59,7 @@ def _watch(instance: DagsterInstance, console: Terminal, rows: int, every_second
             try:
                 view = read_queue(instance, time.time())
             except (HeadraceError, SQLAlchemyError) as error:
-                # A database or a cluster that is away for a moment is no reason to look away.
+                # Watching continues while a database or a cluster is away for a moment.
                 if view is None:
                     raise
                 hint = f"The last look failed ({one_line(str(error))[:_REASON_CHARS]}); {hint}"

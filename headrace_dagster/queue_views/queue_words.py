@@ -1,6 +1,7 @@
-"""Runs, demands, places and times in the words that commands print.
+"""Runs, demands, places and times in the commands' words.
 
-Times of day are UTC, as in the planner's sentences beside them: two clocks in one table would be worse than a far one.
+Times of day are UTC, as in the planner's sentences beside them: two clocks in one table would be worse than a distant
+one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from headrace.placement.placements import Placement
 
 _PARTITION = "dagster/partition"
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-# What Dagster calls the job of a run that was asked for by its assets.
+# Dagster's job name for a run that was requested by its assets.
 _ASSET_JOBS = "__ASSET_JOB"
 _ID_CHARS = 8
 _DEVICE_CHARS = 12
@@ -29,7 +30,7 @@ def short_id(run_id: str) -> str:
 
 
 def job_name(run: DagsterRun) -> str:
-    """Empty for a run that was asked for by its assets."""
+    """Empty for a run that was requested by its assets."""
     return "" if run.job_name.startswith(_ASSET_JOBS) else run.job_name
 
 
@@ -40,7 +41,7 @@ def partition_of(run: DagsterRun) -> str | None:
 
 
 def run_name(run: DagsterRun) -> str:
-    """`nightly[2026-11-22]`: its job, or of an ad hoc run its assets."""
+    """`nightly[2026-11-22]`: its job, or an ad hoc run's assets."""
     keys: list[AssetKey] = sorted(run.asset_selection or (), key=str)
     assets = [key.to_user_string() for key in keys]
     more = f" and {len(assets) - _NUM_ASSETS_NAMED} more" if len(assets) > _NUM_ASSETS_NAMED else ""
@@ -77,7 +78,7 @@ def _gpus_text(demand: Demand) -> str:
 
 
 def demand_in_short(demand: Demand) -> str:
-    """`8 GPUs, one node`: what fits into a column."""
+    """`8 GPUs, one node`: short enough for a column."""
     if not demand.num_gpus:
         return f"{demand.cpu_milli / 1000:g} CPU" if demand.cpu_milli else "no GPU"
     if demand.is_shared:
@@ -87,7 +88,7 @@ def demand_in_short(demand: Demand) -> str:
 
 
 def _is_by_memory(demand: Demand) -> bool:
-    """A share that is stated by memory alone; its thousandths follow from the GPU's size."""
+    """A share that only states memory; its thousandths follow from the GPU's size."""
     return demand.is_shared and demand.gpu_milli == 1 and demand.gpu_memory_mib > 0
 
 
@@ -101,7 +102,7 @@ def memory_text(memory_mib: int) -> str:
 
 
 def device_name(device: str) -> str:
-    """As it is, but the UUID of a GPU or of a MIG slice in short."""
+    """Unchanged, but with a short UUID for a GPU or a MIG slice."""
     return device if len(device) <= _DEVICE_CHARS else device[: _DEVICE_CHARS - 1] + "…"
 
 
@@ -145,7 +146,7 @@ def clock_text(at: float, now: float) -> str:
 
 
 def until_text(until: float, now: float) -> str:
-    """`about 14:31 UTC (in 12 min)`, of what is past by its own estimate `any moment (3 min overdue)`."""
+    """`about 14:31 UTC (in 12 min)`; past its own estimate `any moment (3 min overdue)`."""
     if until <= now:
         return f"any moment ({age_text(now - until)} overdue)"
     return f"about {clock_text(until, now)} UTC (in {age_text(until - now)})"

@@ -1,4 +1,4 @@
-"""`headrace why RUN_ID`: one run, wherever it is in its life."""
+"""`headrace why RUN_ID`: one run, in any phase of its life."""
 
 from collections.abc import Iterable, Iterator
 
@@ -24,20 +24,20 @@ _ENDED = {
 
 
 def run_answer(instance: DagsterInstance, typed: str, view: QueueView) -> RunView:
-    """What there is to say about the run whose id begins with `typed`.
+    """The answer about the run whose id begins with `typed`.
 
     Raises:
-        InvalidInput: no run's id does, or several do.
+        InvalidInput: no run's id begins with it, or several do.
     """
     run_id = find_run_id(instance, typed, (run.run_id for run in (*view.queued, *view.running)))
     return view.run(run_id) or _uncounted(instance, run_id, view.at)
 
 
 def find_run_id(instance: DagsterInstance, typed: str, under_way: Iterable[str]) -> str:
-    """Looks among the runs under way first: with as few letters as tell those apart, one of them is meant.
+    """Searches the runs under way first: a prefix that is unique among them means that run.
 
     Raises:
-        InvalidInput: no run's id begins so, or several do.
+        InvalidInput: no run's id begins with it, or several do.
     """
     prefix = typed.strip().lower()
     if not prefix:
@@ -85,7 +85,7 @@ def _uncounted(instance: DagsterInstance, run_id: str, now: float) -> RunView:
 
 
 def _asked(run: DagsterRun) -> PlannedRun | None:
-    """By the tag that was written when it was queued; None: it cannot be read."""
+    """By the tag written when it was queued; None: the tag cannot be read."""
     try:
         needs = RunNeeds.from_json(run.tags.get(NEEDS_TAG, ""))
     except ValueError:
