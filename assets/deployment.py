@@ -34,7 +34,7 @@ def registered_version(
     trained_model: Handoff,
     evaluation: pa.Table,
 ) -> dg.MaterializeResult[pa.Table]:
-    """One recipe's weights and the base they came from, as MLflow model versions that point to the sealed bytes.
+    """One recipe's weights and their base, as MLflow model versions that point to the sealed bytes.
 
     Registering the same weights again gives the same version. Read by rollout.
     """
@@ -64,7 +64,7 @@ def registered_version(
 
 
 class RolloutConfig(dg.Config):
-    """What a person does to a rollout, from the launchpad. Left alone, a run only ticks."""
+    """A person's act on a rollout, from the launchpad. By default a run only ticks."""
 
     action: Literal["tick", "pause", "resume", "approve", "advance", "promote", "abort"] = Field(
         default="tick", description="What to do before the rollout goes on by itself."
@@ -78,7 +78,7 @@ class RolloutConfig(dg.Config):
     reason: str = Field(default="", description="Why; required for everything but tick, and kept in the journal.")
 
     def intervention(self, *, by: str) -> Intervention | None:
-        """Raises: InvalidInput: a person's action without a reason."""
+        """Raises: InvalidInput: a person's action has no reason."""
         if self.action == "tick":
             return None
         if not self.reason:
@@ -103,7 +103,7 @@ class RolloutConfig(dg.Config):
 @_STAGE.asset(
     campaign_partitions,
     code_version="2",
-    # Read here and not by the IO manager: a registration that is damaged must not keep anybody from an abort.
+    # Read here, not by the IO manager: a damaged registration must not prevent an abort.
     deps=[dg.AssetDep(registered_version, partition_mapping=dg.AllPartitionMapping())],
 )
 def rollout(
@@ -113,10 +113,10 @@ def rollout(
     registry: RegistryResource,
     store: StoreResource,
 ) -> dg.MaterializeResult[pa.Table]:
-    """The version sets that one campaign or service runs on; a run takes its rollout as far as the evidence allows.
+    """The version sets of one campaign or service; a run takes its rollout as far as the evidence allows.
 
-    The journal in the store decides and is what generated_content and the gateways read; this table and MLflow's
-    aliases follow it.
+    The journal in the store decides, and generated_content and the gateways read it; this table and MLflow's aliases
+    follow it.
     """
     passed_over = PassedOver()
     ticked = rollouts.tick(

@@ -1,6 +1,6 @@
-"""Checks of deployment: registered rows fit, journals are whole, and MLflow's aliases say what the journals say.
+"""Checks of deployment: registered rows fit, journals are whole, and MLflow's aliases agree with the journals.
 
-Each looks at every partition that there is, so that it can be run by itself at any time; there are few.
+Each checks all existing partitions, of which there are few, so it can be run alone at any time.
 """
 
 import dagster as dg
@@ -25,7 +25,7 @@ from resources.rollouts import RolloutsResource
 
 @asset_check(asset="registered_version", name="schema")
 def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
-    """Every recipe's registered versions are the base's row and the trained one, in the columns the rollout reads."""
+    """Every recipe's registered versions are the base's row and the trained one, in the rollout's columns."""
     handoffs, wrong = store.handoffs(), {}
     keys = handoffs.partitions("registered_version")
     for key in keys:
@@ -41,7 +41,7 @@ def registered_versions_fit(store: StoreResource) -> dg.AssetCheckResult:
 
 @asset_check(asset="rollout")
 def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
-    """No entry of a journal was edited or removed, every event makes sense, and every version set it names is kept."""
+    """No journal entry was edited or removed, every event is possible, and every version set that it names is kept."""
     objects, wrong = store.objects(), {}
     names = rollout_names(objects)
     for name in names:
@@ -60,7 +60,7 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
 
 @asset_check(asset="rollout")
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
-    """What each rollout's gate says of its candidate now. A warning where it says roll back: the next tick does."""
+    """Each rollout gate's present verdict on its candidate. A warning if it says roll back: the next tick does that."""
     handoffs = store.handoffs()
     passed_over = PassedOver()
     models = registered_models(handoffs, damaged=passed_over)
@@ -80,7 +80,7 @@ def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetC
 def aliases_follow_the_journals(
     rollouts: RolloutsResource, registry: RegistryResource, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """MLflow's `champion` and `candidate` say what the journals say. A warning: nothing that generates reads them."""
+    """MLflow's `champion` and `candidate` agree with the journals. A warning only: generation does not read them."""
     handoffs, models, wrong = store.handoffs(), registry.models(), {}
     subjects = rollouts.subjects(handoffs).by_name
     for name, subject in subjects.items():

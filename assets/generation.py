@@ -28,10 +28,10 @@ from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 
 STAGE = Stage("generation")
-# A model of 135M parameters with its cache takes 2 GiB in bfloat16, 0.3 more in float32; one of 7B needs its own.
+# A model of 135M parameters with its cache needs 2 GiB in bfloat16, 0.3 more in float32; one of 7B must state its own.
 GPU_MEMORY_MIB = 4096
 
-# A day's report is over that day's partitions of all campaign shards.
+# A day's report reads that day's partitions of all campaign shards.
 _DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
 
 
@@ -51,8 +51,8 @@ class GenerationConfig(dg.Config):
 def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
-    Drawn from the campaign's prompt files by the partition's key, so that a second run makes the same list. Read by
-    generated_content. As old as its last run: the check `shards_are_of_one_list` says where files changed between two
+    Drawn from the campaign's prompt files by the partition's key, so a second run makes the same list. Read by
+    generated_content. As old as its last run: the check `shards_are_of_one_list` reports if files changed between two
     shards' runs.
     """
     partition = ContentPartition.parse(context.partition_key)
@@ -69,12 +69,11 @@ def generated_content(
     campaigns: CampaignsResource,
     engines: EnginesResource,
 ) -> dg.MaterializeResult[Handoff]:
-    """One output for every prompt of one campaign shard's day, all of one version set.
+    """One output for every prompt of one campaign shard's day, all from one version set.
 
-    The first run pins prompts and version set; a run that was killed is gone on with, row for row. Materializing a
-    sealed partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. Which version set a
-    partition gets is the rollout's decision, read from its journal; there is no asset dependency on it. Read by
-    reviewed_content.
+    The first run pins prompts and version set; a run that was killed is resumed, row for row. Materializing a sealed
+    partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. The rollout decides which
+    version set a partition gets; this asset reads its journal, without an asset dependency. Read by reviewed_content.
     """
     partition = ContentPartition.parse(context.partition_key)
     objects, handoffs = store.objects(), store.handoffs()
@@ -108,7 +107,7 @@ def reviewed_content(
     """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
 
     Read by whoever publishes the content, by the rollout's gate and by the day's report. Follows the newest
-    generated_content; the limits of the rules stand in the campaign's file.
+    generated_content; the campaign's file has the rules' limits.
     """
     partition = ContentPartition.parse(context.partition_key)
     review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
@@ -117,9 +116,9 @@ def reviewed_content(
 
 @STAGE.asset(campaign_partitions, code_version="1")
 def rolled_back_rows(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Handoff]:
-    """Every published row of one campaign that a version set made which was rolled back, with partition and version.
+    """Every published row of one campaign from a version set that was rolled back later, with partition and version.
 
-    For whoever read those rows, and for the run that makes their partitions again. Rows stay in it after that, then
+    For people who read those rows, and for the run that makes their partitions again. Rows stay in it after that,
     marked as superseded. Made after a rollback and after the last of its partitions; as old as its last run.
     """
     objects, name = store.objects(), context.partition_key
@@ -145,8 +144,8 @@ def campaign_report(
 ) -> dg.MaterializeResult:
     """One page a day over all campaigns and shards: samples, pass rates, lengths, speed, version sets.
 
-    A self-contained HTML file (`report`), for people. It shows what is sealed when it is made: a day under way can be
-    reported on, and again later.
+    A self-contained HTML file (`report`), for people. It shows what is sealed at that time, so a day can be reported on
+    while it runs, and again later.
     """
     day = context.partition_key
     version_sets = VersionSets(store.objects())

@@ -1,10 +1,10 @@
 """Checks of bulk generation: columns, one row for every prompt, no row twice, one version set a partition.
 
-Each checks the newest sealed version of one partition. The promises are kept where the rows are made; a check that
-fails here means that a promise is broken, not that the content is poor (that is the review's word).
+Each checks the newest sealed version of one partition. The code that makes the rows keeps these promises; a check that
+fails means that a promise is broken, not that the content is poor (the review decides that).
 
-`no_rows_of_rolled_back_sets` is about all partitions of all campaigns: it is run after a rollback, and fails until the
-last of the bad set's partitions was made again.
+`no_rows_of_rolled_back_sets` covers all partitions of all campaigns: it runs after a rollback, and fails until the last
+of the bad set's partitions was made again.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def shards_are_of_one_list(
     ],
 )
 def content_rows_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
-    """One step for all three: they read the same two tables."""
+    """One step for all three, since they read the same two tables."""
     with translated_errors():
         try:
             findings = check_content(store.handoffs(), context.partition_key)

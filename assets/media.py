@@ -21,8 +21,8 @@ def cards(
 ) -> dg.MaterializeResult[Handoff]:
     """One flash card, a PNG, for each row of one campaign shard's day that the review kept: term and definition.
 
-    Packed in shards; this table is their index, and `row_id` and `version_set` say what each was made from. Read by
-    whoever publishes the cards (`headrace handoff export`). Follows the newest reviewed_content.
+    Packed in shards; this table is their index, and `row_id` and `version_set` show the origin of each. Read by whoever
+    publishes the cards (`headrace handoff export`). Follows the newest reviewed_content.
     """
     partition = ContentPartition.parse(context.partition_key)
     prompts = campaigns.campaign(partition.campaign).prompts

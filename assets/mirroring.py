@@ -1,4 +1,4 @@
-"""Mirrored bulk: past partitions on another version set, compared row by row with what was published."""
+"""Mirrored bulk: past partitions on another version set, compared row by row with the published ones."""
 
 import socket
 from functools import partial
@@ -22,7 +22,7 @@ from resources.engines import EnginesResource
 
 
 class MirrorConfig(dg.Config):
-    """Which version set a sealed partition is mirrored on."""
+    """The version set on which a sealed partition is mirrored."""
 
     version_set: str = Field(
         default="candidate",
@@ -45,11 +45,11 @@ def mirrored_content(
     campaigns: CampaignsResource,
     engines: EnginesResource,
 ) -> dg.MaterializeResult[Handoff]:
-    """One campaign shard's day made once more on another version set; nothing of it is published.
+    """One campaign shard's day made again on another version set; nothing of it is published.
 
     Answers the prompts of the newest generated_content, as old as its last run. Its comparison, row by row and judged
-    by the campaign's review rules, is sealed beside it as mirror_comparison and read by the rollout's gate. Stops, and
-    seals nothing, when the version set is rolled back.
+    by the campaign's review rules, is sealed beside it as mirror_comparison, for the rollout's gate. Stops and seals
+    nothing when the version set is rolled back.
     """
     partition = ContentPartition.parse(context.partition_key)
     objects = store.objects()

@@ -1,4 +1,4 @@
-"""How each stage is cut into units of work. Mappings between them stand beside the assets that use them."""
+"""How each stage is divided into units of work. Mappings between them are beside the assets that use them."""
 
 import dagster as dg
 

@@ -76,7 +76,7 @@ def labels(
 ) -> dg.MaterializeResult[pa.Table]:
     """Labels of one corpus shard's documents, by source: people's file, a judge model, or both.
 
-    Empty where the corpus file names no source. Read by clean_documents, which drops the labels that are not wanted.
+    Empty if the corpus file names no source. Read by clean_documents, which drops unwanted labels.
     """
     labelled = label_shard(
         corpus.corpus(),
@@ -106,7 +106,7 @@ def clean_documents(
 ) -> dg.MaterializeResult[Any]:
     """One corpus shard, normalised, filtered, de-duplicated, and split into train and held-out by term.
 
-    Near duplicates are sought within the shard. Made once for the same documents, labels and corpus file. Read by
+    Near duplicates are searched within the shard. Made once for the same documents, labels and corpus file. Read by
     training_examples.
     """
     settings = corpus.corpus()
@@ -127,10 +127,10 @@ def clean_documents(
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:
-    """One corpus shard as token sequences for the base model: chats, packed, with loss on completions alone.
+    """One corpus shard as token sequences for the base model: packed chats, with loss on completions only.
 
-    A row is one sequence of `sequence_length` tokens, of train or of held-out. Made once for the same documents,
-    corpus file and tokenizer. Read by trained_model and evaluation.
+    Each row is one sequence of `sequence_length` tokens, of train or held-out. Made once for the same documents, corpus
+    file and tokenizer. Read by trained_model and evaluation.
     """
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):

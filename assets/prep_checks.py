@@ -1,8 +1,8 @@
 """Checks of data prep: columns, row counts that add up, nothing on both sides of the split, labels that agree.
 
-In a run of one shard, columns and counts are checked for that shard; launched by themselves, for every sealed shard.
-Ids, leaks and agreement always look at all sealed shards: a leak between two shards shows in neither alone. That reads
-the whole corpus's terms and texts twice a run, about 0.4 CPU s for the demo's. Descriptions are Markdown in the UI.
+In a run of one shard, columns and counts are checked for that shard; alone, for every sealed shard. Ids, leaks and
+agreement always cover all sealed shards, since a leak between two shards shows in neither alone. That reads the whole
+corpus's terms and texts twice a run, about 0.4 CPU s for the demo's. Descriptions are Markdown in the UI.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
 
 _ASSETS = ("raw_documents", "quarantine", "labels", "clean_documents", "training_examples")
-# What becomes of a row that came in, by asset: the names of counts in its metadata.
+# The outcomes of an incoming row, by asset: names of counts in the asset's metadata.
 _ACCOUNTS = {
     "raw_documents": ("num_rows", "num_rows_quarantined"),
     "clean_documents": ("num_rows", "num_rows_dropped"),
@@ -76,7 +76,7 @@ def _rows_check(asset: str) -> dg.AssetChecksDefinition:
 
 @asset_check(asset="clean_documents")
 def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
-    """Of all sealed shards together, no term and no text is in train and in held-out."""
+    """Over all sealed shards together, no term and no text is in both train and held-out."""
     shards = list(_newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
     leaks = find_leaks(corpus.corpus(), [handoff.table(COLUMNS) for handoff in shards])
     return dg.AssetCheckResult(
@@ -93,10 +93,10 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
 
 @asset_check(asset="raw_documents")
 def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
-    """Of all sealed shards together, one document id stands for one document: a label decides over no other."""
+    """Over all sealed shards together, one document id stands for one document, so no label decides over another."""
     shards = _newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys())
     repeated = find_repeated_ids([handoff.table(ID_COLUMNS) for handoff in shards])
-    # Without labels, nothing is decided by an id.
+    # Without labels, no decision depends on an id.
     severity = dg.AssetCheckSeverity.ERROR if corpus.corpus().labels else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         passed=not repeated.num_ids,
@@ -108,7 +108,7 @@ def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetChec
 
 @asset_check(asset="labels")
 def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
-    """Of all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
+    """Over all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
     settings = corpus.corpus().labels
     if not (settings and settings.file and settings.judge):
         return dg.AssetCheckResult(passed=True, description="Fewer than two sources of labels: nothing to compare.")
@@ -135,7 +135,7 @@ def _newest(handoffs: HandoffStore, asset: str, shards: Sequence[str]) -> Iterat
 
 
 def _counts(instance: dg.DagsterInstance, asset: str, shard: str) -> Mapping[str, int]:
-    """The whole numbers in the metadata of a shard's latest materialization; none before the first."""
+    """The whole numbers in the metadata of a shard's latest materialization; empty before the first."""
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[shard]), limit=1
     ).records

@@ -1,4 +1,4 @@
-"""What assets of a stage, and all checks, have in common: group and tags, how errors are told, what is tried again."""
+"""What a stage's assets, and all checks, share: group and tags, translation of errors, retries."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Stage:
         gpu_memory_mib: int = 0,
         **stated: Any,
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-        """As `dg.asset`, with what the stage's assets share. `gpus`, `gpu_memory_mib`: as of `stage_tags`."""
+        """As `dg.asset`, with what the stage's assets share. `gpus`, `gpu_memory_mib`: as in `stage_tags`."""
         tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib)
         as_asset = dg.asset(
             partitions_def=partitions_def,

@@ -25,7 +25,7 @@ _all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
-    """The weights that one recipe starts from, sealed in the store under their digest.
+    """The base weights of one recipe, sealed in the store under their digest.
 
     Read by trained_model, evaluation and registered_version.
     """
@@ -45,12 +45,12 @@ def base_model(
 @_STAGE.asset(
     model_recipes,
     code_version="1",
-    # A gang of GPUs is admitted whole; recipes with `ranks` of their own ask for them in the run's tags.
+    # A gang of GPUs is admitted whole; recipes with their own `ranks` request GPUs in the run's tags.
     gpus=1,
     gpu_memory_mib=16_000,
     ins={"training_examples": _all_shards},
     pool="training",
-    # A lost rank resumes from its last checkpoint; a lost worker is the run retry's business.
+    # A gang that lost a rank resumes from its last checkpoint; for a lost worker Dagster retries the run.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
 def trained_model(
@@ -62,10 +62,10 @@ def trained_model(
     base_model: pa.Table,
     training_examples: dict[str, Handoff],
 ) -> dg.MaterializeResult[pa.Table]:
-    """Weights that one recipe made out of its base model and all corpus shards, sealed under their digest.
+    """Weights that one recipe made from its base model and all corpus shards, sealed under their digest.
 
-    Trained once for the same weights, data and recipe; an interrupted training goes on behind its last checkpoint. Read
-    by evaluation and registered_version.
+    Trained once for the same weights, data and recipe; an interrupted training continues after its last checkpoint.
+    Read by evaluation and registered_version.
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(recipe, base_model, training_examples)

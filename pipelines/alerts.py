@@ -16,20 +16,20 @@ class AlertNotSent(Transient):
 
 
 def post_alert(webhook: str, *, run_id: str, job: str, partition: str | None, error: str) -> None:
-    """Posts one JSON object; its `text` is what chat services show.
+    """Posts one JSON object; chat services show its `text`.
 
-    A webhook's address is its key: whoever has it may write there. So it stands in no error and in no log.
+    A webhook's address is its key: whoever has it may write there. So no error and no log contains it.
 
     Raises:
         AlertNotSent: the webhook did not take it; the sensor's tick then fails and is tried again.
     """
     import httpx2
 
-    # It logs the address of each request.
+    # It would log each request's address.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     where = f"{job}[{partition}]" if partition else job
     body = {
-        # A failure's text may hold what JSON's receivers cannot read.
+        # A failure's text may hold characters that JSON's receivers cannot read.
         "text": f"Headrace: {where} failed in run {run_id}: {error}".encode(errors="replace").decode(),
         "run_id": run_id,
         "job": job,

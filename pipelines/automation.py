@@ -1,8 +1,9 @@
-"""What follows by itself when its inputs change, and what waits to be told.
+"""Which assets follow automatically when their inputs change, and which wait for a request.
 
-Conditions rest on changed *data versions*: `eager()` would ask for everything downstream of a materialization even when
-its bytes are the same. Training and the first asset of a stage have no condition: a late corpus shard re-trains only
-when told, the night's prompts come from the schedule, generation from the campaign sensor, rollout from its own sensor.
+Conditions depend on changed *data versions*: `eager()` would request everything downstream of a materialization even if
+its bytes are the same. Training and the first asset of a stage have no condition: a late corpus shard re-trains only on
+request, the schedule requests the night's prompts, the campaign sensor generation, and the rollout's own sensor the
+rollout.
 """
 
 import datetime
@@ -14,10 +15,10 @@ from resources.settings import settings_from_environment
 
 # A night's follow-ups are decided within seconds; a tick over this project's graph costs about 0.1 CPU s.
 TICK_SECONDS = 5
-# Yesterday's partitions may still be under way after midnight; older days are only made when told.
+# Yesterday's partitions may still be in progress after midnight; older days are only made on request.
 LOOKBACK_DAYS = 3
 
-# Made in the run that makes their inputs: a changed shard is prepared to its end in one run.
+# Made in the run that makes their inputs, so one run prepares a changed shard completely.
 IN_ONE_RUN = ("clean_documents", "labels", "training_examples", "cards")
 FOLLOWERS = (
     *IN_ONE_RUN,
@@ -29,13 +30,13 @@ FOLLOWERS = (
 
 
 def on_changed_inputs(*, with_requested_inputs: bool = False) -> dg.AutomationCondition:
-    """Request a partition that is missing, or one of whose inputs has a new data version, once all inputs are there.
+    """Requests a partition that is missing, or has an input with a new data version, once all inputs exist.
 
-    A dependency that was updated by a run which makes this asset as well is no reason to ask again.
+    A dependency that was updated by a run which also makes this asset is no reason to request it again.
 
     Args:
-        with_requested_inputs: an input that is missing but requested in the same tick counts as there; Dagster then
-            makes both in one run. Not across stages: one run a stage and partition.
+        with_requested_inputs: a missing input that is requested in the same tick counts as existing; Dagster then makes
+            both in one run. Not across stages: one run for each stage and partition.
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed() & ~condition.executed_with_root_target())
@@ -50,7 +51,7 @@ def on_changed_inputs(*, with_requested_inputs: bool = False) -> dg.AutomationCo
 
 
 def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
-    """The same assets, each follower with its condition."""
+    """The same assets, with conditions on those that follow."""
 
     def conditioned(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.to_user_string()
@@ -75,7 +76,7 @@ follow_changed_inputs = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.assets(*FOLLOWERS),
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],
-    # One run a partition: a run's demand is then one number, and a failed partition is redone alone.
+    # One run a partition: then a run's demand is one number, and a failed partition is repeated alone.
     emit_backfills=False,
     run_tags={"headrace/requested_by": "follow_changed_inputs"},
 )

@@ -36,6 +36,6 @@ defs = dg.Definitions(
     jobs=[*JOBS.values(), REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],
     sensors=[follow_changed_inputs, *SENSORS],
-    # A run makes one partition of one stage; a process a step would double its start-up.
+    # A run makes one partition of one stage; a process for each step would double its start-up.
     executor=dg.in_process_executor,
 )

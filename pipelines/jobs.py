@@ -1,4 +1,4 @@
-"""One job a stage step: what is launched together, on one partition, in one run."""
+"""One job for each step of a stage: what is launched together, on one partition, in one run."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ STAGE_JOBS = (
         assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
     ),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
-    # Alone in its run: the gang of ranks is then the run's whole demand, and no CPU follower holds its GPUs.
+    # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),
     StageJob(name="evaluate", stage="training", assets=("evaluation",)),
     StageJob(name="register", stage="deployment", assets=("registered_version",)),
@@ -37,13 +37,13 @@ STAGE_JOBS = (
     StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 
-# Makes what `generate` makes, but only where a version set that was rolled back made it.
+# Makes what `generate` makes, but only where a rolled-back version set made it.
 REGENERATE = StageJob(name="regenerate_rolled_back", stage="generation", assets=("generated_content",))
 
 ASSETS_OF_JOB = {job.name: job.assets for job in (REGENERATE, *STAGE_JOBS)}
 STAGE_OF_JOB = {job.name: job.stage for job in (REGENERATE, *STAGE_JOBS)}
 
-# These look at every partition that there is: too much for each run that makes one.
+# These check every existing partition, which is too much for each run that makes one.
 _OF_ALL_PARTITIONS = dg.AssetSelection.checks(
     *(
         dg.AssetCheckKey(dg.AssetKey(asset), "no_rows_of_rolled_back_sets")
@@ -81,12 +81,12 @@ def _services() -> dict[str, str]:
     return {TRACKING_URI: settings_from_environment().tracking_uri}
 
 
-# Makes no asset: it frees the store of what nobody needs.
+# Makes no asset: it frees the store of what is no longer needed.
 COLLECTION = collection_job(environment=_services)
 
 
 def run_assets(run: dg.DagsterRun) -> list[str]:
-    """What a run makes."""
-    # A job launched whole carries no asset selection in its run.
+    """The assets that a run makes."""
+    # A run of a whole job has no asset selection.
     selected = sorted(key.to_user_string() for key in run.asset_selection or ())
     return selected or list(ASSETS_OF_JOB.get(run.job_name, ()))

@@ -1,7 +1,7 @@
-"""An S3-compatible object store on this machine: SeaweedFS, on loopback alone, with one bucket and one user.
+"""An S3-compatible object store on this machine: SeaweedFS, on loopback only, with one bucket and one user.
 
-`python -m pipelines.object_store --directory DIRECTORY` prints what to export, then serves until Ctrl-C. What was
-stored stays in DIRECTORY for the next start. For tests, demos and benchmarks: one copy of every byte, no TLS.
+`python -m pipelines.object_store --directory DIRECTORY` prints what to export, then serves until Ctrl-C. DIRECTORY
+keeps the data for the next start. For tests, demos and benchmarks: one copy of every byte, no TLS.
 """
 
 import argparse
@@ -35,12 +35,12 @@ _NUM_PORTS = 8
 
 
 class ObjectStoreServerFailed(HeadraceError):
-    """SeaweedFS could not be started; the text says what is in the way."""
+    """SeaweedFS could not be started; the text gives the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectStoreServer:
-    """A running server. `environment`: what a process needs in its own to use it, HEADRACE_STORE aside."""
+    """A running server. `environment`: the variables that a process needs to use it, except HEADRACE_STORE."""
 
     endpoint: str
     bucket: str
@@ -52,7 +52,7 @@ class ObjectStoreServer:
         return f"s3://{self.bucket}/store"
 
     def options(self, endpoint: str | None = None) -> dict[str, str]:
-        """What `S3Store` is given to use it, or to use it through a proxy at `endpoint`."""
+        """Options for `S3Store` to use it, directly or through a proxy at `endpoint`."""
         return {
             "endpoint": endpoint or self.endpoint,
             "access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
@@ -64,7 +64,7 @@ class ObjectStoreServer:
 
 @contextlib.contextmanager
 def running_object_store(directory: Path, *, port: int | None = None) -> Iterator[ObjectStoreServer]:
-    """Starts the server on `port` of 127.0.0.1 (any free one without), waits until the bucket answers, stops it.
+    """Starts the server on `port` of 127.0.0.1 (default: any free one), waits until the bucket answers, stops it.
 
     Raises:
         ObjectStoreServerFailed
@@ -106,7 +106,7 @@ def _start(directory: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         f"-master.port={master}",
         f"-master.port.grpc={master_grpc}",
         "-master.telemetry=false",
-        # Small volumes, grown one at a time: by default each of seven reserves its share of 30 GB.
+        # Small volumes, added one at a time: by default each of seven reserves its share of 30 GB.
         "-master.volumeSizeLimitMB=1024",
         "-master.volumePreallocate=false",
         "-master.electionTimeout=1s",
@@ -124,7 +124,7 @@ def _start(directory: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={directory / 'users.json'}",
-        # A bucket of another name is a mistake that must be heard of.
+        # A bucket with another name is a mistake that must be reported.
         "-s3.autoCreateBucket=false",
         f"-s3.localSocket={directory / 's3.sock'}",
     ]
@@ -163,7 +163,7 @@ def _make_bucket(process: subprocess.Popen[bytes], directory: Path, environment:
 
 
 def _bucket_is_there(environment: dict[str, str]) -> bool:
-    """Makes it, or hears that it is there. Not yet: the gateway does not answer, or its filer does not."""
+    """Creates the bucket, or learns that it exists. False: the gateway or its filer does not answer yet."""
     url = _signed_bucket_url(environment)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -191,7 +191,7 @@ def _signed_bucket_url(environment: dict[str, str]) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # The whole session: the server starts helpers of its own.
+    # The whole session, since the server starts helpers.
     for sign, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
@@ -201,7 +201,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _credentials(directory: Path) -> tuple[str, str]:
-    """The one user's, made at the first start."""
+    """The only user's credentials, created at the first start."""
     path = directory / "users.json"
     if not path.exists():
         keys = {"accessKey": secrets.token_hex(8), "secretKey": secrets.token_hex(16)}

@@ -22,9 +22,9 @@ NIGHTLY_CRON = "0 1 * * *"
     default_status=running_when_automated()[1],
 )
 def nightly_campaigns(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """Lists the day's prompts, one run a campaign shard; generation, review and report follow by themselves.
+    """Lists the day's prompts, one run for each campaign shard; generation, review and report follow automatically.
 
-    The run key is the partition: a repeated tick, a clock set back or a second schedule starts nothing twice.
+    The run key is the partition, so a repeated tick, a clock set back or a second schedule starts nothing twice.
     """
     day = context.scheduled_execution_time.strftime("%Y-%m-%d")
     for shard in campaign_shards.get_partition_keys():

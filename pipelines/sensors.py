@@ -1,8 +1,8 @@
-"""What watches the store and asks for runs: partition keys, rollout ticks, generation, mirrors, rollbacks, alerts.
+"""Watches the store and requests runs: partition keys, rollout ticks, generation, mirrors, rollbacks, alerts.
 
-Each sensor decides from the store and from runs under way, never from what it did before: a tick that is repeated, lost
-or late asks for the same. What a decision starts is asked for under a run key that names the decision, so one decision
-starts one run, even if that run fails for good. Rollouts are the exception: a rollback must not be lost with its run.
+Each sensor decides by the store and by runs under way, never by what it did before, so a repeated, lost or late tick
+requests the same. A run key names the decision that starts the run, so one decision starts one run, even if that run
+fails for good. Rollouts are the exception: a rollback must not be lost with its run.
 """
 
 import json
@@ -38,9 +38,9 @@ from resources.campaigns_resource import campaigns_resource
 from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
 
-# How often a rollout run is asked for that has not written its decision down: refused by the registry, or dead.
+# How often a rollout run is requested again if it has not recorded its decision: the registry refused it, or it died.
 ASK_AGAIN_SECONDS = 600
-# How often all partitions are looked at again after a rollback that has left nothing.
+# How often all partitions are examined again after a rollback with nothing left to do.
 LOOK_AGAIN_SECONDS = 3600
 
 _UNDER_WAY = [
@@ -52,10 +52,10 @@ _UNDER_WAY = [
 ]
 
 
-# Runs in development too: without its keys, no model or campaign could be materialized by a click.
+# Runs in development too: without its keys, no click could materialize a model or campaign.
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Adds a key for each new recipe, campaign and service file; keys whose file went stay, for their history."""
+    """Adds a key for each new recipe, campaign and service file; keys of deleted files stay, for their history."""
     settings = settings_from_environment()
     found = rollouts_resource(settings).subjects(HandoffStore(settings.open_store()))
     problems = list(found.problems)
@@ -77,9 +77,9 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 
 @dg.sensor(job=JOBS["roll_out"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
 def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Asks for a rollout run wherever a journal has something to decide: a new model, a verdict.
+    """Requests a rollout run for each journal with something to decide: a new model, a verdict.
 
-    A file or a journal that cannot be read stops its own rollout, and nobody else's.
+    A file or journal that cannot be read stops only its own rollout.
     """
     settings = settings_from_environment()
     handoffs = HandoffStore(settings.open_store())
@@ -118,11 +118,11 @@ def _rollout_request(
     if _under_way(instance, "rollout", subject.name):
         return "a rollout run is under way."
     if subject.name not in instance.get_dynamic_partitions("campaign"):
-        # Dagster would refuse the whole tick, and with it everybody else's run.
+        # Dagster would refuse the whole tick, with all other runs.
         return "it has no partition key yet; the sensor partition_keys adds it."
     head = state.head if state else 0
-    # By head and decision: a new fact at the same head (another model, another verdict) is another key. By time: a run
-    # that died, or found the store away, has written nothing, and its decision would be asked for under a spent key.
+    # By head and decision: a new fact at the same head (another model or verdict) gives another key. By time: a run
+    # that died, or could not reach the store, has recorded nothing, and its decision needs a new key.
     version_set, again = action.fields.get("version_set", "")[:12], int(time.time() // ASK_AGAIN_SECONDS)
     return dg.RunRequest(
         run_key=f"{subject.name}:{head}:{action.kind}:{version_set}:{again}", partition_key=subject.name
@@ -131,7 +131,7 @@ def _rollout_request(
 
 @dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
 def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Starts generation of the partitions whose prompts are there: canaries first, the rest after their verdict."""
+    """Starts generation of partitions that have prompts: first canaries, and the rest after their verdict."""
     settings = settings_from_environment()
     objects = settings.open_store()
     handoffs = HandoffStore(objects)
@@ -167,7 +167,7 @@ def _day_requests(
         state=state,
         plan=campaign.plan,
         sealed={key: handoff.attributes.get("version_set", "") for key, handoff in sealed.items()},
-        # Without prompts a partition cannot start, but counts towards the canaries' share all the same.
+        # Without prompts a partition cannot start, but it counts towards the canaries' share.
         in_flight={*in_flight, *(key for key in keys if key not in prompts and key not in sealed)},
         now=time.time(),
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
@@ -181,7 +181,7 @@ def _day_requests(
 
 @dg.sensor(job=JOBS["mirror"], minimum_interval_seconds=30, default_status=running_when_automated()[0])
 def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Mirrors the stable set's newest partitions on a set that is proposed or on trial, as many as the plan says."""
+    """Mirrors the stable set's newest partitions on a proposed set or one on trial, as many as the plan says."""
     settings = settings_from_environment()
     objects = settings.open_store()
     requests: list[dg.RunRequest] = []
@@ -193,7 +193,7 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             request = dg.RunRequest(
                 run_key=f"{wanted.partition}:mirror:{wanted.version_set[:16]}:{wanted.published[:16]}",
                 partition_key=wanted.partition,
-                # By its id: when the run starts, another set may be the candidate.
+                # By its id, since another set may be the candidate when the run starts.
                 run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
             )
             requests.append(request)
@@ -206,9 +206,9 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     default_status=running_when_automated()[0],
 )
 def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Has the rows of a set that was rolled back listed, exactly their partitions made again, and the list once more.
+    """After a rollback requests the list of the set's rows, then exactly their partitions again, then a new list.
 
-    Looks at every day there is. The cursor only spares it that while nothing is wrong.
+    Examines all days. The cursor only avoids that while nothing is wrong.
     """
     settings = settings_from_environment()
     objects = settings.open_store()
@@ -229,7 +229,7 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> list[dg.RunRequest]:
-    """The list first: it names the rows while their versions are still in the store."""
+    """The list first, since it names rows while the store still has their versions."""
     state = "open" if bad else "regenerated"
     requests = [
         dg.RunRequest(
@@ -252,13 +252,13 @@ def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> l
 
 
 def _result(requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
-    """Dagster shows a reason only for a tick that asks for nothing."""
+    """Dagster shows a reason only for a tick without requests."""
     reason = dg.SkipReason("; ".join(reasons) or "Nothing to do.")
     return dg.SensorResult(run_requests=requests) if requests else dg.SensorResult(skip_reason=reason)
 
 
 def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
-    """For ticks that ask for something, which show no reason."""
+    """For ticks with requests, which show no reason."""
     for problem in problems:
         context.log.warning(problem)
 

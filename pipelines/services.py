@@ -1,8 +1,9 @@
 """Code server, daemon and webserver of this checkout's instance, as child processes under one lock.
 
-`make demo` and `make dev` both start them here, so that one checkout never has two daemons (two would run a run twice:
-dagster#33962). The lock's descriptor is inherited by the daemon: it is free only when the daemon is gone, whoever was
-killed. Children get SIGTERM when their parent dies; runs do not: they live in sessions of their own and go on.
+`make demo` and `make dev` both start them here, so that one checkout never has two daemons (two would start a run
+twice: dagster#33962). The daemon inherits the lock's descriptor, so the lock is free only when the daemon is gone,
+whichever process was killed. Children get SIGTERM when their parent dies; runs do not: they have their own sessions and
+continue.
 """
 
 import contextlib
@@ -25,23 +26,23 @@ import psutil
 from headrace.errors import HeadraceError
 from resources.settings import CHECKOUT, Settings
 
-# As in workspace.yaml and pyproject.toml: schedules and sensors are known by their location's name.
+# As in workspace.yaml and pyproject.toml: schedules and sensors are identified by their location's name.
 CODE_MODULE, LOCATION = "pipelines.definitions", "headrace"
 _PR_SET_PDEATHSIG = 1
-# A daemon that was told to stop needs a few seconds; its successor waits for the lock this long.
+# A stopping daemon needs a few seconds; its successor waits this long for the lock.
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
 
 
 class ServicesUnavailable(HeadraceError):
-    """The instance's daemon or webserver cannot be started; the text says what is in the way."""
+    """The instance's daemon or webserver cannot be started; the text gives the cause."""
 
 
 def ui_port(text: str | None) -> int:
-    """The Dagster UI's port, out of HEADRACE_PORT.
+    """The Dagster UI's port, from HEADRACE_PORT.
 
     Raises:
-        ServicesUnavailable: it is no port.
+        ServicesUnavailable: it is not a port.
     """
     if not text:
         return 3000
@@ -61,7 +62,7 @@ class Services:
         return f"http://127.0.0.1:{self.port}"
 
     def check_alive(self) -> None:
-        """Raises: ServicesUnavailable: a service ended by itself; names it, its code and its log."""
+        """Raises: ServicesUnavailable: a service ended by itself; gives its name, exit code and log."""
         for name, process in self.processes.items():
             code = process.poll()
             if code is not None:
@@ -114,7 +115,7 @@ def services(
 
 
 def _commands(code_socket: Path, port: int) -> dict[str, list[str]]:
-    """One code server for daemon and webserver, as `dagster dev` does: else the daemon starts a new one a minute."""
+    """One code server for daemon and webserver, as `dagster dev` does; else the daemon starts a new one each minute."""
     workspace = code_socket.with_name("workspace.yaml")
     server = f"{{socket: {code_socket}, location_name: {LOCATION}}}"
     workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
@@ -131,7 +132,8 @@ def locked(path: Path) -> Iterator[int]:
     """Holds the checkout's lock and yields its inheritable descriptor.
 
     Raises:
-        ServicesUnavailable: a living process holds it (at once), or a daemon that outlived its parent does not end.
+        ServicesUnavailable: a living process holds it (raised at once), or a daemon that outlived its parent does not
+            end.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -171,7 +173,7 @@ def _take(descriptor: int, path: Path) -> None:
 
 
 def _refuse_foreign_daemon() -> None:
-    """`dagster dev` or `dg dev` started by hand does not take our lock; its process tells."""
+    """Finds `dagster dev` or `dg dev` by its process, since they do not take our lock when started by hand."""
     home = os.environ.get("DAGSTER_HOME")
     for process in psutil.process_iter(["pid", "cmdline"]):
         command = " ".join(process.info["cmdline"] or [])
@@ -204,7 +206,8 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
 
     def die_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # A script's background job ignores SIGINT; Dagster would ignore SIGTERM with it, down to every run's worker.
+        # A script's background job ignores SIGINT, and Dagster would then ignore SIGTERM too, down to every run's
+        # worker.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getppid() != parent:
@@ -218,7 +221,7 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # A Ctrl-C in the terminal is for the parent alone, which then stops them in order.
+            # A Ctrl-C in the terminal reaches only the parent, which then stops them in order.
             start_new_session=True,
             pass_fds=(lock,),
             preexec_fn=die_with_parent,

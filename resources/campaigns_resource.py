@@ -11,7 +11,7 @@ from resources.settings import Settings
 
 
 class CampaignsResource(dg.ConfigurableResource):
-    """Campaign files, where their prompt files start, and where their reports go."""
+    """Campaign files, the place of their prompt files, and the directory for their reports."""
 
     directory: str = Field(description="Directory of campaign files (*.yaml): an absolute path.")
     home: str = Field(description="Directory at which the campaigns' relative prompt files start.")
@@ -24,7 +24,7 @@ class CampaignsResource(dg.ConfigurableResource):
         return tuple(campaign.with_engine(self.engine) for campaign in load_campaigns(Path(self.directory)))
 
     def campaign(self, name: str) -> Campaign:
-        """Raises: InvalidInput: no file describes a campaign of this name."""
+        """Raises: InvalidInput: no file describes a campaign with this name."""
         campaigns = {campaign.name: campaign for campaign in self.campaigns()}
         if name not in campaigns:
             known = ", ".join(campaigns)

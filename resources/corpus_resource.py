@@ -1,4 +1,4 @@
-"""The corpus of this deployment, the tokenizer that prepares its examples, and the judge that labels it, if any."""
+"""This deployment's corpus, the tokenizer that prepares its examples, and the judge that labels it, if any."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ from headrace.store.sealed_directory import seal_directory
 from headrace.version_sets.sets import Decoding, Member
 from resources.engines import EnginesResource
 
-# Questions that a local model answers side by side; in a longer batch, more of them are padded to the longest.
+# How many questions a local model answers side by side; longer batches pad more of them to the longest.
 _BATCH_ROWS = 16
 
 
 class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
-    """What data prep reads: files, rules and templates, and the base model's tokenizer."""
+    """The inputs of data prep: files, rules and templates, and the base model's tokenizer."""
 
     corpus_file: str = Field(description="YAML file that describes the corpus: an absolute path.")
     home: str = Field(description="Directory at which the corpus file's relative paths start.")
@@ -37,13 +37,13 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
         return ChatTokenizer.load(self.base_model, date=self.corpus().template_date)
 
     def judge(self, engines: EnginesResource, objects: ObjectStore) -> Judge | None:
-        """The corpus's judge, if it has one; nothing is loaded before its first question."""
+        """The corpus's judge, if it has one; loads nothing before the first question."""
         labels = self.corpus().labels
         return EngineJudge(labels.judge, engines, objects) if labels and labels.judge else None
 
 
 class EngineJudge:
-    """An engine as judge: greedy decoding, one question a document."""
+    """An engine as judge: greedy decoding, one question for each document."""
 
     def __init__(self, settings: LabelJudge, engines: EnginesResource, objects: ObjectStore) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class EngineJudge:
 
     def _member(self) -> Member:
         settings = self._settings
-        # A local model is sealed as every other, so that its digest can be looked up and its bytes are checked.
+        # A local model is sealed like any other, so that its digest can be looked up and its bytes are checked.
         local = settings.settings.kind.needs_weights
         weights = seal_directory(self._objects, Path(settings.model)) if local else None
         return Member(

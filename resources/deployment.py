@@ -1,4 +1,4 @@
-"""The resources of one deployment, by the names under which assets ask for them."""
+"""The resources of one deployment, under the names that assets use."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from resources.training import training_launcher, training_resource
 
 
 def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResource | dg.ConfigurableIOManager]:
-    """A laptop, one box and a cluster differ in `settings` alone."""
+    """A laptop, one box and a cluster differ only in `settings`."""
     store: dict[str, Any] = {
         "url": settings.store_url,
         "cache": str(settings.cache),

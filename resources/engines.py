@@ -17,7 +17,7 @@ from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
 
 class EnginesResource(dg.ConfigurableResource):
-    """What an engine needs beside its version set: secrets and patience. Neither can change an output."""
+    """An engine's settings outside its version set: secrets and patience. They cannot change an output."""
 
     api_key: str | None = Field(
         default=None, description='Bearer token for OpenAI-compatible servers; give it as dg.EnvVar("…").'
@@ -47,17 +47,17 @@ class EnginesResource(dg.ConfigurableResource):
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
     ) -> ChainRows:
-        """The engines of a set's roles, loaded. Roles that differ in nothing but their prompts share one.
+        """The loaded engines of a set's roles. Roles that differ only in their prompts share one.
 
         Args:
-            replicas: base URL in the set → the servers that serve the same model, if there are several.
+            replicas: base URL in the set → the servers of the same model, if there are several.
 
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`.
         """
         loaded: dict[EngineKey, Engine] = {}
         engines: dict[str, Engine] = {}
-        # As the set says, and not the campaign's file of now: the set decides the rows.
+        # The set's order, not the present campaign file's, since the set decides the rows.
         order = version_set.chain or (WRITER,)
         for role in order:
             member, spec = version_set.member(role), version_set.engine_of(role)
@@ -68,7 +68,7 @@ class EnginesResource(dg.ConfigurableResource):
         return ChainRows(RoleChain.of(version_set, order, engines))
 
     def try_member(self, member: Member, version_set: VersionSet, objects: ObjectStore) -> None:
-        """Load one member of a set and let it answer, which is thrown away.
+        """Loads one member of a set and lets it answer; the answer is discarded.
 
         Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.trial`.
         """

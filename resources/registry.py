@@ -9,7 +9,7 @@ from resources.settings import TRACKING_URI, Settings
 
 
 class RegistryResource(dg.ConfigurableResource):
-    """MLflow: embedded (`sqlite:///…`) or a server. Nothing connects before it is first asked."""
+    """MLflow: embedded (`sqlite:///…`) or a server. Connects when it is first used."""
 
     tracking_uri: str = Field(description="Where MLflow is: sqlite:///FILE, or http(s)://HOST:PORT.")
     artifacts: str | None = Field(
@@ -33,7 +33,7 @@ class RegistryResource(dg.ConfigurableResource):
 def registry_resource(settings: Settings) -> RegistryResource:
     uri = settings.tracking_uri
     return RegistryResource(
-        # A resource's settings are shown in Dagster's UI; a variable by its name alone.
+        # Dagster's UI shows a resource's settings, but only the name of a variable.
         tracking_uri=dg.EnvVar(TRACKING_URI) if secrets_in(uri) else uri,
         artifacts=(settings.home / "mlflow-artifacts").as_uri(),
     )

@@ -37,7 +37,7 @@ from resources.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Ticked:
-    """What one tick did, and where the rollout stands now."""
+    """The actions of one tick, and the rollout's present standing."""
 
     state: RolloutState | None
     entries: tuple[Entry, ...]
@@ -66,13 +66,13 @@ class Ticked:
 
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
-    """What campaign and service files describe, by name, and why some of them describe nothing, a sentence each."""
+    """The subjects in campaign and service files, by name, and why some files describe none, a sentence each."""
 
     by_name: Mapping[str, Subject]
     problems: tuple[str, ...]
 
     def find(self, name: str) -> Subject:
-        """Raises: InvalidInput: no file that can be read describes a campaign or service of this name alone."""
+        """Raises: InvalidInput: no readable file describes a campaign or service of this name, or both kinds do."""
         if name in self.by_name:
             return self.by_name[name]
         there = "; ".join(self.problems) or f"there are {', '.join(self.by_name)}."
@@ -80,14 +80,14 @@ class Subjects:
 
 
 class RolloutsResource(dg.ConfigurableResource):
-    """Every campaign and every service of this deployment has a rollout of its name."""
+    """Every campaign and every service of this deployment has a rollout with its name."""
 
     campaigns: CampaignsResource
     engines: EnginesResource
     services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
 
     def subjects(self, handoffs: HandoffStore) -> Subjects:
-        """Whatever can be read: a broken service file stops no campaign's rollout, and the other way round."""
+        """All readable subjects: a broken service file stops no campaign's rollout, and vice versa."""
         problems: list[str] = []
         campaigns: dict[str, Subject] = {}
         services: dict[str, Subject] = {}
@@ -118,10 +118,10 @@ class RolloutsResource(dg.ConfigurableResource):
         passed_over: PassedOver,
         intervention: Intervention | None = None,
     ) -> Ticked:
-        """Take one rollout as far as its evidence allows, after a person's `intervention`, if there is one.
+        """Takes one rollout as far as its evidence allows, after a person's `intervention`, if given.
 
         Args:
-            passed_over: damaged objects that `models` was read without.
+            passed_over: damaged objects that are missing in `models`.
         """
         objects, subject = handoffs.objects, self.subjects(handoffs).find(name)
         rollout, damaged = Rollout(objects, name, SystemClock()), PassedOver()
@@ -147,14 +147,14 @@ class RolloutsResource(dg.ConfigurableResource):
         )
 
     def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:
-        """Fetch, verify, load and try every member in this process."""
+        """Fetches, verifies, loads and tries every member in this process."""
         for member in version_set.members:
             self.engines.try_member(member, version_set, objects)
 
 
 def rollouts_resource(settings: Settings, engines: EnginesResource | None = None) -> RolloutsResource:
     """Args:
-    engines: those that the assets use, with their keys; a sensor, which only looks, needs none.
+    engines: the assets' engines, with their keys; a sensor, which only reads, needs none.
     """
     return RolloutsResource(
         campaigns=campaigns_resource(settings), engines=engines or EnginesResource(), services=str(settings.services)

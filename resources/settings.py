@@ -1,10 +1,10 @@
-"""Where this deployment keeps things: the one place that reads Headrace's environment variables.
+"""The places of this deployment's data: only this module reads Headrace's environment variables.
 
 | variable | meaning | default |
 |---|---|---|
 | HEADRACE_HOME | state directory | `.headrace` in the checkout |
 | HEADRACE_STORE | object store: a directory, or `s3://bucket/prefix` | `HEADRACE_HOME/store` |
-| HEADRACE_CACHE | what this node keeps of a remote store: a local directory | `HEADRACE_HOME/cache` |
+| HEADRACE_CACHE | this node's copies from a remote store: a local directory | `HEADRACE_HOME/cache` |
 | HEADRACE_CACHE_BYTES | limit of that cache, in bytes | 20000000000 |
 | MLFLOW_TRACKING_URI | MLflow | SQLite in HEADRACE_HOME |
 | HEADRACE_CORPUS | corpus file (YAML) | `resources/corpus.yaml` |
@@ -74,5 +74,5 @@ def settings_from_environment() -> Settings:
 
 
 def _store_url(text: str) -> str:
-    """A directory is made absolute: the processes that open it start in different ones."""
+    """Makes a directory absolute, since the processes that open it start in different ones."""
     return text if "://" in text else str(Path(text).absolute())

@@ -1,4 +1,4 @@
-"""What this deployment trains with: its recipes, its base model, and where gangs run."""
+"""This deployment's training: its recipes, its base model, and the place where gangs run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from resources.settings import Settings
 
 
 class TrainingResource(dg.ConfigurableResource):
-    """The recipes, by partition key, and the model that they start from unless they name another."""
+    """The recipes, by partition key, and their base model unless they name another."""
 
     recipes_directory: str = Field(description="Directory of recipe files (*.yaml): an absolute path.")
     base_model: str = Field(description="Model directory or hub name for recipes without a base_model of their own.")
@@ -29,10 +29,10 @@ class TrainingResource(dg.ConfigurableResource):
         return recipes[partition_key]
 
     def base_model_directory(self, recipe: Recipe) -> Path:
-        """A local directory, downloaded first where the recipe names a model of the hub.
+        """A local directory; a model of the hub is downloaded first.
 
         Raises:
-            InvalidTrainingRun: neither a directory nor a model that the hub gives out.
+            InvalidTrainingRun: neither a directory nor a model on the hub.
         """
         return model_directory(recipe.base_model or self.base_model)
 

@@ -30,12 +30,12 @@ from pipelines.demo.view import View
 from pipelines.services import services
 from resources.settings import CHECKOUT, Settings, settings_from_environment
 
-# Two checkpoints, two sets of weights, logs: what a demo adds to the disk at its widest.
+# Two checkpoints, two sets of weights and logs: the most disk space that a demo uses.
 FREE_BYTES_MIN = 6 * 10**9
 
 
 class Demo:
-    """Everything that the demo reads, on this checkout's instance and store."""
+    """Everything that the demo reads, in this checkout's instance and store."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         self.settings = settings
@@ -51,18 +51,18 @@ class Demo:
         return fold(self.journal.entries())
 
     def judged(self, state: RolloutState, recipe: str) -> bool:
-        """Whether the rollout is through with a recipe's trained model."""
+        """Whether the rollout has finished with a recipe's trained model."""
         sealed = self.handoffs.newest("trained_model", recipe)
         if sealed is None:
             return False
         digest = sealed.table(columns=["weights_digest"])["weights_digest"][0].as_py()
-        # Its settings may be on trial again (a campaign file that changed); the model itself is judged.
+        # Its settings may be on trial again (a changed campaign file); the model itself is judged.
         return state.stable_weights == digest or (
             digest in state.considered_weights and state.candidate_weights != digest
         )
 
     def current(self, state: RolloutState, day: str) -> bool:
-        """Whether a day's review, cards and report follow its content, and none is of a set that was rolled back."""
+        """Whether a day's review, cards and report follow its content, and no content is from a rolled-back set."""
         partitions = [
             ContentPartition(day=day, campaign=story.CAMPAIGN, shard=shard).key for shard in range(story.NUM_SHARDS)
         ]
@@ -185,7 +185,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
                 for _ in driver.walk(chapter):
                     running.check_alive()
                     view.show(chapter)
-                    # At each look: a demo that is killed has measured all the same.
+                    # At each look, so that a killed demo has kept its measurements.
                     keep_measurements()
                 view.show(chapter, done=True)
             launcher.close()

@@ -1,4 +1,4 @@
-"""What the instance says of the demo's partitions: made, under way, failed. Reads Dagster alone; launches nothing."""
+"""The demo's partitions according to the instance: made, under way, failed. Reads Dagster only; launches nothing."""
 
 import time
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from pipelines.jobs import run_assets
 _ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_PROGRESS_RUN_STATUSES]
 _ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
-# A daemon looks for failures every few seconds, but misses those from before its first look at a fresh instance.
+# A daemon looks for failures every few seconds, but misses those from before its first look at a new instance.
 RETRY_WAIT_SECONDS = 120.0
 
 
@@ -36,9 +36,9 @@ class FailedRun:
 
 @dataclass(kw_only=True)
 class Board:
-    """A picture of the instance, taken by `refresh`.
+    """The state of the instance at the last `refresh`.
 
-    `since`: failures of runs created before this time (epoch seconds) belong to earlier calls, and are not looked at.
+    `since`: failures of runs created before this time (epoch seconds) belong to earlier calls, and are ignored.
     """
 
     instance: dg.DagsterInstance
@@ -68,7 +68,7 @@ class Board:
             if run.tags.get(WILL_RETRY_TAG) != "true":
                 self.failed[target] = FailedRun(run_id=run.run_id, error=self._error(run.run_id))
             elif AUTO_RETRY_RUN_ID_TAG not in run.tags and _seconds_since(record) < RETRY_WAIT_SECONDS:
-                # Dagster is about to retry it: under way, though no run says so yet.
+                # Dagster is about to retry it, so it counts as under way, though no run shows that yet.
                 self.active.setdefault(target, run)
 
     def is_made(self, target: Target) -> bool:

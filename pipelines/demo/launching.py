@@ -1,4 +1,4 @@
-"""Launches runs the way the UI does: over GraphQL, into the instance's queue."""
+"""Launches runs as the UI does: over GraphQL, into the instance's queue."""
 
 import time
 from typing import Any
@@ -31,7 +31,7 @@ _LOCATION_STATUS = """
 
 
 class LaunchRefused(HeadraceError):
-    """Dagster did not take a run."""
+    """Dagster refused a run."""
 
 
 class Launcher:
@@ -42,7 +42,7 @@ class Launcher:
         self._client.close()
 
     def wait_for_location(self) -> None:
-        """Raises: LaunchRefused: the code location does not load; carries Dagster's reason."""
+        """Raises: LaunchRefused: the code location does not load; has Dagster's reason."""
         deadline = time.monotonic() + _LOAD_WAIT_SECONDS
         while time.monotonic() < deadline:
             entries = self._query(_LOCATION_STATUS)["workspaceOrError"].get("locationEntries", [])
@@ -59,7 +59,7 @@ class Launcher:
         """Queues one run of `job` on one partition. Returns its run id.
 
         Raises:
-            LaunchRefused: Dagster says no; carries its words.
+            LaunchRefused: Dagster refuses the run; has Dagster's words.
         """
         tags = {"dagster/partition": partition, "headrace/requested_by": "demo"}
         if "|" in partition:

@@ -1,7 +1,7 @@
 """Peak memory of the demo: the proportional set size of every process that shares its HEADRACE_HOME.
 
-Proportional, because daemon, ranks and runs map the same libraries and handoffs; adding resident sizes would count one
-page many times.
+Proportional, because daemon, ranks and runs map the same libraries and handoffs; a sum of resident sizes would count a
+page several times.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-# A sample reads one small file a process; ranks hold their peak for minutes, so this misses little.
+# A sample reads one small file for each process; ranks hold their peak for minutes, so this misses little.
 SAMPLE_SECONDS = 3.0
 
 

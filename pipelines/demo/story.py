@@ -1,9 +1,9 @@
-"""What the demo wants, in order, and how it gets there from wherever it stands.
+"""The demo's goals in order, and how it reaches them from any state.
 
-Each chapter names partitions to be made and what makes them. Nothing is remembered between two calls but the demo's
-days: what is made is read from the instance and from the rollout journal, so an interrupted demo goes on where it was.
-The driver launches what a person would (`launched`); everything else follows by automation, and is launched here only
-if automation has not asked for it after a while (a daemon may have been killed between the change and the request).
+Each chapter names partitions to be made and what makes them. Between two calls it remembers only the demo's days: the
+instance and the rollout journal show what is made, so an interrupted demo continues where it was. The driver launches
+what a person would (`launched`). Everything else follows by automation, and is launched here only if automation has not
+requested it after a while (a daemon may have been killed between the change and the request).
 """
 
 import json
@@ -25,10 +25,10 @@ MODEL = "smollm2-135m"
 GOOD, WORSE = "define", "define-hot"
 CAMPAIGN = "glossary"
 NUM_SHARDS = 10
-# Automation ticks every 5 s and a queued run starts within 10: silence of this length means that nobody asked.
+# Automation ticks every 5 s and a queued run starts within 10 s, so such a silence means that nothing was requested.
 FOLLOW_UP_SECONDS = 75.0
 POLL_SECONDS = 1.0
-# Longer than any wait of a healthy demo with no run under way; then a person has to look.
+# Longer than any wait without a run in a healthy demo; then a person has to look.
 STALL_SECONDS = 600.0
 
 ALL_ASSETS = frozenset(asset for assets in ASSETS_OF_JOB.values() for asset in assets)
@@ -36,7 +36,7 @@ _JOB_OF_ASSET = {asset: job for job, assets in ASSETS_OF_JOB.items() for asset i
 
 
 class DemoFailed(HeadraceError):
-    """A run failed for good; the text names it and its reason."""
+    """A run failed for good; the text has its name and reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ def chapters(
     """The demo, in order.
 
     Args:
-        judged: whether the rollout is through with a model × recipe: promoted or rolled back.
-        current: whether a day's review and report follow its content, and none of that is of a set rolled back.
+        judged: whether the rollout has promoted or rolled back a model × recipe.
+        current: whether a day's review and report follow its content, and none of it is from a rolled-back set.
     """
     good, worse = model_recipe(MODEL, GOOD), model_recipe(MODEL, WORSE)
 
@@ -151,7 +151,7 @@ def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text
 
 @dataclass(kw_only=True)
 class Driver:
-    """Walks through the chapters. `launch(job, partition)` queues a run; `rollout()` reads the journal."""
+    """Goes through the chapters. `launch(job, partition)` queues a run; `rollout()` reads the journal."""
 
     board: Board
     launch: Callable[[str, str], str]
@@ -163,7 +163,7 @@ class Driver:
         return not self._missing(chapter) and chapter.until(self.rollout())
 
     def walk(self, chapter: Chapter) -> Iterator[None]:
-        """Yields after each look at the instance, until the chapter is done.
+        """Yields after each look at the instance, until the chapter is complete.
 
         Raises:
             DemoFailed: a run of the chapter failed for good.
@@ -186,7 +186,7 @@ class Driver:
     def _due(self, chapter: Chapter) -> list[Target]:
         missing = [target for target in self._missing(chapter) if target not in self.board.active]
         due = [target for target in missing if target in chapter.launched]
-        # Nothing at all is under way, and yet something is missing: ask for the first of it.
+        # Nothing is under way, but something is missing: request the first of it.
         idle = not self.board.active and not due
         now = time.monotonic()
         for target in missing:

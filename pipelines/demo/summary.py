@@ -1,6 +1,6 @@
-"""What the demo made, recomputed from Dagster, MLflow and the store; nothing here is remembered by the driver.
+"""The demo's results, recomputed from Dagster, MLflow and the store; the driver remembers none of them.
 
-`summary.json` is this plus two measurements that only the driver can take: `wall_seconds` and `peak_rss_mb`.
+`summary.json` has this and two measurements that only the driver can take: `wall_seconds` and `peak_rss_mb`.
 """
 
 import json
@@ -31,7 +31,7 @@ STAGES = ("data_prep", "training", "deployment", "generation")
 
 @dataclass(kw_only=True)
 class StageSummary:
-    """`seconds` adds up the stage's runs: with two at a time, about twice the wall time."""
+    """`seconds`: sum over the stage's runs; with two at a time, about twice the wall time."""
 
     runs: int = 0
     rows_in: int = 0
@@ -77,7 +77,7 @@ def recompute(
     reports: Path,
     days: Days,
 ) -> Summary:
-    """Raises: HandoffMissing: the demo is not finished; names what is not there."""
+    """Raises: HandoffMissing: the demo is not finished; names what is missing."""
     good = model_recipe(MODEL, GOOD)
     shards = corpus_shards.get_partition_keys()
     content = [
@@ -147,7 +147,7 @@ def _rows(handoffs: HandoffStore, partition: str) -> list[dict[str, Any]]:
 
 
 def _samples(kept: pl.DataFrame) -> list[tuple[str, str]]:
-    """Ten rows spread over all partitions: by row id, which is a digest."""
+    """Ten rows spread over all partitions, by row id, which is a digest."""
     chosen = kept.sort("row_id").head(10)
     return list(zip(chosen["prompt"], chosen["output"], strict=True))
 
@@ -169,7 +169,7 @@ def _stages_from_runs(instance: dg.DagsterInstance) -> tuple[dict[str, StageSumm
 
 
 def differences(kept: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
-    """What `summary.json` says otherwise than Dagster, MLflow and the store do now; a line a key."""
+    """Where `summary.json` differs from Dagster, MLflow and the store now; a line for each key."""
     fresh = json.loads(json.dumps(fresh))
     return [
         f"{key}: summary.json says {json.dumps(kept.get(key))[:200]}, recomputed {json.dumps(fresh.get(key))[:200]}"
@@ -179,7 +179,7 @@ def differences(kept: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
 
 
 def registry_differences(registry: "ModelRegistry", handoffs: HandoffStore, model_version: str) -> list[str]:
-    """What MLflow's catalogue says otherwise of the promoted version than the store does."""
+    """Where MLflow's catalogue differs from the store about the promoted version."""
     name, version = model_version.split("/")
     digests = {
         row["version"]: row["weights_digest"]
@@ -196,7 +196,7 @@ def registry_differences(registry: "ModelRegistry", handoffs: HandoffStore, mode
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Raises: HeadraceError: no finished demo here."""
+    """Raises: HeadraceError: there is no finished demo here."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

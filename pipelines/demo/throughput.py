@@ -1,4 +1,4 @@
-"""What a chapter's work adds up to so far: sealed rows, committed rows of partitions under way, a gang's last step."""
+"""A chapter's work so far: sealed rows, committed rows of unfinished partitions, a gang's last step."""
 
 import time
 from pathlib import Path
@@ -9,13 +9,13 @@ from pipelines.demo.story import Chapter
 from pipelines.demo.view import Throughput
 from resources.settings import Settings
 
-# A gang that wrote nothing for this long is not the one that runs now.
+# A gang that wrote nothing for this long is not the present one.
 _FRESH_SECONDS = 120.0
 _ROWS_OF_STAGE = {"data_prep": "clean_documents", "generation": "generated_content"}
 
 
 def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> Throughput:
-    """Reads the store alone; an unfinished or missing file counts as nothing."""
+    """Reads only the store; an unfinished or missing file counts as nothing."""
     if chapter.stage == "training":
         sealed = handoffs.newest("trained_model", chapter.targets[0].partition)
         return _trained(sealed) if sealed else _training(settings.home / "training")

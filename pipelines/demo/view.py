@@ -13,15 +13,15 @@ from headrace.text.drawing import Terminal, TerminalText
 from pipelines.demo.board import Board
 from pipelines.demo.story import Chapter
 
-# Where nobody can watch a live view (a log file), a line this often says that work goes on.
+# If nobody can watch a live view (a log file), a line this often shows progress.
 PLAIN_LINE_SECONDS = 20.0
-# Seconds a chapter took on two quiet cores: the first guess of what is left, corrected by what is seen.
+# Seconds for a chapter on two quiet cores: the first guess of the remaining time, corrected by measurement.
 TYPICAL_SECONDS = {"data_prep": 30.0, "training": 90.0, "deployment": 100.0, "generation": 150.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """What a chapter's work adds up to so far."""
+    """A chapter's work so far."""
 
     rows: int = 0
     tokens_per_second: float = 0.0
@@ -73,7 +73,7 @@ class View:
             typical = TYPICAL_SECONDS[chapter.stage]
             spent = self._seconds.get(chapter.title, 0.0)
             if chapter is self._now:
-                # Half the guess, half what the partitions made so far cost.
+                # Half the guess, half the cost of the partitions made so far.
                 seen = spent / made * total if made else typical
                 left += max(0.0, (typical + seen) / 2 - spent)
             elif chapter.title not in self._seconds:
