@@ -1,4 +1,4 @@
-"""Who acts on a rollout beside the gateways: controllers, people, a controller that slept, and bulk workers."""
+"""The actors on a rollout beside the gateways: controllers, people, a controller that slept, and bulk workers."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from simulation.world import NAME, ScriptedSets, World
 
 
 class RecordedJournal(Journal):
-    """A journal that tells the oracle what its owner was told of each append."""
+    """A journal that reports to the oracle what its owner was told of each append."""
 
     def __init__(self, world: World, by: str, store: ObjectStore, clock: Any) -> None:
         super().__init__(store, NAME, clock)
@@ -73,13 +73,13 @@ def facts_of(world: World, store: ObjectStore, now: float) -> Facts:
 
 
 def _end_under_way(world: World, store: ObjectStore, candidate: str) -> None:
-    """As whoever aborts a candidate does, before and after: attempts under way lose the race for their settlement."""
+    """Runs before and after an abort: running attempts lose the race for their settlement."""
     claims = Claims(objects=store, journal=Journal(store, NAME, world.clock()), clock=world.clock())
     void_unsealed(claims, NAME, about_to_abort=candidate)
 
 
 def controller(world: World, name: str, *, pause: tuple[float, float] = (0.5, 2.5)) -> Callable[[], None]:
-    """Ticks, as the rollout run does: decide and append, then bring MLflow's aliases after it."""
+    """Ticks like the rollout run: decides and appends, then updates MLflow's aliases."""
 
     def run() -> None:
         while True:
@@ -97,7 +97,7 @@ def one_tick(world: World, name: str) -> TickRecord:
     world.log.ticks.append(record)
     try:
         actions = tick(journal, version_sets, world.plan, facts_of(world, store, clock.now()), store=store, clock=clock)
-        # Noted at once: the process may be killed before it is through.
+        # Noted at once, since the process may be killed before it finishes.
         _note_change(world, record)
         record.kinds = tuple(action.kind for action in actions)
         project_if_possible(journal, version_sets, store, world.registry)
@@ -115,7 +115,7 @@ def _note_change(world: World, record: TickRecord) -> None:
 
 
 def sleepy_controller(world: World, name: str) -> Callable[[], None]:
-    """Decides, sleeps through whatever comes, and then writes what it decided on."""
+    """Decides, sleeps through all events, and then writes its old decision."""
 
     def run() -> None:
         while True:
@@ -139,7 +139,7 @@ def sleepy_controller(world: World, name: str) -> Callable[[], None]:
 
 
 def person(world: World, name: str) -> Callable[[], None]:
-    """Somebody at the command line: aborts, promotes, pauses, resumes, approves, sets weights."""
+    """A person at the command line: aborts, promotes, pauses, resumes, approves, sets weights."""
 
     def run() -> None:
         chance = world.chance
@@ -188,7 +188,7 @@ def order(world: World, name: str, kind: str) -> OrderRecord:
 
 
 class SimulatedTextEngine:
-    """Takes its time, and answers with the id of the set that it was opened for."""
+    """Takes its time, and answers with the id of the set for which it was opened."""
 
     name = "simulated"
     build = ""
@@ -211,7 +211,7 @@ class SimulatedTextEngine:
 def bulk_run(
     world: World, name: str, partition: ContentPartition, run_id: str, regenerate: Regenerate | None
 ) -> Callable[[], None]:
-    """One Dagster run of a partition with its retries; a killed worker's run is retried by another process."""
+    """One Dagster run of a partition with its retries; another process retries a killed worker's run."""
 
     def run() -> None:
         for _ in range(12):
@@ -253,7 +253,7 @@ def _try(
 
 
 def kills(world: World, chance: random.Random, name: str, restart: Callable[[], None], *, mean: float) -> None:
-    """From now on a process of this name is killed now and then, at a call of its store or at any time."""
+    """Kills a process of this name now and then, at a call of its store or at any time."""
 
     def strike() -> None:
         process = world.processes.get(name)

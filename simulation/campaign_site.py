@@ -1,4 +1,4 @@
-"""A campaign in a store: its rollout, its prompts, and runs that make its partitions. Two sites are two processes."""
+"""A campaign in a store: its rollout, prompts, and runs that make its partitions. Two sites act as two processes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ DAY = "2026-11-22"
 
 
 def make_campaign(**changes: Any) -> Campaign:
-    """Plain and valid, but for what is said."""
+    """A plain, valid campaign except for `changes`."""
     settings: dict[str, Any] = {
         "name": "glossary",
         "model": "tiny",
@@ -46,7 +46,7 @@ def make_prompts(texts: Sequence[str], campaign: str = "glossary") -> pa.Table:
 
 
 class EchoRows(ChainRows):
-    """Rows of the echo engine. `before` each batch it may take time, change the world, or die."""
+    """Rows of the echo engine. `before` runs before each batch and may take time, change the world, or die."""
 
     @classmethod
     def opened(cls, version_set: VersionSet, before: Callable[[], object] = lambda: None) -> "EchoRows":
@@ -86,7 +86,7 @@ class CampaignSite:
         return self.campaign.version_set({"writer": model_of(self.campaign.model, version)})
 
     def roll_out(self, event: str, version: int, *, journal: Journal | None = None, **fields: Any) -> VersionSet:
-        """One more entry, about the set of one model version; in another journal than the campaign's, if told so."""
+        """Appends an entry about the set of one model version, by default to the campaign's journal."""
         version_set, journal = self.version_set(version), journal or self.journal
         self.sets.put(version_set)
         said = {"version_set": version_set.id, "weights_digest": f"weights-{version}", "num_rows": 0, "reason": "said"}

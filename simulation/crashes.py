@@ -1,7 +1,7 @@
-"""Crash-equal, in simulation: a rollout whose controller dies at some call of its store ends as one that never died.
+"""Crash equality in simulation: a rollout whose controller dies at a store call ends like one that never died.
 
-The rollout has a script of its own (two candidates, one good, one bad) and one controller, so that what it must end as
-is known; where the controller dies, and on which side of the call's effect, is the schedule's seed's.
+The rollout has its own script (two candidates, one good, one bad) and one controller, so its right end is known. The
+schedule's seed decides at which call the controller dies, before or after the call's effect.
 """
 
 import json
@@ -35,7 +35,7 @@ _NUM_TICKS = 12
 
 
 def crash_unequal(chance: random.Random, directory: Path) -> str | None:
-    """What differs after one controller was killed one to three times; None: nothing."""
+    """What differs after one to three kills of one controller; None: nothing."""
     whole, num_calls = _whole(directory)
     kills = sorted((chance.randint(1, num_calls), chance.random() < 0.5) for _ in range(chance.randint(1, 3)))
     ended, _ = _rolled_out(directory, kills)
@@ -55,7 +55,7 @@ def _whole(directory: Path) -> tuple[dict[str, Any], int]:
 
 
 def _rolled_out(directory: Path, kills: list[tuple[int, bool]]) -> tuple[dict[str, Any], int]:
-    """The end of the rollout, and how many calls of the store it took. `kills`: at which call, whether behind it."""
+    """The rollout's end, and its number of store calls. `kills`: at which call, and whether after its effect."""
     scheduler, disk = Scheduler(), Disk(directory)
     aliases = Aliases()
     store = SimulatedStore(disk, scheduler, random.Random(0), [])
@@ -66,7 +66,7 @@ def _rolled_out(directory: Path, kills: list[tuple[int, bool]]) -> tuple[dict[st
             call, process.killed_after = remaining.pop(0)
             process.calls_to_live = max(1, call - calls_before)
         scheduler.spawn(process, lambda: _roll_out(store, scheduler, aliases))
-        # Longer than the ticks take; three times it is not yet the end of a preparation's time.
+        # Longer than the ticks take; three times this is still within a preparation's time.
         scheduler.run(scheduler.now + 500.0)
         calls_before = store.num_calls
         if process.alive:
@@ -84,7 +84,7 @@ def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> 
         journal = Journal(store, NAME, clock)
 
         def evidence(state: RolloutState) -> Evidence:
-            # More rows at every step, whatever the time is: what is decided must not depend on a crash.
+            # More rows at every step, at any time, so that no decision depends on a crash.
             rows = Sample.of_counts(state.head * 3, state.head * 3)
             bad = state.candidate == SETS[2].id
             loss = 9.0 if bad else 3.0
@@ -104,7 +104,7 @@ def _roll_out(store: SimulatedStore, scheduler: Scheduler, aliases: Aliases) -> 
 
 
 def _end(disk: Disk, aliases: Aliases) -> dict[str, Any]:
-    """Entries without what a clock or a nonce says, and what else the store holds."""
+    """Entries without values of a clock or a nonce, and the store's other content."""
     entries = [disk.json(key) for key in disk.below(f"rollout/{NAME}/journal") if key.endswith(".json")]
     return {
         "entries": [(entry["number"], entry["event"], _spelt(entry["fields"])) for entry in entries],

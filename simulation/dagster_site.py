@@ -1,4 +1,4 @@
-"""A Dagster instance with a real daemon and a real code server, in a directory of its own; runs come as the UI's do."""
+"""A Dagster instance with a real daemon and code server, in its own directory; runs come as from the UI."""
 
 import os
 import subprocess
@@ -19,16 +19,16 @@ from dagster._grpc.client import DagsterGrpcClient
 from simulation.servers.processes import end_tidily, free_ports
 
 _LOCATION = "simulated"
-# Generous: a start takes 5 s of CPU, and the machine may be busy with others.
+# Generous: a start takes 5 s of CPU, and the machine may be busy.
 _START_SECONDS_MAX = 120.0
 
 
 class NotStarted(Exception):
-    """A part of the site does not come up; the message names its log."""
+    """A part of the site did not start; the message names its log."""
 
 
 class DagsterSite:
-    """`directory` holds the logs, and the instance in `dagster_home`; `code`: the file that the code server serves."""
+    """`directory`: has the logs, and the instance in `dagster_home`; `code`: the file that the code server serves."""
 
     instance: DagsterInstance
 
@@ -54,7 +54,7 @@ class DagsterSite:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """With its code server, and without a daemon yet."""
+        """Starts the code server, but not the daemon."""
         target = GrpcServerTarget(host="localhost", port=self._port, socket=None, location_name=_LOCATION)
         with ExitStack() as stack:
             stack.callback(self.end_servers)
@@ -65,7 +65,7 @@ class DagsterSite:
             yield
 
     def start_code_server(self) -> None:
-        # As the servers that Dagster starts itself; else runs would name a `dagster` that has to be on the PATH.
+        # As Dagster starts its own servers; otherwise runs would need a `dagster` on the PATH.
         command = ["api", "grpc", "--python-file", str(self._code), "--port", str(self._port)]
         self._code_server = self._start("dagster", *command, "--use-python-environment-entry-point", log="code")
         self._wait(self._answers, self._code_server, "code")
@@ -76,7 +76,7 @@ class DagsterSite:
         self.daemon_started_at = time.monotonic()
 
     def wait_for_daemon(self) -> None:
-        """Its first look at a fresh instance ignores failures until then: they would never be retried."""
+        """Waits for its first look at a new instance, which ignores earlier failures: they would never be retried."""
         assert self._daemon
         cursor = "EVENT_LOG_CONSUMER_CURSOR-PIPELINE_FAILURE"
         storage = self.instance.daemon_cursor_storage
@@ -101,20 +101,20 @@ class DagsterSite:
                 end_tidily(process)
 
     def queue_run(self, job_name: str, op_config: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
-        """Queue a run of a job of one op."""
+        """Queues a run of a job with one op."""
         run_id = self._create(job_name, op_config, tags)
         self.instance.submit_run(run_id, self._workspace)
         return run_id
 
     def launch_run(self, job_name: str, op_config: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
-        """Launch a run past the queue."""
+        """Launches a run without queueing."""
         run_id = self._create(job_name, op_config, tags)
         self.instance.launch_run(run_id, self._workspace)
         return run_id
 
     def _create(self, job_name: str, op_config: Mapping[str, Any], tags: Mapping[str, str] | None) -> str:
         if job_name not in self._jobs:
-            # Read once: a code server may be away at times.
+            # Read once, since a code server may be away at times.
             location = self._workspace.get_code_location(_LOCATION)
             job = location.get_repository("__repository__").get_full_job(job_name)
             (op,) = job.job_snapshot.node_names
@@ -144,7 +144,7 @@ class DagsterSite:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for whoever started it, and ends its processes in order
+                start_new_session=True,  # Ctrl-C is for the parent, which ends its processes in order
             )
 
     def _wait(self, is_there: Callable[[], bool], process: subprocess.Popen[bytes], log: str) -> None:
@@ -155,7 +155,7 @@ class DagsterSite:
             time.sleep(0.2)
 
     def _answers(self) -> bool:
-        with suppress(Exception):  # whatever it is, it is not an answer
+        with suppress(Exception):  # any error means that there is no answer
             DagsterGrpcClient(port=self._port, host="localhost").ping("")
             return True
         return False

@@ -1,14 +1,14 @@
-"""What a simulated store keeps, with the moments at which it came to be, and the times in which it is in trouble.
+"""The content of a simulated store, with the time of each change, and the store's times of trouble.
 
-| trouble | what a call meets |
+| trouble | effect on a call |
 |---|---|
 | down | it is refused, or hangs until its client gives up or the store is back |
-| slow | it takes up to 45 s, before or after it has its effect, and succeeds |
-| losing replies | a write happens and its client hears nothing, or "it is there already" |
-| late writes | a write's client gives up, and the write happens a moment later all the same |
-| stale listings | a listing does not show what was made in the last moments, as over NFS |
+| slow | it takes up to 45 s, before or after its effect, and succeeds |
+| losing replies | a write happens, and its client gets no answer, or "it is there already" |
+| late writes | a write's client gives up, and the write happens a moment later |
+| stale listings | a listing lacks the newest objects, as over NFS |
 
-No library code here: the oracle reads it.
+It uses no library code, since the oracle reads it.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-# Chance of a write or listing in a time of trouble.
+# Probability for a write or listing in a time of trouble.
 _LOST_REPLY = 0.3
 
 
 class Kept(NamedTuple):
-    """One object. `at`: seconds at which it came to be; `by`: the process that made it."""
+    """One object. `at`: seconds of its creation; `by`: the process that made it."""
 
     body: bytes
     at: float = 0.0
@@ -35,9 +35,9 @@ Ill = Literal["down", "slow", "losing replies", "late writes", "stale listings"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """A time in which calls of the store fail or take long.
+    """A time in which store calls fail or take long.
 
-    `process`: whose; None: everybody's. `keys`: a part of the keys that it is about. `chance`: of a write or listing.
+    `process`: whose calls; None: everybody's. `keys`: a part of the affected keys. `chance`: for a write or listing.
     """
 
     kind: Ill
@@ -49,15 +49,15 @@ class Trouble:
 
     @property
     def hangs_on(self) -> bool:
-        """Whether a call that began in it may take long after its end."""
+        """Whether a call that began in it may continue long after its end."""
         return self.kind in ("down", "slow")
 
 
 class Disk:
     """All objects. `gone`: what was deleted or overwritten, and when.
 
-    `directory` holds those that somebody maps, as files named by their content: disks may share it.
-    `looked_at`: settlement → when its writer read past the journal's end in the call before; None: it did not.
+    `directory` has the objects that somebody maps, as files named by content, so disks may share it. `looked_at`:
+    settlement → when its writer read past the journal's end in the preceding call; None: it did not.
     """
 
     def __init__(self, directory: Path | None = None, objects: Mapping[str, Kept] | None = None) -> None:
@@ -89,7 +89,7 @@ class Disk:
         return path
 
     def close(self) -> None:
-        """Takes away the files that were not there before."""
+        """Deletes the files that did not exist before."""
         for path in self._own_files:
             path.unlink(missing_ok=True)
 
@@ -98,5 +98,5 @@ class Disk:
 
     def below(self, prefix: str) -> list[str]:
         start = f"{prefix}/" if prefix else ""
-        # A copy: threads that renew leases write meanwhile.
+        # A copy, since lease-renewing threads write meanwhile.
         return sorted(key for key in list(self.objects) if key.startswith(start))

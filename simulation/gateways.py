@@ -1,7 +1,7 @@
-"""Simulated gateways: the real plan lease, router, pinning, prepared sets and chain, over engines that take their time.
+"""Simulated gateways: the real plan lease, router, pinning, prepared sets and chain, over slow engines.
 
-What is simulated is below and around them: store, time, threads, engines, clients. A unit's step records say which
-set's engine answered, as the engine itself says, so that a unit that mixed two sets could not hide it.
+Everything below and around them is simulated: store, time, threads, engines, clients. A unit's step records contain the
+set of the answering engine, from the engine itself, so a unit that mixed two sets could not hide it.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _BY_VERSION = {one.members[0].model_version: one.id for one in SETS}
 
 
 class _Sink:
-    """Records and metrics that nobody reads here."""
+    """Records and metrics that nobody reads."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -146,12 +146,12 @@ class Gateway:
         return SimulatedEngine(self.world, set_id)
 
     def ask_for_shares(self) -> None:
-        """Many distinct keys at one moment: without a cap through the router, else what the plan says of them."""
+        """Many distinct keys at one moment: through the router without a cap, otherwise by what the plan says."""
         table = self.lease.table()
         if table is None or table.candidate is None or not self.lease.fresh():
             return
         if self.sets.get(table.candidate) is None:
-            # Until it is loaded here, this gateway gives its units to the stable set.
+            # Until the candidate is loaded here, this gateway gives its units to the stable set.
             return
         keys = [f"share {number}" for number in range(NUM_KEYS)]
         if table.cap is None:
@@ -171,11 +171,11 @@ class Gateway:
         try:
             pin, loaded = await self.pinning.pin(session or unit, session=session, override=override, is_drawn=False)
         except InvalidInput:
-            # No such set to ask for: the client's mistake, or a set that was retired meanwhile.
+            # The set is unknown: the client's mistake, or a set that was retired meanwhile.
             return
         except (Refusal, HeadraceError) as error:
             if override is not None:
-                # A set that this gateway has not loaded (yet) is no set that it can be asked for.
+                # A set that this gateway has not loaded (yet) cannot be requested from it.
                 return
             record.failure, record.started_at = f"{type(error).__name__}: {error}", scheduler.now
             log.units.append(record)
@@ -208,12 +208,12 @@ class Gateway:
 
 
 class Gateways:
-    """All gateways of a world, and the clients that talk to them."""
+    """All gateways of a world, and their clients."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.present: dict[str, Gateway] = {}
-        # Kept to the end: what a dead one leaves behind would be unwound, and act, when Python finds nobody needs it.
+        # Kept to the end: otherwise Python would unwind, and run, a dead gateway's remains when it collects them.
         self._all: list[Gateway] = []
         self._sending = True
         self._count = 0
@@ -278,7 +278,7 @@ def make_service(world: World) -> Service:
 
 
 def _install(scheduler: Scheduler) -> None:
-    """Clocks and waits that the library takes from Python itself."""
+    """Replaces clocks and waits that the library takes from Python itself."""
     simulated: Any = SimpleNamespace(monotonic=lambda: scheduler.now)
     chain.time = prepared_sets.time = simulated
 

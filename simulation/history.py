@@ -1,7 +1,7 @@
-"""A rollout's history as the issue's words have it, replayed from the raw journal objects: no library code here.
+"""A rollout's history in the promises' terms, replayed from the raw journal objects without library code.
 
 The oracle must not share a mistake with what it judges, so chain, transitions and states are written a second time,
-from the description of the journal's entries. When an entry came to be is what the simulated disk says, not the entry.
+from the description of the journal's entries. The simulated disk, not the entry, says when an entry was made.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from simulation.disk import Kept
 
 
 class Broken(Exception):
-    """The journal is not a chain, or an entry cannot follow those before it."""
+    """The journal is not a chain, or an entry cannot follow its predecessors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Who gets units from entry `number` on, which came to be at `since` (simulated seconds)."""
+    """Which sets get units from entry `number` on, which was made at `since` (simulated seconds)."""
 
     number: int
     since: float
@@ -41,7 +41,7 @@ class Stand:
 
 
 def words_of(stand: Any) -> dict[str, Any]:
-    """What any correct replay must agree on, as this one's stand or the library's state has it."""
+    """What any correct replay must agree on, from this one's stand or the library's state."""
     found = {word: getattr(stand, word) for word in _WORDS}
     return {word: sorted(value) if isinstance(value, frozenset) else value for word, value in found.items()}
 
@@ -65,22 +65,22 @@ class History:
         return self.stands[index - 1] if index else None
 
     def between(self, begin: float, end: float) -> list[Stand]:
-        """Every stand that held at some moment from `begin` to `end`."""
+        """Every stand that was in force at some moment from `begin` to `end`."""
         return self.stands[max(bisect_right(self._since, begin) - 1, 0) : bisect_right(self._since, end)]
 
     def of(self, number: int) -> Stand | None:
         return self.stands[number - 1] if 0 < number <= len(self.stands) else None
 
     def replaced_at(self, number: int) -> float:
-        """When the entry after `number` came to be."""
+        """When the entry after `number` was made."""
         return self._since[number] if number < len(self._since) else float("inf")
 
 
 def read_history(objects: Mapping[str, Kept], name: str) -> History:
-    """Raises: Broken: the raw objects are no journal."""
+    """Raises: Broken: the raw objects are not a journal."""
     prefix = f"rollout/{name}/journal/"
     kept = {key.removeprefix(prefix): one for key, one in objects.items() if key.startswith(prefix)}
-    # What an append leaves beside its entry.
+    # The mark that an append leaves beside its entry.
     kept = {name: one for name, one in kept.items() if not name.endswith(".made")}
     history = History(name)
     before = "0" * 64

@@ -1,4 +1,4 @@
-"""Models that nobody trained, and trainings that nobody ran: what is not said is plausible."""
+"""Models that nobody trained, and trainings that never ran; unspecified values are plausible."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from headrace.training.attempts import TrainingResult, curve_key
 
 
 def model_of(name: str, version: int, *, kind: str = "trained", **changes: Any) -> ModelVersion:
-    """Its weights lie nowhere."""
+    """A model version whose weights do not exist."""
     fields: dict[str, Any] = {
         "model_name": name,
         "version": str(version),

@@ -1,7 +1,7 @@
-"""Checks the twelve invariants on what a schedule left behind: records with times, and the raw objects of the store.
+"""Checks the twelve invariants after a schedule: on records with times, and on the store's raw objects.
 
-Written from what was promised, not from the library, of which nothing is used. Records and objects carry the moment at
-which they came to be, so a check at the end sees every moment in between.
+Written from the promises, without using the library. Records and objects carry their time, so a check at the end sees
+every moment in between.
 """
 
 import json
@@ -19,17 +19,17 @@ from simulation.disk import Disk, Kept, Trouble
 from simulation.history import Broken, History, read_history, words_of
 from simulation.records import Log, UnitRecord
 
-# A plan lease: how long a router may go on with a plan that it cannot renew.
+# A plan lease: how long a router may continue with a plan that it cannot renew.
 LEASE_SECONDS = 1.0
-# Float sums of simulated times.
+# Rounding of sums of simulated times.
 _EPSILON = 1e-6
-# How long a router has after a trouble, or after its start, to have its lease back: one round of reads.
+# How soon after a trouble, or after its start, a router must have its lease back: one round of reads.
 _RECOVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`invariant`: 1 to 12, as the issue numbers them."""
+    """`invariant`: 1 to 12, as the checks below are numbered."""
 
     invariant: int
     what: str
@@ -43,19 +43,19 @@ class Site:
     roles: tuple[str, ...]
     quorum: int
     session_seconds: float
-    # Sets of which a member is missing or damaged: no node can prepare them.
+    # Sets with a missing or damaged member: no node can prepare them.
     damaged: frozenset[str] = frozenset()
     troubles: tuple[Trouble, ...] = ()
-    # Router → when it was started.
+    # Router → its start.
     born: Mapping[str, float] = field(default_factory=dict)
-    # Simulated seconds → what the gateways' clocks say.
+    # Simulated seconds → the gateways' clock times.
     wall: Callable[[float], float] = float
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """`num_units`, `num_mixed`: live units and bulk attempts. `num_raced`: partitions sealed within a second after an
-    abort, by workers that had looked at the journal in the call before, and seen none."""
+    abort, by workers that looked at the journal in the preceding call and saw none."""
 
     violations: list[Violation]
     num_units: int
@@ -64,7 +64,7 @@ class Judged:
 
 
 def judge(disk: Disk, log: Log, site: Site) -> Judged:
-    """Everything that is wrong with a schedule."""
+    """All violations of a schedule."""
     try:
         history = read_history(disk.objects, site.name)
     except Broken as error:
@@ -115,7 +115,7 @@ class _Checks:
                 if pin["version_set"] == before["version_set"]:
                     continue
                 if not self._has_begun(session, before["version_set"], later.at):
-                    # Whoever made that pin died, or gave up, before the session's turn began.
+                    # The maker of that pin died, or gave up, before the session's turn began.
                     continue
                 expired = self.site.wall(later.at) >= before["expires_at"] - _EPSILON
                 stand = self.history.at(later.at)
@@ -137,7 +137,7 @@ class _Checks:
         )
 
     def _in_force(self, pins: list[tuple[dict[str, Any], Kept]], unit: UnitRecord) -> Iterator[tuple[dict, Kept]]:
-        """The pins that a turn may have seen: of the lease's last second, or longer while its router had no store."""
+        """The pins that a turn may have seen: of the lease's last second, or longer if its router had no store."""
         for index, (pin, kept) in enumerate(pins):
             if kept.at > unit.started_at + _EPSILON:
                 return
@@ -219,7 +219,7 @@ class _Checks:
                 yield f"{_name(unit)} started on {unit.version_set[:8]} {late:.3f} s after its abort ({unit.reason})"
         for unit in self._routed():
             stand = self.history.of(unit.entry)
-            # A session's pin outlives the plan it was made under; the stable set needs no fresh plan.
+            # A session's pin outlives its plan; the stable set needs no fresh plan.
             if unit.session is not None or (stand is not None and unit.version_set == stand.stable):
                 continue
             replaced_at = self.history.replaced_at(unit.entry)
@@ -300,7 +300,7 @@ class _Checks:
         published: dict[str, str] = {}
         newest_read: dict[str, int] = defaultdict(int)
         mixed: set[str] = set()
-        # In order of versions, which is that of their keys.
+        # In order of versions, which is the order of their keys.
         for key in sorted(self.disk.objects):
             if not (key.startswith("handoff/generated_content/") and key.endswith("/manifest.json")):
                 continue
@@ -310,7 +310,7 @@ class _Checks:
             outcome = json.loads(settled.body)["outcome"] if settled else "under way"
             if outcome != "sealed":
                 yield f"{claim['partition']} is published out of an attempt that is {outcome}"
-            # Once more only after another one: its inputs had gone back to what they were.
+            # Again only after another one, because its inputs changed back.
             if published.get(claim["partition"]) == claim["id"]:
                 yield f"attempt {claim['attempt']} at {claim['partition']} is published twice"
             published[claim["partition"]] = claim["id"]
@@ -326,7 +326,7 @@ class _Checks:
         self.num_mixed += len(mixed)
 
     def _rows(self, manifest: Mapping[str, Any]) -> tuple[set[str], set[str]]:
-        """The sets that the rows name, and those whose engines made them: the simulated one answers its set's id."""
+        """The sets that the rows name, and the sets of their engines: the simulated engine answers its set's id."""
         sets: set[str] = set()
         texts: set[str] = set()
         for part in manifest["parts"]:
@@ -338,8 +338,8 @@ class _Checks:
     # 9
     def without_registry(self) -> Iterator[str]:
         for unit in self.log.units:
-            # A gateway without a store can neither read an unknown session's pin nor fetch a set, and a session's set
-            # may be rolled back while it is loaded: it says so. Where the registry is well, that is not its doing.
+            # Without a store a gateway can neither read an unknown session's pin nor fetch a set, and a session's set
+            # may be rolled back while it loads: it reports that. If the registry is well, it is not the cause.
             if unit.failure and unit.registry != "well" and self._was_well(unit):
                 yield f"{_name(unit)} failed: {unit.failure}"
         for tick in self.log.ticks:
@@ -389,7 +389,7 @@ class _Checks:
         return (unit for unit in self._routed() if unit.session is not None)
 
     def _starts(self) -> Iterator[UnitRecord]:
-        """Units that start a unit of work: requests without session, and the first turn of each pin of a session."""
+        """Requests that start a unit of work: those without session, and the first turn of each pin of a session."""
         begun: set[tuple[str, str, int]] = set()
         for unit in sorted(self._routed(), key=lambda unit: unit.started_at):
             if unit.session is None:
@@ -402,18 +402,18 @@ class _Checks:
         return [trouble for trouble in self.site.troubles if trouble.process in (None, router)]
 
     def _was_well(self, unit: UnitRecord) -> bool:
-        """Whether nothing kept a router from its store for long enough that its plan must be fresh."""
+        """Whether a router had its store for so long that its plan must be fresh."""
         begin = unit.started_at - _RECOVERY_SECONDS
         if self.site.born.get(unit.router, 0.0) > begin:
             return False
-        # A slow call may hang on long after its time of trouble.
+        # A slow call may continue long after its time of trouble.
         return not any(
             trouble.begin < unit.started_at and begin < trouble.end + _hangs(trouble)
             for trouble in self._troubles(unit.router)
         )
 
     def _last_well(self, router: str, seconds: float) -> float:
-        """The last moment up to `seconds` at which a router had a store that answered."""
+        """The last moment up to `seconds` at which a router's store answered."""
         for trouble in sorted(self._troubles(router), key=lambda trouble: -trouble.begin):
             if trouble.begin <= seconds <= trouble.end + _hangs(trouble):
                 seconds = trouble.begin
@@ -430,7 +430,7 @@ def _session_pins(disk: Disk, name: str) -> dict[str, list[tuple[dict[str, Any],
 
 
 def _hangs(trouble: Trouble) -> float:
-    """How long a call that began in a time of trouble may hang on after it."""
+    """How long a call that began in a time of trouble may continue after it."""
     return 45.0 if trouble.hangs_on else 1.0
 
 

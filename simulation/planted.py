@@ -1,8 +1,8 @@
-"""Defects that are planted into the library, one at a time, to see in how many schedules the oracle finds each.
+"""Plants defects into the library, one at a time, and counts how many schedules the oracle needs to find each.
 
-A defect is what somebody might write: a check left out, an answer believed that was lost, a lease that runs too long.
-One that takes many schedules is a blind spot of the simulator. Every defect is tried on the same schedules, from the
-first seed on, or on those that are steered towards what it concerns.
+A defect is a plausible mistake: a missing check, belief in a lost answer, a lease that is too long. A defect that takes
+many schedules shows a blind spot of the simulator. Every defect is tried on the same schedules, from the first seed on,
+or on schedules that are steered towards its subject.
 """
 
 import copy
@@ -42,9 +42,9 @@ Plant = Callable[[World], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """`put`: patches the library, as `patch(owner, name, value)`; returns what is done to each schedule's world, or
-    nothing. `says`: a part of what the oracle says; `invariant`: which one it finds broken; `scenario`: the schedules
-    that are about what it concerns, where most are not."""
+    """`put`: patches the library, as `patch(owner, name, value)`; returns what to do to each schedule's world, or
+    nothing. `says`: a part of the oracle's sentence; `invariant`: the broken one; `scenario`: schedules about its
+    subject, if most are not."""
 
     name: str
     invariant: int
@@ -55,11 +55,11 @@ class Defect:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """`num_schedules`: up to the one in which the defect showed; None: in none of them."""
+    """`num_schedules`: up to the one that showed the defect; None: none did."""
 
     num_schedules: int | None
     what: str = ""
-    # What else was found broken, by invariant.
+    # Other broken invariants.
     others: Counter[int]
 
 
@@ -80,7 +80,7 @@ def _planted(defect: Defect) -> Iterator[Plant | None]:
     with ExitStack() as patches:
 
         def patch(owner: Any, name: str, value: Any) -> None:
-            # Some are attributes of instances, which the class does not have.
+            # Some are instances' attributes, which the class lacks.
             patches.enter_context(mock.patch.object(owner, name, value, create=True))
 
         yield defect.put(patch)
@@ -99,14 +99,14 @@ def _defect(
 
 
 def _another(owner: Any, attribute: str, value: Any) -> Callable[[Patch], None]:
-    """A defect that is one attribute's other value."""
+    """A defect that changes one attribute's value."""
     return lambda patch: patch(owner, attribute, value)
 
 
 def _around(
     name: str, invariant: int, says: str, owner: Any, attribute: str, scenario: Scenario | None = None
 ) -> Callable[[Callable[..., Any]], None]:
-    """A defect that does something around a method; it gets the method before the call's own arguments."""
+    """A defect around a method; it gets the method before the call's own arguments."""
 
     def add(changed: Callable[..., Any]) -> None:
         method = getattr(owner, attribute)
@@ -215,7 +215,7 @@ def _(overridden: Any, self: router.Router, found: routes.Routes, until: float, 
 @_defect("a partition is sealed without a look at the journal", 6, "after its abort")
 def _(patch: Patch) -> None:
     patch(Claims, "abort_of", lambda self, claim: None)
-    # Either alone suffices nearly always: whoever aborts ends the attempts under way, too.
+    # Either check alone is nearly always enough, since an abort also ends running attempts.
     patch(actors, "void_unsealed", lambda *_, **__: [])
 
 
@@ -344,7 +344,7 @@ _defect("a verification believes everything", 11, "was not found out")(_another(
 
 @_around("a controller repeats a step after a crash", 12, "killed at calls", crashes, "_roll_out")
 def _(roll_out: Any, store: Any, scheduler: Any, aliases: Any) -> None:
-    """As one that does not know what it did."""
+    """Acts like a controller that does not know what it did."""
     journal = Journal(store, NAME, SimulatedClock(scheduler))
     entries = journal.entries()
     if entries and entries[-1].event in ("started", "advanced"):

@@ -1,4 +1,4 @@
-"""What a schedule leaves behind for the oracle: records as a gateway, a controller or a worker would log them."""
+"""A schedule's records for the oracle, as a gateway, a controller or a worker would log them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class StepRecord:
-    """One role's part in a unit. `version_set`: the set whose engine answered, as the engine itself says."""
+    """One role's part in a unit. `version_set`: the set of the answering engine, from the engine itself."""
 
     role: str
     version_set: str
@@ -21,7 +21,7 @@ class UnitRecord:
     unit: str
     begun_at: float
     session: str | None = None
-    # What the router said; `started_at`: when it said it.
+    # The router's answer, and its time.
     version_set: str = ""
     entry: int = 0
     reason: str = ""
@@ -30,16 +30,16 @@ class UnitRecord:
     started_at: float = 0.0
     # Whether the candidate's engines were loaded there.
     has_candidate: bool = True
-    # How the registry was when the unit came.
+    # The registry's state when the unit came.
     registry: str = "well"
     steps: list[StepRecord] = field(default_factory=list)
-    # A refusal that the client caused (an unknown set as override) is none.
+    # Refusals that the client caused (an unknown set as override) do not count.
     failure: str = ""
 
 
 @dataclass(slots=True)
 class AppendRecord:
-    """An event that somebody decided on at entry `expected`. `number`: its entry; None: refused."""
+    """An event that was decided at entry `expected`. `number`: its entry; None: refused."""
 
     by: str
     event: str
@@ -50,7 +50,7 @@ class AppendRecord:
 
 @dataclass(slots=True)
 class TickRecord:
-    """One tick of a controller. `registry`: how the registry was when the tick began."""
+    """One tick of a controller. `registry`: its state when the tick began."""
 
     by: str
     begun_at: float
@@ -73,7 +73,7 @@ class OrderRecord:
 
 @dataclass(slots=True)
 class TryRecord:
-    """One try of a run at a bulk partition. `outcome`: sealed, repin, killed, or what was in the way."""
+    """One try of a run at a bulk partition. `outcome`: sealed, repin, killed, or the obstacle."""
 
     worker: str
     run: str
@@ -88,7 +88,7 @@ class TryRecord:
 
 @dataclass(slots=True)
 class ShareRecord:
-    """`num_candidate` of `num` distinct keys at entry `entry`, asked for at once; `exact`: partitions, by count."""
+    """`num_candidate` of `num` distinct keys at entry `entry`, asked at once; `exact`: partitions, by count."""
 
     entry: int
     num: int
@@ -98,7 +98,7 @@ class ShareRecord:
 
 @dataclass(slots=True)
 class Log:
-    """Everything that one schedule recorded."""
+    """All records of one schedule."""
 
     units: list[UnitRecord] = field(default_factory=list)
     appends: list[AppendRecord] = field(default_factory=list)
@@ -106,10 +106,10 @@ class Log:
     orders: list[OrderRecord] = field(default_factory=list)
     tries: list[TryRecord] = field(default_factory=list)
     shares: list[ShareRecord] = field(default_factory=list)
-    # Replayed by the library at the end: its state, in the oracle's words.
+    # The library's replay at the end: its state, in the oracle's terms.
     final: dict[str, Any] = field(default_factory=dict)
-    # What verification said of journals that were tampered with: what was done → whether it was found.
+    # Verification of tampered journals: the edit → whether it was found.
     tampered: dict[str, bool] = field(default_factory=dict)
-    # What the library said of crashes in a rollout of its own: None, or what differed.
+    # The library's results on crashes in a separate rollout: None, or what differed.
     crash_equal: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""MLflow's side of a rollout, in memory: one mutable row an alias, which lives through a crash of the controller."""
+"""MLflow's part of a rollout, in memory: one mutable row for each alias, which survives a controller's crash."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Aliases:
-    """`found`: model → alias → version. What each method promises stands at `headrace.rollout.aliases`."""
+    """`found`: model → alias → version. `headrace.rollout.aliases` states what each method promises."""
 
     found: dict[str, dict[str, str]] = field(default_factory=dict)
 

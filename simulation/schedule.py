@@ -1,4 +1,4 @@
-"""Runs one seeded schedule of random switches, crashes and outages, and has the oracle judge what it left."""
+"""Runs one seeded schedule of random switches, crashes and outages, and has the oracle judge the result."""
 
 import gc
 import random
@@ -41,13 +41,13 @@ from simulation.world import NAME, NUM_SHARDS, World
 _NUM_PROMPTS = 4
 _COLLECTED_EVERY = 20
 _REGENERATE: tuple[Regenerate | None, ...] = (None, None, None, "keep_set", "current_set")
-# Every sixth second's worth of troubles has passed by then, and every run has been retried.
+# Simulated seconds after the faults end; within them calls that still hang return, and every run is retried.
 _REST_SECONDS = 6.0
 
 
 @dataclass
 class Ended:
-    """One schedule's end. `counts`: how much of what happened, so that nobody takes an idle schedule for a good one."""
+    """One schedule's end. `counts`: how often things happened, so that nobody takes an idle schedule for a good one."""
 
     seed: int
     judged: Judged
@@ -56,7 +56,7 @@ class Ended:
 
 
 class Schedules:
-    """Runs schedules in this process. `directory` holds the parts that Arrow maps: best in memory."""
+    """Runs schedules in this process. `directory` has the parts that Arrow maps, best in memory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -71,7 +71,7 @@ class Schedules:
                 self._template.file(key)
 
     def run(self, seed: int, *, trace: bool = False, plant: Callable[[World], None] | None = None) -> Ended:
-        """`plant`: puts a defect into the world before anything runs."""
+        """`plant`: plants a defect into the world before anything runs."""
         self._num_run += 1
         if self._num_run % _COLLECTED_EVERY == 0:
             gc.collect()
@@ -92,12 +92,12 @@ class Schedules:
 
 @contextmanager
 def schedules() -> Iterator[Schedules]:
-    """With a directory of its own, in memory where the machine has one."""
+    """With its own directory, in memory if the machine has one."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-        # What a killed process leaves behind is unwound by Python's collector, some time later, and complains.
+        # Python's collector unwinds a killed process's remains some time later, and complains.
         sys.unraisablehook = lambda _: None
-        # In the middle of a schedule it would act; between two of them it cannot.
+        # It must not act in the middle of a schedule; between two of them it cannot.
         gc.disable()
         try:
             yield Schedules(Path(directory))
@@ -151,7 +151,7 @@ def _staff(world: World) -> None:
 
 
 def _bulk(world: World) -> None:
-    """Runs of some partitions: twice, at once, or killed and retried. Those that get the candidate first come first."""
+    """Runs of some partitions: twice, at once, or killed and retried. The candidate's first partitions come first."""
     chance = world.chance
     ranked = sorted(world.partitions, key=lambda partition: salted_rank(world.plan.ranking_salt, partition.key))
     world.overtake = _Overtaking(world)
@@ -174,7 +174,7 @@ def _bulk(world: World) -> None:
 
 @dataclass(kw_only=True)
 class _Run:
-    """One run of a partition: as many worker processes as it is killed times, and one more."""
+    """One run of a partition: one worker process for each kill, and one more."""
 
     world: World
     partition: ContentPartition
@@ -202,7 +202,7 @@ class _Run:
 
 
 def _abort_unseen(world: World) -> None:
-    """The gateways' store goes away, or becomes slow, just before somebody aborts what they have loaded by then."""
+    """The gateways' store fails, or becomes slow, just before somebody aborts the set that they have loaded by then."""
     chance, begin = world.chance, world.scheduler.now + world.chance.uniform(1.0, 2.5)
     kind = chance.choice(("down", "slow"))
     for number in range(world.num_gateways):
@@ -211,7 +211,7 @@ def _abort_unseen(world: World) -> None:
 
 
 class _Overtaking:
-    """Newer prompts for the partition of a worker that was stopped, and another run of it."""
+    """Newer prompts for a stopped worker's partition, and another run of it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -228,7 +228,7 @@ class _Overtaking:
             regenerate=None,
             num_kills=self._world.chance.choice((0, 0, 1)),
         )
-        # The first ones again, now and then: an older attempt serves once more.
+        # Sometimes the first ones again, so that an older attempt serves once more.
         number = self._num * self._world.chance.choice((0, 1, 1))
 
         def publish() -> None:
@@ -241,7 +241,7 @@ class _Overtaking:
 
 
 def _put_prompts(site: CampaignSite, shard: int, number: int) -> None:
-    """`number` 0: the first ones."""
+    """`number` 0: the first prompts."""
     site.put_prompts(
         shard,
         [f"word {shard} {position}" + f" of list {number}" * bool(number) for position in range(_NUM_PROMPTS)],
@@ -249,7 +249,7 @@ def _put_prompts(site: CampaignSite, shard: int, number: int) -> None:
 
 
 def _once_on_trial(world: World, start: Callable[[], None]) -> None:
-    """Starts a run where there is a candidate for it to get."""
+    """Starts a run once there is a candidate for it."""
     number = len([key for key in world.disk.below(f"rollout/{NAME}/journal") if key.endswith(".json")])
     event = world.disk.json(f"rollout/{NAME}/journal/{number:08d}.json")["event"] if number else ""
     if event in ("started", "advanced", "reweighted", "approved"):
@@ -259,7 +259,7 @@ def _once_on_trial(world: World, start: Callable[[], None]) -> None:
 
 
 def _come_to_rest(world: World) -> None:
-    """No more faults: what was begun is finished, and the last word is said."""
+    """Ends the faults: unfinished work is finished, and the final state is recorded."""
     now = world.scheduler.now
     world.troubles[:] = [replace(one, end=min(one.end, now)) for one in world.troubles if one.begin < now]
     for process in world.processes.values():
@@ -268,14 +268,14 @@ def _come_to_rest(world: World) -> None:
 
 
 def _look_back(world: World, directory: Path) -> None:
-    """What only the library can say of the end: its replay, its counts by plan, its verification, its crashes."""
+    """What only the library can say at the end: its replay, its counts by plan, its verification, its crashes."""
     store = world.store()
     journal = Journal(store, NAME, world.clock())
     try:
         entries = journal.entries()
         state = fold(entries)
     except (JournalCorrupt, IllegalTransition):
-        # The library refuses it; what is wrong, the oracle says.
+        # The library refuses it; the oracle says what is wrong.
         return
     if state is not None:
         world.log.final = words_of(state)
@@ -290,13 +290,13 @@ def _look_back(world: World, directory: Path) -> None:
     if len(entries) > 1:
         what, found = tamper(world.disk, world.chance, directory)
         world.log.tampered[what] = found
-    # Costs as much as a tenth of the rest; every second schedule is often enough.
+    # Costs a tenth of the rest, so every second schedule is enough.
     if world.seed % 2 == 0 and (different := crash_unequal(world.chance, directory)):
         world.log.crash_equal.append(different)
 
 
 def _unexpected(world: World) -> list[Violation]:
-    """What simulated code raised and nobody caught: filed under what it was to keep running."""
+    """Uncaught errors of simulated code, filed under the invariant that the code should have kept."""
     return [
         Violation(9, f"{who} ended with {type(error).__name__}: {error}") for who, error in world.scheduler.failures
     ]

@@ -1,8 +1,8 @@
-"""Simulated time and simulated processes: greenlets that give way wherever the library waits for its store.
+"""Simulated time and processes: greenlets that yield wherever the library waits for its store.
 
-Real library code runs unchanged; each call of the store is a point at which others run, time passes, and a process may
-be killed. A killed process's greenlets get `Killed` where they wait, and nothing that they still try has an effect. One
-seed is one order of events: the same again in every run and on every machine.
+Real library code runs unchanged. At each store call others may run, time passes, and a process may be killed. A killed
+process's greenlets get `Killed` where they wait, and their further calls have no effect. One seed gives one order of
+events, in every run and on every machine.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from typing import Any
 
 import greenlet
 
-# What simulated second 0 is called by wall clocks.
+# The wall clocks' time at simulated second 0.
 EPOCH = 1_760_000_000.0
 
 
 class Killed(BaseException):
-    """`kill -9`, as simulated code sees it; not an Exception, so that no handler takes it for a failure."""
+    """`kill -9` for simulated code; not an Exception, so that no handler takes it for a failure."""
 
 
 class Process:
-    """What lives and dies together. `calls_to_live`: of the store; `killed_after`: behind the last one's effect."""
+    """What lives and dies together. `calls_to_live`: store calls; `killed_after`: after the last one's effect."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        # A dict, since sets have another order in every run.
+        # A dict, since sets are ordered differently in every run.
         self.fibres: dict[Fibre, None] = {}
         self.calls_to_live: int | None = None
         self.killed_after = False
@@ -47,12 +47,12 @@ class Scheduler:
     def __init__(self) -> None:
         self.now = 0.0
         self._due: list[tuple[float, int, Callable[[], object]]] = []
-        # Atomic: the collector may end a dead coroutine, which asks for a call, in the middle of `at`.
+        # Atomic: in the middle of `at`, the collector may end a dead coroutine, which calls `at` too.
         self._counts = itertools.count()
         self._hub = greenlet.getcurrent()
         self.finished = False
         self._fibres: dict[Fibre, None] = {}
-        # What a fibre did not catch: a defect of the simulator or of the library, never of the schedule.
+        # Errors that a fibre did not catch: a defect of the simulator or of the library, never of the schedule.
         self.failures: list[tuple[str, BaseException]] = []
 
     def at(self, seconds: float, action: Callable[[], object]) -> None:
@@ -77,7 +77,7 @@ class Scheduler:
         self.at(self.now + delay, lambda: self._resume(fibre))
 
     def process(self) -> Process | None:
-        """Whose code asks; None: the simulator's own, which no fault meets."""
+        """The process whose code calls; None: the simulator's own, which no fault meets."""
         current = greenlet.getcurrent()
         return current.process if isinstance(current, Fibre) else None
 
@@ -97,12 +97,12 @@ class Scheduler:
             raise Killed
 
     def kill(self, process: Process) -> None:
-        """Ends every fibre of a process. Called by one of them, it does not return."""
+        """Ends every fibre of a process. If one of them calls it, it does not return."""
         process.alive = False
         current = greenlet.getcurrent()
         for fibre in list(process.fibres):
             if fibre is not current:
-                # In the hub's turn: no fibre runs inside another one's call.
+                # In the hub's turn, since no fibre may run inside another one's call.
                 self.at(self.now, lambda fibre=fibre: self._end(fibre))
         if isinstance(current, Fibre) and current.process is process:
             raise Killed
@@ -114,7 +114,7 @@ class Scheduler:
         self.now = max(self.now, until)
 
     def finish(self) -> None:
-        """Ends whatever still waits, so that no greenlet outlives its schedule."""
+        """Ends everything that still waits, so that no greenlet outlives its schedule."""
         self.finished = True
         for fibre in list(self._fibres):
             fibre.process.alive = False
@@ -130,14 +130,14 @@ class Scheduler:
         if fibre:
             fibre.throw(Killed)
         else:
-            # Never begun, or ended: there is nothing to unwind.
+            # Never begun, or ended: nothing to unwind.
             fibre.process.fibres.pop(fibre, None)
             self._fibres.pop(fibre, None)
 
 
 @dataclass
 class SimulatedClock:
-    """A wall clock in simulated time. `offset`: how wrong this process's clock is, seconds."""
+    """A wall clock in simulated time. `offset`: this process's clock error, in seconds."""
 
     scheduler: Scheduler
     offset: float = 0.0
@@ -148,7 +148,7 @@ class SimulatedClock:
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):
-    """As much of an event loop as the library's coroutines ask for; its executor's threads are fibres."""
+    """The part of an event loop that the library's coroutines use; its executor's threads are fibres."""
 
     def __init__(self, scheduler: Scheduler, process: Process) -> None:
         self._scheduler = scheduler
@@ -197,7 +197,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """The heap finds out when its time comes."""
+        """Does nothing: the heap notices when the time comes."""
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> "asyncio.Future[Any]":
         future = self.create_future()
@@ -214,6 +214,6 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # A killed process leaves tasks behind, which nobody is told of.
+        # A killed process leaves tasks behind, which are not reported.
         if self._process.alive and not self._scheduler.finished and "exception" in context:
             self._scheduler.failures.append((self._process.name, context["exception"]))

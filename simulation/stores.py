@@ -1,8 +1,8 @@
 """Object stores in memory: one that works, and one in simulated time that is slow, refuses, loses replies and sees
-processes die, as a schedule wants it.
+processes die, as a schedule demands.
 
-What is durable is one `Disk`; each process sees it through a store of its own. A create takes effect at one moment of
-time, which the disk keeps: the oracle orders events by it. Parts become real files when asked for: Arrow maps them.
+One `Disk` has the durable content; each process sees it through its own store. A create takes effect at one moment,
+which the disk records, so the oracle can order events. Parts become real files on demand, since Arrow maps them.
 """
 
 import random
@@ -19,9 +19,9 @@ from simulation.scheduler import Scheduler, SimulatedClock
 
 
 class MemoryStore:
-    """What each method promises stands at `headrace.store.objects.ObjectStore`. Deleting a prefix is not atomic.
+    """`headrace.store.objects.ObjectStore` states what each method promises. Deleting a prefix is not atomic.
 
-    `before_each` is told of every operation, such as `create a/b`, before it has an effect.
+    `before_each` is called with every operation, such as `create a/b`, before its effect.
     """
 
     checks_what_it_fetches = True
@@ -36,7 +36,7 @@ class MemoryStore:
         self.before_each = before_each
 
     def seen_by(self, before_each: Callable[[str], None]) -> "MemoryStore":
-        """The same objects, with another one's turn to be waited for."""
+        """The same objects, with another `before_each`."""
         return MemoryStore(self.clock, self.disk, before_each)
 
     def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
@@ -112,7 +112,7 @@ class MemoryStore:
         found = [(key, self.bodies[key]) for key in self._listed("entries", prefix)]
         return [Entry(key=key, num_bytes=len(one.body), modified_at=one.at) for key, one in found]
 
-    # Last of what is public: its name hides the built-in one from the annotations that follow it.
+    # Last of the public ones: its name hides the built-in `list` from the annotations that follow it.
     def list(self, prefix: str) -> "list[str]":
         return self._listed("list", prefix)
 
@@ -129,22 +129,21 @@ class MemoryStore:
         return True
 
     def _begin(self, call: str, key: str) -> object:
-        """The way there, before the call has an effect."""
+        """Before a call's effect."""
         self.before_each(f"{call} {key}")
 
     def _end(self) -> None:
-        """The way back."""
+        """After a call's effect."""
 
     def _name(self) -> str:
-        """Whose call it is."""
+        """The calling process's name."""
         return ""
 
 
 class SimulatedStore(MemoryStore):
-    """A process's store in simulated time. Its calls meet the troubles of their time, and may be their process's last.
+    """A process's store in simulated time. Its calls meet present troubles, and may be their process's last.
 
-    `foresees` is told of every call before it begins; it may make something happen just then, and hold the call for
-    seconds.
+    `foresees` is called before every call; it may make something happen then, and delay the call by seconds.
     """
 
     url = "simulated://"
@@ -189,7 +188,7 @@ class SimulatedStore(MemoryStore):
         if kind == "losing replies" and made:
             if self._chance.random() < 0.5:
                 raise StoreUnavailable(f"simulated: the reply to create {key} was lost.")
-            # The client asked again, and heard of its own success.
+            # The client asked again, and got the answer about its own success.
             return False
         return made
 
@@ -219,11 +218,11 @@ class SimulatedStore(MemoryStore):
         return made
 
     def _begin(self, call: str, key: str) -> Trouble | None:
-        """The way there. Returns the trouble that the call may meet on its way back.
+        """Runs before the effect. Returns the trouble that the call may meet on its way back.
 
         Raises:
             Killed: the process dies before the call has an effect.
-            StoreUnavailable: and the call has no effect.
+            StoreUnavailable: the call has no effect.
         """
         self.num_calls += 1
         self._calls_since_head += 1
@@ -250,7 +249,7 @@ class SimulatedStore(MemoryStore):
         if trouble.kind != "down":
             self._scheduler.sleep(0.01)
             return trouble
-        # Down: some are refused at once, some hang until their client's patience ends, or until the store is back.
+        # Down: some calls are refused at once, others hang until their client gives up or the store is back.
         if self._chance.random() < 0.6:
             self._scheduler.sleep(0.003)
             raise StoreUnavailable("simulated: 503 Service Unavailable.")
@@ -265,7 +264,7 @@ class SimulatedStore(MemoryStore):
         return self._chance.choice((0.4, 1.2, 5.0, 30.0)) * (0.5 + self._chance.random())
 
     def _end(self, trouble: Trouble | None = None) -> None:
-        """The way back. Raises: Killed: the process dies behind the call's effect."""
+        """Runs after the effect. Raises: Killed: the process dies after the call's effect."""
         process = self._scheduler.process()
         if process is None:
             return

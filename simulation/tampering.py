@@ -1,4 +1,4 @@
-"""Edits a copy of a journal as an attacker or a failing disk would, and asks the library whether it notices."""
+"""Edits a copy of a journal as an attacker or a failing disk would, and checks whether the library notices."""
 
 import json
 import random
@@ -19,7 +19,7 @@ KINDS = ("an edited field", "an edited entry with a new digest", "swapped entrie
 
 
 def tamper(disk: Disk, chance: random.Random, directory: Path) -> tuple[str, bool]:
-    """What was done to a copy of the journal, and whether `verify` found it. Needs two entries at least."""
+    """The edit of a copy of the journal, and whether `verify` found it. Needs at least two entries."""
     copy = Disk(directory)
     prefix = f"rollout/{NAME}/journal/"
     copy.objects = {key: kept for key, kept in disk.objects.items() if key.startswith(prefix)}
@@ -29,7 +29,7 @@ def tamper(disk: Disk, chance: random.Random, directory: Path) -> tuple[str, boo
     kind = chance.choice(KINDS)
     keys = sorted(key for key in copy.objects if key.endswith(".json"))
     if kind == "a cut end":
-        # Found by whoever saw the end; the chain alone cannot know it.
+        # A reader that saw the end finds this; the chain alone cannot know it.
         reader.entries()
     _edit(copy, kind, keys, chance)
     try:
@@ -60,7 +60,7 @@ def _edit(copy: Disk, kind: str, keys: list[str], chance: random.Random) -> None
         copy.objects[key + "~"] = kept
     elif kind == "a cut end":
         del copy.objects[keys[-1]]
-        # A writer that was killed right after the entry has left it without a mark.
+        # A writer that was killed right after the entry has left no mark.
         copy.objects.pop(keys[-1].removesuffix(".json") + MARK, None)
     elif kind == "a flipped bit":
         raw = bytearray(kept.body)
@@ -77,7 +77,7 @@ def _edit(copy: Disk, kind: str, keys: list[str], chance: random.Random) -> None
 
 
 def _with_new_digests(key: str, raw: bytes) -> dict[str, Any]:
-    """As somebody would edit an entry who knows how digests are made."""
+    """Like an edit by somebody who knows how digests are made."""
     entry = ENTRY.checked(raw)
     entry = replace(entry, fields={**entry.fields, "reason": "edited"})
     journal = Journal(None, NAME, None)  # pyright: ignore[reportArgumentType]

@@ -51,15 +51,15 @@ def make_set(number: int) -> VersionSet:
     return VersionSet(members=members, engine=EngineSpec(name="echo"), code_version="1")
 
 
-# The same in every schedule: making one costs as much as some store calls.
+# The same in every schedule, since making one costs as much as some store calls.
 SETS = tuple(make_set(number) for number in range(1, 8))
 
 
 @dataclass
 class Registry(Aliases):
-    """MLflow, as the library sees it: versions by digest, and one mutable row an alias.
+    """MLflow for the library: versions by digest, and one mutable row for each alias.
 
-    `down`, `slow`: times (begin, end) in which no call succeeds, and in which one takes 30 s.
+    `down`, `slow`: times (begin, end) in which no call succeeds, or in which one takes 30 s.
     """
 
     world: "World" = field(kw_only=True)
@@ -74,7 +74,7 @@ class Registry(Aliases):
         return "slow" if any(begin <= now < end for begin, end in self.slow) else "well"
 
     def changed_since(self, seconds: float) -> bool:
-        """Whether it died, came back, or became slow or quick since then: more than once, perhaps."""
+        """Whether it died, returned, or became slow or fast since then, perhaps more than once."""
         edges = [edge for window in (*self.down, *self.slow) for edge in window]
         return any(seconds < edge <= self.world.scheduler.now for edge in edges)
 
@@ -91,7 +91,7 @@ class Registry(Aliases):
         super().set_alias(model_name, alias, version)
 
     def move_behind_our_back(self) -> None:
-        """Somebody points every alias at another version, as anybody with MLflow's UI can."""
+        """Points every alias at another version, as anybody with MLflow's UI can."""
         for aliases in self.found.values():
             for alias in aliases:
                 aliases[alias] = "7"
@@ -122,7 +122,7 @@ class ScriptedSets:
         return None
 
 
-# What a schedule is steered towards, by its seed; the rest of it stays as random as every other's.
+# The seed steers a schedule towards one of these; the rest of it stays random.
 Scenario = Literal["anything", "nearly used caps", "aborts unseen", "newer prompts", "many steps"]
 _SCENARIOS: tuple[Scenario, ...] = (
     "anything", "newer prompts", "nearly used caps", "anything",
@@ -133,13 +133,13 @@ _SOAK_SECONDS: dict[Scenario, float] = {"nearly used caps": 8.0, "aborts unseen"
 
 
 def seeds_of(scenario: Scenario | None, num_seeds: int) -> list[int]:
-    """The first seeds of schedules that are steered so; None: whatever they are steered towards."""
+    """The first seeds of schedules with this scenario; None: with any."""
     seeds = (seed for seed in itertools.count() if scenario in (None, _SCENARIOS[seed % len(_SCENARIOS)]))
     return list(itertools.islice(seeds, num_seeds))
 
 
 class World:
-    """`seconds`: how long the schedule runs before everything is let come to rest."""
+    """`seconds`: how long the schedule runs before everything comes to rest."""
 
     def __init__(self, seed: int, disk: Disk, *, trace: bool = False) -> None:
         self.seed = seed
@@ -158,13 +158,13 @@ class World:
         self.num_sets = self.chance.randint(3, 6)
         self.quorum = self.chance.randint(1, self.num_gateways)
         self.damaged = frozenset(one.id for one in SETS[1 : self.num_sets] if self.chance.random() < 0.1)
-        # Candidates whose evidence is bad, and how long it takes to show.
+        # Candidates with bad evidence, and how long it takes to show.
         self.bad = frozenset(one.id for one in SETS[1 : self.num_sets] if self.chance.random() < 0.35)
         if self.scenario in ("nearly used caps", "aborts unseen", "many steps"):
-            # What they are about takes a candidate that stays on trial.
+            # These scenarios need a candidate that stays on trial.
             self.damaged = self.bad = frozenset()
         self.plan = self._plan()
-        # What happens where `_foresee` strikes, after some seconds.
+        # What happens when `_foresee` strikes, after some seconds.
         self.interrupt: Callable[[float], None] = lambda seconds: None
         # Gives a worker's partition newer prompts, which another worker generates while the first one is held.
         self.overtake: Callable[[str], None] = lambda worker: None
@@ -182,7 +182,7 @@ class World:
 
     @property
     def is_dense(self) -> bool:
-        """Whether many units come, of few keys and few sessions."""
+        """Whether many units come, from few keys and sessions."""
         return self.scenario in ("nearly used caps", "aborts unseen", "many steps")
 
     @property
@@ -190,7 +190,7 @@ class World:
         return [ContentPartition(day=DAY, campaign=NAME, shard=shard) for shard in range(NUM_SHARDS)]
 
     def start(self, name: str) -> Process:
-        """A process of this name; one that was killed is another process."""
+        """A process with this name; after a kill it is a new process."""
         process = self.processes[name] = Process(name)
         self.born[name] = self.scheduler.now
         self.say(name, "starts")
@@ -200,7 +200,7 @@ class World:
         return SimulatedStore(self.disk, self.scheduler, self.chance, self.troubles, self.trace, self._foresee)
 
     def _foresee(self, call: str) -> float:
-        """Somebody aborts just when a bulk worker commits a batch, or hangs when it is about to seal."""
+        """Aborts just when a bulk worker commits a batch, or hangs when it is about to seal."""
         process = self.scheduler.process()
         if self.scenario == "newer prompts" and process is not None and (held := self._overtaken(call, process)):
             return held
@@ -214,7 +214,7 @@ class World:
         return self.chance.choice((0.0, 0.2, 2.0)) if place == "settled" else 0.0
 
     def _overtaken(self, call: str, process: Process) -> float:
-        """A worker is stopped before it commits, settles or publishes, until another is through with newer prompts."""
+        """Stops a worker before it commits, settles or publishes, until another has finished with newer prompts."""
         is_late = call.startswith(
             ("create batches", "create claims/", "create handoff/generated_content", "part handoff")
         )
@@ -233,11 +233,11 @@ class World:
         return SimulatedClock(self.scheduler)
 
     def wrong_clock(self) -> SimulatedClock:
-        """A controller's: some are off by hours, and entries' times are for people."""
+        """A controller's clock: some are off by hours, since entries' times are only for people."""
         return SimulatedClock(self.scheduler, self.chance.choice((0.0, 0.0, 0.0, -7200.0, 5.0)))
 
     def prepare(self, version_set: VersionSet) -> None:
-        """Fetching, verifying, loading and trying a set, as long as it takes."""
+        """Fetches, verifies, loads and tries a set, as long as that takes."""
         self.scheduler.sleep(self.chance.uniform(0.05, 0.6))
         if version_set.id in self.damaged:
             raise HandoffCorrupt(f"simulated: the weights of {ROLES[1]} do not have the digest that the set names.")
@@ -293,7 +293,7 @@ class World:
     def _steer(self) -> None:
         chance = self.chance
         if self.scenario == "aborts unseen":
-            # Nobody and nothing else ends the trial.
+            # Nothing else ends the trial.
             self.troubles.clear()
         elif self.scenario == "nearly used caps":
             self._lose_writes("/caps/", kinds=("losing replies", "late writes"))
@@ -304,7 +304,7 @@ class World:
             self._lose_writes(keys, kinds=("losing replies", "late writes"))
 
     def _lose_writes(self, keys: str, kinds: Sequence[Ill]) -> None:
-        """From some moment on, half of what is asked of these keys goes wrong."""
+        """From some moment on, half of the calls on these keys go wrong."""
         begin = self.chance.uniform(0.0, 2.0)
         kind = self.chance.choice(kinds)
         self.troubles.append(Trouble(kind=kind, begin=begin, end=begin + 10.0, keys=keys, chance=0.5))

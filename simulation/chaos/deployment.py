@@ -1,4 +1,4 @@
-"""A real deployment to be hurt: its processes, its runs' processes, and who cancels runs as the UI does it."""
+"""A real deployment as a target: its processes, its runs' processes, and a user who cancels runs as in the UI."""
 
 import os
 import random
@@ -37,12 +37,12 @@ def deployment(directory: Path) -> Iterator["Deployment"]:
 
 
 class Deployment(DagsterSite):
-    """`marker`: in the environment of all its processes."""
+    """`marker`: an environment value of all its processes."""
 
     def __init__(self, directory: Path, marker: str) -> None:
         (directory / "devices").mkdir(parents=True)
         config = yaml.safe_load((_HERE / "dagster.yaml").read_text())
-        # Runs import the job's module by its file.
+        # Runs import the job's module from its file.
         variables = {"HEADRACE_GPUS": GPUS, MARKER: marker, "PYTHONPATH": str(ROOT)}
         super().__init__(directory, _HERE / "jobs.py", config, variables)
         self.marker = marker
@@ -63,7 +63,7 @@ class Deployment(DagsterSite):
         return True
 
     def kill_worker(self, chance: random.Random) -> bool:
-        """Mostly a run's worker, which leads a session; else anything that it started."""
+        """Mostly kills a run's worker, which leads a session; otherwise another process of a run."""
         processes = self.kernel.processes()
         leaders = [process for process in processes if _leads_a_session(process.pid)]
         chosen = leaders if leaders and chance.random() < 0.8 else processes
@@ -74,20 +74,20 @@ class Deployment(DagsterSite):
             with suppress(psutil.Error):
                 if "headrace_dagster.launchers.worker_template" in process.cmdline():
                     values = environment(process.pid)
-                    # Its forks have its command line, and a run.
+                    # Its forks have its command line, and also a run.
                     if values.get(MARKER) == self.marker and values.get("HEADRACE_RUN_ID", "").startswith("-"):
                         return _kill(process.pid)
         return False
 
     def cancel(self, run: DagsterRun) -> bool:
-        """As the UI does: from another process than the daemon, and slowly."""
+        """Cancels as the UI does: from another process than the daemon, and slowly."""
         thread = Thread(target=self._cancel, args=(run.run_id,), daemon=True)
         thread.start()
         self._cancels.append(thread)
         return True
 
     def _cancel(self, run_id: str) -> None:
-        with suppress(Exception):  # it may have ended, or be launched, meanwhile
+        with suppress(Exception):  # it may have ended or been launched meanwhile
             self.instance.run_coordinator.cancel_run(run_id)
 
     def end_everything(self) -> None:
@@ -104,7 +104,7 @@ class Deployment(DagsterSite):
 
 
 def attempts_of(runs: list[DagsterRun]) -> dict[str, list[DagsterRun]]:
-    """By first run, in order of attempt: a retry names its parent."""
+    """Attempts by their first run, in order: a retry names its parent."""
     by_parent = {run.parent_run_id: run for run in runs if run.parent_run_id}
     found = {}
     for run in runs:
@@ -118,7 +118,7 @@ def attempts_of(runs: list[DagsterRun]) -> dict[str, list[DagsterRun]]:
 
 
 def is_over(last: DagsterRun) -> bool:
-    """Nothing more will become of it: a failure that Dagster retries is no end."""
+    """Whether nothing more will happen to it: a failure that Dagster retries is not the end."""
     will_be_retried = last.status == DagsterRunStatus.FAILURE and last.tags.get("dagster/will_retry") == "true"
     return last.is_finished and not will_be_retried
 

@@ -1,4 +1,4 @@
-"""Chaos in a real fleet: runs of mixed demand, processes killed at random, and what must be true of it at the end."""
+"""Chaos in a real fleet: runs of mixed demand, random kills, and what must be true at the end."""
 
 import random
 import time
@@ -20,9 +20,9 @@ from simulation.dagster_site import NotStarted
 NUM_GPUS = 4
 KINDS = {"daemon": 10, "process of a run": 16, "template": 4, "code server": 3, "cancel": 7}
 _STARVED_SECONDS = 60.0
-# A daemon needs so long until it looks at the queue, on a machine with two busy cores.
+# A daemon's time until its first look at the queue, on a machine with two busy cores.
 _DAEMON_START_SECONDS = 30.0
-# After the last run's end: the grace, a look of the monitoring, and a look of the coordinator.
+# After the last run's end: the grace, one look of the monitoring, and one of the coordinator.
 _SETTLE_SECONDS = 60.0
 _MAX_RETRIES = 3
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
@@ -30,7 +30,7 @@ _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunSta
 
 @dataclass(kw_only=True)
 class Verdict:
-    """Sentences, one for each finding."""
+    """One sentence for each finding."""
 
     violations: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
@@ -62,21 +62,21 @@ def demand_of(chance: random.Random) -> tuple[dict[str, str], dict[str, Any]]:
         tags[PREEMPTIBLE] = "true"
         config["seconds"] = chance.uniform(4.0, 10.0)
     if chance.random() < 0.25:
-        # What outlives its run's grace has to be killed.
+        # Processes that outlive their run's grace must be killed.
         config["leave_behind_seconds"] = chance.choice((1.0, 600.0))
     return tags, config
 
 
 @dataclass(kw_only=True)
 class Starvation:
-    """How long each queued run has waited although the kernel knows of enough idle GPUs; pure, fed once a look."""
+    """How long each queued run has waited although enough GPUs are idle; pure, fed once a look."""
 
     gpus_by_run: dict[str, float]
     idle_since: dict[str, float] = field(default_factory=dict)
     starved: dict[str, float] = field(default_factory=dict)
 
     def look(self, now: float, queued: set[str], num_idle: int, *, is_open: bool) -> None:
-        """`is_open`: the daemon is up, and Dagster's own limit has a slot."""
+        """`is_open`: the daemon runs, and Dagster's own limit has a free slot."""
         for run_id in set(self.idle_since) - queued:
             del self.idle_since[run_id]
         for run_id in queued:
@@ -108,7 +108,7 @@ class Chaos:
     say: Callable[[str], object] = print
 
     def run(self) -> Verdict:
-        # By progress, not by time: a slow machine is hurt as often as a fast one.
+        # By progress, not by time, so that a slow machine gets as many kills as a fast one.
         due = sorted(self.chance.uniform(0.0, 0.95) * self.num_runs for _ in range(self.num_kills))
         kinds = self.chance.choices(list(KINDS), weights=list(KINDS.values()), k=self.num_kills)
         done, last_shown = 0, -1
@@ -128,7 +128,7 @@ class Chaos:
                     due.pop(0)
                     kinds.pop(0)
                 elif not self._under_way(runs) and done == self.num_runs:
-                    due.clear()  # nothing is left to be killed
+                    due.clear()  # nothing is left to kill
             if self.site.daemon_ended():
                 raise NotStarted(f"The daemon ended by itself; its log: {self.site.directory / 'daemon.log'}.")
             if len(self.first_runs) == self.num_runs and done == self.num_runs and not due:
@@ -142,7 +142,7 @@ class Chaos:
         return time.monotonic() - self.began > self.time_limit_seconds
 
     def _submit_more(self, done: int) -> None:
-        """A queue that is never empty, and never so long that kills meet the first runs alone."""
+        """Keeps the queue nonempty, but so short that kills do not only meet the first runs."""
         while len(self.first_runs) < min(self.num_runs, done + 30):
             tags, config = demand_of(self.chance)
             run_id = self.site.submit(tags, config)
@@ -209,11 +209,11 @@ class Chaos:
             return None
         if last.status == DagsterRunStatus.CANCELED:
             return None if last.run_id in self.canceled else f"{what}, and nobody canceled it"
-        # A preempted run is allowed one more.
+        # Each preemption allows a run one more attempt.
         num_attempts = 1 + int(last.tags.get(MAX_RETRIES_TAG, _MAX_RETRIES))
         if is_over(last) and (len(chain) >= num_attempts or last.run_id in self.canceled):
             return None
-        # Killed between its last step's end and its own: Dagster retries from failure, and nothing is left to retry.
+        # Killed between its last step's end and its own: Dagster retries from failure, and finds nothing to retry.
         if is_over(last) and self._has_done_all(last):
             return None
         return f"{what}: {last.tags.get('headrace/why', '')}"
@@ -223,7 +223,7 @@ class Chaos:
         return bool(steps) and all(step.status == StepEventStatus.SUCCESS for step in steps)
 
     def _whole_fleet_is_free(self) -> list[str]:
-        """One more run takes all GPUs: what is still promised to anybody would keep it waiting."""
+        """One more run takes all GPUs: any remaining promise would keep it waiting."""
         probe = self.site.submit({GPUS: str(NUM_GPUS)}, {"seconds": 0.1})
         seconds_max, why = _DAEMON_START_SECONDS + _SETTLE_SECONDS, ""
         deadline = time.monotonic() + seconds_max

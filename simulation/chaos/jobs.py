@@ -1,7 +1,7 @@
-"""The code location of `benchmarks.coordinator_chaos`: one job that proves, as it runs, that its devices are its own.
+"""The code location of `benchmarks.coordinator_chaos`: its one job proves while it runs that it owns its devices.
 
-Each device is a file of 20 bytes. A run locks as many of them as its share says, in its worker process; the kernel
-gives them back when that process ends, however it ends. A run that finds too few free writes that down.
+Each device is a file of 20 bytes. A run's worker process locks as many bytes as the run's share; the kernel releases
+them when that process ends in any way. A run that finds too few free bytes records that.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ _PASSES = 3
 class Work(dg.Config):
     directory: str
     seconds: float
-    # A process in a session of its own that outlives its run by so much; 0: none.
+    # How long a process in its own session outlives its run; 0: there is none.
     leave_behind_seconds: float = 0.0
 
 
@@ -28,7 +28,7 @@ def work(context: dg.OpExecutionContext, config: Work) -> None:
     directory = Path(config.directory)
     run_id = os.environ.get("HEADRACE_RUN_ID", "")
     devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "unset").split(",") if device]
-    # Rounded down: a share by MiB is no multiple of a slot.
+    # Rounded down, since a share by MiB is not a multiple of a slot.
     num_slots = int(os.environ.get("HEADRACE_GPU_MILLI") or 1000) * NUM_SLOTS // 1000
     if run_id != context.run_id:
         _report(directory, f"run {context.run_id} is marked as {run_id or 'nothing'}")
@@ -43,10 +43,10 @@ def work(context: dg.OpExecutionContext, config: Work) -> None:
 
 
 def take_slots(directory: Path, device: str, num_slots: int, run_id: str) -> int:
-    """Locks until the file is closed or the process ends."""
+    """Locks slots until the file is closed or the process ends."""
     file = os.open(directory / f"device-{device}", os.O_RDWR | os.O_CREAT, 0o644)
     taken: set[int] = set()
-    for _ in range(_PASSES):  # one that was passed may have come free while a later one was taken
+    for _ in range(_PASSES):  # a skipped slot may become free while a later one is taken
         for slot in sorted(set(range(NUM_SLOTS)) - taken):
             if len(taken) == num_slots:
                 return file

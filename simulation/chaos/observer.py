@@ -1,11 +1,11 @@
-"""Who is on which GPU, as the kernel tells it: knows nothing of run tags, statuses or the coordinator's records.
+"""Observes through the kernel which run is on which GPU, without run tags, statuses or the coordinator's records.
 
-Every process of a run carries in its environment which devices it sees and how much of each is its own; /proc shows
-that also for workers that were forked. A GPU is over-promised if the shares of distinct runs whose processes live at
-the same instant pass the whole. One look at /proc is not an instant: before anything counts, all processes concerned
-are looked at again, and those that still live then lived together.
+The environment of each process of a run names its devices and its share of each; /proc shows that for forked workers
+too. A GPU is over-promised if the shares of different runs with processes alive at the same instant exceed the whole.
+One look at /proc takes time, so all suspicious processes are looked at again: those that still live were alive
+together.
 
-Run as `python -m simulation.chaos.observer TASK` it looks until it reads `end`; its last line is JSON.
+As `python -m simulation.chaos.observer TASK` it looks until it reads `end`; its last line is JSON.
 """
 
 import json
@@ -21,13 +21,13 @@ from typing import Any
 WHOLE = 1000
 MARKER = "HEADRACE_CHAOS"
 _NAMES = ("HEADRACE_RUN_ID", "CUDA_VISIBLE_DEVICES", "HEADRACE_GPU_MILLI", MARKER)
-# From fork to exec a process shows its parent's environment.
+# Between fork and exec a process shows its parent's environment.
 _SETTLED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnDevices:
-    """A live process of a run; `started` in clock ticks since boot. Thousandths of each of its devices."""
+    """A live process of a run; `started` in clock ticks since boot. `milli`: thousandths of each of its devices."""
 
     pid: int
     started: int
@@ -44,7 +44,7 @@ class OverPromised:
 
 
 def over_promised(processes: Iterable[OnDevices]) -> list[OverPromised]:
-    """A run counts once on each device, however many processes it has there."""
+    """Finds over-promised devices; a run counts once on each, with any number of processes."""
     shares: dict[str, dict[str, int]] = {}
     for process in processes:
         for device in process.devices:
@@ -58,7 +58,7 @@ def over_promised(processes: Iterable[OnDevices]) -> list[OverPromised]:
 
 
 def proven(processes: list[OnDevices], is_alive: Callable[[OnDevices], bool]) -> list[OverPromised]:
-    """Over-promised by processes that all still live: what ended while the look went on proves nothing."""
+    """Over-promised by processes that all still live: a process that ended during the look proves nothing."""
     concerned = {run_id for found in over_promised(processes) for run_id in found.run_ids}
     if not concerned:
         return []
@@ -73,7 +73,7 @@ class Kernel:
         self._known: dict[tuple[int, int], OnDevices | None] = {}
 
     def processes(self) -> list[OnDevices]:
-        """Of runs of this marker; zombies hold nothing."""
+        """Processes of this marker's runs; zombies hold nothing."""
         found, seen = [], set()
         for name in os.listdir("/proc"):  # noqa: PTH208 (looked at 30 times a second)
             if not name.isdigit():
@@ -100,7 +100,7 @@ class Kernel:
             )
             self._known[pid, started] = process
             return process
-        # One of ours without a run may be a worker to be: a template's fork, a shell before its exec.
+        # One of our processes without a run may become a worker: a template's fork, or a shell before its exec.
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
         if not is_ours and age > _SETTLED_SECONDS:
             self._known[pid, started] = None
@@ -112,7 +112,7 @@ def is_alive(process: OnDevices) -> bool:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The few variables that matter here; of doubles the first, as the C library reads them."""
+    """The few relevant variables; of duplicates the first, as the C library reads them."""
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -126,13 +126,13 @@ def environment(pid: int) -> dict[str, str]:
 
 
 def _milli(values: dict[str, str], has_devices: bool) -> int:
-    # A process that sees devices and says no share takes them whole.
+    # A process that sees devices but states no share has them whole.
     return int(values.get("HEADRACE_GPU_MILLI") or WHOLE) if has_devices else 0
 
 
 def _started(pid: int) -> int | None:
     try:
-        # As a `Path` it would cost twice as much.
+        # A `Path` would cost twice as much.
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123
             fields = file.read().rpartition(b") ")[2].split()
     except OSError:
@@ -141,7 +141,7 @@ def _started(pid: int) -> int | None:
 
 
 def watch(marker: str, period_seconds: float, ended: Event) -> dict[str, Any]:
-    """Violations are counted once for each device and set of runs."""
+    """Counts violations once for each device and set of runs."""
     kernel = Kernel(marker)
     violations: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
     milli_max: dict[str, int] = {}
@@ -191,7 +191,7 @@ def main() -> None:
         for line in sys.stdin:
             if line.strip() == "end":
                 break
-        ended.set()  # also when the benchmark itself is gone
+        ended.set()  # also if the benchmark itself is gone
 
     Thread(target=read, daemon=True).start()
     print("ready", flush=True)

@@ -1,8 +1,8 @@
-"""What is done to a store, and the checker that afterwards looks at everything in it.
+"""Faults in a store, and the checker that afterwards examines everything in it.
 
-The checker knows every content that was ever written, by version where somebody acknowledged it. It counts three
-things that must not be: `torn` (a visible version that cannot be read whole), `silent` (a read returned other rows
-than were sealed) and `lost` (a version that was acknowledged, or seen, and is gone, or a store that takes no more).
+The checker knows every content that was ever written, by version if it was acknowledged. It counts three forbidden
+results: `torn` (a visible version that cannot be read whole), `silent` (a read returned other rows than were sealed)
+and `lost` (an acknowledged or seen version is gone, or the store accepts no more).
 """
 
 import random
@@ -28,7 +28,7 @@ PART_BYTES = 12_000
 
 @dataclass
 class Tally:
-    """Counts of one kind of fault. `told`: faults that readers or writers were told of, in one of our own errors."""
+    """Counts for one kind of fault. `told`: faults that readers or writers got as one of our own errors."""
 
     kind: str
     faults: int = 0
@@ -66,7 +66,7 @@ def content(number: int) -> pa.Table:
 
 
 def publish(objects: ObjectStore, number: int, *, content_number: int | None = None, leased: bool = True) -> Handoff:
-    """Seals content `number`, in several parts; its attribute says which it is."""
+    """Seals content `number`, in several parts; an attribute has the number."""
     table = content(number if content_number is None else content_number)
     return HandoffStore(objects, leased=leased).publish(
         ASSET,
@@ -98,8 +98,8 @@ def check_everything(objects: ObjectStore, tally: Tally, acknowledged: dict[int,
     """Opens every version, then seals one more, then opens every version again.
 
     Args:
-        acknowledged: version to content: what was sealed before, or said to be sealed by whoever was killed.
-        next_content: a number that nobody has used yet.
+        acknowledged: version to content: sealed before, or acknowledged by a killed process.
+        next_content: an unused number.
     """
     handoffs = HandoffStore(objects, verification="eager", leased=False)
     seen = check_versions(handoffs, tally, acknowledged)
@@ -133,7 +133,7 @@ def check_versions(handoffs: HandoffStore, tally: Tally, expected: dict[int, int
 
 @dataclass(frozen=True)
 class Later:
-    """A clock that is ahead of the others: leases have run out and grace times are over."""
+    """A clock ahead of the others: leases have run out and grace times are over."""
 
     seconds: float
     clock: Clock = field(default_factory=SystemClock)
@@ -147,11 +147,11 @@ def collect_all(objects: ObjectStore, clock: Clock, *, keep_versions: int = 1) -
 
 
 def damages(directory: Path, chance: random.Random) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Endless: a file of the store damaged in one way, each undone before the next one. Yields the file's kind."""
+    """Endless: damages one file of the store in one way, and undoes that before the next. Yields the file's kind."""
     files = sorted(path for path in (directory / "handoff").rglob("*") if path.is_file())
     sizes = [path.stat().st_size for path in files]
     while True:
-        # By size, and each file by itself too: else manifests and small parts are hardly ever hit.
+        # By size, and half the time equally: otherwise manifests and small parts would hardly ever be hit.
         weights = sizes if chance.random() < 0.5 else None
         path = chance.choices(files, weights)[0]
         path.chmod(0o644)
@@ -170,7 +170,7 @@ def damages(directory: Path, chance: random.Random) -> Iterator[tuple[str, Calla
 
 
 def read_damaged(objects: ObjectStore, tally: Tally, version: int, what: str) -> None:
-    """An eager read of a damaged version: the right rows or one of our errors, nothing else."""
+    """Reads a damaged version eagerly: it must give the right rows or one of our errors."""
     tally.faults += 1
     try:
         handoff = HandoffStore(objects, verification="eager", leased=False).open(ASSET, PARTITION, version)
@@ -183,7 +183,7 @@ def read_damaged(objects: ObjectStore, tally: Tally, version: int, what: str) ->
 
 
 def broken_files(directory: Path, chance: random.Random) -> Iterator[tuple[str, int]]:
-    """Endless: one file of one version cut short, made longer, emptied, taken away or replaced by another one's."""
+    """Endless: cuts one file of a version short, extends, empties, deletes it, or replaces it by another one's."""
     files = sorted(path for path in (directory / "handoff").rglob("*") if path.is_file())
     owners = {path: _version_of(path, directory) for path in files}
     while True:

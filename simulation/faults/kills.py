@@ -1,6 +1,6 @@
-"""A writer or a collector is killed at each system call that touches the store; bits are flipped, files broken.
+"""Kills a writer or a collector at each system call that touches the store; flips bits, breaks files.
 
-After each of them the checker of `simulation.faults.cases`, which knows what was sealed, opens everything.
+After each fault the checker of `simulation.faults.cases`, which knows what was sealed, opens everything.
 """
 
 import random
@@ -28,11 +28,11 @@ from simulation.faults.cases import (
 from simulation.system_calls.tracing import Traced, run_traced
 
 Say = Callable[[bytes], Any]
-# What was sealed in the template before anything is killed; 90 and 91 are what the killed ones and the checker write.
+# Content sealed in the template before any kill; killed processes and the checker write 90 and 91.
 SEALED = (1, 2, 3)
 KILLED_WRITES, CHECKER_WRITES = 90, 91
 _TWO_DAYS = 2 * 24 * 3600.0
-# By name, in the order in which the checker looks: the first is kept for its recipe's sake, the other one goes.
+# By name, in the checker's order: the first stays because of its recipe, the other is deleted.
 _WEIGHTS = {"tuned": {"model": "tiny", "recipe": "flash"}, "base": {}}
 
 
@@ -41,13 +41,13 @@ def publish_work(directory: Path, say: Say) -> None:
 
 
 def publish_same_work(directory: Path, say: Say) -> None:
-    """What is sealed already is found, not sealed again."""
+    """Existing sealed content is found, not sealed again."""
     version = publish(LocalStore(directory), SEALED[-1]).version
     assert version == len(SEALED)
 
 
 def collect_work(directory: Path, say: Say) -> None:
-    """Two days later nobody holds the weights any more, and of no recipe's nobody names them."""
+    """Two days later no lease holds the weights, and nobody names those without a recipe."""
     collect_all(LocalStore(directory), Later(_TWO_DAYS))
 
 
@@ -60,7 +60,7 @@ WORKS: dict[str, Callable[[Path, Say], None]] = {
 
 
 def kill_everywhere(root: Path, num_kills: int, seed: int, advance: Callable[[], None]) -> list[Tally]:
-    """Kills evenly spread over all works and all their points; more kills than points begin again.
+    """Spreads kills evenly over all works and their points; with more kills than points it starts again.
 
     Raises:
         TracingRefused
@@ -83,7 +83,7 @@ def kill_everywhere(root: Path, num_kills: int, seed: int, advance: Callable[[],
         fresh_copy(templates[name], target)
         traced = run_traced(partial(WORKS[name], target), target, point)
         while not traced.is_killed:
-            # A library took another way this time, and made fewer calls.
+            # A library took another path this time, with fewer calls.
             fresh_copy(templates[name], target)
             point = max(min(point, len(traced.calls)) - 1, 0)
             traced = run_traced(partial(WORKS[name], target), target, point)
@@ -100,7 +100,7 @@ def _check_killed(target: Path, name: str, known: dict[int, int], traced: Traced
     store = LocalStore(target)
     if name == "collect garbage":
         known = {SEALED[-1]: SEALED[-1]}
-        # The next collection ends what the killed one began: nothing of older versions is left.
+        # The next collection finishes the killed one's work: nothing of older versions is left.
         collect_all(store, Later(_TWO_DAYS + 7200.0))
         _check_weights(store, target.parent, tally)
         handoffs = HandoffStore(store, leased=False)
@@ -114,7 +114,7 @@ def _check_killed(target: Path, name: str, known: dict[int, int], traced: Traced
 
 
 def _check_weights(store: LocalStore, root: Path, tally: Tally) -> None:
-    """Those of a recipe are there; the others went, and can be sealed again."""
+    """Weights with a recipe exist; the others were deleted, and can be sealed again."""
     for name, attributes in _WEIGHTS.items():
         source = root / name
         sealed = seal_directory(store, source, attributes=attributes) if name == "base" else None
@@ -143,7 +143,7 @@ def flip_bits(root: Path, num_flips: int, seed: int, advance: Callable[[], None]
     store = LocalStore(directory)
     for (what, flip), _ in zip(damages(directory, chance), range(num_flips), strict=False):
         flip()
-        # Which version the file belongs to does not matter: all are read, the others must be right.
+        # The file's version does not matter: all are read, and the others must be right.
         for version in SEALED:
             read_damaged(store, tally, version, what)
         tally.faults -= len(SEALED) - 1

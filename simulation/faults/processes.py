@@ -1,6 +1,6 @@
-"""Faults that need processes: limits and disks that run full, writers that meet, readers that are killed.
+"""Faults that need processes: limits and full disks, concurrent writers, killed readers.
 
-Each case forks: parent and children share the imports, and a child that is killed leaves nothing but what it wrote.
+Each case forks: parent and children share the imports, and a killed child leaves only what it wrote.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from headrace.store.local import LocalStore
 from simulation.faults.cases import ASSET, PARTITION, Later, Tally, check_everything, collect_all, is_content, publish
 
 NUM_READERS = 20
-# Exit statuses of children: what happened to them.
+# Exit statuses of children, by result.
 DONE, REFUSED, CONFLICT, WRONG, FAILED = 0, 3, 4, 5, 6
 
 
 def full_disk(directory: Path, chance: random.Random, tally: Tally) -> None:
-    """A writer may not make a file larger than some bytes: write(2) fails in the middle of a part or a manifest."""
+    """A writer with a limit on file size: write(2) fails in the middle of a part or a manifest."""
     limit = chance.randrange(1, 30_000)
     publish(LocalStore(directory), 1, leased=False)
 
@@ -40,7 +40,7 @@ def full_disk(directory: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def full_file_system(directory: Path, chance: random.Random, tally: Tally) -> None:
-    """The same on a small tmpfs that really is full."""
+    """The same on a small tmpfs that is really full."""
     directory.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "headrace", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -60,7 +60,7 @@ def full_file_system(directory: Path, chance: random.Random, tally: Tally) -> No
 
 
 def two_writers(directory: Path, chance: random.Random, tally: Tally) -> None:
-    """Two processes seal the same version number at the same time, with other rows, or with the same."""
+    """Two processes seal the same version number at once, with different rows or with the same."""
     publish(LocalStore(directory), 1, leased=False)
     start = time.monotonic() + 0.02
     contents = chance.choice(((2, 2), (2, 3), (2, 3)))
@@ -83,7 +83,7 @@ def two_writers(directory: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def killed_readers(directory: Path, chance: random.Random, tally: Tally) -> None:
-    """A reader is killed: its lease keeps the version until it runs out, and no longer."""
+    """A killed reader's lease keeps the version until it runs out, and no longer."""
     store = LocalStore(directory)
     publish(store, 1, leased=False)
     opened, tell = os.pipe()
@@ -112,7 +112,7 @@ def killed_readers(directory: Path, chance: random.Random, tally: Tally) -> None
     check_everything(store, tally, {3: 3}, 91)
 
 
-# Each once, in a directory that is not there yet.
+# Each once, in a new directory.
 CASES: Mapping[str, Callable[[Path, random.Random, Tally], None]] = {
     "file size limit (EFBIG)": full_disk,
     "full file system (ENOSPC)": full_file_system,
@@ -130,7 +130,7 @@ def repeated(name: str, root: Path, num_times: int, seed: int, advance: Callable
 
 
 def beside_readers(root: Path, seconds: float, advance: Callable[[], None], num_readers: int = NUM_READERS) -> Tally:
-    """A writer and two collectors that keep one version, beside processes that read the newest over and over."""
+    """A writer and two collectors that keep one version, beside processes that keep reading the newest."""
     tally = Tally(f"collectors beside {num_readers} readers, reads")
     store = LocalStore(root)
     publish(store, 1, leased=False)
@@ -146,7 +146,7 @@ def beside_readers(root: Path, seconds: float, advance: Callable[[], None], num_
                 if not is_content(handoff, int(handoff.attributes["content"])):
                     os._exit(WRONG)
             except (HandoffCollected, HandoffMissing):
-                continue  # told so: it opens the newest again
+                continue  # as reported: it opens the newest again
             reads += 1
         os.write(tell, f"{reads}\n".encode())
 
@@ -178,7 +178,7 @@ def beside_readers(root: Path, seconds: float, advance: Callable[[], None], num_
 
 
 def _note_writer(tally: Tally, status: int, directory: Path) -> None:
-    """A writer that was refused must have said so and left nothing visible; one that was not must have sealed."""
+    """A refused writer must have said so and left nothing visible; another one must have sealed."""
     tally.faults += 1
     tally.told += status == REFUSED
     if status not in (DONE, REFUSED):
@@ -201,7 +201,7 @@ def _fork(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:
         return pid
-    # Not left behind if the benchmark is killed.
+    # Ends with the benchmark, even if that is killed.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     status = FAILED
     try:

@@ -1,7 +1,7 @@
-"""A real HTTP proxy in front of a server, that fails as one does: replies lost, 503s, slowness, bodies cut or flipped.
+"""A real HTTP proxy in front of a server, with a proxy's faults: lost replies, 503s, delays, cut or flipped bodies.
 
-Each connection carries one request, which is forwarded whole over a connection of its own, so that "after the server
-did it" is exact. The host header goes on as it came: signatures stay valid when the client signs for this address.
+Each connection carries one request, which is forwarded whole over its own connection, so "after the server did it" is
+exact. The host header is forwarded unchanged: signatures stay valid if the client signs for this address.
 """
 
 import random
@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 Failure = Literal["unavailable", "lose_reply", "delay", "break_body", "flip"]
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-# Of a delay that is drawn.
+# Length of a drawn delay.
 _DELAY_SECONDS = 0.2
 
 
@@ -30,9 +30,9 @@ class Request:
 
 @dataclass
 class Fault:
-    """Does one thing to the requests that `matches` says yes to, `times` times (-1: always).
+    """Does one thing to the requests for which `matches` is true, `times` times (-1: always).
 
-    `kind`: "lose_reply" (the server did it, the client never hears), "unavailable" (503; the server never hears),
+    `kind`: "lose_reply" (the server acts, the client gets no answer), "unavailable" (503; the server gets no request),
     "delay" (by `seconds`), "break_body" (half of the reply, then the connection ends), "flip" (a bit of the body).
     """
 
@@ -43,9 +43,9 @@ class Fault:
 
 
 class FaultProxy(socketserver.ThreadingTCPServer):
-    """`faults`: what befalls which requests; besides, one request in `one_in` meets a drawn fault (0: none).
+    """`faults`: planned faults of requests; in addition one request in `one_in` meets a drawn fault (0: none).
 
-    `requests`: all that came; `made`: what was drawn.
+    `requests`: all requests; `made`: the drawn faults.
     """
 
     daemon_threads = True
@@ -88,14 +88,14 @@ class FaultProxy(socketserver.ThreadingTCPServer):
             return None
         kinds = list(get_args(Failure))
         if request.method != "GET" or ".arrow" not in request.path:
-            # Objects of other kinds carry no digests: what S3 says of itself has no protection but TCP's.
+            # Objects of other kinds carry no digests: S3's own statements are protected by TCP only.
             kinds.remove("flip")
         kind = self._chance.choice(kinds)
         self.made[kind] += 1
         return Fault(kind, seconds=_DELAY_SECONDS if kind == "delay" else 0.0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no news here."""
+        """Ignores a client that hung up."""
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -150,7 +150,7 @@ def _content_length(head: bytes) -> int:
 
 @contextmanager
 def fault_proxy(target_endpoint: str, seed: int = 0) -> Iterator[FaultProxy]:
-    """Runs in threads of its own, on a free port of 127.0.0.1."""
+    """Runs in its own threads, on a free port of 127.0.0.1."""
     proxy = FaultProxy(target_endpoint, seed)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""A real S3 server behind a proxy that fails: writers, readers and collectors end well, or say that they did not."""
+"""A real S3 server behind a failing proxy: writers, readers and collectors succeed, or report that they did not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipelines.object_store import ObjectStoreServer, running_object_store
 from simulation.faults.cases import ASSET, PARTITION, Tally, check_everything, collect_all, is_content, publish
 from simulation.faults.proxy import fault_proxy
 
-# Dense enough that a publish meets several, rare enough that retries come through.
+# So dense that a publish meets several, so rare that retries succeed.
 ONE_REQUEST_IN = 8
 PATIENCE_SECONDS = 20.0
 
@@ -24,7 +24,7 @@ def unreliable_server(root: Path, num_times: int, seed: int, advance: Callable[[
         straight = _store(server, server.endpoint, root / "straight")
         acknowledged: dict[int, int] = {}
         for number in range(1, num_times + 1):
-            # A process and a node of its own each time: nothing is known, nothing is cached.
+            # A new process and node each time, without knowledge or cache.
             failing = _store(server, proxy.endpoint, root / f"cache-{number}")
             proxy.one_in = ONE_REQUEST_IN
             try:

@@ -1,7 +1,7 @@
-"""Damages one object a time in a copy of a store in memory, and lets every reader that looked at it work on that copy.
+"""Damages one object at a time in a copy of a store in memory, and runs every affected reader on that copy.
 
-An object is flipped (a bit), cut, emptied, removed, replaced by another JSON value, or swapped with one of its kind.
-Who never looked at the object does what it did before, and is not asked again.
+An object is flipped (a bit), cut, emptied, removed, replaced by another JSON value, or swapped with one of its kind. A
+reader that never looked at the object behaves as before, and is not run again.
 """
 
 import random
@@ -38,7 +38,7 @@ class Tally:
 
 
 def kind_of(key: str) -> str:
-    """Keys of one kind differ in names and numbers alone: `rollout/journal/#.json`, `handoff/v#/manifest.json`."""
+    """Keys of one kind differ only in names and numbers: `rollout/journal/#.json`, `handoff/v#/manifest.json`."""
     root, *middle, last = key.split("/")
     area = [middle[1]] if root == "rollout" and len(middle) > 1 else []
     marks = [one for one in middle if one in _NAMED]
@@ -90,7 +90,7 @@ class Fuzz:
             if any(looks.concern(key, is_gone=key in gone, left=damaged) for key in touched):
                 self.tally.num_readings += 1
                 self._read(name, read, damaged, f"{how} {', '.join(sorted(touched))}")
-        # An abort that looked at nothing of this works as it did before.
+        # An abort that did not look at the damaged object works as before.
         self.tally.num_aborts += 2
 
     def _read(self, name: str, read: Callable[[World], object], objects: Mapping[str, Kept], what: str) -> None:
@@ -136,7 +136,7 @@ class Fuzz:
         return World(FuzzStore(Disk(self.files, objects)), replace(self.world.clock))
 
     def _looks(self, name: str, read: Callable[[World], object]) -> Looks:
-        """What a reader looks at where nothing is damaged; that it then works is a check of this program."""
+        """What a reader looks at in an undamaged store; that it succeeds there is a check of this program."""
         world = self._sight(self.objects)
         try:
             read(world)

@@ -1,7 +1,7 @@
-"""Whoever reads a store: each does its work on a damaged copy and says what came out wrong.
+"""All readers of a store: each does its work on a damaged copy and reports wrong results.
 
-Stopping with one of our errors is right. Wrong is an exception of somebody else's, a row or a byte that was never
-sealed under its name, a unit of work on a set that was rolled back, and an abort that a damage elsewhere has stopped.
+Stopping with one of our errors is right. Wrong is another exception, a row or byte that was never sealed under its
+name, a unit of work on a rolled-back set, and an abort that damage elsewhere has stopped.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _BY: dict[str, Any] = {"by": "fuzz", "reason": "as the fuzz has it"}
 
 
 class Wrong(Exception):
-    """What came out is not what was sealed. `bar`: which bar it breaks."""
+    """The result differs from what was sealed. `bar`: the bar that it breaks."""
 
     def __init__(self, bar: str, what: str) -> None:
         super().__init__(what)
@@ -48,7 +48,7 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Truth:
-    """What the undamaged world says."""
+    """The undamaged world's results."""
 
     world: World
 
@@ -76,7 +76,7 @@ class Truth:
 
     @cached_property
     def rows(self) -> dict[tuple[str, str], Any]:
-        """(partition, version set) → its rows, made in a world that nothing was done to."""
+        """(partition, version set) → its rows, made in an undamaged world."""
         found: dict[tuple[str, str], Any] = {}
         for asset, partition, version in self.versions:
             if asset in ("generated_content", "mirrored_content"):
@@ -95,7 +95,7 @@ class Truth:
 
 
 def readers(truth: Truth) -> Iterator[tuple[str, Callable[[World], object]]]:
-    """Each reader with its name; none needs what another did."""
+    """Each reader with its name; they are independent of each other."""
     campaign, service = truth.names
     for name in truth.versions:
         yield f"open {name[0]} v{name[2]} {name[1]}", partial(_open, truth, name)
@@ -165,7 +165,7 @@ def _tick(truth: Truth, name: str, world: World) -> None:
 
 
 def _abort(truth: Truth, name: str, world: World) -> None:
-    """As the command does, or a person in the launchpad."""
+    """Aborts as the command does, or a person in the launchpad."""
     before = partial(end_under_way, world.handoffs, name, damaged=PassedOver())
     num_objects = len(world.store.bodies)
     try:
@@ -205,7 +205,7 @@ def _rolled_back(world: World, name: str) -> None:
 
 
 def _collect(world: World, *, dry: bool) -> None:
-    """The grace time is over, so that whatever is not protected goes."""
+    """The grace time is over, so everything without protection goes."""
     store = world.store
     try:
         plan = plan_collection(store, world.clock, grace_seconds=-1.0)
@@ -232,7 +232,7 @@ def _sessions(truth: Truth, world: World) -> None:
 
 
 def _quietly(work: Callable[[], None]) -> None:
-    """What a router's background thread does with an error of ours: it tries again later."""
+    """Treats our errors like a router's background thread, which tries again later."""
     try:
         work()
     except HeadraceError:

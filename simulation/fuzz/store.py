@@ -1,7 +1,7 @@
-"""A store in memory that is copied in a moment, and that notes what its readers looked at.
+"""A store in memory that is copied at once, and that notes what its readers looked at.
 
-What a reader looked at decides which readers a damage can concern: one that neither read the object nor saw it in a
-listing does what it did before, so it need not be asked again.
+A damage only concerns readers that looked at the object: one that neither read it nor saw it in a listing behaves as
+before, and need not run again.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from simulation.stores import MemoryStore
 
 @dataclass
 class Looks:
-    """Keys that were read or asked for, prefixes listed with sizes or names, prefixes of which the next names were."""
+    """Keys that were read or checked, and listed prefixes (with sizes, with names, or their next segments)."""
 
     keys: set[str] = field(default_factory=set)
     below: set[str] = field(default_factory=set)
@@ -39,7 +39,7 @@ class Looks:
 
 
 class FuzzStore(MemoryStore):
-    """As a store on this machine, whose files may lie anywhere: it names places without looking whether anything is
+    """Like a store on this machine, whose files may be anywhere: it returns paths without checking that anything is
     there."""
 
     checks_what_it_fetches = False

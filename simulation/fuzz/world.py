@@ -1,5 +1,5 @@
-"""What a demo-sized run leaves in a store, made by the library itself: a campaign and a service with rolled back and
-present candidates, a partition sealed, one under way and one mirrored, a training, weights, media, a collection.
+"""A demo-sized run's store content, made by the library itself: a campaign and a service with rolled-back and present
+candidates; a sealed, an unfinished and a mirrored partition; a training, weights, media, a collection.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ TRAINING, FINISHED = "t" * 32, "u" * 32
 
 
 class World(CampaignSite):
-    """One process's sight of a store with all of that in it."""
+    """One process's view of a store with all of that."""
 
     clock: FixedClock
 
@@ -59,7 +59,7 @@ class World(CampaignSite):
         return fold(self.journal_of(name).entries())
 
     def make(self, shard: int, run: str = "run", *, killed_after: int | None = None, regenerate: Any = None) -> Outcome:
-        """One run of a partition. `killed_after` so many batches, as KeyboardInterrupt."""
+        """One run of a partition. `killed_after`: a KeyboardInterrupt after so many batches."""
         left = killed_after
 
         def die() -> None:
@@ -102,7 +102,7 @@ def build(files: Path) -> World:
 
 
 def _roll_out(world: World, name: str) -> None:
-    """Set 1 stable, set 2 tried and rolled back, set 3 proposed and prepared: its start comes later."""
+    """Set 1 is stable, set 2 was tried and rolled back, set 3 is proposed and prepared: it starts later."""
     world.append(name, "initialized", 1)
     world.append(name, "started", 2, step=0, weight=1.0, cap=4)
     if name == world.campaign.name:
@@ -120,7 +120,7 @@ def _roll_out(world: World, name: str) -> None:
 
 
 def _serve(world: World) -> None:
-    """Sessions on the candidate and on the stable set, places under its cap, and what two gateways measured."""
+    """Sessions on the candidate and on the stable set, places under its cap, and two gateways' measurements."""
     state = world.state(world.service.name)
     assert state is not None
     lease, router = world.router()
@@ -176,7 +176,7 @@ def _train(world: World, files: Path) -> None:
 
 
 def _collect(world: World) -> None:
-    """A version that was collected, a reader's lease, and what a killed collector left."""
+    """A collected version, a reader's lease, and a killed collector's leftovers."""
     schema = pa.schema([("x", pa.int64())])
     for number in range(4):
         table = pa.table({"x": [number, number + 1]}, schema=schema)
@@ -187,5 +187,5 @@ def _collect(world: World) -> None:
     tombstone.create(world.store, Condemned(prefix="handoff/docs/all/parts/" + "f" * 32, clears=False))
     tombstone.decide(world.store, "collect", at="then")
     kept.hold()
-    # As long as the world is there, somebody reads this version.
+    # This version is being read as long as the world exists.
     world.readers.append(kept)

@@ -43,14 +43,14 @@ def journal_work(store: LocalStore, tell: Callable[..., None]) -> None:
             evidence.record(3, _CANDIDATE, {"latency_ms": float(number)}, client="one", entry=3)
             evidence.flush()
             tell("measured", num=number - 1)
-    # A directory that is taken away and made again is another one.
+    # A directory that is deleted and made again is a new one.
     for key in ("notes/today/1", "notes/today/2"):
         store.create(key, key.encode())
         tell("created", key=key)
         if key.endswith("1"):
             tell("deleting", key=key)
             store.delete_prefix("notes")
-    # A day later they are swept, and one of them comes back.
+    # A day later they are swept, and one returns.
     tell("sweeping")
     later = Later(2 * KEPT_SECONDS)
     _pins(store, later).sweep()
@@ -72,7 +72,7 @@ def journal_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -
         if not store.exists(key) or store.read(key) != key.encode():
             tally.wrong("lost", f"object {key} is not there")
     state = fold(entries)
-    # Everybody goes on from what is there.
+    # All writers continue from what is there.
     for number in range(len(entries), len(_EVENTS)):
         event, fields = _EVENTS[number]
         journal.append(event, {"weights_digest": "w", "reason": "again", **fields}, expected=number)

@@ -1,4 +1,4 @@
-"""Power loss over bulk generation: who makes a partition (claims), and what was made of it so far (micro-batches)."""
+"""Power loss in bulk generation: a partition's claims and its micro-batches."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -34,7 +34,7 @@ def content_template(store: LocalStore) -> None:
 
 
 def claims_work(store: LocalStore, tell: Callable[..., None]) -> None:
-    """A claim on the candidate, which is rolled back; the next attempt, sealed; one more, on the same set."""
+    """A claim on the candidate, which is rolled back; the next attempt, sealed; and one more, on the same set."""
     site = _site(store)
     tell("claimed", run="run-1", claim=asdict(site.claim("run-1")))
     site.roll_out(ABORTED, 2)
@@ -49,7 +49,7 @@ def claims_work(store: LocalStore, tell: Callable[..., None]) -> None:
 
 
 def _settled(site: CampaignSite, tell: Callable[..., None], claim: Claim) -> None:
-    """What opening `claim` has settled before."""
+    """The claims that opening `claim` has settled before."""
     for before in site.claims.attempts(claim.partition, claim.inputs_digest):
         if settlement := site.claims.settlement(before):
             tell("settled", claim=asdict(before), outcome=settlement.outcome)
@@ -81,7 +81,7 @@ def claims_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) ->
 
 
 def batches_work(store: LocalStore, tell: Callable[..., None]) -> None:
-    """Two attempts, the second on the stable set after the first was void in its middle."""
+    """Two attempts, the second on the stable set, after the first became void half-way."""
     site = _site(store)
     first = site.claim("run-1")
     num_calls = 0
@@ -144,7 +144,7 @@ def _check_goes_on(site: CampaignSite, tally: Tally) -> None:
 
 
 def _outputs(site: CampaignSite, claim: Claim) -> list[str]:
-    """What the engine says to each prompt, without micro-batches and their commits."""
+    """The engine's output for each prompt, without micro-batches and their commits."""
     prompts = site.prompts(version=claim.inputs["prompts"])
     rows = rows_for(prompts.table(), claim.version_set)
     requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]

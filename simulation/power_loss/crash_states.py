@@ -1,15 +1,15 @@
-"""What a file system may hold after the power failed, rebuilt from what a process had asked of it by then.
+"""The possible contents of a file system after a power failure, derived from a process's earlier operations.
 
-A trace is a list of operations on directories' entries and on files' bytes, with the fsyncs among them. For a point in
-it, every fsync before it says what must be there; of the rest, anything that the model allows may be there or not:
+A trace is a list of operations on directory entries and file bytes, with their fsyncs. At any point of it, earlier
+fsyncs determine what must be on disk; the rest may be there or not, as the model allows:
 
-| model | entries that no fsync covers | bytes that no fsync covers |
+| model | entries without fsync | bytes without fsync |
 |---|---|---|
-| journal (ext4, xfs) | a prefix, in order; an fsync of anything covers all before it | a part, all, none; zeros |
+| journal (ext4, xfs) | a prefix, in order; any fsync covers everything before it | a part, all, none; zeros |
 | weak (POSIX) | any; only their directory's own fsync covers them; a rename may leave both names | the same |
 
-The approach is ALICE's (Pillai et al., OSDI 2014) and CrashMonkey's (Mohan et al., OSDI 2018). Not modelled: a sector
-that is half written (checksums find it, as they find a flipped bit), and hardware that lies about its fsync.
+The approach is ALICE's (Pillai et al., OSDI 2014) and CrashMonkey's (Mohan et al., OSDI 2018). Not modelled: a
+half-written sector (checksums find it, like a flipped bit), and hardware that lies about its fsync.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ ROOT = 0
 _BLOCK_BYTES = 4096
 
 Model = Literal["journal", "weak"]
-# What becomes of a file's bytes since its last fsync.
+# What happens to a file's bytes since its last fsync.
 Fate = Literal["none", "all", "prefix", "zeros", "holes", "last alone"]
-# Whether one more change that nothing forces to the disk is there; what becomes of one more file.
+# Decides whether one more unforced change is on disk, or what happens to one more file.
 _IsKept = Callable[[], bool]
 _FateOf = Callable[[], Fate]
 _FATES: tuple[Fate, ...] = ("none", "all", "prefix", "zeros", "holes", "last alone")
@@ -35,10 +35,10 @@ _FATES: tuple[Fate, ...] = ("none", "all", "prefix", "zeros", "holes", "last alo
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Entry `name` of `directory` is `inode` from now on; None: it is gone.
+    """Entry `name` of `directory` becomes `inode`; None: it is removed.
 
     Attributes:
-        moved_from: directory and name that the inode had before: a rename.
+        moved_from: for a rename, the inode's previous directory and name.
     """
 
     directory: int
@@ -64,14 +64,14 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """fsync or fdatasync of a file or a directory has returned."""
+    """An fsync or fdatasync of a file or directory has returned."""
 
     inode: int
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the process told somebody outside: from now on that must be true."""
+    """A statement of the process to the outside, which must be true from then on."""
 
     text: str
 
@@ -81,7 +81,7 @@ Operation = Named | Written | Sized | Synced | Said
 
 @dataclass(kw_only=True)
 class Trace:
-    """`entries` and `contents`: what was there, on disk, before the first operation."""
+    """`entries` and `contents`: what was on disk before the first operation."""
 
     directories: set[int] = field(default_factory=lambda: {ROOT})
     entries: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -89,13 +89,13 @@ class Trace:
     operations: list[Operation] = field(default_factory=list)
 
     def said(self, point: int) -> list[str]:
-        """Everything that was said before the power failed at `point`."""
+        """All statements before the power failed at `point`."""
         return [one.text for one in self.operations[:point] if isinstance(one, Said)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrashState:
-    """One tree: path to bytes (None: a directory). Paths of one inode stand in one tuple of `links`."""
+    """One tree: path to bytes (None: a directory). Paths of one inode are in one tuple of `links`."""
 
     point: int
     model: Model
@@ -105,7 +105,7 @@ class CrashState:
 
     @property
     def digest(self) -> str:
-        """Names what a reader of the disk could see, and what it was told before."""
+        """Identifies what a reader of the disk could see, and what it was told before."""
         seen = hashlib.sha256(repr((self.said, self.links)).encode())
         for path, body in sorted(self.tree.items()):
             seen.update(f"\0{path}\0{'directory' if body is None else hashlib.sha256(body).hexdigest()}".encode())
@@ -125,9 +125,9 @@ class CrashState:
 
 
 def crash_states(trace: Trace, num_states: int, seed: int) -> Iterator[CrashState]:
-    """Up to `num_states` different states: the extreme ones of every point first, then random ones.
+    """Up to `num_states` different states: first the extreme ones of every point, then random ones.
 
-    Points around fsyncs and around what was said come first: that is where promises begin.
+    Points around fsyncs and statements come first, since promises begin there.
     """
     chance = random.Random(seed)
     points = _points(trace, chance)
@@ -144,11 +144,11 @@ def crash_states(trace: Trace, num_states: int, seed: int) -> Iterator[CrashStat
                         return
         idle_rounds = idle_rounds + 1 if len(seen) == before else 0
         if idle_rounds > 20:
-            return  # a short trace has no more
+            return  # a short trace has no more states
 
 
 def _points(trace: Trace, chance: random.Random) -> list[int]:
-    """Numbers of operations that had happened when the power failed."""
+    """Numbers of operations before the power failure."""
     near, far = set(), set(range(len(trace.operations) + 1))
     for index, operation in enumerate(trace.operations):
         if isinstance(operation, (Synced, Said)):
@@ -160,7 +160,7 @@ def _points(trace: Trace, chance: random.Random) -> list[int]:
 
 
 def _states_at(trace: Trace, point: int, number: int, chance: random.Random) -> Iterator[CrashState]:
-    """In round 0 the least and the most that may be there, and files without their bytes; then anything between."""
+    """In round 0 the least and the most that may be there, and files without their bytes; then mixtures."""
     if number == 0:
         for model in ("journal", "weak"):
             yield _state(trace, point, model, lambda: False, lambda: "none")
@@ -195,10 +195,10 @@ def _state(
 def _kept_entries(
     done: Sequence[Operation], model: Model, is_kept: _IsKept, last_sync: Mapping[int, int]
 ) -> dict[int, str]:
-    """Indices of the changes of entries that are on disk, and how much of each is."""
+    """Indices of entry changes that are on disk, and how much of each is."""
     changes = [index for index, operation in enumerate(done) if isinstance(operation, Named)]
     if model == "journal":
-        # One journal for all: an fsync of anything writes what was asked before it.
+        # All share one journal: any fsync writes everything before it.
         forced = max(last_sync.values(), default=-1)
         kept: dict[int, str] = {}
         for index in changes:
@@ -255,7 +255,7 @@ def _apply(body: bytearray, change: Written | Sized) -> None:
 
 
 def _torn(body: bytearray, changes: Sequence[Written | Sized], fate: Fate, chance: random.Random) -> bytearray:
-    """A file of which `changes` were never fsynced."""
+    """A file whose `changes` were never fsynced."""
     if fate == "none":
         return body
     if fate == "prefix":
@@ -267,7 +267,7 @@ def _torn(body: bytearray, changes: Sequence[Written | Sized], fate: Fate, chanc
     for change in changes:
         lost = fate == "zeros" or (fate == "last alone" and change is not changes[-1])
         if isinstance(change, Written) and (lost or fate == "holes"):
-            # The size came to the disk, these blocks did not.
+            # The new size reached the disk, but these blocks did not.
             blocks = bytearray(change.body)
             for start in range(0, len(blocks), _BLOCK_BYTES):
                 if lost or chance.random() < 0.5:

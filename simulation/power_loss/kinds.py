@@ -1,8 +1,8 @@
-"""Power loss: real work is traced, and the states that a file system may be left in are opened by the library.
+"""Power loss: traces real work, and opens with the library the states in which a file system may be left.
 
-Each kind of object has a piece of work, which says what it acknowledges, and a check, which knows what was said when
-the power failed: nothing torn is believed, nothing said is lost, and the work goes on. Which states there are, stands
-at `simulation.power_loss.crash_states`; how they come out of a trace, at `simulation.system_calls.recording`.
+Each kind of object has a piece of work, which states what it acknowledges, and a check, which knows the statements
+before the power failed: nothing torn is believed, no acknowledged object is lost, and the work continues.
+`simulation.power_loss.crash_states` derives the states, from traces of `simulation.system_calls.recording`.
 """
 
 import json
@@ -36,7 +36,7 @@ from simulation.system_calls.recording import record
 _TWO_DAYS = 2 * 24 * 3600.0
 Say = Callable[[bytes], Any]
 Tell = Callable[..., None]
-# Below the traced directory: the store makes these directories itself, and must not lose them.
+# Below the traced directory, since the store makes these directories itself and must not lose them.
 STORE = "home/store"
 _FILES: dict[str, dict[str, bytes]] = {
     "base": {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 90, "tokenizer/vocab.txt": b"a\nb\n"},
@@ -49,9 +49,9 @@ class Kind:
     """One kind of object.
 
     Attributes:
-        work: does things to a store, and tells what is done: `tell(what, **facts)`.
+        work: acts on a store, and tells what is done: `tell(what, **facts)`.
         check: opens what is left. Gets the store's directory, and what was told before the power failed.
-        template: what is in the store, on disk, before the work begins.
+        template: the store's content on disk before the work begins.
     """
 
     work: Callable[[LocalStore, Tell], None]
@@ -70,12 +70,12 @@ def handoff_work(store: LocalStore, tell: Tell) -> None:
 
 def handoff_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -> None:
     known = {one["version"]: one["content"] for one in told if one["what"] == "sealed"}
-    # What a collection has begun to take away is gone, or whole.
+    # Versions that a collection has begun to delete are gone, or whole.
     check_versions(HandoffStore(store, verification="eager", leased=False), tally, {})
     if any(one["what"] == "collecting" for one in told):
         given_out = max(known)
         known = {version: content for version, content in known.items() if version >= 3}
-        # A collection that the power ended is ended by the next one.
+        # The next collection finishes an interrupted one.
         collect_all(store, Later(7200.0), keep_versions=2)
         if (last := HandoffStore(store, leased=False).last_number(ASSET, PARTITION)) < given_out:
             tally.wrong("lost", f"v{given_out} was given out, the next one after it would be v{last + 1}")
@@ -86,7 +86,7 @@ def handoff_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -
 def weights_work(store: LocalStore, tell: Tell) -> None:
     for name in ("base", "tuned", "base"):
         tell("sealed", digest=seal_directory(store, _source(store, name)).digest, name=name)
-    # A file that rotted is replaced when the same files are sealed again.
+    # Sealing the same files again replaces a damaged file.
     sealed = find_directory(store, seal_directory(store, _source(store, "tuned")).digest)
     assert sealed
     rotten = store.local_path(f"{sealed.key}/model.safetensors")
@@ -94,7 +94,7 @@ def weights_work(store: LocalStore, tell: Tell) -> None:
     rotten.unlink()
     seal_directory(store, _source(store, "tuned"))
     tell("repaired", digest=sealed.digest)
-    # Of two days later nobody holds anything any more, and only these are named.
+    # Two days later no lease holds anything, and only these are named.
     tell("collecting", name="base")
     _collect_but(store, sealed.digest, Later(_TWO_DAYS))
     tell("sealed", digest=seal_directory(store, _source(store, "base")).digest, name="base")
@@ -110,7 +110,7 @@ def weights_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -
     rotten = {one["digest"] for one in told if one["what"] == "rotten"}
     rotten -= {one["digest"] for one in told if one["what"] == "repaired"}
     sealed = {one["digest"]: one["name"] for one in told if one["what"] == "sealed"}
-    # Begun, and not sealed again since: gone, or whole.
+    # Begun and not sealed again since: gone, or whole.
     going = {one["name"] for one in told[-1:] if one["what"] == "collecting"}
     for digest, name in sealed.items():
         if find_directory(store, digest) is None:
@@ -119,11 +119,11 @@ def weights_check(store: LocalStore, told: list[dict[str, Any]], tally: Tally) -
             tally.wrong("lost", f"weights {name} are not there")
         elif digest not in rotten and name not in going:
             _check_weights(store, digest, name, tally)
-    # A collection that the power ended is ended by the next one, which takes nothing that is named or held.
+    # The next collection finishes an interrupted one, and takes nothing that is named or held.
     tuned = next((digest for digest, name in sealed.items() if name == "tuned"), "")
     _collect_but(store, tuned, Later(7200.0))
     for name in _FILES:
-        # What was under way is there whole or not at all; sealing goes on in any case.
+        # Unfinished work is there whole or not at all, and sealing continues in any case.
         if digest := seal_directory(store, _source(store, name)).digest:
             _check_weights(store, digest, name, tally)
 
@@ -136,7 +136,7 @@ def _check_weights(store: LocalStore, digest: str, name: str, tally: Tally) -> N
 
 
 def _source(store: LocalStore, name: str) -> Path:
-    """Where the files lie that are sealed: outside of what is traced."""
+    """The directory of the files to seal, outside the traced one."""
     return store.directory.parents[2] / f"source-{name}"
 
 
@@ -169,7 +169,7 @@ def lose_power(
     """Traces one kind's work, and checks up to `num_states` different states of the disk.
 
     Args:
-        open_store: what the work uses: a test plants a defect. Checks use the real one.
+        open_store: the store for the work, into which a test may plant a defect. Checks use the real one.
 
     Raises:
         TracingRefused

@@ -1,6 +1,6 @@
-"""OpenAI-compatible servers of this process that answer as they are told: well, late, not at all, or with any bytes.
+"""OpenAI-compatible servers in this process that answer as told: well, late, never, or with any bytes.
 
-What no HTTP library would send is sent too. `serving` runs them in the caller's event loop, `served` one in a thread.
+They also send what no HTTP library would. `serving` runs them in the caller's event loop, `served` one in a thread.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Any
 from aiohttp import web
 
 Behaviour = Callable[["ChatServer", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-# What is asked, the last message's text, and how often it was asked before → the bytes of the whole HTTP answer.
+# The last message's text, and how often it was asked before → the bytes of the whole HTTP answer.
 Answers = Callable[[str, int], bytes | Iterable[bytes]]
-# What bulk generation asks to see whether a server answers anything at all.
+# Bulk generation's control turn, which tests whether a server answers at all.
 CONTROL = "Say one word."
 
 
 class ChatServer:
-    """One replica. `bodies`, `headers`: what it was asked; `num_gone`: clients that left before their answer."""
+    """One replica. `bodies`, `headers`: its requests; `num_gone`: clients that left before their answer."""
 
     def __init__(self, behave: Behaviour) -> None:
-        # May be changed between two requests.
+        # May be changed between requests.
         self.behave = behave
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -69,7 +69,7 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
 
 @contextmanager
 def served(behave: Behaviour) -> Iterator[ChatServer]:
-    """In a thread, for whoever asks without an event loop, or from another process."""
+    """Runs in a thread, for callers without an event loop or in another process."""
     loop, ready, servers = asyncio.new_event_loop(), threading.Event(), list[ChatServer]()
     ended = asyncio.Event()
 
@@ -91,9 +91,9 @@ def served(behave: Behaviour) -> Iterator[ChatServer]:
 
 
 def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:
-    """Sends these bytes, as fast as the client takes them, and ends the connection.
+    """Sends these bytes as fast as the client reads them, and ends the connection.
 
-    `is_alive`: whether it answers a control turn well, whatever it answers else.
+    `is_alive`: whether it answers a control turn well, whatever its other answers.
     """
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -102,12 +102,12 @@ def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:
         answer = http(completion("fine")) if is_alive and prompt == CONTROL else answers(prompt, num_before)
         parts = iter([answer] if isinstance(answer, bytes) else answer)
         assert request.transport is not None
-        # In a thread: an answer may take its time.
+        # In a thread, since an answer may take its time.
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             request.transport.write(part)
             await request.writer.drain()
         request.transport.close()
-        # Goes nowhere: nothing more is written to a transport that closes.
+        # Goes nowhere: nothing more is written to a closing transport.
         return web.Response()
 
     return behave
@@ -128,7 +128,7 @@ def http(
 
 
 def endless(first: bytes, each: bytes, *, kind: str = "application/json") -> Iterator[bytes]:
-    """A body that ends when its reader does."""
+    """A body that only ends when its reader does."""
     yield f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode() + first
     while True:
         yield each
@@ -159,7 +159,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def streaming(*parts: bytes, seconds_between: float = 0.0) -> Behaviour:
-    """Sends the parts, whatever was asked for."""
+    """Sends the parts, whatever the request."""
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -174,7 +174,7 @@ def streaming(*parts: bytes, seconds_between: float = 0.0) -> Behaviour:
 
 
 def answering(text: str = "a wheel", *, reason: str = "stop") -> Behaviour:
-    """As most servers do: a stream if asked for, a whole answer otherwise."""
+    """Like most servers: a stream if requested, otherwise a whole answer."""
     parts = (event(text[:2]), event(text[2:]), event(reason=reason), USAGE, DONE)
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -220,7 +220,7 @@ def breaking(*parts: bytes) -> Behaviour:
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:
-    """The first for the first request, and so on; the last for all that follow."""
+    """The first for the first request, and so on; the last for all later ones."""
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return await behaviours[min(len(server.bodies), len(behaviours)) - 1](server, request, body)

@@ -1,6 +1,6 @@
-"""A store, a service and its processes, to measure and to test the gateway with: all real, on loopback, temporary.
+"""A store, a service and its processes, for tests and measurements of the gateway: all real, on loopback, temporary.
 
-Every process is ended by its pid when the block ends. Ports are the kernel's choice.
+Every process is ended by its pid when the block ends. The kernel chooses the ports.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _START_SECONDS_MAX = 60.0
 
 @dataclass
 class GatewayProcess:
-    """A gateway that runs. `records` reads its log as it is now."""
+    """A running gateway. `records` reads its present log."""
 
     process: "subprocess.Popen[str]"
     log: Path
@@ -46,7 +46,7 @@ class GatewayProcess:
         return self.process.pid
 
     def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        # Line by line: the last one may be half written.
+        # Line by line, since the last one may be half written.
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
         found = [json.loads(line) for line in lines if line.endswith("\n")]
         return [record for record in found if kind in (None, record["kind"])]
@@ -55,7 +55,7 @@ class GatewayProcess:
         return next((record for record in self.records("gateway") if record["event"] == name), None)
 
     def wait_for(self, event: str, *, seconds: float = _START_SECONDS_MAX) -> dict[str, Any]:
-        """Raises: AssertionError: it ended before that, or did not do it in time."""
+        """Raises: AssertionError: the gateway ended before that, or did not do it in time."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             if (found := self.event(event)) is not None:
@@ -76,7 +76,7 @@ class Site:
     directory: Path
     service_file: Path
     service: Service
-    # A directory, unless `make` was given another.
+    # A directory, unless `make` got another store.
     store: Any
     journal: Journal
     keys: Path
@@ -84,7 +84,7 @@ class Site:
 
     @classmethod
     def make(cls, directory: Path, service: Mapping[str, Any], *, store: ObjectStore | None = None) -> "Site":
-        """`service`: what differs from one role `writer` on the echo engine."""
+        """`service`: differences from one role `writer` on the echo engine."""
         body = {"name": "assistant", "roles": {"writer": role()}, "chain": ["writer"], **service}
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / "service.yaml"
@@ -102,7 +102,7 @@ class Site:
         )
 
     def version_set(self, **roles: Mapping[str, Any]) -> VersionSet:
-        """A set of the service's roles, each changed as said, kept in the store."""
+        """A set of the service's roles with the given changes, kept in the store."""
         body = yaml.safe_load(self.service_file.read_text())
         for name, changes in roles.items():
             body["roles"][name] |= changes
@@ -113,7 +113,7 @@ class Site:
         return version_set
 
     def append(self, event: str, version_set: VersionSet, **fields: Any) -> None:
-        """One more journal entry; `fields` beside the set's id."""
+        """Appends a journal entry; `fields` beside the set's id."""
         digest = version_set.members[0].weights_digest
         said = {"version_set": version_set.id, "weights_digest": digest, "num_rows": 0, "reason": "said so", **fields}
         self.journal.append(event, said, expected=self.journal.head())
@@ -135,7 +135,7 @@ class Site:
         num_descriptors: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> GatewayProcess:
-        """A gateway, once it is `wait`: `listening` or `ready`. `num_descriptors`: that it may have at most."""
+        """A gateway, once it is `wait`: `listening` or `ready`. `num_descriptors`: its limit."""
         log = self.directory / f"gateway-{len(self.gateways)}.jsonl"
         errors = (self.directory / f"gateway-{len(self.gateways)}.errors").open("w")
         command = [sys.executable, "-m", "headrace.serving.gateway"]
@@ -167,7 +167,7 @@ class Site:
 
 @contextmanager
 def running(site: Site) -> Iterator[GatewayProcess]:
-    """A gateway with a candidate on trial, ended with its block."""
+    """A gateway with a candidate on trial; it ends with the block."""
     try:
         site.initialize()
         changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
@@ -178,7 +178,7 @@ def running(site: Site) -> Iterator[GatewayProcess]:
 
 
 def role(**changes: Any) -> dict[str, Any]:
-    """A role as a service file has it: unregistered, on the echo engine."""
+    """A role as in a service file: unregistered, on the echo engine."""
     decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 40}
     body = {"model": "tiny", "version": "1", "registered": False, "engine": {"name": "echo"}, "decoding": decoding}
     return body | changes
@@ -191,7 +191,7 @@ def http_role(base_url: str, **changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def slow_server(**pace: Any) -> Iterator[str]:
-    """A process of `simulation.servers.paced`; its base URL."""
+    """A process of `simulation.servers.paced`; yields its base URL."""
     with server_process("simulation.servers.paced", pace) as url:
         yield f"{url}/v1"
 

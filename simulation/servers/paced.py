@@ -1,14 +1,15 @@
-"""An OpenAI-compatible server that takes its time instead of a model: `python -m simulation.servers.paced JSON`.
+"""An OpenAI-compatible server with set delays instead of a model: `python -m simulation.servers.paced JSON`.
 
-Two paces. *Drawn*: a turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same prompt
-takes as long by whichever way it comes; `num_words` words, over that time or one every `word_seconds`, a stream's
-padded to `word_bytes`; a prompt that begins with "refuse" is refused, with 422. *Batched*, with `num_slots`, as
-an engine with continuous batching: a turn waits for a slot, then for its prompt, then for its output, step by step. Its
-last message says what an engine would know, `unit=17 prompt=300 output=120`; a client's router knows none of it.
+It has two paces. *Drawn*: a turn takes between `seconds_min` and `seconds_max`, drawn from the prompt, so that the same
+prompt takes equally long by any path; it sends `num_words` words, over that time or one every `word_seconds`, in a
+stream padded to `word_bytes`; a prompt that begins with "refuse" is refused with 422. *Batched*, with `num_slots`,
+imitates an engine with continuous batching: a turn waits for a slot, then for its prompt, then for its output, step by
+step. Its last message contains what an engine would know, `unit=17 prompt=300 output=120`; a client's router does not
+know it.
 
-A client that goes away ends its turn at once, as engines do it. `GET /seen` says how many turns began, ended and were
-given up; with `log`, each is a line there by unit, written with one system call, so that a `kill -9` loses nothing that
-was done before it. The server prints its port, and ends with its standard input.
+A client that leaves ends its turn at once, as in engines. `GET /seen` says how many turns began, ended and were given
+up. With `log`, each is a line there by unit, written with one system call, so that `kill -9` loses nothing that was
+done before. The server prints its port, and ends with its standard input.
 """
 
 import asyncio
@@ -29,9 +30,9 @@ import uvloop
 from aiohttp import web
 
 _ASKED = re.compile(r"unit=(\S+) prompt=(\d+) output=(\d+)")
-# Four characters a token, as English has.
+# Four characters a token, as in English.
 _TOKEN = "abc "
-# A gateway's first prompt asks for a few tokens, and is not what is measured.
+# A gateway's first prompt asks for a few tokens; it is not measured.
 _FEW_TOKENS, _FEW_SECONDS_MAX = 4, 0.01
 _BODY_BYTES_MAX = 64 * 1024 * 1024
 
@@ -39,7 +40,7 @@ _BODY_BYTES_MAX = 64 * 1024 * 1024
 @dataclass(frozen=True, kw_only=True)
 class Pace:
     """`slowness` multiplies all times of a batched pace. `port` 0: any free one. Idle connections are closed, as
-    uvicorn's are."""
+    uvicorn does."""
 
     port: int = 0
     log: str = ""
@@ -58,7 +59,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """`pieces`: each after its seconds; a whole answer takes `seconds`, and as long as the pieces without them."""
+    """`pieces`: each after its seconds; a whole answer takes `seconds`; None: as long as the pieces."""
 
     unit: str
     num_prompt_tokens: int
@@ -84,7 +85,7 @@ class PacedServer:
             "/v1/models": {"object": "list", "data": [{"id": "served", "object": "model", "owned_by": "bench"}]},
             "/health": ok,
             "/health_generate": ok,
-            # What sglang's router asks a worker before it takes it.
+            # sglang's router asks a worker for these before it accepts it.
             **dict.fromkeys(("/get_model_info", "/model_info", "/get_server_info", "/server_info"), facts),
             "/seen": self._seen,
         }
@@ -202,13 +203,13 @@ def _event(body: dict[str, Any]) -> bytes:
 
 
 def _stay_if_wanted(request: web.Request) -> None:
-    """An engine that finds its client gone drops the turn at its last step too, such as after a stall.
+    """An engine that finds its client gone drops the turn even at its last step, such as after a stall.
 
-    Raises: ConnectionResetError: nobody is there to take the answer.
+    Raises: ConnectionResetError: nobody takes the answer.
     """
     if request.transport is None or request.transport.is_closing():
         raise ConnectionResetError
-    # The loop may not know yet: after SIGCONT it runs what is due before it looks at its sockets.
+    # The loop may not know yet: after SIGCONT it runs due callbacks before it checks its sockets.
     asked = select.poll()
     asked.register(request.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
     if asked.poll(0):
@@ -216,7 +217,7 @@ def _stay_if_wanted(request: web.Request) -> None:
 
 
 async def _serve(pace: Pace) -> None:
-    # Cancels a turn whose client is gone: what engines do with `abort`.
+    # Cancels a turn whose client is gone, like engines' `abort`.
     runner = web.AppRunner(
         PacedServer(pace).app(),
         handler_cancellation=True,
@@ -232,6 +233,6 @@ async def _serve(pace: Pace) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever is measured against it shares its machine.
+    # The measured program shares this machine.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         loop.run(_serve(Pace(**json.loads(sys.argv[1]))))

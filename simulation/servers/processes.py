@@ -1,4 +1,4 @@
-"""Processes and ports of this machine, as fake servers and real ones need them."""
+"""Processes and ports of this machine, for fake and real servers."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. They are not kept: a server that is killed comes back to its own."""
+    """Ports without a listener now. They are not reserved: a killed server returns to its own."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def server_process(module: str, task: Mapping[str, Any]) -> Iterator[str]:
-    """`python -m MODULE TASK`, which prints its port and ends with its standard input; its URL on loopback."""
+    """Runs `python -m MODULE TASK`, which prints its port and ends with its standard input; yields its loopback URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, json.dumps(task)],
         cwd=ROOT,
@@ -48,21 +48,21 @@ def server_process(module: str, task: Mapping[str, Any]) -> Iterator[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with those that it started and that still run."""
+    """User and system time of a process and its running children."""
     top = psutil.Process(pid)
     times = [one.cpu_times() for one in (top, *top.children(recursive=True))]
     return sum(time.user + time.system for time in times)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:
-    """A process that leads its own group, with all that it started."""
+    """Ends a process that leads its own group, with all its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def end_tidily(process: subprocess.Popen[Any], *, seconds: float = 20.0) -> None:
-    """Asked to end, and killed if it does not in time."""
+    """Asks the process to end, and kills it if it does not in time."""
     process.terminate()
     try:
         process.wait(seconds)

@@ -1,7 +1,7 @@
-"""Records what a traced process asks of the files below a directory, as `simulation.power_loss.crash_states` wants it.
+"""Records a traced process's file operations below a directory, for `simulation.power_loss.crash_states`.
 
-Inodes are followed through links and renames: a file is what it is, whatever it is called. Calls that change files in a
-way that is not recorded (a shared writable mapping, io_uring, symbolic links) are refused, never passed over.
+Inodes are followed through links and renames, since a file stays the same under any name. Calls that change files in a
+way that is not recorded (a shared writable mapping, io_uring, symbolic links) are refused, never ignored.
 """
 
 import os
@@ -20,7 +20,7 @@ _PROT_WRITE, _MAP_PRIVATE = 0x2, 0x2
 
 
 class NotRecorded(Exception):
-    """The traced process changed files in a way that the record does not know."""
+    """The traced process changed files in an unknown way."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Recorded:
 
 
 def record(work: Callable[[Callable[[bytes], Any]], Any], directory: Path) -> Recorded:
-    """Runs `work(say)` to its end and keeps everything that it did below `directory`.
+    """Runs `work(say)` to its end and records everything that it did below `directory`.
 
     Raises:
         TracingRefused
@@ -54,7 +54,7 @@ class _Asked:
     call: Call
     arguments: list[int]
     paths: tuple[str, ...] = ()
-    # Of the file that is written to: where the next byte goes.
+    # The write position of an open file.
     position: int = 0
     existed: bool = False
 
@@ -67,7 +67,7 @@ class _Recorder:
         self.refused = ""
         self._directory = str(directory)
         self._pipe = pipe_inode
-        # (device, inode) → our own number: the kernel's are given out again.
+        # (device, inode) → our own number, since the kernel reuses its inodes.
         self._numbers: dict[tuple[int, int], int] = {}
         self._num_inodes = ROOT + 1
         self._entries: dict[tuple[int, str], int] = {}
@@ -101,7 +101,7 @@ class _Recorder:
         if int(fields["flags"], 8) & _O_APPEND:
             asked.position = os.stat(f"/proc/{thread}/fd/{descriptor}").st_size  # noqa: PTH116
 
-    # What each call did.
+    # The effect of each call.
 
     def _opened(self, thread: int, asked: _Asked, descriptor: int) -> None:
         flags = _O_CREAT | _O_TRUNC if asked.call.name == "creat" else asked.arguments[asked.call.paths[0] + 1]
@@ -137,7 +137,7 @@ class _Recorder:
         else:
             descriptor = _signed(asked.arguments[0])
             inode = self._inode_of(thread, descriptor)
-            if asked.call.name == "fallocate":  # may only make it larger
+            if asked.call.name == "fallocate":  # can only make it larger
                 if inode is not None and asked.arguments[1]:
                     self.refused = f"fallocate with mode {asked.arguments[1]}"
                 num_bytes = os.stat(f"/proc/{thread}/fd/{descriptor}").st_size  # noqa: PTH116
@@ -254,9 +254,9 @@ def _signed(number: int) -> int:
 
 
 _R = _Recorder
-# Calls whose effect depends on where the file's next byte goes.
+# Calls whose effect depends on the file's write position.
 _FROM_A_POSITION = {"write", "writev", "sendfile", "copy_file_range"}
-# What each call did.
+# The effect of each call.
 _RECORDED: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range"), _R._wrote),
     **dict.fromkeys(("open", "openat", "creat"), _R._opened),

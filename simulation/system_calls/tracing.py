@@ -1,13 +1,13 @@
-"""Kills a process with SIGKILL at the n-th system call that touches a directory: before the kernel does it, or after.
+"""Kills a process with SIGKILL at the n-th system call that touches a directory, before or after the kernel runs it.
 
-ptrace(2) by hand: the traced process is a fork of this one, so that a kill costs no imports; its threads are followed.
+Uses ptrace(2) directly. The traced process is a fork of this one, so a kill costs no imports; its threads are followed.
 A call counts if one of its paths, or the file behind one of its descriptors, is below the directory. Points are
-numbered 0, 1, 2 …: even ones are a call's entry (killed there it never happens), odd ones its exit (it has happened,
-and the process never hears of it).
+numbered 0, 1, 2 …: even ones are a call's entry (a kill there prevents the call), odd ones its exit (the call has
+happened, and the process never learns of it).
 
-Whoever wants to know more of each call than its name hands in a `Watcher`.
+A `Watcher` gets more of each call than its name.
 
-Linux on x86-64 only. Where ptrace is not permitted (a container without SYS_PTRACE, yama at 3) says so.
+Linux on x86-64 only. If ptrace is not permitted (a container without SYS_PTRACE, yama at 3), it raises TracingRefused.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 _TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
-# TRACESYSGOOD, follow fork, vfork and clone; the traced die with the tracer.
+# TRACESYSGOOD, follow fork, vfork and clone; the traced processes die with the tracer.
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _ENTRY, _EXIT = 1, 2
@@ -32,7 +32,7 @@ _WALL = 0x40000000
 
 @dataclass(frozen=True)
 class Call:
-    """`paths`, `descriptors`: positions among its arguments; a path that counts from a descriptor has it before it."""
+    """`paths`, `descriptors`: positions among its arguments; a path relative to a descriptor follows it directly."""
 
     name: str
     paths: tuple[int, ...] = ()
@@ -83,7 +83,7 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 class TracingRefused(Exception):
-    """This machine does not let one process trace another."""
+    """This machine does not allow a process to trace another."""
 
 
 @dataclass
@@ -97,14 +97,14 @@ class Traced:
 
 
 class Watcher(Protocol):
-    """Told of every system call of the traced process, of all its threads."""
+    """Gets every system call of the traced process, from all its threads."""
 
     def entered(self, thread: int, call: Call | None, arguments: list[int]) -> None:
-        """`call` None: it is not in the table."""
+        """`call` None: the call is not in the table."""
         ...
 
     def left(self, thread: int, returned: int) -> None:
-        """`returned`: below zero, the error's number."""
+        """`returned`: below zero it is an error's number."""
         ...
 
 
@@ -117,10 +117,10 @@ def run_traced(
 ) -> Traced:
     """Runs `work(say)` in a traced fork and kills it at point `kill_at`; None: lets it end.
 
-    What `work` says is kept, also of a killed process: that is what it had acknowledged.
+    Keeps what `work` says, even if it is killed: it had acknowledged that.
 
     Args:
-        watched_by: makes the watcher, from the inode of the pipe that `work` says things through.
+        watched_by: makes the watcher, from the inode of the pipe for `work`'s statements.
 
     Raises:
         TracingRefused
@@ -189,7 +189,7 @@ def _trace(pid: int, directory: bytes, kill_at: int | None, watcher: Watcher | N
                 traced.calls.append(name)
             _go_on(stopped, 0)
         else:
-            # New threads begin with a SIGSTOP, clones are told by a SIGTRAP: neither is for the process itself.
+            # New threads begin with a SIGSTOP, and a SIGTRAP announces clones: neither is for the process itself.
             _go_on(stopped, 0 if stop in (signal.SIGSTOP, signal.SIGTRAP) else stop)
 
 
@@ -206,7 +206,7 @@ def _go_on(pid: int, signal_number: int) -> None:
 
 
 def _touches(thread: int, directory: bytes, is_inside: dict[int, str | None], watcher: Watcher | None) -> str | None:
-    """The call's name, at its entry and at its exit, if it is about something below `directory`."""
+    """The call's name, at its entry and exit, if it concerns something below `directory`."""
     info = ctypes.create_string_buffer(88)
     if _libc.ptrace(_GET_SYSCALL_INFO, thread, ctypes.c_void_p(len(info)), info) <= 0:
         return None
@@ -242,7 +242,7 @@ def _file_behind(thread: int, descriptor: int) -> bytes:
 def text_at(thread: int, address: int) -> bytes:
     """The text that begins at an address of the traced process."""
     text = b""
-    # Page by page: what lies behind the one with the text's end need not be mapped.
+    # Page by page, since the page after the text's end may not be mapped.
     while page := memory_at(thread, address + len(text), 4096 - (address + len(text)) % 4096):
         text += page
         if b"\0" in page:
