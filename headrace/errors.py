@@ -5,9 +5,19 @@ retry, so assets turn them into `dg.Failure(allow_retries=False)`. `Transient` e
 retry policy decides.
 """
 
+from typing import cast
+
 
 class HeadraceError(Exception):
-    """Root of every error that Headrace raises on purpose."""
+    """Root of every error that Headrace raises on purpose.
+
+    `culprits`: what is wrong, and where, by name, beside the sentence that says it: `{"handoff": …, "part": …}`.
+    Those that are None are left out. Dagster shows them as metadata of the failure.
+    """
+
+    def __init__(self, message: str = "", **culprits: str | int | float | None) -> None:
+        super().__init__(message)
+        self.culprits = {name: value for name, value in culprits.items() if value is not None}
 
 
 class InvalidInput(HeadraceError):
@@ -49,9 +59,9 @@ class HandoffCollected(HandoffMissing):
 class HandoffCorrupt(HeadraceError):
     """The stored object differs from what was written: never read on. `key`: the object's key, if known."""
 
-    def __init__(self, message: str, *, key: str | None = None) -> None:
-        super().__init__(message)
-        self.key = key
+    @property
+    def key(self) -> str | None:
+        return cast("str | None", self.culprits.get("key"))
 
 
 class ManifestDamaged(HandoffCorrupt):

@@ -5,7 +5,7 @@
 | `Transient` | raised unchanged: the step's retry policy decides |
 | a store, disk, memory, pool process or Dagster's own database that may recover (`may_pass`) | the same |
 | Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised unchanged |
-| any other `HeadraceError` | `Failure(allow_retries=False)` with its sentence |
+| any other `HeadraceError` | `Failure(allow_retries=False)` with its sentence, and its culprits as metadata |
 | anything else: a fault of ours, or of a library | the same, with its class and message; the traceback is the cause |
 
 Dagster retries a step only if its asset or check has a policy. So each of ours has `RETRIES` or a shorter policy of its
@@ -60,7 +60,7 @@ def translated_errors() -> Iterator[None]:
         if may_pass(error) or hasattr(error, _OF_THE_ASSET):
             raise
         if isinstance(error, HeadraceError):
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            raise dg.Failure(description=str(error), metadata=error.culprits, allow_retries=False) from error
         raise dg.Failure(
             description=f"{reason_of(error).rstrip('.')}. No retry, which would end the same way: the traceback of the "
             "cause says where it comes from.",

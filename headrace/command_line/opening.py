@@ -121,7 +121,7 @@ def known_asset(handoffs: "HandoffStore", asset: str) -> str:
         raise HandoffMissing(
             f"There is no handoff in {uri} yet. Materialize an asset, or pass --store URL of another store."
         )
-    raise HandoffMissing(f"There is no asset {asset!r} in {uri}.{nearest(asset, assets)}")
+    raise HandoffMissing(f"There is no asset {asset!r} in {uri}.{nearest(asset, assets)}", asset=asset)
 
 
 def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None) -> str:
@@ -138,7 +138,9 @@ def known_partition(handoffs: "HandoffStore", asset: str, partition: str | None)
         return partition
     there = sorted(map(partition_from_path, handoffs.objects.children(asset_prefix(asset))))
     if partition is not None:
-        raise HandoffMissing(f"{asset} has no partition {partition!r}.{nearest(partition, there)}")
+        raise HandoffMissing(
+            f"{asset} has no partition {partition!r}.{nearest(partition, there)}", asset=asset, partition=partition
+        )
     if len(there) == 1:
         return there[0]
     raise InvalidInput(f"{asset} has {len(there)} partitions, so say which: {_some(there)}.")

@@ -29,4 +29,8 @@ def try_member(member: Member, spec: EngineSpec, objects: ObjectStore, deploymen
     try:
         asyncio.run(trial())
     except (Transient, TurnRefused) as error:
-        raise EngineUnavailable(f"{member.role} ({member.model_name} {member.model_version}) fails: {error}") from error
+        raise EngineUnavailable(
+            f"{member.role} ({member.model_name} {member.model_version}) fails: {error}",
+            role=member.role,
+            model=f"{member.model_name}:{member.model_version}",
+        ) from error

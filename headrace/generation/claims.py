@@ -273,7 +273,8 @@ class Claims:
         if state is None:
             raise HandoffMissing(
                 f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. "
-                f"Materialize rollout[{campaign.name}] once a model is registered."
+                f"Materialize rollout[{campaign.name}] once a model is registered.",
+                campaign=campaign.name,
             )
         return state
 

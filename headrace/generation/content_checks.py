@@ -72,7 +72,10 @@ def _prompts_version(content: Handoff) -> int:
     """The version of the prompts that the rows were made from; a newer one may exist."""
     stated = content.manifest.input_versions.get(f"prompts[{content.partition}]", "")
     if not (match := re.match(r"v(\d+)", stated)):
-        raise HandoffMissing(f"{content.manifest.label} does not say which version of its prompts it was made from.")
+        raise HandoffMissing(
+            f"{content.manifest.label} does not say which version of its prompts it was made from.",
+            handoff=content.label,
+        )
     return int(match[1])
 
 

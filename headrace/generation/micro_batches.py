@@ -83,19 +83,23 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     try:
         raw = objects.read(key)
     except ObjectMissing as error:
-        raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.") from error
+        raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
     body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
     if xxhash.xxh3_128_digest(body) != digest:
         raise HandoffCorrupt(
             f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
-            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew."
+            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
+            key=key,
+            partition=claim.partition,
         )
     # An earlier release's batches did not allow unknown counts.
     table = pa.ipc.open_stream(body).read_all().cast(_COLUMNS)
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
         raise HandoffCorrupt(
             f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed "
-            "and GENERATION_CODE_VERSION did not. Set regenerate: keep_set to begin a new attempt."
+            "and GENERATION_CODE_VERSION did not. Set regenerate: keep_set to begin a new attempt.",
+            key=key,
+            partition=claim.partition,
         )
     return table
 

@@ -212,7 +212,9 @@ def version_read(made: Handoff, asset: str) -> int:
     """
     stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
     if not (match := re.match(r"v(\d+)", stated)):
-        raise HandoffMissing(f"{made.manifest.label} does not say which version of its {asset} it was made from.")
+        raise HandoffMissing(
+            f"{made.manifest.label} does not say which version of its {asset} it was made from.", handoff=made.label
+        )
     return int(match[1])
 
 
@@ -222,7 +224,10 @@ def _check_one_set(claim: Claim, content: pa.Table) -> None:
         raise HandoffCorrupt(
             f"Attempt {claim.attempt} at {CONTENT}[{claim.partition}] pinned version set {claim.version_set[:12]}, and "
             f"has rows of {', '.join(one[:12] for one in foreign)}: nothing was sealed. "
-            "Set regenerate: current_set to begin a new attempt."
+            "Set regenerate: current_set to begin a new attempt.",
+            partition=claim.partition,
+            attempt=claim.attempt,
+            version_set=claim.version_set,
         )
 
 

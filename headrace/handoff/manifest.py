@@ -128,18 +128,24 @@ class Manifest:
             stated = fields.pop("manifest_sha256")
             found = hashlib.sha256(canonical_json(fields)).hexdigest()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ManifestDamaged(f"Manifest {uri} is damaged ({error}). {_REMEDY}") from error
+            raise ManifestDamaged(f"Manifest {uri} is damaged ({error}). {_REMEDY}", manifest=uri) from error
         if found != stated:
-            raise ManifestDamaged(f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}")
+            raise ManifestDamaged(
+                f"Manifest {uri} has digest {found[:12]}…, it states {stated[:12]}…. {_REMEDY}", manifest=uri
+            )
         version = fields["format_version"]
         if version > FORMAT_VERSION:
             raise FormatTooNew(
                 f"Manifest {uri} has format {version}, this Headrace reads {FORMAT_VERSION}. "
-                "Upgrade Headrace to the version that wrote it, or a later one."
+                "Upgrade Headrace to the version that wrote it, or a later one.",
+                manifest=uri,
+                format=version,
             )
         if version < FORMAT_VERSION:
             raise HandoffCorrupt(
-                f"Manifest {uri} has format {version}, this Headrace reads {FORMAT_VERSION}. {_REMEDY}"
+                f"Manifest {uri} has format {version}, this Headrace reads {FORMAT_VERSION}. {_REMEDY}",
+                manifest=uri,
+                format=version,
             )
         parts = tuple(map(Part.from_body, fields.pop("parts")))
         return cls(**fields, parts=parts)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from headrace.errors import InvalidInput, PartFlipped, PartForeign, PartMissing, PartTorn
+from headrace.errors import HandoffCorrupt, InvalidInput, PartFlipped, PartForeign, PartMissing, PartTorn
 from headrace.handoff.aligned_file import ALIGNMENT, AlignedFile
 from headrace.handoff.batching import joined_batches
 from headrace.handoff.content_digest import ContentDigest
@@ -84,16 +84,11 @@ def open_pages(path: Path, part: Part, label: str, lease: Any = None) -> Pages:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise PartMissing(
-            f"Handoff {label} does not match its manifest: {part.name} is missing. {_remedy(label)}"
-        ) from None
+        raise mismatch(PartMissing, label, part, "is missing") from None
     try:
         num_bytes = os.fstat(descriptor).st_size
         if num_bytes != part.num_bytes:
-            raise PartTorn(
-                f"Handoff {label} does not match its manifest: {part.name} has {num_bytes} bytes, manifest says "
-                f"{part.num_bytes}. {_remedy(label)}"
-            )
+            raise mismatch(PartTorn, label, part, f"has {num_bytes} bytes, manifest says {part.num_bytes}")
         pages = Pages(descriptor, num_bytes, prot=mmap.PROT_READ)
     finally:
         os.close(descriptor)
@@ -117,15 +112,9 @@ def batch_of(
             raise pa.ArrowInvalid("its columns are others")
         batch = batch if columns is None else batch.select(list(columns))
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
-        raise PartForeign(
-            f"Handoff {label} does not match its manifest: {part.name} is not the Arrow file that was sealed "
-            f"({error}). {_remedy(label)}"
-        ) from error
+        raise mismatch(PartForeign, label, part, f"is not the Arrow file that was sealed ({error})") from error
     if batch.num_rows != part.num_rows:
-        raise PartForeign(
-            f"Handoff {label} does not match its manifest: {part.name} has {batch.num_rows} rows, manifest says "
-            f"{part.num_rows}. {_remedy(label)}"
-        )
+        raise mismatch(PartForeign, label, part, f"has {batch.num_rows} rows, manifest says {part.num_rows}")
     return batch
 
 
@@ -143,11 +132,7 @@ def check_segments(
         for segment, column in segments:
             digest = xxhash.xxh3_128_hexdigest(view[segment.offset : segment.offset + segment.num_bytes])
             if digest != segment.xxh3_128:
-                where = f"column {names[column]}" if column >= 0 else "its frame"
-                raise PartFlipped(
-                    f"Handoff {label} does not match its manifest: {part.name}, {where}, has digest {digest[:8]}…, "
-                    f"manifest says {segment.xxh3_128[:8]}…. {_remedy(label)}"
-                )
+                raise flipped(label, part, names[column] if column >= 0 else None, digest, segment)
     finally:
         view.release()
 
@@ -168,5 +153,22 @@ def _write(store: ObjectStore, key: str, schema: pa.Schema, batch: pa.RecordBatc
     )
 
 
-def _remedy(label: str) -> str:
-    return f"Materialize {label.rpartition(' ')[0]} again; what read it before has to be made again too."
+def mismatch(
+    kind: type[HandoffCorrupt], label: str, part: Part, what: str, column: str | None = None
+) -> HandoffCorrupt:
+    """The error of one part of a handoff; `what` goes on after the part's name."""
+    return kind(
+        f"Handoff {label} does not match its manifest: {part.name}{what if what.startswith(',') else f' {what}'}. "
+        f"Materialize {label.rpartition(' ')[0]} again; what read it before has to be made again too.",
+        handoff=label,
+        part=part.name,
+        key=part.key,
+        column=column,
+    )
+
+
+def flipped(label: str, part: Part, column: str | None, digest: str, segment: Segment) -> HandoffCorrupt:
+    """The error of one segment of a part. `column`: None: its frame, which every reader needs."""
+    where = f"column {column}" if column else "its frame"
+    what = f", {where}, has digest {digest[:8]}…, manifest says {segment.xxh3_128[:8]}…"
+    return mismatch(PartFlipped, label, part, what, column)

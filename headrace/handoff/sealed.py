@@ -18,7 +18,7 @@ import pyarrow as pa
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.manifest import Manifest, Part
-from headrace.handoff.parts import Pages, batch_of, check_segments, open_pages
+from headrace.handoff.parts import Pages, batch_of, check_segments, mismatch, open_pages
 from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.spelling import large_type, respell, respelled
@@ -230,7 +230,8 @@ class Handoff:
                 raise
             raise HandoffCollected(
                 f"Handoff {self.label} was garbage-collected before it was read. Open the newest version of "
-                f"{self.asset}[{self.partition}], or keep more of them (`headrace gc --keep`)."
+                f"{self.asset}[{self.partition}], or keep more of them (`headrace gc --keep`).",
+                handoff=self.label,
             ) from None
 
     def part_path(self, part: Part, columns: Sequence[int] | None) -> Path:
@@ -243,10 +244,7 @@ class Handoff:
                 part.key, digest=part.xxh3_128, num_bytes=part.num_bytes, segments=segments
             )
         except ObjectMissing as error:
-            raise PartMissing(
-                f"Handoff {self.label} does not match its manifest: {part.name} is missing. "
-                f"Materialize {self.asset}[{self.partition}] again; what read it before has to be made again too."
-            ) from error
+            raise mismatch(PartMissing, self.label, part, "is missing") from error
 
     def _verify_once(self) -> None:
         if not self._state.is_verified:

@@ -139,7 +139,9 @@ class HandoffStore:
                 self.objects.delete_prefix(prefix)
                 raise PublishConflict(
                     f"{asset}[{partition}] of run {run_id} was not sealed: {newer}. Readers take the newest version, "
-                    "so rows of older inputs must not hide it. Run it again: it then starts from the newest inputs."
+                    "so rows of older inputs must not hide it. Run it again: it then starts from the newest inputs.",
+                    asset=asset,
+                    partition=partition,
                 )
             manifest = Manifest(
                 asset=asset,
@@ -181,7 +183,8 @@ class HandoffStore:
             return same
         raise PublishConflict(
             f"Another writer sealed {manifest.label} with other content while this one (run {manifest.run_id}) was "
-            "writing it. Run it again: it then starts from the newest inputs."
+            "writing it. Run it again: it then starts from the newest inputs.",
+            handoff=manifest.label,
         )
 
     def newest(self, asset: str, partition: str) -> Handoff | None:
@@ -201,11 +204,19 @@ class HandoffStore:
             return handoff
         wanted = f"{asset}[{partition}]" + (f" v{version}" if version is not None else "")
         if version is not None and self.objects.exists(note_key(manifest_key(asset, partition, version))):
-            raise HandoffCollected(f"Handoff {wanted} was garbage-collected. Open the newest version instead.")
+            raise HandoffCollected(
+                f"Handoff {wanted} was garbage-collected. Open the newest version instead.",
+                asset=asset,
+                partition=partition,
+                version=version,
+            )
         there = ", ".join(f"v{number}" for number in self.versions(asset, partition)[-5:]) or "none"
         raise HandoffMissing(
             f"No sealed handoff {wanted} in {self.objects.uri(ROOT)} (versions there: {there}). "
-            f"Materialize {asset}, partition {partition}."
+            f"Materialize {asset}, partition {partition}.",
+            asset=asset,
+            partition=partition,
+            version=version,
         )
 
     def versions(self, asset: str, partition: str) -> list[int]:
@@ -319,7 +330,9 @@ class HandoffStore:
         if manifest_key(manifest.asset, manifest.partition, manifest.version) != key:
             raise ManifestDamaged(
                 f"Manifest {self.objects.uri(key)} is the one of {manifest.label}: somebody moved files in the store. "
-                f"Materialize {asset}[{partition}] again: that seals a new version."
+                f"Materialize {asset}[{partition}] again: that seals a new version.",
+                handoff=manifest.label,
+                key=key,
             )
         return self._handoff(manifest)
 

@@ -63,7 +63,10 @@ class ShardRead:
             f"{self.num_files_lost:,} of {self.num_files:,} files are unreadable, {self.quarantine_share:.2%} where "
             f"quarantine_share_max allows {self.quarantine_share_max:.2%}. Worst file: {worst_file} "
             f"({num_worst:,} records; {where}: {first['reason']}). The quarantine asset lists them all: repair the "
-            "files, or raise quarantine_share_max."
+            "files, or raise quarantine_share_max.",
+            corpus=self.corpus,
+            shard=self.shard,
+            source_file=worst_file,
         )
 
 

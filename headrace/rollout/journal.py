@@ -117,7 +117,7 @@ class Journal:
         """
         head = self.head()
         if head != expected:
-            raise JournalConflict(self._conflict(expected, head))
+            raise JournalConflict(self._conflict(expected, head), rollout=self.name, expected=expected, head=head)
         number, nonce = expected + 1, new_nonce()
         entry = Entry(
             number=number,

@@ -104,7 +104,8 @@ def _receive(path: Path, uri: str, fetch: FetchFile, file: RemoteFile, offset: i
                 view, position = view[num_written:], position + num_written
     if position < end:
         raise HandoffCorrupt(
-            f"{uri} holds {file.name} only up to byte {position} of {file.num_bytes}: it is torn. Make it again."
+            f"{uri} holds {file.name} only up to byte {position} of {file.num_bytes}: it is torn. Make it again.",
+            object=uri,
         )
 
 

@@ -84,7 +84,8 @@ def _fetch_all(file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, m
         first = damaged[0]
         raise HandoffCorrupt(
             f"{uri} is damaged: its {first.num_bytes} bytes at {first.offset} are not xxh3-128 {first.xxh3_128}, "
-            "though fetched twice. Make the object again."
+            "though fetched twice. Make the object again.",
+            object=uri,
         )
 
 
@@ -160,7 +161,9 @@ def _receive(file: "_SparseFile", uri: str, fetch: Fetch, request: _Request) -> 
         digests.append(digest.hexdigest())
         digest = xxhash.xxh3_128()
     if position < end:
-        raise HandoffCorrupt(f"{uri} ends at byte {position}, before byte {end}: it is torn. Make the object again.")
+        raise HandoffCorrupt(
+            f"{uri} ends at byte {position}, before byte {end}: it is torn. Make the object again.", object=uri
+        )
     return digests
 
 

@@ -199,7 +199,8 @@ class LocalStore:
             if more == 0:
                 raise HandoffCorrupt(
                     f"{self.uri(key)} ends at byte {offset + num_read}, before byte {offset + num_bytes}, which was "
-                    "asked for: it is torn. Make it again."
+                    "asked for: it is torn. Make it again.",
+                    key=key,
                 )
             num_read += more
         return view.toreadonly()

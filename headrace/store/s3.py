@@ -116,7 +116,8 @@ class S3Store:
             if len(body) < num_bytes:
                 raise HandoffCorrupt(
                     f"{self.uri(key)} ends at or before byte {offset + len(body)}, before byte {offset + num_bytes}, "
-                    "which was asked for: it is torn. Make it again."
+                    "which was asked for: it is torn. Make it again.",
+                    key=key,
                 )
             return memoryview(body)
 

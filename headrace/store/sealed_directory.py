@@ -165,12 +165,16 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
     sealed = find_directory(store, digest, kind=kind)
     if sealed is None and not was_collected(store, digest, kind=kind):
         raise HandoffMissing(
-            f"No {kind} with digest {digest} are sealed in {store.uri(kind)}. Materialize the asset that makes them."
+            f"No {kind} with digest {digest} are sealed in {store.uri(kind)}. Materialize the asset that makes them.",
+            kind=kind,
+            digest=digest,
         )
     if sealed is None or not _is_held(store, sealed, clock or SystemClock()):
         raise HandoffCollected(
             f"The {kind} {digest[:12]} were garbage-collected: neither a rollout nor a kept version nor an alias named "
-            "them any more. Materialize the asset that makes them, or go on with a version set of newer ones."
+            "them any more. Materialize the asset that makes them, or go on with a version set of newer ones.",
+            kind=kind,
+            digest=digest,
         )
 
     return _verified(store, sealed)

@@ -83,7 +83,10 @@ def open_attempt(
             raise TrainingFailed(
                 f"Training {training_id} is under way in run {other.run_id} (attempt {newest.number}, pid "
                 f"{other.worker.pid} on this machine). Wait for it or terminate that run; this one resumes where it "
-                "stops."
+                "stops.",
+                training_id=training_id,
+                run_id=other.run_id,
+                pid=other.worker.pid,
             )
         own = Attempt(worker=worker, host=host, run_id=run_id, created_at=iso(clock.now()), recipe=recipe)
         if attempts.create(newest.number + 1, own, is_listed=True).won:

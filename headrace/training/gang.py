@@ -80,7 +80,9 @@ class _Limits:
         raise TrainingFailed(
             f"Training {self._config.training_id} {what} for {duration(limit)} ({field} of recipe {recipe.key}): "
             f"{_where_ranks_are(self._config, phases)}.{_lock_hint(plan)}"
-            f"{_last_lines(plan, range(self._config.world_size))}"
+            f"{_last_lines(plan, range(self._config.world_size))}",
+            training_id=self._config.training_id,
+            recipe=recipe.key,
         )
 
 

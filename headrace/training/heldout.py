@@ -155,7 +155,8 @@ def _run(config: EvaluationConfig, environment: Mapping[str, str], say: Callable
         tail = "\n".join(f"    {line[:300]}" for line in lines[-12:])
         raise TrainingFailed(
             f"The evaluation of {', '.join(digest[:12] for digest in config.weights)} ended with code {returncode}"
-            f"{' (killed, most often for lack of memory)' if returncode == -9 else ''}. Its last lines:\n{tail}"
+            f"{' (killed, most often for lack of memory)' if returncode == -9 else ''}. Its last lines:\n{tail}",
+            exit_code=returncode,
         )
 
 

@@ -43,7 +43,9 @@ def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_ru
     if weights is None:
         raise HandoffMissing(
             f"Training {result.training_id} has a result, but its weights {result.weights_digest[:12]} are gone from "
-            f"the store. Delete {store.uri(training_key(result.training_id, 'result.json'))} to train again."
+            f"the store. Delete {store.uri(training_key(result.training_id, 'result.json'))} to train again.",
+            training_id=result.training_id,
+            digest=result.weights_digest,
         )
     return _one_row(
         weights_digest=weights.digest,

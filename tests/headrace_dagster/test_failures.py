@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from headrace.errors import EngineUnavailable, HandoffCorrupt, InvalidInput, StoreOutage, StoreRefused
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
 from headrace_dagster.failures import permanent_failure, translated_errors
 from headrace_dagster.handoff_io import ArrowHandoffIOManager
 
@@ -69,6 +71,18 @@ def test_what_would_come_again_ends_the_step_with_its_class_and_words(phrase: st
     assert raised.value.description == sentence
     assert raised.value.allow_retries is False
     assert raised.value.__cause__ is error
+
+
+def test_a_failure_shows_what_is_wrong_and_where_as_metadata(tmp_path: Path) -> None:
+    handoffs = HandoffStore(LocalStore(tmp_path))
+    handoff = handoffs.publish("words", "a", pa.table({"x": [1]}), code_version="1", run_id="r")
+    path = handoff.paths[0]
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(dg.Failure) as raised, translated_errors():
+        handoffs.open("words", "a").table()
+    shown = {name: value.value for name, value in raised.value.metadata.items()}
+    part = handoff.manifest.parts[0]
+    assert shown == {"handoff": "words[a] v1", "part": part.name, "key": part.key}
 
 
 def misspell() -> pa.Table:

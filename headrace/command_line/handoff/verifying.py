@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import xxhash
 
 from headrace.command_line.opening import Reference, known_asset, known_partition
-from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing, PartFlipped, PartMissing
+from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing, PartMissing
 from headrace.handoff.manifest import Part
 from headrace.handoff.media.layout import Layout, is_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.parts import flipped, mismatch
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 
@@ -61,15 +62,9 @@ def _verify_remote(handoff: Handoff, part: Part) -> None:
                 num_bytes = min(_WINDOW_BYTES, segment.num_bytes - start)
                 digest.update(handoff.objects.read_ranges(part.key, [(segment.offset + start, num_bytes)])[0])
             if digest.hexdigest() != segment.xxh3_128:
-                where = f"column {names[column]}" if column >= 0 else "its frame"
-                raise PartFlipped(
-                    f"Handoff {handoff.label} does not match its manifest: {part.name}, {where}, has digest "
-                    f"{digest.hexdigest()[:8]}…, manifest says {segment.xxh3_128[:8]}…. {_remedy(handoff)}"
-                )
+                raise flipped(handoff.label, part, names[column] if column >= 0 else None, digest.hexdigest(), segment)
     except ObjectMissing as error:
-        raise PartMissing(
-            f"Handoff {handoff.label} does not match its manifest: {part.name} is missing. {_remedy(handoff)}"
-        ) from error
+        raise mismatch(PartMissing, handoff.label, part, "is missing") from error
 
 
 def opened_versions(
@@ -118,7 +113,3 @@ def media_bytes(handoff: Handoff) -> int:
 def damage_of(asset: str, partition: str, version: int | None, error: HandoffCorrupt) -> Damage:
     what = " ".join(str(error).split())
     return Damage(asset=asset, partition=partition, version=version, kind=type(error).__name__, what=what)
-
-
-def _remedy(handoff: Handoff) -> str:
-    return f"Materialize {handoff.asset}[{handoff.partition}] again; what read it before has to be made again too."

@@ -69,7 +69,10 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"Weights {member.weights_digest[:12]} in {directory} cannot be loaded: {error}") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise EngineUnavailable(f"No memory to load {member.model_name} {member.model_version}: {error}") from error
+        raise EngineUnavailable(
+            f"No memory to load {member.model_name} {member.model_version}: {error}",
+            model=f"{member.model_name}:{member.model_version}",
+        ) from error
     loaded = LocalModel(
         model=model,
         tokenizer=tokenizer,

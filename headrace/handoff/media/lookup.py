@@ -46,7 +46,8 @@ class Lookup:
                 raise HandoffCorrupt(
                     f"Media index and shards.json contradict each other: {layout.key(shard)} has "
                     f"{layout.shards[shard].num_bytes} bytes, its items need {num_bytes}. Materialize the partition "
-                    "again; what read it before has to be made again too."
+                    "again; what read it before has to be made again too.",
+                    key=layout.key(shard),
                 )
 
     def row(self, item_id: str) -> int | None:

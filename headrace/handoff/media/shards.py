@@ -115,7 +115,9 @@ class LocalShards:
             if not piece:
                 raise PartTorn(
                     f"Media {self._handoff.label} do not match their index: {self._layout.key(shard)} ends at byte "
-                    f"{offset + num_read}, an item needs it up to byte {offset + num_bytes}. {_REMEDY}"
+                    f"{offset + num_read}, an item needs it up to byte {offset + num_bytes}. {_REMEDY}",
+                    handoff=self._handoff.label,
+                    key=self._layout.key(shard),
                 )
             pieces.append(piece)
             num_read += len(piece)
@@ -124,7 +126,11 @@ class LocalShards:
 
 def _missing(handoff: Handoff, key: str) -> PartMissing | HandoffCollected:
     if handoff.objects.exists(manifest_key(handoff.asset, handoff.partition, handoff.version)):
-        return PartMissing(f"Media {handoff.label} do not match their index: {key} is missing. {_REMEDY}")
+        return PartMissing(
+            f"Media {handoff.label} do not match their index: {key} is missing. {_REMEDY}",
+            handoff=handoff.label,
+            key=key,
+        )
     return HandoffCollected(
         f"Media {handoff.label} were garbage-collected before they were read. Open the newest version instead."
     )

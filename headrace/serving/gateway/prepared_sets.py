@@ -212,7 +212,7 @@ class PreparedSets:
         if not done:
             opening.add_done_callback(_close_late)
             self._threads = _loading_thread()
-            raise EngineUnavailable(f"{named} was not loaded within {self._seconds_max:g} s.")
+            raise EngineUnavailable(f"{named} was not loaded within {self._seconds_max:g} s.", version_set=named)
         try:
             return opening.result()
         except Exception as error:
