@@ -17,12 +17,10 @@ it much sooner, even though its work so far is lost.
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 
 from headrace.engines.dispatch.health import Health, Standing
 from headrace.engines.dispatch.lengths import AnswerLengths
-from headrace.engines.dispatch.rates import Rates
+from headrace.engines.dispatch.replica import Replica, Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.meaning import FailureKind
 from headrace.errors import InvalidInput
@@ -31,80 +29,8 @@ from headrace.errors import InvalidInput
 _CROWDING = 0.05
 # If more time passed since the last look, this process itself was delayed.
 _LATE_SECONDS = 0.15
-# How long a replica counts as full after it was seen to be.
-_SLOTS_BELIEVED_SECONDS = 1.0
 # How long a replica with an owner's mistake (wrong key, address or model) is left alone.
 _UNUSABLE_SECONDS = 5.0
-
-
-class TurnState(Enum):
-    HELD = "held"
-    LIVE = "live"
-    # Its attempt must be closed; then the turn is held again.
-    LEAVING = "leaving"
-    GIVEN_UP = "given up"
-    DONE = "done"
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One turn under way. Only the dispatcher changes it."""
-
-    number: int
-    num_tokens_max: int
-    entered_at: float
-    # Whether its answer comes in pieces. A whole answer shows nothing before its end, so it never seems to wait.
-    is_in_pieces: bool = True
-    state: TurnState = TurnState.HELD
-    replica: int = -1
-    is_given_out: bool = False
-    num_failures: int = 0
-    num_moves: int = 0
-    # Replicas where an attempt of this turn failed: used again only if there is no other.
-    avoided: set[int] = field(default_factory=set)
-    sent_at: float = 0.0
-    heard_at: float = 0.0
-    has_begun: bool = False
-    was_sent_to_idle: bool = False
-    # Its number among the replica's sent turns, and whether the replica was full when it was sent.
-    send_number: int = 0
-    was_extra: bool = False
-    num_characters: int = 0
-    # Output tokens, estimated from characters: servers report counts only at the end.
-    num_tokens: int = 0
-    last_failure: str = ""
-    # When to try again, if it was given up because all replicas are busy.
-    retry_after_seconds: float | None = None
-
-    def __lt__(self, other: "Ticket") -> bool:
-        return self.number < other.number
-
-
-@dataclass(eq=False)
-class Replica:
-    """One server as the dispatcher sees it."""
-
-    index: int
-    name: str
-    health: Health
-    rates: Rates = field(default_factory=Rates)
-    live: set[Ticket] = field(default_factory=set)
-    # How many turns it works on at once, known after one was seen to wait; None: no known limit.
-    num_slots: int | None = None
-    # When a turn was last seen to wait.
-    waited_at: float = float("-inf")
-    # Its last sign of work, or the time when it got work after none.
-    heard_at: float = 0.0
-    is_heard: bool = False
-    num_sent: int = 0
-    # The highest `send_number` among its turns that were seen to be worked on.
-    begun_number: int = 0
-    is_silent: bool = False
-
-    @property
-    def num_begun(self) -> int:
-        """The turns that it visibly works on; whole answers are all counted, since nothing else is known of them."""
-        return sum(ticket.has_begun or not ticket.is_in_pieces for ticket in self.live)
 
 
 class Dispatcher:
@@ -169,7 +95,7 @@ class Dispatcher:
             if replica is None:
                 break
             del self._held[0]
-            self._send(ticket, replica, now)
+            replica.send(ticket, now)
             sent.append(ticket)
         return sent
 
@@ -178,11 +104,11 @@ class Dispatcher:
         if ticket.state is not TurnState.LIVE:
             return
         now, replica = self._clock(), self._replicas[ticket.replica]
-        self._heard_replica(replica, now)
+        replica.heard(now)
         num_tokens = round(num_characters * self._lengths.tokens_a_character)
         if not ticket.has_begun:
             ticket.has_begun = True
-            self._saw_begun(replica, ticket)
+            replica.saw_begun(ticket)
             if ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots:
                 replica.rates.saw_first(now - ticket.sent_at, now)
             if replica.num_slots is not None:
@@ -205,12 +131,12 @@ class Dispatcher:
             # A single piece: the time beyond a first token counts as its tokens' time.
             first_seconds = replica.rates.own_first_seconds() or 0.0
             replica.rates.saw_tokens(max(0.0, now - ticket.sent_at - first_seconds), max(1, num_tokens), now)
-            self._saw_begun(replica, ticket)
+            replica.saw_begun(ticket)
             if ticket.was_extra and replica.num_slots is not None and self._was_not_held_up(ticket, num_tokens, now):
                 replica.num_slots += 1
-        self._heard_replica(replica, now)
+        replica.heard(now)
         self._lengths.add(num_tokens, ticket.num_characters)
-        self._release(ticket)
+        self._replicas[ticket.replica].release(ticket)
         ticket.state = TurnState.DONE
 
     def failed(
@@ -227,7 +153,7 @@ class Dispatcher:
         Args: is_paid: the replica made an answer, but an invalid one, and would charge for another.
         """
         replica, now = self._replicas[ticket.replica], self._clock()
-        self._release(ticket)
+        replica.release(ticket)
         ticket.last_failure = why
         ticket.avoided.add(ticket.replica)
         if kind == "busy":
@@ -250,14 +176,14 @@ class Dispatcher:
 
     def refused(self, ticket: Ticket) -> None:
         """The replica refused the turn itself: the replica is healthy, and the turn is over."""
-        self._heard_replica(self._replicas[ticket.replica], self._clock())
-        self._release(ticket)
+        self._replicas[ticket.replica].heard(self._clock())
+        self._replicas[ticket.replica].release(ticket)
         ticket.state = TurnState.GIVEN_UP
 
     def closed(self, ticket: Ticket) -> None:
         """The abandoned attempt is gone and its connection closed: the turn waits again."""
         assert ticket.state is TurnState.LEAVING, ticket.state
-        self._release(ticket)
+        self._replicas[ticket.replica].release(ticket)
         self._hold(ticket)
 
     def left(self, ticket: Ticket) -> None:
@@ -265,7 +191,7 @@ class Dispatcher:
         if ticket.state is TurnState.HELD:
             self._held.remove(ticket)
         elif ticket.state in (TurnState.LIVE, TurnState.LEAVING):
-            self._release(ticket)
+            self._replicas[ticket.replica].release(ticket)
         ticket.state = TurnState.DONE
 
     # --- time ---
@@ -282,12 +208,12 @@ class Dispatcher:
                 replica.heard_at = max(replica.heard_at, now - _LATE_SECONDS)
         self._looked_at = now
         for replica in self._replicas:
-            silent_seconds, limit = self._silence(replica, now)
+            silent_seconds, limit = replica.silence(now, self._settings)
             replica.is_silent = silent_seconds > limit
             if silent_seconds > 1.5 * limit and self._others_can(replica, now):
                 replica.health.leave_alone(now, f"silent for {silent_seconds:.1f} s with {len(replica.live)} turns")
                 leaving += [ticket for ticket in replica.live if self._may_move(ticket)]
-            self._learn_slots(replica, now)
+            replica.learn_slots(now, self._settings.prior_first_seconds)
         if not leaving and not self._held:
             slow = self._slowest(now)
             leaving = [slow] if slow is not None else []
@@ -358,14 +284,7 @@ class Dispatcher:
         fresh = [replica for replica in able if replica.index not in ticket.avoided]
         num_tokens = self._lengths.expected(ticket.num_tokens_max)
         best = min(fresh or able, key=lambda replica: (self._expected(replica, num_tokens, now), replica.num_sent))
-        # One turn more than it works on; otherwise it would idle between two turns.
-        is_full = best.num_slots is not None and len(best.live) > best.num_slots
-        return None if is_full else best
-
-    def _num_slots_now(self, replica: Replica, now: float) -> int:
-        """One more than known if no turn was seen to wait lately: the known number may be outdated."""
-        assert replica.num_slots is not None
-        return replica.num_slots + (now - replica.waited_at > _SLOTS_BELIEVED_SECONDS)
+        return None if best.is_full else best
 
     def _is_able(self, replica: Replica, now: float) -> bool:
         return not replica.is_silent and replica.health.may_get_turns(len(replica.live), now)
@@ -374,7 +293,7 @@ class Dispatcher:
         token_seconds, first_seconds = self._speeds(replica, now)
         run = first_seconds + num_tokens * token_seconds
         num_live = len(replica.live)
-        if replica.num_slots is None or num_live < self._num_slots_now(replica, now):
+        if replica.num_slots is None or num_live < replica.num_slots_at(now):
             return run * (1 + _CROWDING * num_live)
         mean_run = first_seconds + self._lengths.expected(1 << 30) * token_seconds
         wait = (num_live - replica.num_slots + 1) * mean_run / replica.num_slots
@@ -392,49 +311,10 @@ class Dispatcher:
 
     # --- signs ---
 
-    def _silence(self, replica: Replica, now: float) -> tuple[float, float]:
-        """How long it has been silent with work to do, and how long is normal, in seconds."""
-        if not replica.live:
-            return 0.0, self._settings.silent_seconds_min
-        limit = max(self._settings.silent_seconds_min, self._settings.silent_factor * replica.rates.pause_seconds)
-        return now - replica.heard_at, limit if replica.is_heard else self._settings.silent_seconds_unheard
-
-    def _heard_replica(self, replica: Replica, now: float) -> None:
-        # A silence that counted against it must not become normal.
-        if not replica.is_silent:
-            replica.rates.saw_pause(now - replica.heard_at, now)
-        replica.heard_at, replica.is_heard, replica.is_silent = now, True, False
-        replica.health.worked()
-
-    def _saw_begun(self, replica: Replica, ticket: Ticket) -> None:
-        """Servers take turns in order: if a younger turn begins first, an older one is not waiting for a slot."""
-        replica.begun_number = max(replica.begun_number, ticket.send_number)
-        if replica.num_slots is not None and any(
-            other.is_in_pieces and not other.has_begun and other.send_number < ticket.send_number
-            for other in replica.live
-        ):
-            replica.num_slots = None
-
     def _was_not_held_up(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """A whole answer shows only its end: whether it came soon enough for a turn that did not wait for a slot."""
         token_seconds, first_seconds = self._speeds(self._replicas[ticket.replica], now)
         return now - ticket.sent_at <= 2 * (first_seconds + num_tokens * token_seconds)
-
-    def _learn_slots(self, replica: Replica, now: float) -> None:
-        """Lowers `num_slots` if a turn has not begun long after it was sent, while others made progress: it waits for a
-        slot, unless a younger one has begun."""
-        num_begun = replica.num_begun
-        if replica.is_silent or not num_begun or num_begun == len(replica.live):
-            return
-        patience = 3 * max(replica.rates.own_first_seconds() or self._settings.prior_first_seconds, 0.02)
-        if any(
-            ticket.is_in_pieces
-            and not ticket.has_begun
-            and replica.heard_at - ticket.sent_at > patience
-            and ticket.send_number > replica.begun_number
-            for ticket in replica.live
-        ):
-            replica.num_slots, replica.waited_at = num_begun, now
 
     def _may_move(self, ticket: Ticket) -> bool:
         return (
@@ -457,9 +337,7 @@ class Dispatcher:
             goals = [
                 other
                 for other in self._replicas
-                if other is not replica
-                and self._is_able(other, now)
-                and (other.num_slots is None or len(other.live) < other.num_slots)
+                if other is not replica and self._is_able(other, now) and other.has_free_slot
             ]
             for ticket in movable:
                 left = self._lengths.remaining(ticket.num_tokens, ticket.num_tokens_max)
@@ -478,24 +356,6 @@ class Dispatcher:
     def _hold(self, ticket: Ticket) -> None:
         ticket.state, ticket.replica = TurnState.HELD, -1
         insort(self._held, ticket)
-
-    def _send(self, ticket: Ticket, replica: Replica, now: float) -> None:
-        if not replica.live:
-            replica.heard_at = now
-        ticket.was_sent_to_idle = not replica.live
-        replica.live.add(ticket)
-        replica.num_sent += 1
-        ticket.send_number = replica.num_sent
-        ticket.was_extra = replica.num_slots is not None and len(replica.live) > replica.num_slots
-        ticket.state, ticket.replica = TurnState.LIVE, replica.index
-        ticket.sent_at = ticket.heard_at = now
-        ticket.has_begun, ticket.num_tokens, ticket.num_characters = False, 0, 0
-
-    def _release(self, ticket: Ticket) -> None:
-        replica = self._replicas[ticket.replica]
-        replica.live.discard(ticket)
-        if not replica.live:
-            replica.is_silent = False
 
     def _note_stranding(self, now: float) -> None:
         if any(self._is_alive_and_willing(replica, now) for replica in self._replicas):

@@ -21,7 +21,8 @@ import aiohttp
 from headrace.chat.spelt import refusal
 from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
 from headrace.engines.deployment import Deployment
-from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.engines.dispatch.dispatcher import Dispatcher
+from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
 from headrace.engines.openai.wire import Event, chat_body

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.engines.dispatch.dispatcher import Dispatcher
+from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 
 TICK_SECONDS = 0.05

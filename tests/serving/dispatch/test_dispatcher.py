@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.engines.dispatch.dispatcher import Dispatcher, Ticket, TurnState
+from headrace.engines.dispatch.dispatcher import Dispatcher
 from headrace.engines.dispatch.health import Standing
+from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.errors import InvalidInput
 from tests.serving.dispatch.simulation import SimulatedReplica, SimulatedTurn, Simulation, poisson_turns

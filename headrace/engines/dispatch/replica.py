@@ -1,0 +1,154 @@
+"""A turn on its way and the replica that has it: what was seen of both, and how many turns a replica works on at once.
+
+A replica's slots are learned from turns that do not begin while others make progress. A replica without such a turn is
+not known to be limited.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from headrace.engines.dispatch.health import Health
+from headrace.engines.dispatch.rates import Rates
+from headrace.engines.dispatch.settings import DispatchSettings
+
+# How long a replica counts as full after it was seen to be.
+_SLOTS_BELIEVED_SECONDS = 1.0
+
+
+class TurnState(Enum):
+    HELD = "held"
+    LIVE = "live"
+    # Its attempt must be closed; then the turn is held again.
+    LEAVING = "leaving"
+    GIVEN_UP = "given up"
+    DONE = "done"
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One turn under way. Only the dispatcher changes it."""
+
+    number: int
+    num_tokens_max: int
+    entered_at: float
+    # Whether its answer comes in pieces. A whole answer shows nothing before its end, so it never seems to wait.
+    is_in_pieces: bool = True
+    state: TurnState = TurnState.HELD
+    replica: int = -1
+    is_given_out: bool = False
+    num_failures: int = 0
+    num_moves: int = 0
+    # Replicas where an attempt of this turn failed: used again only if there is no other.
+    avoided: set[int] = field(default_factory=set)
+    sent_at: float = 0.0
+    heard_at: float = 0.0
+    has_begun: bool = False
+    was_sent_to_idle: bool = False
+    # Its number among the replica's sent turns, and whether the replica was full when it was sent.
+    send_number: int = 0
+    was_extra: bool = False
+    num_characters: int = 0
+    # Output tokens, estimated from characters: servers report counts only at the end.
+    num_tokens: int = 0
+    last_failure: str = ""
+    # When to try again, if it was given up because all replicas are busy.
+    retry_after_seconds: float | None = None
+
+    def __lt__(self, other: "Ticket") -> bool:
+        return self.number < other.number
+
+
+@dataclass(eq=False)
+class Replica:
+    """One server as the dispatcher sees it."""
+
+    index: int
+    name: str
+    health: Health
+    rates: Rates = field(default_factory=Rates)
+    live: set[Ticket] = field(default_factory=set)
+    # How many turns it works on at once, known after one was seen to wait; None: no known limit.
+    num_slots: int | None = None
+    # When a turn was last seen to wait.
+    waited_at: float = float("-inf")
+    # Its last sign of work, or the time when it got work after none.
+    heard_at: float = 0.0
+    is_heard: bool = False
+    num_sent: int = 0
+    # The highest `send_number` among its turns that were seen to be worked on.
+    begun_number: int = 0
+    is_silent: bool = False
+
+    @property
+    def num_begun(self) -> int:
+        """The turns that it visibly works on; whole answers are all counted, since nothing else is known of them."""
+        return sum(ticket.has_begun or not ticket.is_in_pieces for ticket in self.live)
+
+    @property
+    def is_full(self) -> bool:
+        """It has one turn more than it works on; otherwise it would idle between two turns."""
+        return self.num_slots is not None and len(self.live) > self.num_slots
+
+    @property
+    def has_free_slot(self) -> bool:
+        return self.num_slots is None or len(self.live) < self.num_slots
+
+    def num_slots_at(self, now: float) -> int:
+        """One more than known, if nobody was seen to wait lately: what is known may be too few by now."""
+        assert self.num_slots is not None
+        return self.num_slots + (now - self.waited_at > _SLOTS_BELIEVED_SECONDS)
+
+    def send(self, ticket: Ticket, now: float) -> None:
+        if not self.live:
+            self.heard_at = now
+        ticket.was_sent_to_idle = not self.live
+        self.live.add(ticket)
+        self.num_sent += 1
+        ticket.send_number = self.num_sent
+        ticket.was_extra = self.is_full
+        ticket.state, ticket.replica = TurnState.LIVE, self.index
+        ticket.sent_at = ticket.heard_at = now
+        ticket.has_begun, ticket.num_tokens, ticket.num_characters = False, 0, 0
+
+    def release(self, ticket: Ticket) -> None:
+        self.live.discard(ticket)
+        if not self.live:
+            self.is_silent = False
+
+    def heard(self, now: float) -> None:
+        # A silence that was held against it is not what is normal.
+        if not self.is_silent:
+            self.rates.saw_pause(now - self.heard_at, now)
+        self.heard_at, self.is_heard, self.is_silent = now, True, False
+        self.health.worked()
+
+    def silence(self, now: float, settings: DispatchSettings) -> tuple[float, float]:
+        """How long it has been silent with work to do, and how long is normal. Seconds."""
+        if not self.live:
+            return 0.0, settings.silent_seconds_min
+        limit = max(settings.silent_seconds_min, settings.silent_factor * self.rates.pause_seconds)
+        return now - self.heard_at, limit if self.is_heard else settings.silent_seconds_unheard
+
+    def saw_begun(self, ticket: Ticket) -> None:
+        """Servers take turns in order: a younger turn that begins first shows that an older one waits for no slot."""
+        self.begun_number = max(self.begun_number, ticket.send_number)
+        if self.num_slots is not None and any(
+            other.is_in_pieces and not other.has_begun and other.send_number < ticket.send_number for other in self.live
+        ):
+            self.num_slots = None
+
+    def learn_slots(self, now: float, prior_first_seconds: float) -> None:
+        """A turn that has not begun long after it was sent, while others made progress, waits for a slot, unless a
+        younger one has begun."""
+        num_begun = self.num_begun
+        if self.is_silent or not num_begun or num_begun == len(self.live):
+            return
+        patience = 3 * max(self.rates.own_first_seconds() or prior_first_seconds, 0.02)
+        if any(
+            ticket.is_in_pieces
+            and not ticket.has_begun
+            and self.heard_at - ticket.sent_at > patience
+            and ticket.send_number > self.begun_number
+            for ticket in self.live
+        ):
+            self.num_slots, self.waited_at = num_begun, now
