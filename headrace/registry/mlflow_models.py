@@ -1,31 +1,23 @@
 """Model versions and training runs in MLflow: the catalogue and the evidence, never the switch.
 
-The only file that imports mlflow, and only at first use: the import costs two seconds and 90 MB. Everything here is
-idempotent, so a run that was killed half way is simply run again. Weights stay in the store; a model version points to
-them by URI and digest (logging models over 1 GB is slow and takes several copies of memory).
+mlflow is imported at first use only: the import costs two seconds and 90 MB. Everything here is idempotent, so a run
+that was killed half way is simply run again. Weights stay in the store; a model version points to them by URI and
+digest (logging models over 1 GB is slow and takes several copies of memory).
 
 Aliases are projections of the rollout journal, for people; nothing in Headrace decides by them.
 """
 
 import mimetypes
-import os
 import re
-import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
-from filelock import FileLock
-
-from headrace.errors import HeadraceError, InvalidInput, RegistryMissing, RegistryUnavailable
-from headrace.masking import Mask, secrets_in, without_credentials
+from headrace.errors import InvalidInput
 from headrace.registry.mlflow_answers import (
-    NotAnAnswer,
     checked_aliases,
     checked_experiment_id,
     checked_metrics,
@@ -34,11 +26,11 @@ from headrace.registry.mlflow_answers import (
     checked_steps,
     checked_version,
 )
+from headrace.registry.mlflow_connection import MlflowConnection, is_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.exceptions import MlflowException
 
 RUN_KEY = "headrace.training_id"
 WEIGHTS_DIGEST = "headrace.weights_digest"
@@ -47,17 +39,8 @@ WEIGHTS_URI = "headrace.weights_uri"
 _MODELS_PER_PAGE = 100
 # MLflow's limit for metrics in one batch.
 _METRICS_PER_BATCH = 1000
-# MLflow's codes for requests that would fail again; all others are worth a retry.
-_MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
-# Beginning of its client's errors for a body that was not a JSON object: a proxy's page, whatever its status.
-_NO_JSON = "API request to endpoint"
-_PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
-
 # Characters that end quoted text in the filters of its searches, as sqlparse and MLflow parse them.
 _ENDS_QUOTED_TEXT = re.compile(r"""['"`\\\x00-\x1f\x7f]""")
-
-# MLflow's client sends these, and a server or proxy may repeat them.
-_SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +57,7 @@ class ModelRegistry:
     Args:
         tracking_uri: MLflow's address.
         artifacts: directory for run pictures of an embedded MLflow; a server has its own.
-        request_timeout_seconds, request_retries: how long to wait for a server. MLflow's own defaults block for over
-            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment take precedence.
+        request_timeout_seconds, request_retries: as `MlflowConnection` has them.
     """
 
     def __init__(
@@ -87,15 +69,11 @@ class ModelRegistry:
         request_timeout_seconds: int = 10,
         request_retries: int = 1,
     ) -> None:
-        self.tracking_uri = tracking_uri
-        # For people: a URI may hold a password, which MLflow's own errors repeat.
-        self._label = without_credentials(tracking_uri)
-        self._mask = Mask([*secrets_in(tracking_uri), *(os.environ.get(name) for name in _SECRET_VARIABLES)])
+        self.connection = MlflowConnection(
+            tracking_uri, request_timeout_seconds=request_timeout_seconds, request_retries=request_retries
+        )
         self._experiment = experiment
         self._artifacts = artifacts
-        self._request_timeout_seconds = request_timeout_seconds
-        self._request_retries = request_retries
-        self._connection: MlflowClient | None = None
         self._experiment_id: str | None = None
         # Logged steps by run and metric, so that a live curve asks MLflow for its history only once.
         self._logged_steps: dict[tuple[str, str], set[int]] = {}
@@ -111,7 +89,7 @@ class ModelRegistry:
         Raises:
             RegistryUnavailable: MLflow does not answer.
         """
-        with self._answering() as client:
+        with self.connection.answering() as client:
             run = self._oldest_run(client, key)
             if run is None:
                 made = checked_run(
@@ -131,7 +109,7 @@ class ModelRegistry:
             return run.info.run_id
 
     def finish_run(self, run_id: str, *, failed: bool = False) -> None:
-        with self._answering() as client:
+        with self.connection.answering() as client:
             client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     def log_curve(self, run_id: str, rows: Sequence[Mapping[str, float]]) -> int:
@@ -140,7 +118,7 @@ class ModelRegistry:
         Returns:
             The number of steps with something new.
         """
-        with self._answering() as client:
+        with self.connection.answering() as client:
             points = {(name, int(row["step"])): float(row[name]) for row in rows for name in row if name != "step"}
             fresh = [
                 (name, value, step)
@@ -155,7 +133,7 @@ class ModelRegistry:
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Logs single figures, such as a held-out loss; existing figures stay unchanged."""
-        with self._answering() as client:
+        with self.connection.answering() as client:
             present = checked_metrics(checked_run(client.get_run(run_id)).data.metrics)
             fresh = [(name, float(value), step) for name, value in metrics.items() if present.get(name) != value]
             self._log(client, run_id, fresh)
@@ -165,7 +143,7 @@ class ModelRegistry:
         if mimetypes.guess_type(name)[0] not in {"image/png", "image/svg+xml"}:
             raise InvalidInput(f"A figure's name must end in .png or .svg, got {name!r}.")
         folder, _, file_name = name.rpartition("/")
-        with self._answering() as client, tempfile.TemporaryDirectory() as directory:
+        with self.connection.answering() as client, tempfile.TemporaryDirectory() as directory:
             path = Path(directory, file_name)
             path.write_bytes(body)
             client.log_artifact(run_id, str(path), folder or None)
@@ -182,7 +160,7 @@ class ModelRegistry:
         Raises:
             RegistryUnavailable: MLflow does not answer.
         """
-        with self._answering() as client:
+        with self.connection.answering() as client:
             found = self._oldest_version(client, model_name, weights_digest)
             if found is None:
                 found = self._create_version(client, model_name, weights_digest, weights_uri, run_id, tags)
@@ -193,7 +171,7 @@ class ModelRegistry:
 
     def find_by_digest(self, model_name: str, weights_digest: str) -> str | None:
         """The version with these weights; `None`: not registered."""
-        with self._answering() as client:
+        with self.connection.answering() as client:
             found = self._oldest_version(client, model_name, weights_digest)
             return None if found is None else str(found.version)
 
@@ -201,18 +179,18 @@ class ModelRegistry:
         """Alias to version; empty for a model that is not registered."""
         from mlflow.exceptions import MlflowException
 
-        with self._answering() as client:
+        with self.connection.answering() as client:
             try:
                 model = client.get_registered_model(model_name)
             except MlflowException as error:
-                if _is_missing(error):
+                if is_missing(error):
                     return {}
                 raise
             return checked_aliases(model, model_name)
 
     def aliased_weights(self) -> dict[str, str]:
         """Digests of weights whose version has an alias from anybody → `alias of model`."""
-        with self._answering() as client:
+        with self.connection.answering() as client:
             found: dict[str, str] = {}
             token = None
             while True:
@@ -233,7 +211,7 @@ class ModelRegistry:
             RegistryMissing: the version no longer exists.
             RegistryUnavailable: MLflow does not answer.
         """
-        with self._answering() as client:
+        with self.connection.answering() as client:
             if version is None:
                 client.delete_registered_model_alias(model_name, alias)
             else:
@@ -241,97 +219,9 @@ class ModelRegistry:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _answering(self) -> Iterator["MlflowClient"]:
-        """Translates errors of MLflow, SQLAlchemy or the network into this project's errors."""
-        self._prepare_environment()
-        from google.protobuf.json_format import Error as ProtobufError
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            yield self._client()
-        except HeadraceError:
-            raise
-        except MlflowException as error:
-            told = self._refused(error)
-        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            told = self._unavailable(f"does not answer: {self._reason(error)}. Start it")
-        except (NotAnAnswer, ValueError, TypeError, LookupError, AttributeError, ProtobufError) as error:
-            # MLflow's own client raises the last ones if an answer is not as expected.
-            told = self._no_answer(self._reason(error))
-        else:
-            return
-        # Without a cause: MLflow's errors repeat the URI, with its password, and whole answers.
-        raise told from None
-
-    def _refused(self, error: "MlflowException") -> HeadraceError:
-        if _is_missing(error):
-            return RegistryMissing(f"MLflow at {self._label} does not have this any more: {self._line(error.message)}.")
-        if error.error_code in _PERMANENT:
-            return InvalidInput(f"MLflow at {self._label} refused: {self._line(error.message)}")
-        if error.message.startswith(_NO_JSON):
-            return self._no_answer(self._line(error.message.partition("Response body:")[2]))
-        return self._unavailable(f"does not answer: {self._reason(error)}. Start it")
-
-    def _no_answer(self, what: str) -> RegistryUnavailable:
-        return self._unavailable(f"answers what is no answer of MLflow: {what}. Look what listens there")
-
-    def _unavailable(self, what: str) -> RegistryUnavailable:
-        return RegistryUnavailable(
-            f"MLflow at {self._label} {what}, or check MLFLOW_TRACKING_URI; "
-            "generation of prepared version sets goes on without it."
-        )
-
-    def _reason(self, error: BaseException) -> str:
-        root = error
-        while inner := root.__cause__ or root.__context__:
-            root = inner
-        return self._line(str(root)) if str(root).strip() else type(root).__name__
-
-    def _line(self, text: str) -> str:
-        first = (self._mask(text).strip() or "nothing").splitlines()[0].rstrip(".")
-        return first.encode(errors="replace").decode()[:300]
-
-    def _client(self) -> "MlflowClient":
-        if self._connection is None:
-            with self._alone():
-                self._connection = self._connect()
-        return self._connection
-
-    def _connect(self) -> "MlflowClient":
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-
-    def _prepare_environment(self) -> None:
-        """Sets what MLflow reads only from the environment, before its import; the user's own values win."""
-        for name, value in (
-            ("MLFLOW_HTTP_REQUEST_TIMEOUT", self._request_timeout_seconds),
-            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", self._request_retries),
-            # Otherwise each process that imports MLflow sends telemetry, and waits for it without a network.
-            ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ):
-            os.environ.setdefault(name, str(value))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Lets one process at a time create an embedded MLflow's tables; two at once break each other's."""
-        parsed = urlparse(self.tracking_uri)
-        if parsed.scheme != "sqlite":
-            yield
-            return
-        database = Path(parsed.path[1:])
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.lock"):
-            # MLflow would try for 102 s to open a file that it may not open or that is not a database.
-            with closing(sqlite3.connect(database)) as probe:
-                probe.execute("PRAGMA schema_version")
-            yield
-
     def _experiment_of(self, client: "MlflowClient") -> str:
         if self._experiment_id is None:
-            with self._alone():
+            with self.connection.alone():
                 found = client.get_experiment_by_name(self._experiment)
                 self._experiment_id = checked_experiment_id(
                     found.experiment_id
@@ -342,8 +232,7 @@ class ModelRegistry:
 
     def _artifact_location(self) -> str | None:
         # Without it, an embedded MLflow writes pictures to ./mlruns in the process's current directory.
-        embedded = urlparse(self.tracking_uri).scheme not in {"http", "https"}
-        return self._artifacts if embedded else None
+        return None if self.connection.is_server else self._artifacts
 
     def _oldest_run(self, client: "MlflowClient", key: str) -> Any:
         runs = client.search_runs(
@@ -407,8 +296,8 @@ class ModelRegistry:
 
     def _source(self, digest: str, weights_uri: str) -> str:
         # A server refuses local paths outside its runs' artifacts; the digest finds the weights in any store.
-        server = urlparse(self.tracking_uri).scheme in {"http", "https"}
-        return f"headrace://weights/{digest}" if server and weights_uri.startswith("file:") else weights_uri
+        is_local = weights_uri.startswith("file:")
+        return f"headrace://weights/{digest}" if self.connection.is_server and is_local else weights_uri
 
 
 def quoted(what: str, value: str) -> str:
@@ -423,8 +312,3 @@ def quoted(what: str, value: str) -> str:
             f"got {found[0]!r} in {value!r}. Give it another name."
         )
     return f"'{value}'"
-
-
-def _is_missing(error: "MlflowException") -> bool:
-    """Whether MLflow itself says so: for a proxy's page with status 404 its client reports the same code."""
-    return error.error_code in _MISSING and not error.message.startswith(_NO_JSON)

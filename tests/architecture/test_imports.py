@@ -16,7 +16,7 @@ READS_ITS_ENVIRONMENT = {
     "headrace/training",  # torchrun tells a rank who it is through the environment, and nothing else can
     "headrace/store/s3_requests.py",  # the AWS_* variables are every S3 client's own interface
     "headrace/store/opening.py",  # a store is opened by its URL in any process: the node's cache is the node's setting
-    "headrace/registry/mlflow_models.py",  # MLFLOW_TRACKING_* are MLflow's own: errors repeat them
+    "headrace/registry/mlflow_connection.py",  # MLFLOW_TRACKING_* are MLflow's own: errors repeat them
     "headrace/command_line",  # an edge of its own
     "headrace_dagster/coordinator/run_coordinator.py",  # HEADRACE_GPUS simulates, for daemon and commands
 }

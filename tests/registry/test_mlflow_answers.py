@@ -60,7 +60,7 @@ def test_an_alias_of_a_deleted_version_is_told_as_missing_and_not_as_an_outage(
 ) -> None:
     registry = make_registry(mlflow_directory)
     version = registry.register("gone", "d1", "s3://b/w", "", {}).version
-    registry._client().delete_model_version("gone", version)
+    registry.connection.client().delete_model_version("gone", version)
     with pytest.raises(RegistryMissing, match="does not have this any more: .*version"):
         registry.set_alias("gone", "champion", version)
     assert registry.aliases("gone") == {}

@@ -27,7 +27,9 @@ def registry(mlflow_directory: Path) -> ModelRegistry:
 
 
 def history(registry: ModelRegistry, run_id: str, metric: str) -> list[tuple[int, float]]:
-    return sorted((point.step, point.value) for point in registry._client().get_metric_history(run_id, metric))
+    return sorted(
+        (point.step, point.value) for point in registry.connection.client().get_metric_history(run_id, metric)
+    )
 
 
 def test_a_training_has_one_run_whoever_asks_and_how_often(registry: ModelRegistry, mlflow_directory: Path) -> None:
@@ -41,7 +43,7 @@ def test_a_resumed_training_adds_parameters_and_leaves_the_old_ones(registry: Mo
     run_id = registry.ensure_run("training-3", {"steps": 60, "ranks": 2})
     registry.finish_run(run_id, failed=True)
     registry.ensure_run("training-3", {"steps": 60, "ranks": 4, "resumed": True})
-    run = registry._client().get_run(run_id)
+    run = registry.connection.client().get_run(run_id)
     assert run.data.params == {"steps": "60", "ranks": "2", "resumed": "True"}
     assert run.info.status == "RUNNING"
 
@@ -69,7 +71,7 @@ def test_figures_lie_beside_the_run(registry: ModelRegistry, tmp_path: Path) -> 
     run_id = registry.ensure_run("training-6", {})
     registry.log_figure(run_id, "curves/loss.svg", b"<svg/>")
     registry.log_metrics(run_id, {"heldout_loss": 3.2})
-    downloaded = registry._client().download_artifacts(run_id, "curves/loss.svg", str(tmp_path))
+    downloaded = registry.connection.client().download_artifacts(run_id, "curves/loss.svg", str(tmp_path))
     assert Path(downloaded).read_bytes() == b"<svg/>"
     assert not Path("mlruns").exists()
 
@@ -85,7 +87,7 @@ def test_the_same_weights_are_one_version(registry: ModelRegistry, mlflow_direct
     other = registry.register("one", "d2", "file:///w/d2", "", {})
     assert (first.version, again.version, other.version) == ("1", "1", "2")
     assert again.registered_at == first.registered_at
-    tags = registry._client().get_model_version("one", "1").tags
+    tags = registry.connection.client().get_model_version("one", "1").tags
     assert (tags["recipe"], tags["zero"], tags["headrace.weights_digest"]) == ("define", "2", "d1")
     assert registry.find_by_digest("one", "d2") == "2"
     assert registry.find_by_digest("one", "d3") is None
@@ -108,7 +110,7 @@ def test_writers_that_race_to_register_agree_on_one_version(mlflow_directory: Pa
         thread.join()
     assert len(versions) == 4
     assert len(set(versions)) == 1
-    found = registries[0]._client().search_model_versions("name = 'raced'")
+    found = registries[0].connection.client().search_model_versions("name = 'raced'")
     assert [str(version.version) for version in found] == versions[:1]
 
 
@@ -175,7 +177,7 @@ def test_a_server_registers_weights_that_lie_in_a_local_store(mlflow_directory: 
         registry.set_alias("served", "champion", version)
         assert registry.register("served", "d1", "file:///store/weights/d1", run_id, {}).version == version
         assert registry.aliases("served") == {"champion": version}
-        stored = registry._client().get_model_version("served", version)
+        stored = registry.connection.client().get_model_version("served", version)
         # A server refuses `file:` sources outside its own artifacts; the digest finds the weights.
         assert stored.source == "headrace://weights/d1"
         assert stored.tags["headrace.weights_uri"] == "file:///store/weights/d1"

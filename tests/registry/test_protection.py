@@ -45,7 +45,7 @@ def test_a_version_with_an_alias_keeps_its_weights_and_one_without_does_not(
     for number in (1, 2):
         registry.register("kept-model", f"digest-{number}", "file:///weights", "", {})
     registry.set_alias("kept-model", "archive", "1")
-    found = named(store, MLFLOW_TRACKING_URI=registry.tracking_uri)
+    found = named(store, MLFLOW_TRACKING_URI=registry.connection.tracking_uri)
     assert found["weights/digest-1"] == "MLflow's alias archive of kept-model"
     assert "weights/digest-2" not in found
 
