@@ -6,7 +6,6 @@ texts below the fields and the classes' own.
 
 import ast
 import inspect
-from dataclasses import is_dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +39,7 @@ def json_schema(cls: type, title: str) -> dict[str, Any]:
 def _field_texts(cls: type) -> dict[str, str]:
     """Field → the text below it, in the class or in the one that it has the field from."""
     texts: dict[str, str] = {}
-    for base in filter(is_dataclass, reversed(cls.__mro__)):
+    for base in (base for base in reversed(cls.__mro__) if "__dataclass_fields__" in vars(base)):
         [tree] = ast.parse(inspect.cleandoc(inspect.getsource(base))).body
         assert isinstance(tree, ast.ClassDef)
         for field, text in pairwise(tree.body):
