@@ -1,7 +1,10 @@
 """A run's needs, and their form in a run tag."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, MaxLen
 
 from headrace.placement.demand import WHOLE, Demand, Gang
 from headrace.placement.tag_values import (
@@ -11,6 +14,7 @@ from headrace.placement.tag_values import (
     NAME_LENGTH_MAX,
     NUM_GPUS_MAX,
 )
+from headrace.store.small_objects import Record
 
 DEFAULT_QUEUE = "default"
 
@@ -27,85 +31,46 @@ class RunNeeds:
     version_set: str = ""
 
     def to_json(self) -> str:
-        demand = self.demand
-        return json.dumps(
-            {
-                "num_gpus": demand.num_gpus,
-                "gpu_milli": demand.gpu_milli,
-                "gpu_memory_mib": demand.gpu_memory_mib,
-                "gpu_models": sorted(demand.gpu_models),
-                "gang": demand.gang,
-                "cpu_milli": demand.cpu_milli,
-                "memory_mib": demand.memory_mib,
-                "queue": self.queue,
-                "stage": self.stage,
-                "expected_seconds": self.expected_seconds,
-                "preemptible": self.preemptible,
-                "version_set": self.version_set,
-            },
-            separators=(",", ":"),
-        )
+        stated = {**vars(self.demand), **vars(self), "gpu_models": sorted(self.demand.gpu_models)}
+        del stated["demand"]
+        return json.dumps(stated, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "RunNeeds":
         """Raises: ValueError: not needs as `to_json` writes them, or out of bounds."""
         try:
-            fields = json.loads(text)
-            demand = Demand(
-                num_gpus=_count(fields.pop("num_gpus"), 0, NUM_GPUS_MAX),
-                gpu_milli=_count(fields.pop("gpu_milli"), 1, WHOLE),
-                gpu_memory_mib=_count(fields.pop("gpu_memory_mib"), 0, MEMORY_MIB_MAX),
-                gpu_models=frozenset(_word(model) for model in fields.pop("gpu_models")),
-                gang=_gang(fields.pop("gang")),
-                cpu_milli=_count(fields.pop("cpu_milli"), 0, CPU_MILLI_MAX),
-                memory_mib=_count(fields.pop("memory_mib"), 0, MEMORY_MIB_MAX),
-            )
-            if demand.gpu_milli < WHOLE and demand.num_gpus != 1:
-                raise ValueError("a share of other than one GPU")
-            needs = cls(
-                demand=demand,
-                queue=_word(fields.pop("queue")),
-                stage=_word(fields.pop("stage")),
-                expected_seconds=_stated_seconds(fields.pop("expected_seconds")),
-                preemptible=_truth(fields.pop("preemptible")),
-                version_set=_word(fields.pop("version_set")),
-            )
-        except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
-            raise ValueError(f"Not a run's needs: {text[:200]!r}.") from error
-        if fields:
-            raise ValueError(f"Not a run's needs: {sorted(fields)} are unknown to this version of Headrace.")
-        return needs
+            stated = dict(vars(_RECORD.checked(text)))
+        except ValueError as error:
+            raise ValueError(f"Not a run's needs: {error}, in {text[:200]!r}.") from error
+        demand = Demand(**{one.name: stated.pop(one.name) for one in fields(Demand)})
+        return cls(demand=demand, **stated)
 
 
-def _count(number: object, least: int, most: int) -> int:
-    if type(number) is not int or not least <= number <= most:
-        raise ValueError(f"{number!r} is no number from {least} to {most}")
-    return number
+_Name = Annotated[str, MaxLen(NAME_LENGTH_MAX)]
 
 
-def _word(word: object) -> str:
-    if not isinstance(word, str) or len(word) > NAME_LENGTH_MAX:
-        raise ValueError(f"{word!r} is no name")
-    return word
+@dataclass(frozen=True, kw_only=True)
+class _Tag:
+    """All of it beside each other; a newer Headrace's fields are refused, since they may change what is needed."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    num_gpus: Annotated[int, Ge(0), Le(NUM_GPUS_MAX)]
+    gpu_milli: Annotated[int, Ge(1), Le(WHOLE)]
+    gpu_memory_mib: Annotated[int, Ge(0), Le(MEMORY_MIB_MAX)]
+    gpu_models: frozenset[_Name]
+    gang: Gang
+    cpu_milli: Annotated[int, Ge(0), Le(CPU_MILLI_MAX)]
+    memory_mib: Annotated[int, Ge(0), Le(MEMORY_MIB_MAX)]
+    queue: _Name
+    stage: _Name
+    expected_seconds: Annotated[float, Gt(0), Le(EXPECTED_SECONDS_MAX)] | None
+    preemptible: bool
+    version_set: _Name
+
+    def __post_init__(self) -> None:
+        if self.gpu_milli < WHOLE and self.num_gpus != 1:
+            raise ValueError("a share of other than one GPU")
 
 
-def _truth(truth: object) -> bool:
-    if not isinstance(truth, bool):
-        raise ValueError(f"{truth!r} is neither true nor false")
-    return truth
-
-
-def _gang(gang: object) -> Gang:
-    if gang == "node":
-        return "node"
-    if gang == "any":
-        return "any"
-    raise ValueError(f"{gang!r} is no gang")
-
-
-def _stated_seconds(seconds: object) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= EXPECTED_SECONDS_MAX:
-        raise ValueError(f"{seconds!r} are no seconds")
-    return float(seconds)
+_RECORD = Record("Needs", _Tag)

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from headrace.store.small_objects import Record
+
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class GpuShare:
@@ -46,13 +48,20 @@ class Placement:
     def from_json(cls, text: str) -> "Placement":
         """Raises: ValueError: the text is not a placement."""
         try:
-            fields = json.loads(text)
-            return cls(
-                gpus=tuple(GpuShare(node=str(n), device=str(d), milli=int(m)) for n, d, m in fields["gpus"]),
-                hosts=tuple(HostShare(node=str(n), cpu_milli=int(c), memory_mib=int(m)) for n, c, m in fields["hosts"]),
-            )
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"Not a placement: {text!r}.") from error
+            stated = _RECORD.checked(text)
+        except ValueError as error:
+            raise ValueError(f"Not a placement: {error}, in {text[:200]!r}.") from error
+        return cls(
+            gpus=tuple(GpuShare(node=node, device=device, milli=milli) for node, device, milli in stated.gpus),
+            hosts=tuple(HostShare(node=node, cpu_milli=cpu, memory_mib=mib) for node, cpu, mib in stated.hosts),
+        )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tag:
+    gpus: tuple[tuple[str, str, int], ...]
+    hosts: tuple[tuple[str, int, int], ...]
+
+
+_RECORD = Record("Placement", _Tag)
 NOTHING = Placement()

@@ -34,19 +34,17 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
-    """What objects of one kind hold, and what to do about a damaged one.
+class Record(Generic[T]):
+    """What one kind of JSON text holds: small objects, run tags, what one process hands to another.
 
     Attributes:
         noun: the kind's name in messages: "Claim".
         shape: a dataclass, or another type that pydantic can check. Ranges are annotations: `Annotated[int, Ge(0)]`.
             Further fields of an object are ignored.
-        remedy: a sentence or two of advice for the error's reader.
     """
 
     noun: str
     shape: type[T]
-    remedy: str
 
     @cached_property
     def _adapter(self) -> "TypeAdapter[T]":
@@ -55,8 +53,8 @@ class Kind(Generic[T]):
 
         return TypeAdapter(self.shape)
 
-    def checked(self, raw: bytes) -> T:
-        """Checks the fields alone, not the digest.
+    def checked(self, raw: bytes | str) -> T:
+        """Checks the fields alone, not a digest.
 
         Raises:
             ValueError: a field is missing, or is not of its type or within its range.
@@ -71,6 +69,17 @@ class Kind(Generic[T]):
             raise ValueError(f"{where}: {first['msg']}") from error
         except HeadraceError as error:  # the shape's own refusal
             raise ValueError(str(error).rstrip(".")) from error
+
+
+@dataclass(frozen=True)
+class Kind(Record[T]):
+    """Small objects of one kind.
+
+    Attributes:
+        remedy: a sentence or two of advice for the reader of an error about a damaged one.
+    """
+
+    remedy: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,18 @@ All models use the same sequences, chosen only by the inputs and the wanted numb
 two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import digest_text
 from headrace.store.objects import ObjectStore, canonical_json
-from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.small_objects import Kind, Record, create_object, read_object
 from headrace.training.examples import ExamplesInput, PackedExamples
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
@@ -69,11 +67,7 @@ class EvaluationConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "EvaluationConfig":
-        body: dict[str, Any] = json.loads(text)
-        body["weights"] = tuple(body["weights"])
-        body["inputs"] = tuple(ExamplesInput(**item) for item in body["inputs"])
-        body["worker"] = Worker(**body["worker"])
-        return cls(**body)
+        return Record("Evaluation's task", cls).checked(text)
 
 
 def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> str:

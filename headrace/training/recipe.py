@@ -15,7 +15,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.user_files.ranges import check_ranges
-from headrace.user_files.shapes import from_file, from_mapping
+from headrace.user_files.shapes import from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
 
@@ -118,10 +118,6 @@ class Recipe:
 
     def to_body(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"freeze": list(self.freeze)}
-
-    @classmethod
-    def from_body(cls, body: dict[str, Any]) -> "Recipe":
-        return from_mapping(cls, body, "recipe")
 
     def training_id(self, base_weights_digest: str, examples: dict[str, str]) -> str:
         """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.

@@ -3,13 +3,12 @@
 Frozen and complete: a rank reads no environment except torchrun's own, and looks up no newest version.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from headrace.store.objects import canonical_json
-from headrace.training.checkpoints import Checkpoint, CheckpointFile
+from headrace.store.small_objects import Record
+from headrace.training.checkpoints import Checkpoint
 from headrace.training.examples import ExamplesInput
 from headrace.training.guard import Worker
 from headrace.training.recipe import Recipe
@@ -55,11 +54,4 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":
-        body: dict[str, Any] = json.loads(path.read_text())
-        if resume := body["resume"]:
-            resume["files"] = tuple(CheckpointFile(**file) for file in resume["files"])
-            body["resume"] = Checkpoint(**resume)
-        body["recipe"] = Recipe.from_body(body["recipe"])
-        body["inputs"] = tuple(ExamplesInput(**item) for item in body["inputs"])
-        body["worker"] = Worker(**body["worker"])
-        return cls(**body)
+        return Record("Run's task", cls).checked(path.read_bytes())

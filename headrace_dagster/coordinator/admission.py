@@ -1,8 +1,4 @@
-"""The run tags that are the coordinator's only memory, and what it requires of a device-giving launcher.
-
-A re-execution copies its parent's tags (tests/upstream), so every record names its run, and a record of another run is
-ignored.
-"""
+"""The run tags that are the coordinator's only memory, and what it requires of a device-giving launcher."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -15,6 +11,8 @@ from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
+from headrace.store.small_objects import Record
+from headrace_dagster.run_records import own_record
 
 # A tag limit of 0 keeps the stock daemon from launching runs with the value `held`.
 GATE_TAG = "headrace/gate"
@@ -40,14 +38,24 @@ class Admission:
         return json.dumps({"run_id": self.run_id, "at": self.at, "placement": self.placement.to_json()})
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tag:
+    """As `Admission.to_json` writes it."""
+
+    run_id: str
+    at: float
+    placement: str
+
+
+_RECORD = Record("Admission", _Tag)
+
+
 def admission_of(run: DagsterRun) -> Admission | None:
     """The admission of this very run, if there is one."""
+    tag = own_record(run, PLACEMENT_TAG, _RECORD)
     try:
-        fields = json.loads(run.tags.get(PLACEMENT_TAG, ""))
-        if fields["run_id"] != run.run_id:
-            return None
-        return Admission(run_id=run.run_id, at=float(fields["at"]), placement=Placement.from_json(fields["placement"]))
-    except (TypeError, KeyError, ValueError):
+        return Admission(run_id=tag.run_id, at=tag.at, placement=Placement.from_json(tag.placement)) if tag else None
+    except ValueError:
         return None
 
 

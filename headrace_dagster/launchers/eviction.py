@@ -14,7 +14,9 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG, WILL_RETRY_TAG
 
+from headrace.store.small_objects import Record
 from headrace_dagster.coordinator.admission import PREEMPTED_TAG
+from headrace_dagster.run_records import record_in
 
 UNDER_WAY = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
 _ENDED_OTHERWISE = (DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING)
@@ -32,13 +34,12 @@ class Eviction:
         return json.dumps(asdict(self))
 
 
+_RECORD = Record("Eviction", Eviction)
+
+
 def last_eviction(run: DagsterRun) -> Eviction | None:
     """The run's own eviction, or the one that it retries: a retry copies its parent's tags."""
-    try:
-        fields = json.loads(run.tags.get(PREEMPTED_TAG, ""))
-        return Eviction(run_id=str(fields["run_id"]), at=float(fields["at"]), num=int(fields["num"]))
-    except (TypeError, KeyError, ValueError):
-        return None
+    return record_in(run, PREEMPTED_TAG, _RECORD)
 
 
 def is_being_evicted(run: DagsterRun) -> bool:

@@ -16,6 +16,7 @@ kubelet or Kueue has run it. Its Role must allow it to list, create and delete J
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock, Thread
 from typing import Any, Self
@@ -39,6 +40,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
+from headrace.store.small_objects import Record
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, admission_of
 from headrace_dagster.launchers.eviction import (
     UNDER_WAY,
@@ -50,6 +52,7 @@ from headrace_dagster.launchers.eviction import (
 from headrace_dagster.launchers.k8s_jobs import RunJobs
 from headrace_dagster.launchers.k8s_step_pods import step_pods_refusal
 from headrace_dagster.launchers.putting_back import is_gated, put_back
+from headrace_dagster.run_records import own_record
 
 RUN_POD_TAG = "headrace/run_pod"
 # A run that has just reported its end is still writing its last logs.
@@ -365,10 +368,16 @@ class GpuK8sRunLauncher(K8sRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING, health.msg) if is_there else health
 
 
+@dataclass(frozen=True, kw_only=True)
+class _RunPod:
+    run_id: str
+    config: dict[str, Any]
+
+
+_RUN_POD = Record("Run pod", _RunPod)
+
+
 def run_pod_of(run: DagsterRun) -> dict[str, Any] | None:
     """The pod config that this very run was admitted with."""
-    try:
-        record = json.loads(run.tags.get(RUN_POD_TAG, ""))
-        return record["config"] if record["run_id"] == run.run_id else None
-    except (TypeError, KeyError, ValueError):
-        return None
+    record = own_record(run, RUN_POD_TAG, _RUN_POD)
+    return record.config if record else None

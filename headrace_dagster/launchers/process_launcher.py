@@ -41,7 +41,15 @@ from headrace_dagster.launchers.signs_of_life import (
     silence_tag,
 )
 from headrace_dagster.launchers.warm_worker import TemplateGone, WarmWorkers
-from headrace_dagster.launchers.worker_process import ColdWorker, HeldWorker, WorkerProcess, interrupt, kill_run
+from headrace_dagster.launchers.worker_process import (
+    WORKER_RECORD,
+    ColdWorker,
+    HeldWorker,
+    WorkerProcess,
+    interrupt,
+    kill_run,
+)
+from headrace_dagster.run_records import own_record
 
 WORKER_TAG = ".dagster/headrace/worker"
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
@@ -266,15 +274,8 @@ class ProcessRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
 
 def worker_of(run: DagsterRun) -> WorkerProcess | None:
-    """The worker recorded for this run, if one was started.
-
-    A re-execution copies its parent's tags (tests/upstream): a record that names another run is the parent's.
-    """
-    try:
-        worker = WorkerProcess.from_json(run.tags.get(WORKER_TAG, ""))
-    except ValueError:
-        return None
-    return worker if worker.run_id == run.run_id else None
+    """The worker recorded for this run, if one was started."""
+    return own_record(run, WORKER_TAG, WORKER_RECORD)
 
 
 def fail_runs_of_dead_workers(instance: DagsterInstance) -> list[str]:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 import psutil
 from dagster import DagsterRun
 
+from headrace.store.small_objects import Record
 from headrace_dagster.launchers.worker_process import WorkerProcess, processes_of_run
+from headrace_dagster.run_records import own_record
 
 SILENT_TAG = ".dagster/headrace/silent"
 SILENT_AFTER_SECONDS = 600.0
@@ -38,6 +40,14 @@ class Silence:
 
     since: float
     what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tag(Silence):
+    run_id: str
+
+
+_RECORD = Record("Silence", _Tag)
 
 
 @dataclass(kw_only=True)
@@ -94,12 +104,8 @@ def silence_tag(run_id: str, silence: Silence | None) -> str:
 
 def recorded_silence(run: DagsterRun) -> Silence | None:
     """The run's silence at its launcher's last look."""
-    try:
-        fields = json.loads(run.tags.get(SILENT_TAG, ""))
-        is_its_own = fields["run_id"] == run.run_id
-        return Silence(since=float(fields["since"]), what=str(fields["what"])) if is_its_own else None
-    except (ValueError, TypeError, KeyError):
-        return None
+    found = own_record(run, SILENT_TAG, _RECORD)
+    return Silence(since=found.since, what=found.what) if found else None
 
 
 def _cpu_seconds(processes: Iterable[psutil.Process]) -> float:

@@ -23,6 +23,8 @@ from typing import Protocol
 
 import psutil
 
+from headrace.store.small_objects import Record
+
 RUN_MARKER = "HEADRACE_RUN_ID"
 _PROC = Path("/proc")
 # Survivors of SIGKILL wait for a device or a dead mount; after this time the caller is told.
@@ -47,25 +49,14 @@ class WorkerProcess:
             raise ProcessLookupError(f"Process {pid} of run {run_id} is not alive.")
         return cls(run_id=run_id, host=socket.gethostname(), pid=pid, started=started)
 
-    @classmethod
-    def from_json(cls, text: str) -> "WorkerProcess":
-        """Raises: ValueError: not a worker's record."""
-        try:
-            fields = json.loads(text)
-            return cls(
-                run_id=str(fields["run_id"]),
-                host=str(fields["host"]),
-                pid=int(fields["pid"]),
-                started=str(fields["started"]),
-            )
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"Not a worker's record: {text!r}.") from error
-
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     def is_alive(self) -> bool:
         return process_started(self.pid) == self.started
+
+
+WORKER_RECORD = Record("Worker's record", WorkerProcess)
 
 
 def process_started(pid: int) -> str | None:

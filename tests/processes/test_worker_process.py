@@ -12,6 +12,7 @@ import pytest
 
 from headrace_dagster.launchers.worker_process import (
     RUN_MARKER,
+    WORKER_RECORD,
     ColdWorker,
     WorkerProcess,
     interrupt,
@@ -35,7 +36,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_recorded_worker_is_recognized_again(sleeper: subprocess.Popen[bytes]) -> None:
     worker = WorkerProcess.of("sleeper", sleeper.pid)
 
-    assert WorkerProcess.from_json(worker.to_json()) == worker
+    assert WORKER_RECORD.checked(worker.to_json()) == worker
     assert worker.is_alive()
 
 
@@ -58,8 +59,8 @@ def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("text", ["", "4711", "[]", '{"pid": 4711}', '{"run_id": "a", "host": "b", "pid": "x"}'])
 def test_a_record_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="Not a worker's record"):
-        WorkerProcess.from_json(text)
+    with pytest.raises(ValueError, match="Input should be|Field required|Invalid JSON"):
+        WORKER_RECORD.checked(text)
 
 
 def test_a_held_worker_runs_nothing_until_it_is_released(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""Records in run tags, each with the id of its run.
+
+A re-execution copies its parent's tags (tests/upstream), so a record of another run counts as none. Who starts a run
+may write any tag, so a record that cannot be read counts as none, too.
+"""
+
+from typing import Protocol, TypeVar
+
+from dagster import DagsterRun
+
+from headrace.store.small_objects import Record
+
+
+class _OfRun(Protocol):
+    @property
+    def run_id(self) -> str: ...
+
+
+R = TypeVar("R", bound=_OfRun)
+
+
+def record_in(run: DagsterRun, tag: str, record: Record[R]) -> R | None:
+    """The tag's record, whichever run it names."""
+    try:
+        return record.checked(run.tags.get(tag, ""))
+    except ValueError:
+        return None
+
+
+def own_record(run: DagsterRun, tag: str, record: Record[R]) -> R | None:
+    """The tag's record of this very run."""
+    found = record_in(run, tag, record)
+    return found if found and found.run_id == run.run_id else None
