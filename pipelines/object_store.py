@@ -6,7 +6,6 @@ keeps the data for the next start. For tests, demos and benchmarks: one copy of 
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -21,15 +20,16 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
+from headrace.training.guard import die_with_parent
 
 BUCKET = "headrace"
 START_WAIT_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 # Master, volume server, filer and S3 gateway, each with HTTP and gRPC.
 _NUM_PORTS = 8
 
@@ -72,7 +72,7 @@ def running_object_store(directory: Path, *, port: int | None = None) -> Iterato
     directory = directory.absolute()
     (directory / "data").mkdir(parents=True, exist_ok=True)
     access_key, secret_key = _credentials(directory)
-    ports = _free_ports(_NUM_PORTS)
+    ports = free_ports(_NUM_PORTS)
     ports[0] = port or ports[0]
     endpoint = f"http://127.0.0.1:{ports[0]}"
     server_environment = {
@@ -128,14 +128,6 @@ def _start(directory: Path, ports: list[int]) -> subprocess.Popen[bytes]:
         "-s3.autoCreateBucket=false",
         f"-s3.localSocket={directory / 's3.sock'}",
     ]
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
     with (directory / "server.log").open("ab") as log:
         return subprocess.Popen(
             command,
@@ -144,7 +136,7 @@ def _start(directory: Path, ports: list[int]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
 
 
@@ -212,7 +204,8 @@ def _credentials(directory: Path) -> tuple[str, str]:
     return keys["accessKey"], keys["secretKey"]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. They are not reserved: a killed server returns to its own."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -7,7 +7,6 @@ continue.
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,11 +23,11 @@ from pathlib import Path
 import psutil
 
 from headrace.errors import HeadraceError
+from headrace.training.guard import die_with_parent
 from resources.settings import CHECKOUT, Settings
 
 # As in workspace.yaml and pyproject.toml: schedules and sensors are identified by their location's name.
 CODE_MODULE, LOCATION = "pipelines.definitions", "headrace"
-_PR_SET_PDEATHSIG = 1
 # A stopping daemon needs a few seconds; its successor waits this long for the lock.
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
@@ -201,17 +200,14 @@ def _refuse_taken_port(port: int) -> None:
 
 
 def _start(command: list[str], log: Path, environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    def begin() -> None:
         # A script's background job ignores SIGINT, and Dagster would then ignore SIGTERM too, down to every run's
         # worker.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with_parent(parent, signal.SIGTERM)
 
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -224,7 +220,7 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
             # A Ctrl-C in the terminal reaches only the parent, which then stops them in order.
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=die_with_parent,
+            preexec_fn=begin,
         )
 
 

@@ -16,7 +16,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 
-from simulation.servers.processes import end_tidily, free_ports
+from pipelines.object_store import free_ports
+from simulation.servers.processes import end_tidily
 
 _LOCATION = "simulated"
 # Generous: a start takes 5 s of CPU, and the machine may be busy.

@@ -42,7 +42,7 @@ from benchmarks.measuring import (
     whole,
 )
 from headrace.errors import InvalidInput
-from simulation.servers.processes import free_ports
+from pipelines.object_store import free_ports
 
 CLIENT_SECONDS_MAX = 30.0
 # docs/decisions/0011: 0.49 while others used the machine, 0.31 to 0.39 on a quiet one.

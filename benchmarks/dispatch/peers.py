@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulation.servers.processes import cpu_seconds, end_group, free_ports
+from pipelines.object_store import free_ports
+from simulation.servers.processes import cpu_seconds, end_group
 
 _HERE = Path(__file__).parent
 _ENVIRONMENT = {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import aiohttp
 
+from pipelines.object_store import free_ports
 from simulation.servers.paced import Pace
-from simulation.servers.processes import free_ports
 
 NUM_REPLICAS = 4
 _START_SECONDS_MAX = 30.0

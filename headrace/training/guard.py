@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+# Opened before anybody forks: between fork and exec nothing may take a lock.
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,9 @@ def die_with(worker: Worker) -> None:
     threading.Thread(target=_watch, args=(descriptor,), name="worker-watch", daemon=True).start()
 
 
-def die_with_parent(parent: int) -> None:
-    """Makes the kernel kill this process when its parent, process `parent`, dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(parent: int, signal_sent: signal.Signals = signal.SIGKILL) -> None:
+    """Makes the kernel send this process a signal when its parent, process `parent`, dies."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal_sent)
     if os.getppid() != parent:
         _die()
 
