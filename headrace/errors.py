@@ -11,8 +11,8 @@ from typing import cast
 class HeadraceError(Exception):
     """Root of every error that Headrace raises on purpose.
 
-    `culprits`: what is wrong, and where, by name, beside the sentence that says it: `{"handoff": …, "part": …}`.
-    Those that are None are left out. Dagster shows them as metadata of the failure.
+    `culprits`: named facts about what is wrong and where, such as `{"handoff": …, "part": …}`.
+    Facts that are None are left out. Dagster shows them as metadata of the failure.
     """
 
     def __init__(self, message: str = "", **culprits: str | int | float | None) -> None:

@@ -1,7 +1,7 @@
 """Options that several commands share, and how commands become groups.
 
-A command is a function: its name is the command's word, its parameters are declared there and nowhere else, and its
-docstring is the help. Modules of commands import typer alone: help must not wait for Arrow.
+A command is a function. Its name is the command's word, its parameters are the arguments and options, and its
+docstring is the help. Modules of commands import only typer, so that help does not wait for Arrow.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ _EXAMPLES = "examples"
 
 
 def examples(*lines: str) -> Callable[[Command], Command]:
-    """Shows these below the command's help."""
+    """Adds example lines below the command's help."""
 
     def noted(command: Command) -> Command:
-        # \b: the help formatter leaves the paragraph's lines as they are.
+        # \b makes the help formatter keep the paragraph's lines as they are.
         setattr(command, _EXAMPLES, "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines))
         return command
 

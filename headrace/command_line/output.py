@@ -17,9 +17,9 @@ Row = Sequence[str]
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Row], *, right: Sequence[str] = (), marked: str = "") -> None:
-    """Aligned columns. `right`: headers of columns of numbers; `marked`: a style for the first column on a terminal.
+    """Prints aligned columns. `right`: headers of number columns; `marked`: a style for the first column on a terminal.
 
-    On a terminal cells are wrapped to its width; in a pipe every row is one line, whole.
+    On a terminal, wraps cells to its width; in a pipe, each row is one whole line.
     """
     if not sys.stdout.isatty():
         print_lines(aligned([headers, *rows], right=[headers.index(name) for name in right]))
@@ -43,7 +43,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Row], *, right: Sequence[
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """What looks like a line's end within one of them is shown as an escape."""
+    """Shows line breaks within a line as escapes."""
     for line in lines:
         say(visible(line))
 
@@ -54,7 +54,7 @@ def print_heading(text: str) -> None:
 
 
 def print_json(body: Any, *, indent: int | None = 2) -> None:
-    """Characters that steer a terminal are written as JSON's escapes: the same values to every reader."""
+    """Writes characters that steer a terminal as JSON escapes; every reader gets the same values."""
     say(json_visible(json.dumps(json_value(body), indent=indent, ensure_ascii=False, allow_nan=False)))
 
 

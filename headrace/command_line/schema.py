@@ -1,4 +1,4 @@
-"""`headrace schema`: what a user's file may say, as JSON Schema."""
+"""`headrace schema`: prints the JSON Schema of a kind of users' file."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
 
-    Editors complete keys and underline mistakes by it, where the file's first line is
+    Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
     """
     from headrace.command_line.output import print_json
@@ -23,7 +23,7 @@ def schema(
 
 
 def _shape(kind: str) -> Any:
-    # Each imported alone: a corpus brings polars.
+    # Imported separately: a corpus imports polars.
     if kind == "campaign":
         from headrace.generation.campaign import Campaign
 

@@ -46,7 +46,7 @@ class PromptSource:
     template: str | None = None
     """The prompt's text, with `{column}` placeholders; null: a column as it is."""
     column: str = "text"
-    """The column that holds the prompt's text, where there is no template."""
+    """The column that holds the prompt's text, if there is no template."""
     term_column: str | None = None
     """What the prompt is about, for reports; never sent to the model."""
     per_shard: int | None = None

@@ -10,7 +10,7 @@ A candidate with a cap gets no more partitions than its cap allows. A canary bey
 the cap has room, such a canary is no control partition either: its claim would take the room, and run on the candidate.
 A candidate that is paused keeps its canaries.
 
-A hold is advice to whoever launches. A partition that somebody materializes by hand runs at once, on the set that the
+A hold is only advice to the launcher. A partition that somebody materializes by hand runs at once, on the set that the
 journal assigns to it.
 """
 

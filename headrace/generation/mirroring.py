@@ -114,7 +114,7 @@ def mirror_partition(
         HandoffMissing: the partition was never sealed, or its prompts are gone.
         InvalidInput: `wanted` names no set, or more than one.
         MirrorStopped: the set was rolled back.
-        HandoffCorrupt, EngineUnavailable: as of `generate_partition`.
+        HandoffCorrupt, EngineUnavailable: as `generate_partition`.
     """
     pin = _pin(partition, wanted, root_run_id, claims, handoffs)
     if pin.version_set is None or pin.inputs.keys() != {CONTENT, "prompts"}:

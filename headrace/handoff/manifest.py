@@ -104,7 +104,7 @@ class Manifest:
         return f"{self.asset}[{self.partition}] v{self.version}"
 
     def facts(self) -> dict[str, Any]:
-        """What is still known of a version when it is collected."""
+        """The facts that are kept when a version is collected."""
         return {name: getattr(self, name) for name in _FACTS}
 
     @property
@@ -112,7 +112,7 @@ class Manifest:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
 
     def to_body(self) -> dict[str, Any]:
-        """JSON fields, with a digest over all of them, since a manifest must not rot unseen."""
+        """JSON fields, with a digest over all of them, which shows damage to the manifest."""
         fields = asdict(self) | {"parts": [part.to_body() for part in self.parts]}
         return {**fields, "manifest_sha256": hashlib.sha256(canonical_json(fields)).hexdigest()}
 

@@ -156,7 +156,7 @@ def _write(store: ObjectStore, key: str, schema: pa.Schema, batch: pa.RecordBatc
 def mismatch(
     kind: type[HandoffCorrupt], label: str, part: Part, what: str, column: str | None = None
 ) -> HandoffCorrupt:
-    """The error of one part of a handoff; `what` goes on after the part's name."""
+    """The error of one part of a handoff; `what` continues the sentence after the part's name."""
     return kind(
         f"Handoff {label} does not match its manifest: {part.name}{what if what.startswith(',') else f' {what}'}. "
         f"Materialize {label.rpartition(' ')[0]} again; what read it before has to be made again too.",

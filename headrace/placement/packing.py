@@ -25,7 +25,7 @@ class Packing:
 
     ties: str = "name"  # or "random", seeded
     seed: int = 0
-    mix: TaskMix | None = None  # of the runs that usually come; None: of nobody's in particular
+    mix: TaskMix | None = None  # of the runs that usually come; None: a general mix
 
     def __post_init__(self) -> None:
         if self.ties not in ("name", "random"):

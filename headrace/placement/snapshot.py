@@ -73,7 +73,7 @@ class Hold:
     run_id: str
     sentence: str
     waits_for: tuple[str, ...] = ()  # run ids whose end would let it start
-    latest: float | None = None  # seconds since the epoch, by the runs' own estimates; None: nobody can say
+    latest: float | None = None  # seconds since the epoch, by the runs' own estimates; None: unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How Headrace talks to MLflow: its client, made once, and whatever goes wrong there in this project's own errors."""
+"""Connects to MLflow, and translates whatever goes wrong there into this project's errors."""
 
 import os
 import sqlite3
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # MLflow's codes for requests that would fail again; all others are worth a retry.
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
-# Beginning of its client's errors for a body that was not a JSON object: a proxy's page, whatever its status.
+# Start of its client's errors for a body that is no JSON object, such as a proxy's page with any status.
 _NO_JSON = "API request to endpoint"
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "NOT_IMPLEMENTED", "FEATURE_DISABLED"}
 
@@ -29,16 +29,16 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 class MlflowConnection:
-    """To one MLflow, embedded (`sqlite:///…`) or a server (`http://…`). mlflow is imported when it is first used.
+    """A connection to one MLflow: embedded (`sqlite:///…`) or a server (`http://…`). Imports mlflow on first use.
 
     Args:
         request_timeout_seconds, request_retries: how long to wait for a server. MLflow's own defaults block for over
-            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment win.
+            four minutes when the server is down. `MLFLOW_HTTP_REQUEST_*` in the environment take precedence.
     """
 
     def __init__(self, tracking_uri: str, *, request_timeout_seconds: int = 10, request_retries: int = 1) -> None:
         self.tracking_uri = tracking_uri
-        # For people: a URI may hold a password, and MLflow's own errors repeat it.
+        # For messages: a URI may hold a password, and MLflow's own errors repeat it.
         self._label = without_credentials(tracking_uri)
         self._mask = Mask([*secrets_in(tracking_uri), *(os.environ.get(name) for name in _SECRET_VARIABLES)])
         self._request_timeout_seconds = request_timeout_seconds
@@ -113,7 +113,7 @@ class MlflowConnection:
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def _prepare_environment(self) -> None:
-        """Sets what MLflow reads only from the environment, before its import; the user's own values win."""
+        """Sets what MLflow reads only from the environment, before its import; the user's values take precedence."""
         for name, value in (
             ("MLFLOW_HTTP_REQUEST_TIMEOUT", self._request_timeout_seconds),
             ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", self._request_retries),
@@ -124,7 +124,7 @@ class MlflowConnection:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Lets one process at a time create an embedded MLflow's tables; two at once break each other's."""
+        """Lets one process at a time create an embedded MLflow's tables; two at once would break them."""
         parsed = urlparse(self.tracking_uri)
         if parsed.scheme != "sqlite":
             yield
@@ -132,12 +132,12 @@ class MlflowConnection:
         database = Path(parsed.path[1:])
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
-            # MLflow would try for 102 s to open a file that it may not open or that is not a database.
+            # MLflow would try for 102 s to open a file that is not accessible or not a database.
             with closing(sqlite3.connect(database)) as probe:
                 probe.execute("PRAGMA schema_version")
             yield
 
 
 def is_missing(error: "MlflowException") -> bool:
-    """Whether MLflow itself says so: for a proxy's page with status 404 its client reports the same code."""
+    """Whether MLflow itself reports it: its client uses the same code for a proxy's page with status 404."""
     return error.error_code in _MISSING and not error.message.startswith(_NO_JSON)

@@ -122,7 +122,7 @@ class GateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveGateSettings(GateSettings):
-    """The gate's requirements on live traffic, which nobody reviews and which does not end."""
+    """The gate's requirements on live traffic, which has no reviewers and no end."""
 
     min_rows: Annotated[int, Ge(1)] = 100
     pass_rate_margin: Annotated[float, Gt(0), Le(1)] | None = None

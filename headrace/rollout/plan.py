@@ -104,10 +104,10 @@ class Plan:
         return self if self.salt is not None else replace(self, salt=name)
 
     def check_measured(self, measured: Set[str]) -> None:
-        """A metric that nobody measures would keep every candidate waiting to its horizon.
+        """Checks that the gate's metrics are measured; others would keep every candidate waiting to its horizon.
 
         Raises:
-            InvalidInput: the gate judges by one.
+            InvalidInput: the gate judges by an unmeasured metric.
         """
         if unknown := sorted(self.gate.judged().keys() - measured):
             raise InvalidInput(

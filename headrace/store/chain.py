@@ -116,7 +116,7 @@ class Chain(Generic[T]):
         return max((int(match[1]) for match in self._matches(self.store.children(self.prefix))), default=0)
 
     def numbers(self) -> Sequence[int]:
-        """All numbers, ascending. Raises: as of `newest`."""
+        """All numbers, ascending. Raises: as `newest`."""
         made, told, given_up = set(), set(), set()
         for match in self._matches(self.store.children(self.prefix)):
             ending = {_ENDING: made, GIVEN_UP: given_up}.get(match[2], told)

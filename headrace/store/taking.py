@@ -45,7 +45,7 @@ def take(
     also_leased: Sequence[str] = (),
     is_needed: Callable[[], bool] | None = None,
 ) -> Fate:
-    """Args: as of `headrace.store.protection.Leaving`."""
+    """Args: see `headrace.store.protection.Leaving`."""
     if nonce is None:
         _delete(objects, condemned)
         return "collected"

@@ -1,7 +1,7 @@
-"""The shapes of users' files as JSON Schema, so that editors complete keys and underline mistakes.
+"""JSON Schema of users' files, with which editors complete keys and underline mistakes.
 
-A schema knows types, ranges and keys; what a class's own `__post_init__` refuses, it does not. Descriptions are the
-texts below the fields and the classes' own.
+It covers types, ranges and keys, but not what a class's `__post_init__` refuses. Its descriptions are the docstrings
+of classes and the texts below fields.
 """
 
 import ast
@@ -15,8 +15,8 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(cls: type, title: str) -> dict[str, Any]:
-    """Draft 2020-12, of what a file may say that `cls` is made of."""
-    # Here, because its import takes CPU that other commands should not pay.
+    """The draft 2020-12 schema of the files from which `cls` is built."""
+    # Imported here, since the import takes CPU that other commands should not pay.
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
@@ -37,7 +37,7 @@ def json_schema(cls: type, title: str) -> dict[str, Any]:
 
 
 def _field_texts(cls: type) -> dict[str, str]:
-    """Field → the text below it, in the class or in the one that it has the field from."""
+    """Field → the text below it, in the class or in the base that declares it."""
     texts: dict[str, str] = {}
     for base in (base for base in reversed(cls.__mro__) if "__dataclass_fields__" in vars(base)):
         [tree] = ast.parse(inspect.cleandoc(inspect.getsource(base))).body
@@ -49,7 +49,7 @@ def _field_texts(cls: type) -> dict[str, str]:
 
 
 def _in_lines(part: Any) -> Any:
-    """Each description in one line: editors break lines themselves."""
+    """Puts each description on one line: editors break lines themselves."""
     if isinstance(part, list):
         return [_in_lines(one) for one in part]
     if not isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""Ranges that a dataclass states in its annotations, as `Annotated[float, Gt(0), Le(1)]`: in words, and checked."""
+"""Describes and checks the ranges that a dataclass's annotations state, as `Annotated[float, Gt(0), Le(1)]`."""
 
 import math
 import operator
@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 from headrace.errors import InvalidInput
 
 _Bounds = dict[str, Any]
-# The attribute of an annotation → how a sentence says it, and what holds of a value within.
+# Attribute of an annotation → its words in a sentence, and the test that a value in range passes.
 _WORDS = {
     "ge": ("at least", operator.ge),
     "gt": ("above", operator.gt),
@@ -18,7 +18,7 @@ _WORDS = {
 
 
 def check_ranges(record: Any) -> None:
-    """For a dataclass's `__post_init__`: what Python makes is held to the ranges that files are held to.
+    """For a dataclass's `__post_init__`: checks the same ranges for Python callers as for files.
 
     Raises:
         InvalidInput: "share must be above 0 and at most 1, got 0".
@@ -33,7 +33,7 @@ def check_ranges(record: Any) -> None:
 
 
 def range_in_words(cls: type, field: str) -> str:
-    """What a field's range, or that of the values in it, asks for: "at least 1", "null or between 0 and 1"."""
+    """A field's range in words, or the range of its elements: "at least 1", "null or between 0 and 1"."""
     return _in_words(get_type_hints(cls, include_extras=True)[field])
 
 

@@ -1,9 +1,9 @@
-"""Users' files and other mappings as frozen dataclasses, or one report of every fault that they have.
+"""Builds frozen dataclasses from users' files and other mappings, or reports all their faults at once.
 
-The dataclass is the schema: its annotations are types and ranges (`Annotated[int, Ge(1)]`), its defaults the optional
-keys, a text below a field its description (`headrace.user_files.json_schema`). pydantic checks it, strictly. Unknown
-keys are refused rather than ignored, because a misspelt `heldout_shares: 0.1` would otherwise change a split without a
-word. What a class's `__post_init__` refuses stands in the report as well, once all its fields are well.
+The dataclass is the schema: its annotations give types and ranges (`Annotated[int, Ge(1)]`), its defaults mark optional
+keys, and the text below a field is its description (`headrace.user_files.json_schema`). pydantic checks it strictly.
+Unknown keys are refused, because a misspelt `heldout_shares: 0.1` would silently change a split. Once all fields of a
+class are valid, the report includes what its `__post_init__` refuses.
 """
 
 import difflib
@@ -17,14 +17,14 @@ from headrace.errors import InvalidInput
 from headrace.user_files.ranges import range_in_words
 from headrace.user_files.yaml_file import Document, read_yaml
 
-# Functions import pydantic themselves: it takes 100 ms of CPU, and who reads handoffs alone never pays it.
+# Functions import pydantic themselves: it takes 100 ms of CPU, which code that only reads handoffs should not pay.
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, SchemaValidator, ValidationError
 
 T = TypeVar("T")
 Keys = tuple[str | int, ...]
 
-# Beyond it no JSON reader, database or library that a number is handed to has it. NaN is not within it either.
+# Numbers beyond it are refused: later JSON readers, databases and libraries may not hold them. NaN counts as beyond.
 _NUMBER_END = 2**63
 _SHOWN_CHARACTERS_MAX = 300
 _FAULTS_SHOWN_MAX = 100
@@ -41,14 +41,14 @@ _BOUNDS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
 
 
 def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput] = InvalidInput) -> T:
-    """What a YAML file describes.
+    """Builds `cls` from a YAML file.
 
     Args:
         noun: what a refusal calls the file: "Corpus file".
 
     Raises:
-        InvalidInput: as a `refusal`: there is no such file, it is not YAML, or it has faults: each in a line, with its
-            line and column, in the order of the file.
+        InvalidInput: of the class `refusal`: there is no such file, it is not YAML, or it has faults. Each fault is a
+            line with its line and column, in the order of the file.
     """
     try:
         document = read_yaml(path, noun)
@@ -58,7 +58,7 @@ def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput
 
 
 def from_mapping(cls: type[T], mapping: object, where: str) -> T:
-    """Build `cls` out of `mapping`; `where` names it in messages, such as `engine 'echo'`.
+    """Builds `cls` from `mapping`; `where` names it in messages, such as `engine 'echo'`.
 
     Raises:
         InvalidInput: unknown or missing keys, values of the wrong type, or values that `cls` refuses.
@@ -67,23 +67,23 @@ def from_mapping(cls: type[T], mapping: object, where: str) -> T:
 
 
 def chosen(cls: type[T], mapping: object, *, others: tuple[str, ...] = ()) -> T:
-    """For a pydantic validator whose shape depends on what the mapping says, as an engine's options do on its name.
+    """For a pydantic validator whose class depends on the mapping, as an engine's options depend on its name.
 
     Args:
-        others: keys that may stand there as well, and were taken out.
+        others: further known keys, which the caller has taken out.
 
     Raises:
-        ValidationError: which the report around it understands.
+        ValidationError: the enclosing report includes its faults.
     """
     return _validator(cls, others).validate_python(_plain(mapping))
 
 
 def fault(keys: Keys, **said: Any) -> "ValidationError":
-    """For such a validator: what it refuses itself.
+    """A fault that such a validator finds itself.
 
     Args:
-        keys: lead to it, from what the validator was given.
-        said: either `wish`, what must be so ("be a string"), or `tail`, how the sentence goes on behind the place.
+        keys: the path to it, from the validator's input.
+        said: either `wish`, what must be so ("be a string"), or `tail`, the sentence after the place.
     """
     from pydantic_core import ValidationError
 
@@ -118,14 +118,14 @@ def _validator(cls: type, others: tuple[str, ...]) -> "SchemaValidator":
 
 
 def core_schema_of(cls: Any, **settings: Any) -> Any:
-    """pydantic's own view of a class.
+    """pydantic's core schema of a class.
 
     Args:
-        settings: further ones of its ConfigDict.
+        settings: further settings of its ConfigDict.
     """
     from pydantic import ConfigDict, TypeAdapter
 
-    # A dataclass takes no settings from outside, but has those of the list that it is in.
+    # A dataclass accepts no outside settings, but has those of the list that contains it.
     listed: Any = tuple.__class_getitem__(cls)
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, **settings)
     schema: Any = TypeAdapter(listed, config=config).core_schema
@@ -135,7 +135,7 @@ def core_schema_of(cls: Any, **settings: Any) -> Any:
 
 
 def _reporting(schema: Any, others: tuple[str, ...]) -> Any:
-    """The schema, in which each dataclass says what is wrong in our words."""
+    """The schema, in which each dataclass reports its faults in our words."""
     if isinstance(schema, list):
         return [_reporting(part, others) for part in schema]
     if not isinstance(schema, dict):
@@ -145,7 +145,7 @@ def _reporting(schema: Any, others: tuple[str, ...]) -> Any:
         return made
     from pydantic_core import core_schema
 
-    # Not strict in this alone: a mapping will do where the dataclass is wanted.
+    # Only this is not strict: a mapping is accepted in place of the dataclass.
     made["strict"], ref = False, made.pop("ref", None)
     return core_schema.no_info_wrap_validator_function(_in_our_words(made["cls"], others), made, ref=ref)
 
@@ -168,7 +168,7 @@ def _in_our_words(cls: type, others: tuple[str, ...]) -> Callable[[Any, Callable
 
 
 def _again(error: "ErrorDetails", cls: type, known: tuple[str, ...]) -> "InitErrorDetails":
-    """A fault in one of the fields, or below it, where it was put into words already."""
+    """Puts a field's fault into our words; for one from further below, only extends its path."""
     keys, kind, context = error["loc"], error["type"], error.get("ctx", {})
     if kind == "fault":
         # The last `depth` of the keys are in its path.
@@ -193,7 +193,7 @@ def _again(error: "ErrorDetails", cls: type, known: tuple[str, ...]) -> "InitErr
 
 
 def _keys_of(refusal: str, value: Any) -> Keys:
-    """Where to look: as a rule a class's own refusal begins with the field, or leads to it: "gate: margins may …"."""
+    """The place of a class's own refusal, which usually begins with the field or the path to it: "gate: margins …"."""
     keys: Keys = ()
     for part in refusal.split(": "):
         name = part.partition(" ")[0]
@@ -204,7 +204,7 @@ def _keys_of(refusal: str, value: Any) -> Keys:
 
 
 def _detail(keys: Keys, **said: Any) -> "InitErrorDetails":
-    """A fault as pydantic carries it upwards: `path` names the parts that lead to it, from where it is found."""
+    """A fault as pydantic passes it upwards. `path`: the parts that lead to it from the present dataclass."""
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
     return InitErrorDetails(
@@ -213,7 +213,7 @@ def _detail(keys: Keys, **said: Any) -> "InitErrorDetails":
 
 
 def _sentence(said: dict[str, Any], value: object) -> str:
-    """What follows upon the place of the whole. `value`: as it was given."""
+    """The sentence after the place of the whole. `value`: as it was given."""
     start = f": {said['path']}" if said["path"] else ""
     if "tail" in said:
         return start + said["tail"]
@@ -224,12 +224,12 @@ def _sentence(said: dict[str, Any], value: object) -> str:
 
 
 def _label(keys: Keys) -> str:
-    """As `replicas.http://a/v1[0]`."""
+    """Such as `replicas.http://a/v1[0]`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _plain(content: object) -> Any:
-    """What the checks take: tuples for lists, texts for keys, and NaN, which is refused, for numbers out of range."""
+    """Prepares for the checks: lists become tuples, keys texts, and numbers out of range NaN, which is refused."""
     if isinstance(content, Mapping):
         return {str(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -244,7 +244,7 @@ def _is_within(number: float) -> bool:
 
 
 def _reached(content: Any, keys: Keys) -> object:
-    """What stands there; below what is no list or mapping, that itself."""
+    """The value at `keys`, or the value that is no list or mapping where the path ends early."""
     for key in keys:
         if isinstance(content, Mapping):
             content = next((value for name, value in content.items() if str(name) == key), None)
@@ -256,6 +256,6 @@ def _reached(content: Any, keys: Keys) -> object:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # it holds a number of more digits than Python spells
+    except ValueError:  # a number in it has more digits than Python prints
         text = "a number of thousands of digits"
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[:_SHOWN_CHARACTERS_MAX]}…"

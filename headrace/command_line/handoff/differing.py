@@ -1,4 +1,4 @@
-"""Which two versions are meant, and their differences in lines."""
+"""Finds the two versions meant, and lists their differences."""
 
 from collections.abc import Sequence
 from itertools import takewhile

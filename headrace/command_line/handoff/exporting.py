@@ -1,4 +1,4 @@
-"""Exports of media, exports to stdout, and what is done to a target that is there."""
+"""Exports media, exports to stdout, and replaces an existing target."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ MEDIA_FORMATS = ("folder", "webdataset", "parquet")
 def write_to_stdout(
     handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
 ) -> None:
-    # Whole texts are for programs: they could send a terminal control codes.
+    # Texts are written whole, and could send control codes to a terminal.
     if sys.stdout.isatty():
         raise InvalidInput(f"{chosen} is not for terminals: name a file, pipe it on, or use headrace handoff show.")
     write_rows(

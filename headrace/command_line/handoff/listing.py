@@ -1,4 +1,4 @@
-"""Reads the manifests of shown versions only; tables of versions, partitions and assets."""
+"""Tables of versions, partitions and assets. Reads only the manifests of shown versions."""
 
 from collections import defaultdict
 from collections.abc import Sequence

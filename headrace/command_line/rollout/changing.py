@@ -1,4 +1,4 @@
-"""What commands that change a rollout share: they ask, append one entry and print the result."""
+"""Shared by commands that change a rollout: asking first, naming the author, printing the result."""
 
 import sys
 from dataclasses import replace
@@ -17,7 +17,7 @@ from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 from headrace.version_sets.sets import VersionSets
 
-# The journal's text if nobody gives a reason, so that an audit knows that.
+# The journal's text if no reason was given, so that an audit knows that.
 NO_REASON = "by hand, no reason given"
 
 
@@ -33,7 +33,7 @@ def report(
 
 
 def num_rows_of(opened: Opened, plan_file: Path | None, seen: RolloutState) -> int | None:
-    """The candidate's known rows or units; None: without the file their place is unknown."""
+    """The candidate's known rows or units; None without a file, since their place is unknown."""
     if plan_file is None:
         return None
     subject, damaged = read_subject(plan_file, opened.name, opened.objects), PassedOver()

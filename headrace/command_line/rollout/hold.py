@@ -1,4 +1,4 @@
-"""`headrace rollout pause`, `resume` and `approve`: each appends one entry, which says what its word says."""
+"""`headrace rollout pause`, `resume` and `approve`: each appends one entry of its kind."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from headrace.command_line.rollout.arguments import By, Name, Reason
 
 
 def _appends(word: str, help_text: str, example: str) -> Callable[..., None]:
-    """`word`: of the command, and of the function of `headrace.rollout.interventions`."""
+    """`word`: names the command, and the function of `headrace.rollout.interventions`."""
 
     def command(
         context: typer.Context,

@@ -28,7 +28,7 @@ def rows(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what rolled-back sets published, and what of it has to be made again. Exits with 1 if anything has."""
+    """List what rolled-back sets published, and what of it must be made again. Exits with 1 if anything must."""
     from headrace.command_line.output import counted, print_json, print_lines, print_table
     from headrace.command_line.rollout.opening import find_set, open_rollout
     from headrace.generation.rolled_back import rows_made_by

@@ -1,4 +1,4 @@
-"""How a rollout is read and shown: in full, or as a line."""
+"""Reads a rollout, and shows it in full or as a line."""
 
 import re
 from collections.abc import Sequence

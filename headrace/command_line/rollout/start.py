@@ -1,4 +1,4 @@
-"""`headrace rollout start`: proposes a set; one that is proposed and prepared gets its first units instead."""
+"""`headrace rollout start`: proposes a set, or gives a prepared one its first units."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ def start(
     """Propose a set; once it is prepared, give it its first units.
 
     A proposal gets no units. Nodes fetch, verify, load and try it; then the rollout sensor starts it at the plan's
-    first step, or this command does, given again with --weight or --plan.
+    first step. To start it by hand, repeat this command with --weight or --plan.
     """
     from headrace.command_line.rollout.changing import NO_REASON, named, num_rows_of, plan_of, report
     from headrace.command_line.rollout.opening import find_set, open_rollout

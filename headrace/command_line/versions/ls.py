@@ -10,7 +10,7 @@ from headrace.text.terminal import say
 
 @examples("headrace versions ls")
 def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> None:
-    """List every kept set, and what each rollout makes of it."""
+    """List every kept set, and its part in each rollout."""
     from headrace.clock import SystemClock
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table

@@ -1,7 +1,7 @@
-"""A turn on its way and the replica that has it: what was seen of both, and how many turns a replica works on at once.
+"""A turn under way and its replica: what was seen of both, and how many turns a replica works on at once.
 
-A replica's slots are learned from turns that do not begin while others make progress. A replica without such a turn is
-not known to be limited.
+A replica's slots are learned from turns that do not begin while others make progress. Without such a turn, no limit is
+known.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from headrace.engines.dispatch.health import Health
 from headrace.engines.dispatch.rates import Rates
 from headrace.engines.dispatch.settings import DispatchSettings
 
-# How long a replica counts as full after it was seen to be.
+# How long a replica counts as full after a turn was last seen to wait.
 _SLOTS_BELIEVED_SECONDS = 1.0
 
 
@@ -81,7 +81,7 @@ class Replica:
 
     @property
     def num_begun(self) -> int:
-        """The turns that it visibly works on; whole answers are all counted, since nothing else is known of them."""
+        """The turns that it visibly works on, and all turns with whole answers, which show nothing before their end."""
         return sum(ticket.has_begun or not ticket.is_in_pieces for ticket in self.live)
 
     @property
@@ -94,7 +94,7 @@ class Replica:
         return self.num_slots is None or len(self.live) < self.num_slots
 
     def num_slots_at(self, now: float) -> int:
-        """One more than known, if nobody was seen to wait lately: what is known may be too few by now."""
+        """One more than known if no turn was seen to wait lately: the known number may be outdated."""
         assert self.num_slots is not None
         return self.num_slots + (now - self.waited_at > _SLOTS_BELIEVED_SECONDS)
 
@@ -116,21 +116,21 @@ class Replica:
             self.is_silent = False
 
     def heard(self, now: float) -> None:
-        # A silence that was held against it is not what is normal.
+        # A silence that counted against it must not become normal.
         if not self.is_silent:
             self.rates.saw_pause(now - self.heard_at, now)
         self.heard_at, self.is_heard, self.is_silent = now, True, False
         self.health.worked()
 
     def silence(self, now: float, settings: DispatchSettings) -> tuple[float, float]:
-        """How long it has been silent with work to do, and how long is normal. Seconds."""
+        """How long it has been silent with work to do, and how long is normal, in seconds."""
         if not self.live:
             return 0.0, settings.silent_seconds_min
         limit = max(settings.silent_seconds_min, settings.silent_factor * self.rates.pause_seconds)
         return now - self.heard_at, limit if self.is_heard else settings.silent_seconds_unheard
 
     def saw_begun(self, ticket: Ticket) -> None:
-        """Servers take turns in order: a younger turn that begins first shows that an older one waits for no slot."""
+        """Servers take turns in order: if a younger turn begins first, an older one is not waiting for a slot."""
         self.begun_number = max(self.begun_number, ticket.send_number)
         if self.num_slots is not None and any(
             other.is_in_pieces and not other.has_begun and other.send_number < ticket.send_number for other in self.live
@@ -138,8 +138,8 @@ class Replica:
             self.num_slots = None
 
     def learn_slots(self, now: float, prior_first_seconds: float) -> None:
-        """A turn that has not begun long after it was sent, while others made progress, waits for a slot, unless a
-        younger one has begun."""
+        """Lowers `num_slots` if a turn has not begun long after it was sent, while others made progress: it waits for a
+        slot, unless a younger one has begun."""
         num_begun = self.num_begun
         if self.is_silent or not num_begun or num_begun == len(self.live):
             return
