@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, MinLen
 
 from headrace.errors import InvalidInput
 from headrace.placement.gpu_models import short_model
 from headrace.placement.inventory import Gpu, Inventory, Node
-from headrace.user_files.yaml_file import read_yaml
+from headrace.user_files.shapes import Before, fault, from_file
 
 _GROUP = re.compile(r"\s*([0-9]{1,5})\s*x\s*([^:,]+):\s*([0-9]{1,9})\s*")
 _DEVICE = re.compile(r"[\w:/.-]{1,100}")
@@ -47,55 +50,68 @@ def read_fleet_file(path: Path) -> Inventory:
     Raises:
         InvalidFleet: the file cannot be read, or does not describe a fleet.
     """
+    return Inventory(nodes=tuple(one.node for one in from_file(_Fleet, path, "Fleet file", refusal=InvalidFleet).nodes))
+
+
+_Amount = Annotated[int, Ge(0), Le(_AMOUNT_MAX)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gpu:
+    device: Annotated[str, Before(lambda device: str(device) if type(device) is int else device, accepts=int)]
+    model: str
+    memory_mib: _Amount
+    healthy: bool = True
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise InvalidFleet(f"device must be what CUDA_VISIBLE_DEVICES takes for one, got {_shown(self.device)}.")
+        if short_model(self.model) is None:
+            raise InvalidFleet(f"model must be the name of a GPU model, got {_shown(self.model)}.")
+
+    @property
+    def gpu(self) -> Gpu:
+        model = short_model(self.model) or ""
+        return Gpu(device=self.device, model=model, memory_mib=self.memory_mib, healthy=self.healthy)
+
+
+def _listed(content: Any) -> Any:
+    """The entries that a text such as "8xH100:81559" stands for."""
+    if isinstance(content, tuple):
+        return content
+    if not isinstance(content, str):
+        raise fault((), wish='be a text as "8xH100:81559" or a list')
     try:
-        content = read_yaml(path, "Fleet file").content
-    except InvalidInput as error:
-        raise InvalidFleet(str(error)) from error
-    top = _fields(content, f"Fleet file {path}", {"nodes"})
-    listed = top.get("nodes")
-    if not isinstance(listed, list) or not listed:
-        raise InvalidFleet(f"Fleet file {path}: nodes must be a list of at least one node, not {_shown(listed)}.")
-    nodes = tuple(_node(fields, f"Fleet file {path}: node {number}") for number, fields in enumerate(listed, 1))
-    _refuse_twice([node.name for node in nodes], f"Fleet file {path}: name", "nodes")
-    return Inventory(nodes=nodes)
+        gpus = _gpus_from_text(content, "")
+    except InvalidFleet as error:
+        raise fault((), tail=str(error)) from error
+    return tuple({"device": gpu.device, "model": gpu.model, "memory_mib": gpu.memory_mib} for gpu in gpus)
 
 
-def _node(content: object, where: str) -> Node:
-    fields = _fields(content, where, {"name", "gpus", "cpus", "memory_mib"})
-    name = fields.get("name")
-    if not isinstance(name, str) or not name:
-        raise InvalidFleet(f"{where}: name must be a text, not {_shown(name)}.")
-    where = f"{where} ({name})"
-    listed = fields.get("gpus", [])
-    if isinstance(listed, str):
-        gpus = _gpus_from_text(listed, f"{where}: gpus")
-    elif isinstance(listed, list):
-        gpus = tuple(_gpu(gpu, f"{where}: GPU {number}") for number, gpu in enumerate(listed, 1))
-        _refuse_twice([gpu.device for gpu in gpus], f"{where}: device", "GPUs")
-    else:
-        raise InvalidFleet(f'{where}: gpus must be a text as "8xH100:81559" or a list, not {_shown(listed)}.')
-    return Node(
-        name=name,
-        gpus=gpus,
-        cpu_milli=int(1000 * _amount(fields.get("cpus", 0), f"{where}: cpus", (int, float))),
-        memory_mib=int(_amount(fields.get("memory_mib", 0), f"{where}: memory_mib", (int,))),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    name: Annotated[str, MinLen(1)]
+    gpus: Annotated[tuple[_Gpu, ...], Before(_listed, accepts=str)] = ()
+    cpus: Annotated[float, Ge(0), Le(_AMOUNT_MAX)] = 0
+    memory_mib: _Amount = 0
+
+    def __post_init__(self) -> None:
+        _refuse_twice("gpus: the device", [gpu.device for gpu in self.gpus])
+
+    @property
+    def node(self) -> Node:
+        gpus = tuple(gpu.gpu for gpu in self.gpus)
+        return Node(name=self.name, gpus=gpus, cpu_milli=int(1000 * self.cpus), memory_mib=self.memory_mib)
 
 
-def _gpu(content: object, where: str) -> Gpu:
-    fields = _fields(content, where, {"device", "model", "memory_mib", "healthy"})
-    device, model, healthy = fields.get("device"), fields.get("model"), fields.get("healthy", True)
-    if type(device) is int:
-        device = str(device)
-    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
-        raise InvalidFleet(f"{where}: device must be what CUDA_VISIBLE_DEVICES takes for one, not {_shown(device)}.")
-    short = short_model(model) if isinstance(model, str) else None
-    if short is None:
-        raise InvalidFleet(f"{where}: model must be the name of a GPU model, not {_shown(model)}.")
-    if not isinstance(healthy, bool):
-        raise InvalidFleet(f"{where}: healthy must be true or false, not {_shown(healthy)}.")
-    memory_mib = int(_amount(fields.get("memory_mib"), f"{where}: memory_mib", (int,)))
-    return Gpu(device=device, model=short, memory_mib=memory_mib, healthy=healthy)
+@dataclass(frozen=True, kw_only=True)
+class _Fleet:
+    nodes: tuple[_Node, ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise InvalidFleet("nodes must be a list of at least one node, got [].")
+        _refuse_twice("nodes: the name", [node.name for node in self.nodes])
 
 
 def _gpus_from_text(text: str, where: str) -> tuple[Gpu, ...]:
@@ -114,26 +130,10 @@ def _gpus_from_text(text: str, where: str) -> tuple[Gpu, ...]:
     )
 
 
-def _fields(content: object, where: str, known: set[str]) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise InvalidFleet(f"{where} must have the fields {', '.join(sorted(known))}, but is {_shown(content)}.")
-    unknown = sorted(str(name) for name in content if name not in known)
-    if unknown:
-        raise InvalidFleet(f"{where}: unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
-    return content
-
-
-def _amount(number: object, where: str, types: tuple[type, ...]) -> float:
-    if type(number) not in types or not 0 <= number <= _AMOUNT_MAX:  # pyright: ignore[reportOperatorIssue]
-        kind = "number" if float in types else "whole number"
-        raise InvalidFleet(f"{where} must be a {kind} from 0 to {_AMOUNT_MAX:,}, not {_shown(number)}.")
-    return number  # pyright: ignore[reportReturnType]
-
-
-def _refuse_twice(names: list[str], where: str, of_what: str) -> None:
+def _refuse_twice(what: str, names: list[str]) -> None:
     name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
-        raise InvalidFleet(f"{where} {name} is used by {count} {of_what}; it must be unique.")
+        raise InvalidFleet(f"{what} {name} stands {count} times; it must be unique.")
 
 
 def _shown(content: object) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
 from headrace.errors import InvalidInput
 from headrace.rollout.gates import GateSettings, LiveGateSettings
 from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import Before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +30,6 @@ class Step:
         object.__setattr__(self, "weight", float(self.weight))
         check_ranges(self)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Accepts a bare number too."""
-        from pydantic_core import core_schema
-
-        schema = handler(source)
-        return core_schema.no_info_before_validator_function(
-            _step_of,
-            schema,
-            json_schema_input_schema=core_schema.union_schema([core_schema.float_schema(ge=0, le=1), schema]),
-        )
-
 
 def _step_of(content: object) -> object:
     is_number = isinstance(content, int | float) and not isinstance(content, bool)
@@ -51,7 +40,10 @@ def _step_of(content: object) -> object:
 class Plan:
     """The `rollout` section of a campaign's file."""
 
-    steps: tuple[Step, ...] = (Step(weight=0.1), Step(weight=0.5))
+    steps: tuple[Annotated[Step, Before(_step_of, accepts=Annotated[float, Ge(0), Le(1)])], ...] = (
+        Step(weight=0.1),
+        Step(weight=0.5),
+    )
     """The candidate's share of the units, step by step; after the last step it becomes stable."""
     salt: str | None = None
     """Changes which units come first; null: the campaign's or service's name."""

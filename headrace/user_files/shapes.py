@@ -66,6 +66,25 @@ def from_mapping(cls: type[T], mapping: object, where: str) -> T:
     return _checked(cls, mapping, where, None)
 
 
+class Before:
+    """An annotation: `change` turns what a file may say into what the type wants, such as a number into a section.
+
+    Attributes:
+        accepts: the type that may stand there beside the annotated one, for JSON Schema.
+    """
+
+    def __init__(self, change: Callable[[Any], Any], *, accepts: Any) -> None:
+        self.change, self.accepts = change, accepts
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        schema, further = handler(source), handler.generate_schema(self.accepts)
+        return core_schema.no_info_before_validator_function(
+            self.change, schema, json_schema_input_schema=core_schema.union_schema([further, schema])
+        )
+
+
 def chosen(cls: type[T], mapping: object, *, others: tuple[str, ...] = ()) -> T:
     """For a pydantic validator whose class depends on the mapping, as an engine's options depend on its name.
 
