@@ -9,7 +9,7 @@ import copy
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -63,11 +63,11 @@ class Found:
     others: Counter[int]
 
 
-def find(prepared: Schedules, defect: Defect, *, num_tried: int = NUM_TRIED_MAX) -> Found:
-    """Runs schedules until the oracle finds the defect."""
+def find(prepared: Schedules, defect: Defect, *, num_tried: int = NUM_TRIED_MAX, first: Sequence[int] = ()) -> Found:
+    """Runs schedules until the oracle finds the defect; `first`: seeds that go before the others."""
     others: Counter[int] = Counter()
     with _planted(defect) as plant:
-        for number, seed in enumerate(seeds_of(defect.scenario, num_tried), 1):
+        for number, seed in enumerate((*first, *seeds_of(defect.scenario, num_tried)), 1):
             for violation in prepared.run(seed, plant=plant).judged.violations:
                 if violation.invariant == defect.invariant and defect.says in violation.what:
                     return Found(num_schedules=number, what=violation.what, others=others)
