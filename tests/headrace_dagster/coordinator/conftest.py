@@ -8,8 +8,6 @@ from sqlalchemy import Engine, event
 from tests.headrace_dagster.coordinator.builders import Deployment, settings
 
 Deploy = Callable[..., Deployment]
-# Pages concern the scan, threads the launches behind it: two pairs cover both.
-_SHAPES = {"pages of 1": (1, False), "pages of 25, threads": (25, True)}
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +47,16 @@ def deployment(deploy: Deploy) -> Deployment:
     return deploy()
 
 
-@pytest.fixture(params=_SHAPES.values(), ids=list(_SHAPES))
-def deploy_shape(request: pytest.FixtureRequest, deploy: Deploy) -> Deploy:
-    """As `deploy`, once for each way in which the stock daemon dequeues."""
-    page_size, threads = request.param
+@pytest.fixture
+def deploy_shape(deploy: Deploy) -> Deploy:
+    """As `deploy`, for what the stock daemon does: it scans in pages of one run and launches in threads.
+
+    `deploy` itself scans in pages of 25 and launches in the daemon's own thread; neither matters to the other.
+    """
 
     def make(coordinator: dict[str, Any] | None = None, **dagster_yaml: Any) -> Deployment:
-        shape = {"dequeue_use_threads": threads, "dequeue_num_workers": 4} if threads else {}
-        return deploy(shape | (coordinator or {}), page_size=page_size, **dagster_yaml)
+        return deploy(
+            {"dequeue_use_threads": True, "dequeue_num_workers": 4} | (coordinator or {}), page_size=1, **dagster_yaml
+        )
 
     return make
