@@ -108,8 +108,12 @@ class Manifest:
         return {name: getattr(self, name) for name in _FACTS}
 
     @property
+    def serialized_schema(self) -> bytes:
+        return base64.b64decode(self.arrow_schema)
+
+    @property
     def schema(self) -> pa.Schema:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+        return pa.ipc.read_schema(pa.py_buffer(self.serialized_schema))
 
     def to_body(self) -> dict[str, Any]:
         """JSON fields, with a digest over all of them, which shows damage to the manifest."""

@@ -23,6 +23,8 @@ from headrace.store.objects import ObjectStore, Segment
 BATCH_BYTES = 64 * 1024 * 1024
 # A larger batch is cut here, well below the 2 GiB that a view can count.
 PART_BYTES = 1024 * 1024 * 1024
+# Of an Arrow IPC file, before its first message.
+_MAGIC_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def open_pages(path: Path, part: Part, label: str, lease: Any = None) -> Pages:
 
 
 def batch_of(
-    pages: Pages, part: Part, label: str, columns: Sequence[int] | None = None, schema: pa.Schema | None = None
+    pages: Pages, part: Part, label: str, columns: Sequence[int] | None = None, sealed: "SealedSchema | None" = None
 ) -> pa.RecordBatch:
     """The rows of one part; its buffers are pages of the file. Columns outside `columns` are not touched.
 
@@ -107,14 +109,38 @@ def batch_of(
         PartForeign: the file does not belong to this handoff.
     """
     try:
-        batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
-        if schema is not None and not batch.schema.equals(schema):
-            raise pa.ArrowInvalid("its columns are others")
+        batch = _only_batch(pa.py_buffer(pages), sealed)
         batch = batch if columns is None else batch.select(list(columns))
-    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, IndexError) as error:
         raise mismatch(PartForeign, label, part, f"is not the Arrow file that was sealed ({error})") from error
     if batch.num_rows != part.num_rows:
         raise mismatch(PartForeign, label, part, f"has {batch.num_rows} rows, manifest says {part.num_rows}")
+    return batch
+
+
+class SealedSchema:
+    """A version's schema, and the message in which each of its files says it."""
+
+    def __init__(self, serialized: bytes) -> None:
+        self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(serialized))
+        self.header: pa.Buffer = pa.ipc.read_message(pa.py_buffer(serialized)).metadata
+
+
+def _only_batch(file: pa.Buffer, sealed: SealedSchema | None) -> pa.RecordBatch:
+    """Reads from the front, without the footer, where the file says its schema in the very bytes that were sealed.
+
+    That takes half of the time of Arrow's file reader, which parses schema and footer of each file. What is behind the
+    magic is a stream of messages: the schema, dictionaries if there are any, one batch.
+    """
+    if sealed is not None:
+        messages = pa.BufferReader(file.slice(_MAGIC_BYTES))
+        if pa.ipc.read_message(messages).metadata.equals(sealed.header):
+            message = pa.ipc.read_message(messages)
+            if message.type == "record batch":
+                return pa.ipc.read_record_batch(message, sealed.schema)
+    batch = pa.ipc.open_file(file).get_batch(0)
+    if sealed is not None and not batch.schema.equals(sealed.schema):
+        raise pa.ArrowInvalid("its columns are others")
     return batch
 
 

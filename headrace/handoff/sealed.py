@@ -18,7 +18,7 @@ import pyarrow as pa
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.manifest import Manifest, Part
-from headrace.handoff.parts import Pages, batch_of, check_segments, mismatch, open_pages
+from headrace.handoff.parts import Pages, SealedSchema, batch_of, check_segments, mismatch, open_pages
 from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.spelling import large_type, respell, respelled
@@ -99,9 +99,7 @@ class Handoff:
     @property
     def schema(self) -> pa.Schema:
         """The files' schema, from the manifest: text is `string_view`."""
-        if self._state.schema is None:
-            self._state.schema = self.manifest.schema
-        return self._state.schema
+        return self._sealed_schema.schema
 
     @property
     def uri(self) -> str:
@@ -219,7 +217,7 @@ class Handoff:
             self._check(pages, part, None)
         elif self.verification == "lazy":
             self._check(pages, part, columns)
-        batch = batch_of(pages, part, self.label, columns, self.schema)
+        batch = batch_of(pages, part, self.label, columns, self._sealed_schema)
         return batch if rows.is_whole else batch.slice(rows.start, rows.stop - rows.start)
 
     def _pages(self, path: Path, part: Part) -> Pages:
@@ -257,6 +255,12 @@ class Handoff:
         pairs = zip(part.segments, part.columns, strict=True)
         chosen = [(segment, column) for segment, column in pairs if wanted is None or column in wanted]
         check_segments(pages, part, self.label, self.schema.names, chosen)
+
+    @property
+    def _sealed_schema(self) -> SealedSchema:
+        if self._state.schema is None:
+            self._state.schema = SealedSchema(self.manifest.serialized_schema)
+        return self._state.schema
 
     @property
     def _num_threads(self) -> int:
@@ -325,7 +329,7 @@ class _State:
         self.lock = threading.Lock()
         self.lease: Lease | Any = None
         self.is_verified = False
-        self.schema: pa.Schema | None = None
+        self.schema: SealedSchema | None = None
 
 
 def checked_verification(verification: str) -> Verification:
