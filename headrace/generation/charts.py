@@ -1,18 +1,13 @@
-"""Small charts as SVG text, for pages that must work without a script, a font or a network.
-
-Sizes are in the SVG's own units; the page scales them. Colours come from the page's style (`class="s0"` … `s5`), so
-that a chart follows the reader's light or dark theme.
-"""
+"""The day report's charts: bars and columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from headrace.text.pages import escaped
+from headrace.text.pages import NUM_COLORS, escaped, shortened, svg
 
 WIDTH = 520
-NUM_COLORS = 6
 _ROW_HEIGHT = 28
 _LABEL_WIDTH = 204
 _VALUE_WIDTH = 84
@@ -37,13 +32,13 @@ def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> 
         top = index * _ROW_HEIGHT
         length = max(0.0, min(1.0, row.value / longest)) * room
         parts.append(
-            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">{_short(row.label)}</text>'
+            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">{shortened(row.label)}</text>'
             f'<rect class="track" x="{_LABEL_WIDTH}" y="{top + 6}" width="{room}" height="18" rx="3"/>'
             f'<rect class="s{row.color % NUM_COLORS}" x="{_LABEL_WIDTH}" y="{top + 6}" '
             f'width="{length:.1f}" height="18" rx="3"/>'
             f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{top + 20}">{escaped(row.text)}</text>'
         )
-    return _svg(title, WIDTH, len(rows) * _ROW_HEIGHT, parts)
+    return svg(title, WIDTH, len(rows) * _ROW_HEIGHT, parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +74,6 @@ def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit
                 f"<title>{escaped(f'{one.label}, {group}: {one.values[index]:.4g} {unit}')}</title></rect>"
             )
         parts.append(
-            f'<text class="tick" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{_short(group)}</text>'
+            f'<text class="tick" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{shortened(group)}</text>'
         )
-    return _svg(title, WIDTH, height + bottom, parts)
-
-
-def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> Markup:
-    return Markup(
-        f'<svg viewBox="0 0 {width} {max(height, 1)}" role="img" aria-label="{escaped(title)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
-
-
-def _short(text: str, limit: int = 28) -> Markup:
-    return escaped(text if len(text) <= limit else f"{text[: limit - 1]}…")
+    return svg(title, WIDTH, height + bottom, parts)

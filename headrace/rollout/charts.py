@@ -1,8 +1,4 @@
-"""A rollout's two charts as SVG text, for a page that must work without a script, a font or a network.
-
-Sizes are in the SVG's own units; the page scales them. Colours come from the page's style (`class="s0"` … `s5`), so
-that a chart follows the reader's light or dark theme.
-"""
+"""A rollout's two charts: the candidate's share over time, and a metric's means with their bands."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +10,8 @@ from markupsafe import Markup
 from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.status import Moment, percent
-from headrace.text.pages import escaped
+from headrace.text.pages import NUM_COLORS, escaped, shortened, svg
 
-NUM_COLORS = 6
 WIDTH = 1080
 _LEFT, _RIGHT, _TOP, _HEIGHT = 52, 16, 26, 190
 # Marks of entries that people look for; the line itself shows changes of weight.
@@ -50,7 +45,7 @@ def weight_chart(history: Sequence[Moment], colors: Mapping[str, int], *, now: f
     parts += _marks(history, places)
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
     parts += _ticks(times, places, bottom)
-    return _svg("The candidate's share of the units over time", bottom + 34, parts)
+    return svg("The candidate's share of the units over time", WIDTH, bottom + 34, parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +104,7 @@ def interval_chart(
         color = f"s{row.color % NUM_COLORS}"
         parts.append(
             f'<text class="label" x="{label_width - 12}" y="{middle + 4:.1f}" text-anchor="end">'
-            f"{escaped(_short(row.label, 14))}</text>"
+            f"{shortened(row.label, 14)}</text>"
         )
         if row.low is not None and row.high is not None:
             start, end = across(row.low), across(row.high)
@@ -127,7 +122,7 @@ def interval_chart(
             f'<text class="tick" x="{across(value):.1f}" y="{bottom + 16}" text-anchor="{anchor}">'
             f"{f'{value * 100:.3g}%' if is_share else f'{value:.3g}'}</text>"
         )
-    return _svg(title, bottom + 22, parts, width=width)
+    return svg(title, width, bottom + 22, parts)
 
 
 def _places(times: Sequence[float]) -> list[float]:
@@ -225,14 +220,3 @@ def _scale(values: Sequence[float], *, is_share: bool) -> tuple[float, float]:
     rim = (high - low) * 0.12 or abs(high) * 0.1 or 0.1
     low, high = (low - rim if low < 0 else max(low - rim, 0.0)), high + rim
     return (max(low, 0.0), min(high, 1.0)) if is_share and low < 1 and high > 0 else (low, high)
-
-
-def _svg(title: str, height: float, parts: Sequence[str], *, width: int = WIDTH) -> Markup:
-    return Markup(
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escaped(title)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
-
-
-def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

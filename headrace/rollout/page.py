@@ -16,11 +16,11 @@ from markupsafe import Markup
 
 from headrace.clock import iso
 from headrace.rollout import states
-from headrace.rollout.charts import NUM_COLORS, Interval, interval_chart, weight_chart
+from headrace.rollout.charts import Interval, interval_chart, weight_chart
 from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, GateSettings
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
 from headrace.text import markdown
-from headrace.text.pages import escaped, page_environment
+from headrace.text.pages import NUM_COLORS, escaped, page_environment
 
 if TYPE_CHECKING:
     from headrace.rollout.sequential.looks import Finding

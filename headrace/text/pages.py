@@ -4,6 +4,8 @@ Beyond what HTML needs, control characters (above all overrides of the writing d
 foreign text moves nothing beside it. Text for an SVG or an attribute goes through `escaped`.
 """
 
+from collections.abc import Sequence
+
 import jinja2
 from markupsafe import Markup, escape
 
@@ -29,3 +31,24 @@ def escaped(text: str) -> Markup:
 
 def _shown(value: object) -> object:
     return visible_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+# Of a page's style: `s0` to `s5`.
+NUM_COLORS = 6
+
+
+def svg(title: str, width: int, height: float, parts: Sequence[str]) -> Markup:
+    """A chart as SVG text, for a page that works without a script, a font or a network.
+
+    Sizes are in the SVG's own units; the page scales them. Colours come from the page's style (`class="s0"` … `s5`), so
+    that a chart follows the reader's light or dark theme.
+    """
+    return Markup(
+        f'<svg viewBox="0 0 {width} {max(height, 1):g}" role="img" aria-label="{escaped(title)}" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    )
+
+
+def shortened(text: str, limit: int = 28) -> Markup:
+    """`escaped`, of at most `limit` characters."""
+    return escaped(text if len(text) <= limit else f"{text[: limit - 1]}…")
