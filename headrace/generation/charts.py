@@ -32,7 +32,8 @@ def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> 
         top = index * _ROW_HEIGHT
         length = max(0.0, min(1.0, row.value / longest)) * room
         parts.append(
-            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">{shortened(row.label)}</text>'
+            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">'
+            f"{shortened(row.label)}</text>"
             f'<rect class="track" x="{_LABEL_WIDTH}" y="{top + 6}" width="{room}" height="18" rx="3"/>'
             f'<rect class="s{row.color % NUM_COLORS}" x="{_LABEL_WIDTH}" y="{top + 6}" '
             f'width="{length:.1f}" height="18" rx="3"/>'
