@@ -1,7 +1,7 @@
 """Records in run tags, each with the id of its run.
 
-A re-execution copies its parent's tags (tests/upstream), so a record of another run counts as none. Who starts a run
-may write any tag, so a record that cannot be read counts as none, too.
+A re-execution copies its parent's tags (tests/upstream), so a record of another run counts as none. Anyone who
+starts a run may write any tag, so an unreadable record counts as none, too.
 """
 
 from typing import Protocol, TypeVar

@@ -41,7 +41,7 @@ class Stand:
 
 
 def words_of(stand: Any) -> dict[str, Any]:
-    """What any correct replay must agree on, from this one's stand or the library's state."""
+    """The facts that every correct replay must give, from this one's stand or the library's state."""
     found = {word: getattr(stand, word) for word in _WORDS}
     return {word: sorted(value) if isinstance(value, frozenset) else value for word, value in found.items()}
 

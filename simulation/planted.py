@@ -55,7 +55,7 @@ class Defect:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """`num_schedules`: up to the one that showed the defect; None: none did."""
+    """`num_schedules`: how many ran until one showed the defect; None: none did."""
 
     num_schedules: int | None
     what: str = ""

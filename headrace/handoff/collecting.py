@@ -94,7 +94,7 @@ class CollectionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionReport:
-    """What went. `kept_after_all`: what became needed after the plan, and why."""
+    """What was deleted. `kept_after_all`: what became needed after the plan, and why."""
 
     gone: tuple[Found, ...] = ()
     kept_after_all: tuple[tuple[Found, Fate], ...] = ()
@@ -227,7 +227,7 @@ def collect(objects: ObjectStore, clock: Clock, plan: CollectionPlan) -> Collect
 
 
 def _judged(leaving: Leaving, protections: Protections, found: Survey) -> Leaving:
-    """What its owner gives up stays if somebody else names or reads it."""
+    """An object that its owner gives up stays if a room names it or a lease holds it."""
     if leaving.is_kept:
         return leaving
     reason = protections.of(leaving.key)

@@ -23,7 +23,7 @@ from headrace.store.objects import ObjectStore, Segment
 BATCH_BYTES = 64 * 1024 * 1024
 # A larger batch is cut here, well below the 2 GiB that a view can count.
 PART_BYTES = 1024 * 1024 * 1024
-# Of an Arrow IPC file, before its first message.
+# The magic bytes of an Arrow IPC file come before its first message.
 _MAGIC_BYTES = 8
 
 
@@ -48,7 +48,7 @@ def write_parts(
     batch_bytes: int = BATCH_BYTES,
     part_bytes: int = PART_BYTES,
 ) -> WrittenParts:
-    """Writes `prefix/part-00000.arrow` and so on, one record batch each; at least one, since no rows have a schema too.
+    """Writes `prefix/part-00000.arrow` and so on, one record batch each; without rows, one file for the schema.
 
     Text becomes views, or large strings with `compat`. Holds about two times `batch_bytes` in memory, or two of the
     caller's batches if these are larger.
@@ -119,7 +119,7 @@ def batch_of(
 
 
 class SealedSchema:
-    """A version's schema, and the message in which each of its files says it."""
+    """A version's schema, and the message with which each of its files states it."""
 
     def __init__(self, serialized: bytes) -> None:
         self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(serialized))
@@ -127,9 +127,9 @@ class SealedSchema:
 
 
 def _only_batch(file: pa.Buffer, sealed: SealedSchema | None) -> pa.RecordBatch:
-    """Reads from the front, without the footer, where the file says its schema in the very bytes that were sealed.
+    """If the file begins with the sealed schema's exact bytes, reads from the front, without the footer.
 
-    That takes half of the time of Arrow's file reader, which parses schema and footer of each file. What is behind the
+    That takes half of the time of Arrow's file reader, which parses schema and footer of each file. Behind the
     magic is a stream of messages: the schema, dictionaries if there are any, one batch.
     """
     if sealed is not None:

@@ -170,7 +170,7 @@ class Decision:
         latest = place.latest if place.latest >= self._now else None
         waits_for = tuple(other.run_id for other in place.waits_for)
         self._keep(run, place.placement, latest)
-        # Whatever ends there belongs to this run: nobody is stopped there for another one.
+        # Resources that free up there belong to this run: no run is stopped there for another one.
         spans = run.demand.gang == "any" and run.demand.num_gpus > 1
         self._draining = set(self._fleet.nodes) if spans else set(place.placement.nodes)
         self._holds.reserved(run, place.placement, waits_for, latest)

@@ -21,7 +21,7 @@ DEFAULT_QUEUE = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class RunNeeds:
-    """One run's demand with what the queue wants to know of it. Written into one run tag when the run is queued."""
+    """One run's demand, and the facts by which the queue orders it. Written into one run tag when the run is queued."""
 
     demand: Demand = field(default_factory=Demand)
     queue: str = DEFAULT_QUEUE
@@ -51,7 +51,7 @@ _Name = Annotated[str, MaxLen(NAME_LENGTH_MAX)]
 
 @dataclass(frozen=True, kw_only=True)
 class _Tag:
-    """All of it beside each other; a newer Headrace's fields are refused, since they may change what is needed."""
+    """All fields side by side; a newer Headrace's fields are refused, since they may change what is needed."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 

@@ -108,7 +108,7 @@ def _shared_beginning(chats: Sequence[str], before: int, tokenizer: ChatTokenize
     No other token reaches across a special token, so the system turn is tokenized only once: a quarter of the whole
     work. Empty if the tokenizer does not respect that border.
     """
-    # The first and the last of sorted texts share what all share. These are texts, so not commonpath.
+    # The first and last of sorted texts share the prefix that all share. These are texts, so not commonpath.
     common = commonprefix([min(chats, default=""), max(chats, default="")])[:before]  # noqa: RUF071
     ends = [common.rfind(token) + len(token) for token in tokenizer.special_tokens if token in common]
     # One more common character: then a tokenizer sees the same on both sides of the border in all chats.

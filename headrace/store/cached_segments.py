@@ -211,7 +211,7 @@ class _SparseFile:
         check.
         """
         if self._is_doubtful():
-            with self.turn(0, 0):  # locks to the end of the file: nobody fills
+            with self.turn(0, 0):  # locks to the end of the file: no filler runs
                 if self._is_doubtful():
                     marked = [segment for segment in self._marked() if self.digest(segment) == segment.xxh3_128]
                     os.ftruncate(self._marks, 0)

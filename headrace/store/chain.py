@@ -168,7 +168,7 @@ class Chain(Generic[T]):
         return made
 
     def give_up(self, number: int) -> None:
-        """Records for good that `number` is lost and a later one replaces it: the number is no gap any more."""
+        """Records for good that `number` is lost and a later one replaces it, so the number is no longer a gap."""
         self.store.create(f"{self.prefix}/{self._name(number)}{GIVEN_UP}", b"")
 
     def sweep(self, numbers: Iterable[int]) -> None:

@@ -76,9 +76,9 @@ class Leaving:
         key: the key by which others name it.
         reason: why it may go, or stays.
         condemned: what would be deleted.
-        nonce: the nonce under which its readers and writers hold leases; None: nobody reads it any more.
+        nonce: the nonce under which its readers and writers hold leases; None: it has no readers any more.
         also_leased: further nonces whose leases protect it.
-        is_needed: asked again once nobody can begin to read it; None: nothing can have changed in between.
+        is_needed: asked again once no reader can begin; None: nothing can have changed in between.
     """
 
     kind: str

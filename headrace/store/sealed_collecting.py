@@ -1,7 +1,7 @@
 """Decides which sealed weights may go, by one listing and a read of each manifest.
 
 Weights state their model and recipe in their attributes. The newest of each recipe stay, as the newest versions of a
-partition do. Of the others those stay that somebody names (`headrace.store.protection`) or holds
+partition do. Older ones stay if a room names them (`headrace.store.protection`) or a lease holds them
 (`headrace.store.leases`). Weights without these attributes (a base model's) stay while they are named. A damaged
 manifest may name any files: then orphans stay too.
 """

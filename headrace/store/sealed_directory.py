@@ -6,7 +6,7 @@ repairs the manifest and the files: the new copies are written and checked befor
 
 Garbage collection (`headrace.store.sealed_collecting`) deletes only the files. The manifest stays as their record, with
 a note beside it. Files that are sealed again get a manifest with the next number, so no key that a collector decided on
-ever returns. Sealing or opening a directory keeps it for a day, so its files exist for anybody who names it meanwhile.
+ever returns. Sealing or opening a directory keeps it for a day, so there is time to name it.
 
 Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
 and a hard link would carry that into the store. The price is the disk space of one copy.

@@ -35,7 +35,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record(Generic[T]):
-    """What one kind of JSON text holds: small objects, run tags, what one process hands to another.
+    """The contents of one kind of JSON text: small objects, run tags, data between processes.
 
     Attributes:
         noun: the kind's name in messages: "Claim".

@@ -50,5 +50,5 @@ def svg(title: str, width: int, height: float, parts: Sequence[str]) -> Markup:
 
 
 def shortened(text: str, limit: int = 28) -> Markup:
-    """`escaped`, of at most `limit` characters."""
+    """Escapes the text, cut to at most `limit` characters."""
     return escaped(text if len(text) <= limit else f"{text[: limit - 1]}…")

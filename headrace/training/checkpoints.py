@@ -110,7 +110,7 @@ def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
     """Creates the checkpoint, then drops those that are no longer needed.
 
     For each number of ranks the newest `kept` whole ones stay: damaged ones do not count, and other numbers of ranks
-    keep theirs. The price: the ones that stay beside the new one are read again, and a training that changes its number
+    keep theirs. The price: the kept ones beside the new one are read again, and a training that changes its number
     of ranks keeps twice as many until it ends.
 
     Returns:

@@ -24,7 +24,7 @@ _CURVE = re.compile(rf"{ROOT}/[^/]+/{CURVES}/\d+\.jsonl")
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """`why`: the reason why nobody resumes it; None: somebody may. `stays`: otherwise, why it stays."""
+    """`why`: why it will not be resumed; None: it may be. `stays`: in that case, why it stays."""
 
     id: str
     why: str | None = None

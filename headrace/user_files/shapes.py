@@ -67,10 +67,10 @@ def from_mapping(cls: type[T], mapping: object, where: str) -> T:
 
 
 class Before:
-    """An annotation: `change` turns what a file may say into what the type wants, such as a number into a section.
+    """An annotation: `change` converts a file's value to the annotated type, such as a number to a section.
 
     Attributes:
-        accepts: the type that may stand there beside the annotated one, for JSON Schema.
+        accepts: the type that a file may use besides the annotated one, for JSON Schema.
     """
 
     def __init__(self, change: Callable[[Any], Any], *, accepts: Any) -> None:

@@ -201,7 +201,7 @@ def _queue(view: QueueView, limit: int, width: int) -> list[RenderableType]:
 
 
 def _beside(run: RunView) -> str:
-    """What orders the queue, where it differs from the usual."""
+    """Queue, priority and kept GPUs, where they are unusual."""
     facts = []
     if run.asked and run.asked.queue not in {"", "default"}:
         facts.append(f"queue {run.asked.queue}")

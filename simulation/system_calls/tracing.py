@@ -117,7 +117,7 @@ def run_traced(
 ) -> Traced:
     """Runs `work(say)` in a traced fork and kills it at point `kill_at`; None: lets it end.
 
-    Keeps what `work` says, even if it is killed: it had acknowledged that.
+    Keeps the statements of `work` even if it is killed: it had acknowledged them.
 
     Args:
         watched_by: makes the watcher, from the inode of the pipe for `work`'s statements.

@@ -18,7 +18,7 @@ from headrace.store.local import LocalStore
 
 # With more shards, a file is opened for each read: a process has few descriptors.
 _OPEN_FILES_MAX = 128
-# How many ranges the kernel is told in advance: this keeps a disk's queue full without flooding the page cache.
+# How many ranges are announced to the kernel: this keeps a disk's queue full without flooding the page cache.
 _READ_AHEAD_RANGES = 32
 _REMEDY = "Materialize the partition again; what read it before has to be made again too."
 

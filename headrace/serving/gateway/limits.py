@@ -1,7 +1,7 @@
 """Limits one gateway's load: units under way, units that wait (first come, first served), and streams that it reads to
 their end.
 
-Nobody waits without end: if the line is full, or the wait exceeds the service's limit, the client is told when to come
+No client waits without end: if the line is full, or the wait exceeds the service's limit, it is told when to come
 back, by how long recent units took.
 """
 
