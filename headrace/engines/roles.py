@@ -175,16 +175,13 @@ class Role:
         )
 
 
-def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *others: str) -> None:
-    """Args: others: roles named elsewhere, such as a judge's.
-
-    Raises: InvalidInput: the chain is empty, or a role is named but not described.
-    """
-    named = [*chain, *others]
-    if not chain or any(role not in roles for role in named):
-        raise InvalidInput(
-            f"chain and judge must name roles of this file ({', '.join(roles) or 'none'}), got {named!r}."
-        )
+def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str | None = None) -> None:
+    """Raises: InvalidInput: the chain is empty, or a role is named but not described."""
+    there = f"of this file ({', '.join(roles) or 'none'})"
+    if not chain or any(role not in roles for role in chain):
+        raise InvalidInput(f"chain must name roles {there}, got {list(chain)!r}.")
+    if judge is not None and judge not in roles:
+        raise InvalidInput(f"judge must name a role {there}, got {judge!r}.")
 
 
 def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: str) -> dict[str, M]:

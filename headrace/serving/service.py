@@ -143,7 +143,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        check_chain(self.roles, self.chain, *([self.judge.role] if self.judge else []))
+        check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None)
         check_replicas(self.replicas)
         check_ranges(self)
         self.rollout.check_measured(LIVE_METRICS)

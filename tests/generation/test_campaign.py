@@ -58,11 +58,11 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         ),
         "roles that nobody orders": (
             {"model": None, "decoding": None, "roles": {"writer": ROLE}},
-            r"chain and judge must name roles of this file \(writer\), got \[\]",
+            r"chain must name roles of this file \(writer\), got \[\]",
         ),
         "a role that nobody describes": (
             {"model": None, "decoding": None, "roles": {"writer": ROLE}, "chain": ["writer", "editor"]},
-            "chain and judge must name roles",
+            "chain must name roles",
         ),
         "an order of no roles": (
             {"chain": ["writer"]},

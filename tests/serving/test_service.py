@@ -39,7 +39,7 @@ def test_a_models_price_may_differ_by_version(tmp_path: Path) -> None:
         ("rollout: {gate: {margins: {judged_quality: 0.1}}}", "a margin of judged_quality needs a judge, got none"),
         ("rollout: {gate: {pass_rate_margin: 0.1}}", "nothing measures pass_rate here"),
         ("prices: {vendor: {prompt: -1}}", "prompt must be at least 0, got -1"),
-        ("judge: {role: critic}", "chain and judge must name roles of this file"),
+        ("judge: {role: critic}", "judge must name a role of this file"),
         ("shadow_share: 2", "shadow_share must be between 0 and 1, got 2"),
         ("limits: {head_seconds_max: 0}", "head_seconds_max must be above 0, got 0"),
         ("limits: {num_headers_max: -1}", "num_headers_max must be above 0, got -1"),
