@@ -40,9 +40,9 @@ def make_instances_cheap() -> None:
     ScriptDirectory.from_config = from_config
     has_columns, yes = SqlRunStorage.has_run_stats_index_cols, set[bool]()
 
-    def has_run_stats_index_cols(storage: SqlRunStorage) -> bool:
+    def has_run_stats_index_cols(self: SqlRunStorage) -> bool:
         if True not in yes:
-            yes.add(has_columns(storage))
+            yes.add(has_columns(self))
         return True in yes
 
     SqlRunStorage.has_run_stats_index_cols = has_run_stats_index_cols
