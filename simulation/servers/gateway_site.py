@@ -30,7 +30,7 @@ from simulation.servers.processes import ROOT, server_process
 
 KEY = "sk-of-the-tests-only"
 KEY_NAME = "tests"
-_START_SECONDS_MAX = 60.0
+_START_SECONDS_MAX = 120.0
 
 
 @dataclass
@@ -64,7 +64,7 @@ class GatewayProcess:
             time.sleep(0.02)
         raise AssertionError(f"The gateway was not {event!r} within {seconds:.0f} s: {self.records('gateway')}")
 
-    def terminate(self, *, seconds: float = 20.0) -> int:
+    def terminate(self, *, seconds: float = 60.0) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -11,6 +10,7 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.store.opening import open_store
 from resources.settings import settings_from_environment
+from tests.waiting import eventually
 
 
 @pytest.mark.process
@@ -37,10 +37,10 @@ def test_the_servers_variables_open_the_store_and_its_end_takes_all_along(
     finally:
         process.send_signal(sign)
         process.wait()
-    deadline = time.monotonic() + 30
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children),
+        "all of the server's processes end",
+    )
 
 
 def test_the_store_may_be_a_directory_or_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

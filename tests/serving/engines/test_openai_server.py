@@ -32,6 +32,12 @@ KEY = "sk-very-secret"
 QUICK = DispatchSettings(silent_seconds_min=0.1, silent_seconds_unheard=0.2, backoff_seconds_min=0.05)
 
 
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
 def make_deployment(**changes: Any) -> Deployment:
     seconds: dict[str, Any] = {"turn_seconds_max": 10.0, "attempt_seconds_max": 10.0, "first_piece_seconds_max": 5.0}
     return Deployment(**({"api_key": KEY, "dispatch": QUICK} | seconds | changes))
@@ -239,9 +245,10 @@ def test_a_server_that_comes_back_is_found_by_a_probe_that_is_no_turn() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         for _ in range(8):
             await engine.answer(make_turn())
-        await asyncio.sleep(0.4)
-        texts = await asyncio.gather(*(engine.answer(make_turn()) for _ in range(8)))
-        assert {one.replica for one in texts} == {server.url for server in servers}
+        await until(lambda: servers[0].num_probes)
+        found: set[str] = set()
+        while len(found) < len(servers):
+            found |= {one.replica for one in await asyncio.gather(*(engine.answer(make_turn()) for _ in range(8)))}
         return servers[0].num_probes
 
     assert run_with([in_turn(breaking(), breaking(), answering()), answering()], act) >= 1
@@ -250,7 +257,7 @@ def test_a_server_that_comes_back_is_found_by_a_probe_that_is_no_turn() -> None:
 def test_a_turn_on_a_silent_server_is_moved_and_its_connection_closed() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
         answers = await asyncio.gather(*(engine.answer(make_turn()) for _ in range(4)))
-        await asyncio.sleep(0.1)
+        await until(lambda: servers[0].num_gone == 2)
         return [one.text for one in answers], servers[0].num_gone
 
     texts, num_gone = run_with([hanging(), answering()], act)
@@ -261,13 +268,13 @@ def test_a_turn_on_a_silent_server_is_moved_and_its_connection_closed() -> None:
 def test_a_client_that_leaves_ends_the_work_at_the_server() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         task = asyncio.create_task(engine.answer(make_turn()))
-        await asyncio.sleep(0.1)
+        await until(lambda: servers[0].bodies)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         async for _ in engine.stream(make_turn()):
             break
-        await asyncio.sleep(0.1)
+        await until(lambda: servers[0].num_gone == 2)
         return servers[0].num_gone
 
     behave = in_turn(hanging(), streaming(*[event("ab")] * 50, seconds_between=0.05))
@@ -324,7 +331,7 @@ def test_a_password_beside_a_key_is_refused() -> None:
 def test_closing_fails_the_turns_under_way() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> None:
         task = asyncio.create_task(engine.answer(make_turn()))
-        await asyncio.sleep(0.1)
+        await until(lambda: servers[0].bodies)
         await engine.close()
         with pytest.raises(EngineFailed, match="is being closed"):
             await task

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from simulation.servers.gateway_site import KEY, GatewayProcess
 
-_SECONDS_MAX = 30.0
+_SECONDS_MAX = 60.0
 
 
 class Answer:

@@ -1,6 +1,5 @@
 """What a client can make the gate see: what the sets did that it could not choose, and nothing else."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from headrace.rollout.live_evidence import read_drawn, totals
 from headrace.rollout.sequential.samples import Sample
 from simulation.servers.gateway_site import KEY, KEY_NAME, GatewayProcess, Site, http_role, role, seen, slow_server
 from tests.serving.gateway.raw_clients import RawClient, chat, post
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -63,10 +63,7 @@ def _draws(gateway: GatewayProcess) -> bool:
 
 
 def _until(is_so: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < ends, f"{what}: not within a minute."
-        time.sleep(0.05)
+    eventually(is_so, what)
 
 
 def evidence(site: Site, gateway: GatewayProcess) -> Drawn:

@@ -62,7 +62,7 @@ def test_no_odd_answer_loses_a_record_spoils_a_figure_or_shows_the_key(
                 except openai.APIError as error:
                     shown.append(f"{error} {error.body}")
         request = urllib.request.Request(f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"})
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             figures = response.read().decode()
         gateway.terminate()
         assert f"Bearer {ENGINE_KEY}" in str([dict(headers) for headers in server.headers])

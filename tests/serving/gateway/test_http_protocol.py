@@ -53,7 +53,7 @@ async def hostile_clients(connections: Connections, client: Client, *, number: i
         reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
         await client(reader, writer)
         writer.transport.abort()
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while connections.num_open and time.monotonic() < ends:
         await asyncio.sleep(0.02)
     looking.cancel()

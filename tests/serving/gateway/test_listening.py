@@ -28,7 +28,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_port_takes_connections_as_soon_as_it_is_said_to_listen() -> None:
     with closing(listen(host="127.0.0.1", port=0, uds=None, reuse_port=False)) as listener:
-        socket.create_connection(listener.getsockname(), timeout=5).close()
+        socket.create_connection(listener.getsockname(), timeout=60).close()
 
 
 def test_of_two_gateways_on_one_port_the_second_is_told_before_it_serves() -> None:

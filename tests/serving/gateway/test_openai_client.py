@@ -1,6 +1,5 @@
 """OpenAI's Python client against a gateway process: what its users do, and which errors they see."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import openai
 import pytest
 
 from simulation.servers.gateway_site import KEY, KEY_NAME, GatewayProcess, Site
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -135,9 +135,7 @@ def test_a_set_may_be_asked_for_by_name(echo_site: Site, client_of: Clients) -> 
 
 
 def wait_for_unit(gateway: GatewayProcess, request: str) -> dict[str, Any]:
-    for _ in range(200):
-        for record in gateway.records("unit"):
-            if record["request"] == request:
-                return record
-        time.sleep(0.02)
-    raise AssertionError(f"No record of {request}.")
+    return eventually(
+        lambda: next((record for record in gateway.records("unit") if record["request"] == request), None),
+        f"a record of {request}",
+    )

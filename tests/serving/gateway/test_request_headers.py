@@ -69,7 +69,7 @@ def test_a_gateway_takes_what_its_page_says_of_version_sets(
 
 
 def version_set_on_the_page(gateway: GatewayProcess) -> dict:  # pyright: ignore[reportMissingTypeArgument]
-    with urllib.request.urlopen(f"{gateway.url}/openapi.json", timeout=10) as response:
+    with urllib.request.urlopen(f"{gateway.url}/openapi.json", timeout=60) as response:
         page = json.load(response)
     parameters = page["paths"]["/v1/chat/completions"]["post"]["parameters"]
     return next(parameter for parameter in parameters if parameter["name"] == "X-Headrace-Version-Set")

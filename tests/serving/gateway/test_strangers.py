@@ -138,7 +138,7 @@ def _resident_bytes(gateway: GatewayProcess) -> int:
 def test_a_few_requests_may_stand_in_line_on_one_connection_and_many_may_not(gateway: GatewayProcess) -> None:
     few = RawClient(gateway).send(GET * 9 + GET.replace(b"Host", b"Connection: close\r\nHost")).until_closed()
     assert few.raw.count(b"HTTP/1.1 200") == 10
-    assert RawClient(gateway).send(GET * 1000).is_closed_within(10)
+    assert RawClient(gateway).send(GET * 1000).is_closed_within(60)
 
 
 # --- how long ---
@@ -175,7 +175,7 @@ def test_a_kept_connection_is_closed_in_the_end_and_its_next_request_has_its_own
         # Each within the time that a connection is kept, all of them longer than one head may take.
         time.sleep(0.8)
         assert client.send(GET).answer().status == 200
-    assert client.is_closed_within(20)
+    assert client.is_closed_within(60)
     late = RawClient(gateway)
     assert late.send(GET).answer().status == 200
     assert late.send(b"GET /hea").until_closed().status == 408
@@ -250,7 +250,7 @@ def test_curl_with_http2_gets_its_answer(gateway: GatewayProcess) -> None:
         "-sS",
         "--http2",
         "--max-time",
-        "20",
+        "60",
         "-w",
         "\n%{http_code}",
         f"{gateway.url}/v1/chat/completions",
@@ -303,6 +303,6 @@ def test_when_all_connections_are_taken_the_one_that_waited_longest_gives_way(ga
     assert RawClient(gateway).send(GET).answer().status == 200
     assert ask(gateway, post(b"Connection: close")).status == 200
     assert eventually(lambda: any(cut["why"] == "gave way" for cut in cuts(gateway)))
-    assert idle[0].is_closed_within(10)
+    assert idle[0].is_closed_within(60)
     for client in idle:
         client.close()

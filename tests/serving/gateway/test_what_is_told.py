@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from headrace.serving.plan_lease import PlanUnknown
 from simulation.servers.chat import ChatServer, answering, refusing, served
 from simulation.servers.gateway_site import GatewayProcess, Site, http_role
 from tests.serving.gateway.raw_clients import RawClient, chat, post
+from tests.waiting import eventually
 
 WORDS = "CUDA out of memory on gpu-7.internal"
 
@@ -53,12 +53,10 @@ def gateway(site: Site) -> GatewayProcess:
 
 
 def logged(gateway: GatewayProcess, request: str) -> dict[str, Any]:
-    for _ in range(500):
-        for record in gateway.records("gateway"):
-            if record.get("request") == request:
-                return record
-        time.sleep(0.02)
-    raise AssertionError(f"Nothing in the log about {request}.")
+    return eventually(
+        lambda: next((record for record in gateway.records("gateway") if record.get("request") == request), None),
+        f"something in the log about {request}",
+    )
 
 
 @pytest.mark.process
@@ -82,23 +80,20 @@ def test_an_engines_words_and_address_are_for_the_log_alone(
     assert WORDS in why
     assert "http://127.0.0.1:" in why
     # The replica is probed before it gets another turn, of another test.
-    for _ in range(200):
-        if RawClient(gateway).send(post(*headers)).until_closed().status == 200:
-            return
-        time.sleep(0.05)
-    raise AssertionError("The replica never got a turn again.")
+    eventually(lambda: RawClient(gateway).send(post(*headers)).until_closed().status == 200, "another turn")
 
 
 @pytest.mark.process
 def test_who_may_not_know_where_engines_are_does_not_learn_it_from_the_health_pages(gateway: GatewayProcess) -> None:
-    body = {"status": "", "reasons": [""]}
-    for _ in range(200):
-        with urllib.request.urlopen(f"{gateway.url}/readyz", timeout=10) as response:
+
+    def reasons() -> list[str]:
+        with urllib.request.urlopen(f"{gateway.url}/readyz", timeout=60) as response:
             body = json.load(response)
-        if body["status"] == "degraded" and "could not be loaded" in body["reasons"][0]:
-            break
-        time.sleep(0.05)
-    assert re.fullmatch(r"the candidate set [0-9a-f]{12} could not be loaded; the log says why", body["reasons"][0])
+        is_told = body["status"] == "degraded" and "could not be loaded" in body["reasons"][0]
+        return body["reasons"] if is_told else []
+
+    reason = eventually(reasons, "the set that could not be loaded")[0]
+    assert re.fullmatch(r"the candidate set [0-9a-f]{12} could not be loaded; the log says why", reason)
     failed = gateway.event("set not loaded")
     assert failed is not None
     assert "127.0.0.1:9" in failed["error"]
