@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE := 1
 # Where it is set, every one of several hundred sub-processes compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup bench-setup demo dev test test-thorough check clean
+.PHONY: help setup bench-setup demo dev test test-thorough check schemas clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -39,6 +39,9 @@ check: setup ## lint, format, types, import contracts, duplicates
 	@$(BIN)/basedpyright
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
 	@$(BIN)/python tests/architecture/duplicates.py
+
+schemas: setup ## docs/schemas anew, after a change of what a user's file may say
+	@for kind in campaign recipe corpus service; do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
 
 clean: ## removes state and caches, keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipelines.clean; fi

@@ -37,7 +37,7 @@ def content(directory: Path, text: str) -> Any:
 @pytest.mark.parametrize("kind", _KINDS)
 def test_the_kept_schema_is_what_the_command_prints(kind: str) -> None:
     printed = run("schema", kind).stdout
-    renew = f"headrace schema {kind} > docs/schemas/{kind}.schema.json, where no other package's engine is installed"
+    renew = "`make schemas` renews it, where no other package's engine is installed"
     assert (_KEPT / f"{kind}.schema.json").read_text() == printed, renew
     jsonschema.Draft202012Validator.check_schema(json.loads(printed))
 

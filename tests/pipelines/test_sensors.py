@@ -82,7 +82,7 @@ def test_every_partition_with_prompts_starts_when_there_is_no_candidate(deployme
 
 
 def ranked_partitions(deployment: Deployment) -> list[str]:
-    salt = deployment.campaign.plan.salt
+    salt = deployment.campaign.plan.ranking_salt
     return sorted(deployment.partitions, key=lambda key: (salted_rank(salt, key), key))
 
 
