@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
@@ -134,7 +133,3 @@ def make_run_config(work: Path, **changes: Any) -> RunConfig:
         }
         | changes
     )
-
-
-def sequence_numbers(rows: np.ndarray) -> list[int]:
-    return [int(number) for number in rows]

@@ -13,7 +13,7 @@ import numpy as np
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory, Node
 from headrace.placement.node_states import Layout, NodeState, layout_of
-from headrace.placement.placements import GpuShare, HostShare, Placement
+from headrace.placement.placements import HostShare, Placement
 
 # Few enough to copy cheaply, many enough that merging them into the rest is rare.
 _RECENT_MAX = 256
@@ -173,7 +173,3 @@ def host_shares(demand: Demand, gpus_by_node: dict[str, int]) -> tuple[HostShare
 def host_part(whole: int, count: int, total: int) -> int:
     """The part of a run's CPU or memory for `count` of its `total` GPUs."""
     return math.ceil(whole * count / total)
-
-
-def gpu_shares(node: str, devices: list[str], milli: int) -> tuple[GpuShare, ...]:
-    return tuple(GpuShare(node=node, device=device, milli=milli) for device in devices)

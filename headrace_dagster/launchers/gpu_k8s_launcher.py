@@ -264,12 +264,6 @@ class GpuK8sRunLauncher(K8sRunLauncher):
             self.evict(run, "The daemon ended while it was preempted.")
         return [run.run_id for run in runs]
 
-    def preemption_refusal(self) -> str | None:
-        """Why runs cannot be preempted here, in one sentence: an evicted run must return."""
-        if self._instance.run_retries_enabled:
-            return None
-        return "Preemption needs `run_retries: {enabled: true}` in dagster.yaml: nobody would retry a preempted run."
-
     def _evict(self, run_id: str, reason: str) -> None:
         try:
             run = self._instance.get_run_by_id(run_id)

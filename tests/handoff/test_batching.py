@@ -19,10 +19,6 @@ def joined(table: pa.Table, batch_bytes: int = MIB, part_bytes: int = 16 * MIB) 
     return list(joined_batches(table.to_batches(), table.schema, batch_bytes, part_bytes))
 
 
-def text_bytes(column: pa.Array) -> int:
-    return sum(buffer.size for buffer in column.buffers()[2:] if buffer)
-
-
 def test_many_small_batches_become_few() -> None:
     table = pa.concat_tables(
         [pa.table({"n": [n], "text": [f"text of row {n}, no part of a view"]}) for n in range(2000)]

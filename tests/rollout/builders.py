@@ -7,7 +7,6 @@ from headrace.clock import FixedClock
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Step
-from headrace.rollout.sequential.samples import Sample
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet
 from simulation.models import model_of
@@ -54,10 +53,6 @@ def desired(model: ModelVersion, **engine: Any) -> VersionSet:
 def steps(*weights: float, **settings: Any) -> tuple[Step, ...]:
     """A plan's steps, all with the same settings."""
     return tuple(Step(weight=weight, **settings) for weight in weights)
-
-
-def make_reviews(**kept_of: tuple[int, int]) -> dict[str, Sample]:
-    return {name: Sample.of_counts(rows, kept) for name, (kept, rows) in kept_of.items()}
 
 
 def make_journal(directory: Path, name: str = "glossary") -> Journal:
