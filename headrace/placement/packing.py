@@ -61,7 +61,7 @@ def priced_placement(
         board = _board(fleet, packing)
         states, numbers = (fleet.states, fleet.state_numbers) if not wish.avoid else _without(fleet, wish)
         if wish.prefer and demand.num_gpus:
-            preferred = _preferred(fleet, demand, packing, board, states, wish)
+            preferred = _preferred(fleet, demand, board, states, wish)
             if preferred:
                 return preferred
         costs = board.costs(demand, states, numbers)
@@ -100,7 +100,7 @@ def _without(fleet: Fleet, wish: Wish) -> tuple[list[NodeState], np.ndarray]:
 
 
 def _preferred(
-    fleet: Fleet, demand: Demand, packing: Packing, board: Scoreboard, states: list[NodeState], wish: Wish
+    fleet: Fleet, demand: Demand, board: Scoreboard, states: list[NodeState], wish: Wish
 ) -> tuple[float, Placement] | None:
     """The place with most preferred devices; None if it can get none of them."""
     liked: dict[int, set[int]] = {}

@@ -74,7 +74,7 @@ def _uncounted(instance: DagsterInstance, run_id: str, now: float) -> RunView:
     return RunView(
         run_id=run_id,
         state="finished" if run.is_finished else "uncounted",
-        why=_sentence(run, since=since, ended=record.end_time, queued=queued, now=now),
+        why=_sentence(run, ended=record.end_time, queued=queued, now=now),
         run=run,
         asked=_asked(run),
         submitted=queued,
@@ -94,7 +94,7 @@ def _asked(run: DagsterRun) -> PlannedRun | None:
     return PlannedRun(run_id=run.run_id, priority=priority_of(run), **stated)
 
 
-def _sentence(run: DagsterRun, *, since: float | None, ended: float | None, queued: float, now: float) -> str:
+def _sentence(run: DagsterRun, *, ended: float | None, queued: float, now: float) -> str:
     if run.status == DagsterRunStatus.NOT_STARTED:
         return "Has not been queued."
     if run.status == DagsterRunStatus.QUEUED:
