@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from rich.progress import Progress
 
 from benchmarks.dispatch.peers import OURS, PEERS, Router, Running, find_program
 from benchmarks.dispatch.replicas import Faults, Replicas, until_answers
@@ -32,6 +31,7 @@ from benchmarks.dispatch.workload import Arrival, Trace, drawn, from_trace, read
 from benchmarks.measuring import (
     at_most,
     finish,
+    in_turns,
     median,
     parser_of,
     print_table,
@@ -78,20 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     outcomes: dict[str, list[Outcome]] = {router.name: [] for router, _ in systems}
-    with Progress(console=progress, transient=True) as bar:
-        task = bar.add_task("dispatch", total=options.rounds * len(systems))
-        for number in range(options.rounds):
-            # Each system is first, second … in turn: a machine that warms up or fills favours nobody.
-            for router, program in systems[number % len(systems) :] + systems[: number % len(systems)]:
-                bar.update(task, description=f"round {number + 1}, {router.name}")
-                measure = partial(_round, router, program, trace, options, seed=options.seed + number)
-                try:
-                    outcome = _tried_twice(measure)
-                except RuntimeError as error:
-                    print(f"error: {error}", file=sys.stderr)
-                    return 2
-                outcomes[router.name].append(outcome)
-                bar.advance(task)
+    # Each system is first, second … in turn: a machine that warms up or fills favours nobody.
+    for number, (router, program) in in_turns("dispatch", options.rounds, systems):
+        measure = partial(_round, router, program, trace, options, seed=options.seed + number)
+        try:
+            outcomes[router.name].append(_tried_twice(measure))
+        except RuntimeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return _report(systems, outcomes, options)
 
 
