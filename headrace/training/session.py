@@ -28,6 +28,12 @@ from headrace.training.recipe import Recipe
 from headrace.training.run_config import RunConfig
 from headrace.training.zero import check_fits, check_sequence_length, read_model_shape
 
+# Of a result, what its run's metadata shows as it is.
+_TOLD = (
+    *("training_id", "weights_digest", "state_digest", "steps_applied", "train_loss_last", "tokens", "step_seconds"),
+    *("attempt_tokens", "peak_rss_mb", "world_size", "zero_stage", "feeding", "attempt", "resumed_from_step"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
@@ -77,23 +83,10 @@ class Outcome:
         speed = None if result.attempt_tokens is None else result.attempt_tokens / result.seconds
         figures = {
             "reused": self.reused,
-            "training_id": result.training_id,
-            "weights_digest": result.weights_digest,
-            "state_digest": result.state_digest,
-            "steps_applied": result.steps_applied,
-            "train_loss_last": result.train_loss_last,
-            "tokens": result.tokens,
-            "step_seconds": result.step_seconds,
-            "attempt_tokens": result.attempt_tokens,
+            **{name: getattr(result, name) for name in _TOLD},
             "tokens_per_second": speed,
             "attempt_seconds": result.seconds,
             "attempt_rank_seconds": result.seconds * result.world_size,
-            "peak_rss_mb": result.peak_rss_mb,
-            "world_size": result.world_size,
-            "zero_stage": result.zero_stage,
-            "feeding": result.feeding,
-            "attempt": result.attempt,
-            "resumed_from_step": result.resumed_from_step,
             "checkpoints_passed_over": "; ".join(self.passed_over) or None,
             "slow_precision": self.slow_precision,
         }

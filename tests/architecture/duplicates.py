@@ -58,8 +58,11 @@ def counted_lines(file: str, source: str) -> list[Line]:
             case ast.ClassDef(body=body) | ast.Module(body=body):
                 fields = (part for part in body if isinstance(part, ast.AnnAssign | ast.Assign))
                 declaring |= set[int]().union(*map(_numbers, fields))
-            case ast.arg():
-                declaring |= _numbers(node)
+            case ast.FunctionDef(args=arguments) | ast.AsyncFunctionDef(args=arguments):
+                below = (
+                    part for part in ast.walk(arguments) if isinstance(part, ast.arg) and part.lineno > node.lineno
+                )
+                declaring |= set[int]().union(*map(_numbers, below))
             case ast.expr() if node.end_lineno != node.lineno and _is_literal(node):
                 declaring |= _numbers(node)
     lines = []

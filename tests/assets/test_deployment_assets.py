@@ -21,7 +21,7 @@ from headrace.handoff.schemas import EVALUATION, REVIEWED_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
 from headrace.training.tables import TRAINED_MODEL
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
@@ -30,7 +30,7 @@ from resources.engines import EnginesResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
-from tests.rollout.builders import reviewed_row
+from tests.rollout.builders import reviewed_row, state_of
 
 CAMPAIGN = """
 name: tales
@@ -133,9 +133,7 @@ class Deployment:
 
     @property
     def state(self) -> RolloutState:
-        state = fold(self.journal.entries())
-        assert state is not None
-        return state
+        return state_of(self.journal)
 
 
 @pytest.fixture

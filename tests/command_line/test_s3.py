@@ -25,14 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServ
 
 @pytest.fixture
 def s3(server: ObjectStoreServer, tmp_path: Path) -> S3Store:
-    options = {
-        "endpoint": server.endpoint,
-        "access_key_id": server.environment["AWS_ACCESS_KEY_ID"],
-        "secret_access_key": server.environment["AWS_SECRET_ACCESS_KEY"],
-        "region": server.environment["AWS_REGION"],
-        "allow_http": "true",
-    }
-    return S3Store(server.bucket, new_nonce(), cache=NodeCache(tmp_path / "cache"), options=options)
+    return S3Store(server.bucket, new_nonce(), cache=NodeCache(tmp_path / "cache"), options=server.options())
 
 
 def test_a_version_on_s3_is_listed_shown_compared_exported_and_collected(

@@ -16,12 +16,13 @@ from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState, fold
+from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import Member, VersionSet, VersionSets
 from simulation.campaign_site import DAY, make_campaign, make_prompts
 from simulation.models import model_of
+from tests.rollout.builders import state_of
 
 
 def make_partition(shard: int = 0, day: str = DAY) -> ContentPartition:
@@ -76,9 +77,7 @@ class Site:
 
     @property
     def state(self) -> RolloutState:
-        state = fold(self.journal.entries())
-        assert state
-        return state
+        return state_of(self.journal)
 
     def abort(self, model_version: int) -> str:
         return self.roll_out(ABORTED, model_version)
@@ -152,3 +151,11 @@ class ScriptedEngine:
 
     def close(self) -> None:
         self._echo.close()
+
+
+def make_mirrored_site(directory: Path) -> Site:
+    """A partition that is sealed on the stable set, and a candidate."""
+    site = make_site(directory)
+    site.generate()
+    site.start(2, weight=0.1)
+    return site

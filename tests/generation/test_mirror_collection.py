@@ -7,15 +7,12 @@ import pytest
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.mirroring import MirrorStopped
 from headrace.handoff.collecting import collect, plan_collection
-from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_site
+from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_mirrored_site
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    site = make_site(tmp_path)
-    site.generate()
-    site.start(2, weight=0.1)
-    return site
+    return make_mirrored_site(tmp_path)
 
 
 def collected(site: Site) -> None:

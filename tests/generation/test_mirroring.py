@@ -26,6 +26,7 @@ from tests.generation.builders import (
     ScriptedEngine,
     Site,
     make_campaign,
+    make_mirrored_site,
     make_partition,
     make_site,
     make_version_set,
@@ -35,10 +36,7 @@ from tests.generation.builders import (
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """A partition that is sealed on the stable set, and a candidate."""
-    site = make_site(tmp_path)
-    site.generate()
-    site.start(2, weight=0.1)
-    return site
+    return make_mirrored_site(tmp_path)
 
 
 def no_engine(version_set: VersionSet) -> RowMaker:

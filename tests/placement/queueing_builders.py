@@ -1,5 +1,6 @@
 """Small fleets and runs for the tests of the queue; `ago` and `seconds` count from `NOW`."""
 
+from collections.abc import Collection
 from typing import Any
 
 from headrace.placement.demand import WHOLE, Demand
@@ -52,4 +53,15 @@ def make_cpu_running(run_id: str, node: str, cpus: int, *, ago: float = 60.0, se
         placement=Placement(hosts=(HostShare(node=node, cpu_milli=cpus * 1000, memory_mib=0),)),
         started=NOW - ago,
         expected_seconds=seconds,
+    )
+
+
+def make_demand(num_gpus: int, milli: int, gpu_memory_mib: int, models: Collection[str], **more: Any) -> Demand:
+    """Of drawn numbers: what goes only with a GPU, or with one alone, is left out without it."""
+    return Demand(
+        num_gpus=num_gpus,
+        gpu_milli=milli if num_gpus == 1 else WHOLE,
+        gpu_memory_mib=gpu_memory_mib if num_gpus else 0,
+        gpu_models=frozenset(models) if num_gpus else frozenset(),
+        **more,
     )

@@ -10,6 +10,7 @@ from headrace.placement.fleet import Fleet, OverCommitted, empty
 from headrace.placement.inventory import Gpu, Inventory, Node
 from headrace.placement.packing import Packing, Wish, best_placement
 from headrace.placement.placements import GpuShare, HostShare, Placement
+from tests.placement.queueing_builders import make_demand
 
 
 def make_inventory(*, num_nodes: int = 1, num_gpus: int = 2, sick: str = "", cpu_milli: int = 8000) -> Inventory:
@@ -109,15 +110,8 @@ class RandomEvents(RuleBasedStateMachine):
         prefer=st.sets(st.tuples(st.sampled_from(["n0", "n2"]), st.sampled_from("012")), max_size=2),
     )
     def arrive(self, num_gpus, milli, memory_mib, models, gang, cpu, memory, avoid, prefer) -> None:
-        demand = Demand(
-            num_gpus=num_gpus,
-            gpu_milli=milli if num_gpus == 1 else 1000,
-            gpu_memory_mib=memory_mib if num_gpus else 0,
-            gpu_models=frozenset(models) if num_gpus else frozenset(),
-            gang=gang,
-            cpu_milli=cpu * 1001,
-            memory_mib=memory * 1001,
-        )
+        more = {"gang": gang, "cpu_milli": cpu * 1001, "memory_mib": memory * 1001}
+        demand = make_demand(num_gpus, milli, memory_mib, models, **more)
         wish = Wish(prefer=frozenset(prefer), avoid=frozenset(avoid))
         placement = best_placement(self.fleet, demand, self.packing, wish)
         assert placement == best_placement(self.fleet.copy(), demand, self.packing, wish)

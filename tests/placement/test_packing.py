@@ -12,6 +12,7 @@ from headrace.placement.inventory import Gpu, Inventory, Node
 from headrace.placement.packing import Packing, Wish, best_placement
 from headrace.placement.placements import NOTHING
 from headrace.placement.task_mix import TaskMix
+from tests.placement.queueing_builders import make_demand
 
 
 def make_node(name: str, *gpus: str, cpu_milli: int = 64_000, memory_mib: int = 262_144, sick: int = -1) -> Node:
@@ -183,14 +184,7 @@ def test_a_place_is_found_exactly_when_trying_all_finds_one(
                 share = Demand(num_gpus=1, gpu_milli=milli)
                 found = best_placement(fleet, share, wish=Wish(prefer=frozenset({(name, gpu)})))
                 fleet.take(str(number), found or NOTHING)
-    demand = Demand(
-        num_gpus=num_gpus,
-        gpu_milli=gpu_milli if num_gpus == 1 else 1000,
-        gpu_memory_mib=gpu_memory_mib if num_gpus else 0,
-        gpu_models=frozenset(models) if num_gpus else frozenset(),
-        gang=gang,
-        cpu_milli=cpu * 1000,
-    )
+    demand = make_demand(num_gpus, gpu_milli, gpu_memory_mib, models, gang=gang, cpu_milli=cpu * 1000)
     placement = best_placement(fleet, demand, Packing(ties=ties))
     assert (placement is not None) == _possible(fleet, nodes, demand)
     if placement is not None:

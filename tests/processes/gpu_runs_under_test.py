@@ -88,24 +88,14 @@ def wait_to_be_stopped(config: Place) -> None:
         _write(directory / "cleaned_up", "")
 
 
-@dg.job(executor_def=dg.in_process_executor)
-def telling() -> None:
-    tell()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def training() -> None:
-    train()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def leaving() -> None:
-    leave_a_child()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def stoppable() -> None:
-    wait_to_be_stopped()
-
-
-defs = dg.Definitions(jobs=[telling, training, leaving, stoppable])
+defs = dg.Definitions(
+    jobs=[
+        dg.GraphDefinition(name=name, node_defs=[op]).to_job(executor_def=dg.in_process_executor)
+        for name, op in {
+            "telling": tell,
+            "training": train,
+            "leaving": leave_a_child,
+            "stoppable": wait_to_be_stopped,
+        }.items()
+    ]
+)

@@ -58,21 +58,6 @@ def ignore_interrupts(config: Place) -> None:
             continue
 
 
-@dg.job(executor_def=dg.in_process_executor)
-def telling() -> None:
-    tell()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def waiting() -> None:
-    wait_for_go()
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def deaf() -> None:
-    ignore_interrupts()
-
-
 @dg.op(pool="training")
 def take_the_pool(config: Place) -> None:
     """Notes how many of its kind are at work at the same time."""
@@ -85,9 +70,14 @@ def take_the_pool(config: Place) -> None:
     mine.unlink()
 
 
-@dg.job(executor_def=dg.in_process_executor)
-def pooled() -> None:
-    take_the_pool()
-
-
-defs = dg.Definitions(jobs=[telling, waiting, deaf, pooled])
+defs = dg.Definitions(
+    jobs=[
+        dg.GraphDefinition(name=name, node_defs=[op]).to_job(executor_def=dg.in_process_executor)
+        for name, op in {
+            "telling": tell,
+            "waiting": wait_for_go,
+            "deaf": ignore_interrupts,
+            "pooled": take_the_pool,
+        }.items()
+    ]
+)

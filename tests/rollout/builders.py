@@ -7,6 +7,7 @@ from headrace.clock import FixedClock
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Step
+from headrace.rollout.states import RolloutState, fold
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import Decoding, EngineSpec, Member, VersionSet
 from simulation.models import model_of
@@ -76,3 +77,10 @@ def reviewed_row(position: int, version_set: str, *, kept: bool) -> dict[str, An
         "kept": kept,
         "rejected_by": [] if kept else ["empty"],
     }
+
+
+def state_of(journal: Journal) -> RolloutState:
+    """Of a rollout that has begun."""
+    state = fold(journal.entries())
+    assert state is not None
+    return state

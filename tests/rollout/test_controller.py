@@ -24,7 +24,7 @@ from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSet, VersionSets
-from tests.rollout.builders import desired, make_model, steps
+from tests.rollout.builders import desired, make_model, state_of, steps
 
 BASE = make_model(1, kind="base", heldout_loss=4.0)
 # A wide margin: a few rows of either set can then show what they have to show.
@@ -95,9 +95,7 @@ class Rollout:
 
     @property
     def state(self) -> RolloutState:
-        state = fold(self.journal.entries())
-        assert state is not None
-        return state
+        return state_of(self.journal)
 
 
 @pytest.fixture

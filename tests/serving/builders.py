@@ -10,12 +10,13 @@ from headrace.clock import Clock, FixedClock
 from headrace.engines.roles import EngineSettings, Role
 from headrace.errors import JournalConflict, StoreUnavailable
 from headrace.rollout.journal import Entry, Journal
-from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.states import RolloutState
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Service
 from headrace.version_sets.sets import Decoding
 from tests.handoff.simulated_store import MemoryStore
+from tests.rollout.builders import state_of
 
 SERVICE = "glossary"
 STABLE, CANDIDATE, THIRD = "a" * 64, "b" * 64, "c" * 64
@@ -40,9 +41,7 @@ class Plans:
 
     @property
     def state(self) -> RolloutState:
-        state = fold(self.journal.entries())
-        assert state is not None
-        return state
+        return state_of(self.journal)
 
     def initialize(self, version_set: str = STABLE) -> Entry:
         return self.add("initialized", version_set=version_set, weights_digest=f"weights {version_set[:4]}")
