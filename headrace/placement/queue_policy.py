@@ -1,13 +1,17 @@
 """The settings of the queue: order, reservations, preemption, stages."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from headrace.errors import InvalidInput
+from annotated_types import Ge, Gt
+
 from headrace.placement.demand import Demand
 from headrace.placement.packing import Packing
 from headrace.placement.stage_policy import StagePolicy
+from headrace.user_files.ranges import check_ranges
+
+Seconds = Annotated[float, Ge(0)]
+QueueWeights = dict[str, Annotated[float, Gt(0)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +24,11 @@ class Preempting:
     stopped so often is not stopped again.
     """
 
-    min_run_seconds: float = 300.0
-    preemptions_max: int = 3
+    min_run_seconds: Seconds = 300.0
+    preemptions_max: Annotated[int, Ge(1)] = 3
 
     def __post_init__(self) -> None:
-        _check_seconds("min_run_seconds", self.min_run_seconds)
-        if self.preemptions_max < 1:
-            raise InvalidInput(f"preemptions_max must be at least 1, got {self.preemptions_max}.")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +47,16 @@ class QueuePolicy:
     packing: Packing = field(default_factory=Packing)
     # Dagster promises first in, first out; shortest first halves the mean wait.
     order: Literal["shortest_first", "submission"] = "submission"
-    reserve_after_seconds: float = 3_600.0
-    reserve_small_after_seconds: float = 7_200.0
+    reserve_after_seconds: Seconds = 3_600.0
+    reserve_small_after_seconds: Seconds = 7_200.0
     # By queue; queues that are not named weigh 1.
-    queue_weights: dict[str, float] = field(default_factory=dict)
+    queue_weights: QueueWeights = field(default_factory=dict)
     # None: no run is stopped for another.
     preemption: Preempting | None = None
     stages: StagePolicy = field(default_factory=StagePolicy)
 
     def __post_init__(self) -> None:
-        _check_seconds("reserve_after_seconds", self.reserve_after_seconds)
-        _check_seconds("reserve_small_after_seconds", self.reserve_small_after_seconds)
-        for queue, weight in self.queue_weights.items():
-            if not (math.isfinite(weight) and weight > 0):
-                raise InvalidInput(f"queue_weights.{queue} must be a number above 0, got {weight!r}.")
+        check_ranges(self)
 
     def patience_seconds(self, demand: Demand) -> float:
         """How long such a run may wait before it goes by age."""
@@ -66,8 +64,3 @@ class QueuePolicy:
 
     def weight(self, queue: str) -> float:
         return self.queue_weights.get(queue, 1.0)
-
-
-def _check_seconds(name: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise InvalidInput(f"{name} must be a number of seconds, 0 or more, got {seconds!r}.")

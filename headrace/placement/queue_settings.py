@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidInput
 from headrace.placement.packing import Packing
-from headrace.placement.queue_policy import Preempting, QueuePolicy
+from headrace.placement.queue_policy import Preempting, QueuePolicy, QueueWeights, Seconds
 from headrace.placement.stage_policy import StagePolicy, StageRule
 from headrace.user_files.shapes import from_mapping
 
@@ -15,9 +15,9 @@ from headrace.user_files.shapes import from_mapping
 class _Section:
     packing: Packing = field(default_factory=Packing)
     order: Literal["shortest_first", "submission"] = QueuePolicy.order
-    reserve_after_seconds: float = QueuePolicy.reserve_after_seconds
-    reserve_small_after_seconds: float = QueuePolicy.reserve_small_after_seconds
-    queue_weights: dict[str, float] = field(default_factory=dict)
+    reserve_after_seconds: Seconds = QueuePolicy.reserve_after_seconds
+    reserve_small_after_seconds: Seconds = QueuePolicy.reserve_small_after_seconds
+    queue_weights: QueueWeights = field(default_factory=dict)
     preemption: Preempting | None = None
     time_zone: str = "UTC"
     stages: dict[str, StageRule] = field(default_factory=dict)

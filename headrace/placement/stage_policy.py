@@ -9,9 +9,13 @@ stage "". A change of hours stops no run: runs above a new ceiling run to their 
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
+from annotated_types import Ge
+
 from headrace.errors import InvalidInput
+from headrace.user_files.ranges import check_ranges
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -21,14 +25,14 @@ class StageWindow:
     """Other limits between two times of day, such as `22:00-06:00` (over midnight); the end is excluded."""
 
     hours: str
-    floor: int | None = None  # None: the stage's own
+    floor: Annotated[int, Ge(0)] | None = None  # None: the stage's own
     ceiling: int | None = None
 
     def __post_init__(self) -> None:
         match = _HOURS.fullmatch(self.hours)
         if not match or self.hours[:5] == self.hours[6:]:
             raise InvalidInput(f'hours must be two different times of day such as "22:00-06:00", got {self.hours!r}.')
-        _check_floor(self.floor)
+        check_ranges(self)
 
     @property
     def minutes(self) -> tuple[int, int]:
@@ -48,12 +52,12 @@ class StageRule:
     The first window that applies decides; outside all windows, the rule's own floor and ceiling.
     """
 
-    floor: int = 0
+    floor: Annotated[int, Ge(0)] = 0
     ceiling: int | None = None
     windows: tuple[StageWindow, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_floor(self.floor)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +117,6 @@ class StagePolicy:
             for other, rule in self.rules.items()
             if other != stage
         )
-
-
-def _check_floor(floor: int | None) -> None:
-    if floor is not None and floor < 0:
-        raise InvalidInput(f"floor must be a count of GPUs, 0 or more, got {floor}.")
 
 
 def _count(ceiling: int | None, num_gpus: int) -> int | None:

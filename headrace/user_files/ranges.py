@@ -3,7 +3,7 @@
 import math
 import operator
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from headrace.errors import InvalidInput
 
@@ -25,11 +25,10 @@ def check_ranges(record: Any) -> None:
     """
     for name, words, bounds in _ranges_of(type(record)):
         value = getattr(record, name)
-        is_within = value is None or (
-            math.isfinite(value) and all(_WORDS[one][1](value, bound) for one, bound in bounds.items())
-        )
-        if not is_within:
-            raise InvalidInput(f"{name} must be {words}, got {value!r}.")
+        parts = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+        for part, number in parts.items():
+            if number is not None and not _is_within(number, bounds):
+                raise InvalidInput(f"{part} must be {words}, got {number!r}.")
 
 
 def range_in_words(cls: type, field: str) -> str:
@@ -43,9 +42,13 @@ def _ranges_of(cls: type) -> list[tuple[str, str, _Bounds]]:
     return [
         (name, _in_words(hint), bounds)
         for name, hint in hints.items()
-        for one in (hint, *(get_args(hint) if type(None) in get_args(hint) else ()))
+        for one in (hint, *(get_args(hint) if type(None) in get_args(hint) or get_origin(hint) is dict else ()))
         if (bounds := _bounds(one))
     ]
+
+
+def _is_within(number: float, bounds: _Bounds) -> bool:
+    return math.isfinite(number) and all(_WORDS[name][1](number, bound) for name, bound in bounds.items())
 
 
 def _bounds(hint: Any) -> _Bounds:

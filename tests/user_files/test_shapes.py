@@ -27,6 +27,7 @@ class _Whole:
     sections: dict[str, tuple[_Section, ...]] = field(default_factory=dict)
     rate: Annotated[float, Gt(0), Le(1)] = 1.0
     cap: Annotated[int, Ge(1)] | None = None
+    weights: dict[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -101,6 +102,7 @@ def test_what_python_makes_is_held_to_the_same_ranges():
     refused: list[tuple[dict[str, Any], str]] = [
         ({"rate": 0.0}, r"^rate must be above 0 and at most 1, got 0\.0\.$"),
         ({"rate": float("nan")}, "^rate must be above 0"),
+        ({"weights": {"a": 1.0, "b": -1.0}}, r"^weights\.b must be at least 0, got -1\.0\.$"),
         ({"cap": 0}, r"^cap must be null or at least 1, got 0\.$"),
     ]
     for changes, message in refused:
