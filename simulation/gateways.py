@@ -7,11 +7,12 @@ set of the answering engine, from the engine itself, so a unit that mixed two se
 import asyncio
 import concurrent.futures
 import hashlib
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from headrace.engines import chain
 from headrace.engines.base import Answer, Engine, Piece, Turn
@@ -218,7 +219,6 @@ class Gateways:
         self._sending = True
         self._count = 0
         self.service = make_service(world)
-        _install(world.scheduler)
 
     def start(self, name: str) -> None:
         self.present[name] = Gateway(self.world, name, self.service)
@@ -277,10 +277,10 @@ def make_service(world: World) -> Service:
     )
 
 
-def _install(scheduler: Scheduler) -> None:
-    """Replaces clocks and waits that the library takes from Python itself."""
-    simulated: Any = SimpleNamespace(monotonic=lambda: scheduler.now)
-    chain.time = prepared_sets.time = simulated
+@contextmanager
+def simulated_time(scheduler: Scheduler) -> Iterator[None]:
+    """Replaces clocks and waits that the library takes from Python itself, until its block ends."""
+    simulated = SimpleNamespace(monotonic=lambda: scheduler.now)
 
     def wait(futures: Any, timeout: float | None = None, return_when: str = concurrent.futures.ALL_COMPLETED) -> Any:
         ends = scheduler.now + (timeout if timeout is not None else float("inf"))
@@ -293,4 +293,9 @@ def _install(scheduler: Scheduler) -> None:
             scheduler.sleep(min(0.008, ends - scheduler.now))
         return done, set(futures) - done
 
-    plan_lease.wait = wait  # pyright: ignore[reportAttributeAccessIssue]
+    with (
+        mock.patch.object(chain, "time", simulated),
+        mock.patch.object(prepared_sets, "time", simulated),
+        mock.patch.object(plan_lease, "wait", wait),
+    ):
+        yield

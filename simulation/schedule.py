@@ -29,7 +29,7 @@ from simulation.actors import (
 from simulation.campaign_site import CampaignSite
 from simulation.crashes import crash_unequal
 from simulation.disk import Disk, Trouble
-from simulation.gateways import Gateways
+from simulation.gateways import Gateways, simulated_time
 from simulation.history import words_of
 from simulation.oracle import Judged, Violation, judge
 from simulation.records import ShareRecord
@@ -79,15 +79,16 @@ class Schedules:
         world = World(seed, disk, trace=trace)
         if plant is not None:
             plant(world)
-        try:
-            _run(world)
-            _look_back(world, self._directory)
-            judged = judge(disk, world.log, world.site())
-            judged.violations.extend(_unexpected(world))
-            return Ended(seed, judged, _counts(world, judged), world.log.trace)
-        finally:
-            world.scheduler.finish()
-            disk.close()
+        with simulated_time(world.scheduler):
+            try:
+                _run(world)
+                _look_back(world, self._directory)
+                judged = judge(disk, world.log, world.site())
+                judged.violations.extend(_unexpected(world))
+                return Ended(seed, judged, _counts(world, judged), world.log.trace)
+            finally:
+                world.scheduler.finish()
+                disk.close()
 
 
 @contextmanager

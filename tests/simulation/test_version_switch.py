@@ -1,11 +1,16 @@
 """The simulator of `benchmarks.version_switch`: a few schedules, and planted defects that its oracle must find."""
 
+import concurrent.futures
+import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from benchmarks.version_switch.simulated import planted_result
+from headrace.engines import chain
+from headrace.serving import plan_lease
+from headrace.serving.gateway import prepared_sets
 from simulation.planted import DEFECTS, NUM_TRIED_MAX, Defect, Found, find
 from simulation.schedule import Schedules, schedules
 
@@ -44,6 +49,12 @@ def test_a_seed_is_one_schedule(prepared: Schedules) -> None:
     assert len(first.trace) > 20
     assert [line.split()[:2] for line in first.trace] == [line.split()[:2] for line in second.trace]
     assert first.counts == second.counts
+
+
+def test_clocks_and_waits_are_pythons_own_again_behind_a_schedule(prepared: Schedules) -> None:
+    prepared.run(3)
+    assert chain.time is prepared_sets.time is time
+    assert plan_lease.wait is concurrent.futures.wait
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name.replace(" ", "-"))
