@@ -1,5 +1,6 @@
 """The JSON Schemas of users' files: kept as printed, right about our own files, and as strict as the readers."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -8,12 +9,20 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from headrace.errors import InvalidInput
+from headrace.generation.campaign import Campaign
+from headrace.prep.corpus import Corpus
+from headrace.serving.service import Service
+from headrace.training.recipe import Recipe
+from headrace.user_files.shapes import from_mapping
 from headrace.user_files.yaml_file import read_yaml
 from tests.command_line.builders import CHECKOUT, run
 
 _KEPT = CHECKOUT / "docs/schemas"
-_KINDS = ("campaign", "recipe", "corpus", "service")
+_KINDS = {"campaign": Campaign, "recipe": Recipe, "corpus": Corpus, "service": Service}
 _OURS = sorted(
     [*(CHECKOUT / "resources").glob("*/*.yaml"), *(CHECKOUT / "resources").glob("*.yaml")], key=lambda path: path.name
 )
@@ -26,6 +35,10 @@ _SEEN = re.compile(
 
 def kept(kind: str) -> dict[str, Any]:
     return json.loads((_KEPT / f"{kind}.schema.json").read_text())
+
+
+_SCHEMAS = {kind: kept(kind) for kind in _KINDS}
+_BODIES = {kind: yaml.safe_load(_TABLE[kind]["file"]) for kind in _KINDS}
 
 
 def content(directory: Path, text: str) -> Any:
@@ -52,7 +65,7 @@ def test_our_own_files_name_their_schema_and_keep_to_it(file: Path) -> None:
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_a_schema_refuses_the_unknown_keys_and_wrong_types_that_the_reader_refuses(tmp_path: Path, kind: str) -> None:
-    body, validator = _TABLE[kind]["file"], jsonschema.Draft202012Validator(kept(kind))
+    body, validator = _TABLE[kind]["file"], jsonschema.Draft202012Validator(_SCHEMAS[kind])
     assert validator.is_valid(content(tmp_path, body))
     refused = {
         mistake: validator.is_valid(content(tmp_path, body.replace(case["instead of"], case["stands"])))
@@ -61,6 +74,41 @@ def test_a_schema_refuses_the_unknown_keys_and_wrong_types_that_the_reader_refus
     }
     assert len(refused) >= 10
     assert [mistake for mistake, is_valid in refused.items() if is_valid] == []
+
+
+_VALUES = st.sampled_from(
+    [
+        *(None, True, 0, 1, -1, 7, 0.5, 3.0, float("nan"), 2**70, "", "x", "echo", "1"),
+        *([], ["x"], [0.5, {"weight": 1}], {}, {"x": "y"}, {"x": 1}),
+        *({"name": "echo"}, {"name": "openai_http", "dtype": "float32"}, {"min_rows": 20}),
+    ]
+)
+
+
+def places(content: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [place for key, part in parts for place in [(*above, key), *places(part, (*above, key))]]
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+@given(data=st.data())
+def test_an_editor_underlines_nothing_that_the_reader_takes(kind: str, data: st.DataObject) -> None:
+    content = copy.deepcopy(_BODIES[kind])
+    for _ in range(data.draw(st.integers(1, 3))):
+        known = [(key,) for key in _SCHEMAS[kind]["properties"]]
+        *above, key = data.draw(st.sampled_from([*known, *places(content)]))
+        part = content
+        for step in above:
+            part = part[step]
+        if data.draw(st.booleans()) or not isinstance(part, dict) or key not in part:
+            part[key] = data.draw(_VALUES)
+        else:
+            del part[key]
+    try:
+        from_mapping(_KINDS[kind], content, "It")
+    except InvalidInput:
+        return
+    jsonschema.validate(content, _SCHEMAS[kind])
 
 
 def test_an_engine_has_the_options_of_its_name_alone() -> None:
