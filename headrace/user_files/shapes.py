@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import InvalidInput
 from headrace.user_files.ranges import range_in_words
-from headrace.user_files.yaml_file import Document, read_yaml
 
-# Functions import pydantic themselves: it takes 100 ms of CPU, which code that only reads handoffs should not pay.
+# Functions import pydantic and PyYAML themselves: 100 ms of CPU, which code that only reads handoffs should not pay.
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, SchemaValidator, ValidationError
+
+    from headrace.user_files.yaml_file import Document
 
 T = TypeVar("T")
 Keys = tuple[str | int, ...]
@@ -50,6 +51,8 @@ def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput
         InvalidInput: of the class `refusal`: there is no such file, it is not YAML, or it has faults. Each fault is a
             line with its line and column, in the order of the file.
     """
+    from headrace.user_files.yaml_file import read_yaml
+
     try:
         document = read_yaml(path, noun)
         return _checked(cls, document.content, f"{noun} {path}", document)
@@ -109,7 +112,7 @@ def fault(keys: Keys, **said: Any) -> "ValidationError":
     return ValidationError.from_exception_data("fault", [_detail(keys, path=_label(keys), **said)])
 
 
-def _checked(cls: type[T], content: object, where: str, document: Document | None) -> T:
+def _checked(cls: type[T], content: object, where: str, document: "Document | None") -> T:
     from pydantic_core import ValidationError
 
     try:
