@@ -1,7 +1,8 @@
 # Every target sets the checkout up first; a second call costs milliseconds.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 2
+# One more than the cores of a small machine: who waits for a process leaves a core idle.
+WORKERS ?= 3
 # The project's own instance, wherever make is called from; nothing in a test or a run waits on a model hub.
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export HF_HUB_OFFLINE := 1
@@ -28,7 +29,7 @@ dev: ## the Dagster UI on http://127.0.0.1:3000 (HEADRACE_PORT)
 	@$(BIN)/python -m pipelines.dev
 
 # Files stay whole, for their fixtures' sake, and in their order: those of few but long tests would else come last.
-test: setup ## all tests, on two workers (WORKERS)
+test: setup ## all tests, on three workers (WORKERS)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-thorough: setup ## the properties with fifteen times the examples: hours, before a release or where one is in doubt

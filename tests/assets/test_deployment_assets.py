@@ -182,7 +182,7 @@ def test_registration_names_base_and_trained_weights_once(deployment: Deployment
         for result in (first, second)
     ]
     assert versions == [1, 1]
-    tags = deployment.models._client().get_model_version(deployment.model, "2").tags
+    tags = deployment.models.connection.client().get_model_version(deployment.model, "2").tags
     assert tags["headrace.input_versions"] == '{"training_examples[shard-00]":"v1 abc"}'
     assert (tags["headrace.zero_stage"], tags["headrace.recipe"]) == ("2", "good")
     assert deployment.check(registered_versions_fit).passed

@@ -365,7 +365,7 @@ def test_collectors_beside_fifty_readers_break_none(tmp_path: Path) -> None:
             except BaseException as error:  # noqa: BLE001 (shown by the test)
                 errors.append(error)
                 return
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     readers = [threading.Thread(target=read) for _ in range(50)]
     for reader in readers:
