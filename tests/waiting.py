@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(found: Callable[[], T], what: str = "what was waited for", *, seconds: float = 90.0) -> T:
+def eventually(found: Callable[[], T | None], what: str = "what was waited for", *, seconds: float = 90.0) -> T:
     """What `found` returns as soon as it is true of itself; asked less and less often, for asking costs CPU time."""
     ends, pause = time.monotonic() + seconds, 0.01
     while time.monotonic() < ends:
