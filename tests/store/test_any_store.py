@@ -184,6 +184,7 @@ def test_a_writers_nonce_settles_who_won(any_store: ObjectStore) -> None:
     again = create_json(any_store, "claims/one.json", {"set": "s1"}, nonce="n1")
     other = create_json(any_store, "claims/one.json", {"set": "s2"})
     assert (first.won, again.won, other.won) == (True, True, False)
+    assert other.body == {"set": "s1", "nonce": "n1"}
 
 
 def test_an_object_lies_on_this_machine_to_be_mapped(any_store: ObjectStore) -> None:
