@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ from headrace.training.launch_plan import MARKER, LaunchPlan
 from headrace.training.progress import RankFailure, report_failure, report_phase
 from headrace.training.run_config import RunConfig
 from tests.training_builders import make_recipe, make_run_config
+from tests.waiting import eventually
 
 ROWS = """
 import json, pathlib, sys
@@ -104,7 +104,8 @@ def test_only_processes_with_the_marker_are_killed() -> None:
         subprocess.Popen(script, env={**os.environ, MARKER: "mine/1"}) as mine,
         subprocess.Popen(script, env={**os.environ, MARKER: "mine/12"}) as other,
     ):
-        time.sleep(0.1)  # between fork and exec a process still has our environment
+        # Between fork and exec a process still has our environment.
+        eventually(lambda: all(MARKER in psutil.Process(one.pid).environ() for one in (mine, other)))
         assert kill_gang("mine/1") == [mine.pid]
         assert other.poll() is None
         other.kill()
