@@ -22,7 +22,7 @@ from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.ranges import check_ranges
-from headrace.user_files.shapes import from_file
+from headrace.user_files.shapes import from_directory, from_file
 from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
@@ -188,20 +188,12 @@ def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
     Raises:
         InvalidCampaign: the directory or its files are missing, a file is invalid, or two files have one name.
     """
-    files = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
-    if not files:
+    campaigns = from_directory(directory, load_campaign, "Campaign", InvalidCampaign)
+    if not campaigns:
         raise InvalidCampaign(
             f"Campaigns directory {directory} holds no *.yaml file; HEADRACE_CAMPAIGNS names another."
         )
-    origins: dict[str, Path] = {}
-    campaigns: list[Campaign] = []
-    for file in files:
-        campaign = load_campaign(file)
-        if (earlier := origins.get(campaign.name)) is not None:
-            raise InvalidCampaign(f"Campaign {campaign.name!r} stands in two files: {earlier.name} and {file.name}.")
-        origins[campaign.name] = file
-        campaigns.append(campaign)
-    return tuple(sorted(campaigns, key=lambda campaign: campaign.name))
+    return tuple(campaigns)
 
 
 def load_campaign(file: Path) -> Campaign:

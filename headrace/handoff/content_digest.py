@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from headrace.errors import InvalidInput
+from headrace.handoff.ipc_metadata import has_offsets_and_values
 from headrace.handoff.schemas import fingerprint
 from headrace.handoff.spelling import plain_type
 
@@ -75,7 +76,7 @@ class _ColumnDigest:
         elif _is_list(kind):
             self._lengths.update(_fixed_width_bytes(pc.call_function("list_value_length", [column]).cast(pa.int64())))
             self._children[0].update(column.flatten())
-        elif _is_text(kind):
+        elif has_offsets_and_values(kind):
             self._lengths.update(_fixed_width_bytes(pc.call_function("binary_length", [column]).cast(pa.int64())))
             self._values.update(_text_bytes(column))
         elif not pa.types.is_null(kind):
@@ -100,7 +101,7 @@ def _child_types(name: str, kind: pa.DataType) -> list[pa.DataType]:
         return [pa.struct([kind.key_field, kind.item_field])]
     if _is_list(kind) or _is_list_view(kind) or pa.types.is_fixed_size_list(kind):
         return [kind.value_type]
-    if _is_text(plain_type(kind)) or pa.types.is_null(kind) or pa.types.is_boolean(kind):
+    if has_offsets_and_values(plain_type(kind)) or pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return []
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
         return []
@@ -160,15 +161,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_list_view(kind: pa.DataType) -> bool:
     return pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    )
 
 
 def _text_bytes(column: pa.Array) -> memoryview | bytes:

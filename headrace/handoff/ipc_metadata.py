@@ -96,14 +96,14 @@ def _num_buffers(kind: pa.DataType, variadic_counts: Iterator[int]) -> int:
         return 0
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
         return 2 + next(variadic_counts)
-    if _has_offsets_and_values(kind):
+    if has_offsets_and_values(kind):
         return 3
     own = _OWN_BUFFERS.get(kind.id, 2)
     children = 0 if pa.types.is_dictionary(kind) else kind.num_fields
     return own + sum(_num_buffers(kind.field(index).type, variadic_counts) for index in range(children))
 
 
-def _has_offsets_and_values(kind: pa.DataType) -> bool:
+def has_offsets_and_values(kind: pa.DataType) -> bool:
     return (
         pa.types.is_string(kind)
         or pa.types.is_binary(kind)

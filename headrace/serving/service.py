@@ -22,7 +22,7 @@ from headrace.keys import check_name
 from headrace.rollout.gates import LIVE_METRICS
 from headrace.rollout.plan import LivePlan, Plan
 from headrace.user_files.ranges import check_ranges
-from headrace.user_files.shapes import from_file
+from headrace.user_files.shapes import from_directory, from_file
 from headrace.version_sets.sets import Member, VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
@@ -196,12 +196,4 @@ def load_services(directory: Path) -> tuple[Service, ...]:
     Raises:
         InvalidService: a file is invalid, or two files have one name.
     """
-    origins: dict[str, Path] = {}
-    services: list[Service] = []
-    for file in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
-        service = load_service(file)
-        if (earlier := origins.get(service.name)) is not None:
-            raise InvalidService(f"Service {service.name!r} stands in two files: {earlier.name} and {file.name}.")
-        origins[service.name] = file
-        services.append(service)
-    return tuple(sorted(services, key=lambda service: service.name))
+    return tuple(from_directory(directory, load_service, "Service", InvalidService))
