@@ -1,5 +1,6 @@
 """`headrace gc`: shows what would go and why, asks, and deletes it."""
 
+import math
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +57,8 @@ def gc(
     """
     if keep < 1:
         raise InvalidInput(f"--keep must be at least 1: a partition without a newest version is none, got {keep}.")
-    if grace < 0:
+    # Nothing is older than NaN hours, and nothing younger: it would stop protecting what is new.
+    if math.isnan(grace) or grace < 0:
         raise InvalidInput(f"--grace is hours, 0 or more, got {grace:g}.")
     if not (dry_run or yes) and not sys.stdin.isatty():
         raise InvalidInput(

@@ -29,6 +29,10 @@ MISTAKES = {
     "lists in CSV": ("handoff export labels all {tmp}/x.csv", "Column examples of labels[all] v1 has type list"),
     "keeping nothing": ("gc --keep 0 --dry-run --without-dagster", "--keep must be at least 1"),
     "a grace time before now": ("gc --grace -1 --dry-run --without-dagster", "--grace is hours, 0 or more, got -1"),
+    "a grace time that is no number": (
+        "gc --grace nan --dry-run --without-dagster",
+        "--grace is hours, 0 or more, got nan",
+    ),
     "deleting unasked": ("gc --without-dagster", "pass --yes, or --dry-run"),
     "a store that is not there": (
         "handoff ls --store {tmp}/nowhere",
