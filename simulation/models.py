@@ -25,7 +25,7 @@ def model_of(name: str, version: int, *, kind: str = "trained", **changes: Any) 
     return ModelVersion(**(fields | changes))
 
 
-def training_result(training_id: str, attempt: int, **changes: Any) -> TrainingResult:
+def training_result(training_id: str, attempt: int, /, **changes: Any) -> TrainingResult:
     fields: dict[str, Any] = {
         "training_id": training_id,
         "attempt": attempt,
