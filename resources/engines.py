@@ -35,10 +35,10 @@ class EnginesResource(dg.ConfigurableResource):
         replicas: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Engine:
         """Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`."""
-        deployment = Deployment.of_bulk(
-            api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas or {}
-        )
-        return open_engine(member, spec, objects, deployment)
+        return open_engine(member, spec, objects, self._deployment(replicas))
+
+    def _deployment(self, replicas: Mapping[str, tuple[str, ...]] | None) -> Deployment:
+        return Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas)
 
     def open_rows(
         self,
@@ -67,10 +67,19 @@ class EnginesResource(dg.ConfigurableResource):
             engines[role] = loaded[key]
         return ChainRows(RoleChain.of(version_set, order, engines))
 
-    def try_member(self, member: Member, version_set: VersionSet, objects: ObjectStore) -> None:
+    def try_member(
+        self,
+        member: Member,
+        version_set: VersionSet,
+        objects: ObjectStore,
+        *,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         """Loads one member of a set and lets it answer; the answer is discarded.
+
+        Args:
+            replicas: as `open_rows` takes them.
 
         Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.trial`.
         """
-        deployment = Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds)
-        try_member(member, version_set.engine_of(member.role), objects, deployment)
+        try_member(member, version_set.engine_of(member.role), objects, self._deployment(replicas))

@@ -129,7 +129,7 @@ class RolloutsResource(dg.ConfigurableResource):
         actions = rollout.tick(
             subject,
             models,
-            prepare=partial(self._prepare, objects),
+            prepare=partial(self._prepare, objects, subject),
             catalogue=registry,
             intervention=intervention,
             damaged=damaged,
@@ -146,10 +146,10 @@ class RolloutsResource(dg.ConfigurableResource):
             table=state_table(name, status.state, rollout.version_sets),
         )
 
-    def _prepare(self, objects: ObjectStore, version_set: VersionSet) -> None:
+    def _prepare(self, objects: ObjectStore, subject: Subject, version_set: VersionSet) -> None:
         """Fetches, verifies, loads and tries every member in this process."""
         for member in version_set.members:
-            self.engines.try_member(member, version_set, objects)
+            self.engines.try_member(member, version_set, objects, replicas=subject.replicas)
 
 
 def rollouts_resource(settings: Settings, engines: EnginesResource | None = None) -> RolloutsResource:

@@ -176,12 +176,18 @@ class Role:
 
 
 def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str | None = None) -> None:
-    """Raises: InvalidInput: the chain is empty, or a role is named but not described."""
+    """Raises: InvalidInput: the chain is empty or repeats a role, or names one that is not described or never asked."""
+    for role in roles:
+        check_name("roles: a role's name", role)
     there = f"of this file ({', '.join(roles) or 'none'})"
     if not chain or any(role not in roles for role in chain):
         raise InvalidInput(f"chain must name roles {there}, got {list(chain)!r}.")
     if judge is not None and judge not in roles:
         raise InvalidInput(f"judge must name a role {there}, got {judge!r}.")
+    if len(set(chain)) != len(chain):
+        raise InvalidInput(f"chain must ask each role once, got {list(chain)!r}.")
+    if idle := [role for role in roles if role not in chain and role != judge]:
+        raise InvalidInput(f"roles has {', '.join(idle)}, which chain never asks: add it to chain, or take it out.")
 
 
 def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: str) -> dict[str, M]:

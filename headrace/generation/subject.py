@@ -1,6 +1,6 @@
 """A campaign as the subject of its rollout: its models, reviewed rows, mirrored rows, and bad sets' rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.engines.roles import newest_versions
@@ -34,6 +34,10 @@ class CampaignSubject:
     @property
     def plan(self) -> Plan:
         return self.campaign.plan
+
+    @property
+    def replicas(self) -> Mapping[str, tuple[str, ...]]:
+        return self.campaign.replicas
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates:
         """With one writer, the model's versions one by one; with several roles, the file's wish as a whole."""

@@ -1,6 +1,6 @@
 """The subject of a rollout: a campaign or a live service. Rollouts know no other difference between them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from headrace.registry.model_versions import ModelVersion
@@ -24,6 +24,11 @@ class Subject(Protocol):
     @property
     def is_prepared_here(self) -> bool:
         """Whether the ticking process prepares a proposed set; otherwise the subject's servers do."""
+        ...
+
+    @property
+    def replicas(self) -> Mapping[str, tuple[str, ...]]:
+        """Base URL in a version set → the servers that serve the same model."""
         ...
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates: ...

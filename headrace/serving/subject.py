@@ -33,6 +33,10 @@ class ServiceSubject:
     def plan(self) -> Plan:
         return self.service.plan
 
+    @property
+    def replicas(self) -> Mapping[str, tuple[str, ...]]:
+        return self.service.replicas
+
     def candidates(self, models: Sequence[ModelVersion]) -> NewestCandidates:
         service, whose = self.service, f"Service {self.service.name!r}"
         return NewestCandidates(

@@ -146,16 +146,17 @@ def _checked(cls: type[T], content: object, where: str, document: "Document | No
     except ValidationError as error:
         found = [(one["loc"], one.get("ctx", {})) for one in error.errors(include_url=False)]
     places = [document.place(keys, of_key="of_key" in said) if document else () for keys, said in found]
+    in_order = sorted(zip(places, found, strict=True), key=lambda pair: pair[0])
     lines = [
         ("".join(f":{number}" for number in place), _sentence(said, _reached(content, keys)))
-        for place, (keys, said) in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])
+        for place, (keys, said) in in_order[:_FAULTS_SHOWN_MAX]
     ]
-    if len(lines) == 1:
+    if len(in_order) == 1:
         raise InvalidInput("".join([where, *lines[0]])) from None
     start = str(document.path) if document else where
-    shown = [f"{start}{place}{sentence}" for place, sentence in lines[:_FAULTS_SHOWN_MAX]]
-    rest = [f"and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
-    raise InvalidInput("\n  ".join([f"{where} has {len(lines)} faults:", *shown, *rest])) from None
+    shown = [f"{start}{place}{sentence}" for place, sentence in lines]
+    rest = [f"and {len(in_order) - len(shown)} more"] if len(in_order) > len(shown) else []
+    raise InvalidInput("\n  ".join([f"{where} has {len(in_order)} faults:", *shown, *rest])) from None
 
 
 @cache

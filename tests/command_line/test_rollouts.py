@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from headrace.registry.registered import REGISTERED_VERSION
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSets
 from simulation.models import model_of
 from tests.command_line.builders import run, start
 from tests.generation.builders import make_site
@@ -375,6 +377,18 @@ def test_a_proposal_that_is_not_prepared_gets_no_units(scene: Scene, tmp_path: P
     with_plan = rollout(scene, *start, "--plan", tmp_path / "support.yaml")
     assert (without_plan.exit_code, with_plan.exit_code, state_of(scene).candidate) == (2, 2, None)
     assert "nodes have prepared set" in with_plan.stderr
+
+
+def test_a_set_is_shown_with_its_chain_and_its_engines_options(scene: Scene) -> None:
+    first = scene.sets[1]
+    engine = replace(first.engine, options='{"volume":2}', template_date="2026-11-01")
+    changed = replace(first, engine=engine, chain=("writer", "judge"))
+    VersionSets(scene.store).put(changed)
+    said = done(versions(scene, "show", changed.id))
+    assert "writer, judge" in said
+    assert 'template_date 2026-11-01, options {"volume":2}' in said
+    said = versions(scene, "diff", first.id, changed.id).stdout
+    assert "writer, judge" in said
 
 
 def test_a_prefix_of_two_sets_names_both(scene: Scene) -> None:

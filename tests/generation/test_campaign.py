@@ -64,6 +64,18 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
             {"model": None, "decoding": None, "roles": {"writer": ROLE}, "chain": ["writer", "editor"]},
             "chain must name roles",
         ),
+        "a role that is asked twice": (
+            {"model": None, "decoding": None, "roles": {"writer": ROLE}, "chain": ["writer", "writer"]},
+            r"chain must ask each role once, got \['writer', 'writer'\]",
+        ),
+        "a role that is never asked": (
+            {"model": None, "decoding": None, "roles": {"writer": ROLE, "editor": ROLE}, "chain": ["writer"]},
+            "roles has editor, which chain never asks: add it to chain, or take it out",
+        ),
+        "a role with a path for a name": (
+            {"model": None, "decoding": None, "roles": {"../../up": ROLE}, "chain": ["../../up"]},
+            r"a role's name must be lower-case letters, digits, .* got '../../up'",
+        ),
         "an order of no roles": (
             {"chain": ["writer"]},
             r"chain orders the roles, and there are none, got \['writer'\]",

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from headrace.engines.roles import EngineSettings
-from headrace.rollout.events import initialized
-from headrace.version_sets.sets import VersionSets
+from headrace.command_line.rollout.ticking import tick_once
+from headrace.generation.campaign import load_campaign
+from headrace.registry.model_versions import to_table
+from headrace.registry.registered import REGISTERED_VERSION
+from headrace.rollout.ticking import Rollout
+from headrace.store.small_objects import PassedOver
 from resources.engines import EnginesResource
 from resources.settings import CHECKOUT
-from simulation.campaign_site import make_campaign
 from simulation.models import model_of
 from tests.generation.builders import TEXTS, Site
 
@@ -22,6 +24,15 @@ pytestmark = pytest.mark.process
 
 # Of no machine: what a version set names, and the servers behind it change nothing in it.
 WRITERS = "http://writers.invalid/v1"
+CAMPAIGN = f"""
+name: glossary
+model: tiny
+num_shards: 1
+prompts: {{files: prompts.jsonl, per_shard: 8}}
+decoding: {{temperature: 0, top_p: 1, max_new_tokens: 8}}
+engine: {{name: openai_http, base_url: "{WRITERS}", model: served}}
+replicas: {{"{WRITERS}": SERVERS}}
+"""
 PACE = {"seconds_min": 0.05, "seconds_max": 0.1, "num_words": 6}
 
 
@@ -47,14 +58,15 @@ def servers() -> Iterator[list[tuple["subprocess.Popen[str]", str]]]:
 
 def test_a_partition_is_made_whole_although_one_of_two_servers_is_killed(servers: Any, tmp_path: Path) -> None:
     (killed, first), (_, second) = servers
-    campaign = make_campaign(
-        engine=EngineSettings("openai_http", base_url=WRITERS, model="served"),
-        replicas={WRITERS: (first, second)},
-    )
+    file = tmp_path / "glossary.yaml"
+    file.write_text(CAMPAIGN.replace("SERVERS", json.dumps([first, second])))
+    campaign = load_campaign(file)
     site = Site(tmp_path, campaign=campaign)
-    wanted = campaign.version_set({"writer": model_of("tiny", 1)})
-    VersionSets(site.objects).put(wanted)
-    site.journal.append("initialized", {**initialized(wanted).fields, "reason": "a test"}, expected=0)
+    models = to_table([model_of("tiny", 1, kind="base")])
+    site.handoffs.publish(REGISTERED_VERSION, "tiny.define", models, code_version="1", run_id="r")
+    actions = tick_once(Rollout(site.objects, campaign.name, site.clock), site.objects, file, None, PassedOver())
+    assert actions[0].kind == "initialize"
+    wanted = campaign.version_set({"writer": model_of("tiny", 1, kind="base")})
     site.put_prompts()
     seen: list[int] = []
 

@@ -171,5 +171,6 @@ def _last_text(status: RolloutStatus) -> str:
 
 def setting_text(value: object) -> str:
     """One side of a difference. Shortens digests, which stay distinct; --json has them in full."""
-    text = "–" if value is None else one_line(str(value))
+    listed = ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+    text = "–" if value is None else one_line(str(listed))
     return f"{text[:16]}…" if _DIGEST.fullmatch(text) else text

@@ -9,6 +9,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.trial import try_member
 from headrace.rollout.catalogue import Catalogue
 from headrace.rollout.controller import Action
+from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
@@ -23,7 +24,7 @@ def tick_once(
     return rollout.tick(
         subject,
         registered(objects, damaged=damaged),
-        prepare=partial(_prepare, objects) if subject.is_prepared_here else None,
+        prepare=partial(_prepare, objects, subject) if subject.is_prepared_here else None,
         catalogue=_catalogue(mlflow) if mlflow else None,
         damaged=damaged,
     )
@@ -35,8 +36,8 @@ def _catalogue(mlflow: str) -> Catalogue:
     return ModelRegistry(mlflow)
 
 
-def _prepare(objects: ObjectStore, version_set: VersionSet) -> None:
+def _prepare(objects: ObjectStore, subject: Subject, version_set: VersionSet) -> None:
     """Fetches, verifies, loads and tries every member in this process."""
-    deployment = Deployment.of_bulk(api_key=os.environ.get("HEADRACE_ENGINE_KEY"))
+    deployment = Deployment.of_bulk(api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=subject.replicas)
     for member in version_set.members:
         try_member(member, version_set.engine_of(member.role), objects, deployment)

@@ -21,6 +21,7 @@ def show(
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import aligned, print_heading, print_json, print_lines
     from headrace.command_line.rollout.opening import find_set
+    from headrace.command_line.rollout.screens import setting_text
     from headrace.text.visible import one_line
     from headrace.version_sets.sets import VersionSets
 
@@ -30,7 +31,8 @@ def show(
         print_json(found.for_people())
         return
     say(found.id, bold=True)
-    print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)]]))
+    chain = [["chain", setting_text(found.chain)]] if found.chain else []
+    print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)], *chain]))
     for member in found.members:
         print_heading(member.role)
         decoding = member.decoding
@@ -52,7 +54,16 @@ def show(
 
 def _engine_text(engine: Any) -> str:
     from headrace.masking import without_credentials
+    from headrace.text.visible import one_line
 
-    at = f", {engine.model} at {without_credentials(engine.base_url)}" if engine.base_url else ""
-    build = f" ({engine.build})" if engine.build else ""
-    return f"{engine.name}{build}, {engine.dtype}, {engine.num_threads} threads{at}"
+    settings = [f"{engine.name} ({engine.build})" if engine.build else engine.name]
+    settings += [f"dtype {engine.dtype}", f"num_threads {engine.num_threads}"]
+    if engine.base_url:
+        settings.append(f"{engine.model} at {without_credentials(engine.base_url)}")
+    if engine.template_date:
+        settings.append(f"template_date {engine.template_date}")
+    if engine.special_tokens:
+        settings.append(f"{len(engine.special_tokens)} special tokens")
+    if engine.options:
+        settings.append(f"options {one_line(engine.options)}")
+    return ", ".join(settings)

@@ -50,7 +50,10 @@ def check_replicas(replicas: Mapping[str, Sequence[str]]) -> None:
     """
     for base_url, servers in replicas.items():
         for server in (base_url, *servers):
-            check_address(server)
+            try:
+                check_address(server)
+            except InvalidInput as error:
+                raise InvalidInput(f"replicas: {error}") from error
         if not servers or len(set(servers)) != len(servers):
             shown = [without_credentials(server) for server in servers]
             raise InvalidInput(
