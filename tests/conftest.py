@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import gc
 import os
 import shutil
 import signal
@@ -42,6 +43,8 @@ def pytest_collection_finish() -> None:
     from tests.cheap_instances import make_instances_cheap
 
     make_instances_cheap()
+    # What was imported is no garbage: a look through it takes a second, and some tests look often.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
