@@ -133,8 +133,9 @@ _REASON_CHARACTERS_MAX = 500
 
 
 def reason_of(error: BaseException) -> str:
-    """An error as a one-line reason: our errors unchanged, any other with its type's name."""
-    text = " ".join(str(error).split())
+    """An error as a one-line reason that UTF-8 can encode: our errors unchanged, any other with its type's name."""
+    # Half a surrogate, as a library may quote it, cannot be kept in a record.
+    text = " ".join(str(error).split()).encode(errors="replace").decode()
     if not isinstance(error, HeadraceError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

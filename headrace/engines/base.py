@@ -8,8 +8,9 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from headrace.engines.openai.meaning import FinishReason
+from headrace.engines.openai.meaning import COUNT_MAX, FINISH_REASONS, FinishReason
 from headrace.errors import HeadraceError, Transient, reason_of
 
 
@@ -41,7 +42,8 @@ class Turn:
 class Piece:
     """A piece of an answer; the last one has the finish reason and the counts. `replica`: the server that made it.
 
-    Counts are None if unknown: the server sent none, or no valid ones.
+    Texts can be written as UTF-8. Counts are from 0 to `COUNT_MAX`, or None if unknown: the server sent none, or no
+    valid ones.
     """
 
     text: str
@@ -53,7 +55,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A whole answer. `replica`: the server that made it, such as its URL. Counts as in a piece.
+    """A whole answer. `replica`: the server that made it, such as its URL. Texts and counts as in a piece.
 
     `note`: what was wrong beside the text, such as invalid counts.
     """
@@ -127,7 +129,7 @@ class Engine(ABC):
 
         Raises: as `answer`, before the first piece; afterwards only EngineFailed.
         """
-        answer = await self.answer(turn)
+        answer = checked(await self.answer(turn), Answer, self.name)
         yield Piece(
             text=answer.text,
             finish_reason=answer.finish_reason,
@@ -146,9 +148,9 @@ class Engine(ABC):
         async def settled(turn: Turn) -> Answer | NoAnswer:
             async with room:
                 try:
-                    return await self.answer(turn)
-                except Exception as error:  # noqa: BLE001 (whatever an engine raises is one turn's)
-                    return no_answer(error)
+                    return checked(await self.answer(turn), Answer, self.name)
+                except BaseException as error:  # noqa: BLE001 (whatever an engine raises is one turn's)
+                    return no_answer(error, self.name)
 
         tasks = [asyncio.ensure_future(settled(turn)) for turn in turns]
         try:
@@ -163,14 +165,84 @@ class Engine(ABC):
         """Fails the turns under way, and frees what the engine holds. A second call does nothing."""
 
 
-def no_answer(error: Exception) -> NoAnswer:
+_A = TypeVar("_A", Answer, Piece)
+
+
+def checked(answer: object, wanted: type[_A], engine: str) -> _A:
+    """`answer`, which the engine of that name gave, if it is what the contract says.
+
+    Raises: EngineFailed: it is not. The message quotes no text, since gateways log it.
+    """
+    if fault := _fault(answer, wanted):
+        raise wrong_answer(engine, fault)
+    return answer  # pyright: ignore[reportReturnType]
+
+
+def wrong_answer(engine: str, fault: str) -> EngineFailed:
+    """Args: fault: what it answered, and what that must be."""
+    return EngineFailed(
+        f"Engine {engine!r} answered {fault}. Its package must be corrected; headrace.engines.conformance tests it."
+    )
+
+
+def _fault(answer: object, wanted: type[Answer] | type[Piece]) -> str:
+    """Empty: there is none."""
+    if not isinstance(answer, wanted):
+        return f"{shown(answer)}, which must be of type {wanted.__name__}"
+    for name in ("text", "replica") if wanted is Piece else ("text", "replica", "note"):
+        text = getattr(answer, name)
+        if not isinstance(text, str):
+            return f"{name} {shown(text)}, which must be a string"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"{name} that cannot be written as UTF-8: {error.reason} at character {error.start}"
+    reason = answer.finish_reason
+    if reason is None and wanted is Piece:
+        pass
+    elif not isinstance(reason, str) or reason not in FINISH_REASONS:
+        named = f"{reason[:40]!r}" if isinstance(reason, str) else shown(reason)
+        return f"finish_reason {named}, which must be one of {', '.join(FINISH_REASONS)}"
+    for name in ("num_prompt_tokens", "num_output_tokens"):
+        count = getattr(answer, name)
+        if count is not None and not (type(count) is int and 0 <= count <= COUNT_MAX):
+            return f"{name} {shown(count)}, which must be a whole number from 0 to {COUNT_MAX}, or None"
+    return ""
+
+
+def shown(value: object) -> str:
+    """A number or None as itself; of all else only its type, since it may hold a prompt."""
+    if value is None or (isinstance(value, int | float) and abs(value) < 2**63):
+        return repr(value)
+    return f"something of type {type(value).__name__}"
+
+
+def no_answer(error: BaseException, engine: str) -> NoAnswer:
     """The turn's outcome for an error. An error of none of the three classes is a fault of the engine or a library.
 
-    Raises: HeadraceError: `error` itself, if it is another of our errors: no turn caused it.
+    Args: engine: its name.
+
+    Raises:
+        HeadraceError: `error` itself, if it is another of our errors: no turn caused it.
+        BaseException: `error` itself, if it ends the caller's task and not only the engine's work.
     """
     if isinstance(error, HeadraceError):
         if not isinstance(error, NoAnswer):
             raise error
         # The error is kept, not raised: its traceback would keep all of the call's objects alive.
         return error.with_traceback(None)
-    return EngineFailed(reason_of(error))
+    if isinstance(error, Exception):
+        return EngineFailed(reason_of(error))
+    if _is_ending():
+        raise error
+    # Passed on, a CancelledError or SystemExit would end the caller in silence.
+    return EngineFailed(f"Engine {engine!r} raised {type(error).__name__}, and nobody had ended its work.")
+
+
+def _is_ending() -> bool:
+    """Whether the task that runs this is being cancelled, or is destroyed after its loop's end."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True
+    return task is None or task.cancelling() > 0

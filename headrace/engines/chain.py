@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from io import StringIO
 
+from headrace.engines.asking import answer_of, answers_of, pieces_of
 from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
 from headrace.engines.messages import messages_for
 from headrace.keys import digest_text
@@ -129,7 +130,7 @@ class RoleChain:
         replica = ""
         error = "cancelled"
         try:
-            async with aclosing(role.engine.stream(turn)) as pieces:
+            async with aclosing(pieces_of(role.engine, turn)) as pieces:
                 async for piece in pieces:
                     text.write(piece.text)
                     replica = piece.replica or replica
@@ -155,7 +156,10 @@ class RoleChain:
             )
 
     async def answer_together(self, asked: Sequence[tuple[str, Conversation, int]]) -> list[Answer | NoAnswer]:
-        """For each of (unit, conversation, seed), in order, the last role's answer, or why some role gave none."""
+        """For each of (unit, conversation, seed), in order, the last role's answer, or why some role gave none.
+
+        Raises: as `answers_of`.
+        """
         found: list[Answer | NoAnswer | None] = [None] * len(asked)
         given = [conversation for _, conversation, _ in asked]
         for place, role in enumerate(self.roles):
@@ -168,7 +172,7 @@ class RoleChain:
                     turns.append(self._last_turn(conversation, given[index], unit, seed))
                 else:
                     turns.append(self._inner_turn(place, given[index], unit, seed))
-            for index, answer in zip(going_on, await role.engine.answer_together(turns), strict=True):
+            for index, answer in zip(going_on, await answers_of(role.engine, turns), strict=True):
                 if is_last or not isinstance(answer, Answer):
                     found[index] = answer
                 else:
@@ -203,7 +207,7 @@ async def try_role(role: LoadedRole) -> None:
     turn = role.turn(Conversation.of(_TRIAL_PROMPT, max_tokens=_TRIAL_TOKENS), unit="smoke-test", seed=0)
     try:
         async with asyncio.timeout(_TRIAL_SECONDS_MAX):
-            await role.engine.answer(turn)
+            await answer_of(role.engine, turn)
     except TimeoutError:
         raise EngineFailed(
             f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_TRIAL_SECONDS_MAX:.0f} s.",
@@ -215,7 +219,7 @@ async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) ->
     started = time.monotonic()
     error = "cancelled"
     try:
-        answer = await role.engine.answer(turn)
+        answer = await answer_of(role.engine, turn)
         error = ""
     except Exception as failure:
         error = type(failure).__name__

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from headrace.engines.base import EngineFailed
+
 T = TypeVar("T")
 
 
@@ -18,9 +20,12 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted."""
+        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted.
+
+        Raises: EngineFailed: `work` tried to end the process, with SystemExit or KeyboardInterrupt.
+        """
         loop = self._started()
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
         try:
             return future.result()
         except BaseException:
@@ -38,6 +43,23 @@ class LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="engine", daemon=True)
             self._thread.start()
         return self._loop
+
+
+async def _contained(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise EngineFailed(f"An engine raised {type(error).__name__}, which would end this process.") from error
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Runs until `loop.stop`. SystemExit in some task of an engine ends `run_forever` too, but no caller's wait."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            continue
+        return

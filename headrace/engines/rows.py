@@ -11,11 +11,10 @@ from typing import Literal, Protocol, Self
 from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain
 from headrace.engines.event_loop import LoopThread
+from headrace.engines.openai.meaning import COUNT_MAX
 from headrace.errors import EngineUnavailable
 from headrace.version_sets.sets import Member
 
-# The limit of a table's column.
-_COUNT_MAX = 2**31 - 1
 # The control turn that tests whether a chain answers at all, and its most tokens.
 _CONTROL_PROMPT = "Say one word."
 _CONTROL_TOKENS_MAX = 16
@@ -143,7 +142,7 @@ def storable(result: GenerationResult) -> GenerationResult:
         return failed(result.error or "the engine gave no reason")
     for name in ("num_prompt_tokens", "num_output_tokens"):
         count = getattr(result, name)
-        if count is not None and not (type(count) is int and 0 <= count <= _COUNT_MAX):
+        if count is not None and not (type(count) is int and 0 <= count <= COUNT_MAX):
             note = f"{name} is {str(count)[:40]}: not counted"
             result = replace(result, **{name: None}, note=f"{result.note}; {note}" if result.note else note)
     return result

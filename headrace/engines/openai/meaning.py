@@ -24,7 +24,7 @@ night.
 
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 # What a failed attempt means for turn and replica:
 # not_started: no connection was made; the replica is dead, the turn was not touched.
@@ -34,6 +34,9 @@ from typing import Any, Literal
 # unusable:    wrong key, address or model (401, 403, 404), or a forbidden turn.
 FailureKind = Literal["not_started", "broken", "failing", "busy", "unusable"]
 FinishReason = Literal["stop", "length", "content_filter"]
+FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+# Tokens of a turn: the limit of a table's column. No answer has so many.
+COUNT_MAX = 2**31 - 1
 
 # A longer time is a mistake or an attack: one header must not exclude a server for years.
 RETRY_AFTER_SECONDS_MAX = 30.0

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from headrace.engines.openai.meaning import FinishReason, finish_reason, status_in
+from headrace.engines.openai.meaning import COUNT_MAX, FinishReason, finish_reason, status_in
 from headrace.masking import Mask
 
 # Servers disagree on the width of a seed; all accept 31 bits.
 _SEED_MASK = 0x7FFFFFFF
 _SHOWN_CHARACTERS_MAX = 200
 _SHOWN_BYTES_MAX = 65_536
-# The limit of a table's column. No answer has so many tokens.
-_COUNT_MAX = 2**31 - 1
 _PARTS_OF_TEXT = frozenset({"text", "output_text"})
 _PARTS_OF_THOUGHT = frozenset({"thinking", "reasoning", "reasoning_content"})
 
@@ -249,7 +247,7 @@ def _tokens(event: Event, usage: dict[str, Any], name: str) -> int | None:
     if value is None:
         return None
     whole = int(value) if isinstance(value, float) and isfinite(value) and value.is_integer() else value
-    if isinstance(whole, int) and not isinstance(whole, bool) and 0 <= whole <= _COUNT_MAX:
+    if isinstance(whole, int) and not isinstance(whole, bool) and 0 <= whole <= COUNT_MAX:
         return whole
     event.notes.append(f"usage.{name} is {_shown_count(value)}: not counted")
     return None

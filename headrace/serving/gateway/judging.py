@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
+from headrace.engines.asking import answer_of
 from headrace.engines.chain import Conversation
 from headrace.rollout.assignment import salted_rank
 from headrace.rollout.live_evidence import EvidenceWriter
@@ -72,7 +73,7 @@ class Judging:
             stable.num_units += 1
             try:
                 async with asyncio.timeout(self._seconds_max):
-                    answer = await role.engine.answer(turn)
+                    answer = await answer_of(role.engine, turn)
             except Exception:  # noqa: BLE001 (the judge is a model: however it fails, there is no score)
                 self._metrics.judgement("failed")
                 return
