@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.keys import digest_text
@@ -28,9 +30,10 @@ _NUM_NAMED_MAX = 4
 class Decoding:
     """How tokens are drawn. Temperature 0 is greedy."""
 
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    # Ranges also as annotations, so that a file's report has each of them.
+    temperature: Annotated[float, Ge(0)]
+    top_p: Annotated[float, Gt(0), Le(1)]
+    max_new_tokens: Annotated[int, Ge(1)]
 
     def __post_init__(self) -> None:
         # YAML's `temperature: 0` and `0.0` mean the same, and must give the same id.

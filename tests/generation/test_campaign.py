@@ -123,7 +123,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         ),
         "a hot decoding": (
             {"decoding": BODY["decoding"] | {"temperature": -1}},
-            "temperature >= 0, got temperature=-1",
+            "temperature must be at least 0, got -1",
         ),
         "an unknown engine": (
             {"engine": {"name": "vllm"}},
