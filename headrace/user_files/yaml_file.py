@@ -104,7 +104,7 @@ def read_yaml(path: Path, noun: str) -> Document:
     Raises:
         InvalidInput: the file does not exist, is not YAML, or would read differently from what is written.
     """
-    where = f"{noun} {path}"
+    where, body = f"{noun} {path}", b""
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
@@ -118,10 +118,18 @@ def read_yaml(path: Path, noun: str) -> Document:
     except yaml.MarkedYAMLError as error:
         cause = error
         reason = ", ".join(part for part in (error.context, error.problem) if part)
+        if "'\\t'" in reason:
+            reason += "; use spaces"
         if mark := error.problem_mark:
             where = f"{where}:{mark.line + 1}:{mark.column + 1}"
     except RecursionError as error:
         cause, reason = error, "it is nested too deeply"
+    except UnicodeDecodeError as error:
+        where = f"{where}:{body.count(bytes([10]), 0, error.start) + 1}"
+        cause, reason = error, f"byte 0x{body[error.start]:02x} is no UTF-8; save the file as UTF-8"
+    except yaml.reader.ReaderError as error:
+        where = f"{where}:{body.decode()[: error.position].count(chr(10)) + 1}"
+        cause, reason = error, f"it holds the character U+{error.character:04X}, which YAML does not allow"
     except (yaml.YAMLError, OSError, ValueError) as error:
         cause, reason = error, " ".join(str(error).split())
     raise InvalidInput(f"{where} is not readable as YAML: {reason.rstrip('.')}.") from cause
