@@ -10,6 +10,7 @@ checks itself, defines what may stand there; it is read when the file is loaded,
 imports the kind's module, so the module should be light: costly imports belong inside `open`.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -18,8 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from headrace.engines.base import Engine
+from headrace.engines.base import Engine, shown
 from headrace.engines.deployment import Deployment
+from headrace.engines.option_types import check_options
 from headrace.errors import InvalidInput, reason_of
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
@@ -62,7 +64,7 @@ class EngineKind:
 
     Attributes:
         open: loads the engine, and blocks meanwhile. Raises InvalidInput or EngineUnavailable, with the reason.
-        options: a frozen dataclass of the settings beside the name in a file. Values are JSON's.
+        options: a frozen dataclass of the settings beside the name in a file; see `headrace.engines.option_types`.
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
         deterministic: the same turns together give the same bytes on the same kind of machine.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
@@ -103,7 +105,7 @@ class EngineKind:
 
 
 def engine_kind(name: str) -> EngineKind:
-    """Raises: InvalidInput: no engine of this name is installed, or its package cannot be imported."""
+    """Raises: InvalidInput: no engine of this name is installed, several are, or its package offers no valid kind."""
     points = _points()
     if name not in points:
         if not points:
@@ -127,14 +129,26 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
     Args: spec: the member's engine, or its set's (`VersionSet.engine_of`).
 
     Raises:
-        InvalidInput: no engine has this name, or the engine cannot run this member.
+        InvalidInput: no engine has this name, it cannot run this member, or its package breaks the contract.
         HandoffMissing: the member's weights are not in the store.
         HandoffCorrupt: the weights are damaged.
         EngineUnavailable: the engine cannot be loaded now.
     """
     kind = engine_kind(spec.name)
     opening = Opening(member=member, spec=spec, options=kind.options_of(spec), deployment=deployment, objects=objects)
-    engine = kind.open(opening)
+    package = _package(_points()[spec.name][0])
+    try:
+        engine: object = kind.open(opening)
+    except (SystemExit, asyncio.CancelledError) as error:
+        # Passed on, it would end the process, or the task, without a word.
+        raise InvalidInput(f"Engine {kind.name!r} ({package}) raised {type(error).__name__} when opened.") from error
+    if not isinstance(engine, Engine):
+        raise InvalidInput(f"Engine {kind.name!r} ({package}) must be opened as an Engine, got {shown(engine)}.")
+    if type(engine.num_at_once) is not int or engine.num_at_once < 1:
+        raise InvalidInput(
+            f"num_at_once of engine {kind.name!r} ({package}) must be a whole number, at least 1, got "
+            f"{shown(engine.num_at_once)}."
+        )
     engine.name, engine.build, engine.deterministic = kind.name, kind.build, kind.deterministic
     return engine
 
@@ -149,22 +163,37 @@ def engine_key(member: Member, spec: EngineSpec) -> EngineKey:
 
 
 @lru_cache(maxsize=1)
-def _points() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+def _points() -> dict[str, list[metadata.EntryPoint]]:
+    found: dict[str, list[metadata.EntryPoint]] = {}
+    for point in metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
 @cache
 def _loaded(name: str) -> EngineKind:
-    point = _points()[name]
+    point, *others = _points()[name]
+    if others:
+        # The order of sys.path would decide which one answers.
+        packages = " and ".join(sorted(f"{_package(one)} ({one.value})" for one in [point, *others]))
+        raise InvalidInput(f"Several packages have an engine {name!r}: {packages}. Uninstall all but one.")
+    where = f"{point.value} of {_package(point)}"
     try:
         kind = point.load()
-    except Exception as error:
-        raise InvalidInput(f"The engine {name!r} ({point.value}) cannot be imported: {reason_of(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"The engine {name!r} ({where}) cannot be imported: {reason_of(error)}.") from error
     if not isinstance(kind, EngineKind) or kind.name != name:
+        raise InvalidInput(f"The entry point {name!r} ({where}) must be an EngineKind of that name, got {kind!r}.")
+    check_options(kind.options, f"engine {name!r} ({where})")
+    if not isinstance(kind.packages, tuple) or not all(isinstance(one, str) and one.strip() for one in kind.packages):
         raise InvalidInput(
-            f"The entry point {name!r} ({point.value}) must be an EngineKind of that name, got {kind!r}."
+            f"packages of engine {name!r} ({where}) must be a tuple of distributions' names, got {kind.packages!r}."
         )
     return kind
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,7 @@ Roles stand above the version set, whose members they become, and above the engi
 file.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
@@ -30,6 +31,7 @@ class PromptTemplate:
 
 
 _DEFAULT_ENGINE = "transformers"
+_log = logging.getLogger(__name__)
 
 
 class EngineSettings:
@@ -54,7 +56,13 @@ class EngineSettings:
         """One of the installed engines, each with its options."""
         branches = []
         for name in engine_names():
-            options = handler.resolve_ref_schema(handler(core_schema_of(engine_kind(name).options)))
+            try:
+                kind = engine_kind(name)
+            except InvalidInput as error:
+                # One broken package must not take the schema from all others.
+                _log.warning("Left out of the schema: %s", error)
+                continue
+            options = handler.resolve_ref_schema(handler(core_schema_of(kind.options)))
             properties = {"name": {"const": name}, **options.get("properties", {})}
             # Without a name, it is the default engine.
             required = ["name"] if name != _DEFAULT_ENGINE else []
