@@ -101,7 +101,7 @@ def test_an_editor_underlines_nothing_that_the_reader_takes(kind: str, data: st.
         for step in above:
             part = part[step]
         if data.draw(st.booleans()) or not isinstance(part, dict) or key not in part:
-            part[key] = data.draw(_VALUES)
+            part[key] = copy.deepcopy(data.draw(_VALUES))
         else:
             del part[key]
     try:
