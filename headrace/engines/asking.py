@@ -68,6 +68,16 @@ async def answers_of(engine: Engine, turns: Sequence[Turn]) -> list[Answer | NoA
     return [wrong_answer(engine.name, fault)] * len(turns)
 
 
+async def close(engine: Engine) -> None:
+    """Raises: EngineFailed: it tried to end the caller. Else what the engine raises."""
+    try:
+        await engine.close()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise no_answer(error, engine.name) from error
+
+
 def _outcome(engine: Engine, answer: object) -> Answer | NoAnswer:
     try:
         return (

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from headrace.engines.base import EngineFailed
-
 T = TypeVar("T")
 
 
@@ -20,12 +18,9 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted.
-
-        Raises: EngineFailed: `work` tried to end the process, with SystemExit or KeyboardInterrupt.
-        """
+        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted."""
         loop = self._started()
-        future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
         except BaseException:
@@ -46,13 +41,6 @@ class LoopThread:
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="engine", daemon=True)
             self._thread.start()
         return self._loop
-
-
-async def _contained(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise EngineFailed(f"An engine raised {type(error).__name__}, which would end this process.") from error
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

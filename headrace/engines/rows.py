@@ -5,9 +5,11 @@ the run ends, committed rows stay, and a later run continues. So an outage never
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
+from headrace.engines.asking import close
 from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain
 from headrace.engines.event_loop import LoopThread
@@ -91,10 +93,12 @@ class ChainRows:
         return self._loop.run(self._generated(requests))
 
     def close(self) -> None:
-        # Roles may share an engine; closing it twice is harmless.
-        for role in self._chain.roles:
-            self._loop.run(role.engine.close())
-        self._loop.close()
+        """Closes every engine, also if one of them fails at it."""
+        with ExitStack() as ending:
+            ending.callback(self._loop.close)
+            # Roles may share an engine; closing it twice is harmless.
+            for role in self._chain.roles:
+                ending.callback(lambda engine=role.engine: self._loop.run(close(engine)))
 
     async def _generated(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         asked = [(request.row_id, Conversation.of(request.prompt), request.seed) for request in requests]

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from headrace.engines.asking import close
 from headrace.engines.base import TurnRefused
 from headrace.engines.chain import LoadedRole, try_role
 from headrace.engines.deployment import Deployment
@@ -24,7 +25,7 @@ def try_member(member: Member, spec: EngineSpec, objects: ObjectStore, deploymen
         try:
             await try_role(LoadedRole(member=member, engine=engine))
         finally:
-            await engine.close()
+            await close(engine)
 
     try:
         asyncio.run(trial())

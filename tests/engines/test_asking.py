@@ -183,7 +183,7 @@ def test_a_task_of_an_engine_that_ends_the_process_leaves_no_caller_waiting(endi
     made = ChainRows.of(make_member(), InATask())
     with pytest.raises(EngineUnavailable, match=type(ending).__name__):
         made.generate([GenerationRequest(row_id="a", prompt="a", seed=7)])
-    with pytest.raises(EngineFailed, match=f"raised {type(ending).__name__}, which would end this process"):
+    with pytest.raises(EngineFailed, match=f"Engine 'odd' raised {type(ending).__name__}"):
         made.close()
 
 

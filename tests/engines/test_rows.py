@@ -109,6 +109,17 @@ def test_every_engine_is_closed_at_the_end() -> None:
     assert (first.num_closed, second.num_closed) == (1, 1)
 
 
+def test_an_engine_that_fails_to_close_leaves_no_other_open() -> None:
+    class Stuck(Scripted):
+        async def close(self) -> None:
+            raise SystemExit
+
+    first, last = Scripted(), Scripted()
+    with pytest.raises(EngineFailed, match="Engine 'scripted' raised SystemExit"):
+        rows_of(first, Stuck(), last).close()
+    assert (first.num_closed, last.num_closed) == (1, 1)
+
+
 def test_rows_are_deterministic_if_every_role_is() -> None:
     second = Scripted()
     second.deterministic = False

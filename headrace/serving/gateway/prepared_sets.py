@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headrace.clock import Clock
+from headrace.engines.asking import close
 from headrace.engines.base import Engine
 from headrace.engines.chain import LoadedRole, RoleChain, try_role
 from headrace.engines.registry import EngineKey, engine_key
@@ -234,7 +235,7 @@ class PreparedSets:
         """Closes an engine; a failure is logged, and the other sets are still closed."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
-                await engine.close()
+                await close(engine)
         except Exception as error:  # noqa: BLE001
             self._records.event("engine not closed", engine=engine.name, error=reason_of(error))
 
@@ -250,4 +251,4 @@ def _loading_thread() -> DaemonThreads:
 def _close_late(opening: "asyncio.Future[Engine]") -> None:
     """Closes an engine that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
-        asyncio.get_running_loop().create_task(opening.result().close(), name="close late")
+        asyncio.get_running_loop().create_task(close(opening.result()), name="close late")
