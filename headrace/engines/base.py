@@ -5,12 +5,13 @@ version set (model, prompt template, decoding, engine) or in the `Turn`. Bulk an
 """
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from headrace.engines.openai.meaning import COUNT_MAX, FINISH_REASONS, FinishReason
+from headrace.engines.openai.meaning import COUNT_MAX, FINISH_REASONS, REFUSED, FinishReason
 from headrace.errors import HeadraceError, Transient, reason_of
 
 
@@ -72,19 +73,30 @@ class TurnRefused(HeadraceError):
     """The engine refuses this turn, and would refuse it again. `status` is the HTTP status to pass on (400, 413, 422).
 
     `for_clients`: a text that clients may read; if empty, the message is for the log only, since it may quote a server.
+
+    Raises: EngineFailed: any other status would tell a client what is not so.
     """
 
     def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
         super().__init__(message)
+        if status not in REFUSED:
+            raise EngineFailed(f"TurnRefused must have a status of {sorted(REFUSED)}, got {shown(status)}.")
         self.status = status
         self.for_clients = for_clients
 
 
 class EngineBusy(Transient):
-    """The engine has no room now. `retry_after_seconds` says when to try again."""
+    """The engine has no room now. `retry_after_seconds` says when to try again.
+
+    Raises: EngineFailed: `retry_after_seconds` is not a finite number, at least 0.
+    """
 
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
+        if not isinstance(retry_after_seconds, int | float) or not 0 <= retry_after_seconds < math.inf:
+            raise EngineFailed(
+                f"retry_after_seconds must be a finite number, at least 0, got {shown(retry_after_seconds)}."
+            )
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -212,7 +224,7 @@ def _fault(answer: object, wanted: type[Answer] | type[Piece]) -> str:
 
 def shown(value: object) -> str:
     """A number or None as itself; of all else only its type, since it may hold a prompt."""
-    if value is None or (isinstance(value, int | float) and abs(value) < 2**63):
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
         return repr(value)
     return f"something of type {type(value).__name__}"
 

@@ -14,6 +14,7 @@ from io import StringIO
 from headrace.engines.asking import answer_of, answers_of, pieces_of
 from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
 from headrace.engines.messages import messages_for
+from headrace.errors import reason_of
 from headrace.keys import digest_text
 from headrace.version_sets.sets import Member, VersionSet
 
@@ -205,10 +206,13 @@ async def try_role(role: LoadedRole) -> None:
     Raises: TurnRefused, EngineBusy, EngineFailed: the engine does not answer.
     """
     turn = role.turn(Conversation.of(_TRIAL_PROMPT, max_tokens=_TRIAL_TOKENS), unit="smoke-test", seed=0)
+    patience = asyncio.timeout(_TRIAL_SECONDS_MAX)
     try:
-        async with asyncio.timeout(_TRIAL_SECONDS_MAX):
+        async with patience:
             await answer_of(role.engine, turn)
-    except TimeoutError:
+    except TimeoutError as error:
+        if not patience.expired():
+            raise EngineFailed(reason_of(error)) from error
         raise EngineFailed(
             f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_TRIAL_SECONDS_MAX:.0f} s.",
             timed_out=True,

@@ -6,7 +6,10 @@ The caller may already run a loop, as notebooks do, so this never uses the calle
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
+
+from headrace.engines.base import EngineFailed
 
 T = TypeVar("T")
 
@@ -18,11 +21,17 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted."""
+        """Returns the result of `work`, or raises its error; cancels it if the caller is interrupted.
+
+        Raises: EngineFailed: an engine cancelled the task that asked it.
+        """
         loop = self._started()
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
+        except CancelledError as error:
+            # Nobody else has this task. The error is an Exception, which would look like one of a row.
+            raise EngineFailed("An engine cancelled the task that asked it.") from error
         except BaseException:
             future.cancel()
             raise

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.clock import SystemClock
-from headrace.engines.base import Answer, Engine, EngineFailed, Piece, Turn, TurnRefused
+from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, Piece, Turn, TurnRefused
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain, Step, try_role
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.errors import EngineUnavailable, InvalidInput
@@ -185,6 +185,35 @@ def test_a_task_of_an_engine_that_ends_the_process_leaves_no_caller_waiting(endi
         made.generate([GenerationRequest(row_id="a", prompt="a", seed=7)])
     with pytest.raises(EngineFailed, match=f"Engine 'odd' raised {type(ending).__name__}"):
         made.close()
+
+
+def test_an_engine_that_cancels_the_task_that_asks_it_has_failed() -> None:
+    def cancelled() -> None:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+
+    class Cancelling(Odd):
+        async def answer_together(self, turns: Sequence[Turn]) -> Any:
+            cancelled()
+            await asyncio.sleep(0)
+
+    with pytest.raises(EngineFailed, match="An engine cancelled the task that asked it"):
+        rows(Cancelling(), "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: TurnRefused("no", status=200), r"must have a status of \[400, 413, 422\], got 200"),
+        (lambda: EngineBusy("full", retry_after_seconds=float("nan")), "finite number, at least 0, got nan"),
+        (lambda: EngineBusy("full", retry_after_seconds=-1), "finite number, at least 0, got -1"),
+        (lambda: EngineBusy("full", retry_after_seconds=None), "finite number, at least 0, got None"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_an_error_says_what_a_client_can_be_told(make: Callable[[], Exception], why: str) -> None:
+    with pytest.raises(EngineFailed, match=why):
+        make()
 
 
 def test_a_batch_that_fails_as_a_whole_on_one_prompt_is_not_an_outage() -> None:

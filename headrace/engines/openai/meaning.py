@@ -42,7 +42,7 @@ COUNT_MAX = 2**31 - 1
 RETRY_AFTER_SECONDS_MAX = 30.0
 _RETRY_AFTER_CHARACTERS_MAX = 64
 
-_REFUSED = frozenset({400, 413, 422})
+REFUSED = frozenset({400, 413, 422})
 _FAILING = frozenset({408, 500, 502, 503, 504})
 
 # Words in an error's `code` or `type`, from servers that answer 200 first and fail later.
@@ -89,7 +89,7 @@ _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "
 
 def judged(status: int, *, with_retry_after: bool) -> FailureKind | None:
     """The meaning of a status other than 200; None: the server refuses the turn itself."""
-    if status in _REFUSED:
+    if status in REFUSED:
         return None
     if status == 429 or (status == 503 and with_retry_after):
         return "busy"
