@@ -62,7 +62,7 @@ def make_rows(
     **dispatch: Any,
 ) -> ChainRows:
     """Rows of a server, with little patience."""
-    patience: dict[str, Any] = {"num_attempts": 2, "dead_seconds_max": 0.3, "busy_seconds_max": 0.3}
+    patience: dict[str, Any] = {"num_attempts": 2, "dead_seconds_max": 1.0, "busy_seconds_max": 1.0}
     bulk = Deployment.of_bulk(api_key=api_key, request_seconds=request_seconds)
     engine = OpenAIEngine(
         model="served",
@@ -80,7 +80,7 @@ def by_live(url: str, *, stream: bool, **changes: Any) -> Made | Not:
             "turn_seconds_max": 60.0,
             "attempt_seconds_max": 60.0,
             "first_piece_seconds_max": 60.0,
-            "dispatch": DispatchSettings(num_attempts=2, dead_seconds_max=0.3, busy_seconds_max=0.3),
+            "dispatch": DispatchSettings(num_attempts=2, dead_seconds_max=1.0, busy_seconds_max=1.0),
         }
         engine = OpenAIEngine(model="served", base_urls=[url], deployment=Deployment(**(options | changes)))
         try:
