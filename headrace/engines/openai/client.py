@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS_MAX = 3.0
 _PROBE_SECONDS_MAX = 1.0
+# Of an answer whose client does not read, twice this is read ahead, in pieces of some hundred bytes. aiohttp's default
+# of 256 KiB makes a few dozen such clients cost a gateway tens of MB.
+_BUFFER_BYTES = 16 * 1024
 # Servers drop idle connections, uvicorn after 5 s, and would lose a request sent at that moment.
 _IDLE_SECONDS_MAX = 4.0
 # How often to check silence, slowness, probes and waiting turns, while there are any.
@@ -363,6 +366,7 @@ class OpenAIEngine(Engine):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # The attempt decompresses, and counts the bytes.
                 auto_decompress=False,
+                read_bufsize=_BUFFER_BYTES,
             )
         return self._session
 
