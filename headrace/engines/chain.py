@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from io import StringIO
 
 from headrace.engines.asking import answer_of, answers_of, pieces_of
 from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
@@ -125,15 +124,16 @@ class RoleChain:
         given = await self._up_to_last(asked, unit, seed, report)
         role, turn = self.roles[-1], self._last_turn(asked, given, unit, seed)
         started = time.monotonic()
-        # One growing text: thousands of separate pieces take several times the memory of their characters.
-        text = StringIO()
+        # UTF-8 that grows in place: thousands of separate pieces, which `StringIO` keeps too before Python 3.13, take
+        # several times the memory of their characters and leave holes where they were.
+        text = bytearray()
         last = None
         replica = ""
         error = "cancelled"
         try:
             async with aclosing(pieces_of(role.engine, turn)) as pieces:
                 async for piece in pieces:
-                    text.write(piece.text)
+                    text += piece.text.encode()
                     replica = piece.replica or replica
                     if piece.finish_reason is not None:
                         last, error = piece, ""
@@ -148,7 +148,7 @@ class RoleChain:
                     turn=turn,
                     seconds=time.monotonic() - started,
                     replica=replica or role.engine.name,
-                    text=text.getvalue(),
+                    text=text.decode(),
                     finish=(last.finish_reason or "") if last else "",
                     num_prompt_tokens=last.num_prompt_tokens if last else 0,
                     num_output_tokens=last.num_output_tokens if last else 0,

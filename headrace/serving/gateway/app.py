@@ -67,11 +67,16 @@ class Gateway:
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 (the edge: whatever failed, a client hears of it in its own terms)
-            refusal = refusal_of(error)
-            self._outcomes.explain(request.id, error, refusal)
-            self._outcomes.refused(request=request.id, key=request.key, status=refusal.status, code=refusal.code)
-            if not request.started:
-                await request.refuse(refusal, request.answer_headers)
+            await self._refuse(request, error)
+
+    async def _refuse(self, request: Request, error: Exception) -> None:
+        # Not in `__call__`: the error's traceback refers to that frame, and a frame that keeps the error in a variable
+        # makes a circle, which holds the connection until Python's collector looks.
+        refusal = refusal_of(error)
+        self._outcomes.explain(request.id, error, refusal)
+        self._outcomes.refused(request=request.id, key=request.key, status=refusal.status, code=refusal.code)
+        if not request.started:
+            await request.refuse(refusal, request.answer_headers)
 
     def _handler(self, request: Request) -> Handler:
         """Raises: Refusal: the path does not exist, or not with this method."""

@@ -12,9 +12,11 @@ import pytest
 import uvicorn
 import uvloop
 
+from headrace.serving.gateway.assembly import Settings, assemble
 from headrace.serving.gateway.connections import Connections
 from headrace.serving.gateway.http_protocol import GatewayProtocol
 from headrace.serving.service import Limits
+from simulation.servers.gateway_site import Site
 
 GET = b"GET / HTTP/1.1\r\nHost: g\r\n\r\n"
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -34,11 +36,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"done"})
 
 
-async def hostile_clients(connections: Connections, client: Client, *, number: int) -> None:
+async def hostile_clients(connections: Connections, client: Client, *, number: int, app: Any = echo) -> None:
     """`number` of them, one after the other, at a server of their own."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        cast("Any", echo),
+        app,
         http=cast("Any", partial(GatewayProtocol, connections=connections)),
         ws="none",
         lifespan="off",
@@ -92,6 +94,26 @@ async def _never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     await asyncio.sleep(0.6)
 
 
+def connections_of(limits: Limits) -> Connections:
+    return Connections(limits, num_max=100, clock=time.monotonic, event=lambda *_, **__: None, count=lambda _: None)
+
+
+def circles(clients: Coroutine[Any, Any, None]) -> list[GatewayProtocol]:
+    """Connections that only Python's collector would find after these clients."""
+    gc.disable()
+    gc.freeze()  # what was there before is not looked at
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(clients)
+        gc.collect()
+        return [one for one in gc.garbage if isinstance(one, GatewayProtocol)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
 @pytest.mark.parametrize(
     "client",
     [_asks, _goes_in_its_head, _goes_in_its_body, _sends_too_much, _offers_another_protocol, _never_reads],
@@ -99,24 +121,27 @@ async def _never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 )
 def test_a_connection_leaves_no_circle_behind_that_only_pythons_collector_would_find(client: Client) -> None:
     """A gateway's collector looks seldom, so that it takes no time from requests; circles would wait for it."""
-    connections = Connections(
-        Limits(stalled_seconds_max=0.2),
-        num_max=100,
-        clock=time.monotonic,
-        event=lambda *_, **__: None,
-        count=lambda _: None,
-    )
-    gc.disable()
-    gc.freeze()  # what was there before is not looked at
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(hostile_clients(connections, client, number=3))
-        gc.collect()
-        left = [one for one in gc.garbage if isinstance(one, GatewayProtocol)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    connections = connections_of(Limits(stalled_seconds_max=0.2))
+    assert circles(hostile_clients(connections, client, number=3)) == []
     assert connections.num_open == 0
-    assert left == []
+
+
+async def _has_no_key(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(
+        GET.replace(b"GET / ", b"POST /v1/chat/completions ").replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\nabc")
+    )
+    await reader.readuntil(b"invalid_api_key")
+
+
+async def _asks_for_what_is_not_there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(GET)
+    await reader.readuntil(b"There is no")
+
+
+@pytest.mark.parametrize("client", [_has_no_key, _asks_for_what_is_not_there], ids=lambda client: client.__name__)
+def test_a_refusal_leaves_no_circle_behind_either(client: Client, make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    settings = Settings(service=site.service_file, store=site.store.url, api_keys=site.keys)
+    parts = assemble(settings, site.service, port=None, num_connections=100)
+    assert circles(hostile_clients(parts.connections, client, number=3, app=parts.app)) == []
+    assert parts.connections.num_open == 0
