@@ -4,6 +4,7 @@ import gc
 import random
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -95,8 +96,12 @@ class Schedules:
 def schedules() -> Iterator[Schedules]:
     """With its own directory, in memory if the machine has one."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory,
+        warnings.catch_warnings(),
+    ):
         # Python's collector unwinds a killed process's remains some time later, and complains.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         sys.unraisablehook = lambda _: None
         # It must not act in the middle of a schedule; between two of them it cannot.
         gc.disable()

@@ -9,7 +9,9 @@ from headrace.command_line.options import examples
 
 @examples("headrace schema campaign", "headrace schema service > service.schema.json")
 def schema(
-    kind: Annotated[Literal["campaign", "recipe", "corpus", "service"], typer.Argument(help="Kind of YAML file.")],
+    kind: Annotated[
+        Literal["campaign", "recipe", "corpus", "service"], typer.Argument(metavar="KIND", help="Kind of YAML file.")
+    ],
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
 

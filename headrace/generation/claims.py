@@ -181,7 +181,7 @@ class Claims:
         assert settlement is not None, "an attempt under way has its rows in its micro-batches alone"
         if settlement.outcome == "void":
             self.objects.delete_prefix(claim.batches_prefix)
-            # Two processes that delete at once may stop each other half-way.
+            # A worker that has not seen the settlement yet may commit meanwhile.
             while self.objects.list(claim.batches_prefix):
                 self.objects.delete_prefix(claim.batches_prefix)
 

@@ -8,8 +8,8 @@ the outcome, and before an object counts as deleted.
 What this does not know: other machines' page caches. Over NFS a reader may see a new key some seconds late.
 """
 
+import errno
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ _NODES = ".nodes"
 _BUFFER_BYTES = 64 * 1024
 # A writer touches its temporary file all the time; if it rests this long, its writer was killed.
 _LEFTOVER_SECONDS = 24 * 3600
+# A directory may be deleted between its making and the link into it, as often as others delete there.
+_LINK_TRIES = 20
 
 
 class LocalStore:
@@ -125,10 +127,7 @@ class LocalStore:
             for known in list(self._durable):
                 if known.is_relative_to(directory):
                     self._durable.discard(known)
-            # Another process that deletes here removes entries before we do: repeat until nothing is left.
-            while directory.exists():
-                with suppress(FileNotFoundError):
-                    shutil.rmtree(directory)
+            _delete_what_is_there(str(directory))
 
     def children(self, prefix: str) -> list[str]:
         with self._os_errors(prefix), suppress(FileNotFoundError, NotADirectoryError):
@@ -208,17 +207,17 @@ class LocalStore:
     def _link(self, temporary: Path, key: str, *, durable: bool = True) -> bool:
         """True: the temporary file now has the name `key`."""
         target = self.local_path(key)
-        tries_left = 2
+        tries_left = _LINK_TRIES
         with self._os_errors(key):
             while True:
                 tries_left -= 1
                 try:
                     if durable:
                         self._make_durable_directory(target.parent)
-                    elif tries_left < 1:
+                    elif tries_left < _LINK_TRIES - 1:
                         target.parent.mkdir(parents=True, exist_ok=True)
-                except FileNotFoundError:
-                    # Another process is deleting the key right now.
+                except (FileNotFoundError, FileExistsError):
+                    # Another process is deleting one of them right now; or one is a file, as it still is at the end.
                     if tries_left:
                         continue
                     raise
@@ -287,6 +286,29 @@ class LocalStore:
             yield
         except OSError as error:
             raise os_refusal(error, f"Store {self.directory} cannot serve {key}: {os_reason(error)}.") from error
+
+
+def _delete_what_is_there(directory: str) -> None:
+    """Deletes what is listed, as in any store: another process's new objects stay, and it may delete at once too.
+
+    `shutil.rmtree` fails beside either.
+    """
+    try:
+        with os.scandir(directory) as listed:
+            entries = list(listed)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _delete_what_is_there(entry.path)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(entry.path)  # noqa: PTH108
+    try:
+        os.rmdir(directory)  # noqa: PTH106
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 class LocalPart:

@@ -3,7 +3,9 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,38 @@ def test_a_directory_that_was_deleted_meanwhile_is_made_again(store: LocalStore)
     store.create("batches/c1/b00000.arrow", b"1")
     LocalStore(store.directory).delete_prefix("batches")
     assert store.create("batches/c1/b00000.arrow", b"2")
+
+
+def test_deleting_beside_a_writer_and_another_deleter_fails_for_none_and_leaves_at_most_what_came_meanwhile(
+    store: LocalStore,
+) -> None:
+    """An abort drops an attempt's rows while its worker still writes some."""
+    is_over = threading.Event()
+
+    def write() -> int:
+        number = 0
+        while not is_over.is_set():
+            assert LocalStore(store.directory).create(f"batches/c1/deep/{number}", b"1", durable=False)
+            number += 1
+        return number
+
+    def delete() -> None:
+        while not is_over.is_set():
+            LocalStore(store.directory).delete_prefix("batches")
+
+    with ThreadPoolExecutor(2) as threads:
+        others = [threads.submit(write), threads.submit(delete)]
+        try:
+            for number in range(100):
+                store.create(f"batches/c1/mine-{number}", b"1", durable=False)
+                store.delete_prefix("batches/c1")
+                assert not store.exists(f"batches/c1/mine-{number}")
+        finally:
+            is_over.set()
+        assert others[0].result() > 0
+        others[1].result()
+    store.delete_prefix("batches")
+    assert store.list("batches") == []
 
 
 def test_what_a_killed_writer_left_is_swept_after_a_day(store: LocalStore) -> None:

@@ -13,6 +13,7 @@ from headrace.text.terminal import say
 
 @examples(
     "headrace rollout tick assistant --plan resources/services/assistant.yaml",
+    "headrace rollout tick glossary --plan resources/campaigns/glossary.yaml --mlflow sqlite:///mlflow.db",
     "headrace rollout tick assistant --plan assistant.yaml --every 10     beside the gateways, without Dagster",
 )
 def tick(
