@@ -31,7 +31,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -127,10 +127,19 @@ class Trial:
 
 
 def _measured(*, is_failed: bool, is_clients_fault: bool) -> dict[str, float]:
-    unit = cast(Any, Unit)(
-        request="", key="", ask=None, name="", session=None, pin=None, is_pinned=None, loaded=None, seed=0,
-        started_at=0.0, started=0.0, is_failed=is_failed and not is_clients_fault,
-    )  # fmt: skip
+    unit = Unit(
+        request="",
+        key="",
+        ask=_UNUSED,
+        name="",
+        session=None,
+        pin=_UNUSED,
+        loaded=_UNUSED,
+        seed=0,
+        started_at=0.0,
+        started=0.0,
+        is_failed=is_failed and not is_clients_fault,
+    )
     if not is_failed:
         unit.answered = 1.0
         unit.steps.append(_STEP)
@@ -142,7 +151,9 @@ class _Step:
     num_output_tokens: int = 1
 
 
-_STEP = cast(Any, _Step())
+# Stand for what `measured` does not look at, and for what it looks at one field of.
+_UNUSED: Any = None
+_STEP: Any = _Step()
 
 
 def simulate(

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -98,7 +99,7 @@ class LocalStore:
                 raise InvalidInput(f"Part {key} is already there. Part keys must be unique: put a nonce into them.")
 
     def local_path(self, key: str) -> Path:
-        return Path(f"{self._root}/{check_key(key)}")
+        return _path_of(self._root, key)
 
     def local_directory(self, prefix: str) -> Path:
         return self.local_path(prefix)
@@ -124,10 +125,10 @@ class LocalStore:
     def delete_prefix(self, prefix: str) -> None:
         directory = self.local_path(prefix)
         with self._os_errors(prefix):
-            for known in list(self._durable):
-                if known.is_relative_to(directory):
-                    self._durable.discard(known)
+            # Before, for what is made after the deletion; after, for what was made and deleted during it.
+            self._forget(directory)
             _delete_what_is_there(str(directory))
+            self._forget(directory)
 
     def children(self, prefix: str) -> list[str]:
         with self._os_errors(prefix), suppress(FileNotFoundError, NotADirectoryError):
@@ -207,47 +208,56 @@ class LocalStore:
     def _link(self, temporary: Path, key: str, *, durable: bool = True) -> bool:
         """True: the temporary file now has the name `key`."""
         target = self.local_path(key)
-        tries_left = _LINK_TRIES
         with self._os_errors(key):
-            while True:
-                tries_left -= 1
-                try:
-                    if durable:
-                        self._make_durable_directory(target.parent)
-                    elif tries_left < _LINK_TRIES - 1:
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                except (FileNotFoundError, FileExistsError):
-                    # Another process is deleting one of them right now; or one is a file, as it still is at the end.
-                    if tries_left:
-                        continue
-                    raise
-                try:
-                    os.link(temporary, target)
-                    won = True
-                except FileExistsError:
-                    won = temporary.stat().st_nlink > 1
-                except FileNotFoundError:
-                    # Another process deleted the directory after this one saw it.
-                    self._durable.clear()
-                    if tries_left:
-                        continue
-                    raise
-                if durable:
-                    _fsync_directory(target.parent)
-                return won
+            won = self._linked(temporary, target, makes_directory=durable)
+            if durable:
+                self._make_durable(target.parent)
+            return won
 
-    def _make_durable_directory(self, directory: Path) -> None:
-        """Makes the directory and its ancestors up to the store's own; puts every entry on disk, others' too."""
-        directory.mkdir(parents=True, exist_ok=True)
-        for child in [directory, *directory.parents]:
-            if child in self._durable:
-                return
-            if child == self.directory:
-                self._make_durable_root()
-                self._durable.add(child)
-                return
-            _fsync_directory(child.parent)
-            self._durable.add(child)
+    def _linked(self, temporary: Path, target: Path, *, makes_directory: bool) -> bool:
+        for tries_left in reversed(range(_LINK_TRIES)):
+            try:
+                if makes_directory:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(temporary, target)
+            except FileExistsError:
+                if target.parent.is_dir():
+                    return temporary.stat().st_nlink > 1
+                # From mkdir: another process is deleting a directory of the path; or one is a file, and stays one.
+                if not tries_left:
+                    raise
+            except FileNotFoundError:
+                # Not made yet, or another process deleted it after this one saw it.
+                self._durable.clear()
+                makes_directory = True
+                if not tries_left:
+                    raise
+            else:
+                return True
+        raise AssertionError("the last try returns or raises")
+
+    def _make_durable(self, directory: Path) -> None:
+        """Puts a directory's entries on disk, and its own and its ancestors' up to the store's, others' too."""
+        made: list[Path] = []
+        # If another process deletes the directory meanwhile, the object goes with it, and nothing is to be kept.
+        with suppress(FileNotFoundError):
+            _fsync_directory(directory)
+            for child in [directory, *directory.parents]:
+                if child in self._durable:
+                    break
+                if child == self.directory:
+                    self._make_durable_root()
+                    made.append(child)
+                    break
+                _fsync_directory(child.parent)
+                made.append(child)
+            # All at once: a known directory stands for its ancestors, too.
+            self._durable.update(made)
+
+    def _forget(self, directory: Path) -> None:
+        for known in list(self._durable):
+            if known.is_relative_to(directory):
+                self._durable.discard(known)
 
     def _make_durable_root(self) -> None:
         """Puts the store's own entry on disk, and those above it on this file system: any process may have made them.
@@ -288,24 +298,35 @@ class LocalStore:
             raise os_refusal(error, f"Store {self.directory} cannot serve {key}: {os_reason(error)}.") from error
 
 
-def _delete_what_is_there(directory: str) -> None:
-    """Deletes what is listed, as in any store: another process's new objects stay, and it may delete at once too.
+@lru_cache(maxsize=1024)
+def _path_of(root: str, key: str) -> Path:
+    """Kept, since a reader of a handoff asks twice for each part, and checking a key costs as much as a system call."""
+    return Path(f"{root}/{check_key(key)}")
 
-    `shutil.rmtree` fails beside either.
+
+def _delete_what_is_there(name: str, beside: int | None = None) -> None:
+    """Deletes a directory with what is listed in it, as in any store: another process's new objects stay, and it may
+    delete at once too. `shutil.rmtree` fails beside either.
+
+    Goes by descriptors, so that no link leads out of the store. Args: beside: descriptor of the directory above.
     """
     try:
-        with os.scandir(directory) as listed:
-            entries = list(listed)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=beside)
     except FileNotFoundError:
         return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _delete_what_is_there(entry.path)
-        else:
-            with suppress(FileNotFoundError):
-                os.unlink(entry.path)  # noqa: PTH108
     try:
-        os.rmdir(directory)  # noqa: PTH106
+        with os.scandir(descriptor) as listed:
+            entries = list(listed)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _delete_what_is_there(entry.name, descriptor)
+            else:
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.rmdir(name, dir_fd=beside)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -156,7 +156,8 @@ class NamedBeforeItIsWhole(LocalStore):
         path = self.local_path(key)
         if not durable or path.exists():
             return super().create(key, body, durable=durable)
-        self._make_durable_directory(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_durable(path.parent)
         with path.open("wb") as file:
             fsync_for_sure(path.parent)
             file.write(body)
@@ -173,7 +174,8 @@ class ToldBeforeItIsDurable(LocalStore):
         while waiting:
             with suppress(FileNotFoundError):  # deleted since
                 fsync_for_sure(waiting.pop())
-        self._make_durable_directory(self.local_path(key).parent)
+        self.local_path(key).parent.mkdir(parents=True, exist_ok=True)
+        self._make_durable(self.local_path(key).parent)
         with patched(local, "_fsync_directory", waiting.append):
             return super().create(key, body, durable=durable)
 

@@ -131,8 +131,9 @@ def test_a_directory_that_was_deleted_meanwhile_is_made_again(store: LocalStore)
     assert store.create("batches/c1/b00000.arrow", b"2")
 
 
+@pytest.mark.parametrize("durable", [True, False])
 def test_deleting_beside_a_writer_and_another_deleter_fails_for_none_and_leaves_at_most_what_came_meanwhile(
-    store: LocalStore,
+    store: LocalStore, durable: bool
 ) -> None:
     """An abort drops an attempt's rows while its worker still writes some."""
     is_over = threading.Event()
@@ -140,7 +141,7 @@ def test_deleting_beside_a_writer_and_another_deleter_fails_for_none_and_leaves_
     def write() -> int:
         number = 0
         while not is_over.is_set():
-            assert LocalStore(store.directory).create(f"batches/c1/deep/{number}", b"1", durable=False)
+            assert LocalStore(store.directory).create(f"batches/c1/deep/{number}", b"1", durable=durable)
             number += 1
         return number
 
@@ -152,7 +153,7 @@ def test_deleting_beside_a_writer_and_another_deleter_fails_for_none_and_leaves_
         others = [threads.submit(write), threads.submit(delete)]
         try:
             for number in range(100):
-                store.create(f"batches/c1/mine-{number}", b"1", durable=False)
+                store.create(f"batches/c1/mine-{number}", b"1", durable=durable)
                 store.delete_prefix("batches/c1")
                 assert not store.exists(f"batches/c1/mine-{number}")
         finally:
@@ -161,6 +162,38 @@ def test_deleting_beside_a_writer_and_another_deleter_fails_for_none_and_leaves_
         others[1].result()
     store.delete_prefix("batches")
     assert store.list("batches") == []
+
+
+def test_a_directory_that_is_deleted_between_link_and_fsync_ends_in_no_error_and_is_not_known(
+    store: LocalStore, fsynced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def linked_and_deleted(*where: object) -> None:
+        monkeypatch.setattr(os, "link", link)
+        link(*where)  # pyright: ignore[reportArgumentType]
+        LocalStore(store.directory).delete_prefix("x")
+
+    monkeypatch.setattr(os, "link", linked_and_deleted)
+    assert store.create("x/y/1", b"1")
+    assert not store.exists("x/y/1")
+    fsynced.clear()
+    assert store.create("x/y/2", b"2")
+    assert {store.directory, store.directory / "x", store.directory / "x" / "y"} <= set(fsynced)
+
+
+def test_a_link_in_the_store_leads_no_deletion_out_of_it(store: LocalStore, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    store.create("x/1", b"")
+    (store.directory / "x" / "within").symlink_to(outside)
+    (store.directory / "link").symlink_to(outside)
+    store.delete_prefix("x")
+    with pytest.raises(StoreUnavailable, match="a part of the path is a file"):
+        store.delete_prefix("link")
+    assert (outside / "kept").exists()
+    assert not (store.directory / "x").exists()
 
 
 def test_what_a_killed_writer_left_is_swept_after_a_day(store: LocalStore) -> None:
