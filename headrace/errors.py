@@ -132,10 +132,19 @@ class RepinRequired(Transient):
 _REASON_CHARACTERS_MAX = 500
 
 
+def text_of(error: BaseException) -> str:
+    """An error's text, which UTF-8 can encode, whatever class it is of."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 (another package's class; what is told must not depend on how it is made)
+        return "an error that has no text"
+    # Half a surrogate, as a file's name or a library may bring it, cannot be kept in a record.
+    return text.encode(errors="replace").decode()
+
+
 def reason_of(error: BaseException) -> str:
     """An error as a one-line reason that UTF-8 can encode: our errors unchanged, any other with its type's name."""
-    # Half a surrogate, as a library may quote it, cannot be kept in a record.
-    text = " ".join(str(error).split()).encode(errors="replace").decode()
+    text = " ".join(text_of(error).split())
     if not isinstance(error, HeadraceError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _REASON_CHARACTERS_MAX else text[: _REASON_CHARACTERS_MAX - 1] + "…"

@@ -22,7 +22,7 @@ from typing import TypeVar
 import dagster as dg
 from sqlalchemy import exc as sql
 
-from headrace.errors import HeadraceError, Transient, reason_of
+from headrace.errors import HeadraceError, Transient, reason_of, text_of
 from headrace.store.refusals import os_may_pass
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ T = TypeVar("T")
 # Waits of 5, 10, 20, 40 and 80 s, and in each try the store's own patience of a minute: a store, registry or engine
 # that is down for several minutes costs a night nothing.
 RETRIES = dg.RetryPolicy(max_retries=5, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+_CULPRIT_CHARACTERS_MAX = 2000
 
 # Marks an error that passes `translated_errors` unchanged.
 _OF_THE_ASSET = "_headrace_of_the_asset"
@@ -60,12 +62,21 @@ def translated_errors() -> Iterator[None]:
         if may_pass(error) or hasattr(error, _OF_THE_ASSET):
             raise
         if isinstance(error, HeadraceError):
-            raise dg.Failure(description=str(error), metadata=error.culprits, allow_retries=False) from error
+            raise dg.Failure(description=text_of(error), metadata=_metadata_of(error), allow_retries=False) from error
         raise dg.Failure(
             description=f"{reason_of(error).rstrip('.')}. No retry, which would end the same way: the traceback of the "
             "cause says where it comes from.",
             allow_retries=False,
         ) from error
+
+
+def _metadata_of(error: HeadraceError) -> dict[str, str | int | float]:
+    """Of its culprits, which another package may have filled: numbers that Dagster's events hold, all else as text."""
+    found: dict[str, str | int | float] = {}
+    for name, value in error.culprits.items():
+        is_number = type(value) is float or (type(value) is int and abs(value) < 2**63)
+        found[name] = value if is_number else f"{value}"[:_CULPRIT_CHARACTERS_MAX].encode(errors="replace").decode()
+    return found
 
 
 def may_pass(error: Exception) -> bool:

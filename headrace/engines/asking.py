@@ -5,7 +5,8 @@ fail in a table, a metric or a client's connection, each in its own way. That co
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import suppress
+from typing import NoReturn
 
 from headrace.engines.base import (
     Answer,
@@ -19,35 +20,51 @@ from headrace.engines.base import (
     shown,
     wrong_answer,
 )
+from headrace.engines.openai.meaning import characters_max
+from headrace.errors import HeadraceError
 
 
 async def answer_of(engine: Engine, turn: Turn) -> Answer:
-    """Raises: EngineFailed: it answered what is no answer, or tried to end the caller. Else what the engine raises."""
+    """Raises:
+    TurnRefused, EngineBusy, EngineFailed: as it says; EngineFailed also if it answered what is no answer, raised
+    anything else, or tried to end the caller.
+    HeadraceError: of another kind, as `Engine.answer` does.
+    """
     try:
         answer = await engine.answer(turn)
-    except Exception:
-        raise
-    except BaseException as error:
-        raise no_answer(error, engine.name) from error
-    return checked(answer, Answer, engine.name)
+    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+        _raise(error, engine)
+    return _of_turn(checked(answer, Answer, engine.name), turn, engine)
 
 
 async def pieces_of(engine: Engine, turn: Turn) -> AsyncGenerator[Piece, None]:
-    """Raises: as `answer_of`."""
+    """Ends with the first piece that has a finish reason; what an engine makes after that is not read.
+
+    Raises: as `answer_of`.
+    """
     pieces: object = engine.stream(turn)
     if not isinstance(pieces, AsyncGenerator):
         raise wrong_answer(engine.name, f"{shown(pieces)} to stream, which must be an asynchronous generator of pieces")
-    async with aclosing(pieces):
+    characters_left = characters_max(turn.max_tokens)
+    try:
         while True:
             try:
                 piece = await anext(pieces)
             except StopAsyncIteration:
                 return
-            except Exception:
-                raise
-            except BaseException as error:
-                raise no_answer(error, engine.name) from error
-            yield checked(piece, Piece, engine.name)
+            except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+                _raise(error, engine)
+            checked(piece, Piece, engine.name)
+            characters_left -= len(piece.text)
+            if characters_left < 0:
+                raise _too_long(engine, turn)
+            yield piece
+            if piece.finish_reason is not None:
+                return
+    finally:
+        # What it raises while it ends is nobody's any more: the last piece was given, or the caller has left.
+        with suppress(Exception):
+            await pieces.aclose()
 
 
 async def answers_of(engine: Engine, turns: Sequence[Turn]) -> list[Answer | NoAnswer]:
@@ -56,15 +73,18 @@ async def answers_of(engine: Engine, turns: Sequence[Turn]) -> list[Answer | NoA
     Raises: HeadraceError: of another kind, as `Engine.answer_together` does.
     """
     try:
-        answers: object = await engine.answer_together(turns)
+        # A tuple: an engine that sorts or empties what it was given would change whose answer is whose.
+        answers: object = await engine.answer_together(tuple(turns))
+        if isinstance(answers, list | tuple):
+            answers = list(answers)
     except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
         return [no_answer(error, engine.name)] * len(turns)
-    if not isinstance(answers, list | tuple):
+    if not isinstance(answers, list):
         fault = f"{shown(answers)} to a batch, which must be a list of answers"
     elif len(answers) != len(turns):
         fault = f"{len(answers)} answers to a batch, which must be {len(turns)}, one for each turn"
     else:
-        return [_outcome(engine, answer) for answer in answers]
+        return [_outcome(engine, turn, answer) for turn, answer in zip(turns, answers, strict=True)]
     return [wrong_answer(engine.name, fault)] * len(turns)
 
 
@@ -78,12 +98,35 @@ async def close(engine: Engine) -> None:
         raise no_answer(error, engine.name) from error
 
 
-def _outcome(engine: Engine, answer: object) -> Answer | NoAnswer:
+def _outcome(engine: Engine, turn: Turn, answer: object) -> Answer | NoAnswer:
     try:
-        return (
-            no_answer(answer, engine.name)
-            if isinstance(answer, BaseException)
-            else checked(answer, Answer, engine.name)
-        )
+        if isinstance(answer, BaseException):
+            return no_answer(answer, engine.name)
+        return _of_turn(checked(answer, Answer, engine.name), turn, engine)
     except EngineFailed as fault:
-        return fault
+        return fault.with_traceback(None)
+
+
+def _of_turn(answer: Answer, turn: Turn, engine: Engine) -> Answer:
+    """Raises: EngineFailed: so many tokens cannot be so long, and somebody would have to hold it."""
+    if len(answer.text) > characters_max(turn.max_tokens):
+        raise _too_long(engine, turn)
+    return answer
+
+
+def _too_long(engine: Engine, turn: Turn) -> EngineFailed:
+    limit = characters_max(turn.max_tokens)
+    return wrong_answer(engine.name, f"more than {limit} characters, which {turn.max_tokens} tokens cannot be")
+
+
+def _raise(error: BaseException, engine: Engine) -> NoReturn:
+    """Raises: what a live caller gets for an error: one of ours as it is; of any other its class, since its text may be
+    a prompt, with the error as the cause.
+    """
+    if isinstance(error, HeadraceError):
+        if (outcome := no_answer(error, engine.name)) is error:
+            raise error
+        raise outcome from None
+    if isinstance(error, Exception):
+        raise EngineFailed(f"Engine {engine.name!r} raised {type(error).__name__}.") from error
+    raise no_answer(error, engine.name) from error

@@ -5,14 +5,15 @@ version set (model, prompt template, decoding, engine) or in the `Turn`. Bulk an
 """
 
 import asyncio
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from headrace.engines.openai.meaning import COUNT_MAX, FINISH_REASONS, REFUSED, FinishReason
-from headrace.errors import HeadraceError, Transient, reason_of
+from headrace.errors import HeadraceError, Transient, reason_of, text_of
+
+_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +80,10 @@ class TurnRefused(HeadraceError):
 
     def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
         super().__init__(message)
-        if status not in REFUSED:
+        if type(status) is not int or status not in REFUSED:
             raise EngineFailed(f"TurnRefused must have a status of {sorted(REFUSED)}, got {shown(status)}.")
+        if type(for_clients) is not str:
+            raise EngineFailed(f"for_clients of TurnRefused must be a string, got {shown(for_clients)}.")
         self.status = status
         self.for_clients = for_clients
 
@@ -88,14 +91,14 @@ class TurnRefused(HeadraceError):
 class EngineBusy(Transient):
     """The engine has no room now. `retry_after_seconds` says when to try again.
 
-    Raises: EngineFailed: `retry_after_seconds` is not a finite number, at least 0.
+    Raises: EngineFailed: `retry_after_seconds` is not a number from 0 to a day.
     """
 
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
-        if not isinstance(retry_after_seconds, int | float) or not 0 <= retry_after_seconds < math.inf:
+        if not isinstance(retry_after_seconds, int | float) or not 0 <= retry_after_seconds <= _DAY_SECONDS:
             raise EngineFailed(
-                f"retry_after_seconds must be a finite number, at least 0, got {shown(retry_after_seconds)}."
+                f"retry_after_seconds must be a number from 0 to {_DAY_SECONDS}, got {shown(retry_after_seconds)}."
             )
         self.retry_after_seconds = retry_after_seconds
 
@@ -185,7 +188,11 @@ def checked(answer: object, wanted: type[_A], engine: str) -> _A:
 
     Raises: EngineFailed: it is not. The message quotes no text, since gateways log it.
     """
-    if fault := _fault(answer, wanted):
+    try:
+        fault = _fault(answer, wanted)
+    except Exception as error:  # noqa: BLE001 (a field that was never set, a property that raises)
+        fault = f"something of type {type(answer).__name__} whose fields cannot be read ({type(error).__name__})"
+    if fault:
         raise wrong_answer(engine, fault)
     return answer  # pyright: ignore[reportReturnType]
 
@@ -199,11 +206,12 @@ def wrong_answer(engine: str, fault: str) -> EngineFailed:
 
 def _fault(answer: object, wanted: type[Answer] | type[Piece]) -> str:
     """Empty: there is none."""
-    if not isinstance(answer, wanted):
+    # Exactly: a subclass may make its fields, or its copies, in its own way.
+    if type(answer) is not wanted:
         return f"{shown(answer)}, which must be of type {wanted.__name__}"
     for name in ("text", "replica") if wanted is Piece else ("text", "replica", "note"):
         text = getattr(answer, name)
-        if not isinstance(text, str):
+        if type(text) is not str:
             return f"{name} {shown(text)}, which must be a string"
         try:
             text.encode()
@@ -242,13 +250,28 @@ def no_answer(error: BaseException, engine: str) -> NoAnswer:
         if not isinstance(error, NoAnswer):
             raise error
         # The error is kept, not raised: its traceback would keep all of the call's objects alive.
-        return error.with_traceback(None)
+        return _sound(error).with_traceback(None)
     if isinstance(error, Exception):
         return EngineFailed(reason_of(error))
     if _is_ending():
         raise error
     # Passed on, a CancelledError or SystemExit would end the caller in silence.
     return EngineFailed(f"Engine {engine!r} raised {type(error).__name__}, and nobody had ended its work.")
+
+
+def _sound(error: NoAnswer) -> NoAnswer:
+    """The error, or one of our own class if it is of a package's subclass, which may lack fields or have no text."""
+    try:
+        match error:
+            case TurnRefused() if type(error) is not TurnRefused:
+                return TurnRefused(text_of(error), status=error.status, for_clients=error.for_clients)
+            case EngineBusy() if type(error) is not EngineBusy:
+                return EngineBusy(text_of(error), retry_after_seconds=error.retry_after_seconds)
+            case EngineFailed() if type(error) is not EngineFailed:
+                return EngineFailed(text_of(error), timed_out=error.timed_out, may_be_the_turn=error.may_be_the_turn)
+    except Exception as fault:  # noqa: BLE001 (a field that is not there)
+        return EngineFailed(f"The engine raised {type(error).__name__}, which cannot be read: {reason_of(fault)}")
+    return error
 
 
 def _is_ending() -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from headrace.engines.asking import answer_of, answers_of, pieces_of
-from headrace.engines.base import Answer, Engine, Message, Piece, Turn
+from headrace.engines.base import Answer, Engine, Message, Piece, Turn, checked
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.registry import engine_kind, open_engine
@@ -113,7 +113,8 @@ def test_a_turn_is_answered_in_any_script(engine: Engine, ask: Ask, script: str)
 
 def test_pieces_make_up_an_answer_and_the_last_one_ends_it(engine: Engine, ask: Ask) -> None:
     async def drawn() -> list[Piece]:
-        return [piece async for piece in pieces_of(engine, turn())]
+        # Not by `pieces_of`, which reads no further than the first finish reason.
+        return [checked(piece, Piece, engine.name) async for piece in engine.stream(turn())]
 
     pieces = ask(drawn())
     reasons = [piece.finish_reason for piece in pieces]
@@ -144,7 +145,7 @@ def test_the_same_batch_gives_the_same_bytes(engine: Engine, ask: Ask) -> None:
 
 def test_an_answer_has_at_most_as_many_tokens_as_were_asked_for(engine: Engine, ask: Ask) -> None:
     short = turn(max_tokens=1)
-    for answer in [ask(answer_of(engine, short)), *ask(_answers(engine, [short]))]:
+    for answer in _all_ways(engine, ask, short):
         assert (answer.num_output_tokens or 0) <= 1, f"max_tokens is 1, got {answer}"
 
 
@@ -154,7 +155,7 @@ def test_an_answer_ends_before_a_stop_text(engine: Engine, ask: Ask) -> None:
     if not stop:
         pytest.skip("The model says nothing here.")
     stopped = turn(stop=(stop,))
-    for answer in [ask(answer_of(engine, stopped)), *ask(_answers(engine, [stopped]))]:
+    for answer in _all_ways(engine, ask, stopped):
         assert stop not in answer.text, f"stop is {stop!r}, got {answer}"
 
 
@@ -183,6 +184,21 @@ def test_a_given_up_turn_leaves_the_engine_well(engine: Engine, ask: Ask) -> Non
 
     ask(given_up())
     ask(answer_of(engine, turn()))
+
+
+def _all_ways(engine: Engine, ask: Ask, asked: Turn) -> list[Answer]:
+    """Its answers alone, in a batch, and in pieces, which are put together."""
+
+    async def in_pieces() -> Answer:
+        pieces = [piece async for piece in pieces_of(engine, asked)]
+        assert pieces, "a stream must have a piece, got none"
+        return Answer(
+            text="".join(piece.text for piece in pieces),
+            finish_reason=pieces[-1].finish_reason or "stop",
+            num_output_tokens=pieces[-1].num_output_tokens,
+        )
+
+    return [ask(answer_of(engine, asked)), *ask(_answers(engine, [asked])), ask(in_pieces())]
 
 
 async def _answers(engine: Engine, turns: Sequence[Turn]) -> list[Answer]:

@@ -206,9 +206,12 @@ def test_an_engine_that_cancels_the_task_that_asks_it_has_failed() -> None:
     ("make", "why"),
     [
         (lambda: TurnRefused("no", status=200), r"must have a status of \[400, 413, 422\], got 200"),
-        (lambda: EngineBusy("full", retry_after_seconds=float("nan")), "finite number, at least 0, got nan"),
-        (lambda: EngineBusy("full", retry_after_seconds=-1), "finite number, at least 0, got -1"),
-        (lambda: EngineBusy("full", retry_after_seconds=None), "finite number, at least 0, got None"),  # pyright: ignore[reportArgumentType]
+        (lambda: EngineBusy("full", retry_after_seconds=float("nan")), "a number from 0 to 86400, got nan"),
+        (lambda: EngineBusy("full", retry_after_seconds=1e308), "a number from 0 to 86400, got 1e\\+308"),
+        (lambda: TurnRefused("no", for_clients=b"no"), "for_clients of TurnRefused must be a string, got something"),  # pyright: ignore[reportArgumentType]
+        (lambda: TurnRefused("no", status=400.0), r"must have a status of \[400, 413, 422\], got 400\.0"),  # pyright: ignore[reportArgumentType]
+        (lambda: EngineBusy("full", retry_after_seconds=-1), "a number from 0 to 86400, got -1"),
+        (lambda: EngineBusy("full", retry_after_seconds=None), "a number from 0 to 86400, got None"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_an_error_says_what_a_client_can_be_told(make: Callable[[], Exception], why: str) -> None:
@@ -257,3 +260,77 @@ def test_a_text_that_cannot_be_encoded_is_kept_as_the_reason_of_a_preparation(tm
     prepare_here(store, "service", 1, fails, node="node", clock=SystemClock(), seconds_max=10.0)
     [record] = preparations(store, "service", 1)
     assert (record.ok, record.error) == (False, "ValueError: half a pair: ?")
+
+
+class Unspeakable(ValueError):
+    def __str__(self) -> str:
+        raise self
+
+
+class Halved(EngineBusy):
+    """Another package's, which sets none of the fields."""
+
+    def __init__(self) -> None:  # pyright: ignore[reportMissingSuperCall]
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ValueError("a prompt"), "Engine 'odd' raised ValueError"),
+        (TimeoutError(), "Engine 'odd' raised TimeoutError"),
+        (Unspeakable(), "Engine 'odd' raised Unspeakable"),
+        (Halved(), "raised Halved, which cannot be read: AttributeError"),
+    ],
+)
+def test_whatever_an_engine_raises_live_is_its_failure_and_keeps_its_text_to_itself(error: Exception, why: str) -> None:
+    for ask in whole(Odd(error)), streamed(OddPieces(error)):
+        with pytest.raises(EngineFailed, match=why) as caught:
+            asyncio.run(ask)
+        assert "a prompt" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [list.clear, list.reverse, lambda turns: turns.sort(key=lambda turn: turn.unit)])
+def test_an_engine_that_changes_the_batch_it_was_given_swaps_no_answers(change: Callable[[Any], None]) -> None:
+    def answered(turns: Any) -> Any:
+        change(turns)
+        return [GOOD] * 2
+
+    with pytest.raises(EngineUnavailable, match="AttributeError|TypeError"):
+        rows(Odd(batch=answered), "bb", "a")
+
+
+class OddList(list[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+@pytest.mark.parametrize("batch", [OddList([GOOD, GOOD]), [object.__new__(Answer)] * 2])
+def test_a_batch_that_is_not_what_it_seems_fills_no_day_with_errors(batch: Any) -> None:
+    with pytest.raises(EngineUnavailable, match="answered 0 answers|fields cannot be read"):
+        rows(Odd(batch=lambda turns: batch), "a", "b")
+
+
+def test_a_stream_ends_with_its_first_finish_reason_whatever_follows() -> None:
+    class Longer(Odd):
+        async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+            try:
+                yield Piece(text="one")
+                yield Piece(text="two", finish_reason="stop")
+                yield Piece(text="three")
+            finally:
+                raise ValueError("in its end")
+
+    assert asyncio.run(streamed(Longer())) == "onetwo"
+
+
+def test_an_answer_longer_than_its_tokens_can_be_is_the_engines_failure() -> None:
+    class Endless(Odd):
+        async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+            while True:
+                yield Piece(text="x" * 1000)
+
+    with pytest.raises(EngineFailed, match="answered more than .* characters, which .* tokens cannot be"):
+        asyncio.run(streamed(Endless()))
+    with pytest.raises(EngineFailed, match="answered more than .* characters"):
+        asyncio.run(whole(Odd(replace(GOOD, text="x" * 1_000_000))))

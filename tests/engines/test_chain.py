@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from headrace.engines.base import Answer, Engine, Piece, Turn
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain, Step
@@ -30,7 +31,8 @@ def test_a_stream_that_runs_is_held_as_one_text_and_not_as_its_pieces() -> None:
     steps: list[Step] = []
 
     async def held() -> int:
-        chain = RoleChain(id="set", roles=(LoadedRole(member=make_member(), engine=Streaming()),))
+        member = make_member(decoding=replace(make_member().decoding, max_new_tokens=NUM_WORDS))
+        chain = RoleChain(id="set", roles=(LoadedRole(member=member, engine=Streaming()),))
         pieces = chain.stream(Conversation.of("a"), unit="u", seed=1, report=steps.append)
         await anext(pieces)
         before = sys.getallocatedblocks()

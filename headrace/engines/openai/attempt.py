@@ -11,8 +11,8 @@ from contextlib import suppress
 import aiohttp
 from aiohttp import hdrs
 
-from headrace.engines.openai.body import BoundedBody, answer_bytes_max, characters_max
-from headrace.engines.openai.meaning import FailureKind, judged, retry_after_seconds
+from headrace.engines.openai.body import BoundedBody, answer_bytes_max
+from headrace.engines.openai.meaning import FailureKind, characters_max, judged, retry_after_seconds
 from headrace.engines.openai.wire import (
     AnswerBroken,
     Event,

@@ -8,21 +8,14 @@ import zlib
 
 from headrace.engines.openai.wire import AnswerBroken
 
-# For an answer's text: the longest tokens have 128 characters, and JSON may need six bytes for each.
+# For an answer's text (`meaning.characters_max`): JSON may need six bytes for a character.
 _BYTES_A_TOKEN = 512
-_CHARACTERS_A_TOKEN = 128
-_CHARACTERS_BESIDE = 1024
 # For an event without its text: ids, names, some servers' statistics; 300 bytes are usual.
 _EVENT_BYTES_A_TOKEN = 2048
 _BYTES_BESIDE = 262_144
 _BYTES_MAX = 67_108_864
 # gzip and zlib, detected by their headers.
 _ANY_DEFLATE = 47
-
-
-def characters_max(num_tokens_max: int) -> int:
-    """Most characters, including thoughts, of so many tokens, with a reserve for servers that count differently."""
-    return _CHARACTERS_BESIDE + _CHARACTERS_A_TOKEN * num_tokens_max
 
 
 def answer_bytes_max(num_tokens_max: int, *, stream: bool) -> int:

@@ -37,10 +37,19 @@ FinishReason = Literal["stop", "length", "content_filter"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 # Tokens of a turn: the limit of a table's column. No answer has so many.
 COUNT_MAX = 2**31 - 1
+# The longest tokens have 128 characters; some servers count differently.
+_CHARACTERS_A_TOKEN = 128
+_CHARACTERS_BESIDE = 1024
 
 # A longer time is a mistake or an attack: one header must not exclude a server for years.
 RETRY_AFTER_SECONDS_MAX = 30.0
 _RETRY_AFTER_CHARACTERS_MAX = 64
+
+
+def characters_max(num_tokens_max: int) -> int:
+    """Most characters, including thoughts, of so many tokens, with a reserve."""
+    return _CHARACTERS_BESIDE + _CHARACTERS_A_TOKEN * num_tokens_max
+
 
 REFUSED = frozenset({400, 413, 422})
 _FAILING = frozenset({408, 500, 502, 503, 504})

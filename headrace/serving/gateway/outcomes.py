@@ -12,6 +12,7 @@ that is not followed to its end (`CountedStreams`) gives only the time to its fi
 from typing import Any
 
 from headrace.engines.chain import Step
+from headrace.errors import HeadraceError
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.judging import Judging
 from headrace.serving.gateway.metrics import Metrics
@@ -66,6 +67,8 @@ class Outcomes:
             self._records.unforeseen(error, request=request)
         elif refusal.detail:
             self._records.event("request failed", request=request, error=type(error).__name__, why=refusal.detail)
+            if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, HeadraceError):
+                self._records.unforeseen(error.__cause__, request=request)
 
     def _cost(self, unit: Unit) -> float | None:
         """Cost of all steps, even if the last one failed; None: a model's price or a token count is unknown."""

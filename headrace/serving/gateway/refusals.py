@@ -19,7 +19,7 @@ import json
 import math
 
 from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, text_of
 from headrace.serving.plan_lease import PlanUnknown
 
 _REFUSED = "invalid_request_error"
@@ -111,7 +111,7 @@ def refusal_of(error: Exception) -> Refusal:
     An error's text may contain an engine's address and answer; it becomes the refusal's `detail`, for the log. An
     unforeseen error's text is not even logged, since it may be a prompt.
     """
-    detail = str(error)
+    detail = text_of(error)
     match error:
         case Refusal():
             return error

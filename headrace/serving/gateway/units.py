@@ -170,6 +170,13 @@ class Units:
                 late = timed_out(f"The unit took longer than {self._limits.unit_seconds_max:g} s.")
                 await self._fail(unit, request, late)
                 return
+            if not (watch.is_gone or self._cut_off):
+                # Nobody who may: an engine, in the middle of its stream.
+                asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
+                unit.is_failed = unit.answered is None
+                failure = EngineFailed("The engine cancelled the task that asked it.")
+                await self._fail(unit, request, refusal_of(failure), failure)
+                return
             unit.status, unit.error = (503, "draining") if self._cut_off else (CLIENT_GONE, request.gone_because)
             if self._cut_off and request.started:
                 asyncio.current_task().uncancel()  # pyright: ignore[reportOptionalMemberAccess]
