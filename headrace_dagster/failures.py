@@ -74,8 +74,14 @@ def _metadata_of(error: HeadraceError) -> dict[str, str | int | float]:
     """Of its culprits, which another package may have filled: numbers that Dagster's events hold, all else as text."""
     found: dict[str, str | int | float] = {}
     for name, value in error.culprits.items():
-        is_number = type(value) is float or (type(value) is int and abs(value) < 2**63)
-        found[name] = value if is_number else f"{value}"[:_CULPRIT_CHARACTERS_MAX].encode(errors="replace").decode()
+        if type(value) is float or (type(value) is int and abs(value) < 2**63):
+            found[name] = value
+            continue
+        try:
+            text = str(value)
+        except Exception:  # noqa: BLE001 (a number of thousands of digits, a class that has no text)
+            text = f"something of type {type(value).__name__}"
+        found[name] = text[:_CULPRIT_CHARACTERS_MAX].encode(errors="replace").decode()
     return found
 
 

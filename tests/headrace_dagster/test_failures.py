@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -83,6 +84,31 @@ def test_a_failure_shows_what_is_wrong_and_where_as_metadata(tmp_path: Path) -> 
     shown = {name: value.value for name, value in raised.value.metadata.items()}
     part = handoff.manifest.parts[0]
     assert shown == {"handoff": "words[a] v1", "part": part.name, "key": part.key}
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise self
+
+
+def test_a_failure_holds_whatever_an_error_brings() -> None:
+    """A culprit that Dagster refuses, or text that its web server cannot encode, would hide the sentence."""
+    odd: Any = {"path": Path("/a\udce9"), "layer": np.int64(3), "huge": 10**5000, "parts": {"b"}, "half": "a\ud800"}
+    with pytest.raises(dg.Failure) as raised, translated_errors():
+        raise InvalidInput("File caf\udce9.jsonl is wrong.", share=0.5, **odd)
+    assert raised.value.description == "File caf?.jsonl is wrong."
+    shown = {name: value.value for name, value in raised.value.metadata.items()}
+    assert shown == {
+        "share": 0.5,
+        "path": "/a?",
+        "layer": "3",
+        "huge": "something of type int",
+        "parts": "{'b'}",
+        "half": "a?",
+    }
+    with pytest.raises(dg.Failure, match="Unspeakable: an error that has no text") as raised, translated_errors():
+        raise Unspeakable
+    assert raised.value.allow_retries is False
 
 
 def misspell() -> pa.Table:
