@@ -36,7 +36,12 @@ def check_options(options: Any, whose: str) -> None:
                 f"options of {whose}: {field.name} must be of a type that YAML and JSON have, got {wrong}."
             )
         if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
+            try:
+                default = field.default_factory()
+            except Exception as error:
+                raise InvalidInput(
+                    f"options of {whose}: the default of {field.name} raised {reason_of(error)}."
+                ) from error
         elif (default := field.default) is dataclasses.MISSING:
             continue
         try:

@@ -139,17 +139,24 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
     package = _package(_points()[spec.name][0])
     try:
         engine: object = kind.open(opening)
-    except (SystemExit, asyncio.CancelledError) as error:
+    except (SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         # Passed on, it would end the process, or the task, without a word.
         raise InvalidInput(f"Engine {kind.name!r} ({package}) raised {type(error).__name__} when opened.") from error
     if not isinstance(engine, Engine):
         raise InvalidInput(f"Engine {kind.name!r} ({package}) must be opened as an Engine, got {shown(engine)}.")
-    if type(engine.num_at_once) is not int or engine.num_at_once < 1:
+    try:
+        num_at_once: object = engine.num_at_once
+        engine.name, engine.build, engine.deterministic = kind.name, kind.build, kind.deterministic
+    except Exception as error:
+        raise InvalidInput(
+            f"Engine {kind.name!r} ({package}) must have num_at_once, and take name, build and deterministic as "
+            f"attributes: {reason_of(error)}."
+        ) from error
+    if type(num_at_once) is not int or num_at_once < 1:
         raise InvalidInput(
             f"num_at_once of engine {kind.name!r} ({package}) must be a whole number, at least 1, got "
-            f"{shown(engine.num_at_once)}."
+            f"{shown(num_at_once)}."
         )
-    engine.name, engine.build, engine.deterministic = kind.name, kind.build, kind.deterministic
     return engine
 
 

@@ -186,7 +186,12 @@ def canonical_json(body: Any) -> bytes:
 
 def check_key(key: str) -> str:
     """Raises: InvalidInput: `key` is no relative path of plain segments (a first one with a dot is the store's own)."""
-    if not _KEY.fullmatch(key) or (len(key) > 60 and any(len(segment.encode()) > 255 for segment in key.split("/"))):
+    try:
+        is_long = len(key) > 60 and any(len(segment.encode()) > 255 for segment in key.split("/"))
+        is_wrong = is_long or not _KEY.fullmatch(key) or (not key.isascii() and not key.encode())
+    except UnicodeEncodeError:  # half a surrogate
+        is_wrong = True
+    if is_wrong:
         raise InvalidInput(
             f"Store key must be '/'-separated names of 1 to 255 bytes without '.', '..' or a leading dot, got {key!r}."
         )

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, reason_of
 from headrace.user_files.ranges import range_in_words
 
 # Functions import pydantic and PyYAML themselves: 100 ms of CPU, which code that only reads handoffs should not pay.
@@ -211,6 +211,8 @@ def _in_our_words(cls: type, others: tuple[str, ...]) -> Callable[[Any, Callable
             found = [_again(one, cls, known) for one in error.errors(include_url=False)]
         except InvalidInput as error:
             found = [_detail(_keys_of(str(error), value), tail=f": {error}")]
+        except Exception as error:  # noqa: BLE001 (another package's options; the other faults are told too)
+            found = [_detail((), tail=f" cannot be checked by {cls.__name__}: {reason_of(error)}")]
         raise ValidationError.from_exception_data(cls.__name__, found)
 
     return check

@@ -10,7 +10,7 @@ from headrace.engines import registry
 from headrace.engines.conformance import opened
 from headrace.engines.registry import engine_kind
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import Campaign
+from headrace.generation.campaign import Campaign, load_campaign
 from headrace.user_files.json_schema import json_schema
 
 MODULE = """
@@ -26,6 +26,11 @@ class Odd(Engine):
 
 class Idle(Odd):
     num_at_once = 0
+
+class Fixed(Odd):
+    @property
+    def build(self):
+        return "1"
 
 class Colour(enum.Enum):
     RED = "red"
@@ -90,6 +95,7 @@ def test_two_packages_with_one_name_are_refused_and_named(install: Install) -> N
         "lambda opening: None": "must be opened as an Engine, got None",
         "lambda opening: 'x'": "must be opened as an Engine, got something of type str",
         "lambda opening: sys.exit(4)": "raised SystemExit when opened",
+        "lambda opening: Fixed()": "take name, build and deterministic as attributes: AttributeError",
         "lambda opening: ended(asyncio.CancelledError())": "raised CancelledError when opened",
         "lambda opening: Idle()": "num_at_once of engine 'odd' (odd 1) must be a whole number, at least 1, got 0",
     }.items(),
@@ -115,6 +121,7 @@ def test_what_is_opened_must_be_an_engine(install: Install, opening: str, why: s
         options("a: 'Missing' = 1"): "has a type that cannot be read: NameError",
         options("name: str = 'x'"): "has a field 'name', which is the engine's own in a file",
         options("a: float = float('inf')"): "the default of a must be a value of JSON, and finite, got inf",
+        options("a: int = field(default_factory=lambda: 1 // 0)"): "the default of a raised ZeroDivisionError",
         options("a: Any = field(default_factory=object)"): "the default of a must be a value of JSON",
         kind(packages="('',)"): "must be a tuple of distributions' names",
         kind(packages="'torch'"): "got 'torch'",
@@ -141,6 +148,19 @@ def test_options_of_every_type_that_a_file_can_give_are_taken(install: Install) 
     )
     engine = opened(name, f=True)
     assert engine.name == "odd"
+
+
+def test_options_that_cannot_be_checked_are_one_fault_of_their_file(install: Install, tmp_path: Path) -> None:
+    install(options("a: int = 1\n    def __post_init__(self):\n        {}[self.a]"))
+    file = tmp_path / "glossary.yaml"
+    file.write_text(
+        "name: glossary\nmodel: tiny\nnum_shards: none\nprompts: {files: a.jsonl, per_shard: 2}\n"
+        "decoding: {temperature: 0, top_p: 1, max_new_tokens: 8}\nengine: {name: odd, a: 2}\n"
+    )
+    with pytest.raises(InvalidInput) as caught:
+        load_campaign(file)
+    assert "num_shards" in str(caught.value)
+    assert "cannot be checked by Options: KeyError: 2" in str(caught.value)
 
 
 @pytest.mark.parametrize("lines", ["raise ValueError('no')", "sys.exit(3)", options("a: list[str] = ()")])

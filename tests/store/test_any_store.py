@@ -173,7 +173,9 @@ def test_what_is_deleted_is_gone_and_may_be_deleted_again(any_store: ObjectStore
     assert any_store.create("a/1", b"again")
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "a/../b", "./a", ".tmp/a", "a/\0", "a/" + "x" * 256])
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "a/../b", "./a", ".tmp/a", "a/\0", "a/" + "x" * 256, "a\ud800"]
+)
 def test_a_key_that_could_leave_the_store_is_refused(any_store: ObjectStore, key: str) -> None:
     with pytest.raises(InvalidInput, match="Store key must be"):
         any_store.create(key, b"")
