@@ -1,12 +1,13 @@
 """An engine of another package behind a gateway: what it raises is its own failure, for clients and in the records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from headrace.engines import registry
 from simulation.servers.gateway_site import Site, role
 
 pytestmark = pytest.mark.process
@@ -61,14 +62,18 @@ KIND = EngineKind(name="odd", options=Options, deterministic=True, open=lambda o
 
 
 @pytest.fixture
-def odd_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def odd_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory = tmp_path / "site-packages"
     (directory / "odd-1.dist-info").mkdir(parents=True)
     (directory / "odd.py").write_text(ODD)
     (directory / "odd-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1\n")
     (directory / "odd-1.dist-info" / "entry_points.txt").write_text("[headrace.engines]\nodd = odd:KIND\n")
     monkeypatch.syspath_prepend(directory)
-    return directory
+    # This process reads the service file too, and may have looked for engines before.
+    registry._points.cache_clear()
+    yield directory
+    monkeypatch.undo()
+    registry._points.cache_clear()
 
 
 def test_what_another_packages_engine_raises_is_told_recorded_and_counted_as_its_failure(
