@@ -129,8 +129,9 @@ class CapLeases:
         if unit is None:
             self._unanswered[nonce] = trial
         won = lease_chain(self._store, self._name, trial).create(chain.num_leases + 1, lease, nonce=nonce).won
-        self._unanswered.pop(nonce, None)
-        return won
+        # Between the write and its answer, another thread may have read the lease and have taken its places.
+        is_ours = unit is not None or self._unanswered.pop(nonce, None) is not None
+        return won and is_ours
 
     def _found_again(self, trial: int, cap: int, chain: _Chain) -> int:
         """Places of our own leases that were made although their writes got no answer."""

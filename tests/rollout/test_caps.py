@@ -1,6 +1,7 @@
 """Invariant 5: units ever started on a candidate never pass its cap, whatever stores and holders do."""
 
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -67,6 +68,28 @@ def test_a_lease_whose_reply_was_lost_is_found_by_its_holder_and_by_nobody_else(
     assert make_leases(TroubledStore(store.store)).take(2, 10, count=100, by="other") == 6
     assert leases.take(2, 10, count=1, by="g") == 4
     assert leases.take(2, 10, count=1, by="g") == 0
+
+
+def test_a_thread_that_reads_a_lease_before_its_writer_has_the_answer_spends_no_place_twice() -> None:
+    class Overtaken(MemoryStore):
+        """Something happens after the next write, before its answer."""
+
+        meanwhile: Callable[[], None] | None = None
+
+        def create(self, *what: Any, **how: Any) -> bool:
+            won = super().create(*what, **how)
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile:
+                meanwhile()
+            return won
+
+    store, granted = Overtaken(FixedClock()), []
+    leases = make_leases(store)
+    store.meanwhile = lambda: granted.append(leases.take(2, 10, count=4, by="g"))
+    granted.append(leases.take(2, 10, count=4, by="g"))
+    assert granted == [4, 4]
+    assert places(store) == 8
+    assert leases.take(2, 10, count=4, by="g") == 2
 
 
 def test_a_lost_lease_is_not_used_once_the_cap_has_fallen_below_what_is_leased() -> None:
