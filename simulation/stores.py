@@ -123,10 +123,9 @@ class MemoryStore:
         return keys
 
     def _make(self, key: str, body: bytes, by: str | None = None) -> bool:
-        if key in self.bodies:
-            return False
-        self.bodies[check_key(key)] = Kept(bytes(body), self.clock.now(), self._name() if by is None else by)
-        return True
+        made = Kept(bytes(body), self.clock.now(), self._name() if by is None else by)
+        # One operation: of two threads that create a key, one wins.
+        return self.bodies.setdefault(check_key(key), made) is made
 
     def _begin(self, call: str, key: str) -> object:
         """Before a call's effect."""
