@@ -32,6 +32,7 @@ BUCKET = "headrace"
 START_WAIT_SECONDS = 60.0
 # Master, volume server, filer and S3 gateway, each with HTTP and gRPC.
 _NUM_PORTS = 8
+_START_TRIES = 4
 
 
 class ObjectStoreServerFailed(HeadraceError):
@@ -72,22 +73,30 @@ def running_object_store(directory: Path, *, port: int | None = None) -> Iterato
     directory = directory.absolute()
     (directory / "data").mkdir(parents=True, exist_ok=True)
     access_key, secret_key = _credentials(directory)
-    ports = free_ports(_NUM_PORTS)
-    ports[0] = port or ports[0]
-    endpoint = f"http://127.0.0.1:{ports[0]}"
-    server_environment = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": access_key,
-        "AWS_SECRET_ACCESS_KEY": secret_key,
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    process = _start(directory, ports)
-    try:
-        _make_bucket(process, directory, server_environment)
-        yield ObjectStoreServer(endpoint=endpoint, bucket=BUCKET, environment=server_environment, pid=process.pid)
-    finally:
-        _stop(process)
+    for tries_left in reversed(range(_START_TRIES)):
+        ports = free_ports(_NUM_PORTS)
+        ports[0] = port or ports[0]
+        endpoint = f"http://127.0.0.1:{ports[0]}"
+        server_environment = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": access_key,
+            "AWS_SECRET_ACCESS_KEY": secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+        process = _start(directory, ports)
+        try:
+            try:
+                _make_bucket(process, directory, server_environment)
+            except ObjectStoreServerFailed:
+                # Another program may have taken one of the ports since they were found free.
+                if process.poll() is not None and tries_left:
+                    continue
+                raise
+            yield ObjectStoreServer(endpoint=endpoint, bucket=BUCKET, environment=server_environment, pid=process.pid)
+            return
+        finally:
+            _stop(process)
 
 
 def _start(directory: Path, ports: list[int]) -> subprocess.Popen[bytes]:

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from headrace.errors import InvalidInput
 from headrace.store.opening import open_store
+from pipelines import object_store
 from resources.settings import settings_from_environment
 from tests.waiting import eventually
 
@@ -62,3 +64,20 @@ def test_the_store_may_be_a_directory_or_a_bucket(tmp_path: Path, monkeypatch: p
         InvalidInput, match="HEADRACE_CACHE_BYTES must be a positive whole number of bytes, got '20 GB'"
     ):
         settings_from_environment()
+
+
+@pytest.mark.process
+def test_a_server_whose_port_was_taken_meanwhile_starts_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = [taken.getsockname()[1], *object_store.free_ports(7)]
+        free = object_store.free_ports
+
+        def free_ports(count: int) -> list[int]:
+            monkeypatch.setattr(object_store, "free_ports", free)
+            return found
+
+        monkeypatch.setattr(object_store, "free_ports", free_ports)
+        with object_store.running_object_store(tmp_path / "server") as server:
+            assert not server.endpoint.endswith(f":{found[0]}")
