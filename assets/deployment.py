@@ -12,11 +12,9 @@ from assets.stages import Stage
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import Handoff
 from headrace.registry.model_versions import to_table
-from headrace.registry.registered import registered_models
 from headrace.registry.registration import register_model
 from headrace.rollout import interventions
 from headrace.rollout.ticking import Intervention
-from headrace.store.small_objects import PassedOver
 from headrace_dagster.handoff_io import StoreResource
 from resources.registry import RegistryResource
 from resources.rollouts import RolloutsResource
@@ -118,13 +116,11 @@ def rollout(
     The journal in the store decides, and generated_content and the gateways read it; this table and MLflow's aliases
     follow it.
     """
-    passed_over = PassedOver()
     ticked = rollouts.tick(
         context.partition_key,
         store.handoffs(),
-        registered_models(store.handoffs(), damaged=passed_over),
         registry.models(),
-        passed_over=passed_over,
+        run_id=context.run_id,
         intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
     )
     return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())

@@ -22,6 +22,7 @@ from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
@@ -112,8 +113,9 @@ def _rollout_request(
     """The run that a rollout needs now, or why it needs none."""
     rollout = Rollout(handoffs.objects, subject.name, SystemClock())
     state = rollout.state()
+    is_new = has_unregistered_bases(handoffs, subject.name, subject.roles, settings_from_environment().home)
     action = next_action(state, subject.plan, rollout.facts(subject, models))
-    if action.kind == "none":
+    if action.kind == "none" and not is_new:
         return action.reason
     if _under_way(instance, "rollout", subject.name):
         return "a rollout run is under way."

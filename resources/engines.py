@@ -6,12 +6,10 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.engines.base import Engine
-from headrace.engines.chain import RoleChain
 from headrace.engines.deployment import Deployment
-from headrace.engines.registry import EngineKey, engine_key, open_engine
-from headrace.engines.rows import ChainRows
+from headrace.engines.registry import open_engine
+from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
-from headrace.generation.campaign import WRITER
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
@@ -26,16 +24,9 @@ class EnginesResource(dg.ConfigurableResource):
         default=120.0, gt=0, description="How long one request to a server may take, in seconds."
     )
 
-    def open(
-        self,
-        member: Member,
-        spec: EngineSpec,
-        objects: ObjectStore,
-        *,
-        replicas: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> Engine:
+    def open(self, member: Member, spec: EngineSpec, objects: ObjectStore) -> Engine:
         """Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`."""
-        return open_engine(member, spec, objects, self._deployment(replicas))
+        return open_engine(member, spec, objects, self._deployment(None))
 
     def _deployment(self, replicas: Mapping[str, tuple[str, ...]] | None) -> Deployment:
         return Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas)
@@ -47,25 +38,12 @@ class EnginesResource(dg.ConfigurableResource):
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
     ) -> ChainRows:
-        """The loaded engines of a set's roles. Roles that differ only in their prompts share one.
-
-        Args:
-            replicas: base URL in the set → the servers of the same model, if there are several.
+        """Args: replicas: base URL in the set → the servers of the same model, if there are several.
 
         Raises:
-            InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`.
+            InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.rows.open_rows`.
         """
-        loaded: dict[EngineKey, Engine] = {}
-        engines: dict[str, Engine] = {}
-        # The set's order, not the present campaign file's, since the set decides the rows.
-        order = version_set.chain or (WRITER,)
-        for role in order:
-            member, spec = version_set.member(role), version_set.engine_of(role)
-            key = engine_key(member, spec)
-            if key not in loaded:
-                loaded[key] = self.open(member, spec, objects, replicas=replicas)
-            engines[role] = loaded[key]
-        return ChainRows(RoleChain.of(version_set, order, engines))
+        return open_rows(version_set, objects, self._deployment(replicas))
 
     def try_member(
         self,

@@ -15,8 +15,9 @@ from headrace.errors import InvalidInput
 from headrace.generation.report import write_report
 from headrace.generation.subject import CampaignSubject
 from headrace.handoff.versions import HandoffStore
+from headrace.registry.bases import register_bases
 from headrace.registry.mlflow_models import ModelRegistry
-from headrace.registry.model_versions import ModelVersion
+from headrace.registry.registered import registered_models
 from headrace.rollout.controller import Action
 from headrace.rollout.journal import Entry
 from headrace.rollout.page import page_markdown, render_page
@@ -112,20 +113,21 @@ class RolloutsResource(dg.ConfigurableResource):
         self,
         name: str,
         handoffs: HandoffStore,
-        models: Sequence[ModelVersion],
         registry: ModelRegistry,
         *,
-        passed_over: PassedOver,
+        run_id: str,
         intervention: Intervention | None = None,
     ) -> Ticked:
         """Takes one rollout as far as its evidence allows, after a person's `intervention`, if given.
 
-        Args:
-            passed_over: damaged objects that are missing in `models`.
+        Registers the weights that its file names first.
         """
         objects, subject = handoffs.objects, self.subjects(handoffs).find(name)
+        if intervention is None:
+            # A person's act must not wait for weights.
+            register_bases(handoffs, registry, name, subject.roles, self.campaigns.home_directory(), run_id=run_id)
         rollout, damaged = Rollout(objects, name, SystemClock()), PassedOver()
-        damaged.with_those_of(passed_over)
+        models = registered_models(handoffs, damaged=damaged)
         actions = rollout.tick(
             subject,
             models,

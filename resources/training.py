@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from headrace.errors import InvalidTrainingRun
-from headrace.training.base_model import model_directory
+from headrace.engines.model_directory import model_directory
+from headrace.errors import InvalidInput, InvalidTrainingRun
 from headrace.training.recipe import Recipe, load_recipes
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.settings import Settings
@@ -34,7 +34,11 @@ class TrainingResource(dg.ConfigurableResource):
         Raises:
             InvalidTrainingRun: neither a directory nor a model on the hub.
         """
-        return model_directory(recipe.base_model or self.base_model)
+        setting = f"base_model of recipe {recipe.name!r}" if recipe.base_model else "HEADRACE_BASE_MODEL"
+        try:
+            return model_directory(recipe.base_model or self.base_model, setting=setting)
+        except InvalidInput as error:
+            raise InvalidTrainingRun(str(error)) from error
 
 
 def training_resource(settings: Settings) -> TrainingResource:

@@ -20,6 +20,8 @@ from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
 from headrace.command_line.options import add_command, group_of
 from headrace.command_line.plugged_in import plugged_in_commands
+from headrace.command_line.preview import preview
+from headrace.command_line.project import load_environment
 from headrace.command_line.rollout import abort, advance, hold, journal, page, rows, start, status, tick
 from headrace.command_line.rollout import verify as rollout_verify
 from headrace.command_line.schema import schema
@@ -44,6 +46,11 @@ class _Commands(TyperGroup):
         if cmd_name not in self.commands:
             self._plug_in()
         return super().get_command(ctx, cmd_name)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # Before the options look at the environment.
+        load_environment()
+        return super().main(*args, **kwargs)
 
     def _plug_in(self) -> None:
         for name, command in plugged_in_commands().items():
@@ -92,6 +99,7 @@ app.add_typer(
     ),
     name="versions",
 )
+add_command(app, preview)
 add_command(app, gc)
 add_command(app, doctor)
 add_command(app, schema)

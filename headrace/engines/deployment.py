@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headrace.engines.dispatch.settings import DispatchSettings
 
@@ -17,6 +18,8 @@ class Deployment:
     attempt_seconds_max: float = 120.0
     first_piece_seconds_max: float = 60.0
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    # Digest → the directory of weights that the store does not have yet, for a trial before they are sealed.
+    unsealed: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of_bulk(
@@ -26,6 +29,7 @@ class Deployment:
         replicas: Mapping[str, tuple[str, ...]] | None = None,
         request_seconds: float = 120.0,
         num_attempts: int = 5,
+        unsealed: Mapping[str, Path] | None = None,
     ) -> "Deployment":
         """For bulk, where no person waits for a single row: a server may be gone for half a minute and busy for two.
 
@@ -34,6 +38,7 @@ class Deployment:
         return cls(
             api_key=api_key,
             replicas=replicas or {},
+            unsealed=unsealed or {},
             turn_seconds_max=10 * request_seconds + _BULK_BUSY_SECONDS,
             attempt_seconds_max=request_seconds,
             first_piece_seconds_max=request_seconds,

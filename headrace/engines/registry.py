@@ -50,7 +50,8 @@ class Opening:
             HandoffMissing: the weights are not in the store.
             HandoffCorrupt: the weights are damaged.
         """
-        return open_directory(self.objects, self.member.weights_digest)
+        digest = self.member.weights_digest
+        return self.deployment.unsealed.get(digest) or open_directory(self.objects, digest)
 
 
 @dataclass(frozen=True, kw_only=True)

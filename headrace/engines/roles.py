@@ -152,11 +152,19 @@ class Role:
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: Decoding
     engine: EngineSettings = field(default_factory=EngineSettings)
+    weights: str | None = None
+    """A model directory (absolute, or relative to HEADRACE_HOME) or a hub name: registered by itself as a base version
+    of `model`, without training or evaluation. null: `model` is registered already."""
     registered: bool = True
     """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
 
     def __post_init__(self) -> None:
         check_name("model", self.model)
+        if self.weights is not None and (not self.registered or not self.weights.strip()):
+            raise InvalidInput(
+                f"weights must name a model directory or a hub name, and registers it, got {self.weights!r} with "
+                f"registered={self.registered}. Leave one of them out."
+            )
         if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
                 f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
@@ -216,7 +224,7 @@ def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: st
             there = ", ".join(sorted({model.version for model in versions})) or "none"
             raise InvalidInput(
                 f"{whose}: role {name!r} wants version {role.version} of {role.model}; registered: {there}. "
-                "Materialize registered_version, or name another version."
+                f"Materialize {'base_version' if role.weights else 'registered_version'}, or name another version."
             )
         found[name] = max(wanted, key=lambda model: int(model.version))
     return found

@@ -12,10 +12,13 @@ from typing import Literal, Protocol, Self
 from headrace.engines.asking import close
 from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain
+from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.openai.meaning import COUNT_MAX
+from headrace.engines.registry import EngineKey, engine_key, open_engine
 from headrace.errors import EngineUnavailable
-from headrace.version_sets.sets import Member
+from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import Member, VersionSet
 
 # The control turn that tests whether a chain answers at all, and its most tokens.
 _CONTROL_PROMPT = "Say one word."
@@ -116,6 +119,25 @@ class ChainRows:
             [("control", Conversation.of(_CONTROL_PROMPT, max_tokens=_CONTROL_TOKENS_MAX), 0)]
         )
         return isinstance(answer, Answer)
+
+
+def open_rows(version_set: VersionSet, objects: ObjectStore, deployment: Deployment) -> ChainRows:
+    """The loaded engines of a bulk set's roles. Roles that differ only in their prompts share one.
+
+    Raises:
+        InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`.
+    """
+    loaded: dict[EngineKey, Engine] = {}
+    engines: dict[str, Engine] = {}
+    # The set's order, not the present campaign file's, since the set decides the rows. One writer has no chain.
+    order = version_set.chain or tuple(member.role for member in version_set.members)
+    for role in order:
+        member, spec = version_set.member(role), version_set.engine_of(role)
+        key = engine_key(member, spec)
+        if key not in loaded:
+            loaded[key] = open_engine(member, spec, objects, deployment)
+        engines[role] = loaded[key]
+    return ChainRows(RoleChain.of(version_set, order, engines))
 
 
 def builds(of_roles: Iterable[str]) -> str:

@@ -81,6 +81,12 @@ class Campaign:
     prompts: PromptSource
     model: str = ""
     """For a single writer: the registered model that writes; its versions are this campaign's candidates."""
+    version: str = "newest"
+    """For a single writer: as in a role."""
+    weights: str | None = None
+    """For a single writer: as in a role."""
+    registered: bool = True
+    """For a single writer: as in a role."""
     prompt_template: PromptTemplate | None = None
     decoding: Decoding | None = None
     engine: EngineSettings | None = None
@@ -124,7 +130,24 @@ class Campaign:
             return self.roles
         assert self.decoding is not None
         template, engine = self.prompt_template or PromptTemplate(), self.engine or EngineSettings()
-        return {WRITER: Role(model=self.model, prompt_template=template, decoding=self.decoding, engine=engine)}
+        role = Role(
+            model=self.model,
+            version=self.version,
+            weights=self.weights,
+            registered=self.registered,
+            prompt_template=template,
+            decoding=self.decoding,
+            engine=engine,
+        )
+        return {WRITER: role}
+
+    @property
+    def follows_model(self) -> bool:
+        """Whether each trained version of the one writer's model becomes a candidate, after the base that it came from.
+
+        Otherwise the file's wish as a whole is the candidate: several models, one by its weights, or a server's own.
+        """
+        return not self.roles and self.registered and self.weights is None and self.version == "newest"
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -163,7 +186,9 @@ class Campaign:
 
     def _check_roles(self) -> None:
         in_short = {"model": self.model, "prompt_template": self.prompt_template, "decoding": self.decoding}
-        given = [key for key, value in {**in_short, "engine": self.engine}.items() if value]
+        in_short |= {"engine": self.engine, "weights": self.weights, "registered": not self.registered}
+        in_short["version"] = self.version != "newest"
+        given = [key for key, value in in_short.items() if value]
         if self.roles:
             if given:
                 raise InvalidCampaign(
@@ -179,7 +204,8 @@ class Campaign:
                 raise InvalidCampaign(
                     f"lacks the key {key!r}, which says who writes; or describe several writers as roles."
                 )
-        check_name("model", self.model)
+        # Describes the writer, and so checks it.
+        _ = self.parts
 
 
 def load_campaigns(directory: Path) -> tuple[Campaign, ...]:

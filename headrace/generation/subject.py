@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.engines.roles import newest_versions
+from headrace.engines.roles import Role, newest_versions
 from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirrored_differences
@@ -36,13 +36,17 @@ class CampaignSubject:
         return self.campaign.plan
 
     @property
+    def roles(self) -> Mapping[str, Role]:
+        return self.campaign.parts
+
+    @property
     def replicas(self) -> Mapping[str, tuple[str, ...]]:
         return self.campaign.replicas
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates:
-        """With one writer, the model's versions one by one; with several roles, the file's wish as a whole."""
+        """The versions of one writer's model one by one, or the file's wish as a whole (`Campaign.follows_model`)."""
         campaign = self.campaign
-        if campaign.model:
+        if campaign.follows_model:
             return ModelCandidates(
                 model_name=campaign.model, models=models, desired=lambda model: campaign.version_set({WRITER: model})
             )

@@ -175,6 +175,19 @@ class ModelRegistry:
             found = self._oldest_version(client, model_name, weights_digest)
             return None if found is None else str(found.version)
 
+    def next_version(self, model_name: str, weights_digest: str) -> str:
+        """The version that `register` would give these weights now.
+
+        Raises:
+            RegistryUnavailable: MLflow does not answer.
+        """
+        with self.connection.answering() as client:
+            if found := self._oldest_version(client, model_name, weights_digest):
+                return str(found.version)
+            there = client.search_model_versions(f"name = {quoted('A model name', model_name)}")
+            numbers = [int(checked_version(one, model_name).version) for one in there]
+            return str(max(numbers, default=0) + 1)
+
     def aliases(self, model_name: str) -> dict[str, str]:
         """Alias to version; empty for a model that is not registered."""
         from mlflow.exceptions import MlflowException

@@ -1,6 +1,6 @@
-"""Registers the result of a training run, and the base that it started from.
+"""Registers the result of a training run and the base that it started from, or a base alone.
 
-Both become versions of one registered model, the base first, so that a rollout can start from it and return to it.
+They become versions of one registered model, the base first, so that a rollout can start from it and return to it.
 Registering again changes nothing: a version is found by its weights' digest.
 """
 
@@ -13,6 +13,7 @@ from headrace.errors import InvalidInput
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion
 from headrace.store.objects import canonical_json
+from headrace.store.sealed_directory import SealedDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,37 @@ def register_model(
             )
         )
     return rows
+
+
+def register_base(registry: ModelRegistry, *, model_name: str, weights: SealedDirectory, source: str) -> ModelVersion:
+    """Registers weights that were neither trained nor evaluated here.
+
+    A recipe that starts from the same weights registers the same version, with their held-out loss.
+
+    Args: source: the directory or hub name that they came from.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+    """
+    facts = {"weights_digest": weights.digest, "source": source}
+    run_id = registry.ensure_run(f"weights-{weights.digest}", facts, name=f"{model_name} base")
+    registry.finish_run(run_id)
+    tags = {"headrace.kind": "base", "headrace.source": source}
+    registered = registry.register(model_name, weights.digest, weights.uri, run_id, tags)
+    return ModelVersion(
+        model_name=model_name,
+        version=registered.version,
+        kind="base",
+        weights_digest=weights.digest,
+        weights_uri=weights.uri,
+        heldout_loss=None,
+        heldout_tokens=0,
+        heldout_digest="",
+        recipe="",
+        zero_stage=0,
+        mlflow_run_id=run_id,
+        registered_at=registered.registered_at,
+    )
 
 
 def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evaluated]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from headrace.engines.roles import Role
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import Candidates
 from headrace.rollout.gates import Evidence
@@ -20,6 +21,9 @@ class Subject(Protocol):
 
     @property
     def plan(self) -> Plan: ...
+
+    @property
+    def roles(self) -> Mapping[str, Role]: ...
 
     @property
     def is_prepared_here(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.engines.roles import newest_versions
+from headrace.engines.roles import Role, newest_versions
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import NewestCandidates
 from headrace.rollout.gates import METRICS, Evidence
@@ -32,6 +32,10 @@ class ServiceSubject:
     @property
     def plan(self) -> Plan:
         return self.service.plan
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        return self.service.roles
 
     @property
     def replicas(self) -> Mapping[str, tuple[str, ...]]:

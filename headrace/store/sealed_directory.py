@@ -137,6 +137,15 @@ def seal_directory(
             return made
 
 
+def digest_of_directory(directory: Path, *, kind: str = WEIGHTS) -> str:
+    """The digest under which `seal_directory` would seal these files. Reads them whole.
+
+    Raises:
+        InvalidInput: there is no file.
+    """
+    return _address(kind, _scan(directory))
+
+
 def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:
     """The sealing under this digest; None: it was never sealed, or garbage collection deleted it.
 

@@ -7,10 +7,10 @@ import pytest
 
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
-from headrace.training.base_model import model_directory
 from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
+from headrace.training.recipe import Recipe
 from headrace.training.session import check, slow_precision
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
@@ -124,8 +124,14 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are(tmp_path: Path) 
 
 
 def test_a_base_model_is_a_directory_or_a_name_of_the_hub(tiny_model: Path, tmp_path: Path) -> None:
-    assert model_directory(str(tiny_model)) == tiny_model
-    with pytest.raises(InvalidTrainingRun, match="does not exist"):
-        model_directory(str(tmp_path / "none"))
+    def directory_of(base_model: str) -> Path:
+        recipe = Recipe(name="define", model="tiny", steps=1, batch=2, learning_rate=1.0)
+        return TrainingResource(recipes_directory=str(tmp_path), base_model=base_model).base_model_directory(recipe)
+
+    assert directory_of(str(tiny_model)) == tiny_model
+    with pytest.raises(InvalidTrainingRun, match="HEADRACE_BASE_MODEL must be .* which does not exist"):
+        directory_of(str(tmp_path / "none"))
+    with pytest.raises(InvalidTrainingRun, match=r"which has no config\.json"):
+        directory_of(str(tmp_path))
     with pytest.raises(InvalidTrainingRun, match="cannot be had from the hub"):
-        model_directory("nobody/nothing")
+        directory_of("nobody/nothing")

@@ -1,0 +1,146 @@
+"""`headrace preview`: the first rows of a campaign's day, before anything runs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.command_line.opening import surroundings_of
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.generation.campaign import Campaign
+    from headrace.generation.preview import Preview, WantedSet
+    from headrace.handoff.versions import HandoffStore
+
+_TRACKING_URI = "MLFLOW_TRACKING_URI"
+
+
+@examples(
+    "headrace preview taglines",
+    "headrace preview taglines -n 20 --engine echo      the pipeline's form, without a model",
+    "headrace preview resources/campaigns/taglines.yaml --day 2026-11-22 --json",
+)
+def preview(
+    context: typer.Context,
+    campaign: Annotated[
+        str, typer.Argument(metavar="CAMPAIGN", help="A campaign's name in this project, or its file.")
+    ],
+    num_rows: Annotated[int, typer.Option("-n", "--rows", min=1, max=1000, help="How many rows.")] = 5,
+    day: Annotated[str | None, typer.Option(metavar="DAY", help="The day; default: today.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(envvar="HEADRACE_ENGINE", metavar="NAME", help="Another engine, such as echo.")
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a campaign's first prompts as rendered, and their rows. Seals and registers nothing.
+
+    The rows have the ids and bytes that a run makes of the same files on the same engine.
+    """
+    from headrace.command_line.campaigns import checked_day, find_campaign
+    from headrace.command_line.output import print_json
+    from headrace.engines.deployment import Deployment
+    from headrace.engines.rows import open_rows
+    from headrace.generation.preview import preview as make
+    from headrace.handoff.versions import HandoffStore
+    from headrace.store.opening import open_store
+
+    found = find_campaign(campaign).with_engine(engine)
+    on_day = checked_day(day, os.environ.get("HEADRACE_TIMEZONE"))
+    around = surroundings_of(context, store)
+    # The store of a new project does not exist yet, and is empty then.
+    handoffs = HandoffStore(open_store(around.store_url, cache=around.cache_directory))
+    home = Path(around.home or ".headrace").absolute()
+    wanted = _wanted(found, handoffs, home)
+    deployment = Deployment.of_bulk(
+        api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=found.replicas, unsealed=wanted.unsealed
+    )
+    made = make(
+        found,
+        wanted,
+        day=on_day,
+        home=home,
+        num_rows=num_rows,
+        open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
+    )
+    if as_json:
+        print_json(_body(found, made))
+    else:
+        _print(found, made)
+
+
+def _wanted(campaign: "Campaign", handoffs: "HandoffStore", home: Path) -> "WantedSet":
+    from headrace.clock import SystemClock
+    from headrace.generation.preview import wanted_set
+    from headrace.registry.registered import registered_models
+    from headrace.rollout.journal import Journal
+    from headrace.rollout.states import fold
+    from headrace.store.small_objects import PassedOver
+
+    def version_of(model: str, digest: str) -> str:
+        uri = os.environ.get(_TRACKING_URI) or f"sqlite:///{home / 'mlflow.db'}"
+        file = uri.removeprefix("sqlite:///")
+        if file != uri and not Path(file).exists():
+            return "1"
+        # Only asked for weights that are not registered in the store: the import takes seconds.
+        from headrace.registry.mlflow_models import ModelRegistry
+
+        return ModelRegistry(uri).next_version(model, digest)
+
+    models = registered_models(handoffs, damaged=PassedOver())
+    state = fold(Journal(handoffs.objects, campaign.name, SystemClock()).entries())
+    return wanted_set(campaign, models, state=state, home=home, version_of=version_of)
+
+
+def _print(campaign: "Campaign", made: "Preview") -> None:
+    from headrace.command_line.output import counted, print_lines, print_table
+
+    rows = [
+        [
+            str(number),
+            one.asked,
+            one.result.text if one.result.finish_reason != "error" else f"error: {one.result.error}",
+            "kept" if not one.rejected_by else ", ".join(one.rejected_by),
+            one.row.row_id[:12],
+        ]
+        for number, one in enumerate(made.rows, 1)
+    ]
+    print_table(["", "PROMPT", "ROW", "REVIEW", "ID"], rows)
+    say()
+    models = ", ".join(f"{role}: {part.engine.name}" for role, part in campaign.parts.items())
+    print_lines(
+        [
+            f"{len(rows)} of {counted(made.num_prompts, 'row')} of {campaign.name} on {made.day}, on version set "
+            f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed.",
+        ]
+    )
+
+
+def _body(campaign: "Campaign", made: "Preview") -> dict[str, Any]:
+    return {
+        "campaign": campaign.name,
+        "day": made.day,
+        "version_set": made.version_set.id,
+        "num_rows_of_day": made.num_prompts,
+        "rows": [
+            {
+                "row_id": one.row.row_id,
+                "prompt_id": one.row.prompt_id,
+                "partition": one.partition,
+                "position": one.row.position,
+                "prompt": one.row.prompt,
+                "asked": one.asked,
+                "output": one.result.text,
+                "seed": one.row.seed,
+                "finish_reason": one.result.finish_reason,
+                "error": one.result.error,
+                "num_output_tokens": one.result.num_output_tokens,
+                "kept": not one.rejected_by,
+                "rejected_by": list(one.rejected_by),
+            }
+            for one in made.rows
+        ],
+    }

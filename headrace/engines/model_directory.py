@@ -1,0 +1,44 @@
+"""Finds a model's files: in a directory, or on the hub."""
+
+from pathlib import Path
+
+from headrace.errors import InvalidInput
+
+# Files that a causal language model of transformers needs, without copies of the weights in other formats.
+_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+_CONFIG = "config.json"
+
+
+def local_model_directory(name: str, home: Path | None = None) -> Path | None:
+    """The directory that `name` is, relative to `home` if it is not absolute; None: it is none."""
+    path = (home or Path()) / Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
+def model_directory(name: str, *, setting: str, home: Path | None = None) -> Path:
+    """`name` if it is a directory; otherwise the hub's files, from its cache if possible.
+
+    Args:
+        setting: where a user says another name, for a refusal: "weights of campaign 'x'".
+        home: the directory at which relative names start; None: the current one.
+
+    Raises:
+        InvalidInput: `name` is neither, it holds no model, or the hub cannot be reached and the cache has no copy.
+    """
+    if path := local_model_directory(name, home):
+        if not (path / _CONFIG).is_file():
+            raise InvalidInput(f"{setting} must be a model directory, got {path}, which has no {_CONFIG}.")
+        return path
+    if Path(name).expanduser().is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise InvalidInput(
+            f"{setting} must be a model directory or a hub name, got {name!r}, which does not exist"
+            f"{f' in {home}' if home else ''}. `make demo` makes the demo's model."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInput(f"{setting}: {name!r} is no directory and cannot be had from the hub: {reason}") from error

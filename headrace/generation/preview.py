@@ -1,0 +1,195 @@
+"""The first rows of a campaign's day before anything runs: the same ids and bytes as a run on the same file makes.
+
+Nothing is sealed, registered or claimed. The version set is the one that the campaign's file asks for now. If the
+rollout's stable set is another one, a run gives the file's set some partitions first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headrace.engines.chain import Conversation
+from headrace.engines.messages import messages_for
+from headrace.engines.model_directory import model_directory
+from headrace.engines.roles import newest_versions
+from headrace.engines.rows import GenerationResult, RowMaker
+from headrace.errors import InvalidInput
+from headrace.generation.bulk import generate_rows
+from headrace.generation.campaign import WRITER, Campaign
+from headrace.generation.requests import Row, plan_micro_batches, prompts_for, rows_for
+from headrace.generation.review import rejections
+from headrace.keys import ContentPartition
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.states import RolloutState
+from headrace.store.sealed_directory import digest_of_directory
+from headrace.version_sets.sets import VersionSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewedRow:
+    """One row. `asked`: the text of the first role's user turn."""
+
+    partition: str
+    row: Row
+    asked: str
+    result: GenerationResult
+    rejected_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Args: num_prompts: of the whole day. unsealed: digest → directory of weights that the first run registers."""
+
+    day: str
+    version_set: VersionSet
+    num_prompts: int
+    rows: tuple[PreviewedRow, ...]
+    unsealed: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedSet:
+    """The set that a campaign's file asks for now; `unsealed` as in `Preview`."""
+
+    version_set: VersionSet
+    unsealed: Mapping[str, Path]
+
+
+def wanted_set(
+    campaign: Campaign,
+    models: Sequence[ModelVersion],
+    *,
+    state: RolloutState | None,
+    home: Path,
+    version_of: Callable[[str, str], str],
+) -> WantedSet:
+    """The version set that the campaign's file asks for, with its weights' digests where they are not registered yet.
+
+    Args:
+        models: the registered versions.
+        version_of: model and weights' digest → the version that registration would give it.
+
+    Raises:
+        InvalidInput: a model or its weights cannot be found.
+    """
+    if campaign.follows_model:
+        own = sorted((one for one in models if one.model_name == campaign.model), key=lambda one: int(one.version))
+        stable = [one for one in own if state and one.weights_digest == state.stable_weights]
+        if not (found := [*stable, *(one for one in own if one.kind == "base")]):
+            raise InvalidInput(
+                f"Campaign {campaign.name!r}: no base version of {campaign.model!r} is registered. Materialize "
+                "registered_version, or name the model's directory as weights."
+            )
+        return WantedSet(version_set=campaign.version_set({WRITER: found[0]}), unsealed={})
+    unsealed: dict[str, Path] = {}
+    known = list(models)
+    for label, role in campaign.parts.items():
+        if not role.weights:
+            continue
+        directory = model_directory(role.weights, setting=f"{campaign.name}: weights of {label}", home=home)
+        digest = digest_of_directory(directory)
+        if not any(one.model_name == role.model and one.weights_digest == digest for one in models):
+            unsealed[digest] = directory
+            known.append(_unregistered(role.model, version_of(role.model, digest), digest, directory))
+    versions = newest_versions(campaign.parts, known, whose=f"Campaign {campaign.name!r}")
+    return WantedSet(version_set=campaign.version_set(versions), unsealed=unsealed)
+
+
+def preview(
+    campaign: Campaign,
+    wanted: WantedSet,
+    *,
+    day: str,
+    home: Path,
+    num_rows: int,
+    open_engine: Callable[[VersionSet], RowMaker],
+) -> Preview:
+    """Makes the day's first rows.
+
+    If a model decodes in this process, a row's bytes depend on its micro-batch: then the rows are those of the first
+    micro-batches, which run whole.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable.
+        EngineUnavailable: the engine cannot be loaded, or does not answer.
+    """
+    partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
+    prompts = {one: prompts_for(campaign, one, home) for one in partitions}
+    rows = {one: rows_for(prompts[one], wanted.version_set.id) for one in partitions}
+    chosen = _chosen(campaign, rows, num_rows)
+    engine = open_engine(wanted.version_set)
+    try:
+        made = {
+            (partition, row.row_id): result
+            for partition, batches in chosen.items()
+            for batch in batches
+            for row, (result, _) in zip(batch, generate_rows(engine, batch, campaign.row_attempts), strict=True)
+        }
+    finally:
+        engine.close()
+    member = wanted.version_set.member(campaign.order[0])
+    shown = [
+        PreviewedRow(
+            partition=partition.key,
+            row=row,
+            asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content,
+            result=made[partition, row.row_id],
+            rejected_by=tuple(_rejections(row, made[partition, row.row_id], campaign)),
+        )
+        # In the order of the day's list, which deals its prompts to the shards in turn.
+        for _, partition, row in sorted(
+            ((row.position, partition.shard), partition, row)
+            for partition in partitions
+            for row in rows[partition]
+            if (partition, row.row_id) in made
+        )
+    ]
+    return Preview(
+        day=day,
+        version_set=wanted.version_set,
+        num_prompts=sum(map(len, rows.values())),
+        rows=tuple(shown[:num_rows]),
+        unsealed=wanted.unsealed,
+    )
+
+
+def _chosen(
+    campaign: Campaign, rows: Mapping[ContentPartition, Sequence[Row]], num_rows: int
+) -> dict[ContentPartition, list[tuple[Row, ...]]]:
+    """Partition → the batches to run."""
+    chosen: dict[ContentPartition, list[tuple[Row, ...]]] = {}
+    if any(part.engine.kind.needs_weights for part in campaign.parts.values()):
+        found = 0
+        for partition, own in rows.items():
+            for batch in plan_micro_batches(own, campaign.micro_batch_rows):
+                if found < num_rows:
+                    chosen.setdefault(partition, []).append(batch)
+                    found += len(batch)
+        return chosen
+    listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
+    for _, partition, row in listed[:num_rows]:
+        chosen.setdefault(partition, []).append((row,))
+    return {partition: [tuple(row for batch in batches for row in batch)] for partition, batches in chosen.items()}
+
+
+def _rejections(row: Row, result: GenerationResult, campaign: Campaign) -> list[str]:
+    judged = {"prompt": row.prompt, "output": result.text, "finish_reason": result.finish_reason}
+    return rejections(judged, campaign.review)
+
+
+def _unregistered(model: str, version: str, digest: str, directory: Path) -> ModelVersion:
+    return ModelVersion(
+        model_name=model,
+        version=version,
+        kind="base",
+        weights_digest=digest,
+        weights_uri=directory.resolve().as_uri(),
+        heldout_loss=None,
+        heldout_tokens=0,
+        heldout_digest="",
+        recipe="",
+        zero_stage=0,
+        mlflow_run_id="",
+        registered_at=datetime.now(UTC).timestamp(),
+    )
