@@ -4,7 +4,7 @@ import shutil
 
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
-from pipelines.services import locked
+from headrace_dagster.project.services import locked
 from resources.settings import CHECKOUT, settings_from_environment
 
 KEPT = {"models", "corpus", ".demo-inputs", "setup.lock", "services.lock"}

@@ -6,21 +6,21 @@ import time
 
 from dagster import DagsterInstance
 
+from headrace.command_line.project import this_project
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
-from pipelines.services import services, ui_port
-from resources.settings import settings_from_environment
+from headrace_dagster.project.services import services, ui_port
+from resources.settings import CHECKOUT
 
 
 def main() -> None:
-    settings = settings_from_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
             DagsterInstance.get() as instance,
             services(
-                settings,
+                this_project(CHECKOUT),
                 port=ui_port(os.environ.get("HEADRACE_PORT")),
                 environment=dict(os.environ),
                 before_start=lambda: fail_runs_of_dead_workers(instance),

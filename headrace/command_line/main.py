@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
 from headrace.command_line.handoff import diff, export, ls, show, verify
+from headrace.command_line.init import init
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
 from headrace.command_line.options import add_command, group_of
 from headrace.command_line.plugged_in import plugged_in_commands
@@ -99,6 +100,7 @@ app.add_typer(
     ),
     name="versions",
 )
+add_command(app, init)
 add_command(app, preview)
 add_command(app, gc)
 add_command(app, doctor)

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_VARIABLE
 from headrace.errors import InvalidInput
@@ -22,13 +23,24 @@ _PLACES = (STORE_VARIABLE, HOME_VARIABLE, CACHE_VARIABLE, CAMPAIGNS_VARIABLE, "D
 @dataclass(frozen=True, kw_only=True)
 class Project:
     root: Path
+    # What `dg` reads of pyproject.toml: the module with the definitions, and the code location's name.
+    code_module: str = ""
+    location: str = ""
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Project | None":
         directory = (start or Path.cwd()).absolute()
         for parent in (directory, *directory.parents):
-            if (parent / "workspace.yaml").is_file() or _has_dg(parent / "pyproject.toml"):
-                return cls(root=parent)
+            dg = _dg_table(parent / "pyproject.toml")
+            if dg is None and not (parent / "workspace.yaml").is_file():
+                continue
+            own = (dg or {}).get("project", {})
+            root_module = own.get("root_module", parent.name)
+            return cls(
+                root=parent,
+                code_module=own.get("code_location_target_module", f"{root_module}.definitions"),
+                location=own.get("code_location_name", parent.name),
+            )
         return None
 
     @property
@@ -42,13 +54,13 @@ class Project:
         return Path(os.environ.get(CAMPAIGNS_VARIABLE) or self.root / _CAMPAIGNS).absolute()
 
 
-def this_project() -> Project:
-    """Raises: InvalidInput: the current directory is in no project."""
-    if project := Project.find():
+def this_project(start: Path | None = None) -> Project:
+    """Raises: InvalidInput: the directory (default: the current one) is in no project."""
+    if project := Project.find(start):
         return project
     raise InvalidInput(
-        f"{Path.cwd()} is in no Dagster project: no directory up to / has a workspace.yaml or a pyproject.toml with "
-        "[tool.dg]. Go into the project's directory and call the command again."
+        f"{start or Path.cwd()} is in no Dagster project: no directory up to / has a workspace.yaml or a "
+        "pyproject.toml with [tool.dg]. Go into the project's directory and call the command again."
     )
 
 
@@ -68,8 +80,8 @@ def load_environment(environment: MutableMapping[str, str] | None = None, start:
     environment.setdefault(HOME_VARIABLE, str(project.root / ".headrace"))
 
 
-def _has_dg(file: Path) -> bool:
+def _dg_table(file: Path) -> dict[str, Any] | None:
     try:
-        return "dg" in tomllib.loads(file.read_text()).get("tool", {})
+        return tomllib.loads(file.read_text()).get("tool", {}).get("dg")
     except (OSError, ValueError):
-        return False
+        return None

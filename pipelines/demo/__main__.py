@@ -13,6 +13,7 @@ import typer
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from headrace.clock import SystemClock
+from headrace.command_line.project import this_project
 from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -22,12 +23,12 @@ from headrace.rollout.states import RolloutState, fold
 from headrace.text.drawing import Terminal
 from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
+from headrace_dagster.project.services import services
+from headrace_dagster.project.webserver import Webserver
 from pipelines.demo import story, summary
-from pipelines.demo.launching import Launcher
 from pipelines.demo.memory import MemoryPeak
 from pipelines.demo.throughput import throughput
 from pipelines.demo.view import View
-from pipelines.services import services
 from resources.settings import CHECKOUT, Settings, settings_from_environment
 
 # Two checkpoints, two sets of weights and logs: the most disk space that a demo uses.
@@ -150,6 +151,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     _check_disk(settings)
     measured = _kept_measurements(parts)
     peak = MemoryPeak(settings.home, measured["peak_rss_mb"])
+    project = this_project(CHECKOUT)
     environment = os.environ | {
         "HEADRACE_HOME": str(settings.home),
         "HEADRACE_AUTOMATION": "on",
@@ -170,7 +172,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     peak.start()
     try:
         with (
-            services(settings, port=port, environment=environment, before_start=fail_lost_runs) as running,
+            services(project, port=port, environment=environment, before_start=fail_lost_runs) as running,
             View(
                 chapters=parts.chapters,
                 board=board,
@@ -178,9 +180,9 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
                 console=console,
             ) as view,
         ):
-            launcher = Launcher(running.url)
-            launcher.wait_for_location()
-            driver.launch = launcher.launch
+            webserver = Webserver(running.url, project.location)
+            webserver.wait_for_location()
+            driver.launch = lambda job, partition: webserver.launch(job, partition, requested_by="demo")
             for chapter in parts.chapters:
                 for _ in driver.walk(chapter):
                     running.check_alive()
@@ -188,7 +190,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
                     # At each look, so that a killed demo has kept its measurements.
                     keep_measurements()
                 view.show(chapter, done=True)
-            launcher.close()
+            webserver.close()
     finally:
         peak.stop()
         keep_measurements()

@@ -1,9 +1,9 @@
-"""Code server, daemon and webserver of this checkout's instance, as child processes under one lock.
+"""Code server, daemon and webserver of a project's instance, as child processes under one lock.
 
-`make demo` and `make dev` both start them here, so that one checkout never has two daemons (two would start a run
-twice: dagster#33962). The daemon inherits the lock's descriptor, so the lock is free only when the daemon is gone,
-whichever process was killed. Children get SIGTERM when their parent dies; runs do not: they have their own sessions and
-continue.
+`headrace run`, `make demo` and `make dev` all start them here, so that one project never has two daemons (two would
+start a run twice: dagster#33962). The daemon inherits the lock's descriptor, so the lock is free only when the daemon
+is gone, whichever process was killed. Children get SIGTERM when their parent dies; runs do not: they have their own
+sessions and continue.
 """
 
 import contextlib
@@ -22,12 +22,11 @@ from pathlib import Path
 
 import psutil
 
+from headrace.command_line.project import Project
 from headrace.errors import HeadraceError
+from headrace.text.terminal import say
 from headrace.training.guard import die_with_parent
-from resources.settings import CHECKOUT, Settings
 
-# As in workspace.yaml and pyproject.toml: schedules and sensors are identified by their location's name.
-CODE_MODULE, LOCATION = "pipelines.definitions", "headrace"
 # A stopping daemon needs a few seconds; its successor waits this long for the lock.
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
@@ -84,7 +83,7 @@ class Services:
 
 @contextlib.contextmanager
 def services(
-    settings: Settings, *, port: int, environment: dict[str, str], before_start: Callable[[], object] = lambda: None
+    project: Project, *, port: int, environment: dict[str, str], before_start: Callable[[], object] = lambda: None
 ) -> Iterator[Services]:
     """Starts all three, waits until the webserver answers, stops them at the end.
 
@@ -94,17 +93,17 @@ def services(
     Raises:
         ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting.
     """
-    logs = settings.home / "logs"
+    logs = project.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     running = Services(port=port, logs=logs)
-    with locked(settings.home / "services.lock") as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
+    with locked(_lock_file(project), port=port) as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
         code_socket = Path(directory) / "code"
         try:
             _refuse_foreign_daemon()
             _refuse_taken_port(port)
             before_start()
-            for name, command in _commands(code_socket, port).items():
-                running.processes[name] = _start(command, logs / f"{name}.log", environment, lock)
+            for name, command in _commands(project, code_socket, port).items():
+                running.processes[name] = _start(command, logs / f"{name}.log", environment, project.root, lock)
                 if name == "code-server":
                     _wait_until(code_socket.exists, running, name)
             _wait_until(lambda: _answers(port), running, "webserver")
@@ -113,13 +112,27 @@ def services(
             running.stop()
 
 
-def _commands(code_socket: Path, port: int) -> dict[str, list[str]]:
+def running_webserver(project: Project) -> str | None:
+    """The URL of the webserver that another process has started for this project; None: there is none."""
+    try:
+        pid, port = map(int, _lock_file(project).read_text().split())
+    except (OSError, ValueError):
+        return None
+    return f"http://127.0.0.1:{port}" if psutil.pid_exists(pid) and _answers(port) else None
+
+
+def _lock_file(project: Project) -> Path:
+    return project.home / "services.lock"
+
+
+def _commands(project: Project, code_socket: Path, port: int) -> dict[str, list[str]]:
     """One code server for daemon and webserver, as `dagster dev` does; else the daemon starts a new one each minute."""
     workspace = code_socket.with_name("workspace.yaml")
-    server = f"{{socket: {code_socket}, location_name: {LOCATION}}}"
+    # By the name that the project gives it: schedules and sensors are identified by their location's name.
+    server = f"{{socket: {code_socket}, location_name: {project.location}}}"
     workspace.write_text(f"load_from:\n  - grpc_server: {server}\n")
     binaries = Path(sys.executable).parent
-    location = f"--module-name {CODE_MODULE} --location-name {LOCATION}".split()
+    location = ["--module-name", project.code_module, "--location-name", project.location]
     code_server = [str(binaries / "dagster"), "code-server", "start", "--socket", str(code_socket), *location]
     webserver = [str(binaries / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
     daemon = [str(binaries / "dagster-daemon"), "run", "-w", str(workspace)]
@@ -127,8 +140,10 @@ def _commands(code_socket: Path, port: int) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Holds the checkout's lock and yields its inheritable descriptor.
+def locked(path: Path, *, port: int = 0) -> Iterator[int]:
+    """Holds the project's lock and yields its inheritable descriptor.
+
+    Args: port: of the webserver that its holder starts.
 
     Raises:
         ServicesUnavailable: a living process holds it (raised at once), or a daemon that outlived its parent does not
@@ -136,24 +151,24 @@ def locked(path: Path) -> Iterator[int]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, path)
+        _take(descriptor, path, port)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path) -> None:
+def _take(descriptor: int, path: Path, port: int) -> None:
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     said = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(descriptor, 32, 0).decode().strip()
+            pid = os.pread(descriptor, 32, 0).decode().partition(" ")[0].strip()
             if pid.isdigit() and psutil.pid_exists(int(pid)):
                 raise ServicesUnavailable(
-                    f"Process {pid} (make demo or make dev) already runs this checkout's daemon, and they share one. "
-                    "Stop it with Ctrl-C in its terminal, then run again."
+                    f"Process {pid} (make demo, make dev or headrace run) already runs this project's daemon, and they "
+                    "share one. Stop it with Ctrl-C in its terminal, then run again."
                 ) from None
             if time.monotonic() > deadline:
                 raise ServicesUnavailable(
@@ -161,12 +176,12 @@ def _take(descriptor: int, path: Path) -> None:
                     f"end it, then run again. Lock: {path}"
                 ) from None
             if not said:
-                print("Waiting for the previous daemon to end …", flush=True)
+                say("Waiting for the previous daemon to end …")
                 said = True
             time.sleep(0.5)
         else:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            os.pwrite(descriptor, f"{os.getpid()} {port}".encode(), 0)
             os.set_inheritable(descriptor, True)
             return
 
@@ -199,7 +214,9 @@ def _refuse_taken_port(port: int) -> None:
             ) from None
 
 
-def _start(command: list[str], log: Path, environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], log: Path, environment: dict[str, str], root: Path, lock: int
+) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
     def begin() -> None:
@@ -213,7 +230,7 @@ def _start(command: list[str], log: Path, environment: dict[str, str], lock: int
         return subprocess.Popen(
             command,
             env=environment,
-            cwd=CHECKOUT,
+            cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import services as services_module
-from pipelines.services import ServicesUnavailable, locked, services, ui_port
-from resources.settings import Settings, settings_from_environment
+from headrace.command_line.project import Project, this_project
+from headrace_dagster.project import services as services_module
+from headrace_dagster.project.services import ServicesUnavailable, locked, services, ui_port
+from resources.settings import CHECKOUT
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    return settings_from_environment()
+    return this_project(CHECKOUT)
 
 
-def test_a_port_in_use_is_named_with_the_way_out(settings: Settings) -> None:
+def test_a_port_in_use_is_named_with_the_way_out(project: Project) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -28,7 +29,7 @@ def test_a_port_in_use_is_named_with_the_way_out(settings: Settings) -> None:
 
         with (
             pytest.raises(ServicesUnavailable, match=f"Port {port}.*HEADRACE_PORT"),
-            services(settings, port=port, environment=dict(os.environ)),
+            services(project, port=port, environment=dict(os.environ)),
         ):
             pass
 
@@ -43,7 +44,7 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
 def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     path = tmp_path / "services.lock"
     script = (
-        "import os, signal\nfrom pathlib import Path\nfrom pipelines.services import locked\n"
+        "import os, signal\nfrom pathlib import Path\nfrom headrace_dagster.project.services import locked\n"
         f"with locked(Path({str(path)!r})):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
@@ -71,13 +72,13 @@ def test_a_lock_that_a_dead_holders_daemon_keeps_is_waited_for(
         daemon.wait()
 
 
-def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(settings: Settings) -> None:
+def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(project: Project) -> None:
     # A process that looks like one, with the instance's DAGSTER_HOME.
     by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=dict(os.environ))
     try:
         with (
             pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"),
-            services(settings, port=1, environment=dict(os.environ)),
+            services(project, port=1, environment=dict(os.environ)),
         ):
             pass
     finally:

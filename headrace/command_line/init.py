@@ -1,0 +1,198 @@
+"""`headrace init`: writes a campaign file for somebody's own prompts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace.command_line.options import examples
+from headrace.command_line.project import Project
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+# Columns that hold a prompt as it is, in files of most people.
+_PROMPT_COLUMNS = ("prompt", "text", "instruction", "question")
+_BUNDLED = "smollm2-135m"
+_SERVER_SECONDS = 10.0
+
+
+@examples(
+    "headrace init --prompts products.csv --template 'A tagline for {product}.' --engine echo",
+    "headrace init --prompts prompts.txt --engine bundled --name stories",
+    "headrace init --prompts q.jsonl --engine http://127.0.0.1:8000/v1 --model qwen",
+    "headrace init --prompts q.jsonl --engine models/my-model      a directory or a hub name",
+)
+def init(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where the file goes; default: the project's campaigns.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines, CSV, Parquet, or text with a prompt a line.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The prompt's text with {column} placeholders.")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="ENGINE", help="echo, bundled, an OpenAI-compatible URL, a model directory or hub name."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For a URL: the server's name for the model.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The campaign's; default: the file's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a campaign file for your own prompts, and say the next two commands.
+
+    Asks for what no option says, on a terminal.
+    """
+    from headrace.generation.campaign import load_campaign
+    from headrace.generation.requests import prompts_for
+    from headrace.keys import ContentPartition, check_name
+
+    project = Project.find()
+    file = _answer(prompts, "--prompts", "File with your prompts").expanduser()
+    if not file.is_file():
+        raise InvalidInput(f"--prompts must be a file, got {file}, which does not exist.")
+    columns = _columns(file)
+    column = next((one for one in _PROMPT_COLUMNS if one in columns), None)
+    if template is None and column is None:
+        there = ", ".join(f"{{{one}}}" for one in columns)
+        template = _answer(None, "--template", f"The prompt's text, with columns in one pair of braces ({there})")
+    chosen = _answer(engine, "--engine", "Engine (echo, bundled, a server's URL, a model directory or hub name)")
+    named = check_name("--name", name or _as_name(file.stem))
+    lines = [
+        f"name: {named}",
+        "prompts:",
+        f"  files: {_quoted(str(file.absolute()))}",
+        *([f"  template: {_quoted(template)}"] if template is not None else []),
+        *([f"  column: {_quoted(column)}"] if template is None and column != "text" else []),
+        *_model_lines(str(chosen), model, project),
+    ]
+    place = directory or (project.campaigns if project else Path.cwd())
+    written = place / f"{named}.yaml"
+    if written.exists() and not force:
+        raise InvalidInput(f"{written} is there already: choose another --name, or pass --force to replace it.")
+    place.mkdir(parents=True, exist_ok=True)
+    partial = written.with_suffix(".partial")
+    partial.write_text("\n".join([_schema_line(place, project), *lines]) + "\n")
+    try:
+        campaign = load_campaign(partial)
+        first = prompts_for(campaign, ContentPartition.parse(campaign.partition_keys("2026-01-01")[0]), Path.cwd())
+    except InvalidInput as error:
+        partial.unlink()
+        raise InvalidInput(str(error).replace(str(partial), "What was asked for")) from error
+    partial.replace(written)
+    say(f"{written}: {len(lines) + 1} lines, {first.num_rows:,} prompts in its first shard.")
+    word = named if project and place.absolute() == project.campaigns else str(written)
+    say("Next:")
+    say(f"  headrace preview {word}      the first rows, before anything runs")
+    say(f"  headrace run {word}          all of today's, reviewed, with a report")
+
+
+def _answer(given: Any, flag: str, question: str) -> Any:
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"{flag} is missing: {question}.")
+    answer = typer.prompt(question)
+    return Path(answer) if flag == "--prompts" else answer
+
+
+def _columns(file: Path) -> list[str]:
+    """The names of a prompt file's columns; of plain text one, `text`."""
+    from headrace.user_files.layout import FileLayout, Record
+    from headrace.user_files.records import format_of, read_records
+
+    if format_of(file, FileLayout(columns=())) == "text":
+        return ["text"]
+    first = next(iter(read_records(file, FileLayout(columns=(), empty_is_null=False))), None)
+    if not isinstance(first, Record):
+        raise InvalidInput(
+            f"--prompts: the first record of {file} cannot be read: {first.reason if first else 'none'}."
+        )
+    return list(map(str, first.fields))
+
+
+def _as_name(stem: str) -> str:
+    kept = "".join(one if one.isascii() and one.isalnum() else "-" for one in stem.lower())
+    return "-".join(filter(None, kept.split("-"))) or "campaign"
+
+
+def _model_lines(engine: str, model: str | None, project: Project | None) -> list[str]:
+    if engine == "echo":
+        return ["model: echo", 'version: "1"', "registered: false", "engine: {name: echo}"]
+    if engine.startswith(("http://", "https://")):
+        served = model or _served_model(engine)
+        return [
+            f"model: {_as_name(served)}",
+            'version: "1"                # yours to raise when the server gets another model',
+            "registered: false",
+            f"engine: {{name: openai_http, base_url: {_quoted(engine)}, model: {_quoted(served)}}}",
+        ]
+    if engine == "bundled":
+        _make_bundled(project)
+        engine = f"models/{_BUNDLED}"
+    return [
+        f"model: {_as_name(Path(engine).name)}",
+        f"weights: {_quoted(engine)}",
+        "engine: {name: transformers, dtype: float32}    # bfloat16 for GPUs",
+    ]
+
+
+def _make_bundled(project: Project | None) -> None:
+    """Raises: InvalidInput: the package with the bundled model is not installed."""
+    from headrace.training.convert_gguf import convert, packaged_gguf
+
+    if project is None:
+        raise InvalidInput("--engine bundled needs a project, whose state directory keeps the model.")
+    say("Making the bundled model, once …", error=True)
+    convert(packaged_gguf(), project.home / "models" / _BUNDLED)
+
+
+def _served_model(url: str) -> str:
+    """The only model that a server offers.
+
+    Raises:
+        InvalidInput: it does not answer, or offers none or several.
+    """
+    import httpx2
+
+    key = os.environ.get("HEADRACE_ENGINE_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        answer = httpx2.get(f"{url.rstrip('/')}/models", headers=headers, timeout=_SERVER_SECONDS)
+        answer.raise_for_status()
+        names = [str(one["id"]) for one in answer.json()["data"]]
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{url}/models does not say which models there are ({type(error).__name__}: {error}): pass --model NAME."
+        ) from error
+    if len(names) != 1:
+        raise InvalidInput(f"{url} serves {', '.join(names[:10]) or 'no model'}: pass --model NAME.")
+    return names[0]
+
+
+def _schema_line(place: Path, project: Project | None) -> str:
+    """The line by which editors find the schema; written into the project's state if it has none of its own."""
+    import json
+
+    from headrace.generation.campaign import Campaign
+    from headrace.user_files.json_schema import json_schema
+
+    schema = (project.root / "docs/schemas" if project else place) / "campaign.schema.json"
+    if not schema.is_file():
+        schema = (project.home / "schemas" if project else place) / "campaign.schema.json"
+        schema.parent.mkdir(parents=True, exist_ok=True)
+        schema.write_text(json.dumps(json_schema(Campaign, "Headrace campaign"), indent=2) + "\n")
+    return f"# yaml-language-server: $schema={os.path.relpath(schema, place.absolute())}"
+
+
+def _quoted(text: str) -> str:
+    """As YAML reads it back: plain if it can be."""
+    import yaml
+
+    dumped = yaml.safe_dump(text, width=10_000, allow_unicode=True).strip()
+    return dumped.removesuffix("\n...").strip()

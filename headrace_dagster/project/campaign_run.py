@@ -1,0 +1,236 @@
+"""One campaign's day as real Dagster runs: what is missing is launched, partition by partition, and nothing else.
+
+What a run needs is decided by the store, never by what an earlier call did: the same call goes on where another one was
+killed, and one more call when all is made starts nothing but the report. Other runs may make the same partitions at the
+same time (schedules, sensors, a person in the UI): a partition is claimed once, whoever comes first.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.clock import SystemClock
+from headrace.errors import HandoffMissing, HeadraceError
+from headrace.generation.campaign import Campaign
+from headrace.generation.claims import unsettled
+from headrace.generation.micro_batches import committed
+from headrace.generation.requests import prompts_for
+from headrace.generation.subject import CampaignSubject
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition
+from headrace.registry.bases import has_unregistered_bases
+from headrace.registry.registered import registered_models
+from headrace.rollout.controller import next_action
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.ticking import Rollout
+from headrace.store.small_objects import PassedOver
+from headrace_dagster.project.webserver import RunState, Webserver
+
+RUN_TAG, STEP_TAG = "headrace/campaign_run", "headrace/campaign_step"
+_POLL_SECONDS = 0.5
+
+
+class CampaignRunFailed(HeadraceError):
+    """A run of the campaign's day failed for good; the text has its step and reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One job on one kind of partition. `asset`: what it makes first."""
+
+    job: str
+    asset: str
+    title: str
+
+
+MODEL = Step(job="roll_out", asset="rollout", title="models")
+PROMPTS = Step(job="list_prompts", asset="prompts", title="prompts")
+CONTENT = Step(job="generate", asset="generated_content", title="generated")
+REVIEW = Step(job="review", asset="reviewed_content", title="reviewed")
+REPORT = Step(job="report", asset="campaign_report", title="report")
+_OF_A_PARTITION = (PROMPTS, CONTENT, REVIEW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What is made at one moment. `num_rows`: sealed, and committed by running workers."""
+
+    made: Mapping[str, int]
+    total: Mapping[str, int]
+    num_rows: int
+    num_active: int
+
+
+@dataclass(kw_only=True)
+class CampaignRun:
+    """The campaign's day in the store of one project; `launch` goes to its webserver."""
+
+    campaign: Campaign
+    handoffs: HandoffStore
+    home: Path
+    day: str
+    report: Path
+    regenerate: bool = False
+    token: str = ""
+    _launched: set[tuple[str, str]] = field(default_factory=set)
+    _made: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def partitions(self) -> list[str]:
+        return self.campaign.partition_keys(self.day)
+
+    def state(self) -> RolloutState | None:
+        return fold(Journal(self.handoffs.objects, self.campaign.name, SystemClock()).entries())
+
+    def missing(self) -> list[tuple[Step, str]]:
+        """The next step of everything that is not made; the report last."""
+        found = [(MODEL, self.campaign.name)] if self._needs_model() else []
+        found += [(step, key) for key in self.partitions if (step := self._next_step(key))]
+        if found or not self.report.is_file():
+            found.append((REPORT, self.day))
+        return found
+
+    def walk(self, webserver: Webserver) -> Iterator[Look]:
+        """Launches what is missing, and yields after each look, until the day's report is made.
+
+        Raises:
+            CampaignRunFailed: a run failed for good, or the campaign has no version set.
+            LaunchRefused: Dagster refuses a run, or does not answer.
+        """
+        if self._needs_model():
+            yield from self._await(webserver, MODEL, [self.campaign.name])
+        if self.state() is None:
+            raise CampaignRunFailed(f"{self.campaign.name} has no version set: {self._why_no_set()}")
+        yield from self._walk_partitions(webserver)
+        if self._launched or not self.report.is_file():
+            yield from self._await(webserver, REPORT, [self.day])
+        yield self._look(0)
+
+    def _walk_partitions(self, webserver: Webserver) -> Iterator[Look]:
+        following = {key: self._next_step(key) for key in self.partitions}
+        while any(following.values()):
+            runs = self._runs(webserver)
+            num_active = 0
+            for key, step in following.items():
+                if step is None:
+                    continue
+                if (step.asset, key) not in self._launched:
+                    self._launch(webserver, step, key)
+                elif self._has_ended(webserver, runs.get((step.asset, key), []), step, key):
+                    self._made.setdefault(step.asset, set()).add(key)
+                    following[key] = self._next_step(key)
+                num_active += following[key] is not None
+            yield self._look(num_active)
+            if any(following.values()):
+                time.sleep(_POLL_SECONDS)
+
+    def _await(self, webserver: Webserver, step: Step, keys: Sequence[str]) -> Iterator[Look]:
+        for key in keys:
+            self._launch(webserver, step, key)
+        waiting = set(keys)
+        while waiting:
+            runs = self._runs(webserver)
+            ended = {key for key in waiting if self._has_ended(webserver, runs.get((step.asset, key), []), step, key)}
+            waiting -= ended
+            self._made.setdefault(step.asset, set()).update(ended)
+            yield self._look(len(waiting))
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+
+    def _launch(self, webserver: Webserver, step: Step, key: str) -> None:
+        config: dict[str, Any] = {}
+        if step is CONTENT and self.regenerate:
+            config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
+        tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
+        webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
+        self._launched.add((step.asset, key))
+
+    def _runs(self, webserver: Webserver) -> dict[tuple[str, str], list[RunState]]:
+        """Asset and partition → the runs of this call, newest first."""
+        found: dict[tuple[str, str], list[RunState]] = {}
+        for run in webserver.runs({RUN_TAG: self.token}):
+            found.setdefault((run.tags.get(STEP_TAG, ""), run.partition), []).append(run)
+        return found
+
+    @staticmethod
+    def _has_ended(webserver: Webserver, runs: Sequence[RunState], step: Step, key: str) -> bool:
+        if any(run.has_succeeded for run in runs):
+            return True
+        if runs and runs[0].has_failed:
+            raise CampaignRunFailed(
+                f"{step.asset}[{key}] failed in run {runs[0].run_id}: {webserver.failure_of(runs[0].run_id)}"
+            )
+        return False
+
+    def _look(self, num_active: int) -> Look:
+        sealed = {key: content for key in self.partitions if (content := self._newest(CONTENT.asset, key))}
+        num_rows = sum(content.num_rows for content in sealed.values())
+        for claim in unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver()):
+            if claim.partition in self.partitions and claim.partition not in sealed:
+                num_rows += len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
+        missing = {key: self._next_step(key, in_this_call=True) for key in self.partitions}
+        order = {step: place for place, step in enumerate(_OF_A_PARTITION)}
+        made = {
+            step.title: sum(one is None or order[one] > place for one in missing.values())
+            for step, place in order.items()
+        }
+        return Look(
+            made=made,
+            total={step.title: len(self.partitions) for step in _OF_A_PARTITION},
+            num_rows=num_rows,
+            num_active=num_active,
+        )
+
+    def _needs_model(self) -> bool:
+        subject = CampaignSubject(campaign=self.campaign, handoffs=self.handoffs)
+        if has_unregistered_bases(self.handoffs, subject.name, subject.roles, self.home):
+            return True
+        rollout = self._rollout()
+        return next_action(rollout.state(), subject.plan, rollout.facts(subject, self._models())).kind != "none"
+
+    def _why_no_set(self) -> str:
+        subject = CampaignSubject(campaign=self.campaign, handoffs=self.handoffs)
+        return next_action(None, subject.plan, self._rollout().facts(subject, self._models())).reason
+
+    def _rollout(self) -> Rollout:
+        return Rollout(self.handoffs.objects, self.campaign.name, SystemClock())
+
+    def _models(self) -> list[Any]:
+        return registered_models(self.handoffs, damaged=PassedOver())
+
+    def _next_step(self, key: str, *, in_this_call: bool = False) -> Step | None:
+        """The first of a partition's steps that does not follow from the one before it."""
+        prompts = self._newest(PROMPTS.asset, key)
+        if prompts is None or not (in_this_call or self._is_of_files(prompts, key)):
+            return PROMPTS
+        content = self._newest(CONTENT.asset, key)
+        is_again = self.regenerate and key not in self._made.get(CONTENT.asset, set())
+        if content is None or is_again or not _is_made_from(content, prompts) or self._is_rolled_back(content):
+            return CONTENT
+        return None if _is_made_from(self._newest(REVIEW.asset, key), content) else REVIEW
+
+    def _is_of_files(self, prompts: Handoff, key: str) -> bool:
+        """Whether the prompt files still give what was sealed. Once listed in this call, they do."""
+        if key in self._made.get(PROMPTS.asset, set()):
+            return True
+        wanted = prompts_for(self.campaign, ContentPartition.parse(key), self.home)
+        return wanted.to_pylist() == prompts.table().to_pylist()
+
+    def _is_rolled_back(self, content: Handoff) -> bool:
+        state = self.state()
+        return state is not None and content.attributes.get("version_set") in state.aborted
+
+    def _newest(self, asset: str, key: str) -> Handoff | None:
+        try:
+            return self.handoffs.newest(asset, key)
+        except HandoffMissing:  # collected meanwhile
+            return None
+
+
+def _is_made_from(made: Handoff | None, read: Handoff) -> bool:
+    if made is None:
+        return False
+    return read.content_digest in made.manifest.input_versions.get(f"{read.asset}[{read.partition}]", "")

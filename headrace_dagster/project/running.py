@@ -1,0 +1,161 @@
+"""What `headrace run` does: finds the project's Dagster or starts it, shows one progress view, then the rows."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import typer
+
+from headrace.command_line.campaigns import checked_day, find_campaign
+from headrace.command_line.opening import surroundings_of
+from headrace.command_line.output import counted, print_json, print_lines, print_table
+from headrace.command_line.project import Project, this_project
+from headrace.errors import InvalidInput
+from headrace.handoff.versions import HandoffStore
+from headrace.store.opening import open_store
+from headrace.text.terminal import say
+from headrace_dagster.project.campaign_run import CampaignRun, Look
+from headrace_dagster.project.webserver import Webserver
+
+_DEFAULT_PORT = 3000
+_ROWS_SHOWN = 10
+
+
+def run_campaign(
+    context: typer.Context,
+    word: str,
+    *,
+    day: str | None,
+    again: bool,
+    dry_run: bool,
+    port: int | None,
+    as_json: bool,
+) -> None:
+    project = this_project()
+    campaign = find_campaign(word).with_engine(os.environ.get("HEADRACE_ENGINE") or None)
+    on_day = checked_day(day, os.environ.get("HEADRACE_TIMEZONE"))
+    around = surroundings_of(context)
+    work = CampaignRun(
+        campaign=campaign,
+        handoffs=HandoffStore(open_store(around.store_url, cache=around.cache_directory)),
+        home=project.home,
+        day=on_day,
+        report=project.home / "reports" / f"{on_day}.html",
+        regenerate=again,
+        token=uuid4().hex,
+    )
+    missing = work.missing()
+    if dry_run:
+        print_lines(f"{step.asset}[{key}]" for step, key in missing)
+        print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
+        return
+    if missing:
+        with _webserver(project, port) as webserver:
+            webserver.add_partitions("campaign", [campaign.name])
+            _follow(work, webserver, quiet=as_json)
+    _finish(work, as_json=as_json)
+
+
+@contextmanager
+def _webserver(project: Project, port: int | None) -> Iterator[Webserver]:
+    """The webserver that runs already, or one of our own with its daemon."""
+    from headrace_dagster.project.services import running_webserver, services
+
+    if url := running_webserver(project):
+        webserver = Webserver(url, project.location)
+        webserver.wait_for_location()
+        yield webserver
+        webserver.close()
+        return
+    if not os.environ.get("DAGSTER_HOME"):
+        raise InvalidInput(
+            f"DAGSTER_HOME is not set, in the environment or in {project.root / '.env'}: set it to the directory of "
+            "your instance's dagster.yaml."
+        )
+    from dagster import DagsterInstance
+
+    from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
+
+    def fail_lost_runs() -> None:
+        with DagsterInstance.get() as instance:
+            fail_runs_of_dead_workers(instance)
+
+    with services(
+        project, port=port or _free_port(), environment=dict(os.environ), before_start=fail_lost_runs
+    ) as running:
+        say(f"Dagster UI: {running.url} while this runs; logs: {running.logs}", error=True)
+        webserver = Webserver(running.url, project.location)
+        webserver.wait_for_location()
+        yield webserver
+        webserver.close()
+
+
+def _follow(work: CampaignRun, webserver: Webserver, *, quiet: bool) -> None:
+    from rich.live import Live
+
+    from headrace.text.drawing import Terminal, TerminalText
+
+    console = Terminal(stderr=True)
+    before = ""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        for look in work.walk(webserver):
+            line = _line(look)
+            if console.is_terminal:
+                live.update(TerminalText(line), refresh=True)
+            elif line != before and not quiet:
+                say(line, error=True)
+            before = line
+
+
+def _line(look: Look) -> str:
+    counts = [f"{title} {made}/{look.total[title]}" for title, made in look.made.items()]
+    return " · ".join([*counts, counted(look.num_rows, "row")])
+
+
+def _finish(work: CampaignRun, *, as_json: bool) -> None:
+    reviewed = [found for key in work.partitions if (found := work.handoffs.newest("reviewed_content", key))]
+    rows = [row for one in reviewed for row in one.table().to_pylist()]
+    num_kept = sum(row["kept"] for row in rows)
+    if as_json:
+        print_json(_body(work, rows, num_kept))
+        return
+    shown = [
+        [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"])]
+        for row in rows[:_ROWS_SHOWN]
+    ]
+    print_table(["PROMPT", "ROW", "REVIEW"], shown)
+    say()
+    more = f"{len(rows) - len(shown):,} more rows. " if len(rows) > len(shown) else ""
+    print_lines(
+        [
+            f"{more}{num_kept:,} of {counted(len(rows), 'row')} kept, {work.campaign.name} on {work.day}.",
+            f"Report: {work.report}",
+            f"Rows:   headrace handoff export reviewed_content '{work.partitions[0]}' FILE",
+        ]
+    )
+
+
+def _body(work: CampaignRun, rows: list[dict[str, Any]], num_kept: int) -> dict[str, Any]:
+    return {
+        "campaign": work.campaign.name,
+        "day": work.day,
+        "partitions": work.partitions,
+        "num_rows": len(rows),
+        "num_kept": num_kept,
+        "report": str(work.report),
+        "rows": rows,
+    }
+
+
+def _free_port() -> int:
+    """Dagster's usual port if it is free, else any other."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _DEFAULT_PORT))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
