@@ -148,7 +148,7 @@ def campaign_report(
     while it runs, and again later.
     """
     day = context.partition_key
-    version_sets = VersionSets(store.objects())
+    version_sets, described = VersionSets(store.objects()), campaigns.campaigns()
     summaries = [
         summarize_day(
             campaign.name,
@@ -159,7 +159,7 @@ def campaign_report(
             handoffs=store.handoffs(),
             set_label=version_sets.label,
         )
-        for campaign in campaigns.campaigns()
+        for campaign in described
     ]
     file = write_report(render_report(day, summaries), campaigns.report_file(day))
     sealed = [*generated_content.values(), *reviewed_content.values()]
@@ -171,6 +171,7 @@ def campaign_report(
             "num_rows": sum(summary.total.num_rows for summary in summaries),
             "num_kept": sum(summary.total.num_kept for summary in summaries),
             "num_partitions": sum(summary.num_sealed for summary in summaries),
+            "left_out": "\n".join(described.problems) or "nothing",
         },
         data_version=dg.DataVersion(shown_digest(sealed)),
     )

@@ -2,16 +2,16 @@
 
 import dagster as dg
 
+from headrace.errors import InvalidInput
 from headrace.generation.campaign import load_campaigns
-from headrace.keys import corpus_shard
-from headrace.prep.corpus import load_corpus
+from headrace.prep.corpus import shard_keys_in
 from resources.settings import settings_from_environment
 
 _settings = settings_from_environment()
 
-corpus_shards = dg.StaticPartitionsDefinition(
-    [corpus_shard(index) for index in range(load_corpus(_settings.corpus).num_shards)]
-)
+# A broken file must not take the code location, and all other subjects, with it.
+_corpus_shards, _corpus_faults = shard_keys_in(_settings.corpus)
+corpus_shards = dg.StaticPartitionsDefinition(_corpus_shards)
 # Recipe files define the keys; `pipelines.sensors.partition_keys` and `make demo` register them with the instance.
 model_recipes = dg.DynamicPartitionsDefinition(name="model_recipe")
 campaigns = dg.DynamicPartitionsDefinition(name="campaign")
@@ -26,3 +26,13 @@ campaign_shards = dg.StaticPartitionsDefinition(
     [shard for campaign in load_campaigns(_settings.campaigns) for shard in campaign.shard_keys]
 )
 content = dg.MultiPartitionsDefinition({"day": days, "shard": campaign_shards})
+
+
+def refuse_unknown_shards() -> None:
+    """For assets that read all corpus shards: of a broken corpus file some shards may be missing here.
+
+    Raises:
+        InvalidInput: the corpus file was broken when these definitions were loaded.
+    """
+    if _corpus_faults:
+        raise InvalidInput(f"How many shards the corpus has is not known: {_corpus_faults}")

@@ -3,7 +3,7 @@
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import model_recipes
+from assets.partitions import model_recipes, refuse_unknown_shards
 from assets.stages import Stage
 from headrace.handoff.versions import Handoff
 from headrace.store.sealed_directory import seal_directory
@@ -67,6 +67,7 @@ def trained_model(
     Trained once for the same weights, data and recipe; an interrupted training continues after its last checkpoint.
     Read by evaluation and registered_version.
     """
+    refuse_unknown_shards()
     recipe = training.recipe(context.partition_key)
     request = request_for(recipe, base_model, training_examples)
     tracked = TrainingTrack(
@@ -95,6 +96,7 @@ def evaluation(
 
     Measured once for the same weights and held-out examples. Read by registered_version, whose rollout gate needs it.
     """
+    refuse_unknown_shards()
     request = request_for(training.recipe(context.partition_key), base_model, training_examples)
     weights = {
         name: table.column("weights_digest")[0].as_py()

@@ -1,5 +1,6 @@
 """Headrace's definitions: what `dg dev`, `dagster dev` and the daemon load."""
 
+import itertools
 import logging
 import os
 
@@ -8,6 +9,7 @@ import dagster as dg
 from assets import (
     deployment,
     deployment_checks,
+    file_checks,
     generation,
     generation_checks,
     media,
@@ -22,6 +24,7 @@ from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
 from resources.settings import settings_from_environment
+from resources.user_files import file_problems
 
 if not os.environ.get("DAGSTER_HOME"):
     logging.getLogger("dagster").warning(
@@ -29,9 +32,12 @@ if not os.environ.get("DAGSTER_HOME"):
         "`make setup` writes an .env that dg and dagster read from the checkout's directory."
     )
 
+for problem in itertools.chain.from_iterable(file_problems(settings_from_environment()).values()):
+    logging.getLogger("dagster").warning(problem)
+
 defs = dg.Definitions(
     assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, mirroring, media])),
-    asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks]),
+    asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks, file_checks]),
     resources=deployment_resources(settings_from_environment()),
     jobs=[*JOBS.values(), REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],

@@ -5,6 +5,7 @@ requests the same. A run key names the decision that starts the run, so one deci
 fails for good. Rollouts are the exception: a rollback must not be lost with its run.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from typing import Any
 
 import dagster as dg
 
+from assets.file_checks import file_findings
 from assets.partitions import days
 from headrace.clock import SystemClock, epoch_seconds
-from headrace.errors import InvalidInput, reason_of
+from headrace.errors import reason_of
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import inputs_digest
 from headrace.generation.claims import Claims
@@ -22,6 +24,7 @@ from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import digest_text
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
@@ -38,6 +41,7 @@ from pipelines.jobs import JOBS, REGENERATION, run_assets
 from resources.campaigns_resource import campaigns_resource
 from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
+from resources.user_files import file_problems
 
 # How often a rollout run is requested again if it has not recorded its decision: the registry refused it, or it died.
 ASK_AGAIN_SECONDS = 600
@@ -55,25 +59,27 @@ _UNDER_WAY = [
 
 # Runs in development too: without its keys, no click could materialize a model or campaign.
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
-def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Adds a key for each new recipe, campaign and service file; keys of deleted files stay, for their history."""
+def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Adds a key for each new recipe, campaign and service file; keys of deleted files stay, for their history.
+
+    Reports broken files as failed checks of the assets that read them, whenever that changes.
+    """
     settings = settings_from_environment()
     found = rollouts_resource(settings).subjects(HandoffStore(settings.open_store()))
-    problems = list(found.problems)
-    wanted: dict[str, list[str]] = {"campaign": list(found.by_name)}
-    try:
-        wanted["model_recipe"] = list(load_recipes(settings.recipes))
-    except InvalidInput as error:
-        problems.append(str(error))
+    by_kind = file_problems(settings)
+    problems = list(dict.fromkeys([*found.problems, *itertools.chain.from_iterable(by_kind.values())]))
+    wanted = {"campaign": list(found.by_name), "model_recipe": list(load_recipes(settings.recipes).by_name)}
     _warn(context, problems)
     requests = []
     for name, keys in wanted.items():
         new = sorted(set(keys) - set(context.instance.get_dynamic_partitions(name)))
         if new:
             requests.append(dg.DynamicPartitionsDefinition(name=name).build_add_request(new))
-    if not requests:
-        return dg.SkipReason("; ".join(problems) or "Every recipe, campaign and service file has its partition key.")
-    return dg.SensorResult(dynamic_partitions_requests=requests)
+    seen = digest_text("files", *problems)
+    findings = file_findings(by_kind) if seen != context.cursor else []
+    result = dg.SensorResult(dynamic_partitions_requests=requests, asset_events=findings, cursor=seen)
+    reason = "; ".join(problems) or "Every recipe, campaign and service file has its partition key."
+    return result if requests else result._replace(skip_reason=dg.SkipReason(reason))
 
 
 @dg.sensor(job=JOBS["roll_out"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
@@ -139,8 +145,10 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     handoffs = HandoffStore(objects)
     recent = days.get_partition_keys()[-LOOKBACK_DAYS:]
     requests: list[dg.RunRequest] = []
-    reasons: list[str] = []
-    for campaign in campaigns_resource(settings).campaigns():
+    campaigns = campaigns_resource(settings).campaigns()
+    reasons = list(campaigns.problems)
+    _warn(context, reasons)
+    for campaign in campaigns:
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         for day in recent:
             wanted, hold_reason = _day_requests(context.instance, handoffs, campaign, state, day)
@@ -187,7 +195,9 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     settings = settings_from_environment()
     objects = settings.open_store()
     requests: list[dg.RunRequest] = []
-    for campaign in campaigns_resource(settings).campaigns():
+    campaigns = campaigns_resource(settings).campaigns()
+    _warn(context, campaigns.problems)
+    for campaign in campaigns:
         if campaign.plan.mirror_partitions == 0:
             continue
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
@@ -199,7 +209,7 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
                 run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
             )
             requests.append(request)
-    return _result(requests, ["No plan asks for a mirror that is not made."])
+    return _result(requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
 
 
 @dg.sensor(
@@ -216,7 +226,9 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     objects = settings.open_store()
     seen: dict[str, list[Any]] = json.loads(context.cursor or "{}")
     requests: list[dg.RunRequest] = []
-    for campaign in campaigns_resource(settings).campaigns():
+    campaigns = campaigns_resource(settings).campaigns()
+    _warn(context, campaigns.problems)
+    for campaign in campaigns:
         aborted = aborted_sets(fold(Journal(objects, campaign.name, SystemClock()).entries()))
         digest = sets_digest(aborted)
         known, clean_at = seen.get(campaign.name, ["", 0.0])
@@ -226,7 +238,7 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests += _rollback_requests(campaign.name, digest, bad)
         if not bad:
             seen[campaign.name] = [digest, time.time()]
-    result = _result(requests, ["No published row is of a set that was rolled back."])
+    result = _result(requests, [*campaigns.problems, "No published row is of a set that was rolled back."])
     return result._replace(cursor=json.dumps(seen))
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign, load_campaigns
+from headrace.user_files.directory import Described
 from resources.settings import Settings
 
 
@@ -20,16 +20,13 @@ class CampaignsResource(dg.ConfigurableResource):
         default=None, description="Engine for every campaign, such as `echo` for a dry run; none: each campaign's own."
     )
 
-    def campaigns(self) -> tuple[Campaign, ...]:
-        return tuple(campaign.with_engine(self.engine) for campaign in load_campaigns(Path(self.directory)))
+    def campaigns(self) -> Described[Campaign]:
+        """All campaigns that can be read, and the files that cannot."""
+        return load_campaigns(Path(self.directory), engine=self.engine)
 
     def campaign(self, name: str) -> Campaign:
-        """Raises: InvalidInput: no file describes a campaign with this name."""
-        campaigns = {campaign.name: campaign for campaign in self.campaigns()}
-        if name not in campaigns:
-            known = ", ".join(campaigns)
-            raise InvalidInput(f"No file in {self.directory} describes the campaign {name!r}; there are {known}.")
-        return campaigns[name]
+        """Raises: InvalidInput: no file describes a campaign with this name, or its file is broken."""
+        return self.campaigns().find(name)
 
     def home_directory(self) -> Path:
         return Path(self.home)

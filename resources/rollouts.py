@@ -30,6 +30,7 @@ from headrace.serving.service import load_services
 from headrace.serving.subject import ServiceSubject
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
+from headrace.user_files.directory import BrokenFile
 from headrace.version_sets.sets import VersionSet
 from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
@@ -67,16 +68,18 @@ class Ticked:
 
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
-    """The subjects in campaign and service files, by name, and why some files describe none, a sentence each."""
+    """The subjects in campaign and service files, by name, and why some files describe none, a text each."""
 
     by_name: Mapping[str, Subject]
     problems: tuple[str, ...]
+    broken: tuple[BrokenFile, ...] = ()
 
     def find(self, name: str) -> Subject:
         """Raises: InvalidInput: no readable file describes a campaign or service of this name, or both kinds do."""
         if name in self.by_name:
             return self.by_name[name]
-        there = "; ".join(self.problems) or f"there are {', '.join(self.by_name)}."
+        own = dict.fromkeys(one.faults for one in self.broken if one.would_describe(name))
+        there = "; ".join(own or self.problems) or f"there are {', '.join(self.by_name)}."
         raise InvalidInput(f"No file describes a campaign or service {name!r}; {there}")
 
 
@@ -88,26 +91,20 @@ class RolloutsResource(dg.ConfigurableResource):
     services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
 
     def subjects(self, handoffs: HandoffStore) -> Subjects:
-        """All readable subjects: a broken service file stops no campaign's rollout, and vice versa."""
-        problems: list[str] = []
-        campaigns: dict[str, Subject] = {}
-        services: dict[str, Subject] = {}
-        try:
-            campaigns = {
-                one.name: CampaignSubject(campaign=one, handoffs=handoffs) for one in self.campaigns.campaigns()
-            }
-        except InvalidInput as error:
-            problems.append(str(error))
-        try:
-            served = load_services(Path(self.services))
-            services = {one.name: ServiceSubject(service=one, store=handoffs.objects) for one in served}
-        except InvalidInput as error:
-            problems.append(str(error))
+        """All readable subjects: a broken file stops its own rollout alone."""
+        described, served = self.campaigns.campaigns(), load_services(Path(self.services))
+        campaigns: dict[str, Subject] = {
+            name: CampaignSubject(campaign=one, handoffs=handoffs) for name, one in described.by_name.items()
+        }
+        services: dict[str, Subject] = {
+            name: ServiceSubject(service=one, store=handoffs.objects) for name, one in served.by_name.items()
+        }
+        problems = [*described.problems, *served.problems]
         # They would share a journal.
         both = sorted(campaigns.keys() & services.keys())
         problems += [f"A campaign and a service are both named {name!r}: rename one of them." for name in both]
         by_name = {name: subject for name, subject in {**campaigns, **services}.items() if name not in both}
-        return Subjects(by_name=by_name, problems=tuple(problems))
+        return Subjects(by_name=by_name, problems=tuple(problems), broken=(*described.broken, *served.broken))
 
     def tick(
         self,

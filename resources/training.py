@@ -19,14 +19,8 @@ class TrainingResource(dg.ConfigurableResource):
     base_model: str = Field(description="Model directory or hub name for recipes without a base_model of their own.")
 
     def recipe(self, partition_key: str) -> Recipe:
-        """Raises: InvalidTrainingRun: no recipe file has this key."""
-        recipes = load_recipes(Path(self.recipes_directory))
-        if partition_key not in recipes:
-            raise InvalidTrainingRun(
-                f"No recipe in {self.recipes_directory} has the key {partition_key!r}; there are "
-                f"{', '.join(recipes) or 'none'}. Add a file, or delete the partition."
-            )
-        return recipes[partition_key]
+        """Raises: InvalidTrainingRun: no recipe file has this key, or its file is broken."""
+        return load_recipes(Path(self.recipes_directory)).find(partition_key)
 
     def base_model_directory(self, recipe: Recipe) -> Path:
         """A local directory; a model of the hub is downloaded first.

@@ -21,8 +21,9 @@ from headrace.keys import campaign_shard, check_name, check_num_shards
 from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
+from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
-from headrace.user_files.shapes import from_directory, from_file
+from headrace.user_files.shapes import from_file
 from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
@@ -208,18 +209,17 @@ class Campaign:
         _ = self.parts
 
 
-def load_campaigns(directory: Path) -> tuple[Campaign, ...]:
-    """Every `*.yaml` of a directory, sorted by name.
+def load_campaigns(directory: Path, *, engine: str | None = None) -> Described[Campaign]:
+    """The campaigns of a directory; a broken file costs its own campaign alone.
 
-    Raises:
-        InvalidCampaign: the directory or its files are missing, a file is invalid, or two files have one name.
+    Args:
+        engine: for all of them, as in `Campaign.with_engine`.
     """
-    campaigns = from_directory(directory, load_campaign, "Campaign", InvalidCampaign)
-    if not campaigns:
-        raise InvalidCampaign(
-            f"Campaigns directory {directory} holds no *.yaml file; HEADRACE_CAMPAIGNS names another."
-        )
-    return tuple(campaigns)
+
+    def load(file: Path) -> Campaign:
+        return load_campaign(file).with_engine(engine)
+
+    return from_directory(directory, load, "campaign", InvalidCampaign, wanted_in="HEADRACE_CAMPAIGNS")
 
 
 def load_campaign(file: Path) -> Campaign:

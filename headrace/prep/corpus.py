@@ -4,9 +4,10 @@ One YAML file describes one corpus (`resources/corpus.yaml` is the demo's). Ever
 loaded, before a document is read. Paths are absolute, or relative to the state directory (HEADRACE_HOME).
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from annotated_types import Ge, Gt, Le
@@ -21,6 +22,7 @@ from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
 from headrace.user_files.lines import check_encoding
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
+from headrace.user_files.yaml_file import read_yaml
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
@@ -232,6 +234,26 @@ def load_corpus(path: Path) -> Corpus:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
         raise
+
+
+def shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
+    """The shards of a corpus file, and why it cannot be read (None: it can).
+
+    Of a broken file as many as it still tells, else one: then its assets exist, and their runs say what is wrong.
+    """
+    try:
+        return load_corpus(path).shard_keys, None
+    except InvalidInput as error:
+        faults = str(error)
+    num_shards: Any = None
+    with suppress(InvalidInput):
+        content = read_yaml(path, "Corpus file").content
+        num_shards = content.get("num_shards") if isinstance(content, dict) else None
+    try:
+        shards = check_num_shards(num_shards) if type(num_shards) is int else 1
+    except InvalidInput:
+        shards = 1
+    return tuple(corpus_shard(index) for index in range(shards)), faults
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -21,8 +21,9 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name
 from headrace.rollout.gates import LIVE_METRICS
 from headrace.rollout.plan import LivePlan, Plan
+from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
-from headrace.user_files.shapes import from_directory, from_file
+from headrace.user_files.shapes import from_file
 from headrace.version_sets.sets import Member, VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
@@ -190,10 +191,6 @@ def load_service(file: Path) -> Service:
     return from_file(Service, file, "Service file", refusal=InvalidService)
 
 
-def load_services(directory: Path) -> tuple[Service, ...]:
-    """Every `*.yaml` of a directory, sorted by name; none if the directory does not exist.
-
-    Raises:
-        InvalidService: a file is invalid, or two files have one name.
-    """
-    return tuple(from_directory(directory, load_service, "Service", InvalidService))
+def load_services(directory: Path) -> Described[Service]:
+    """The services of a directory, which may be missing; a broken file costs its own service alone."""
+    return from_directory(directory, load_service, "service", InvalidService)

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
+from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
 
@@ -135,21 +136,16 @@ class Recipe:
         )[:32]
 
 
-def load_recipes(directory: Path) -> dict[str, Recipe]:
-    """Every `*.yaml` in `directory`, by partition key (`smollm2-135m.define`), sorted.
-
-    Raises:
-        InvalidTrainingRun: names the file and the field.
-    """
-    if not directory.is_dir():
-        raise InvalidTrainingRun(f"No directory of recipes at {directory}; make it, or set HEADRACE_RECIPES.")
-    recipes: dict[str, Recipe] = {}
-    for path in sorted(directory.glob("*.yaml")):
-        recipe = load_recipe(path)
-        if recipe.key in recipes:
-            raise InvalidTrainingRun(f"{path} defines {recipe.key} a second time; give one of them another name.")
-        recipes[recipe.key] = recipe
-    return dict(sorted(recipes.items()))
+def load_recipes(directory: Path) -> Described[Recipe]:
+    """The recipes of a directory, by partition key (`smollm2-135m.define`); a broken file costs its own alone."""
+    return from_directory(
+        directory,
+        load_recipe,
+        "recipe",
+        InvalidTrainingRun,
+        named_by=("model", "name"),
+        wanted_in="HEADRACE_RECIPES",
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import InvalidInput, reason_of
 from headrace.user_files.ranges import range_in_words
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _HasName(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-Named = TypeVar("Named", bound=_HasName)
 Keys = tuple[str | int, ...]
 
 # Numbers beyond it are refused: later JSON readers, databases and libraries may not hold them. NaN counts as beyond.
@@ -66,24 +60,6 @@ def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput
         return _checked(cls, document.content, f"{noun} {path}", document)
     except InvalidInput as error:
         raise refusal(str(error)) from error.__cause__
-
-
-def from_directory(
-    directory: Path, load: Callable[[Path], Named], noun: str, refusal: type[InvalidInput]
-) -> list[Named]:
-    """What every `*.yaml` of a directory describes, sorted by name; nothing if the directory does not exist.
-
-    Raises:
-        InvalidInput: as a `refusal`: two files have one name; or what `load` raises.
-    """
-    found: dict[str, tuple[Path, Named]] = {}
-    for file in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
-        one = load(file)
-        if one.name in found:
-            earlier, _ = found[one.name]
-            raise refusal(f"{noun} {one.name!r} stands in two files: {earlier.name} and {file.name}.")
-        found[one.name] = file, one
-    return [one for _, (_, one) in sorted(found.items())]
 
 
 def from_mapping(cls: type[T], mapping: object, where: str) -> T:

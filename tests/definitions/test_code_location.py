@@ -17,18 +17,25 @@ HEAVY = {
 }
 _LOAD = """
 import json, sys
+import dagster as dg
+from assets.partitions import campaign_shards
 from pipelines.definitions import defs
 repository = defs.get_repository_def()
 json.dump({
     "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     "sensors": {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs},
     "schedules": {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs},
+    "partitions": {
+        name: repository.asset_graph.get(dg.AssetKey(name)).partitions_def.get_partition_keys()
+        for name in ("raw_documents",)
+    },
+    "shards": campaign_shards.get_partition_keys(),
 }, sys.stdout)
 """
 
 
-def load(**environment: str) -> dict[str, dict[str, str]]:
-    loaded = subprocess.run(
+def started(**environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "-c", _LOAD],
         cwd=CHECKOUT,
         env={name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | environment,
@@ -36,6 +43,10 @@ def load(**environment: str) -> dict[str, dict[str, str]]:
         text=True,
         check=False,
     )
+
+
+def load(**environment: str) -> dict[str, dict[str, str]]:
+    loaded = started(**environment)
     assert loaded.returncode == 0, loaded.stderr
     return json.loads(loaded.stdout)
 
@@ -61,6 +72,35 @@ def test_everything_runs_by_itself_where_automation_is_on(in_development: dict[s
     statuses = automated["sensors"] | automated["schedules"]
     assert set(statuses) == set(in_development["sensors"] | in_development["schedules"])
     assert set(statuses.values()) == {"RUNNING"}
+
+
+def test_it_loads_with_a_broken_file_of_every_kind_and_names_each(tmp_path: Path) -> None:
+    campaign = (CHECKOUT / "resources/campaigns/glossary.yaml").read_text()
+    for path, text in {
+        "campaigns/good.yaml": campaign,
+        "campaigns/bad.yaml": campaign.replace("name: glossary", "name: bad").replace(
+            "num_shards: 10", "num_shards: x"
+        ),
+        "recipes/torn.yaml": "model: [",
+        "services/bad.yaml": "name: bad\nchain: nobody\n",
+        "corpus.yaml": "name: bad\nnum_shards: 3\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    places = {kind: str(tmp_path / kind) for kind in ("campaigns", "recipes", "services")}
+    variables = {f"HEADRACE_{kind.upper()}": place for kind, place in places.items()}
+    loaded = started(HEADRACE_CORPUS=str(tmp_path / "corpus.yaml"), HEADRACE_HOME=str(tmp_path), **variables)
+    assert loaded.returncode == 0, loaded.stderr
+    found = json.loads(loaded.stdout)
+    assert found["shards"] == [f"glossary-{shard:02d}" for shard in range(10)]
+    assert found["partitions"]["raw_documents"] == ["shard-00", "shard-01", "shard-02"]
+    for said in (
+        f"Campaign file {tmp_path}/campaigns/bad.yaml:7:13: num_shards must be a whole number, got 'x'.",
+        f"Recipe {tmp_path}/recipes/torn.yaml:",
+        f"Service file {tmp_path}/services/bad.yaml has 2 faults:",
+        f"Corpus file {tmp_path}/corpus.yaml has 2 faults:",
+    ):
+        assert said in loaded.stderr
 
 
 def test_dg_and_dagster_call_the_location_by_one_name() -> None:

@@ -157,22 +157,56 @@ def test_a_campaign_that_cannot_run_is_refused_by_name(tmp_path: Path, changes: 
     assert str(file) in str(refused.value)
 
 
-def test_a_directory_without_campaigns_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidCampaign, match="holds no \\*.yaml file; HEADRACE_CAMPAIGNS names another"):
-        load_campaigns(tmp_path)
+def test_a_directory_without_campaigns_is_told_and_has_none(tmp_path: Path) -> None:
+    none = load_campaigns(tmp_path / "nowhere")
+    assert none.problems == (
+        f"Campaigns directory {tmp_path}/nowhere holds no *.yaml file; HEADRACE_CAMPAIGNS names another.",
+    )
+    with pytest.raises(InvalidCampaign, match="No file in .* describes the campaign 'glossary'; there are none"):
+        none.find("glossary")
 
 
-def test_two_files_of_one_campaign_are_refused(tmp_path: Path) -> None:
+def test_two_files_of_one_campaign_break_each_other_and_nobody_else(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml")
     write(tmp_path, "b.yaml")
-    with pytest.raises(InvalidCampaign, match=r"'glossary' stands in two files: a.yaml and b.yaml"):
-        load_campaigns(tmp_path)
+    write(tmp_path, "c.yaml", name="tales")
+    campaigns = load_campaigns(tmp_path)
+    assert [campaign.name for campaign in campaigns] == ["tales"]
+    said = "Campaign 'glossary' stands in two files: a.yaml and b.yaml. Rename one, or remove it."
+    assert campaigns.problems == (said,)
+    with pytest.raises(InvalidCampaign) as refused:
+        campaigns.find("glossary")
+    assert str(refused.value) == said
 
 
-def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("name: [")
-    with pytest.raises(InvalidCampaign, match="not readable as YAML"):
-        load_campaigns(tmp_path)
+def test_a_broken_file_costs_its_own_campaign_alone_and_is_named_to_who_asks_for_it(tmp_path: Path) -> None:
+    write(tmp_path, "tales.yaml", name="tales")
+    broken = write(tmp_path, "other.yaml", num_shards="two", model=3)
+    (tmp_path / "torn.yml").write_text("name: torn-one\nprompts: [")
+    (tmp_path / "nameless.yaml").write_text("prompts: [")
+    campaigns = load_campaigns(tmp_path)
+    assert list(campaigns.by_name) == ["tales"]
+    assert [(one.path.name, one.name) for one in campaigns.broken] == [
+        ("nameless.yaml", None),
+        ("other.yaml", "glossary"),
+        ("torn.yml", "torn-one"),
+    ]
+    for name, told in {
+        "glossary": rf"^Campaign file {broken} has 2 faults:\n  {broken}:\d+:\d+: model must be a string, got 3",
+        "torn-one": r"torn.yml:2:\d+ is not readable as YAML",
+        "nameless": "nameless.yaml:1:.* is not readable as YAML",
+        "tale": "describes the campaign 'tale'; did you mean 'tales'\\? A file that cannot be read may describe it: ",
+    }.items():
+        with pytest.raises(InvalidCampaign, match=told):
+            campaigns.find(name)
+
+
+def test_an_engine_that_one_campaign_cannot_run_on_breaks_that_one_alone(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", engine={"name": "echo", "base_url": "http://a/v1", "model": "m"})
+    write(tmp_path, "b.yaml", name="tales")
+    campaigns = load_campaigns(tmp_path, engine="openai_http")
+    assert list(campaigns.by_name) == ["glossary"]
+    assert "campaign 'tales' on engine 'openai_http'" in campaigns.problems[0]
 
 
 def test_a_version_set_names_everything_that_can_change_a_row() -> None:
@@ -185,7 +219,7 @@ def test_a_version_set_names_everything_that_can_change_a_row() -> None:
 
 
 def test_another_engine_is_another_version_set() -> None:
-    campaign = make_campaign(engine=load_campaigns(CHECKOUT / "resources/campaigns")[0].engine)
+    campaign = make_campaign(engine=load_campaigns(CHECKOUT / "resources/campaigns").find("glossary").engine)
     models = {"writer": model_of("tiny", 1)}
     assert campaign.with_engine("echo").version_set(models).id != campaign.version_set(models).id
     assert campaign.with_engine(None) is campaign

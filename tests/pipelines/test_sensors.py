@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
 
+from assets import file_checks
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
 from headrace.registry.model_versions import to_table
@@ -442,6 +443,38 @@ def test_services_become_partition_keys_and_a_broken_one_keeps_nobody_else_from_
     for name, names in keys.items():
         deployment.instance.add_dynamic_partitions(name, names)
     assert (deployment.tick(partition_keys).skip_message or "").startswith(f"Service file {services / 'broken.yaml'}")
+
+
+def test_a_broken_campaign_keeps_no_other_from_its_night_and_is_a_failed_check(
+    deployment: Deployment, services: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_mirrors(deployment.campaign, {"mirror_partitions": 1}, monkeypatch, tmp_path)
+    (tmp_path / "campaigns" / "broken.yaml").write_text("name: broken\nnum_shards: two\n")
+    deployment.list_prompts()
+    deployment.begin()
+
+    assert sorted(deployment.generated()) == deployment.partitions
+    said = deployment.tick(candidate_mirrors).skip_message or ""
+    assert said.startswith(f"Campaign file {tmp_path / 'campaigns' / 'broken.yaml'} has ")
+
+    tick = deployment.tick(partition_keys)
+    checks = {event.check_name: event for event in tick.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
+    assert {name for name, event in checks.items() if not event.passed} == {"campaign_files_can_be_read"}
+    failed = checks["campaign_files_can_be_read"]
+    assert failed.asset_key == dg.AssetKey("prompts")
+    assert "broken.yaml:1:1 lacks the key 'prompts'." in str(failed.metadata["file_1"].value)
+
+    again = dg.build_sensor_context(instance=deployment.instance, definitions=defs, cursor=tick.cursor)
+    assert partition_keys.evaluate_tick(again).asset_events == [], "only a change is told"
+
+
+def test_the_checks_of_files_are_of_assets_that_there_are() -> None:
+    """The sensor's events name them; Dagster would keep events of checks that nobody defined, and show none."""
+    defined = {key for checks in file_checks.file_checks for key in checks.check_keys}
+    told = file_checks.file_findings({kind: ["no"] for kind in ("campaign", "corpus", "recipe", "service")})
+    assert {dg.AssetCheckKey(event.asset_key, event.check_name) for event in told} == defined
+    graph = defs.get_repository_def().asset_graph
+    assert defined <= graph.asset_check_keys
 
 
 def test_a_broken_recipe_keeps_no_campaign_from_its_key(

@@ -56,9 +56,13 @@ def test_a_service_that_cannot_run_as_written_is_refused_in_a_sentence(tmp_path:
         load(tmp_path, more)
 
 
-def test_two_files_of_one_name_are_refused_and_no_directory_is_no_service(tmp_path: Path) -> None:
-    assert load_services(tmp_path / "nowhere") == ()
+def test_two_files_of_one_name_break_each_other_and_no_directory_is_no_service(tmp_path: Path) -> None:
+    nowhere = load_services(tmp_path / "nowhere")
+    assert (list(nowhere), nowhere.problems) == ([], ())
     for file in ("a.yaml", "b.yaml"):
         (tmp_path / file).write_text(SERVICE)
+    (tmp_path / "c.yaml").write_text(SERVICE.replace("name: assistant", "name: other"))
+    services = load_services(tmp_path)
+    assert list(services.by_name) == ["other"]
     with pytest.raises(InvalidService, match="Service 'assistant' stands in two files: a.yaml and b.yaml"):
-        load_services(tmp_path)
+        services.find("assistant")

@@ -119,7 +119,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are(tmp_path: Path) 
     (tmp_path / "a.yaml").write_text("name: define\nmodel: tiny\nsteps: 1\nbatch: 2\nlearning_rate: 1.0\n")
     resource = TrainingResource(recipes_directory=str(tmp_path), base_model="x")
     assert resource.recipe("tiny.define").steps == 1
-    with pytest.raises(InvalidTrainingRun, match=r"has the key 'tiny\.other'; there are tiny\.define"):
+    with pytest.raises(InvalidTrainingRun, match=r"describes the recipe 'tiny\.other'; there are tiny\.define"):
         resource.recipe("tiny.other")
 
 
