@@ -4,7 +4,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.command_line.opening import nearest
 from headrace.command_line.project import Project
 from headrace.errors import InvalidInput
 
@@ -18,29 +17,14 @@ def find_campaign(word: str) -> "Campaign":
     Raises:
         InvalidInput: there is none, or its file is broken.
     """
-    from headrace.generation.campaign import load_campaign
+    from headrace.generation.campaign import load_campaign, load_campaigns
 
     if Path(word).suffix in {".yaml", ".yml"}:
         return load_campaign(Path(word))
     project = Project.find()
     if project is None:
-        raise InvalidInput(f"A campaign is a YAML file, or outside a project nothing else, got {word!r}.")
-    files = {file.stem: file for file in sorted(project.campaigns.glob("*.y*ml"))}
-    named = {}
-    if word in files:
-        named[word] = load_campaign(files[word])
-    else:
-        for file in files.values():
-            # Another broken file is not what was asked for.
-            try:
-                one = load_campaign(file)
-            except InvalidInput:
-                continue
-            named[one.name] = one
-    for one in named.values():
-        if one.name == word or word in files:
-            return one
-    raise InvalidInput(f"No file in {project.campaigns} describes a campaign {word!r}.{nearest(word, list(named))}")
+        raise InvalidInput(f"Outside a project a campaign is named by its YAML file, got {word!r}.")
+    return load_campaigns(project.campaigns).find(word)
 
 
 def checked_day(text: str | None, timezone: str | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headrace.engines.model_directory import local_model_directory, model_directory
 from headrace.engines.roles import Role
+from headrace.errors import HandoffCorrupt
 from headrace.handoff.schemas import MODEL_VERSIONS
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import digest_text
@@ -26,12 +27,14 @@ _CODE_VERSION = "1"
 def has_unregistered_bases(handoffs: HandoffStore, name: str, roles: Mapping[str, Role], home: Path) -> bool:
     """Whether weights that a subject's file names are new, or their files changed. Reads no file, only their times.
 
-    Raises:
-        HandoffCorrupt: what was registered cannot be read.
+    A registration that cannot be read is made again.
     """
     if not any(role.weights for role in roles.values()):
         return False
-    newest = handoffs.newest(BASE_VERSION, name)
+    try:
+        newest = handoffs.newest(BASE_VERSION, name)
+    except HandoffCorrupt:
+        return True
     return newest is None or newest.attributes.get(_SOURCES) != _sources(roles, home)
 
 

@@ -1,0 +1,148 @@
+"""`headrace init` and `headrace preview`: from somebody's prompts to a campaign file and its first rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import Result
+
+from headrace.generation.campaign import load_campaign
+from tests.command_line.builders import run
+from tests.generation.builders import TEXTS
+
+PRODUCTS = "product,section\nkettle,kitchen\nlamp,office\ntent,outdoor\n"
+
+
+class Project:
+    """A directory that is a Dagster project, in which commands are called."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "mine"\n')
+        (root / "products.csv").write_text(PRODUCTS)
+        self.campaigns = root / "resources/campaigns"
+
+    def call(self, *arguments: str | Path) -> Result:
+        return run(*arguments, env={"HEADRACE_CAMPAIGNS": None, "HEADRACE_ENGINE": None, "HEADRACE_TIMEZONE": None})
+
+    def init(self, *more: str, prompts: str = "products.csv", engine: str = "echo") -> Result:
+        return self.call("init", "--prompts", prompts, "--engine", engine, *more)
+
+    @property
+    def lines(self) -> list[str]:
+        [file] = self.campaigns.glob("*.yaml")
+        return file.read_text().splitlines()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def test_three_commands_begin_with_a_short_file_that_editors_know(project: Project) -> None:
+    result = project.init("--template", "A tagline for {product}.")
+
+    assert result.exit_code == 0, result.output
+    assert len(project.lines) <= 15
+    assert project.lines[0].startswith("# yaml-language-server: $schema=")
+    schema = project.campaigns / project.lines[0].partition("=")[2]
+    assert json.loads(schema.read_text())["title"] == "Headrace campaign"
+    assert "headrace preview products" in result.output
+    assert "headrace run products" in result.output
+
+
+def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) -> None:
+    project.init("--template", "A tagline for {product}.")
+
+    result = project.call("preview", "products", "-n", "2", "--json")
+
+    body = json.loads(result.output)
+    assert {row["prompt"] for row in body["rows"]} < {f"A tagline for {one}." for one in ("kettle", "lamp", "tent")}
+    assert all(row["kept"] and len(row["row_id"]) == 64 for row in body["rows"])
+    assert not (project.root / ".headrace/store").exists()
+
+
+def test_a_preview_is_a_table_for_people(project: Project) -> None:
+    project.init("--template", "A tagline for {product}.")
+
+    lines = project.call("preview", "products").output.splitlines()
+
+    assert lines[0].split() == ["PROMPT", "ROW", "REVIEW", "ID"]
+    assert lines[-1].startswith("3 of 3 rows of products on ")
+    assert lines[-1].endswith("Nothing was sealed.")
+
+
+def test_commands_work_from_any_directory_of_the_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.init("--template", "A tagline for {product}.")
+    (project.root / "some/where").mkdir(parents=True)
+    monkeypatch.chdir(project.root / "some/where")
+
+    assert project.call("preview", "products").exit_code == 0
+
+
+def test_a_column_of_prompts_needs_no_template(project: Project) -> None:
+    (project.root / "q.jsonl").write_text("\n".join(json.dumps({"prompt": text}) for text in TEXTS))
+
+    result = project.init(prompts="q.jsonl")
+
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load("\n".join(project.lines))["prompts"]["column"] == "prompt"
+
+
+def test_text_has_a_prompt_a_line(project: Project) -> None:
+    (project.root / "lines.txt").write_text("\n".join(TEXTS))
+
+    assert project.init(prompts="lines.txt").exit_code == 0
+    assert json.loads(project.call("preview", "lines", "--json").output)["num_rows_of_day"] == len(TEXTS)
+
+
+def test_a_model_directory_is_named_by_its_weights(project: Project, tiny_model: Path) -> None:
+    result = project.init("--template", "{product}", engine=str(tiny_model))
+
+    assert result.exit_code == 0, result.output
+    [file] = project.campaigns.glob("*.yaml")
+    role = load_campaign(file).parts["writer"]
+    assert (role.weights, role.engine.name) == (str(tiny_model), "transformers")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["init"], "--prompts is missing"),
+        (["init", "--prompts", "none.csv"], "--prompts must be a file, got none.csv, which does not exist"),
+        (["init", "--prompts", "products.csv"], "--template is missing: The prompt's text, with columns in one pair"),
+        (["init", "--prompts", "products.csv", "--template", "{product}"], "--engine is missing"),
+        (["preview", "none"], "No file in .* describes the campaign 'none'"),
+        (["preview", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_sentence(project: Project, arguments: list[str], sentence: str) -> None:
+    result = project.call(*arguments)
+
+    assert result.exit_code == 2
+    assert pytest.approx(1) == len(result.output.strip().splitlines())
+    import re
+
+    assert re.search(sentence, result.output)
+
+
+def test_a_template_that_no_prompt_fits_writes_no_file(project: Project) -> None:
+    result = project.init("--template", "A tagline for {produkt}.")
+
+    assert result.exit_code == 2
+    assert "has no column 'produkt'" in result.output or "missing column 'produkt'" in result.output
+    assert not list(project.campaigns.glob("*"))
+
+
+def test_a_file_that_is_there_is_kept(project: Project) -> None:
+    project.init("--template", "{product}")
+    before = project.lines
+
+    result = project.init("--template", "another {product}")
+
+    assert result.exit_code == 2
+    assert "is there already" in result.output
+    assert project.lines == before
+    assert project.init("--template", "another {product}", "--force").exit_code == 0
