@@ -10,7 +10,7 @@ import typer
 from headrace.command_line.options import examples
 from headrace.command_line.project import Project
 from headrace.errors import InvalidInput
-from headrace.text.terminal import say
+from headrace.text.terminal import answered, say
 
 # Columns that hold a prompt as it is, in files of most people.
 _PROMPT_COLUMNS = ("prompt", "text", "instruction", "question")
@@ -97,7 +97,7 @@ def _answer(given: Any, flag: str, question: str) -> Any:
         return given
     if not sys.stdin.isatty():
         raise InvalidInput(f"{flag} is missing: {question}.")
-    answer = typer.prompt(question)
+    answer = answered(question)
     return Path(answer) if flag == "--prompts" else answer
 
 

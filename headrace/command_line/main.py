@@ -26,6 +26,7 @@ from headrace.command_line.project import load_environment
 from headrace.command_line.rollout import abort, advance, hold, journal, page, rows, start, status, tick
 from headrace.command_line.rollout import verify as rollout_verify
 from headrace.command_line.schema import schema
+from headrace.command_line.trace import trace
 from headrace.command_line.versions import diff as versions_diff
 from headrace.command_line.versions import ls as versions_ls
 from headrace.command_line.versions import show as versions_show
@@ -102,6 +103,7 @@ app.add_typer(
 )
 add_command(app, init)
 add_command(app, preview)
+add_command(app, trace)
 add_command(app, gc)
 add_command(app, doctor)
 add_command(app, schema)

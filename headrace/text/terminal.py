@@ -1,6 +1,6 @@
 """The only output to a person's terminal: shows control characters, and treats no text as markup.
 
-Plain lines go through `say`, questions through `confirmed`, rich's drawings through `headrace.text.drawing`. Nothing
+Plain lines go through `say`, questions through `confirmed` and `answered`, rich's drawings through `headrace.text.drawing`. Nothing
 else prints (ruff refuses it): a journal's reason, a file's first row or an engine's error must not move the cursor,
 colour the screen or look like our own line.
 """
@@ -15,6 +15,11 @@ def say(
 ) -> None:
     """Prints lines, on standard error with `error`; with `goes_on`, the next output continues the line."""
     typer.secho(visible_lines(text), bold=bold or None, fg=colour, err=error, nl=not goes_on)
+
+
+def answered(question: str) -> str:
+    """What a person at the terminal types; asks on standard error until it is something."""
+    return typer.prompt(visible_lines(question), err=True)
 
 
 def confirmed(question: str) -> bool:

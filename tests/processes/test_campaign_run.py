@@ -1,4 +1,4 @@
-"""`headrace run`: three commands from somebody's prompts to reviewed rows, on a real daemon, killed and called again."""
+"""`headrace run`: from somebody's prompts to reviewed rows on a real daemon, killed and called again."""
 
 import json
 import os

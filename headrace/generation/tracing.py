@@ -1,0 +1,196 @@
+"""One row's whole origin: prompt, exact models and their training, seed, run, review, and what replaced it.
+
+Everything is read from what is sealed; nothing is asked of Dagster or MLflow. Rows have no index: their ids are
+searched in the newest versions first, and in older ones only if no newest version has the row.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.generation.rolled_back import REVIEWED
+from headrace.generation.sealing import CONTENT, EXECUTION, version_read
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition
+from headrace.registry.model_versions import ModelVersion
+from headrace.registry.registered import registered_models
+from headrace.store.small_objects import Damaged
+from headrace.version_sets.sets import Member, VersionSet, VersionSets
+
+PREFIX_CHARACTERS_MIN = 6
+_NUM_SEARCHERS = 8
+_NUM_NAMED_MAX = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedModel:
+    """A member of the row's version set. `registered`: None for a server's own model, or one whose record is gone.
+
+    `training_inputs`: what its recipe was trained on, `asset[partition]` to version; empty for a base model.
+    """
+
+    member: Member
+    registered: ModelVersion | None
+    training_inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A row and everything that it was made from; None: the record is not in the store (any more).
+
+    `replaced_by`: the newest version of the row's partition, if it does not have the row any more.
+    """
+
+    row: Mapping[str, Any]
+    content: Handoff
+    prompt: Mapping[str, Any] | None
+    prompts: Handoff | None
+    execution: Mapping[str, Any] | None
+    review: Mapping[str, Any] | None
+    version_set: VersionSet | None
+    models: tuple[TracedModel, ...]
+    replaced_by: Handoff | None
+
+
+def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, damaged: Damaged) -> Trace:
+    """The origin of the row with this id, or of the only one whose id begins so.
+
+    Args:
+        partition: searches there alone.
+        damaged: called for what cannot be read, which is left out.
+
+    Raises:
+        InvalidInput: several rows begin so, or it is too short.
+        HandoffMissing: no row that is still in the store has this id.
+    """
+    if len(row_id) < PREFIX_CHARACTERS_MIN or not set(row_id) <= set("0123456789abcdef"):
+        raise InvalidInput(
+            f"A row is named by its row_id, or by at least {PREFIX_CHARACTERS_MIN} characters of its beginning, in "
+            f"hexadecimal, got {row_id!r}."
+        )
+    content, row = _find(handoffs, row_id, partition, damaged)
+    newest = _newest(handoffs, CONTENT, content.partition, damaged) or content
+    made_from = _version_of(handoffs, content, "prompts", damaged)
+    review = _newest(handoffs, REVIEWED, content.partition, damaged)
+    version_set = _version_set(handoffs, row["version_set"], damaged)
+    claim = content.attributes.get("claim")
+    execution = handoffs.find(EXECUTION, content.partition, claim=claim) if claim else None
+    return Trace(
+        row=row,
+        content=content,
+        prompt=_row_of(made_from, "prompt_id", row["prompt_id"]),
+        prompts=made_from,
+        execution=_row_of(execution, "row_id", row["row_id"]),
+        review=_row_of(review, "row_id", row["row_id"]),
+        version_set=version_set,
+        models=tuple(_models(handoffs, version_set, damaged)) if version_set else (),
+        replaced_by=newest if not _has(newest, row["row_id"]) else None,
+    )
+
+
+def _find(
+    handoffs: HandoffStore, beginning: str, partition: str | None, damaged: Damaged
+) -> tuple[Handoff, Mapping[str, Any]]:
+    # Whole versions are not verified for a search: what is found is opened again, and verified.
+    searched = HandoffStore(handoffs.objects, handoffs.clock, verification="off", leased=False)
+    keys = [partition] if partition else [key for key in handoffs.partitions(CONTENT) if ContentPartition.find(key)]
+    # Most questions are about recent rows.
+    keys.sort(reverse=True)
+    newest = [(key, None) for key in keys]
+    older = ((key, number) for key in keys for number in reversed(handoffs.versions(CONTENT, key)[:-1]))
+    for places in (newest, older):
+        found = _search(searched, beginning, places, damaged)
+        ids = sorted({row_id for _, row_ids in found for row_id in row_ids})
+        if len(ids) > 1:
+            more = f" and {len(ids) - _NUM_NAMED_MAX} more" if len(ids) > _NUM_NAMED_MAX else ""
+            raise InvalidInput(
+                f"{len(ids)} rows begin with {beginning!r}: {', '.join(one[:16] for one in ids[:_NUM_NAMED_MAX])}{more}."
+                " Give more characters."
+            )
+        if ids:
+            content = handoffs.open(CONTENT, found[0][0].partition, found[0][0].version)
+            row = _row_of(content, "row_id", ids[0])
+            assert row is not None, "a sealed version never changes"
+            return content, row
+    where = f"partition {partition}" if partition else f"any of {len(keys)} partitions"
+    raise HandoffMissing(
+        f"No row with id {beginning!r} is in {where} of {CONTENT} in this store. Rows of a collected version are gone; "
+        "`headrace handoff ls` shows what is there."
+    )
+
+
+def _search(
+    handoffs: HandoffStore, beginning: str, places: Iterable[tuple[str, int | None]], damaged: Damaged
+) -> list[tuple[Handoff, list[str]]]:
+    def look(place: tuple[str, int | None]) -> tuple[Handoff, list[str]] | None:
+        try:
+            handoff = handoffs.open(CONTENT, *place)
+            ids = pl.Series("row_id", handoff.table(["row_id"])["row_id"])
+            found = ids.filter(ids.str.starts_with(beginning)).to_list()
+        except (HandoffMissing, HandoffCollected):
+            return None
+        except HandoffCorrupt as error:
+            damaged(error)
+            return None
+        return (handoff, found) if found else None
+
+    with ThreadPoolExecutor(_NUM_SEARCHERS) as searchers:
+        return [found for found in searchers.map(look, places) if found]
+
+
+def _models(handoffs: HandoffStore, version_set: VersionSet, damaged: Damaged) -> Iterator[TracedModel]:
+    known = registered_models(handoffs, damaged=damaged)
+    for member in version_set.members:
+        own = [
+            one for one in known if (one.model_name, one.weights_digest) == (member.model_name, member.weights_digest)
+        ]
+        registered = own[0] if own else None
+        inputs: Mapping[str, str] = {}
+        if registered and registered.kind == "trained":
+            trained = _newest(handoffs, "trained_model", f"{registered.model_name}.{registered.recipe}", damaged)
+            if trained and _row_of(trained, "weights_digest", member.weights_digest):
+                inputs = trained.manifest.input_versions
+        yield TracedModel(member=member, registered=registered, training_inputs=inputs)
+
+
+def _version_set(handoffs: HandoffStore, version_set: str, damaged: Damaged) -> VersionSet | None:
+    try:
+        return VersionSets(handoffs.objects).get(version_set)
+    except ObjectMissing:
+        return None
+    except HandoffCorrupt as error:
+        damaged(error)
+        return None
+
+
+def _version_of(handoffs: HandoffStore, made: Handoff, asset: str, damaged: Damaged) -> Handoff | None:
+    try:
+        return handoffs.open(asset, made.partition, version_read(made, asset))
+    except HandoffCorrupt as error:
+        damaged(error)
+    except HandoffMissing:
+        pass
+    return None
+
+
+def _newest(handoffs: HandoffStore, asset: str, partition: str, damaged: Damaged) -> Handoff | None:
+    try:
+        return handoffs.newest(asset, partition)
+    except HandoffCorrupt as error:
+        damaged(error)
+        return None
+
+
+def _has(handoff: Handoff, row_id: str) -> bool:
+    return _row_of(handoff, "row_id", row_id) is not None
+
+
+def _row_of(handoff: Handoff | None, column: str, value: str) -> dict[str, Any] | None:
+    if handoff is None:
+        return None
+    found = handoff.lazy().filter(pl.col(column) == value).collect()
+    return found.row(0, named=True) if found.height else None
