@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
+from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.init import init
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
@@ -104,6 +105,7 @@ app.add_typer(
 add_command(app, init)
 add_command(app, preview)
 add_command(app, trace)
+add_command(app, export_rows)
 add_command(app, gc)
 add_command(app, doctor)
 add_command(app, schema)

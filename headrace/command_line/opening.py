@@ -12,6 +12,7 @@ import typer
 from headrace.errors import HandoffMissing, InvalidInput
 
 if TYPE_CHECKING:
+    from headrace.handoff.export import Rows
     from headrace.handoff.versions import Handoff, HandoffStore
     from headrace.store.objects import ObjectStore
 
@@ -152,7 +153,7 @@ def open_reference(handoffs: "HandoffStore", reference: Reference) -> "Handoff":
     return handoffs.open(asset, known_partition(handoffs, asset, reference.partition), reference.version)
 
 
-def suggest_columns(handoff: "Handoff", columns: Sequence[str]) -> None:
+def suggest_columns(handoff: "Rows", columns: Sequence[str]) -> None:
     """Raises: InvalidInput: a column does not exist; suggests a similar one."""
     names = handoff.schema.names
     for column in columns:

@@ -106,11 +106,8 @@ def _find(
         found = _search(searched, beginning, places, damaged)
         ids = sorted({row_id for _, row_ids in found for row_id in row_ids})
         if len(ids) > 1:
-            more = f" and {len(ids) - _NUM_NAMED_MAX} more" if len(ids) > _NUM_NAMED_MAX else ""
-            raise InvalidInput(
-                f"{len(ids)} rows begin with {beginning!r}: {', '.join(one[:16] for one in ids[:_NUM_NAMED_MAX])}{more}."
-                " Give more characters."
-            )
+            named = ", ".join(one[:16] for one in ids[:_NUM_NAMED_MAX])
+            raise InvalidInput(f"{len(ids)} rows begin with {beginning!r}, such as {named}. Give more characters.")
         if ids:
             content = handoffs.open(CONTENT, found[0][0].partition, found[0][0].version)
             row = _row_of(content, "row_id", ids[0])

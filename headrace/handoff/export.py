@@ -6,12 +6,14 @@ renamed when complete. It is not fsynced, since it can be made again.
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Literal, Protocol, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.errors import InvalidInput
 from headrace.handoff.sealed import Handoff
@@ -28,8 +30,80 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 Progress = Callable[[int], object]
 
 
+class Rows(Protocol):
+    """What can be exported: one version, or a selection from several."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """The rows of several versions with the same columns; of these, those with the values of `where`.
+
+    `num_rows` and `num_bytes` count before `where`.
+    """
+
+    label: str
+    handoffs: tuple[Handoff, ...]
+    where: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises: InvalidInput: there is no version, or two have other columns."""
+        if not self.handoffs:
+            raise InvalidInput(f"There is nothing to export: {self.label} has no sealed rows.")
+        first = self.handoffs[0]
+        for other in self.handoffs[1:]:
+            if other.schema != first.schema:
+                raise InvalidInput(
+                    f"{first.label} and {other.label} have other columns ({', '.join(first.schema.names)}; "
+                    f"{', '.join(other.schema.names)}): export them one by one."
+                )
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.handoffs[0].schema
+
+    @property
+    def num_rows(self) -> int:
+        return sum(one.num_rows for one in self.handoffs)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(one.num_bytes for one in self.handoffs)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        names = list(columns) if columns is not None else self.schema.names
+        read = [*names, *(name for name in self.where if name not in names)]
+        for handoff in self.handoffs:
+            for batch in handoff.batches(read):
+                yield self._kept(batch).select(names)
+
+    def _kept(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if not self.where:
+            return batch
+        # Arrow neither compares nor filters text views.
+        schema = respelled(batch.schema, large_type)
+        columns = [respell(column, each.type) for column, each in zip(batch.columns, schema, strict=True)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+        for name, value in self.where.items():
+            batch = batch.filter(pc.equal(batch.column(name), pa.scalar(value, schema.field(name).type)))
+        return batch
+
+
 def export_file(
-    handoff: Handoff,
+    rows: Rows,
     target: Path,
     file_format: Format,
     *,
@@ -49,10 +123,10 @@ def export_file(
         StoreUnavailable: `target` cannot be written.
         HandoffCorrupt: the version is damaged; the export is removed.
     """
-    check_types(handoff, file_format, columns)
+    check_types(rows, file_format, columns)
     with renamed_when_whole(target, overwrite=overwrite) as partial, partial.open("xb") as file:
         write_rows(
-            handoff,
+            rows,
             file,
             file_format,
             columns=columns,
@@ -64,7 +138,7 @@ def export_file(
 
 
 def write_rows(
-    handoff: Handoff,
+    rows: Rows,
     file: IO[bytes],
     file_format: Format,
     *,
@@ -74,11 +148,11 @@ def write_rows(
     window_bytes: int = WINDOW_BYTES,
 ) -> None:
     """Writes into an open file, or a pipe."""
-    check_types(handoff, file_format, columns)
-    names = list(columns) if columns is not None else handoff.schema.names
+    check_types(rows, file_format, columns)
+    names = list(columns) if columns is not None else rows.schema.names
     # Spells text for older readers.
-    schema = respelled(pa.schema([handoff.schema.field(name) for name in names]), large_type)
-    windows = _windows(handoff, names, schema, window_bytes)
+    schema = respelled(pa.schema([rows.schema.field(name) for name in names]), large_type)
+    windows = _windows(rows, names, schema, window_bytes)
     if file_format == "parquet":
         import pyarrow.parquet as pq
 
@@ -95,19 +169,19 @@ def write_rows(
         _write_text(file, file_format, schema, windows, progress, verbatim=verbatim)
 
 
-def check_types(handoff: Handoff, file_format: str, columns: Sequence[str] | None = None) -> None:
+def check_types(rows: Rows, file_format: str, columns: Sequence[str] | None = None) -> None:
     """Raises: InvalidInput: the format does not exist, or cannot hold a column's type."""
     if file_format not in FORMATS:
         raise InvalidInput(f"Export format must be one of {', '.join(FORMATS)}, got {file_format!r}.")
     if file_format not in {"csv", "jsonl"}:
         return
     has_no_form = _has_no_cell if file_format == "csv" else _has_no_json
-    for name in columns if columns is not None else handoff.schema.names:
-        kind = handoff.schema.field(name).type
+    for name in columns if columns is not None else rows.schema.names:
+        kind = rows.schema.field(name).type
         if has_no_form(kind):
             others = "parquet or jsonl" if file_format == "csv" else "parquet or arrow"
             raise InvalidInput(
-                f"Column {name} of {handoff.label} has type {kind}, which {file_format} has no form for. Export "
+                f"Column {name} of {rows.label} has type {kind}, which {file_format} has no form for. Export "
                 f"{others}, or leave the column out (--columns)."
             )
 
@@ -141,9 +215,9 @@ def refuse_present(target: Path, *, overwrite: bool = False) -> None:
         raise InvalidInput(f"{target} exists. Export to another place, or pass --force to overwrite it.")
 
 
-def _windows(handoff: Handoff, names: Sequence[str], schema: pa.Schema, window_bytes: int) -> Iterator[pa.RecordBatch]:
-    num_rows = max(1, window_bytes * max(handoff.num_rows, 1) // max(handoff.num_bytes, 1))
-    for batch in handoff.batches(names):
+def _windows(rows: Rows, names: Sequence[str], schema: pa.Schema, window_bytes: int) -> Iterator[pa.RecordBatch]:
+    num_rows = max(1, window_bytes * max(rows.num_rows, 1) // max(rows.num_bytes, 1))
+    for batch in rows.batches(names):
         for start in range(0, batch.num_rows, num_rows):
             window = batch.slice(start, num_rows)
             arrays = [respell(column, field.type) for column, field in zip(window.columns, schema, strict=True)]

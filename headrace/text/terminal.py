@@ -1,8 +1,8 @@
 """The only output to a person's terminal: shows control characters, and treats no text as markup.
 
-Plain lines go through `say`, questions through `confirmed` and `answered`, rich's drawings through `headrace.text.drawing`. Nothing
-else prints (ruff refuses it): a journal's reason, a file's first row or an engine's error must not move the cursor,
-colour the screen or look like our own line.
+Plain lines go through `say`, questions through `confirmed` and `answered`, drawings of rich through
+`headrace.text.drawing`. Nothing else prints (ruff refuses it): a journal's reason, a file's first row or an engine's
+error must not move the cursor, colour the screen or look like our own line.
 """
 
 import typer

@@ -1,0 +1,78 @@
+"""`headrace export`: reviewed rows for other programs, wherever they were made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.command_line.options import Store, examples
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+_DATASET = "dataset"
+
+
+@examples(
+    "headrace export taglines taglines.parquet               kept rows of all days",
+    "headrace export taglines today.csv --day 2026-11-22     texts that a spreadsheet would evaluate are disarmed",
+    "headrace export 3fa1c2 rows.jsonl --rejected            all rows of a version set, with the rules they break",
+    "headrace export taglines hub --format dataset           a Hugging Face dataset with its card",
+    "headrace export clean_documents documents.parquet       an asset's newest rows, of all partitions",
+)
+def export(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A campaign, day, version set or asset.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file or directory to write.")],
+    day: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Of a campaign or version set, this day alone.")
+    ] = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, too.")] = False,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="parquet, csv, jsonl, arrow or dataset."),
+    ] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
+    verbatim: Annotated[
+        bool,
+        typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas."),
+    ] = False,
+    store: Store = None,
+) -> None:
+    """Copy rows of several partitions into one file: by default reviewed rows that the review kept."""
+    from headrace.command_line.handoff.exporting import SUFFIXES
+    from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
+    from headrace.command_line.output import counted, progress
+    from headrace.generation.exports import VERDICT, export_dataset, select_rows
+    from headrace.handoff.export import check_types, export_file
+
+    selected = select_rows(open_handoffs(context, store), what, day=day, with_rejected=rejected)
+    chosen = file_format or SUFFIXES.get(target.suffix)
+    if chosen is None:
+        raise InvalidInput(f"--format is needed: {str(target)!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    names = split_columns(columns)
+    suggest_columns(selected, names or [])
+    if names is None and "kept" in selected.where:
+        names = [name for name in selected.schema.names if name not in VERDICT]
+    num_written = 0
+    with progress("exporting", selected.num_rows, in_bytes=False) as advance:
+
+        def tell(num_rows: int) -> None:
+            nonlocal num_written
+            num_written += num_rows
+            advance(num_rows)
+
+        if chosen == _DATASET:
+            export_dataset(selected, target, columns=names, progress=tell)
+        else:
+            check_types(selected, chosen, names)
+            export_file(
+                selected,
+                target,
+                chosen,  # pyright: ignore[reportArgumentType]
+                columns=names,
+                overwrite=force,
+                verbatim=verbatim,
+                progress=tell,
+            )
+    say(f"{target}: {counted(num_written, 'row')} of {selected.label}.", error=True)

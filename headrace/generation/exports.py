@@ -1,0 +1,122 @@
+"""What people take away: reviewed rows of a campaign, a day or a version set, or the newest rows of an asset.
+
+A Hugging Face dataset is a directory with Parquet and a card, which `datasets.load_dataset(DIRECTORY)` opens.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.errors import HandoffMissing, InvalidInput
+from headrace.generation.rolled_back import REVIEWED
+from headrace.handoff.export import Progress, Selected, export_file, refuse_present
+from headrace.handoff.spelling import plain_type
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import ContentPartition
+from headrace.text.markdown import inline
+from headrace.version_sets.sets import VersionSets
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_SET = re.compile(r"[0-9a-f]{6,64}")
+# Of kept rows they say nothing.
+VERDICT = ("kept", "rejected_by")
+DATA_FILE = "data/train-00000-of-00001.parquet"
+
+
+def select_rows(handoffs: HandoffStore, word: str, *, day: str | None = None, with_rejected: bool = False) -> Selected:
+    """The newest rows that `word` means: a campaign, a day, an asset, or a version set by id or its beginning.
+
+    Args:
+        day: of a campaign's or version set's rows, only this day's.
+        with_rejected: reviewed rows that the review rejected, too.
+
+    Raises:
+        HandoffMissing: nothing in the store has this name.
+        InvalidInput: several version sets begin so, or the rows have different columns.
+    """
+    reviewed = [part for key in handoffs.partitions(REVIEWED) if (part := ContentPartition.find(key))]
+    where = {} if with_rejected else {"kept": True}
+    if _DAY.fullmatch(word):
+        chosen = [part.key for part in reviewed if part.day == word]
+        return _selected(handoffs, REVIEWED, chosen, f"day {word}", where)
+    if any(part.campaign == word for part in reviewed):
+        chosen = [part.key for part in reviewed if part.campaign == word and day in (None, part.day)]
+        return _selected(handoffs, REVIEWED, chosen, f"campaign {word}{f' on {day}' if day else ''}", where)
+    if word in handoffs.assets():
+        if day is not None:
+            raise InvalidInput(f"--day goes with a campaign or a version set, got the asset {word!r}.")
+        return _selected(handoffs, word, handoffs.partitions(word), f"asset {word}", {})
+    if _SET.fullmatch(word):
+        version_set = VersionSets(handoffs.objects).find(word)
+        chosen = [part.key for part in reviewed if day in (None, part.day)]
+        label = f"version set {version_set[:12]}"
+        return _selected(handoffs, REVIEWED, chosen, label, {**where, "version_set": version_set})
+    campaigns = sorted({part.campaign for part in reviewed})
+    raise HandoffMissing(
+        f"Nothing in this store is called {word!r}: name a campaign ({', '.join(campaigns) or 'none is reviewed'}), "
+        "a day such as 2026-11-22, an asset, or a version set."
+    )
+
+
+def export_dataset(
+    selected: Selected, directory: Path, *, columns: Sequence[str] | None = None, progress: Progress = lambda _: None
+) -> int:
+    """Writes a dataset with its card; returns its number of rows.
+
+    Raises:
+        InvalidInput: the directory is there already.
+    """
+    if directory.exists():
+        refuse_present(directory / "README.md")
+        if any(directory.iterdir()):
+            raise InvalidInput(f"{directory} holds something already. Export to another place.")
+    data = export_file(selected, directory / DATA_FILE, "parquet", columns=columns, progress=progress)
+    import pyarrow.parquet as pq
+
+    num_rows = pq.read_metadata(data).num_rows
+    (directory / "README.md").write_text(_card(selected, columns or selected.schema.names, num_rows))
+    return num_rows
+
+
+def _selected(
+    handoffs: HandoffStore, asset: str, keys: Sequence[str], label: str, where: dict[str, object]
+) -> Selected:
+    found = [newest for key in keys if (newest := handoffs.newest(asset, key))]
+    return Selected(label=label, handoffs=tuple(found), where=where)
+
+
+def _card(selected: Selected, columns: Sequence[str], num_rows: int) -> str:
+    """The card's head is what `datasets` reads; the rest is for people."""
+    sets: Counter[str] = Counter()
+    for one in selected.handoffs:
+        if "version_set" in one.schema.names:
+            sets.update(one.table(["version_set"])["version_set"].to_pylist())
+    versions = VersionSets(selected.handoffs[0].objects)
+    made_by = [f"- {count:,} rows of {inline(versions.label(one))}, version set `{one}`" for one, count in sets.items()]
+    sealed = [f"- {inline(one.label)}, `{one.content_digest}`" for one in selected.handoffs]
+    fields = [f"| {inline(name)} | {inline(str(plain_type(selected.schema.field(name).type)))} |" for name in columns]
+    return "\n".join(
+        [
+            "---",
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            "  - split: train",
+            f"    path: {DATA_FILE}",
+            "---",
+            f"# {inline(selected.label)}",
+            "",
+            f"{num_rows:,} rows that models generated, exported by Headrace.",
+            "`headrace trace ROW_ID` tells a row's origin.",
+            "",
+            "| column | type |",
+            "|---|---|",
+            *fields,
+            *(["", "## Made by (before the review)", *made_by] if made_by else []),
+            "",
+            "## Sealed versions",
+            *sealed,
+            "",
+        ]
+    )

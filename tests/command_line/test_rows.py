@@ -1,0 +1,142 @@
+"""`headrace trace` and `headrace export`: where a row comes from, and rows for other programs."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import Result
+
+from headrace.generation.review import review_rows
+from headrace.generation.review_settings import ReviewSettings
+from headrace.registry.model_versions import to_table
+from simulation.models import model_of
+from tests.command_line.builders import run
+from tests.generation.builders import TEXTS, Site, make_partition
+
+DAY = "2026-11-22"
+
+
+class Written:
+    """A store with one campaign's day: two sealed and reviewed partitions, some rows rejected."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.rows: list[dict[str, object]] = []
+        for shard in (0, 1):
+            site = Site(directory, partition=make_partition(shard))
+            if not shard:
+                self.version_set = site.initialize()
+                site.handoffs.publish(
+                    "registered_version", "tiny.define", to_table([model_of("tiny", 1)]), code_version="1", run_id="r"
+                )
+            site.put_prompts([f"{text} {shard}" for text in TEXTS])
+            made = site.generate()
+            # Some words more or less than half of the rows have.
+            review = review_rows(made.content.table(), ReviewSettings(words_min=10))
+            site.handoffs.publish("reviewed_content", site.partition.key, review.table, code_version="1", run_id="r")
+            self.rows += review.table.to_pylist()
+
+    def call(self, *arguments: str | Path) -> Result:
+        return run(*arguments, store=self.directory)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("written"))
+
+
+def test_a_row_is_traced_to_prompt_models_seed_run_and_review(written: Written) -> None:
+    row = written.rows[3]
+
+    body = json.loads(written.call("trace", str(row["row_id"])[:12], "--json").output)
+
+    assert body["row"]["output"] == row["output"]
+    assert body["prompt"]["text"] == row["prompt"]
+    assert body["review"]["kept"] == row["kept"]
+    assert body["run"]["deterministic"] is True
+    assert (body["models"][0]["model"], body["models"][0]["version"]) == ("tiny", "1")
+    assert body["models"][0]["recipe"] == model_of("tiny", 1).recipe
+    assert body["replaced_by"] is None
+
+
+def test_people_read_the_same(written: Written) -> None:
+    row = written.rows[0]
+
+    output = written.call("trace", str(row["row_id"])).output
+
+    assert str(row["output"]) in output
+    assert written.version_set in output
+    assert "in the newest version" in output
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("abc", "at least 6 characters"),
+        ("not-hexadecimal", "in hexadecimal, got 'not-hexadecimal'"),
+        ("0" * 64, "No row with id"),
+    ],
+)
+def test_a_row_that_is_not_there_is_said(written: Written, row: str, sentence: str) -> None:
+    result = written.call("trace", row)
+
+    assert result.exit_code == 2
+    assert sentence in result.output
+
+
+@pytest.mark.parametrize("what", ["glossary", DAY, "SET"])
+def test_kept_rows_of_all_partitions_come_in_one_file(written: Written, tmp_path: Path, what: str) -> None:
+    target = tmp_path / "rows.parquet"
+
+    result = written.call("export", written.version_set[:8] if what == "SET" else what, target)
+
+    assert result.exit_code == 0, result.output
+    kept = [row for row in written.rows if row["kept"]]
+    assert 0 < len(kept) < len(written.rows)
+    frame = pl.read_parquet(target)
+    assert frame["output"].to_list() == [row["output"] for row in kept]
+    assert "rejected_by" not in frame.columns
+
+
+def test_rejected_rows_come_with_their_reasons_if_asked_for(written: Written, tmp_path: Path) -> None:
+    written.call("export", "glossary", tmp_path / "rows.jsonl", "--rejected")
+
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+
+    assert [row["rejected_by"] for row in rows] == [row["rejected_by"] for row in written.rows]
+
+
+def test_a_dataset_has_a_card_that_datasets_reads(written: Written, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    result = written.call("export", "glossary", tmp_path / "hub", "--format", "dataset")
+    assert result.exit_code == 0, result.output
+
+    loaded = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))["train"]
+
+    assert loaded["output"][:] == [row["output"] for row in written.rows if row["kept"]]
+    card = (tmp_path / "hub/README.md").read_text()
+    assert written.version_set in card
+    assert written.call("export", "glossary", tmp_path / "hub", "--format", "dataset").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing", "x.csv"], "Nothing in this store is called 'nothing': name a campaign (glossary)"),
+        (["2020-01-01", "x.csv"], "There is nothing to export: day 2020-01-01"),
+        (["glossary", "x.doc"], "--format is needed"),
+        (["glossary", "x.csv", "--columns", "outputs"], "Did you mean output"),
+        (["prompts", "x.csv", "--day", DAY], "--day goes with a campaign or a version set"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = written.call("export", *arguments)
+
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert not list(tmp_path.glob("*"))
