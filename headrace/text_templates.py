@@ -9,6 +9,8 @@ import string
 
 from headrace.errors import InvalidInput
 
+# What was meant as a placeholder, and reads as braces around a word.
+_DOUBLED = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 # A wider placeholder is a slip, and would make gigabytes.
 _TOO_WIDE = re.compile(r"\d{5,}")
 
@@ -32,6 +34,13 @@ def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = No
         if not place.isidentifier() or (texts is not None and place not in texts):
             wanted = ", ".join(f"{{{one}}}" for one in texts) if texts else "column names"
             raise InvalidInput(f"{name} may use {wanted}, got {{{place}}} in {template!r}.")
+    doubled = [word for word in _DOUBLED.findall(template) if word not in found]
+    meant = [word for word in doubled if (word in texts if texts is not None else not found)]
+    if meant:
+        raise InvalidInput(
+            f"{name} has {{{{{meant[0]}}}}}, which stands for the word itself in braces: use one pair of braces, "
+            f"{{{meant[0]}}}, got {template!r}."
+        )
     if any("{" in (spec or "") for _, spec, _ in parts):
         raise InvalidInput(f"{name} may not take a format from another place, got {template!r}.")
     if any(_TOO_WIDE.search(spec or "") for _, spec, _ in parts):

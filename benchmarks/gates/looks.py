@@ -9,6 +9,7 @@ import numpy as np
 from headrace.rollout.sequential.designs import Design
 from headrace.rollout.sequential.looks import look
 from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.sequential.simulated import run_trial
 
 ALPHA = 0.05
 MARGIN = 0.02
@@ -49,34 +50,41 @@ def ours(method: Literal["group_sequential", "confidence_sequence"], num_rows: i
     return test
 
 
+class _Every:
+    """A trial with a look after every `every` rows of the candidate."""
+
+    def __init__(self, test: Test, *, num_rows: int, every: int, ratio: int) -> None:
+        self._test, self._every, self._ratio = test, every, ratio
+        self._num_looks, self._index = num_rows // every, 0
+
+    def next_rows(self) -> tuple[int, int] | None:
+        if self._index == self._num_looks:
+            return None
+        self._index += 1
+        return self._every, self._every * self._ratio
+
+    def look(self, candidate: Sample, stable: Sample) -> tuple[End, int] | None:
+        is_last = self._index == self._num_looks
+        end = self._test(round(candidate.total), candidate.num, round(stable.total), stable.num, is_last)
+        return (end, candidate.num) if end != "undecided" or is_last else None
+
+
 def simulate(
     test: Test, rates: tuple[float, float], *, runs: int, num_rows: int, every: int, ratio: int, seed: int
 ) -> Outcome:
     """Run one test on `runs` rollouts; `ratio`: rows of the stable set for each of the candidate."""
     stable_rate, candidate_rate = rates
     draws = np.random.default_rng([seed, *(round(1e4 * rate) for rate in rates)])
-    num_looks = num_rows // every
-    candidate = draws.binomial(every, candidate_rate, (runs, num_looks)).cumsum(axis=1)
-    stable = draws.binomial(every * ratio, stable_rate, (runs, num_looks)).cumsum(axis=1)
-    ends: list[End] = []
-    rows: list[int] = []
-    for run in range(runs):
-        end: End = "undecided"
-        at = 0
-        for index in range(num_looks):
-            at = (index + 1) * every
-            bad = int(candidate[run, index]), int(stable[run, index])
-            end = test(bad[0], at, bad[1], at * ratio, index == num_looks - 1)
-            if end != "undecided":
-                break
-        ends.append(end)
-        rows.append(at)
-    found, at_rows = np.array(ends), np.array(rows)
-    harmful = found == "harmful"
+    found: list[tuple[End, int]] = []
+    for _ in range(runs):
+        trial = _Every(test, num_rows=num_rows, every=every, ratio=ratio)
+        found.append(run_trial(trial, (candidate_rate, stable_rate), draws) or ("undecided", 0))
+    ends, rows = np.array([end for end, _ in found]), np.array([num for _, num in found])
+    harmful = ends == "harmful"
     return Outcome(
         harmful=float(harmful.mean()),
-        advanced=float((found == "not_inferior").mean()),
-        undecided=float((found == "undecided").mean()),
-        median_harmful=float(np.median(at_rows[harmful])) if harmful.any() else float("nan"),
-        median=float(np.median(at_rows)),
+        advanced=float((ends == "not_inferior").mean()),
+        undecided=float((ends == "undecided").mean()),
+        median_harmful=float(np.median(rows[harmful])) if harmful.any() else float("nan"),
+        median=float(np.median(rows)),
     )

@@ -3,14 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.command_line.options import examples
-from headrace.command_line.project import Project
+from headrace.command_line.project import Project, find_project
 from headrace.errors import InvalidInput
 from headrace.text.terminal import answered, say
+
+if TYPE_CHECKING:
+    from headrace.settings import Settings
 
 # Columns that hold a prompt as it is, in files of most people.
 _PROMPT_COLUMNS = ("prompt", "text", "instruction", "question")
@@ -52,7 +55,8 @@ def init(
     from headrace.generation.requests import prompts_for
     from headrace.keys import ContentPartition, check_name
 
-    project = Project.find()
+    project = find_project(Path.cwd(), os.environ)
+    settings = project.settings()
     file = _answer(prompts, "--prompts", "File with your prompts").expanduser()
     if not file.is_file():
         raise InvalidInput(f"--prompts must be a file, got {file}, which does not exist.")
@@ -69,15 +73,15 @@ def init(
         f"  files: {_quoted(str(file.absolute()))}",
         *([f"  template: {_quoted(template)}"] if template is not None else []),
         *([f"  column: {_quoted(column)}"] if template is None and column != "text" else []),
-        *_model_lines(str(chosen), model, project),
+        *_model_lines(str(chosen), model, settings),
     ]
-    place = directory or (project.campaigns if project else Path.cwd())
+    place = directory or (settings.campaigns if project.is_found else Path.cwd())
     written = place / f"{named}.yaml"
     if written.exists() and not force:
         raise InvalidInput(f"{written} is there already: choose another --name, or pass --force to replace it.")
     place.mkdir(parents=True, exist_ok=True)
     partial = written.with_suffix(".partial")
-    partial.write_text("\n".join([_schema_line(place, project), *lines]) + "\n")
+    partial.write_text("\n".join([_schema_line(place, project, settings), *lines]) + "\n")
     try:
         campaign = load_campaign(partial)
         first = prompts_for(campaign, ContentPartition.parse(campaign.partition_keys("2026-01-01")[0]), Path.cwd())
@@ -86,7 +90,7 @@ def init(
         raise InvalidInput(str(error).replace(str(partial), "What was asked for")) from error
     partial.replace(written)
     say(f"{written}: {len(lines) + 1} lines, {first.num_rows:,} prompts in its first shard.")
-    word = named if project and place.absolute() == project.campaigns else str(written)
+    word = named if place.absolute() == settings.campaigns else str(written)
     say("Next:")
     say(f"  headrace preview {word}      the first rows, before anything runs")
     say(f"  headrace run {word}          all of today's, reviewed, with a report")
@@ -121,7 +125,7 @@ def _as_name(stem: str) -> str:
     return "-".join(filter(None, kept.split("-"))) or "campaign"
 
 
-def _model_lines(engine: str, model: str | None, project: Project | None) -> list[str]:
+def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[str]:
     if engine == "echo":
         return ["model: echo", 'version: "1"', "registered: false", "engine: {name: echo}"]
     if engine.startswith(("http://", "https://")):
@@ -133,7 +137,7 @@ def _model_lines(engine: str, model: str | None, project: Project | None) -> lis
             f"engine: {{name: openai_http, base_url: {_quoted(engine)}, model: {_quoted(served)}}}",
         ]
     if engine == "bundled":
-        _make_bundled(project)
+        _make_bundled(settings)
         engine = f"models/{_BUNDLED}"
     return [
         f"model: {_as_name(Path(engine).name)}",
@@ -142,14 +146,12 @@ def _model_lines(engine: str, model: str | None, project: Project | None) -> lis
     ]
 
 
-def _make_bundled(project: Project | None) -> None:
+def _make_bundled(settings: "Settings") -> None:
     """Raises: InvalidInput: the package with the bundled model is not installed."""
     from headrace.training.convert_gguf import convert, packaged_gguf
 
-    if project is None:
-        raise InvalidInput("--engine bundled needs a project, whose state directory keeps the model.")
     say("Making the bundled model, once …", error=True)
-    convert(packaged_gguf(), project.home / "models" / _BUNDLED)
+    convert(packaged_gguf(), settings.home / "models" / _BUNDLED)
 
 
 def _served_model(url: str) -> str:
@@ -175,16 +177,16 @@ def _served_model(url: str) -> str:
     return names[0]
 
 
-def _schema_line(place: Path, project: Project | None) -> str:
+def _schema_line(place: Path, project: Project, settings: "Settings") -> str:
     """The line by which editors find the schema; written into the project's state if it has none of its own."""
     import json
 
     from headrace.generation.campaign import Campaign
     from headrace.user_files.json_schema import json_schema
 
-    schema = (project.root / "docs/schemas" if project else place) / "campaign.schema.json"
+    schema = project.root / "docs/schemas/campaign.schema.json"
     if not schema.is_file():
-        schema = (project.home / "schemas" if project else place) / "campaign.schema.json"
+        schema = settings.home / "schemas/campaign.schema.json"
         schema.parent.mkdir(parents=True, exist_ok=True)
         schema.write_text(json.dumps(json_schema(Campaign, "Headrace campaign"), indent=2) + "\n")
     return f"# yaml-language-server: $schema={os.path.relpath(schema, place.absolute())}"

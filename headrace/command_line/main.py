@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headrace.command_line.check import check
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
 from headrace.command_line.export import export as export_rows
@@ -108,6 +109,7 @@ add_command(app, trace)
 add_command(app, export_rows)
 add_command(app, gc)
 add_command(app, doctor)
+add_command(app, check)
 add_command(app, schema)
 
 

@@ -8,14 +8,14 @@ import typer
 
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
+from headrace.command_line.project import find_project
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
     from headrace.generation.campaign import Campaign
     from headrace.generation.preview import Preview, WantedSet
     from headrace.handoff.versions import HandoffStore
-
-_TRACKING_URI = "MLFLOW_TRACKING_URI"
+    from headrace.settings import Settings
 
 
 @examples(
@@ -30,9 +30,7 @@ def preview(
     ],
     num_rows: Annotated[int, typer.Option("-n", "--rows", min=1, max=1000, help="How many rows.")] = 5,
     day: Annotated[str | None, typer.Option(metavar="DAY", help="The day; default: today.")] = None,
-    engine: Annotated[
-        str | None, typer.Option(envvar="HEADRACE_ENGINE", metavar="NAME", help="Another engine, such as echo.")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Another engine, such as echo.")] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,13 +46,13 @@ def preview(
     from headrace.handoff.versions import HandoffStore
     from headrace.store.opening import open_store
 
-    found = find_campaign(campaign).with_engine(engine)
-    on_day = checked_day(day, os.environ.get("HEADRACE_TIMEZONE"))
+    settings = find_project(Path.cwd(), os.environ).settings()
+    found = find_campaign(campaign, settings).with_engine(engine)
+    on_day = checked_day(day, settings)
     around = surroundings_of(context, store)
     # The store of a new project does not exist yet, and is empty then.
     handoffs = HandoffStore(open_store(around.store_url, cache=around.cache_directory))
-    home = Path(around.home or ".headrace").absolute()
-    wanted = _wanted(found, handoffs, home)
+    wanted = _wanted(found, handoffs, settings)
     deployment = Deployment.of_bulk(
         api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=found.replicas, unsealed=wanted.unsealed
     )
@@ -62,7 +60,7 @@ def preview(
         found,
         wanted,
         day=on_day,
-        home=home,
+        home=settings.home,
         num_rows=num_rows,
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
     )
@@ -72,7 +70,7 @@ def preview(
         _print(found, made)
 
 
-def _wanted(campaign: "Campaign", handoffs: "HandoffStore", home: Path) -> "WantedSet":
+def _wanted(campaign: "Campaign", handoffs: "HandoffStore", settings: "Settings") -> "WantedSet":
     from headrace.clock import SystemClock
     from headrace.generation.preview import wanted_set
     from headrace.registry.registered import registered_models
@@ -81,7 +79,7 @@ def _wanted(campaign: "Campaign", handoffs: "HandoffStore", home: Path) -> "Want
     from headrace.store.small_objects import PassedOver
 
     def version_of(model: str, digest: str) -> str:
-        uri = os.environ.get(_TRACKING_URI) or f"sqlite:///{home / 'mlflow.db'}"
+        uri = settings.tracking_uri
         file = uri.removeprefix("sqlite:///")
         if file != uri and not Path(file).exists():
             return "1"
@@ -92,7 +90,7 @@ def _wanted(campaign: "Campaign", handoffs: "HandoffStore", home: Path) -> "Want
 
     models = registered_models(handoffs, damaged=PassedOver())
     state = fold(Journal(handoffs.objects, campaign.name, SystemClock()).entries())
-    return wanted_set(campaign, models, state=state, home=home, version_of=version_of)
+    return wanted_set(campaign, models, state=state, home=settings.home, version_of=version_of)
 
 
 def _print(campaign: "Campaign", made: "Preview") -> None:

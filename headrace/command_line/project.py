@@ -1,87 +1,108 @@
-"""The project that a command is called in: from any of its directories, with the settings that `dg` would give it.
+"""The project that a command is called in: its directory, and its environment as `dg` gives it to its processes.
 
-A project is the nearest directory upwards whose pyproject.toml has a `[tool.dg]` table, or that has a workspace.yaml.
-Its `.env` counts as `dg` reads it: what the environment says already comes first.
+A project is a directory with `[tool.dg]` in its pyproject.toml, or with a dg.toml; a command may be called in any
+directory below it. The project's `.env` counts before the environment, since Dagster lets it, too: otherwise a command
+would look into another store than the runs write to.
 """
 
 import os
 import tomllib
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_VARIABLE
+from headrace.command_line.opening import HOME_VARIABLE
 from headrace.errors import InvalidInput
 
-CAMPAIGNS_VARIABLE = "HEADRACE_CAMPAIGNS"
-_CAMPAIGNS = "resources/campaigns"
-# Of these, a relative one in `.env` starts at the project, not where the command is called.
-_PLACES = (STORE_VARIABLE, HOME_VARIABLE, CACHE_VARIABLE, CAMPAIGNS_VARIABLE, "DAGSTER_HOME")
+if TYPE_CHECKING:
+    from headrace.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
+    """`root`: the working directory, if it is in no project. `is_found`: it is in one."""
+
     root: Path
-    # What `dg` reads of pyproject.toml: the module with the definitions, and the code location's name.
-    code_module: str = ""
-    location: str = ""
+    environment: Mapping[str, str]
+    is_found: bool = True
 
-    @classmethod
-    def find(cls, start: Path | None = None) -> "Project | None":
-        directory = (start or Path.cwd()).absolute()
-        for parent in (directory, *directory.parents):
-            dg = _dg_table(parent / "pyproject.toml")
-            if dg is None and not (parent / "workspace.yaml").is_file():
-                continue
-            own = (dg or {}).get("project", {})
-            root_module = own.get("root_module", parent.name)
-            return cls(
-                root=parent,
-                code_module=own.get("code_location_target_module", f"{root_module}.definitions"),
-                location=own.get("code_location_name", parent.name),
-            )
-        return None
+    def settings(self) -> "Settings":
+        """Raises: InvalidSetting: a variable has a value that means nothing."""
+        from headrace.settings import settings_of
+
+        return settings_of(self.environment, self.root)
 
     @property
-    def home(self) -> Path:
-        """The state directory."""
-        return Path(os.environ.get(HOME_VARIABLE) or self.root / ".headrace").absolute()
+    def code_module(self) -> str:
+        """The module with the definitions, as `dg` finds it."""
+        return self._dg.get("code_location_target_module", f"{self._dg.get('root_module', self.root.name)}.definitions")
 
     @property
-    def campaigns(self) -> Path:
-        """The directory of campaign files."""
-        return Path(os.environ.get(CAMPAIGNS_VARIABLE) or self.root / _CAMPAIGNS).absolute()
+    def location(self) -> str:
+        """The code location's name, by which schedules and sensors are identified."""
+        return self._dg.get("code_location_name", self.root.name)
+
+    @cached_property
+    def _dg(self) -> Mapping[str, Any]:
+        if (file := self.root / "dg.toml").is_file():
+            return _toml(file).get("project", {})
+        return _toml(self.root / "pyproject.toml").get("tool", {}).get("dg", {}).get("project", {})
 
 
-def this_project(start: Path | None = None) -> Project:
-    """Raises: InvalidInput: the directory (default: the current one) is in no project."""
-    if project := Project.find(start):
+def find_project(directory: Path, environment: Mapping[str, str]) -> Project:
+    """Raises: InvalidInput: the project's `.env` cannot be read."""
+    places = [directory, *directory.parents]
+    found = next(filter(_is_project, places), None)
+    root = found or directory
+    return Project(root=root, environment={**environment, **_env_file(root / ".env")}, is_found=found is not None)
+
+
+def this_project() -> Project:
+    """Raises: InvalidInput: the current directory is in no project, or its `.env` cannot be read."""
+    project = find_project(Path.cwd(), os.environ)
+    if project.is_found:
         return project
     raise InvalidInput(
-        f"{start or Path.cwd()} is in no Dagster project: no directory up to / has a workspace.yaml or a "
-        "pyproject.toml with [tool.dg]. Go into the project's directory and call the command again."
+        f"{project.root} is in no Dagster project: no directory up to / has a dg.toml, or a pyproject.toml with "
+        "[tool.dg]. Go into the project's directory and call the command again."
     )
 
 
-def load_environment(environment: MutableMapping[str, str] | None = None, start: Path | None = None) -> None:
-    """Adds the settings of the project's `.env`, and where its state is; nothing outside a project."""
-    environment = os.environ if environment is None else environment
-    if (project := Project.find(start)) is None:
-        return
-    file = project.root / ".env"
-    if file.is_file():
-        from dotenv import dotenv_values
+def load_environment() -> None:
+    """Gives this process its project's `.env`, and the place of its state; nothing outside a project.
 
-        for name, value in dotenv_values(file).items():
-            if value and name not in environment:
-                is_relative = name in _PLACES and "://" not in value and not Path(value).is_absolute()
-                environment[name] = str(project.root / value) if is_relative else value
-    environment.setdefault(HOME_VARIABLE, str(project.root / ".headrace"))
+    Raises:
+        InvalidInput: the `.env` cannot be read.
+    """
+    project = find_project(Path.cwd(), os.environ)
+    if project.is_found:
+        os.environ.update(project.environment)
+        os.environ.setdefault(HOME_VARIABLE, str(project.root / ".headrace"))
 
 
-def _dg_table(file: Path) -> dict[str, Any] | None:
+def _env_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    # Dagster's own reader, which comes with it.
+    from dotenv import dotenv_values
+
     try:
-        return tomllib.loads(file.read_text()).get("tool", {}).get("dg")
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} is not readable: {error}. Repair it, or take it away.") from error
+
+
+def _is_project(directory: Path) -> bool:
+    if (directory / "dg.toml").is_file():
+        return True
+    tool = _toml(directory / "pyproject.toml").get("tool")
+    return isinstance(tool, dict) and "dg" in tool
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}

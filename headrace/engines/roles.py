@@ -7,13 +7,13 @@ file.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from headrace.engines.registry import EngineKind, engine_kind, engine_names
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
-from headrace.user_files.shapes import chosen, core_schema_of, fault
+from headrace.user_files.shapes import After, chosen, core_schema_of, fault
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
@@ -31,6 +31,9 @@ class PromptTemplate:
 
 
 _DEFAULT_ENGINE = "transformers"
+# OpenAI's own limit, and most servers'.
+_TEMPERATURE_MAX = 2.0
+_NEW_TOKENS_MAX = 1_000_000
 _log = logging.getLogger(__name__)
 
 
@@ -142,6 +145,23 @@ class RegisteredModel(Protocol):
 M = TypeVar("M", bound=RegisteredModel)
 
 
+def _check_decoding(decoding: Decoding) -> None:
+    if decoding.temperature > _TEMPERATURE_MAX:
+        raise InvalidInput(
+            f"temperature must be between 0 and {_TEMPERATURE_MAX:g}, got {decoding.temperature:g}: above it "
+            "tokens are drawn nearly alike, and servers refuse it."
+        )
+    if decoding.max_new_tokens > _NEW_TOKENS_MAX:
+        raise InvalidInput(
+            f"max_new_tokens must be between 1 and {_NEW_TOKENS_MAX:,}, got {decoding.max_new_tokens:,}: no "
+            "model writes so many in one answer."
+        )
+
+
+# What a file may ask for; version sets that were stored before may have more.
+WantedDecoding = Annotated[Decoding, After(_check_decoding)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Role:
     """One model's part in a campaign or a service."""
@@ -150,7 +170,7 @@ class Role:
     """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
-    decoding: Decoding
+    decoding: WantedDecoding
     engine: EngineSettings = field(default_factory=EngineSettings)
     weights: str | None = None
     """A model directory (absolute, or relative to HEADRACE_HOME) or a hub name: registered by itself as a base version

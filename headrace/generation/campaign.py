@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from headrace.engines.openai.address import check_replicas
-from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, check_chain
+from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import campaign_shard, check_name, check_num_shards
@@ -24,7 +24,7 @@ from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
-from headrace.version_sets.sets import Decoding, VersionSet
+from headrace.version_sets.sets import VersionSet
 
 # The one role of a text campaign's version set.
 WRITER = "writer"
@@ -63,8 +63,13 @@ class PromptSource:
             raise InvalidCampaign(
                 f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
             )
-        if self.template is not None:
-            placeholders("template", self.template)
+        if not self.files.strip():
+            raise InvalidCampaign("files must be a glob such as prompts/*.jsonl, got an empty text.")
+        if self.template is not None and not placeholders("template", self.template):
+            raise InvalidCampaign(
+                f"template must name a column in braces, such as {{text}}, got {self.template!r}: every prompt would "
+                "be the same."
+            )
 
     @property
     def is_pool(self) -> bool:
@@ -89,7 +94,7 @@ class Campaign:
     registered: bool = True
     """For a single writer: as in a role."""
     prompt_template: PromptTemplate | None = None
-    decoding: Decoding | None = None
+    decoding: WantedDecoding | None = None
     engine: EngineSettings | None = None
     roles: dict[str, Role] = field(default_factory=dict)
     """For several roles: their parts, by name."""

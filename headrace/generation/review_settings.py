@@ -14,8 +14,8 @@ from headrace.user_files.ranges import check_ranges
 class ReviewSettings:
     """The review's limits; null turns a rule off. Rules without a limit are always on."""
 
-    words_min: int | None = 2
-    words_max: int | None = 200
+    words_min: Annotated[int, Ge(0)] | None = 2
+    words_max: Annotated[int, Ge(0)] | None = 200
     repeated_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.3
     """Share of word trigrams that occurred before in the same output. Fluent English prose stays under 0.1."""
     reject_truncated: bool = True

@@ -55,6 +55,14 @@ def tokenized(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
         )
 
 
+def shown_example(corpus: Corpus, row: Document, tokenizer: ChatTokenizer | None) -> str:
+    """One training example for people, as the model will read it; without a tokenizer turn by turn."""
+    messages = _messages(corpus, row, corpus.completion.format_map(row))
+    if tokenizer is not None:
+        return tokenizer.render(messages)
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 def _encoded(
     chats: Sequence[RenderedChat], before: int, tokenizer: ChatTokenizer
 ) -> Iterator[tuple[int, list[int], list[int], Encoding]]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import exact_duplicates, near_duplicates
+from headrace.prep.drops import refuse_if_too_much_dropped
 from headrace.prep.split import split_of
 
 EXACT_DUPLICATE = "exact_duplicate"
@@ -46,7 +47,11 @@ class Cleaned:
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cleaned:
-    """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts."""
+    """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts.
+
+    Raises:
+        TooMuchDropped: more is dropped than the corpus allows.
+    """
     documents = normalised(raw)
     label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
     documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
@@ -57,6 +62,7 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
         documents, drops[NEAR_DUPLICATE] = _without(documents, flags)
     sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
     documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
+    refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
     clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow())
     return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
 

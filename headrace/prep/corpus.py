@@ -20,7 +20,7 @@ from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
 from headrace.user_files.lines import check_encoding
-from headrace.user_files.ranges import check_ranges
+from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
 from headrace.user_files.yaml_file import read_yaml
 
@@ -32,10 +32,10 @@ _SHARD_PLACEHOLDER = "{shard}"
 class QualityRules:
     """Limits of the named quality rules (`headrace.prep.cleaning`); null turns a rule off."""
 
-    words_min: int | None = 2
-    words_max: int | None = 400
+    words_min: Annotated[int, Ge(0)] | None = 2
+    words_max: Annotated[int, Ge(0)] | None = 400
     letters_share_min: Annotated[float, Ge(0), Le(1)] | None = 0.5
-    mean_word_length_max: float | None = 14.0
+    mean_word_length_max: Annotated[float, Gt(0)] | None = 14.0
     repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.6
     symbols_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.1
     drop_matching: dict[str, str] = field(default_factory=dict)
@@ -99,11 +99,16 @@ class LabelJudge:
     model: str
     base_url: str | None = None
     system: str | None = None
-    answer_tokens_max: int = 8
+    answer_tokens_max: Annotated[int, Ge(1), Le(1_000_000)] = 8
     source: str = "judge"
 
     def __post_init__(self) -> None:
-        placeholders("question", self.question, texts=("term", "category", "text"))
+        check_ranges(self)
+        if not placeholders("question", self.question, texts=("term", "category", "text")):
+            raise InvalidInput(
+                f"question must hold {{text}}, {{term}} or {{category}}, got {self.question!r}: every document would "
+                "be asked the same."
+            )
         if len({answer.casefold() for answer in self.answers}) < 2:
             raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
         _ = self.settings
@@ -125,11 +130,12 @@ class Labels:
     judge: LabelJudge | None = None
     drop: tuple[str, ...] = ()
     """The rule `label_unwanted` drops documents with one of these labels."""
-    kappa_min: float = 0.6
+    kappa_min: Annotated[float, Ge(-1), Le(1)] = 0.6
     """Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
     """
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.file is None and self.judge is None:
             raise InvalidInput("labels must name a file or a judge, or both; remove the key to do without labels.")
         if self.file and self.judge and self.file.source == self.judge.source:
@@ -160,7 +166,10 @@ class Corpus:
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     prompt: ExamplePrompt
     completion: str = "{text}"
-    sequence_length: Annotated[int, Ge(1)] = 256
+    sequence_length: Annotated[int, Ge(1), Le(10_000_000), Because("no model reads more")] = 256
+    dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
+    """Largest share of a shard's documents that a stage may drop, by rules, as duplicates, or as too long for
+    `sequence_length`; beyond it the partition fails."""
     labels: Labels | None = None
     template_date: str | None = None
     """The date that the base model's chat template gets when it asks for today's."""
@@ -170,12 +179,17 @@ class Corpus:
         checked_date("template_date", self.template_date)
         check_num_shards(self.num_shards)
         check_ranges(self)
-        if not self.files:
-            raise InvalidInput("files must list at least one glob, got an empty list.")
+        if not self.files or not all(glob.strip() for glob in self.files):
+            got = f"{list(self.files)!r}" if self.files else "an empty list"
+            raise InvalidInput(f"files must list at least one glob, and no empty one, got {got}.")
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
         self._check_columns()
-        placeholders("completion", self.completion, texts=("term", "category", "text"))
+        if not placeholders("completion", self.completion, texts=("term", "category", "text")):
+            raise InvalidInput(
+                f"completion must hold {{text}}, {{term}} or {{category}}, got {self.completion!r}: every example "
+                "would teach the same words."
+            )
         check_encoding(self.encoding)
 
     def _check_columns(self) -> None:
@@ -195,9 +209,10 @@ class Corpus:
     def digest(self) -> str:
         """Digest of these settings; does not read the files that they name."""
         body = asdict(self)
-        # Included only if set, so other corpora keep their digest.
+        # Included only if set, so other corpora keep their digest; what may be dropped changes no document.
         if body["template_date"] is None:
             del body["template_date"]
+        del body["dropped_share_max"]
         return digest_text("corpus", canonical_json(body).decode())
 
     @property

@@ -17,11 +17,11 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.handoff.schemas import training_examples_schema
 from headrace.prep.chats import TokenizedExample, tokenized
 from headrace.prep.corpus import Corpus
+from headrace.prep.drops import OVERLONG, refuse_if_too_much_dropped
 from headrace.prep.packing import pack
 from headrace.prep.split import Split
 
 NO_LOSS = -100
-OVERLONG = "overlong"
 
 _BATCH_ROWS = 4096
 
@@ -53,6 +53,7 @@ def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer
     """Packs one shard of CLEAN_DOCUMENTS.
 
     Raises:
+        TooMuchDropped: more is too long than the corpus allows.
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
     """
     drops = {OVERLONG: 0}
@@ -64,6 +65,7 @@ def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer
                 drops[OVERLONG] += 1
             else:
                 by_split[row["split"]].append(example)
+    refuse_if_too_much_dropped(corpus, drops, documents.num_rows)
     tables = [
         packed(split, examples, corpus.sequence_length, pad_id=tokenizer.pad_id) for split, examples in by_split.items()
     ]

@@ -161,10 +161,14 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`reason`: one sentence with the deciding figures; `findings`: those of each judged metric."""
+    """`reason`: one sentence with the deciding figures; `findings`: those of each judged metric.
+
+    `is_undecided`: it rolls back for lack of proof at the horizon, and not for harm.
+    """
 
     action: Literal["advance", "wait", "roll_back"]
     reason: str
+    is_undecided: bool = False
     findings: "Mapping[str, Finding]" = field(default_factory=dict)
 
 
@@ -204,7 +208,7 @@ def decide(
         return Verdict(action="advance", reason=said, findings=findings)
     if all(finding.at_horizon for finding in findings.values()) and findings.keys() == settings.judged().keys():
         reason = f"undecided at the horizon of {settings.horizon_rows} rows a side: {said}"
-        return Verdict(action="roll_back", reason=reason, findings=findings)
+        return Verdict(action="roll_back", reason=reason, findings=findings, is_undecided=True)
     verdict = Verdict(action="wait", reason=f"not shown to be as good yet: {undecided}", findings=findings)
     return _or_back(verdict, settings, trial_seconds)
 
@@ -259,7 +263,7 @@ def _or_back(verdict: Verdict, settings: GateSettings, trial_seconds: float) -> 
     if trial_seconds < settings.horizon_seconds:
         return verdict
     reason = f"undecided after {trial_seconds / 3600:.0f} h on trial: {verdict.reason}"
-    return Verdict(action="roll_back", reason=reason, findings=verdict.findings)
+    return Verdict(action="roll_back", reason=reason, findings=verdict.findings, is_undecided=True)
 
 
 def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:

@@ -5,6 +5,7 @@ campaigns, a service says what is *wanted*. A unit of work actually sees its ver
 units only through a rollout. Limits, replicas and keys are not part of the set, since they cannot change an answer.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,11 +148,23 @@ class Service:
         check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None)
         check_replicas(self.replicas)
         check_ranges(self)
+        self._check_prices()
         self.rollout.check_measured(LIVE_METRICS)
         judged = self.rollout.gate.judged()
         for metric, given, wanted in (("judged_quality", self.judge, "a judge"), ("cost", self.prices, "prices")):
             if metric in judged and not given:
                 raise InvalidService(f"rollout: gate: a margin of {metric} needs {wanted}, got none.")
+
+    def _check_prices(self) -> None:
+        models = sorted({role.model for role in self.roles.values()})
+        for priced in self.prices:
+            if priced.partition(":")[0] not in models:
+                near = difflib.get_close_matches(priced, models, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InvalidService(
+                    f"prices must name models of this file's roles ({', '.join(models)}), as MODEL or MODEL:VERSION, "
+                    f"got {priced!r}.{hint}"
+                )
 
     @cached_property
     def plan(self) -> Plan:

@@ -15,7 +15,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.user_files.directory import Described, from_directory
-from headrace.user_files.ranges import check_ranges
+from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
@@ -51,7 +51,7 @@ class Recipe:
     """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
     """Packed sequences in one optimizer step, over all ranks."""
-    learning_rate: Annotated[float, Gt(0)]
+    learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     base_model: str | None = None
     """Directory or hub name; null: the project's base model."""
     micro_batch: Annotated[int, Ge(1)] = 1

@@ -1,10 +1,13 @@
 """Finds the files that a user's pattern means."""
 
+import difflib
 import glob
 import os
 from pathlib import Path
 
 from headrace.errors import InvalidInput
+
+_NAMES_SHOWN_MAX = 8
 
 
 def found_files(pattern: str, home: Path) -> list[Path]:
@@ -34,6 +37,38 @@ def found_files(pattern: str, home: Path) -> list[Path]:
     for entry in sorted(strange - found.keys()):
         raise InvalidInput(f"{entry} is neither a file nor a directory, and {pattern} matches it: remove it.")
     return list(found.values())
+
+
+def nearest_existing(pattern: str, home: Path) -> str:
+    """For a pattern that matches nothing: how far its path exists, and the most similar name there, as a sentence."""
+    parts = (home / pattern).parts
+    place = Path(parts[0])
+    for part in parts[1:]:
+        further = place / part
+        if glob.has_magic(part) or not _exists(further):
+            return _without(place, part)
+        place = further
+    return f"{place} is a directory; name the files in it, such as {place}/*.jsonl." if place.is_dir() else ""
+
+
+def _without(place: Path, part: str) -> str:
+    """What is in a directory instead of `part`, which may be a pattern."""
+    try:
+        names = sorted(entry.name for entry in place.iterdir())
+    except OSError:
+        return f"{place} is no directory that can be read."
+    near = difflib.get_close_matches(part, names, n=1)
+    if near:
+        return f"In {place} there is no {part}; the nearest name there is {near[0]}."
+    there = ", ".join(names[:_NAMES_SHOWN_MAX]) + (" …" if len(names) > _NAMES_SHOWN_MAX else "")
+    return f"In {place} there is no {part}; there is {there or 'nothing'}."
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _is_file(path: Path) -> bool:

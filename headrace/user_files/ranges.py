@@ -2,12 +2,22 @@
 
 import math
 import operator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from headrace.errors import InvalidInput
 
 _Bounds = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Because:
+    """Beside a range in an annotation: why a value beyond it means nothing; a refusal says so."""
+
+    reason: str
+
+
 # Attribute of an annotation → its words in a sentence, and the test that a value in range passes.
 _WORDS = {
     "ge": ("at least", operator.ge),
@@ -60,6 +70,8 @@ def _in_words(hint: Any) -> str:
     if not (bounds := _bounds(hint)):
         words = next(filter(None, map(_in_words, get_args(hint))), "")
         return f"null or {words}" if words and type(None) in get_args(hint) else words
+    reasons = "".join(f" ({one.reason})" for one in hint.__metadata__ if isinstance(one, Because))
     if bounds.keys() == {"ge", "le"}:
-        return f"between {bounds['ge']:,} and {bounds['le']:,}"
-    return " and ".join(f"{words} {bounds[name]:,}" for name, (words, _) in _WORDS.items() if name in bounds)
+        return f"between {bounds['ge']:,} and {bounds['le']:,}{reasons}"
+    words = " and ".join(f"{words} {bounds[name]:,}" for name, (words, _) in _WORDS.items() if name in bounds)
+    return words + reasons

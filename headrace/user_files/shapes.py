@@ -90,6 +90,29 @@ class Before:
         )
 
 
+class After:
+    """An annotation: `check` refuses values of the annotated class that a file may not have, though the class may.
+
+    Its refusal begins with the field: "temperature must be …".
+    """
+
+    def __init__(self, check: Callable[[Any], None]) -> None:
+        self.check = check
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: Any) -> Any:
+        try:
+            self.check(value)
+        except InvalidInput as error:
+            field, _, rest = str(error).partition(" ")
+            raise fault((field,), tail=f" {rest}") from error
+        return value
+
+
 def chosen(cls: type[T], mapping: object, *, others: tuple[str, ...] = ()) -> T:
     """For a pydantic validator whose class depends on the mapping, as an engine's options depend on its name.
 

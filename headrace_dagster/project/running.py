@@ -15,6 +15,7 @@ from headrace.command_line.output import counted, print_json, print_lines, print
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
+from headrace.settings import Settings
 from headrace.store.opening import open_store
 from headrace.text.terminal import say
 from headrace_dagster.project.campaign_run import CampaignRun, Look
@@ -35,15 +36,16 @@ def run_campaign(
     as_json: bool,
 ) -> None:
     project = this_project()
-    campaign = find_campaign(word).with_engine(os.environ.get("HEADRACE_ENGINE") or None)
-    on_day = checked_day(day, os.environ.get("HEADRACE_TIMEZONE"))
+    settings = project.settings()
+    campaign = find_campaign(word, settings)
+    on_day = checked_day(day, settings)
     around = surroundings_of(context)
     work = CampaignRun(
         campaign=campaign,
         handoffs=HandoffStore(open_store(around.store_url, cache=around.cache_directory)),
-        home=project.home,
+        home=settings.home,
         day=on_day,
-        report=project.home / "reports" / f"{on_day}.html",
+        report=settings.home / "reports" / f"{on_day}.html",
         regenerate=again,
         token=uuid4().hex,
     )
@@ -53,18 +55,18 @@ def run_campaign(
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
     if missing:
-        with _webserver(project, port) as webserver:
+        with _webserver(project, settings, port) as webserver:
             webserver.add_partitions("campaign", [campaign.name])
             _follow(work, webserver, quiet=as_json)
     _finish(work, as_json=as_json)
 
 
 @contextmanager
-def _webserver(project: Project, port: int | None) -> Iterator[Webserver]:
+def _webserver(project: Project, settings: Settings, port: int | None) -> Iterator[Webserver]:
     """The webserver that runs already, or one of our own with its daemon."""
     from headrace_dagster.project.services import running_webserver, services
 
-    if url := running_webserver(project):
+    if url := running_webserver(settings.home):
         webserver = Webserver(url, project.location)
         webserver.wait_for_location()
         yield webserver
@@ -84,7 +86,7 @@ def _webserver(project: Project, port: int | None) -> Iterator[Webserver]:
             fail_runs_of_dead_workers(instance)
 
     with services(
-        project, port=port or _free_port(), environment=dict(os.environ), before_start=fail_lost_runs
+        project, settings.home, port=port or _free_port(), environment=dict(os.environ), before_start=fail_lost_runs
     ) as running:
         say(f"Dagster UI: {running.url} while this runs; logs: {running.logs}", error=True)
         webserver = Webserver(running.url, project.location)

@@ -30,6 +30,7 @@ from headrace.training.guard import die_with_parent
 # A stopping daemon needs a few seconds; its successor waits this long for the lock.
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
+_LOCK = "services.lock"
 
 
 class ServicesUnavailable(HeadraceError):
@@ -83,20 +84,26 @@ class Services:
 
 @contextlib.contextmanager
 def services(
-    project: Project, *, port: int, environment: dict[str, str], before_start: Callable[[], object] = lambda: None
+    project: Project,
+    home: Path,
+    *,
+    port: int,
+    environment: dict[str, str],
+    before_start: Callable[[], object] = lambda: None,
 ) -> Iterator[Services]:
     """Starts all three, waits until the webserver answers, stops them at the end.
 
     Args:
+        home: the project's state directory.
         before_start: called with the lock held and no daemon running.
 
     Raises:
         ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting.
     """
-    logs = project.home / "logs"
+    logs = home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     running = Services(port=port, logs=logs)
-    with locked(_lock_file(project), port=port) as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
+    with locked(home / _LOCK, port=port) as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
         code_socket = Path(directory) / "code"
         try:
             _refuse_foreign_daemon()
@@ -112,17 +119,13 @@ def services(
             running.stop()
 
 
-def running_webserver(project: Project) -> str | None:
+def running_webserver(home: Path) -> str | None:
     """The URL of the webserver that another process has started for this project; None: there is none."""
     try:
-        pid, port = map(int, _lock_file(project).read_text().split())
+        pid, port = map(int, (home / _LOCK).read_text().split())
     except (OSError, ValueError):
         return None
     return f"http://127.0.0.1:{port}" if psutil.pid_exists(pid) and _answers(port) else None
-
-
-def _lock_file(project: Project) -> Path:
-    return project.home / "services.lock"
 
 
 def _commands(project: Project, code_socket: Path, port: int) -> dict[str, list[str]]:

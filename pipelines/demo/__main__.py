@@ -13,7 +13,7 @@ import typer
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from headrace.clock import SystemClock
-from headrace.command_line.project import this_project
+from headrace.command_line.project import find_project
 from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -151,7 +151,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     _check_disk(settings)
     measured = _kept_measurements(parts)
     peak = MemoryPeak(settings.home, measured["peak_rss_mb"])
-    project = this_project(CHECKOUT)
+    project = find_project(CHECKOUT, os.environ)
     environment = os.environ | {
         "HEADRACE_HOME": str(settings.home),
         "HEADRACE_AUTOMATION": "on",
@@ -172,7 +172,9 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     peak.start()
     try:
         with (
-            services(project, port=port, environment=environment, before_start=fail_lost_runs) as running,
+            services(
+                project, settings.home, port=port, environment=environment, before_start=fail_lost_runs
+            ) as running,
             View(
                 chapters=parts.chapters,
                 board=board,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.command_line.project import Project, this_project
+from headrace.command_line.project import Project, find_project
 from headrace_dagster.project import services as services_module
 from headrace_dagster.project.services import ServicesUnavailable, locked, services, ui_port
 from resources.settings import CHECKOUT
@@ -18,10 +18,10 @@ from resources.settings import CHECKOUT
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    return this_project(CHECKOUT)
+    return find_project(CHECKOUT, os.environ)
 
 
-def test_a_port_in_use_is_named_with_the_way_out(project: Project) -> None:
+def test_a_port_in_use_is_named_with_the_way_out(project: Project, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -29,7 +29,7 @@ def test_a_port_in_use_is_named_with_the_way_out(project: Project) -> None:
 
         with (
             pytest.raises(ServicesUnavailable, match=f"Port {port}.*HEADRACE_PORT"),
-            services(project, port=port, environment=dict(os.environ)),
+            services(project, tmp_path, port=port, environment=dict(os.environ)),
         ):
             pass
 
@@ -72,13 +72,13 @@ def test_a_lock_that_a_dead_holders_daemon_keeps_is_waited_for(
         daemon.wait()
 
 
-def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(project: Project) -> None:
+def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(project: Project, tmp_path: Path) -> None:
     # A process that looks like one, with the instance's DAGSTER_HOME.
     by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=dict(os.environ))
     try:
         with (
             pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"),
-            services(project, port=1, environment=dict(os.environ)),
+            services(project, tmp_path, port=1, environment=dict(os.environ)),
         ):
             pass
     finally:

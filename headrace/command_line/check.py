@@ -1,0 +1,94 @@
+"""`headrace check`: reads a project's YAML files, tells all their faults at once, and what they will do."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.command_line.options import AsJson, examples
+from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.command_line.checking.report import CheckedFile
+    from headrace.store.mounts import Finding
+
+_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
+# The longest check's name, and a blank.
+_CHECK_CHARS = 9
+
+
+@examples(
+    "headrace check                                    every campaign, recipe, corpus and service of the project",
+    "headrace check resources/campaigns/glossary.yaml",
+    "headrace check --offline --json",
+)
+def check(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILES]", help="YAML files, or directories of them; all of the project without."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server whether it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check YAML files: all faults with their line, files that are missing, the first prompt, what the gate can tell.
+
+    A file's kind is told by its schema line, by its directory, or by its keys. The project is the directory above this
+    one with [tool.dg] in its pyproject.toml; its .env and the environment say where its files are. Exit 1: a file is
+    broken, or names what is not there.
+    """
+    from dataclasses import asdict
+
+    from headrace.command_line.checking.examining import examine_files, project_findings
+    from headrace.command_line.checking.files import files_to_check
+    from headrace.command_line.checking.report import CheckReport
+    from headrace.command_line.output import counted, print_json
+    from headrace.command_line.project import find_project
+
+    project = find_project(Path.cwd(), os.environ)
+    settings = project.settings()
+    checked = []
+    for one in examine_files(files_to_check(files or [], settings), settings, offline=offline):
+        checked.append(one)
+        if not as_json:
+            _print_file(one)
+    findings = project_findings(settings, project.environment)
+    num_broken = sum(not one.is_well for one in checked)
+    report = CheckReport(well=not num_broken, root=str(project.root), files=tuple(checked), findings=tuple(findings))
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print_findings(findings)
+        num_warned = sum(finding.level == "warn" for one in (*checked, report) for finding in one.findings)
+        say(f"{counted(len(checked), 'file')}: {num_broken} broken, {counted(num_warned, 'warning')}.")
+    if num_broken:
+        raise typer.Exit(1)
+
+
+def _print_file(one: "CheckedFile") -> None:
+    from headrace.command_line.output import print_lines
+
+    what = " ".join(filter(None, [one.kind or "file", one.name]))
+    _print_mark("ok" if one.is_well else "fail")
+    print_lines([f"{what}  {one.file}"])
+    for fault in one.faults:
+        place = f":{fault.line}:{fault.column}" if fault.line else ""
+        print_lines([f"  {one.file}{place}: {fault.sentence}"])
+    _print_findings(one.findings, indent="  ")
+    if one.example is not None:
+        say("  first prompt:" if one.kind == "campaign" else "  first training example:")
+        print_lines([f"    {line}" for line in one.example.splitlines()])
+    say()
+
+
+def _print_findings(findings: "tuple[Finding, ...] | list[Finding]", *, indent: str = "") -> None:
+    for finding in findings:
+        say(indent, goes_on=True)
+        _print_mark(finding.level)
+        say(f"{finding.check:{_CHECK_CHARS}} {finding.sentence}")
+
+
+def _print_mark(level: str) -> None:
+    text, colour = _MARKS[level]
+    say(f"{text:4}", colour=colour, goes_on=True)
+    say("  ", goes_on=True)

@@ -1,0 +1,201 @@
+"""What a campaign that can be read will do: its prompts, the partitions of its rollout's steps, and its gate."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from headrace.command_line.checking.engines import engine_findings
+from headrace.command_line.checking.report import GateOutlook, finding
+from headrace.command_line.output import counted
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.generation.campaign import Campaign
+from headrace.generation.requests import prompts_for
+from headrace.keys import ContentPartition
+from headrace.rollout.assignment import canary_count
+from headrace.rollout.evidence import review_counts
+from headrace.rollout.journal import Journal
+from headrace.rollout.outlook import WANTED_PROMOTED, Nights, Outlook, horizon_for, outlook
+from headrace.rollout.plan import Plan
+from headrace.rollout.sequential.samples import Sample
+from headrace.rollout.states import fold
+from headrace.rollout.status import percent
+from headrace.store.mounts import Finding
+from headrace.store.objects import ObjectStore
+from headrace.user_files.finding import found_files, nearest_existing
+
+# With fewer reviewed rows the seen share is off by more than 10 points too often.
+_SEEN_ROWS_MIN = 100
+_ASSUMED_PASS_RATE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedCampaign:
+    findings: tuple[Finding, ...]
+    example: str | None = None
+    gate: GateOutlook | None = None
+
+
+def examine_campaign(
+    campaign: Campaign, home: Path, today: date, objects: ObjectStore | None, *, offline: bool
+) -> ExaminedCampaign:
+    """Args:
+    home: where relative prompt files start.
+    objects: the project's store; None: there is none yet.
+    """
+    found = _Prompts(campaign, home, today.isoformat())
+    findings = [found.finding, *_step_findings(campaign)]
+    gate = None
+    if rows := found.num_rows or campaign.prompts.per_shard or 0:
+        nights = Nights(num_partitions=campaign.num_shards, rows_per_partition=rows)
+        gate, said = _gate(campaign, nights, objects)
+        findings.append(said)
+    findings += engine_findings(campaign.parts, campaign.replicas, offline=offline)
+    return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
+
+
+class _Prompts:
+    """The first partition's prompts of the day; `num_rows` is 0 if they cannot be read."""
+
+    def __init__(self, campaign: Campaign, home: Path, today: str) -> None:
+        self.num_rows, self.example = 0, None
+        pattern = campaign.prompts.files
+        try:
+            day = today if found_files(pattern.replace("{day}", today), home) else _newest_day(pattern, home)
+            if day is None:
+                sought = home / pattern.replace("{day}", today)
+                nearest = nearest_existing(pattern.replace("{day}", today), home)
+                self.finding = finding("prompts", "fail", f"prompts.files matches no file: {sought}. {nearest}")
+                return
+            partition = ContentPartition(day=day, campaign=campaign.name, shard=0)
+            prompts = prompts_for(campaign, partition, home)
+        except InvalidInput as error:
+            self.finding = finding("prompts", "fail", str(error))
+            return
+        self.num_rows = prompts.num_rows
+        if not prompts.num_rows:
+            self.finding = finding("prompts", "fail", f"the prompt files of {day} hold no prompt.")
+            return
+        self.example = _rendered(campaign, prompts.column("text")[0].as_py())
+        rows = f"{counted(self.num_rows, 'row')} in the first of {counted(campaign.num_shards, 'partition')} a night."
+        if day == today:
+            self.finding = finding("prompts", "ok", rows)
+        else:
+            self.finding = finding("prompts", "warn", f"there is no list for {today} yet; that of {day} has {rows}")
+
+
+def _newest_day(pattern: str, home: Path) -> str | None:
+    """The newest day that has prompt files, if each day has its own."""
+    if "{day}" not in pattern:
+        return None
+    some = found_files(pattern.replace("{day}", "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"), home)
+    days = {day for path in some for day in re.findall(r"\d{4}-\d{2}-\d{2}", str(path))}
+    return next((day for day in sorted(days, reverse=True) if found_files(pattern.replace("{day}", day), home)), None)
+
+
+def _rendered(campaign: Campaign, text: str) -> str:
+    """The turns that the first role is asked."""
+    template = campaign.parts[campaign.order[0]].prompt_template
+    turns = {"system": template.system, "user": template.user.format_map({"text": text})}
+    return "\n".join(f"{role}: {content}" for role, content in turns.items() if content is not None)
+
+
+def _step_findings(campaign: Campaign) -> Iterator[Finding]:
+    num, plan = campaign.num_shards, campaign.plan
+    counts = [canary_count(step.weight, num) for step in plan.steps]
+    listed = ", then ".join(f"{count} of {counted(num, 'partition')} ({percent(count / num)})" for count in counts)
+    yield finding("rollout", "ok", f"the candidate gets {listed} of each night, then all.")
+    for number, (step, count) in enumerate(zip(plan.steps, counts, strict=True), 1):
+        share = count / num
+        if step.weight < 1 and (count == num or share > 1.5 * step.weight):
+            wanted = max(2, round(1 / step.weight))
+            sentence = (
+                f"step {number} says {percent(step.weight)} and gives the candidate {count} of "
+                f"{counted(num, 'partition')}, {percent(share)}"
+                + (", and the stable set none to compare with" if count == num else "")
+                + f". Set num_shards to {wanted} or more."
+            )
+            yield finding("rollout", "warn", sentence)
+
+
+def _gate(campaign: Campaign, nights: Nights, objects: ObjectStore | None) -> tuple[GateOutlook | None, Finding]:
+    plan = campaign.plan
+    if plan.gate.pass_rate_margin is None:
+        sentence = "pass_rate_margin is null: reviewed rows send no candidate back, unless another margin does."
+        return None, finding("gate", "warn", sentence)
+    last, num = plan.steps[-1].weight, nights.num_partitions
+    if last < 1 and canary_count(last, num) == num:
+        sentence = "no partition is left for the stable set: the gate compares nothing, and every candidate goes back."
+        return None, finding("gate", "warn", sentence)
+    seen = _seen(campaign, objects) if objects is not None else Sample()
+    is_seen = seen.num >= _SEEN_ROWS_MIN
+    rate = seen.mean if is_seen else _ASSUMED_PASS_RATE
+    found = outlook(plan, nights, rate)
+    wanted = horizon_for(plan, nights, rate) if found.equal_promoted < WANTED_PROMOTED else None
+    gate = GateOutlook(
+        pass_rate=round(rate, 4),
+        is_seen=is_seen,
+        margin=found.margin,
+        rows_a_night=nights.num_rows,
+        equal_promoted=round(found.equal_promoted, 3),
+        equal_undecided=round(found.equal_undecided, 3),
+        equal_harmful=round(found.equal_harmful, 3),
+        worse_sent_back=round(found.worse_sent_back, 3),
+        nights=found.nights,
+        horizon_rows_wanted=wanted.rows if wanted else None,
+        horizon_nights_wanted=wanted.nights if wanted else None,
+    )
+    basis = f"{percent(rate)} kept" + (f", as of {seen.num:,} reviewed rows" if is_seen else " (assumed: too few seen)")
+    said = (
+        f"at {nights.num_rows:,} rows a night and {basis}, a candidate that is as good is promoted "
+        f"{_in_100(found.equal_promoted)} times in 100, one that is worse by the margin of {found.margin:g} is sent "
+        f"back {_in_100(found.worse_sent_back)} times."
+    )
+    if wanted is None:
+        return gate, finding("gate", "ok", said)
+    return gate, finding("gate", "warn", f"{said} {_advice(plan, nights, found, rate)}")
+
+
+def _advice(plan: Plan, nights: Nights, found: Outlook, rate: float) -> str:
+    """What to set, and what it would give, if the gate is undecided or misled too often."""
+    wanted = horizon_for(plan, nights, rate)
+    changes = {"horizon_rows": f"{wanted.rows}", "horizon_seconds": f"{wanted.seconds:.0f}"}
+    if wanted.nights > plan.evidence_days:
+        changes["evidence_days"] = f"{wanted.nights}"
+    longer = replace(
+        plan,
+        gate=replace(plan.gate, horizon_rows=wanted.rows, horizon_seconds=wanted.seconds),
+        evidence_days=max(plan.evidence_days, wanted.nights),
+    )
+    undecided = f"{_in_100(found.equal_undecided)} times the equal one goes back undecided"
+    listed = ", ".join(f"{key}: {value}" for key, value in changes.items())
+    then = outlook(longer, nights, rate)
+    if then.equal_promoted <= found.equal_promoted:
+        return f"{undecided}: a larger margin, or more rows a night, would do."
+    return (
+        f"{undecided}. With {listed} it is promoted {_in_100(then.equal_promoted)} times, within {wanted.nights} "
+        "nights; with a larger margin or more rows a night sooner."
+    )
+
+
+def _seen(campaign: Campaign, objects: ObjectStore) -> Sample:
+    """The stable set's reviewed rows, or all of them before there is a stable set."""
+    from headrace.clock import SystemClock
+    from headrace.handoff.versions import HandoffStore
+
+    try:
+        counts = review_counts(
+            HandoffStore(objects), campaign.name, num_days=campaign.plan.evidence_days, damaged=lambda _: None
+        )
+        state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+    except HeadraceError:
+        # Other commands tell what is wrong with a store; an outlook can do without.
+        return Sample()
+    if state is not None and state.stable in counts:
+        return counts[state.stable]
+    return sum(counts.values(), Sample())
+
+
+def _in_100(share: float) -> str:
+    return f"{100 * share:.0f}"

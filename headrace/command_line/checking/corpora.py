@@ -1,0 +1,128 @@
+"""What a corpus that can be read will do: the files of its shards, its first training example, and what fits."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from headrace.command_line.checking.report import Level, finding
+from headrace.command_line.output import counted
+from headrace.errors import InvalidInput
+from headrace.prep.chats import shown_example, tokenized
+from headrace.prep.corpus import Corpus
+from headrace.prep.documents import raw_document
+from headrace.store.mounts import Finding
+from headrace.user_files.finding import found_files, nearest_existing
+from headrace.user_files.layout import Record, Unreadable
+from headrace.user_files.records import read_records
+
+# So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
+_RECORDS_READ = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedCorpus:
+    findings: tuple[Finding, ...]
+    example: str | None = None
+
+
+def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpus:
+    """Args:
+    home: where relative files start.
+    base_model: directory or hub name; nothing is fetched for this.
+    """
+    try:
+        files, findings = _files(corpus, home)
+        findings += _label_file(corpus, home)
+        if not files:
+            return ExaminedCorpus(findings=tuple(findings))
+        rows, said = _rows(corpus, files[0])
+        findings.append(said)
+        if not rows:
+            return ExaminedCorpus(findings=tuple(findings))
+        example, said = _examples(corpus, rows, base_model)
+        return ExaminedCorpus(findings=(*findings, said), example=example)
+    except InvalidInput as error:
+        return ExaminedCorpus(findings=(finding("files", "fail", str(error)),))
+
+
+def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[Finding]]:
+    """The corpus's files, and what is said of each glob that matches nothing."""
+    paths: set[Path] = set()
+    findings: list[Finding] = []
+    for number, pattern in enumerate(corpus.files):
+        if "{shard}" not in pattern:
+            found = found_files(pattern, home)
+            paths.update(found)
+            if not found:
+                nearest = nearest_existing(pattern, home)
+                # Another glob may have all files of a corpus that is still growing.
+                findings.append(
+                    finding("files", "warn", f"files[{number}] matches no file: {home / pattern}. {nearest}")
+                )
+            continue
+        missing: list[str] = []
+        for shard in corpus.shard_keys:
+            found = found_files(pattern.replace("{shard}", shard), home)
+            paths.update(found)
+            missing += [] if found else [shard]
+        if missing:
+            sought = pattern.replace("{shard}", missing[0])
+            said = (
+                f"files[{number}] matches no file for {len(missing)} of {counted(corpus.num_shards, 'shard')}, such as "
+                f"{home / sought}. {nearest_existing(sought, home)}"
+            )
+            findings.append(finding("files", "fail", said))
+    if not paths:
+        return [], [finding("files", "fail", one.sentence) for one in findings]
+    several = f"{counted(len(paths), 'file')} for {counted(corpus.num_shards, 'shard')}."
+    return sorted(paths), [*findings, finding("files", "ok", several)]
+
+
+def _label_file(corpus: Corpus, home: Path) -> list[Finding]:
+    if corpus.labels is None or corpus.labels.file is None or (home / corpus.labels.file.path).is_file():
+        return []
+    path = corpus.labels.file.path
+    return [finding("files", "fail", f"labels.file.path is no file: {home / path}. {nearest_existing(path, home)}")]
+
+
+def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], Finding]:
+    """The first documents of the first file, and whether they can be read."""
+    rows: list[dict[str, str | None]] = []
+    unreadable: list[Unreadable] = []
+    for record in islice(read_records(file, corpus.layout), _RECORDS_READ):
+        read = raw_document(corpus, str(file), record) if isinstance(record, Record) else record
+        if isinstance(read, Unreadable):
+            unreadable += [] if read.is_empty else [read]
+        else:
+            _, term, category, text, *_ = read
+            rows.append({"term": term, "category": category, "text": text})
+    num = len(rows) + len(unreadable)
+    if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
+        first = unreadable[0]
+        where = f"line {first.line}: " if first.line else ""
+        sentence = (
+            f"{len(unreadable)} of the first {counted(num, 'record')} of {file} cannot be read; {where}{first.reason}."
+        )
+        return rows, finding("records", "fail", sentence)
+    if not rows:
+        return rows, finding("records", "warn", f"{file} is empty.")
+    return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
+
+
+def _examples(corpus: Corpus, rows: list[dict[str, str | None]], base_model: str) -> tuple[str, Finding]:
+    """The first example, and how many of the first ones fit into a sequence."""
+    if not Path(base_model).is_dir():
+        sentence = f"shown turn by turn, since the base model {base_model} is not on this machine."
+        return shown_example(corpus, rows[0], None), finding("examples", "warn", sentence)
+    from headrace.chat.tokenizer import ChatTokenizer
+
+    tokenizer = ChatTokenizer.load(base_model, date=corpus.template_date)
+    lengths = [len(example.ids) for example in tokenized(corpus, rows, tokenizer)]
+    num_fitting = sum(length <= corpus.sequence_length for length in lengths)
+    lost = 1 - num_fitting / len(lengths)
+    sentence = (
+        f"{num_fitting} of the first {len(lengths)} fit into sequence_length {corpus.sequence_length:,}; the longest "
+        f"has {counted(max(lengths), 'token')}."
+    )
+    level: Level = "fail" if lost > corpus.dropped_share_max else "warn" if lost > 0.1 else "ok"
+    return shown_example(corpus, rows[0], tokenizer), finding("examples", level, sentence)

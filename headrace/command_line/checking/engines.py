@@ -1,0 +1,70 @@
+"""Whether the engines of a file's roles are there: a server answers, a library is installed."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from headrace.command_line.checking.report import finding
+from headrace.command_line.opening import nearest
+from headrace.engines.roles import Role
+from headrace.masking import without_credentials
+from headrace.store.mounts import Finding
+
+# A server that takes longer for its list of models is busy or away; a person waits.
+_REQUEST_SECONDS = 3.0
+
+
+def engine_findings(
+    roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, offline: bool
+) -> list[Finding]:
+    """One finding for each different engine."""
+    found: dict[str, Finding] = {}
+    for role in roles.values():
+        options, kind = role.engine.options, role.engine.kind
+        base_url = getattr(options, "base_url", None)
+        if kind.name == "openai_http" and base_url:
+            for server in replicas.get(base_url, (base_url,)):
+                found.setdefault(f"{server} {options.model}", _server(server, str(options.model), offline=offline))
+        elif "not installed" in kind.build:
+            found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
+        else:
+            found[kind.name] = finding("engine", "ok", f"{kind.name} is installed.")
+    return list(found.values())
+
+
+def _server(server: str, model: str, *, offline: bool) -> Finding:
+    shown = without_credentials(server)
+    if offline:
+        return finding("engine", "ok", f"{shown} was not asked (--offline).")
+    models, trouble = _models_of(server)
+    if trouble:
+        return finding("engine", "warn", f"{shown} {trouble}")
+    if models and model not in models:
+        return finding("engine", "warn", f"{shown} answers, and has no model {model!r}.{nearest(model, models)}")
+    return finding(
+        "engine", "ok", f"{shown} answers." if not models else f"{shown} answers, and has the model {model!r}."
+    )
+
+
+@cache
+def _models_of(server: str) -> tuple[tuple[str, ...], str]:
+    """A server's models, none if it does not tell; and what is wrong with it, as the end of a sentence."""
+    import logging
+
+    import httpx2
+
+    # It would log each request's address.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        answer = httpx2.get(f"{server.rstrip('/')}/models", timeout=_REQUEST_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        return (), f"does not answer ({type(error).__name__}): start it, or correct base_url."
+    if answer.status_code in (401, 403):
+        return (), f"answers {answer.status_code}: it wants a key, which this command does not have."
+    if answer.status_code >= 500:
+        return (), f"answers {answer.status_code}: look at its log."
+    try:
+        listed = answer.json()["data"]
+        return tuple(str(one["id"]) for one in listed), ""
+    except (ValueError, LookupError, TypeError):
+        # Some servers have no list; they may still answer turns.
+        return (), ""

@@ -1,0 +1,113 @@
+"""Examines files one by one, and what only shows beside each other: names that are taken twice."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from headrace.command_line.checking.files import Candidate, load
+from headrace.command_line.checking.report import CheckedFile, faults_in, finding
+from headrace.command_line.output import bytes_text
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.settings import Settings, misspelt_variables
+from headrace.store.local import LocalStore
+from headrace.store.mounts import Finding
+from headrace.store.objects import ObjectStore
+
+# A training's checkpoints and a night's rows of a small model; below it the next run may fill the disk.
+_FREE_BYTES_MIN = 2 * 10**9
+
+
+def examine_files(candidates: Sequence[Candidate], settings: Settings, *, offline: bool) -> Iterator[CheckedFile]:
+    """One file at a time, since some wait for a server."""
+    loaded: dict[Candidate, Any] = {}
+    for candidate in candidates:
+        try:
+            loaded[candidate] = load(candidate)
+        except InvalidInput as error:
+            loaded[candidate] = error
+    taken = _taken_twice(loaded)
+    objects = _store(settings)
+    for candidate, one in loaded.items():
+        checked = CheckedFile(file=str(candidate.path), kind=candidate.kind)
+        if isinstance(one, InvalidInput):
+            yield replace(checked, faults=faults_in(str(one), candidate.path))
+            continue
+        checked = replace(checked, name=_name(one))
+        examined = _examined(checked, one, settings, objects, offline=offline)
+        yield replace(examined, findings=(*taken.get(candidate, ()), *examined.findings))
+
+
+def project_findings(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
+    """What is wrong with the project as a whole: its variables, its disk."""
+    places = {"state": settings.home}
+    if "://" not in settings.store_url:
+        places["store"] = Path(settings.store_url)
+    found: dict[int, Finding] = {}
+    for what, place in places.items():
+        there = next(path for path in [place, *place.parents] if path.exists())
+        free = shutil.disk_usage(there).free
+        low = free < _FREE_BYTES_MIN
+        sentence = f"{bytes_text(free)} free for the {what} in {place}" + (": free some space first." if low else ".")
+        found.setdefault(there.stat().st_dev, finding("disk", "warn" if low else "ok", sentence))
+    return [*(finding("variable", "warn", one) for one in misspelt_variables(environment)), *found.values()]
+
+
+def _examined(
+    checked: CheckedFile, one: Any, settings: Settings, objects: ObjectStore | None, *, offline: bool
+) -> CheckedFile:
+    # Imported separately: a corpus needs polars, a gate scipy.
+    if checked.kind == "campaign":
+        from zoneinfo import ZoneInfo
+
+        from headrace.command_line.checking.campaigns import examine_campaign
+
+        today = datetime.now(ZoneInfo(settings.timezone)).date()
+        try:
+            campaign = one.with_engine(settings.engine)
+        except InvalidInput as error:
+            return replace(checked, findings=(finding("engine", "fail", str(error)),))
+        found = examine_campaign(campaign, settings.home, today, objects, offline=offline)
+        return replace(checked, findings=found.findings, example=found.example, gate=found.gate)
+    if checked.kind == "corpus":
+        from headrace.command_line.checking.corpora import examine_corpus
+
+        corpus = examine_corpus(one, settings.home, settings.base_model)
+        return replace(checked, findings=corpus.findings, example=corpus.example)
+    from headrace.command_line.checking.services import examine_recipe, examine_service
+
+    if checked.kind == "recipe":
+        return replace(checked, findings=tuple(examine_recipe(one, settings.base_model)))
+    return replace(checked, findings=tuple(examine_service(one, offline=offline)))
+
+
+def _taken_twice(loaded: dict[Candidate, Any]) -> dict[Candidate, tuple[Finding, ...]]:
+    """Files that name one subject, campaigns and services together, since they would share a journal."""
+    by_name: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
+    for candidate, one in loaded.items():
+        if not isinstance(one, InvalidInput):
+            has_rollout = candidate.kind in ("campaign", "service")
+            by_name["rollout" if has_rollout else str(candidate.kind), _name(one)].append(candidate)
+    found: dict[Candidate, tuple[Finding, ...]] = {}
+    for (_, name), files in by_name.items():
+        for file in files if len(files) > 1 else ():
+            others = " and ".join(str(other.path) for other in files if other != file)
+            sentence = f"{name!r} stands in {others}, too: rename one, or nobody can say which is meant."
+            found[file] = (finding("name", "fail", sentence),)
+    return found
+
+
+def _name(one: Any) -> str:
+    return str(one.key if hasattr(one, "key") else one.name)
+
+
+def _store(settings: Settings) -> ObjectStore | None:
+    """The project's store, if there is one; a check creates none."""
+    try:
+        objects = settings.open_store()
+    except HeadraceError:
+        return None
+    return None if isinstance(objects, LocalStore) and not objects.directory.is_dir() else objects

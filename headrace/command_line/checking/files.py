@@ -1,0 +1,120 @@
+"""Which files are checked, and as what: a file says its kind itself, or lies where its kind lies, or has its keys."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from headrace.command_line.checking.report import KINDS, Kind
+from headrace.command_line.schema import shape_of
+from headrace.errors import InvalidInput
+from headrace.settings import Settings
+from headrace.user_files.finding import nearest_existing
+from headrace.user_files.yaml_file import read_yaml
+
+# Editors look for it in the first lines alone.
+_SCHEMA_LINE = re.compile(r"^#\s*yaml-language-server:\s*\$schema=\S*?(\w+)\.schema\.json\s*$", re.MULTILINE)
+_BEGINNING_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A file to check; `kind` None: it cannot be read far enough to tell."""
+
+    path: Path
+    kind: Kind | None
+
+
+def files_to_check(words: Sequence[str], settings: Settings) -> list[Candidate]:
+    """The named files and directories, or without any all of the project.
+
+    Raises:
+        InvalidInput: a named file does not exist, nobody can say what it is, or there is no file at all.
+    """
+    if words:
+        paths = [path for word in words for path in _named(Path(word))]
+        return [Candidate(path=path, kind=kind_of(path, settings)) for path in dict.fromkeys(paths)]
+    found = [
+        *(Candidate(path=path, kind=kind) for kind, place in _places(settings).items() for path in _in(place)),
+        *([Candidate(path=settings.corpus, kind="corpus")] if settings.corpus.exists() else []),
+    ]
+    if not found:
+        places = ", ".join(map(str, [*_places(settings).values(), settings.corpus]))
+        raise InvalidInput(
+            f"There is no file to check in {places}. Name files, or set HEADRACE_CAMPAIGNS and the other variables, in "
+            "the environment or in the project's .env."
+        )
+    return sorted(found, key=lambda one: (KINDS.index(one.kind or "campaign"), one.path))
+
+
+def load(candidate: Candidate) -> Any:
+    """Raises: InvalidInput: the file is broken, with all its faults."""
+    return _loader(candidate.kind or "campaign")(candidate.path)
+
+
+def kind_of(path: Path, settings: Settings) -> Kind | None:
+    """Raises: InvalidInput: the file can be read, and nobody can say what it is."""
+    with path.open(encoding="utf-8", errors="replace") as text:
+        told = _SCHEMA_LINE.search(text.read(_BEGINNING_CHARACTERS))
+    if told and told[1] in KINDS:
+        return next(kind for kind in KINDS if kind == told[1])
+    absolute = path.absolute()
+    for kind, place in _places(settings).items():
+        if absolute.parent == place:
+            return kind
+    if absolute == settings.corpus:
+        return "corpus"
+    try:
+        content = read_yaml(path, "File").content
+    except InvalidInput:
+        return None
+    keys = set(content) if isinstance(content, Mapping) else set[str]()
+    # How many of the file's keys each kind knows.
+    scores = {kind: len(keys & {field.name for field in fields(shape_of(kind))}) for kind in KINDS}
+    best = [kind for kind, score in scores.items() if score == max(scores.values())]
+    if len(best) > 1:
+        raise InvalidInput(
+            f"{path} does not say what it is: {', '.join(KINDS[:-1])} or {KINDS[-1]}. Begin it with the line "
+            "# yaml-language-server: $schema=campaign.schema.json, or that of its kind."
+        )
+    return best[0]
+
+
+def _named(path: Path) -> list[Path]:
+    path = Path(os.path.normpath(path))
+    if path.is_dir():
+        if not (found := _in(path)):
+            raise InvalidInput(f"{path} is a directory without a *.yaml file: name files.")
+        return found
+    if not path.is_file():
+        raise InvalidInput(f"There is no file {path}. {nearest_existing(str(path), Path.cwd())}")
+    return [path]
+
+
+def _in(directory: Path) -> list[Path]:
+    return sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
+
+
+def _places(settings: Settings) -> dict[Kind, Path]:
+    return {"campaign": settings.campaigns, "recipe": settings.recipes, "service": settings.services}
+
+
+def _loader(kind: Kind) -> Callable[[Path], Any]:
+    # Imported separately: a corpus imports polars.
+    if kind == "campaign":
+        from headrace.generation.campaign import load_campaign
+
+        return load_campaign
+    if kind == "recipe":
+        from headrace.training.recipe import load_recipe
+
+        return load_recipe
+    if kind == "corpus":
+        from headrace.prep.corpus import load_corpus
+
+        return load_corpus
+    from headrace.serving.service import load_service
+
+    return load_service

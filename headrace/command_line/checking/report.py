@@ -1,0 +1,98 @@
+"""What `headrace check --json` prints: `headrace schema check` describes it. Fields are added, never renamed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from headrace.store.mounts import Finding
+
+Kind: TypeAlias = Literal["campaign", "recipe", "corpus", "service"]
+Level: TypeAlias = Literal["ok", "warn", "fail"]
+KINDS: tuple[Kind, ...] = ("campaign", "recipe", "corpus", "service")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault of a file that cannot be read."""
+
+    line: int | None
+    """From 1 on; null: it is of the whole file."""
+    column: int | None
+    sentence: str
+    """With the key, what stands there, and what was wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOutlook:
+    """What a campaign's gate can tell; shares are of simulated trials."""
+
+    pass_rate: float
+    """The stable set's, which the trials are simulated with."""
+    is_seen: bool
+    """true: from the store's reviewed rows; false: assumed, since there are too few."""
+    margin: float
+    rows_a_night: int
+    equal_promoted: float
+    """Of a candidate that is as good as the stable set."""
+    equal_undecided: float
+    equal_harmful: float
+    worse_sent_back: float
+    """Of a candidate that is worse by the margin: for harm, or undecided at the horizon."""
+    nights: float
+    """The median of the trials of an equal candidate."""
+    horizon_rows_wanted: int | None = None
+    """If the gate is often undecided: a horizon that would do."""
+    horizon_nights_wanted: int | None = None
+    """As many nights does that horizon take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedFile:
+    """One file."""
+
+    file: str
+    kind: Kind | None
+    """null: it cannot be told."""
+    name: str | None = None
+    """The subject that it describes; null: it cannot be read."""
+    faults: tuple[Fault, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    example: str | None = None
+    """The first prompt, or the first training example, in full."""
+    gate: GateOutlook | None = None
+
+    @property
+    def is_well(self) -> bool:
+        return not self.faults and all(finding.level != "fail" for finding in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """All checked files of a project."""
+
+    well: bool
+    """false: a file is broken, or names what is not there."""
+    root: str
+    """The project's directory."""
+    files: tuple[CheckedFile, ...]
+    findings: tuple[Finding, ...] = ()
+    """Of the whole project."""
+
+
+def finding(check: str, level: Level, sentence: str) -> Finding:
+    return Finding(check=check, level=level, sentence=sentence)
+
+
+def faults_in(refusal: str, path: Path) -> tuple[Fault, ...]:
+    """The faults that a reader's refusal tells: one in its only line, or each in a line of its own."""
+    first, *lines = refusal.split("\n  ")
+    return tuple(_fault(line, path) for line in lines or [first])
+
+
+def _fault(line: str, path: Path) -> Fault:
+    _, there, rest = line.partition(str(path))
+    place = re.match(r":(\d+):(\d+)(?::? )", rest)
+    if not there or not place:
+        return Fault(line=None, column=None, sentence=line)
+    return Fault(line=int(place[1]), column=int(place[2]), sentence=rest[place.end() :])

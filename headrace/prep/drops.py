@@ -1,0 +1,34 @@
+"""What a stage of data prep may drop: an empty result would be sealed, and every later stage would be green."""
+
+from collections.abc import Mapping
+
+from headrace.errors import InvalidInput
+from headrace.prep.corpus import Corpus
+
+# The rule that drops what does not fit into a sequence.
+OVERLONG = "overlong"
+
+
+class TooMuchDropped(InvalidInput):
+    """A stage would drop more of a corpus shard than the corpus allows."""
+
+
+def refuse_if_too_much_dropped(corpus: Corpus, drops: Mapping[str, int], num_documents: int) -> None:
+    """Args:
+        drops: rule → how many documents it dropped, of `num_documents`.
+
+    Raises:
+        TooMuchDropped: more than `dropped_share_max`; the text names the worst rule.
+    """
+    num_dropped = sum(drops.values())
+    if num_dropped <= corpus.dropped_share_max * num_documents:
+        return
+    worst = max(drops, key=lambda rule: drops[rule])
+    remedy = "sequence_length" if worst == OVERLONG else "the rules"
+    raise TooMuchDropped(
+        f"Corpus {corpus.name}: {num_dropped:,} of {num_documents:,} documents are dropped, most of them "
+        f"({drops[worst]:,}) by {worst}, where dropped_share_max allows {corpus.dropped_share_max:.0%}. Correct "
+        f"{remedy} in the corpus file, or raise dropped_share_max.",
+        corpus=corpus.name,
+        rule=worst,
+    )
