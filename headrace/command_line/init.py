@@ -72,7 +72,7 @@ def init(
         "prompts:",
         f"  files: {_quoted(str(file.absolute()))}",
         *([f"  template: {_quoted(template)}"] if template is not None else []),
-        *([f"  column: {_quoted(column)}"] if template is None and column != "text" else []),
+        *([f"  column: {_quoted(column)}"] if template is None and column and column != "text" else []),
         *_model_lines(str(chosen), model, settings),
     ]
     place = directory or (settings.campaigns if project.is_found else Path.cwd())

@@ -53,7 +53,11 @@ class _Commands(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         # Before the options look at the environment.
-        load_environment()
+        try:
+            load_environment()
+        except HeadraceError as error:
+            say(f"Error: {error}", error=True)
+            raise SystemExit(2) from error
         return super().main(*args, **kwargs)
 
     def _plug_in(self) -> None:

@@ -65,7 +65,7 @@ def _print(found: "Trace", damaged: Any) -> None:
     for model in found.models:
         print_heading(model.member.role)
         print_lines(aligned(_model_facts(model)))
-    print_lines(f"Passed over: {one}" for one in damaged)
+    print_lines([f"Passed over: {one}" for one in damaged])
 
 
 def _run_text(found: "Trace") -> str:

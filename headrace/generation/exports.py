@@ -5,7 +5,7 @@ A Hugging Face dataset is a directory with Parquet and a card, which `datasets.l
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.errors import HandoffMissing, InvalidInput
@@ -80,7 +80,7 @@ def export_dataset(
 
 
 def _selected(
-    handoffs: HandoffStore, asset: str, keys: Sequence[str], label: str, where: dict[str, object]
+    handoffs: HandoffStore, asset: str, keys: Sequence[str], label: str, where: Mapping[str, object]
 ) -> Selected:
     found = [newest for key in keys if (newest := handoffs.newest(asset, key))]
     return Selected(label=label, handoffs=tuple(found), where=where)

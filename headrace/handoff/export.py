@@ -98,7 +98,9 @@ class Selected:
         columns = [respell(column, each.type) for column, each in zip(batch.columns, schema, strict=True)]
         batch = pa.RecordBatch.from_arrays(columns, schema=schema)
         for name, value in self.where.items():
-            batch = batch.filter(pc.equal(batch.column(name), pa.scalar(value, schema.field(name).type)))
+            batch = batch.filter(
+                pc.call_function("equal", [batch.column(name), pa.scalar(value, schema.field(name).type)])
+            )
         return batch
 
 

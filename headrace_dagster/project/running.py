@@ -51,7 +51,7 @@ def run_campaign(
     )
     missing = work.missing()
     if dry_run:
-        print_lines(f"{step.asset}[{key}]" for step, key in missing)
+        print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
     if missing:
