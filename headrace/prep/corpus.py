@@ -138,6 +138,12 @@ class Labels:
         check_ranges(self)
         if self.file is None and self.judge is None:
             raise InvalidInput("labels must name a file or a judge, or both; remove the key to do without labels.")
+        if self.judge and not self.file:
+            answers = {answer.casefold() for answer in self.judge.answers}
+            if never := [label for label in self.drop if label.casefold() not in answers]:
+                raise InvalidInput(
+                    f"drop has {never[0]!r}, which the judge never answers, got answers {list(self.judge.answers)!r}."
+                )
         if self.file and self.judge and self.file.source == self.judge.source:
             raise InvalidInput(f"the sources of file and judge must differ, got {self.file.source!r} twice.")
 
@@ -184,11 +190,16 @@ class Corpus:
             raise InvalidInput(f"files must list at least one glob, and no empty one, got {got}.")
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
-        self._check_columns()
         if not placeholders("completion", self.completion, texts=("term", "category", "text")):
             raise InvalidInput(
                 f"completion must hold {{text}}, {{term}} or {{category}}, got {self.completion!r}: every example "
                 "would teach the same words."
+            )
+        self._check_columns()
+        if unmapped := [name for name in self.duplicate_columns if name not in self.columns]:
+            raise InvalidInput(
+                f"duplicate_columns has {unmapped[0]!r}, which columns does not map to a column, got "
+                f"{sorted(self.columns)}."
             )
         check_encoding(self.encoding)
 
@@ -273,6 +284,8 @@ def shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
 
 def _check_pattern(name: str, pattern: str) -> None:
     try:
-        pl.Series([""]).str.contains(pattern)
+        matched = pl.Series(["", "a", "one, 2."]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
         raise InvalidInput(f"{name} is not a regular expression, got {pattern!r}: {error}") from error
+    if matched.all():
+        raise InvalidInput(f"{name} matches every text, and would drop all documents, got {pattern!r}.")

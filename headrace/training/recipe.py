@@ -86,6 +86,11 @@ class Recipe:
         check_name("name", self.name)
         check_name("model", self.model)
         check_ranges(self)
+        if not all(prefix.strip() for prefix in self.freeze):
+            raise InvalidTrainingRun(
+                f"freeze must list prefixes of parameters' names, and no empty one, which freezes all, got "
+                f"{list(self.freeze)!r}."
+            )
         if self.warmup_steps > self.steps:
             raise InvalidTrainingRun(
                 f"warmup_steps must not be above steps={self.steps}, got warmup_steps={self.warmup_steps}."

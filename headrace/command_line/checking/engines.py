@@ -28,6 +28,11 @@ def engine_findings(
             found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
         else:
             found[kind.name] = finding("engine", "ok", f"{kind.name} is installed.")
+    asked = {getattr(role.engine.options, "base_url", None) for role in roles.values()}
+    for base_url in replicas:
+        if base_url not in asked:
+            shown = without_credentials(base_url)
+            found[base_url] = finding("engine", "warn", f"replicas has {shown}, which is no role's base_url.")
     return list(found.values())
 
 
