@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, PARTITION_NAME_TAG, WILL_RETRY_TAG
 
+from headrace_dagster.run_failures import failure_of
 from pipelines.jobs import run_assets
 
 _ACTIVE = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_PROGRESS_RUN_STATUSES]
@@ -66,29 +67,13 @@ class Board:
             if self.is_made(target):
                 continue
             if run.tags.get(WILL_RETRY_TAG) != "true":
-                self.failed[target] = FailedRun(run_id=run.run_id, error=self._error(run.run_id))
+                self.failed[target] = FailedRun(run_id=run.run_id, error=failure_of(self.instance, run.run_id))
             elif AUTO_RETRY_RUN_ID_TAG not in run.tags and _seconds_since(record) < RETRY_WAIT_SECONDS:
                 # Dagster is about to retry it, so it counts as under way, though no run shows that yet.
                 self.active.setdefault(target, run)
 
     def is_made(self, target: Target) -> bool:
         return target.partition in self.made.get(target.asset, set())
-
-    def _error(self, run_id: str) -> str:
-        for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
-            for entry in self.instance.all_logs(run_id, of_type=kind):
-                event = entry.dagster_event
-                data = getattr(event, "event_specific_data", None)
-                failure = getattr(data, "user_failure_data", None)
-                if failure and failure.description:
-                    return failure.description
-                error = getattr(data, "error", None)
-                if error:
-                    cause = error.cause or error
-                    return cause.message.strip()
-                if event and event.message:
-                    return event.message
-        return "no reason recorded"
 
 
 def _seconds_since(record: dg.RunRecord) -> float:
