@@ -77,17 +77,8 @@ def _webserver(project: Project, settings: Settings, port: int | None) -> Iterat
             f"DAGSTER_HOME is not set, in the environment or in {project.root / '.env'}: set it to the directory of "
             "your instance's dagster.yaml."
         )
-    from dagster import DagsterInstance
-
-    from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
-
-    def fail_lost_runs() -> None:
-        with DagsterInstance.get() as instance:
-            fail_runs_of_dead_workers(instance)
-
-    with services(
-        project, settings.home, port=port or _free_port(), environment=dict(os.environ), before_start=fail_lost_runs
-    ) as running:
+    # Runs whose worker died before are failed by the daemon's monitoring: looking here would import Dagster.
+    with services(project, settings.home, port=port or _free_port(), environment=dict(os.environ)) as running:
         say(f"Dagster UI: {running.url} while this runs; logs: {running.logs}", error=True)
         webserver = Webserver(running.url, project.location)
         webserver.wait_for_location()
