@@ -72,8 +72,8 @@ def _print_file(one: "CheckedFile") -> None:
     _print_mark("ok" if one.is_well else "fail")
     print_lines([f"{what}  {one.file}"])
     for fault in one.faults:
-        place = f":{fault.line}:{fault.column}" if fault.line else ""
-        print_lines([f"  {one.file}{place}: {fault.sentence}"])
+        place = ":".join(str(part) for part in (one.file, fault.line, fault.column) if part is not None)
+        print_lines([f"  {place}: {fault.sentence}"])
     _print_findings(one.findings, indent="  ")
     if one.example is not None:
         say("  first prompt:" if one.kind == "campaign" else "  first training example:")

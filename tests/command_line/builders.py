@@ -1,5 +1,6 @@
 """A store with a few sealed versions, and the command run on it, in this process or as a real one."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -55,7 +56,10 @@ def make_store(directory: Path) -> Path:
 def run(*arguments: str | Path, store: Path | str | None = None, env: Mapping[str, str | None] | None = None) -> Result:
     """The command in this process; its output is a pipe."""
     variables = {**_CLEAN, "HEADRACE_STORE": str(store) if store else None, **(env or {})}
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=variables, prog_name="headrace")
+    # Outside of the checkout, whose `.env` would come before a test's own variables.
+    outside = contextlib.chdir("/") if Path.cwd() == CHECKOUT else contextlib.nullcontext()
+    with outside:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], env=variables, prog_name="headrace")
 
 
 def start(
@@ -67,10 +71,9 @@ def start(
         variables["HEADRACE_STORE"] = str(store)
     return subprocess.Popen(
         [sys.executable, "-m", "headrace.command_line.main", *map(str, arguments)],
-        cwd=CHECKOUT,
         env={**variables, **(env or {})},
         text=True,
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        **{"cwd": "/", "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from headrace.command_line.checking.files import Candidate, load
 from headrace.command_line.checking.report import CheckedFile, faults_in, finding
 from headrace.command_line.output import bytes_text
-from headrace.errors import HeadraceError, InvalidInput
+from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.settings import Settings, misspelt_variables
 from headrace.store.local import LocalStore
 from headrace.store.mounts import Finding
@@ -37,7 +37,10 @@ def examine_files(candidates: Sequence[Candidate], settings: Settings, *, offlin
             yield replace(checked, faults=faults_in(str(one), candidate.path))
             continue
         checked = replace(checked, name=_name(one))
-        examined = _examined(checked, one, settings, objects, offline=offline)
+        try:
+            examined = _examined(checked, one, settings, objects, offline=offline)
+        except (HeadraceError, OSError) as error:  # a file that may not be read, a disk that fails
+            examined = replace(checked, findings=(finding("files", "fail", reason_of(error)),))
         yield replace(examined, findings=(*taken.get(candidate, ()), *examined.findings))
 
 

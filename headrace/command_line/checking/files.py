@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,11 @@ def load(candidate: Candidate) -> Any:
 
 def kind_of(path: Path, settings: Settings) -> Kind | None:
     """Raises: InvalidInput: the file can be read, and nobody can say what it is."""
-    with path.open(encoding="utf-8", errors="replace") as text:
+    # Its reader says what is wrong with a file that may not be read.
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as text:
         told = _SCHEMA_LINE.search(text.read(_BEGINNING_CHARACTERS))
-    if told and told[1] in KINDS:
-        return next(kind for kind in KINDS if kind == told[1])
+        if told and told[1] in KINDS:
+            return next(kind for kind in KINDS if kind == told[1])
     absolute = path.absolute()
     for kind, place in _places(settings).items():
         if absolute.parent == place:

@@ -19,6 +19,7 @@ class Fault:
     line: int | None
     """From 1 on; null: it is of the whole file."""
     column: int | None
+    """From 1 on; null: it is of the whole line, or of the whole file."""
     sentence: str
     """With the key, what stands there, and what was wanted."""
 
@@ -92,7 +93,7 @@ def faults_in(refusal: str, path: Path) -> tuple[Fault, ...]:
 
 def _fault(line: str, path: Path) -> Fault:
     _, there, rest = line.partition(str(path))
-    place = re.match(r":(\d+):(\d+)(?::? )", rest)
+    place = re.match(r":(\d+)(?::(\d+))?:? ", rest)
     if not there or not place:
         return Fault(line=None, column=None, sentence=line)
-    return Fault(line=int(place[1]), column=int(place[2]), sentence=rest[place.end() :])
+    return Fault(line=int(place[1]), column=int(place[2]) if place[2] else None, sentence=rest[place.end() :])

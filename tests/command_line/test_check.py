@@ -1,0 +1,337 @@
+"""`headrace check` on projects of its own: every fault at once, what is missing, and what a file will do."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pytest
+from typer.testing import Result
+
+from headrace.handoff.schemas import REVIEWED_CONTENT
+from simulation.servers.chat import http, served, telling
+from tests.command_line.builders import CHECKOUT, publish, run
+from tests.rollout.builders import reviewed_row
+
+CAMPAIGN = """\
+name: tales
+model: tiny
+num_shards: 10
+prompts: {files: in/tales.jsonl, template: "Tell of {thing}.", per_shard: 20}
+prompt_template: {system: "You tell tales.", user: "{text}"}
+decoding: {temperature: 0.7, top_p: 0.9, max_new_tokens: 12}
+engine: {name: echo}
+rollout: {gate: {pass_rate_margin: 0.3}}
+"""
+SERVICE = """\
+name: desk
+chain: [writer]
+roles:
+  writer: {model: vendor, version: "1", registered: false, engine: {name: echo}, decoding: &one
+    {temperature: 0, top_p: 1, max_new_tokens: 8}}
+rollout: {steps: [{weight: 0.1, soak_seconds: 600, cap: 100}, 0.5]}
+"""
+CORPUS = """\
+name: notes
+files: [in/notes.jsonl]
+columns: {term: title, text: body}
+prompt: {user: "Explain {term}."}
+"""
+RECIPE = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
+_UNSET = dict.fromkeys(
+    f"HEADRACE_{name}" for name in ("CORPUS", "RECIPES", "CAMPAIGNS", "SERVICES", "ENGINE", "BASE_MODEL", "TIMEZONE")
+)
+
+
+class Project:
+    """A directory as a user's project has it, with a readable file of each kind."""
+
+    def __init__(self, root: Path, base_model: Path) -> None:
+        self.root = root
+        self.write("pyproject.toml", "[tool.dg]\ndirectory_type = 'project'\n")
+        self.write(".env", f"HEADRACE_SERVICES={root}/live\nHEADRACE_BASE_MODEL={base_model}\n")
+        self.campaign = self.write("resources/campaigns/tales.yaml", CAMPAIGN)
+        self.recipe = self.write("resources/recipes/define.yaml", RECIPE)
+        self.corpus = self.write("resources/corpus.yaml", CORPUS)
+        self.service = self.write("live/desk.yaml", SERVICE)
+        self.write(".headrace/in/tales.jsonl", "".join(json.dumps({"thing": f"t{n}"}) + "\n" for n in range(300)))
+        notes = [{"title": f"note {n}", "body": f"What stands in note {n}."} for n in range(60)]
+        self.write(".headrace/in/notes.jsonl", "".join(json.dumps(note) + "\n" for note in notes))
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    def check(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
+        return run("check", *arguments, env={**_UNSET, **(env or {})})
+
+    def body(self, *arguments: str | Path) -> dict[str, Any]:
+        body = json.loads(self.check("--json", *arguments).stdout)
+        jsonschema.validate(body, json.loads((CHECKOUT / "docs/schemas/check.schema.json").read_text()))
+        return body
+
+    def one(self, file: Path, *arguments: str) -> dict[str, Any]:
+        (checked,) = self.body(file, *arguments)["files"]
+        return checked
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project(tmp_path / "project", tiny_model)
+    monkeypatch.chdir(made.root)
+    return made
+
+
+def said(checked: dict[str, Any], check: str, level: str) -> str:
+    return "\n".join(one["sentence"] for one in checked["findings"] if (one["check"], one["level"]) == (check, level))
+
+
+def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Project) -> None:
+    found = project.check()
+    assert found.exit_code == 0, found.output
+    out = found.stdout
+    for kind, file in {
+        "campaign tales": project.campaign,
+        "recipe tiny.define": project.recipe,
+        "corpus notes": project.corpus,
+        "service desk": project.service,
+    }.items():
+        assert f"ok    {kind}  {file}\n" in out
+    assert "20 rows in the first of 10 partitions a night." in out
+    assert "the candidate gets 1 of 10 partitions (10%), then 5 of 10 partitions (50%) of each night, then all." in out
+    assert "  first prompt:\n    system: You tell tales.\n    user: Tell of t" in out
+    assert "the candidate gets 10% (for 10 min at least, at most 100 units), then 50% of the units, then all." in out
+    assert "at 200 rows a night and 80% kept (assumed: too few seen), a candidate that is as good is promoted" in out
+    # The base model's own template around the words of the first note.
+    assert "Explain note 0." in out
+    assert "What stands in note 0." in out
+    assert "60 of the first 60 fit into sequence_length 256; the longest has " in out
+    assert out.splitlines()[-1] == "4 files: 0 broken, 0 warnings."
+
+
+def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(project: Project) -> None:
+    project.write("resources/campaigns/bad.yaml", CAMPAIGN.replace("num_shards: 10", "num_shards: ten\nshards: 3"))
+    project.write("resources/recipes/torn.yml", "name: [")
+    project.recipe.write_text(RECIPE.replace("steps: 10", "steps: 0"))
+    project.service.write_text(SERVICE.replace("[writer]", "[nobody]"))
+    found = project.check()
+    assert found.exit_code == 1
+    for line in (
+        f"  {project.root}/resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
+        f"  {project.root}/resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
+        f"  {project.root}/resources/recipes/torn.yml:1:8: is not readable as YAML: ",
+        f"  {project.recipe}:3:8: steps must be at least 1, got 0.",
+        f"  {project.service}:2:8: chain must name roles of this file (writer), got ['nobody'].",
+    ):
+        assert line in found.stdout
+    assert f"ok    campaign tales  {project.campaign}" in found.stdout
+    assert found.stdout.splitlines()[-1].startswith("6 files: 4 broken")
+
+
+def test_the_project_is_found_from_below_and_its_env_file_says_where_files_are(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = project.write("some/where/notes.txt", "").parent
+    project.write("elsewhere/other.yaml", CAMPAIGN.replace("name: tales", "name: other"))
+    project.write(".env", f"HEADRACE_CAMPAIGNS={project.root}/elsewhere\nHEADRACE_RECIPES='{project.root}/none'\n")
+    monkeypatch.chdir(below)
+    body = project.body("--offline")
+    assert body["root"] == str(project.root)
+    assert [(one["kind"], one["name"]) for one in body["files"]] == [("campaign", "other"), ("corpus", "notes")]
+
+
+def test_outside_of_a_project_the_environment_counts(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside").mkdir()
+    monkeypatch.chdir(tmp_path / "outside")
+    env = {"HEADRACE_CAMPAIGNS": str(project.campaign.parent), "HEADRACE_HOME": str(project.root / ".headrace")}
+    found = project.check(env=env)
+    assert found.exit_code == 0, found.output
+    assert f"ok    campaign tales  {project.campaign}" in found.stdout
+
+
+def test_a_file_tells_its_kind_by_its_schema_line_its_directory_or_its_keys(project: Project) -> None:
+    line = "# yaml-language-server: $schema=../docs/schemas/recipe.schema.json\n"
+    by_line = project.write("one.yaml", f"{line}name: define\n")
+    by_place = project.write("resources/recipes/two.yaml", "description: of what?\n")
+    by_keys = project.write("three.yaml", SERVICE)
+    body = project.body(by_line, by_place, by_keys)
+    assert [one["kind"] for one in body["files"]] == ["recipe", "recipe", "service"]
+    assert body["files"][0]["faults"][0] == {"line": 2, "column": 1, "sentence": "lacks the key 'model'."}
+    unknown = project.check(project.write("four.yaml", "name: some\n"))
+    assert unknown.exit_code == 2
+    assert "four.yaml does not say what it is: campaign, recipe, corpus or service." in unknown.stderr
+    torn = project.check(project.write("five.yaml", "name: ["))
+    assert torn.exit_code == 1
+    assert "five.yaml:1:8: is not readable as YAML" in torn.stdout
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(project: Project) -> None:
+    project.campaign.write_bytes(CAMPAIGN.replace("You tell", "Du erzählst").encode("latin-1"))
+    (fault,) = project.one(project.campaign)["faults"]
+    assert (fault["line"], fault["column"]) == (5, None)
+    assert fault["sentence"].startswith("is not readable as YAML: byte 0xe4 is no UTF-8")
+    assert f"  {project.campaign}:5: is not readable as YAML: byte 0xe4" in project.check(project.campaign).stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("resources/campaigns/tale.yaml", "the nearest name there is tales.yaml."),
+        ("resource/campaigns", "the nearest name there is resources."),
+        (".headrace/in", "is a directory without a *.yaml file"),
+    ],
+)
+def test_a_file_that_is_not_there_is_a_wrong_question(project: Project, word: str, told: str) -> None:
+    found = project.check(word)
+    assert found.exit_code == 2
+    assert told in found.stderr
+
+
+def test_a_directory_without_files_or_a_wrong_variable_is_a_wrong_question(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = project.check(env={"HEADRACE_FIRST_DAY": "tomorrow"})
+    assert (wrong.exit_code, "HEADRACE_FIRST_DAY must be a day" in wrong.stderr) == (2, True)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    none = project.check()
+    assert (none.exit_code, "There is no file to check in " in none.stderr) == (2, True)
+
+
+def test_prompts_that_are_not_there_are_told_with_the_nearest_name(project: Project) -> None:
+    project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "in/tale.jsonl"))
+    checked = project.one(project.campaign)
+    home = project.root / ".headrace"
+    assert said(checked, "prompts", "fail") == (
+        f"prompts.files matches no file: {home}/in/tale.jsonl. In {home}/in there is no tale.jsonl; the nearest name "
+        "there is tales.jsonl."
+    )
+    assert checked["gate"]["rows_a_night"] == 200, "the file says how many rows a night has"
+    assert project.check().exit_code == 1
+
+
+def test_a_prompt_that_cannot_be_made_is_told_with_its_line(project: Project) -> None:
+    project.campaign.write_text(CAMPAIGN.replace("{thing}", "{item}"))
+    assert "has no column 'item'" in said(project.one(project.campaign), "prompts", "fail") or (
+        "missing column 'item'" in said(project.one(project.campaign), "prompts", "fail")
+    )
+
+
+def test_a_day_without_a_list_yet_shows_the_newest_day_that_has_one(project: Project) -> None:
+    old = (datetime.now(UTC) - timedelta(days=3)).strftime("%Y-%m-%d")
+    project.write(f".headrace/days/{old}.jsonl", '{"thing": "old things"}\n' * 30)
+    project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "days/{day}.jsonl").replace(", per_shard: 20", ""))
+    checked = project.one(project.campaign)
+    assert f"that of {old} has 3 rows in the first of 10 partitions" in said(checked, "prompts", "warn")
+    assert checked["example"].endswith("user: Tell of old things.")
+
+
+def test_a_share_of_one_partition_is_all_of_it(project: Project) -> None:
+    project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 1"))
+    checked = project.one(project.campaign)
+    assert said(checked, "rollout", "warn").splitlines()[0] == (
+        "step 1 says 10% and gives the candidate 1 of 1 partition, 100%, and the stable set none to compare with. Set "
+        "num_shards to 10 or more."
+    )
+    assert "every candidate goes back" in said(checked, "gate", "warn")
+    project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 3"))
+    assert "1 of 3 partitions, 33.33%. Set num_shards to 10" in said(project.one(project.campaign), "rollout", "warn")
+
+
+def test_a_gate_that_mostly_stays_undecided_is_told_a_horizon_that_would_do(project: Project) -> None:
+    narrow = CAMPAIGN.replace("pass_rate_margin: 0.3", "pass_rate_margin: 0.05").replace(
+        "per_shard: 20", "per_shard: 60"
+    )
+    project.campaign.write_text(narrow)
+    checked = project.one(project.campaign)
+    gate = checked["gate"]
+    assert gate["equal_promoted"] < 0.9 <= gate["worse_sent_back"]
+    wanted = gate["horizon_rows_wanted"]
+    assert f"horizon_rows: {wanted}" in said(checked, "gate", "warn")
+    project.campaign.write_text(
+        narrow.replace("{pass_rate_margin", f"{{horizon_rows: {wanted}, horizon_seconds: 9000000, pass_rate_margin")
+    )
+    assert project.one(project.campaign)["gate"]["equal_promoted"] > gate["equal_promoted"]
+
+
+def test_the_pass_rate_is_the_one_that_the_store_has_seen(project: Project) -> None:
+    rows = [reviewed_row(position, "a" * 64, kept=position % 4 != 0) for position in range(200)]
+    store = project.root / ".headrace/store"
+    publish(store, "reviewed_content", "2026-11-01|tales-00", pa.Table.from_pylist(rows, schema=REVIEWED_CONTENT))
+    gate = project.one(project.campaign)["gate"]
+    assert (gate["pass_rate"], gate["is_seen"]) == (0.75, True)
+
+
+def test_a_server_is_asked_once_and_offline_never(project: Project) -> None:
+    with served(telling(lambda *_: http())) as server:
+        on_server = f"engine: {{name: openai_http, model: m, base_url: '{server.url}'}}"
+        project.campaign.write_text(CAMPAIGN.replace("engine: {name: echo}", on_server))
+        assert f"{server.url} was not asked" in said(project.one(project.campaign, "--offline"), "engine", "ok")
+        assert server.num_probes == 0
+        assert said(project.one(project.campaign), "engine", "ok") == f"{server.url} answers."
+        assert server.num_probes == 1
+    project.campaign.write_text(
+        CAMPAIGN.replace(
+            "engine: {name: echo}", "engine: {name: openai_http, model: m, base_url: 'http://u:pw@127.0.0.1:9/v1'}"
+        )
+    )
+    found = project.check(project.campaign)
+    assert "127.0.0.1:9/v1 does not answer (ConnectError): start it, or correct base_url." in found.stdout
+    assert "pw" not in found.stdout
+    assert found.exit_code == 0, "a server may be started later"
+
+
+def test_two_files_of_one_name_are_both_told(project: Project) -> None:
+    second = project.write("resources/campaigns/second.yaml", CAMPAIGN)
+    project.service.write_text(SERVICE.replace("name: desk", "name: tales"))
+    found = project.body("--offline")
+    told = {one["file"]: said(one, "name", "fail") for one in found["files"]}
+    assert f"'tales' stands in {second} and {project.service}, too" in told[str(project.campaign)]
+    assert f"'tales' stands in {project.campaign} and {project.service}, too" in told[str(second)]
+    assert told[str(project.corpus)] == ""
+
+
+def test_a_corpus_is_told_its_missing_files_its_unreadable_lines_and_what_does_not_fit(project: Project) -> None:
+    project.corpus.write_text(CORPUS.replace("[in/notes.jsonl]", "[in/notes.jsonl, in/note.jsonl]"))
+    assert "files[1] matches no file: " in said(project.one(project.corpus), "files", "warn")
+    project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "in/{shard}.jsonl") + "num_shards: 2\n")
+    assert "files[0] matches no file for 2 of 2 shards, such as " in said(project.one(project.corpus), "files", "fail")
+    project.corpus.write_text(CORPUS.replace("text: body", "text: words"))
+    assert "line 1: missing column 'words'." in said(project.one(project.corpus), "records", "fail")
+    project.corpus.write_text(CORPUS + "sequence_length: 8\n")
+    assert said(project.one(project.corpus), "examples", "fail").startswith(
+        "0 of the first 60 fit into sequence_length 8"
+    )
+
+
+def test_a_corpus_without_its_base_model_shows_its_example_turn_by_turn(project: Project) -> None:
+    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
+    checked = project.one(project.corpus)
+    assert checked["example"] == "user: Explain note 0.\nassistant: What stands in note 0."
+    assert "is not on this machine" in said(checked, "examples", "warn")
+
+
+def test_a_recipe_that_no_gang_can_run_is_told(project: Project) -> None:
+    project.recipe.write_text(RECIPE + "ranks: 3\nbase_model: ./none\n")
+    checked = project.one(project.recipe)
+    assert "batch=4 does not divide into 3 ranks" in said(checked, "batch", "fail")
+    assert "there is no base model ./none" in said(checked, "model", "fail")
+
+
+def test_a_variable_that_names_what_is_not_there_is_told(project: Project) -> None:
+    found = project.check("--offline", env={"HEADRACE_CORPUS": str(project.root / "resources/corpora.yaml")})
+    assert found.exit_code == 1
+    assert "corpora.yaml, which is not there. " in found.stdout
+    assert "the nearest name there is corpus.yaml." in found.stdout
+
+
+def test_a_misspelt_variable_is_told(project: Project) -> None:
+    found = project.check("--offline", project.recipe, env={"HEADRACE_CAMPAINGS": "x"})
+    assert "HEADRACE_CAMPAINGS is set, and nothing reads it: did you mean HEADRACE_CAMPAIGNS?" in found.stdout
