@@ -54,14 +54,15 @@ def check(
             _print_file(one)
     findings = project_findings(settings, project.environment)
     num_broken = sum(not one.is_well for one in checked)
-    report = CheckReport(well=not num_broken, root=str(project.root), files=tuple(checked), findings=tuple(findings))
+    well = not num_broken and all(finding.level != "fail" for finding in findings)
+    report = CheckReport(well=well, root=str(project.root), files=tuple(checked), findings=tuple(findings))
     if as_json:
         print_json(asdict(report))
     else:
         _print_findings(findings)
         num_warned = sum(finding.level == "warn" for one in (*checked, report) for finding in one.findings)
         say(f"{counted(len(checked), 'file')}: {num_broken} broken, {counted(num_warned, 'warning')}.")
-    if num_broken:
+    if not well:
         raise typer.Exit(1)
 
 

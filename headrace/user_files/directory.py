@@ -39,7 +39,7 @@ class BrokenFile:
 class Described(Generic[T]):
     """What the files of one directory describe, sorted by name, and the files that describe nothing.
 
-    `noun`: what a file describes, such as "campaign". `absence`: why there is no file, if one is wanted.
+    `noun`: what a file describes, such as "campaign". `absence`: that there is no directory, if one is wanted.
     """
 
     directory: Path
@@ -69,6 +69,8 @@ class Described(Generic[T]):
         raise self._missing(name)
 
     def _missing(self, name: str) -> InvalidInput:
+        if self.absence:
+            return self.refusal(self.absence)
         if own := dict.fromkeys(one.faults for one in self.broken if one.would_describe(name)):
             return self.refusal(" ".join(own))
         near = difflib.get_close_matches(name, self.by_name, n=1)
@@ -94,7 +96,7 @@ def from_directory(
     Args:
         load: one file's reader, which raises InvalidInput.
         named_by: the keys of a file, and fields of what it describes, that make up its name, with dots between them.
-        wanted_in: the variable that names this directory, if a missing or empty one is a mistake.
+        wanted_in: the variable that names this directory, if a missing one is a mistake.
     """
     read: dict[str, list[tuple[Path, T]]] = {}
     broken: list[BrokenFile] = []
@@ -114,7 +116,7 @@ def from_directory(
             faults = f"{noun.capitalize()} {name!r} stands in {count} files: {where}. Rename one, or remove it."
             broken += [BrokenFile(path=file, name=name, faults=faults) for file, _ in found]
     single = {name: found[0] for name, found in sorted(read.items()) if len(found) == 1}
-    absence = f"{noun.capitalize()}s directory {directory} holds no *.yaml file; {wanted_in} names another."
+    absence = f"There is no directory of {noun}s at {directory}; make it, or set {wanted_in}."
     return Described(
         directory=directory,
         noun=noun,
@@ -122,7 +124,7 @@ def from_directory(
         by_name={name: one for name, (_, one) in single.items()},
         files={name: file for name, (file, _) in single.items()},
         broken=tuple(sorted(broken, key=lambda one: one.path)),
-        absence=absence if wanted_in and not files else None,
+        absence=absence if wanted_in and not directory.is_dir() else None,
     )
 
 

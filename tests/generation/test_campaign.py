@@ -157,13 +157,15 @@ def test_a_campaign_that_cannot_run_is_refused_by_name(tmp_path: Path, changes: 
     assert str(file) in str(refused.value)
 
 
-def test_a_directory_without_campaigns_is_told_and_has_none(tmp_path: Path) -> None:
-    none = load_campaigns(tmp_path / "nowhere")
-    assert none.problems == (
-        f"Campaigns directory {tmp_path}/nowhere holds no *.yaml file; HEADRACE_CAMPAIGNS names another.",
-    )
+def test_a_missing_directory_is_a_problem_and_an_empty_one_has_no_campaign(tmp_path: Path) -> None:
+    missing, empty = load_campaigns(tmp_path / "nowhere"), load_campaigns(tmp_path)
+    said = f"There is no directory of campaigns at {tmp_path}/nowhere; make it, or set HEADRACE_CAMPAIGNS."
+    assert (list(missing), missing.problems) == ([], (said,))
+    with pytest.raises(InvalidCampaign, match="make it, or set HEADRACE_CAMPAIGNS"):
+        missing.find("glossary")
+    assert (list(empty), empty.problems) == ([], ())
     with pytest.raises(InvalidCampaign, match="No file in .* describes the campaign 'glossary'; there are none"):
-        none.find("glossary")
+        empty.find("glossary")
 
 
 def test_two_files_of_one_campaign_break_each_other_and_nobody_else(tmp_path: Path) -> None:

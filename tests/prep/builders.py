@@ -19,6 +19,8 @@ def make_corpus(**changes: Any) -> Corpus:
         files=("files/*",),
         columns={"term": "term", "category": "category", "text": "gloss", "examples": "examples"},
         prompt=ExamplePrompt(user='Define the {category} "{term}".'),
+        # Shards of one document, which a rule drops.
+        dropped_share_max=1.0,
     )
     return dataclasses.replace(corpus, **changes)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from headrace.handoff.schemas import check_schema
 from headrace.prep.cleaning import clean_shard, normalised
 from headrace.prep.corpus import LabelFile, Labels, QualityRules
+from headrace.prep.drops import TooMuchDropped
 from tests.prep.builders import make_corpus, make_raw
 
 GOOD = "a channel that carries water to a mill wheel"
@@ -123,3 +124,16 @@ def test_every_document_is_kept_or_dropped_by_a_named_rule(rows: list[tuple[str 
     assert cleaned.documents.num_rows + sum(cleaned.drops.values()) == cleaned.num_rows_in == len(rows)
     kept_ids = cleaned.documents.column("document_id").to_pylist()
     assert kept_ids == [document_id for document_id in raw.column("document_id").to_pylist() if document_id in kept_ids]
+
+
+def test_a_stage_that_drops_more_than_its_share_fails_and_names_the_worst_rule() -> None:
+    """An empty shard would be sealed, and training would be green on nothing."""
+    documents = ["too", "few", "words", "a text that is kept as it is"]
+    with pytest.raises(TooMuchDropped) as refused:
+        clean_shard(make_corpus(dropped_share_max=0.5), make_raw(*documents), {})
+    assert str(refused.value).startswith(
+        "Corpus glosses: 3 of 4 documents are dropped, most of them (3) by too_few_words, where dropped_share_max allows "
+        "50%. Correct the rules in the corpus file"
+    )
+    assert clean_shard(make_corpus(dropped_share_max=0.75), make_raw(*documents), {}).documents.num_rows == 1
+    assert clean_shard(make_corpus(dropped_share_max=0.0), make_raw(), {}).documents.num_rows == 0

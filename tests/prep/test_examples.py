@@ -11,6 +11,7 @@ from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.prep.chats import tokenized
 from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.drops import TooMuchDropped
 from headrace.prep.examples import NO_LOSS, build_examples
 from tests.prep.builders import gloss, make_clean, make_corpus
 
@@ -173,3 +174,9 @@ def test_the_same_documents_make_the_same_bytes(tokenizer: ChatTokenizer) -> Non
     first, second = (build_examples(make_corpus(), make_clean(*DOCUMENTS), tokenizer).sequences for _ in range(2))
 
     assert first.equals(second)
+
+
+def test_a_sequence_length_into_which_nothing_fits_fails_instead_of_sealing_nothing(tokenizer: ChatTokenizer) -> None:
+    documents = make_clean(*DOCUMENTS[:20])
+    with pytest.raises(TooMuchDropped, match=r"20 of 20 documents are dropped.*by overlong.*Correct sequence_length"):
+        build_examples(make_corpus(sequence_length=8, dropped_share_max=0.9), documents, tokenizer)

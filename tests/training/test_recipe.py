@@ -75,7 +75,7 @@ def test_two_files_with_one_key_break_each_other(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_of_recipes_is_named(tmp_path: Path) -> None:
-    assert "HEADRACE_RECIPES names another" in load_recipes(tmp_path / "none").problems[0]
+    assert "make it, or set HEADRACE_RECIPES" in load_recipes(tmp_path / "none").problems[0]
 
 
 @pytest.mark.parametrize(("ranks", "passes"), [(1, 8), (2, 4), (4, 2), (8, 1)])

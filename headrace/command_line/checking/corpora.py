@@ -79,10 +79,14 @@ def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[Finding]]:
 
 
 def _label_file(corpus: Corpus, home: Path) -> list[Finding]:
-    if corpus.labels is None or corpus.labels.file is None or (home / corpus.labels.file.path).is_file():
+    if corpus.labels is None or corpus.labels.file is None:
         return []
-    path = corpus.labels.file.path
-    return [finding("files", "fail", f"labels.file.path is no file: {home / path}. {nearest_existing(path, home)}")]
+    paths = dict.fromkeys(corpus.labels.file.path.replace("{shard}", shard) for shard in corpus.shard_keys)
+    missing = [path for path in paths if not (home / path).is_file()]
+    if not missing:
+        return []
+    said = f"labels.file.path is no file: {home / missing[0]}. {nearest_existing(missing[0], home)}"
+    return [finding("files", "fail", said)]
 
 
 def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], Finding]:

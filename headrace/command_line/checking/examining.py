@@ -16,6 +16,7 @@ from headrace.settings import Settings, misspelt_variables
 from headrace.store.local import LocalStore
 from headrace.store.mounts import Finding
 from headrace.store.objects import ObjectStore
+from headrace.user_files.finding import nearest_existing
 
 # A training's checkpoints and a night's rows of a small model; below it the next run may fill the disk.
 _FREE_BYTES_MIN = 2 * 10**9
@@ -56,7 +57,19 @@ def project_findings(settings: Settings, environment: Mapping[str, str]) -> list
         low = free < _FREE_BYTES_MIN
         sentence = f"{bytes_text(free)} free for the {what} in {place}" + (": free some space first." if low else ".")
         found.setdefault(there.stat().st_dev, finding("disk", "warn" if low else "ok", sentence))
-    return [*(finding("variable", "warn", one) for one in misspelt_variables(environment)), *found.values()]
+    named = {
+        "HEADRACE_CORPUS": settings.corpus,
+        "HEADRACE_RECIPES": settings.recipes,
+        "HEADRACE_CAMPAIGNS": settings.campaigns,
+        "HEADRACE_SERVICES": settings.services,
+    }
+    wrong = [finding("variable", "warn", one) for one in misspelt_variables(environment)]
+    wrong += [
+        finding("variable", "fail", f"{name} names {path}, which is not there. {nearest_existing(str(path), path)}")
+        for name, path in named.items()
+        if environment.get(name) and not path.exists()
+    ]
+    return [*wrong, *found.values()]
 
 
 def _examined(

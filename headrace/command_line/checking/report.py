@@ -73,7 +73,7 @@ class CheckReport:
     """All checked files of a project."""
 
     well: bool
-    """false: a file is broken, or names what is not there."""
+    """false: a file is broken, or a file or a variable names what is not there."""
     root: str
     """The project's directory."""
     files: tuple[CheckedFile, ...]
