@@ -1,6 +1,7 @@
 """`headrace check`: reads a project's YAML files, tells all their faults at once, and what they will do."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from headrace.command_line.checking.report import CheckedFile
     from headrace.store.mounts import Finding
 
-_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 # The longest check's name, and a blank.
 _CHECK_CHARS = 9
 
@@ -67,11 +67,10 @@ def check(
 
 
 def _print_file(one: "CheckedFile") -> None:
-    from headrace.command_line.output import print_lines
+    from headrace.command_line.output import print_lines, print_marked
 
     what = " ".join(filter(None, [one.kind or "file", one.name]))
-    _print_mark("ok" if one.is_well else "fail")
-    print_lines([f"{what}  {one.file}"])
+    print_marked("ok" if one.is_well else "fail", f"{what}  {one.file}")
     for fault in one.faults:
         place = ":".join(str(part) for part in (one.file, fault.line, fault.column) if part is not None)
         print_lines([f"  {place}: {fault.sentence}"])
@@ -82,14 +81,8 @@ def _print_file(one: "CheckedFile") -> None:
     say()
 
 
-def _print_findings(findings: "tuple[Finding, ...] | list[Finding]", *, indent: str = "") -> None:
+def _print_findings(findings: "Sequence[Finding]", *, indent: str = "") -> None:
+    from headrace.command_line.output import print_marked
+
     for finding in findings:
-        say(indent, goes_on=True)
-        _print_mark(finding.level)
-        say(f"{finding.check:{_CHECK_CHARS}} {finding.sentence}")
-
-
-def _print_mark(level: str) -> None:
-    text, colour = _MARKS[level]
-    say(f"{text:4}", colour=colour, goes_on=True)
-    say("  ", goes_on=True)
+        print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {finding.sentence}", indent=indent)

@@ -12,7 +12,6 @@ import typer
 from headrace.command_line.opening import Surroundings, open_handoffs, surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import HeadraceError
-from headrace.text.terminal import say
 
 if TYPE_CHECKING:
     from headrace.store.mounts import Finding
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 _GPU_WAIT_SECONDS = 20.0
 # The longest check name, and two blanks.
 _CHECK_CHARS = 28
-_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 EveryObject = Annotated[
@@ -37,15 +35,13 @@ def doctor(
     context: typer.Context, store: Store = None, every_object: EveryObject = False, as_json: AsJson = False
 ) -> None:
     """Examine the store, its objects, packages, disks, Dagster's home, GPUs and the clock; exit 1 if anything fails."""
-    from headrace.command_line.output import print_json, print_lines
+    from headrace.command_line.output import print_json, print_lines, print_marked
 
     findings = []
     for finding in examine(context, store, every_object=every_object):
         findings.append(finding)
         if not as_json:
-            text, colour = _MARKS[finding.level]
-            say(f"{text:4}", colour=colour, goes_on=True)
-            say(f"  {finding.check:{_CHECK_CHARS}} {finding.sentence}")
+            print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {finding.sentence}")
     num_failed = sum(finding.level == "fail" for finding in findings)
     if as_json:
         print_json({"well": not num_failed, "findings": [asdict(finding) for finding in findings]})

@@ -13,6 +13,7 @@ from headrace.text.terminal import say
 from headrace.text.visible import json_visible, visible
 
 _GAP = "  "
+_MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 Row = Sequence[str]
 
 
@@ -46,6 +47,15 @@ def print_lines(lines: Sequence[str]) -> None:
     """Shows line breaks within a line as escapes."""
     for line in lines:
         say(visible(line))
+
+
+def print_marked(level: str, text: str, *, indent: str = "") -> None:
+    """A line that begins with `ok`, `warn` or `FAIL`, in its colour. `level`: as of a `Finding`."""
+    mark, colour = _MARKS[level]
+    if indent:
+        say(indent, goes_on=True)
+    say(f"{mark:4}", colour=colour, goes_on=True)
+    say(f"  {visible(text)}")
 
 
 def print_heading(text: str) -> None:

@@ -132,8 +132,8 @@ def test_a_stage_that_drops_more_than_its_share_fails_and_names_the_worst_rule()
     with pytest.raises(TooMuchDropped) as refused:
         clean_shard(make_corpus(dropped_share_max=0.5), make_raw(*documents), {})
     assert str(refused.value).startswith(
-        "Corpus glosses: 3 of 4 documents are dropped, most of them (3) by too_few_words, where dropped_share_max allows "
-        "50%. Correct the rules in the corpus file"
+        "Corpus glosses: 3 of 4 documents are dropped, most of them (3) by too_few_words, where dropped_share_max "
+        "allows 50%. Correct the rules in the corpus file"
     )
     assert clean_shard(make_corpus(dropped_share_max=0.75), make_raw(*documents), {}).documents.num_rows == 1
     assert clean_shard(make_corpus(dropped_share_max=0.0), make_raw(), {}).documents.num_rows == 0
