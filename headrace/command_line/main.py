@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from headrace.command_line import models
 from headrace.command_line.check import check
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
@@ -99,6 +100,13 @@ app.add_typer(
         *(journal.journal, rollout_verify.verify, rows.rows, page.page),
     ),
     name="rollout",
+)
+app.add_typer(
+    group_of(
+        "Registered models: which versions there are, where their files lie, a copy of them.",
+        *(models.ls, models.show, models.export),
+    ),
+    name="model",
 )
 app.add_typer(
     group_of(

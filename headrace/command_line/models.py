@@ -1,0 +1,136 @@
+"""`headrace model`: registered versions, how to load one, and a copy of its files."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.registry.model_versions import ModelVersion
+    from headrace.store.objects import ObjectStore
+
+Version = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="A registered version; NAME alone: the newest.")]
+
+
+@examples("headrace model ls", "headrace model ls smollm2-135m --json")
+def ls(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this model's versions.")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """List registered model versions with what they were made from. Reads the store; does not ask MLflow."""
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import print_json, print_table
+
+    found = [one for one in _registered(open_objects(context, store)) if name in (None, one.model_name)]
+    if as_json:
+        print_json({"models": [_body(one) for one in found]})
+        return
+    if not found:
+        say(
+            "No model is registered: headrace run registers a campaign's weights, registered_version what a recipe made."
+        )
+        return
+    rows = [
+        [
+            f"{one.model_name}:{one.version}",
+            one.kind,
+            one.recipe,
+            "" if one.heldout_loss is None else f"{one.heldout_loss:.3f}",
+            one.weights_digest[:12],
+        ]
+        for one in found
+    ]
+    print_table(["MODEL", "KIND", "RECIPE", "HELD-OUT LOSS", "WEIGHTS"], rows, right=["HELD-OUT LOSS"])
+
+
+@examples("headrace model show smollm2-135m:2")
+def show(context: typer.Context, version: Version, store: Store = None, as_json: AsJson = False) -> None:
+    """Show where a version's files are, and the line of Python that loads them."""
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import aligned, print_json, print_lines
+    from headrace.store.sealed_directory import open_directory
+
+    objects = open_objects(context, store)
+    found = _find(objects, version)
+    directory = open_directory(objects, found.weights_digest)
+    line = f"transformers.AutoModelForCausalLM.from_pretrained({str(directory)!r})"
+    if as_json:
+        print_json({**_body(found), "directory": str(directory), "load": line})
+        return
+    say(f"{found.model_name}:{found.version}", bold=True)
+    facts = [
+        ["kind", found.kind],
+        *([["recipe", found.recipe]] if found.recipe else []),
+        ["weights", found.weights_digest],
+        ["files", str(directory)],
+        ["MLflow run", found.mlflow_run_id],
+        ["load it with", line],
+    ]
+    print_lines(aligned(facts))
+
+
+@examples("headrace model export smollm2-135m:2 my-model")
+def export(
+    context: typer.Context,
+    version: Version,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.")],
+    store: Store = None,
+) -> None:
+    """Copy a version's files, verified, into a directory that transformers, vLLM and others open."""
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import bytes_text
+    from headrace.store.sealed_directory import open_directory
+
+    objects = open_objects(context, store)
+    found = _find(objects, version)
+    if directory.exists():
+        raise InvalidInput(f"{directory} is there already: name a directory that is not.")
+    source = open_directory(objects, found.weights_digest)
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        # Not their modes: sealed files are read-only, and a copy is its owner's.
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    say(f"{directory}: {bytes_text(num_bytes)} of {found.model_name}:{found.version}.", error=True)
+
+
+def _registered(objects: "ObjectStore") -> "list[ModelVersion]":
+    """Every version once; a base that a recipe has evaluated, with its loss."""
+    from headrace.command_line.rollout.opening import registered
+    from headrace.store.small_objects import PassedOver
+
+    found: dict[tuple[str, int], ModelVersion] = {}
+    for one in registered(objects, damaged=PassedOver()):
+        found.setdefault((one.model_name, int(one.version)), one)
+    return [found[key] for key in sorted(found)]
+
+
+def _find(objects: "ObjectStore", word: str) -> "ModelVersion":
+    """Raises: InvalidInput: no version has this name."""
+    from headrace.command_line.opening import nearest
+
+    name, _, version = word.partition(":")
+    known = _registered(objects)
+    own = [one for one in known if one.model_name == name and version in ("", "newest", one.version)]
+    if own:
+        return own[-1]
+    raise InvalidInput(
+        f"No version {word!r} is registered.{nearest(word, [f'{one.model_name}:{one.version}' for one in known])}"
+    )
+
+
+def _body(one: "ModelVersion") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(one)

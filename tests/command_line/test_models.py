@@ -1,0 +1,77 @@
+"""`headrace model`: registered versions, how to load one, a copy of its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from headrace.handoff.versions import HandoffStore
+from headrace.registry.model_versions import to_table
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
+from simulation.models import model_of
+from tests.command_line.builders import run
+
+
+class Registered:
+    """A store with a base and a trained version of one model, whose files are sealed."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self.store = root / "store"
+        objects = LocalStore(self.store)
+        self.digest = seal_directory(objects, model).digest
+        rows = [model_of("tiny", 1, kind="base"), model_of("tiny", 2, weights_digest=self.digest)]
+        HandoffStore(objects).publish("registered_version", "tiny.r", to_table(rows), code_version="1", run_id="r")
+
+    def call(self, *arguments: str | Path) -> Result:
+        return run("model", *arguments, store=self.store)
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Registered:
+    return Registered(tmp_path_factory.mktemp("registered"), tiny_model)
+
+
+def test_versions_are_listed_with_what_they_were_made_from(registered: Registered) -> None:
+    listed = json.loads(registered.call("ls", "--json").output)["models"]
+
+    assert [(one["model_name"], one["version"], one["kind"]) for one in listed] == [
+        ("tiny", "1", "base"),
+        ("tiny", "2", "trained"),
+    ]
+    assert registered.call("ls", "other").output.startswith("No model is registered")
+
+
+def test_the_line_that_is_shown_loads_the_version(registered: Registered) -> None:
+    transformers = pytest.importorskip("transformers")
+    shown = json.loads(registered.call("show", "tiny", "--json").output)
+
+    loaded = eval(shown["load"], {"transformers": transformers})
+
+    assert loaded.config.model_type == "llama"
+
+
+def test_a_version_is_copied_into_a_directory_of_its_own(
+    registered: Registered, tmp_path: Path, tiny_model: Path
+) -> None:
+    result = registered.call("export", "tiny:2", tmp_path / "copy")
+
+    assert result.exit_code == 0, result.output
+    copied = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
+    assert copied == {file.name: file.read_bytes() for file in tiny_model.iterdir() if file.is_file()}
+    assert registered.call("export", "tiny:2", tmp_path / "copy").exit_code == 2, "nothing is overwritten"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "tiny:9"], "No version 'tiny:9' is registered. Did you mean tiny:"),
+        (["export", "tiny:1", "copy"], "No weights with digest"),
+    ],
+)
+def test_what_is_not_there_is_said(registered: Registered, arguments: list[str], sentence: str) -> None:
+    result = registered.call(*arguments)
+
+    assert result.exit_code == 2
+    assert sentence in result.output
