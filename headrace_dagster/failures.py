@@ -5,6 +5,7 @@
 | `Transient` | raised unchanged: the step's retry policy decides |
 | a store, disk, memory, pool process or Dagster's own database that may recover (`may_pass`) | the same |
 | Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised unchanged |
+| `InvalidInput`, which a user can mend | `Failure(allow_retries=False)`: its sentence, no traceback of ours |
 | any other `HeadraceError` | `Failure(allow_retries=False)` with its sentence, and its culprits as metadata |
 | anything else: a fault of ours, or of a library | the same, with its class and message; the traceback is the cause |
 
@@ -22,7 +23,7 @@ from typing import TypeVar
 import dagster as dg
 from sqlalchemy import exc as sql
 
-from headrace.errors import HeadraceError, Transient, reason_of, text_of
+from headrace.errors import HeadraceError, InvalidInput, Transient, reason_of, text_of
 from headrace.store.refusals import os_may_pass
 
 T = TypeVar("T")
@@ -62,7 +63,9 @@ def translated_errors() -> Iterator[None]:
         if may_pass(error) or hasattr(error, _OF_THE_ASSET):
             raise
         if isinstance(error, HeadraceError):
-            raise dg.Failure(description=text_of(error), metadata=_metadata_of(error), allow_retries=False) from error
+            failure = dg.Failure(description=text_of(error), metadata=_metadata_of(error), allow_retries=False)
+            # What a user can mend needs no lines of ours: the sentence says where and what.
+            raise failure from (None if isinstance(error, InvalidInput) else error)
         raise dg.Failure(
             description=f"{reason_of(error).rstrip('.')}. No retry, which would end the same way: the traceback of the "
             "cause says where it comes from.",
