@@ -1,11 +1,13 @@
 """`headrace model`: registered versions, how to load one, and a copy of its files."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.command_line.bodies import ModelBody, ModelsBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
@@ -30,12 +32,10 @@ def ls(
 
     found = [one for one in _registered(open_objects(context, store)) if name in (None, one.model_name)]
     if as_json:
-        print_json({"models": [_body(one) for one in found]})
+        print_json(asdict(ModelsBody(models=tuple(map(_body, found)))))
         return
     if not found:
-        say(
-            "No model is registered: headrace run registers a campaign's weights, registered_version what a recipe made."
-        )
+        say("No model is registered yet: headrace run does so with a campaign's weights, a recipe's training too.")
         return
     rows = [
         [
@@ -62,7 +62,7 @@ def show(context: typer.Context, version: Version, store: Store = None, as_json:
     directory = open_directory(objects, found.weights_digest)
     line = f"transformers.AutoModelForCausalLM.from_pretrained({str(directory)!r})"
     if as_json:
-        print_json({**_body(found), "directory": str(directory), "load": line})
+        print_json(asdict(_body(found, directory=str(directory), load=line)))
         return
     say(f"{found.model_name}:{found.version}", bold=True)
     facts = [
@@ -130,7 +130,5 @@ def _find(objects: "ObjectStore", word: str) -> "ModelVersion":
     )
 
 
-def _body(one: "ModelVersion") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(one)
+def _body(one: "ModelVersion", **further: str) -> ModelBody:
+    return ModelBody(**asdict(one), **further)

@@ -1,11 +1,13 @@
 """`headrace preview`: the first rows of a campaign's day, before anything runs."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.command_line.bodies import PreviewBody, PreviewedRowBody
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.command_line.project import find_project
@@ -65,7 +67,7 @@ def preview(
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
     )
     if as_json:
-        print_json(_body(found, made))
+        print_json(asdict(_body(found, made)))
     else:
         _print(found, made)
 
@@ -117,28 +119,29 @@ def _print(campaign: "Campaign", made: "Preview") -> None:
     )
 
 
-def _body(campaign: "Campaign", made: "Preview") -> dict[str, Any]:
-    return {
-        "campaign": campaign.name,
-        "day": made.day,
-        "version_set": made.version_set.id,
-        "num_rows_of_day": made.num_prompts,
-        "rows": [
-            {
-                "row_id": one.row.row_id,
-                "prompt_id": one.row.prompt_id,
-                "partition": one.partition,
-                "position": one.row.position,
-                "prompt": one.row.prompt,
-                "asked": one.asked,
-                "output": one.result.text,
-                "seed": one.row.seed,
-                "finish_reason": one.result.finish_reason,
-                "error": one.result.error,
-                "num_output_tokens": one.result.num_output_tokens,
-                "kept": not one.rejected_by,
-                "rejected_by": list(one.rejected_by),
-            }
-            for one in made.rows
-        ],
-    }
+def _body(campaign: "Campaign", made: "Preview") -> PreviewBody:
+    rows = [
+        PreviewedRowBody(
+            row_id=one.row.row_id,
+            prompt_id=one.row.prompt_id,
+            partition=one.partition,
+            position=one.row.position,
+            prompt=one.row.prompt,
+            asked=one.asked,
+            output=one.result.text,
+            seed=one.row.seed,
+            finish_reason=one.result.finish_reason,
+            error=one.result.error,
+            num_output_tokens=one.result.num_output_tokens,
+            kept=not one.rejected_by,
+            rejected_by=one.rejected_by,
+        )
+        for one in made.rows
+    ]
+    return PreviewBody(
+        campaign=campaign.name,
+        day=made.day,
+        version_set=made.version_set.id,
+        num_rows_of_day=made.num_prompts,
+        rows=tuple(rows),
+    )

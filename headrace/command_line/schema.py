@@ -10,13 +10,14 @@ from headrace.command_line.options import examples
 @examples("headrace schema campaign", "headrace schema service > service.schema.json")
 def schema(
     kind: Annotated[
-        Literal["campaign", "recipe", "corpus", "service", "check"],
-        typer.Argument(metavar="KIND", help="Kind of YAML file: campaign, recipe, corpus or service; or check."),
+        Literal["campaign", "recipe", "corpus", "service", "check", "preview", "run", "trace", "status", "model"],
+        typer.Argument(metavar="KIND", help="Kind of YAML file, or the command whose --json it is."),
     ],
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
 
-    `check` is what `headrace check --json` prints.
+    Files: campaign, recipe, corpus, service. What commands print with --json: check, preview, run, trace, status,
+    model.
 
     Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
@@ -28,7 +29,7 @@ def schema(
 
 
 def shape_of(kind: str) -> Any:
-    """The dataclass that a kind of file is read into."""
+    """The dataclass that a kind of file is read into, or a command's output is written from."""
     # Imported separately: a corpus imports polars.
     if kind == "campaign":
         from headrace.generation.campaign import Campaign
@@ -46,6 +47,10 @@ def shape_of(kind: str) -> Any:
         from headrace.command_line.checking.report import CheckReport
 
         return CheckReport
+    from headrace.command_line.bodies import BODIES
+
+    if kind in BODIES:
+        return BODIES[kind]
     from headrace.serving.service import Service
 
     return Service

@@ -1,9 +1,12 @@
 """`headrace trace`: one row's whole origin."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.command_line.bodies import TraceBody, TracedModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.text.terminal import say
 
@@ -36,12 +39,12 @@ def trace(
     damaged = PassedOver()
     found = find(open_handoffs(context, store), row, partition=partition, damaged=damaged)
     if as_json:
-        print_json(_body(found, damaged.sentences))
+        print_json(asdict(_body(found, damaged.sentences)))
     else:
         _print(found, damaged.sentences)
 
 
-def _print(found: "Trace", damaged: Any) -> None:
+def _print(found: "Trace", damaged: Sequence[str]) -> None:
     from headrace.command_line.output import aligned, print_heading, print_lines
     from headrace.text.visible import one_line
 
@@ -99,30 +102,31 @@ def _model_facts(model: "TracedModel") -> list[list[str]]:
     return [*facts, ["training", f"recipe {registered.recipe}, MLflow run {registered.mlflow_run_id}, on {data}"]]
 
 
-def _body(found: "Trace", damaged: Any) -> dict[str, Any]:
-    return {
-        "row": dict(found.row),
-        "partition": found.content.partition,
-        "version": found.content.version,
-        "sealed_at": found.content.manifest.created_at,
-        "prompt": dict(found.prompt) if found.prompt else None,
-        "prompts_version": found.prompts.version if found.prompts else None,
-        "run": dict(found.execution) if found.execution else None,
-        "review": dict(found.review) if found.review else None,
-        "version_set": found.version_set.for_people() if found.version_set else None,
-        "models": [
-            {
-                "role": model.member.role,
-                "model": model.member.model_name,
-                "version": model.member.model_version,
-                "weights_digest": model.member.weights_digest,
-                "kind": model.registered.kind if model.registered else None,
-                "recipe": model.registered.recipe if model.registered else None,
-                "mlflow_run_id": model.registered.mlflow_run_id if model.registered else None,
-                "training_inputs": dict(model.training_inputs),
-            }
-            for model in found.models
-        ],
-        "replaced_by": found.replaced_by.version if found.replaced_by else None,
-        "damaged": list(damaged),
-    }
+def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
+    models = [
+        TracedModelBody(
+            role=model.member.role,
+            model=model.member.model_name,
+            version=model.member.model_version,
+            weights_digest=model.member.weights_digest,
+            kind=model.registered.kind if model.registered else None,
+            recipe=model.registered.recipe if model.registered else None,
+            mlflow_run_id=model.registered.mlflow_run_id if model.registered else None,
+            training_inputs=dict(model.training_inputs),
+        )
+        for model in found.models
+    ]
+    return TraceBody(
+        row=dict(found.row),
+        partition=found.content.partition,
+        version=found.content.version,
+        sealed_at=found.content.manifest.created_at,
+        prompt=dict(found.prompt) if found.prompt else None,
+        prompts_version=found.prompts.version if found.prompts else None,
+        run=dict(found.execution) if found.execution else None,
+        review=dict(found.review) if found.review else None,
+        version_set=found.version_set.for_people() if found.version_set else None,
+        models=tuple(models),
+        replaced_by=found.replaced_by.version if found.replaced_by else None,
+        damaged=tuple(damaged),
+    )

@@ -4,11 +4,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 import typer
 
+from headrace.command_line.bodies import RunBody
 from headrace.command_line.campaigns import checked_day, find_campaign
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import counted, print_json, print_lines, print_table
@@ -113,7 +115,7 @@ def _finish(work: CampaignRun, *, as_json: bool) -> None:
     rows = [row for one in reviewed for row in one.table().to_pylist()]
     num_kept = sum(row["kept"] for row in rows)
     if as_json:
-        print_json(_body(work, rows, num_kept))
+        print_json(asdict(_body(work, rows, num_kept)))
         return
     shown = [
         [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"])]
@@ -131,16 +133,16 @@ def _finish(work: CampaignRun, *, as_json: bool) -> None:
     )
 
 
-def _body(work: CampaignRun, rows: list[dict[str, Any]], num_kept: int) -> dict[str, Any]:
-    return {
-        "campaign": work.campaign.name,
-        "day": work.day,
-        "partitions": work.partitions,
-        "num_rows": len(rows),
-        "num_kept": num_kept,
-        "report": str(work.report),
-        "rows": rows,
-    }
+def _body(work: CampaignRun, rows: list[dict[str, Any]], num_kept: int) -> RunBody:
+    return RunBody(
+        campaign=work.campaign.name,
+        day=work.day,
+        partitions=tuple(work.partitions),
+        num_rows=len(rows),
+        num_kept=num_kept,
+        report=str(work.report),
+        rows=tuple(rows),
+    )
 
 
 def _free_port() -> int:

@@ -6,13 +6,13 @@ Reads one listing an asset, and the manifests of the shown days alone; of Dagste
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from headrace.clock import SystemClock, iso
+from headrace.command_line.bodies import DayBody, FailedRunBody, StatusBody
 from headrace.command_line.output import age_text, counted, print_heading, print_json, print_lines, print_table
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.layout import asset_prefix
@@ -181,7 +181,7 @@ def _failed(instance: DagsterInstance, now: float) -> list[FailedRun]:
 
 def print_project_status(found: ProjectStatus, *, as_json: bool) -> None:
     if as_json:
-        print_json(_body(found))
+        print_json(asdict(_body(found)))
         return
     if found.days:
         print_table(
@@ -219,27 +219,30 @@ def _row(day: DayStatus) -> list[str]:
     ]
 
 
-def _body(found: ProjectStatus) -> dict[str, Any]:
-    return {
-        "at": iso(found.at),
-        "days": [
-            {
-                "campaign": day.campaign,
-                "day": day.day,
-                "num_partitions": day.num_partitions,
-                **{f"num_{stage}": day.made[stage] for stage in STAGES},
-                "num_rows": day.num_rows,
-                "num_kept": day.num_kept,
-                "version_sets": dict(day.version_sets),
-                "num_damaged": day.num_damaged,
-            }
-            for day in found.days
-        ],
-        "rollouts": dict(found.rollouts),
-        "running": [run_body(run) for run in found.running],
-        "waiting": [run_body(run) for run in found.waiting],
-        "failed": [
-            {"run_id": run.run_id, "name": run.name, "ended": iso(run.ended), "reason": run.reason}
-            for run in found.failed
-        ],
-    }
+def _body(found: ProjectStatus) -> StatusBody:
+    days = [
+        DayBody(
+            campaign=day.campaign,
+            day=day.day,
+            num_partitions=day.num_partitions,
+            num_prompts=day.made["prompts"],
+            num_generated_content=day.made["generated_content"],
+            num_reviewed_content=day.made["reviewed_content"],
+            num_rows=day.num_rows,
+            num_kept=day.num_kept,
+            version_sets=dict(day.version_sets),
+            num_damaged=day.num_damaged,
+        )
+        for day in found.days
+    ]
+    failed = [
+        FailedRunBody(run_id=run.run_id, name=run.name, ended=iso(run.ended), reason=run.reason) for run in found.failed
+    ]
+    return StatusBody(
+        at=iso(found.at),
+        days=tuple(days),
+        rollouts=dict(found.rollouts),
+        running=tuple(map(run_body, found.running)),
+        waiting=tuple(map(run_body, found.waiting)),
+        failed=tuple(failed),
+    )

@@ -1,6 +1,7 @@
 """A store with a few sealed versions, and the command run on it, in this process or as a real one."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 from typer.testing import CliRunner, Result
 
@@ -60,6 +62,14 @@ def run(*arguments: str | Path, store: Path | str | None = None, env: Mapping[st
     outside = contextlib.chdir("/") if Path.cwd() == CHECKOUT else contextlib.nullcontext()
     with outside:
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env=variables, prog_name="headrace")
+
+
+def checked_json(result: Result, kind: str) -> Any:
+    """What a command printed, after a comparison with its published schema."""
+    assert result.exit_code == 0, result.output
+    body = json.loads(result.stdout)
+    jsonschema.validate(body, json.loads((CHECKOUT / f"docs/schemas/{kind}.schema.json").read_text()))
+    return body
 
 
 def start(

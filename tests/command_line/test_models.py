@@ -11,7 +11,7 @@ from headrace.registry.model_versions import to_table
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from simulation.models import model_of
-from tests.command_line.builders import run
+from tests.command_line.builders import checked_json, run
 
 
 class Registered:
@@ -34,7 +34,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Re
 
 
 def test_versions_are_listed_with_what_they_were_made_from(registered: Registered) -> None:
-    listed = json.loads(registered.call("ls", "--json").output)["models"]
+    listed = checked_json(registered.call("ls", "--json"), "model")["models"]
 
     assert [(one["model_name"], one["version"], one["kind"]) for one in listed] == [
         ("tiny", "1", "base"),

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import Result
 
 from headrace.generation.campaign import load_campaign
-from tests.command_line.builders import run
+from tests.command_line.builders import checked_json, run
 from tests.generation.builders import TEXTS
 
 PRODUCTS = "product,section\nkettle,kitchen\nlamp,office\ntent,outdoor\n"
@@ -58,7 +58,7 @@ def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) 
 
     result = project.call("preview", "products", "-n", "2", "--json")
 
-    body = json.loads(result.output)
+    body = checked_json(result, "preview")
     assert {row["prompt"] for row in body["rows"]} < {f"A tagline for {one}." for one in ("kettle", "lamp", "tent")}
     assert all(row["kept"] and len(row["row_id"]) == 64 for row in body["rows"])
     assert not (project.root / ".headrace/store").exists()

@@ -11,7 +11,7 @@ from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.registry.model_versions import to_table
 from simulation.models import model_of
-from tests.command_line.builders import run
+from tests.command_line.builders import checked_json, run
 from tests.generation.builders import TEXTS, Site, make_partition
 
 DAY = "2026-11-22"
@@ -49,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def test_a_row_is_traced_to_prompt_models_seed_run_and_review(written: Written) -> None:
     row = written.rows[3]
 
-    body = json.loads(written.call("trace", str(row["row_id"])[:12], "--json").output)
+    body = checked_json(written.call("trace", str(row["row_id"])[:12], "--json"), "trace")
 
     assert body["row"]["output"] == row["output"]
     assert body["prompt"]["text"] == row["prompt"]

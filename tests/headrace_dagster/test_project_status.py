@@ -1,6 +1,5 @@
 """`headrace status`: a project's days, rollouts and runs, from a real store and a real instance."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from typer.testing import Result
 
 from headrace.generation.review import review_rows
 from headrace_dagster.queue_views.queue_view import FIVE_LINES
-from tests.command_line.builders import run
+from tests.command_line.builders import checked_json, run
 from tests.generation.builders import Site, make_partition, make_site
 from tests.headrace_dagster.queue_builders import make_run
 
@@ -57,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def test_each_day_is_told_stage_by_stage(project: Project) -> None:
-    [day] = json.loads(project.call("--json").output)["days"]
+    [day] = checked_json(project.call("--json"), "status")["days"]
 
     assert (day["num_partitions"], day["num_prompts"]) == (3, 3)
     assert (day["num_generated_content"], day["num_reviewed_content"]) == (2, 1)
@@ -66,7 +65,7 @@ def test_each_day_is_told_stage_by_stage(project: Project) -> None:
 
 
 def test_runs_that_wait_and_failures_that_nobody_mended_are_told(project: Project) -> None:
-    body = json.loads(project.call("--json").output)
+    body = checked_json(project.call("--json"), "status")
 
     assert [run["run_id"][:8] for run in body["waiting"]] == ["aaaa0000"]
     assert [run["run_id"][:8] for run in body["failed"]] == ["bbbb0000"]

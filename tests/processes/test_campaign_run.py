@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import psutil
 import pytest
 
@@ -37,7 +38,7 @@ class Project:
         (root / "dagster_home").mkdir()
         shutil.copy(CHECKOUT / "dagster_home/dagster.yaml", root / "dagster_home")
         (root / ".env").write_text(
-            "DAGSTER_HOME=dagster_home\nHEADRACE_CAMPAIGNS=campaigns\nHEADRACE_SERVICES=services\n"
+            f"DAGSTER_HOME={root}/dagster_home\nHEADRACE_CAMPAIGNS={root}/campaigns\nHEADRACE_HOME={root}/.headrace\n"
         )
         self.write(PRODUCTS)
 
@@ -63,7 +64,9 @@ class Project:
         return output
 
     def run(self, *more: str) -> dict[str, Any]:
-        return json.loads(self.call("run", "products", "--day", DAY, "--json", *more))
+        body = json.loads(self.call("run", "products", "--day", DAY, "--json", *more))
+        jsonschema.validate(body, json.loads((CHECKOUT / "docs/schemas/run.schema.json").read_text()))
+        return body
 
     @property
     def num_versions(self) -> dict[str, int]:

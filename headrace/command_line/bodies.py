@@ -1,0 +1,164 @@
+"""What `--json` prints of a campaign's way: `headrace schema KIND` describes it. Fields are added, never renamed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewedRowBody:
+    row_id: str
+    prompt_id: str
+    partition: str
+    """The content partition in which a run would seal the row."""
+    position: int
+    prompt: str
+    asked: str
+    """The user turn of the first role: the prompt in the campaign's chat template."""
+    output: str
+    seed: int
+    finish_reason: Literal["stop", "length", "error"]
+    error: str | None
+    num_output_tokens: int | None
+    """null: unknown."""
+    kept: bool
+    rejected_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewBody:
+    """`headrace preview --json`."""
+
+    campaign: str
+    day: str
+    version_set: str
+    num_rows_of_day: int
+    rows: tuple[PreviewedRowBody, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunBody:
+    """`headrace run --json`."""
+
+    campaign: str
+    day: str
+    partitions: tuple[str, ...]
+    num_rows: int
+    num_kept: int
+    report: str
+    """The day's page."""
+    rows: tuple[Row, ...]
+    """Of reviewed_content, rejected ones too, with the columns that the campaign carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedModelBody:
+    role: str
+    model: str
+    version: str
+    weights_digest: str
+    kind: str | None
+    """base or trained; null: a server's own model, or its registration is not in this store."""
+    recipe: str | None
+    mlflow_run_id: str | None
+    training_inputs: dict[str, str]
+    """`asset[partition]` → version and content digest, for a trained model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceBody:
+    """`headrace trace --json`. null: not in this store (any more)."""
+
+    row: Row
+    partition: str
+    version: int
+    sealed_at: str
+    prompt: Row | None
+    prompts_version: int | None
+    run: Row | None
+    review: Row | None
+    version_set: dict[str, Any] | None
+    models: tuple[TracedModelBody, ...]
+    replaced_by: int | None
+    """The version of the partition that does not have the row any more; null: the newest one has it."""
+    damaged: tuple[str, ...]
+    """What could not be read, and was left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayBody:
+    campaign: str
+    day: str
+    num_partitions: int
+    num_prompts: int
+    """Partitions with sealed prompts; as for the next two."""
+    num_generated_content: int
+    num_reviewed_content: int
+    num_rows: int
+    num_kept: int
+    version_sets: dict[str, str]
+    """Id → its models in words."""
+    num_damaged: int
+    """Partitions that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRunBody:
+    run_id: str
+    name: str
+    ended: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusBody:
+    """`headrace status --json`."""
+
+    at: str
+    days: tuple[DayBody, ...]
+    rollouts: dict[str, str]
+    running: tuple[dict[str, Any], ...]
+    """As in `headrace queue --json`."""
+    waiting: tuple[dict[str, Any], ...]
+    failed: tuple[FailedRunBody, ...]
+    """In the last day, where no later run of the same job has made the partition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBody:
+    """One registered version; losses are nats per token, times seconds since the epoch."""
+
+    model_name: str
+    version: str
+    kind: str
+    weights_digest: str
+    weights_uri: str
+    heldout_loss: float | None
+    heldout_tokens: int
+    heldout_digest: str
+    recipe: str
+    zero_stage: int
+    mlflow_run_id: str
+    registered_at: float
+    directory: str | None = None
+    """For `model show`: where the files are."""
+    load: str | None = None
+    """For `model show`: the line of Python that loads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsBody:
+    """`headrace model ls --json`; `model show --json` prints one of them."""
+
+    models: tuple[ModelBody, ...]
+
+
+BODIES: Mapping[str, type] = {
+    "preview": PreviewBody,
+    "run": RunBody,
+    "trace": TraceBody,
+    "status": StatusBody,
+    "model": ModelsBody,
+}
