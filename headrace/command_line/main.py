@@ -25,7 +25,7 @@ from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_H
 from headrace.command_line.options import add_command, group_of
 from headrace.command_line.plugged_in import plugged_in_commands
 from headrace.command_line.preview import preview
-from headrace.command_line.project import load_environment
+from headrace.command_line.project import in_this_project
 from headrace.command_line.rollout import abort, advance, hold, journal, page, rows, start, status, tick
 from headrace.command_line.rollout import verify as rollout_verify
 from headrace.command_line.schema import schema
@@ -53,13 +53,13 @@ class _Commands(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        # Before the options look at the environment.
         try:
-            load_environment()
+            # Before the options look at the environment.
+            with in_this_project():
+                return super().main(*args, **kwargs)
         except HeadraceError as error:
             say(f"Error: {error}", error=True)
             raise SystemExit(2) from error
-        return super().main(*args, **kwargs)
 
     def _plug_in(self) -> None:
         for name, command in plugged_in_commands().items():

@@ -7,7 +7,8 @@ would look into another store than the runs write to.
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,16 +71,25 @@ def this_project() -> Project:
     )
 
 
-def load_environment() -> None:
-    """Gives this process its project's `.env`, and the place of its state; nothing outside a project.
+@contextmanager
+def in_this_project() -> Iterator[None]:
+    """Gives this process its project's `.env`, and the place of its state, until the block ends; nothing outside a
+    project.
 
     Raises:
         InvalidInput: the `.env` cannot be read.
     """
     project = find_project(Path.cwd(), os.environ)
+    before = dict(os.environ)
     if project.is_found:
         os.environ.update(project.environment)
         os.environ.setdefault(HOME_VARIABLE, str(project.root / ".headrace"))
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _env_file(path: Path) -> dict[str, str]:
