@@ -120,7 +120,7 @@ def rollout(
         context.partition_key,
         store.handoffs(),
         registry.models(),
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
     )
     return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())
