@@ -227,7 +227,7 @@ def test_a_prompt_that_cannot_be_made_is_told_with_its_line(project: Project) ->
 def test_a_day_without_a_list_yet_shows_the_newest_day_that_has_one(project: Project) -> None:
     old = (datetime.now(UTC) - timedelta(days=3)).strftime("%Y-%m-%d")
     project.write(f".headrace/days/{old}.jsonl", '{"thing": "old things"}\n' * 30)
-    project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "days/{day}.jsonl").replace(", per_shard: 20", ""))
+    project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "'days/{day}.jsonl'").replace(", per_shard: 20", ""))
     checked = project.one(project.campaign)
     assert f"that of {old} has 3 rows in the first of 10 partitions" in said(checked, "prompts", "warn")
     assert checked["example"].endswith("user: Tell of old things.")
@@ -246,8 +246,8 @@ def test_a_share_of_one_partition_is_all_of_it(project: Project) -> None:
 
 
 def test_a_gate_that_mostly_stays_undecided_is_told_a_horizon_that_would_do(project: Project) -> None:
-    narrow = CAMPAIGN.replace("pass_rate_margin: 0.3", "pass_rate_margin: 0.05").replace(
-        "per_shard: 20", "per_shard: 60"
+    narrow = CAMPAIGN.replace("pass_rate_margin: 0.3", "pass_rate_margin: 0.03").replace(
+        "per_shard: 20", "per_shard: 30"
     )
     project.campaign.write_text(narrow)
     checked = project.one(project.campaign)
@@ -301,7 +301,7 @@ def test_two_files_of_one_name_are_both_told(project: Project) -> None:
 def test_a_corpus_is_told_its_missing_files_its_unreadable_lines_and_what_does_not_fit(project: Project) -> None:
     project.corpus.write_text(CORPUS.replace("[in/notes.jsonl]", "[in/notes.jsonl, in/note.jsonl]"))
     assert "files[1] matches no file: " in said(project.one(project.corpus), "files", "warn")
-    project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "in/{shard}.jsonl") + "num_shards: 2\n")
+    project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "'in/{shard}.jsonl'") + "num_shards: 2\n")
     assert "files[0] matches no file for 2 of 2 shards, such as " in said(project.one(project.corpus), "files", "fail")
     project.corpus.write_text(CORPUS.replace("text: body", "text: words"))
     assert "line 1: missing column 'words'." in said(project.one(project.corpus), "records", "fail")

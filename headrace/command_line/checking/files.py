@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,20 @@ def kind_of(path: Path, settings: Settings) -> Kind | None:
     except InvalidInput:
         return None
     keys = set(content) if isinstance(content, Mapping) else set[str]()
-    # How many of the file's keys each kind knows.
-    scores = {kind: len(keys & {field.name for field in fields(shape_of(kind))}) for kind in KINDS}
+    scores = {kind: _fit(shape_of(kind), keys) for kind in KINDS}
     best = [kind for kind, score in scores.items() if score == max(scores.values())]
-    if len(best) > 1:
+    if len(best) > 1 or scores[best[0]][0] == 0:
         raise InvalidInput(
             f"{path} does not say what it is: {', '.join(KINDS[:-1])} or {KINDS[-1]}. Begin it with the line "
             "# yaml-language-server: $schema=campaign.schema.json, or that of its kind."
         )
     return best[0]
+
+
+def _fit(shape: Any, keys: set[str]) -> tuple[int, int]:
+    """How many of a file's keys a kind knows, besides what all have; and of those that it needs, how few it lacks."""
+    needed = {one.name for one in fields(shape) if one.default is MISSING and one.default_factory is MISSING}
+    return len(keys & {one.name for one in fields(shape)} - {"name"}), -len(needed - keys)
 
 
 def _named(path: Path) -> list[Path]:
