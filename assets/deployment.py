@@ -113,8 +113,8 @@ def rollout(
 ) -> dg.MaterializeResult[pa.Table]:
     """The version sets of one campaign or service; a run takes its rollout as far as the evidence allows.
 
-    The journal in the store decides, and generated_content and the gateways read it; this table and MLflow's aliases
-    follow it.
+    Its log says what it did and what it waits for. The journal in the store decides, and generated_content and the
+    gateways read it; this table and MLflow's aliases follow it.
     """
     ticked = rollouts.tick(
         context.partition_key,
@@ -123,4 +123,11 @@ def rollout(
         run_id=context.run.run_id,
         intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
     )
+    *done, waits = ticked.actions
+    for action in done:
+        context.log.info(f"{action.kind}: {action.reason}")
+    if ticked.state is None:
+        context.log.warning(f"Nothing was rolled out, so {context.partition_key} has no version set: {waits.reason}")
+    else:
+        context.log.info(f"Waits: {waits.reason}")
     return dg.MaterializeResult(value=ticked.table, metadata=ticked.metadata())

@@ -59,6 +59,24 @@ def journals_are_whole(store: StoreResource) -> dg.AssetCheckResult:
 
 
 @asset_check(asset="rollout")
+def has_a_version_set(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
+    """Each campaign and service has a stable version set: nothing of it is made without one. Names those without."""
+    handoffs, wrong = store.handoffs(), {}
+    models = registered_models(handoffs, damaged=PassedOver())
+    subjects = rollouts.subjects(handoffs).by_name
+    for name, subject in subjects.items():
+        try:
+            reason = Rollout(handoffs.objects, name, SystemClock()).why_no_set(subject, models)
+        except Transient:
+            raise
+        except HeadraceError as error:
+            reason = str(error)
+        if reason:
+            wrong[name] = reason
+    return _result(len(subjects), wrong)
+
+
+@asset_check(asset="rollout")
 def gate_verdicts(rollouts: RolloutsResource, store: StoreResource) -> dg.AssetCheckResult:
     """Each rollout gate's present verdict on its candidate. A warning if it says roll back: the next tick does that."""
     handoffs = store.handoffs()

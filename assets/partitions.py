@@ -3,7 +3,7 @@
 import dagster as dg
 
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import load_campaigns
+from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import shard_keys_in
 from resources.settings import settings_from_environment
 
@@ -12,18 +12,17 @@ _settings = settings_from_environment()
 # A broken file must not take the code location, and all other subjects, with it.
 _corpus_shards, _corpus_faults = shard_keys_in(_settings.corpus)
 corpus_shards = dg.StaticPartitionsDefinition(_corpus_shards)
-# Recipe files define the keys; `pipelines.sensors.partition_keys` and `make demo` register them with the instance.
-model_recipes = dg.DynamicPartitionsDefinition(name="model_recipe")
-campaigns = dg.DynamicPartitionsDefinition(name="campaign")
+# Users' files define the keys, and `resources.partition_keys` registers them with the instance: a new file needs no
+# reload of the code location.
+model_recipes = dg.DynamicPartitionsDefinition(name=MODEL_RECIPES)
+campaigns = dg.DynamicPartitionsDefinition(name=CAMPAIGNS)
+campaign_shards = dg.DynamicPartitionsDefinition(name=CAMPAIGN_SHARDS)
 
 days = dg.DailyPartitionsDefinition(
     start_date=_settings.first_day,
     timezone=_settings.timezone,
     # Days end today: tonight's run makes today's partition, not yesterday's.
     end_offset=1,
-)
-campaign_shards = dg.StaticPartitionsDefinition(
-    [shard for campaign in load_campaigns(_settings.campaigns) for shard in campaign.shard_keys]
 )
 content = dg.MultiPartitionsDefinition({"day": days, "shard": campaign_shards})
 

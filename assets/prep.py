@@ -35,6 +35,7 @@ _TAGS = stage_tags(_STAGE.name)
             ),
             tags=_TAGS,
             code_version="1",
+            is_required=False,
         ),
         "raw_documents": dg.AssetOut(
             description=(
@@ -43,8 +44,11 @@ _TAGS = stage_tags(_STAGE.name)
             ),
             tags=_TAGS,
             code_version="1",
+            is_required=False,
         ),
     },
+    # So that either can be launched alone.
+    can_subset=True,
     partitions_def=corpus_shards,
     group_name=_STAGE.name,
     op_tags=_TAGS,
@@ -61,9 +65,11 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
             "num_files_lost": shard.num_files_lost,
             "quarantine_share": shard.quarantine_share,
         }
-        yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
-        shard.refuse_if_exceeded()
-        yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
+        if "quarantine" in context.selected_output_names:
+            yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
+        if "raw_documents" in context.selected_output_names:
+            shard.refuse_if_exceeded()
+            yield dg.Output(shard.documents, "raw_documents", metadata=metadata)
 
 
 @_STAGE.asset(corpus_shards, code_version="1")

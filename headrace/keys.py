@@ -19,6 +19,8 @@ _NAME_CHARACTERS_MAX = 150
 # Dagster can list so many partitions in one set; every process that loads definitions creates them all.
 _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
+# Dagster's dynamic partitions, whose keys come from users' files.
+CAMPAIGNS, CAMPAIGN_SHARDS, MODEL_RECIPES = "campaign", "campaign_shard", "model_recipe"
 
 
 def digest_text(*parts: str) -> str:

@@ -20,6 +20,8 @@ LOOKBACK_DAYS = 3
 
 # Made in the run that makes their inputs, so one run prepares a changed shard completely.
 IN_ONE_RUN = ("clean_documents", "labels", "training_examples", "cards")
+# A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
+OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
     *IN_ONE_RUN,
     "evaluation",
@@ -29,7 +31,9 @@ FOLLOWERS = (
 )
 
 
-def on_changed_inputs(*, with_requested_inputs: bool = False) -> dg.AutomationCondition:
+def on_changed_inputs(
+    *, with_requested_inputs: bool = False, without_idle_inputs: bool = False
+) -> dg.AutomationCondition:
     """Requests a partition that is missing, or has an input with a new data version, once all inputs exist.
 
     A dependency that was updated by a run which also makes this asset is no reason to request it again.
@@ -37,10 +41,16 @@ def on_changed_inputs(*, with_requested_inputs: bool = False) -> dg.AutomationCo
     Args:
         with_requested_inputs: a missing input that is requested in the same tick counts as existing; Dagster then makes
             both in one run. Not across stages: one run for each stage and partition.
+        without_idle_inputs: inputs that nobody has begun are not waited for, if there are others: those whose own
+            inputs are missing, too, and not being made.
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed() & ~condition.executed_with_root_target())
     missing = condition.any_deps_missing() if with_requested_inputs else condition.any_deps_match(condition.missing())
+    if without_idle_inputs:
+        is_begun = condition.any_deps_in_progress() | ~condition.any_deps_match(condition.missing())
+        has_none = ~condition.any_deps_match(~condition.missing())
+        missing = condition.any_deps_match(condition.missing() & is_begun) | has_none
     return (
         condition.in_latest_time_window(datetime.timedelta(days=LOOKBACK_DAYS))
         & (condition.newly_missing() | changed).since_last_handled()
@@ -57,7 +67,9 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
         name = spec.key.to_user_string()
         if name not in FOLLOWERS:
             return spec
-        condition = on_changed_inputs(with_requested_inputs=name in IN_ONE_RUN)
+        condition = on_changed_inputs(
+            with_requested_inputs=name in IN_ONE_RUN, without_idle_inputs=name in OF_WHAT_IS_THERE
+        )
         return spec.replace_attributes(automation_condition=condition)
 
     return [each.map_asset_specs(conditioned) for each in assets if isinstance(each, dg.AssetsDefinition)]

@@ -23,6 +23,7 @@ from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
+from resources.partition_keys import register_when_loaded
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
 
@@ -34,6 +35,8 @@ if not os.environ.get("DAGSTER_HOME"):
 
 for problem in itertools.chain.from_iterable(file_problems(settings_from_environment()).values()):
     logging.getLogger("dagster").warning(problem)
+
+register_when_loaded(settings_from_environment())
 
 defs = dg.Definitions(
     assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, mirroring, media])),

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.partitions import campaign_shards
-from headrace.keys import ContentPartition
 from headrace_dagster.collection import collection_schedule
+from headrace_dagster.partition_keys import register_keys
 from pipelines.automation import running_when_automated
 from pipelines.jobs import COLLECTION, JOBS
+from resources.campaigns_resource import campaigns_resource
 from resources.settings import settings_from_environment
 
 # After midnight, so that the day exists in the stated time zone, and before the office asks for its content.
@@ -24,13 +24,18 @@ NIGHTLY_CRON = "0 1 * * *"
 def nightly_campaigns(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """Lists the day's prompts, one run for each campaign shard; generation, review and report follow automatically.
 
-    The run key is the partition, so a repeated tick, a clock set back or a second schedule starts nothing twice.
+    Of the campaigns whose files can be read now. The run key is the partition, so a repeated tick, a clock set back or
+    a second schedule starts nothing twice.
     """
     day = context.scheduled_execution_time.strftime("%Y-%m-%d")
-    for shard in campaign_shards.get_partition_keys():
-        partition = f"{day}|{shard}"
-        ContentPartition.parse(partition)
-        yield dg.RunRequest(run_key=f"prompts:{partition}", partition_key=partition)
+    campaigns = campaigns_resource(settings_from_environment()).campaigns()
+    for problem in campaigns.problems:
+        context.log.warning(problem)
+    for campaign in campaigns:
+        # Dagster would refuse the whole tick for one unknown key.
+        register_keys(context.instance, campaign.dynamic_keys)
+        for partition in campaign.partition_keys(day):
+            yield dg.RunRequest(run_key=f"prompts:{partition}", partition_key=partition)
 
 
 nightly_collection = collection_schedule(

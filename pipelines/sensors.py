@@ -24,7 +24,7 @@ from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import digest_text
+from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition, digest_text
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
@@ -34,11 +34,12 @@ from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from headrace.training.recipe import load_recipes
+from headrace_dagster.partition_keys import register_keys, unknown_keys
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.jobs import JOBS, REGENERATION, run_assets
 from resources.campaigns_resource import campaigns_resource
+from resources.partition_keys import keys_of_files
 from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
@@ -60,7 +61,7 @@ _UNDER_WAY = [
 # Runs in development too: without its keys, no click could materialize a model or campaign.
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Adds a key for each new recipe, campaign and service file; keys of deleted files stay, for their history.
+    """Adds the keys of each new recipe, campaign and service file; keys of deleted files stay, for their history.
 
     Reports broken files as failed checks of the assets that read them, whenever that changes.
     """
@@ -68,17 +69,13 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     found = rollouts_resource(settings).subjects(HandoffStore(settings.open_store()))
     by_kind = file_problems(settings)
     problems = list(dict.fromkeys([*found.problems, *itertools.chain.from_iterable(by_kind.values())]))
-    wanted = {"campaign": list(found.by_name), "model_recipe": list(load_recipes(settings.recipes).by_name)}
     _warn(context, problems)
-    requests = []
-    for name, keys in wanted.items():
-        new = sorted(set(keys) - set(context.instance.get_dynamic_partitions(name)))
-        if new:
-            requests.append(dg.DynamicPartitionsDefinition(name=name).build_add_request(new))
+    new = unknown_keys(context.instance, keys_of_files(settings))
+    requests = [dg.DynamicPartitionsDefinition(name=name).build_add_request(keys) for name, keys in new.items()]
     seen = digest_text("files", *problems)
     findings = file_findings(by_kind) if seen != context.cursor else []
     result = dg.SensorResult(dynamic_partitions_requests=requests, asset_events=findings, cursor=seen)
-    reason = "; ".join(problems) or "Every recipe, campaign and service file has its partition key."
+    reason = "; ".join(problems) or "Every recipe, campaign and service file has its partition keys."
     return result if requests else result._replace(skip_reason=dg.SkipReason(reason))
 
 
@@ -107,7 +104,7 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         else:
             requests.append(wanted)
     _warn(context, problems)
-    return _result(requests, [*problems, *reasons])
+    return _result(context, requests, [*problems, *reasons])
 
 
 def _rollout_request(
@@ -125,9 +122,6 @@ def _rollout_request(
         return action.reason
     if _under_way(instance, "rollout", subject.name):
         return "a rollout run is under way."
-    if subject.name not in instance.get_dynamic_partitions("campaign"):
-        # Dagster would refuse the whole tick, with all other runs.
-        return "it has no partition key yet; the sensor partition_keys adds it."
     head = state.head if state else 0
     # By head and decision: a new fact at the same head (another model or verdict) gives another key. By time: a run
     # that died, or could not reach the store, has recorded nothing, and its decision needs a new key.
@@ -155,7 +149,7 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             requests += wanted
             if hold_reason:
                 reasons.append(f"{campaign.name} {day}: {hold_reason}")
-    return _result(requests, reasons)
+    return _result(context, requests, reasons)
 
 
 def _day_requests(
@@ -209,7 +203,7 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
                 run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
             )
             requests.append(request)
-    return _result(requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
+    return _result(context, requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
 
 
 @dg.sensor(
@@ -238,7 +232,7 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests += _rollback_requests(campaign.name, digest, bad)
         if not bad:
             seen[campaign.name] = [digest, time.time()]
-    result = _result(requests, [*campaigns.problems, "No published row is of a set that was rolled back."])
+    result = _result(context, requests, [*campaigns.problems, "No published row is of a set that was rolled back."])
     return result._replace(cursor=json.dumps(seen))
 
 
@@ -265,10 +259,22 @@ def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> l
     return requests
 
 
-def _result(requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
-    """Dagster shows a reason only for a tick without requests."""
-    reason = dg.SkipReason("; ".join(reasons) or "Nothing to do.")
-    return dg.SensorResult(run_requests=requests) if requests else dg.SensorResult(skip_reason=reason)
+def _result(context: dg.SensorEvaluationContext, requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
+    """Dagster shows a reason only for a tick without requests.
+
+    Registers the requests' keys, since Dagster refuses a whole tick for one that it does not know: a file may be newer
+    than the last tick of `partition_keys`, and what is in the store may be of a file that has fewer shards now.
+    """
+    if not requests:
+        return dg.SensorResult(skip_reason=dg.SkipReason("; ".join(reasons) or "Nothing to do."))
+    wanted: dict[str, list[str]] = {CAMPAIGNS: [], CAMPAIGN_SHARDS: []}
+    for key in (request.partition_key or "" for request in requests):
+        if partition := ContentPartition.find(key):
+            wanted[CAMPAIGN_SHARDS].append(partition.campaign_shard)
+        else:
+            wanted[CAMPAIGNS].append(key)
+    register_keys(context.instance, wanted)
+    return dg.SensorResult(run_requests=requests)
 
 
 def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:

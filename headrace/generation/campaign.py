@@ -17,7 +17,7 @@ from headrace.engines.openai.address import check_replicas
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.review_settings import ReviewSettings
-from headrace.keys import campaign_shard, check_name, check_num_shards
+from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_name, check_num_shards
 from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
@@ -124,6 +124,11 @@ class Campaign:
     @property
     def shard_keys(self) -> list[str]:
         return [campaign_shard(self.name, shard) for shard in range(self.num_shards)]
+
+    @property
+    def dynamic_keys(self) -> dict[str, list[str]]:
+        """What its file adds to Dagster's dynamic partitions, by their name."""
+        return {CAMPAIGNS: [self.name], CAMPAIGN_SHARDS: self.shard_keys}
 
     def partition_keys(self, day: str) -> list[str]:
         """One day's content partitions; a rollout's share is counted over them."""

@@ -10,7 +10,7 @@ from headrace.clock import Clock
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.aliases import AliasRegistry, project_if_possible
 from headrace.rollout.catalogue import Catalogue, refusal_of
-from headrace.rollout.controller import Action, Facts, tick, verdict_on
+from headrace.rollout.controller import Action, Facts, next_action, tick, verdict_on
 from headrace.rollout.journal import Entry, Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import Prepare, preparations
@@ -38,6 +38,15 @@ class Rollout:
 
     def state(self) -> RolloutState | None:
         return fold(self.journal.entries())
+
+    def why_no_set(self, subject: Subject, models: Sequence[ModelVersion]) -> str | None:
+        """Why the subject has no version set, on which alone its units are made; None: it has one."""
+        if self.state() is not None:
+            return None
+        action = next_action(None, subject.plan, self.facts(subject, models))
+        if action.kind == "none":
+            return action.reason
+        return f"No rollout run has begun it yet ({action.reason}). Materialize rollout, partition {self.name}."
 
     def facts(
         self,

@@ -102,8 +102,8 @@ class CampaignRun:
         """
         if self._needs_model():
             yield from self._await(webserver, MODEL, [self.campaign.name])
-        if self.state() is None:
-            raise CampaignRunFailed(f"{self.campaign.name} has no version set: {self._why_no_set()}")
+        if reason := self._why_no_set():
+            raise CampaignRunFailed(f"{self.campaign.name} has no version set: {reason}")
         yield from self._walk_partitions(webserver)
         if self._launched or not self.report.is_file():
             yield from self._await(webserver, REPORT, [self.day])
@@ -191,9 +191,10 @@ class CampaignRun:
         rollout = self._rollout()
         return next_action(rollout.state(), subject.plan, rollout.facts(subject, self._models())).kind != "none"
 
-    def _why_no_set(self) -> str:
-        subject = CampaignSubject(campaign=self.campaign, handoffs=self.handoffs)
-        return next_action(None, subject.plan, self._rollout().facts(subject, self._models())).reason
+    def _why_no_set(self) -> str | None:
+        return self._rollout().why_no_set(
+            CampaignSubject(campaign=self.campaign, handoffs=self.handoffs), self._models()
+        )
 
     def _rollout(self) -> Rollout:
         return Rollout(self.handoffs.objects, self.campaign.name, SystemClock())

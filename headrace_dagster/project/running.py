@@ -58,7 +58,8 @@ def run_campaign(
         return
     if missing:
         with _webserver(project, settings, port) as webserver:
-            webserver.add_partitions("campaign", [campaign.name])
+            for name, keys in campaign.dynamic_keys.items():
+                webserver.add_partitions(name, keys)
             _follow(work, webserver, quiet=as_json)
     _finish(work, as_json=as_json)
 

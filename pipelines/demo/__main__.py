@@ -17,18 +17,20 @@ from headrace.command_line.project import find_project
 from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition, model_recipe
+from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.text.drawing import Terminal
 from headrace.text.terminal import say
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
+from headrace_dagster.partition_keys import register_keys
 from headrace_dagster.project.services import services
 from headrace_dagster.project.webserver import Webserver
 from pipelines.demo import story, summary
 from pipelines.demo.memory import MemoryPeak
 from pipelines.demo.throughput import throughput
 from pipelines.demo.view import View
+from resources.partition_keys import keys_of_files
 from resources.settings import CHECKOUT, Settings, settings_from_environment
 
 # Two checkpoints, two sets of weights and logs: the most disk space that a demo uses.
@@ -142,7 +144,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     started = time.time()
     board = story.Board(instance=parts.instance, since=started)
     driver = story.Driver(board=board, launch=lambda *_: "", rollout=parts.rollout)
-    _register_partitions(parts)
+    register_keys(parts.instance, keys_of_files(settings))
     board.refresh(story.ALL_ASSETS)
     if all(driver.is_done(chapter) for chapter in parts.chapters) and parts.summary_path.exists():
         console.print("Everything is made already; nothing was run.")
@@ -228,12 +230,6 @@ def _show_plan(parts: Demo, console: Terminal) -> None:
     for chapter in parts.chapters:
         made = sum(board.is_made(target) for target in chapter.targets)
         console.print(f"{made:>3}/{len(chapter.targets):<3} {chapter.title}")
-
-
-def _register_partitions(parts: Demo) -> None:
-    recipes = [model_recipe(story.MODEL, recipe) for recipe in (story.GOOD, story.WORSE)]
-    parts.instance.add_dynamic_partitions("model_recipe", recipes)
-    parts.instance.add_dynamic_partitions("campaign", [story.CAMPAIGN])
 
 
 def _check_disk(settings: Settings) -> None:

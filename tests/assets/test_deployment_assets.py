@@ -1,5 +1,6 @@
 """Registration and rollout as Dagster runs, on a real store and a real embedded MLflow."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from assets.deployment import registered_version, rollout
 from assets.deployment_checks import (
     aliases_follow_the_journals,
     gate_verdicts,
+    has_a_version_set,
     journals_are_whole,
     registered_versions_fit,
 )
@@ -105,6 +107,12 @@ class Deployment:
         (materialization,) = result.asset_materializations_for_node("rollout")
         return {name: value.value for name, value in materialization.metadata.items()}
 
+    def log(self) -> list[str]:
+        """What the last run's body logged, after its level."""
+        (run,) = self.instance.get_runs(limit=1)
+        entries = [entry for entry in self.instance.all_logs(run.run_id) if not entry.dagster_event]
+        return [f"{logging.getLevelName(entry.level)} {entry.user_message}" for entry in entries]
+
     def check(self, check: dg.AssetChecksDefinition) -> Any:
         result = self.run(check, partition=None, selection=dg.AssetSelection.checks(check))
         (evaluation,) = result.get_asset_check_evaluations()
@@ -197,9 +205,30 @@ def test_an_evaluation_of_other_weights_is_not_registered(deployment: Deployment
 
 
 def test_a_rollout_without_a_registered_model_says_what_to_materialize(deployment: Deployment) -> None:
+    """In its metadata, in its log, and as a failed check: not green and silent."""
+    reason = f"No base version of {deployment.model} is registered. Materialize registered_version."
     metadata = deployment.roll_out()
     assert metadata["head"] == 0
-    assert metadata["reason"].endswith("Materialize registered_version.")
+    assert metadata["reason"] == reason
+    assert deployment.log() == [f"WARNING Nothing was rolled out, so tales has no version set: {reason}"]
+    found = deployment.check(has_a_version_set)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert found.description == f"tales: {reason}"
+
+
+def test_a_campaign_whose_models_are_registered_has_its_version_set_after_one_rollout_run(
+    deployment: Deployment,
+) -> None:
+    deployment.train("good", loss=3.0)
+    deployment.register("good")
+    found = deployment.check(has_a_version_set)
+    assert not found.passed
+    assert found.description.endswith("Materialize rollout, partition tales.")
+    deployment.roll_out()
+    first, *_, waits = deployment.log()
+    assert first.startswith("INFO initialize: the first stable set is the base")
+    assert waits.startswith("INFO Waits: Candidate ")
+    assert deployment.check(has_a_version_set).passed
 
 
 def test_a_candidate_is_promoted_and_a_worse_one_rolled_back_and_aliases_follow(deployment: Deployment) -> None:

@@ -27,6 +27,7 @@ from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.partition_keys import register_keys
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 from resources.settings import CHECKOUT
@@ -102,6 +103,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     pool.write_text("".join(json.dumps({"term": f"word {n}", "category": "noun"}) + "\n" for n in range(300)))
     with dg.DagsterInstance.ephemeral() as instance:
         project = Project(tmp_path, instance)
+        register_keys(instance, project.campaign.dynamic_keys)
         version_set = project.campaign.version_set({"writer": model_of(project.campaign.model, 1)})
         VersionSets(project.store).put(version_set)
         Journal(project.store, "glossary", SystemClock()).append(
@@ -224,7 +226,6 @@ def test_a_mirror_that_cannot_be_made_fails_without_a_retry(project: Project) ->
 def test_after_a_rollback_the_rows_are_named_and_just_their_partition_is_made_again(project: Project) -> None:
     """A partition on the stable set, one on the candidate; the checks fail until the second one was made again."""
     other = f"{DAY}|glossary-05"
-    project.instance.add_dynamic_partitions("campaign", ["glossary"])
     project.materialize(prompts)
     project.materialize(generated_content)
     candidate = project.try_candidate()
@@ -297,11 +298,11 @@ def test_a_report_of_a_day_without_content_is_a_page_too(project: Project) -> No
     assert metadata_of(result, "campaign_report")["num_rows"] == 0
 
 
-def test_a_report_is_over_all_shards_of_its_day_and_of_no_other() -> None:
+def test_a_report_is_over_all_shards_of_its_day_and_of_no_other(project: Project) -> None:
     mapping = campaign_report.get_partition_mapping(dg.AssetKey("generated_content"))
     assert mapping is not None
     upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
-        days.subset_with_partition_keys([DAY]), days, content
+        days.subset_with_partition_keys([DAY]), days, content, dynamic_partitions_store=project.instance
     )
     keys = upstream.partitions_subset.get_partition_keys()
     assert sorted(str(key) for key in keys) == [f"{DAY}|glossary-{shard:02d}" for shard in range(10)]

@@ -34,6 +34,7 @@ def store(tmp_path: Path) -> StoreResource:
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("campaign_shard", [PARTITION.partition("|")[2]])
         yield instance
 
 

@@ -58,13 +58,14 @@ class Project:
             "engines": EnginesResource(),
         }
 
-    def run(self, *assets: Any, shard: str = SHARD) -> dg.ExecuteInProcessResult:
+    def run(self, *assets: Any, shard: str = SHARD, **options: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             list(assets or (*ASSETS, *prep_checks.CHECKS)),
             partition_key=shard,
             instance=self.instance,
             resources=self.resources,
             raise_on_error=False,
+            **options,
         )
 
     def check(self) -> dg.ExecuteInProcessResult:
@@ -121,6 +122,16 @@ def test_a_shard_goes_from_files_to_sequences_in_one_run_and_every_check_passes(
     sealed = project.handoffs.open("training_examples", SHARD)
     assert sealed.num_rows == examples["num_rows"]
     assert list(sealed.manifest.input_versions) == [f"clean_documents[{SHARD}]"]
+
+
+@pytest.mark.parametrize("asset", ["raw_documents", "quarantine"])
+def test_either_of_what_is_read_together_can_be_launched_alone(asset: str, project: Project) -> None:
+    project.write_shard(gloss(1))
+    result = project.run(*ASSETS, selection=[asset])
+    (event,) = result.asset_materializations_for_node("read_corpus_shard")
+    assert event.asset_key == dg.AssetKey(asset)
+    sealed = {name for name in ("raw_documents", "quarantine") if project.handoffs.newest(name, SHARD)}
+    assert sealed == {asset}
 
 
 def test_preparing_unchanged_files_again_makes_no_new_version(project: Project) -> None:

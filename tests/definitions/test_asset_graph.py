@@ -12,8 +12,11 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
 from headrace.placement.demand import GPUS, STAGE
+from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
+from resources.partition_keys import keys_of_files
+from resources.settings import settings_from_environment
 
 STAGE_AND_PARTITIONS = {
     "raw_documents": ("data_prep", corpus_shards),
@@ -39,7 +42,8 @@ RECIPES = ["smollm2-135m.define", "smollm2-135m.define-hot"]
 DAY = "2026-11-01"
 SHARDS = corpus_shards.get_partition_keys()
 RECIPE, CAMPAIGN, CONTENT = RECIPES[0], "glossary", f"{DAY}|glossary-00"
-DAYS_CONTENT = [key for key in content.get_partition_keys() if key.startswith(DAY)]
+DYNAMIC = keys_of_files(settings_from_environment())
+DAYS_CONTENT = [f"{DAY}|{shard}" for shard in DYNAMIC["campaign_shard"]]
 EDGES = {
     ("raw_documents", "labels"): (SHARDS[0], [SHARDS[0]]),
     ("raw_documents", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
@@ -71,8 +75,7 @@ def graph() -> AssetGraph:
 @pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("model_recipe", RECIPES)
-        instance.add_dynamic_partitions("campaign", [CAMPAIGN])
+        register_keys(instance, DYNAMIC)
         yield instance
 
 

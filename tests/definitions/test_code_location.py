@@ -18,8 +18,9 @@ HEAVY = {
 _LOAD = """
 import json, sys
 import dagster as dg
-from assets.partitions import campaign_shards
 from pipelines.definitions import defs
+from resources.partition_keys import keys_of_files
+from resources.settings import settings_from_environment
 repository = defs.get_repository_def()
 json.dump({
     "modules": sorted({name.partition(".")[0] for name in sys.modules}),
@@ -29,7 +30,7 @@ json.dump({
         name: repository.asset_graph.get(dg.AssetKey(name)).partitions_def.get_partition_keys()
         for name in ("raw_documents",)
     },
-    "shards": campaign_shards.get_partition_keys(),
+    "shards": keys_of_files(settings_from_environment())["campaign_shard"],
 }, sys.stdout)
 """
 

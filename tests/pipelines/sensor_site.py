@@ -16,6 +16,7 @@ from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import ModelVersion, to_table
 from headrace.rollout.journal import Journal
 from headrace.store.local import LocalStore
+from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
 from pipelines.sensors import campaign_generation, partition_keys
 from resources.campaigns_resource import campaigns_resource
@@ -38,7 +39,7 @@ class Deployment:
         self.instance = dg.DagsterInstance.ephemeral()
         self.campaign: Campaign = campaigns_resource(settings_from_environment()).campaign("glossary")
         self.journal = Journal(self.objects, "glossary", SystemClock())
-        self.instance.add_dynamic_partitions("campaign", ["glossary"])
+        register_keys(self.instance, self.campaign.dynamic_keys)
         self.partitions = self.campaign.partition_keys(TODAY)
 
     def register(self, *models: ModelVersion) -> None:

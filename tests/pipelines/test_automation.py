@@ -1,5 +1,8 @@
 """What follows by itself, on a real instance: conditions rest on data versions, not on materializations."""
 
+import itertools
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
@@ -31,9 +34,13 @@ DEFS = dg.Definitions([source, follower, next_stage])
 class Watch:
     """Ticks of one automation sensor over one instance."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self.instance = instance
+    def __init__(
+        self, instance: dg.DagsterInstance, definitions: dg.Definitions = DEFS, *, at: datetime | None = None
+    ) -> None:
+        self.instance, self.definitions = instance, definitions
         self.cursor: AssetDaemonCursor | None = None
+        # Dagster lists the partitions of one moment once.
+        self.moments = (at + timedelta(seconds=number) if at else None for number in itertools.count())
 
     def make(self, *assets: dg.AssetsDefinition, partition: str = "a", content: str = "1") -> None:
         dg.materialize(
@@ -46,7 +53,9 @@ class Watch:
 
     def requested(self, asset: dg.AssetsDefinition = follower) -> set[str | None]:
         """Partitions of `asset` that this tick asks for."""
-        result = dg.evaluate_automation_conditions(DEFS, self.instance, cursor=self.cursor)
+        result = dg.evaluate_automation_conditions(
+            self.definitions, self.instance, cursor=self.cursor, evaluation_time=next(self.moments)
+        )
         self.cursor = result.cursor
         return set(result.get_requested_partitions(asset.key))
 
@@ -120,6 +129,66 @@ def test_the_next_stage_waits_for_a_run_of_its_own(watch: Watch) -> None:
     watch.make(follower)
 
     assert watch.requested(next_stage) == {"a"}
+
+
+DAYS = dg.DailyPartitionsDefinition("2026-11-20")
+CONTENT = dg.MultiPartitionsDefinition({"day": DAYS, "shard": dg.DynamicPartitionsDefinition(name="shards")})
+TONIGHT = datetime(2026, 11, 23, 4, tzinfo=UTC)
+
+
+@dg.asset(partitions_def=CONTENT)
+def listed() -> None: ...
+
+
+@dg.asset(partitions_def=CONTENT, deps=[listed])
+def written() -> None: ...
+
+
+@dg.asset(
+    partitions_def=DAYS,
+    deps=[dg.AssetDep(written, partition_mapping=dg.MultiToSingleDimensionPartitionMapping("day"))],
+    automation_condition=on_changed_inputs(without_idle_inputs=True),
+)
+def report() -> None: ...
+
+
+@pytest.fixture
+def night() -> Watch:
+    """Two shards of one campaign, and one of another."""
+    watch = Watch(dg.DagsterInstance.ephemeral(), dg.Definitions([listed, written, report]), at=TONIGHT)
+    watch.instance.add_dynamic_partitions("shards", ["tales-00", "tales-01", "fables-00"])
+    watch.requested(report)
+    return watch
+
+
+def test_nothing_is_reported_of_a_day_on_which_nothing_is_made(night: Watch) -> None:
+    assert night.requested(report) == set()
+    night.make(listed, partition="2026-11-22|tales-00")
+    assert night.requested(report) == set()
+
+
+def test_a_report_waits_for_what_was_begun_and_not_for_a_campaign_that_nobody_generates(night: Watch) -> None:
+    """Keys of deleted files stay: else no report would ever follow by itself again."""
+    for shard in ("tales-00", "tales-01"):
+        night.make(listed, partition=f"2026-11-22|{shard}")
+    night.make(written, partition="2026-11-22|tales-00")
+    assert night.requested(report) == set()
+    night.make(written, partition="2026-11-22|tales-01")
+    assert night.requested(report) == {"2026-11-22"}
+    assert night.requested(report) == set()
+
+
+def test_a_new_campaign_asks_for_no_report_of_the_others_again(night: Watch) -> None:
+    night.make(listed, partition="2026-11-22|tales-00")
+    night.make(written, partition="2026-11-22|tales-00")
+    assert night.requested(report) == {"2026-11-22"}
+    night.make(report, partition="2026-11-22")
+    night.instance.add_dynamic_partitions("shards", ["epics-00"])
+    assert night.requested(report) == set()
+    night.make(listed, partition="2026-11-22|epics-00")
+    assert night.requested(report) == set()
+    night.make(written, partition="2026-11-22|epics-00")
+    assert night.requested(report) == {"2026-11-22"}
 
 
 def test_training_generation_and_prompts_wait_to_be_told() -> None:

@@ -18,6 +18,7 @@ from headrace.rollout.assignment import salted_rank
 from headrace.rollout.caps import CapLeases
 from headrace.rollout.journal import Journal
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
 from pipelines.schedules import nightly_campaigns
 from pipelines.sensors import (
@@ -328,20 +329,16 @@ def test_a_damaged_registration_keeps_no_rollout_from_its_run_and_is_said(deploy
     assert "m.torn" in (deployment.tick(rollout_ticks).skip_message or "")
 
 
-def test_a_service_without_its_partition_key_keeps_no_campaign_from_its_run(
+def test_a_file_that_is_newer_than_its_partition_key_gets_its_run_and_keeps_nobody_else_from_one(
     deployment: Deployment, services: Path
 ) -> None:
+    """Dagster refuses a tick as a whole, for one key that it does not know."""
     (services / "assistant.yaml").write_text(SERVICE)
     deployment.instance.delete_dynamic_partition("campaign", "assistant")
     deployment.register(model(1, "base"))
 
-    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary"]
-
-    deployment.run_of("roll_out", "glossary")
-    assert deployment.tick(rollout_ticks).skip_message == (
-        "glossary: a rollout run is under way.; "
-        "assistant: it has no partition key yet; the sensor partition_keys adds it."
-    )
+    assert [request.partition_key for request in deployment.requests(rollout_ticks)] == ["glossary", "assistant"]
+    assert "assistant" in deployment.instance.get_dynamic_partitions("campaign")
 
 
 def test_a_service_whose_model_is_not_registered_asks_for_nothing_and_says_so(
@@ -439,9 +436,8 @@ def test_services_become_partition_keys_and_a_broken_one_keeps_nobody_else_from_
 
     (services / "broken.yaml").write_text("name: broken\n")
     keys = deployment.new_keys()
-    assert keys == {"campaign": ["glossary"], "model_recipe": ["smollm2-135m.define", "smollm2-135m.define-hot"]}
-    for name, names in keys.items():
-        deployment.instance.add_dynamic_partitions(name, names)
+    assert keys["campaign"] == ["assistant", "glossary"]
+    register_keys(deployment.instance, keys)
     assert (deployment.tick(partition_keys).skip_message or "").startswith(f"Service file {services / 'broken.yaml'}")
 
 
@@ -488,24 +484,69 @@ def test_a_broken_recipe_keeps_no_campaign_from_its_key(
     assert deployment.new_keys() == {"campaign": ["glossary"]}
 
 
-def test_recipe_and_campaign_files_become_partition_keys_once(deployment: Deployment) -> None:
-    context = dg.build_sensor_context(instance=deployment.instance, definitions=defs)
+def test_recipe_and_campaign_files_become_partition_keys_once_and_stay_when_the_file_is_gone(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     deployment.instance.delete_dynamic_partition("campaign", "glossary")
-    requests = partition_keys.evaluate_tick(context).dynamic_partitions_requests or []
+    deployment.instance.delete_dynamic_partition("campaign_shard", "glossary-09")
+    keys = deployment.new_keys()
+    assert keys == {
+        "model_recipe": ["smollm2-135m.define", "smollm2-135m.define-hot"],
+        "campaign": ["glossary"],
+        "campaign_shard": ["glossary-09"],
+    }
 
-    keys = {request.partitions_def_name: list(request.partition_keys) for request in requests}
-    assert keys == {"model_recipe": ["smollm2-135m.define", "smollm2-135m.define-hot"], "campaign": ["glossary"]}
+    register_keys(deployment.instance, keys)
+    assert deployment.new_keys() == {}
 
-    for name, names in keys.items():
-        deployment.instance.add_dynamic_partitions(name, names)
-    assert not partition_keys.evaluate_tick(context).dynamic_partitions_requests
+    monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(tmp_path / "none"))
+    assert deployment.tick(partition_keys).dynamic_partitions_requests == []
+    assert len(deployment.instance.get_dynamic_partitions("campaign_shard")) == 10
 
 
-def test_the_nightly_schedule_asks_for_the_new_day_once_however_often_it_ticks() -> None:
+def test_a_partition_that_the_instance_does_not_know_yet_does_not_keep_a_tick_from_its_runs(
+    deployment: Deployment,
+) -> None:
+    """A new instance on an old store, before the sensor of the keys has ticked: Dagster refuses a tick as a whole."""
+    deployment.begin()
+    deployment.list_prompts(*deployment.partitions[:2])
+    for shard in deployment.campaign.shard_keys:
+        deployment.instance.delete_dynamic_partition("campaign_shard", shard)
+
+    assert deployment.generated() == deployment.partitions[:2]
+    assert list(deployment.instance.get_dynamic_partitions("campaign_shard")) == deployment.campaign.shard_keys[:2]
+
+
+@pytest.fixture
+def kept_instance() -> Iterator[dg.DagsterInstance]:
+    """One on disk: a schedule opens it by its reference."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def nightly(instance: dg.DagsterInstance) -> list[str | None]:
     night = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
     repository = defs.get_repository_def()
-    context = dg.build_schedule_context(scheduled_execution_time=night, repository_def=repository)
-    ticks = [nightly_campaigns.evaluate_tick(context) for _ in range(2)]
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=night, repository_def=repository)
+    return [request.run_key for request in nightly_campaigns.evaluate_tick(context).run_requests or []]
 
-    keys = [[request.run_key for request in tick.run_requests or []] for tick in ticks]
-    assert keys[0] == keys[1] == [f"prompts:2026-11-22|glossary-{shard:02d}" for shard in range(10)]
+
+def test_the_nightly_schedule_asks_for_the_new_day_once_however_often_it_ticks(
+    kept_instance: dg.DagsterInstance,
+) -> None:
+    wanted = [f"prompts:2026-11-22|glossary-{shard:02d}" for shard in range(10)]
+    assert nightly(kept_instance) == nightly(kept_instance) == wanted
+
+
+def test_the_night_after_a_campaign_file_is_written_lists_its_prompts_and_those_of_no_broken_one(
+    kept_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing was loaded again, and no sensor has ticked."""
+    (tmp_path / "campaigns").mkdir()
+    text = (CHECKOUT / "resources/campaigns/glossary.yaml").read_text().replace("num_shards: 10", "num_shards: 2")
+    (tmp_path / "campaigns/fables.yaml").write_text(text.replace("name: glossary", "name: fables"))
+    (tmp_path / "campaigns/glossary.yaml").write_text("name: glossary\n")
+    monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(tmp_path / "campaigns"))
+
+    assert nightly(kept_instance) == ["prompts:2026-11-22|fables-00", "prompts:2026-11-22|fables-01"]
+    assert "fables" in kept_instance.get_dynamic_partitions("campaign")
