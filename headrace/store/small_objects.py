@@ -187,11 +187,6 @@ class PassedOver:
     def __call__(self, error: HandoffCorrupt) -> None:
         self._found.setdefault(error.key or str(error), error)
 
-    def with_those_of(self, other: "PassedOver") -> "PassedOver":
-        for error in other._found.values():
-            self(error)
-        return self
-
     @property
     def keys(self) -> list[str]:
         return sorted(self._found)

@@ -129,7 +129,6 @@ def test_cards_are_made_from_reviewed_content_alone() -> None:
         ('Define the {category} "{term}".', 'Define the noun "quick-witted".', "quick-witted"),
         ('Define the {category} "{term}".', 'Define the noun "say "hi"".', 'say "hi"'),
         ('Define the {category} "{term}".', "Something else.", "Something else."),
-        ("Define it.", "Define it.", "Define it."),
         (None, "free text", "free text"),
     ],
 )
