@@ -1,7 +1,8 @@
 """Opens an asset's input as its annotation asks: one partition, many or none; as a frame, a stream, or handles.
 
-Nothing is copied. Several partitions open in parallel (their manifests, leases and first verification). Lazy inputs
-stay lazy: a `pl.LazyFrame` reads the columns and rows that its query touches, a stream maps one part at a time.
+Nothing is copied, except for pandas. Several partitions open in parallel (their manifests, leases and first
+verification). Lazy inputs stay lazy: a `pl.LazyFrame` reads the columns and rows that its query touches, a stream maps
+one part at a time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import polars as pl
 import pyarrow as pa
 
+from headrace.handoff.frames import pandas_frame, pandas_frame_type
 from headrace.handoff.lazy import lazy_frame
 from headrace.handoff.schemas import empty_table, schema_differences, schema_named
 from headrace.handoff.versions import Handoff
@@ -23,8 +25,8 @@ _Made = TypeVar("_Made")
 # Threads that open one input's partitions: each waits for a few small reads, which a remote store serves in parallel.
 NUM_OPENERS = 16
 ANNOTATIONS = (
-    "pa.Table, pl.DataFrame, pl.LazyFrame, Handoff, pa.RecordBatchReader, RecordBatches, "
-    "or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame or pl.LazyFrame; "
+    "pa.Table, pl.DataFrame, pl.LazyFrame, pd.DataFrame, Handoff, pa.RecordBatchReader, RecordBatches, "
+    "or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame, pl.LazyFrame or pd.DataFrame; "
     "with `| None` where there may be no partition"
 )
 
@@ -71,11 +73,12 @@ class InputRequest:
             return self._by_partition(handoffs, kind)
         if kind is Handoff:
             return self._only(handoffs)
-        if kind not in _OPENERS:
+        opener = {**_OPENERS, pandas_frame_type(): InputRequest._pandas}.get(kind)
+        if opener is None:
             raise permanent_failure(f"Input {self.name} is annotated {_name(kind)}. Annotate it as {ANNOTATIONS}.")
         for handoff in handoffs.values():
             self._check_columns(handoff)
-        return _OPENERS[kind](self, list(handoffs.values()), self._common_schema(handoffs))
+        return opener(self, list(handoffs.values()), self._common_schema(handoffs))
 
     def _by_partition(self, handoffs: Mapping[str, Handoff], kind: Any) -> dict[str, Any]:
         value = get_args(kind)[1] if len(get_args(kind)) == 2 else Handoff
@@ -84,6 +87,7 @@ class InputRequest:
             pa.Table: lambda handoff: handoff.table(self.columns),
             pl.DataFrame: lambda handoff: handoff.polars(self.columns),
             pl.LazyFrame: lambda handoff: handoff.lazy(self.columns),
+            pandas_frame_type(): lambda handoff: pandas_frame(handoff.table(self.columns)),
         }
         if value not in opened:
             raise permanent_failure(f"Input {self.name} is annotated {_name(kind)}. Annotate it as {ANNOTATIONS}.")
@@ -144,6 +148,9 @@ class InputRequest:
     def _table(self, handoffs: list[Handoff], schema: pa.Schema) -> pa.Table:
         tables = in_parallel(lambda handoff: _conformed(handoff.table(self.columns), schema), handoffs)
         return pa.concat_tables(tables) if tables else empty_table(schema)
+
+    def _pandas(self, handoffs: list[Handoff], schema: pa.Schema) -> Any:
+        return pandas_frame(self._table(handoffs, schema))
 
     def _frame(self, handoffs: list[Handoff], schema: pa.Schema) -> pl.DataFrame:
         frames = in_parallel(lambda handoff: handoff.polars(self.columns), handoffs)

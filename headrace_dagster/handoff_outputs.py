@@ -7,13 +7,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from headrace.handoff.frames import arrow_table
+from headrace.handoff.frames import arrow_table, pandas_frame_type
 from headrace.handoff.schemas import schema_differences, schema_named
 from headrace_dagster.failures import errors_of_the_asset, permanent_failure, stream_of_the_asset
 from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_lineage import UNPARTITIONED
 
-VALUES = "a pyarrow Table, a polars frame, a RecordBatchReader, an iterator of record batches, or a sealed Handoff"
+VALUES = (
+    "a pyarrow Table, a polars or pandas frame, a RecordBatchReader, an iterator of record batches, or a sealed Handoff"
+)
 Rows = tuple[pa.Table | Iterable[pa.RecordBatch], pa.Schema]
 
 
@@ -39,7 +41,7 @@ def rows_of(value: Any, asset: str, declared: str | None) -> Rows:
 
 
 def _opened(value: Any, asset: str, declared: str | None) -> Rows:
-    if isinstance(value, (pa.Table, pl.DataFrame, pl.LazyFrame)):
+    if isinstance(value, (pa.Table, pl.DataFrame, pl.LazyFrame, pandas_frame_type())):
         with errors_of_the_asset():
             table = arrow_table(value)
         return table, table.schema

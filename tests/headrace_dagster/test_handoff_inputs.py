@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Optional, get_origin
 
 import dagster as dg
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -20,6 +21,7 @@ OPENS_ALL = {
     "a table": pa.Table,
     "a frame": pl.DataFrame,
     "a lazy frame": pl.LazyFrame,
+    "a pandas frame": pd.DataFrame,
     "a reader": pa.RecordBatchReader,
     "a stream": RecordBatches,
     "an iterator": Iterator,
@@ -31,6 +33,8 @@ def rows(opened: Any) -> list[dict[str, Any]]:
         return opened.collect().to_dicts()
     if isinstance(opened, pl.DataFrame):
         return opened.to_dicts()
+    if isinstance(opened, pd.DataFrame):
+        return opened.to_dict("records")
     batches = opened.to_batches() if isinstance(opened, pa.Table) else list(opened)
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -59,7 +63,7 @@ def test_rows_of_one_partition_or_of_all_in_order(with_docs: Project, kind: type
     assert read(with_docs, kind) == other + one
 
 
-@pytest.mark.parametrize("value", [pa.Table, pl.DataFrame, pl.LazyFrame])
+@pytest.mark.parametrize("value", [pa.Table, pl.DataFrame, pl.LazyFrame, pd.DataFrame])
 def test_frames_come_by_partition(with_docs: Project, value: type) -> None:
     by_partition = read(with_docs, dict[str, value], columns=["number"])
     assert by_partition == {shard: [{"number": n} for n in (1, 2, 3)] for shard in ("shard-00", "shard-01")}
@@ -171,9 +175,9 @@ def test_an_annotation_that_nothing_opens_as_says_what_does(with_docs: Project) 
     def numbers(docs: dict[str, int]) -> None: ...
 
     assert failure_of(with_docs, number, docs) == (
-        "Input docs is annotated int. Annotate it as pa.Table, pl.DataFrame, pl.LazyFrame, Handoff, "
-        "pa.RecordBatchReader, RecordBatches, or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame or "
-        "pl.LazyFrame; with `| None` where there may be no partition."
+        "Input docs is annotated int. Annotate it as pa.Table, pl.DataFrame, pl.LazyFrame, pd.DataFrame, Handoff, "
+        "pa.RecordBatchReader, RecordBatches, or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame, "
+        "pl.LazyFrame or pd.DataFrame; with `| None` where there may be no partition."
     )
     assert failure_of(with_docs, numbers, docs).startswith("Input docs is annotated typing.Dict[str, int]. Annotate it")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -36,6 +37,7 @@ RETURNS: dict[str, Any] = {
     "a table": lambda: TABLE,
     "a frame": lambda: pl.DataFrame(TABLE),
     "a lazy frame": lambda: pl.DataFrame(TABLE).lazy(),
+    "a pandas frame": lambda: TABLE.to_pandas(),
     "a reader": lambda: pa.RecordBatchReader.from_batches(TABLE.schema, batches()),
     "an iterator": lambda: iter(TABLE.to_batches()),
     "a generator": batches,
@@ -68,6 +70,12 @@ def test_an_empty_iterator_is_sealed_with_the_schema_that_the_asset_declares(pro
     store(project, iter(()), metadata={"schema": "quarantine"})
     handoff = project.handoffs.open("made", "all")
     assert (handoff.num_rows, handoff.schema.names) == (0, schema_named("quarantine", pa.schema([])).names)
+
+
+def test_a_pandas_frame_of_mixed_values_is_refused_with_its_column(project: Project) -> None:
+    text = failure_of(project, returning(pd.DataFrame({"x": [1, "two"]})))
+    assert text.startswith("The pandas frame cannot become an Arrow table: ")
+    assert "column x" in text
 
 
 def test_an_empty_iterator_of_unknown_columns_is_refused(project: Project) -> None:
