@@ -63,6 +63,7 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
             "num_rows_quarantined": shard.quarantine.num_rows,
             "num_files": shard.num_files,
             "num_files_lost": shard.num_files_lost,
+            "num_files_empty": shard.num_files_empty,
             "quarantine_share": shard.quarantine_share,
         }
         if "quarantine" in context.selected_output_names:

@@ -18,8 +18,8 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
-from headrace.user_files.layout import FileFormat, FileLayout, TextUnit
-from headrace.user_files.lines import check_encoding
+from headrace.user_files.encodings import Encodings, checked_encodings
+from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
 from headrace.user_files.yaml_file import read_yaml
@@ -157,7 +157,10 @@ class Corpus:
     """Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, hashes of the files' paths choose
     their shards."""
     format: FileFormat = "auto"
-    encoding: str = "utf-8"
+    encoding: Encodings = ("utf-8",)
+    """A text encoding, or a list that is tried in order for each file."""
+    delimiter: str | None = None
+    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
     text_unit: TextUnit = "line"
     """For plain text: the unit that makes one document."""
     num_shards: int = 1
@@ -201,7 +204,8 @@ class Corpus:
                 f"duplicate_columns has {unmapped[0]!r}, which columns does not map to a column, got "
                 f"{sorted(self.columns)}."
             )
-        check_encoding(self.encoding)
+        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
+        check_delimiter(self.delimiter, self.format)
 
     def _check_columns(self) -> None:
         for name in self.columns:
@@ -220,16 +224,24 @@ class Corpus:
     def digest(self) -> str:
         """Digest of these settings; does not read the files that they name."""
         body = asdict(self)
-        # Included only if set, so other corpora keep their digest; what may be dropped changes no document.
-        if body["template_date"] is None:
-            del body["template_date"]
+        # Included only if set, and one encoding as its name, so other corpora keep their digest; what may be dropped
+        # changes no document.
+        for name in ("template_date", "delimiter"):
+            if body[name] is None:
+                del body[name]
         del body["dropped_share_max"]
+        if len(self.encoding) == 1:
+            [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())
 
     @property
     def layout(self) -> FileLayout:
         return FileLayout(
-            columns=tuple(self.columns.values()), format=self.format, encoding=self.encoding, text_unit=self.text_unit
+            columns=tuple(self.columns.values()),
+            format=self.format,
+            encodings=self.encoding,
+            delimiter=self.delimiter,
+            text_unit=self.text_unit,
         )
 
     @property

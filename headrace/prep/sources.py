@@ -2,8 +2,8 @@
 
 Files are parsed as streams; memory holds the shard's documents once, as Arrow. A file belongs to the shard that its
 glob names, or else to the shard of its path's hash, so new files do not move the others. It counts two kinds of loss:
-lines (bad JSON, wrong encoding, wrong type) and files (empty, a missing column, torn in the middle), since nobody can
-count the lines of an unreadable file.
+lines (bad JSON, wrong encoding, wrong type) and files (a missing column, torn in the middle), since nobody can count
+the lines of an unreadable file. An empty file loses nothing.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _EXCERPT_CHARACTERS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRead:
-    """One shard as read. `num_files` includes empty and unreadable files."""
+    """One shard as read. `num_files` includes the empty and the unreadable ones."""
 
     corpus: str
     shard: str
@@ -35,6 +35,7 @@ class ShardRead:
     quarantine: pa.Table
     num_files: int
     num_files_lost: int
+    num_files_empty: int
     quarantine_share_max: float
 
     @property
@@ -80,9 +81,13 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     quarantine = _TableBuilder(QUARANTINE)
     paths = shard_files(corpus, shard, home)
     lost_files = set()
+    num_empty = 0
     for path in paths:
         name = _source_name(path, home)
         for record in read_records(path, corpus.layout):
+            if isinstance(record, Unreadable) and record.is_empty:
+                num_empty += 1
+                continue
             row = raw_document(corpus, name, record) if isinstance(record, Record) else record
             if isinstance(row, Unreadable):
                 quarantine.add((name, row.line, row.reason, _excerpt(row.excerpt)))
@@ -96,6 +101,7 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
         quarantine=quarantine.table(),
         num_files=len(paths),
         num_files_lost=len(lost_files),
+        num_files_empty=num_empty,
         quarantine_share_max=corpus.quarantine_share_max,
     )
 

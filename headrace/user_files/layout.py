@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from headrace.errors import InvalidInput
+from headrace.user_files.encodings import UNDECODABLE
+
 FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
 TextUnit = Literal["line", "paragraph", "file"]
 
@@ -26,7 +29,10 @@ class FileLayout:
 
     columns: tuple[str, ...]
     format: FileFormat = "auto"
-    encoding: str = "utf-8"
+    # Tried in order: one file is in one of them.
+    encodings: tuple[str, ...] = ("utf-8",)
+    # None: comma, semicolon, tab or `|`, whichever the header is written with.
+    delimiter: str | None = None
     text_unit: TextUnit = "line"
     # CSV has no null: an empty cell may stand for it.
     empty_is_null: bool = True
@@ -54,6 +60,16 @@ class Unreadable:
     is_empty: bool = False
 
 
+def check_delimiter(delimiter: str | None, file_format: FileFormat) -> None:
+    """Raises: InvalidInput: it cannot separate a CSV's fields, or the format has none."""
+    if delimiter is None:
+        return
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise InvalidInput(f"delimiter must be one character that is no quote and no line end, got {delimiter!r}.")
+    if file_format not in ("auto", "csv"):
+        raise InvalidInput(f"delimiter is for CSV, got {delimiter!r} with format={file_format!r}: leave it out.")
+
+
 class ExpandsTooMuch(Exception):
     """A small file that expands to more than any text does."""
 
@@ -71,6 +87,11 @@ def expanded_bytes_max(path: Path, layout: FileLayout) -> int:
 def too_long(line: int, layout: FileLayout, excerpt: str = "", *, loses_file: bool = False) -> Unreadable:
     reason = f"longer than {layout.record_bytes_max:,} characters, the most that one record may have"
     return Unreadable(line=line, reason=reason, excerpt=excerpt, loses_file=loses_file)
+
+
+def wrong_encoding(line: int, text: str, layout: FileLayout) -> Unreadable:
+    shown = text.replace(UNDECODABLE, "\ufffd")
+    return Unreadable(line=line, reason=f"wrong encoding, wanted {' or '.join(layout.encodings)}", excerpt=shown)
 
 
 def missing_columns(missing: list[str], got: list[str]) -> Unreadable:

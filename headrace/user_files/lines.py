@@ -3,27 +3,35 @@
 import codecs
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from headrace.errors import InvalidInput
+from headrace.user_files.encodings import UNDECODABLE
 from headrace.user_files.layout import ExpandsTooMuch, FileLayout, expanded_bytes_max
-
-# Undecodable bytes become this lone surrogate, which no valid text contains: one bad line costs one line.
-UNDECODABLE = "\udc80"
-codecs.register_error("headrace.mark", lambda error: (UNDECODABLE, getattr(error, "end", 0)))
 
 COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
 _PASSED_OVER_CHARS = 2**20
 
 
-def check_encoding(encoding: str) -> None:
-    """Raises: InvalidInput: Python does not know it, it is not for text (`hex`), or it cannot mark damage."""
-    try:
-        b"a".decode(encoding, "headrace.mark")
-    except (LookupError, ValueError) as error:
-        raise InvalidInput(f"encoding must be a text encoding that Python knows, got {encoding!r}.") from error
+def encoding_of(path: Path, layout: FileLayout) -> str:
+    """The first of the layout's encodings that reads most of the file's lines beyond ASCII; none does: the first.
+
+    Not the first that reads all lines: `latin-1` reads any, and would turn a whole UTF-8 file with one damaged byte
+    into other letters.
+    """
+    if len(layout.encodings) == 1:
+        return layout.encodings[0]
+    for encoding in layout.encodings:
+        num_read = num_damaged = 0
+        with BoundedLines(path, replace(layout, encodings=(encoding,))) as lines:
+            for line in lines:
+                num_damaged += UNDECODABLE in line
+                num_read += not line.isascii() and UNDECODABLE not in line
+        if num_damaged <= num_read:
+            return encoding
+    return layout.encodings[0]
 
 
 class BoundedLines:
@@ -36,7 +44,8 @@ class BoundedLines:
     def __init__(self, path: Path, layout: FileLayout, *, newline: str | None = None) -> None:
         """`newline` as for `open`: "" leaves line ends unchanged, for CSV."""
         # A byte order mark belongs to the encoding, not to the first column's name.
-        encoding = "utf-8-sig" if codecs.lookup(layout.encoding).name == "utf-8" else layout.encoding
+        encoding = encoding_of(path, layout)
+        encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
         stream = pa.input_stream(str(path), compression="detect")
         self._text = io.TextIOWrapper(stream, encoding=encoding, errors="headrace.mark", newline=newline)
         self._path, self._chars_max = path, layout.record_bytes_max

@@ -54,6 +54,15 @@ def read_parquet(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable
                     yield Record(line=number, fields=fields)
 
 
+def column_types(path: Path) -> dict[str, pa.DataType]:
+    """Column → its type; nothing if the file cannot be read, which its reader reports."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return {field.name: field.type for field in file.schema_arrow}
+    except (OSError, pa.ArrowException):
+        return {}
+
+
 def _text_columns(path: Path, columns: Sequence[str]) -> list[str]:
     with pq.ParquetFile(path) as file:
         kinds = {field.name: field.type for field in file.schema_arrow if field.name in columns}

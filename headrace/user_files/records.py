@@ -7,7 +7,6 @@ what an unreadable record means: a corpus sets it aside, a list of prompts or la
 The longest allowed record bounds the memory, however much a file expands.
 """
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,8 +15,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
-from headrace.user_files.layout import ExpandsTooMuch, FileLayout, Record, Unreadable, header_fault, too_long
-from headrace.user_files.lines import COMPRESSIONS, UNDECODABLE, BoundedLines
+from headrace.user_files.csv_rows import read_csv
+from headrace.user_files.encodings import UNDECODABLE
+from headrace.user_files.layout import (
+    ExpandsTooMuch,
+    FileLayout,
+    Record,
+    Unreadable,
+    too_long,
+    wrong_encoding,
+)
+from headrace.user_files.lines import COMPRESSIONS, BoundedLines
 from headrace.user_files.parquet import read_parquet
 
 _SUFFIXES = {
@@ -68,11 +76,6 @@ def format_of(path: Path, layout: FileLayout) -> str:
     return _SUFFIXES[suffixes[-1]]
 
 
-def _wrong_encoding(line: int, text: str, encoding: str) -> Unreadable:
-    shown = text.replace(UNDECODABLE, "\ufffd")
-    return Unreadable(line=line, reason=f"wrong encoding, wanted {encoding}", excerpt=shown)
-
-
 def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     objects = _Objects()
     with BoundedLines(path, layout) as lines:
@@ -83,12 +86,12 @@ def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]
             if not line.strip():
                 continue
             if UNDECODABLE in line:
-                yield _wrong_encoding(number, line, layout.encoding)
+                yield wrong_encoding(number, line, layout)
                 continue
             try:
                 fields = objects.read(line)
             except (ValueError, RecursionError) as error:
-                yield Unreadable(line=number, reason=f"not JSON: {error}", excerpt=line)
+                yield Unreadable(line=number, reason=f"not JSON: {_json_fault(error, number, line)}", excerpt=line)
                 continue
             if twice := sorted(objects.repeated.intersection(layout.columns)):
                 yield Unreadable(line=number, reason=f"the key {twice[0]!r} stands twice", excerpt=line)
@@ -96,6 +99,14 @@ def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]
                 yield Record(line=number, fields=fields)
             else:
                 yield Unreadable(line=number, reason="not a JSON object", excerpt=line)
+
+
+def _json_fault(error: Exception, number: int, line: str) -> str:
+    """The fault with its place in the file; Python counts lines within the text that it was given."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    # A torn line is missed something behind its end.
+    return f"{error.msg}: line {number} column {min(error.pos, len(line.rstrip())) + 1}"
 
 
 class _Objects:
@@ -116,65 +127,6 @@ class _Objects:
         return fields
 
 
-class _CsvLines:
-    """Lines for `csv.reader`, which sees no more of one row than a record may have."""
-
-    def __init__(self, lines: BoundedLines, chars_max: int) -> None:
-        self._lines, self._chars_max = lines, chars_max
-        self.chars_of_row = 0
-        # Not `csv.reader.line_num`, which does not count lines that were refused here.
-        self.num_lines = 0
-
-    def __iter__(self) -> "_CsvLines":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.num_lines += 1
-        self.chars_of_row += len(line)
-        # The reader's own error, after which it starts a new row.
-        if self._lines.was_cut or self.chars_of_row > self._chars_max:
-            raise csv.Error(f"longer than {self._chars_max:,} characters, the most that one record may have")
-        return line
-
-
-def _read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
-    csv.field_size_limit(max(csv.field_size_limit(), layout.record_bytes_max))
-    is_tsv = any(suffix.lower() == ".tsv" for suffix in path.suffixes)
-    with BoundedLines(path, layout, newline="") as lines:
-        fed = _CsvLines(lines, layout.record_bytes_max)
-        # strict: otherwise an unclosed quote silently swallows the rest of the file into one field.
-        rows = csv.reader(fed, delimiter="\t" if is_tsv else ",", strict=True)
-        try:
-            header = next(rows, [])
-        except csv.Error as error:
-            yield Unreadable(line=1, reason=f"no CSV header: {error}", loses_file=True)
-            return
-        if fault := header_fault(layout.columns, header):
-            yield fault
-            return
-        while True:
-            number, fed.chars_of_row = fed.num_lines + 1, 0
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # An unclosed quote swallows all lines to the end, and the number of lost documents is unknown.
-                swallowed = fed.num_lines - number
-                yield Unreadable(line=number, reason=f"not CSV: {error}", loses_file=swallowed > 0)
-                continue
-            excerpt = ",".join(row)
-            if UNDECODABLE in excerpt:
-                yield _wrong_encoding(number, excerpt, layout.encoding)
-            elif row and len(row) != len(header):
-                reason = f"{len(row)} fields where the header has {len(header)}"
-                yield Unreadable(line=number, reason=reason, excerpt=excerpt)
-            elif row:
-                values = [value or None for value in row] if layout.empty_is_null else row
-                yield Record(line=number, fields=dict(zip(header, values, strict=True)))
-
-
 def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     column = layout.columns[0]
     with BoundedLines(path, layout) as lines:
@@ -182,7 +134,7 @@ def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
             if is_cut:
                 yield too_long(number, layout, text)
             elif UNDECODABLE in text:
-                yield _wrong_encoding(number, text, layout.encoding)
+                yield wrong_encoding(number, text, layout)
             else:
                 yield Record(line=number, fields={column: text})
 
@@ -241,7 +193,7 @@ class _Block:
 _Reader = Callable[[Path, FileLayout], Iterator[Record | Unreadable]]
 _READERS: dict[str, _Reader] = {
     "jsonl": _read_jsonl,
-    "csv": _read_csv,
+    "csv": read_csv,
     "parquet": read_parquet,
     "text": _read_text,
 }

@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,6 @@ def test_an_unreadable_line_is_quarantined_and_its_neighbours_are_read(phrase: s
 
 
 FILES: dict[str, tuple[str, bytes, str]] = {
-    "an empty file": ("a.jsonl", b"", "empty file"),
-    "a file of blank lines": ("a.jsonl", b"\n\n", "no records in the file"),
-    "a header alone": ("a.csv", b"term,category,gloss,examples\n", "no records in the file"),
     "a CSV without the column": ("a.csv", b"term,category,text,examples\nt,n,x,\n", "missing column 'gloss'"),
     "bytes that are no Parquet": ("a.parquet", b"PAR1 nothing here PAR1", "unreadable: "),
     "bytes that are no gzip": ("a.jsonl.gz", b"plain text", "unreadable: "),
@@ -118,6 +116,26 @@ def test_a_lost_file_is_one_quarantine_row_without_a_line(phrase: str, tmp_path:
 
     assert (source_file, line) == (f"files/{name}", 0)
     assert got.startswith(reason)
+
+
+EMPTY: dict[str, tuple[str, bytes]] = {
+    "no byte": ("a.jsonl", b""),
+    "blank lines": ("a.jsonl", b"\n\n"),
+    "a header alone": ("a.csv", b"term,category,gloss,examples\n"),
+    "blank lines of a CSV": ("a.csv", b"\n\n"),
+    "a packed file of nothing": ("a.jsonl.gz", gzip.compress(b"")),
+}
+
+
+@pytest.mark.parametrize("phrase", EMPTY)
+def test_an_empty_file_is_counted_and_loses_nothing(phrase: str, tmp_path: Path) -> None:
+    name, body = EMPTY[phrase]
+    write(tmp_path, name, body)
+    write_jsonl(tmp_path / "files/b.jsonl", [gloss(1)])
+    shard = read_shard(make_corpus(quarantine_share_max=0.0), "shard-00", tmp_path)
+    shard.refuse_if_exceeded()
+    assert (shard.num_files, shard.num_files_empty, shard.num_files_lost) == (2, 1, 0)
+    assert (shard.documents.num_rows, shard.quarantine.num_rows) == (1, 0)
 
 
 def test_a_parquet_file_without_the_column_is_lost_and_says_which(tmp_path: Path) -> None:
@@ -150,14 +168,83 @@ def test_a_csv_row_with_a_field_too_many_costs_that_row_alone(tmp_path: Path) ->
     ]
 
 
-def test_an_unclosed_quote_loses_the_file_for_nobody_knows_how_much_it_swallowed(tmp_path: Path) -> None:
-    write(tmp_path, "a.csv", b'term,category,gloss,examples\na,n,x y,\nb,n,"x y,\nc,n,x y,\n')
+UNCLOSED: dict[str, tuple[bytes, str]] = {
+    "up to the end": (b"c,n,x y,\nd,n,x y,\n", "not CSV: a quote is opened and never closed"),
+    "up to the next quote": (b'c,n,"x y",\nd,n,x y,\n', "not CSV: ',' expected after '\"', up to line 4"),
+    "up to a quote that ends a field": (
+        b'c,n,x y,\nd,n,x y,"\n',
+        "3 fields where the header has 4, up to line 5: a quote may not be closed",
+    ),
+}
+
+
+@pytest.mark.parametrize("phrase", UNCLOSED)
+def test_an_unclosed_quote_costs_its_record_and_swallows_no_other(phrase: str, tmp_path: Path) -> None:
+    following, reason = UNCLOSED[phrase]
+    write(tmp_path, "a.csv", b'term,category,gloss,examples\na,n,x y,\nb,n,"x y,\n' + following)
 
     shard = read_shard(make_corpus(quarantine_share_max=ANYTHING), "shard-00", tmp_path)
 
-    assert shard.documents.num_rows == 1
-    assert shard.quarantine.column("source_line").to_pylist() == [3]
-    assert shard.num_files_lost == 1
+    rows, lost = shard.documents.to_pylist(), shard.quarantine.to_pylist()
+    assert [(row["term"], row["source_line"]) for row in rows][:2] == [("a", 2), ("c", 4)]
+    assert (lost[0]["source_line"], lost[0]["excerpt"]) == (3, 'b,n,"x y,\n')
+    assert lost[0]["reason"].startswith(reason)
+    assert len(rows) + len(lost) == 4
+    assert shard.num_files_lost == 0
+
+
+def test_a_row_over_several_lines_with_a_field_too_many_costs_its_first_line(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", b'term,category,gloss,examples\na,n,"x\nb,n,y z,\nw",1,2\nc,n,x y,\n')
+    shard = read_shard(make_corpus(quarantine_share_max=ANYTHING), "shard-00", tmp_path)
+    assert shard.documents.column("term").to_pylist() == ["b", "c"]
+    assert quarantined(tmp_path)[0] == (
+        "files/a.csv",
+        2,
+        "5 fields where the header has 4, up to line 4: a quote may not be closed",
+    )
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"], ids=repr)
+def test_a_csv_is_read_with_the_delimiter_that_its_header_is_written_with(delimiter: str, tmp_path: Path) -> None:
+    lines = ["term,category,gloss,examples", "a,noun,x y,", "b,noun,z w,"]
+    write(tmp_path, "a.csv", "\n".join(line.replace(",", delimiter) for line in lines).encode())
+    shard = read_shard(make_corpus(quarantine_share_max=0.0), "shard-00", tmp_path)
+    assert shard.documents.column("text").to_pylist() == ["x y", "z w"]
+
+
+def test_a_delimiter_that_the_corpus_names_is_the_only_one(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", b"term#category#gloss#examples\na#noun#x;y, z#\n")
+    assert quarantined(tmp_path) == [
+        ("files/a.csv", 0, "missing column 'term', 'category', 'gloss', 'examples'"),
+    ]
+    assert quarantined(tmp_path, delimiter="#") == []
+
+
+def test_each_file_of_a_corpus_is_in_the_first_encoding_that_reads_it(tmp_path: Path) -> None:
+    for name, encoding in (("a", "utf-8"), ("b", "latin-1"), ("c", "ascii")):
+        rows = [{"term": "t", "category": "n", "gloss": f"{name} {'Rad' if name == 'c' else 'Mühle'}"}]
+        write(tmp_path, f"{name}.jsonl", json.dumps(rows[0], ensure_ascii=False).encode(encoding))
+    shard = read_shard(make_corpus(encoding=("utf-8", "latin-1"), quarantine_share_max=0.0), "shard-00", tmp_path)
+    shard.refuse_if_exceeded()
+    assert shard.documents.column("text").to_pylist() == ["a Mühle", "b Mühle", "c Rad"]
+
+
+def test_a_damaged_byte_does_not_turn_a_whole_file_into_another_encoding(tmp_path: Path) -> None:
+    lines = [json.dumps({"term": "t", "category": "n", "gloss": f"Mühle {n}"}, ensure_ascii=False) for n in range(3)]
+    body = "\n".join(lines).encode()
+    write(tmp_path, "a.jsonl", body[:-1] + b"\xff" + body[-1:])
+    shard = read_shard(make_corpus(encoding=("utf-8", "latin-1"), quarantine_share_max=1.0), "shard-00", tmp_path)
+    assert shard.documents.column("text").to_pylist() == ["Mühle 0", "Mühle 1"]
+    assert shard.quarantine.to_pylist()[0]["reason"] == "wrong encoding, wanted utf-8 or latin-1"
+
+
+def test_a_torn_line_of_json_is_told_where_it_stands_in_the_file(tmp_path: Path) -> None:
+    good = b'{"term": "t", "category": "n", "gloss": "a good one"}\n'
+    write(tmp_path, "a.jsonl", good * 10 + b'{"term": "t", "gloss": "te\n' + b'{"term"\n' + good)
+    assert quarantined(tmp_path) == [
+        ("files/a.jsonl", 11, "not JSON: Invalid control character at: line 11 column 27"),
+        ("files/a.jsonl", 12, "not JSON: Expecting ':' delimiter: line 12 column 8"),
+    ]
 
 
 def test_a_corpus_may_be_in_another_encoding(tmp_path: Path) -> None:
@@ -209,7 +296,7 @@ def test_above_the_share_the_refusal_names_the_worst_file_and_its_first_line(tmp
 def test_one_lost_file_of_ten_counts_as_a_tenth_however_few_lines_it_shows(tmp_path: Path) -> None:
     for number in range(9):
         write_jsonl(tmp_path / f"files/{number}.jsonl", [gloss(n) for n in range(50)])
-    write(tmp_path, "lost.jsonl", b"")
+    write(tmp_path, "lost.parquet", b"PAR1 nothing here PAR1")
 
     assert read_shard(make_corpus(), "shard-00", tmp_path).quarantine_share == pytest.approx(0.1)
 

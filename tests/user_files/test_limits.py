@@ -71,10 +71,24 @@ def test_a_text_of_many_lines_is_bounded_too(unit, tmp_path: Path):
 
 def test_a_quote_that_is_never_closed_holds_no_more_than_a_record(tmp_path: Path):
     (tmp_path / "a.csv").write_text('text\ngood\n"open\n' + ("x" * 1000 + "\n") * 3000)
-    records, complaints, peak = read_traced(tmp_path / "a.csv")
+    records, (complaint,), peak = read_traced(tmp_path / "a.csv")
     assert records[0] == Record(line=2, fields={"text": "good"})
-    assert (complaints[0].line, complaints[0].loses_file) == (3, True)
-    assert peak < 8 * MIB
+    assert [record.line for record in records[1:]] == list(range(4, 3004))
+    assert (complaint.line, complaint.loses_file, complaint.excerpt) == (3, False, '"open\n')
+    assert peak < 14 * MIB
+
+
+def test_quotes_that_each_swallow_what_they_can_lose_the_rest_of_the_file_and_say_so(tmp_path: Path):
+    # Each line opens a quote, and closes and opens another where a quote is open: read again each, they would cost
+    # the square of the file's size.
+    layout = replace(SMALL, record_bytes_max=10_000)
+    (tmp_path / "a.csv").write_text("text,other\n" + 'x","\n' * 50_000)
+    records, complaints = read(tmp_path / "a.csv", layout)
+    assert records == []
+    assert len(complaints) < 100
+    assert complaints[-1].loses_file
+    assert complaints[-1].reason.endswith("; too many like it were before it, so the rest of the file is not read")
+    assert not any(complaint.loses_file for complaint in complaints[:-1])
 
 
 def test_a_compressed_file_that_unpacks_without_end_is_given_up_and_says_so(tmp_path: Path):

@@ -10,9 +10,9 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
 from headrace.generation.prompt_files import read_prompt_files
+from headrace.user_files.encodings import check_encoding, checked_encodings
 from headrace.user_files.finding import found_files
-from headrace.user_files.layout import FileLayout, Record, Unreadable
-from headrace.user_files.lines import check_encoding
+from headrace.user_files.layout import FileLayout, Record, Unreadable, check_delimiter
 from headrace.user_files.records import read_records
 
 TEXT = FileLayout(columns=("text",))
@@ -84,6 +84,43 @@ def test_an_encoding_that_is_none_of_text_is_refused(encoding: str):
 def test_encodings_of_text_are_taken():
     for encoding in ("utf-8", "UTF-16", "utf-32-le", "cp1252", "shift_jis", "gb18030", "utf-8-sig"):
         check_encoding(encoding)
+
+
+_NO_LISTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "none": ((), "encoding must name at least one encoding, got an empty list"),
+    "one that is none of text": (
+        ("utf-8", "base64"),
+        "encoding must be a text encoding that Python knows, got 'base64'",
+    ),
+    "one that reads anything before another": (
+        ("latin-1", "utf-8"),
+        "encoding must have 'latin-1' last, since it reads any file and 'utf-8' would never be tried, got ",
+    ),
+}
+
+
+@pytest.mark.parametrize("phrase", _NO_LISTS)
+def test_a_list_of_encodings_that_cannot_be_tried_in_order_is_refused(phrase: str):
+    encodings, message = _NO_LISTS[phrase]
+    with pytest.raises(InvalidInput, match=message):
+        checked_encodings(encodings)
+
+
+def test_one_encoding_is_a_list_of_one():
+    assert checked_encodings("utf-16") == ("utf-16",)
+    assert checked_encodings(("utf-8", "cp1252", "latin-1")) == ("utf-8", "cp1252", "latin-1")
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n"], ids=repr)
+def test_a_delimiter_that_separates_nothing_is_refused(delimiter: str):
+    with pytest.raises(InvalidInput, match="^delimiter must be one character that is no quote and no line end, got "):
+        check_delimiter(delimiter, "csv")
+
+
+def test_a_delimiter_beside_a_format_without_one_is_refused():
+    check_delimiter(";", "auto")
+    with pytest.raises(InvalidInput, match="delimiter is for CSV, got ';' with format='jsonl': leave it out"):
+        check_delimiter(";", "jsonl")
 
 
 def test_times_of_parquet_are_read_as_they_are(tmp_path: Path):
