@@ -27,7 +27,8 @@ from headrace_dagster.handoff_io import StoreResource
 from resources.campaigns_resource import CampaignsResource
 
 _CONTENT_CHECKS = {
-    "rows_match_prompts": "Every prompt that was read has exactly one row, and no row has another prompt.",
+    "rows_match_prompts": "Every prompt that was read has exactly one row for each of its variations, with what the "
+    "prompt carries, and no row has another prompt.",
     "row_ids_unique": "No row id occurs twice.",
     "one_version_set": "All rows are of one version set: the one that the partition's claim pinned.",
 }

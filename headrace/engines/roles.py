@@ -170,7 +170,7 @@ class Role:
     """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
-    decoding: WantedDecoding
+    decoding: WantedDecoding = field(default_factory=Decoding)
     engine: EngineSettings = field(default_factory=EngineSettings)
     weights: str | None = None
     """A model directory (absolute, or relative to HEADRACE_HOME) or a hub name: registered by itself as a base version

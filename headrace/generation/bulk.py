@@ -113,7 +113,8 @@ def generate_partition(
     read = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
     origin = Origin(run_id=worker.run_id, input_versions=inputs_now(handoffs, read))
     stop_if_superseded(claim, claims, handoffs, origin)
-    rows = rows_for(prompts.table(), claim.version_set)
+    asked = prompts.table()
+    rows = rows_for(asked, claim.version_set)
     making = _Making(
         claim=claim,
         claims=claims,
@@ -125,8 +126,8 @@ def generate_partition(
     )
     if making.missing():
         making.run(open_engine)
-    content, execution = assemble(making.commits())
-    assert len(set(content["row_id"].to_pylist())) == content.num_rows == prompts.num_rows, "lost or doubled rows"
+    content, execution = assemble(making.commits(), rows, asked)
+    assert len(set(content["row_id"].to_pylist())) == content.num_rows == len(rows), "lost or doubled rows"
     # The partition's prompts may have changed, even back to these, while rows were made.
     origin = replace(origin, input_versions=inputs_now(handoffs, read))
     sealed = seal(claim, claims, handoffs, content=content, execution=execution, origin=origin)

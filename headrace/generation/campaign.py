@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
@@ -22,9 +22,11 @@ from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
+from headrace.user_files.encodings import Encodings, checked_encodings
+from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
-from headrace.version_sets.sets import VersionSet
+from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
 WRITER = "writer"
@@ -38,27 +40,35 @@ class PromptSource:
     """The source of prompts.
 
     If `files` contains `{day}`, a day's files are that day's list and are dealt to the shards. Otherwise the files are
-    one pool, from which every day and shard draws `per_shard` different prompts.
+    one pool: every day deals all of it to the shards, or every day and shard draws `per_shard` different prompts of it.
     """
 
     files: str
     """A glob relative to HEADRACE_HOME, or absolute."""
-    format: Literal["auto", "jsonl", "csv", "parquet", "text"] = "auto"
+    format: FileFormat = "auto"
+    encoding: Encodings = ("utf-8",)
+    """A text encoding, or a list that is tried in order for each file."""
+    delimiter: str | None = None
+    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
     template: str | None = None
     """The prompt's text, with `{column}` placeholders; null: a column as it is."""
     column: str = "text"
     """The column that holds the prompt's text, if there is no template."""
     term_column: str | None = None
     """What the prompt is about, for reports; never sent to the model."""
-    per_shard: int | None = None
-    """How many prompts a shard draws of a pool."""
+    per_shard: Annotated[int, Ge(1)] | None = None
+    """How many prompts a shard draws of a pool each day; null: every day has the whole pool."""
+    variations: Annotated[int, Ge(1), Le(1000)] = 1
+    """How many rows each prompt gives, each with its own id and seed."""
+    carry: tuple[str, ...] = ()
+    """Columns that come along to the rows as they are. They change no id, and never reach the model."""
 
     def __post_init__(self) -> None:
-        if self.is_pool and (self.per_shard is None or self.per_shard < 1):
-            raise InvalidCampaign(
-                f"per_shard must be at least 1 where files is a pool, got {self.per_shard!r}; "
-                f"put {{day}} into files={self.files!r} if each day has files of its own."
-            )
+        check_ranges(self)
+        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
+        check_delimiter(self.delimiter, self.format)
+        if self.carry:
+            self._check_carried()
         if not self.is_pool and self.per_shard is not None:
             raise InvalidCampaign(
                 f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
@@ -71,6 +81,18 @@ class PromptSource:
                 "be the same."
             )
 
+    def _check_carried(self) -> None:
+        # Here, because services and commands that never see a row load no Arrow.
+        from headrace.handoff.schemas import ROW_COLUMNS
+
+        if self.format == "text":
+            raise InvalidCampaign(f"carry names columns, and plain text has none, got {list(self.carry)!r}.")
+        if len(set(self.carry)) < len(self.carry):
+            raise InvalidCampaign(f"carry must name each column once, got {list(self.carry)!r}.")
+        if taken := [name for name in self.carry if name in ROW_COLUMNS]:
+            hint = "Name it in term_column instead." if taken[0] == "term" else "Rename it in the prompt file."
+            raise InvalidCampaign(f"carry must not name {taken[0]!r}: every row has a column of that name. {hint}")
+
     @property
     def is_pool(self) -> bool:
         return "{day}" not in self.files
@@ -82,7 +104,7 @@ class Campaign:
 
     name: str
     description: str = ""
-    num_shards: int
+    num_shards: int = 1
     """Partitions a day."""
     prompts: PromptSource
     model: str = ""
@@ -95,6 +117,7 @@ class Campaign:
     """For a single writer: as in a role."""
     prompt_template: PromptTemplate | None = None
     decoding: WantedDecoding | None = None
+    """null: every setting has its default."""
     engine: EngineSettings | None = None
     roles: dict[str, Role] = field(default_factory=dict)
     """For several roles: their parts, by name."""
@@ -112,6 +135,7 @@ class Campaign:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         self._check_roles()
+        self._check_variations()
         check_num_shards(self.num_shards)
         check_ranges(self)
         check_replicas(self.replicas)
@@ -139,7 +163,6 @@ class Campaign:
         """Role → its part, from either form of the file."""
         if self.roles:
             return self.roles
-        assert self.decoding is not None
         template, engine = self.prompt_template or PromptTemplate(), self.engine or EngineSettings()
         role = Role(
             model=self.model,
@@ -147,7 +170,7 @@ class Campaign:
             weights=self.weights,
             registered=self.registered,
             prompt_template=template,
-            decoding=self.decoding,
+            decoding=self.decoding or Decoding(),
             engine=engine,
         )
         return {WRITER: role}
@@ -210,13 +233,18 @@ class Campaign:
             return
         if self.chain:
             raise InvalidCampaign(f"chain orders the roles, and there are none, got {list(self.chain)!r}.")
-        for key in ("model", "decoding"):
-            if key not in given:
-                raise InvalidCampaign(
-                    f"lacks the key {key!r}, which says who writes; or describe several writers as roles."
-                )
+        if not self.model:
+            raise InvalidCampaign("lacks the key 'model', which says who writes; or describe several writers as roles.")
         # Describes the writer, and so checks it.
         _ = self.parts
+
+    def _check_variations(self) -> None:
+        wanted = self.prompts.variations
+        if wanted > 1 and not any(part.decoding.temperature for part in self.parts.values()):
+            raise InvalidCampaign(
+                f"prompts: variations must be 1 where the temperature is 0, or a prompt's rows would all be equal, got "
+                f"{wanted}. Raise the temperature."
+            )
 
 
 def load_campaigns(directory: Path, *, engine: str | None = None) -> Described[Campaign]:

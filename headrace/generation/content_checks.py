@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from headrace.errors import HandoffMissing
 from headrace.generation.campaign import Campaign
-from headrace.generation.requests import prompt_ids_of_day
+from headrace.generation.carried_columns import carried_rows
+from headrace.generation.requests import prompts_of_day
+from headrace.handoff.content_digest import digest_of
+from headrace.handoff.schemas import NUM_VARIATIONS, PROMPTS, VARIATION, carried_fields
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 
@@ -29,10 +34,9 @@ def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
     """
     content = handoffs.open("generated_content", partition)
     prompts = handoffs.open("prompts", partition, _prompts_version(content))
-    rows = content.table(["row_id", "prompt_id", "version_set"]).to_pydict()
-    wanted = prompts.table(["prompt_id"])["prompt_id"].to_pylist()
+    rows = content.table(["row_id", "version_set"]).to_pydict()
     return {
-        "rows_match_prompts": _rows_match(rows["prompt_id"], wanted),
+        "rows_match_prompts": _rows_match(content, prompts),
         "row_ids_unique": _unique(rows["row_id"]),
         "one_version_set": _one_set(rows["version_set"], content.attributes.get("version_set", "")),
     }
@@ -48,14 +52,14 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: P
         HandoffCorrupt: the prompts of a shard are damaged.
     """
     others, num_sealed = [], 0
-    for shard, wanted in enumerate(prompt_ids_of_day(campaign, day, home)):
+    for shard, wanted in enumerate(prompts_of_day(campaign, day, home)):
         partition = ContentPartition(day=day, campaign=campaign.name, shard=shard)
         try:
             sealed = handoffs.open("prompts", partition.key)
         except HandoffMissing:
             continue
         num_sealed += 1
-        if sealed.table(["prompt_id"])["prompt_id"].to_pylist() != wanted:
+        if sealed.content_digest != digest_of(wanted):
             others.append(partition.campaign_shard)
     named = ", ".join(others[:8]) + (" …" if len(others) > 8 else "")
     return Finding(
@@ -79,14 +83,41 @@ def _prompts_version(content: Handoff) -> int:
     return int(match[1])
 
 
-def _rows_match(made: list[str], wanted: list[str]) -> Finding:
+def _rows_match(content: Handoff, prompts: Handoff) -> Finding:
+    asked = prompts.table(["prompt_id", *(name for name in prompts.schema.names if name not in PROMPTS.names)])
+    made, wanted = _answered(content), _wanted(asked)
     num_missing, num_surplus = len(set(wanted) - set(made)), len(set(made) - set(wanted))
+    carries = num_surplus > 0 or _carries(content, asked, [identity for identity, _ in made])
     return Finding(
-        passed=sorted(made) == sorted(wanted),
-        description=f"{len(made)} rows for {len(wanted)} prompts; {num_missing} prompts have no row, "
-        f"{num_surplus} rows have a prompt that was not asked for.",
-        figures={"num_rows": len(made), "num_prompts": len(wanted)},
+        passed=sorted(made) == sorted(wanted) and carries,
+        description=f"{len(made)} rows where {asked.num_rows} prompts ask for {len(wanted)}; "
+        f"{num_missing} are missing, {num_surplus} were not asked for."
+        + ("" if carries else " What the rows carry is not what their prompts carry."),
+        figures={"num_rows": len(made), "num_prompts": asked.num_rows},
     )
+
+
+def _wanted(asked: pa.Table) -> list[tuple[str, int]]:
+    """Each row that the prompts ask for: its prompt, and which of the prompt's variations it is."""
+    is_varied = NUM_VARIATIONS.name in asked.column_names
+    numbers = asked[NUM_VARIATIONS.name].to_pylist() if is_varied else [1] * asked.num_rows
+    pairs = zip(asked["prompt_id"].to_pylist(), numbers, strict=True)
+    return [(identity, variation) for identity, number in pairs for variation in range(number)]
+
+
+def _answered(content: Handoff) -> list[tuple[str, int]]:
+    """The same of each row that was made."""
+    rows = content.table([name for name in ("prompt_id", VARIATION.name) if name in content.schema.names]).to_pydict()
+    return list(zip(rows["prompt_id"], rows.get(VARIATION.name, [0] * content.num_rows), strict=True))
+
+
+def _carries(content: Handoff, asked: pa.Table, prompt_ids: list[str]) -> bool:
+    """Whether the rows carry what their prompts carry."""
+    fields = carried_fields(asked.schema)
+    if not fields or carried_fields(content.schema) != fields:
+        return carried_fields(content.schema) == fields
+    made = content.table([field.name for field in fields])
+    return digest_of(made) == digest_of(carried_rows(asked, prompt_ids))
 
 
 def _unique(row_ids: list[str]) -> Finding:

@@ -15,9 +15,10 @@ import xxhash
 
 from headrace.engines.rows import GenerationResult
 from headrace.errors import HandoffCorrupt, ObjectMissing
+from headrace.generation.carried_columns import carried_rows
 from headrace.generation.claim_objects import Claim
 from headrace.generation.requests import Row
-from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT
+from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT, NUM_VARIATIONS, VARIATION
 from headrace.store.objects import ObjectStore
 
 _COLUMNS = pa.schema([*GENERATED_CONTENT, *(field for field in EXECUTION if field.name != "row_id")])
@@ -104,7 +105,19 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     return table
 
 
-def assemble(batches: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
-    """All of a partition's rows as the content table and the execution table, both in order of positions."""
-    rows = pa.concat_tables([*batches, _COLUMNS.empty_table()]).sort_by("position").combine_chunks()
-    return rows.select(GENERATED_CONTENT.names).cast(GENERATED_CONTENT), rows.select(EXECUTION.names).cast(EXECUTION)
+def assemble(batches: Sequence[pa.Table], planned: Sequence[Row], prompts: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """All of a partition's rows as the content table and the execution table, both in order of positions.
+
+    Variations and carried columns come from the plan and the prompts, which the claim pins, not from the commits: these
+    hold only what was made.
+    """
+    made = pa.concat_tables([*batches, _COLUMNS.empty_table()]).sort_by("position").combine_chunks()
+    content = made.select(GENERATED_CONTENT.names).cast(GENERATED_CONTENT)
+    if NUM_VARIATIONS.name in prompts.column_names:
+        variations = {row.row_id: row.variation for row in planned}
+        column = pa.array([variations[identity] for identity in content["row_id"].to_pylist()], VARIATION.type)
+        content = content.append_column(VARIATION, column)
+    carried = carried_rows(prompts, content["prompt_id"].to_pylist())
+    for field, column in zip(carried.schema, carried.columns, strict=True):
+        content = content.append_column(field, column)
+    return content, made.select(EXECUTION.names).cast(EXECUTION)

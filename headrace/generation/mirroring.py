@@ -2,8 +2,9 @@
 
 A mirror uses the machinery of content (claim, micro-batches, commits), so it resumes after a crash and is sealed once.
 Its claim has its own keys and says that it is a mirror: its rows are sealed as `mirrored_content`, from which nobody
-publishes, never as `generated_content`. `mirror_comparison` is sealed beside them: one row for each prompt, with both
-outputs judged by the campaign's present review rules. A rolled-back set has no mirrors: a running one stops, unsealed.
+publishes, never as `generated_content`. `mirror_comparison` is sealed beside them: a row for each published one, with
+both outputs judged by the campaign's present review rules. A rolled-back set has no mirrors: a running one stops,
+unsealed.
 
 Mirrors give evidence before any reader sees a row. They cost a candidate's compute for each row. They do not count
 against a cap, which limits what is published.
@@ -12,6 +13,7 @@ against a cap, which limits what is published.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +28,7 @@ from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
 from headrace.handoff.layout import asset_prefix
-from headrace.handoff.schemas import MIRROR_COMPARISON
+from headrace.handoff.schemas import VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.sequential.samples import Sample
@@ -56,7 +58,7 @@ class Mirror:
     num_only_published_kept: int
     num_only_mirrored_kept: int
     # Kept (1) or not (0) on the mirrored set, minus the same on the published one, over pairs of rows, so that a
-    # prompt's difficulty cancels out.
+    # prompt's difficulty cancels out; a prompt's variations are one value, their mean.
     differences: Sample
 
     @property
@@ -161,7 +163,7 @@ def compare(
         COMPARISON,
         published.partition,
         _compared(published, mirrored, review),
-        schema=MIRROR_COMPARISON,
+        schema=_comparison_schema(published),
         code_version=GENERATION_CODE_VERSION,
         run_id=run_id,
         input_versions={
@@ -292,13 +294,13 @@ def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> 
     for start in range(0, published.num_rows, _SLICE_ROWS):
         rows = range(start, min(start + _SLICE_ROWS, published.num_rows))
         before, after = published.table(rows=rows), mirrored.table(rows=rows)
-        prompt_ids = before["prompt_id"].to_pylist()
-        if prompt_ids != after["prompt_id"].to_pylist():
+        answered = _answered(before)
+        if answered != _answered(after):
             raise _other_prompts(published, mirrored)
         old, new = review_rows(before, review).table, review_rows(after, review).table
         outputs = zip(before["output"].to_pylist(), after["output"].to_pylist(), strict=True)
         columns = {
-            "prompt_id": prompt_ids,
+            **answered,
             "position": before["position"].to_pylist(),
             "published_row_id": before["row_id"].to_pylist(),
             "mirrored_row_id": after["row_id"].to_pylist(),
@@ -310,7 +312,16 @@ def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> 
             "published_num_output_tokens": before["num_output_tokens"].to_pylist(),
             "mirrored_num_output_tokens": after["num_output_tokens"].to_pylist(),
         }
-        yield from pa.table(columns, schema=MIRROR_COMPARISON).to_batches()
+        yield from pa.table(columns, schema=_comparison_schema(published)).to_batches()
+
+
+def _comparison_schema(published: Handoff) -> pa.Schema:
+    return schema_named(COMPARISON, published.schema)
+
+
+def _answered(rows: pa.Table) -> dict[str, list[Any]]:
+    """What each row answers: a prompt, and the variation of it if there are several."""
+    return {name: rows[name].to_pylist() for name in ("prompt_id", VARIATION.name) if name in rows.column_names}
 
 
 def _other_prompts(published: Handoff, mirrored: Handoff) -> HandoffCorrupt:
@@ -335,9 +346,17 @@ def _mirror(outcome: Outcome, published: Handoff, comparison: Handoff) -> Mirror
 
 
 def _differences(comparison: Handoff) -> Sample:
-    table = comparison.table(["published_kept", "mirrored_kept"])
+    """One value for each prompt, since its variations are alike: the mean of theirs."""
+    by_prompt = ["prompt_id"] if VARIATION.name in comparison.schema.names else []
+    table = comparison.table(["published_kept", "mirrored_kept", *by_prompt])
     pairs = zip(table["mirrored_kept"].to_pylist(), table["published_kept"].to_pylist(), strict=True)
-    return Sample.of_values(float(mirrored) - float(published) for mirrored, published in pairs)
+    values = [float(mirrored) - float(published) for mirrored, published in pairs]
+    if not by_prompt:
+        return Sample.of_values(values)
+    of_prompts: dict[str, list[float]] = {}
+    for prompt, value in zip(table["prompt_id"].to_pylist(), values, strict=True):
+        of_prompts.setdefault(prompt, []).append(value)
+    return Sample.of_values(map(fmean, of_prompts.values()))
 
 
 def _partitions(handoffs: HandoffStore, asset: str, campaign: str) -> list[ContentPartition]:

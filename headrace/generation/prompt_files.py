@@ -7,19 +7,22 @@ generated and sealed as Python's word for them.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
+from headrace.generation.carried_columns import CarriedColumns
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import FileLayout, Unreadable
+from headrace.user_files.parquet import column_types
 from headrace.user_files.records import format_of, read_records
 
 _REPAIR = "Repair it, then materialize prompts again: no prompt is skipped."
+_EXCERPT_CHARACTERS = 80
 # Types that may fill a template's placeholder; `float` except NaN and the infinities.
 _PLAIN = (str, int, float, Decimal, date, time)
 
@@ -30,14 +33,22 @@ class PromptText:
 
     text: str
     term: str | None = None
+    # Values of the columns that `carry` names, in that order.
+    carried: tuple[object, ...] = ()
 
 
-def read_prompt_files(source: PromptSource, day: str, home: Path) -> list[PromptText]:
+def read_prompt_files(
+    source: PromptSource, day: str, home: Path, carried: CarriedColumns | None = None
+) -> list[PromptText]:
     """Every prompt of the source's files for `day`, sorted by file name and line.
+
+    Args:
+        carried: learns the types of the columns that come along.
 
     Raises:
         InvalidInput: no file matches, or a line is unreadable, lacks a column or holds no text.
     """
+    carried = carried or CarriedColumns(source.carry)
     pattern = source.files.replace("{day}", day)
     # Sorted as text, since the order determines every prompt's position.
     files = sorted(found_files(pattern, home), key=str)
@@ -45,31 +56,40 @@ def read_prompt_files(source: PromptSource, day: str, home: Path) -> list[Prompt
         raise InvalidInput(
             f"No prompt file matches {home / pattern}. Put the day's prompts there, then materialize prompts again."
         )
-    return [prompt for file in files for prompt in _prompts(source, file)]
+    return [prompt for file in files for prompt in _prompts(source, file, carried)]
 
 
-def _prompts(source: PromptSource, file: Path) -> Iterator[PromptText]:
+def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Iterator[PromptText]:
     columns = placeholders("template", source.template) if source.template is not None else {source.column}
-    columns |= {source.term_column} if source.term_column else set()
-    layout = FileLayout(columns=tuple(sorted(columns)), format=source.format, empty_is_null=False)
+    columns |= {*source.carry, *([source.term_column] if source.term_column else [])}
+    layout = FileLayout(
+        columns=tuple(sorted(columns)),
+        format=source.format,
+        encodings=source.encoding,
+        delimiter=source.delimiter,
+        empty_is_null=False,
+    )
     form = format_of(file, layout)
     if form == "text":
         # A line has one column, whatever name the campaign gives it.
-        layout = FileLayout(columns=("text",), format=source.format)
+        layout = replace(layout, columns=("text",))
+    carried.open(form, column_types(file) if form == "parquet" and source.carry else {}, f"Prompt file {file}")
     counted_by = "row" if form == "parquet" else "line"
     for record in read_records(file, layout):
         if isinstance(record, Unreadable) and record.is_empty:
             continue
         place = f"Prompt file {file} {counted_by} {record.line}" if record.line else f"Prompt file {file}"
         if isinstance(record, Unreadable):
-            raise InvalidInput(f"{place}: {record.reason}. {_REPAIR}")
+            excerpt = record.excerpt.rstrip("\r\n").encode("utf-8", "replace").decode()[:_EXCERPT_CHARACTERS]
+            shown = f", got {excerpt!r}" if excerpt else ""
+            raise InvalidInput(f"{place}: {record.reason}{shown}. {_REPAIR}")
         fields = record.fields
         if form == "text":
             fields = {"text": str(fields["text"]).rstrip("\r\n")}
-        yield _prompt(source, fields, place)
+        yield _prompt(source, fields, place, carried)
 
 
-def _prompt(source: PromptSource, fields: Mapping[str, object], place: str) -> PromptText:
+def _prompt(source: PromptSource, fields: Mapping[str, object], place: str, carried: CarriedColumns) -> PromptText:
     if source.template is None:
         text = _column(fields, source.column, place)
         if not isinstance(text, str):
@@ -79,12 +99,13 @@ def _prompt(source: PromptSource, fields: Mapping[str, object], place: str) -> P
     if not text.strip():
         raise InvalidInput(f"{place} holds no prompt: its text is empty. {_REPAIR}")
     term = _term(fields, source.term_column, place) if source.term_column else None
-    for value in (text, term or ""):
+    values = carried.values(fields, place)
+    for value in (text, term, *values):
         try:
-            value.encode()
+            str(value).encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character. {_REPAIR}") from error
-    return PromptText(text=text, term=term)
+    return PromptText(text=text, term=term, carried=values)
 
 
 def _filled(template: str, fields: Mapping[str, object], place: str) -> str:

@@ -7,7 +7,7 @@ crash or the clock.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
+from headrace.generation.carried_columns import CarriedColumns
 from headrace.generation.prompt_files import PromptText, read_prompt_files
-from headrace.handoff.schemas import PROMPTS
+from headrace.handoff.schemas import NUM_VARIATIONS, PROMPTS
 from headrace.keys import ContentPartition, digest_text, prompt_id, row_id, row_seed
 
 
@@ -31,10 +32,11 @@ class Row:
     position: int
     prompt: str
     seed: int
+    variation: int = 0
 
 
 def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> pa.Table:
-    """The partition's prompts, as PROMPTS; `position` counts within the partition.
+    """The partition's prompts, as PROMPTS with the carried columns; `position` counts within the partition.
 
     Raises:
         InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
@@ -44,44 +46,37 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
             f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
             f"{campaign.num_shards - 1} a day."
         )
-    day = _day(campaign, partition.day, home)
-    mine = _mine(day, campaign, partition.shard)
-    return pa.table(
-        [
-            pa.array([day[index][0] for index in mine], pa.string()),
-            pa.array(range(len(mine)), pa.int64()),
-            pa.array([day[index][1].text for index in mine], pa.string()),
-            pa.array([day[index][1].term for index in mine], pa.string()),
-        ],
-        schema=PROMPTS,
-    )
+    return _table(_day(campaign, partition.day, home), campaign, partition.shard)
 
 
-def prompt_ids_of_day(campaign: Campaign, day: str, home: Path) -> list[list[str]]:
-    """For every shard of the day, the ids of the prompts that `prompts_for` gives it, in order.
+def prompts_of_day(campaign: Campaign, day: str, home: Path) -> Iterator[pa.Table]:
+    """For every shard of the day, what `prompts_for` gives it.
 
     Raises:
         InvalidInput: the prompt files are missing or unusable.
     """
     whole = _day(campaign, day, home)
-    return [[whole[index][0] for index in _mine(whole, campaign, shard)] for shard in range(campaign.num_shards)]
+    return (_table(whole, campaign, shard) for shard in range(campaign.num_shards))
 
 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
-    """One row for each prompt, ordered by position."""
+    """One row for each variation of each prompt, ordered by position: a prompt's variations are neighbours."""
+    read = [name for name in ("prompt_id", "position", "text", NUM_VARIATIONS.name) if name in prompts.column_names]
     rows = []
-    for prompt in sorted(prompts.to_pylist(), key=lambda prompt: prompt["position"]):
-        # Variation 0: a campaign asks for one output for each prompt.
-        identity = row_id(prompt["prompt_id"], version_set_id, 0)
-        rows.append(
-            Row(
-                row_id=identity,
-                prompt_id=prompt["prompt_id"],
-                position=prompt["position"],
-                prompt=prompt["text"],
-                seed=row_seed(identity),
+    for prompt in sorted(prompts.select(read).to_pylist(), key=lambda prompt: prompt["position"]):
+        num_variations = prompt.get(NUM_VARIATIONS.name, 1)
+        for variation in range(num_variations):
+            identity = row_id(prompt["prompt_id"], version_set_id, variation)
+            rows.append(
+                Row(
+                    row_id=identity,
+                    prompt_id=prompt["prompt_id"],
+                    position=prompt["position"] * num_variations + variation,
+                    prompt=prompt["text"],
+                    seed=row_seed(identity),
+                    variation=variation,
+                )
             )
-        )
     return rows
 
 
@@ -100,31 +95,67 @@ def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple
     return [tuple(ordered[start:end]) for start, end in pairwise(starts)]
 
 
-def _day(campaign: Campaign, day: str, home: Path) -> list[tuple[str, PromptText]]:
-    """All shards' prompts, each with its id.
+@dataclass(frozen=True, kw_only=True)
+class _Day:
+    """All shards' prompts, each with its id, and the columns that they carry."""
 
-    From a pool, every day and shard draws different prompts until the pool is used up; then it starts again, with new
+    prompts: list[tuple[str, PromptText]]
+    carried: list[pa.Field]
+
+
+def _day(campaign: Campaign, day: str, home: Path) -> _Day:
+    """The day's list.
+
+    From a pool, every day and shard draws different prompts until the pool is used up; later days start again, with new
     ids.
     """
-    prompts = read_prompt_files(campaign.prompts, day, home)
+    carried = CarriedColumns(campaign.prompts.carry)
+    prompts = read_prompt_files(campaign.prompts, day, home, carried)
     occurrences: Counter[str] = Counter()
     found = []
     for prompt in _draw(campaign, day, prompts) if campaign.prompts.is_pool else prompts:
         found.append((prompt_id(campaign.name, day, prompt.text, occurrences[prompt.text]), prompt))
         occurrences[prompt.text] += 1
-    return found
+    return _Day(prompts=found, carried=carried.fields())
 
 
-def _mine(day: Sequence[object], campaign: Campaign, shard: int) -> range:
-    return range(shard, len(day), campaign.num_shards)
+def _table(day: _Day, campaign: Campaign, shard: int) -> pa.Table:
+    mine = day.prompts[shard :: campaign.num_shards]
+    columns = [
+        pa.array([identity for identity, _ in mine], pa.string()),
+        pa.array(range(len(mine)), pa.int64()),
+        pa.array([prompt.text for _, prompt in mine], pa.string()),
+        pa.array([prompt.term for _, prompt in mine], pa.string()),
+    ]
+    schema = PROMPTS
+    if campaign.prompts.variations > 1:
+        # Sealed with the prompts, so that a claim, its retries and its mirrors make as many rows as its first try.
+        columns.append(pa.array([campaign.prompts.variations] * len(mine), NUM_VARIATIONS.type))
+        schema = schema.append(NUM_VARIATIONS)
+    for index, field in enumerate(day.carried):
+        columns.append(pa.array([prompt.carried[index] for _, prompt in mine], field.type))
+        schema = schema.append(field)
+    return pa.table(columns, schema=schema)
 
 
 def _draw(campaign: Campaign, day: str, pool: list[PromptText]) -> list[PromptText]:
-    """The day's slice of the pool, which a hash of its texts shuffles once."""
-    assert campaign.prompts.per_shard is not None
+    """The whole pool, or the day's slice of it, which a hash of its texts shuffles once.
+
+    Raises:
+        InvalidInput: the pool holds no prompt, or fewer than one day draws.
+    """
+    files, per_shard, num_shards = campaign.prompts.files, campaign.prompts.per_shard, campaign.num_shards
     if not pool:
-        raise InvalidInput(f"The prompt pool {campaign.prompts.files} of campaign {campaign.name!r} is empty.")
+        raise InvalidInput(f"The prompt pool {files} of campaign {campaign.name!r} is empty.")
+    if per_shard is None:
+        return pool
+    if len(pool) < per_shard * num_shards:
+        raise InvalidInput(
+            f"Campaign {campaign.name!r} draws {per_shard * num_shards:,} prompts a day (per_shard {per_shard:,}, "
+            f"num_shards {num_shards:,}), and its pool {files} holds {len(pool):,}: some would be made twice. Lower "
+            "per_shard, leave it out for the whole pool, or use variations for several rows of each prompt."
+        )
     shuffled = sorted(pool, key=lambda prompt: (digest_text("pool", campaign.name, prompt.text), prompt.term or ""))
-    num_rows = campaign.prompts.per_shard * campaign.num_shards
+    num_rows = per_shard * num_shards
     start = date.fromisoformat(day).toordinal() * num_rows
     return [shuffled[(start + offset) % len(shuffled)] for offset in range(num_rows)]

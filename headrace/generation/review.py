@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.generation.review_settings import ReviewSettings
-from headrace.handoff.schemas import REVIEWED_CONTENT
+from headrace.handoff.schemas import schema_named
 from headrace.text.words import Running, Term, tokens, words
 
 # Markers of the chat formats in use: ChatML, Llama, Mistral, Gemma.
@@ -57,18 +57,19 @@ class Review:
 
 
 def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
-    """Judge every row of a GENERATED_CONTENT table; the result is REVIEWED_CONTENT."""
+    """Judge every row of a GENERATED_CONTENT table; the result is REVIEWED_CONTENT, with what the rows carry."""
     counts: Counter[str] = Counter()
     verdicts: list[list[str]] = []
     for row in content.select(["prompt", "output", "finish_reason"]).to_pylist():
         broken = rejections(row, settings)
         counts.update(broken)
         verdicts.append(broken)
-    copied = content.select([name for name in REVIEWED_CONTENT.names if name in content.column_names])
+    wanted = schema_named("reviewed_content", content.schema)
+    copied = content.select([name for name in wanted.names if name in content.column_names])
     table = copied.append_column("kept", pa.array([not broken for broken in verdicts], pa.bool_()))
     table = table.append_column("rejected_by", pa.array(verdicts, pa.list_(pa.string())))
     return Review(
-        table=table.select(REVIEWED_CONTENT.names).cast(REVIEWED_CONTENT),
+        table=table.select(wanted.names).cast(wanted),
         num_rejected_by={name: counts[name] for name in RULES},
     )
 

@@ -40,6 +40,14 @@ class ContentDigest:
         return whole.hexdigest()
 
 
+def digest_of(table: pa.Table) -> str:
+    """The content digest under which this table is, or would be, sealed."""
+    digest = ContentDigest(table.schema)
+    for batch in table.to_batches():
+        digest.update(batch)
+    return digest.hexdigest()
+
+
 class _ColumnDigest:
     """One column, or one child of a nested column."""
 

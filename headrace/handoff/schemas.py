@@ -138,6 +138,11 @@ MIRROR_COMPARISON = _schema(
     mirrored_num_output_tokens=_nullable(pa.int32()),
 )
 
+# How many rows a prompt gives, and which of them a row is. Only where a campaign asks for several: other tables keep
+# their content digests.
+NUM_VARIATIONS = pa.field("num_variations", pa.int32(), nullable=False)
+VARIATION = pa.field("variation", pa.int32(), nullable=False)  # from 0
+
 # Every published row made by a version set that was rolled back later.
 ROLLED_BACK_ROWS = _schema(
     campaign=_STRING,
@@ -207,12 +212,57 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+# Edge → the column of variations that may follow its fixed ones, and whether columns of the prompt file come after it.
+_MAY_FOLLOW: dict[str, tuple[pa.Field, bool]] = {
+    "prompts": (NUM_VARIATIONS, True),
+    "generated_content": (VARIATION, True),
+    "mirrored_content": (VARIATION, True),
+    "reviewed_content": (VARIATION, True),
+    "mirror_comparison": (VARIATION, False),
+}
+# What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
+ROW_COLUMNS = frozenset(
+    name for edge, (field, carries) in _MAY_FOLLOW.items() if carries for name in (*SCHEMAS[edge].names, field.name)
+)
+
+
+def carried_type(kind: pa.DataType) -> pa.DataType | None:
+    """The type under which a column of a prompt file comes along; None: it does not, such as a list."""
+    plain = plain_type(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
+    if pa.types.is_integer(plain):
+        return pa.int64()
+    if pa.types.is_floating(plain):
+        return pa.float64()
+    if pa.types.is_date(plain):
+        return pa.date32()
+    keeps = (pa.types.is_string, pa.types.is_boolean, pa.types.is_timestamp, pa.types.is_decimal)
+    return plain if any(is_kept(plain) for is_kept in keeps) else None
+
+
+def carried_fields(schema: pa.Schema) -> list[pa.Field]:
+    """The columns of a prompt file that a table of prompts or rows carries, in their order."""
+    return [
+        pa.field(field.name, plain_type(field.type))
+        for field in schema
+        if field.name not in ROW_COLUMNS and carried_type(field.type) == plain_type(field.type)
+    ]
+
+
+def _followed(name: str, like: pa.Schema) -> pa.Schema:
+    variation, carries = _MAY_FOLLOW[name]
+    variations = [variation] if variation.name in like.names else []
+    return pa.schema([*SCHEMAS[name], *variations, *(carried_fields(like) if carries else ())])
+
+
 def schema_named(name: str, like: pa.Schema) -> pa.Schema:
-    """The schema of one edge; for `training_examples`, with the sequence length of `like`.
+    """The schema of one edge; for `training_examples`, with the sequence length of `like`; for prompts and rows, with
+    the variations and carried columns of `like`.
 
     Raises:
         InvalidInput: no edge has this name.
     """
+    if name in _MAY_FOLLOW:
+        return _followed(name, like)
     if name == "training_examples":
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)

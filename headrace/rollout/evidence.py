@@ -1,9 +1,9 @@
 """The gate's evidence: reviewed rows by version set, and held-out losses measured on the same tokens."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from headrace.errors import HandoffCorrupt
+from headrace.handoff.schemas import VARIATION
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
@@ -19,6 +19,9 @@ def review_counts(
 ) -> dict[str, Sample]:
     """Reviewed and kept rows of a campaign by version set id, over the newest version of each sealed partition.
 
+    A prompt's variations count as one row, by the share of them that was kept: they are alike, and a gate that took
+    them for as many prompts would be surer than it may be.
+
     Args:
         num_days: how many of the campaign's newest reviewed days count; limits what a tick reads.
         damaged: called for unreadable partitions, which are left out.
@@ -28,12 +31,12 @@ def review_counts(
     """
     partitions = [partition for key in handoffs.partitions(REVIEWED_CONTENT) if (partition := _of(campaign, key))]
     days = sorted({partition.day for partition in partitions})[-num_days:]
-    num_rows: Counter[str] = Counter()
-    num_kept: Counter[str] = Counter()
+    counts: dict[str, Sample] = {}
     for partition in partitions:
         try:
             handoff = handoffs.newest(REVIEWED_CONTENT, partition.key) if partition.day in days else None
-            table = handoff.table(columns=["version_set", "kept"], plain=True) if handoff else None
+            by_prompt = ["prompt_id"] if handoff and VARIATION.name in handoff.schema.names else []
+            table = handoff.table(columns=["version_set", "kept", *by_prompt], plain=True) if handoff else None
         except HandoffCorrupt as error:
             if damaged is None:
                 raise
@@ -41,10 +44,12 @@ def review_counts(
             continue
         if table is None:
             continue
-        for row in table.group_by("version_set").aggregate([("kept", "count"), ("kept", "sum")]).to_pylist():
-            num_rows[row["version_set"]] += row["kept_count"]
-            num_kept[row["version_set"]] += row["kept_sum"]
-    return {version_set: Sample.of_counts(num_rows[version_set], num_kept[version_set]) for version_set in num_rows}
+        counted = table.group_by(["version_set", *by_prompt]).aggregate([("kept", "count"), ("kept", "sum")])
+        for row in counted.to_pylist():
+            num, kept = row["kept_count"], row["kept_sum"]
+            more = Sample.of_values([kept / num]) if by_prompt else Sample.of_counts(num, kept)
+            counts[row["version_set"]] = counts.get(row["version_set"], Sample()) + more
+    return counts
 
 
 def evidence_for(

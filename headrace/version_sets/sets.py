@@ -30,10 +30,11 @@ _NUM_NAMED_MAX = 4
 class Decoding:
     """How tokens are drawn. Temperature 0 is greedy."""
 
+    # Another default would give every file that leaves the key out another version set.
     # Ranges also as annotations, so that a file's report has each of them.
-    temperature: Annotated[float, Ge(0)]
-    top_p: Annotated[float, Gt(0), Le(1)]
-    max_new_tokens: Annotated[int, Ge(1)]
+    temperature: Annotated[float, Ge(0)] = 0.7
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    max_new_tokens: Annotated[int, Ge(1)] = 256
 
     def __post_init__(self) -> None:
         # YAML's `temperature: 0` and `0.0` mean the same, and must give the same id.

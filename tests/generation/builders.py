@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from headrace.clock import FixedClock
 from headrace.engines.echo import EchoEngine
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult, RowMaker
@@ -13,6 +15,7 @@ from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.mirroring import Mirror, mirror_partition
+from headrace.generation.requests import prompts_for
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
@@ -86,9 +89,14 @@ class Site:
         return self.roll_out(PROMOTED, model_version)
 
     def put_prompts(self, texts: Sequence[str] = TEXTS) -> Handoff:
-        return self.handoffs.publish(
-            "prompts", self.partition.key, make_prompts(texts), code_version="1", run_id="prompts-run"
-        )
+        return self.seal_prompts(make_prompts(texts))
+
+    def seal_prompts(self, table: pa.Table) -> Handoff:
+        return self.handoffs.publish("prompts", self.partition.key, table, code_version="1", run_id="prompts-run")
+
+    def draw_prompts(self, home: Path) -> Handoff:
+        """Seals what the campaign's own prompt files hold."""
+        return self.seal_prompts(prompts_for(self.campaign, self.partition, home))
 
     def open_claim(self, run: str = "run-1", regenerate: Regenerate | None = None) -> Claim:
         prompts = self.handoffs.open("prompts", self.partition.key)

@@ -172,11 +172,11 @@ def test_batches_of_an_earlier_release_which_knew_no_unknown_counts_are_sealed_w
         writer.write_table(old)
     site.objects.delete(key)
     site.objects.create(key, body.getvalue() + xxhash.xxh3_128_digest(body.getvalue()))
-    rows = rows_for(site.handoffs.open("prompts", site.partition.key).table(), claim.version_set)
+    prompts = site.handoffs.open("prompts", site.partition.key).table()
+    rows = rows_for(prompts, claim.version_set)
     batches = plan_micro_batches(rows, claim.micro_batch_rows)
-    content, _ = micro_batches.assemble(
-        [read_commit(site.objects, claim, index, batch) for index, batch in enumerate(batches)]
-    )
+    commits = [read_commit(site.objects, claim, index, batch) for index, batch in enumerate(batches)]
+    content, _ = micro_batches.assemble(commits, rows, prompts)
     assert content.num_rows == len(TEXTS)
 
 

@@ -9,6 +9,7 @@ from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidCampaign
 from headrace.generation.campaign import load_campaign, load_campaigns
 from headrace.prep.corpus import load_corpus
+from headrace.version_sets.sets import Decoding
 from resources.settings import CHECKOUT
 from simulation.models import model_of
 from tests.generation.builders import make_campaign
@@ -50,7 +51,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
     ("changes", "message"),
     {
         "an unknown key": ({"shards": 3}, "unknown key 'shards'; did you mean 'num_shards'?"),
-        "a missing key": ({"num_shards": None}, "lacks the key 'num_shards'"),
+        "a missing key": ({"prompts": None}, "lacks the key 'prompts'"),
         "nobody who writes": ({"model": None}, "lacks the key 'model', which says who writes"),
         "a writer beside roles": (
             {"roles": {"writer": ROLE}, "chain": ["writer"]},
@@ -89,13 +90,37 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         "shards without end": ({"num_shards": 10**9}, "num_shards must be from 1 to 100,000, got 1,000,000,000"),
         "a name without end": ({"name": "x" * 151}, "name must have at most 150 characters, got 151: 'xxx"),
         "a bad name": ({"name": "My Glossary"}, "name must be lower-case letters.*got 'My Glossary'"),
-        "a pool without a size": (
-            {"prompts": {"files": "a.jsonl"}},
-            "per_shard must be at least 1 where files is a pool",
+        "a draw of nothing": (
+            {"prompts": {"files": "a.jsonl", "per_shard": 0}},
+            "per_shard must be null or at least 1, got 0",
         ),
         "a day's files with a size": (
             {"prompts": {"files": "{day}.jsonl", "per_shard": 3}},
             "per_shard has no meaning where files holds {day}",
+        ),
+        "a column of ours carried": (
+            {"prompts": {"files": "a.jsonl", "carry": ["sku", "output"]}},
+            "carry must not name 'output': every row has a column of that name. Rename it in the prompt file",
+        ),
+        "the term carried": (
+            {"prompts": {"files": "a.jsonl", "carry": ["term"]}},
+            "carry must not name 'term': every row has a column of that name. Name it in term_column instead",
+        ),
+        "a column carried twice": (
+            {"prompts": {"files": "a.jsonl", "carry": ["sku", "sku"]}},
+            r"carry must name each column once, got \['sku', 'sku'\]",
+        ),
+        "columns of plain text": (
+            {"prompts": {"files": "a", "format": "text", "carry": ["sku"]}},
+            r"carry names columns, and plain text has none, got \['sku'\]",
+        ),
+        "no variation": (
+            {"prompts": {"files": "a.jsonl", "variations": 0}},
+            "prompts: variations must be between 1 and 1,000, got 0",
+        ),
+        "variations that would all be equal": (
+            {"prompts": {"files": "a.jsonl", "variations": 3}, "decoding": {"temperature": 0}},
+            "prompts: variations must be 1 where the temperature is 0, or a prompt's rows would all be equal, got 3",
         ),
         "a template that reaches into objects": (
             {"prompts": {"files": "a.jsonl", "per_shard": 3, "template": "{term.__class__}"}},
@@ -166,6 +191,27 @@ def test_a_missing_directory_is_a_problem_and_an_empty_one_has_no_campaign(tmp_p
     assert (list(empty), empty.problems) == ([], ())
     with pytest.raises(InvalidCampaign, match="No file in .* describes the campaign 'glossary'; there are none"):
         empty.find("glossary")
+
+
+def test_a_campaign_file_may_say_no_more_than_who_writes_what(tmp_path: Path) -> None:
+    campaign = load_campaign(write(tmp_path, num_shards=None, decoding=None, prompts={"files": "prompts.jsonl"}))
+    assert (campaign.num_shards, campaign.prompts.per_shard) == (1, None)
+    usual = Decoding(temperature=0.7, top_p=1.0, max_new_tokens=256)
+    assert campaign.version_set({"writer": model_of("tiny", 1)}).member("writer").decoding == usual
+
+
+@pytest.mark.parametrize("left_out", ["temperature", "top_p", "max_new_tokens"])
+def test_each_setting_of_decoding_alone_may_be_left_out(tmp_path: Path, left_out: str) -> None:
+    some = {key: value for key, value in BODY["decoding"].items() if key != left_out}
+    made = load_campaign(write(tmp_path, decoding=some)).parts["writer"].decoding
+    assert made == Decoding(**some)
+    assert getattr(made, left_out) == getattr(Decoding(), left_out)
+
+
+def test_a_role_without_decoding_has_the_usual_one(tmp_path: Path) -> None:
+    role = {key: value for key, value in ROLE.items() if key != "decoding"}
+    file = write(tmp_path, model=None, decoding=None, roles={"writer": role}, chain=["writer"])
+    assert load_campaign(file).parts["writer"].decoding == Decoding()
 
 
 def test_two_files_of_one_campaign_break_each_other_and_nobody_else(tmp_path: Path) -> None:

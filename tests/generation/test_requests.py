@@ -50,10 +50,36 @@ def test_prompts_have_the_columns_that_their_readers_expect(pool: Path) -> None:
     assert table["position"].to_pylist() == list(range(6))
 
 
-def test_a_pool_that_is_too_small_repeats_prompts_under_other_ids(pool: Path) -> None:
-    source = PromptSource(files="prompts.jsonl", per_shard=60)
-    ids = [one for shard in ids_of(pool, prompts=source) for one in shard]
-    assert len(ids) == len(set(ids)) == 240
+def test_a_draw_beyond_its_pool_is_refused_with_both_numbers(pool: Path) -> None:
+    source = PromptSource(files="prompts.jsonl", per_shard=26)
+    message = (
+        r"'glossary' draws 104 prompts a day \(per_shard 26, num_shards 4\), and its pool prompts.jsonl holds 100: "
+        r"some would be made twice. Lower per_shard, leave it out for the whole pool, or use variations"
+    )
+    with pytest.raises(InvalidInput, match=message):
+        texts_of(pool, prompts=source)
+
+
+def test_a_pool_without_a_draw_is_dealt_whole_every_day_in_its_order(pool: Path) -> None:
+    source = PromptSource(files="prompts.jsonl")
+    today, tomorrow = (
+        [texts_of(pool, shard, day, prompts=source) for shard in range(4)] for day in (DAY, "2026-11-23")
+    )
+    assert today == tomorrow == [[f"prompt {n}" for n in range(shard, 100, 4)] for shard in range(4)]
+    ids = [one for day in (DAY, "2026-11-23") for shard in ids_of(pool, day, prompts=source) for one in shard]
+    assert len(ids) == len(set(ids)) == 200
+
+
+def test_the_same_line_twice_in_a_pool_is_two_prompts(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("again\nagain\n")
+    ids = ids_of(tmp_path, num_shards=1, prompts=PromptSource(files="prompts.txt"))[0]
+    assert len(set(ids)) == 2
+
+
+def test_a_pool_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text("")
+    with pytest.raises(InvalidInput, match="The prompt pool prompts.jsonl of campaign 'glossary' is empty"):
+        texts_of(tmp_path, prompts=PromptSource(files="prompts.jsonl"))
 
 
 def test_the_same_prompt_on_another_day_is_another_prompt(pool: Path) -> None:
@@ -85,8 +111,12 @@ def test_prompts_are_made_from_columns_by_a_template(tmp_path: Path, suffix: str
     ("name", "body", "message"),
     {
         "no file": ("other.jsonl", "", "No prompt file matches .*2026-11-22.jsonl. Put the day's prompts there"),
-        "not JSON": (f"{DAY}.jsonl", '{"text": "a"}\n{"text"', "2026-11-22.jsonl line 2: not JSON"),
-        "no object": (f"{DAY}.jsonl", '"a"', "line 1: not a JSON object. Repair it"),
+        "not JSON": (
+            f"{DAY}.jsonl",
+            '{"text": "a"}\n{"text"',
+            r"line 2: not JSON: Expecting ':' delimiter: line 2 column 8, got '\{\"text\"'\. Repair it",
+        ),
+        "no object": (f"{DAY}.jsonl", '"a"', r"line 1: not a JSON object, got '\"a\"'\. Repair it"),
         "no column": (f"{DAY}.jsonl", '{"prompt": "a"}', r"line 1 has no column 'text' \(it has prompt\)"),
         "no text": (f"{DAY}.jsonl", '{"text": "a"}\n\n{"text": " "}', "line 3 holds no prompt: its text is empty"),
     }.values(),
@@ -103,6 +133,13 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"{DAY}.txt").write_bytes("caf\u00e9".encode("latin-1"))
     with pytest.raises(InvalidInput, match="line 1: wrong encoding, wanted utf-8"):
         texts_of(tmp_path, prompts=PromptSource(files="{day}.txt"))
+
+
+def test_prompts_may_be_in_several_encodings_and_have_a_delimiter_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / f"{DAY}-a.csv").write_bytes("text#x\nMühle#1\n".encode("latin-1"))
+    (tmp_path / f"{DAY}-b.csv").write_bytes("text#x\nWehr – Rad#1\n".encode())
+    source = PromptSource(files="{day}-*.csv", encoding=("utf-8", "latin-1"), delimiter="#")
+    assert texts_of(tmp_path, num_shards=1, prompts=source) == ["Mühle", "Wehr – Rad"]
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:

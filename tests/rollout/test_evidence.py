@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.clock import FixedClock
-from headrace.handoff.schemas import REVIEWED_CONTENT
+from headrace.handoff.schemas import REVIEWED_CONTENT, VARIATION
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.evidence import evidence_for, heldout_losses, review_counts
 from headrace.rollout.gates import PASS_RATE
@@ -35,6 +35,23 @@ def test_rows_are_counted_by_version_set_over_the_campaigns_partitions(tmp_path:
     assert review_counts(handoffs, "glossary", num_days=28) == {
         "a": Sample.of_counts(28, 24),
         "b": Sample.of_counts(14, 3),
+    }
+
+
+def test_a_prompts_variations_count_as_one_row(tmp_path: Path) -> None:
+    handoffs = make_store(tmp_path)
+    verdicts = {"p": [True, True, False, False], "q": [True] * 4, "r": [False] * 4}
+    rows = [
+        reviewed_row(0, "a", kept=kept)
+        | {"row_id": f"{prompt}-{variation}", "prompt_id": prompt, "variation": variation}
+        for prompt, found in verdicts.items()
+        for variation, kept in enumerate(found)
+    ]
+    table = pa.Table.from_pylist(rows, schema=REVIEWED_CONTENT.append(VARIATION))
+    handoffs.publish("reviewed_content", "2026-11-01|glossary-00", table, code_version="1", run_id="r")
+    seal(handoffs, "2026-11-01|glossary-01", "a", num_rows=2, num_kept=1)
+    assert review_counts(handoffs, "glossary", num_days=28) == {
+        "a": Sample.of_values([0.5, 1, 0]) + Sample.of_counts(2, 1)
     }
 
 
