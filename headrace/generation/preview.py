@@ -17,7 +17,7 @@ from headrace.engines.rows import GenerationResult, RowMaker
 from headrace.errors import InvalidInput
 from headrace.generation.bulk import generate_rows
 from headrace.generation.campaign import WRITER, Campaign
-from headrace.generation.requests import Row, plan_micro_batches, prompts_for, rows_for
+from headrace.generation.requests import Row, plan_micro_batches, prompts_of_day, rows_for
 from headrace.generation.review import rejections
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
@@ -115,8 +115,8 @@ def preview(
         EngineUnavailable: the engine cannot be loaded, or does not answer.
     """
     partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
-    prompts = {one: prompts_for(campaign, one, home) for one in partitions}
-    rows = {one: rows_for(prompts[one], wanted.version_set.id) for one in partitions}
+    of_day = zip(partitions, prompts_of_day(campaign, day, home), strict=True)
+    rows = {partition: rows_for(prompts, wanted.version_set.id) for partition, prompts in of_day}
     chosen = _chosen(campaign, rows, num_rows)
     engine = open_engine(wanted.version_set)
     try:
