@@ -179,7 +179,7 @@ def _take(descriptor: int, path: Path, port: int) -> None:
                     f"end it, then run again. Lock: {path}"
                 ) from None
             if not said:
-                say("Waiting for the previous daemon to end …")
+                say("Waiting for the previous daemon to end …", error=True)
                 said = True
             time.sleep(0.5)
         else:

@@ -66,7 +66,7 @@ def test_a_lock_that_a_dead_holders_daemon_keeps_is_waited_for(
 
         with pytest.raises(ServicesUnavailable, match="left behind still runs"), locked(path):
             pass
-        assert "Waiting for the previous daemon" in capsys.readouterr().out
+        assert "Waiting for the previous daemon" in capsys.readouterr().err
     finally:
         daemon.kill()
         daemon.wait()
