@@ -5,13 +5,16 @@ subject's next run. The sensor `partition_keys` reports the same findings withou
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from assets.stages import asset_check
 from headrace.text.markdown import inline
-from resources.settings import settings_from_environment
-from resources.user_files import file_problems
+from resources.campaigns_resource import CampaignsResource
+from resources.corpus_resource import CorpusResource
+from resources.rollouts import RolloutsResource
+from resources.training import TrainingResource
 
 # Kind of file → the first asset that reads it.
 _READERS = {"campaign": "prompts", "corpus": "raw_documents", "recipe": "base_model", "service": "rollout"}
@@ -20,7 +23,7 @@ _READERS = {"campaign": "prompts", "corpus": "raw_documents", "recipe": "base_mo
 def file_findings(problems: Mapping[str, Sequence[str]]) -> list[dg.AssetCheckEvaluation]:
     """The checks' results as events that belong to no run.
 
-    Args: problems: as `file_problems` gives them.
+    Args: problems: by kind of file, as `resources.user_files.file_problems` gives them.
     """
     return [
         dg.AssetCheckEvaluation(
@@ -30,24 +33,19 @@ def file_findings(problems: Mapping[str, Sequence[str]]) -> list[dg.AssetCheckEv
     ]
 
 
-def _file_check(kind: str, asset: str) -> dg.AssetChecksDefinition:
-    @asset_check(
-        asset=asset,
-        name=_name(kind),
-        description=f"Every {kind} file of this project can be read; a broken one stops its own {kind} alone.",
-    )
-    def check() -> dg.AssetCheckResult:
-        found = file_problems(settings_from_environment())[kind]
-        return dg.AssetCheckResult(passed=not found, **_said(found))
-
-    return check
+def _described(kind: str) -> dict[str, str]:
+    return {
+        "asset": _READERS[kind],
+        "name": _name(kind),
+        "description": f"Every {kind} file of this project can be read; a broken one stops its own {kind} alone.",
+    }
 
 
 def _name(kind: str) -> str:
     return f"{kind}_files_can_be_read"
 
 
-def _said(problems: Sequence[str]) -> dict[str, object]:
+def _said(problems: Sequence[str]) -> dict[str, Any]:
     """As text beside the description: Markdown would put all faults of a file on one line."""
     return {
         "description": inline("; ".join(problem.partition("\n")[0] for problem in problems)) or None,
@@ -58,4 +56,33 @@ def _said(problems: Sequence[str]) -> dict[str, object]:
     }
 
 
-file_checks = [_file_check(kind, asset) for kind, asset in _READERS.items()]
+def _result(problems: Sequence[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=not problems, **_said(problems))
+
+
+@asset_check(**_described("campaign"))
+def campaign_files_can_be_read(campaigns: CampaignsResource) -> dg.AssetCheckResult:
+    return _result(campaigns.campaigns().problems)
+
+
+@asset_check(**_described("corpus"))
+def corpus_files_can_be_read(corpus: CorpusResource) -> dg.AssetCheckResult:
+    return _result(corpus.problems())
+
+
+@asset_check(**_described("recipe"))
+def recipe_files_can_be_read(training: TrainingResource) -> dg.AssetCheckResult:
+    return _result(training.recipes().problems)
+
+
+@asset_check(**_described("service"))
+def service_files_can_be_read(rollouts: RolloutsResource) -> dg.AssetCheckResult:
+    return _result(rollouts.served().problems)
+
+
+file_checks = [
+    campaign_files_can_be_read,
+    corpus_files_can_be_read,
+    recipe_files_can_be_read,
+    service_files_can_be_read,
+]

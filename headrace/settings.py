@@ -36,7 +36,7 @@ from headrace.store.objects import ObjectStore
 from headrace.store.opening import cache_bytes_of, open_store
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
-_NAMES = frozenset(re.findall(r"HEADRACE_[A-Z_]+", __doc__))
+_NAMES = frozenset(re.findall(r"HEADRACE_[A-Z_]+", __doc__ or ""))
 # A gateway's own, and near to one of ours.
 _OTHERS = frozenset({"HEADRACE_SERVICE"})
 # Words that people write; any other would else be taken for off.

@@ -9,7 +9,7 @@ from pydantic import Field
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.keys import digest_text, row_seed
-from headrace.prep.corpus import Corpus, LabelJudge, load_corpus
+from headrace.prep.corpus import Corpus, LabelJudge, load_corpus, shard_keys_in
 from headrace.prep.labels import Judge
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory
@@ -29,6 +29,11 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
 
     def corpus(self) -> Corpus:
         return load_corpus(Path(self.corpus_file))
+
+    def problems(self) -> tuple[str, ...]:
+        """What a person has to mend in the corpus file; nothing if it can be read."""
+        _, faults = shard_keys_in(Path(self.corpus_file))
+        return (faults,) if faults else ()
 
     def home_directory(self) -> Path:
         return Path(self.home)

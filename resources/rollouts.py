@@ -26,11 +26,11 @@ from headrace.rollout.status import RolloutStatus
 from headrace.rollout.subject import Subject
 from headrace.rollout.tables import journal_markdown, state_table
 from headrace.rollout.ticking import Intervention, Rollout
-from headrace.serving.service import load_services
+from headrace.serving.service import Service, load_services
 from headrace.serving.subject import ServiceSubject
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
-from headrace.user_files.directory import BrokenFile
+from headrace.user_files.directory import BrokenFile, Described
 from headrace.version_sets.sets import VersionSet
 from resources.campaigns_resource import CampaignsResource, campaigns_resource
 from resources.engines import EnginesResource
@@ -90,9 +90,13 @@ class RolloutsResource(dg.ConfigurableResource):
     engines: EnginesResource
     services: str = Field(description="Directory of service files (*.yaml): an absolute path; it may be missing.")
 
+    def served(self) -> Described[Service]:
+        """All services that can be read, and the files that cannot."""
+        return load_services(Path(self.services))
+
     def subjects(self, handoffs: HandoffStore) -> Subjects:
         """All readable subjects: a broken file stops its own rollout alone."""
-        described, served = self.campaigns.campaigns(), load_services(Path(self.services))
+        described, served = self.campaigns.campaigns(), self.served()
         campaigns: dict[str, Subject] = {
             name: CampaignSubject(campaign=one, handoffs=handoffs) for name, one in described.by_name.items()
         }

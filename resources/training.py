@@ -8,6 +8,7 @@ from pydantic import Field
 from headrace.engines.model_directory import model_directory
 from headrace.errors import InvalidInput, InvalidTrainingRun
 from headrace.training.recipe import Recipe, load_recipes
+from headrace.user_files.directory import Described
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.settings import Settings
 
@@ -18,9 +19,13 @@ class TrainingResource(dg.ConfigurableResource):
     recipes_directory: str = Field(description="Directory of recipe files (*.yaml): an absolute path.")
     base_model: str = Field(description="Model directory or hub name for recipes without a base_model of their own.")
 
+    def recipes(self) -> Described[Recipe]:
+        """All recipes that can be read, and the files that cannot."""
+        return load_recipes(Path(self.recipes_directory))
+
     def recipe(self, partition_key: str) -> Recipe:
         """Raises: InvalidTrainingRun: no recipe file has this key, or its file is broken."""
-        return load_recipes(Path(self.recipes_directory)).find(partition_key)
+        return self.recipes().find(partition_key)
 
     def base_model_directory(self, recipe: Recipe) -> Path:
         """A local directory; a model of the hub is downloaded first.

@@ -6,6 +6,8 @@ import dagster as dg
 import pytest
 
 from assets.file_checks import file_checks
+from resources.deployment import deployment_resources
+from resources.settings import settings_from_environment
 
 
 @pytest.fixture
@@ -28,7 +30,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_broken_file_fails_the_check_of_its_kind_and_is_named_with_all_its_faults(home: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        run = dg.materialize(file_checks, selection=dg.AssetSelection.all_asset_checks(), instance=instance)
+        run = dg.materialize(
+            file_checks,
+            selection=dg.AssetSelection.all_asset_checks(),
+            instance=instance,
+            resources=deployment_resources(settings_from_environment()),
+        )
     assert run.success, "a failed check ends no run"
     found = {one.check_name: one for one in run.get_asset_check_evaluations()}
     assert {name: one.passed for name, one in found.items()} == {

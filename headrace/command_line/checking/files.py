@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from headrace.command_line.checking.report import KINDS, Kind
-from headrace.command_line.schema import shape_of
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
 from headrace.user_files.finding import nearest_existing
@@ -52,7 +51,8 @@ def files_to_check(words: Sequence[str], settings: Settings) -> list[Candidate]:
 
 def load(candidate: Candidate) -> Any:
     """Raises: InvalidInput: the file is broken, with all its faults."""
-    return _loader(candidate.kind or "campaign")(candidate.path)
+    _, read = _reading(candidate.kind or "campaign")
+    return read(candidate.path)
 
 
 def kind_of(path: Path, settings: Settings) -> Kind | None:
@@ -73,7 +73,7 @@ def kind_of(path: Path, settings: Settings) -> Kind | None:
     except InvalidInput:
         return None
     keys = set(content) if isinstance(content, Mapping) else set[str]()
-    scores = {kind: _fit(shape_of(kind), keys) for kind in KINDS}
+    scores: dict[Kind, tuple[int, int]] = {kind: _fit(_reading(kind)[0], keys) for kind in KINDS}
     best = [kind for kind, score in scores.items() if score == max(scores.values())]
     if len(best) > 1 or scores[best[0]][0] == 0:
         raise InvalidInput(
@@ -108,20 +108,21 @@ def _places(settings: Settings) -> dict[Kind, Path]:
     return {"campaign": settings.campaigns, "recipe": settings.recipes, "service": settings.services}
 
 
-def _loader(kind: Kind) -> Callable[[Path], Any]:
+def _reading(kind: Kind) -> tuple[Any, Callable[[Path], Any]]:
+    """The dataclass that a kind of file is read into, and its reader."""
     # Imported separately: a corpus imports polars.
     if kind == "campaign":
-        from headrace.generation.campaign import load_campaign
+        from headrace.generation.campaign import Campaign, load_campaign
 
-        return load_campaign
+        return Campaign, load_campaign
     if kind == "recipe":
-        from headrace.training.recipe import load_recipe
+        from headrace.training.recipe import Recipe, load_recipe
 
-        return load_recipe
+        return Recipe, load_recipe
     if kind == "corpus":
-        from headrace.prep.corpus import load_corpus
+        from headrace.prep.corpus import Corpus, load_corpus
 
-        return load_corpus
-    from headrace.serving.service import load_service
+        return Corpus, load_corpus
+    from headrace.serving.service import Service, load_service
 
-    return load_service
+    return Service, load_service
