@@ -73,8 +73,8 @@ def kind_of(path: Path, settings: Settings) -> Kind | None:
     except InvalidInput:
         return None
     keys = set(content) if isinstance(content, Mapping) else set[str]()
-    scores: dict[Kind, tuple[int, int]] = {kind: _fit(_reading(kind)[0], keys) for kind in KINDS}
-    best = [kind for kind, score in scores.items() if score == max(scores.values())]
+    scores = {kind: _fit(_reading(kind)[0], keys) for kind in KINDS}
+    best: list[Kind] = [kind for kind in KINDS if scores[kind] == max(scores.values())]
     if len(best) > 1 or scores[best[0]][0] == 0:
         raise InvalidInput(
             f"{path} does not say what it is: {', '.join(KINDS[:-1])} or {KINDS[-1]}. Begin it with the line "
