@@ -22,10 +22,10 @@ from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
-from headrace.user_files.encodings import Encodings, checked_encodings
 from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
+from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.

@@ -18,10 +18,10 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
-from headrace.user_files.encodings import Encodings, checked_encodings
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
+from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.user_files.yaml_file import read_yaml
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")

@@ -11,7 +11,6 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.user_files.encodings import UNDECODABLE
 from headrace.user_files.layout import (
     FileLayout,
     Record,
@@ -20,6 +19,7 @@ from headrace.user_files.layout import (
     wrong_encoding,
 )
 from headrace.user_files.lines import BoundedLines
+from headrace.user_files.text_encodings import UNDECODABLE
 
 _NEVER_CLOSED = "not CSV: a quote is opened and never closed"
 _DELIMITERS = ",;\t|"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from headrace.errors import InvalidInput
-from headrace.user_files.encodings import UNDECODABLE
+from headrace.user_files.text_encodings import UNDECODABLE
 
 FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
 TextUnit = Literal["line", "paragraph", "file"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from headrace.user_files.encodings import UNDECODABLE
 from headrace.user_files.layout import ExpandsTooMuch, FileLayout, expanded_bytes_max
+from headrace.user_files.text_encodings import UNDECODABLE
 
 COMPRESSIONS = {".gz", ".bz2", ".zst", ".lz4"}
 _PASSED_OVER_CHARS = 2**20

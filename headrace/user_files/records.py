@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.user_files.csv_rows import read_csv
-from headrace.user_files.encodings import UNDECODABLE
 from headrace.user_files.layout import (
     ExpandsTooMuch,
     FileLayout,
@@ -27,6 +26,7 @@ from headrace.user_files.layout import (
 )
 from headrace.user_files.lines import COMPRESSIONS, BoundedLines
 from headrace.user_files.parquet import read_parquet
+from headrace.user_files.text_encodings import UNDECODABLE
 
 _SUFFIXES = {
     ".jsonl": "jsonl",

@@ -137,6 +137,33 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
     assert {name for name in figures if name.startswith("num_rejected_by_")} >= {"num_rejected_by_repetition"}
 
 
+def test_a_campaign_that_carries_and_varies_passes_every_check_in_every_stage(project: Project) -> None:
+    directory, pool = project.directory / "campaigns", project.directory / "corpus/wordnet/prompts.jsonl"
+    directory.mkdir()
+    campaign = (CHECKOUT / "resources/campaigns/glossary.yaml").read_text()
+    (directory / "glossary.yaml").write_text(
+        campaign.replace("  per_shard: 14\n", "  per_shard: 3\n  variations: 2\n  carry: [level]\n")
+    )
+    lines = [{"term": f"word {n}", "category": "noun", "level": n} for n in range(40)]
+    pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    project.campaigns = CampaignsResource(
+        directory=str(directory), home=project.campaigns.home, reports=project.campaigns.reports, engine="echo"
+    )
+    project.instance.add_dynamic_partitions("campaign", ["glossary"])
+    for asset in (prompts, generated_content, reviewed_content):
+        result = project.materialize(asset)
+        checks = result.get_asset_check_evaluations()
+        assert checks
+        assert all(check.passed for check in checks), checks
+    project.try_candidate()
+    assert metadata_of(project.materialize(mirrored_content), "mirrored_content")["num_rows_compared"] == 6
+    assert metadata_of(project.materialize(campaign_report, partition=DAY), "campaign_report")["num_rows"] == 6
+    for asset in ("generated_content", "reviewed_content", "mirrored_content"):
+        rows = project.handoffs.open(asset, PARTITION).table()
+        assert rows.column_names[-2:] == ["variation", "level"]
+        assert [f"word {row['level']}" in row["prompt"] for row in rows.to_pylist()] == [True] * 6
+
+
 def test_a_prompt_file_that_changes_between_two_shards_is_found(project: Project) -> None:
     pool = project.directory / "corpus/wordnet/prompts.jsonl"
     first = project.materialize(prompts)

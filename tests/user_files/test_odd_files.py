@@ -10,10 +10,10 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
 from headrace.generation.prompt_files import read_prompt_files
-from headrace.user_files.encodings import check_encoding, checked_encodings
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import FileLayout, Record, Unreadable, check_delimiter
 from headrace.user_files.records import read_records
+from headrace.user_files.text_encodings import check_encoding, checked_encodings
 
 TEXT = FileLayout(columns=("text",))
 
