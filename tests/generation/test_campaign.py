@@ -1,3 +1,5 @@
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import yaml
 from headrace.engines.registry import engine_kind
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidCampaign
-from headrace.generation.campaign import load_campaign, load_campaigns
+from headrace.generation.campaign import PromptSource, load_campaign, load_campaigns
 from headrace.prep.corpus import load_corpus
 from headrace.version_sets.sets import Decoding
 from resources.settings import CHECKOUT
@@ -198,6 +200,17 @@ def test_a_campaign_file_may_say_no_more_than_who_writes_what(tmp_path: Path) ->
     assert (campaign.num_shards, campaign.prompts.per_shard) == (1, None)
     usual = Decoding(temperature=0.7, top_p=1.0, max_new_tokens=256)
     assert campaign.version_set({"writer": model_of("tiny", 1)}).member("writer").decoding == usual
+
+
+def test_what_the_page_on_prompts_shows_is_a_campaign(tmp_path: Path) -> None:
+    [shown] = re.findall(r"```yaml\n(.+?)```", (CHECKOUT / "docs/prompts.md").read_text(), re.DOTALL)
+    campaign = load_campaign(write(tmp_path, **yaml.safe_load(shown)))
+    assert (campaign.prompts.files, campaign.prompts.column) == ("products.csv", "question")
+
+
+def test_the_page_on_prompts_has_every_key() -> None:
+    page = (CHECKOUT / "docs/prompts.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == [one.name for one in fields(PromptSource)]
 
 
 @pytest.mark.parametrize("left_out", ["temperature", "top_p", "max_new_tokens"])

@@ -44,6 +44,39 @@ def test_several_differences_are_several_lines() -> None:
     assert len(str(refusal.value).splitlines()) == 1 + 5 + 1
 
 
+def empty_rows(name: str, **further: pa.DataType) -> pa.Table:
+    fields = [pa.field(column, kind) for column, kind in further.items()]
+    return pa.schema([*SCHEMAS[name], *fields]).empty_table()
+
+
+ROWS = ("prompts", "generated_content", "mirrored_content", "reviewed_content")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_columns_of_a_prompt_file_may_follow_those_of_a_row(name: str) -> None:
+    check_schema(name, empty_rows(name, sku=pa.string_view(), price=pa.float64(), day=pa.date32(), new=pa.bool_()))
+    for kind in (pa.int32(), pa.list_(pa.string()), pa.binary()):
+        with pytest.raises(InvalidInput, match="sku: not in the schema"):
+            check_schema(name, empty_rows(name, sku=kind))
+    behind = [name for name in empty_rows(name, sku=pa.string()).column_names if name != "position"]
+    with pytest.raises(InvalidInput, match="order: got "):
+        check_schema(name, empty_rows(name, sku=pa.string()).select([*behind, "position"]))
+
+
+def test_a_variation_has_its_place_before_what_a_row_carries() -> None:
+    for name, variation in zip(ROWS, ("num_variations", "variation", "variation", "variation"), strict=True):
+        check_schema(name, empty_rows(name, **{variation: pa.int32(), "sku": pa.string()}))
+        with pytest.raises(InvalidInput, match="order: got "):
+            check_schema(name, empty_rows(name, **{"sku": pa.string(), variation: pa.int32()}))
+    check_schema("mirror_comparison", empty_rows("mirror_comparison", variation=pa.int32()))
+
+
+@pytest.mark.parametrize("name", sorted({*SCHEMAS} - {*ROWS}))
+def test_no_other_table_carries_anything(name: str) -> None:
+    with pytest.raises(InvalidInput, match="sku: not in the schema"):
+        check_schema(name, empty_rows(name, sku=pa.string()))
+
+
 def test_an_unknown_schema_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match=r"No schema is named 'lables'\. Known: raw_documents, "):
         check_schema("lables", make_labels())

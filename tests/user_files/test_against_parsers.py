@@ -20,7 +20,7 @@ from headrace.generation.prompt_files import PromptText, read_prompt_files
 from headrace.handoff.schemas import check_schema
 from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.sources import read_shard
-from headrace.user_files.layout import FileLayout, Record
+from headrace.user_files.layout import FileLayout, Record, Unreadable
 from headrace.user_files.records import read_records
 from tests.prep.builders import gloss, make_corpus
 
@@ -35,21 +35,39 @@ def fields_of(path: Path) -> list[tuple[object, object]]:
     return [(record.fields["a"], record.fields["b"]) for record in records if isinstance(record, Record)]
 
 
-@given(rows=_ROWS)
-def test_csv_json_lines_and_parquet_read_as_other_parsers_read_them(rows, tmp_path_factory):
+@given(rows=_ROWS, delimiter=st.sampled_from(",;\t|"))
+def test_csv_json_lines_and_parquet_read_as_other_parsers_read_them(rows, delimiter, tmp_path_factory):
     directory = tmp_path_factory.mktemp("rows")
     written = io.StringIO(newline="")
-    csv.writer(written).writerows([("a", "b"), *rows])
+    csv.writer(written, delimiter=delimiter).writerows([("a", "b"), *rows])
     (directory / "r.csv").write_text(written.getvalue(), encoding="utf-8", newline="")
     lines = [json.dumps({"a": a, "b": b}, ensure_ascii=len(a) % 2 == 0) for a, b in rows]
     (directory / "r.jsonl").write_text("\n".join(lines), encoding="utf-8")
     table = pa.table({"a": [a for a, _ in rows], "b": [b for _, b in rows]})
     pq.write_table(table, directory / "r.parquet", row_group_size=3)
 
-    polars = pl.read_csv(directory / "r.csv", infer_schema=False).fill_null("")
+    polars = pl.read_csv(directory / "r.csv", infer_schema=False, separator=delimiter).fill_null("")
     assert fields_of(directory / "r.csv") == rows == polars.rows()
     assert fields_of(directory / "r.jsonl") == rows == pl.read_ndjson(directory / "r.jsonl").rows()
     assert fields_of(directory / "r.parquet") == rows == pl.read_parquet(directory / "r.parquet").rows()
+
+
+_IN_A_LINE = _TEXTS.map(lambda text: " ".join(text.replace('"', "'").splitlines()))
+
+
+@given(rows=st.lists(st.tuples(_IN_A_LINE, _IN_A_LINE.filter(bool)), min_size=1, max_size=20), data=st.data())
+def test_a_quote_that_is_never_closed_costs_its_line_and_no_other(rows, data, tmp_path_factory):
+    file = tmp_path_factory.mktemp("rows") / "r.csv"
+    written = io.StringIO(newline="")
+    csv.writer(written, lineterminator="\n").writerows([("a", "b"), *rows])
+    lines = written.getvalue().split("\n")
+    place = data.draw(st.integers(1, len(rows) + 1))
+    lines.insert(place, 'x,"y')
+    file.write_text("\n".join(lines), encoding="utf-8", newline="")
+    found = list(read_records(file, _LAYOUT))
+    [lost] = [one for one in found if isinstance(one, Unreadable)]
+    assert (lost.line, lost.excerpt.rstrip("\n"), lost.loses_file) == (place + 1, 'x,"y', False)
+    assert [(one.fields["a"], one.fields["b"]) for one in found if isinstance(one, Record)] == rows
 
 
 def _files(directory: Path) -> dict[str, bytes]:
