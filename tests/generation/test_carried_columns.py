@@ -17,6 +17,7 @@ from headrace.generation.content_checks import check_content, check_one_list
 from headrace.generation.micro_batches import committed
 from headrace.generation.requests import prompts_for
 from headrace.generation.review import review_rows
+from headrace.handoff.export import export_file
 from headrace.handoff.schemas import GENERATED_CONTENT, PROMPTS, REVIEWED_CONTENT, check_schema
 from tests.generation.builders import DAY, ScriptedEngine, Site, make_campaign, make_partition
 
@@ -61,6 +62,14 @@ def test_carried_columns_reach_generated_and_reviewed_rows_after_the_fixed_ones(
         assert table.column_names == [*fixed.names, *CARRY]
         wanted = [{column: line[column] for column in CARRY} for line in LINES]
         assert table.select(CARRY).to_pylist() == wanted
+
+
+def test_carried_columns_are_exported_with_their_types(site: Site, tmp_path: Path) -> None:
+    content = site.generate().content
+    table = pq.read_table(export_file(content, tmp_path / "rows.parquet", "parquet"))
+    assert table.select(CARRY).schema.types == [pa.large_string(), pa.float64(), pa.int64(), pa.bool_()]
+    lines = export_file(content, tmp_path / "rows.jsonl", "jsonl").read_text().splitlines()
+    assert [{name: row[name] for name in CARRY} for row in map(json.loads, lines)] == table.select(CARRY).to_pylist()
 
 
 def test_without_carry_every_table_is_as_it_was(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import yaml
 
 from headrace.errors import InvalidInput
 from headrace.prep.corpus import Corpus, load_corpus
+from tests.prep.builders import make_corpus
 
 MINIMAL: dict[str, Any] = {
     "name": "notes",
@@ -113,3 +114,9 @@ def test_a_missing_file_names_the_variable_that_points_to_it(tmp_path: Path) -> 
 def test_what_is_not_a_yaml_mapping_is_refused(body: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"not readable as YAML|must be a mapping"):
         load(tmp_path, body)
+
+
+def test_a_list_of_one_encoding_is_its_name_and_another_delimiter_is_another_corpus() -> None:
+    assert make_corpus(encoding=("utf-8",)).digest == make_corpus(encoding="utf-8").digest == make_corpus().digest
+    others = [make_corpus(encoding=("utf-8", "latin-1")), make_corpus(delimiter=";")]
+    assert len({make_corpus().digest, *(other.digest for other in others)}) == 3
