@@ -95,12 +95,15 @@ class _Lines:
         self._rereads_left = _REREAD_RECORDS_MAX * chars_max
         # Not `csv.reader.line_num`, which counts neither lines that were refused here nor lines that are read again.
         self._num_lines = 0
+        self.num_further = 0
+        self._further = io.StringIO(newline="")
         self.begin()
 
     def begin(self) -> None:
         """A row begins: `number` is its first line's, `first` that line, `num_further` how many follow."""
+        if self.num_further:
+            self._further = io.StringIO(newline="")
         self.number, self.first, self.num_further = self._num_lines + 1, "", 0
-        self._further = io.StringIO(newline="")
         self._chars_of_row = 0
 
     def skip_blank(self) -> str:

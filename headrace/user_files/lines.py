@@ -3,6 +3,7 @@
 import codecs
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def encoding_of(path: Path, layout: FileLayout) -> str:
         return layout.encodings[0]
     for encoding in layout.encodings:
         num_read = num_damaged = 0
-        with BoundedLines(path, replace(layout, encodings=(encoding,))) as lines:
+        # UTF-16 refuses a file without its mark instead of decoding it.
+        with suppress(UnicodeError), BoundedLines(path, replace(layout, encodings=(encoding,))) as lines:
             for line in lines:
                 num_damaged += UNDECODABLE in line
                 num_read += not line.isascii() and UNDECODABLE not in line
-        if num_damaged <= num_read:
-            return encoding
+            if num_damaged <= num_read:
+                return encoding
     return layout.encodings[0]
 
 

@@ -229,6 +229,16 @@ def test_each_file_of_a_corpus_is_in_the_first_encoding_that_reads_it(tmp_path: 
     assert shard.documents.column("text").to_pylist() == ["a Mühle", "b Mühle", "c Rad"]
 
 
+@pytest.mark.parametrize("encodings", [("utf-16", "utf-8"), ("utf-8", "utf-16"), ("ascii", "utf-16", "utf-8")])
+def test_utf_16_is_told_from_utf_8_in_either_order(encodings: tuple[str, ...], tmp_path: Path) -> None:
+    line = json.dumps({"term": "t", "category": "n", "gloss": "Mühle"}, ensure_ascii=False)
+    write(tmp_path, "a.jsonl", line.encode("utf-8"))
+    write(tmp_path, "b.jsonl", line.encode("utf-16"))
+    shard = read_shard(make_corpus(encoding=encodings, quarantine_share_max=0.0), "shard-00", tmp_path)
+    shard.refuse_if_exceeded()
+    assert shard.documents.column("text").to_pylist() == ["Mühle", "Mühle"]
+
+
 def test_a_damaged_byte_does_not_turn_a_whole_file_into_another_encoding(tmp_path: Path) -> None:
     lines = [json.dumps({"term": "t", "category": "n", "gloss": f"Mühle {n}"}, ensure_ascii=False) for n in range(3)]
     body = "\n".join(lines).encode()
