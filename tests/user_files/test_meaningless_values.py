@@ -81,7 +81,7 @@ _CASES = {
         ("{thing}", "{}", "4:", "template may use column names … got {}"),
         ("{thing}", "{thing.__class__}", "4:", "template may use column names … got {thing.__class__}"),
         ("{thing}", "{thing:>99999}", "4:", "template may pad to 9,999 characters … got"),
-        ("per_shard: 3", "per_shard: -3", "4:", "prompts: per_shard must be at least 1 … got -3"),
+        ("per_shard: 3", "per_shard: -3", "4:", "prompts: per_shard must be null or at least 1 … got -3"),
         ('user: "{text}"', 'user: "{{text}}"', "5:25", "use one pair of braces, {text} … got '{{text}}'"),
         ('user: "{text}"', 'user: "Say it."', "5:25", "user must hold {text} … got 'Say it.'"),
         ("temperature: 0.7", "temperature: 70", "6:25", "temperature must be between 0 and 2 … got 70"),
