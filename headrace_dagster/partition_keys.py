@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
-# SQLite refuses a statement with more than 32,766 values.
+# Databases limit the values of a statement: SQLite to 32,766 unless it was built otherwise.
 _KEYS_AT_ONCE = 10_000
 
 

@@ -150,8 +150,16 @@ def test_keys_that_another_process_adds_at_the_same_time_are_no_error(monkeypatc
         assert unknown_keys(instance, wanted) == {}
 
 
-def test_more_keys_than_a_statement_takes_are_registered_all(tmp_path: Path) -> None:
-    keys = [f"shard-{number:05d}" for number in range(40_000)]
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+def test_keys_are_added_in_portions_that_a_database_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [f"shard-{number:05d}" for number in range(20_005)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        add, portions = instance.add_dynamic_partitions, list[int]()
+
+        def counted(name: str, some: list[str]) -> None:
+            portions.append(len(some))
+            add(name, some)
+
+        monkeypatch.setattr(instance, "add_dynamic_partitions", counted)
         register_keys(instance, {"many": keys})
-        assert len(instance.get_dynamic_partitions("many")) == 40_000
+        assert portions == [10_000, 10_000, 5]
+        assert list(instance.get_dynamic_partitions("many")) == keys
