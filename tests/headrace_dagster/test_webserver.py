@@ -42,7 +42,7 @@ class Answering(Webserver):
 
     def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
         self.num_requests += 1
-        return execute_dagster_graphql(self.workspace.create_request_context(), query, variables).data
+        return dict(execute_dagster_graphql(self.workspace.create_request_context(), query, variables).data)
 
     @property
     def shards(self) -> list[str]:
