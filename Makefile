@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 # Where it is set, every one of several hundred sub-processes compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup bench-setup demo dev test test-thorough check schemas clean
+.PHONY: help setup bench-setup demo dev test test-thorough check schemas reference docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -44,6 +44,12 @@ check: setup ## lint, format, types, import contracts, duplicates
 
 schemas: setup ## docs/schemas anew, after a change of what a user's file may say
 	@for kind in campaign recipe corpus service check preview run trace status model; do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
+
+reference: setup ## docs/reference anew, after a change of a key, a command, a tag, a metric or what is in a store
+	@$(BIN)/python -m pipelines.reference
+
+docs: setup ## the documentation as a site, build/site/index.html; a dead link fails
+	@$(BIN)/zensical build --strict
 
 clean: ## removes state and caches, keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipelines.clean; fi

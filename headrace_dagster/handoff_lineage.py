@@ -17,8 +17,8 @@ from headrace_dagster.failures import permanent_failure, translated_errors
 
 # The single "partition" of an asset without partitions.
 UNPARTITIONED = "all"
-# A run with this tag makes everything again.
 MAKE_AGAIN_TAG = "headrace/make_again"
+"""Set it, with any value, and the run makes everything again that `sealed_already` would return."""
 # An attribute of versions that `sealed_already` can find.
 MADE_FROM = "made_from"
 METADATA = "metadata"

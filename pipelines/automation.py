@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from headrace.placement.demand import REQUESTED_BY
 from resources.settings import settings_from_environment
 
 # A night's follow-ups are decided within seconds; a tick over this project's graph costs about 0.1 CPU s.
@@ -90,5 +91,5 @@ follow_changed_inputs = dg.AutomationConditionSensorDefinition(
     default_status=running_when_automated()[0],
     # One run a partition: then a run's demand is one number, and a failed partition is repeated alone.
     emit_backfills=False,
-    run_tags={"headrace/requested_by": "follow_changed_inputs"},
+    run_tags={REQUESTED_BY: "follow_changed_inputs"},
 )

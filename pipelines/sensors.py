@@ -25,6 +25,7 @@ from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition, digest_text
+from headrace.placement.demand import REASON
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
@@ -253,7 +254,7 @@ def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> l
             job_name=REGENERATION.name,
             partition_key=key,
             run_config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "rolled_back"}}}),
-            tags={"headrace/reason": f"version set {version_set[:12]} was rolled back"},
+            tags={REASON: f"version set {version_set[:12]} was rolled back"},
         )
         requests.append(again)
     return requests

@@ -22,8 +22,8 @@ HOSTNAME = "kubernetes.io/hostname"
 PRODUCT = "nvidia.com/gpu.product"
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
-# Label on the pod: the node's slots that it holds, so that other pods are not counted against these.
 DEVICES = "headrace/devices"
+"""A label of the run's pod, not a tag: the node's slots that it holds, so that no other pod counts against these."""
 
 
 class NotOnePod(InvalidInput):

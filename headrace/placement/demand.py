@@ -1,20 +1,38 @@
-"""What a run needs of a fleet, and the names of its tags; assets write them, coordinators read them."""
+"""What a run needs of a fleet, and the names of its tags; assets write them, coordinators read them.
+
+The text below each name is its line in docs/reference.
+"""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 STAGE = "headrace/stage"
+"""Name of the stage, such as `training`, for floors and ceilings. Without it: none."""
 GPUS = "headrace/gpus"
+"""`4`: whole GPUs; `0.5`: a share of one. Without it: none, and `CUDA_VISIBLE_DEVICES` is empty."""
 GPU_MEMORY_MIB = "headrace/gpu_memory_mib"
+"""MiB that a share may use, or that each whole GPU must have; alone, it asks for a share by memory."""
 GPU_MODELS = "headrace/gpu_models"
+"""Allowed models, `H100` or `H100|A100`; a MIG slice is a model of its own. Without it: any."""
 GANG = "headrace/gang"
+"""`node`: all GPUs on one node; `any`: across nodes. Without it: `node`."""
 CPUS = "headrace/cpus"
+"""CPUs for the whole run: `8`, `0.5`. Without it: not counted."""
 MEMORY_MIB = "headrace/memory_mib"
+"""MiB of the host's memory, for the whole run. Without it: not counted."""
 EXPECTED_SECONDS = "headrace/expected_seconds"
+"""How long the run should take. Without it: the median of the last ten successful runs of its kind, else 10 minutes."""
 QUEUE = "headrace/queue"
+"""Name of a queue that shares the fleet with others by weight. Without it: `default`."""
 PREEMPTIBLE = "headrace/preemptible"
+"""`true`: may be stopped for others, and is queued again. Without it: `false`."""
 VERSION_SET = "headrace/version_set"
+"""What the run loads; a GPU that last loaded the same is preferred."""
+REQUESTED_BY = "headrace/requested_by"
+"""Who asked for the run: a sensor's name, a command."""
+REASON = "headrace/reason"
+"""Why the run was asked for, for people: "version set 2b0611613a83 was rolled back"."""
 
 # Shares of one GPU are counted in thousandths, so sums stay exact.
 WHOLE = 1000

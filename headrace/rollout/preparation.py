@@ -47,7 +47,7 @@ def write_preparation(store: ObjectStore, name: str, proposal: int, record: Prep
     """Keeps a record, unless this node has one for the proposal already."""
     node = record.node.replace("/", "_").lstrip(".") or "node"
     with suppress(HandoffCorrupt):  # its earlier record is damaged: `preparations` reports it
-        create_object(store, _key(name, proposal, node), RECORD, record)
+        create_object(store, record_key(name, proposal, node), RECORD, record)
 
 
 def preparations(store: ObjectStore, name: str, proposal: int) -> list[PreparationRecord]:
@@ -59,7 +59,7 @@ def preparations(store: ObjectStore, name: str, proposal: int) -> list[Preparati
             continue
         node = file.removesuffix(".json")
         try:
-            found.append(read_object(store, _key(name, proposal, node), RECORD))
+            found.append(read_object(store, record_key(name, proposal, node), RECORD))
         except ObjectMissing:
             continue
         except HandoffCorrupt as error:
@@ -122,5 +122,5 @@ def failure_of(work: Callable[[], object], *, seconds_max: float) -> str | None:
     return reason_of(raised[0])
 
 
-def _key(name: str, proposal: int, node: str) -> str:
+def record_key(name: str, proposal: int, node: str) -> str:
     return f"{rollout_prefix(name, 'prepared', proposal)}/{node}.json"

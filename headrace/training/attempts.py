@@ -159,7 +159,7 @@ def find_result(store: ObjectStore, training_id: str) -> TrainingResult | None:
 
 def has_result(store: ObjectStore, training_id: str) -> bool:
     """Whether the training ever finished; reads nothing."""
-    return store.exists(_result_key(training_id, 1))
+    return store.exists(result_key(training_id, 1))
 
 
 def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> TrainingResult:
@@ -174,7 +174,7 @@ def publish_result(store: ObjectStore, result: TrainingResult, curve: bytes) -> 
     if there and there.weights_digest == result.weights_digest:
         # Collected and sealed again: the curve was deleted with the weights, and returns with them.
         store.create(there.curve_key, curve)
-    return there or create_object(store, _result_key(result.training_id, number), RESULT, result).value
+    return there or create_object(store, result_key(result.training_id, number), RESULT, result).value
 
 
 def _newest_result(store: ObjectStore, training_id: str) -> tuple[int, TrainingResult | None]:
@@ -182,7 +182,7 @@ def _newest_result(store: ObjectStore, training_id: str) -> tuple[int, TrainingR
     number = 1
     while True:
         try:
-            result = read_object(store, _result_key(training_id, number), RESULT)
+            result = read_object(store, result_key(training_id, number), RESULT)
         except ObjectMissing:
             return number, None
         if not was_collected(store, result.weights_digest):
@@ -190,7 +190,7 @@ def _newest_result(store: ObjectStore, training_id: str) -> tuple[int, TrainingR
         number += 1
 
 
-def _result_key(training_id: str, number: int) -> str:
+def result_key(training_id: str, number: int) -> str:
     return training_key(training_id, *(("result.json",) if number == 1 else ("results", f"{number:06d}.json")))
 
 

@@ -90,14 +90,14 @@ def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.nd
 def find_evaluation(store: ObjectStore, weights_digest: str, heldout: str) -> Evaluation | None:
     """Raises: HandoffCorrupt: there is one, and it is damaged."""
     try:
-        return read_object(store, _key(weights_digest, heldout), EVALUATION)
+        return read_object(store, evaluation_key(weights_digest, heldout), EVALUATION)
     except ObjectMissing:
         return None
 
 
 def publish_evaluation(store: ObjectStore, evaluation: Evaluation) -> Evaluation:
     """Keeps the first measurement of a pair."""
-    key = _key(evaluation.weights_digest, evaluation.heldout_digest)
+    key = evaluation_key(evaluation.weights_digest, evaluation.heldout_digest)
     return create_object(store, key, EVALUATION, evaluation).value
 
 
@@ -174,5 +174,5 @@ def _process(config: EvaluationConfig, environment: Mapping[str, str]) -> Iterat
         process.wait()
 
 
-def _key(weights_digest: str, heldout: str) -> str:
+def evaluation_key(weights_digest: str, heldout: str) -> str:
     return f"evaluations/{weights_digest}/{heldout}.json"

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# Marks every process of a gang in any session; each attempt has its own value.
 MARKER = "HEADRACE_TRAINING"
+"""Set in every process of a training's gang, in any session; each attempt has its own value."""
 
 # If another launcher left these in the environment, they would send the gang to a foreign rendezvous.
 _FOREIGN = {

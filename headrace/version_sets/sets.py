@@ -208,7 +208,7 @@ class VersionSets:
         Raises:
             HandoffCorrupt: it was kept before, and is damaged.
         """
-        create_object(self._store, _key(version_set.id), VERSION_SET, version_set.to_json())
+        create_object(self._store, set_key(version_set.id), VERSION_SET, version_set.to_json())
         return version_set.id
 
     def get(self, version_set_id: str) -> VersionSet:
@@ -219,7 +219,7 @@ class VersionSets:
         if version_set_id in self._known:
             return self._known[version_set_id]
         try:
-            version_set = read_object(self._store, _key(version_set_id), VERSION_SET)
+            version_set = read_object(self._store, set_key(version_set_id), VERSION_SET)
         except ObjectMissing as error:
             raise ObjectMissing(
                 f"Version set {version_set_id} is not in the store; a rollout keeps a set before its journal names it."
@@ -227,7 +227,7 @@ class VersionSets:
         if version_set.id != version_set_id:
             raise HandoffCorrupt(
                 f"The object of version set {version_set_id} holds set {version_set.id}. {VERSION_SET.remedy}",
-                key=_key(version_set_id),
+                key=set_key(version_set_id),
             )
         self._known[version_set_id] = version_set
         return version_set
@@ -288,7 +288,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
     return body
 
 
-def _key(version_set_id: str) -> str:
+def set_key(version_set_id: str) -> str:
     return f"{ROOT}/{version_set_id}.json"
 
 

@@ -14,16 +14,19 @@ from headrace.placement.placements import Placement
 from headrace.store.small_objects import Record
 from headrace_dagster.run_records import own_record
 
-# A tag limit of 0 keeps the stock daemon from launching runs with the value `held`.
 GATE_TAG = "headrace/gate"
+"""`held` or `admitted`. A tag limit of 0 keeps the stock daemon from launching runs with the value `held`."""
 HELD = "held"
 ADMITTED = "admitted"
 # For our own use: the UI hides tags with this prefix.
 NEEDS_TAG = ".dagster/headrace/needs"
+"""What the run needs, read once from its steps' and its own tags."""
 PLACEMENT_TAG = ".dagster/headrace/placement"
-# For people, in the UI: why a queued run waits, and where an admitted one is.
+"""The devices that the run was given."""
 WHY_TAG = "headrace/why"
+"""For people, in the UI: why a queued run waits, and where an admitted one is."""
 PREEMPTED_TAG = "headrace/preempted"
+"""When the run was last stopped for another, and how many times; its retry is queued."""
 
 
 @dataclass(frozen=True, kw_only=True)

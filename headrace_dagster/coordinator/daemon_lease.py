@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from headrace.errors import HeadraceError
 
 _KEY = "headrace/dequeuing_daemon"
+"""No tag, but a row of Dagster's key-value table: which daemon dequeues, and until when."""
 # A live daemon renews every iteration, seconds apart; a launch between two may take a minute.
 _GOOD_SECONDS = 120.0
 # Two daemons that start at once both find no row: the one whose row remains after this time has won.

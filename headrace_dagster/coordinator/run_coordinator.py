@@ -62,6 +62,7 @@ from headrace_dagster.coordinator.run_needs import KIND_TAG, RunPlans, kind_of, 
 from headrace_dagster.coordinator.run_tag_writes import OpenDatabases
 
 SIMULATED_GPUS_VARIABLE = "HEADRACE_GPUS"
+"""GPUs to simulate on this machine, for the daemon and `headrace queue`: `4xH100:81559` (MiB), mixed with commas."""
 CLUSTER = "cluster"
 _GATE_LIMIT = {"key": GATE_TAG, "value": HELD, "limit": 0}
 _DAEMON_MODULE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"

@@ -20,8 +20,8 @@ from dagster._core.snap import ExecutionPlanSnapshot, JobSnap
 
 from headrace.placement.needs import PlannedStep, RunNeeds, StepLimit, read_needs
 
-# Runs of the same steps of the same job, with any partitions: their durations predict each other's.
 KIND_TAG = ".dagster/headrace/kind"
+"""Runs of the same steps of the same job, with any partitions, have the same: their durations predict each other's."""
 
 _KIND_LENGTH = 16
 # A deployment queues many runs of few plans.

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from headrace.placement.demand import WHOLE
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-# For people who inspect the processes: thousandths of each visible device, and the node's name.
+# For people who inspect the processes.
 GPU_MILLI = "HEADRACE_GPU_MILLI"
+"""Set in every process of a run with GPUs: thousandths of each visible device."""
 NODE = "HEADRACE_NODE"
+"""Set in every process of a run with GPUs: the node's name. For a gateway: the option `--node`."""
 # Written where `ps e` and /proc show them, also for forked workers.
 SHOWN = (VISIBLE_DEVICES, GPU_MILLI, NODE)
 

@@ -55,6 +55,7 @@ from headrace_dagster.launchers.putting_back import is_gated, put_back
 from headrace_dagster.run_records import own_record
 
 RUN_POD_TAG = "headrace/run_pod"
+"""What the run's pod was asked to have: limits, affinity and labels of its placement."""
 # A run that has just reported its end is still writing its last logs.
 _REAP_SECONDS = 60.0
 # Waiting in Kueue counts as starting: below an hour, a start timeout would fail Jobs that only wait.

@@ -38,6 +38,7 @@ from headrace_dagster.launchers.run_processes import RunProcesses
 from headrace_dagster.launchers.signs_of_life import SILENT_AFTER_SECONDS
 
 GPU_MILLI_TAG = "headrace/gpu_milli"
+"""Thousandths of each of its GPUs that the run was given; 1000 is all of it."""
 # A slower code server is unhealthy; the run then waits in the queue, not on its GPUs.
 _PROBE_SECONDS = 10
 _UNFINISHED_EVICTIONS = timedelta(hours=1)

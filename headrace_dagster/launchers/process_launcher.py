@@ -52,7 +52,9 @@ from headrace_dagster.launchers.worker_process import (
 from headrace_dagster.run_records import own_record
 
 WORKER_TAG = ".dagster/headrace/worker"
+"""The run's process: host, pid and start time."""
 CUDA_VISIBLE_DEVICES_TAG = "headrace/cuda_visible_devices"
+"""The run's CUDA_VISIBLE_DEVICES; a launcher of GPUs writes it. With the plain process launcher you may set it."""
 # Enough for a person to see why a worker died: a traceback or a rank's last words, not the whole log.
 _NUM_LOG_LINES = 20
 _HELD_WORKER_END_SECONDS = 2.0

@@ -22,6 +22,7 @@ from headrace_dagster.launchers.worker_process import WorkerProcess, processes_o
 from headrace_dagster.run_records import own_record
 
 SILENT_TAG = ".dagster/headrace/silent"
+"""Since when the run's processes have done nothing."""
 SILENT_AFTER_SECONDS = 600.0
 # Each look reads the environment of every process on the machine.
 _LOOK_SECONDS = 30.0

@@ -26,6 +26,7 @@ import psutil
 from headrace.store.small_objects import Record
 
 RUN_MARKER = "HEADRACE_RUN_ID"
+"""Set in every process of a run: the run's id, by which its processes are found."""
 _PROC = Path("/proc")
 # Survivors of SIGKILL wait for a device or a dead mount; after this time the caller is told.
 _KILL_WAIT_SECONDS = 5.0

@@ -29,7 +29,10 @@ from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace_dagster.project.webserver import RunState, Webserver
 
-RUN_TAG, STEP_TAG = "headrace/campaign_run", "headrace/campaign_step"
+RUN_TAG = "headrace/campaign_run"
+"""The call of `headrace run` that started the run: by it a repeated call finds its runs."""
+STEP_TAG = "headrace/campaign_step"
+"""The asset that `headrace run` started the run for."""
 _POLL_SECONDS = 0.5
 
 

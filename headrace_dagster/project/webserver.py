@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from headrace.errors import HeadraceError
+from headrace.placement.demand import REQUESTED_BY
 
 REPOSITORY = "__repository__"
 _LOAD_WAIT_SECONDS = 120.0
@@ -156,7 +157,7 @@ class Webserver:
         Raises:
             LaunchRefused: Dagster refuses the run; has Dagster's words.
         """
-        named = {"dagster/partition": partition, "headrace/requested_by": requested_by, **(tags or {})}
+        named = {"dagster/partition": partition, REQUESTED_BY: requested_by, **(tags or {})}
         if "|" in partition:
             named["dagster/partition/day"], named["dagster/partition/shard"] = partition.split("|", 1)
         params = {

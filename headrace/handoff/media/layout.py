@@ -101,13 +101,13 @@ class Layout:
 
     def write(self, store: ObjectStore) -> None:
         shards = tuple((shard.num_items, shard.num_bytes) for shard in self.shards)
-        create_object(store, _layout_key(self.prefix), LAYOUT, _Stored(shards=shards))
+        create_object(store, layout_key(self.prefix), LAYOUT, _Stored(shards=shards))
 
     @classmethod
     def read(cls, store: ObjectStore, manifest: Manifest) -> "Layout":
         """Raises: InvalidInput: not media. HandoffCorrupt: the layout is missing or impossible."""
         prefix = media_prefix(manifest)
-        key = _layout_key(prefix)
+        key = layout_key(prefix)
         try:
             stored = read_object(store, key, LAYOUT)
         except ObjectMissing as error:
@@ -130,5 +130,5 @@ def _damaged(store: ObjectStore, key: str, why: str) -> HandoffCorrupt:
     return HandoffCorrupt(f"{LAYOUT.noun} {store.uri(key)} is damaged: {why}. {_REMEDY}", key=key)
 
 
-def _layout_key(prefix: str) -> str:
+def layout_key(prefix: str) -> str:
     return f"{prefix}/shards.json"
