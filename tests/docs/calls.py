@@ -12,9 +12,10 @@ from pipelines.reference.commands import GATEWAY, gateway_command
 from tests.docs.blocks import CHECKOUT
 
 # Programs of others that a block may call.
-OTHERS = set(
-    ". cat cd curl cut dagster export git grep head jq kill mkdir openssl pip printf pytest sha256sum sort uniq".split()
-)
+OTHERS = {
+    *(".", "cat", "cd", "curl", "cut", "dagster", "export", "git", "grep", "head", "jq", "kill", "mkdir", "openssl"),
+    *("pip", "printf", "pytest", "sha256sum", "sort", "uniq"),
+}
 
 
 def refusal(words: list[str]) -> str | None:
