@@ -21,6 +21,7 @@ class Options:
     """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
+    """For transformers: how the weights are held; bfloat16 for GPUs."""
     num_threads: Annotated[int, Ge(1)] = 1
     """For transformers: the number of CPU threads."""
     base_url: str | None = None

@@ -22,6 +22,7 @@ class PromptTemplate:
     """The turns for the model's chat template; `{text}` is the prompt."""
 
     user: str = "{text}"
+    """The user turn, with `{text}` where the prompt goes."""
     system: str | None = None
     """null leaves the system turn to the model's own chat template, which may add one."""
 
@@ -66,7 +67,10 @@ class EngineSettings:
                 _log.warning("Left out of the schema: %s", error)
                 continue
             options = handler.resolve_ref_schema(handler(core_schema_of(kind.options)))
-            properties = {"name": {"const": name}, **options.get("properties", {})}
+            properties = {
+                "name": {"const": name, "description": "An installed engine."},
+                **options.get("properties", {}),
+            }
             # Without a name, it is the default engine.
             required = ["name"] if name != _DEFAULT_ENGINE else []
             required += options.get("required", [])
@@ -169,6 +173,7 @@ class Role:
     model: str
     """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
+    """`newest`, a number of the registered model, or whatever a server's owner calls the model now."""
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: WantedDecoding = field(default_factory=Decoding)
     engine: EngineSettings = field(default_factory=EngineSettings)

@@ -46,6 +46,7 @@ class PromptSource:
     files: str
     """A glob relative to HEADRACE_HOME, or absolute."""
     format: FileFormat = "auto"
+    """`auto`: by the name of each file."""
     encoding: Encodings = ("utf-8",)
     """A text encoding, or a list that is tried in order for each file."""
     delimiter: str | None = None
@@ -103,7 +104,9 @@ class Campaign:
     """One bulk generation, as its YAML file describes it."""
 
     name: str
+    """The name of its partitions, its rollout and its rows; a changed one is another campaign."""
     description: str = ""
+    """For people."""
     num_shards: int = 1
     """Partitions a day."""
     prompts: PromptSource

@@ -15,7 +15,9 @@ class ReviewSettings:
     """The review's limits; null turns a rule off. Rules without a limit are always on."""
 
     words_min: Annotated[int, Ge(0)] | None = 2
+    """Outputs with fewer words are rejected."""
     words_max: Annotated[int, Ge(0)] | None = 200
+    """Outputs with more words are rejected."""
     repeated_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.3
     """Share of word trigrams that occurred before in the same output. Fluent English prose stays under 0.1."""
     reject_truncated: bool = True

@@ -33,11 +33,17 @@ class QualityRules:
     """Limits of the named quality rules (`headrace.prep.cleaning`); null turns a rule off."""
 
     words_min: Annotated[int, Ge(0)] | None = 2
+    """Texts with fewer words are dropped."""
     words_max: Annotated[int, Ge(0)] | None = 400
+    """Texts with more words are dropped."""
     letters_share_min: Annotated[float, Ge(0), Le(1)] | None = 0.5
+    """Texts are dropped if fewer of their characters are letters."""
     mean_word_length_max: Annotated[float, Gt(0)] | None = 14.0
+    """Texts are dropped if their words are longer than this, on average."""
     repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.6
+    """Texts of ten words or more are dropped if a larger share of their words occurred before."""
     symbols_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.1
+    """Texts are dropped if they have more `#` and `…` than this share of their words."""
     drop_matching: dict[str, str] = field(default_factory=dict)
     """Your own rules: name → regular expression (Rust syntax); the rule `matches_<name>` drops matching texts."""
 
@@ -55,6 +61,7 @@ class NearDuplicates:
     """Two documents are near duplicates if their sets of word n-grams overlap by at least `jaccard`."""
 
     jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
+    """The overlap from which on two documents are near duplicates."""
     shingle_words: Annotated[int, Ge(1)] = 3
     """The number of words in an n-gram."""
     num_permutations: int = 128
@@ -71,6 +78,7 @@ class ExamplePrompt:
     """The two turns before the completion; the document fills `{term}` and `{category}`."""
 
     user: str
+    """The user turn."""
     system: str | None = None
     """null leaves the system turn to the model's own chat template, which may add one."""
 
@@ -84,9 +92,13 @@ class LabelFile:
     """Labels from people: a CSV or JSON Lines file with a document id and a label in each row."""
 
     path: str
+    """The file."""
     document_id: str = "document_id"
+    """The column with the document's id."""
     label: str = "label"
+    """The column with the label."""
     source: str = "file"
+    """The name under which these labels are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +106,21 @@ class LabelJudge:
     """A model that answers one question about each document with one of `answers`."""
 
     question: str
+    """The user turn, with `{text}`, `{term}` or `{category}`."""
     answers: tuple[str, ...]
+    """The labels; the one with which the reply begins counts."""
     engine: str = "openai_http"
+    """An installed engine."""
     model: str
+    """The engine's name for the model."""
     base_url: str | None = None
+    """For openai_http: the server's URL up to and including /v1."""
     system: str | None = None
+    """The system turn; null: none of ours."""
     answer_tokens_max: Annotated[int, Ge(1), Le(1_000_000)] = 8
+    """The longest answer, in tokens."""
     source: str = "judge"
+    """The name under which these labels are kept."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -153,10 +173,12 @@ class Corpus:
     """One corpus, as its YAML file describes it."""
 
     name: str
+    """Names the corpus in messages and in what is made from it."""
     files: tuple[str, ...]
     """Globs; `{shard}` stands for the shard's key, such as shard-03. Without it, hashes of the files' paths choose
     their shards."""
     format: FileFormat = "auto"
+    """`auto`: by the name of each file."""
     encoding: Encodings = ("utf-8",)
     """A text encoding, or a list that is tried in order for each file."""
     delimiter: str | None = None
@@ -164,6 +186,7 @@ class Corpus:
     text_unit: TextUnit = "line"
     """For plain text: the unit that makes one document."""
     num_shards: int = 1
+    """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
     """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
@@ -173,9 +196,12 @@ class Corpus:
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
+    """The share of terms that training never sees: a stable hash of the term decides."""
     prompt: ExamplePrompt
     completion: str = "{text}"
+    """What the model learns to answer."""
     sequence_length: Annotated[int, Ge(1), Le(10_000_000), Because("no model reads more")] = 256
+    """Tokens of one row of examples; an example that is longer is dropped."""
     dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
     """Largest share of a shard's documents that a stage may drop, by rules, as duplicates, or as too long for
     `sequence_length`; beyond it the partition fails."""

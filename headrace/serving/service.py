@@ -40,6 +40,7 @@ class Judge:
     """A role that scores answers beside the traffic, for the gate; clients never get its answers."""
 
     role: str
+    """Its name among the roles."""
     share: Annotated[float, Gt(0), Le(1)] = 0.1
     """Share of the units to judge."""
     score_max: Annotated[float, Gt(0)] = 10.0
@@ -83,7 +84,9 @@ class Limits:
     first_piece_seconds_max: Annotated[float, Gt(0)] = 60.0
     """How long a unit may take to its first piece."""
     request_bytes_max: Annotated[int, Gt(0)] = 1_048_576
+    """Largest body of a request."""
     num_messages_max: Annotated[int, Gt(0)] = 256
+    """Messages of one request."""
     num_attempts: Annotated[int, Gt(0)] = 3
     """How often a step may be sent to an engine while no part of its answer was given out."""
     drain_seconds: Annotated[float, Ge(0)] = 30.0
@@ -91,7 +94,9 @@ class Limits:
     num_connections_max: Annotated[int, Gt(0)] = 1024
     """Connections at once, before a client is known: the one that keeps the gateway waiting longest gives way."""
     url_bytes_max: Annotated[int, Gt(0)] = 8_192
+    """Longest URL."""
     num_headers_max: Annotated[int, Gt(0)] = 100
+    """Headers of one request."""
     head_bytes_max: Annotated[int, Gt(0)] = 32_768
     """Of the request line and the headers together."""
     head_seconds_max: Annotated[float, Gt(0)] = 10.0
@@ -124,8 +129,11 @@ class Service:
     """One live service, as its YAML file describes it."""
 
     name: str
+    """The `model` that clients ask for, and the name of its rollout."""
     description: str = ""
+    """For people."""
     roles: dict[str, Role]
+    """The models' parts, by name."""
     chain: tuple[str, ...]
     """The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's."""
     judge: Judge | None = None

@@ -46,33 +46,47 @@ class Recipe:
     """One model trained in one way; `key` is its Dagster partition."""
 
     name: str
+    """With the model's name, the partition of the training assets."""
     model: str
+    """The name under which the result is registered."""
     steps: Annotated[int, Ge(1)]
     """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
     """Packed sequences in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
+    """The highest learning rate, after the warm-up."""
     base_model: str | None = None
     """Directory or hub name; null: the project's base model."""
     micro_batch: Annotated[int, Ge(1)] = 1
     """Packed sequences that one rank holds at once; batch = ranks × micro_batch × gradient accumulation."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
     warmup_steps: Annotated[int, Ge(0)] = 0
+    """Steps in which the learning rate rises to its highest."""
     learning_rate_end: Annotated[float, Ge(0), Le(1)] = 0.1
     """The schedule's end, as a share of `learning_rate`."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Of AdamW, for matrices and embeddings."""
     beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Of AdamW."""
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.95
+    """Of AdamW."""
     clip_norm: Annotated[float, Ge(0)] = 1.0
     """Gradients with a larger global norm are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
     """Prefixes of parameter names that are not trained; they need neither gradients nor optimizer state."""
     zero_stage: Annotated[int, Ge(0), Le(3)] = 2
+    """What DeepSpeed divides among the ranks: 1 optimizer state, 2 gradients too, 3 parameters too; 0 nothing."""
     precision: Precision = "bf16"
+    """bf16 for GPUs, and for CPUs with avx512_bf16; fp32 elsewhere."""
     seed: Annotated[int, Ge(0)] = 0
+    """Of the order of the examples, and of dropout."""
     checkpoint_every: Annotated[int, Ge(1)] = 100
+    """Steps between two checkpoints; a killed rank costs the steps since the last one."""
     checkpoints_kept: Annotated[int, Ge(1)] = 2
+    """How many of the newest checkpoints stay."""
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
+    """How many completion tokens the held-out loss is measured on, at least."""
     ranks: Annotated[int, Ge(1)] | None = None
     """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None

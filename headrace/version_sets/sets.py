@@ -33,8 +33,11 @@ class Decoding:
     # Another default would give every file that leaves the key out another version set.
     # Ranges also as annotations, so that a file's report has each of them.
     temperature: Annotated[float, Ge(0)] = 0.7
+    """0 is greedy; higher is more varied."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Only the likeliest tokens with this share of the probability are drawn; 1: all."""
     max_new_tokens: Annotated[int, Ge(1)] = 256
+    """The longest answer, in tokens; a longer one is cut off."""
 
     def __post_init__(self) -> None:
         # YAML's `temperature: 0` and `0.0` mean the same, and must give the same id.

@@ -34,7 +34,9 @@ _HEADERS = ("key", "type and range", "default", "")
 
 def yaml_page(kind: str) -> str:
     schema = json_schema(shape_of(kind), f"Headrace {kind}")
-    sections = [_section_text(section) for section in sections_of(schema)]
+    found = sections_of(schema)
+    abouts = {section.path: section.description.partition(". ")[0].rstrip(".") + "." for section in found}
+    sections = [_section_text(section, abouts) for section in found]
     unknown = "Unknown keys are refused, with the nearest known one. `headrace check` tells every fault with its line; "
     editors = f"[the schema](../schemas/{kind}.schema.json) lets editors complete keys."
     return page(f"Keys of a {kind} file", INTRODUCTIONS[kind], unknown + editors, *sections)
@@ -70,41 +72,45 @@ def sections_of(schema: Mapping[str, Any]) -> list[Section]:
     return [_with_places(section, paths) for section in found]
 
 
-def _section_text(section: Section) -> str:
+def _section_text(section: Section, abouts: Mapping[str, str]) -> str:
     heading = f"## {code(section.path)}" if section.path else "## The file"
     also = f"Also {', '.join(map(code, section.others))}." if section.others else ""
     return "\n\n".join(
-        filter(None, [heading, " ".join(filter(None, [prose(section.description), also])), *_tables(section)])
+        filter(None, [heading, " ".join(filter(None, [prose(section.description), also])), *_tables(section, abouts)])
     )
 
 
-def _tables(section: Section) -> Iterator[str]:
+def _tables(section: Section, abouts: Mapping[str, str]) -> Iterator[str]:
     """One table; where a file chooses between several kinds of mapping (engines), one for each set of keys."""
     by_keys: dict[str, list[Mapping[str, Any]]] = {}
     for one in section.objects:
         rest = {key: value for key, value in one.get("properties", {}).items() if "const" not in value}
         by_keys.setdefault(json.dumps(rest, sort_keys=True), []).append(one)
     for alike in by_keys.values():
-        rows = [_row(key, [one["properties"][key] for one in alike], alike[0]) for key in alike[0]["properties"]]
-        yield table(_HEADERS, rows)
+        yield table(_HEADERS, [_row(key, alike, abouts) for key in alike[0]["properties"]])
 
 
-def _row(key: str, properties: list[Mapping[str, Any]], owner: Mapping[str, Any]) -> list[str]:
-    types = list(dict.fromkeys(type_text(one) for one in properties))
+def _row(key: str, owners: list[Mapping[str, Any]], abouts: Mapping[str, str]) -> list[str]:
+    """A key without a text has the first sentence of the mapping that it holds."""
+    properties = [one["properties"][key] for one in owners]
+    about = next((abouts[place] for place in _places(properties[0]) if place in abouts), "")
     return [
         code(key),
-        " or ".join(types),
-        default_text(key, properties[0], owner.get("required", ())),
-        prose(properties[0].get("description", "")),
+        " or ".join(dict.fromkeys(type_text(one) for one in properties)),
+        _default_text(key, owners),
+        prose(properties[0].get("description") or about),
     ]
 
 
-def default_text(key: str, schema: Mapping[str, Any], required: Any) -> str:
-    if key in required or "const" in schema:
+def _default_text(key: str, owners: list[Mapping[str, Any]]) -> str:
+    """Where the key chooses between the owners, it may be left out for one of them."""
+    optional = [one["properties"][key] for one in owners if key not in one.get("required", ())]
+    if not optional:
         return "**required**"
-    if "default" in schema:
-        return code(json.dumps(schema["default"], ensure_ascii=False))
-    return "see there" if "place" in schema else "empty"
+    default = optional[0].get("default", optional[0].get("const"))
+    if default is not None or "default" in optional[0]:
+        return code(json.dumps(default, ensure_ascii=False))
+    return "see there" if "place" in optional[0] else "empty"
 
 
 def type_text(schema: Mapping[str, Any]) -> str:
@@ -168,6 +174,17 @@ def _with_places(section: Section, paths: Mapping[str, list[str]]) -> Section:
 
     objects = tuple(placed(one) for one in section.objects)
     return Section(path=section.path, others=section.others, description=section.description, objects=objects)
+
+
+def _places(part: Any) -> Iterator[str]:
+    if isinstance(part, Mapping):
+        if isinstance(part.get("place"), str):
+            yield part["place"]
+        for one in part.values():
+            yield from _places(one)
+    elif isinstance(part, list):
+        for one in part:
+            yield from _places(one)
 
 
 def _name(reference: str) -> str:

@@ -115,7 +115,7 @@ def test_an_editor_underlines_nothing_that_the_reader_takes(kind: str, data: st.
 def test_an_engine_has_the_options_of_its_name_alone() -> None:
     branches = {one["title"]: one for one in kept("campaign")["$defs"]["EngineSettings"]["anyOf"]}
     assert sorted(branches) == ["echo", "openai_http", "transformers"]
-    assert all(one["properties"]["name"] == {"const": name} for name, one in branches.items())
+    assert all(one["properties"]["name"]["const"] == name for name, one in branches.items())
     assert branches["transformers"].get("required", []) == [], "it is the engine of a file that names none"
     assert branches["echo"]["required"] == ["name"]
 

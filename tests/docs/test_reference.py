@@ -49,6 +49,7 @@ def test_every_key_of_a_file_has_its_row(kind: str, made: dict[str, str]) -> Non
                 assert any(json.dumps(default, ensure_ascii=False) in row for row in described), key
             if key in one.get("required", ()):
                 assert any("**required**" in row for row in described), key
+    assert [name for name, row in rows if row.split(" | ")[-1].strip(" |") == ""] == [], "a text below the field"
     # Not one row more than there are keys; what several kinds of engine share stands once.
     assert {name for name, _ in rows} == {key for one in objects for key in one["properties"]}
 
