@@ -51,7 +51,8 @@ def _below(words: str, command: Any, parent: Any) -> Iterator[tuple[str, Any, An
 
 def _section(words: str, command: Any, context: Any) -> str:
     help_text, _, own_examples = (command.help or "").partition("\b")
-    arguments = " ".join(command.collect_usage_pieces(context))
+    # A metavar may have brackets of its own.
+    arguments = " ".join(command.collect_usage_pieces(context)).replace("[[", "[").replace("]]", "]")
     parts = [
         f"## {words}",
         f"```text\n{words} {arguments}\n```",

@@ -130,7 +130,7 @@ def type_text(schema: Mapping[str, Any]) -> str:
         return f"list of {type_text(schema['items'])}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
         return f"mapping of names to {type_text(schema['additionalProperties'])}"
-    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
+    bounds = [f"{sign} {schema[bound]:,}" for bound, sign in _BOUNDS.items() if bound in schema]
     return " ".join([_TYPES.get(kind, "any value"), ", ".join(bounds)]).strip()
 
 
