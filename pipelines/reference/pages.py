@@ -1,4 +1,8 @@
-"""The pages of the reference, by their file's name."""
+"""The reference pages in `docs/reference`, written from the code: `make reference` renews them.
+
+Each module of this package reads one thing that the code knows already (dataclasses, commands, constants, definitions),
+so a page says what the code does. Nothing here is shipped: the pages are.
+"""
 
 from pathlib import Path
 

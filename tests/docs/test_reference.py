@@ -10,6 +10,7 @@ import pytest
 from headrace.serving.gateway.metrics import Metrics
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from pipelines.reference.constants import constants, sources
+from pipelines.reference.markdown import prose
 from pipelines.reference.metrics import metrics_page
 from pipelines.reference.pages import DIRECTORY, pages
 from pipelines.reference.store_objects import others, stored
@@ -110,6 +111,20 @@ def test_every_job_schedule_sensor_and_check_is_there(made: dict[str, str], code
     names |= set(re.findall(r"^@dg\.(?:run_failure_)?sensor\(.*?\)\ndef (\w+)\(", code, re.MULTILINE | re.DOTALL))
     assert len(names) > 15
     assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a  b\n c", "a b c"),
+        ("`H100|A100` or <b>", "<code>H100&#124;A100</code> or &lt;b&gt;"),
+        ("*.yaml of [x] and _y_", r"\*.yaml of \[x\] and \_y\_"),
+        ("at http://a.b/c, or `x_*`", "at `http://a.b/c`, or `x_*`"),
+        ("a ` alone", "a &#96; alone"),
+    ],
+)
+def test_a_text_of_the_code_looks_the_same_on_a_page(text: str, shown: str) -> None:
+    assert prose(text) == shown
 
 
 def _objects(part: Any) -> Any:
