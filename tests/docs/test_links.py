@@ -127,6 +127,24 @@ def test_what_the_pages_name_is_in_the_reference(pattern: str, page: str) -> Non
     assert named - known - rooms == set()
 
 
+def test_options_that_pages_name_are_options() -> None:
+    """In sentences; whole calls are read by their program (`test_code_blocks`)."""
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", (REFERENCE / "commands.md").read_text()))
+    for directory in ("benchmarks", "pipelines"):
+        for path in (CHECKOUT / directory).rglob("*.py"):
+            known |= set(re.findall(r'"(--[a-z][a-z0-9-]+)"', path.read_text()))
+    named = {
+        option
+        for page in PAGES
+        if page.parent == DOCS
+        for code in _CODE.findall(prose(page))
+        for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]+", code.strip("`"))
+    }
+    assert len(named) > 40
+    # curl's and dg's
+    assert named - known - {"--http2", "--assets"} == set()
+
+
 def _leaves(part: Any) -> Any:
     if isinstance(part, str):
         yield part
