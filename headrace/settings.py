@@ -15,6 +15,7 @@
 | HEADRACE_ENGINE | engine for every campaign (`echo` in tests) | each campaign's own |
 | HEADRACE_FIRST_DAY, HEADRACE_TIMEZONE | first day of generation partitions | 2026-11-01, UTC |
 | HEADRACE_AUTOMATION | `on`: schedules and sensors start running; `off` | off |
+| HEADRACE_ENGINE_KEY | key for the servers behind the engine openai_http | none |
 | HEADRACE_ALERT_WEBHOOK | URL that failed nights are posted to | none |
 
 Relative paths start at the working directory, defaults at the project's root.

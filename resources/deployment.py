@@ -7,7 +7,7 @@ import dagster as dg
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.campaigns_resource import campaigns_resource
 from resources.corpus_resource import CorpusResource
-from resources.engines import EnginesResource
+from resources.engines import engines_resource
 from resources.registry import registry_resource
 from resources.rollouts import rollouts_resource
 from resources.settings import Settings
@@ -21,7 +21,7 @@ def deployment_resources(settings: Settings) -> dict[str, dg.ConfigurableResourc
         "cache": str(settings.cache),
         "cache_bytes": settings.cache_bytes,
     }
-    engines = EnginesResource()
+    engines = engines_resource()
     return {
         "io_manager": ArrowHandoffIOManager(**store),
         "store": StoreResource(**store),

@@ -1,5 +1,6 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
+import os
 from collections.abc import Mapping
 
 import dagster as dg
@@ -12,6 +13,9 @@ from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
+
+# As for a gateway.
+ENGINE_KEY = "HEADRACE_ENGINE_KEY"
 
 
 class EnginesResource(dg.ConfigurableResource):
@@ -61,3 +65,9 @@ class EnginesResource(dg.ConfigurableResource):
         Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.trial`.
         """
         try_member(member, version_set.engine_of(member.role), objects, self._deployment(replicas))
+
+
+def engines_resource() -> EnginesResource:
+    """The engines of this deployment; servers that require a key get the one in HEADRACE_ENGINE_KEY."""
+    # Dagster's UI shows a resource's settings, but only the name of a variable.
+    return EnginesResource(api_key=dg.EnvVar(ENGINE_KEY)) if os.environ.get(ENGINE_KEY) else EnginesResource()

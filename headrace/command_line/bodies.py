@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headrace.registry.model_versions import ModelVersion
+
 Row = dict[str, Any]
 
 
@@ -127,32 +129,21 @@ class StatusBody:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelBody:
-    """One registered version; losses are nats per token, times seconds since the epoch."""
+class ModelsBody:
+    """`headrace model ls --json`. Losses are nats per token, times seconds since the epoch."""
 
-    model_name: str
-    version: str
-    kind: str
-    weights_digest: str
-    weights_uri: str
-    heldout_loss: float | None
-    heldout_tokens: int
-    heldout_digest: str
-    recipe: str
-    zero_stage: int
-    mlflow_run_id: str
-    registered_at: float
-    directory: str | None = None
-    """For `model show`: where the files are."""
-    load: str | None = None
-    """For `model show`: the line of Python that loads them."""
+    models: tuple[ModelVersion, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsBody:
-    """`headrace model ls --json`; `model show --json` prints one of them."""
+class ShownModelBody:
+    """`headrace model show --json`."""
 
-    models: tuple[ModelBody, ...]
+    model: ModelVersion
+    directory: str
+    """Where the files are."""
+    load: str
+    """The line of Python that loads them."""
 
 
 BODIES: Mapping[str, type] = {

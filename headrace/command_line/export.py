@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.command_line.options import Store, examples
-from headrace.errors import InvalidInput
+from headrace.command_line.options import Columns, Force, Store, Verbatim, examples
 from headrace.text.terminal import say
 
 _DATASET = "dataset"
@@ -31,25 +30,19 @@ def export(
         str | None,
         typer.Option("--format", "-f", metavar="FORMAT", help="parquet, csv, jsonl, arrow or dataset."),
     ] = None,
-    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
-    verbatim: Annotated[
-        bool,
-        typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas."),
-    ] = False,
+    columns: Columns = None,
+    force: Force = False,
+    verbatim: Verbatim = False,
     store: Store = None,
 ) -> None:
     """Copy rows of several partitions into one file: by default reviewed rows that the review kept."""
-    from headrace.command_line.handoff.exporting import SUFFIXES
+    from headrace.command_line.handoff.exporting import export_file_as, format_for
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
-    from headrace.handoff.export import check_types, export_file
 
     selected = select_rows(open_handoffs(context, store), what, day=day, with_rejected=rejected)
-    chosen = file_format or SUFFIXES.get(target.suffix)
-    if chosen is None:
-        raise InvalidInput(f"--format is needed: {str(target)!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    chosen = format_for(file_format, str(target))
     names = split_columns(columns)
     suggest_columns(selected, names or [])
     if names is None and "kept" in selected.where:
@@ -65,14 +58,6 @@ def export(
         if chosen == _DATASET:
             export_dataset(selected, target, columns=names, progress=tell)
         else:
-            check_types(selected, chosen, names)
-            export_file(
-                selected,
-                target,
-                chosen,  # pyright: ignore[reportArgumentType]
-                columns=names,
-                overwrite=force,
-                verbatim=verbatim,
-                progress=tell,
-            )
+            write = export_file_as(chosen, columns=names, force=force, verbatim=verbatim)
+            write(selected, target, progress=tell)
     say(f"{target}: {counted(num_written, 'row')} of {selected.label}.", error=True)

@@ -29,7 +29,7 @@ from headrace.command_line.project import in_this_project
 from headrace.command_line.rollout import abort, advance, hold, journal, page, rows, start, status, tick
 from headrace.command_line.rollout import verify as rollout_verify
 from headrace.command_line.schema import schema
-from headrace.command_line.trace import trace
+from headrace.command_line.tracing import trace
 from headrace.command_line.versions import diff as versions_diff
 from headrace.command_line.versions import ls as versions_ls
 from headrace.command_line.versions import show as versions_show

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies import ModelBody, ModelsBody
+from headrace.command_line.bodies import ModelsBody, ShownModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
@@ -32,7 +32,7 @@ def ls(
 
     found = [one for one in _registered(open_objects(context, store)) if name in (None, one.model_name)]
     if as_json:
-        print_json(asdict(ModelsBody(models=tuple(map(_body, found)))))
+        print_json(asdict(ModelsBody(models=tuple(found))))
         return
     if not found:
         say("No model is registered yet: headrace run does so with a campaign's weights, a recipe's training too.")
@@ -62,7 +62,7 @@ def show(context: typer.Context, version: Version, store: Store = None, as_json:
     directory = open_directory(objects, found.weights_digest)
     line = f"transformers.AutoModelForCausalLM.from_pretrained({str(directory)!r})"
     if as_json:
-        print_json(asdict(_body(found, directory=str(directory), load=line)))
+        print_json(asdict(ShownModelBody(model=found, directory=str(directory), load=line)))
         return
     say(f"{found.model_name}:{found.version}", bold=True)
     facts = [
@@ -128,7 +128,3 @@ def _find(objects: "ObjectStore", word: str) -> "ModelVersion":
     raise InvalidInput(
         f"No version {word!r} is registered.{nearest(word, [f'{one.model_name}:{one.version}' for one in known])}"
     )
-
-
-def _body(one: "ModelVersion", **further: str) -> ModelBody:
-    return ModelBody(**asdict(one), **further)

@@ -13,6 +13,11 @@ from headrace.command_line.opening import STORE_HELP
 
 Store = Annotated[str | None, typer.Option("--store", metavar="URL", help=STORE_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs: fields are added, never renamed.")]
+Columns = Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the target.")]
+Verbatim = Annotated[
+    bool, typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas.")
+]
 Command = TypeVar("Command", bound=Callable[..., None])
 _EXAMPLES = "examples"
 

@@ -113,7 +113,7 @@ def _print(campaign: "Campaign", made: "Preview") -> None:
     models = ", ".join(f"{role}: {part.engine.name}" for role, part in campaign.parts.items())
     print_lines(
         [
-            f"{len(rows)} of {counted(made.num_prompts, 'row')} of {campaign.name} on {made.day}, on version set "
+            f"{len(rows)} of {counted(made.num_rows, 'row')} of {campaign.name} on {made.day}, on version set "
             f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed.",
         ]
     )
@@ -142,6 +142,6 @@ def _body(campaign: "Campaign", made: "Preview") -> PreviewBody:
         campaign=campaign.name,
         day=made.day,
         version_set=made.version_set.id,
-        num_rows_of_day=made.num_prompts,
+        num_rows_of_day=made.num_rows,
         rows=tuple(rows),
     )

@@ -39,11 +39,11 @@ class PreviewedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Args: num_prompts: of the whole day. unsealed: digest → directory of weights that the first run registers."""
+    """Args: num_rows: of the whole day. unsealed: digest → directory of weights that the first run registers."""
 
     day: str
     version_set: VersionSet
-    num_prompts: int
+    num_rows: int
     rows: tuple[PreviewedRow, ...]
     unsealed: Mapping[str, Path]
 
@@ -148,7 +148,7 @@ def preview(
     return Preview(
         day=day,
         version_set=wanted.version_set,
-        num_prompts=sum(map(len, rows.values())),
+        num_rows=sum(map(len, rows.values())),
         rows=tuple(shown[:num_rows]),
         unsealed=wanted.unsealed,
     )

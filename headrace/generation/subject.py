@@ -36,10 +36,6 @@ class CampaignSubject:
         return self.campaign.plan
 
     @property
-    def roles(self) -> Mapping[str, Role]:
-        return self.campaign.parts
-
-    @property
     def replicas(self) -> Mapping[str, tuple[str, ...]]:
         return self.campaign.replicas
 
@@ -77,6 +73,10 @@ class CampaignSubject:
 
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
         return bad_rows_of(self.handoffs, self.name, version_sets, damaged=damaged)
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        return self.campaign.parts
 
 
 def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged: Damaged) -> None:

@@ -23,9 +23,6 @@ class Subject(Protocol):
     def plan(self) -> Plan: ...
 
     @property
-    def roles(self) -> Mapping[str, Role]: ...
-
-    @property
     def is_prepared_here(self) -> bool:
         """Whether the ticking process prepares a proposed set; otherwise the subject's servers do."""
         ...
@@ -47,4 +44,9 @@ class Subject(Protocol):
 
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
         """The rows that these sets published, version by version."""
+        ...
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The parts of its file, by name."""
         ...

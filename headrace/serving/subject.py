@@ -34,10 +34,6 @@ class ServiceSubject:
         return self.service.plan
 
     @property
-    def roles(self) -> Mapping[str, Role]:
-        return self.service.roles
-
-    @property
     def replicas(self) -> Mapping[str, tuple[str, ...]]:
         return self.service.replicas
 
@@ -58,6 +54,10 @@ class ServiceSubject:
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
         """Returns nothing: the store does not keep answers."""
         return []
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        return self.service.roles
 
 
 def live_evidence(store: ObjectStore, name: str, state: RolloutState, *, damaged: Damaged | None = None) -> Evidence:

@@ -18,6 +18,7 @@ from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
 from headrace.generation.requests import prompts_for
 from headrace.generation.subject import CampaignSubject
+from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.bases import has_unregistered_bases
@@ -221,7 +222,7 @@ class CampaignRun:
         if key in self._made.get(PROMPTS.asset, set()):
             return True
         wanted = prompts_for(self.campaign, ContentPartition.parse(key), self.home)
-        return wanted.to_pylist() == prompts.table().to_pylist()
+        return digest_of(wanted) == prompts.content_digest
 
     def _is_rolled_back(self, content: Handoff) -> bool:
         state = self.state()

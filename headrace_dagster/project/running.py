@@ -75,7 +75,7 @@ def _webserver(project: Project, settings: Settings, port: int | None) -> Iterat
         yield webserver
         webserver.close()
         return
-    if not os.environ.get("DAGSTER_HOME"):
+    if not project.environment.get("DAGSTER_HOME"):
         raise InvalidInput(
             f"DAGSTER_HOME is not set, in the environment or in {project.root / '.env'}: set it to the directory of "
             "your instance's dagster.yaml."

@@ -106,7 +106,7 @@ def services(
     with locked(home / _LOCK, port=port) as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
         code_socket = Path(directory) / "code"
         try:
-            _refuse_foreign_daemon()
+            _refuse_foreign_daemon(environment.get("DAGSTER_HOME"))
             _refuse_taken_port(port)
             before_start()
             for name, command in _commands(project, code_socket, port).items():
@@ -189,9 +189,8 @@ def _take(descriptor: int, path: Path, port: int) -> None:
             return
 
 
-def _refuse_foreign_daemon() -> None:
+def _refuse_foreign_daemon(home: str | None) -> None:
     """Finds `dagster dev` or `dg dev` by its process, since they do not take our lock when started by hand."""
-    home = os.environ.get("DAGSTER_HOME")
     for process in psutil.process_iter(["pid", "cmdline"]):
         command = " ".join(process.info["cmdline"] or [])
         if not any(daemon in command for daemon in ("dagster-daemon run", "dagster._daemon run")):

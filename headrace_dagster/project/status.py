@@ -29,7 +29,7 @@ from headrace_dagster.queue_views.queue_view import RunView, read_queue
 from headrace_dagster.queue_views.queue_words import run_name, short_id
 from headrace_dagster.run_failures import failure_of
 
-STAGES = ("prompts", "generated_content", "reviewed_content")
+STAGES: tuple[str, ...] = ("prompts", "generated_content", "reviewed_content")
 _FAILED_HOURS = 24
 _NUM_RUNS_MAX, _NUM_SHOWN = 500, 20
 

@@ -101,7 +101,7 @@ def test_the_first_prompts_are_shown_in_the_order_of_the_day(site: Site) -> None
 
     assert [one.row.prompt for one in made.rows] == PROMPTS[:3]
     assert [one.partition for one in made.rows] == [f"{DAY}|tales-00", f"{DAY}|tales-01", f"{DAY}|tales-00"]
-    assert made.num_prompts == len(PROMPTS)
+    assert made.num_rows == len(PROMPTS)
 
 
 def test_previewed_rows_are_those_of_the_full_run(site: Site) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
+import pytest
+import yaml
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.utils import make_new_run_id
@@ -20,7 +22,7 @@ from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
 from pipelines.sensors import campaign_generation, partition_keys
 from resources.campaigns_resource import campaigns_resource
-from resources.settings import settings_from_environment
+from resources.settings import CHECKOUT, settings_from_environment
 from simulation.models import model_of
 
 TODAY = datetime.now(UTC).strftime("%Y-%m-%d")
@@ -98,3 +100,15 @@ class Deployment:
 
 def set_fields(version_set: str) -> dict[str, str]:
     return {"version_set": version_set, "weights_digest": f"weights of {version_set}", "reason": "a test"}
+
+
+def with_mirrors(
+    campaign: Campaign, rollout: dict[str, object], monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    """The demo's campaign file with another rollout section."""
+    (file,) = (CHECKOUT / "resources/campaigns").glob(f"{campaign.name}.y*ml")
+    body = yaml.safe_load(file.read_text())
+    body["rollout"] = body.get("rollout", {}) | rollout
+    (directory / "campaigns").mkdir()
+    (directory / "campaigns" / file.name).write_text(yaml.safe_dump(body))
+    monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(directory / "campaigns"))

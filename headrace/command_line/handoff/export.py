@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.command_line.options import Store, examples
+from headrace.command_line.options import Columns, Force, Store, Verbatim, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
 
@@ -34,19 +34,22 @@ def export(
             help="parquet, csv, jsonl or arrow; of media folder, webdataset or parquet. Default: the target's suffix.",
         ),
     ] = None,
-    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="Only these columns.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
-    verbatim: Annotated[
-        bool,
-        typer.Option("--verbatim", help="In csv, no apostrophe before texts that a spreadsheet takes for formulas."),
-    ] = False,
+    columns: Columns = None,
+    force: Force = False,
+    verbatim: Verbatim = False,
     store: Store = None,
 ) -> None:
     """Copy a version into a file of another format, whole or not at all."""
-    from headrace.command_line.handoff.exporting import MEDIA_FORMATS, SUFFIXES, export_media, write_to_stdout
+    from headrace.command_line.handoff.exporting import (
+        MEDIA_FORMATS,
+        export_file_as,
+        export_media,
+        format_for,
+        write_to_stdout,
+    )
     from headrace.command_line.opening import Reference, open_handoffs, open_reference, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
-    from headrace.handoff.export import FORMATS, check_types, export_file
+    from headrace.handoff.export import FORMATS, check_types
     from headrace.handoff.media.layout import is_media
 
     if len(what) < 2:
@@ -57,9 +60,7 @@ def export(
     *words, last = what
     handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets()))
     target = Path(last)
-    chosen = file_format or SUFFIXES.get(target.suffix)
-    if chosen is None:
-        raise InvalidInput(f"--format is needed: {last!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    chosen = format_for(file_format, last)
     if is_media(handoff.manifest) and chosen in MEDIA_FORMATS:
         if columns:
             raise InvalidInput(
@@ -76,13 +77,6 @@ def export(
         if last == "-":
             write_to_stdout(handoff, chosen, names, advance, verbatim=verbatim)
             return
-        export_file(
-            handoff,
-            target,
-            chosen,  # pyright: ignore[reportArgumentType]
-            columns=names,
-            overwrite=force,
-            verbatim=verbatim,
-            progress=advance,
-        )
+        write = export_file_as(chosen, columns=names, force=force, verbatim=verbatim)
+        write(handoff, target, progress=advance)
     say(f"{target}: {counted(handoff.num_rows, 'row')} of {handoff.label}.", error=True)

@@ -5,11 +5,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from headrace.command_line.output import counted, progress
 from headrace.errors import InvalidInput
-from headrace.handoff.export import write_rows
+from headrace.handoff.export import export_file, write_rows
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
 from headrace.text.terminal import say
@@ -24,6 +25,29 @@ SUFFIXES = {
     ".tar": "webdataset",
 }
 MEDIA_FORMATS = ("folder", "webdataset", "parquet")
+
+
+def format_for(file_format: str | None, target: str) -> str:
+    """The format that was asked for, else the one of the target's suffix.
+
+    Raises:
+        InvalidInput: neither says one.
+    """
+    chosen = file_format or SUFFIXES.get(Path(target).suffix)
+    if chosen is None:
+        raise InvalidInput(f"--format is needed: {target!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    return chosen
+
+
+def export_file_as(chosen: str, *, columns: list[str] | None, force: bool, verbatim: bool) -> Callable[..., Path]:
+    """`export_file` with what the options say; it refuses a format that does not exist."""
+    return partial(
+        export_file,
+        file_format=chosen,  # pyright: ignore[reportArgumentType]
+        columns=columns,
+        overwrite=force,
+        verbatim=verbatim,
+    )
 
 
 def write_to_stdout(
