@@ -261,6 +261,14 @@ def test_a_gate_that_mostly_stays_undecided_is_told_a_horizon_that_would_do(proj
     assert project.one(project.campaign)["gate"]["equal_promoted"] > gate["equal_promoted"]
 
 
+def test_a_gate_that_a_hundred_nights_do_not_decide_is_told_to_take_a_larger_margin(project: Project) -> None:
+    tiny = CAMPAIGN.replace("pass_rate_margin: 0.3", "pass_rate_margin: 0.01").replace("per_shard: 20", "per_shard: 1")
+    project.campaign.write_text(tiny)
+    checked = project.one(project.campaign)
+    assert "nights would be needed: take a larger margin, or more rows a night." in said(checked, "gate", "warn")
+    assert checked["gate"]["equal_promoted"] == 0
+
+
 def test_the_pass_rate_is_the_one_that_the_store_has_seen(project: Project) -> None:
     rows = [reviewed_row(position, "a" * 64, kept=position % 4 != 0) for position in range(200)]
     store = project.root / ".headrace/store"

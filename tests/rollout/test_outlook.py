@@ -67,7 +67,7 @@ def test_a_night_too_small_for_min_rows_takes_several_and_a_soak_takes_its_days(
 def test_a_trial_ends_when_its_time_is_over_or_its_oldest_rows_no_longer_count() -> None:
     tiny = Nights(num_partitions=2, rows_per_partition=1)
     short = outlook(plan(horizon_seconds=86_400.0), tiny, 0.9)
-    assert (short.equal_promoted, short.equal_undecided) == (0, 1)
+    assert (short.equal_promoted, short.equal_undecided, short.nights) == (0, 1, 2)
     assert outlook(replace(plan(), evidence_days=2), tiny, 0.9).equal_undecided == 1
 
 

@@ -16,7 +16,7 @@ from headrace.keys import ContentPartition
 from headrace.rollout.assignment import canary_count
 from headrace.rollout.evidence import review_counts
 from headrace.rollout.journal import Journal
-from headrace.rollout.outlook import WANTED_PROMOTED, Nights, Outlook, horizon_for, outlook
+from headrace.rollout.outlook import NIGHTS_MAX, WANTED_PROMOTED, Nights, Outlook, horizon_for, outlook
 from headrace.rollout.plan import Plan
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import fold
@@ -143,6 +143,7 @@ def _gate(campaign: Campaign, nights: Nights, objects: ObjectStore | None) -> tu
         equal_harmful=round(found.equal_harmful, 3),
         worse_sent_back=round(found.worse_sent_back, 3),
         nights=found.nights,
+        num_runs=found.num_runs,
         horizon_rows_wanted=wanted.rows if wanted else None,
         horizon_nights_wanted=wanted.nights if wanted else None,
     )
@@ -170,6 +171,8 @@ def _advice(plan: Plan, nights: Nights, found: Outlook, rate: float) -> str:
     )
     undecided = f"{_in_100(found.equal_undecided)} times the equal one goes back undecided"
     listed = ", ".join(f"{key}: {value}" for key, value in changes.items())
+    if wanted.nights > NIGHTS_MAX:
+        return f"{undecided}, and {wanted.nights} nights would be needed: take a larger margin, or more rows a night."
     then = outlook(longer, nights, rate)
     if then.equal_promoted <= found.equal_promoted:
         return f"{undecided}: a larger margin, or more rows a night, would do."

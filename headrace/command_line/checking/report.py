@@ -42,6 +42,8 @@ class GateOutlook:
     """Of a candidate that is worse by the margin: for harm, or undecided at the horizon."""
     nights: float
     """The median of the trials of an equal candidate."""
+    num_runs: int
+    """How many trials of each candidate were simulated."""
     horizon_rows_wanted: int | None = None
     """If the gate is often undecided: a horizon that would do."""
     horizon_nights_wanted: int | None = None
