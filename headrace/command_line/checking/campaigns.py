@@ -11,7 +11,7 @@ from headrace.command_line.checking.report import GateOutlook, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.generation.campaign import Campaign
-from headrace.generation.requests import prompts_for
+from headrace.generation.requests import prompts_for, rows_for
 from headrace.keys import ContentPartition
 from headrace.rollout.assignment import canary_count
 from headrace.rollout.evidence import review_counts
@@ -73,7 +73,8 @@ class _Prompts:
         except InvalidInput as error:
             self.finding = finding("prompts", "fail", str(error))
             return
-        self.num_rows = prompts.num_rows
+        # As many as the partition will really make, whatever a prompt is asked for.
+        self.num_rows = len(rows_for(prompts, ""))
         if not prompts.num_rows:
             self.finding = finding("prompts", "fail", f"the prompt files of {day} hold no prompt.")
             return
