@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from assets import partitions
 from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
 from headrace.placement.demand import GPUS, STAGE
 from headrace_dagster.partition_keys import register_keys
@@ -247,3 +248,15 @@ def test_a_fault_in_anything_that_is_made_or_checked_ends_it_at_once(name: str) 
     with pytest.raises(dg.Failure, match=r"^LookupError: no \w+\. No retry") as failure:
         list(body(**arguments))
     assert failure.value.allow_retries is False
+
+
+@pytest.mark.parametrize("name", ["trained_model", "evaluation"])
+def test_what_reads_all_corpus_shards_waits_while_nobody_knows_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A broken corpus file leaves one shard here: training on that alone would be green."""
+    monkeypatch.setattr(partitions, "_corpus_faults", "Corpus file corpus.yaml:1:1 lacks the key 'name'.")
+    body = STEPS[name].compute_fn.decorated_fn  # pyright: ignore[reportAttributeAccessIssue]
+    arguments = {argument: Faulty() for argument in inspect.signature(body).parameters}
+    with pytest.raises(dg.Failure, match=r"How many shards the corpus has is not known: Corpus file corpus\.yaml:1:1"):
+        body(**arguments)
