@@ -256,7 +256,8 @@ def test_what_reads_all_corpus_shards_waits_while_nobody_knows_how_many_there_ar
 ) -> None:
     """A broken corpus file leaves one shard here: training on that alone would be green."""
     monkeypatch.setattr(partitions, "_corpus_faults", "Corpus file corpus.yaml:1:1 lacks the key 'name'.")
-    body = STEPS[name].compute_fn.decorated_fn  # pyright: ignore[reportAttributeAccessIssue]
+    computed: Any = STEPS[name].compute_fn
+    body = computed.decorated_fn
     arguments = {argument: Faulty() for argument in inspect.signature(body).parameters}
     with pytest.raises(dg.Failure, match=r"How many shards the corpus has is not known: Corpus file corpus\.yaml:1:1"):
         body(**arguments)
