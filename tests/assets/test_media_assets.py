@@ -129,10 +129,7 @@ def test_cards_are_made_from_reviewed_content_alone() -> None:
         ('Define the {category} "{term}".', 'Define the noun "quick-witted".', "quick-witted"),
         ('Define the {category} "{term}".', 'Define the noun "say "hi"".', 'say "hi"'),
         ('Define the {category} "{term}".', "Something else.", "Something else."),
-<<<<<<< HEAD
-=======
         ("Define the {category}.", "Define the noun.", "Define the noun."),
->>>>>>> f431025 (test: commands that there are, templates that name a column)
         (None, "free text", "free text"),
     ],
 )

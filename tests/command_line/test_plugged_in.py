@@ -99,9 +99,5 @@ def test_listing_commands_imports_no_dagster() -> None:
 @pytest.fixture(autouse=True)
 def as_before() -> None:
     """The app remembers what was plugged in; typer builds it anew for each call of a test."""
-<<<<<<< HEAD
     own = {"check", "doctor", "export", "gc", "init", "preview", "schema", "trace"}
     assert {command.name for command in app.registered_commands} == own
-=======
-    assert {command.name for command in app.registered_commands} == {"check", "doctor", "gc", "schema"}
->>>>>>> f431025 (test: commands that there are, templates that name a column)
