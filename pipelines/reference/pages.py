@@ -13,7 +13,7 @@ from pipelines.reference.metrics import metrics_page
 from pipelines.reference.store_objects import store_page
 from pipelines.reference.tags import tags_page
 from pipelines.reference.variables import variables_page
-from pipelines.reference.yaml_keys import INTRODUCTIONS, yaml_page
+from pipelines.reference.yaml_keys import INTRODUCTIONS, json_page, yaml_page
 
 DIRECTORY = Path(__file__).parents[2] / "docs/reference"
 
@@ -22,6 +22,7 @@ def pages() -> dict[str, str]:
     made = {f"{kind}.md": yaml_page(kind) for kind in INTRODUCTIONS}
     made |= {
         "commands.md": commands_page(),
+        "json.md": json_page(),
         "variables.md": variables_page(),
         "tags.md": tags_page(),
         "metrics.md": metrics_page(),

@@ -1,10 +1,12 @@
-"""The keys of users' files, kind by kind, from the JSON Schema of the dataclasses that read them."""
+"""The keys of users' files and of what commands print with `--json`, from the JSON Schema of their dataclasses."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.command_line.bodies import BODIES
 from headrace.command_line.schema import shape_of
 from headrace.user_files.json_schema import json_schema
 from pipelines.reference.markdown import code, page, prose, table
@@ -30,16 +32,35 @@ _TYPES = {
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _HEADERS = ("key", "type and range", "default", "")
+_OUTPUT_HEADERS = ("field", "type", "")
 
 
 def yaml_page(kind: str) -> str:
     schema = json_schema(shape_of(kind), f"Headrace {kind}")
-    found = sections_of(schema)
-    abouts = {section.path: section.description.partition(". ")[0].rstrip(".") + "." for section in found}
-    sections = [_section_text(section, abouts) for section in found]
+    sections = _sections(schema)
     unknown = "Unknown keys are refused, with the nearest known one. `headrace check` tells every fault with its line; "
     editors = f"[the schema](../schemas/{kind}.schema.json) lets editors complete keys."
     return page(f"Keys of a {kind} file", INTRODUCTIONS[kind], unknown + editors, *sections)
+
+
+def json_page() -> str:
+    """What programs read of the commands' output."""
+    sections = [
+        section
+        for kind in ("check", *BODIES)
+        for section in _sections(json_schema(shape_of(kind), kind), root=kind, is_output=True)
+    ]
+    return page(
+        "What commands print with --json",
+        "Fields are added, never renamed. `headrace schema trace` prints the schema of one; `docs/schemas` keeps all.",
+        *sections,
+    )
+
+
+def _sections(schema: Mapping[str, Any], *, root: str = "", is_output: bool = False) -> list[str]:
+    found = sections_of(schema, root)
+    abouts = {one.path: re.sub(r"\. .*", ".", one.description) for one in found}
+    return [_section_text(section, abouts, is_output=is_output) for section in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +73,23 @@ class Section:
     objects: tuple[Mapping[str, Any], ...]
 
 
-def sections_of(schema: Mapping[str, Any]) -> list[Section]:
-    """Every mapping that a file may hold, outer ones first; one that several keys hold appears once."""
+def sections_of(schema: Mapping[str, Any], top: str = "") -> list[Section]:
+    """Every mapping that a file may hold, outer ones first; one that several keys hold appears once.
+
+    Args:
+        top: the path of the whole.
+    """
     definitions = schema.get("$defs", {})
     root = _resolved(schema, definitions)
     paths: dict[str, list[str]] = {}
-    waiting: list[tuple[str, Mapping[str, Any]]] = [("", root)]
+    waiting: list[tuple[str, Mapping[str, Any]]] = [(top, root)]
     while waiting:
         path, one = waiting.pop(0)
         for child, name in _references(path, one):
             paths.setdefault(name, []).append(child)
             if len(paths[name]) == 1:
                 waiting.append((child, definitions[name]))
-    found = [Section(path="", others=(), description=root.get("description", ""), objects=(root,))]
+    found = [Section(path=top, others=(), description=root.get("description", ""), objects=(root,))]
     for name, (path, *others) in paths.items():
         one = definitions[name]
         objects = tuple(one.get("anyOf", [one]))
@@ -72,22 +97,33 @@ def sections_of(schema: Mapping[str, Any]) -> list[Section]:
     return [_with_places(section, paths) for section in found]
 
 
-def _section_text(section: Section, abouts: Mapping[str, str]) -> str:
+def _section_text(section: Section, abouts: Mapping[str, str], *, is_output: bool) -> str:
     heading = f"## {code(section.path)}" if section.path else "## The file"
     also = f"Also {', '.join(map(code, section.others))}." if section.others else ""
     return "\n\n".join(
-        filter(None, [heading, " ".join(filter(None, [prose(section.description), also])), *_tables(section, abouts)])
+        filter(
+            None,
+            [
+                heading,
+                " ".join(filter(None, [prose(section.description), also])),
+                *_tables(section, abouts, is_output=is_output),
+            ],
+        )
     )
 
 
-def _tables(section: Section, abouts: Mapping[str, str]) -> Iterator[str]:
+def _tables(section: Section, abouts: Mapping[str, str], *, is_output: bool) -> Iterator[str]:
     """One table; where a file chooses between several kinds of mapping (engines), one for each set of keys."""
     by_keys: dict[str, list[Mapping[str, Any]]] = {}
     for one in section.objects:
         rest = {key: value for key, value in one.get("properties", {}).items() if "const" not in value}
         by_keys.setdefault(json.dumps(rest, sort_keys=True), []).append(one)
     for alike in by_keys.values():
-        yield table(_HEADERS, [_row(key, alike, abouts) for key in alike[0]["properties"]])
+        rows = [_row(key, alike, abouts) for key in alike[0].get("properties", {})]
+        if is_output and rows:
+            yield table(_OUTPUT_HEADERS, [[key, kind, text] for key, kind, _, text in rows])
+        elif rows:
+            yield table(_HEADERS, rows)
 
 
 def _row(key: str, owners: list[Mapping[str, Any]], abouts: Mapping[str, str]) -> list[str]:

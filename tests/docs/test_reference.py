@@ -55,6 +55,17 @@ def test_every_key_of_a_file_has_its_row(kind: str, made: dict[str, str]) -> Non
     assert {name for name, _ in rows} == {key for one in objects for key in one["properties"]}
 
 
+def test_every_field_of_a_commands_output_has_its_row(made: dict[str, str]) -> None:
+    files = {path.name.partition(".")[0]: path for path in (CHECKOUT / "docs/schemas").glob("*.schema.json")}
+    outputs = files.keys() - {"campaign", "corpus", "recipe", "service"}
+    assert len(outputs) > 5
+    for kind in outputs:
+        start = made["json.md"].index(f"\n## `{kind}`\n")
+        for one in _objects(json.loads(files[kind].read_text())):
+            for field in one["properties"]:
+                assert f"\n| `{field}` | " in made["json.md"][start:], f"{kind}: {field}"
+
+
 def test_every_command_and_option_that_the_code_declares_is_there(made: dict[str, str]) -> None:
     page = made["commands.md"]
     files = [path for path in sources() if "command_line" in path.parts or path.stem.endswith("_command")]
