@@ -77,8 +77,9 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="headrace",
     cls=_Commands,
-    help="Handoffs between the stages of a pipeline: what is sealed, whether it is whole, what may go; rollouts of the "
-    "models that use them; and why queued runs wait.",
+    help="From your prompts to reviewed rows: write a campaign (init), look at its first rows (preview), make them "
+    "(run), see where they are and come from (status, trace), take them away (export). And what they stand on: files "
+    "(check), handoffs, rollouts, models, the run queue.",
     epilog="Every command has examples: headrace handoff show --help",
     no_args_is_help=True,
     # Boxes and colours do not suit pipes.
