@@ -85,6 +85,8 @@ class TraceBody:
     models: tuple[TracedModelBody, ...]
     replaced_by: int | None
     """The version of the partition that does not have the row any more; null: the newest one has it."""
+    is_in_newest: bool | None
+    """null: the newest version of the partition cannot be read."""
     damaged: tuple[str, ...]
     """What could not be read, and was left out."""
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from headrace.command_line.options import Columns, Force, Store, Verbatim, examples
+from headrace.errors import InvalidInput
 from headrace.text.terminal import say
 
 _DATASET = "dataset"
@@ -55,6 +56,8 @@ def export(
             num_written += num_rows
             advance(num_rows)
 
+        if chosen == _DATASET and force:
+            raise InvalidInput("--force does not go with a dataset: move the old directory away, or name another.")
         if chosen == _DATASET:
             export_dataset(selected, target, columns=names, progress=tell)
         else:

@@ -1,7 +1,9 @@
 """`headrace init`: writes a campaign file for somebody's own prompts."""
 
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _PROMPT_COLUMNS = ("prompt", "text", "instruction", "question")
 _BUNDLED = "smollm2-135m"
 _SERVER_SECONDS = 10.0
+# Tried in this order; what is written says so only if the first one does not do.
+_ENCODINGS = ("utf-8", "latin-1")
 
 
 @examples(
@@ -52,6 +56,7 @@ def init(
     Asks for what no option says, on a terminal.
     """
     from headrace.generation.campaign import load_campaign
+    from headrace.generation.prompt_files import REPAIR
     from headrace.generation.requests import prompts_for
     from headrace.keys import ContentPartition, check_name
 
@@ -67,29 +72,39 @@ def init(
         template = _answer(None, "--template", f"The prompt's text, with columns in one pair of braces ({there})")
     chosen = _answer(engine, "--engine", "Engine (echo, bundled, a server's URL, a model directory or hub name)")
     named = check_name("--name", name or _as_name(file.stem))
-    lines = [
+    beginning = [
         f"name: {named}",
         "prompts:",
         f"  files: {_quoted(str(file.absolute()))}",
         *([f"  template: {_quoted(template)}"] if template is not None else []),
         *([f"  column: {_quoted(column)}"] if template is None and column and column != "text" else []),
-        *_model_lines(str(chosen), model, settings),
     ]
+    model_lines = _model_lines(str(chosen), model, settings)
     place = directory or (settings.campaigns if project.is_found else Path.cwd())
     written = place / f"{named}.yaml"
-    if written.exists() and not force:
+    if os.path.lexists(written) and not force:
         raise InvalidInput(f"{written} is there already: choose another --name, or pass --force to replace it.")
-    place.mkdir(parents=True, exist_ok=True)
-    partial = written.with_suffix(".partial")
-    partial.write_text("\n".join([_schema_line(place, project, settings), *lines]) + "\n")
     try:
-        campaign = load_campaign(partial)
-        first = prompts_for(campaign, ContentPartition.parse(campaign.partition_keys("2026-01-01")[0]), Path.cwd())
-    except InvalidInput as error:
-        partial.unlink()
-        raise InvalidInput(str(error).replace(str(partial), "What was asked for")) from error
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"[DIR] must be a directory, got {place}: {error.strerror}.") from error
+    partial = written.with_suffix(".partial")
+    schema_line = _schema_line(place, project, settings)
+    for encoding in ([], [f"  encoding: [{', '.join(_ENCODINGS)}]"]):
+        lines = [schema_line, *beginning, *encoding, *model_lines]
+        partial.write_text("\n".join(lines) + "\n")
+        try:
+            campaign = load_campaign(partial)
+            first = prompts_for(campaign, ContentPartition.parse(campaign.partition_keys("2026-01-01")[0]), Path.cwd())
+            break
+        except InvalidInput as error:
+            if not encoding and "wrong encoding" in str(error):
+                continue
+            partial.unlink()
+            reason = str(error).replace(str(partial), "What was asked for").removesuffix(f" {REPAIR}")
+            raise InvalidInput(reason) from error
     partial.replace(written)
-    say(f"{written}: {len(lines) + 1} lines, {first.num_rows:,} prompts in its first shard.")
+    say(f"{written}: {len(lines)} lines, {first.num_rows:,} prompts in its first shard.")
     word = named if place.absolute() == settings.campaigns else str(written)
     say("Next:")
     say(f"  headrace preview {word}      the first rows, before anything runs")
@@ -107,17 +122,22 @@ def _answer(given: Any, flag: str, question: str) -> Any:
 
 def _columns(file: Path) -> list[str]:
     """The names of a prompt file's columns; of plain text one, `text`."""
-    from headrace.user_files.layout import FileLayout, Record
+    from headrace.user_files.csv_rows import DELIMITERS
+    from headrace.user_files.layout import FileLayout, Record, Unreadable
     from headrace.user_files.records import format_of, read_records
 
     if format_of(file, FileLayout(columns=())) == "text":
         return ["text"]
-    first = next(iter(read_records(file, FileLayout(columns=(), empty_is_null=False))), None)
-    if not isinstance(first, Record):
-        raise InvalidInput(
-            f"--prompts: the first record of {file} cannot be read: {first.reason if first else 'none'}."
-        )
-    return list(map(str, first.fields))
+    layout = FileLayout(columns=(), empty_is_null=False, encodings=_ENCODINGS)
+    # Without columns to look for, a header does not say which delimiter divides it: the one that makes most of them.
+    is_csv = format_of(file, layout) == "csv"
+    layouts = [replace(layout, delimiter=one) for one in DELIMITERS] if is_csv else [layout]
+    firsts = [next(iter(read_records(file, one)), None) for one in layouts]
+    readable = [first for first in firsts if isinstance(first, Record)]
+    if not readable:
+        reason = next((first.reason for first in firsts if isinstance(first, Unreadable)), "it has none")
+        raise InvalidInput(f"--prompts: the first record of {file} cannot be read: {reason}.")
+    return list(map(str, max(readable, key=lambda first: len(first.fields)).fields))
 
 
 def _as_name(stem: str) -> str:
@@ -134,7 +154,7 @@ def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[s
             f"model: {_as_name(served)}",
             'version: "1"                # yours to raise when the server gets another model',
             "registered: false",
-            f"engine: {{name: openai_http, base_url: {_quoted(engine)}, model: {_quoted(served)}}}",
+            f"engine: {{name: openai_http, base_url: {_in_flow(engine)}, model: {_in_flow(served)}}}",
         ]
     if engine == "bundled":
         _make_bundled(settings)
@@ -168,7 +188,7 @@ def _served_model(url: str) -> str:
         answer = httpx2.get(f"{url.rstrip('/')}/models", headers=headers, timeout=_SERVER_SECONDS)
         answer.raise_for_status()
         names = [str(one["id"]) for one in answer.json()["data"]]
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"{url}/models does not say which models there are ({type(error).__name__}: {error}): pass --model NAME."
         ) from error
@@ -179,8 +199,6 @@ def _served_model(url: str) -> str:
 
 def _schema_line(place: Path, project: Project, settings: "Settings") -> str:
     """The line by which editors find the schema; written into the project's state if it has none of its own."""
-    import json
-
     from headrace.generation.campaign import Campaign
     from headrace.user_files.json_schema import json_schema
 
@@ -190,6 +208,11 @@ def _schema_line(place: Path, project: Project, settings: "Settings") -> str:
         schema.parent.mkdir(parents=True, exist_ok=True)
         schema.write_text(json.dumps(json_schema(Campaign, "Headrace campaign"), indent=2) + "\n")
     return f"# yaml-language-server: $schema={os.path.relpath(schema, place.absolute())}"
+
+
+def _in_flow(text: str) -> str:
+    """In quotation marks, as JSON has them, which YAML reads: commas and brackets mean something between braces."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

@@ -1,5 +1,6 @@
 """`headrace model`: registered versions, how to load one, and a copy of its files."""
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -86,19 +87,22 @@ def export(
     """Copy a version's files, verified, into a directory that transformers, vLLM and others open."""
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import bytes_text
+    from headrace.store.objects import new_nonce
     from headrace.store.sealed_directory import open_directory
 
     objects = open_objects(context, store)
     found = _find(objects, version)
-    if directory.exists():
+    if os.path.lexists(directory):
         raise InvalidInput(f"{directory} is there already: name a directory that is not.")
     source = open_directory(objects, found.weights_digest)
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    # A name that nobody has: what is deleted below is our own.
+    partial = directory.with_name(f".{directory.name[:200]}.partial-{new_nonce()[:12]}")
     try:
         # Not their modes: sealed files are read-only, and a copy is its owner's.
         shutil.copytree(source, partial, copy_function=shutil.copyfile)
         partial.rename(directory)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"Cannot export to {directory}: {error}. Nothing of the export is left.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

@@ -39,7 +39,9 @@ class Surroundings:
 
     @property
     def store_url(self) -> str:
-        return self.store or str(Path(self.home or ".headrace") / "store")
+        if self.store:
+            return self.store if "://" in self.store else str(Path(self.store).expanduser())
+        return str(Path(self.home or ".headrace").expanduser() / "store")
 
     @property
     def cache_directory(self) -> Path | None:
@@ -168,6 +170,8 @@ def split_columns(columns: str | None) -> list[str] | None:
     names = [name.strip() for name in columns.split(",") if name.strip()]
     if not names:
         raise InvalidInput(f"--columns must be names with commas between them, such as term,text, got {columns!r}.")
+    if len(set(names)) < len(names):
+        raise InvalidInput(f"--columns must name each column once, got {columns!r}.")
     return names
 
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
 
 
+# Files and directories among the variables.
+_PLACES = frozenset(
+    f"HEADRACE_{name}" for name in ("HOME", "STORE", "CACHE", "CORPUS", "RECIPES", "CAMPAIGNS", "SERVICES")
+) | {"DAGSTER_HOME"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Project:
     """`root`: the working directory, if it is in no project. `is_found`: it is in one."""
@@ -57,7 +63,8 @@ def find_project(directory: Path, environment: Mapping[str, str]) -> Project:
     places = [directory, *directory.parents]
     found = next(filter(_is_project, places), None)
     root = found or directory
-    return Project(root=root, environment={**environment, **_env_file(root / ".env")}, is_found=found is not None)
+    told = {name: _at(root, value) if name in _PLACES else value for name, value in _env_file(root / ".env").items()}
+    return Project(root=root, environment={**environment, **told}, is_found=found is not None)
 
 
 def this_project() -> Project:
@@ -82,14 +89,22 @@ def in_this_project() -> Iterator[None]:
     project = find_project(Path.cwd(), os.environ)
     before = dict(os.environ)
     if project.is_found:
+        if odd := [name for name, value in project.environment.items() if "\0" in name + value]:
+            raise InvalidInput(f"{project.root / '.env'}: {odd[0]!r} holds a NUL character: take it out.")
         os.environ.update(project.environment)
-        os.environ.setdefault(HOME_VARIABLE, str(project.root / ".headrace"))
+        if not os.environ.get(HOME_VARIABLE):
+            os.environ[HOME_VARIABLE] = str(project.root / ".headrace")
     try:
         yield
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+def _at(root: Path, value: str) -> str:
+    """A place in `.env` from wherever the command is called: relative ones start at the project."""
+    return value if not value or "://" in value else str(root / Path(value).expanduser())
 
 
 def _env_file(path: Path) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
                 ["version set", f"{row['version_set']}{f' ({found.version_set.label})' if found.version_set else ''}"],
                 ["run", _run_text(found)],
                 ["review", _review_text(found)],
-                ["now", f"replaced by {found.replaced_by.label}" if found.replaced_by else "in the newest version"],
+                ["now", _standing(found)],
             ]
         )
     )
@@ -69,6 +69,12 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
         print_heading(model.member.role)
         print_lines(aligned(_model_facts(model)))
     print_lines([f"Passed over: {one}" for one in damaged])
+
+
+def _standing(found: "Trace") -> str:
+    if found.is_in_newest is None:
+        return "unknown: the newest version of its partition cannot be read"
+    return f"replaced by {found.replaced_by.label}" if found.replaced_by else "in the newest version"
 
 
 def _run_text(found: "Trace") -> str:
@@ -128,5 +134,6 @@ def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
         version_set=found.version_set.for_people() if found.version_set else None,
         models=tuple(models),
         replaced_by=found.replaced_by.version if found.replaced_by else None,
+        is_in_newest=found.is_in_newest,
         damaged=tuple(damaged),
     )

@@ -4,8 +4,8 @@ An engine may be another package's, so an answer is believed only as far as it w
 fail in a table, a metric or a client's connection, each in its own way. That costs a piece about a microsecond.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from typing import NoReturn
 
 from headrace.engines.base import (
@@ -42,7 +42,11 @@ async def pieces_of(engine: Engine, turn: Turn) -> AsyncGenerator[Piece, None]:
 
     Raises: as `answer_of`.
     """
-    pieces: object = engine.stream(turn)
+    pieces: object = None
+    try:
+        pieces = engine.stream(turn)
+    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+        _raise(error, engine)
     if not isinstance(pieces, AsyncGenerator):
         raise wrong_answer(engine.name, f"{shown(pieces)} to stream, which must be an asynchronous generator of pieces")
     characters_left = characters_max(turn.max_tokens)
@@ -63,8 +67,12 @@ async def pieces_of(engine: Engine, turn: Turn) -> AsyncGenerator[Piece, None]:
                 return
     finally:
         # What it raises while it ends is nobody's any more: the last piece was given, or the caller has left.
-        with suppress(Exception):
+        try:
             await pieces.aclose()
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the caller's own end
 
 
 async def answers_of(engine: Engine, turns: Sequence[Turn]) -> list[Answer | NoAnswer]:

@@ -231,10 +231,14 @@ def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str |
         raise InvalidInput(f"roles has {', '.join(idle)}, which chain never asks: add it to chain, or take it out.")
 
 
-def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: str) -> dict[str, M]:
+def newest_versions(
+    roles: Mapping[str, Role], models: Iterable[M], *, whose: str, bases: Mapping[str, str] | None = None
+) -> dict[str, M]:
     """Registered role → the version that its file asks for.
 
-    Args: whose: the file's subject, for a refusal.
+    Args:
+        whose: the file's subject, for a refusal.
+        bases: role → digest of the weights that its file names: it gets these, whatever else has its model's name.
 
     Raises:
         InvalidInput: a role's model or version is not registered.
@@ -243,13 +247,16 @@ def newest_versions(roles: Mapping[str, Role], models: Iterable[M], *, whose: st
     for name, role in roles.items():
         if not role.registered:
             continue
-        versions = [model for model in known if model.model_name == role.model]
+        digest = (bases or {}).get(name, "") if role.weights else None
+        versions = [
+            model for model in known if model.model_name == role.model and digest in (None, model.weights_digest)
+        ]
         wanted = [model for model in versions if role.version in ("newest", model.version)]
         if not wanted:
             there = ", ".join(sorted({model.version for model in versions})) or "none"
             raise InvalidInput(
                 f"{whose}: role {name!r} wants version {role.version} of {role.model}; registered: {there}. "
-                f"Materialize {'base_version' if role.weights else 'registered_version'}, or name another version."
+                f"Materialize {'rollout' if role.weights else 'registered_version'}, or name another version."
             )
         found[name] = max(wanted, key=lambda model: int(model.version))
     return found

@@ -3,17 +3,21 @@
 A Hugging Face dataset is a directory with Parquet and a card, which `datasets.load_dataset(DIRECTORY)` opens.
 """
 
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.rolled_back import REVIEWED
-from headrace.handoff.export import Progress, Selected, export_file, refuse_present
+from headrace.handoff.export import Progress, Selected, export_file
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
+from headrace.store.objects import new_nonce
+from headrace.store.refusals import os_refusal
 from headrace.text.markdown import inline
 from headrace.version_sets.sets import VersionSets
 
@@ -37,7 +41,11 @@ def select_rows(handoffs: HandoffStore, word: str, *, day: str | None = None, wi
     """
     reviewed = [part for key in handoffs.partitions(REVIEWED) if (part := ContentPartition.find(key))]
     where = {} if with_rejected else {"kept": True}
+    if day is not None and not _DAY.fullmatch(day):
+        raise InvalidInput(f"--day must be a day such as 2026-11-22, got {day!r}.")
     if _DAY.fullmatch(word):
+        if day is not None:
+            raise InvalidInput(f"--day goes with a campaign or a version set, got the day {word!r} too.")
         chosen = [part.key for part in reviewed if part.day == word]
         return _selected(handoffs, REVIEWED, chosen, f"day {word}", where)
     if any(part.campaign == word for part in reviewed):
@@ -67,15 +75,21 @@ def export_dataset(
     Raises:
         InvalidInput: the directory is there already.
     """
-    if directory.exists():
-        refuse_present(directory / "README.md")
-        if any(directory.iterdir()):
-            raise InvalidInput(f"{directory} holds something already. Export to another place.")
-    data = export_file(selected, directory / DATA_FILE, "parquet", columns=columns, progress=progress)
-    import pyarrow.parquet as pq
+    if os.path.lexists(directory):
+        raise InvalidInput(f"{directory} is there already. Export to another place.")
+    # Whole or not at all: a killed export keeps nobody from the next one.
+    partial = directory.with_name(f".{directory.name[:200]}.partial-{new_nonce()[:12]}")
+    try:
+        data = export_file(selected, partial / DATA_FILE, "parquet", columns=columns, progress=progress)
+        import pyarrow.parquet as pq
 
-    num_rows = pq.read_metadata(data).num_rows
-    (directory / "README.md").write_text(_card(selected, columns or selected.schema.names, num_rows))
+        num_rows = pq.read_metadata(data).num_rows
+        (partial / "README.md").write_text(_card(selected, columns or selected.schema.names, num_rows))
+        partial.rename(directory)
+    except OSError as error:
+        raise os_refusal(error, f"Cannot export to {directory}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return num_rows
 
 

@@ -83,16 +83,19 @@ def wanted_set(
             )
         return WantedSet(version_set=campaign.version_set({WRITER: found[0]}), unsealed={})
     unsealed: dict[str, Path] = {}
-    known = list(models)
+    known, bases = list(models), dict[str, str]()
     for label, role in campaign.parts.items():
         if not role.weights:
             continue
         directory = model_directory(role.weights, setting=f"{campaign.name}: weights of {label}", home=home)
-        digest = digest_of_directory(directory)
-        if not any(one.model_name == role.model and one.weights_digest == digest for one in models):
+        digest = bases[label] = digest_of_directory(directory)
+        if not any(one.model_name == role.model and one.weights_digest == digest for one in known):
+            # Roles register one after the other, each its own version.
+            num_before = sum(one.model_name == role.model and one.weights_digest in unsealed for one in known)
+            version = str(int(version_of(role.model, digest)) + num_before)
             unsealed[digest] = directory
-            known.append(_unregistered(role.model, version_of(role.model, digest), digest, directory))
-    versions = newest_versions(campaign.parts, known, whose=f"Campaign {campaign.name!r}")
+            known.append(_unregistered(role.model, version, digest, directory))
+    versions = newest_versions(campaign.parts, known, whose=f"Campaign {campaign.name!r}", bases=bases)
     return WantedSet(version_set=campaign.version_set(versions), unsealed=unsealed)
 
 

@@ -21,7 +21,7 @@ from headrace.user_files.layout import FileLayout, Unreadable
 from headrace.user_files.parquet import column_types
 from headrace.user_files.records import format_of, read_records
 
-_REPAIR = "Repair it, then materialize prompts again: no prompt is skipped."
+REPAIR = "Repair it, then materialize prompts again: no prompt is skipped."
 _EXCERPT_CHARACTERS = 80
 # Types that may fill a template's placeholder; `float` except NaN and the infinities.
 _PLAIN = (str, int, float, Decimal, date, time)
@@ -82,7 +82,7 @@ def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Itera
         if isinstance(record, Unreadable):
             excerpt = record.excerpt.rstrip("\r\n").encode("utf-8", "replace").decode()[:_EXCERPT_CHARACTERS]
             shown = f", got {excerpt!r}" if excerpt else ""
-            raise InvalidInput(f"{place}: {record.reason}{shown}. {_REPAIR}")
+            raise InvalidInput(f"{place}: {record.reason}{shown}. {REPAIR}")
         fields = record.fields
         if form == "text":
             fields = {"text": str(fields["text"]).rstrip("\r\n")}
@@ -97,14 +97,18 @@ def _prompt(source: PromptSource, fields: Mapping[str, object], place: str, carr
     else:
         text = _filled(source.template, fields, place)
     if not text.strip():
-        raise InvalidInput(f"{place} holds no prompt: its text is empty. {_REPAIR}")
+        raise InvalidInput(f"{place} holds no prompt: its text is empty. {REPAIR}")
     term = _term(fields, source.term_column, place) if source.term_column else None
     values = carried.values(fields, place)
     for value in (text, term, *values):
+        if "\0" in str(value):
+            raise InvalidInput(
+                f"{place} holds a NUL character, as a file of another encoding does (UTF-16?): set encoding. {REPAIR}"
+            )
         try:
             str(value).encode()
         except UnicodeEncodeError as error:
-            raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character. {_REPAIR}") from error
+            raise InvalidInput(f"{place} holds half of a surrogate pair, which is no character. {REPAIR}") from error
     return PromptText(text=text, term=term, carried=values)
 
 
@@ -116,7 +120,7 @@ def _filled(template: str, fields: Mapping[str, object], place: str) -> str:
     try:
         return template.format_map(fields)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidInput(f"{place} does not fit the template {template!r}: {error}. {_REPAIR}") from error
+        raise InvalidInput(f"{place} does not fit the template {template!r}: {error}. {REPAIR}") from error
 
 
 def _term(fields: Mapping[str, object], column: str, place: str) -> str | None:
@@ -137,4 +141,4 @@ def _column(fields: Mapping[str, object], name: str, place: str) -> object:
 
 def _not(value: object, column: str, wanted: str, place: str) -> InvalidInput:
     got = {type(None): "null", dict: "an object", list: "a list"}.get(type(value)) or repr(value)[:80]
-    return InvalidInput(f"{place}: column {column!r} must hold {wanted}, got {got}. {_REPAIR}")
+    return InvalidInput(f"{place}: column {column!r} must hold {wanted}, got {got}. {REPAIR}")

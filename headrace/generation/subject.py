@@ -9,6 +9,7 @@ from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirrored_differences
 from headrace.generation.rolled_back import bad_versions, void_unsealed
 from headrace.handoff.versions import HandoffStore
+from headrace.registry.bases import registered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandidates
 from headrace.rollout.evidence import evidence_for, review_counts
@@ -47,10 +48,11 @@ class CampaignSubject:
                 model_name=campaign.model, models=models, desired=lambda model: campaign.version_set({WRITER: model})
             )
         whose = f"Campaign {campaign.name!r}"
+        bases = registered_bases(self.handoffs, campaign.name, campaign.parts)
         return NewestCandidates(
             name=campaign.name,
             whose="campaign",
-            desired=lambda: campaign.version_set(newest_versions(campaign.parts, models, whose=whose)),
+            desired=lambda: campaign.version_set(newest_versions(campaign.parts, models, whose=whose, bases=bases)),
         )
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:

@@ -54,6 +54,8 @@ class Trace:
     version_set: VersionSet | None
     models: tuple[TracedModel, ...]
     replaced_by: Handoff | None
+    # None: the newest version of its partition cannot be read.
+    is_in_newest: bool | None
 
 
 def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, damaged: Damaged) -> Trace:
@@ -73,7 +75,8 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
             f"hexadecimal, got {row_id!r}."
         )
     content, row = _find(handoffs, row_id, partition, damaged)
-    newest = _newest(handoffs, CONTENT, content.partition, damaged) or content
+    newest = _newest(handoffs, CONTENT, content.partition, damaged)
+    is_in_newest = _has(newest, row["row_id"]) if newest else None
     made_from = _version_of(handoffs, content, "prompts", damaged)
     review = _newest(handoffs, REVIEWED, content.partition, damaged)
     version_set = _version_set(handoffs, row["version_set"], damaged)
@@ -88,7 +91,8 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
         review=_row_of(review, "row_id", row["row_id"]),
         version_set=version_set,
         models=tuple(_models(handoffs, version_set, damaged)) if version_set else (),
-        replaced_by=newest if not _has(newest, row["row_id"]) else None,
+        replaced_by=newest if is_in_newest is False else None,
+        is_in_newest=is_in_newest,
     )
 
 

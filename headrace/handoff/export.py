@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import InvalidInput
+from headrace.handoff.schemas import schema_differences
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.objects import new_nonce
@@ -65,10 +66,11 @@ class Selected:
             raise InvalidInput(f"There is nothing to export: {self.label} has no sealed rows.")
         first = self.handoffs[0]
         for other in self.handoffs[1:]:
-            if other.schema != first.schema:
+            # Not whether nulls are allowed: rows say so themselves.
+            if differences := list(schema_differences(other.schema, first.schema)):
                 raise InvalidInput(
-                    f"{first.label} and {other.label} have other columns ({', '.join(first.schema.names)}; "
-                    f"{', '.join(other.schema.names)}): export them one by one."
+                    f"The columns of {other.label} are not those of {first.label} ({'; '.join(differences)}): export "
+                    "them one by one."
                 )
 
     @property

@@ -75,7 +75,7 @@ def _of_pandas(frame: "pd.DataFrame") -> pa.Table:
             frame = (frame.reset_index(unnamed, drop=True) if unnamed else frame).reset_index()
         # Without pandas' own notes about the frame, which are no content.
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(
             f"The pandas frame cannot become an Arrow table: {reason_of(error)}. Give each column, and each named "
             "level of the index, a name of its own and values of one type, or drop it, before you return it."

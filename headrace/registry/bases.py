@@ -4,6 +4,7 @@ A sealed table for each subject says which versions its weights became. Rollouts
 need no MLflow, and no training.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from headrace.registry.registration import register_base
 from headrace.store.objects import canonical_json
 from headrace.store.sealed_directory import seal_directory
 
-_SOURCES = "sources"
+_SOURCES, _DIGESTS = "sources", "digests"
 _CODE_VERSION = "1"
 
 
@@ -36,6 +37,18 @@ def has_unregistered_bases(handoffs: HandoffStore, name: str, roles: Mapping[str
     except HandoffCorrupt:
         return True
     return newest is None or newest.attributes.get(_SOURCES) != _sources(roles, home)
+
+
+def registered_bases(handoffs: HandoffStore, name: str, roles: Mapping[str, Role]) -> dict[str, str]:
+    """Role → digest of the weights that a subject's file names, as registered last; nothing of what cannot be read."""
+    if not any(role.weights for role in roles.values()):
+        return {}
+    try:
+        newest = handoffs.newest(BASE_VERSION, name)
+        found: object = json.loads(newest.attributes.get(_DIGESTS, "{}")) if newest else {}
+    except (HandoffCorrupt, ValueError):
+        return {}
+    return {str(label): str(digest) for label, digest in found.items()} if isinstance(found, dict) else {}
 
 
 def register_bases(
@@ -59,12 +72,13 @@ def register_bases(
         return []
     # Before the files are read: what changes meanwhile is registered by the next call.
     sources = _sources(roles, home)
-    rows = []
+    rows, digests = [], {}
     for label, role in roles.items():
         if role.weights:
             directory = model_directory(role.weights, setting=f"{name}: weights of {label}", home=home)
             weights = seal_directory(handoffs.objects, directory)
             rows.append(register_base(registry, model_name=role.model, weights=weights, source=role.weights))
+            digests[label] = weights.digest
     handoffs.publish(
         BASE_VERSION,
         name,
@@ -72,7 +86,7 @@ def register_bases(
         schema=MODEL_VERSIONS,
         code_version=_CODE_VERSION,
         run_id=run_id,
-        attributes={_SOURCES: sources},
+        attributes={_SOURCES: sources, _DIGESTS: canonical_json(digests).decode()},
     )
     return rows
 

@@ -39,11 +39,21 @@ class ServiceSubject:
 
     def candidates(self, models: Sequence[ModelVersion]) -> NewestCandidates:
         service, whose = self.service, f"Service {self.service.name!r}"
+        bases = self._bases()
         return NewestCandidates(
             name=service.name,
             whose="service",
-            desired=lambda: service.version_set(newest_versions(service.roles, models, whose=whose)),
+            desired=lambda: service.version_set(newest_versions(service.roles, models, whose=whose, bases=bases)),
         )
+
+    def _bases(self) -> dict[str, str]:
+        if not any(role.weights for role in self.service.roles.values()):
+            return {}
+        # Imported here: a gateway starts without Arrow.
+        from headrace.handoff.versions import HandoffStore
+        from headrace.registry.bases import registered_bases
+
+        return registered_bases(HandoffStore(self.store), self.service.name, self.service.roles)
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
         return live_evidence(self.store, self.name, state, damaged=damaged)

@@ -22,7 +22,7 @@ from headrace.user_files.lines import BoundedLines
 from headrace.user_files.text_encodings import UNDECODABLE
 
 _NEVER_CLOSED = "not CSV: a quote is opened and never closed"
-_DELIMITERS = ",;\t|"
+DELIMITERS = ",;\t|"
 # Longest records that are read again, over a whole file. Quotes that each swallow as much as they can would otherwise
 # cost the square of the file's size.
 _REREAD_RECORDS_MAX = 16
@@ -76,7 +76,7 @@ def read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
 def _delimiter(header: str, path: Path, columns: tuple[str, ...]) -> str:
     """The delimiter with which the header has all the wanted columns; none does: the usual one."""
     usual = "\t" if any(suffix.lower() == ".tsv" for suffix in path.suffixes) else ","
-    for delimiter in dict.fromkeys(usual + _DELIMITERS):
+    for delimiter in dict.fromkeys(usual + DELIMITERS):
         try:
             names = next(csv.reader([header], delimiter=delimiter, strict=True), [])
         except csv.Error:

@@ -141,6 +141,8 @@ def _told_name(file: Path, named_by: Sequence[str]) -> str | None:
 
 
 def _told_keys(file: Path, keys: Sequence[str]) -> dict[str, str]:
+    if not file.is_file():
+        return {}  # a pipe would be waited for
     try:
         with file.open(encoding="utf-8", errors="replace") as text:
             beginning = text.read(_NAME_CHARACTERS_MAX)

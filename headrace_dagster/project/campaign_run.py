@@ -6,6 +6,7 @@ same time (schedules, sensors, a person in the UI): a partition is claimed once,
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,10 @@ from headrace.errors import HandoffMissing, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
-from headrace.generation.requests import prompts_for
+from headrace.generation.requests import prompts_of_day
 from headrace.generation.subject import CampaignSubject
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
@@ -35,6 +35,8 @@ RUN_TAG = "headrace/campaign_run"
 STEP_TAG = "headrace/campaign_step"
 """The asset that `headrace run` started the run for."""
 _POLL_SECONDS = 0.5
+# A step whose inputs change under it is made again, but not for ever.
+_NUM_TRIES_MAX = 3
 
 
 class CampaignRunFailed(HeadraceError):
@@ -79,8 +81,12 @@ class CampaignRun:
     report: Path
     regenerate: bool = False
     token: str = ""
-    _launched: set[tuple[str, str]] = field(default_factory=set)
+    # Asset and partition → the runs of this call, the newest last.
+    _launched: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _made: dict[str, set[str]] = field(default_factory=dict)
+    _num_again: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # Partition → digest of the prompts that its files give now: read once a call.
+    _wanted: dict[str, str] = field(default_factory=dict)
 
     @property
     def partitions(self) -> list[str]:
@@ -88,6 +94,9 @@ class CampaignRun:
 
     def state(self) -> RolloutState | None:
         return fold(Journal(self.handoffs.objects, self.campaign.name, SystemClock()).entries())
+
+    def content(self, key: str) -> Handoff | None:
+        return self._newest(CONTENT.asset, key)
 
     def missing(self) -> list[tuple[Step, str]]:
         """The next step of everything that is not made; the report last."""
@@ -126,6 +135,7 @@ class CampaignRun:
                 elif self._has_ended(webserver, runs.get((step.asset, key), []), step, key):
                     self._made.setdefault(step.asset, set()).add(key)
                     following[key] = self._next_step(key)
+                    self._once_more(following[key], key)
                 num_active += following[key] is not None
             yield self._look(num_active)
             if any(following.values()):
@@ -149,14 +159,33 @@ class CampaignRun:
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
         tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
-        webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
-        self._launched.add((step.asset, key))
+        run_id = webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
+        self._launched.setdefault((step.asset, key), []).append(run_id)
+
+    def _once_more(self, step: Step | None, key: str) -> None:
+        """Lets a step that this call has made already be launched again: its inputs changed, or its set was aborted.
+
+        Raises:
+            CampaignRunFailed: that goes on and on.
+        """
+        if step is None or (made := self._launched.pop((step.asset, key), None)) is None:
+            return
+        self._num_again[step.asset, key] += 1
+        if self._num_again[step.asset, key] >= _NUM_TRIES_MAX:
+            raise CampaignRunFailed(
+                f"{step.asset}[{key}] was made {_NUM_TRIES_MAX} times (last in run {made[-1]}), and still does not "
+                "follow from what it is made of: somebody changes its prompts or its version set meanwhile. Call again "
+                "when that is over."
+            )
 
     def _runs(self, webserver: Webserver) -> dict[tuple[str, str], list[RunState]]:
         """Asset and partition → the runs of this call, newest first."""
         found: dict[tuple[str, str], list[RunState]] = {}
         for run in webserver.runs({RUN_TAG: self.token}):
-            found.setdefault((run.tags.get(STEP_TAG, ""), run.partition), []).append(run)
+            unit = run.tags.get(STEP_TAG, ""), run.partition
+            # Of a step that was launched once more, only that counts; a retry names the run that it repeats.
+            if run.tags.get("dagster/root_run_id", run.run_id) in self._launched.get(unit, ()):
+                found.setdefault(unit, []).append(run)
         return found
 
     @staticmethod
@@ -221,8 +250,10 @@ class CampaignRun:
         """Whether the prompt files still give what was sealed. Once listed in this call, they do."""
         if key in self._made.get(PROMPTS.asset, set()):
             return True
-        wanted = prompts_for(self.campaign, ContentPartition.parse(key), self.home)
-        return digest_of(wanted) == prompts.content_digest
+        if not self._wanted:
+            tables = prompts_of_day(self.campaign, self.day, self.home)
+            self._wanted = {one: digest_of(table) for one, table in zip(self.partitions, tables, strict=True)}
+        return self._wanted[key] == prompts.content_digest
 
     def _is_rolled_back(self, content: Handoff) -> bool:
         state = self.state()

@@ -29,7 +29,7 @@ def run_command(
     again: Annotated[bool, typer.Option("--again", help="Make sealed rows again, on the present version set.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; start nothing.")] = False,
     port: Annotated[
-        int | None, typer.Option(envvar="HEADRACE_PORT", help="Port of the Dagster UI, if it is not running yet.")
+        int | None, typer.Option(envvar="HEADRACE_PORT", min=1, max=65535, help="Port of the UI, if none runs yet.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -2,9 +2,11 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,15 +18,19 @@ from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
+from headrace.generation.campaign import load_campaigns
 from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.opening import open_store
 from headrace.text.terminal import say
+from headrace.version_sets.sets import VersionSets
 from headrace_dagster.project.campaign_run import CampaignRun, Look
-from headrace_dagster.project.webserver import Webserver
+from headrace_dagster.project.webserver import Webserver, WebserverGone
 
 _DEFAULT_PORT = 3000
 _ROWS_SHOWN = 10
+# How long another call of ours may take to start the services.
+_OTHERS_START_SECONDS = 90.0
 
 
 def run_campaign(
@@ -56,37 +62,71 @@ def run_campaign(
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
-    if missing:
-        with _webserver(project, settings, port) as webserver:
-            for name, keys in campaign.dynamic_keys.items():
-                webserver.add_partitions(name, keys)
-            _follow(work, webserver, quiet=as_json)
+    _refuse_other_files(word, campaign.name, settings)
+    try:
+        if missing:
+            _make(work, project, settings, port, quiet=as_json)
+    except KeyboardInterrupt:
+        say("Stopped. Runs under way go on; call it again to follow them, and to make what is missing.", error=True)
+        raise
     _finish(work, as_json=as_json)
+
+
+def _refuse_other_files(word: str, name: str, settings: Settings) -> None:
+    """Raises: InvalidInput: the file is none that Dagster reads, so its runs would follow another one."""
+    own = load_campaigns(settings.campaigns).files.get(name)
+    if Path(word).suffix in {".yaml", ".yml"} and (own is None or not own.samefile(word)):
+        raise InvalidInput(
+            f"Dagster reads the campaigns in {settings.campaigns}, where {f'{own.name} is' if own else 'nothing is'} "
+            f"{name!r}, and not {word}. Move the file there (preview takes any), or set HEADRACE_CAMPAIGNS."
+        )
+
+
+def _make(work: CampaignRun, project: Project, settings: Settings, port: int | None, *, quiet: bool) -> None:
+    """Follows the runs to their end; goes on with a webserver of its own where the other process ends its."""
+    for is_last in (False, False, True):
+        try:
+            with _webserver(project, settings, port) as webserver:
+                for name, keys in work.campaign.dynamic_keys.items():
+                    webserver.add_partitions(name, keys)
+                _follow(work, webserver, quiet=quiet)
+            return
+        except WebserverGone:
+            if is_last:
+                raise
 
 
 @contextmanager
 def _webserver(project: Project, settings: Settings, port: int | None) -> Iterator[Webserver]:
-    """The webserver that runs already, or one of our own with its daemon."""
-    from headrace_dagster.project.services import running_webserver, services
+    """The webserver that runs already or is about to, or one of our own with its daemon."""
+    from headrace_dagster.project.services import RunByAnother, running_webserver, services
 
-    if url := running_webserver(settings.home):
-        webserver = Webserver(url, project.location)
-        webserver.wait_for_location()
-        yield webserver
-        webserver.close()
-        return
     if not project.environment.get("DAGSTER_HOME"):
         raise InvalidInput(
             f"DAGSTER_HOME is not set, in the environment or in {project.root / '.env'}: set it to the directory of "
             "your instance's dagster.yaml."
         )
-    # Runs whose worker died before are failed by the daemon's monitoring: looking here would import Dagster.
-    with services(project, settings.home, port=port or _free_port(), environment=dict(os.environ)) as running:
-        say(f"Dagster UI: {running.url} while this runs; logs: {running.logs}", error=True)
-        webserver = Webserver(running.url, project.location)
+    deadline = time.monotonic() + _OTHERS_START_SECONDS
+    with ExitStack() as stack:
+        while not (url := running_webserver(settings.home)):
+            # Runs whose worker died before are failed by the daemon's monitoring: looking here would import Dagster.
+            own = services(project, settings.home, port=port or _free_port(), environment=dict(os.environ))
+            try:
+                say("Starting Dagster's daemon and UI …", error=True)
+                running = stack.enter_context(own)
+            except RunByAnother:
+                # Another call of ours is starting them.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+            else:
+                url = running.url
+                say(f"Dagster UI: {url} while this runs; logs: {running.logs}", error=True)
+                break
+        webserver = Webserver(url, project.location)
+        stack.callback(webserver.close)
         webserver.wait_for_location()
         yield webserver
-        webserver.close()
 
 
 def _follow(work: CampaignRun, webserver: Webserver, *, quiet: bool) -> None:
@@ -129,8 +169,25 @@ def _finish(work: CampaignRun, *, as_json: bool) -> None:
         [
             f"{more}{num_kept:,} of {counted(len(rows), 'row')} kept, {work.campaign.name} on {work.day}.",
             f"Report: {work.report}",
-            f"Rows:   headrace handoff export reviewed_content '{work.partitions[0]}' FILE",
+            f"Rows:   headrace export {work.campaign.name} rows.csv --day {work.day}",
         ]
+    )
+    if told := _of_another_set(work):
+        say(told, error=True)
+
+
+def _of_another_set(work: CampaignRun) -> str | None:
+    """What a person should know who changed the file and sees rows that were made before."""
+    state = work.state()
+    made = {one.attributes.get("version_set") for key in work.partitions if (one := work.content(key))}
+    waiting = [one for one in (state.candidate, state.stable) if one and one not in made] if state else []
+    if not waiting or len(made) != 1:
+        return None
+    labels = VersionSets(work.handoffs.objects)
+    (before,) = made
+    return (
+        f"These rows were made before, by {labels.label(str(before))}. The file now asks for "
+        f"{labels.label(waiting[0])}: --again makes them again, on the set that the rollout gives them."
     )
 
 

@@ -37,6 +37,10 @@ class ServicesUnavailable(HeadraceError):
     """The instance's daemon or webserver cannot be started; the text gives the cause."""
 
 
+class RunByAnother(ServicesUnavailable):
+    """Another process of ours runs them, or is about to."""
+
+
 def ui_port(text: str | None) -> int:
     """The Dagster UI's port, from HEADRACE_PORT.
 
@@ -123,6 +127,12 @@ def running_webserver(home: Path) -> str | None:
     """The URL of the webserver that another process has started for this project; None: there is none."""
     try:
         pid, port = map(int, (home / _LOCK).read_text().split())
+        with (home / _LOCK).open() as lock:
+            # Who holds it is alive; who is gone left a number that another program may have by now.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        pass
     except (OSError, ValueError):
         return None
     return f"http://127.0.0.1:{port}" if psutil.pid_exists(pid) and _answers(port) else None
@@ -169,7 +179,7 @@ def _take(descriptor: int, path: Path, port: int) -> None:
         except BlockingIOError:
             pid = os.pread(descriptor, 32, 0).decode().partition(" ")[0].strip()
             if pid.isdigit() and psutil.pid_exists(int(pid)):
-                raise ServicesUnavailable(
+                raise RunByAnother(
                     f"Process {pid} (make demo, make dev or headrace run) already runs this project's daemon, and they "
                     "share one. Stop it with Ctrl-C in its terminal, then run again."
                 ) from None

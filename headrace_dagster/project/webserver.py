@@ -78,6 +78,10 @@ class LaunchRefused(HeadraceError):
     """Dagster refused a run or a question, or does not answer."""
 
 
+class WebserverGone(LaunchRefused):
+    """It does not answer: who started it may have ended it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """One run as the instance knows it. A failed one that Dagster is about to retry has not ended."""
@@ -208,9 +212,11 @@ class Webserver:
     def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
             response = self._client.post("/graphql", json={"query": query, "variables": variables or {}})
+            body = response.json()
         except httpx2.HTTPError as error:
-            raise LaunchRefused(f"The Dagster webserver does not answer: {error!r}.") from error
-        body = response.json()
+            raise WebserverGone(f"The Dagster webserver does not answer: {error!r}.") from error
+        except ValueError as error:
+            raise WebserverGone(f"What answers at {self.url} is no Dagster webserver: {error}.") from error
         if body.get("errors"):
             raise LaunchRefused(f"Dagster's GraphQL refused a query: {body['errors'][0]['message']}")
         return body["data"]

@@ -145,3 +145,45 @@ def test_a_file_that_is_there_is_kept(project: Project) -> None:
     assert "is there already" in result.output
     assert project.lines == before
     assert project.init("--template", "another {product}", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_delimiter_shows_in_the_header(project: Project, delimiter: str) -> None:
+    rows = ["sku;Produkt;Preis", "000;Kühlschrank (grün);9,90"]
+    (project.root / "produkte.csv").write_text("\n".join(rows).replace(";", delimiter) + "\n")
+
+    result = project.init("--template", "Ein Spruch: {Produkt}.", prompts="produkte.csv")
+
+    assert result.exit_code == 0, result.output
+    body = checked_json(project.call("preview", "produkte", "--json"), "preview")
+    assert [row["prompt"] for row in body["rows"]] == ["Ein Spruch: Kühlschrank (grün)."]
+
+
+def test_a_file_that_is_not_utf_8_is_told_so_in_what_is_written(project: Project) -> None:
+    (project.root / "old.csv").write_bytes("name\nKühlschrank\n".encode("latin-1"))
+
+    assert project.init("--template", "{name}", prompts="old.csv").exit_code == 0
+    assert "  encoding: [utf-8, latin-1]" in project.lines
+
+
+def test_what_stands_between_braces_is_quoted(project: Project) -> None:
+    url = "http://[::1]:8000/v1"
+
+    result = project.init("--template", "{product}", "--model", "llama3:8b, x", engine=url)
+
+    assert result.exit_code == 0, result.output
+    [file] = project.campaigns.glob("*.yaml")
+    options = load_campaign(file).parts["writer"].engine.options
+    assert (options.base_url, options.model) == (url, "llama3:8b, x")
+
+
+def test_places_in_the_projects_settings_hold_in_every_directory(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.root / ".env").write_text("HEADRACE_CAMPAIGNS=mine\nHEADRACE_HOME=state\n")
+    project.init("--template", "{product}")
+    (project.root / "deep").mkdir()
+    monkeypatch.chdir(project.root / "deep")
+
+    assert (project.root / "mine/products.yaml").is_file()
+    assert project.call("preview", "products").exit_code == 0

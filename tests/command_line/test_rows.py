@@ -1,6 +1,7 @@
 """`headrace trace` and `headrace export`: where a row comes from, and rows for other programs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,9 @@ from typer.testing import Result
 
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
+from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import to_table
+from headrace.store.local import LocalStore
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
 from tests.generation.builders import TEXTS, Site, make_partition
@@ -128,6 +131,10 @@ def test_a_dataset_has_a_card_that_datasets_reads(written: Written, tmp_path: Pa
         (["glossary", "x.doc"], "--format is needed"),
         (["glossary", "x.csv", "--columns", "outputs"], "Did you mean output"),
         (["prompts", "x.csv", "--day", DAY], "--day goes with a campaign or a version set"),
+        ([DAY, "x.csv", "--day", DAY], "--day goes with a campaign or a version set"),
+        (["glossary", "x.csv", "--day", "banana"], "--day must be a day such as"),
+        (["glossary", "x.csv", "--columns", "output,output"], "--columns must name each column once"),
+        (["glossary", "x", "--format", "dataset", "--force"], "--force does not go with a dataset"),
     ],
 )
 def test_what_cannot_be_exported_is_said(
@@ -140,3 +147,19 @@ def test_what_cannot_be_exported_is_said(
     assert result.exit_code == 2
     assert sentence in result.output
     assert not list(tmp_path.glob("*"))
+
+
+def test_a_row_whose_newest_version_cannot_be_read_is_not_said_to_be_in_it(written: Written, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(written.directory, tmp_path / "store"))
+    handoffs = HandoffStore(LocalStore(store))
+    key = make_partition(0).key
+    content = handoffs.open("generated_content", key)
+    handoffs.publish("generated_content", key, content.table().slice(1), code_version="1", run_id="r")
+    [manifest] = [one for one in LocalStore(store).list("handoff") if "v000002" in one and "generated_content" in one]
+    (store / manifest).chmod(0o600)
+    (store / manifest).write_bytes(b"{}")
+
+    body = checked_json(run("trace", str(written.rows[0]["row_id"]), "--json", store=store), "trace")
+
+    assert body["is_in_newest"] is None
+    assert body["damaged"]

@@ -7,7 +7,7 @@ import pytest
 
 from headrace.clock import FixedClock, SystemClock
 from headrace.engines.deployment import Deployment
-from headrace.engines.roles import EngineSettings
+from headrace.engines.roles import EngineSettings, Role
 from headrace.engines.rows import open_rows
 from headrace.errors import InvalidInput
 from headrace.generation.bulk import Worker, generate_partition
@@ -21,6 +21,7 @@ from headrace.registry.registered import registered_models
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import digest_of_directory
 from headrace.store.small_objects import PassedOver
 from headrace.version_sets.sets import Decoding, VersionSets
 from simulation.models import model_of
@@ -149,3 +150,22 @@ def test_the_set_is_that_of_the_stable_model_once_there_is_one(site: Site) -> No
     found = wanted_set(campaign, models, state=state, home=site.home, version_of=lambda *_: "1")
 
     assert found.version_set.member("writer").model_version == "2"
+
+
+def test_roles_of_one_models_name_are_previewed_on_the_weights_that_each_names(site: Site, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    role = Role(model="m", weights="a", engine=EngineSettings("transformers"))
+    campaign = Campaign(
+        name="tales",
+        prompts=PromptSource(files="p-{day}.txt"),
+        roles={"draft": role, "polish": replace(role, weights="b")},
+        chain=("draft", "polish"),
+    )
+
+    wanted = site.wanted(campaign).version_set
+
+    digests = {label: digest_of_directory(tmp_path / name) for label, name in (("draft", "a"), ("polish", "b"))}
+    assert {one.role: one.weights_digest for one in wanted.members} == digests
+    assert {one.role: one.model_version for one in wanted.members} == {"draft": "1", "polish": "2"}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engines.roles import EngineSettings, Role
+from headrace.engines.roles import EngineSettings, Role, newest_versions
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import digest_text
-from headrace.registry.bases import has_unregistered_bases, register_bases
+from headrace.registry.bases import has_unregistered_bases, register_bases, registered_bases
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.registered import registered_models
 from headrace.store.local import LocalStore
@@ -116,3 +116,20 @@ def test_weights_that_are_no_model_are_refused_by_name(site: Site, weights: str,
 def test_a_role_has_weights_to_register_or_a_servers_model(site: Site, fields: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="weights must name a model directory or a hub name"):
         replace(site.role, engine=EngineSettings("echo"), **fields)
+
+
+def test_each_role_gets_the_weights_that_it_names_whatever_else_has_its_models_name(site: Site) -> None:
+    site.write("b", "models/other")
+    roles = {"draft": site.role, "polish": replace(site.role, weights="models/other")}
+    register_bases(site.handoffs, site.registry, "two", roles, site.home, run_id="run")
+    # Another subject registers a third version of the same name afterwards.
+    site.write("c", "models/third")
+    site.register(replace(site.role, weights="models/third"))
+
+    models = registered_models(site.handoffs, damaged=PassedOver())
+    bases = registered_bases(site.handoffs, "two", roles)
+    found = newest_versions(roles, models, whose="two", bases=bases)
+
+    assert {label: one.version for label, one in found.items()} == {"draft": "1", "polish": "2"}
+    with pytest.raises(InvalidInput, match="Materialize rollout"):
+        newest_versions(roles, models, whose="two", bases={})
