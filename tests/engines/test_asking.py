@@ -311,7 +311,8 @@ def test_a_batch_that_is_not_what_it_seems_fills_no_day_with_errors(batch: Any) 
         rows(Odd(batch=lambda turns: batch), "a", "b")
 
 
-def test_a_stream_ends_with_its_first_finish_reason_whatever_follows() -> None:
+@pytest.mark.parametrize("ending", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_stream_ends_with_its_first_finish_reason_whatever_follows(ending: type[BaseException]) -> None:
     class Longer(Odd):
         async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
             try:
@@ -319,7 +320,7 @@ def test_a_stream_ends_with_its_first_finish_reason_whatever_follows() -> None:
                 yield Piece(text="two", finish_reason="stop")
                 yield Piece(text="three")
             finally:
-                raise ValueError("in its end")
+                raise ending("in its end")
 
     assert asyncio.run(streamed(Longer())) == "onetwo"
 
@@ -334,3 +335,13 @@ def test_an_answer_longer_than_its_tokens_can_be_is_the_engines_failure() -> Non
         asyncio.run(streamed(Endless()))
     with pytest.raises(EngineFailed, match="answered more than .* characters"):
         asyncio.run(whole(Odd(replace(GOOD, text="x" * 1_000_000))))
+
+
+def test_a_stream_that_is_refused_before_its_first_piece_keeps_its_text_to_itself() -> None:
+    class Refusing(Odd):
+        def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+            raise ValueError("a prompt")
+
+    with pytest.raises(EngineFailed, match="Engine 'odd' raised ValueError") as caught:
+        asyncio.run(streamed(Refusing()))
+    assert "a prompt" not in str(caught.value)
