@@ -149,7 +149,7 @@ def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[s
     if engine == "echo":
         return ["model: echo", 'version: "1"', "registered: false", "engine: {name: echo}"]
     if engine.startswith(("http://", "https://")):
-        served = model or _served_model(engine)
+        served = _served_model(engine, model)
         return [
             f"model: {_as_name(served)}",
             'version: "1"                # yours to raise when the server gets another model',
@@ -174,11 +174,11 @@ def _make_bundled(settings: "Settings") -> None:
     convert(packaged_gguf(), settings.home / "models" / _BUNDLED)
 
 
-def _served_model(url: str) -> str:
-    """The only model that a server offers.
+def _served_model(url: str, wanted: str | None) -> str:
+    """The model that is wanted, or else the only one that a server offers.
 
     Raises:
-        InvalidInput: it does not answer, or offers none or several.
+        InvalidInput: it does not offer that one; or none is named, and it does not answer, or offers none or several.
     """
     import httpx2
 
@@ -189,12 +189,20 @@ def _served_model(url: str) -> str:
         answer.raise_for_status()
         names = [str(one["id"]) for one in answer.json()["data"]]
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
+        if wanted is not None:
+            return wanted  # not every server tells, and it need not be up yet
+        hint = "" if url.rstrip("/").endswith("/v1") else " Most addresses end in /v1."
         raise InvalidInput(
-            f"{url}/models does not say which models there are ({type(error).__name__}: {error}): pass --model NAME."
+            f"{url.rstrip('/')}/models does not say which models there are ({type(error).__name__}): pass --model NAME."
+            f"{hint}"
         ) from error
-    if len(names) != 1:
-        raise InvalidInput(f"{url} serves {', '.join(names[:10]) or 'no model'}: pass --model NAME.")
-    return names[0]
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted not in names:
+        raise InvalidInput(
+            f"{url} serves {', '.join(names[:10]) or 'no model'}, got --model {wanted}: name one of them."
+        )
+    return str(wanted)
 
 
 def _schema_line(place: Path, project: Project, settings: "Settings") -> str:

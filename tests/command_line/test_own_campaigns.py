@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,36 @@ def test_places_in_the_projects_settings_hold_in_every_directory(
 
     assert (project.root / "mine/products.yaml").is_file()
     assert project.call("preview", "products").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "flags", "named"),
+    [
+        (["mini"], [], "mini"),
+        (["mini", "maxi"], ["--model", "maxi"], "maxi"),
+        (["mini", "maxi"], [], "serves mini, maxi, got --model None: name one of them"),
+        (["mini"], ["--model", "nosuch"], "serves mini, got --model nosuch"),
+    ],
+)
+def test_a_servers_model_is_one_that_it_serves(
+    project: Project, models: list[str], flags: list[str], named: str
+) -> None:
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/v1/models" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": [{"id": one} for one in models]}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Models) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        result = project.init("--template", "{product}", *flags, engine=url)
+        server.shutdown()
+    if result.exit_code:
+        assert named in result.output
+    else:
+        [file] = project.campaigns.glob("*.yaml")
+        assert load_campaign(file).parts["writer"].engine.options.model == named
