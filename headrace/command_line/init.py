@@ -90,21 +90,28 @@ def init(
         raise InvalidInput(f"[DIR] must be a directory, got {place}: {error.strerror}.") from error
     partial = written.with_suffix(".partial")
     schema_line = _schema_line(place, project, settings)
-    for encoding in ([], [f"  encoding: [{', '.join(_ENCODINGS)}]"]):
+
+    def written_with(encoding: list[str]) -> tuple[int, int]:
+        """The file's lines, and the prompts of its first shard."""
         lines = [schema_line, *beginning, *encoding, *model_lines]
         partial.write_text("\n".join(lines) + "\n")
+        campaign = load_campaign(partial)
+        first = ContentPartition.parse(campaign.partition_keys("2026-01-01")[0])
+        return len(lines), prompts_for(campaign, first, Path.cwd()).num_rows
+
+    try:
         try:
-            campaign = load_campaign(partial)
-            first = prompts_for(campaign, ContentPartition.parse(campaign.partition_keys("2026-01-01")[0]), Path.cwd())
-            break
+            num_lines, num_prompts = written_with([])
         except InvalidInput as error:
-            if not encoding and "wrong encoding" in str(error):
-                continue
-            partial.unlink()
-            reason = str(error).replace(str(partial), "What was asked for").removesuffix(f" {REPAIR}")
-            raise InvalidInput(reason) from error
+            if "wrong encoding" not in str(error):
+                raise
+            num_lines, num_prompts = written_with([f"  encoding: [{', '.join(_ENCODINGS)}]"])
+    except InvalidInput as error:
+        partial.unlink()
+        reason = str(error).replace(str(partial), "What was asked for").removesuffix(f" {REPAIR}")
+        raise InvalidInput(reason) from error
     partial.replace(written)
-    say(f"{written}: {len(lines)} lines, {first.num_rows:,} prompts in its first shard.")
+    say(f"{written}: {num_lines} lines, {num_prompts:,} prompts in its first shard.")
     word = named if place.absolute() == settings.campaigns else str(written)
     say("Next:")
     say(f"  headrace preview {word}      the first rows, before anything runs")

@@ -127,15 +127,20 @@ def running_webserver(home: Path) -> str | None:
     """The URL of the webserver that another process has started for this project; None: there is none."""
     try:
         pid, port = map(int, (home / _LOCK).read_text().split())
-        with (home / _LOCK).open() as lock:
-            # Who holds it is alive; who is gone left a number that another program may have by now.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        pass
     except (OSError, ValueError):
         return None
-    return f"http://127.0.0.1:{port}" if psutil.pid_exists(pid) and _answers(port) else None
+    is_ours = _is_held(home / _LOCK) and psutil.pid_exists(pid)
+    return f"http://127.0.0.1:{port}" if is_ours and _answers(port) else None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process of ours is alive: one that is gone left numbers that other programs may have by now."""
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def _commands(project: Project, code_socket: Path, port: int) -> dict[str, list[str]]:

@@ -209,7 +209,7 @@ def test_a_servers_model_is_one_that_it_serves(
             self.end_headers()
             self.wfile.write(json.dumps({"data": [{"id": one} for one in models]}).encode())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's name)
             pass
 
     with HTTPServer(("127.0.0.1", 0), Models) as server:
