@@ -203,7 +203,9 @@ class CampaignRun:
         num_rows = sum(content.num_rows for content in sealed.values())
         for claim in unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver()):
             if claim.partition in self.partitions and claim.partition not in sealed:
-                num_rows += len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
+                made = len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
+                prompts = self._newest(PROMPTS.asset, claim.partition)
+                num_rows += min(made, prompts.num_rows * self.campaign.prompts.variations) if prompts else made
         missing = {key: self._next_step(key, in_this_call=True) for key in self.partitions}
         order = {step: place for place, step in enumerate(_OF_A_PARTITION)}
         made = {

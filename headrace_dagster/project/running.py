@@ -107,12 +107,12 @@ def _webserver(project: Project, settings: Settings, port: int | None) -> Iterat
             "your instance's dagster.yaml."
         )
     deadline = time.monotonic() + _OTHERS_START_SECONDS
+    say("Starting Dagster's daemon and UI, or waiting for those that start …", error=True)
     with ExitStack() as stack:
         while not (url := running_webserver(settings.home)):
             # Runs whose worker died before are failed by the daemon's monitoring: looking here would import Dagster.
             own = services(project, settings.home, port=port or _free_port(), environment=dict(os.environ))
             try:
-                say("Starting Dagster's daemon and UI …", error=True)
                 running = stack.enter_context(own)
             except RunByAnother:
                 # Another call of ours is starting them.
