@@ -11,6 +11,8 @@ from headrace.command_line.options import AsJson, examples
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace.command_line.checking.report import CheckedFile
     from headrace.store.mounts import Finding
 
@@ -60,10 +62,16 @@ def check(
         print_json(asdict(report))
     else:
         _print_findings(findings)
+        if any("/models/smollm2-135m" in one.sentence or "/corpus/wordnet/" in one.sentence for one in _all(checked)):
+            say("The demo's model and corpus are not here yet: `make demo` and `make dev` make them.")
         num_warned = sum(finding.level == "warn" for one in (*checked, report) for finding in one.findings)
         say(f"{counted(len(checked), 'file')}: {num_broken} broken, {counted(num_warned, 'warning')}.")
     if not well:
         raise typer.Exit(1)
+
+
+def _all(checked: "list[CheckedFile]") -> "Iterator[Finding]":
+    return (finding for one in checked for finding in one.findings if finding.level == "fail")
 
 
 def _print_file(one: "CheckedFile") -> None:

@@ -22,7 +22,7 @@ _DATASET = "dataset"
 def export(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="WHAT", help="A campaign, day, version set or asset.")],
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file or directory to write.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file or directory to write (-: stdout).")],
     day: Annotated[
         str | None, typer.Option(metavar="DAY", help="Of a campaign or version set, this day alone.")
     ] = None,
@@ -37,7 +37,7 @@ def export(
     store: Store = None,
 ) -> None:
     """Copy rows of several partitions into one file: by default reviewed rows that the review kept."""
-    from headrace.command_line.handoff.exporting import export_file_as, format_for
+    from headrace.command_line.handoff.exporting import export_file_as, format_for, write_to_stdout
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
@@ -58,7 +58,9 @@ def export(
 
         if chosen == _DATASET and force:
             raise InvalidInput("--force does not go with a dataset: move the old directory away, or name another.")
-        if chosen == _DATASET:
+        if str(target) == "-":
+            write_to_stdout(selected, chosen, names, tell, verbatim=verbatim)
+        elif chosen == _DATASET:
             export_dataset(selected, target, columns=names, progress=tell)
         else:
             write = export_file_as(chosen, columns=names, force=force, verbatim=verbatim)

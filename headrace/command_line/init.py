@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -170,15 +171,25 @@ def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[s
         f"model: {_as_name(Path(engine).name)}",
         f"weights: {_quoted(engine)}",
         "engine: {name: transformers, dtype: float32}    # bfloat16 for GPUs",
+        # A small model on a few cores: enough to see what it does.
+        *(["decoding: {max_new_tokens: 64}"] if engine.endswith(_BUNDLED) else []),
     ]
 
 
 def _make_bundled(settings: "Settings") -> None:
     """Raises: InvalidInput: the package with the bundled model is not installed."""
-    from headrace.training.convert_gguf import convert, packaged_gguf
+    from headrace.training.convert_gguf import is_converted
 
-    say("Making the bundled model, once …", error=True)
-    convert(packaged_gguf(), settings.home / "models" / _BUNDLED)
+    directory = settings.home / "models" / _BUNDLED
+    if is_converted(directory):
+        return
+    say("Making the bundled model, once (half a minute) …", error=True)
+    # In a process of its own: what its libraries print of their progress is nothing to read.
+    command = [sys.executable, "-m", "headrace.training.convert_gguf", "--out", str(directory)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        said = (made.stderr or made.stdout).strip().splitlines()
+        raise InvalidInput(f"--engine bundled: {said[-1] if said else f'exit code {made.returncode}'}")
 
 
 def _served_model(url: str, wanted: str | None) -> str:

@@ -52,7 +52,7 @@ def pandas_frame(table: pa.Table) -> "pd.DataFrame":
     """The table as a `pd.DataFrame` with a new index; copies. pandas must be imported.
 
     Whole numbers and truth values with nulls become pandas' nullable types: pandas' own way, floats and objects, would
-    change large numbers, and the column's type on the way back.
+    change large numbers, and the column's type on the way back. Inside of lists and structs it is pandas' own way.
     """
     pandas = sys.modules["pandas"]
     nullable = {getattr(pa, name.lower())(): getattr(pandas, f"{name}Dtype")() for name in _INTEGERS}

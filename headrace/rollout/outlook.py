@@ -120,7 +120,9 @@ def horizon_for(plan: Plan, nights: Nights, pass_rate: float) -> Horizon:
         bound = mixture_boundary(1.0, gate.false_advance)
     # Both sides of a rate near 0 or 1 vary less; the margin's own shift keeps some variance.
     rate = min(max(pass_rate - margin / 2, margin / 2), 1 - margin / 2)
-    rows = math.ceil(2 * rate * (1 - rate) * ((bound + _WANTED_SCORE) / margin) ** 2)
+    # Of the tiniest margin more rows than there are numbers.
+    score = min((bound + _WANTED_SCORE) / margin, 1e9)
+    rows = math.ceil(2 * rate * (1 - rate) * score**2)
     rows = max(rows, gate.min_rows)
     canaries = canary_count(plan.steps[-1].weight, nights.num_partitions)
     # With fewer rows of one side than of the other, the smaller side decides.

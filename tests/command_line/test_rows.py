@@ -163,3 +163,11 @@ def test_a_row_whose_newest_version_cannot_be_read_is_not_said_to_be_in_it(writt
 
     assert body["is_in_newest"] is None
     assert body["damaged"]
+
+
+def test_rows_go_to_a_pipe_too(written: Written) -> None:
+    result = written.call("export", "glossary", "-", "--format", "jsonl")
+
+    assert [json.loads(line)["output"] for line in result.stdout.splitlines()] == [
+        row["output"] for row in written.rows if row["kept"]
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.command_line.output import counted, progress
 from headrace.errors import InvalidInput
-from headrace.handoff.export import export_file, write_rows
+from headrace.handoff.export import Rows, export_file, write_rows
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
 from headrace.text.terminal import say
@@ -51,13 +51,13 @@ def export_file_as(chosen: str, *, columns: list[str] | None, force: bool, verba
 
 
 def write_to_stdout(
-    handoff: Handoff, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
+    rows: Rows, chosen: str, names: list[str] | None, advance: Callable[[int], None], *, verbatim: bool
 ) -> None:
     # Texts are written whole, and could send control codes to a terminal.
     if sys.stdout.isatty():
         raise InvalidInput(f"{chosen} is not for terminals: name a file, pipe it on, or use headrace handoff show.")
     write_rows(
-        handoff,
+        rows,
         sys.stdout.buffer,
         chosen,  # pyright: ignore[reportArgumentType]
         columns=names,
