@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -178,18 +177,13 @@ def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[s
 
 def _make_bundled(settings: "Settings") -> None:
     """Raises: InvalidInput: the package with the bundled model is not installed."""
-    from headrace.training.convert_gguf import is_converted
+    from headrace.training.convert_gguf import convert_silently, is_converted
 
     directory = settings.home / "models" / _BUNDLED
     if is_converted(directory):
         return
     say("Making the bundled model, once (half a minute) …", error=True)
-    # In a process of its own: what its libraries print of their progress is nothing to read.
-    command = [sys.executable, "-m", "headrace.training.convert_gguf", "--out", str(directory)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        said = (made.stderr or made.stdout).strip().splitlines()
-        raise InvalidInput(f"--engine bundled: {said[-1] if said else f'exit code {made.returncode}'}")
+    convert_silently(directory)
 
 
 def _served_model(url: str, wanted: str | None) -> str:

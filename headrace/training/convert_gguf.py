@@ -11,6 +11,8 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,6 +172,19 @@ def _publish(staging: Path, out: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def convert_silently(out: Path) -> None:
+    """Converts in a process of its own: what its libraries print of their progress is nothing to read.
+
+    Raises:
+        InvalidInput: the package is not installed, or the conversion failed.
+    """
+    command = [sys.executable, "-m", "headrace.training.convert_gguf", "--out", str(out)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        said = (made.stderr or made.stdout).strip().splitlines()
+        raise InvalidInput(f"The bundled model: {said[-1] if said else f'exit code {made.returncode}'}")
 
 
 def main(
