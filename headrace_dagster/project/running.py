@@ -180,14 +180,15 @@ def _of_another_set(work: CampaignRun) -> str | None:
     """What a person should know who changed the file and sees rows that were made before."""
     state = work.state()
     made = {one.attributes.get("version_set") for key in work.partitions if (one := work.content(key))}
-    waiting = [one for one in (state.candidate, state.stable) if one and one not in made] if state else []
-    if not waiting or len(made) != 1:
+    # What the file asks for now: a set on trial, or about to be, else the stable one.
+    wished = (state.candidate or state.proposed or state.stable) if state else None
+    if wished is None or wished in made or len(made) != 1:
         return None
     labels = VersionSets(work.handoffs.objects)
     (before,) = made
     return (
         f"These rows were made before, by {labels.label(str(before))}. The file now asks for "
-        f"{labels.label(waiting[0])}: --again makes them again, on the set that the rollout gives them."
+        f"{labels.label(wished)}: --again makes them again, on the set that the rollout gives them."
     )
 
 
