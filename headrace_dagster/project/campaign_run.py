@@ -28,7 +28,8 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from headrace_dagster.project.webserver import RunState, Webserver
+from headrace_dagster.project.run_source import RunState
+from headrace_dagster.project.webserver import Webserver
 
 RUN_TAG = "headrace/campaign_run"
 """The call of `headrace run` that started the run: by it a repeated call finds its runs."""
