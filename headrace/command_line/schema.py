@@ -1,28 +1,24 @@
 """`headrace schema`: prints the JSON Schema of a kind of users' file, or of what a command prints."""
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from headrace.command_line.bodies import KINDS, body_of
+from headrace.command_line.opening import nearest
 from headrace.command_line.options import examples
+from headrace.errors import InvalidInput
 
 FILES = ("campaign", "recipe", "corpus", "service")
-Kind = StrEnum("Kind", [(kind, kind) for kind in (*FILES, *KINDS)])
+_HELP = f"A kind of YAML file ({', '.join(FILES)}), or the command whose --json it is ({', '.join(KINDS)})."
 
 
 @examples("headrace schema campaign", "headrace schema handoff-ls", "headrace schema service > service.schema.json")
 def schema(
-    kind: Annotated[
-        Kind,
-        typer.Argument(metavar="KIND", help="Kind of YAML file, or the command whose --json it is."),
-    ],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=_HELP)],
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine; or of
     what a command prints with --json.
-
-    Files: campaign, recipe, corpus, service. Commands: their words with hyphens, such as status or rollout-journal.
 
     Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
@@ -30,6 +26,8 @@ def schema(
     from headrace.command_line.output import print_json
     from headrace.user_files.json_schema import json_schema
 
+    if kind not in (known := [*FILES, *KINDS]):
+        raise InvalidInput(f"There is no schema {kind!r}.{nearest(kind, known)}")
     print_json(json_schema(shape_of(kind), f"Headrace {kind}"))
 
 

@@ -1,6 +1,7 @@
 """Campaigns' days as the store has them: what each stage has made, and what no longer follows from what it read.
 
-Reads one listing an asset, the manifests of the shown days, and one column of their reviewed rows.
+Reads one listing an asset and the manifests of the shown days; rows only of reviews that were sealed without their
+count, by an earlier Headrace or by another asset. Imports Arrow for those alone.
 """
 
 from collections import defaultdict
@@ -12,11 +13,15 @@ from typing import Literal
 from headrace.errors import HandoffCorrupt
 from headrace.generation.freshness import is_made_from, is_of_older_set, is_report_older, is_rolled_back
 from headrace.handoff.layout import asset_prefix
-from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import newest_manifest
 from headrace.keys import ContentPartition, partition_from_path
 from headrace.rollout.states import RolloutState
+from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 
+NUM_KEPT = "num_kept"
+"""The attribute of a sealed review that counts its kept rows."""
 PROMPTS, CONTENT, REVIEWED = STAGES = ("prompts", "generated_content", "reviewed_content")
 Reason = Literal["prompts_changed", "rolled_back", "older_version_set", "content_changed", "rows_are_newer"]
 _SENTENCES: Mapping[Reason, str] = {
@@ -70,7 +75,7 @@ class DayStatus:
 
 
 def read_days(
-    handoffs: HandoffStore, rollouts: Mapping[str, RolloutState | None], reports: Path, *, num_days: int
+    objects: ObjectStore, rollouts: Mapping[str, RolloutState | None], reports: Path, *, num_days: int
 ) -> tuple[DayStatus, ...]:
     """The newest days of every campaign that has prompts or rows.
 
@@ -80,13 +85,13 @@ def read_days(
     """
     partitions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for stage in STAGES:
-        for key in map(partition_from_path, handoffs.objects.children(asset_prefix(stage))):
+        for key in map(partition_from_path, objects.children(asset_prefix(stage))):
             if part := ContentPartition.find(key):
                 partitions[part.campaign][part.day].add(key)
-    labels = VersionSets(handoffs.objects)
+    labels = VersionSets(objects)
     return tuple(
         _day(
-            [_Partition.read(handoffs, key) for key in sorted(days[day])],
+            [_Partition.read(objects, key) for key in sorted(days[day])],
             campaign,
             day,
             rollouts.get(campaign),
@@ -102,24 +107,34 @@ def read_days(
 class _Partition:
     """The newest version of each stage; those that cannot be read are left out."""
 
-    newest: dict[str, Handoff] = field(default_factory=dict)
+    newest: dict[str, Manifest] = field(default_factory=dict)
     num_kept: int = 0
     is_damaged: bool = False
 
     @classmethod
-    def read(cls, handoffs: HandoffStore, key: str) -> "_Partition":
+    def read(cls, objects: ObjectStore, key: str) -> "_Partition":
         found = cls()
         for stage in STAGES:
             try:
-                newest = handoffs.newest(stage, key)
+                newest = newest_manifest(objects, stage, key)
                 if newest and stage == REVIEWED:
-                    found.num_kept = sum(newest.table(["kept"])["kept"].to_pylist())
+                    found.num_kept = _num_kept(objects, newest)
             except HandoffCorrupt:
                 found.is_damaged = True
                 continue
             if newest:
                 found.newest[stage] = newest
         return found
+
+
+def _num_kept(objects: ObjectStore, reviewed: Manifest) -> int:
+    """Raises: HandoffCorrupt: the rows had to be read, and are damaged."""
+    if (counted := reviewed.attributes.get(NUM_KEPT, "")).isdecimal():
+        return int(counted)
+    from headrace.handoff.versions import HandoffStore
+
+    rows = HandoffStore(objects).open(reviewed.asset, reviewed.partition, reviewed.version)
+    return sum(rows.table(["kept"])["kept"].to_pylist())
 
 
 def _day(
@@ -148,7 +163,7 @@ def _day(
 
 
 def _stale(partitions: Sequence[_Partition], command: str, state: RolloutState | None, report: Path) -> Iterable[Stale]:
-    reasons = [reason for part in partitions if (reason := _content_reason(part.newest, state))]
+    reasons: list[Reason] = [reason for part in partitions if (reason := _content_reason(part.newest, state))]
     for reason in dict.fromkeys(reasons):
         # Rows of a replaced set are complete: only --again makes them anew.
         run = f"{command} --again" if reason == "older_version_set" else command
@@ -163,7 +178,7 @@ def _stale(partitions: Sequence[_Partition], command: str, state: RolloutState |
         yield Stale(stage="campaign_report", reason="rows_are_newer", num_partitions=1, run=command)
 
 
-def _content_reason(newest: Mapping[str, Handoff], state: RolloutState | None) -> Reason | None:
+def _content_reason(newest: Mapping[str, Manifest], state: RolloutState | None) -> Reason | None:
     if (content := newest.get(CONTENT)) is None:
         return None
     if (prompts := newest.get(PROMPTS)) and not is_made_from(content, prompts):

@@ -13,11 +13,11 @@ from headrace.clock import Clock, SystemClock, iso
 from headrace.command_line.bodies.project_status import FailedRun, RunPhase, RunStanding, StatusBody
 from headrace.errors import HandoffCorrupt
 from headrace.generation.day_status import read_days
-from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.states import RolloutState, fold
+from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
 from headrace_dagster.launchers.signs_of_life import recorded_silence
@@ -53,16 +53,16 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
 
 
 def read_status(
-    source: RunSource, handoffs: HandoffStore, *, home: Path, num_days: int, clock: Clock | None = None
+    source: RunSource, objects: ObjectStore, *, home: Path, num_days: int, clock: Clock | None = None
 ) -> StatusBody:
     """Args: home: the project's state directory, with the days' reports."""
     now = (clock or SystemClock()).now()
     look = source.look(ended_since=now - FAILED_HOURS * 3600)
-    states, rollouts = _rollouts(handoffs)
+    states, rollouts = _rollouts(objects)
     return StatusBody(
         at=iso(now),
         daemon_silent_seconds=_silent_seconds(look.daemon_seen, now),
-        days=read_days(handoffs, states, home / "reports", num_days=num_days),
+        days=read_days(objects, states, home / "reports", num_days=num_days),
         rollouts=rollouts,
         running=_standings(look.under_way.runs, now),
         num_running=look.under_way.num,
@@ -112,9 +112,8 @@ def _phase(run: RunState, now: float) -> tuple[RunPhase, str]:
     return "running", f"Runs since {since_text(run.started, now)}." if run.started else "Runs."
 
 
-def _rollouts(handoffs: HandoffStore) -> tuple[Mapping[str, RolloutState | None], dict[str, str]]:
+def _rollouts(objects: ObjectStore) -> tuple[Mapping[str, RolloutState | None], dict[str, str]]:
     """By name: the state, where its journal can be read; what it says in words."""
-    objects = handoffs.objects
     labels = VersionSets(objects)
     states: dict[str, RolloutState | None] = {}
     told: dict[str, str] = {}

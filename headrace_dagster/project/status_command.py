@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.command_line.opening import open_handoffs, surroundings_of
+from headrace.command_line.opening import open_objects, surroundings_of
 from headrace.command_line.options import AsJson, Store
 
 _EXAMPLES = """\b
@@ -37,9 +37,9 @@ def status_command(
     from headrace_dagster.project.status import read_status, with_runs
     from headrace_dagster.project.status_lines import print_status
 
-    handoffs, around = open_handoffs(context, store), surroundings_of(context)
+    objects, around = open_objects(context, store), surroundings_of(context)
     home = around.home_directory
-    found = with_runs(home, around.dagster_home, lambda source: read_status(source, handoffs, home=home, num_days=days))
+    found = with_runs(home, around.dagster_home, lambda source: read_status(source, objects, home=home, num_days=days))
     if as_json:
         print_json(asdict(found))
     else:

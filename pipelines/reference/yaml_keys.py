@@ -46,9 +46,7 @@ def yaml_page(kind: str) -> str:
 def json_page() -> str:
     """What programs read of the commands' output."""
     sections = [
-        section
-        for kind in KINDS
-        for section in _sections(json_schema(shape_of(kind), kind), root=kind, is_output=True)
+        section for kind in KINDS for section in _sections(json_schema(shape_of(kind), kind), root=kind, is_output=True)
     ]
     return page(
         "What commands print with --json",
