@@ -57,13 +57,16 @@ def checked_day(text: str | None, settings: "Settings") -> str:
         InvalidInput: it is no day, or before the project's first one.
     """
     if text is None:
-        return datetime.now(ZoneInfo(settings.timezone)).date().isoformat()
-    try:
-        day = date.fromisoformat(text).isoformat()
-    except ValueError as error:
-        raise InvalidInput(f"--day must be a day such as 2026-11-22, got {text!r}: {error}.") from error
+        day = datetime.now(ZoneInfo(settings.timezone)).date().isoformat()
+        said = f"today is {day}"
+    else:
+        try:
+            day = date.fromisoformat(text).isoformat()
+        except ValueError as error:
+            raise InvalidInput(f"--day must be a day such as 2026-11-22, got {text!r}: {error}.") from error
+        said = f"got {day}"
     if day < settings.first_day:
         raise InvalidInput(
-            f"--day must not be before {settings.first_day}, the project's first day (HEADRACE_FIRST_DAY), got {day}."
+            f"--day must not be before {settings.first_day}, the project's first day (HEADRACE_FIRST_DAY); {said}."
         )
     return day

@@ -64,7 +64,9 @@ def find_project(directory: Path, environment: Mapping[str, str]) -> Project:
     found = next(filter(_is_project, places), None)
     root = found or directory
     told = {name: _at(root, value) if name in _PLACES else value for name, value in _env_file(root / ".env").items()}
-    return Project(root=root, environment={**environment, **told}, is_found=found is not None)
+    # What Dagster starts has the project as its working directory.
+    given = {name: _at(directory, value) if name in _PLACES else value for name, value in environment.items()}
+    return Project(root=root, environment={**given, **told}, is_found=found is not None)
 
 
 def this_project() -> Project:
@@ -103,7 +105,7 @@ def in_this_project() -> Iterator[None]:
 
 
 def _at(root: Path, value: str) -> str:
-    """A place in `.env` from wherever the command is called: relative ones start at the project."""
+    """A place in `.env`, where relative ones start at the project, or in the environment, where they start here."""
     return value if not value or "://" in value else str(root / Path(value).expanduser())
 
 

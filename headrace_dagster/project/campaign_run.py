@@ -1,8 +1,9 @@
 """One campaign's day as real Dagster runs: what is missing is launched, partition by partition, and nothing else.
 
 What a run needs is decided by the store, never by what an earlier call did: the same call goes on where another one was
-killed, and one more call when all is made starts nothing but the report. Other runs may make the same partitions at the
-same time (schedules, sensors, a person in the UI): a partition is claimed once, whoever comes first.
+killed, and one more call when all is made starts nothing but the report. A run that makes the same rows already (an
+earlier call's, a schedule's, a person's) is followed instead of started twice: two would ask the model twice for each
+row, of which one is sealed. Two calls at the same instant may still start two.
 """
 
 import time
@@ -29,7 +30,7 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from headrace_dagster.project.run_source import RunState
+from headrace_dagster.project.run_source import PARTITION, UNDER_WAY, WAITING, RunState
 from headrace_dagster.project.webserver import Webserver
 
 RUN_TAG = "headrace/campaign_run"
@@ -83,8 +84,10 @@ class CampaignRun:
     report: Path
     regenerate: bool = False
     token: str = ""
-    # Asset and partition → the runs of this call, the newest last.
+    # Asset and partition → the runs of this call, or those it follows, the newest last.
     _launched: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    # Runs that this call did not start → their asset and partition.
+    _followed: dict[str, tuple[str, str]] = field(default_factory=dict)
     _made: dict[str, set[str]] = field(default_factory=dict)
     _num_again: Counter[tuple[str, str]] = field(default_factory=Counter)
     # Partition → digest of the prompts that its files give now: read once a call.
@@ -116,12 +119,12 @@ class CampaignRun:
             LaunchRefused: Dagster refuses a run, or does not answer.
         """
         if self._needs_model():
-            yield from self._await(webserver, MODEL, [self.campaign.name])
+            yield from self._await(webserver, MODEL, self.campaign.name)
         if reason := self._why_no_set():
             raise CampaignRunFailed(f"{self.campaign.name} has no version set: {reason}")
         yield from self._walk_partitions(webserver)
         if self._launched or not self._is_reported():
-            yield from self._await(webserver, REPORT, [self.day])
+            yield from self._await(webserver, REPORT, self.day)
         yield self._look(0)
 
     def _walk_partitions(self, webserver: Webserver) -> Iterator[Look]:
@@ -143,26 +146,37 @@ class CampaignRun:
             if any(following.values()):
                 time.sleep(_POLL_SECONDS)
 
-    def _await(self, webserver: Webserver, step: Step, keys: Sequence[str]) -> Iterator[Look]:
-        for key in keys:
-            self._launch(webserver, step, key)
-        waiting = set(keys)
-        while waiting:
-            runs = self._runs(webserver)
-            ended = {key for key in waiting if self._has_ended(webserver, runs.get((step.asset, key), []), step, key)}
-            waiting -= ended
-            self._made.setdefault(step.asset, set()).update(ended)
-            yield self._look(len(waiting))
-            if waiting:
-                time.sleep(_POLL_SECONDS)
+    def _await(self, webserver: Webserver, step: Step, key: str) -> Iterator[Look]:
+        while True:
+            if (step.asset, key) not in self._launched:
+                self._launch(webserver, step, key)
+            if self._has_ended(webserver, self._runs(webserver).get((step.asset, key), []), step, key):
+                self._made.setdefault(step.asset, set()).add(key)
+                yield self._look(0)
+                return
+            yield self._look(1)
+            time.sleep(_POLL_SECONDS)
 
     def _launch(self, webserver: Webserver, step: Step, key: str) -> None:
+        if other := self._under_way(webserver, step, key):
+            self._followed[other] = step.asset, key
+            self._launched.setdefault((step.asset, key), []).append(other)
+            return
         config: dict[str, Any] = {}
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
         tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
         run_id = webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
         self._launched.setdefault((step.asset, key), []).append(run_id)
+
+    def _under_way(self, webserver: Webserver, step: Step, key: str) -> str | None:
+        """A run that makes these rows already. For rows anew none: it may be making the old ones."""
+        if step is not CONTENT or self.regenerate:
+            return None
+        for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY)):
+            if run.job_name == step.job or step.asset in run.assets:
+                return run.run_id
+        return None
 
     def _once_more(self, step: Step | None, key: str) -> None:
         """Lets a step that this call has made already be launched again: its inputs changed, or its set was aborted.
@@ -181,13 +195,23 @@ class CampaignRun:
             )
 
     def _runs(self, webserver: Webserver) -> dict[tuple[str, str], list[RunState]]:
-        """Asset and partition → the runs of this call, newest first."""
+        """Asset and partition → the runs of this call and those it follows, newest first."""
         found: dict[tuple[str, str], list[RunState]] = {}
         for run in webserver.runs({RUN_TAG: self.token}):
             unit = run.tags.get(STEP_TAG, ""), run.partition
             # Of a step that was launched once more, only that counts; a retry names the run that it repeats.
             if run.tags.get("dagster/root_run_id", run.run_id) in self._launched.get(unit, ()):
                 found.setdefault(unit, []).append(run)
+        for run in webserver.runs(run_ids=tuple(self._followed)) if self._followed else ():
+            unit = self._followed[run.run_id]
+            if run.retry_id:
+                self._followed[run.retry_id] = unit
+            elif not run.has_failed:
+                found.setdefault(unit, []).append(run)
+            else:
+                # Another's run is no reason to give up: its step is launched here.
+                del self._followed[run.run_id]
+                self._launched.pop(unit, None)
         return found
 
     @staticmethod

@@ -17,6 +17,7 @@ NUM_FAILED_MAX = 50
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 WAITING = ("QUEUED",)
 ENDED = ("FAILURE", "SUCCESS", "CANCELED")
+PARTITION = "dagster/partition"
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 _ENDED_WELL, _ENDED_BADLY = "SUCCESS", frozenset({"FAILURE", "CANCELED"})
 _WILL_RETRY, _RETRY_ID = "dagster/will_retry", "dagster/auto_retry_run_id"
@@ -54,6 +55,11 @@ class RunState:
     def has_failed(self) -> bool:
         """For good: its retry, if there will be one, is another run."""
         return self.status in _ENDED_BADLY and self.tags.get(_WILL_RETRY) != "true"
+
+    @property
+    def retry_id(self) -> str | None:
+        """The run that repeats this one."""
+        return self.tags.get(_RETRY_ID)
 
     @property
     def is_retried_soon(self) -> bool:

@@ -1,10 +1,12 @@
 """What `headrace run` does: finds the project's Dagster or starts it, shows one progress view, then the rows."""
 
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,17 +19,21 @@ from headrace.command_line.output import counted, print_json, print_lines, print
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
+from headrace.masking import without_credentials
 from headrace.settings import Settings
-from headrace.store.opening import open_store
 from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.project.campaign_run import CampaignRun, Look
-from headrace_dagster.project.webserver import Webserver, WebserverGone
+from headrace_dagster.project.campaign_run import REPORT, CampaignRun, Look
+from headrace_dagster.project.services import RunByAnother, ServiceEnded, running_webserver, services
+from headrace_dagster.project.webserver import LaunchRefused, Webserver, WebserverGone
 
 _DEFAULT_PORT = 3000
 _ROWS_SHOWN = 10
 # How long another call of ours may take to start the services.
 _OTHERS_START_SECONDS = 90.0
+_WARNED_SECONDS = 60.0
+# Less than Dagster's and our own files of a small run.
+_FREE_BYTES_MIN = 16 * 2**20
 
 
 def run_campaign(
@@ -42,18 +48,9 @@ def run_campaign(
 ) -> None:
     project = this_project()
     settings = project.settings()
-    campaign = find_own_campaign(word, settings)
     on_day = checked_day(day, settings)
-    around = surroundings_of(context)
-    work = CampaignRun(
-        campaign=campaign,
-        handoffs=HandoffStore(open_store(around.store_url, cache=around.cache_directory)),
-        home=settings.home,
-        day=on_day,
-        report=settings.home / "reports" / f"{on_day}.html",
-        regenerate=again,
-        token=uuid4().hex,
-    )
+    _refuse_other_store(context, settings)
+    work = _work_of(word, settings, on_day, again=again)
     missing = work.missing()
     if dry_run:
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
@@ -66,36 +63,86 @@ def run_campaign(
         say("Stopped. Runs under way go on; call it again to follow them, and to make what is missing.", error=True)
         raise
     _finish(work, as_json=as_json)
+    if missing and (left := _left_by_changes(word, settings, on_day)):
+        say(left, error=True)
+
+
+def _work_of(word: str, settings: Settings, day: str, *, again: bool) -> CampaignRun:
+    return CampaignRun(
+        campaign=find_own_campaign(word, settings),
+        handoffs=HandoffStore(settings.open_store()),
+        home=settings.home,
+        day=day,
+        report=settings.home / "reports" / f"{day}.html",
+        regenerate=again,
+        token=uuid4().hex,
+    )
+
+
+def _refuse_other_store(context: typer.Context, settings: Settings) -> None:
+    """Raises: InvalidInput: the command looks into another store than the runs that it starts will write to."""
+    given = surroundings_of(context).store_url
+    if (given if "://" in given else str(Path(given).absolute())) != settings.store_url:
+        raise InvalidInput(
+            f"--store names {without_credentials(given)}, but the project's runs write to "
+            f"{without_credentials(settings.store_url)}. Leave it out, or set HEADRACE_STORE for the whole project."
+        )
+
+
+def _left_by_changes(word: str, settings: Settings, day: str) -> str | None:
+    """What a person should know whose files were changed while the rows were made."""
+    try:
+        left = [key for step, key in _work_of(word, settings, day, again=False).missing() if step is not REPORT]
+    except InvalidInput as error:
+        return f"The rows are of the campaign's file as it was: by now {error}"
+    if not left:
+        return None
+    return (
+        f"The rows are of the files as they were: the campaign or its prompts have changed meanwhile, in "
+        f"{counted(len(left), 'partition')} ({', '.join(left[:3])}). Call it again to make them of what they say now."
+    )
 
 
 def _make(work: CampaignRun, project: Project, settings: Settings, port: int | None, *, quiet: bool) -> None:
-    """Follows the runs to their end; goes on with a webserver of its own where the other process ends its."""
+    """Follows the runs to their end; starts services again where they ended, its own ones or the other process's."""
     for is_last in (False, False, True):
         try:
-            with _webserver(project, settings, port) as webserver:
-                for name, keys in work.campaign.dynamic_keys.items():
-                    webserver.add_partitions(name, keys)
-                _follow(work, webserver, quiet=quiet)
+            with _services(project, settings, port) as (webserver, check_alive):
+                try:
+                    for name, keys in work.campaign.dynamic_keys.items():
+                        webserver.add_partitions(name, keys)
+                    _follow(work, webserver, check_alive, settings.home, quiet=quiet)
+                except LaunchRefused:
+                    # Dagster refuses what it cannot load any more, too: the sentence is then the service's.
+                    check_alive()
+                    raise
             return
-        except WebserverGone:
+        except (WebserverGone, ServiceEnded) as error:
             if is_last:
                 raise
+            say(f"{error} Starting it again …", error=True)
 
 
 @contextmanager
-def _webserver(project: Project, settings: Settings, port: int | None) -> Iterator[Webserver]:
-    """The webserver that runs already or is about to, or one of our own with its daemon."""
-    from headrace_dagster.project.services import RunByAnother, running_webserver, services
+def _services(project: Project, settings: Settings, port: int | None) -> Iterator[tuple[Webserver, Callable[[], None]]]:
+    """The webserver that runs already or is about to, or one of our own with its daemon; and who says that they live.
 
-    if not project.environment.get("DAGSTER_HOME"):
+    Raises:
+        InvalidInput: the project has no Dagster instance.
+        ServicesUnavailable: as `services`.
+    """
+    home = project.environment.get("DAGSTER_HOME")
+    if not home or not (Path(home) / "dagster.yaml").is_file():
+        got = f"{home} has none" if home else "it is not set"
         raise InvalidInput(
-            f"DAGSTER_HOME is not set, in the environment or in {project.root / '.env'}: set it to the directory of "
-            "your instance's dagster.yaml."
+            f"DAGSTER_HOME, in the environment or in {project.root / '.env'}, must be the directory of your instance's "
+            f"dagster.yaml; {got}."
         )
     deadline = time.monotonic() + _OTHERS_START_SECONDS
     say("Starting Dagster's daemon and UI, or waiting for those that start …", error=True)
     with ExitStack() as stack:
-        while not (url := running_webserver(settings.home)):
+        check_alive: Callable[[], None] = lambda: None  # noqa: E731 (whoever started them looks after them)
+        while not (url := running_webserver(settings.home, dagster_home=home)):
             # Runs whose worker died before are failed by the daemon's monitoring: looking here would import Dagster.
             own = services(project, settings.home, port=port or _free_port(), environment=dict(os.environ))
             try:
@@ -106,30 +153,44 @@ def _webserver(project: Project, settings: Settings, port: int | None) -> Iterat
                     raise
                 time.sleep(1)
             else:
-                url = running.url
+                url, check_alive = running.url, running.check_alive
                 say(f"Dagster UI: {url} while this runs; logs: {running.logs}", error=True)
                 break
         webserver = Webserver(url, project.location)
         stack.callback(webserver.close)
         webserver.wait_for_location()
-        yield webserver
+        yield webserver, check_alive
 
 
-def _follow(work: CampaignRun, webserver: Webserver, *, quiet: bool) -> None:
+def _follow(
+    work: CampaignRun, webserver: Webserver, check_alive: Callable[[], None], home: Path, *, quiet: bool
+) -> None:
     from rich.live import Live
 
     from headrace.text.drawing import Terminal, TerminalText
 
     console = Terminal(stderr=True)
-    before = ""
+    before, warned_at = "", 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for look in work.walk(webserver):
+            check_alive()
             line = _line(look)
             if console.is_terminal:
                 live.update(TerminalText(line), refresh=True)
             elif line != before and not quiet:
                 say(line, error=True)
+            if time.monotonic() > warned_at + _WARNED_SECONDS and (full := _full_disk(home)):
+                warned_at = time.monotonic()
+                say(full, error=True)
             before = line
+
+
+def _full_disk(home: Path) -> str | None:
+    """Why runs stand still that can write nothing: neither their rows nor that they failed."""
+    free = shutil.disk_usage(home).free
+    if free >= _FREE_BYTES_MIN:
+        return None
+    return f"The disk of {home} has {free // 2**20} MiB left: runs stand still, or fail, until there is more."
 
 
 def _line(look: Look) -> str:

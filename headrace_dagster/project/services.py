@@ -31,10 +31,15 @@ from headrace.training.guard import die_with_parent
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
 _LOCK = "services.lock"
+_LOG_END_BYTES, _LOG_LINE_CHARACTERS = 4096, 300
 
 
 class ServicesUnavailable(HeadraceError):
     """The instance's daemon or webserver cannot be started; the text gives the cause."""
+
+
+class ServiceEnded(ServicesUnavailable):
+    """A service that was started ended by itself; starting all of them again may help."""
 
 
 class RunByAnother(ServicesUnavailable):
@@ -65,13 +70,13 @@ class Services:
         return f"http://127.0.0.1:{self.port}"
 
     def check_alive(self) -> None:
-        """Raises: ServicesUnavailable: a service ended by itself; gives its name, exit code and log."""
+        """Raises: ServiceEnded: gives the service's name, its exit code, and the end of its log."""
         for name, process in self.processes.items():
             code = process.poll()
             if code is not None:
-                raise ServicesUnavailable(
-                    f"The Dagster {name} ended with code {code}. Its log: {self.logs / f'{name}.log'}. "
-                    "Runs under way go on; call the same command again."
+                log = self.logs / f"{name}.log"
+                raise ServiceEnded(
+                    f"The Dagster {name} ended with code {code}: {_last_line(log)} Log: {log}. Runs under way go on."
                 )
 
     def stop(self) -> None:
@@ -102,7 +107,8 @@ def services(
         before_start: called with the lock held and no daemon running.
 
     Raises:
-        ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting.
+        ServicesUnavailable: the port is taken, another daemon serves this instance, or a service ended while starting
+            (`ServiceEnded`).
     """
     logs = home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -121,7 +127,7 @@ def services(
                 running.processes[name] = _start(command, logs / f"{name}.log", environment, project.root, lock)
                 if name == "code-server":
                     _wait_until(code_socket.exists, running, name)
-            _wait_until(lambda: _answers(port), running, "webserver")
+            _wait_until(lambda: _listens(running.processes["webserver"].pid, port), running, "webserver")
             yield running
         finally:
             running.stop()
@@ -139,8 +145,7 @@ def running_webserver(home: Path, *, dagster_home: str | None = None) -> str | N
         return None
     if dagster_home is not None and instance != [str(Path(dagster_home).expanduser().resolve())]:
         return None
-    is_ours = _is_held(home / _LOCK) and psutil.pid_exists(holder)
-    return f"http://127.0.0.1:{at}" if is_ours and _answers(at) else None
+    return f"http://127.0.0.1:{at}" if _is_held(home / _LOCK) and _serves(holder, at) else None
 
 
 def _is_held(path: Path) -> bool:
@@ -280,7 +285,26 @@ def _wait_until(is_ready: Callable[[], bool], running: Services, name: str) -> N
         time.sleep(0.2)
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _serves(holder: int, port: int) -> bool:
+    """Whether the process that has the lock, or a child, listens on a port: a port alone may be another project's."""
+    try:
+        return any(_listens(one, port) for one in (holder, *(child.pid for child in psutil.Process(holder).children())))
+    except psutil.Error:
+        return False
+
+
+def _listens(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+
+
+def _last_line(log: Path) -> str:
+    """What a log ends with: of a stack, the error."""
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in log.read_bytes()[-_LOG_END_BYTES:].decode(errors="replace").splitlines()]
+        if said := [line for line in lines if line]:
+            return f"{said[-1][:_LOG_LINE_CHARACTERS]}."
+    return "it said nothing."

@@ -14,6 +14,7 @@ from headrace.placement.demand import REQUESTED_BY
 from headrace_dagster.project.run_source import (
     ENDED,
     NUM_RUNS_MAX,
+    PARTITION,
     QUEUE_DAEMON,
     UNDER_WAY,
     WAITING,
@@ -161,7 +162,7 @@ class Webserver:
         Raises:
             LaunchRefused: Dagster refuses the run; has Dagster's words.
         """
-        named = {"dagster/partition": partition, REQUESTED_BY: requested_by, **(tags or {})}
+        named = {PARTITION: partition, REQUESTED_BY: requested_by, **(tags or {})}
         if "|" in partition:
             named["dagster/partition/day"], named["dagster/partition/shard"] = partition.split("|", 1)
         params = {
@@ -179,10 +180,20 @@ class Webserver:
             raise LaunchRefused(f"Dagster refused to launch {job}[{partition}]: {_words_of(result)}")
         return result["run"]["runId"]
 
-    def runs(self, tags: Mapping[str, str]) -> list[RunState]:
-        """The runs that have all these tags, newest first; retries keep the tags of the run they repeat."""
-        wanted = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
-        return _states(self._query(_RUNS, {"filter": wanted, "limit": _NUM_OWN_RUNS_MAX})["runs"])
+    def runs(
+        self, tags: Mapping[str, str] | None = None, *, run_ids: Sequence[str] = (), statuses: Sequence[str] = ()
+    ) -> list[RunState]:
+        """The runs that have all these tags, are one of `run_ids`, and in one of `statuses`, newest first.
+
+        Retries keep the tags of the run they repeat.
+        """
+        wanted = {
+            "tags": [{"key": key, "value": value} for key, value in (tags or {}).items()],
+            "runIds": list(run_ids),
+            "statuses": list(statuses),
+        }
+        asked = {name: values for name, values in wanted.items() if values}
+        return _states(self._query(_RUNS, {"filter": asked, "limit": _NUM_OWN_RUNS_MAX})["runs"])
 
     def look(self, *, ended_since: float) -> RunsLook:
         variables = {

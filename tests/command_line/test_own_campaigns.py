@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from headrace.command_line.project import find_project
 from headrace.generation.campaign import load_campaign
 from tests.command_line.builders import checked_json, run
 from tests.generation.builders import TEXTS
@@ -189,6 +190,23 @@ def test_places_in_the_projects_settings_hold_in_every_directory(
 
     assert (project.root / "mine/products.yaml").is_file()
     assert project.call("preview", "products").exit_code == 0
+
+
+def test_a_relative_place_in_the_environment_starts_where_the_command_is_called(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what Dagster starts, too, whose working directory is the project's."""
+    (project.root / "deep").mkdir()
+    monkeypatch.chdir(project.root / "deep")
+
+    found = find_project(
+        Path.cwd(), {"HEADRACE_HOME": "st", "DAGSTER_HOME": "../instance", "HEADRACE_STORE": "s3://b/p"}
+    )
+
+    assert found.environment["HEADRACE_HOME"] == str(project.root / "deep/st")
+    assert Path(found.environment["DAGSTER_HOME"]).resolve() == (project.root / "instance").resolve()
+    assert found.environment["HEADRACE_STORE"] == "s3://b/p"
+    assert str(found.settings().home) == found.environment["HEADRACE_HOME"]
 
 
 @pytest.mark.parametrize(

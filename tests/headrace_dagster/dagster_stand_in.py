@@ -11,15 +11,26 @@ from typing import Any
 
 
 class StandIn:
-    """`make(job, partition)` does a run's work at its launch; `is_gone` before each answer: it ends without one."""
+    """`make(job, partition)` does a run's work at its launch; `is_gone` before each answer: it ends without one.
 
-    def __init__(self, make: Callable[[str, str], object], is_gone: Callable[[], bool] = lambda: False) -> None:
-        self.make, self.is_gone = make, is_gone
+    `status`: what a launched run has from then on.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, str], object],
+        is_gone: Callable[[], bool] = lambda: False,
+        *,
+        status: str = "SUCCESS",
+    ) -> None:
+        self.make, self.is_gone, self.status = make, is_gone, status
         self.runs: list[dict[str, Any]] = []
+        self.ending: dict[str, Callable[[], str]] = {}
 
     @property
     def launched(self) -> list[str]:
-        return [run["jobName"] for run in self.runs]
+        """The jobs of the runs that were launched here."""
+        return [run["jobName"] for run in self.runs if run["runId"].startswith("run-")]
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         if "locationEntries" in query:
@@ -30,23 +41,44 @@ class StandIn:
             return {key: {"__typename": "AddDynamicPartitionSuccess"} for key in keys}
         if "launchPipelineExecution" in query:
             return {"launchPipelineExecution": self._launch(variables["params"])}
-        wanted = {(tag["key"], tag["value"]) for tag in variables["filter"]["tags"]}
-        found = [run for run in self.runs if wanted <= {(tag["key"], tag["value"]) for tag in run["tags"]}]
+        wanted = {"tags": [], "runIds": [], "statuses": [], **variables["filter"]}
+        tags = {(tag["key"], tag["value"]) for tag in wanted["tags"]}
+        found = [
+            run
+            for run in self.runs
+            if tags <= {(tag["key"], tag["value"]) for tag in run["tags"]}
+            and run["runId"] in (wanted["runIds"] or [run["runId"]])
+            and run["status"] in (wanted["statuses"] or [run["status"]])
+        ]
+        for run in found:
+            if not wanted["statuses"] and run["runId"] in self.ending:
+                run["status"] = self.ending.pop(run["runId"])()
         return {"runs": {"__typename": "Runs", "results": found[::-1]}}
+
+    def start_elsewhere(self, job: str, partition: str, ends: Callable[[], str]) -> None:
+        """A run that another started and that is under way; `ends` when it is looked at: its status then."""
+        run_id = f"other-{len(self.runs)}"
+        self._add(run_id, job, "STARTED", [{"key": "dagster/partition", "value": partition}])
+        self.ending[run_id] = ends
 
     def _launch(self, params: dict[str, Any]) -> dict[str, Any]:
         tags = params["executionMetadata"]["tags"]
         job = params["selector"]["pipelineName"]
         [partition] = [tag["value"] for tag in tags if tag["key"] == "dagster/partition"]
         self.make(job, partition)
-        run = {"runId": f"run-{len(self.runs)}", "jobName": job, "status": "SUCCESS", "tags": tags}
+        run_id = f"run-{len(self.runs)}"
+        self._add(run_id, job, self.status, tags)
+        return {"__typename": "LaunchRunSuccess", "run": {"runId": run_id}}
+
+    def _add(self, run_id: str, job: str, status: str, tags: list[dict[str, str]]) -> None:
         times = {"creationTime": 1.0, "startTime": 1.0, "updateTime": 1.0}
-        self.runs.append({**run, **times, "assetSelection": []})
-        return {"__typename": "LaunchRunSuccess", "run": {"runId": run["runId"]}}
+        self.runs.append(
+            {"runId": run_id, "jobName": job, "status": status, "tags": tags, **times, "assetSelection": []}
+        )
 
 
 @contextmanager
-def serving(stand_in: StandIn) -> Iterator[int]:
+def serving(stand_in: StandIn, port: int = 0) -> Iterator[int]:
     """Its port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -64,7 +96,7 @@ def serving(stand_in: StandIn) -> Iterator[int]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port

@@ -5,6 +5,8 @@ followed by who comes.
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +19,11 @@ from headrace.generation.review import review_rows
 from headrace.registry.model_versions import to_table
 from headrace.settings import Settings, settings_of
 from headrace_dagster.project import campaign_run, running
+from headrace_dagster.project import services as services_module
 from headrace_dagster.project.campaign_run import CampaignRun, CampaignRunFailed
-from headrace_dagster.project.services import locked, running_webserver
+from headrace_dagster.project.services import ServiceEnded, locked, running_webserver
 from headrace_dagster.project.webserver import Webserver
+from resources.settings import CHECKOUT
 from simulation.campaign_site import make_campaign
 from simulation.models import model_of
 from tests.command_line.builders import run
@@ -115,6 +119,30 @@ def test_a_report_that_is_older_than_the_rows_is_made_again(work: Work) -> None:
     assert again.launched == ["report"]
 
 
+def test_a_run_that_makes_the_rows_already_is_followed_instead_of_started_twice(work: Work) -> None:
+    def end() -> str:
+        work.make("generate", work.site.partition.key)
+        return "SUCCESS"
+
+    work.make("list_prompts", work.site.partition.key)
+    stand_in = StandIn(work.make)
+    stand_in.start_elsewhere("generate", work.site.partition.key, end)
+    stand_in.start_elsewhere("generate", "2020-01-01|elsewhere", end)
+    walk(work.run(), stand_in)
+
+    assert stand_in.launched == ["review", "report"]
+    assert len(work.site.handoffs.versions("generated_content", work.site.partition.key)) == 1
+
+
+def test_the_rows_of_anothers_run_that_fails_are_made_here(work: Work) -> None:
+    work.make("list_prompts", work.site.partition.key)
+    stand_in = StandIn(work.make)
+    stand_in.start_elsewhere("generate", work.site.partition.key, lambda: "CANCELED")
+    walk(work.run(), stand_in)
+
+    assert stand_in.launched == ["generate", "review", "report"]
+
+
 def test_a_step_whose_prompts_change_under_it_is_made_again_in_the_same_call(work: Work) -> None:
     def change() -> None:
         work.before_review = lambda: None
@@ -149,6 +177,7 @@ def test_a_step_that_never_follows_from_its_prompts_is_given_up_after_three_trie
 
 def settings_at(home: Path) -> tuple[Project, Settings]:
     environment = {"HEADRACE_HOME": str(home), "DAGSTER_HOME": str(home)}
+    (home / "dagster.yaml").touch()
     return Project(root=home, environment=environment), settings_of(environment, home)
 
 
@@ -165,15 +194,57 @@ def test_a_call_whose_services_end_goes_on_with_those_that_come(work: Work, monk
                 return False
             # As where the other call is stopped: its lock is free, and somebody else's services start.
             first_lock.close()
-            rest.enter_context(locked(work.home / "services.lock", port=second_port))
+            rest.enter_context(locked(work.home / "services.lock", port=second_port, dagster_home=str(work.home)))
             return True
 
         first = StandIn(work.make, goes)
         first_port = rest.enter_context(serving(first))
-        first_lock.enter_context(locked(work.home / "services.lock", port=first_port))
+        first_lock.enter_context(locked(work.home / "services.lock", port=first_port, dagster_home=str(work.home)))
         running._make(work.run(), project, settings, None, quiet=True)
 
     assert (first.launched, second.launched) == (["list_prompts"], ["generate", "review", "report"])
+
+
+SERVICES = {
+    # A code server's socket; a daemon that ends; a webserver whose runs never do.
+    "code-server": "import socket, sys, time; socket.socket(socket.AF_UNIX).bind(sys.argv[1]); time.sleep(60)",
+    "daemon": "import sys, time; time.sleep(1); print('disk I/O error', file=sys.stderr); sys.exit(3)",
+    "webserver": (
+        "import sys, time\nfrom tests.headrace_dagster.dagster_stand_in import StandIn, serving\n"
+        "with serving(StandIn(lambda *_: None, status='STARTED'), int(sys.argv[1])):\n    time.sleep(60)"
+    ),
+}
+
+
+def test_services_that_end_are_started_again_and_at_last_told_with_the_end_of_their_log(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def commands(project: Project, code_socket: Path, port: int) -> dict[str, list[str]]:
+        given = {"code-server": str(code_socket), "daemon": "", "webserver": str(port)}
+        return {name: [sys.executable, "-c", script, given[name]] for name, script in SERVICES.items()}
+
+    project, settings = settings_at(work.home)
+    monkeypatch.setattr(Project, "location", "headrace")
+    monkeypatch.setattr(services_module, "_commands", commands)
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    with pytest.raises(
+        ServiceEnded, match=r"^The Dagster daemon ended with code 3: disk I/O error\. Log: .*daemon.log"
+    ):
+        running._make(work.run(), project, settings, None, quiet=True)
+
+    assert capsys.readouterr().err.count("Starting it again") == 2
+
+
+def test_a_listener_on_the_holders_port_that_is_not_its_own_is_another_projects(tmp_path: Path) -> None:
+    holder = subprocess.Popen(["sleep", "60"])
+    try:
+        with serving(StandIn(lambda *_: None)) as port, locked(tmp_path / "services.lock", port=port):
+            assert running_webserver(tmp_path)
+            (tmp_path / "services.lock").write_text(f"{holder.pid} {port} ")
+            assert running_webserver(tmp_path) is None
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_a_lock_that_nobody_holds_names_no_webserver(tmp_path: Path) -> None:
@@ -204,7 +275,9 @@ rollout: {steps: [0.1, 0.5]}
 """
 
 
-def test_a_file_that_dagster_does_not_read_is_refused_before_anything_is_planned(work: Work) -> None:
+def test_a_call_that_could_not_work_is_refused_before_anything_is_planned(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, other = work.home / "campaigns", work.home / "other.yaml"
     read.mkdir()
     (work.home / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "mine"\n')
@@ -215,7 +288,14 @@ def test_a_file_that_dagster_does_not_read_is_refused_before_anything_is_planned
     with contextlib.chdir(work.home):
         refused = run("run", other, "--dry-run", "--day", DAY)
         planned = run("run", read / "tales.yaml", "--dry-run", "--day", DAY)
+        elsewhere = run("--store", work.home / "other", "run", read / "tales.yaml", "--dry-run", "--day", DAY)
+        monkeypatch.setenv("HEADRACE_FIRST_DAY", "2999-01-01")
+        early = run("run", read / "tales.yaml", "--dry-run")
 
+    assert elsewhere.exit_code == 2
+    assert f"--store names {work.home}/other, but the project's runs write to {work.home}/store." in elsewhere.stderr
+    assert early.exit_code == 2
+    assert "--day must not be before 2999-01-01, the project's first day (HEADRACE_FIRST_DAY); today is" in early.stderr
     assert refused.exit_code == 2
     told = f"Dagster reads the campaigns in {read}, where tales.yaml is 'tales', and not {other}. Move the file there"
     assert told in refused.stderr
