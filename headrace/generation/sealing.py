@@ -32,7 +32,7 @@ MIRRORED = "mirrored_content"
 MIRROR_EXECUTION = "mirror_execution"
 
 # The assets of rows and of their execution table, by the claim's kind.
-_ASSETS = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
+ASSETS = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
 
 
 class MirrorStopped(IllegalTransition):
@@ -84,7 +84,7 @@ def seal(
         _keep_unpublished(handoffs, claim, content, origin)
         claims.drop_batches(claim)
         raise void_error(claim, settlement.reason)
-    rows, making = _ASSETS[claim.kind]
+    rows, making = ASSETS[claim.kind]
     # Read before the newest version is examined, so that a version published in between is a conflict.
     expected = handoffs.last_number(rows, claim.partition)
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
@@ -122,7 +122,7 @@ def inputs_now(handoffs: HandoffStore, input_versions: Mapping[str, str]) -> dic
 
 def _superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, input_versions: Mapping[str, str]) -> str | None:
     """Why the claim's rows must not become the newest version; None: they may, or are a version already."""
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = ASSETS[claim.kind]
     own = handoffs.find(rows, claim.partition, claim=claim.id)
     if own is not None and handoffs.is_intact(own):
         return None
@@ -130,7 +130,7 @@ def _superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, input_vers
 
 
 def _newer_than(claim: Claim, claims: Claims, handoffs: HandoffStore, input_versions: Mapping[str, str]) -> str | None:
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = ASSETS[claim.kind]
     if newer := handoffs.newer_inputs(rows, claim.partition, input_versions):
         return newer
     if claim.kind == "mirror":
@@ -145,7 +145,7 @@ def _newer_than(claim: Claim, claims: Claims, handoffs: HandoffStore, input_vers
 
 
 def _superseded_error(claim: Claim, reason: str) -> Superseded:
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = ASSETS[claim.kind]
     return Superseded(
         f"Attempt {claim.attempt} at {rows}[{claim.partition}] came too late: {reason}. Nothing of it is published, "
         "and the newest version stays. Materialize the partition again if that is not what it should hold."
@@ -167,7 +167,7 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedC
     Raises:
         Superseded: the claim's version is not the newest, and must not become it again.
     """
-    rows, making = _ASSETS[claim.kind]
+    rows, making = ASSETS[claim.kind]
     content = handoffs.find(rows, claim.partition, claim=claim.id)
     execution = handoffs.find(making, claim.partition, claim=claim.id)
     if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
