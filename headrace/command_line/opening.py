@@ -41,7 +41,11 @@ class Surroundings:
     def store_url(self) -> str:
         if self.store:
             return self.store if "://" in self.store else str(Path(self.store).expanduser())
-        return str(Path(self.home or ".headrace").expanduser() / "store")
+        return str(self.home_directory / "store")
+
+    @property
+    def home_directory(self) -> Path:
+        return Path(self.home or ".headrace").expanduser()
 
     @property
     def cache_directory(self) -> Path | None:
@@ -54,6 +58,11 @@ def surroundings_of(context: typer.Context, store: str | None = None) -> Surroun
 
     found = context.find_object(Surroundings) or Surroundings()
     return replace(found, store=store) if store else found
+
+
+def home_of(context: typer.Context) -> Path:
+    """Where a project's relative files start."""
+    return surroundings_of(context).home_directory.absolute()
 
 
 def open_handoffs(context: typer.Context, store: str | None) -> "HandoffStore":

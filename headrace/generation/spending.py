@@ -22,7 +22,7 @@ from headrace.generation.budget import spent_text
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import CLAIM, ROOT, SETTLED, Claim, is_claim
 from headrace.generation.micro_batches import committed, read_figures
-from headrace.generation.sealing import ASSETS
+from headrace.generation.sealed_tables import TABLES_OF
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, partition_path
 from headrace.store.objects import ObjectStore
@@ -143,7 +143,7 @@ class Spending:
     def _count_sealed(self, attempt: _Attempt) -> bool:
         """Counts the tables, since the micro-batches of a published attempt may be collected. False: there are none."""
         claim = attempt.claim
-        tables = [self.handoffs.find(asset, claim.partition, claim=claim.id) for asset in ASSETS[claim.kind]]
+        tables = [self.handoffs.find(asset, claim.partition, claim=claim.id) for asset in TABLES_OF[claim.kind]]
         if not all(tables):
             return False
         rows, making = (one for one in tables if one)

@@ -21,6 +21,7 @@ from assets.mirroring import mirrored_content
 from assets.partitions import content, days
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
+from headrace.generation.prompt_places import place_of
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
@@ -143,6 +144,11 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
         checks = result.get_asset_check_evaluations()
         assert checks
         assert all(check.passed for check in checks), checks
+    sealed = project.handoffs.open("prompts", PARTITION)
+    place = place_of(project.handoffs, sealed, 0, project.directory)
+    assert place is not None
+    assert (place.file, place.unit, place.now) == ("corpus/wordnet/prompts.jsonl", "line", "unchanged")
+    assert f'"word {place.number - 1}"' in sealed.table(["text"])["text"][0].as_py()
     figures = metadata_of(result, "reviewed_content")
     assert figures["num_rows"] == figures["num_kept"] + figures["num_rejected"] == 14
     assert {name for name in figures if name.startswith("num_rejected_by_")} >= {"num_rejected_by_repetition"}
