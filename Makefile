@@ -43,7 +43,7 @@ check: setup ## lint, format, types, import contracts, duplicates
 	@$(BIN)/python tests/architecture/duplicates.py
 
 schemas: setup ## docs/schemas anew, after a change of what a user's file may say
-	@for kind in campaign recipe corpus service check preview run trace status model; do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
+	@for kind in campaign recipe corpus service check preview run trace status model dropped; do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
 
 reference: setup ## docs/reference anew, after a change of a key, a command, a tag, a metric or what is in a store
 	@$(BIN)/python -m pipelines.reference

@@ -10,14 +10,16 @@ from headrace.command_line.options import examples
 @examples("headrace schema campaign", "headrace schema service > service.schema.json")
 def schema(
     kind: Annotated[
-        Literal["campaign", "recipe", "corpus", "service", "check", "preview", "run", "trace", "status", "model"],
+        Literal[
+            "campaign", "recipe", "corpus", "service", "check", "preview", "run", "trace", "status", "model", "dropped"
+        ],
         typer.Argument(metavar="KIND", help="Kind of YAML file, or the command whose --json it is."),
     ],
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
 
     Files: campaign, recipe, corpus, service. What commands print with --json: check, preview, run, trace, status,
-    model.
+    model, dropped.
 
     Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
