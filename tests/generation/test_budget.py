@@ -231,3 +231,35 @@ def test_a_budget_that_cannot_be_kept_is_refused_with_its_file(changes: dict[str
         changes = {"model": "", "decoding": None, "engine": None, **changes}
     with pytest.raises(Exception, match=message):
         make_campaign(**{**changes, **({"budget": Budget(**changes["budget"])} if "budget" in changes else {})})
+
+
+def test_a_mirror_spends_of_the_same_budget(site: Site) -> None:
+    site.generate()
+    once = spent_of(site).tokens
+    site.start(2)
+    assert site.mirror().outcome.content.num_rows == NUM_ROWS
+    assert spent_of(site).tokens > once
+    neighbour = Site(site.directory, partition=make_partition(1))
+    neighbour.put_prompts()
+    # Enough for the content, without its mirror.
+    campaign = with_budget(site.campaign, tokens=once + 1)
+    with pytest.raises(BudgetSpent, match=r"0 of 7 rows of 2026-11-22\|glossary-01"):
+        neighbour.generate(campaign=campaign, open_engine=no_engine)
+
+
+def test_what_is_damaged_in_another_shard_stops_nobody_here(site: Site) -> None:
+    neighbour = Site(site.directory, partition=make_partition(1))
+    neighbour.put_prompts()
+    claim = neighbour.open_claim("run-2")
+    with pytest.raises(BudgetSpent):
+        neighbour.generate(claim, campaign=with_budget(site.campaign, tokens=1))
+    alone = spent_of(site)
+    assert alone.tokens > 0
+    overwrite(site, claim.batch_key(0), b"torn")
+    assert spent_of(site) == Spent()
+    assert site.generate(campaign=with_budget(site.campaign, tokens=10**6)).content.num_rows == NUM_ROWS
+
+
+def overwrite(site: Site, key: str, body: bytes) -> None:
+    site.objects.delete(key)
+    site.objects.create(key, body)
