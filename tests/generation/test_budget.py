@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headrace.engines.prices import Price
 from headrace.engines.roles import Role
 from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker
-from headrace.errors import BudgetSpent, InvalidCampaign
+from headrace.errors import BudgetSpent, InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.campaign import Campaign
 from headrace.generation.micro_batches import committed
@@ -229,7 +229,7 @@ _ROLE = Role(model="tiny", decoding=Decoding(max_new_tokens=4))
 def test_a_budget_that_cannot_be_kept_is_refused_with_its_file(changes: dict[str, Any], message: str) -> None:
     if "roles" in changes:
         changes = {"model": "", "decoding": None, "engine": None, **changes}
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(InvalidInput, match=message):
         make_campaign(**{**changes, **({"budget": Budget(**changes["budget"])} if "budget" in changes else {})})
 
 

@@ -181,7 +181,7 @@ def test_a_server_registers_weights_that_lie_in_a_local_store(mlflow_directory: 
         client = registry.connection.client()
         stored = client.get_model_version("served", version)
         assert stored.source == f"{client.get_run(run_id).info.artifact_uri}/model"
-        assert stored.source.startswith("mlflow-artifacts:/")
+        assert str(stored.source).startswith("mlflow-artifacts:/")
         assert [one.path for one in client.list_artifacts(run_id, "model")] == ["model/MLmodel"]
         assert stored.tags["headrace.weights_uri"] == "file:///store/weights/d1"
         # A server refuses `file:` sources outside its own artifacts; without a run the digest finds the weights.
