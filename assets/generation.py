@@ -16,8 +16,9 @@ from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
+from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import render_report, report_markdown, write_report
-from headrace.generation.requests import prompts_for
+from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
 from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.handoff.versions import Handoff
@@ -49,15 +50,19 @@ class GenerationConfig(dg.Config):
 
 
 @STAGE.asset(content, code_version="1")
-def prompts(context: dg.AssetExecutionContext, campaigns: CampaignsResource) -> dg.MaterializeResult[pa.Table]:
+def prompts(
+    context: dg.AssetExecutionContext, store: StoreResource, campaigns: CampaignsResource
+) -> dg.MaterializeResult[pa.Table]:
     """The prompts of one campaign shard on one day, each with its id, in order.
 
-    Drawn from the campaign's prompt files by the partition's key, so a second run makes the same list. Read by
-    generated_content. As old as its last run: the check `shards_are_of_one_list` reports if files changed between two
-    shards' runs.
+    Drawn from the campaign's prompt files by the partition's key, so a second run makes the same list. Where each of
+    them stands there is sealed beside it, as prompt_places. Read by generated_content. As old as its last run: the
+    check `shards_are_of_one_list` reports if files changed between two shards' runs.
     """
     partition = ContentPartition.parse(context.partition_key)
-    table = prompts_for(campaigns.campaign(partition.campaign), partition, campaigns.home_directory())
+    campaign, home = campaigns.campaign(partition.campaign), campaigns.home_directory()
+    table, places = prompts_with_places(campaign, partition, home)
+    seal_places(store.handoffs(), partition.key, table, places, run_id=context.run.run_id)
     return dg.MaterializeResult(value=table)
 
 

@@ -32,6 +32,10 @@ class InvalidCampaign(InvalidInput):
     """A campaign file that cannot run as written."""
 
 
+class BudgetSpent(InvalidInput):
+    """A campaign's day has spent its budget: what is made stays, and a larger budget goes on there."""
+
+
 class QuarantineExceeded(InvalidInput):
     """More of a corpus shard is unreadable than the configured share allows."""
 

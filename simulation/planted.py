@@ -19,6 +19,7 @@ from headrace.errors import RegistryUnavailable
 from headrace.generation import bulk, sealing
 from headrace.generation.claim_objects import Settlement
 from headrace.generation.claims import Claims
+from headrace.generation.sealed_tables import CONTENT, EXECUTION
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout import assignment, controller
 from headrace.rollout.caps import CapLeases
@@ -248,8 +249,8 @@ def _(generate: Any, self: Any, requests: Any) -> Any:
 @_around("a void attempt is published all the same", 8, "is published out of an attempt", bulk, "seal")
 def _(_: Any, claim: Any, claims: Any, handoffs: Any, *, content: Any, execution: Any, origin: Any) -> Any:
     publish = sealing._publish_once
-    made = publish(handoffs, sealing.EXECUTION, claim, execution, origin)
-    return sealing.SealedContent(content=publish(handoffs, sealing.CONTENT, claim, content, origin), execution=made)
+    made = publish(handoffs, EXECUTION, claim, execution, origin)
+    return sealing.SealedContent(content=publish(handoffs, CONTENT, claim, content, origin), execution=made)
 
 
 @_around(

@@ -61,6 +61,11 @@ def surroundings_of(context: typer.Context, store: str | None = None) -> Surroun
     return replace(found, store=store) if store else found
 
 
+def home_of(context: typer.Context) -> Path:
+    """Where a project's relative files start."""
+    return surroundings_of(context).home_directory.absolute()
+
+
 def open_handoffs(context: typer.Context, store: str | None) -> "HandoffStore":
     """Raises: InvalidInput: no store has such a URL, or the directory does not exist."""
     from headrace.handoff.versions import HandoffStore

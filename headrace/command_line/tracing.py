@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies.campaigns import TraceBody, TracedModelBody
+from headrace.command_line.bodies.campaigns import PromptPlaceBody, TraceBody, TracedModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
+    from headrace.generation.prompt_places import TracedPlace
     from headrace.generation.tracing import Trace, TracedModel
 
 
@@ -26,17 +27,18 @@ def trace(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what one row was made from: prompt, models with versions and digests, training data, seed, run, review.
+    """Show what one row was made from: prompt, file and line, models with digests, training data, seed, run, review.
 
-    Reads the store alone. A row that a newer version of its partition replaced is found as long as its own is kept.
+    Reads the store, and the prompt file to see if it has changed since. A row that a newer version of its partition
+    replaced is found as long as its own is kept.
     """
-    from headrace.command_line.opening import open_handoffs
+    from headrace.command_line.opening import home_of, open_handoffs
     from headrace.command_line.output import print_json
     from headrace.generation.tracing import trace as find
     from headrace.store.small_objects import PassedOver
 
     damaged = PassedOver()
-    found = find(open_handoffs(context, store), row, partition=partition, damaged=damaged)
+    found = find(open_handoffs(context, store), row, partition=partition, home=home_of(context), damaged=damaged)
     if as_json:
         print_json(_body(found, damaged.sentences))
     else:
@@ -55,6 +57,7 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
                 ["output", one_line(row["output"]) or f"none: {row['error']}"],
                 ["prompt", one_line(row["prompt"])],
                 ["sealed in", f"{found.content.label}, row {row['position']}, {found.content.manifest.created_at}"],
+                ["prompt file", _place_text(found)],
                 ["made from", found.prompts.label if found.prompts else "prompts that are gone"],
                 ["seed", str(row["seed"])],
                 ["version set", f"{row['version_set']}{f' ({found.version_set.label})' if found.version_set else ''}"],
@@ -68,6 +71,13 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
         print_heading(model.member.role)
         print_lines(aligned(_model_facts(model)))
     print_lines([f"Passed over: {one}" for one in damaged])
+
+
+def _place_text(found: "Trace") -> str:
+    if (place := found.place) is None:
+        return "unknown: the prompts were listed before places were kept, or their record is gone"
+    where = f"{place.path}:{place.number}" if place.unit == "line" else f"{place.path}, row {place.number}"
+    return where + {"unchanged": "", "changed": ", which has changed since", "gone": ", which is gone"}[place.now]
 
 
 def _standing(found: "Trace") -> str:
@@ -107,6 +117,10 @@ def _model_facts(model: "TracedModel") -> list[list[str]]:
     return [*facts, ["training", f"recipe {registered.recipe}, MLflow run {registered.mlflow_run_id}, on {data}"]]
 
 
+def _place(place: "TracedPlace") -> PromptPlaceBody:
+    return PromptPlaceBody(file=place.file, number=place.number, unit=place.unit, now=place.now)
+
+
 def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
     models = [
         TracedModelBody(
@@ -128,6 +142,7 @@ def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
         sealed_at=found.content.manifest.created_at,
         prompt=dict(found.prompt) if found.prompt else None,
         prompts_version=found.prompts.version if found.prompts else None,
+        place=_place(found.place) if found.place else None,
         run=dict(found.execution) if found.execution else None,
         review=dict(found.review) if found.review else None,
         version_set=found.version_set.for_people() if found.version_set else None,

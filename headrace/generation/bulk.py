@@ -23,6 +23,7 @@ from headrace.generation.claims import Claims
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
 from headrace.generation.requests import Row, plan_micro_batches, rows_for
 from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
+from headrace.generation.spending import Spending
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.sets import VersionSet, VersionSets
 
@@ -103,6 +104,7 @@ def generate_partition(
         RepinRequired: the claim's version set was rolled back; open the claim again.
         MirrorStopped: as RepinRequired, for a mirror's claim, which is not tried again.
         EngineUnavailable: no row can be made now; what was committed stays.
+        BudgetSpent: the campaign's budget for the day is spent; what was committed stays.
         Superseded: newer prompts or a later attempt were sealed since the claim; nothing of this one is published.
         HandoffCorrupt: a commit or the prompts are damaged.
     """
@@ -123,6 +125,7 @@ def generate_partition(
         worker=worker,
         progress=progress,
         monotonic=monotonic,
+        spending=Spending.of(claim, campaign, handoffs, monotonic),
     )
     if making.missing():
         making.run(open_engine)
@@ -156,6 +159,7 @@ class _Making:
     worker: Worker
     progress: Progress | None
     monotonic: Callable[[], float]
+    spending: Spending | None
     num_rows: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
@@ -170,6 +174,8 @@ class _Making:
     def run(self, open_engine: Callable[[VersionSet], RowMaker]) -> None:
         version_set = VersionSets(self.claims.objects).get(self.claim.version_set)
         self._stop_if_aborted()
+        # No model is loaded for nothing.
+        self._stop_if_spent()
         engine = open_engine(version_set)
         try:
             wanted = builds(version_set.engine_of(role).build for role in version_set.chain) or version_set.engine.build
@@ -179,6 +185,7 @@ class _Making:
             while missing := self.missing():
                 self._report()
                 self._stop_if_aborted()
+                self._stop_if_spent()
                 self._make(engine, missing[0])
             self._report()
         finally:
@@ -224,10 +231,18 @@ class _Making:
             self.claims.drop_batches(self.claim)
             raise void_error(self.claim, reason)
 
+    def _stop_if_spent(self) -> None:
+        if self.spending:
+            rows_done, rows_total = self._rows()
+            self.spending.stop_if_spent(self.claim, self._done, num_made=rows_done, num_asked=rows_total)
+
+    def _rows(self) -> tuple[int, int]:
+        """Those that are made, and all."""
+        return sum(len(self.batches[index]) for index in self._done), sum(map(len, self.batches))
+
     def _report(self) -> None:
         if self.progress:
-            rows_done = sum(len(self.batches[index]) for index in self._done)
-            rows_total = sum(map(len, self.batches))
+            rows_done, rows_total = self._rows()
             self.progress(rows_done, rows_total, self.num_tokens / self.seconds if self.seconds else 0.0)
 
 

@@ -14,8 +14,10 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from headrace.engines.openai.address import check_replicas
+from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.generation.budget import Budget
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_name, check_num_shards
 from headrace.rollout.gates import BULK_METRICS
@@ -132,6 +134,10 @@ class Campaign:
     """How often a failing row is tried before it is recorded with its error."""
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Base URL in a version set → the servers with the same model, if there are several."""
+    budget: Budget | None = None
+    """null: a day may spend what it takes."""
+    prices: dict[str, Price] = field(default_factory=dict)
+    """Model, or MODEL:VERSION → the price of its tokens; for the budget of money."""
     review: ReviewSettings = field(default_factory=ReviewSettings)
     rollout: Plan = field(default_factory=Plan)
 
@@ -142,6 +148,7 @@ class Campaign:
         check_num_shards(self.num_shards)
         check_ranges(self)
         check_replicas(self.replicas)
+        self._check_budget()
         self.rollout.check_measured(BULK_METRICS)
 
     @cached_property
@@ -240,6 +247,21 @@ class Campaign:
             raise InvalidCampaign("lacks the key 'model', which says who writes; or describe several writers as roles.")
         # Describes the writer, and so checks it.
         _ = self.parts
+
+    def _check_budget(self) -> None:
+        models = [part.model for part in self.parts.values()]
+        check_prices(self.prices, models)
+        if self.budget is None or not self.budget.counts_tokens:
+            return
+        if len(models) > 1:
+            raise InvalidCampaign(
+                "budget: tokens and money count one writer's tokens, of which rows keep the last role's alone, got "
+                f"{len(models)} roles: state seconds."
+            )
+        if self.budget.money is not None and models[0] not in self.prices:
+            raise InvalidCampaign(
+                f"budget: money needs prices of {models[0]!r}, got {', '.join(self.prices) or 'none'}: add them."
+            )
 
     def _check_variations(self) -> None:
         wanted = self.prompts.variations

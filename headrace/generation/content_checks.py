@@ -1,6 +1,5 @@
 """Checks sealed content: rows against their prompts, and prompts against the prompt files."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from headrace.errors import HandoffMissing
 from headrace.generation.campaign import Campaign
 from headrace.generation.carried_columns import carried_rows
 from headrace.generation.requests import prompts_of_day
+from headrace.generation.sealed_tables import version_read
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.schemas import NUM_VARIATIONS, PROMPTS, VARIATION, carried_fields
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -33,7 +33,7 @@ def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
         HandoffCorrupt: either is damaged.
     """
     content = handoffs.open("generated_content", partition)
-    prompts = handoffs.open("prompts", partition, _prompts_version(content))
+    prompts = handoffs.open("prompts", partition, version_read(content, "prompts"))
     rows = content.table(["row_id", "version_set"]).to_pydict()
     return {
         "rows_match_prompts": _rows_match(content, prompts),
@@ -70,17 +70,6 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: P
         else f"{num_sealed} of {campaign.num_shards} shards of {day} are sealed, all cut from one list.",
         figures={"num_shards_sealed": num_sealed, "num_shards_of_another_list": len(others)},
     )
-
-
-def _prompts_version(content: Handoff) -> int:
-    """The version of the prompts that the rows were made from; a newer one may exist."""
-    stated = content.manifest.input_versions.get(f"prompts[{content.partition}]", "")
-    if not (match := re.match(r"v(\d+)", stated)):
-        raise HandoffMissing(
-            f"{content.manifest.label} does not say which version of its prompts it was made from.",
-            handoff=content.label,
-        )
-    return int(match[1])
 
 
 def _rows_match(content: Handoff, prompts: Handoff) -> Finding:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from headrace.generation.sealed_tables import EXECUTION
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text
 
@@ -171,7 +172,7 @@ def _rows(content: Handoff, reviewed: Handoff | None, handoffs: HandoffStore) ->
     """A partition's rows with verdict and engine seconds; missing ones are null."""
     rows = content.polars(["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason"])
     verdicts = reviewed.polars(["row_id", "kept", "rejected_by"]) if reviewed else _EMPTY
-    execution = handoffs.find("execution", content.partition, claim=content.attributes.get("claim", ""))
+    execution = handoffs.find(EXECUTION, content.partition, claim=content.attributes.get("claim", ""))
     times = execution.polars(["row_id", "seconds"]) if execution else _EMPTY
     return (
         rows.join(verdicts.select("row_id", "kept", "rejected_by"), on="row_id", how="left", maintain_order="left")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.errors import HandoffMissing, InvalidInput
-from headrace.generation.rolled_back import REVIEWED
+from headrace.generation.sealed_tables import REVIEWED
 from headrace.handoff.export import Progress, Selected, export_file
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore

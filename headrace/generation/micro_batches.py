@@ -82,19 +82,10 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     """
     key = claim.batch_key(index)
     try:
-        raw = objects.read(key)
+        # An earlier release's batches did not allow unknown counts.
+        table = _rows_in(objects, claim, index).cast(_COLUMNS)
     except ObjectMissing as error:
         raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
-    body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
-    if xxhash.xxh3_128_digest(body) != digest:
-        raise HandoffCorrupt(
-            f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
-            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
-            key=key,
-            partition=claim.partition,
-        )
-    # An earlier release's batches did not allow unknown counts.
-    table = pa.ipc.open_stream(body).read_all().cast(_COLUMNS)
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
         raise HandoffCorrupt(
             f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed "
@@ -103,6 +94,30 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
             partition=claim.partition,
         )
     return table
+
+
+def read_figures(objects: ObjectStore, claim: Claim, index: int, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a batch's rows, for who counts them and has no plan to compare them with.
+
+    Raises:
+        ObjectMissing: the batch was dropped.
+        HandoffCorrupt: its bytes changed.
+    """
+    return _rows_in(objects, claim, index).select(columns)
+
+
+def _rows_in(objects: ObjectStore, claim: Claim, index: int) -> pa.Table:
+    key = claim.batch_key(index)
+    raw = objects.read(key)
+    body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
+    if xxhash.xxh3_128_digest(body) != digest:
+        raise HandoffCorrupt(
+            f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
+            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
+            key=key,
+            partition=claim.partition,
+        )
+    return pa.ipc.open_stream(body).read_all()
 
 
 def assemble(batches: Sequence[pa.Table], planned: Sequence[Row], prompts: pa.Table) -> tuple[pa.Table, pa.Table]:

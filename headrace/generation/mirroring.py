@@ -26,7 +26,8 @@ from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, ru
 from headrace.generation.claims import Claims
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
-from headrace.generation.sealing import CONTENT, MIRRORED, MirrorStopped, version_read, void_error
+from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
+from headrace.generation.sealing import MirrorStopped, void_error
 from headrace.handoff.layout import asset_prefix
 from headrace.handoff.schemas import VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore

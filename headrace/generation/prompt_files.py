@@ -7,7 +7,7 @@ generated and sealed as Python's word for them.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
 from headrace.generation.carried_columns import CarriedColumns
+from headrace.generation.prompt_places import Place, Unit
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import FileLayout, Unreadable
@@ -35,6 +36,7 @@ class PromptText:
     term: str | None = None
     # Values of the columns that `carry` names, in that order.
     carried: tuple[object, ...] = ()
+    place: Place | None = field(default=None, compare=False)
 
 
 def read_prompt_files(
@@ -49,14 +51,22 @@ def read_prompt_files(
         InvalidInput: no file matches, or a line is unreadable, lacks a column or holds no text.
     """
     carried = carried or CarriedColumns(source.carry)
+    return [prompt for file in prompt_files(source, day, home) for prompt in _prompts(source, file, carried)]
+
+
+def prompt_files(source: PromptSource, day: str, home: Path) -> list[Path]:
+    """The source's files for `day`, in the order that determines every prompt's position: sorted as text.
+
+    Raises:
+        InvalidInput: no file matches.
+    """
     pattern = source.files.replace("{day}", day)
-    # Sorted as text, since the order determines every prompt's position.
     files = sorted(found_files(pattern, home), key=str)
     if not files:
         raise InvalidInput(
             f"No prompt file matches {home / pattern}. Put the day's prompts there, then materialize prompts again."
         )
-    return [prompt for file in files for prompt in _prompts(source, file, carried)]
+    return files
 
 
 def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Iterator[PromptText]:
@@ -74,11 +84,11 @@ def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Itera
         # A line has one column, whatever name the campaign gives it.
         layout = replace(layout, columns=("text",))
     carried.open(form, column_types(file) if form == "parquet" and source.carry else {}, f"Prompt file {file}")
-    counted_by = "row" if form == "parquet" else "line"
+    unit: Unit = "row" if form == "parquet" else "line"
     for record in read_records(file, layout):
         if isinstance(record, Unreadable) and record.is_empty:
             continue
-        place = f"Prompt file {file} {counted_by} {record.line}" if record.line else f"Prompt file {file}"
+        place = f"Prompt file {file} {unit} {record.line}" if record.line else f"Prompt file {file}"
         if isinstance(record, Unreadable):
             excerpt = record.excerpt.rstrip("\r\n").encode("utf-8", "replace").decode()[:_EXCERPT_CHARACTERS]
             shown = f", got {excerpt!r}" if excerpt else ""
@@ -86,7 +96,7 @@ def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Itera
         fields = record.fields
         if form == "text":
             fields = {"text": str(fields["text"]).rstrip("\r\n")}
-        yield _prompt(source, fields, place, carried)
+        yield replace(_prompt(source, fields, place, carried), place=Place(file=file, number=record.line, unit=unit))
 
 
 def _prompt(source: PromptSource, fields: Mapping[str, object], place: str, carried: CarriedColumns) -> PromptText:

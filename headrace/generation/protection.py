@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from headrace.errors import HandoffCorrupt
 from headrace.generation.claim_objects import BATCHES
 from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_pins
-from headrace.generation.sealing import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
+from headrace.generation.sealed_tables import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
 from headrace.handoff.notes import read_note
 from headrace.handoff.versions import HandoffStore

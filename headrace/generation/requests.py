@@ -18,7 +18,8 @@ import pyarrow as pa
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.carried_columns import CarriedColumns
-from headrace.generation.prompt_files import PromptText, read_prompt_files
+from headrace.generation.prompt_files import PromptText, prompt_files, read_prompt_files
+from headrace.generation.prompt_places import file_digest, places_table
 from headrace.handoff.schemas import NUM_VARIATIONS, PROMPTS
 from headrace.keys import ContentPartition, digest_text, prompt_id, row_id, row_seed
 
@@ -41,12 +42,20 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
     Raises:
         InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
     """
-    if partition.campaign != campaign.name or partition.shard >= campaign.num_shards:
-        raise InvalidInput(
-            f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
-            f"{campaign.num_shards - 1} a day."
-        )
+    _check_partition(campaign, partition)
     return _table(_day(campaign, partition.day, home), campaign, partition.shard)
+
+
+def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: Path) -> tuple[pa.Table, pa.Table]:
+    """`prompts_for`, and as PROMPT_PLACES where each of them stands.
+
+    Raises: as `prompts_for`.
+    """
+    _check_partition(campaign, partition)
+    digests = {file: file_digest(file) for file in prompt_files(campaign.prompts, partition.day, home)}
+    day = _day(campaign, partition.day, home)
+    places = [prompt.place for _, prompt in _of_shard(day, campaign, partition.shard) if prompt.place]
+    return _table(day, campaign, partition.shard), places_table(places, digests, home)
 
 
 def prompts_of_day(campaign: Campaign, day: str, home: Path) -> Iterator[pa.Table]:
@@ -119,8 +128,20 @@ def _day(campaign: Campaign, day: str, home: Path) -> _Day:
     return _Day(prompts=found, carried=carried.fields())
 
 
+def _check_partition(campaign: Campaign, partition: ContentPartition) -> None:
+    if partition.campaign != campaign.name or partition.shard >= campaign.num_shards:
+        raise InvalidInput(
+            f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
+            f"{campaign.num_shards - 1} a day."
+        )
+
+
+def _of_shard(day: _Day, campaign: Campaign, shard: int) -> list[tuple[str, PromptText]]:
+    return day.prompts[shard :: campaign.num_shards]
+
+
 def _table(day: _Day, campaign: Campaign, shard: int) -> pa.Table:
-    mine = day.prompts[shard :: campaign.num_shards]
+    mine = _of_shard(day, campaign, shard)
     columns = [
         pa.array([identity for identity, _ in mine], pa.string()),
         pa.array(range(len(mine)), pa.int64()),

@@ -20,7 +20,7 @@ from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, In
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, unsettled
-from headrace.generation.sealing import CONTENT
+from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.handoff.layout import asset_prefix, partition_prefix, version_numbers
 from headrace.handoff.notes import read_note
 from headrace.handoff.schemas import ROLLED_BACK_ROWS
@@ -29,7 +29,6 @@ from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.small_objects import Damaged, PassedOver
 
-REVIEWED = "reviewed_content"
 ROWS = "rolled_back_rows"
 
 _READERS = 16

@@ -10,29 +10,18 @@ not hide them: its attempt becomes void, or stays sealed but unpublished if it w
 A mirror's rows go to their own assets, from which nobody publishes; the claim decides which assets are used.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from headrace.errors import HandoffCorrupt, HandoffMissing, HeadraceError, IllegalTransition, RepinRequired
+from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, RepinRequired
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
+from headrace.generation.sealed_tables import CONTENT, TABLES_OF, UNPUBLISHED
 from headrace.handoff.versions import Handoff, HandoffStore
-
-CONTENT = "generated_content"
-EXECUTION = "execution"
-# A rolled-back set's rows, kept if the plan says `on_abort: finish_unpublished`. No asset reads them.
-UNPUBLISHED = "unpublished_content"
-# A mirror's rows, and the record of their making.
-MIRRORED = "mirrored_content"
-MIRROR_EXECUTION = "mirror_execution"
-
-# The assets of rows and of their execution table, by the claim's kind.
-_ASSETS = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
 
 
 class MirrorStopped(IllegalTransition):
@@ -84,7 +73,7 @@ def seal(
         _keep_unpublished(handoffs, claim, content, origin)
         claims.drop_batches(claim)
         raise void_error(claim, settlement.reason)
-    rows, making = _ASSETS[claim.kind]
+    rows, making = TABLES_OF[claim.kind]
     # Read before the newest version is examined, so that a version published in between is a conflict.
     expected = handoffs.last_number(rows, claim.partition)
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
@@ -122,7 +111,7 @@ def inputs_now(handoffs: HandoffStore, input_versions: Mapping[str, str]) -> dic
 
 def _superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, input_versions: Mapping[str, str]) -> str | None:
     """Why the claim's rows must not become the newest version; None: they may, or are a version already."""
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = TABLES_OF[claim.kind]
     own = handoffs.find(rows, claim.partition, claim=claim.id)
     if own is not None and handoffs.is_intact(own):
         return None
@@ -130,7 +119,7 @@ def _superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, input_vers
 
 
 def _newer_than(claim: Claim, claims: Claims, handoffs: HandoffStore, input_versions: Mapping[str, str]) -> str | None:
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = TABLES_OF[claim.kind]
     if newer := handoffs.newer_inputs(rows, claim.partition, input_versions):
         return newer
     if claim.kind == "mirror":
@@ -145,7 +134,7 @@ def _newer_than(claim: Claim, claims: Claims, handoffs: HandoffStore, input_vers
 
 
 def _superseded_error(claim: Claim, reason: str) -> Superseded:
-    rows, _ = _ASSETS[claim.kind]
+    rows, _ = TABLES_OF[claim.kind]
     return Superseded(
         f"Attempt {claim.attempt} at {rows}[{claim.partition}] came too late: {reason}. Nothing of it is published, "
         "and the newest version stays. Materialize the partition again if that is not what it should hold."
@@ -167,7 +156,7 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedC
     Raises:
         Superseded: the claim's version is not the newest, and must not become it again.
     """
-    rows, making = _ASSETS[claim.kind]
+    rows, making = TABLES_OF[claim.kind]
     content = handoffs.find(rows, claim.partition, claim=claim.id)
     execution = handoffs.find(making, claim.partition, claim=claim.id)
     if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
@@ -202,20 +191,6 @@ def void_error(claim: Claim, reason: str) -> HeadraceError:
     return RepinRequired(
         f"Attempt {claim.attempt} at {CONTENT}[{claim.partition}] is void: {reason}. The next attempt pins another set."
     )
-
-
-def version_read(made: Handoff, asset: str) -> int:
-    """The version of `asset`, in the same partition, from which a sealed version was made.
-
-    Raises:
-        HandoffMissing: its manifest does not name one.
-    """
-    stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
-    if not (match := re.match(r"v(\d+)", stated)):
-        raise HandoffMissing(
-            f"{made.manifest.label} does not say which version of its {asset} it was made from.", handoff=made.label
-        )
-    return int(match[1])
 
 
 def _check_one_set(claim: Claim, content: pa.Table) -> None:

@@ -1,19 +1,21 @@
-"""One row's whole origin: prompt, exact models and their training, seed, run, review, and what replaced it.
+"""One row's whole origin: prompt, file and line, models and their training, seed, run, review, what replaced it.
 
-Everything is read from what is sealed; nothing is asked of Dagster or MLflow. Rows have no index: their ids are
+Everything is read from what is sealed, and the prompt file only to see if it changed; nothing is asked of Dagster or
+MLflow. Rows have no index: their ids are
 searched in the newest versions first, and in older ones only if no newest version has the row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
-from headrace.generation.rolled_back import REVIEWED
-from headrace.generation.sealing import CONTENT, EXECUTION, version_read
+from headrace.generation.prompt_places import TracedPlace, place_of
+from headrace.generation.sealed_tables import CONTENT, EXECUTION, REVIEWED, version_read
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
@@ -49,6 +51,7 @@ class Trace:
     content: Handoff
     prompt: Mapping[str, Any] | None
     prompts: Handoff | None
+    place: TracedPlace | None
     execution: Mapping[str, Any] | None
     review: Mapping[str, Any] | None
     version_set: VersionSet | None
@@ -58,11 +61,12 @@ class Trace:
     is_in_newest: bool | None
 
 
-def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, damaged: Damaged) -> Trace:
+def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, home: Path, damaged: Damaged) -> Trace:
     """The origin of the row with this id, or of the only one whose id begins so.
 
     Args:
         partition: searches there alone.
+        home: where relative prompt files start.
         damaged: called for what cannot be read, which is left out.
 
     Raises:
@@ -82,11 +86,13 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
     version_set = _version_set(handoffs, row["version_set"], damaged)
     claim = content.attributes.get("claim")
     execution = handoffs.find(EXECUTION, content.partition, claim=claim) if claim else None
+    prompt = _row_of(made_from, "prompt_id", row["prompt_id"])
     return Trace(
         row=row,
         content=content,
-        prompt=_row_of(made_from, "prompt_id", row["prompt_id"]),
+        prompt=prompt,
         prompts=made_from,
+        place=place_of(handoffs, made_from, prompt["position"], home) if made_from and prompt else None,
         execution=_row_of(execution, "row_id", row["row_id"]),
         review=_row_of(review, "row_id", row["row_id"]),
         version_set=version_set,

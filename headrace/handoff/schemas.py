@@ -29,6 +29,8 @@ def _nullable(column: pa.DataType) -> pa.Field:
 
 _STRING = pa.string()
 _STRINGS = pa.list_(_STRING)
+# One of a few texts, which all rows share.
+_NAME = pa.dictionary(pa.int32(), _STRING)
 
 RAW_DOCUMENTS = _schema(
     document_id=_STRING,
@@ -83,6 +85,15 @@ PROMPTS = _schema(
     position=pa.int64(),
     text=_STRING,
     term=_nullable(_STRING),
+)
+
+# Which file each prompt came from. A row is the prompt of that position.
+PROMPT_PLACES = _schema(
+    position=pa.int64(),
+    file=_NAME,  # below HEADRACE_HOME, or absolute
+    xxh3_128=_NAME,  # of the file's bytes as they were
+    number=pa.int64(),  # from 1 on
+    unit=_NAME,  # "line" | "row"
 )
 
 GENERATED_CONTENT = _schema(
@@ -199,6 +210,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "quarantine": QUARANTINE,
     "labels": LABELS,
     "prompts": PROMPTS,
+    "prompt_places": PROMPT_PLACES,
     "generated_content": GENERATED_CONTENT,
     "execution": EXECUTION,
     "reviewed_content": REVIEWED_CONTENT,

@@ -20,19 +20,21 @@ _BATCH_ROWS = 8192
 _SEED = 42
 
 
-def exact_duplicates(texts: Sequence[str]) -> list[bool]:
-    """For each text, whether an earlier one has the same `text_key`. Holds 16 bytes for each distinct text."""
-    seen: set[bytes] = set()
-    flags = []
-    for text in texts:
-        digest = xxhash.xxh3_128_digest(text_key(text).encode())
-        flags.append(digest in seen)
-        seen.add(digest)
-    return flags
+def exact_duplicates(texts: Sequence[str]) -> list[int | None]:
+    """For each text, the place of the first one with the same `text_key`; None: that is itself.
+
+    Holds 16 bytes and a place for each distinct text.
+    """
+    first: dict[bytes, int] = {}
+    originals: list[int | None] = []
+    for place, text in enumerate(texts):
+        original = first.setdefault(xxhash.xxh3_128_digest(text_key(text).encode()), place)
+        originals.append(original if original < place else None)
+    return originals
 
 
-def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
-    """For each text, whether it overlaps with an earlier kept text by at least `settings.jaccard`.
+def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[int | None]:
+    """For each text, the place of the first kept one with which it overlaps by at least `settings.jaccard`, or None.
 
     Only kept texts count as originals: in a chain of texts that each resemble the next, every second one may stay.
     """
@@ -44,7 +46,7 @@ def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
         num_perm=settings.num_permutations,
         num_bands=_num_bands(settings.jaccard, settings.num_permutations),
     )
-    flags: list[bool] = []
+    originals: list[int | None] = []
     for start in range(0, len(texts), _BATCH_ROWS):
         shingle_sets = [shingles(text, settings.shingle_words) for text in texts[start : start + _BATCH_ROWS]]
         sketches = RMinHash.from_token_sets(
@@ -52,14 +54,17 @@ def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[bool]:
         )
         for shingle_set, sketch in zip(shingle_sets, sketches, strict=True):
             # Recomputes originals' shingles on demand: keeping them all would take many times the texts' memory.
-            repeated = bool(shingle_set) and any(
-                jaccard(shingle_set, shingles(texts[original], settings.shingle_words)) >= settings.jaccard
-                for original in lsh.query(sketch)
+            proposed = sorted(lsh.query(sketch)) if shingle_set else []
+            similar = (
+                original
+                for original in proposed
+                if jaccard(shingle_set, shingles(texts[original], settings.shingle_words)) >= settings.jaccard
             )
-            if shingle_set and not repeated:
-                lsh.insert(len(flags), sketch)
-            flags.append(repeated)
-    return flags
+            original = next(similar, None)
+            if shingle_set and original is None:
+                lsh.insert(len(originals), sketch)
+            originals.append(original)
+    return originals
 
 
 def shingles(text: str, num_words: int) -> set[str]:

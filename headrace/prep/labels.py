@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS
-from headrace.prep.cleaning import apply_rules, normalised, quality_rules
+from headrace.prep.cleaning import first_rule, normalised, quality_rules
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
 from headrace.user_files.layout import FileLayout, Unreadable
@@ -70,7 +70,8 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
             if document_id in given
         ]
     if settings and settings.judge and judge:
-        asked, _ = apply_rules(documents.with_columns(pl.lit(None, pl.String).alias("label")), quality_rules(corpus))
+        unlabelled = documents.with_columns(pl.lit(None, pl.String).alias("label"))
+        asked = documents.filter(first_rule(unlabelled, quality_rules(corpus)).is_null())
         judged = judge_documents(settings.judge, asked, judge)
         num_judged, num_unanswered = len(judged), sum(label is None for label in judged.values())
         rows += [(document_id, label, settings.judge.source, version) for document_id, label in judged.items() if label]

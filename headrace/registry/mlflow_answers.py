@@ -27,6 +27,11 @@ def checked_run(run: Any, *, experiment_id: str | None = None) -> Any:
     return run
 
 
+def checked_artifacts(run: Any) -> str:
+    """Where a run's artifacts are. Raises: NotAnAnswer."""
+    return _text(getattr(checked_run(run).info, "artifact_uri", None), "a run", "artifact_uri")
+
+
 def checked_experiment_id(experiment_id: object) -> str:
     """Raises: NotAnAnswer."""
     return _text(experiment_id, "an experiment", "experiment_id")

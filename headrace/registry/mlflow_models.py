@@ -2,7 +2,8 @@
 
 mlflow is imported at first use only: the import costs two seconds and 90 MB. Everything here is idempotent, so a run
 that was killed half way is simply run again. Weights stay in the store; a model version points to them by URI and
-digest (logging models over 1 GB is slow and takes several copies of memory).
+digest (logging models over 1 GB is slow and takes several copies of memory), and where that can be by an MLmodel beside
+its run (`headrace.registry.mlmodel`).
 
 Aliases are projections of the rollout journal, for people; nothing in Headrace decides by them.
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import InvalidInput
 from headrace.registry.mlflow_answers import (
     checked_aliases,
+    checked_artifacts,
     checked_experiment_id,
     checked_metrics,
     checked_name,
@@ -27,6 +29,7 @@ from headrace.registry.mlflow_answers import (
     checked_version,
 )
 from headrace.registry.mlflow_connection import MlflowConnection, is_missing
+from headrace.registry.mlmodel import FILE_NAME, mlmodel_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,6 +39,8 @@ RUN_KEY = "headrace.training_id"
 WEIGHTS_DIGEST = "headrace.weights_digest"
 WEIGHTS_URI = "headrace.weights_uri"
 
+# The folder of a run's artifacts that holds its MLmodel.
+_MODEL_FOLDER = "model"
 _MODELS_PER_PAGE = 100
 # MLflow's limit for metrics in one batch.
 _METRICS_PER_BATCH = 1000
@@ -294,7 +299,7 @@ class ModelRegistry:
         made = checked_version(
             client.create_model_version(
                 model_name,
-                source=self._source(digest, weights_uri),
+                source=self._mlmodel_source(client, run_id, digest, weights_uri) or self._source(digest, weights_uri),
                 run_id=run_id or None,
                 tags={**tags, WEIGHTS_DIGEST: digest, WEIGHTS_URI: weights_uri},
                 await_creation_for=0,
@@ -306,6 +311,24 @@ class ModelRegistry:
             # Another writer was first; one digest keeps one version.
             client.delete_model_version(model_name, str(made.version))
         return oldest
+
+    def _mlmodel_source(self, client: "MlflowClient", run_id: str, digest: str, weights_uri: str) -> str | None:
+        """Puts the MLmodel beside the run; None: there is no place for one, and the version points to its weights."""
+        from mlflow.exceptions import MlflowException
+
+        text = mlmodel_text(weights_uri, digest)
+        # An embedded MLflow without a directory for artifacts would write into the process's current one.
+        if text is None or not run_id or not (self.connection.is_server or self._artifacts):
+            return None
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory, FILE_NAME)
+                path.write_text(text)
+                client.log_artifact(run_id, str(path), _MODEL_FOLDER)
+        except (MlflowException, OSError):
+            # A server whose artifacts lie where only others may write: its versions are registered as before.
+            return None
+        return f"{checked_artifacts(client.get_run(run_id))}/{_MODEL_FOLDER}"
 
     def _source(self, digest: str, weights_uri: str) -> str:
         # A server refuses local paths outside its runs' artifacts; the digest finds the weights in any store.

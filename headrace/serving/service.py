@@ -5,7 +5,6 @@ campaigns, a service says what is *wanted*. A unit of work actually sees its ver
 units only through a rollout. Limits, replicas and keys are not part of the set, since they cannot change an answer.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from annotated_types import Ge, Gt, Le
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.address import check_replicas
+from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import RegisteredModel, Role, check_chain
 from headrace.errors import InvalidInput
 from headrace.keys import check_name
@@ -25,7 +25,7 @@ from headrace.rollout.plan import LivePlan, Plan
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
-from headrace.version_sets.sets import Member, VersionSet
+from headrace.version_sets.sets import VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
 SERVING_CODE_VERSION = "1"
@@ -48,25 +48,6 @@ class Judge:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """The price of a million tokens of a model, in the currency of the gate's margin."""
-
-    prompt: Annotated[float, Ge(0)] = 0.0
-    """Of a million tokens that the model reads."""
-    output: Annotated[float, Ge(0)] = 0.0
-    """Of a million tokens that the model writes."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
-    def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
-        """None: a count is unknown."""
-        if num_prompt_tokens is None or num_output_tokens is None:
-            return None
-        return (self.prompt * num_prompt_tokens + self.output * num_output_tokens) / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,23 +137,12 @@ class Service:
         check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None)
         check_replicas(self.replicas)
         check_ranges(self)
-        self._check_prices()
+        check_prices(self.prices, [role.model for role in self.roles.values()])
         self.rollout.check_measured(LIVE_METRICS)
         judged = self.rollout.gate.judged()
         for metric, given, wanted in (("judged_quality", self.judge, "a judge"), ("cost", self.prices, "prices")):
             if metric in judged and not given:
                 raise InvalidService(f"rollout: gate: a margin of {metric} needs {wanted}, got none.")
-
-    def _check_prices(self) -> None:
-        models = sorted({role.model for role in self.roles.values()})
-        for priced in self.prices:
-            if priced.partition(":")[0] not in models:
-                near = difflib.get_close_matches(priced, models, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise InvalidService(
-                    f"prices must name models of this file's roles ({', '.join(models)}), as MODEL or MODEL:VERSION, "
-                    f"got {priced!r}.{hint}"
-                )
 
     @cached_property
     def plan(self) -> Plan:
@@ -189,10 +159,6 @@ class Service:
             first_piece_seconds_max=limits.first_piece_seconds_max,
             dispatch=DispatchSettings(num_attempts=limits.num_attempts),
         )
-
-    def price_of(self, member: Member) -> Price | None:
-        """None: this model's price is unknown."""
-        return self.prices.get(f"{member.model_name}:{member.model_version}") or self.prices.get(member.model_name)
 
     def version_set(self, models: Mapping[str, RegisteredModel]) -> VersionSet:
         """The set in which this service would now run these model versions.

@@ -13,7 +13,7 @@ from typing import Any
 from headrace.errors import HandoffCorrupt, HeadraceError
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows
-from headrace.generation.sealing import UNPUBLISHED
+from headrace.generation.sealed_tables import UNPUBLISHED
 from headrace.generation.subject import CampaignSubject, end_under_way
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.reading import MediaSet

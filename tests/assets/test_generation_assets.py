@@ -22,6 +22,7 @@ from assets.partitions import content, days
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
 from headrace.generation.day_status import NUM_KEPT
+from headrace.generation.prompt_places import place_of
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
@@ -29,6 +30,7 @@ from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.partition_keys import register_keys
+from headrace_dagster.run_failures import failure_of
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 from resources.settings import CHECKOUT
@@ -82,6 +84,16 @@ class Project:
             "engines": EnginesResource(),
         }
 
+    def edit_campaign(self, stands: str, instead: str) -> None:
+        directory = self.directory / "campaigns"
+        directory.mkdir(exist_ok=True)
+        campaign = (CHECKOUT / "resources/campaigns/glossary.yaml").read_text()
+        assert stands in campaign
+        (directory / "glossary.yaml").write_text(campaign.replace(stands, instead))
+        self.campaigns = CampaignsResource(
+            directory=str(directory), home=self.campaigns.home, reports=self.campaigns.reports, engine="echo"
+        )
+
     def try_candidate(self) -> str:
         """Start a candidate that gets every partition; returns its set's id."""
         model = model_of(self.campaign.model, 2, weights_digest="other weights")
@@ -133,6 +145,11 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
         checks = result.get_asset_check_evaluations()
         assert checks
         assert all(check.passed for check in checks), checks
+    sealed = project.handoffs.open("prompts", PARTITION)
+    place = place_of(project.handoffs, sealed, 0, project.directory)
+    assert place is not None
+    assert (place.file, place.unit, place.now) == ("corpus/wordnet/prompts.jsonl", "line", "unchanged")
+    assert f'"word {place.number - 1}"' in sealed.table(["text"])["text"][0].as_py()
     figures = metadata_of(result, "reviewed_content")
     assert figures["num_rows"] == figures["num_kept"] + figures["num_rejected"] == 14
     [key] = project.handoffs.partitions("reviewed_content")
@@ -142,17 +159,10 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
 
 
 def test_a_campaign_that_carries_and_varies_passes_every_check_in_every_stage(project: Project) -> None:
-    directory, pool = project.directory / "campaigns", project.directory / "corpus/wordnet/prompts.jsonl"
-    directory.mkdir()
-    campaign = (CHECKOUT / "resources/campaigns/glossary.yaml").read_text()
-    (directory / "glossary.yaml").write_text(
-        campaign.replace("  per_shard: 14\n", "  per_shard: 3\n  variations: 2\n  carry: [level]\n")
-    )
+    project.edit_campaign("  per_shard: 14\n", "  per_shard: 3\n  variations: 2\n  carry: [level]\n")
     lines = [{"term": f"word {n}", "category": "noun", "level": n} for n in range(40)]
+    pool = project.directory / "corpus/wordnet/prompts.jsonl"
     pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    project.campaigns = CampaignsResource(
-        directory=str(directory), home=project.campaigns.home, reports=project.campaigns.reports, engine="echo"
-    )
     project.instance.add_dynamic_partitions("campaign", ["glossary"])
     for asset in (prompts, generated_content, reviewed_content):
         result = project.materialize(asset)
@@ -218,6 +228,22 @@ def test_a_wrong_run_fails_without_a_retry(project: Project, config: dict[str, s
     assert failure.step_failure_data.user_failure_data is not None
     assert message.split("\\")[0] in str(failure.step_failure_data.user_failure_data.description)
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_a_spent_budget_fails_its_run_without_a_retry_and_a_larger_one_goes_on(project: Project) -> None:
+    project.materialize(prompts)
+    project.edit_campaign("micro_batch_rows: 7", "budget: {tokens: 1}\nmicro_batch_rows: 7")
+    stopped = project.materialize(generated_content)
+    assert not stopped.success
+    assert not [event for event in stopped.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    # What `headrace status` and `headrace run` tell.
+    reason = failure_of(project.instance, stopped.run_id)
+    assert reason.startswith(f"Campaign 'glossary' has spent its budget of tokens for {DAY}, ")
+    assert f"and 7 of 14 rows of {PARTITION} are made." in reason
+    assert project.handoffs.newest("generated_content", PARTITION) is None
+    project.edit_campaign("micro_batch_rows: 7", "budget: {tokens: 1000000}\nmicro_batch_rows: 7")
+    figures = metadata_of(project.materialize(generated_content), "generated_content")
+    assert (figures["num_rows"], figures["num_rows_generated_now"]) == (14, 7)
 
 
 def test_a_mirror_of_the_candidate_is_compared_and_published_nowhere(project: Project) -> None:

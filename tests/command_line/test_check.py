@@ -269,6 +269,17 @@ def test_a_gate_that_a_hundred_nights_do_not_decide_is_told_to_take_a_larger_mar
     assert checked["gate"]["equal_promoted"] == 0
 
 
+def test_a_budget_that_a_days_answers_may_spend_is_told_before_it_stops_a_night(project: Project) -> None:
+    limits = "budget: {tokens: 2399, money: 1}\nprices: {tiny: {output: 100}}\n"
+    project.campaign.write_text(CAMPAIGN + limits)
+    checked = project.one(project.campaign)
+    assert said(checked, "budget", "warn") == (
+        "the answers of 200 rows a day, at most 12 tokens each, may spend 2,400 of 2,399 tokens, and their prompts "
+        "come on top: runs would then stop, and go on when it is raised. Raise it, lower max_new_tokens, or ask less."
+    )
+    assert "may spend 0.24 of 1 in money, and their prompts come on top." in said(checked, "budget", "ok")
+
+
 def test_the_pass_rate_is_the_one_that_the_store_has_seen(project: Project) -> None:
     rows = [reviewed_row(position, "a" * 64, kept=position % 4 != 0) for position in range(200)]
     store = project.root / ".headrace/store"

@@ -8,6 +8,9 @@ import polars as pl
 import pytest
 from typer.testing import Result
 
+from headrace.generation.campaign import PromptSource
+from headrace.generation.prompt_places import seal_places
+from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.handoff.versions import HandoffStore
@@ -15,7 +18,7 @@ from headrace.registry.model_versions import to_table
 from headrace.store.local import LocalStore
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
-from tests.generation.builders import TEXTS, Site, make_partition
+from tests.generation.builders import TEXTS, Site, make_campaign, make_partition
 
 DAY = "2026-11-22"
 
@@ -71,6 +74,34 @@ def test_people_read_the_same(written: Written) -> None:
     assert str(row["output"]) in output
     assert written.version_set in output
     assert "in the newest version" in output
+
+
+def test_a_row_leads_back_to_the_line_of_its_prompt(tmp_path: Path) -> None:
+    home, partition = tmp_path / "home", make_partition()
+    home.mkdir()
+    (home / "prompts.csv").write_text('text\n"Tell of\na kettle."\nTell of a lamp.\n')
+    site = Site(home / "store", campaign=make_campaign(num_shards=1, prompts=PromptSource(files="*.csv")))
+    site.initialize()
+    prompts, places = prompts_with_places(site.campaign, partition, home)
+    site.seal_prompts(prompts)
+    row = site.generate().content.table()["row_id"][1].as_py()
+
+    def traced(*arguments: str) -> Result:
+        return run("trace", row, *arguments, store=home / "store", env={"HEADRACE_HOME": str(home)})
+
+    assert "prompt file  unknown: the prompts were listed before places were kept" in traced().output
+    seal_places(site.handoffs, partition.key, prompts, places, run_id="r")
+    assert f"prompt file  {home}/prompts.csv:4\n" in traced().output
+    assert checked_json(traced("--json"), "trace")["place"] == {
+        "file": "prompts.csv",
+        "number": 4,
+        "unit": "line",
+        "now": "unchanged",
+    }
+    (home / "prompts.csv").write_text("text\nTell of a lamp.\n")
+    assert f"{home}/prompts.csv:4, which has changed since\n" in traced().output
+    (home / "prompts.csv").unlink()
+    assert f"{home}/prompts.csv:4, which is gone\n" in traced().output
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ def test_a_server_registers_weights_that_lie_in_a_local_store(mlflow_directory: 
         stderr=subprocess.DEVNULL,
     )
     try:
-        registry = ModelRegistry(f"http://127.0.0.1:{free_port}")
+        # Of its own: the embedded registry's keeps its artifacts in a directory.
+        registry = ModelRegistry(f"http://127.0.0.1:{free_port}", experiment="served")
         wait_until_it_answers(registry, server)
         run_id = registry.ensure_run("served-training", {"steps": 60})
         registry.log_curve(run_id, [{"step": 1, "loss": 4.0}])
@@ -177,10 +178,15 @@ def test_a_server_registers_weights_that_lie_in_a_local_store(mlflow_directory: 
         registry.set_alias("served", "champion", version)
         assert registry.register("served", "d1", "file:///store/weights/d1", run_id, {}).version == version
         assert registry.aliases("served") == {"champion": version}
-        stored = registry.connection.client().get_model_version("served", version)
-        # A server refuses `file:` sources outside its own artifacts; the digest finds the weights.
-        assert stored.source == "headrace://weights/d1"
+        client = registry.connection.client()
+        stored = client.get_model_version("served", version)
+        assert stored.source == f"{client.get_run(run_id).info.artifact_uri}/model"
+        assert str(stored.source).startswith("mlflow-artifacts:/")
+        assert [one.path for one in client.list_artifacts(run_id, "model")] == ["model/MLmodel"]
         assert stored.tags["headrace.weights_uri"] == "file:///store/weights/d1"
+        # A server refuses `file:` sources outside its own artifacts; without a run the digest finds the weights.
+        of_no_run = registry.register("served", "d2", "file:///store/weights/d2", "", {}).version
+        assert client.get_model_version("served", of_no_run).source == "headrace://weights/d2"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engines.prices import price_of
 from headrace.serving.service import InvalidService, Service, load_service, load_services
 
 SERVICE = """
@@ -27,7 +28,7 @@ def load(tmp_path: Path, more: str = "") -> Service:
 
 def test_a_models_price_may_differ_by_version(tmp_path: Path) -> None:
     service = load(tmp_path, "prices: {vendor: {prompt: 9}, 'vendor:1': {prompt: 1, output: 4}}")
-    price = service.price_of(service.version_set({}).member("writer"))
+    price = price_of(service.prices, service.version_set({}).member("writer"))
     assert price is not None
     assert price.of(1_000_000, 500_000) == 3.0
 

@@ -106,6 +106,9 @@ _CASES = {
         ("[0.25, 0.5]", "[]", "10:10", "steps must be one or more weights above 0 … got []"),
         ("horizon_rows: 100", "horizon_rows: 5", "11:", "horizon_rows must be at least min_rows=10 … got 5"),
         ("min_rows: 10", "pass_rate_margin: 10", "11:28", "pass_rate_margin must be null or above 0 … got 10"),
+        ("rollout:\n", "budget: {}\nrollout:\n", "9:9", "budget must state tokens, seconds or money … none of them"),
+        ("rollout:\n", "budget: {money: 5}\nrollout:\n", "9:", "money needs prices of 'tiny' … got none: add them"),
+        ("rollout:\n", "budget: {tokens: -1}\nrollout:\n", "9:18", "tokens must be null or above 0 … got -1"),
         ("min_rows: 10", "margins: {speed: 1}", "11:", "margins may name … got 'speed'"),
     ],
     "service": [

@@ -1,7 +1,7 @@
 """Of `headrace run` and `trace`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Row = dict[str, Any]
 
@@ -36,6 +36,18 @@ class TracedModelBody:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptPlaceBody:
+    file: str
+    """Below HEADRACE_HOME, or absolute."""
+    number: int
+    """From 1 on."""
+    unit: Literal["line", "row"]
+    """A line as an editor counts; in Parquet, which has none, a row."""
+    now: Literal["unchanged", "changed", "gone"]
+    """The file, since the prompts were listed from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceBody:
     """`headrace trace --json`. null: not in this store (any more)."""
 
@@ -45,6 +57,8 @@ class TraceBody:
     sealed_at: str
     prompt: Row | None
     prompts_version: int | None
+    place: PromptPlaceBody | None
+    """Where the prompt stood; null: it was listed before places were kept, too."""
     run: Row | None
     review: Row | None
     version_set: dict[str, Any] | None

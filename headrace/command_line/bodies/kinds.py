@@ -15,6 +15,7 @@ _WHERE: Mapping[str, str] = {
     "handoff-show": "bodies.handoffs:ShownBody",
     "handoff-verify": "bodies.handoffs:VerifiedBody",
     "handoff-diff": "bodies.handoffs:ComparedBody",
+    "dropped": "bodies.dropped:DroppedBody",
     "model-ls": "bodies.models:ModelsBody",
     "model-show": "bodies.models:ShownModelBody",
     "versions-ls": "bodies.versions:KeptSetsBody",

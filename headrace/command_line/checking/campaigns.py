@@ -10,6 +10,7 @@ from headrace.command_line.checking.engines import engine_findings
 from headrace.command_line.checking.report import GateOutlook, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
+from headrace.generation.budget import spent_text
 from headrace.generation.campaign import Campaign
 from headrace.generation.requests import prompts_for, rows_for
 from headrace.keys import ContentPartition
@@ -50,7 +51,7 @@ def examine_campaign(
     if rows := found.num_rows or campaign.prompts.per_shard or 0:
         nights = Nights(num_partitions=campaign.num_shards, rows_per_partition=rows)
         gate, said = _gate(campaign, nights, objects)
-        findings.append(said)
+        findings += [said, *_budget_findings(campaign, nights.num_rows)]
     findings += engine_findings(campaign.parts, campaign.replicas, offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
 
@@ -118,6 +119,24 @@ def _step_findings(campaign: Campaign) -> Iterator[Finding]:
                 + f". Set num_shards to {wanted} or more."
             )
             yield finding("rollout", "warn", sentence)
+
+
+def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[Finding]:
+    """Whether the answers alone, which their limit bounds, may spend a day's budget; of a day of `num_rows`."""
+    if campaign.budget is None:
+        return
+    writer = campaign.parts[campaign.order[-1]]
+    longest = writer.decoding.max_new_tokens
+    price = campaign.prices.get(writer.model)
+    at_most = {"tokens": float(num_rows * longest), "money": price.of(0, num_rows * longest) if price else None}
+    for what, limit in campaign.budget.stated():
+        if (most := at_most.get(what)) is None:
+            continue
+        said = f"the answers of {counted(num_rows, 'row')} a day, at most {longest:,} tokens each, may spend "
+        said += f"{spent_text(what, most, limit)}, and their prompts come on top"
+        if most > limit:
+            said += ": runs would then stop, and go on when it is raised. Raise it, lower max_new_tokens, or ask less"
+        yield finding("budget", "warn" if most > limit else "ok", f"{said}.")
 
 
 def _gate(campaign: Campaign, nights: Nights, objects: ObjectStore | None) -> tuple[GateOutlook | None, Finding]:

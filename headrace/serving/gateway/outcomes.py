@@ -12,6 +12,7 @@ that is not followed to its end (`CountedStreams`) gives only the time to its fi
 from typing import Any
 
 from headrace.engines.chain import Step
+from headrace.engines.prices import price_of
 from headrace.errors import HeadraceError
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.judging import Judging
@@ -74,7 +75,7 @@ class Outcomes:
         """Cost of all steps, even if the last one failed; None: a model's price or a token count is unknown."""
         if not self._service.prices:
             return None
-        prices = [self._service.price_of(step.member) for step in unit.steps]
+        prices = [price_of(self._service.prices, step.member) for step in unit.steps]
         costs = [
             price.of(step.num_prompt_tokens, step.num_output_tokens) if price else None
             for price, step in zip(prices, unit.steps, strict=True)

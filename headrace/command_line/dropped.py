@@ -1,0 +1,176 @@
+"""`headrace dropped`: which documents which rule dropped, with what it measured."""
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.command_line.bodies.dropped import DroppedBody, DroppedDocumentBody, DroppedShardBody
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.chat.tokenizer import ChatTokenizer
+    from headrace.prep.corpus import Corpus
+    from headrace.prep.dropped_documents import DroppedDocument, DroppedOfShard, Measured
+    from headrace.settings import Settings
+
+_ROWS_SHOWN = 20
+_SEALED = {
+    "these": "as clean_documents {version} holds it",
+    "others": "not as clean_documents {version} holds it, which was made from other documents or rules",
+    "none yet": "clean_documents is not made yet",
+}
+
+
+@examples(
+    "headrace dropped                                    every shard: counts, and the first documents",
+    "headrace dropped --shard shard-03 --rule near_duplicate -n 0",
+    "headrace dropped --json | jq -r '.documents[] | [.rule, .file, .line] | @tsv'",
+)
+def dropped(
+    context: typer.Context,
+    shard: Annotated[str | None, typer.Option(metavar="SHARD", help="Only this shard of the corpus.")] = None,
+    rule: Annotated[str | None, typer.Option(metavar="RULE", help="List only what this rule drops.")] = None,
+    num_rows: Annotated[
+        int | None,
+        typer.Option("-n", "--rows", min=0, help="How many documents to list; 0: all. Default: 20, with --json all."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which documents which rule drops of the corpus: id, file and line, first words, what it measured, its limit.
+
+    Judged anew from the sealed raw documents and labels, by the corpus file as it is, so a changed rule shows what it
+    would drop. Documents that nobody could read are in the asset quarantine.
+    """
+    from headrace.command_line.opening import open_handoffs
+    from headrace.command_line.output import print_json
+    from headrace.command_line.project import find_project
+    from headrace.errors import HandoffMissing
+    from headrace.prep.corpus import load_corpus
+    from headrace.prep.dropped_documents import dropped_of_shard, every_rule
+
+    settings = find_project(Path.cwd(), os.environ).settings()
+    corpus = load_corpus(settings.corpus)
+    handoffs = open_handoffs(context, store)
+    shards = _checked("shard", shard, corpus.shard_keys)
+    _checked("rule", rule, every_rule(corpus))
+    tokenizer = _tokenizer(corpus, settings)
+    found, unread = [], []
+    for key in shards:
+        try:
+            found.append(dropped_of_shard(corpus, handoffs, key, rule=rule, tokenizer=tokenizer))
+        except HandoffMissing:
+            unread.append(key)
+    if not found:
+        raise HandoffMissing(f"No raw_documents of {', '.join(unread)} are sealed: materialize raw_documents first.")
+    most = num_rows if num_rows is not None else 0 if as_json else _ROWS_SHOWN
+    if as_json:
+        print_json(asdict(_body(found, unread, most, looked_at_length=tokenizer is not None)))
+    else:
+        _print(found, unread, most, None if tokenizer else settings.base_model)
+
+
+def _checked(what: str, wanted: str | None, there: "tuple[str, ...] | list[str]") -> "tuple[str, ...] | list[str]":
+    if wanted is None:
+        return there
+    if wanted not in there:
+        raise InvalidInput(f"The corpus has no {what} {wanted!r}, but {', '.join(there)}.")
+    return (wanted,)
+
+
+def _tokenizer(corpus: "Corpus", settings: "Settings") -> "ChatTokenizer | None":
+    """None: the base model is not on this machine; nothing is fetched for a look."""
+    if not Path(settings.base_model).is_dir():
+        return None
+    from headrace.chat.tokenizer import ChatTokenizer
+
+    return ChatTokenizer.load(settings.base_model, date=corpus.template_date)
+
+
+def _counts(found: "list[DroppedOfShard]") -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for one in found:
+        counts.update(one.counts)
+    return counts
+
+
+def _documents(found: "list[DroppedOfShard]", most: int) -> "list[tuple[str, DroppedDocument]]":
+    documents = [(one.shard, document) for one in found for document in one.documents]
+    return documents[:most] if most else documents
+
+
+def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_tokenizer: str | None) -> None:
+    from headrace.command_line.output import counted, print_heading, print_lines, print_table
+    from headrace.text.visible import one_line
+
+    for one in found:
+        num_dropped = sum(one.counts.values())
+        version = f"v{one.clean.version}" if one.clean else ""
+        standing = _SEALED[one.sealed].format(version=version)
+        print_lines([f"{one.shard}: {num_dropped:,} of {counted(one.num_documents, 'document')} dropped, {standing}."])
+    if unread:
+        print_lines([f"{', '.join(unread)}: raw_documents is not sealed yet."])
+    if no_tokenizer:
+        print_lines([f"What is too long for a sequence is not told: there is no base model {no_tokenizer}."])
+    say()
+    counts = _counts(found)
+    print_table(["RULE", "DROPPED"], [[rule, f"{count:,}"] for rule, count in counts.items()], right=["DROPPED"])
+    shown = _documents(found, most)
+    if not shown:
+        return
+    num_listed = sum(len(one.documents) for one in found)
+    print_heading(
+        f"{counted(len(shown), 'document')} of {num_listed:,}" + (": -n 0 for all" * (len(shown) < num_listed))
+    )
+    rows = [
+        [
+            *([shard] if len(found) > 1 else []),
+            document.rule,
+            _number(document.measured) if document.copy_of is None else _copy_text(document),
+            _number(document.limit),
+            document.document_id,
+            f"{document.file}:{document.line}",
+            one_line(document.excerpt),
+        ]
+        for shard, document in shown
+    ]
+    headers = [*(["SHARD"] if len(found) > 1 else []), "RULE", "MEASURED", "LIMIT", "DOCUMENT", "FILE", "BEGINS"]
+    print_table(headers, rows)
+
+
+def _copy_text(document: "DroppedDocument") -> str:
+    alike = "" if document.measured is None else f"{_number(document.measured)} like "
+    return f"{alike}{document.copy_of}"
+
+
+def _number(value: "Measured") -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _body(found: "list[DroppedOfShard]", unread: list[str], most: int, *, looked_at_length: bool) -> DroppedBody:
+    return DroppedBody(
+        shards=tuple(
+            DroppedShardBody(
+                shard=one.shard,
+                num_documents=one.num_documents,
+                counts=one.counts,
+                clean_documents_version=one.clean.version if one.clean else None,
+                is_as_sealed=None if one.sealed == "none yet" else one.sealed == "these",
+            )
+            for one in found
+        ),
+        unread_shards=tuple(unread),
+        looked_at_length=looked_at_length,
+        num_documents_listed=sum(len(one.documents) for one in found),
+        documents=tuple(
+            DroppedDocumentBody(shard=shard, **asdict(document)) for shard, document in _documents(found, most)
+        ),
+    )

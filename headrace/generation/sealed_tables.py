@@ -1,0 +1,35 @@
+"""The tables of bulk generation in a store, by name. Light: readers of rows load no engine and no campaign."""
+
+import re
+
+from headrace.errors import HandoffMissing
+from headrace.handoff.versions import Handoff
+
+PROMPTS = "prompts"
+# Of each prompt, where in the prompt files it stood.
+PROMPT_PLACES = "prompt_places"
+CONTENT = "generated_content"
+EXECUTION = "execution"
+REVIEWED = "reviewed_content"
+# A rolled-back set's rows, kept if the plan says `on_abort: finish_unpublished`. No asset reads them.
+UNPUBLISHED = "unpublished_content"
+# A mirror's rows, and the record of their making.
+MIRRORED = "mirrored_content"
+MIRROR_EXECUTION = "mirror_execution"
+
+# The tables of rows and of their making, by the claim's kind.
+TABLES_OF = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
+
+
+def version_read(made: Handoff, asset: str) -> int:
+    """The version of `asset`, in the same partition, from which a sealed version was made.
+
+    Raises:
+        HandoffMissing: its manifest does not name one.
+    """
+    stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
+    if not (match := re.match(r"v(\d+)", stated)):
+        raise HandoffMissing(
+            f"{made.manifest.label} does not say which version of its {asset} it was made from.", handoff=made.label
+        )
+    return int(match[1])
