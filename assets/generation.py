@@ -161,7 +161,7 @@ def campaign_report(
         )
         for campaign in described
     ]
-    file = write_report(render_report(day, summaries), campaigns.report_file(day))
+    file = write_report(render_report(day, summaries, ui_url=campaigns.ui_url), campaigns.report_file(day))
     sealed = [*generated_content.values(), *reviewed_content.values()]
     return dg.MaterializeResult(
         metadata={
