@@ -179,9 +179,6 @@ def test_of_many_shards_the_slowest_are_drawn_and_the_first_are_listed(day: Camp
         replace(day.shards[0], shard=f"s-{number}", figures=replace(day.total, seconds=300.0 - number))
         for number in range(250)
     ]
-        replace(day.shards[0], shard=f"s-{number}", figures=replace(figures, seconds=300.0 - number))
-        for number in range(250)
-    ]
     html = render_report(DAY, [replace(day, shards=tuple(shards))])
     assert "the slowest; 234 more are faster" in html
     assert "And 50 partitions more, 50 of them sealed." in html
