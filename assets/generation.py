@@ -15,6 +15,7 @@ from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_summary import shown_digest, summarize_day
+from headrace.generation.partition_summary import content_summary, review_summary
 from headrace.generation.report import render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_for
 from headrace.generation.review import review_rows
@@ -97,12 +98,14 @@ def generated_content(
         worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
         progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
     )
-    return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
+    label = VersionSets(objects).label(claim.version_set)
+    summary = dg.MetadataValue.md(content_summary(partition, outcome.content, handoffs, label))
+    return dg.MaterializeResult(value=outcome.content, metadata={"summary": summary, **outcome.figures()})
 
 
 @STAGE.asset(content, code_version="2")
 def reviewed_content(
-    context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
+    context: dg.AssetExecutionContext, generated_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
     """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
 
@@ -111,7 +114,8 @@ def reviewed_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
-    return dg.MaterializeResult(value=review.table, metadata=review.figures())
+    summary = dg.MetadataValue.md(review_summary(partition, review, store.handoffs()))
+    return dg.MaterializeResult(value=review.table, metadata={"summary": summary, **review.figures()})
 
 
 @STAGE.asset(campaign_partitions, code_version="1")

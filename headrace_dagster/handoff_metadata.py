@@ -59,14 +59,15 @@ def handoff_metadata(
         for field in handoff.schema
     ]
     metadata: dict[str, Any] = {
+        # In the UI's order: what people look at, then numbers, then ids, whose lines are long.
+        "preview": dg.MetadataValue.md(preview),
         "num_rows": handoff.num_rows,
         "handoff_bytes": handoff.num_bytes,
         "version": handoff.version,
-        "content_digest": handoff.content_digest,
         "reused": handoff.reused,
         "kept_versions": len(handoffs.versions(handoff.asset, handoff.partition)),
         "kept_bytes": sum(entry.num_bytes for entry in kept),
-        "preview": dg.MetadataValue.md(preview),
+        "content_digest": handoff.content_digest,
         "input_versions": dg.MetadataValue.json(dict(input_versions)),
         "uri": handoff.uri,
         # With these keys Dagster's asset page shows columns and row count.

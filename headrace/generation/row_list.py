@@ -47,14 +47,7 @@ def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, ui_url: str |
     head = _within_script(json.dumps(named, ensure_ascii=False))
     room = bytes_max - len(head.encode()) - len(',"rows":[]')
     order = _order(days)
-    looked_at = order.head(max(0, room // _ROW_BYTES_MIN))
-    is_complete = looked_at.height == order.height
-    for chars_max in _CHARS_MAX:
-        if chars_max != _CHARS_MAX[-1] and not (is_complete and _bytes_at_least(days, chars_max) <= room):
-            continue
-        rows = list(_fitting(days, looked_at, chars_max, room))
-        if len(rows) == order.height:
-            break
+    rows, chars_max = _longest(days, order, room)
     listed = order.head(len(rows))
     # In the day's order again.
     places = listed.with_row_index("place").sort("campaign", "row")["place"]
@@ -141,10 +134,22 @@ def _order(days: Sequence[_Day]) -> pl.DataFrame:
     return ranked.sort("rank", "is_rejected", descending=[False, True]).drop("row_id", "rank")
 
 
+def _longest(days: Sequence[_Day], order: pl.DataFrame, room: int) -> tuple[list[str], int | None]:
+    """All rows with texts as long as possible, or as many as possible of the shortest texts; and how long those are."""
+    *longer, shortest = _CHARS_MAX
+    for chars_max in longer:
+        if _bytes_at_least(days, chars_max) <= room:
+            rows = list(_fitting(days, order, chars_max, room))
+            if len(rows) == order.height:
+                return rows, chars_max
+    looked_at = order.head(max(0, room // _ROW_BYTES_MIN))
+    return list(_fitting(days, looked_at, shortest, room)), shortest
+
+
 def _bytes_at_least(days: Sequence[_Day], chars_max: int | None) -> int:
     """Of all rows: what is known without making them."""
     texts = [
-        column.str.len_chars().clip(upper_bound=chars_max).sum()
+        int(column.str.len_chars().clip(upper_bound=chars_max).sum())
         for day in days
         for column in day.frame.select("prompt", "output")
     ]
