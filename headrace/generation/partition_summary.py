@@ -96,7 +96,7 @@ def _page(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
 ) -> str:
-    link = f"[report of {partition.day}](/assets/campaign_report?partition={quote(partition.day)})"
+    link = f"[report of {partition.day}](/assets/campaign_report?view=partitions&partition={quote(partition.day)})"
     head = f"{figures} · {link}\n\n{_sparkline(bars, highest, f'{what}, the last {DAYS_SHOWN} days')}\n\n"
     room = markdown.CHARS_MAX - len(head)
     if not rows:

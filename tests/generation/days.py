@@ -61,7 +61,9 @@ def seal_day(
     def published(asset: str, table: pa.Table) -> dict[str, Any]:
         parts = {key: conform(asset, table.slice(shard * length, length)) for shard, key in enumerate(keys[:-1])}
         return {
-            key: handoffs.publish(asset, key, part, code_version="1", run_id=f"run-of-{key}")
+            key: handoffs.publish(
+                asset, key, part, code_version="1", run_id=f"run-of-{key}", attributes={"version_set": SETS[0]}
+            )
             for key, part in parts.items()
         }
 

@@ -25,7 +25,7 @@ from tests.text.rendered import texts_shown
 
 DAY = date(2026, 11, 22)
 PARTITION = ContentPartition(day=DAY.isoformat(), campaign="glossary", shard=3)
-LINK = "[report of 2026-11-22](/assets/campaign_report?partition=2026-11-22)"
+LINK = "[report of 2026-11-22](/assets/campaign_report?view=partitions&partition=2026-11-22)"
 
 
 def make_review(*rows: tuple[str, str, list[str]]) -> Review:

@@ -124,7 +124,7 @@ def test_partitions_link_into_dagster_by_partition_and_run(day: CampaignDay) -> 
     links = Page(render_report(DAY, [day], ui_url=UI)).links
     shards = [f"{DAY}%7Cglossary-{shard:02d}" for shard in range(3)]
     assert [link for link in links if "/assets/" in link] == [
-        f"{UI}/assets/generated_content?partition={shard}" for shard in shards
+        f"{UI}/assets/generated_content?view=partitions&partition={shard}" for shard in shards
     ]
     assert [link for link in links if "/runs/" in link] == [f"{UI}/runs/run-of-{shard}" for shard in shards[:2]]
 

@@ -32,25 +32,31 @@
   const carried = [...new Set(campaigns.flatMap((campaign) => campaign.carried))];
   const dot = (row) => element("span", { className: `dot s${setOf(row)[2] % 6}` });
   const text = (value, className = "text") => element("div", { className }, value);
+  const versionSet = {
+    name: "version set",
+    width: "14%",
+    key: (row) => setOf(row)[0],
+    cell: (row) => element("div", {}, dot(row), setOf(row)[0]),
+  };
   const columns = [
-    { name: "prompt", width: "19%", key: (row) => row[PROMPT], cell: (row) => text(row[PROMPT]) },
+    { name: "prompt", width: "20%", key: (row) => row[PROMPT], cell: (row) => text(row[PROMPT]) },
     { name: "output", width: "", key: (row) => row[OUTPUT], cell: (row) => text(row[OUTPUT] || "(no text)") },
     // As many as leave room for the texts; a row's details have all.
     ...carried.slice(0, 3).map((name) => ({
       name,
-      width: "9%",
+      width: "8%",
       key: (row) => carriedOf(row, name),
       cell: (row) => text(asText(carriedOf(row, name))),
     })),
     {
       name: "review",
-      width: "11%",
+      width: "10%",
       key: (row) => `${row[VERDICT]} ${rulesOf(row).join(" ")}`,
       cell: (row) => element("div", {}, ...tags(row)),
     },
-    { name: "partition", width: "11%", key: shardOf, cell: (row) => inDagster(row, shardOf(row)) },
-    { name: "version set", width: "13%", key: (row) => setOf(row)[0], cell: (row) => element("div", {}, dot(row), setOf(row)[0]) },
-    { name: "row", width: "108px", key: (row) => row[ID], cell: moreButton },
+    { name: "partition", width: "10%", key: shardOf, cell: (row) => inDagster(row, shardOf(row)) },
+    ...(new Set(campaigns.flatMap((campaign) => campaign.sets.map(([, id]) => id))).size > 1 ? [versionSet] : []),
+    { name: "row", width: "96px", key: (row) => row[ID], cell: moreButton },
   ];
 
   function tags(row) {
@@ -63,7 +69,7 @@
   function inDagster(row, shown) {
     if (!data.ui_url) return text(shown, "");
     const key = encodeURIComponent(campaignOf(row).key + row[PARTITION]);
-    return element("a", { href: `${data.ui_url}/assets/generated_content?partition=${key}` }, shown);
+    return element("a", { href: `${data.ui_url}/assets/generated_content?view=partitions&partition=${key}` }, shown);
   }
 
   function moreButton(row) {
@@ -131,6 +137,12 @@
   for (const [verdict, number] of count((row) => [row[VERDICT]])) option(fields.verdict, verdict, data.verdicts[verdict], number);
   for (const [rule, number] of count(rulesOf)) option(fields.rule, rule, inWords(rule), number);
   for (const [set, number] of count((row) => [setOf(row)[0]])) option(fields.set, set, set, number);
+
+  // Nothing to choose from: one campaign, one version set, no rule that rejected anything.
+  for (const select of form.querySelectorAll("select")) {
+    const least = select === fields.rule ? 2 : 3;
+    select.parentNode.hidden = select.options.length < least;
+  }
 
   let chosen = data.rows;
   let page = 0;
