@@ -97,7 +97,8 @@ def _page(
     rows: Sequence[Sequence[str]],
 ) -> str:
     link = f"[report of {partition.day}](/assets/campaign_report?view=partitions&partition={quote(partition.day)})"
-    head = f"{figures} · {link}\n\n{_sparkline(bars, highest, f'{what}, the last {DAYS_SHOWN} days')}\n\n"
+    # At the beginning of a line, where a narrow page does not cut it off.
+    head = f"{figures}\n\n{link}\n\n{_sparkline(bars, highest, f'{what}, the last {DAYS_SHOWN} days')}\n\n"
     room = markdown.CHARS_MAX - len(head)
     if not rows:
         return head.rstrip()

@@ -77,7 +77,7 @@ def test_a_review_says_its_share_its_rules_and_two_rejected_rows_before_three_ot
     rows[2:5] = [(f"Define {n}.", f"Output {n}.", ["length", "banned_terms"][: n - 1]) for n in (2, 3, 4)]
     text = review_summary(PARTITION, make_review(*rows), handoffs)
     cells = shown(text)
-    assert cells[:2] == ["50% of 6 rows kept", ", rejected by banned terms 2, length 3 · report"]
+    assert cells[:3] == ["50% of 6 rows kept", ", rejected by banned terms 2, length 3", "report"]
     assert cells[-15:] == [
         *("Define 2.", "Output 2.", "length"),
         *("Define 3.", "Output 3.", "length, banned terms"),
@@ -108,7 +108,7 @@ def test_content_says_its_rows_its_set_and_the_rows_of_the_last_days(handoffs: H
     text = content_summary(PARTITION, seal(handoffs, "generated_content", table), handoffs, "writer=tiny:1 · abc")
     assert bars_of(text) == {DAYS_SHOWN - 3: (14, "#8b93a1"), DAYS_SHOWN - 1: (28, "#2f6fde")}
     cells = shown(text)
-    assert cells[:2] == ["8 rows", "of writer=tiny:1 · abc · report"]
+    assert cells[:3] == ["8 rows", "of writer=tiny:1 · abc", "report"]
     assert cells[-2:] == ["Define 4.", "Output 4."]
 
 
