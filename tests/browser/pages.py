@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from headrace.generation.report import render_report
 from headrace.rollout.page import render_page
@@ -55,7 +55,8 @@ def findings(browser: Browser, address: str, pictures: Path | None) -> Iterator[
         if (details := page.locator("#table button.more")).count():
             details.first.click()
         for found in Axe().run(page).response["violations"]:
-            said = f"{address}, {theme}: {found['id']} ({found['impact']}): {found['nodes'][0]['html'][:160]}"
+            node = " ".join(found["nodes"][0]["html"].split())
+            said = f"{address}, {theme}: {found['id']} ({found['impact']}): {node[:160]}"
             if found["impact"] in SERIOUS:
                 yield said
             else:
@@ -72,7 +73,7 @@ def complaints(browser: Browser, address: str) -> Iterator[str]:
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: None if request.url == address else said.append(f"asks for {request.url}"))
+    page.on("request", lambda request: said.append(f"asks for {request.url}") if _is_afar(request.url) else None)
     started = time.perf_counter()
     page.goto(address)
     print(f"{address}: open after {time.perf_counter() - started:.2f} s")
@@ -82,6 +83,10 @@ def complaints(browser: Browser, address: str) -> Iterator[str]:
     if width > NARROW["width"]:
         yield f"{address}: {width} pixels wide on a screen of {NARROW['width']}"
     page.close()
+
+
+def _is_afar(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))
 
 
 def walk(page: Page, address: str) -> None:
@@ -162,7 +167,7 @@ def main() -> None:
             found = look(browser, given or made, arguments.pictures)
             if made:
                 walk(browser.new_page(viewport=WIDE), made[0])
-    except (Disappointed, AssertionError) as error:
+    except (Disappointed, AssertionError, Error) as error:
         print(f"pages: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     print(*found, sep="\n", file=sys.stderr)
