@@ -56,6 +56,7 @@ class Project:
             home=str(self.directory),
             reports=str(self.directory / "reports"),
             engine="echo",
+            ui_url="http://127.0.0.1:3000",
         )
 
     @property
@@ -224,7 +225,7 @@ def test_a_mirror_of_the_candidate_is_compared_and_published_nowhere(project: Pr
     result = project.materialize(mirrored_content)
     assert result.success
     figures = metadata_of(result, "mirrored_content")
-    assert (figures["num_rows"], figures["num_rows_compared"], figures["version_set"]) == (14, 14, candidate)
+    assert (figures["num_rows"], figures["num_rows_compared"], figures["version_set"]) == (14, 14, candidate[:12])
     assert figures["kept_difference_low"] <= figures["kept_difference"] <= figures["kept_difference_high"]
     assert figures["num_same_output"] < 14
     again = project.materialize(mirrored_content, version_set=candidate[:8])
@@ -315,6 +316,8 @@ def test_a_report_of_a_day_under_way_shows_what_is_sealed(project: Project) -> N
     assert "<svg" in page
     assert "default-src 'none'" in page
     assert "src=" not in page
+    run_id = project.handoffs.open("generated_content", f"{DAY}|glossary-05").manifest.run_id
+    assert f'<a href="http://127.0.0.1:3000/runs/{run_id}"' in page
     assert len(figures["summary"]) < 1000
     again = project.materialize(campaign_report, partition=DAY)
     assert data_version_of(again, "campaign_report") == data_version_of(result, "campaign_report")

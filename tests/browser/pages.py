@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Error, Page, expect
+from playwright.sync_api import Browser, Error, Page, ViewportSize, expect
 
 from headrace.generation.report import render_report
 from headrace.rollout.page import render_page
@@ -25,7 +25,8 @@ from tests.browser.chromium import Disappointed, open_browser
 from tests.generation.days import DAY, seal_day
 from tests.rollout.scenes import make_long_scene
 
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+WIDE: ViewportSize = {"width": 1280, "height": 900}
+NARROW: ViewportSize = {"width": 390, "height": 844}
 # axe's words for what keeps people out; what is less is printed.
 SERIOUS = {"serious", "critical"}
 NUM_ROWS, NUM_REJECTED = 12_000, 1_200
