@@ -19,6 +19,8 @@ from headrace.keys import ContentPartition
 from headrace.text import markdown
 
 DAYS_SHOWN = 14
+# As Dagster writes keys: parts joined by slashes.
+REPORT_KEY = "campaign_report"
 _ROWS_SHOWN = 5
 # Of five rows, those that were rejected come first, and leave room for others.
 _REJECTED_SHOWN = 2
@@ -27,8 +29,15 @@ _CELL_CHARS = (90, 72, 60, 50, 40, 32, 24, 16, 8)
 _BAR_WIDTH, _HEIGHT = 8, 28
 
 
-def content_summary(partition: ContentPartition, content: Handoff, handoffs: HandoffStore, set_label: str) -> str:
-    """Of sealed GENERATED_CONTENT: how many rows each of the last days had."""
+def content_summary(
+    partition: ContentPartition,
+    content: Handoff,
+    handoffs: HandoffStore,
+    set_label: str,
+    *,
+    report_key: str = REPORT_KEY,
+) -> str:
+    """Of sealed GENERATED_CONTENT: how many rows each of the last days had. `report_key`: of the report's asset."""
     figures = f"**{_count(content.num_rows)}** of {markdown.inline(set_label, 60)}"
     earlier = _earlier(partition, handoffs, "generated_content", lambda handoff: float(handoff.num_rows))
     # A preview alone must not read every byte.
@@ -36,11 +45,13 @@ def content_summary(partition: ContentPartition, content: Handoff, handoffs: Han
     rows = [[row["prompt"], row["output"]] for row in head]
     bars = [*earlier, float(content.num_rows)]
     highest = max(filter(None, bars), default=1.0)
-    return _page(partition, figures, "rows", bars, highest, ["prompt", "output"], rows)
+    return _page(_link(partition, report_key), figures, "rows", bars, highest, ["prompt", "output"], rows)
 
 
-def review_summary(partition: ContentPartition, review: Review, handoffs: HandoffStore) -> str:
-    """Of a review that is about to be sealed: which share each of the last days kept."""
+def review_summary(
+    partition: ContentPartition, review: Review, handoffs: HandoffStore, *, report_key: str = REPORT_KEY
+) -> str:
+    """Of a review that is about to be sealed: which share each of the last days kept. `report_key`: as above."""
     num_rows = review.table.num_rows
     share = review.num_kept / num_rows if num_rows else None
     figures = f"**{'–' if share is None else f'{share:.0%}'} of {_count(num_rows)} kept**"
@@ -52,7 +63,8 @@ def review_summary(partition: ContentPartition, review: Review, handoffs: Handof
         [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"]).replace("_", " ")]
         for row in _chosen(review)
     ]
-    return _page(partition, figures, "share kept", bars, 1.0, ["prompt", "output", "review"], rows)
+    link = _link(partition, report_key)
+    return _page(link, figures, "share kept", bars, 1.0, ["prompt", "output", "review"], rows)
 
 
 def _chosen(review: Review) -> list[dict[str, Any]]:
@@ -87,8 +99,13 @@ def _kept_share(reviewed: Handoff) -> float | None:
     return reviewed.lazy(["kept"]).select(pl.col("kept").mean()).collect().item()
 
 
+def _link(partition: ContentPartition, report_key: str) -> str:
+    """To the report's page, on the server of the page that shows it."""
+    return f"[report of {partition.day}](/assets/{quote(report_key)}?view=partitions&partition={quote(partition.day)})"
+
+
 def _page(
-    partition: ContentPartition,
+    link: str,
     figures: str,
     what: str,
     bars: Sequence[float | None],
@@ -96,7 +113,6 @@ def _page(
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
 ) -> str:
-    link = f"[report of {partition.day}](/assets/campaign_report?view=partitions&partition={quote(partition.day)})"
     # At the beginning of a line, where a narrow page does not cut it off.
     head = f"{figures}\n\n{link}\n\n{_sparkline(bars, highest, f'{what}, the last {DAYS_SHOWN} days')}\n\n"
     room = markdown.CHARS_MAX - len(head)

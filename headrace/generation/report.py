@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -27,7 +28,12 @@ _CELL_CHARS = 80
 
 
 def render_report(
-    day: str, campaigns: Sequence[CampaignDay], *, ui_url: str | None = None, bytes_max: int = BYTES_MAX
+    day: str,
+    campaigns: Sequence[CampaignDay],
+    *,
+    ui_url: str | None = None,
+    content_key: str = "generated_content",
+    bytes_max: int = BYTES_MAX,
 ) -> str:
     """The page of one day, over all campaigns: figures, then rows. Text from models and prompts is escaped.
 
@@ -36,7 +42,9 @@ def render_report(
 
     Args:
         ui_url: the address of Dagster's UI, for links from partitions to it; None: no links.
+        content_key: the key of the content's asset there, its parts joined by slashes.
     """
+    partition_url = ui_url and f"{ui_url}/assets/{quote(content_key)}?view=partitions&partition="
     environment = page_environment("headrace.generation")
     environment.filters["share"] = _share
     environment.filters["shortened"] = shortened
@@ -45,7 +53,7 @@ def render_report(
     sections: list[str] = []
     room = bytes_max * _SECTIONS_SHARE
     for number, campaign in enumerate(made):
-        section = template.render(number=number, ui_url=ui_url, **_section(campaign))
+        section = template.render(number=number, ui_url=ui_url, partition_url=partition_url, **_section(campaign))
         room -= len(section.encode())
         if room < 0:
             break
@@ -60,8 +68,10 @@ def render_report(
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     report = environment.get_template("report.html.j2")
-    frame = report.render(rows=list_rows(made, ui_url=ui_url, bytes_max=0), listed="", is_cut=True, **page)
-    rows = list_rows(made, ui_url=ui_url, bytes_max=bytes_max - len(frame.encode()) - 1_000)
+    frame = report.render(
+        rows=list_rows(made, partition_url=partition_url, bytes_max=0), listed="", is_cut=True, **page
+    )
+    rows = list_rows(made, partition_url=partition_url, bytes_max=bytes_max - len(frame.encode()) - 1_000)
     listed, is_cut = _listed(rows), rows.chars_max is not None
     return report.render(rows=rows, listed=listed, is_cut=is_cut, **page)
 

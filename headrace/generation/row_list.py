@@ -40,10 +40,11 @@ class RowList:
     chars_max: int | None
 
 
-def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, ui_url: str | None = None) -> RowList:
-    """As many rows, with as long texts, as `bytes_max` bytes of UTF-8 can hold. `ui_url`: as of `render_report`."""
+def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, partition_url: str | None = None) -> RowList:
+    """As many rows, with as long texts, as `bytes_max` bytes of UTF-8 can hold. `partition_url`: where a
+    partition's page is, up to its key."""
     days = [_Day.of(index, campaign) for index, campaign in enumerate(campaigns)]
-    named = {"campaigns": [day.head for day in days], "verdicts": list(_KEPT.values()), "ui_url": ui_url}
+    named = {"campaigns": [day.head for day in days], "verdicts": list(_KEPT.values()), "partition_url": partition_url}
     head = _within_script(json.dumps(named, ensure_ascii=False))
     room = bytes_max - len(head.encode()) - len(',"rows":[]')
     order = _order(days)

@@ -120,6 +120,11 @@ def test_a_day_that_cannot_be_read_is_a_gap(handoffs: HandoffStore) -> None:
     assert list(bars_of(review_summary(PARTITION, make_review(("p", "o", [])), handoffs))) == [DAYS_SHOWN - 1]
 
 
+def test_the_report_is_linked_by_its_key_in_a_project_with_a_prefix(handoffs: HandoffStore) -> None:
+    text = review_summary(PARTITION, make_review(), handoffs, report_key="ours/campaign_report")
+    assert "(/assets/ours/campaign_report?view=partitions&partition=2026-11-22)" in text
+
+
 def test_a_partition_without_rows_has_a_summary_too(handoffs: HandoffStore) -> None:
     assert review_summary(PARTITION, make_review(), handoffs).startswith("**– of 0 rows kept**")
 

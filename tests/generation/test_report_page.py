@@ -126,6 +126,8 @@ def test_partitions_link_into_dagster_by_partition_and_run(day: CampaignDay) -> 
     assert [link for link in links if "/assets/" in link] == [
         f"{UI}/assets/generated_content?view=partitions&partition={shard}" for shard in shards
     ]
+    prefixed = Page(render_report(DAY, [day], ui_url=UI, content_key="ours/generated_content")).links
+    assert f"{UI}/assets/ours/generated_content?view=partitions&partition={shards[0]}" in prefixed
     assert [link for link in links if "/runs/" in link] == [f"{UI}/runs/run-of-{shard}" for shard in shards[:2]]
 
 

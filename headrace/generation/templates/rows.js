@@ -67,9 +67,9 @@
   }
 
   function inDagster(row, shown) {
-    if (!data.ui_url) return text(shown, "");
+    if (!data.partition_url) return text(shown, "");
     const key = encodeURIComponent(campaignOf(row).key + row[PARTITION]);
-    return element("a", { href: `${data.ui_url}/assets/generated_content?view=partitions&partition=${key}` }, shown);
+    return element("a", { href: data.partition_url + key }, shown);
   }
 
   function moreButton(row) {
