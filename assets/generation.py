@@ -16,6 +16,7 @@ from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
+from headrace.generation.partition_summary import content_summary, review_summary
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_with_places
@@ -103,12 +104,14 @@ def generated_content(
         worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
         progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
     )
-    return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
+    label = VersionSets(objects).label(claim.version_set)
+    summary = dg.MetadataValue.md(content_summary(partition, outcome.content, handoffs, label))
+    return dg.MaterializeResult(value=outcome.content, metadata={"summary": summary, **outcome.figures()})
 
 
 @STAGE.asset(content, code_version="2", metadata={ATTRIBUTES: [NUM_KEPT]})
 def reviewed_content(
-    context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
+    context: dg.AssetExecutionContext, generated_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
     """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
 
@@ -117,7 +120,8 @@ def reviewed_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
-    return dg.MaterializeResult(value=review.table, metadata=review.figures())
+    summary = dg.MetadataValue.md(review_summary(partition, review, store.handoffs()))
+    return dg.MaterializeResult(value=review.table, metadata={"summary": summary, **review.figures()})
 
 
 @STAGE.asset(campaign_partitions, code_version="1")
@@ -167,7 +171,7 @@ def campaign_report(
         )
         for campaign in described
     ]
-    file = write_report(render_report(day, summaries), campaigns.report_file(day))
+    file = write_report(render_report(day, summaries, ui_url=campaigns.ui_url), campaigns.report_file(day))
     sealed = [*generated_content.values(), *reviewed_content.values()]
     return dg.MaterializeResult(
         metadata={

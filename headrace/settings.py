@@ -17,6 +17,8 @@
 | HEADRACE_AUTOMATION | `on`: schedules and sensors start running; `off` | off |
 | HEADRACE_ENGINE_KEY | key for the servers behind the engine openai_http | none |
 | HEADRACE_ALERT_WEBHOOK | URL that failed nights are posted to | none |
+| HEADRACE_PORT | port of Dagster's UI where Headrace starts it | 3000 |
+| HEADRACE_UI_URL | address of Dagster's UI, which reports link to | that port of 127.0.0.1 |
 
 Relative paths start at the working directory, defaults at the project's root.
 """
@@ -42,6 +44,7 @@ _NAMES = frozenset(re.findall(r"HEADRACE_[A-Z_]+", __doc__ or ""))
 _OTHERS = frozenset({"HEADRACE_SERVICE"})
 # Words that people write; any other would else be taken for off.
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+DEFAULT_PORT = 3000
 T = TypeVar("T")
 
 
@@ -66,6 +69,7 @@ class Settings:
     timezone: str
     automation: bool
     alert_webhook: str | None
+    ui_url: str
 
     def open_store(self) -> ObjectStore:
         return open_store(self.store_url, cache=self.cache, cache_bytes=self.cache_bytes)
@@ -92,6 +96,7 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
             faults.append(str(error) if str(error).startswith(name) else f"{name} {error}")
             return default
 
+    port = of("HEADRACE_PORT", port_of, DEFAULT_PORT)
     home = of("HEADRACE_HOME", _path, root / ".headrace")
     settings = Settings(
         home=home,
@@ -108,11 +113,19 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
         first_day=of("HEADRACE_FIRST_DAY", _day, "2026-11-01"),
         timezone=of("HEADRACE_TIMEZONE", _timezone, "UTC"),
         automation=of("HEADRACE_AUTOMATION", _switch, False),
-        alert_webhook=of("HEADRACE_ALERT_WEBHOOK", _webhook, None),
+        alert_webhook=of("HEADRACE_ALERT_WEBHOOK", _address, None),
+        ui_url=of("HEADRACE_UI_URL", _address, f"http://127.0.0.1:{port}").rstrip("/"),
     )
     if faults:
         raise InvalidSetting("\n  ".join(faults))
     return settings
+
+
+def port_of(text: str) -> int:
+    """Raises: InvalidInput: it is no port."""
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= 65535:
+        raise InvalidInput(f"must be a port from 1 to 65535, got {text!r}.")
+    return int(text)
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
@@ -180,7 +193,7 @@ def _switch(text: str) -> bool:
     return _SWITCH[text.lower()]
 
 
-def _webhook(text: str) -> str | None:
+def _address(text: str) -> str:
     try:
         parts = urlsplit(text)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname)

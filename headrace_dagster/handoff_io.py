@@ -34,6 +34,8 @@ VERIFICATION = "verification"
 SCHEMA = "schema"
 # Metadata of outputs: names of the run's figures that each version keeps as attributes, for readers without Arrow.
 ATTRIBUTES = "attributes"
+# An asset's own metadata entry that people see first; it replaces the preview of rows.
+SUMMARY = "summary"
 
 # For each further one, a writer and a collector must both overtake a reader between two reads of the store.
 _OPENINGS = 3
@@ -102,7 +104,8 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
             handoff, preview = self._sealed(context, value, partition, lineage)
             # A reused version keeps the inputs that first made it; this run's own inputs belong into this run's record.
             made_from = lineage or handoff.manifest.input_versions
-            metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=preview)
+            shown = None if SUMMARY in context.output_metadata else preview
+            metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=shown)
             data_version = dg.DataVersion(handoff.content_digest)
             if keys is None or len(keys) == 1:
                 # The only way to set a data version from here: tests/upstream/test_data_version.py.

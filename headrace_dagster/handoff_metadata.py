@@ -43,11 +43,15 @@ def preview_of(handoff: Handoff) -> str:
 
 
 def handoff_metadata(
-    handoff: Handoff, handoffs: HandoffStore, input_versions: Mapping[str, str], *, preview: str
+    handoff: Handoff, handoffs: HandoffStore, input_versions: Mapping[str, str], *, preview: str | None
 ) -> dict[str, Any]:
     """Metadata of one materialization. `kept_*`: all versions of the partition, and parts that are being written.
 
-    Lists the partition's keys once.
+    The UI's table is as wide as its longest word, and cuts what does not fit on its right: digests are shortened. The
+    whole content digest is the data version.
+
+    Args:
+        preview: Markdown; None: the asset states what people see first of it.
     """
     kept = handoff.objects.entries(partition_prefix(handoff.asset, handoff.partition))
     columns = [
@@ -58,16 +62,17 @@ def handoff_metadata(
         )
         for field in handoff.schema
     ]
-    metadata: dict[str, Any] = {
+    # In the UI's order: what people look at, then numbers, then ids.
+    metadata: dict[str, Any] = {} if preview is None else {"preview": dg.MetadataValue.md(preview)}
+    metadata |= {
         "num_rows": handoff.num_rows,
         "handoff_bytes": handoff.num_bytes,
         "version": handoff.version,
-        "content_digest": handoff.content_digest,
         "reused": handoff.reused,
         "kept_versions": len(handoffs.versions(handoff.asset, handoff.partition)),
         "kept_bytes": sum(entry.num_bytes for entry in kept),
-        "preview": dg.MetadataValue.md(preview),
-        "input_versions": dg.MetadataValue.json(dict(input_versions)),
+        "content_digest": handoff.content_digest[:_DIGEST_CHARS],
+        "input_versions": dg.MetadataValue.json({name: _short(stated) for name, stated in input_versions.items()}),
         "uri": handoff.uri,
         # With these keys Dagster's asset page shows columns and row count.
         "dagster/column_schema": dg.TableSchema(columns=columns),
@@ -82,10 +87,16 @@ def handoff_metadata(
     return metadata
 
 
+def _short(stated: str) -> str:
+    """`v7 <digest>` with the beginning of the digest."""
+    version, _, digest = stated.partition(" ")
+    return f"{version} {digest[:_DIGEST_CHARS]}"
+
+
 def lineage_markdown(input_versions: Mapping[str, str]) -> str:
     """A table of a version's inputs; as many lines as the UI shows in place, then a count."""
     rows = []
     for name, stated in input_versions.items():
-        version, _, digest = stated.partition(" ")
-        rows.append([name, version, digest[:_DIGEST_CHARS]])
+        version, _, digest = _short(stated).partition(" ")
+        rows.append([name, version, digest])
     return markdown.fitting_table(["made from", "version", "content digest"], rows)

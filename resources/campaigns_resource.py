@@ -19,6 +19,9 @@ class CampaignsResource(dg.ConfigurableResource):
     engine: str | None = Field(
         default=None, description="Engine for every campaign, such as `echo` for a dry run; none: each campaign's own."
     )
+    ui_url: str | None = Field(
+        default=None, description="Address of Dagster's UI, which reports link their partitions to; none: no links."
+    )
 
     def campaigns(self) -> Described[Campaign]:
         """All campaigns that can be read, and the files that cannot."""
@@ -41,4 +44,5 @@ def campaigns_resource(settings: Settings) -> CampaignsResource:
         home=str(settings.home),
         reports=str(settings.home / "reports"),
         engine=settings.engine,
+        ui_url=settings.ui_url,
     )

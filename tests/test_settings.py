@@ -16,6 +16,7 @@ def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> Non
     assert (settings.store_url, settings.services) == (str(settings.home / "store"), settings.home / "services")
     assert (settings.first_day, settings.timezone, settings.automation) == ("2026-11-01", "UTC", False)
     assert (settings.engine, settings.alert_webhook) == (None, None)
+    assert settings.ui_url == "http://127.0.0.1:3000"
 
 
 def test_what_a_variable_says_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +33,12 @@ def test_what_a_variable_says_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
     assert (settings.home, settings.store_url) == (tmp_path / "state", "s3://bucket/prefix")
     assert (settings.engine, settings.first_day, settings.timezone) == ("echo", "2024-02-29", "Europe/Berlin")
     assert settings.alert_webhook == "https://hooks.example/T0/secret"
+
+
+def test_reports_link_to_the_ui_where_it_is(tmp_path: Path) -> None:
+    assert settings_of({"HEADRACE_PORT": "3917"}, tmp_path).ui_url == "http://127.0.0.1:3917"
+    environment = {"HEADRACE_PORT": "3917", "HEADRACE_UI_URL": "https://dagster.example/prefix/"}
+    assert settings_of(environment, tmp_path).ui_url == "https://dagster.example/prefix"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,8 @@ def test_automation_is_on_or_off_in_every_spelling(tmp_path: Path, word: str, is
         ("HEADRACE_CACHE_BYTES", "20GB", "must be a positive whole number of bytes, got '20GB'."),
         ("HEADRACE_STORE", "gs://bucket", "must be a directory or s3://BUCKET/PREFIX, got 'gs://bucket'."),
         ("HEADRACE_HOME", "a\0b", r"must be a path, got 'a\x00b'."),
+        ("HEADRACE_UI_URL", "dagster.example", f"{_ADDRESS}, got one with 'dagster.example' there."),
+        ("HEADRACE_PORT", "65536", "must be a port from 1 to 65535, got '65536'."),
         ("HEADRACE_ALERT_WEBHOOK", "hooks.example/T0/secret", f"{_ADDRESS}, got one with 'hooks.example' there."),
     ],
 )

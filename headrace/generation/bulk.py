@@ -75,7 +75,7 @@ class Outcome:
             "num_tokens_now": self.num_tokens_now,
             "engine_seconds": self.seconds,
             "tokens_per_second": self.tokens_per_second,
-            "version_set": self.claim.version_set,
+            "version_set": self.claim.version_set[:12],
             "attempt": self.claim.attempt,
             "attempt_reason": self.claim.reason,
         }

@@ -5,11 +5,11 @@ kept nor as rejected.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
-from headrace.generation.sealed_tables import EXECUTION
+from headrace.generation.day_rows import day_tables, joined
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text
 
@@ -72,9 +72,11 @@ class ShardSummary:
     """One partition of the day; `version_set` and `figures` are None until it is sealed."""
 
     shard: str
+    partition: str
     set_label: str | None = None
     color: int = 0
     version: int | None = None
+    run_id: str | None = None
     figures: Figures | None = None
 
 
@@ -101,6 +103,8 @@ class CampaignDay:
     num_rejected_by: dict[str, int]
     length_bins: tuple[str, ...]
     samples: tuple[Sample, ...]
+    # All rows, in the order of their partitions, with the columns of `day_rows`.
+    rows: pl.DataFrame = field(repr=False, compare=False)
 
     @property
     def num_sealed(self) -> int:
@@ -125,8 +129,8 @@ def summarize_day(
         set_label: a version set's name for people.
     """
     sealed = [key for key in partition_keys if key in content]
-    tables = {key: _rows(content[key], reviewed.get(key), handoffs) for key in sealed}
-    rows = pl.concat(tables.values()) if tables else _EMPTY
+    tables = day_tables(sealed, content, reviewed, handoffs)
+    rows = joined(list(tables.values()))
     # In order of first use by the shards, so that a new shard does not change colours.
     order = list(dict.fromkeys(rows["version_set"].to_list()))
     colors = {version_set: index for index, version_set in enumerate(order)}
@@ -150,35 +154,7 @@ def summarize_day(
         num_rejected_by=_rejections(rows),
         length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
         samples=tuple(_samples(rows, order, colors, set_label)),
-    )
-
-
-_EMPTY = pl.DataFrame(
-    schema={
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "output": pl.String,
-        "version_set": pl.String,
-        "num_output_tokens": pl.Int32,
-        "finish_reason": pl.String,
-        "kept": pl.Boolean,
-        "rejected_by": pl.List(pl.String),
-        "seconds": pl.Float64,
-    }
-)
-
-
-def _rows(content: Handoff, reviewed: Handoff | None, handoffs: HandoffStore) -> pl.DataFrame:
-    """A partition's rows with verdict and engine seconds; missing ones are null."""
-    rows = content.polars(["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason"])
-    verdicts = reviewed.polars(["row_id", "kept", "rejected_by"]) if reviewed else _EMPTY
-    execution = handoffs.find(EXECUTION, content.partition, claim=content.attributes.get("claim", ""))
-    times = execution.polars(["row_id", "seconds"]) if execution else _EMPTY
-    return (
-        rows.join(verdicts.select("row_id", "kept", "rejected_by"), on="row_id", how="left", maintain_order="left")
-        .join(times.select("row_id", "seconds"), on="row_id", how="left", maintain_order="left")
-        .select(_EMPTY.columns)
-        .cast(_EMPTY.schema)
+        rows=rows,
     )
 
 
@@ -202,13 +178,15 @@ def _shard(
 ) -> ShardSummary:
     shard = ContentPartition.parse(key).campaign_shard
     if key not in tables:
-        return ShardSummary(shard=shard)
+        return ShardSummary(shard=shard, partition=key)
     version_set = content[key].attributes.get("version_set", "")
     return ShardSummary(
         shard=shard,
+        partition=key,
         set_label=set_label(version_set) if version_set else None,
         color=colors.get(version_set, 0),
         version=content[key].version,
+        run_id=content[key].manifest.run_id,
         figures=_figures(tables[key]),
     )
 

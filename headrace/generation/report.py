@@ -1,26 +1,79 @@
 """Renders a day's report: one self-contained HTML page, and a few lines of markdown for the Dagster UI."""
 
 import base64
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from headrace.generation.charts import Bar, Series, bars, columns
-from headrace.generation.day_summary import CampaignDay
+from headrace.generation.day_summary import CampaignDay, Figures, ShardSummary
+from headrace.generation.row_list import RowList, list_rows
 from headrace.text import markdown
 from headrace.text.pages import page_environment
+from headrace.text.visible import shortened
 
+# A page that mail and chat programs carry, and that a browser opens at once.
+BYTES_MAX = 5_000_000
+# Of these, for the campaigns' figures; the rows have the rest.
+_SECTIONS_SHARE = 0.4
+_SHARDS_SHOWN = 200
+_SPEEDS_SHOWN = 16
+_NAMES_SHOWN = 40
 _CELL_CHARS = 80
 
 
-def render_report(day: str, campaigns: Sequence[CampaignDay]) -> str:
-    """The page of one day, over all campaigns. Text from models and prompts is escaped."""
+def render_report(
+    day: str,
+    campaigns: Sequence[CampaignDay],
+    *,
+    ui_url: str | None = None,
+    content_key: str = "generated_content",
+    bytes_max: int = BYTES_MAX,
+) -> str:
+    """The page of one day, over all campaigns: figures, then rows. Text from models and prompts is escaped.
+
+    At most `bytes_max` bytes, and no less than its frame of about 40,000: if the day has more, rows are shortened, then
+    left out, and the page says so.
+
+    Args:
+        ui_url: the address of Dagster's UI, for links from partitions to it; None: no links.
+        content_key: the key of the content's asset there, its parts joined by slashes.
+    """
+    partition_url = ui_url and f"{ui_url}/assets/{quote(content_key)}?view=partitions&partition="
     environment = page_environment("headrace.generation")
     environment.filters["share"] = _share
-    sections = [(campaign, _charts(campaign)) for campaign in campaigns]
-    return environment.get_template("report.html.j2").render(day=day, sections=sections)
+    environment.filters["shortened"] = shortened
+    made = [campaign for campaign in campaigns if campaign.num_sealed]
+    template = environment.get_template("campaign.html.j2")
+    sections: list[str] = []
+    room = bytes_max * _SECTIONS_SHARE
+    for number, campaign in enumerate(made):
+        section = template.render(number=number, ui_url=ui_url, partition_url=partition_url, **_section(campaign))
+        room -= len(section.encode())
+        if room < 0:
+            break
+        sections.append(section)
+    script = environment.get_template("rows.js").render()
+    page: dict[str, Any] = {
+        "day": day,
+        "headline": _headline(made),
+        "sections": [Markup(section) for section in sections],
+        "elsewhere": _elsewhere(made[len(sections) :], [one for one in campaigns if not one.num_sealed]),
+        "script": Markup(script),
+        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    report = environment.get_template("report.html.j2")
+    frame = report.render(
+        rows=list_rows(made, partition_url=partition_url, bytes_max=0), listed="", is_cut=True, **page
+    )
+    rows = list_rows(made, partition_url=partition_url, bytes_max=bytes_max - len(frame.encode()) - 1_000)
+    listed, is_cut = _listed(rows), rows.chars_max is not None
+    return report.render(rows=rows, listed=listed, is_cut=is_cut, **page)
 
 
 def write_report(html: str, file: Path) -> Path:
@@ -52,7 +105,58 @@ def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
     return with_picture if len(with_picture) <= markdown.CHARS_MAX else table
 
 
-def _charts(campaign: CampaignDay) -> dict[str, Markup]:
+def _headline(made: Sequence[CampaignDay]) -> str:
+    if not made:
+        return "Nothing is sealed yet."
+    num_rows, num_reviewed, num_kept = (
+        sum(getattr(campaign.total, name) for campaign in made) for name in ("num_rows", "num_reviewed", "num_kept")
+    )
+    whole = Figures(num_rows=num_rows, num_reviewed=num_reviewed, num_kept=num_kept)
+    kept = f", {_share(whole.pass_rate)} of {num_reviewed:,} reviewed ones kept" if num_reviewed else ""
+    return f"{_count(len(made), 'campaign')}, {_count(num_rows, 'row')}{kept}."
+
+
+def _elsewhere(left_out: Sequence[CampaignDay], unmade: Sequence[CampaignDay]) -> list[str]:
+    """What the page has no section for, a sentence each."""
+    lines = []
+    if left_out:
+        num_rows = sum(campaign.total.num_rows for campaign in left_out)
+        named = _named([campaign.campaign for campaign in left_out])
+        lines.append(f"Their figures did not fit on this page ({_count(num_rows, 'row')}): {named}.")
+    if unmade:
+        lines.append(f"Nothing is sealed yet of: {_named([campaign.campaign for campaign in unmade])}.")
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _listed(rows: RowList) -> str:
+    """Which rows the list has, and how much of them."""
+    cut = f", their texts up to {rows.chars_max:,} characters" if rows.chars_max else ""
+    if rows.num_listed == rows.num_rows:
+        return f"All {_count(rows.num_rows, 'row')} of the day are listed{cut}."
+    if rows.num_rejected_listed == rows.num_rejected:
+        sample = f"all {rows.num_rejected:,} that were rejected, and a fair sample of the others"
+    else:
+        sample = f"a fair sample of those that were rejected ({rows.num_rejected_listed:,}) and of the others"
+    return f"{rows.num_listed:,} of {_count(rows.num_rows, 'row')} are listed{cut}: {sample}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _section(campaign: CampaignDay) -> dict[str, Any]:
+    shards, rest = campaign.shards[:_SHARDS_SHOWN], campaign.shards[_SHARDS_SHOWN:]
+    num_sealed = sum(shard.figures is not None for shard in rest)
+    left_out = f"And {_count(len(rest), 'partition')} more, {num_sealed:,} of them sealed." if rest else ""
+    return {"campaign": campaign, "charts": _charts(campaign), "shards": shards, "left_out": left_out}
+
+
+def _charts(campaign: CampaignDay) -> dict[str, Any]:
     pass_rates = [
         Bar(
             label=one.label,
@@ -76,23 +180,31 @@ def _charts(campaign: CampaignDay) -> dict[str, Markup]:
         for rule, count in campaign.num_rejected_by.items()
     ]
     lengths = [Series(label=one.label, values=one.num_by_length, color=one.color) for one in campaign.sets]
-    sealed = [(shard, shard.figures) for shard in campaign.shards if shard.figures]
-    speeds = [
-        Bar(
-            label=shard.shard,
-            value=figures.tokens_per_second,
-            text=f"{figures.tokens_per_second:.0f}",
-            color=shard.color,
-        )
-        for shard, figures in sealed
-    ]
+    speeds, num_speeds_left_out = _speeds(campaign.shards)
     return {
         "pass_rates": bars(pass_rates, title="Share of reviewed rows that are kept, by version set", value_max=1.0),
         "shares": bars(shares, title="Rows by version set", value_max=campaign.total.num_rows or None),
         "rules": bars(rules, title="Rejected rows by rule"),
         "lengths": columns(campaign.length_bins, lengths, title="Output length by version set", unit="rows"),
         "speeds": bars(speeds, title="Tokens per second by shard"),
+        "num_speeds_left_out": num_speeds_left_out,
     }
+
+
+def _speeds(shards: Sequence[ShardSummary]) -> tuple[list[Bar], int]:
+    """The slowest shards in the day's order, and how many more there are."""
+    sealed = [(place, shard, shard.figures) for place, shard in enumerate(shards) if shard.figures]
+    slowest = sorted(sealed, key=lambda one: one[2].tokens_per_second)[:_SPEEDS_SHOWN]
+    shown = [
+        Bar(
+            label=shard.shard,
+            value=figures.tokens_per_second,
+            text=f"{figures.tokens_per_second:.0f}",
+            color=shard.color,
+        )
+        for _, shard, figures in sorted(slowest, key=lambda one: one[0])
+    ]
+    return shown, len(sealed) - len(shown)
 
 
 def _picture(rates: Sequence[tuple[float, int]]) -> str:

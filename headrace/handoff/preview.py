@@ -1,10 +1,14 @@
 """The first rows of a table as Markdown, short enough for Dagster's UI to show it in place."""
 
+import re
 from typing import Any
 
 import pyarrow as pa
 
 from headrace.text import markdown
+
+_ID = re.compile(r"[0-9a-f]{32,}")
+_ID_CHARS = 8
 
 
 def preview_markdown(table: pa.Table) -> str:
@@ -35,4 +39,6 @@ def _plain(value: Any) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, list):
         return "[" + ", ".join(_plain(item) for item in value[:8]) + (", …]" if len(value) > 8 else "]")
-    return str(value)
+    text = str(value)
+    # The beginning of an id tells rows apart; the whole would push texts out of the table.
+    return f"{text[:_ID_CHARS]}…" if _ID.fullmatch(text) else text

@@ -56,7 +56,6 @@ def render_page(status: RolloutStatus) -> str:
         changes=[(one.path, *_marked(one.before, one.after)) for one in status.changes],
         bad_rows=_by_set(status.bad_rows or ()),
         by_whom=by_whom,
-        num_colors=NUM_COLORS,
     )
 
 

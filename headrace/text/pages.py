@@ -13,9 +13,13 @@ from headrace.text.visible import visible_lines
 
 
 def page_environment(package: str) -> jinja2.Environment:
-    """The environment for templates in `package`'s directory `templates`; an undefined name is an error, not a gap."""
+    """The environment for templates in `package`'s directory `templates`, and for what all pages share in ours.
+
+    An undefined name is an error, not a gap.
+    """
+    loaders = [jinja2.PackageLoader(package), jinja2.PackageLoader("headrace.text")]
     return jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,

@@ -20,14 +20,13 @@ from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.masking import without_credentials
-from headrace.settings import Settings
+from headrace.settings import DEFAULT_PORT, Settings
 from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.project.campaign_run import REPORT, CampaignRun, Look
 from headrace_dagster.project.services import RunByAnother, ServiceEnded, running_webserver, services
 from headrace_dagster.project.webserver import LaunchRefused, Webserver, WebserverGone
 
-_DEFAULT_PORT = 3000
 _ROWS_SHOWN = 10
 # How long another call of ours may take to start the services.
 _OTHERS_START_SECONDS = 90.0
@@ -256,7 +255,7 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", _DEFAULT_PORT))
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -23,7 +23,8 @@ from pathlib import Path
 import psutil
 
 from headrace.command_line.project import Project
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.settings import DEFAULT_PORT, port_of
 from headrace.text.terminal import say
 from headrace.training.guard import die_with_parent
 
@@ -52,11 +53,10 @@ def ui_port(text: str | None) -> int:
     Raises:
         ServicesUnavailable: it is not a port.
     """
-    if not text:
-        return 3000
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= 65535:
-        raise ServicesUnavailable(f"HEADRACE_PORT must be a port from 1 to 65535, got {text!r}.")
-    return int(text)
+    try:
+        return port_of(text) if text else DEFAULT_PORT
+    except InvalidInput as error:
+        raise ServicesUnavailable(f"HEADRACE_PORT {error}") from None
 
 
 @dataclass

@@ -166,10 +166,8 @@ def test_a_changed_setting_or_tokenizer_makes_a_shard_again(project: Project) ->
     assert metadata(changed, "clean_documents")["reused"] is False
     assert metadata(changed, "training_examples")["reused"] is False
     # Its rows are the same: nothing that follows from them is asked for.
-    assert (
-        project.handoffs.open("clean_documents", SHARD, 1).content_digest
-        == (metadata(changed, "clean_documents")["content_digest"])
-    )
+    first = project.handoffs.open("clean_documents", SHARD, 1)
+    assert first.content_digest[:12] == metadata(changed, "clean_documents")["content_digest"]
 
 
 def test_unreadable_lines_are_sealed_beside_the_documents(project: Project) -> None:

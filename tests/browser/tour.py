@@ -17,20 +17,19 @@ import io
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Locator, Page, sync_playwright
+from playwright.sync_api import Error, Locator, Page
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+from tests.browser.chromium import Disappointed, open_browser
+
 WIDTH, HEIGHT = 1600, 1000
 # A run's start on two busy cores, and the run itself.
 RUN_WAIT_SECONDS = 180
@@ -53,10 +52,6 @@ query Latest($key: AssetKeyInput!) {
 """
 _NEWEST_RUN = "{ runsOrError(limit: 1) { ... on Runs { results { id } } } }"
 _RUN_STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { id status } } }"
-
-
-class Disappointed(Exception):
-    """The UI does not show what the tour came for."""
 
 
 class Tour:
@@ -239,19 +234,6 @@ def _on_a_terminal(command: Sequence[str]) -> str:
     return output.decode().replace("\r\n", "\n")
 
 
-@contextmanager
-def browser_page() -> Iterator[Page]:
-    """Raises: Disappointed: no Chromium is installed."""
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        raise Disappointed("No Chromium here; install one: apt-get install chromium-headless-shell.")
-    with sync_playwright() as playwright:
-        # Its sandbox needs user namespaces, which containers and root rarely have; the tour visits our own pages.
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        browser.close()
-
-
 def _visit_pipeline(tour: Tour, asset: str, partition: str) -> None:
     tour.asset_graph()
     tour.materialize(asset, partition)
@@ -279,7 +261,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
     try:
-        with browser_page() as page:
+        with open_browser() as browser:
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             tour = Tour(page, arguments.url, arguments.directory)
             if arguments.queue:
                 _visit_queue(tour)

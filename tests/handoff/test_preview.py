@@ -31,3 +31,8 @@ def test_a_preview_is_always_short_enough_to_be_shown_in_place(names: list[str],
 def test_a_table_without_rows_or_columns_still_has_a_preview() -> None:
     assert preview_markdown(pa.table({"a": pa.array([], pa.int8())})) == "|a|\n|-|"
     assert preview_markdown(pa.table({})) == "0 columns"
+
+
+def test_a_long_id_is_shown_by_its_beginning() -> None:
+    lines = preview_markdown(pa.table({"row_id": ["0123456789abcdef" * 4], "word": ["deadbeef"]})).splitlines()
+    assert lines[2] == "|01234567…|deadbeef|"

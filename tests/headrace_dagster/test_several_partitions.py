@@ -34,7 +34,8 @@ def test_each_partition_is_sealed_with_its_own_rows_version_and_metadata(project
     for key, each in made.items():
         handoff = project.handoffs.open("letters", key or "")
         assert handoff.table()["letter"].to_pylist() == [key]
-        assert each.data_version == each.metadata["content_digest"] == handoff.content_digest
+        assert each.data_version == handoff.content_digest
+        assert each.metadata["content_digest"] == handoff.content_digest[:12]
         assert each.metadata["uri"] == handoff.uri
         assert each.metadata["num_rows"] == 1
         assert each.tags["dagster/code_version"] == "1"

@@ -9,7 +9,7 @@ from cmarkgfm.cmark import Options
 # What remark-gfm, of Dagster's UI, makes links of after everything else is parsed.
 _BARE_ADDRESS = re.compile(r"(?:https?://|www(?=\.))[-.\w]+|[-.\w+]+@[-\w]+(?:\.[-\w]+)+", re.IGNORECASE)
 _TAG = re.compile(r"<(/?\w+)([^>]*)>")
-_DATA_PICTURE = re.compile(r' src="data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+" alt="[a-z ]+" /')
+_DATA_PICTURE = re.compile(r' src="data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+" alt="[a-z0-9, ]+" /')
 _HARMLESS = {"table", "thead", "tbody", "tr", "th", "td", "p", "strong", "em"}
 
 
