@@ -250,17 +250,18 @@ class Campaign:
             )
 
 
-def load_campaigns(directory: Path, *, engine: str | None = None) -> Described[Campaign]:
+def load_campaigns(directory: Path, *, engine: str | None = None, only: str | None = None) -> Described[Campaign]:
     """The campaigns of a directory; a broken file costs its own campaign alone.
 
     Args:
         engine: for all of them, as in `Campaign.with_engine`.
+        only: the name of the one file to read.
     """
 
     def load(file: Path) -> Campaign:
         return load_campaign(file).with_engine(engine)
 
-    return from_directory(directory, load, "campaign", InvalidCampaign, wanted_in="HEADRACE_CAMPAIGNS")
+    return from_directory(directory, load, "campaign", InvalidCampaign, wanted_in="HEADRACE_CAMPAIGNS", only=only)
 
 
 def load_campaign(file: Path) -> Campaign:

@@ -8,8 +8,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-
-from assets.deployment import registered_version, rollout
 from assets.deployment_checks import (
     aliases_follow_the_journals,
     gate_verdicts,
@@ -17,6 +15,8 @@ from assets.deployment_checks import (
     journals_are_whole,
     registered_versions_fit,
 )
+
+from assets.deployment import registered_version, rollout
 from assets.partitions import model_recipes
 from headrace.clock import FixedClock
 from headrace.handoff.schemas import EVALUATION, REVIEWED_CONTENT
@@ -27,10 +27,10 @@ from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
 from headrace.training.tables import TRAINED_MODEL
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
-from resources.registry import RegistryResource
-from resources.rollouts import RolloutsResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
+from headrace_dagster.resources.registry import RegistryResource
+from headrace_dagster.resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 from tests.rollout.builders import reviewed_row, state_of
 

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets import generation
 from assets.generation import campaign_report, generated_content, prompts, reviewed_content, rolled_back_rows
 from assets.generation_checks import (
     content_rows_checks,
@@ -26,10 +25,11 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSets
+from headrace_dagster.assets.generation import GenerationConfig
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.partition_keys import register_keys
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
 from resources.settings import CHECKOUT
 from simulation.models import model_of
 
@@ -344,4 +344,4 @@ def test_only_generation_asks_for_a_gpu() -> None:
     tags = {definition.key.to_user_string(): definition.op.tags for definition in (prompts, generated_content)}
     assert "headrace/gpus" not in tags["prompts"]
     assert tags["generated_content"]["headrace/gpus"] == "1"
-    assert generation.GenerationConfig.model_fields["regenerate"].description
+    assert GenerationConfig.model_fields["regenerate"].description

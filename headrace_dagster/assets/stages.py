@@ -16,7 +16,7 @@ class Stage:
 
     def asset(
         self,
-        partitions_def: dg.PartitionsDefinition,
+        partitions_def: dg.PartitionsDefinition | None,
         *,
         code_version: str,
         gpus: float = 0,
@@ -36,7 +36,10 @@ class Stage:
         return lambda body: as_asset(translated_errors()(body))
 
 
-def asset_check(*, asset: str, **stated: Any) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
+def asset_check(*, asset: str | dg.AssetKey, **stated: Any) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
     """As `dg.asset_check`, with what all checks share."""
     as_check = dg.asset_check(asset=asset, retry_policy=RETRIES, **stated)
     return lambda body: as_check(translated_errors()(body))
+
+
+GENERATION, DEPLOYMENT = Stage("generation"), Stage("deployment")
