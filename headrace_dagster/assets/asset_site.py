@@ -30,6 +30,8 @@ class Site:
         campaign: the only campaign, whose rollout then has no partitions.
         key_prefix: where the assets' keys begin. The handoffs' names do not.
         resource_prefix: where the resources' keys begin.
+        group: of all assets; None: each stage is one.
+        rollout_job: what the only campaign's rollout is launched by.
     """
 
     content: dg.PartitionsDefinition
@@ -38,6 +40,8 @@ class Site:
     campaign: str | None = None
     key_prefix: tuple[str, ...] = ()
     resource_prefix: str = ""
+    group: str | None = None
+    rollout_job: str | None = None
 
     def __post_init__(self) -> None:
         assert (self.campaigns is None) != (self.campaign is None), "a campaign each partition, or one campaign"
@@ -71,6 +75,7 @@ class Site:
             required_resource_keys=resource_keys,
             io_manager_key=self.resource_key("io_manager"),
             metadata=self._naming(name, is_partitioned=partitions_def is not None),
+            **({"group_name": self.group} if self.group else {}),
             **stated,
         )
         return as_asset(bound)
@@ -95,10 +100,11 @@ class Site:
         """The campaign or service of a rollout's run."""
         return self.campaign or context.partition_key
 
-    def launch_of(self, asset: str, campaign: str) -> str:
-        """The command that materializes an asset of which there is one a campaign."""
-        partition = "" if self.campaign else f" --partition {campaign}"
-        return f"dg launch --assets {self.key(asset).to_user_string()}{partition}"
+    def launch_of_rollout(self, campaign: str) -> str:
+        """The command that begins a campaign's rollout."""
+        if self.rollout_job:
+            return f"dg launch --job {self.rollout_job}"
+        return f"dg launch --assets {self.key('rollout').to_user_string()} --partition {campaign}"
 
     def _bound(self, body: Body) -> tuple[Body, set[str]]:
         """The body without its resources, for Dagster, and the keys from which it gets them."""

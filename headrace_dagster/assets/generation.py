@@ -81,7 +81,7 @@ def generated_content(
     if not journal.head():
         raise InvalidInput(
             f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
-            f"{site.launch_of('rollout', campaign.name)}"
+            f"{site.launch_of_rollout(campaign.name)}"
         )
     claim = claims.open(
         campaign,

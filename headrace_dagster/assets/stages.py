@@ -27,11 +27,10 @@ class Stage:
         tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib)
         as_asset = dg.asset(
             partitions_def=partitions_def,
-            group_name=self.name,
             op_tags=tags,
             tags=tags,
             code_version=code_version,
-            **{"retry_policy": RETRIES, **stated},
+            **{"retry_policy": RETRIES, "group_name": self.name, **stated},
         )
         return lambda body: as_asset(translated_errors()(body))
 
