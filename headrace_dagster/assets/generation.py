@@ -30,9 +30,6 @@ from headrace_dagster.resources.engines import EnginesResource
 # A model of 135M parameters with its cache needs 2 GiB in bfloat16, 0.3 more in float32; one of 7B must state its own.
 GPU_MEMORY_MIB = 4096
 
-# A day's report reads that day's partitions of all campaign shards.
-_DAY_OF_CONTENT = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
-
 
 class GenerationConfig(dg.Config):
     """Whether a sealed partition is made again."""
@@ -174,7 +171,9 @@ def campaign_report(
 
 def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
     """The assets above as a project's own, by name."""
-    of_day = {"partition_mapping": _DAY_OF_CONTENT, "metadata": {ALLOW_MISSING_PARTITIONS: True}}
+    # A day's report reads that day's partitions of all campaign shards.
+    mapping = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
+    of_day = {"partition_mapping": mapping, "metadata": {ALLOW_MISSING_PARTITIONS: True}}
     made = [
         site.asset(prompts, GENERATION, site.content, code_version="1"),
         site.asset(

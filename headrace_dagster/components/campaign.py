@@ -6,6 +6,7 @@ State lies where `headrace` looks for it from the project's directory, so that c
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.rollout_checks import rollout_checks
 from headrace_dagster.components.scaffolding import CampaignScaffolder
 from headrace_dagster.resources.campaigns import CampaignsResource
-from headrace_dagster.resources.deployment import campaign_resources
+from headrace_dagster.resources.deployment import Resources, campaign_resources
 
 # Attribute → the variable that says the same for a whole project, and whose checks it shares.
 _VARIABLES = {"first_day": "HEADRACE_FIRST_DAY", "timezone": "HEADRACE_TIMEZONE"}
@@ -53,8 +54,14 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
         project = find_project(context.project_root, os.environ)
         settings = self._settings(project, directory)
         campaign = load_campaign(file).with_engine(settings.engine)
-        site = _site(campaign, settings, file)
         resources = campaign_resources(settings, _files(campaign, file, settings), environment=project.environment)
+        with warnings.catch_warnings():
+            # Of partitions of checks and of a day's mapping, which Dagster may still change: no matter of this project.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            return self._definitions(_site(campaign, settings, file), resources)
+
+    def _definitions(self, site: Site, resources: Resources) -> dg.Definitions:
         rollout, checks = rollout_asset(site), generation_checks(site)
         assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
         rows = [assets[name] for name in ("prompts", "generated_content", "reviewed_content")]
