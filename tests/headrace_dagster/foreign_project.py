@@ -14,7 +14,6 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from tests.command_line.builders import run as run_headrace
 
-DAY = "2026-11-03"
 PRODUCTS = ["kettle", "lamp", "rucksack", "sofa", "tent"]
 
 _FILES = {

@@ -1,6 +1,7 @@
 """`headrace_dagster.Campaign` in a project that has nothing of this one: scaffolded, launched, read by commands."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from click.testing import Result
 
 from assets.generation import generated_content, prompts, reviewed_content
 from headrace.clock import SystemClock
@@ -26,39 +26,36 @@ from headrace_dagster.partition_keys import register_keys
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
 from headrace_dagster.resources.rollouts import RolloutsResource
-from tests.headrace_dagster.foreign_project import DAY, PRODUCTS, ForeignProject
+from tests.docs.blocks import CHECKOUT, blocks
+from tests.headrace_dagster.foreign_project import PRODUCTS, ForeignProject
 
-SHARD = f"{DAY}|products-01"
 ASSETS = ("prompts", "generated_content", "reviewed_content")
 
 
 class Launched:
-    """A project in which everything was scaffolded, and launched once; one shard of two."""
+    """A project in which the documentation's commands were called; one shard of two is made."""
 
     def __init__(self, root: Path) -> None:
         self.project = ForeignProject(root)
-        self.scaffolded = self.project.dg(
-            *("scaffold", "defs", "headrace_dagster.Campaign", "products"),
-            *("--prompts", "products.csv", "--template", "A tagline for {product}."),
-        )
-        assert self.scaffolded.exit_code == 0, self.scaffolded.output
+        [block] = [one.text for one in blocks(CHECKOUT / "docs/other-projects.md") if "dg scaffold defs" in one.text]
+        scaffold, *others = (shlex.split(line, comments=True)[1:] for line in block.splitlines())
+        self.call(*scaffold)
         file = self.project.component / "campaign.yaml"
         file.write_text(file.read_text() + "num_shards: 2\n")
-        defs = self.project.component / "defs.yaml"
-        self.first_day = yaml.safe_load(defs.read_text())["attributes"]["first_day"]
-        defs.write_text(defs.read_text().replace(self.first_day, "2026-11-01"))
-        self.too_early = self.launch("--job", "products_rows", "--partition", SHARD)
-        for arguments in (
-            ("--job", "products_roll_out"),
-            ("--job", "products_rows", "--partition", SHARD),
-            ("--assets", "products/campaign_report", "--partition", DAY),
-            ("--assets", "shop_window"),
-        ):
-            result = self.launch(*arguments)
-            assert result.exit_code == 0, result.output[-3000:]
+        stated = yaml.safe_load((self.project.component / "defs.yaml").read_text())["attributes"]
+        self.day = stated["first_day"]
+        self.shard = f"{self.day}|products-00"
+        self.too_early = self.project.dg("launch", "--job", "products_rows", "--partition", self.shard)
+        for words in others:
+            self.call(*(word.replace("$(date +%F)", self.day) for word in words))
+        self.call("launch", "--assets", "shop_window")
 
-    def launch(self, *arguments: str) -> Result:
-        return self.project.dg("launch", *arguments)
+    def call(self, *words: str) -> None:
+        result = self.project.dg(*words)
+        assert result.exit_code == 0, result.output[-3000:]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.project.handoffs.open("reviewed_content", self.shard).table().to_pylist()
 
     def metadata_of(self, *asset: str) -> dict[str, Any]:
         with self.project.instance() as instance:
@@ -84,8 +81,6 @@ def edited(launched: Launched, tmp_path: Path) -> Iterator[ForeignProject]:
 
 
 def test_what_is_scaffolded_is_a_valid_component_and_a_campaign_file_like_any_other(launched: Launched) -> None:
-    assert launched.project.dg("check", "yaml").exit_code == 0
-    assert launched.first_day >= "2026-11-01"
     campaign = launched.project.component / "campaign.yaml"
     # Another checkout of the project lies elsewhere.
     assert yaml.safe_load(campaign.read_text())["prompts"]["files"] == "../../../products.csv"
@@ -123,17 +118,17 @@ def test_the_rows_are_those_that_this_project_makes_of_the_same_campaign(launche
         register_keys(instance, campaigns.campaign("products").dynamic_keys)
         dg.materialize(
             [prompts, generated_content, reviewed_content],
-            partition_key=SHARD,
+            partition_key=launched.shard,
             instance=instance,
             resources=resources,
         )
     for asset in ASSETS:
-        theirs, ours = launched.project.handoffs.open(asset, SHARD), own.open(asset, SHARD)
+        theirs, ours = launched.project.handoffs.open(asset, launched.shard), own.open(asset, launched.shard)
         assert theirs.content_digest == ours.content_digest
         assert theirs.manifest.input_versions == ours.manifest.input_versions
         assert theirs.manifest.code_version == ours.manifest.code_version
         assert theirs.table().equals(ours.table())
-        assert theirs.num_rows == 2
+        assert theirs.num_rows == 3
 
 
 def test_a_materialization_says_which_handoff_it_named_and_a_collection_keeps_it(launched: Launched) -> None:
@@ -141,30 +136,30 @@ def test_a_materialization_says_which_handoff_it_named_and_a_collection_keeps_it
     asked = Asked(objects=handoffs.objects, now=clock.now(), clock=clock, grace_seconds=0, damaged=PassedOver())
     with launched.project.instance() as instance:
         named = {one.key for one in named_by(instance, asked)}
-    sealed = {(asset, SHARD) for asset in ASSETS} | {("rollout", "products")}
+    sealed = {(asset, launched.shard) for asset in ASSETS} | {("rollout", "products")}
     assert named == {manifest_key(asset, partition, 1) for asset, partition in sealed}
     assert launched.metadata_of("products", "prompts")["handoff"] == "prompts"
     assert launched.metadata_of("products", "rollout")["handoff_partition"] == "products"
 
 
 def test_commands_find_the_rows_from_the_projects_directory(launched: Launched) -> None:
-    rows = launched.project.handoffs.open("reviewed_content", SHARD).table().to_pylist()
+    row = launched.rows()[0]
 
-    traced = launched.project.headrace("trace", rows[0]["row_id"][:12])
+    traced = launched.project.headrace("trace", row["row_id"][:12])
 
     assert traced.exit_code == 0, traced.output
-    assert rows[0]["prompt"] in traced.output
+    assert row["prompt"] in traced.output
 
 
 def test_each_campaign_has_reports_of_its_own(launched: Launched) -> None:
-    page = launched.project.root / f".headrace/reports/products/{DAY}.html"
+    page = launched.project.root / f".headrace/reports/products/{launched.day}.html"
     assert launched.metadata_of("products", "campaign_report")["path"] == str(page)
-    assert rows_of(launched)[0]["prompt"] in page.read_text()
+    assert launched.rows()[0]["prompt"] in page.read_text()
 
 
 def test_the_projects_own_resources_keep_their_names(launched: Launched) -> None:
     """Its `store` is a shop in Mill Lane, and its `io_manager` keeps values in memory."""
-    assert launched.metadata_of("shop_window") == {"street": "Mill Lane", "num_texts": 2}
+    assert launched.metadata_of("shop_window") == {"street": "Mill Lane", "num_texts": 3}
 
 
 def test_two_campaigns_live_in_one_project(edited: ForeignProject) -> None:
@@ -202,7 +197,3 @@ def test_a_broken_file_is_told_with_its_place(
 
     assert result.exit_code == 1
     assert refusal in result.output + caplog.text
-
-
-def rows_of(launched: Launched) -> list[dict[str, Any]]:
-    return launched.project.handoffs.open("reviewed_content", SHARD).table().to_pylist()
