@@ -80,7 +80,7 @@ class ForeignProject:
         with self._inside():
             return CliRunner().invoke(create_dg_cli(), arguments)
 
-    def headrace(self, *arguments: str) -> Result:
+    def headrace(self, *arguments: str) -> Any:
         with contextlib.chdir(self.root):
             return run_headrace(*arguments, env=dict.fromkeys(_UNSET))
 
