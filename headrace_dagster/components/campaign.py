@@ -5,7 +5,6 @@ State lies where `headrace` looks for it from the project's directory, so that c
 """
 
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from headrace_dagster.assets.generation import generation_assets
 from headrace_dagster.assets.generation_checks import generation_checks
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.rollout_checks import rollout_checks
+from headrace_dagster.components.names import identifier, rollout_job, rows_job
 from headrace_dagster.components.scaffolding import CampaignScaffolder
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.deployment import Resources, campaign_resources
@@ -59,23 +59,7 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
             # Of partitions of checks and of a day's mapping, which Dagster may still change: no matter of this project.
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            return self._definitions(_site(campaign, settings, file), resources)
-
-    def _definitions(self, site: Site, resources: Resources) -> dg.Definitions:
-        rollout, checks = rollout_asset(site), generation_checks(site)
-        assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
-        rows = [assets[name] for name in ("prompts", "generated_content", "reviewed_content")]
-        return dg.Definitions(
-            assets=[rollout, *assets.values()],
-            asset_checks=[*checks.of_a_partition, *checks.of_all_partitions, *checks_of_rollout],
-            jobs=[
-                _job(f"{site.rollout_job}", [rollout], checks_of_rollout, "The rollout, as far as it can go now."),
-                _job(
-                    f"{site.group}_rows", rows, checks.of_a_partition, "One shard's day, from prompts to reviewed rows."
-                ),
-            ],
-            resources={site.resource_key(name): resource for name, resource in resources.items()},
-        )
+            return _definitions(campaign.name, _site(campaign, settings, file), resources)
 
     def _settings(self, project: Project, directory: Path) -> Settings:
         stated = {name: value for name in _VARIABLES if (value := getattr(self, name)) is not None}
@@ -89,6 +73,21 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
             raise InvalidInput(text) from error
 
 
+def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
+    rollout, checks = rollout_asset(site), generation_checks(site)
+    assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
+    rows = [assets[name] for name in ("prompts", "generated_content", "reviewed_content")]
+    return dg.Definitions(
+        assets=[rollout, *assets.values()],
+        asset_checks=[*checks.of_a_partition, *checks.of_all_partitions, *checks_of_rollout],
+        jobs=[
+            _job(rollout_job(name), [rollout], checks_of_rollout, "The rollout, as far as it can go now."),
+            _job(rows_job(name), rows, checks.of_a_partition, "One shard's day, from prompts to reviewed rows."),
+        ],
+        resources={site.resource_key(name): resource for name, resource in resources.items()},
+    )
+
+
 def _site(campaign: CampaignFile, settings: Settings, file: Path) -> Site:
     if "." in campaign.name:
         raise InvalidCampaign(
@@ -97,7 +96,6 @@ def _site(campaign: CampaignFile, settings: Settings, file: Path) -> Site:
         )
     # Days end today: tonight's run makes today's partition, not yesterday's.
     days = dg.DailyPartitionsDefinition(start_date=settings.first_day, timezone=settings.timezone, end_offset=1)
-    identifier = re.sub(r"\W", "_", campaign.name)
     return Site(
         content=dg.MultiPartitionsDefinition(
             {"day": days, "shard": dg.StaticPartitionsDefinition(campaign.shard_keys)}
@@ -105,9 +103,9 @@ def _site(campaign: CampaignFile, settings: Settings, file: Path) -> Site:
         days=days,
         campaign=campaign.name,
         key_prefix=(campaign.name,),
-        resource_prefix=f"headrace_{identifier}_",
-        group=identifier,
-        rollout_job=f"{identifier}_roll_out",
+        resource_prefix=f"headrace_{identifier(campaign.name)}_",
+        group=identifier(campaign.name),
+        rollout_job=rollout_job(campaign.name),
     )
 
 

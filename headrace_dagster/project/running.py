@@ -24,6 +24,7 @@ from headrace.settings import Settings
 from headrace.store.opening import open_store
 from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
+from headrace_dagster.components.names import rows_job
 from headrace_dagster.project.campaign_run import CampaignRun, Look
 from headrace_dagster.project.webserver import Webserver, WebserverGone
 
@@ -76,6 +77,11 @@ def _refuse_other_files(word: str, name: str, settings: Settings) -> None:
     """Raises: InvalidInput: the file is none that Dagster reads, so its runs would follow another one."""
     own = load_campaigns(settings.campaigns).files.get(name)
     if Path(word).suffix in {".yaml", ".yml"} and (own is None or not own.samefile(word)):
+        if (Path(word).parent / "defs.yaml").is_file():
+            raise InvalidInput(
+                f"{word} lies beside a defs.yaml, so it is a Component's, whose runs Dagster starts: dg launch --job "
+                f"{rows_job(name)} --partition 'DAY|{name}-00'."
+            )
         raise InvalidInput(
             f"Dagster reads the campaigns in {settings.campaigns}, where {f'{own.name} is' if own else 'nothing is'} "
             f"{name!r}, and not {word}. Move the file there (preview takes any), or set HEADRACE_CAMPAIGNS."

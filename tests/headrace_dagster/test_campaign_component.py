@@ -197,3 +197,41 @@ def test_a_broken_file_is_told_with_its_place(
 
     assert result.exit_code == 1
     assert refusal in result.output + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        (("--prompts", "nothing.csv"), "--prompts must be a file, got "),
+        (
+            ("--prompts", "products.csv"),
+            "--template is missing: the prompt's text, with columns in one pair of braces ({product}).",
+        ),
+        (
+            ("--prompts", "products.csv", "--template", "A {prodct}."),
+            "products.csv: missing column 'prodct', got 'product'.",
+        ),
+    ],
+    ids=["no file", "no template", "no column"],
+)
+def test_what_cannot_be_scaffolded_leaves_nothing_behind(
+    edited: ForeignProject, options: tuple[str, ...], refusal: str
+) -> None:
+    scaffold = ("scaffold", "defs", "headrace_dagster.Campaign", "teas")
+
+    refused, again = edited.dg(*scaffold, *options), edited.dg(*scaffold)
+
+    assert (refused.exit_code, again.exit_code) == (1, 0)
+    assert "Error: " in refused.output
+    assert refusal in refused.output
+    assert (
+        yaml.safe_load((edited.root / "shop/defs/teas/campaign.yaml").read_text())["prompts"]["files"]
+        == "./prompts.txt"
+    )
+
+
+def test_headrace_run_says_what_runs_a_components_campaign(launched: Launched) -> None:
+    result = launched.project.headrace("run", str(launched.project.component / "campaign.yaml"))
+
+    assert result.exit_code != 0
+    assert "dg launch --job products_rows --partition 'DAY|products-00'" in result.output
