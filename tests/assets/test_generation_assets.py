@@ -216,6 +216,15 @@ def test_a_wrong_run_fails_without_a_retry(project: Project, config: dict[str, s
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
 
 
+def test_content_before_any_rollout_says_what_to_launch(project: Project) -> None:
+    project.materialize(prompts)
+    project.store.delete_prefix("rollout")
+    result = project.materialize(generated_content)
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "Call this first: dg launch --assets rollout --partition glossary" in str(failure.step_failure_data)
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
 def test_a_mirror_of_the_candidate_is_compared_and_published_nowhere(project: Project) -> None:
     project.materialize(prompts)
     project.materialize(generated_content)
