@@ -9,11 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.stages import asset_check
 from headrace.text.markdown import inline
-from resources.campaigns_resource import CampaignsResource
+from headrace_dagster.assets.stages import asset_check
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.rollouts import RolloutsResource
 from resources.corpus_resource import CorpusResource
-from resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 
 # Kind of file → the first asset that reads it.

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from assets.generation import STAGE
 from assets.partitions import content
 from headrace.generation.cards import CARDS_CODE_VERSION, COLUMNS, flash_cards
 from headrace.handoff.media.publishing import publish_media
@@ -10,12 +9,13 @@ from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.media.thumbnails import contact_sheet_markdown, thumbnail_markdown
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
+from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import lineage_of
-from resources.campaigns_resource import CampaignsResource
+from headrace_dagster.resources.campaigns import CampaignsResource
 
 
-@STAGE.asset(content, code_version=CARDS_CODE_VERSION)
+@GENERATION.asset(content, code_version=CARDS_CODE_VERSION)
 def cards(
     context: dg.AssetExecutionContext, reviewed_content: Handoff, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[Handoff]:

@@ -6,7 +6,6 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from assets.generation import GPU_MEMORY_MIB, STAGE
 from assets.partitions import content
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker
@@ -16,9 +15,11 @@ from headrace.generation.mirroring import mirror_partition
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
+from headrace_dagster.assets.generation import GPU_MEMORY_MIB
+from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import StoreResource
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
 
 
 class MirrorConfig(dg.Config):
@@ -31,7 +32,7 @@ class MirrorConfig(dg.Config):
     )
 
 
-@STAGE.asset(
+@GENERATION.asset(
     content,
     code_version=GENERATION_CODE_VERSION,
     gpus=1,

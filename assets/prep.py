@@ -8,18 +8,18 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.partitions import corpus_shards
-from assets.stages import Stage
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.cleaning import clean_shard
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
+from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import sealed_already
+from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
-from resources.engines import EnginesResource
 
 _STAGE = Stage("data_prep")
 _TAGS = stage_tags(_STAGE.name)

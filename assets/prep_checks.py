@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from assets.partitions import corpus_shards
-from assets.stages import asset_check
 from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -19,6 +18,7 @@ from headrace.prep.identities import find_repeated_ids
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
 from headrace.text.markdown import inline
+from headrace_dagster.assets.stages import asset_check
 from headrace_dagster.handoff_io import StoreResource
 from resources.corpus_resource import CorpusResource
 

@@ -4,7 +4,6 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.partitions import model_recipes, refuse_unknown_shards
-from assets.stages import Stage
 from headrace.handoff.versions import Handoff
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.attempts import read_curve
@@ -12,9 +11,10 @@ from headrace.training.curves import loss_sparkline
 from headrace.training.session import request_for
 from headrace.training.tables import base_model_table, evaluation_table, samples_markdown, trained_model_table
 from headrace.training.tracking import TrainingTrack
+from headrace_dagster.assets.stages import Stage
 from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
-from resources.registry import RegistryResource
 from resources.training import TrainingResource
 
 _STAGE = Stage("training")

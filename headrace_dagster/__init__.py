@@ -9,6 +9,7 @@ _WHERE = {
     "GpuK8sRunLauncher": "headrace_dagster.launchers.gpu_k8s_launcher",
     "ProcessRunLauncher": "headrace_dagster.launchers.process_launcher",
     "ArrowHandoffIOManager": "headrace_dagster.handoff_io",
+    "Campaign": "headrace_dagster.components.campaign",
 }
 
 __all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll] (a type checker cannot follow `__getattr__`)
@@ -19,3 +20,8 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    # `dg` looks here for Components, and opens every name: of ours only that one, not the launchers with their clients.
+    return sorted([*globals(), "Campaign"])

@@ -9,7 +9,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -23,7 +23,7 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.protection import Answer, Asked, Leaving, Named, installed
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
-from headrace_dagster.handoff_lineage import UNPARTITIONED
+from headrace_dagster.handoff_names import HANDOFF, handoff_name, sole_partition
 
 DAGSTER_HOME = "DAGSTER_HOME"
 # The op's name in run configs.
@@ -41,19 +41,31 @@ def named_by(instance: dg.DagsterInstance, asked: Asked) -> Iterator[Named]:
 
     Needs two queries for each asset, with any number of partitions: the latest events' ids, then those events.
     """
-    for asset in map(dg.AssetKey.from_user_string, HandoffStore(asked.objects).assets()):
-        for partition, version in _named_versions_of(instance, asset):
-            yield Named(key=manifest_key(asset.to_user_string(), partition, version), reason=NAMED)
+    for asset in _sealing(instance, HandoffStore(asked.objects).assets()):
+        for handoff, partition, version in _named_versions_of(instance, asset):
+            yield Named(key=manifest_key(handoff, partition, version), reason=NAMED)
 
 
-def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[str, int]]:
+def _sealing(instance: dg.DagsterInstance, handoffs: Iterable[str]) -> set[dg.AssetKey]:
+    """The assets whose materializations name handoffs: of a handoff's own name, or because their last one states it."""
+    found = set(map(dg.AssetKey.from_user_string, handoffs))
+    others = [key for key in instance.get_asset_keys() if key not in found]
+    for start in range(0, len(others), _NUM_IDS_A_QUERY):
+        for record in instance.get_asset_records(others[start : start + _NUM_IDS_A_QUERY]):
+            last = record.asset_entry.last_materialization
+            if last and last.asset_materialization and HANDOFF in last.asset_materialization.metadata:
+                found.add(record.asset_entry.asset_key)
+    return found
+
+
+def _named_versions_of(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[tuple[str, str, int]]:
     latest = instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
     events = [event for ids in _cut(sorted(latest.values())) for event in _events(instance, asset, ids)]
     # An asset without partitions, or one that once had none.
     if record := instance.get_latest_materialization_event(asset):
         events.append(record.asset_materialization)
     return {
-        (event.partition or UNPARTITIONED, version)
+        (handoff_name(asset, event.metadata), event.partition or sole_partition(event.metadata), version)
         for event in events
         if event and isinstance(version := _version(event), int)
     }

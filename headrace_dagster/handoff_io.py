@@ -1,8 +1,8 @@
 """Passes sealed Arrow versions from asset to asset: no pickle, no copy, nothing half written.
 
-An asset's partition is one handoff with the same names; a run of several partitions seals one for each. The manifest of
-a step's output lists what the step loaded. Dagster's data version is the content digest: making the same rows again
-changes nothing downstream.
+An asset's partition is one handoff with the same names, unless its metadata says otherwise (`handoff_names`); a run of
+several partitions seals one for each. The manifest of a step's output lists what the step loaded. Dagster's data
+version is the content digest: making the same rows again changes nothing downstream.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,9 @@ from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace_dagster.failures import permanent_failure, translated_errors
 from headrace_dagster.handoff_inputs import InputRequest, in_parallel
-from headrace_dagster.handoff_lineage import MADE_FROM, METADATA, UNPARTITIONED, lineage_of, remember_loaded
+from headrace_dagster.handoff_lineage import MADE_FROM, METADATA, lineage_of, remember_loaded
 from headrace_dagster.handoff_metadata import PreviewedRows, handoff_metadata, preview_of
+from headrace_dagster.handoff_names import handoff_name, naming_metadata, of_input, sole_partition
 from headrace_dagster.handoff_outputs import rows_of, values_by_partition
 from headrace_dagster.partition_events import PartitionEvents, ordered_partitions, upstream_partitions
 
@@ -70,7 +71,8 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
     Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` without one), one partition, many or none.
     Metadata of an input: `allow_missing_partitions: True` leaves out unsealed partitions; `columns: [..]` opens only
     these; `schema: name` refuses other columns; `verification` as below. Metadata of an asset: `schema: name` refuses
-    other columns, and an empty stream is sealed with it.
+    other columns, and an empty stream is sealed with it; `handoff: name` seals under that name instead of the asset's
+    key.
     """
 
     url: str = Field(description=_URL)
@@ -95,17 +97,19 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if obj is None:
             return
-        asset = context.asset_key.to_user_string()
+        asset, stated = context.asset_key.to_user_string(), context.definition_metadata
         keys = ordered_partitions(context) if context.has_asset_partitions else None
         events = PartitionEvents(context)
         num_rows = num_sealed = 0
-        for partition, value in values_by_partition(obj, asset, keys):
+        for key, value in values_by_partition(obj, asset, keys):
+            partition = key if keys else sole_partition(stated)
             lineage = _input_versions(context, partition, is_alone=keys is None or len(keys) == 1)
             handoff, preview = self._sealed(context, value, partition, lineage)
             # A reused version keeps the inputs that first made it; this run's own inputs belong into this run's record.
             made_from = lineage or handoff.manifest.input_versions
             shown = None if SUMMARY in context.output_metadata else preview
             metadata = handoff_metadata(handoff, self._handoffs(), made_from, preview=shown)
+            metadata |= naming_metadata(context.asset_key, stated)
             data_version = dg.DataVersion(handoff.content_digest)
             if keys is None or len(keys) == 1:
                 # The only way to set a data version from here: tests/upstream/test_data_version.py.
@@ -121,20 +125,20 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
     @translated_errors()
     def load_input(self, context: dg.InputContext) -> Any:
         options = context.definition_metadata or {}
-        columns = options.get(COLUMNS)
+        columns, named = options.get(COLUMNS), of_input(context)
         request = InputRequest(
             name=context.name,
-            asset=context.asset_key.to_user_string(),
+            asset=handoff_name(context.asset_key, named),
             kind=context.dagster_type.typing_type,
             columns=tuple(columns) if columns is not None else None,
             schema=options.get(SCHEMA),
         )
-        wanted = ordered_partitions(context) if context.has_asset_partitions else [UNPARTITIONED]
+        wanted = ordered_partitions(context) if context.has_asset_partitions else [sole_partition(named)]
         handoffs = self._handoffs(checked_verification(options.get(VERIFICATION, self.verification)))
         newest = in_parallel(lambda partition: _held_newest(handoffs, request.asset, partition), wanted)
         found = {partition: handoff for partition, handoff in zip(wanted, newest, strict=True) if handoff}
         if len(found) < len(wanted) and not options.get(ALLOW_MISSING_PARTITIONS):
-            raise _missing(context.name, request.asset, [key for key in wanted if key not in found])
+            raise _missing(context, request.asset, [key for key in wanted if key not in found])
         remember_loaded(context, found)
         return request.open(found)
 
@@ -142,10 +146,11 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
         self, context: dg.OutputContext, value: Any, partition: str, lineage: Mapping[str, str]
     ) -> tuple[Handoff, str]:
         """The sealed version, and its first rows as Markdown."""
-        asset = context.asset_key.to_user_string()
+        asset = handoff_name(context.asset_key, context.definition_metadata)
         if isinstance(value, Handoff):
             return _check_own(value, asset, partition), preview_of(value)
-        rows, schema = rows_of(value, asset, (context.definition_metadata or {}).get(SCHEMA))
+        declared = (context.definition_metadata or {}).get(SCHEMA)
+        rows, schema = rows_of(value, context.asset_key.to_user_string(), declared)
         previewed = PreviewedRows(rows, schema)
         handoff = self._handoffs().publish(
             asset,
@@ -229,15 +234,16 @@ def _check_own(handoff: Handoff, asset: str, partition: str) -> Handoff:
     if (handoff.asset, handoff.partition) != (asset, partition):
         raise permanent_failure(
             f"{asset}[{partition}] returned the handoff {handoff.asset}[{handoff.partition}]. "
-            "Publish under the asset's own key and partition."
+            "Publish under that name and partition: the asset's own, or those that its metadata states."
         )
     return handoff
 
 
-def _missing(name: str, asset: str, missing: list[str]) -> dg.Failure:
-    named = ", ".join(f"{asset}[{partition}]" for partition in missing[:5])
+def _missing(context: dg.InputContext, handoff: str, missing: list[str]) -> dg.Failure:
+    named = ", ".join(f"{handoff}[{partition}]" for partition in missing[:5])
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    partitions = "" if missing == [UNPARTITIONED] else f", partitions {', '.join(missing[:5])}{more},"
+    partitions = f", partitions {', '.join(missing[:5])}{more}," if context.has_asset_partitions else ""
     return permanent_failure(
-        f"Input {name} has no sealed handoff of {named}{more}. Materialize {asset}{partitions} first."
+        f"Input {context.name} has no sealed handoff of {named}{more}. Materialize "
+        f"{context.asset_key.to_user_string()}{partitions} first."
     )

@@ -14,9 +14,8 @@ import dagster as dg
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import digest_text
 from headrace_dagster.failures import permanent_failure, translated_errors
+from headrace_dagster.handoff_names import handoff_name, sole_partition
 
-# The single "partition" of an asset without partitions.
-UNPARTITIONED = "all"
 MAKE_AGAIN_TAG = "headrace/make_again"
 """Set it, with any value, and the run makes everything again that `sealed_already` would return."""
 # An attribute of versions that `sealed_already` can find.
@@ -69,7 +68,9 @@ def sealed_already(context: dg.AssetExecutionContext, handoffs: HandoffStore, **
     code_version = context.assets_def.code_versions_by_key.get(context.asset_key)
     if not code_version:
         raise permanent_failure(f"{asset} looks for its sealed version and has no code_version. Give it one.")
-    keys = context.partition_keys if context.has_partition_key or context.has_partition_key_range else [UNPARTITIONED]
+    stated = context.assets_def.metadata_by_key.get(context.asset_key)
+    is_partitioned = context.has_partition_key or context.has_partition_key_range
+    keys = context.partition_keys if is_partitioned else [sole_partition(stated)]
     if len(keys) != 1:
         return None
     step = lineage_of(context.get_step_execution_context())
@@ -77,7 +78,8 @@ def sealed_already(context: dg.AssetExecutionContext, handoffs: HandoffStore, **
     if context.run.tags.get(MAKE_AGAIN_TAG):
         return None
     with translated_errors():
-        found = handoffs.find_made(asset, keys[0], code_version=code_version, input_versions=step.input_versions())
+        name, versions = handoff_name(context.asset_key, stated), step.input_versions()
+        found = handoffs.find_made(name, keys[0], code_version=code_version, input_versions=versions)
     return found if found and found.attributes.get(MADE_FROM) == identity else None
 
 

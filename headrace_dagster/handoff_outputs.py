@@ -11,7 +11,7 @@ from headrace.handoff.frames import arrow_table, pandas_frame_type
 from headrace.handoff.schemas import schema_differences, schema_named
 from headrace_dagster.failures import errors_of_the_asset, permanent_failure, stream_of_the_asset
 from headrace_dagster.handoff_inputs import RecordBatches
-from headrace_dagster.handoff_lineage import UNPARTITIONED
+from headrace_dagster.handoff_names import UNPARTITIONED
 
 VALUES = (
     "a pyarrow Table, a polars or pandas frame, a RecordBatchReader, an iterator of record batches, or a sealed Handoff"

@@ -13,6 +13,8 @@ from dagster._core.definitions.assets.definition.asset_spec import AssetExecutio
 from dagster._core.definitions.metadata import normalize_metadata
 from dagster._core.execution.plan.execute_step import _get_output_asset_events
 
+from headrace_dagster.handoff_names import handoff_name
+
 
 class PartitionEvents:
     """Records one output's materializations instead of Dagster."""
@@ -67,7 +69,7 @@ def upstream_partitions(context: dg.OutputContext, partition: str) -> dict[str, 
             upstream_partitions_def=theirs,
             dynamic_partitions_store=step.instance,
         )
-        found[parent.to_user_string()] = set(mapped.partitions_subset.get_partition_keys())
+        found[handoff_name(parent, graph.get(parent).metadata)] = set(mapped.partitions_subset.get_partition_keys())
     return found
 
 

@@ -6,9 +6,9 @@ import dagster as dg
 
 from headrace_dagster.collection import collection_schedule
 from headrace_dagster.partition_keys import register_keys
+from headrace_dagster.resources.campaigns import campaigns_resource
 from pipelines.automation import running_when_automated
 from pipelines.jobs import COLLECTION, JOBS
-from resources.campaigns_resource import campaigns_resource
 from resources.settings import settings_from_environment
 
 # After midnight, so that the day exists in the stated time zone, and before the office asks for its content.

@@ -36,12 +36,12 @@ from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace_dagster.partition_keys import register_keys, unknown_keys
+from headrace_dagster.resources.campaigns import campaigns_resource
+from headrace_dagster.resources.rollouts import rollouts_resource
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.jobs import JOBS, REGENERATION, run_assets
-from resources.campaigns_resource import campaigns_resource
 from resources.partition_keys import keys_of_files
-from resources.rollouts import rollouts_resource
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
 

@@ -14,7 +14,7 @@ from headrace.prep.labels import Judge
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.version_sets.sets import Decoding, Member
-from resources.engines import EnginesResource
+from headrace_dagster.resources.engines import EnginesResource
 
 # How many questions a local model answers side by side; longer batches pad more of them to the longest.
 _BATCH_ROWS = 16

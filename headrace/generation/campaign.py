@@ -5,6 +5,8 @@ is held. A campaign says what is *wanted*. A partition actually sees its version
 only through a rollout.
 """
 
+import glob
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,7 +48,7 @@ class PromptSource:
     """
 
     files: str
-    """A glob relative to HEADRACE_HOME, or absolute."""
+    """A glob relative to HEADRACE_HOME, or absolute; with `./` or `../` at its beginning, relative to this file."""
     format: FileFormat = "auto"
     """`auto`: by the name of each file."""
     encoding: Encodings = ("utf-8",)
@@ -272,19 +274,26 @@ class Campaign:
             )
 
 
-def load_campaigns(directory: Path, *, engine: str | None = None) -> Described[Campaign]:
+def load_campaigns(directory: Path, *, engine: str | None = None, only: str | None = None) -> Described[Campaign]:
     """The campaigns of a directory; a broken file costs its own campaign alone.
 
     Args:
         engine: for all of them, as in `Campaign.with_engine`.
+        only: the name of the one file to read.
     """
 
     def load(file: Path) -> Campaign:
         return load_campaign(file).with_engine(engine)
 
-    return from_directory(directory, load, "campaign", InvalidCampaign, wanted_in="HEADRACE_CAMPAIGNS")
+    return from_directory(directory, load, "campaign", InvalidCampaign, wanted_in="HEADRACE_CAMPAIGNS", only=only)
 
 
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
-    return from_file(Campaign, file, "Campaign file", refusal=InvalidCampaign)
+    campaign = from_file(Campaign, file, "Campaign file", refusal=InvalidCampaign)
+    files = campaign.prompts.files
+    if not files.startswith(("./", "../")):
+        return campaign
+    # The directory is a place and no pattern, whatever its name.
+    found = os.path.normpath(f"{glob.escape(str(file.absolute().parent))}/{files}")
+    return replace(campaign, prompts=replace(campaign.prompts, files=found))

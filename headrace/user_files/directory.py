@@ -90,8 +90,9 @@ def from_directory(
     *,
     named_by: Sequence[str] = ("name",),
     wanted_in: str | None = None,
+    only: str | None = None,
 ) -> Described[T]:
-    """Reads every `*.yaml` and `*.yml` of a directory.
+    """Reads every `*.yaml` and `*.yml` of a directory, or `only` the file of this name.
 
     Args:
         load: one file's reader, which raises InvalidInput.
@@ -100,7 +101,7 @@ def from_directory(
     """
     read: dict[str, list[tuple[Path, T]]] = {}
     broken: list[BrokenFile] = []
-    files = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
+    files = [directory / only] if only else sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
     for file in files:
         try:
             one = load(file)

@@ -18,11 +18,13 @@ from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
+from headrace.generation.campaign import load_campaign
 from headrace.handoff.versions import HandoffStore
 from headrace.masking import without_credentials
 from headrace.settings import DEFAULT_PORT, Settings
 from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
+from headrace_dagster.components.names import rows_job
 from headrace_dagster.project.campaign_run import REPORT, CampaignRun, Look
 from headrace_dagster.project.services import RunByAnother, ServiceEnded, running_webserver, services
 from headrace_dagster.project.webserver import LaunchRefused, Webserver, WebserverGone
@@ -49,6 +51,7 @@ def run_campaign(
     settings = project.settings()
     on_day = checked_day(day, settings)
     _refuse_other_store(context, settings)
+    _refuse_components_file(word)
     work = _work_of(word, settings, on_day, again=again)
     missing = work.missing()
     if dry_run:
@@ -64,6 +67,16 @@ def run_campaign(
     _finish(work, as_json=as_json)
     if missing and (left := _left_by_changes(word, settings, on_day)):
         say(left, error=True)
+
+
+def _refuse_components_file(word: str) -> None:
+    """Raises: InvalidInput: the file is a Component's, for which Dagster has jobs and not this project's assets."""
+    if Path(word).suffix in {".yaml", ".yml"} and (Path(word).parent / "defs.yaml").is_file():
+        name = load_campaign(Path(word)).name
+        raise InvalidInput(
+            f"{word} lies beside a defs.yaml, so it is a Component's, whose runs Dagster starts: dg launch --job "
+            f"{rows_job(name)} --partition 'DAY|{name}-00'."
+        )
 
 
 def _work_of(word: str, settings: Settings, day: str, *, again: bool) -> CampaignRun:

@@ -27,10 +27,10 @@ from headrace.rollout.states import RolloutState
 from headrace.store.local import LocalStore
 from headrace.training.tables import TRAINED_MODEL
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
-from resources.registry import RegistryResource
-from resources.rollouts import RolloutsResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
+from headrace_dagster.resources.registry import RegistryResource
+from headrace_dagster.resources.rollouts import RolloutsResource
 from resources.training import TrainingResource
 from tests.rollout.builders import reviewed_row, state_of
 

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets import generation
 from assets.generation import campaign_report, generated_content, prompts, reviewed_content, rolled_back_rows
 from assets.generation_checks import (
     content_rows_checks,
@@ -28,11 +27,12 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSets
+from headrace_dagster.assets.generation import GenerationConfig
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.partition_keys import register_keys
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
 from headrace_dagster.run_failures import failure_of
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
 from resources.settings import CHECKOUT
 from simulation.models import model_of
 
@@ -248,6 +248,15 @@ def test_a_spent_budget_fails_its_run_without_a_retry_and_a_larger_one_goes_on(p
     assert (figures["num_rows"], figures["num_rows_generated_now"]) == (14, 7)
 
 
+def test_content_before_any_rollout_says_what_to_launch(project: Project) -> None:
+    project.materialize(prompts)
+    project.store.delete_prefix("rollout")
+    result = project.materialize(generated_content)
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "Call this first: dg launch --assets rollout --partition glossary" in str(failure.step_failure_data)
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
 def test_a_mirror_of_the_candidate_is_compared_and_published_nowhere(project: Project) -> None:
     project.materialize(prompts)
     project.materialize(generated_content)
@@ -378,4 +387,4 @@ def test_only_generation_asks_for_a_gpu() -> None:
     tags = {definition.key.to_user_string(): definition.op.tags for definition in (prompts, generated_content)}
     assert "headrace/gpus" not in tags["prompts"]
     assert tags["generated_content"]["headrace/gpus"] == "1"
-    assert generation.GenerationConfig.model_fields["regenerate"].description
+    assert GenerationConfig.model_fields["regenerate"].description

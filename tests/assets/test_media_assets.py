@@ -19,8 +19,8 @@ from headrace.handoff.schemas import REVIEWED_CONTENT
 from headrace.handoff.versions import Handoff
 from headrace.text.markdown import CHARS_MAX
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
-from resources.campaigns_resource import CampaignsResource
-from resources.engines import EnginesResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
 from resources.settings import CHECKOUT
 
 PARTITION = "2026-11-01|glossary-03"

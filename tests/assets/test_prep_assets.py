@@ -13,8 +13,8 @@ from assets import prep, prep_checks
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
-from resources.engines import EnginesResource
 from tests.prep.builders import gloss, write_jsonl
 
 ASSETS = [prep.read_corpus_shard, prep.labels, prep.clean_documents, prep.training_examples]

@@ -1,3 +1,4 @@
+import glob
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from headrace.engines.registry import engine_kind
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidCampaign
 from headrace.generation.campaign import PromptSource, load_campaign, load_campaigns
+from headrace.generation.prompt_files import read_prompt_files
 from headrace.prep.corpus import load_corpus
 from headrace.version_sets.sets import Decoding
 from resources.settings import CHECKOUT
@@ -38,6 +40,19 @@ def test_the_demos_campaign_has_ten_shards_of_fourteen_rows() -> None:
     assert campaign.shard_keys[:2] == ["glossary-00", "glossary-01"]
     assert campaign.partition_keys("2026-11-22")[9] == "2026-11-22|glossary-09"
     assert [step.weight for step in campaign.plan.steps] == [0.1, 0.5]
+
+
+@pytest.mark.parametrize("files", ["./prompts.txt", "../mine [old]/prompts.txt", "./prompts.*"])
+def test_prompt_files_may_start_at_the_campaigns_own_file(tmp_path: Path, files: str) -> None:
+    """Whatever that directory is called: brackets in it are no pattern."""
+    directory = tmp_path / "mine [old]"
+    directory.mkdir()
+    (directory / "prompts.txt").write_text("Name a river.\n")
+    files = files.replace("mine [old]", glob.escape("mine [old]"))
+    campaign = load_campaign(write(directory, prompts={"files": files}))
+    assert [one.text for one in read_prompt_files(campaign.prompts, "2026-11-22", tmp_path / "nowhere")] == [
+        "Name a river."
+    ]
 
 
 def test_the_demos_campaign_asks_as_its_training_did() -> None:

@@ -15,7 +15,7 @@ from headrace.registry.model_versions import to_table
 from headrace.registry.registered import REGISTERED_VERSION
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from resources.engines import EnginesResource
+from headrace_dagster.resources.engines import EnginesResource
 from resources.settings import CHECKOUT
 from simulation.models import model_of
 from tests.generation.builders import TEXTS, Site

@@ -124,6 +124,26 @@ def test_a_named_version_stays_although_newer_ones_are_sealed(grown: Project) ->
     assert grown.handoffs.versions("sharded", "shard-01") == [1, 4]
 
 
+def test_what_an_asset_of_another_name_sealed_stays_though_its_key_is_nowhere_in_the_store(project: Project) -> None:
+    @dg.asset(key=["tales", "sharded"], partitions_def=SHARDS, metadata={"handoff": "sharded"})
+    def of_tales(context: dg.AssetExecutionContext) -> pa.Table:
+        return pa.table({"x": [context.partition_key]})
+
+    @dg.asset(key=["tales", "whole"], metadata={"handoff": "whole", "handoff_partition": "tales"})
+    def whole_of_tales() -> pa.Table:
+        return pa.table({"x": [1]})
+
+    project.make(of_tales, partition_key="shard-00")
+    project.make(whole_of_tales)
+    for asset, partition in (("sharded", "shard-00"), ("whole", "tales")):
+        for number in range(2):
+            table = pa.table({"x": [f"later {number}"]})
+            project.handoffs.publish(asset, partition, table, code_version="1", run_id="died before it said so")
+    run(project)
+    assert project.handoffs.versions("sharded", "shard-00") == [1, 3]
+    assert project.handoffs.versions("whole", "tales") == [1, 3]
+
+
 def test_a_dry_run_says_what_would_go_and_takes_nothing(grown: Project) -> None:
     figures = run(grown, CollectionConfig(keep_versions=1, grace_hours=0, dry_run=True))
     assert (figures["dry_run"], figures["num_versions"]) == (True, 4)

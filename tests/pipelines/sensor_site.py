@@ -19,9 +19,9 @@ from headrace.registry.model_versions import ModelVersion, to_table
 from headrace.rollout.journal import Journal
 from headrace.store.local import LocalStore
 from headrace_dagster.partition_keys import register_keys
+from headrace_dagster.resources.campaigns import campaigns_resource
 from pipelines.definitions import defs
 from pipelines.sensors import campaign_generation, partition_keys
-from resources.campaigns_resource import campaigns_resource
 from resources.settings import CHECKOUT, settings_from_environment
 from simulation.models import model_of
 

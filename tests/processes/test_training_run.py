@@ -25,8 +25,8 @@ from headrace.training.launch_plan import MARKER
 from headrace.training.progress import read_phases
 from headrace.training.session import train
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
-from resources.registry import RegistryResource
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 from tests.waiting import eventually

@@ -16,7 +16,7 @@ class Stage:
 
     def asset(
         self,
-        partitions_def: dg.PartitionsDefinition,
+        partitions_def: dg.PartitionsDefinition | None,
         *,
         code_version: str,
         gpus: float = 0,
@@ -27,16 +27,18 @@ class Stage:
         tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib)
         as_asset = dg.asset(
             partitions_def=partitions_def,
-            group_name=self.name,
             op_tags=tags,
             tags=tags,
             code_version=code_version,
-            **{"retry_policy": RETRIES, **stated},
+            **{"retry_policy": RETRIES, "group_name": self.name, **stated},
         )
         return lambda body: as_asset(translated_errors()(body))
 
 
-def asset_check(*, asset: str, **stated: Any) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
+def asset_check(*, asset: str | dg.AssetKey, **stated: Any) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
     """As `dg.asset_check`, with what all checks share."""
     as_check = dg.asset_check(asset=asset, retry_policy=RETRIES, **stated)
     return lambda body: as_check(translated_errors()(body))
+
+
+GENERATION, DEPLOYMENT = Stage("generation"), Stage("deployment")

@@ -28,13 +28,13 @@ from headrace.rollout.tables import journal_markdown, state_table
 from headrace.rollout.ticking import Intervention, Rollout
 from headrace.serving.service import Service, load_services
 from headrace.serving.subject import ServiceSubject
+from headrace.settings import Settings
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
 from headrace.user_files.directory import BrokenFile, Described
 from headrace.version_sets.sets import VersionSet
-from resources.campaigns_resource import CampaignsResource, campaigns_resource
-from resources.engines import EnginesResource
-from resources.settings import Settings
+from headrace_dagster.resources.campaigns import CampaignsResource, campaigns_resource
+from headrace_dagster.resources.engines import EnginesResource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +155,15 @@ class RolloutsResource(dg.ConfigurableResource):
             self.engines.try_member(member, version_set, objects, replicas=subject.replicas)
 
 
-def rollouts_resource(settings: Settings, engines: EnginesResource | None = None) -> RolloutsResource:
+def rollouts_resource(
+    settings: Settings, campaigns: CampaignsResource | None = None, engines: EnginesResource | None = None
+) -> RolloutsResource:
     """Args:
+    campaigns: as the assets see them; None: all of the settings' directory.
     engines: the assets' engines, with their keys; a sensor, which only reads, needs none.
     """
     return RolloutsResource(
-        campaigns=campaigns_resource(settings), engines=engines or EnginesResource(), services=str(settings.services)
+        campaigns=campaigns or campaigns_resource(settings),
+        engines=engines or EnginesResource(),
+        services=str(settings.services),
     )

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from headrace.masking import secrets_in
 from headrace.registry.mlflow_models import ModelRegistry
-from resources.settings import TRACKING_URI, Settings
+from headrace.settings import TRACKING_URI, Settings
 
 
 class RegistryResource(dg.ConfigurableResource):

@@ -1,6 +1,5 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
-import os
 from collections.abc import Mapping
 
 import dagster as dg
@@ -67,7 +66,7 @@ class EnginesResource(dg.ConfigurableResource):
         try_member(member, version_set.engine_of(member.role), objects, self._deployment(replicas))
 
 
-def engines_resource() -> EnginesResource:
+def engines_resource(environment: Mapping[str, str]) -> EnginesResource:
     """The engines of this deployment; servers that require a key get the one in HEADRACE_ENGINE_KEY."""
     # Dagster's UI shows a resource's settings, but only the name of a variable.
-    return EnginesResource(api_key=dg.EnvVar(ENGINE_KEY)) if os.environ.get(ENGINE_KEY) else EnginesResource()
+    return EnginesResource(api_key=dg.EnvVar(ENGINE_KEY)) if environment.get(ENGINE_KEY) else EnginesResource()

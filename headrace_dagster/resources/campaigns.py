@@ -6,14 +6,15 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.generation.campaign import Campaign, load_campaigns
+from headrace.settings import Settings
 from headrace.user_files.directory import Described
-from resources.settings import Settings
 
 
 class CampaignsResource(dg.ConfigurableResource):
     """Campaign files, the place of their prompt files, and the directory for their reports."""
 
     directory: str = Field(description="Directory of campaign files (*.yaml): an absolute path.")
+    file: str | None = Field(default=None, description="The one campaign file of that directory; none: all of it.")
     home: str = Field(description="Directory at which the campaigns' relative prompt files start.")
     reports: str = Field(description="Directory that report pages are written to, one HTML file a day.")
     engine: str | None = Field(
@@ -25,7 +26,7 @@ class CampaignsResource(dg.ConfigurableResource):
 
     def campaigns(self) -> Described[Campaign]:
         """All campaigns that can be read, and the files that cannot."""
-        return load_campaigns(Path(self.directory), engine=self.engine)
+        return load_campaigns(Path(self.directory), engine=self.engine, only=self.file)
 
     def campaign(self, name: str) -> Campaign:
         """Raises: InvalidInput: no file describes a campaign with this name, or its file is broken."""

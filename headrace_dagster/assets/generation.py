@@ -1,0 +1,226 @@
+"""Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
+
+import socket
+from functools import partial
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from headrace.clock import SystemClock
+from headrace.errors import InvalidInput
+from headrace.generation.bulk import Worker, generate_partition
+from headrace.generation.campaign import GENERATION_CODE_VERSION
+from headrace.generation.claims import Claims, check_regenerate
+from headrace.generation.day_status import NUM_KEPT
+from headrace.generation.day_summary import shown_digest, summarize_day
+from headrace.generation.partition_summary import content_summary, review_summary
+from headrace.generation.prompt_places import seal_places
+from headrace.generation.report import render_report, report_markdown, write_report
+from headrace.generation.requests import prompts_with_places
+from headrace.generation.review import review_rows
+from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.handoff.versions import Handoff
+from headrace.keys import ContentPartition
+from headrace.rollout.journal import Journal
+from headrace.version_sets.sets import VersionSets
+from headrace_dagster.assets.asset_site import Site
+from headrace_dagster.assets.stages import GENERATION
+from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
+
+# A model of 135M parameters with its cache needs 2 GiB in bfloat16, 0.3 more in float32; one of 7B must state its own.
+GPU_MEMORY_MIB = 4096
+
+
+class GenerationConfig(dg.Config):
+    """Whether a sealed partition is made again."""
+
+    regenerate: str = Field(
+        default="",
+        description="Empty: a sealed partition with unchanged inputs is returned as it is. keep_set: make its rows "
+        "again on the version set they were made on. current_set: on the one that the rollout assigns now. "
+        "rolled_back: the same, but only where the sealed rows are of a set that was rolled back. A re-execution "
+        "counts as the same run's retry: launch a new run to make the rows once more.",
+    )
+
+
+def prompts(
+    context: dg.AssetExecutionContext, store: StoreResource, campaigns: CampaignsResource
+) -> dg.MaterializeResult[pa.Table]:
+    """The prompts of one campaign shard on one day, each with its id, in order.
+
+    Drawn from the campaign's prompt files by the partition's key, so a second run makes the same list. Where each of
+    them stands there is sealed beside it, as prompt_places. Read by generated_content. As old as its last run: the
+    check `shards_are_of_one_list` reports if files changed between two shards' runs.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    campaign, home = campaigns.campaign(partition.campaign), campaigns.home_directory()
+    table, places = prompts_with_places(campaign, partition, home)
+    seal_places(store.handoffs(), partition.key, table, places, run_id=context.run.run_id)
+    return dg.MaterializeResult(value=table)
+
+
+def generated_content(
+    context: dg.AssetExecutionContext,
+    config: GenerationConfig,
+    prompts: Handoff,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    engines: EnginesResource,
+    site: Site,
+) -> dg.MaterializeResult[Handoff]:
+    """An output for each variation of every prompt of one campaign shard's day, all from one version set.
+
+    The first run pins prompts and version set; a run that was killed is resumed, row for row. Materializing a sealed
+    partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. The rollout decides which
+    version set a partition gets; this asset reads its journal, without an asset dependency. Read by reviewed_content.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    objects, handoffs = store.objects(), store.handoffs()
+    campaign = campaigns.campaign(partition.campaign)
+    journal = Journal(objects, campaign.name, SystemClock())
+    claims = Claims(objects=objects, journal=journal, clock=SystemClock())
+    if not journal.head():
+        raise InvalidInput(
+            f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
+            f"{site.launch_of_rollout(campaign.name)}"
+        )
+    claim = claims.open(
+        campaign,
+        partition,
+        prompts,
+        root_run_id=context.run.root_run_id or context.run.run_id,
+        regenerate=check_regenerate(config.regenerate),
+    )
+    context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
+    outcome = generate_partition(
+        claim,
+        campaign=campaign,
+        claims=claims,
+        handoffs=handoffs,
+        open_engine=partial(engines.open_rows, objects=objects, replicas=campaign.replicas),
+        worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+        progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+    )
+    label, report_key = VersionSets(objects).label(claim.version_set), site.key("campaign_report").to_user_string()
+    summary = content_summary(partition, outcome.content, handoffs, label, report_key=report_key)
+    shown = {SUMMARY: dg.MetadataValue.md(summary), **outcome.figures()}
+    return dg.MaterializeResult(value=outcome.content, metadata=shown)
+
+
+def reviewed_content(
+    context: dg.AssetExecutionContext,
+    generated_content: Handoff,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    site: Site,
+) -> dg.MaterializeResult[pa.Table]:
+    """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
+
+    Read by whoever publishes the content, by the rollout's gate and by the day's report. Follows the newest
+    generated_content; the campaign's file has the rules' limits.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
+    report_key = site.key("campaign_report").to_user_string()
+    summary = review_summary(partition, review, store.handoffs(), report_key=report_key)
+    return dg.MaterializeResult(
+        value=review.table, metadata={SUMMARY: dg.MetadataValue.md(summary), **review.figures()}
+    )
+
+
+def rolled_back_rows(
+    context: dg.AssetExecutionContext, store: StoreResource, site: Site
+) -> dg.MaterializeResult[Handoff]:
+    """Every published row of one campaign from a version set that was rolled back later, with partition and version.
+
+    For people who read those rows, and for the run that makes their partitions again. Rows stay in it after that,
+    marked as superseded. Made after a rollback and after the last of its partitions; as old as its last run.
+    """
+    objects, name = store.objects(), site.campaign_of(context)
+    claims = Claims(objects=objects, journal=Journal(objects, name, SystemClock()), clock=SystemClock())
+    rolled_back = seal_rolled_back_rows(store.handoffs(), claims, name, run_id=context.run.run_id)
+    return dg.MaterializeResult(value=rolled_back.table, metadata=rolled_back.figures())
+
+
+def campaign_report(
+    context: dg.AssetExecutionContext,
+    generated_content: dict[str, Handoff],
+    reviewed_content: dict[str, Handoff],
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    site: Site,
+) -> dg.MaterializeResult:
+    """One page a day over all campaigns and shards: samples, pass rates, lengths, speed, version sets.
+
+    A self-contained HTML file (`report`), for people. It shows what is sealed at that time, so a day can be reported on
+    while it runs, and again later.
+    """
+    day = context.partition_key
+    version_sets, described = VersionSets(store.objects()), campaigns.campaigns()
+    summaries = [
+        summarize_day(
+            campaign.name,
+            day,
+            partition_keys=campaign.partition_keys(day),
+            content=generated_content,
+            reviewed=reviewed_content,
+            handoffs=store.handoffs(),
+            set_label=version_sets.label,
+        )
+        for campaign in described
+    ]
+    content_key = site.key("generated_content").to_user_string()
+    page = render_report(day, summaries, ui_url=campaigns.ui_url, content_key=content_key)
+    file = write_report(page, campaigns.report_file(day))
+    sealed = [*generated_content.values(), *reviewed_content.values()]
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.url(file.as_uri()),
+            "path": dg.MetadataValue.path(file),
+            "summary": dg.MetadataValue.md(report_markdown(summaries)),
+            "num_rows": sum(summary.total.num_rows for summary in summaries),
+            "num_kept": sum(summary.total.num_kept for summary in summaries),
+            "num_partitions": sum(summary.num_sealed for summary in summaries),
+            "left_out": "\n".join(described.problems) or "nothing",
+        },
+        data_version=dg.DataVersion(shown_digest(sealed)),
+    )
+
+
+def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
+    """The assets above as a project's own, by name."""
+    # A day's report reads that day's partitions of all campaign shards.
+    mapping = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
+    of_day = {"partition_mapping": mapping, "metadata": {ALLOW_MISSING_PARTITIONS: True}}
+    made = [
+        site.asset(prompts, GENERATION, site.content, code_version="1"),
+        site.asset(
+            generated_content,
+            GENERATION,
+            site.content,
+            reads={"prompts": {}},
+            code_version=GENERATION_CODE_VERSION,
+            gpus=1,
+            gpu_memory_mib=GPU_MEMORY_MIB,
+        ),
+        site.asset(
+            reviewed_content,
+            GENERATION,
+            site.content,
+            reads={"generated_content": {}},
+            code_version="2",
+            metadata={ATTRIBUTES: [NUM_KEPT]},
+        ),
+        site.asset(rolled_back_rows, GENERATION, site.campaigns, code_version="1"),
+        site.asset(
+            campaign_report,
+            GENERATION,
+            site.days,
+            reads={"generated_content": of_day, "reviewed_content": of_day},
+            code_version="1",
+        ),
+    ]
+    return {one.key.path[-1]: one for one in made}

@@ -1,0 +1,128 @@
+"""A campaign as a Dagster Component: the assets from prompts to reviewed content, its report and its rollout.
+
+Its file lies beside defs.yaml and is any campaign's; so what it says of shards and days is as old as the code location.
+State lies where `headrace` looks for it from the project's directory, so that commands and runs see one store.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from headrace.command_line.project import Project, find_project
+from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.generation.campaign import Campaign as CampaignFile
+from headrace.generation.campaign import load_campaign
+from headrace.settings import Settings, settings_of
+from headrace_dagster.assets.asset_site import Site
+from headrace_dagster.assets.generation import generation_assets
+from headrace_dagster.assets.generation_checks import generation_checks
+from headrace_dagster.assets.rollout import rollout_asset
+from headrace_dagster.assets.rollout_checks import rollout_checks
+from headrace_dagster.components.names import identifier, rollout_job, rows_job
+from headrace_dagster.components.scaffolding import CampaignScaffolder
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.deployment import Resources, campaign_resources
+
+# Attribute → the variable that says the same for a whole project, and whose checks it shares.
+_VARIABLES = {"first_day": "HEADRACE_FIRST_DAY", "timezone": "HEADRACE_TIMEZONE"}
+
+
+@dg.scaffold_with(CampaignScaffolder)
+class Campaign(dg.Component, dg.Model, dg.Resolvable):
+    """One campaign: prompts, generated and reviewed content by day and shard, a report a day, a rollout.
+
+    The assets' keys begin with the campaign's name.
+    """
+
+    campaign: str = Field(default="campaign.yaml", description="The campaign file, beside this file.")
+    first_day: str | None = Field(
+        default=None, description="First day of its partitions, as YYYY-MM-DD; null: HEADRACE_FIRST_DAY."
+    )
+    timezone: str | None = Field(
+        default=None, description="Where its days begin, such as Europe/Berlin; null: HEADRACE_TIMEZONE."
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Raises: InvalidInput: the campaign file or an attribute is broken, with all faults and their places."""
+        directory = context.path if context.path.is_dir() else context.path.parent
+        file = directory / self.campaign
+        project = find_project(context.project_root, os.environ)
+        settings = self._settings(project, directory)
+        campaign = load_campaign(file).with_engine(settings.engine)
+        resources = campaign_resources(settings, _files(campaign, file, settings), environment=project.environment)
+        with warnings.catch_warnings():
+            # Of partitions of checks and of a day's mapping, which Dagster may still change: no matter of this project.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            return _definitions(campaign.name, _site(campaign, settings, file), resources)
+
+    def _settings(self, project: Project, directory: Path) -> Settings:
+        stated = {name: value for name in _VARIABLES if (value := getattr(self, name)) is not None}
+        try:
+            said = {_VARIABLES[name]: value for name, value in stated.items()}
+            return settings_of({**project.environment, **said}, project.root)
+        except InvalidInput as error:
+            text = str(error)
+            for name in stated:
+                text = text.replace(_VARIABLES[name], f"{directory / 'defs.yaml'}: {name}")
+            raise InvalidInput(text) from error
+
+
+def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
+    rollout, checks = rollout_asset(site), generation_checks(site)
+    assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
+    rows = [assets[name] for name in ("prompts", "generated_content", "reviewed_content")]
+    return dg.Definitions(
+        assets=[rollout, *assets.values()],
+        asset_checks=[*checks.of_a_partition, *checks.of_all_partitions, *checks_of_rollout],
+        jobs=[
+            _job(rollout_job(name), [rollout], checks_of_rollout, "The rollout, as far as it can go now."),
+            _job(rows_job(name), rows, checks.of_a_partition, "One shard's day, from prompts to reviewed rows."),
+        ],
+        resources={site.resource_key(name): resource for name, resource in resources.items()},
+    )
+
+
+def _site(campaign: CampaignFile, settings: Settings, file: Path) -> Site:
+    if "." in campaign.name:
+        raise InvalidCampaign(
+            f"Campaign file {file}: name must be without '.' here, since Dagster's steps are named by it, got "
+            f"{campaign.name!r}. Write '-' or '_' instead."
+        )
+    # Days end today: tonight's run makes today's partition, not yesterday's.
+    days = dg.DailyPartitionsDefinition(start_date=settings.first_day, timezone=settings.timezone, end_offset=1)
+    return Site(
+        content=dg.MultiPartitionsDefinition(
+            {"day": days, "shard": dg.StaticPartitionsDefinition(campaign.shard_keys)}
+        ),
+        days=days,
+        campaign=campaign.name,
+        key_prefix=(campaign.name,),
+        resource_prefix=f"headrace_{identifier(campaign.name)}_",
+        group=identifier(campaign.name),
+        rollout_job=rollout_job(campaign.name),
+    )
+
+
+def _job(
+    name: str, assets: Sequence[dg.AssetsDefinition], checks: Sequence[dg.AssetChecksDefinition], holds: str
+) -> Any:
+    """One process: starting one for each step costs more than these steps do."""
+    selection = dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*checks)
+    return dg.define_asset_job(name, selection=selection, executor_def=dg.in_process_executor, description=holds)
+
+
+def _files(campaign: CampaignFile, file: Path, settings: Settings) -> CampaignsResource:
+    return CampaignsResource(
+        directory=str(file.parent),
+        file=file.name,
+        home=str(settings.home),
+        # Several campaigns of a project would else write one page a day.
+        reports=str(settings.home / "reports" / campaign.name),
+        engine=settings.engine,
+    )

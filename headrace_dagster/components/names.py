@@ -1,0 +1,17 @@
+"""What a campaign's Component calls its jobs and resources: Dagster's names have letters, digits and `_` alone."""
+
+import re
+
+
+def identifier(campaign: str) -> str:
+    return re.sub(r"\W", "_", campaign)
+
+
+def rollout_job(campaign: str) -> str:
+    """The job that begins a campaign's rollout, and takes it further."""
+    return f"{identifier(campaign)}_roll_out"
+
+
+def rows_job(campaign: str) -> str:
+    """The job of one shard's day: prompts, rows, review."""
+    return f"{identifier(campaign)}_rows"
