@@ -54,7 +54,7 @@ def check(
         checked.append(one)
         if not as_json:
             _print_file(one)
-    findings = project_findings(settings, project.environment)
+    findings = project_findings(settings, project)
     num_broken = sum(not one.is_well for one in checked)
     well = not num_broken and all(finding.level != "fail" for finding in findings)
     report = CheckReport(well=well, root=str(project.root), files=tuple(checked), findings=tuple(findings))
@@ -82,15 +82,18 @@ def _print_file(one: "CheckedFile") -> None:
     for fault in one.faults:
         place = ":".join(str(part) for part in (one.file, fault.line, fault.column) if part is not None)
         print_lines([f"  {place}: {fault.sentence}"])
-    _print_findings(one.findings, indent="  ")
+    _print_findings(one.findings, indent="  ", file=one.file)
     if one.example is not None:
         say("  first prompt:" if one.kind == "campaign" else "  first training example:")
         print_lines([f"    {line}" for line in one.example.splitlines()])
     say()
 
 
-def _print_findings(findings: "Sequence[Finding]", *, indent: str = "") -> None:
+def _print_findings(findings: "Sequence[Finding]", *, indent: str = "", file: str = "") -> None:
     from headrace.command_line.output import print_marked
 
     for finding in findings:
-        print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {finding.sentence}", indent=indent)
+        # Where there is something to do, the place to do it, as editors and terminals open it.
+        line, column = getattr(finding, "line", None), getattr(finding, "column", None)
+        place = f"{file}:{line}:{column}: " if line is not None and finding.level != "ok" else ""
+        print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {place}{finding.sentence}", indent=indent)

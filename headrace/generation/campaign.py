@@ -22,6 +22,7 @@ from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
+from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
@@ -66,6 +67,7 @@ class PromptSource:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_pattern("files", self.files, placeholder="{day}")
         object.__setattr__(self, "encoding", checked_encodings(self.encoding))
         check_delimiter(self.delimiter, self.format)
         if self.carry:
@@ -74,12 +76,15 @@ class PromptSource:
             raise InvalidCampaign(
                 f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
             )
-        if not self.files.strip():
-            raise InvalidCampaign("files must be a glob such as prompts/*.jsonl, got an empty text.")
         if self.template is not None and not placeholders("template", self.template):
             raise InvalidCampaign(
                 f"template must name a column in braces, such as {{text}}, got {self.template!r}: every prompt would "
                 "be the same."
+            )
+        if self.template is not None and self.column != "text":
+            raise InvalidCampaign(
+                f"column has no meaning beside a template, which names its columns itself, got {self.column!r}: leave "
+                "one of them out."
             )
 
     def _check_carried(self) -> None:
@@ -139,6 +144,7 @@ class Campaign:
         check_name("name", self.name)
         self._check_roles()
         self._check_variations()
+        self._check_system_turns()
         check_num_shards(self.num_shards)
         check_ranges(self)
         check_replicas(self.replicas)
@@ -240,6 +246,17 @@ class Campaign:
             raise InvalidCampaign("lacks the key 'model', which says who writes; or describe several writers as roles.")
         # Describes the writer, and so checks it.
         _ = self.parts
+
+    def _check_system_turns(self) -> None:
+        columns = {self.prompts.column, *self.prompts.carry}
+        if self.prompts.template is not None:
+            columns |= placeholders("template", self.prompts.template)
+        for role, part in self.parts.items():
+            place = f"roles: {role}: prompt_template" if self.roles else "prompt_template"
+            try:
+                part.prompt_template.check_literal(*sorted(columns))
+            except InvalidInput as error:
+                raise InvalidCampaign(f"{place}: {error}") from error
 
     def _check_variations(self) -> None:
         wanted = self.prompts.variations

@@ -46,17 +46,7 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
             f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
             f"{campaign.num_shards - 1} a day."
         )
-    return _table(_day(campaign, partition.day, home), campaign, partition.shard)
-
-
-def prompts_of_day(campaign: Campaign, day: str, home: Path) -> Iterator[pa.Table]:
-    """For every shard of the day, what `prompts_for` gives it.
-
-    Raises:
-        InvalidInput: the prompt files are missing or unusable.
-    """
-    whole = _day(campaign, day, home)
-    return (_table(whole, campaign, shard) for shard in range(campaign.num_shards))
+    return prompts_of_day(campaign, partition.day, home).of_shard(partition.shard)
 
 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
@@ -96,18 +86,34 @@ def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Day:
-    """All shards' prompts, each with its id, and the columns that they carry."""
+class PromptsOfDay:
+    """All shards' prompts, each with its id, and the columns that they carry; iterates over the shards' tables."""
 
+    campaign: Campaign
     prompts: list[tuple[str, PromptText]]
     carried: list[pa.Field]
 
+    @property
+    def num_rows(self) -> int:
+        """The rows that the day will make, over all shards."""
+        return len(self.prompts) * self.campaign.prompts.variations
 
-def _day(campaign: Campaign, day: str, home: Path) -> _Day:
+    def of_shard(self, shard: int) -> pa.Table:
+        """What `prompts_for` gives the shard; it is empty if there are fewer prompts than shards."""
+        return _table(self, self.campaign, shard)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return map(self.of_shard, range(self.campaign.num_shards))
+
+
+def prompts_of_day(campaign: Campaign, day: str, home: Path) -> PromptsOfDay:
     """The day's list.
 
     From a pool, every day and shard draws different prompts until the pool is used up; later days start again, with new
     ids.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable.
     """
     carried = CarriedColumns(campaign.prompts.carry)
     prompts = read_prompt_files(campaign.prompts, day, home, carried)
@@ -116,10 +122,10 @@ def _day(campaign: Campaign, day: str, home: Path) -> _Day:
     for prompt in _draw(campaign, day, prompts) if campaign.prompts.is_pool else prompts:
         found.append((prompt_id(campaign.name, day, prompt.text, occurrences[prompt.text]), prompt))
         occurrences[prompt.text] += 1
-    return _Day(prompts=found, carried=carried.fields())
+    return PromptsOfDay(campaign=campaign, prompts=found, carried=carried.fields())
 
 
-def _table(day: _Day, campaign: Campaign, shard: int) -> pa.Table:
+def _table(day: PromptsOfDay, campaign: Campaign, shard: int) -> pa.Table:
     mine = day.prompts[shard :: campaign.num_shards]
     columns = [
         pa.array([identity for identity, _ in mine], pa.string()),

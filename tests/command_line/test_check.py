@@ -102,7 +102,7 @@ def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Proje
         "service desk": project.service,
     }.items():
         assert f"ok    {kind}  {file}\n" in out
-    assert "20 rows in the first of 10 partitions a night." in out
+    assert "200 rows in 10 partitions a night." in out
     assert "the candidate gets 1 of 10 partitions (10%), then 5 of 10 partitions (50%) of each night, then all." in out
     assert "  first prompt:\n    system: You tell tales.\n    user: Tell of t" in out
     assert "the candidate gets 10% (for 10 min at least, at most 100 units), then 50% of the units, then all." in out
@@ -229,20 +229,39 @@ def test_a_day_without_a_list_yet_shows_the_newest_day_that_has_one(project: Pro
     project.write(f".headrace/days/{old}.jsonl", '{"thing": "old things"}\n' * 30)
     project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "'days/{day}.jsonl'").replace(", per_shard: 20", ""))
     checked = project.one(project.campaign)
-    assert f"that of {old} has 3 rows in the first of 10 partitions" in said(checked, "prompts", "warn")
+    assert f"that of {old} has 30 rows in 10 partitions a night." in said(checked, "prompts", "warn")
     assert checked["example"].endswith("user: Tell of old things.")
 
 
 def test_a_share_of_one_partition_is_all_of_it(project: Project) -> None:
     project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 1"))
     checked = project.one(project.campaign)
-    assert said(checked, "rollout", "warn").splitlines()[0] == (
-        "step 1 says 10% and gives the candidate 1 of 1 partition, 100%, and the stable set none to compare with. Set "
-        "num_shards to 10 or more."
+    assert said(checked, "rollout", "warn") == (
+        "num_shards is 1, so that a new version of the model would get whole nights, with no row of the present one to "
+        "compare its own with: before you change the model, set num_shards to 10."
     )
-    assert "every candidate goes back" in said(checked, "gate", "warn")
+    assert checked["gate"] is None
     project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 3"))
     assert "1 of 3 partitions, 33.33%. Set num_shards to 10" in said(project.one(project.campaign), "rollout", "warn")
+
+
+def test_partitions_without_a_prompt_are_told_and_make_no_rows(project: Project) -> None:
+    few = CAMPAIGN.replace("num_shards: 10", "num_shards: 100000").replace(", per_shard: 20", "")
+    project.campaign.write_text(few)
+    checked = project.one(project.campaign)
+    assert checked["gate"]["rows_a_night"] == 300
+    (found,) = [one for one in checked["findings"] if one["check"] == "prompts" and one["level"] == "warn"]
+    assert (found["line"], found["column"]) == (3, 13)
+    assert found["sentence"] == (
+        "num_shards leaves 99,700 of 100,000 partitions without a prompt: lower it to 300 or less."
+    )
+
+
+def test_a_fresh_file_of_one_partition_draws_no_warning(project: Project) -> None:
+    fresh = CAMPAIGN.replace("num_shards: 10\n", "").replace("rollout: {gate: {pass_rate_margin: 0.3}}\n", "")
+    project.campaign.write_text(fresh)
+    checked = project.one(project.campaign)
+    assert [one["check"] for one in checked["findings"] if one["level"] != "ok"] == []
 
 
 def test_a_gate_that_mostly_stays_undecided_is_told_a_horizon_that_would_do(project: Project) -> None:
@@ -312,10 +331,12 @@ def test_a_corpus_is_told_its_missing_files_its_unreadable_lines_and_what_does_n
     project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "'in/{shard}.jsonl'") + "num_shards: 2\n")
     assert "files[0] matches no file for 2 of 2 shards, such as " in said(project.one(project.corpus), "files", "fail")
     project.corpus.write_text(CORPUS.replace("text: body", "text: words"))
-    assert "line 1: missing column 'words'." in said(project.one(project.corpus), "records", "fail")
+    assert "line 1 first, cannot be read: missing column 'words', got " in said(
+        project.one(project.corpus), "records", "fail"
+    )
     project.corpus.write_text(CORPUS + "sequence_length: 8\n")
     assert said(project.one(project.corpus), "examples", "fail").startswith(
-        "0 of the first 60 fit into sequence_length 8"
+        "sequence_length: 0 of the first 60 fit into sequence_length 8"
     )
 
 

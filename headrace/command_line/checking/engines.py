@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from headrace.command_line.checking.report import finding
+from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.opening import nearest
 from headrace.engines.roles import Role
 from headrace.masking import without_credentials
-from headrace.store.mounts import Finding
 
 # A server that takes longer for its list of models is busy or away; a person waits.
 _REQUEST_SECONDS = 3.0
@@ -15,9 +14,9 @@ _REQUEST_SECONDS = 3.0
 
 def engine_findings(
     roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, offline: bool
-) -> list[Finding]:
+) -> list[FileFinding]:
     """One finding for each different engine."""
-    found: dict[str, Finding] = {}
+    found: dict[str, FileFinding] = {}
     for role in roles.values():
         options, kind = role.engine.options, role.engine.kind
         base_url = getattr(options, "base_url", None)
@@ -36,7 +35,7 @@ def engine_findings(
     return list(found.values())
 
 
-def _server(server: str, model: str, *, offline: bool) -> Finding:
+def _server(server: str, model: str, *, offline: bool) -> FileFinding:
     shown = without_credentials(server)
     if offline:
         return finding("engine", "ok", f"{shown} was not asked (--offline).")
