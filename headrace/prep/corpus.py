@@ -94,12 +94,25 @@ class LabelFile:
 
     path: str
     """The file."""
+    encoding: Encodings = ("utf-8",)
+    """A text encoding, or a list that is tried in order."""
+    delimiter: str | None = None
+    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
     document_id: str = "document_id"
     """The column with the document's id."""
     label: str = "label"
     """The column with the label."""
     source: str = "file"
     """The name under which these labels are kept."""
+
+    def __post_init__(self) -> None:
+        check_pattern("path", self.path, placeholder=_SHARD_PLACEHOLDER)
+        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
+        check_delimiter(self.delimiter, "auto")
+
+    @property
+    def layout(self) -> FileLayout:
+        return FileLayout(columns=(self.document_id, self.label), encodings=self.encoding, delimiter=self.delimiter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +277,11 @@ class Corpus:
             if body[name] is None:
                 del body[name]
         del body["dropped_share_max"]
+        if self.labels and self.labels.file:
+            defaults = {"encoding": ("utf-8",), "delimiter": None}
+            body["labels"]["file"] = {
+                name: value for name, value in body["labels"]["file"].items() if value != defaults.get(name, ...)
+            }
         if len(self.encoding) == 1:
             [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())

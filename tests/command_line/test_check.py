@@ -101,7 +101,7 @@ def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Proje
         "corpus notes": project.corpus,
         "service desk": project.service,
     }.items():
-        assert f"ok    {kind}  {file}\n" in out
+        assert f"ok    {kind}  {file.relative_to(project.root)}\n" in out
     assert "200 rows in 10 partitions a night." in out
     assert "the candidate gets 1 of 10 partitions (10%), then 5 of 10 partitions (50%) of each night, then all." in out
     assert "  first prompt:\n    system: You tell tales.\n    user: Tell of t" in out
@@ -122,14 +122,14 @@ def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(p
     found = project.check()
     assert found.exit_code == 1
     for line in (
-        f"  {project.root}/resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
-        f"  {project.root}/resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
-        f"  {project.root}/resources/recipes/torn.yml:1:8: is not readable as YAML: ",
-        f"  {project.recipe}:3:8: steps must be at least 1, got 0.",
-        f"  {project.service}:2:8: chain must name roles of this file (writer), got ['nobody'].",
+        "  resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
+        "  resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
+        "  resources/recipes/torn.yml:1:8: is not readable as YAML: ",
+        f"  {project.recipe.relative_to(project.root)}:3:8: steps must be at least 1, got 0.",
+        "  live/desk.yaml:2:8: chain must name roles of this file (writer), got ['nobody'].",
     ):
         assert line in found.stdout
-    assert f"ok    campaign tales  {project.campaign}" in found.stdout
+    assert f"ok    campaign tales  {project.campaign.relative_to(project.root)}" in found.stdout
     assert found.stdout.splitlines()[-1].startswith("6 files: 4 broken")
 
 
@@ -177,7 +177,10 @@ def test_a_file_in_another_encoding_is_told_with_its_line(project: Project) -> N
     (fault,) = project.one(project.campaign)["faults"]
     assert (fault["line"], fault["column"]) == (5, None)
     assert fault["sentence"].startswith("is not readable as YAML: byte 0xe4 is no UTF-8")
-    assert f"  {project.campaign}:5: is not readable as YAML: byte 0xe4" in project.check(project.campaign).stdout
+    assert (
+        f"  {project.campaign.relative_to(project.root)}:5: is not readable as YAML: byte 0xe4"
+        in project.check(project.campaign).stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,7 @@ def test_a_server_is_asked_once_and_offline_never(project: Project) -> None:
         )
     )
     found = project.check(project.campaign)
-    assert "127.0.0.1:9/v1 does not answer (ConnectError): start it, or correct base_url." in found.stdout
+    assert "127.0.0.1:9/v1 takes no connection: start the server, or correct the address." in found.stdout
     assert "pw" not in found.stdout
     assert found.exit_code == 0, "a server may be started later"
 

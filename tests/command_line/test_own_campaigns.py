@@ -67,6 +67,19 @@ def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) 
     assert not (project.root / ".headrace/store").exists()
 
 
+def test_a_preview_tells_at_once_that_a_server_is_away(project: Project) -> None:
+    project.init("--template", "A tagline for {product}.", "--model", "qwen", engine="http://127.0.0.1:9/v1")
+
+    result = project.call("preview", "products")
+
+    assert result.exit_code != 0
+    assert (
+        "Campaign 'products': engine.base_url http://127.0.0.1:9/v1 takes no connection: start the server, or correct "
+        "the address. `--engine echo` shows the prompts without it."
+    ) in " ".join(result.output.split())
+    assert project.call("preview", "products", "--engine", "echo").exit_code == 0
+
+
 def test_a_preview_is_a_table_for_people(project: Project) -> None:
     project.init("--template", "A tagline for {product}.")
 
