@@ -69,7 +69,7 @@ def generated_content(
     campaigns: CampaignsResource,
     engines: EnginesResource,
 ) -> dg.MaterializeResult[Handoff]:
-    """One output for every prompt of one campaign shard's day, all from one version set.
+    """One output for each variation of every prompt of one campaign shard's day, all from one version set.
 
     The first run pins prompts and version set; a run that was killed is resumed, row for row. Materializing a sealed
     partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. The rollout decides which
