@@ -5,11 +5,11 @@
 - Ours: `headrace init`, `headrace preview`, `headrace run` in a fresh clone of what is committed, whose set-up is done:
   real Dagster runs, with code server, daemon, webserver and run processes, all of whose CPU counts. The rows are
   reviewed, sealed, resumable row by row and traced. "echo" is the same without a server.
-- Data Designer: its quick start as one script, in a place of its own (`make bench-setup`), since its packages want other
+- Data Designer: its quick start as one script, in a place of its own (`make bench-setup`), as its packages want other
   versions than ours. Its rows are not reviewed; an interrupted run is resumed by whole batches, if it is asked to.
 - Both ask one OpenAI-compatible server on this machine, whose answers follow from their prompts; its CPU is in neither.
-- Commands, files and lines are what a user types: blank lines, comments and docstrings of the script do not count, every
-  line of our file does.
+- Commands, files and lines are what a user types: blank lines, comments and docstrings of the script do not count,
+  every line of our file does.
 - The first run of each is a warm-up: byte code is compiled then.
 """
 

@@ -190,7 +190,7 @@ def _served_model(url: str, wanted: str | None) -> str:
     """The model that is wanted, or else the only one that a server offers.
 
     Raises:
-        InvalidInput: it does not offer that one; or none is named, and it does not answer, or offers none or several.
+        InvalidInput: it offers others; or none is named, and it does not answer, or offers none or several.
     """
     import httpx2
 
@@ -210,6 +210,8 @@ def _served_model(url: str, wanted: str | None) -> str:
         ) from error
     if wanted is None and len(names) == 1:
         return names[0]
+    if not names and wanted is not None:
+        return wanted  # a list without an entry tells nothing either
     if wanted not in names:
         raise InvalidInput(
             f"{url} serves {', '.join(names[:10]) or 'no model'}, got --model {wanted}: name one of them."
