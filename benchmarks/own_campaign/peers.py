@@ -52,7 +52,7 @@ def write_prompts(directory: Path, num_prompts: int) -> None:
 
 @contextmanager
 def local_server() -> Iterator[str]:
-    """An OpenAI-compatible server, whose answers follow from their prompts. Its CPU, of this process, counts nowhere."""
+    """An OpenAI-compatible server in this process, whose CPU no way counts; its answers follow from the prompts."""
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         content = body["messages"][-1]["content"]

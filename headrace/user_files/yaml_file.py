@@ -4,7 +4,8 @@ YAML 1.2's core schema: `3e-4` is a number, `0o17` is fifteen; `no`, `12:30` and
 merge key `<<` is accepted, and a key is always text, as in JSON.
 
 It also refuses files that would read differently from what is written: a key that occurs twice (YAML silently takes the
-last one), anchors that multiply a few lines into gigabytes or contain themselves, lone surrogates.
+last one), a number with a leading zero (octal in YAML 1.1), anchors that multiply a few lines into gigabytes or contain
+themselves, lone surrogates.
 """
 
 import re
