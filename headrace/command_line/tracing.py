@@ -69,7 +69,7 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
     for model in found.models:
         print_heading(model.member.role)
         engine = found.version_set.engine_of(model.member.role) if found.version_set else None
-        print_lines(aligned(_model_facts(model, engine)))
+        print_lines(aligned(model_facts(model, engine)))
     print_lines([f"Passed over: {one}" for one in damaged])
 
 
@@ -94,7 +94,7 @@ def _review_text(found: "Trace") -> str:
     return "kept" if found.review["kept"] else f"rejected by {', '.join(found.review['rejected_by'])}"
 
 
-def _model_facts(model: "TracedModel", engine: "EngineSpec | None") -> list[list[str]]:
+def model_facts(model: "TracedModel", engine: "EngineSpec | None") -> list[list[str]]:
     member, registered = model.member, model.registered
     facts = [
         ["model", f"{member.model_name} version {member.model_version}"],
