@@ -10,7 +10,8 @@
 - Both ask one OpenAI-compatible server on this machine, whose answers follow from their prompts; its CPU is in neither.
 - Commands, files and lines are what a user types: blank lines, comments and docstrings of the script do not count,
   every line of our file does.
-- The first run of each is a warm-up: byte code is compiled then.
+- The first run of each is a warm-up: byte code is compiled then, except that of our clone, which each time is fresh.
+- A busy machine takes more CPU for the same work, too: `import dagster`, measured beside each way, says how much.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from benchmarks.measuring import (
     some_of,
     whole,
 )
-from benchmarks.own_campaign.peers import Way, data_designer, local_server, ours
+from benchmarks.own_campaign.peers import Way, data_designer, import_dagster, local_server, ours
 from pipelines.setup import DATA_DESIGNER
 
 _PEER = "data designer"
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     require_peers({name: _MODULES[name] for name in options.peers})
     num = options.prompts
     ways: dict[str, list[Way]] = defaultdict(list)
+    yardsticks: list[float] = []
     with local_server() as server:
         cases: list[tuple[str, Callable[..., Way]]] = [
             ("headrace, server", lambda place: ours(place, [server, "--model", "writer"], num)),
@@ -58,11 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         for run, (label, walk) in in_turns("own campaign", options.runs, cases, num_warm_ups=options.warm_ups):
             with scratch("own-campaign") as place:
                 way = walk(place)
+                yardsticks.append(import_dagster(place))
             ways[label] += [way] if run >= 0 else []
-    return _report(ways, options)
+    return _report(ways, median(yardsticks), options)
 
 
-def _report(ways: dict[str, list[Way]], options: argparse.Namespace) -> int:
+def _report(ways: dict[str, list[Way]], yardstick: float, options: argparse.Namespace) -> int:
     def cpu(label: str) -> float:
         return rounded(median(way.cpu_seconds for way in ways[label]))
 
@@ -80,13 +83,15 @@ def _report(ways: dict[str, list[Way]], options: argparse.Namespace) -> int:
         for label, found in ways.items()
     ]
     columns = ["", "commands", "files", "lines", "CPU s", "wall s", "rows", "reviewed"]
-    print_table(f"{options.prompts} prompts to rows", columns, rows)
+    caption = f"`import dagster` took {yardstick:.2f} CPU s beside them"
+    print_table(f"{options.prompts} prompts to rows", columns, rows, caption=caption)
     one = ways["headrace, server"][0]
     # Of one server, whose answers follow from their prompts.
     num_unlike = sum(ways[peer][0].rows != one.rows for peer in options.peers)
     body = {
         "benchmark": "own_campaign",
         "num_prompts": options.prompts,
+        "import_dagster_cpu_seconds": rounded(yardstick),
         "ways": {
             label: {
                 "commands": list(found[0].commands),

@@ -90,6 +90,13 @@ def ours(directory: Path, engine: Sequence[str], num_prompts: int) -> Way:
     )
 
 
+def import_dagster(directory: Path) -> float:
+    """CPU seconds of `import dagster`, of which each of our processes has one: what this machine takes for it now."""
+    with _counted() as cost:
+        _call([sys.executable, "-c", "import dagster"], directory, _bare(directory))
+    return cost["cpu_seconds"]
+
+
 def data_designer(directory: Path, server: str, num_prompts: int) -> Way:
     """Its quick start, as one script that a user writes."""
     import pyarrow.parquet as pq

@@ -58,7 +58,7 @@ def examine_campaign(
             gate, said = _gate(campaign, nights, objects)
             findings.append(said)
     findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
-    findings += engine_findings(campaign.parts, campaign.replicas, offline=offline)
+    findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
 
 

@@ -1,6 +1,7 @@
 """Whether the engines of a file's roles are there: a server answers, a library is installed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from headrace.command_line.checking.report import FileFinding, finding
@@ -16,15 +17,17 @@ _NO_CONNECTION = "takes no connection: start the server, or correct the address.
 
 
 def engine_findings(
-    roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, offline: bool
+    roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, in_roles: bool, offline: bool
 ) -> list[FileFinding]:
-    """One finding for each different engine."""
+    """One finding for each different engine. `in_roles`: the file has a section `roles`, and not one writer."""
     found: dict[str, FileFinding] = {}
-    for role in roles.values():
+    for name, role in roles.items():
         options, kind = role.engine.options, role.engine.kind
         if servers := _servers(role, replicas):
             for server in servers:
-                found.setdefault(f"{server} {options.model}", _server(server, str(options.model), offline=offline))
+                said = _server(server, str(options.model), offline=offline)
+                key = f"roles.{name}.engine.base_url" if in_roles else "engine.base_url"
+                found.setdefault(f"{server} {options.model}", replace(said, key=key))
         elif "not installed" in kind.build:
             found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
         else:

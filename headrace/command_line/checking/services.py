@@ -24,7 +24,7 @@ def examine_service(service: Service, home: Path, *, offline: bool) -> list[File
     return [
         finding("rollout", "ok", f"the candidate gets {listed} of the units, then all."),
         *weights_findings(service.roles, home, in_roles=True),
-        *engine_findings(service.roles, service.replicas, offline=offline),
+        *engine_findings(service.roles, service.replicas, in_roles=True, offline=offline),
     ]
 
 
