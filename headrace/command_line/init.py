@@ -59,6 +59,7 @@ def init(
     from headrace.generation.prompt_files import REPAIR
     from headrace.generation.requests import prompts_for
     from headrace.keys import ContentPartition, check_name
+    from headrace.user_files.finding import pattern_of
 
     project = find_project(Path.cwd(), os.environ)
     settings = project.settings()
@@ -75,7 +76,7 @@ def init(
     beginning = [
         f"name: {named}",
         "prompts:",
-        f"  files: {_quoted(str(file.absolute()))}",
+        f"  files: {_quoted(pattern_of(file.absolute()))}",
         *([f"  template: {_quoted(template)}"] if template is not None else []),
         *([f"  column: {_quoted(column)}"] if template is None and column and column != "text" else []),
     ]

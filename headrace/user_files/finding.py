@@ -42,6 +42,14 @@ def check_pattern(name: str, pattern: str, *, placeholder: str) -> None:
         raise InvalidInput(f"{name} may hold {placeholder}, and no other braces, got {other} in {pattern!r}.")
 
 
+def pattern_of(path: Path) -> str:
+    """A file's path as a pattern that means this file alone, whatever signs its name has."""
+    text = str(path)
+    if not re.search(r"[{}$%]", text):
+        return text  # a name that is there is a name, also with brackets
+    return re.sub(r"[{}$%]", r"[\g<0>]", glob.escape(text))
+
+
 def found_files(pattern: str, home: Path) -> list[Path]:
     """Files that match a glob relative to `home`, or an absolute one; in no order.
 

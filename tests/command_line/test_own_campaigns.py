@@ -56,6 +56,15 @@ def test_three_commands_begin_with_a_short_file_that_editors_know(project: Proje
     assert "headrace run products" in result.output
 
 
+@pytest.mark.parametrize("name", ["{new} $USD [1].csv", "100%EUR%.csv", "a [b].csv", "{day}.csv"])
+def test_a_file_of_any_name_is_found_again(project: Project, name: str) -> None:
+    (project.root / name).write_text(PRODUCTS)
+    result = project.init("--template", "A tagline for {product}.", "--name", "odd", prompts=name)
+
+    assert result.exit_code == 0, result.output
+    assert project.call("preview", "odd").exit_code == 0
+
+
 def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) -> None:
     project.init("--template", "A tagline for {product}.")
 
