@@ -220,6 +220,8 @@ def test_places_in_the_projects_settings_hold_in_every_directory(
         (["mini", "maxi"], ["--model", "maxi"], "maxi"),
         (["mini", "maxi"], [], "serves mini, maxi, got --model None: name one of them"),
         (["mini"], ["--model", "nosuch"], "serves mini, got --model nosuch"),
+        ([], ["--model", "qwen"], "qwen"),
+        ([], [], "serves no model"),
     ],
 )
 def test_a_servers_model_is_one_that_it_serves(
