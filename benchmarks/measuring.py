@@ -202,9 +202,13 @@ def in_turns(what: str, num_runs: int, cases: Sequence[Case], *, num_warm_ups: i
             yield run, case
 
 
-def require_peers(modules: Mapping[str, str]) -> None:
-    """Ends the benchmark with exit status 2 if a module that a peer (its key) needs is not installed."""
-    missing = [peer for peer, module in modules.items() if importlib.util.find_spec(module) is None]
+def require_peers(modules: Mapping[str, str | Path]) -> None:
+    """Ends the benchmark with exit status 2 if what a peer (its key) needs is not installed: a module, or a file."""
+    missing = [
+        peer
+        for peer, needed in modules.items()
+        if not (needed.exists() if isinstance(needed, Path) else importlib.util.find_spec(needed))
+    ]
     if missing:
         print(
             f"Cannot compare with {', '.join(missing)}: not installed. Run `make bench-setup`, or leave "

@@ -45,6 +45,7 @@ _OTHERS = frozenset({"HEADRACE_SERVICE"})
 # Words that people write; any other would else be taken for off.
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 DEFAULT_PORT = 3000
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(?:/.*)?")
 T = TypeVar("T")
 
 
@@ -103,7 +104,7 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
         store_url=of("HEADRACE_STORE", _store_url, str(home / "store")),
         cache=of("HEADRACE_CACHE", _path, home / "cache"),
         cache_bytes=of("HEADRACE_CACHE_BYTES", cache_bytes_of, cache_bytes_of(None)),
-        tracking_uri=environment.get(TRACKING_URI) or f"sqlite:///{home / 'mlflow.db'}",
+        tracking_uri=of(TRACKING_URI, _tracking_uri, f"sqlite:///{home / 'mlflow.db'}"),
         corpus=of("HEADRACE_CORPUS", _path, root / "resources/corpus.yaml"),
         recipes=of("HEADRACE_RECIPES", _path, root / "resources/recipes"),
         campaigns=of("HEADRACE_CAMPAIGNS", _path, root / "resources/campaigns"),
@@ -133,23 +134,37 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, and nothing reads it: did you mean {near[0]}?"
         for name in sorted(environment)
-        if name.startswith("HEADRACE_") and name not in _NAMES | _OTHERS
-        if (near := difflib.get_close_matches(name, sorted(_NAMES), n=1, cutoff=0.9))
+        if name.upper().startswith("HEADRACE") and name not in _NAMES | _OTHERS
+        if (near := difflib.get_close_matches(name.upper(), sorted(_NAMES), n=1, cutoff=0.9))
     ]
+
+
+def is_address(text: str) -> bool:
+    """Whether a place is no path. With one slash it is a slip, which else would make a directory of that name."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) is not None
 
 
 def _path(text: str) -> Path:
     if "\0" in text:
         raise InvalidInput(f"must be a path, got {text!r}.")
+    if is_address(text):
+        raise InvalidInput(f"must be a path on a local disk, got the address {without_credentials(text)!r}.")
     return Path(text).expanduser().absolute()
 
 
 def _store_url(text: str) -> str:
     """Makes a directory absolute, since the processes that open it start in different ones."""
-    if "://" not in text:
+    if not is_address(text):
         return str(_path(text))
-    if urlsplit(text).scheme not in ("s3", "file"):
+    if not re.match(r"s3://[^/]|file://", text):
         raise InvalidInput(f"must be a directory or s3://BUCKET/PREFIX, got {without_credentials(text)!r}.")
+    return text
+
+
+def _tracking_uri(text: str) -> str:
+    # MLflow would take it for a directory of that name.
+    if _HOST_AND_PORT.fullmatch(text):
+        raise InvalidInput(f"must begin with its protocol, such as http://{text}, got {text!r}.")
     return text
 
 

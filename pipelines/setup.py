@@ -22,6 +22,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 VENV = CHECKOUT / ".venv"
+# A peer whose packages want other versions than ours, in a place of its own.
+DATA_DESIGNER = CHECKOUT / "build/peers/data-designer"
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
@@ -112,6 +114,9 @@ def install_packages() -> None:
 
 def install_peers() -> None:
     pip("peers", "-c", str(CHECKOUT / "requirements.lock"), "-e", f"{CHECKOUT}[bench]")
+    if not (DATA_DESIGNER / "bin/python").exists():
+        venv.create(DATA_DESIGNER, with_pip=True)
+    pip("Data Designer", "data-designer==0.9.7", place=DATA_DESIGNER)
 
 
 def make_demo_inputs() -> None:
@@ -121,9 +126,9 @@ def make_demo_inputs() -> None:
     run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
 
 
-def pip(what: str, *arguments: str) -> None:
+def pip(what: str, *arguments: str, place: Path = VENV) -> None:
     environment = {**os.environ, "DS_BUILD_OPS": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    command = [str(VENV / "bin/python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    command = [str(place / "bin/python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
     logged(f"install {what}", command, environment)
 
 

@@ -58,6 +58,7 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project) -> Writt
     from headrace.generation.prompt_files import REPAIR
     from headrace.generation.requests import prompts_for
     from headrace.keys import ContentPartition
+    from headrace.user_files.finding import pattern_of
 
     settings, template = project.settings(), campaign.template
     column = None
@@ -67,7 +68,7 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project) -> Writt
     beginning = [
         f"name: {campaign.name}",
         "prompts:",
-        f"  files: {_quoted(campaign.files or str(campaign.prompts.absolute()))}",
+        f"  files: {_quoted(campaign.files or pattern_of(campaign.prompts.absolute()))}",
         *([f"  template: {_quoted(template)}"] if template is not None else []),
         *([f"  column: {_quoted(column)}"] if column and column != "text" else []),
     ]
@@ -170,7 +171,7 @@ def _served_model(url: str, wanted: str | None) -> str:
     """The model that is wanted, or else the only one that a server offers.
 
     Raises:
-        InvalidInput: it does not offer that one; or none is named, and it does not answer, or offers none or several.
+        InvalidInput: it offers others; or none is named, and it does not answer, or offers none or several.
     """
     import httpx2
 
@@ -190,6 +191,8 @@ def _served_model(url: str, wanted: str | None) -> str:
         ) from error
     if wanted is None and len(names) == 1:
         return names[0]
+    if not names and wanted is not None:
+        return wanted  # a list without an entry tells nothing either
     if wanted not in names:
         raise InvalidInput(
             f"{url} serves {', '.join(names[:10]) or 'no model'}, got --model {wanted}: name one of them."

@@ -52,7 +52,7 @@ def check(
         checked.append(one)
         if not as_json:
             _print_file(one)
-    findings = project_findings(settings, project.environment)
+    findings = project_findings(settings, project)
     num_broken = sum(not one.is_well for one in checked)
     well = not num_broken and all(finding.level != "fail" for finding in findings)
     report = CheckReport(well=well, root=str(project.root), files=tuple(checked), findings=tuple(findings))
@@ -75,20 +75,28 @@ def _all(checked: "list[CheckedFile]") -> "Iterator[Finding]":
 def _print_file(one: "CheckedFile") -> None:
     from headrace.command_line.output import print_lines, print_marked
 
+    # As a person names it, and as editors and terminals open it from here.
+    here = Path.cwd()
+    file = str(Path(one.file).relative_to(here)) if Path(one.file).is_relative_to(here) else one.file
     what = " ".join(filter(None, [one.kind or "file", one.name]))
-    print_marked("ok" if one.is_well else "fail", f"{what}  {one.file}")
+    print_marked("ok" if one.is_well else "fail", f"{what}  {file}")
     for fault in one.faults:
-        place = ":".join(str(part) for part in (one.file, fault.line, fault.column) if part is not None)
+        place = ":".join(str(part) for part in (file, fault.line, fault.column) if part is not None)
         print_lines([f"  {place}: {fault.sentence}"])
-    _print_findings(one.findings, indent="  ")
+    # What a broken file will do once it is whole is no help now.
+    told = [finding for finding in one.findings if one.is_well or finding.level != "ok"]
+    _print_findings(told, indent="  ", file=file)
     if one.example is not None:
         say("  first prompt:" if one.kind == "campaign" else "  first training example:")
         print_lines([f"    {line}" for line in one.example.splitlines()])
     say()
 
 
-def _print_findings(findings: "Sequence[Finding]", *, indent: str = "") -> None:
+def _print_findings(findings: "Sequence[Finding]", *, indent: str = "", file: str = "") -> None:
     from headrace.command_line.output import print_marked
 
     for finding in findings:
-        print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {finding.sentence}", indent=indent)
+        # Where there is something to do, the place to do it.
+        line, column = getattr(finding, "line", None), getattr(finding, "column", None)
+        place = f"{file}:{line}:{column}: " if line is not None and finding.level != "ok" else ""
+        print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {place}{finding.sentence}", indent=indent)

@@ -1,7 +1,7 @@
 """`headrace export`: reviewed rows for other programs, wherever they were made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,11 @@ from headrace.command_line.options import Columns, Force, Store, Verbatim, examp
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
 
-_DATASET = "dataset"
+if TYPE_CHECKING:
+    from headrace.handoff.export import Selected
+    from headrace.handoff.versions import HandoffStore
+
+_DATASET, _FOLDER = "dataset", "folder"
 
 
 @examples(
@@ -17,6 +21,7 @@ _DATASET = "dataset"
     "headrace export taglines today.csv --day 2026-11-22     texts that a spreadsheet would evaluate are disarmed",
     "headrace export 3fa1c2 rows.jsonl --rejected            all rows of a version set, with the rules they break",
     "headrace export taglines hub --format dataset           a Hugging Face dataset with its card",
+    "headrace export taglines cards --format folder          their pictures and sounds, named by row, and a table",
     "headrace export clean_documents documents.parquet       an asset's newest rows, of all partitions",
 )
 def export(
@@ -29,7 +34,7 @@ def export(
     rejected: Annotated[bool, typer.Option("--rejected", help="Rejected rows, too.")] = False,
     file_format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="parquet, csv, jsonl, arrow or dataset."),
+        typer.Option("--format", "-f", metavar="FORMAT", help="parquet, csv, jsonl, arrow, dataset or folder (media)."),
     ] = None,
     columns: Columns = None,
     force: Force = False,
@@ -42,12 +47,16 @@ def export(
     from headrace.command_line.output import counted, progress
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
 
-    selected = select_rows(open_handoffs(context, store), what, day=day, with_rejected=rejected)
+    handoffs = open_handoffs(context, store)
+    selected = select_rows(handoffs, what, day=day, with_rejected=rejected)
     chosen = format_for(file_format, str(target))
     names = split_columns(columns)
     suggest_columns(selected, names or [])
     if names is None and "kept" in selected.where:
         names = [name for name in selected.schema.names if name not in VERDICT]
+    if chosen == _FOLDER:
+        _export_media(selected, handoffs, target, names, force=force)
+        return
     num_written = 0
     with progress("exporting", selected.num_rows, in_bytes=False) as advance:
 
@@ -66,3 +75,18 @@ def export(
             write = export_file_as(chosen, columns=names, force=force, verbatim=verbatim)
             write(selected, target, progress=tell)
     say(f"{target}: {counted(num_written, 'row')} of {selected.label}.", error=True)
+
+
+def _export_media(
+    selected: "Selected", handoffs: "HandoffStore", target: Path, columns: list[str] | None, *, force: bool
+) -> None:
+    from headrace.command_line.handoff.exporting import moved_away
+    from headrace.command_line.output import counted, progress
+    from headrace.generation.media_exports import export_media_folder
+
+    if str(target) == "-":
+        raise InvalidInput("A folder cannot go to stdout: name a directory.")
+    with progress("exporting", selected.num_rows, in_bytes=False) as advance, moved_away(target, force=force):
+        made = export_media_folder(selected, handoffs, target, columns=columns, progress=advance)
+    without = f"; {counted(made.num_without, 'row')} without one" if made.num_without else ""
+    say(f"{target}: {counted(made.num_items, 'item')} of {selected.label}{without}.", error=True)

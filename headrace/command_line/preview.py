@@ -40,6 +40,7 @@ def preview(
     """
     from headrace.command_line.bodies.previews import PreviewBody
     from headrace.command_line.campaigns import checked_day, find_campaign
+    from headrace.command_line.checking.engines import require_servers
     from headrace.command_line.output import print_json
     from headrace.engines.deployment import Deployment
     from headrace.engines.rows import open_rows
@@ -50,11 +51,12 @@ def preview(
     settings = find_project(Path.cwd(), os.environ).settings()
     found = find_campaign(campaign, settings).with_engine(engine)
     on_day = checked_day(day, settings)
+    require_servers(found)
     around = surroundings_of(context, store)
     # The store of a new project does not exist yet, and is empty then.
     handoffs = HandoffStore(open_store(around.store_url, cache=around.cache_directory))
     wanted = _wanted(found, handoffs, settings)
-    deployment = Deployment.of_bulk(
+    deployment = Deployment.of_preview(
         api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=found.replicas, unsealed=wanted.unsealed
     )
     made = make(

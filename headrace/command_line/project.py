@@ -6,10 +6,11 @@ would look into another store than the runs write to.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,22 @@ class Project:
     root: Path
     environment: Mapping[str, str]
     is_found: bool = True
+    # Variable → its line in `.env`.
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     def settings(self) -> "Settings":
         """Raises: InvalidSetting: a variable has a value that means nothing."""
-        from headrace.settings import settings_of
+        from headrace.settings import InvalidSetting, settings_of
 
-        return settings_of(self.environment, self.root)
+        try:
+            return settings_of(self.environment, self.root)
+        except InvalidSetting as error:
+            raise InvalidSetting("\n  ".join(map(self.placed, str(error).split("\n  ")))) from error
+
+    def placed(self, sentence: str) -> str:
+        """A sentence that begins with a variable, after the place in `.env` that sets it, if one does."""
+        line = self.lines.get(sentence.partition(" ")[0])
+        return sentence if line is None else f"{self.root / '.env'}:{line}: {sentence}"
 
     @property
     def code_module(self) -> str:
@@ -63,10 +74,11 @@ def find_project(directory: Path, environment: Mapping[str, str]) -> Project:
     places = [directory, *directory.parents]
     found = next(filter(_is_project, places), None)
     root = found or directory
-    told = {name: _at(root, value) if name in _PLACES else value for name, value in _env_file(root / ".env").items()}
+    values, lines = _env_file(root / ".env")
+    told = {name: _at(root, value) if name in _PLACES else value for name, value in values.items()}
     # What Dagster starts has the project as its working directory.
     given = {name: _at(directory, value) if name in _PLACES else value for name, value in environment.items()}
-    return Project(root=root, environment={**given, **told}, is_found=found is not None)
+    return Project(root=root, environment={**given, **told}, is_found=found is not None, lines=lines)
 
 
 def this_project() -> Project:
@@ -106,19 +118,41 @@ def in_this_project() -> Iterator[None]:
 
 def _at(root: Path, value: str) -> str:
     """A place in `.env`, where relative ones start at the project, or in the environment, where they start here."""
-    return value if not value or "://" in value else str(root / Path(value).expanduser())
+    # Imported here, for who names a place alone: it finds the engines.
+    from headrace.settings import is_address
+
+    return value if not value or is_address(value) else str(root / Path(value).expanduser())
 
 
-def _env_file(path: Path) -> dict[str, str]:
+def _env_file(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Its values, and their lines.
+
+    Raises: InvalidInput: it cannot be read, or a line sets nothing, which its reader would pass over.
+    """
     if not path.is_file():
-        return {}
+        return {}, {}
     # Dagster's own reader, which comes with it.
     from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
+    lines: dict[str, int] = {}
     try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+        with path.open(encoding="utf-8-sig") as text:
+            for found in parse_stream(text):
+                written = found.original.string
+                line = found.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+                if found.error or (found.key and found.value is None):
+                    shown = re.split(r"[\s=:]", written.strip(), maxsplit=1)[0]
+                    raise InvalidInput(
+                        f"{path}:{line}: {shown} must be set as NAME=VALUE, in closed quotes if there are any, got a "
+                        "line without, which nothing would read."
+                    )
+                if found.key:
+                    lines[found.key] = line
+        values = dotenv_values(path, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} is not readable: {error}. Repair it, or take it away.") from error
+    return {name: value for name, value in values.items() if value is not None}, lines
 
 
 def _is_project(directory: Path) -> bool:

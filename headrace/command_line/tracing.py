@@ -12,6 +12,7 @@ from headrace.text.terminal import say
 if TYPE_CHECKING:
     from headrace.generation.prompt_places import TracedPlace
     from headrace.generation.tracing import Trace, TracedModel
+    from headrace.version_sets.sets import EngineSpec
 
 
 @examples(
@@ -69,7 +70,8 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
     )
     for model in found.models:
         print_heading(model.member.role)
-        print_lines(aligned(_model_facts(model)))
+        engine = found.version_set.engine_of(model.member.role) if found.version_set else None
+        print_lines(aligned(model_facts(model, engine)))
     print_lines([f"Passed over: {one}" for one in damaged])
 
 
@@ -101,12 +103,14 @@ def _review_text(found: "Trace") -> str:
     return "kept" if found.review["kept"] else f"rejected by {', '.join(found.review['rejected_by'])}"
 
 
-def _model_facts(model: "TracedModel") -> list[list[str]]:
+def model_facts(model: "TracedModel", engine: "EngineSpec | None") -> list[list[str]]:
     member, registered = model.member, model.registered
     facts = [
         ["model", f"{member.model_name} version {member.model_version}"],
         ["weights", member.weights_digest],
     ]
+    if not member.is_registered and engine is not None and engine.name == "echo":
+        return [facts[0], ["training", "none: the engine echo writes without a model"]]
     if not member.is_registered:
         return [*facts, ["training", "unknown: a server's own model"]]
     if registered is None:

@@ -47,9 +47,28 @@ class Deployment:
             ),
         )
 
+    @classmethod
+    def of_preview(
+        cls,
+        *,
+        api_key: str | None = None,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+        unsealed: Mapping[str, Path] | None = None,
+    ) -> "Deployment":
+        """For a few rows at a terminal, where a person waits: a server that is gone is told within seconds."""
+        return cls(
+            api_key=api_key,
+            replicas=replicas or {},
+            unsealed=unsealed or {},
+            first_piece_seconds_max=120.0,
+            dispatch=DispatchSettings(dead_seconds_max=_PREVIEW_DEAD_SECONDS, busy_seconds_max=_PREVIEW_BUSY_SECONDS),
+        )
+
     def servers(self, base_url: str) -> tuple[str, ...]:
         """The servers behind a version set's base URL; the URL itself if no others are given."""
         return self.replicas.get(base_url, (base_url,))
 
 
 _BULK_DEAD_SECONDS, _BULK_BUSY_SECONDS = 30.0, 120.0
+# Busy for longer: a small server answers the rows one after the other.
+_PREVIEW_DEAD_SECONDS, _PREVIEW_BUSY_SECONDS = 3.0, 60.0

@@ -5,6 +5,7 @@ file.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Protocol, TypeVar
@@ -29,12 +30,25 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         if "text" not in placeholders("user", self.user, texts=("text",)):
             raise InvalidInput(f"user must hold {{text}}, where the prompt goes, got {self.user!r}.")
+        self.check_literal("text")
+
+    def check_literal(self, *names: str) -> None:
+        """The system turn is sent as it is written. A column in braces there was meant to be filled in.
+
+        Raises: InvalidInput: it holds one of the names in braces.
+        """
+        if held := next((name for name in names if f"{{{name}}}" in (self.system or "")), None):
+            raise InvalidInput(
+                f"system is sent as it is written, and nothing fills in {{{held}}}, got {self.system!r}: move it to "
+                "the prompt."
+            )
 
 
 _DEFAULT_ENGINE = "transformers"
 # OpenAI's own limit, and most servers'.
 _TEMPERATURE_MAX = 2.0
 _NEW_TOKENS_MAX = 1_000_000
+_NUMBER = re.compile(r"[1-9][0-9]*")
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +94,13 @@ class EngineSettings:
     @classmethod
     def _read(cls, content: object) -> "EngineSettings":
         """The section of a file; the engine's options define what may stand beside `name`."""
+        if isinstance(content, str):
+            raise fault((), wish=f"be a mapping of keys to values, such as {{name: {content}}}")
         mapping = dict(content) if isinstance(content, Mapping) else {}
+        if secret := next((key for key in ("api_key", "key", "token") if key in mapping), None):
+            raise fault(
+                (secret,), tail=" must not stand in a file: set HEADRACE_ENGINE_KEY in the environment.", of_key=True
+            )
         name = mapping.pop("name", _DEFAULT_ENGINE)
         if not isinstance(name, str):
             raise fault(("name",), wish="be a string")
@@ -184,7 +204,11 @@ class Role:
     """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
 
     def __post_init__(self) -> None:
-        check_name("model", self.model)
+        try:
+            check_name("model", self.model)
+        except InvalidInput as error:
+            hint = " A directory or a hub name goes into weights, and gets a model's name here."
+            raise InvalidInput(f"{error}{hint if '/' in self.model else ''}") from error
         if self.weights is not None and (not self.registered or not self.weights.strip()):
             raise InvalidInput(
                 f"weights must name a model directory or a hub name, and registers it, got {self.weights!r} with "
@@ -192,8 +216,13 @@ class Role:
             )
         if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
-                f"a model that is not registered needs a version and a server (engine openai_http or echo), got "
-                f"version={self.version!r} on {self.engine.name}."
+                f"registered: false needs a version, whatever the server's owner calls it, and a server (engine "
+                f"openai_http or echo), got version={self.version!r} on {self.engine.name}."
+            )
+        if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
+            raise InvalidInput(
+                f'version must be newest or the number of a registered model, such as "2", got {self.version!r}. '
+                "A server's own model has registered: false."
             )
 
     def member(self, name: str, model: RegisteredModel | None, *, engine: EngineSpec | None) -> Member:

@@ -26,6 +26,7 @@ from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
+from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
@@ -70,6 +71,7 @@ class PromptSource:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_pattern("files", self.files, placeholder="{day}")
         object.__setattr__(self, "encoding", checked_encodings(self.encoding))
         check_delimiter(self.delimiter, self.format)
         if self.carry:
@@ -78,12 +80,15 @@ class PromptSource:
             raise InvalidCampaign(
                 f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
             )
-        if not self.files.strip():
-            raise InvalidCampaign("files must be a glob such as prompts/*.jsonl, got an empty text.")
         if self.template is not None and not placeholders("template", self.template):
             raise InvalidCampaign(
                 f"template must name a column in braces, such as {{text}}, got {self.template!r}: every prompt would "
                 "be the same."
+            )
+        if self.template is not None and self.column != "text":
+            raise InvalidCampaign(
+                f"column has no meaning beside a template, which names its columns itself, got {self.column!r}: leave "
+                "one of them out."
             )
 
     def _check_carried(self) -> None:
@@ -147,6 +152,7 @@ class Campaign:
         check_name("name", self.name)
         self._check_roles()
         self._check_variations()
+        self._check_system_turns()
         check_num_shards(self.num_shards)
         check_ranges(self)
         check_replicas(self.replicas)
@@ -264,6 +270,17 @@ class Campaign:
             raise InvalidCampaign(
                 f"budget: money needs prices of {models[0]!r}, got {', '.join(self.prices) or 'none'}: add them."
             )
+
+    def _check_system_turns(self) -> None:
+        columns = {self.prompts.column, *self.prompts.carry}
+        if self.prompts.template is not None:
+            columns |= placeholders("template", self.prompts.template)
+        for role, part in self.parts.items():
+            place = f"roles: {role}: prompt_template" if self.roles else "prompt_template"
+            try:
+                part.prompt_template.check_literal(*sorted(columns))
+            except InvalidInput as error:
+                raise InvalidCampaign(f"{place}: {error}") from error
 
     def _check_variations(self) -> None:
         wanted = self.prompts.variations

@@ -123,10 +123,17 @@ def _prompt(source: PromptSource, fields: Mapping[str, object], place: str, carr
 
 
 def _filled(template: str, fields: Mapping[str, object], place: str) -> str:
-    for name in sorted(placeholders("template", template)):
+    names = sorted(placeholders("template", template))
+    for name in names:
         value = _column(fields, name, place)
-        if not isinstance(value, _PLAIN) or (isinstance(value, float) and not math.isfinite(value)):
+        # Python's words for true and false are nobody's: a column of text says what they mean.
+        is_number = not isinstance(value, bool) and not (isinstance(value, float) and not math.isfinite(value))
+        if not isinstance(value, _PLAIN) or not is_number:
             raise _not(value, name, "text, a number or a date", place)
+    # A CSV has no null, so that one of several columns may be empty; with all of them the prompt is the bare template.
+    if not any(str(fields[name]).strip() for name in names):
+        also = ", as no other column of its template does" if len(names) > 1 else ""
+        raise _not(fields[names[0]], names[0], f"text{also}", place)
     try:
         return template.format_map(fields)
     except (ValueError, TypeError, OverflowError) as error:

@@ -43,7 +43,7 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
         InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
     """
     _check_partition(campaign, partition)
-    return _table(_day(campaign, partition.day, home), campaign, partition.shard)
+    return prompts_of_day(campaign, partition.day, home).of_shard(partition.shard)
 
 
 def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: Path) -> tuple[pa.Table, pa.Table]:
@@ -53,19 +53,9 @@ def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: P
     """
     _check_partition(campaign, partition)
     digests = {file: file_digest(file) for file in prompt_files(campaign.prompts, partition.day, home)}
-    day = _day(campaign, partition.day, home)
-    places = [prompt.place for _, prompt in _of_shard(day, campaign, partition.shard) if prompt.place]
-    return _table(day, campaign, partition.shard), places_table(places, digests, home)
-
-
-def prompts_of_day(campaign: Campaign, day: str, home: Path) -> Iterator[pa.Table]:
-    """For every shard of the day, what `prompts_for` gives it.
-
-    Raises:
-        InvalidInput: the prompt files are missing or unusable.
-    """
-    whole = _day(campaign, day, home)
-    return (_table(whole, campaign, shard) for shard in range(campaign.num_shards))
+    day = prompts_of_day(campaign, partition.day, home)
+    places = [prompt.place for _, prompt in day.prompts_of(partition.shard) if prompt.place]
+    return day.of_shard(partition.shard), places_table(places, digests, home)
 
 
 def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
@@ -105,18 +95,38 @@ def plan_micro_batches(rows: Sequence[Row], micro_batch_rows: int) -> list[tuple
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Day:
-    """All shards' prompts, each with its id, and the columns that they carry."""
+class PromptsOfDay:
+    """All shards' prompts, each with its id, and the columns that they carry; iterates over the shards' tables."""
 
+    campaign: Campaign
     prompts: list[tuple[str, PromptText]]
     carried: list[pa.Field]
 
+    @property
+    def num_rows(self) -> int:
+        """The rows that the day will make, over all shards."""
+        return len(self.prompts) * self.campaign.prompts.variations
 
-def _day(campaign: Campaign, day: str, home: Path) -> _Day:
+    def prompts_of(self, shard: int) -> list[tuple[str, PromptText]]:
+        """The shard's prompts, each with its id."""
+        return self.prompts[shard :: self.campaign.num_shards]
+
+    def of_shard(self, shard: int) -> pa.Table:
+        """What `prompts_for` gives the shard; it is empty if there are fewer prompts than shards."""
+        return _table(self, self.campaign, shard)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return map(self.of_shard, range(self.campaign.num_shards))
+
+
+def prompts_of_day(campaign: Campaign, day: str, home: Path) -> PromptsOfDay:
     """The day's list.
 
     From a pool, every day and shard draws different prompts until the pool is used up; later days start again, with new
     ids.
+
+    Raises:
+        InvalidInput: the prompt files are missing or unusable.
     """
     carried = CarriedColumns(campaign.prompts.carry)
     prompts = read_prompt_files(campaign.prompts, day, home, carried)
@@ -125,7 +135,7 @@ def _day(campaign: Campaign, day: str, home: Path) -> _Day:
     for prompt in _draw(campaign, day, prompts) if campaign.prompts.is_pool else prompts:
         found.append((prompt_id(campaign.name, day, prompt.text, occurrences[prompt.text]), prompt))
         occurrences[prompt.text] += 1
-    return _Day(prompts=found, carried=carried.fields())
+    return PromptsOfDay(campaign=campaign, prompts=found, carried=carried.fields())
 
 
 def _check_partition(campaign: Campaign, partition: ContentPartition) -> None:
@@ -136,12 +146,8 @@ def _check_partition(campaign: Campaign, partition: ContentPartition) -> None:
         )
 
 
-def _of_shard(day: _Day, campaign: Campaign, shard: int) -> list[tuple[str, PromptText]]:
-    return day.prompts[shard :: campaign.num_shards]
-
-
-def _table(day: _Day, campaign: Campaign, shard: int) -> pa.Table:
-    mine = _of_shard(day, campaign, shard)
+def _table(day: PromptsOfDay, campaign: Campaign, shard: int) -> pa.Table:
+    mine = day.prompts_of(shard)
     columns = [
         pa.array([identity for identity, _ in mine], pa.string()),
         pa.array(range(len(mine)), pa.int64()),

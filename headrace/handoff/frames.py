@@ -51,17 +51,24 @@ def arrow_table(frame: Any) -> pa.Table:
 def pandas_frame(table: pa.Table) -> "pd.DataFrame":
     """The table as a `pd.DataFrame` with a new index; copies. pandas must be imported.
 
-    Whole numbers and truth values with nulls become pandas' nullable types: pandas' own way, floats and objects, would
-    change large numbers, and the column's type on the way back. Inside of lists and structs it is pandas' own way.
+    Whole numbers and truth values with nulls become pandas' nullable types, and lists, structs, maps and decimals stay
+    in Arrow's (`pd.ArrowDtype`): pandas' own way, floats and objects, would change large numbers, and the column's type
+    on the way back.
     """
     pandas = sys.modules["pandas"]
+
+    def dtype_of(kind: pa.DataType) -> Any:
+        if pa.types.is_nested(kind) or pa.types.is_decimal(kind):
+            return pandas.ArrowDtype(kind)
+        return nullable.get(kind) if plain.null_count else None
+
     nullable = {getattr(pa, name.lower())(): getattr(pandas, f"{name}Dtype")() for name in _INTEGERS}
     nullable[pa.bool_()] = pandas.BooleanDtype()
     columns = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         kind = plain_type(field.type)
         plain = column if kind.equals(field.type) else column.cast(kind)
-        columns[field.name] = plain.to_pandas(types_mapper=nullable.get if plain.null_count else None)
+        columns[field.name] = plain.to_pandas(types_mapper=dtype_of)
     return pandas.DataFrame(columns, index=pandas.RangeIndex(table.num_rows))
 
 

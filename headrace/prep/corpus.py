@@ -18,6 +18,7 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
+from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
@@ -93,12 +94,25 @@ class LabelFile:
 
     path: str
     """The file."""
+    encoding: Encodings = ("utf-8",)
+    """A text encoding, or a list that is tried in order."""
+    delimiter: str | None = None
+    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
     document_id: str = "document_id"
     """The column with the document's id."""
     label: str = "label"
     """The column with the label."""
     source: str = "file"
     """The name under which these labels are kept."""
+
+    def __post_init__(self) -> None:
+        check_pattern("path", self.path, placeholder=_SHARD_PLACEHOLDER)
+        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
+        check_delimiter(self.delimiter, "auto")
+
+    @property
+    def layout(self) -> FileLayout:
+        return FileLayout(columns=(self.document_id, self.label), encodings=self.encoding, delimiter=self.delimiter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +231,8 @@ class Corpus:
         if not self.files or not all(glob.strip() for glob in self.files):
             got = f"{list(self.files)!r}" if self.files else "an empty list"
             raise InvalidInput(f"files must list at least one glob, and no empty one, got {got}.")
+        for number, pattern in enumerate(self.files):
+            check_pattern(f"files[{number}]", pattern, placeholder=_SHARD_PLACEHOLDER)
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
         if not placeholders("completion", self.completion, texts=("term", "category", "text")):
@@ -239,6 +255,11 @@ class Corpus:
                 raise InvalidInput(f"columns must map {', '.join(DOCUMENT_COLUMNS)}, got {name!r}.")
         if "text" not in self.columns:
             raise InvalidInput("columns must map 'text' to the column that holds the text.")
+        if copies := [name for name in ("term", "category") if self.columns.get(name) == self.columns["text"]]:
+            raise InvalidInput(
+                f"columns must not map {copies[0]!r} to the text's own column, got {self.columns['text']!r} twice: the "
+                "question would hold its answer."
+            )
         for name in self.required_columns:
             if name not in self.columns:
                 raise InvalidInput(f"prompt or completion uses {{{name}}}, which columns does not map to a column.")
@@ -256,6 +277,11 @@ class Corpus:
             if body[name] is None:
                 del body[name]
         del body["dropped_share_max"]
+        if self.labels and self.labels.file:
+            defaults = {"encoding": ("utf-8",), "delimiter": None}
+            body["labels"]["file"] = {
+                name: value for name, value in body["labels"]["file"].items() if value != defaults.get(name, ...)
+            }
         if len(self.encoding) == 1:
             [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())
@@ -324,6 +350,10 @@ def _check_pattern(name: str, pattern: str) -> None:
     try:
         matched = pl.Series(["", "a", "one, 2."]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
-        raise InvalidInput(f"{name} is not a regular expression, got {pattern!r}: {error}") from error
+        # The library shows the pattern, marks the place and ends with its expression, over many lines.
+        reason = next((line for line in str(error).splitlines() if line.startswith("error: ")), "it cannot be read")
+        raise InvalidInput(
+            f"{name} is not a regular expression, got {pattern!r}: {reason.removeprefix('error: ')}."
+        ) from error
     if matched.all():
         raise InvalidInput(f"{name} matches every text, and would drop all documents, got {pattern!r}.")

@@ -19,7 +19,7 @@ from headrace.handoff.schemas import LABELS
 from headrace.prep.cleaning import first_rule, normalised, quality_rules
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
-from headrace.user_files.layout import FileLayout, Unreadable
+from headrace.user_files.layout import Unreadable
 from headrace.user_files.records import read_records
 
 
@@ -101,7 +101,7 @@ def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, st
     if not path.is_file():
         raise InvalidInput(f"Label file {path} does not exist; labels.file.path of the corpus file names it.")
     labels: dict[str, str] = {}
-    for record in read_records(path, FileLayout(columns=(settings.document_id, settings.label))):
+    for record in read_records(path, settings.layout):
         if isinstance(record, Unreadable):
             raise InvalidInput(
                 f"Label file {path}, line {record.line}: {record.reason}. Repair it: no label is skipped."

@@ -33,14 +33,14 @@ End = Literal["promoted", "harmful", "undecided"]
 
 @dataclass(frozen=True, kw_only=True)
 class Nights:
-    """How a campaign's nights are divided."""
+    """How a campaign's nights are divided: all rows of a night, dealt to the partitions in turn."""
 
     num_partitions: int
-    rows_per_partition: int
+    num_rows: int
 
-    @property
-    def num_rows(self) -> int:
-        return self.num_partitions * self.rows_per_partition
+    def rows_of(self, num_partitions: int) -> int:
+        """So many partitions' rows, to the nearest one: some partitions may have one more than others, or none."""
+        return round(self.num_rows * num_partitions / self.num_partitions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def horizon_for(plan: Plan, nights: Nights, pass_rate: float) -> Horizon:
     rows = max(rows, gate.min_rows)
     canaries = canary_count(plan.steps[-1].weight, nights.num_partitions)
     # With fewer rows of one side than of the other, the smaller side decides.
-    a_night = min(canaries, max(1, nights.num_partitions - canaries)) * nights.rows_per_partition
+    a_night = nights.rows_of(min(canaries, max(1, nights.num_partitions - canaries)))
     return Horizon(rows=rows, nights=math.ceil(rows / max(1, a_night)) + 1)
 
 
@@ -147,7 +147,7 @@ def _num_nights(plan: Plan) -> int:
 
 def _nights_to_fill(plan: Plan, nights: Nights) -> int:
     """Nights until the last step's canaries have made the horizon's rows."""
-    rows = canary_count(plan.steps[-1].weight, nights.num_partitions) * nights.rows_per_partition
+    rows = nights.rows_of(canary_count(plan.steps[-1].weight, nights.num_partitions))
     return math.ceil(plan.gate.horizon_rows / max(1, rows)) + 1
 
 
@@ -186,8 +186,7 @@ class _Trial:
         self._num_tried += canaries
         controls = max(0, min(self._canaries, num - wanted) - self._controls)
         self._controls += controls
-        rows = self._nights.rows_per_partition
-        return canaries * rows, (controls + rest) * rows
+        return self._nights.rows_of(canaries), self._nights.rows_of(controls + rest)
 
     def look(self, candidate: Sample, stable: Sample) -> tuple[End, int] | None:
         is_last = self._index == len(self._plan.steps) - 1

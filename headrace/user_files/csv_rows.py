@@ -9,6 +9,7 @@ told from a field with a line break.
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.user_files.layout import (
@@ -42,6 +43,10 @@ def read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
             yield Unreadable(line=fed.number, reason=f"no CSV header: {error}", excerpt=fed.first, loses_file=True)
             return
         if header is None:
+            return
+        if any(mark in name for name in header for mark in (UNDECODABLE, "\0")):
+            # Another encoding, or no text at all: a spreadsheet that was renamed.
+            yield replace(wrong_encoding(0, delimiter.join(header), layout), loses_file=True)
             return
         if fault := header_fault(layout.columns, header):
             yield fault

@@ -3,11 +3,51 @@
 import difflib
 import glob
 import os
+import re
 from pathlib import Path
 
 from headrace.errors import InvalidInput
 
 _NAMES_SHOWN_MAX = 8
+_BRACES = re.compile(r"\{+[^{}]*\}*|\}+")
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|%[A-Za-z_]\w*%")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def check_pattern(name: str, pattern: str, *, placeholder: str) -> None:
+    """Refuses what a glob would take for a file's name, and nobody means so: it would only ever match nothing.
+
+    Args:
+        placeholder: the only word in braces that the pattern may have, such as `{day}`.
+
+    Raises:
+        InvalidInput: an empty text, `~`, an address, a variable, other braces. In a name that has such a sign it stands
+            in brackets: `[{]`, `[$]`.
+    """
+    if not pattern.strip():
+        raise InvalidInput(f"{name} must be a glob such as texts/*.jsonl, got an empty text.")
+    if _SCHEME.match(pattern):
+        raise InvalidInput(
+            f"{name} must be files on a local disk, got {pattern!r}: fetch them, and name where they lie."
+        )
+    if pattern.startswith("~"):
+        raise InvalidInput(f"{name} must be a whole path, since ~ is another place for each user, got {pattern!r}.")
+    bare = re.sub(r"\[[^\]]*\]", "", pattern)
+    if variable := _VARIABLE.search(bare):
+        raise InvalidInput(
+            f"{name} may not hold the variable {variable[0]}, which nothing fills in, got {pattern!r}: write the path, "
+            f"with {placeholder} where it changes."
+        )
+    if other := next((found for found in _BRACES.findall(bare) if found != placeholder), None):
+        raise InvalidInput(f"{name} may hold {placeholder}, and no other braces, got {other} in {pattern!r}.")
+
+
+def pattern_of(path: Path) -> str:
+    """A file's path as a pattern that means this file alone, whatever signs its name has."""
+    text = str(path)
+    if not re.search(r"[{}$%]", text):
+        return text  # a name that is there is a name, also with brackets
+    return re.sub(r"[{}$%]", r"[\g<0>]", glob.escape(text))
 
 
 def found_files(pattern: str, home: Path) -> list[Path]:

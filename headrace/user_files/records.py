@@ -98,7 +98,8 @@ def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]
             elif isinstance(fields, dict):
                 yield Record(line=number, fields=fields)
             else:
-                yield Unreadable(line=number, reason="not a JSON object", excerpt=line)
+                hint = ", but a list: write one object a line" if isinstance(fields, list) else ""
+                yield Unreadable(line=number, reason=f"not a JSON object{hint}", excerpt=line)
 
 
 def _json_fault(error: Exception, number: int, line: str) -> str:

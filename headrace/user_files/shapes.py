@@ -6,14 +6,15 @@ Unknown keys are refused, because a misspelt `heldout_shares: 0.1` would silentl
 class are valid, the report includes what its `__post_init__` refuses.
 """
 
-import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from headrace.errors import InvalidInput, reason_of
+from headrace.user_files.nearest_keys import nearest_key
 from headrace.user_files.ranges import range_in_words
 
 # Functions import pydantic and PyYAML themselves: 100 ms of CPU, which code that only reads handoffs should not pay.
@@ -31,6 +32,7 @@ Keys = tuple[str | int, ...]
 _NUMBER_END = 2**63
 _SHOWN_CHARACTERS_MAX = 300
 _FAULTS_SHOWN_MAX = 100
+_NULL_OR = "null or "
 
 _NUMBERS = {"int_type": "a whole number", "float_type": "a number", "finite_number": "a number"}
 _NOUNS = _NUMBERS | {
@@ -228,9 +230,7 @@ def _again(error: "ErrorDetails", cls: type, known: tuple[str, ...]) -> "InitErr
         return _detail(keys, tail=f" lacks the key {keys[-1]!r}.")
     if kind == "unexpected_keyword_argument":
         key = str(keys[-1])
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
-        return _detail(keys, tail=f" has an unknown key {_shown(key)}; {hint}", of_key=True)
+        return _detail(keys, tail=f" has an unknown key {_shown(key)}{nearest_key(key, cls, known)}", of_key=True)
     if kind == "value_error":
         return _detail(keys, path=_label(keys), tail=f": {context['error']}")
     if kind == "literal_error":
@@ -238,18 +238,24 @@ def _again(error: "ErrorDetails", cls: type, known: tuple[str, ...]) -> "InitErr
     elif kind in _BOUNDS:
         wish = "be " + range_in_words(cls, str(keys[0]))
     else:
-        wish = f"be {_NOUNS[kind]}" if kind in _NOUNS else error["msg"].partition(" should ")[2]
+        wish = f"be {_null_or(cls, keys)}{_NOUNS[kind]}" if kind in _NOUNS else error["msg"].partition(" should ")[2]
     return _detail(keys, path=_label(keys), wish=wish)
+
+
+def _null_or(cls: type, keys: Keys) -> str:
+    """What a key may hold besides its type, as the beginning of a wish."""
+    hint = get_type_hints(cls).get(str(keys[0])) if len(keys) == 1 else None
+    return _NULL_OR if type(None) in get_args(hint) else ""
 
 
 def _keys_of(refusal: str, value: Any) -> Keys:
     """The place of a class's own refusal, which usually begins with the field or the path to it: "gate: margins …"."""
     keys: Keys = ()
     for part in refusal.split(": "):
-        name = part.partition(" ")[0]
+        name, *index = re.findall(r"[^][]+", part.partition(" ")[0])
         if not isinstance(value, Mapping) or name not in value:
             break
-        keys, value = (*keys, name), value[name]
+        keys, value = (*keys, name, *map(int, index)), value[name]
     return keys
 
 
@@ -268,9 +274,15 @@ def _sentence(said: dict[str, Any], value: object) -> str:
     if "tail" in said:
         return start + said["tail"]
     wish = said["wish"]
-    if wish.removeprefix("be ") in _NUMBERS.values() and isinstance(value, int | float) and not _is_within(value):
+    if (
+        wish.removeprefix("be ").removeprefix(_NULL_OR) in _NUMBERS.values()
+        and isinstance(value, int | float)
+        and not _is_within(value)
+    ):
         wish += " within ±2^63"
-    return f"{start} must {wish}, got {_shown(value)}."
+    # Of a whole file: an empty one has no value that a person would find in it.
+    got = "an empty file" if value is None and not said["path"] and said["depth"] == 0 else _shown(value)
+    return f"{start} must {wish}, got {got}."
 
 
 def _label(keys: Keys) -> str:

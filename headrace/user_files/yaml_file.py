@@ -4,7 +4,8 @@ YAML 1.2's core schema: `3e-4` is a number, `0o17` is fifteen; `no`, `12:30` and
 merge key `<<` is accepted, and a key is always text, as in JSON.
 
 It also refuses files that would read differently from what is written: a key that occurs twice (YAML silently takes the
-last one), anchors that multiply a few lines into gigabytes or contain themselves, lone surrogates.
+last one), a number with a leading zero (octal in YAML 1.1), anchors that multiply a few lines into gigabytes or contain
+themselves, lone surrogates.
 """
 
 import re
@@ -117,9 +118,7 @@ def read_yaml(path: Path, noun: str) -> Document:
         raise InvalidInput(f"{where} does not exist.") from error
     except yaml.MarkedYAMLError as error:
         cause = error
-        reason = ", ".join(part for part in (error.context, error.problem) if part)
-        if "'\\t'" in reason:
-            reason += "; use spaces"
+        reason = _reason(error, body.decode())
         if mark := error.problem_mark:
             where = f"{where}:{mark.line + 1}:{mark.column + 1}"
     except RecursionError as error:
@@ -135,11 +134,42 @@ def read_yaml(path: Path, noun: str) -> Document:
     raise InvalidInput(f"{where} is not readable as YAML: {reason.rstrip('.')}.") from cause
 
 
+def _reason(error: yaml.MarkedYAMLError, text: str) -> str:
+    """PyYAML's sentence, and what it does not say: where the trouble began, and what people usually did."""
+    if conflict := _CONFLICT.search(text):
+        line = text.count("\n", 0, conflict.start()) + 1
+        return f"line {line} is the mark of a merge that is not finished; choose one side, and take the marks out"
+    context, problem = error.context, error.problem or ""
+    begun, there = error.context_mark, error.problem_mark
+    if context and begun and there and begun.line != there.line:
+        context += f" that begins at line {begun.line + 1}"
+    reason = ", ".join(filter(None, (context, problem)))
+    if "'\\t'" in problem:
+        return f"{reason}; use spaces"
+    if problem == "mapping values are not allowed here":
+        return f"{reason}: a text with a colon and a blank needs quotes, and a line before it may lack its 'key: '"
+    return reason
+
+
+# What git writes into a file that two people changed.
+_CONFLICT = re.compile(r"^(?:<{7}|>{7}|={7})(?: .*)?$", re.MULTILINE)
+
+
 def _whole_number(text: str) -> int:
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if text[:2] in ("0o", "0x"):
+        return int(text, 0)
+    _refuse_leading_zeros(text, "0o10 is eight")
+    return int(text)
+
+
+def _refuse_leading_zeros(text: str, hint: str) -> None:
+    """YAML 1.1 reads 010 as eight, 1.2 as ten: nobody could say which of them a person means."""
+    if re.match(r"[-+]?0[0-9]", text):
+        raise ValueError(f"the number {text} has a leading zero; write {text.lstrip('+-0') or '0'} ({hint}), or quotes")
 
 
 def _number(text: str) -> float:
+    _refuse_leading_zeros(text, "a text needs quotes")
     return float(text.replace(".", "", 1) if text[-1] in "fFnN" else text)
 
 

@@ -101,8 +101,8 @@ def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Proje
         "corpus notes": project.corpus,
         "service desk": project.service,
     }.items():
-        assert f"ok    {kind}  {file}\n" in out
-    assert "20 rows in the first of 10 partitions a night." in out
+        assert f"ok    {kind}  {file.relative_to(project.root)}\n" in out
+    assert "200 rows in 10 partitions a night." in out
     assert "the candidate gets 1 of 10 partitions (10%), then 5 of 10 partitions (50%) of each night, then all." in out
     assert "  first prompt:\n    system: You tell tales.\n    user: Tell of t" in out
     assert "the candidate gets 10% (for 10 min at least, at most 100 units), then 50% of the units, then all." in out
@@ -122,14 +122,14 @@ def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(p
     found = project.check()
     assert found.exit_code == 1
     for line in (
-        f"  {project.root}/resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
-        f"  {project.root}/resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
-        f"  {project.root}/resources/recipes/torn.yml:1:8: is not readable as YAML: ",
-        f"  {project.recipe}:3:8: steps must be at least 1, got 0.",
-        f"  {project.service}:2:8: chain must name roles of this file (writer), got ['nobody'].",
+        "  resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
+        "  resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
+        "  resources/recipes/torn.yml:1:8: is not readable as YAML: ",
+        f"  {project.recipe.relative_to(project.root)}:3:8: steps must be at least 1, got 0.",
+        "  live/desk.yaml:2:8: chain must name roles of this file (writer), got ['nobody'].",
     ):
         assert line in found.stdout
-    assert f"ok    campaign tales  {project.campaign}" in found.stdout
+    assert f"ok    campaign tales  {project.campaign.relative_to(project.root)}" in found.stdout
     assert found.stdout.splitlines()[-1].startswith("6 files: 4 broken")
 
 
@@ -177,7 +177,10 @@ def test_a_file_in_another_encoding_is_told_with_its_line(project: Project) -> N
     (fault,) = project.one(project.campaign)["faults"]
     assert (fault["line"], fault["column"]) == (5, None)
     assert fault["sentence"].startswith("is not readable as YAML: byte 0xe4 is no UTF-8")
-    assert f"  {project.campaign}:5: is not readable as YAML: byte 0xe4" in project.check(project.campaign).stdout
+    assert (
+        f"  {project.campaign.relative_to(project.root)}:5: is not readable as YAML: byte 0xe4"
+        in project.check(project.campaign).stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,20 +232,39 @@ def test_a_day_without_a_list_yet_shows_the_newest_day_that_has_one(project: Pro
     project.write(f".headrace/days/{old}.jsonl", '{"thing": "old things"}\n' * 30)
     project.campaign.write_text(CAMPAIGN.replace("in/tales.jsonl", "'days/{day}.jsonl'").replace(", per_shard: 20", ""))
     checked = project.one(project.campaign)
-    assert f"that of {old} has 3 rows in the first of 10 partitions" in said(checked, "prompts", "warn")
+    assert f"that of {old} has 30 rows in 10 partitions a night." in said(checked, "prompts", "warn")
     assert checked["example"].endswith("user: Tell of old things.")
 
 
 def test_a_share_of_one_partition_is_all_of_it(project: Project) -> None:
     project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 1"))
     checked = project.one(project.campaign)
-    assert said(checked, "rollout", "warn").splitlines()[0] == (
-        "step 1 says 10% and gives the candidate 1 of 1 partition, 100%, and the stable set none to compare with. Set "
-        "num_shards to 10 or more."
+    assert said(checked, "rollout", "warn") == (
+        "num_shards is 1, so that a new version of the model would get whole nights, with no row of the present one to "
+        "compare its own with: before you change the model, set num_shards to 10."
     )
-    assert "every candidate goes back" in said(checked, "gate", "warn")
+    assert checked["gate"] is None
     project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: 3"))
     assert "1 of 3 partitions, 33.33%. Set num_shards to 10" in said(project.one(project.campaign), "rollout", "warn")
+
+
+def test_partitions_without_a_prompt_are_told_and_make_no_rows(project: Project) -> None:
+    few = CAMPAIGN.replace("num_shards: 10", "num_shards: 100000").replace(", per_shard: 20", "")
+    project.campaign.write_text(few)
+    checked = project.one(project.campaign)
+    assert checked["gate"]["rows_a_night"] == 300
+    (found,) = [one for one in checked["findings"] if one["check"] == "prompts" and one["level"] == "warn"]
+    assert (found["line"], found["column"]) == (3, 13)
+    assert found["sentence"] == (
+        "num_shards leaves 99,700 of 100,000 partitions without a prompt: lower it to 300 or less."
+    )
+
+
+def test_a_fresh_file_of_one_partition_draws_no_warning(project: Project) -> None:
+    fresh = CAMPAIGN.replace("num_shards: 10\n", "").replace("rollout: {gate: {pass_rate_margin: 0.3}}\n", "")
+    project.campaign.write_text(fresh)
+    checked = project.one(project.campaign)
+    assert [one["check"] for one in checked["findings"] if one["level"] != "ok"] == []
 
 
 def test_a_gate_that_mostly_stays_undecided_is_told_a_horizon_that_would_do(project: Project) -> None:
@@ -302,7 +324,7 @@ def test_a_server_is_asked_once_and_offline_never(project: Project) -> None:
         )
     )
     found = project.check(project.campaign)
-    assert "127.0.0.1:9/v1 does not answer (ConnectError): start it, or correct base_url." in found.stdout
+    assert "127.0.0.1:9/v1 takes no connection: start the server, or correct the address." in found.stdout
     assert "pw" not in found.stdout
     assert found.exit_code == 0, "a server may be started later"
 
@@ -323,10 +345,12 @@ def test_a_corpus_is_told_its_missing_files_its_unreadable_lines_and_what_does_n
     project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "'in/{shard}.jsonl'") + "num_shards: 2\n")
     assert "files[0] matches no file for 2 of 2 shards, such as " in said(project.one(project.corpus), "files", "fail")
     project.corpus.write_text(CORPUS.replace("text: body", "text: words"))
-    assert "line 1: missing column 'words'." in said(project.one(project.corpus), "records", "fail")
+    assert "line 1 first, cannot be read: missing column 'words', got " in said(
+        project.one(project.corpus), "records", "fail"
+    )
     project.corpus.write_text(CORPUS + "sequence_length: 8\n")
     assert said(project.one(project.corpus), "examples", "fail").startswith(
-        "0 of the first 60 fit into sequence_length 8"
+        "sequence_length: 0 of the first 60 fit into sequence_length 8"
     )
 
 

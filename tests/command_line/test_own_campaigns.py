@@ -57,6 +57,15 @@ def test_three_commands_begin_with_a_short_file_that_editors_know(project: Proje
     assert "headrace run products" in result.output
 
 
+@pytest.mark.parametrize("name", ["{new} $USD [1].csv", "100%EUR%.csv", "a [b].csv", "{day}.csv"])
+def test_a_file_of_any_name_is_found_again(project: Project, name: str) -> None:
+    (project.root / name).write_text(PRODUCTS)
+    result = project.init("--template", "A tagline for {product}.", "--name", "odd", prompts=name)
+
+    assert result.exit_code == 0, result.output
+    assert project.call("preview", "odd").exit_code == 0
+
+
 def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) -> None:
     project.init("--template", "A tagline for {product}.")
 
@@ -66,6 +75,19 @@ def test_the_preview_shows_prompts_as_rendered_and_their_rows(project: Project) 
     assert {row["prompt"] for row in body["rows"]} < {f"A tagline for {one}." for one in ("kettle", "lamp", "tent")}
     assert all(row["kept"] and len(row["row_id"]) == 64 for row in body["rows"])
     assert not (project.root / ".headrace/store").exists()
+
+
+def test_a_preview_tells_at_once_that_a_server_is_away(project: Project) -> None:
+    project.init("--template", "A tagline for {product}.", "--model", "qwen", engine="http://127.0.0.1:9/v1")
+
+    result = project.call("preview", "products")
+
+    assert result.exit_code != 0
+    assert (
+        "Campaign 'products': engine.base_url http://127.0.0.1:9/v1 takes no connection: start the server, or correct "
+        "the address. `--engine echo` shows the prompts without it."
+    ) in " ".join(result.output.split())
+    assert project.call("preview", "products", "--engine", "echo").exit_code == 0
 
 
 def test_a_preview_is_a_table_for_people(project: Project) -> None:
@@ -216,6 +238,8 @@ def test_a_relative_place_in_the_environment_starts_where_the_command_is_called(
         (["mini", "maxi"], ["--model", "maxi"], "maxi"),
         (["mini", "maxi"], [], "serves mini, maxi, got --model None: name one of them"),
         (["mini"], ["--model", "nosuch"], "serves mini, got --model nosuch"),
+        ([], ["--model", "qwen"], "qwen"),
+        ([], [], "serves no model"),
     ],
 )
 def test_a_servers_model_is_one_that_it_serves(

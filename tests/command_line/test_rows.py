@@ -8,17 +8,20 @@ import polars as pl
 import pytest
 from typer.testing import Result
 
+from headrace.command_line.tracing import model_facts
 from headrace.generation.campaign import PromptSource
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
+from headrace.generation.tracing import TracedModel
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import to_table
 from headrace.store.local import LocalStore
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
 from tests.generation.builders import TEXTS, Site, make_campaign, make_partition
+from tests.rollout.builders import make_member, make_set
 
 DAY = "2026-11-22"
 
@@ -64,6 +67,16 @@ def test_a_row_is_traced_to_prompt_models_seed_run_and_review(written: Written) 
     assert (body["models"][0]["model"], body["models"][0]["version"]) == ("tiny", "1")
     assert body["models"][0]["recipe"] == model_of("tiny", 1).recipe
     assert body["replaced_by"] is None
+
+
+def test_a_row_that_echo_made_is_not_said_to_be_a_servers() -> None:
+    member = make_member(weights_uri="")
+    model = TracedModel(member=member, registered=None, training_inputs={})
+    for engine, told in (
+        ("echo", "none: the engine echo writes without a model"),
+        ("openai_http", "unknown: a server's own model"),
+    ):
+        assert ["training", told] in model_facts(model, make_set(member, name=engine).engine)
 
 
 def test_people_read_the_same(written: Written) -> None:

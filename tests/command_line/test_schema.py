@@ -27,7 +27,7 @@ _KINDS = {"campaign": Campaign, "recipe": Recipe, "corpus": Corpus, "service": S
 _OURS = sorted(
     [*(CHECKOUT / "resources").glob("*/*.yaml"), *(CHECKOUT / "resources").glob("*.yaml")], key=lambda path: path.name
 )
-_TABLE = yaml.safe_load((CHECKOUT / "tests/user_files/mistaken_files.yaml").read_text())
+_TABLE = yaml.safe_load((CHECKOUT / "tests/mistaken_files/whole_reports.yaml").read_text())
 # What a schema sees. Numbers out of range aside: JSON has no NaN, and takes 3.0 for a whole number.
 _SEEN = re.compile(
     r"unknown key|lacks the key '\w+'\.|must be (a (?!day)|true|one of|null|at|between)\b(?!.*(±| got \d+\.0\.))"

@@ -113,7 +113,7 @@ def test_a_usage_limit_ends_the_run_and_keeps_what_was_made(server: ChatServer, 
     server.behave = telling(
         lambda prompt, asked: fine() if len(server.bodies) <= 4 else http(b"limit", 429), is_alive=False
     )
-    with pytest.raises(EngineUnavailable, match="Every replica is busy.*answered 429: limit"):
+    with pytest.raises(EngineUnavailable, match="Every server is busy.*answered 429: limit"):
         site.generate(engine=make_engine(server.url, num_attempts=2))
     server.behave = telling(lambda prompt, asked: fine(), is_alive=False)
     outcome = site.generate(engine=make_engine(server.url))
@@ -122,7 +122,7 @@ def test_a_usage_limit_ends_the_run_and_keeps_what_was_made(server: ChatServer, 
 
 
 def test_a_server_that_is_gone_is_unavailable() -> None:
-    with pytest.raises(EngineUnavailable, match=r"No replica is alive.*takes no connection \(ClientConnectorError\)"):
+    with pytest.raises(EngineUnavailable, match=r"No server answers.*takes no connection \(ClientConnectorError\)"):
         make_engine("http://127.0.0.1:9/v1", num_attempts=2).generate(requests("a"))
 
 

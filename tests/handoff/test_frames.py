@@ -1,4 +1,5 @@
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -57,6 +58,10 @@ def test_a_table_comes_back_from_pandas_with_its_types_and_values() -> None:
             "number": pa.array([0.5, None]),
             "day": pa.array([date(2026, 11, 22), None]),
             "at": pa.array([datetime(2026, 11, 22, 1), None], pa.timestamp("us")),
+            "scores": pa.array([[2**53 + 1, None], None]),
+            "parts": pa.array([{"n": 1, "name": None}, None], pa.struct({"n": pa.int32(), "name": pa.string()})),
+            "by_name": pa.array([[("a", None)], None], pa.map_(pa.string(), pa.int64())),
+            "price": pa.array([Decimal("1.50"), None], pa.decimal128(10, 2)),
         }
     )
     again = arrow_table(pandas_frame(table))

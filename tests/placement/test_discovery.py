@@ -109,7 +109,7 @@ GPU_FIELDS = "device: GPU-1, model: H100, memory_mib: 1"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "1:1 must be a mapping of keys to values, got None."),
+        ("", "1:1 must be a mapping of keys to values, got an empty file."),
         ("[1]", "1:1 must be a mapping of keys to values, got [1]."),
         ("nodes: []", "1:8: nodes must be a list of at least one node, got []."),
         ("nodes: [", "1:9 is not readable as YAML: while parsing a flow node, expected the node content, but found"),

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_a_file_labels_the_documents_of_its_shard_and_no_others(tmp_path: Path) 
         {"document_id": "d1", "label": "good", "source": "editors", "judged_at_version": "v000007"},
         {"document_id": "d4", "label": "bad", "source": "editors", "judged_at_version": "v000007"},
     ]
+
+
+def test_a_label_file_of_a_spreadsheet_is_read_in_its_encoding(tmp_path: Path) -> None:
+    corpus = write_labels(tmp_path, "")
+    (tmp_path / "labels/shard-00.csv").write_bytes("document_id;label\nd1;gut für alle\n".encode("latin-1"))
+    with pytest.raises(InvalidInput, match="line 2: wrong encoding, wanted utf-8"):
+        label(tmp_path, corpus)
+    file = replace(FILE, encoding=("utf-8", "latin-1"), delimiter=";")
+    assert label(tmp_path, make_corpus(labels=Labels(file=file))).labels.column("label").to_pylist() == ["gut für alle"]
+
+
+def test_a_label_file_as_ever_keeps_its_corpus_as_it_was() -> None:
+    """The digest is in the code version of what is sealed: another one would make every document again."""
+    as_ever = make_corpus(labels=Labels(file=FILE))
+    assert as_ever.digest == "921b9f1c6348a00c0368463df32922cc5460778d200c2d491bc40e5ee15d7d4d"
+    assert make_corpus(labels=Labels(file=replace(FILE, delimiter=";"))).digest != as_ever.digest
 
 
 @pytest.mark.parametrize(

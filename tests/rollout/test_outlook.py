@@ -9,7 +9,7 @@ from headrace.rollout.gates import GateSettings
 from headrace.rollout.outlook import Horizon, Nights, horizon_for, outlook
 from headrace.rollout.plan import Plan, Step
 
-NIGHTS = Nights(num_partitions=10, rows_per_partition=100)
+NIGHTS = Nights(num_partitions=10, num_rows=1000)
 
 
 def plan(*weights: float, **gate: object) -> Plan:
@@ -58,14 +58,14 @@ def test_the_same_seed_gives_the_same_shares() -> None:
 
 
 def test_a_night_too_small_for_min_rows_takes_several_and_a_soak_takes_its_days() -> None:
-    few = Nights(num_partitions=10, rows_per_partition=2)
+    few = Nights(num_partitions=10, num_rows=20)
     assert outlook(plan(min_rows=20, pass_rate_margin=0.5), few, 0.9).nights > 3
     steps = (Step(weight=0.1, soak_seconds=2 * 86_400), Step(weight=0.5))
     assert outlook(replace(plan(), steps=steps), NIGHTS, 0.9).nights == 3
 
 
 def test_a_trial_ends_when_its_time_is_over_or_its_oldest_rows_no_longer_count() -> None:
-    tiny = Nights(num_partitions=2, rows_per_partition=1)
+    tiny = Nights(num_partitions=2, num_rows=2)
     short = outlook(plan(horizon_seconds=86_400.0), tiny, 0.9)
     assert (short.equal_promoted, short.equal_undecided, short.nights) == (0, 1, 2)
     assert outlook(replace(plan(), evidence_days=2), tiny, 0.9).equal_undecided == 1

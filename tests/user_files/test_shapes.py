@@ -78,7 +78,7 @@ def test_every_fault_of_a_file_is_in_one_report_in_the_order_of_the_file(tmp_pat
         "F:4:15: sections.b[0]: count must be a whole number, got True.",
         "F:4:21: sections.b[0] has an unknown key 'shore'; did you mean 'share'?",
         "F:4:32: sections.b[1] must be a mapping of keys to values, got 7.",
-        "F:5:6: cap must be a whole number within ±2^63, got nan.",
+        "F:5:6: cap must be null or a whole number within ±2^63, got nan.",
     ]
 
 

@@ -7,13 +7,13 @@ from datetime import date
 from pathlib import Path
 
 from headrace.command_line.checking.engines import engine_findings
-from headrace.command_line.checking.report import GateOutlook, finding
+from headrace.command_line.checking.named_files import delimiter_findings, weights_findings
+from headrace.command_line.checking.report import FileFinding, GateOutlook, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.generation.budget import spent_text
-from headrace.generation.campaign import Campaign
-from headrace.generation.requests import prompts_for, rows_for
-from headrace.keys import ContentPartition
+from headrace.generation.campaign import Campaign, PromptSource
+from headrace.generation.requests import prompts_of_day
 from headrace.rollout.assignment import canary_count
 from headrace.rollout.evidence import review_counts
 from headrace.rollout.journal import Journal
@@ -22,9 +22,10 @@ from headrace.rollout.plan import Plan
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import fold
 from headrace.rollout.status import percent
-from headrace.store.mounts import Finding
 from headrace.store.objects import ObjectStore
+from headrace.text_templates import placeholders
 from headrace.user_files.finding import found_files, nearest_existing
+from headrace.user_files.layout import FileLayout
 
 # With fewer reviewed rows the seen share is off by more than 10 points too often.
 _SEEN_ROWS_MIN = 100
@@ -33,7 +34,7 @@ _ASSUMED_PASS_RATE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminedCampaign:
-    findings: tuple[Finding, ...]
+    findings: tuple[FileFinding, ...]
     example: str | None = None
     gate: GateOutlook | None = None
 
@@ -46,45 +47,76 @@ def examine_campaign(
     objects: the project's store; None: there is none yet.
     """
     found = _Prompts(campaign, home, today.isoformat())
-    findings = [found.finding, *_step_findings(campaign)]
+    findings = [*found.findings]
     gate = None
-    if rows := found.num_rows or campaign.prompts.per_shard or 0:
-        nights = Nights(num_partitions=campaign.num_shards, rows_per_partition=rows)
-        gate, said = _gate(campaign, nights, objects)
-        findings += [said, *_budget_findings(campaign, nights.num_rows)]
-    findings += engine_findings(campaign.parts, campaign.replicas, offline=offline)
+    # Before the files are there, a campaign that draws still says how many rows a night has.
+    if num_rows := found.num_rows or campaign.num_shards * (campaign.prompts.per_shard or 0):
+        findings += _budget_findings(campaign, num_rows)
+    if campaign.num_shards == 1:
+        findings.append(_one_partition(campaign))
+    else:
+        findings += _step_findings(campaign)
+        if num_rows:
+            nights = Nights(num_partitions=campaign.num_shards, num_rows=num_rows)
+            gate, said = _gate(campaign, nights, objects)
+            findings.append(said)
+    findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
+    findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
 
 
 class _Prompts:
-    """The first partition's prompts of the day; `num_rows` is 0 if they cannot be read."""
+    """The day's prompts; `num_rows` is 0 if they cannot be read."""
 
     def __init__(self, campaign: Campaign, home: Path, today: str) -> None:
         self.num_rows, self.example = 0, None
-        pattern = campaign.prompts.files
+        self.findings: list[FileFinding] = []
+        source = campaign.prompts
         try:
-            day = today if found_files(pattern.replace("{day}", today), home) else _newest_day(pattern, home)
+            day = today if found_files(source.files.replace("{day}", today), home) else _newest_day(source.files, home)
             if day is None:
-                sought = home / pattern.replace("{day}", today)
-                nearest = nearest_existing(pattern.replace("{day}", today), home)
-                self.finding = finding("prompts", "fail", f"prompts.files matches no file: {sought}. {nearest}")
+                sought = source.files.replace("{day}", today)
+                self._say("fail", "files", f"matches no file: {home / sought}. {nearest_existing(sought, home)}")
                 return
-            partition = ContentPartition(day=day, campaign=campaign.name, shard=0)
-            prompts = prompts_for(campaign, partition, home)
+            prompts = prompts_of_day(campaign, day, home)
         except InvalidInput as error:
-            self.finding = finding("prompts", "fail", str(error))
+            self._say("fail", _key_of(str(error), source), f": {error}")
             return
-        # As many as the partition will really make, whatever a prompt is asked for.
-        self.num_rows = len(rows_for(prompts, ""))
-        if not prompts.num_rows:
-            self.finding = finding("prompts", "fail", f"the prompt files of {day} hold no prompt.")
+        # As many as will really be made, whatever a prompt is asked for.
+        self.num_rows = prompts.num_rows
+        if not self.num_rows:
+            self._say("fail", "files", f"holds no prompt for {day}.")
             return
-        self.example = _rendered(campaign, prompts.column("text")[0].as_py())
-        rows = f"{counted(self.num_rows, 'row')} in the first of {counted(campaign.num_shards, 'partition')} a night."
+        num, num_filled = campaign.num_shards, min(campaign.num_shards, len(prompts.prompts))
+        self.example = _rendered(campaign, prompts.prompts[0][1].text)
+        rows = f"{counted(self.num_rows, 'row')} in {counted(num, 'partition')} a night."
         if day == today:
-            self.finding = finding("prompts", "ok", rows)
+            self.findings.append(finding("prompts", "ok", rows))
         else:
-            self.finding = finding("prompts", "warn", f"there is no list for {today} yet; that of {day} has {rows}")
+            self._say("warn", "files", f"has no list for {today} yet; that of {day} has {rows}")
+        if num_filled < num:
+            sentence = f"num_shards leaves {num - num_filled:,} of {num:,} partitions without a prompt: lower it to "
+            self.findings.append(finding("prompts", "warn", f"{sentence}{num_filled:,} or less.", key="num_shards"))
+        files = found_files(source.files.replace("{day}", day), home)
+        layout = FileLayout(columns=(), format=source.format, delimiter=source.delimiter)
+        self.findings += delimiter_findings(layout, files, key="prompts.delimiter")
+
+    def _say(self, level: Level, key: str, rest: str) -> None:
+        said = f"prompts.{key}{rest if rest.startswith(':') else f' {rest}'}"
+        self.findings.append(finding("prompts", level, said, key=f"prompts.{key}"))
+
+
+def _key_of(refusal: str, source: PromptSource) -> str:
+    """The key of `prompts` that a refusal of its files is about: the one that names a column that is not there."""
+    names = {
+        "template": placeholders("template", source.template or ""),
+        "column": {source.column},
+        "term_column": {source.term_column},
+        "carry": set(source.carry),
+    }
+    if keys := [key for key, named in names.items() if any(f"column {name!r}" in refusal for name in named)]:
+        return keys[0]
+    return next((key for key in ("per_shard", "encoding", "carry") if key in refusal), "files")
 
 
 def _newest_day(pattern: str, home: Path) -> str | None:
@@ -103,7 +135,17 @@ def _rendered(campaign: Campaign, text: str) -> str:
     return "\n".join(f"{role}: {content}" for role, content in turns.items() if content is not None)
 
 
-def _step_findings(campaign: Campaign) -> Iterator[Finding]:
+def _one_partition(campaign: Campaign) -> FileFinding:
+    """A night of one partition has no share to try a candidate on. Who wrote no plan need not do anything about it."""
+    sentence = (
+        "num_shards is 1, so that a new version of the model would get whole nights, with no row of the present one to "
+        "compare its own with: before you change the model, set num_shards to 10."
+    )
+    level: Level = "ok" if campaign.rollout == Plan() else "warn"
+    return finding("rollout", level, sentence, key="num_shards")
+
+
+def _step_findings(campaign: Campaign) -> Iterator[FileFinding]:
     num, plan = campaign.num_shards, campaign.plan
     counts = [canary_count(step.weight, num) for step in plan.steps]
     listed = ", then ".join(f"{count} of {counted(num, 'partition')} ({percent(count / num)})" for count in counts)
@@ -118,10 +160,10 @@ def _step_findings(campaign: Campaign) -> Iterator[Finding]:
                 + (", and the stable set none to compare with" if count == num else "")
                 + f". Set num_shards to {wanted} or more."
             )
-            yield finding("rollout", "warn", sentence)
+            yield finding("rollout", "warn", sentence, key="num_shards")
 
 
-def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[Finding]:
+def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[FileFinding]:
     """Whether the answers alone, which their limit bounds, may spend a day's budget; of a day of `num_rows`."""
     if campaign.budget is None:
         return
@@ -139,7 +181,7 @@ def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[Finding]:
         yield finding("budget", "warn" if most > limit else "ok", f"{said}.")
 
 
-def _gate(campaign: Campaign, nights: Nights, objects: ObjectStore | None) -> tuple[GateOutlook | None, Finding]:
+def _gate(campaign: Campaign, nights: Nights, objects: ObjectStore | None) -> tuple[GateOutlook | None, FileFinding]:
     plan = campaign.plan
     if plan.gate.pass_rate_margin is None:
         sentence = "pass_rate_margin is null: reviewed rows send no candidate back, unless another margin does."

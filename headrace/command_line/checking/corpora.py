@@ -1,27 +1,28 @@
 """What a corpus that can be read will do: the files of its shards, its first training example, and what fits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from headrace.command_line.checking.report import Level, finding
+from headrace.command_line.checking.named_files import delimiter_findings
+from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
 from headrace.prep.chats import shown_example, tokenized
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import raw_document
-from headrace.store.mounts import Finding
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
 
 # So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
 _RECORDS_READ = 200
+_EXCERPT_CHARACTERS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminedCorpus:
-    findings: tuple[Finding, ...]
+    findings: tuple[FileFinding, ...]
     example: str | None = None
 
 
@@ -35,6 +36,7 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
         findings += _label_file(corpus, home)
         if not files:
             return ExaminedCorpus(findings=tuple(findings))
+        findings += delimiter_findings(corpus.layout, files, key="delimiter")
         rows, said = _rows(corpus, files[0])
         findings.append(said)
         if not rows:
@@ -45,10 +47,10 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
         return ExaminedCorpus(findings=(finding("files", "fail", str(error)),))
 
 
-def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[Finding]]:
+def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[FileFinding]]:
     """The corpus's files, and what is said of each glob that matches nothing."""
     paths: set[Path] = set()
-    findings: list[Finding] = []
+    findings: list[FileFinding] = []
     for number, pattern in enumerate(corpus.files):
         if "{shard}" not in pattern:
             found = found_files(pattern, home)
@@ -56,9 +58,8 @@ def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[Finding]]:
             if not found:
                 nearest = nearest_existing(pattern, home)
                 # Another glob may have all files of a corpus that is still growing.
-                findings.append(
-                    finding("files", "warn", f"files[{number}] matches no file: {home / pattern}. {nearest}")
-                )
+                sentence = f"files[{number}] matches no file: {home / pattern}. {nearest}"
+                findings.append(finding("files", "warn", sentence, key=f"files[{number}]"))
             continue
         missing: list[str] = []
         for shard in corpus.shard_keys:
@@ -71,14 +72,14 @@ def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[Finding]]:
                 f"files[{number}] matches no file for {len(missing)} of {counted(corpus.num_shards, 'shard')}, such as "
                 f"{home / sought}. {nearest_existing(sought, home)}"
             )
-            findings.append(finding("files", "fail", said))
+            findings.append(finding("files", "fail", said, key=f"files[{number}]"))
     if not paths:
-        return [], [finding("files", "fail", one.sentence) for one in findings]
+        return [], [replace(one, level="fail") for one in findings]
     several = f"{counted(len(paths), 'file')} for {counted(corpus.num_shards, 'shard')}."
     return sorted(paths), [*findings, finding("files", "ok", several)]
 
 
-def _label_file(corpus: Corpus, home: Path) -> list[Finding]:
+def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     if corpus.labels is None or corpus.labels.file is None:
         return []
     paths = dict.fromkeys(corpus.labels.file.path.replace("{shard}", shard) for shard in corpus.shard_keys)
@@ -86,10 +87,10 @@ def _label_file(corpus: Corpus, home: Path) -> list[Finding]:
     if not missing:
         return []
     said = f"labels.file.path is no file: {home / missing[0]}. {nearest_existing(missing[0], home)}"
-    return [finding("files", "fail", said)]
+    return [finding("files", "fail", said, key="labels.file.path")]
 
 
-def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], Finding]:
+def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], FileFinding]:
     """The first documents of the first file, and whether they can be read."""
     rows: list[dict[str, str | None]] = []
     unreadable: list[Unreadable] = []
@@ -103,17 +104,23 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], Find
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]
-        where = f"line {first.line}: " if first.line else ""
-        sentence = (
-            f"{len(unreadable)} of the first {counted(num, 'record')} of {file} cannot be read; {where}{first.reason}."
-        )
-        return rows, finding("records", "fail", sentence)
+        which = f"{len(unreadable)} of the first {counted(num, 'record')} of {file}, line {first.line} first,"
+        got = f", got {first.excerpt[:_EXCERPT_CHARACTERS]!r}" if first.excerpt else ""
+        sentence = f"{which if first.line else file} cannot be read: {first.reason}{got}."
+        return rows, finding("records", "fail", sentence, key=_key_of(first.reason, corpus))
     if not rows:
         return rows, finding("records", "warn", f"{file} is empty.")
     return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
 
 
-def _examples(corpus: Corpus, rows: list[dict[str, str | None]], base_model: str) -> tuple[str, Finding]:
+def _key_of(reason: str, corpus: Corpus) -> str:
+    """The key that an unreadable record is about: what names a column that is not there, or how the file is read."""
+    if ours := [name for name, theirs in corpus.columns.items() if f"column {theirs!r}" in reason]:
+        return f"columns.{ours[0]}"
+    return "encoding" if "encoding" in reason or corpus.encoding != ("utf-8",) else "files"
+
+
+def _examples(corpus: Corpus, rows: list[dict[str, str | None]], base_model: str) -> tuple[str, FileFinding]:
     """The first example, and how many of the first ones fit into a sequence."""
     if not Path(base_model).is_dir():
         sentence = f"shown turn by turn, since the base model {base_model} is not on this machine."
@@ -129,4 +136,4 @@ def _examples(corpus: Corpus, rows: list[dict[str, str | None]], base_model: str
         f"has {counted(max(lengths), 'token')}."
     )
     level: Level = "fail" if lost > corpus.dropped_share_max else "warn" if lost > 0.1 else "ok"
-    return shown_example(corpus, rows[0], tokenizer), finding("examples", level, sentence)
+    return shown_example(corpus, rows[0], tokenizer), finding("examples", level, sentence, key="sequence_length")

@@ -1,29 +1,33 @@
 """Whether the engines of a file's roles are there: a server answers, a library is installed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
-from headrace.command_line.checking.report import finding
+from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.opening import nearest
 from headrace.engines.roles import Role
+from headrace.errors import EngineUnavailable
+from headrace.generation.campaign import Campaign
 from headrace.masking import without_credentials
-from headrace.store.mounts import Finding
 
 # A server that takes longer for its list of models is busy or away; a person waits.
 _REQUEST_SECONDS = 3.0
+_NO_CONNECTION = "takes no connection: start the server, or correct the address."
 
 
 def engine_findings(
-    roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, offline: bool
-) -> list[Finding]:
-    """One finding for each different engine."""
-    found: dict[str, Finding] = {}
-    for role in roles.values():
+    roles: Mapping[str, Role], replicas: Mapping[str, Sequence[str]], *, in_roles: bool, offline: bool
+) -> list[FileFinding]:
+    """One finding for each different engine. `in_roles`: the file has a section `roles`, and not one writer."""
+    found: dict[str, FileFinding] = {}
+    for name, role in roles.items():
         options, kind = role.engine.options, role.engine.kind
-        base_url = getattr(options, "base_url", None)
-        if kind.name == "openai_http" and base_url:
-            for server in replicas.get(base_url, (base_url,)):
-                found.setdefault(f"{server} {options.model}", _server(server, str(options.model), offline=offline))
+        if servers := _servers(role, replicas):
+            for server in servers:
+                said = _server(server, str(options.model), offline=offline)
+                key = f"roles.{name}.engine.base_url" if in_roles else "engine.base_url"
+                found.setdefault(f"{server} {options.model}", replace(said, key=key))
         elif "not installed" in kind.build:
             found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
         else:
@@ -36,7 +40,30 @@ def engine_findings(
     return list(found.values())
 
 
-def _server(server: str, model: str, *, offline: bool) -> Finding:
+def require_servers(campaign: Campaign) -> None:
+    """Asks each server of a campaign once, for who cannot go on without.
+
+    Raises:
+        EngineUnavailable: none of a role's servers takes a connection. One that is slow, or busy, may still answer.
+    """
+    for role, part in campaign.parts.items():
+        servers = _servers(part, campaign.replicas)
+        if servers and all(_models_of(server)[1].startswith(_NO_CONNECTION) for server in servers):
+            place = f"roles.{role}.engine" if campaign.roles else "engine"
+            shown = ", ".join(map(without_credentials, servers))
+            raise EngineUnavailable(
+                f"Campaign {campaign.name!r}: {place}.base_url {shown} {_NO_CONNECTION} `--engine echo` shows the "
+                "prompts without it."
+            )
+
+
+def _servers(role: Role, replicas: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Empty: its engine asks none. Echo keeps the options of the engine that it stands for."""
+    base_url = getattr(role.engine.options, "base_url", None)
+    return replicas.get(base_url, (base_url,)) if role.engine.name == "openai_http" and base_url else ()
+
+
+def _server(server: str, model: str, *, offline: bool) -> FileFinding:
     shown = without_credentials(server)
     if offline:
         return finding("engine", "ok", f"{shown} was not asked (--offline).")
@@ -61,6 +88,10 @@ def _models_of(server: str) -> tuple[tuple[str, ...], str]:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
         answer = httpx2.get(f"{server.rstrip('/')}/models", timeout=_REQUEST_SECONDS)
+    except httpx2.ConnectError:
+        return (), _NO_CONNECTION
+    except httpx2.TimeoutException:
+        return (), f"did not answer within {_REQUEST_SECONDS:.0f} s: it is busy, or base_url names another machine."
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         return (), f"does not answer ({type(error).__name__}): start it, or correct base_url."
     if answer.status_code in (401, 403):

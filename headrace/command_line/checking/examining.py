@@ -2,21 +2,23 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from headrace.command_line.checking.files import Candidate, load
-from headrace.command_line.checking.report import CheckedFile, faults_in, finding
+from headrace.command_line.checking.report import CheckedFile, FileFinding, faults_in, finding
 from headrace.command_line.output import bytes_text
+from headrace.command_line.project import Project
 from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.settings import Settings, misspelt_variables
 from headrace.store.local import LocalStore
 from headrace.store.mounts import Finding
 from headrace.store.objects import ObjectStore
 from headrace.user_files.finding import nearest_existing
+from headrace.user_files.yaml_file import read_yaml
 
 # A training's checkpoints and a night's rows of a small model; below it the next run may fill the disk.
 _FREE_BYTES_MIN = 2 * 10**9
@@ -42,10 +44,12 @@ def examine_files(candidates: Sequence[Candidate], settings: Settings, *, offlin
             examined = _examined(checked, one, settings, objects, offline=offline)
         except (HeadraceError, OSError) as error:  # a file that may not be read, a disk that fails
             examined = replace(checked, findings=(finding("files", "fail", reason_of(error)),))
-        yield replace(examined, findings=(*taken.get(candidate, ()), *examined.findings))
+        document = read_yaml(candidate.path, "File")
+        findings = [found.placed(document) for found in (*taken.get(candidate, ()), *examined.findings)]
+        yield replace(examined, findings=tuple(findings))
 
 
-def project_findings(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
+def project_findings(settings: Settings, project: Project) -> list[Finding]:
     """What is wrong with the project as a whole: its variables, its disk."""
     places = {"state": settings.home}
     if "://" not in settings.store_url:
@@ -56,19 +60,27 @@ def project_findings(settings: Settings, environment: Mapping[str, str]) -> list
         free = shutil.disk_usage(there).free
         low = free < _FREE_BYTES_MIN
         sentence = f"{bytes_text(free)} free for the {what} in {place}" + (": free some space first." if low else ".")
-        found.setdefault(there.stat().st_dev, finding("disk", "warn" if low else "ok", sentence))
+        found.setdefault(there.stat().st_dev, Finding(check="disk", level="warn" if low else "ok", sentence=sentence))
     named = {
         "HEADRACE_CORPUS": settings.corpus,
         "HEADRACE_RECIPES": settings.recipes,
         "HEADRACE_CAMPAIGNS": settings.campaigns,
         "HEADRACE_SERVICES": settings.services,
     }
-    wrong = [finding("variable", "warn", one) for one in misspelt_variables(environment)]
-    wrong += [
-        finding("variable", "fail", f"{name} names {path}, which is not there. {nearest_existing(str(path), path)}")
-        for name, path in named.items()
-        if environment.get(name) and not path.exists()
+    wrong = [
+        Finding(check="variable", level="warn", sentence=project.placed(one))
+        for one in misspelt_variables(project.environment)
     ]
+    for name, path in named.items():
+        if not project.environment.get(name):
+            continue
+        if not path.exists():
+            said = f"{name} names {path}, which is not there. {nearest_existing(str(path), path)}"
+        elif path.is_dir() is (name == "HEADRACE_CORPUS"):
+            said = f"{name} names {path}, which is no {'file' if path.is_dir() else 'directory'}."
+        else:
+            continue
+        wrong.append(Finding(check="variable", level="fail", sentence=project.placed(said)))
     return [*wrong, *found.values()]
 
 
@@ -97,22 +109,22 @@ def _examined(
 
     if checked.kind == "recipe":
         return replace(checked, findings=tuple(examine_recipe(one, settings.base_model)))
-    return replace(checked, findings=tuple(examine_service(one, offline=offline)))
+    return replace(checked, findings=tuple(examine_service(one, settings.home, offline=offline)))
 
 
-def _taken_twice(loaded: dict[Candidate, Any]) -> dict[Candidate, tuple[Finding, ...]]:
+def _taken_twice(loaded: dict[Candidate, Any]) -> dict[Candidate, tuple[FileFinding, ...]]:
     """Files that name one subject, campaigns and services together, since they would share a journal."""
     by_name: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for candidate, one in loaded.items():
         if not isinstance(one, InvalidInput):
             has_rollout = candidate.kind in ("campaign", "service")
             by_name["rollout" if has_rollout else str(candidate.kind), _name(one)].append(candidate)
-    found: dict[Candidate, tuple[Finding, ...]] = {}
+    found: dict[Candidate, tuple[FileFinding, ...]] = {}
     for (_, name), files in by_name.items():
         for file in files if len(files) > 1 else ():
             others = " and ".join(str(other.path) for other in files if other != file)
             sentence = f"{name!r} stands in {others}, too: rename one, or nobody can say which is meant."
-            found[file] = (finding("name", "fail", sentence),)
+            found[file] = (finding("name", "fail", sentence, key="name"),)
     return found
 
 

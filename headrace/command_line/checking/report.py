@@ -1,11 +1,12 @@
 """What `headrace check --json` prints: `headrace schema check` describes it. Fields are added, never renamed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from headrace.store.mounts import Finding
+from headrace.user_files.yaml_file import Document
 
 Kind: TypeAlias = Literal["campaign", "recipe", "corpus", "service"]
 Level: TypeAlias = Literal["ok", "warn", "fail"]
@@ -22,6 +23,26 @@ class Fault:
     """From 1 on; null: it is of the whole line, or of the whole file."""
     sentence: str
     """With the key, what stands there, and what was wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFinding(Finding):
+    """What a file that can be read will do, and where it says so."""
+
+    key: str | None = None
+    """The key that it is about, such as prompts.files; null: no single one."""
+    line: int | None = None
+    """Of that key's value, from 1 on."""
+    column: int | None = None
+    """From 1 on."""
+
+    def placed(self, document: Document) -> "FileFinding":
+        """With the place of its key in a file; of a key that the file leaves out, that of its section."""
+        if self.key is None:
+            return self
+        keys = [int(part) if part.isdigit() else part for part in re.findall(r"[^][.]+", self.key)]
+        line, column = document.place(keys)
+        return replace(self, line=line, column=column)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +81,7 @@ class CheckedFile:
     name: str | None = None
     """The subject that it describes; null: it cannot be read."""
     faults: tuple[Fault, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[FileFinding, ...] = ()
     example: str | None = None
     """The first prompt, or the first training example, in full."""
     gate: GateOutlook | None = None
@@ -83,8 +104,11 @@ class CheckReport:
     """Of the whole project."""
 
 
-def finding(check: str, level: Level, sentence: str) -> Finding:
-    return Finding(check=check, level=level, sentence=sentence)
+def finding(check: str, level: Level, sentence: str, *, key: str | None = None) -> FileFinding:
+    """Args: key: the one that it is about, such as `prompts.files`; the sentence names it."""
+    if key and not sentence.startswith(key):
+        sentence = f"{key}: {sentence}"
+    return FileFinding(check=check, level=level, sentence=sentence, key=key)
 
 
 def faults_in(refusal: str, path: Path) -> tuple[Fault, ...]:

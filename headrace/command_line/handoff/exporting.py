@@ -75,7 +75,7 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
         raise InvalidInput("--force does not go with webdataset: move the old shards away, or choose another pattern.")
     export = {"folder": export_folder, "webdataset": export_webdataset, "parquet": export_parquet}[chosen]
     done = 0
-    with progress("exporting", handoff.num_rows, in_bytes=False) as advance, _moved_away(target, force=force):
+    with progress("exporting", handoff.num_rows, in_bytes=False) as advance, moved_away(target, force=force):
 
         def tell(num_done: int, num_items: int) -> None:
             nonlocal done
@@ -87,7 +87,7 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
 
 
 @contextmanager
-def _moved_away(target: Path, *, force: bool) -> Iterator[None]:
+def moved_away(target: Path, *, force: bool) -> Iterator[None]:
     """With `force`, moves an existing target aside, and restores it if the block fails."""
     if not (force and os.path.lexists(target)):
         yield

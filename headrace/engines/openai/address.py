@@ -29,6 +29,13 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             "base_url must be an address such as http://host:8000/v1, without a query, with %2F for a / in a password, "
             f"got {shown}."
         )
+    # Paths of the protocol, which are appended: the whole address of a request is what vendors' pages show.
+    for path in ("/chat/completions", "/completions", "/models"):
+        if base_url.rstrip("/").endswith(path):
+            shown = without_credentials(base_url)
+            raise InvalidInput(
+                f"base_url must end before {path}, which is added to it (most end in /v1), got {shown!r}."
+            )
     if not api_key:
         return
     if "@" in base_url:

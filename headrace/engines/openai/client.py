@@ -293,16 +293,16 @@ class OpenAIEngine(Engine):
                     await future
             except TimeoutError:
                 raise EngineFailed(
-                    f"No replica had room in time{_last(ticket)}.", timed_out=True, may_be_the_turn=False
+                    f"No server had room in time{_last(ticket)}.", timed_out=True, may_be_the_turn=False
                 ) from None
             finally:
                 self._waiting.pop(ticket, None)
         if ticket.state is TurnState.GIVEN_UP:
             if ticket.retry_after_seconds is not None:
                 raise EngineBusy(
-                    f"Every replica is busy{_last(ticket)}.", retry_after_seconds=ticket.retry_after_seconds
+                    f"Every server is busy{_last(ticket)}.", retry_after_seconds=ticket.retry_after_seconds
                 )
-            raise EngineFailed(f"No replica is alive{_last(ticket)}.", may_be_the_turn=False)
+            raise EngineFailed(f"No server answers{_last(ticket)}.", may_be_the_turn=False)
 
     # --- what happens beside the turns ---
 

@@ -41,14 +41,14 @@ def export_folder(media: MediaSet, directory: Path, *, progress: Progress | None
     Raises:
         InvalidInput: `directory` exists. HandoffCorrupt: an item is damaged; the export is removed.
     """
-    with _renamed_when_whole(directory) as partial:
+    with placed_when_whole(directory) as partial:
         partial.mkdir()
         with (partial / METADATA).open("x", encoding="utf-8") as metadata:
             for item, chunks in _counted(media, progress):
                 name = file_name(item.item_id, item.media_type)
                 with (partial / name).open("xb") as file:
                     file.writelines(chunks)
-                metadata.write(json.dumps({"file_name": name, **_stated(item)}) + "\n")
+                metadata.write(json.dumps({"file_name": name, **stated(item)}) + "\n")
     return directory
 
 
@@ -72,7 +72,7 @@ def export_webdataset(
         for there in sorted(pattern.parent.iterdir()):
             if named.fullmatch(there.name):
                 _refuse(there)
-    with _renamed_when_whole(pattern.with_name(f"{before}tars{after}"), into_place=False) as partial:
+    with placed_when_whole(pattern.with_name(f"{before}tars{after}"), into_place=False) as partial:
         partial.mkdir()
         contents = _counted(media, progress)
         entry = next(contents, None)
@@ -112,7 +112,7 @@ def export_parquet(
 
     kept = [field for field in MEDIA_INDEX if field.name != "id_xxh3_64"]
     schema = pa.schema([*kept, pa.field("content", pa.binary(), nullable=False)])
-    with _renamed_when_whole(path) as partial, pq.ParquetWriter(partial, schema, compression="none") as writer:
+    with placed_when_whole(path) as partial, pq.ParquetWriter(partial, schema, compression="none") as writer:
         rows: list[dict[str, Any]] = []
         group_bytes = 0
         for item, chunks in _counted(media, progress):
@@ -132,8 +132,11 @@ def export_parquet(
 
 
 @contextmanager
-def _renamed_when_whole(target: Path, *, into_place: bool = True) -> Iterator[Path]:
-    """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not."""
+def placed_when_whole(target: Path, *, into_place: bool = True) -> Iterator[Path]:
+    """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not.
+
+    Raises: InvalidInput: `target` exists. StoreUnavailable: it cannot be written.
+    """
     if os.path.lexists(target):
         _refuse(target)
     partial = target.with_name(f".{target.name[:200]}.partial-{new_nonce()[:12]}")
@@ -164,7 +167,8 @@ def _counted(media: MediaSet, progress: Progress | None) -> Iterator[tuple[Store
             progress(num_done, len(media))
 
 
-def _stated(item: StoredItem) -> dict[str, Any]:
+def stated(item: StoredItem) -> dict[str, Any]:
+    """The facts that the index has of an item."""
     return {name: value for name, value in asdict(item).items() if value is not None}
 
 
@@ -173,7 +177,7 @@ def _add(tar: tarfile.TarFile, item: StoredItem, chunks: Iterator[bytes]) -> Non
     header = tarfile.TarInfo(f"{key}.{suffix}")
     header.size = item.num_bytes
     tar.addfile(header, _ChunkReader(chunks))
-    body = json.dumps(_stated(item), ensure_ascii=False).encode()
+    body = json.dumps(stated(item), ensure_ascii=False).encode()
     # A JSON item keeps its suffix, so its description needs another.
     header = tarfile.TarInfo(f"{key}.{'json' if suffix != 'json' else 'index.json'}")
     header.size = len(body)

@@ -221,7 +221,7 @@ def test_a_server_that_says_when_is_asked_again_then() -> None:
 
 
 def test_where_all_are_busy_for_long_the_client_learns_when_to_come_back() -> None:
-    with pytest.raises(EngineBusy, match="Every replica is busy") as busy:
+    with pytest.raises(EngineBusy, match="Every server is busy") as busy:
         answer_of(refusing(429, **{"Retry-After": "30"}))
     assert 25 < busy.value.retry_after_seconds <= 30
 
@@ -237,7 +237,7 @@ def test_where_nobody_listens_the_turn_fails_with_the_address() -> None:
         finally:
             await engine.close()
 
-    with pytest.raises(EngineFailed, match=r"No replica is alive; the last attempt: http://127.0.0.1:\d+/v1 takes no"):
+    with pytest.raises(EngineFailed, match=r"No server answers; the last attempt: http://127.0.0.1:\d+/v1 takes no"):
         asyncio.run(act())
 
 

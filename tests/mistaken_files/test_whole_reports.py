@@ -12,7 +12,7 @@ from headrace.serving.service import load_service
 from headrace.training.recipe import load_recipe
 
 _LOAD = {"campaign": load_campaign, "service": load_service, "corpus": load_corpus, "recipe": load_recipe}
-_TABLE = yaml.safe_load(Path(__file__).with_name("mistaken_files.yaml").read_text())
+_TABLE = yaml.safe_load(Path(__file__).with_name("whole_reports.yaml").read_text())
 
 
 @pytest.mark.parametrize(("kind", "mistake"), [(kind, one) for kind in _LOAD for one in _TABLE[kind]["mistakes"]])

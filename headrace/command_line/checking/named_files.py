@@ -1,0 +1,48 @@
+"""What a file names on this machine besides its texts: directories of models, and how its texts are divided."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from headrace.command_line.checking.report import FileFinding, finding
+from headrace.engines.model_directory import local_model_directory
+from headrace.engines.roles import Role
+from headrace.user_files.finding import nearest_existing
+from headrace.user_files.layout import FileLayout
+from headrace.user_files.records import format_of
+
+
+def model_finding(name: str, home: Path, *, key: str | None, what: str) -> FileFinding:
+    """Whether a model's directory is there. Nothing is fetched for this.
+
+    Args:
+        home: where a relative name starts.
+        what: what the model is: "base model".
+    """
+    if found := local_model_directory(name, home):
+        return finding("model", "ok", f"the {what} is {found}.")
+    nearest = nearest_existing(name, home)
+    # As `model_directory` tells a directory from a name of the hub.
+    if Path(name).expanduser().is_absolute() or name.startswith(".") or name.count("/") > 1:
+        return finding("model", "fail", f"there is no {what} {name}. {nearest}", key=key)
+    sentence = f"the {what} {name} is no directory in {home}: it will be fetched from the hub. {nearest}"
+    return finding("model", "warn", sentence, key=key)
+
+
+def weights_findings(roles: Mapping[str, Role], home: Path, *, in_roles: bool) -> list[FileFinding]:
+    """Args: in_roles: the file has a section `roles`, and not one writer."""
+    return [
+        model_finding(role.weights, home, key=f"roles.{name}.weights" if in_roles else "weights", what="model")
+        for name, role in roles.items()
+        if role.weights is not None
+    ]
+
+
+def delimiter_findings(layout: FileLayout, files: Iterable[Path], *, key: str) -> list[FileFinding]:
+    """A delimiter that no file has a use for."""
+    if layout.delimiter is None or any(format_of(file, layout) == "csv" for file in files):
+        return []
+    return [
+        finding(
+            "files", "warn", f"{key} is for CSV, and no file is one, got {layout.delimiter!r}: leave it out.", key=key
+        )
+    ]
