@@ -14,6 +14,7 @@ from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
+from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.report import render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_for
@@ -23,7 +24,7 @@ from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, StoreResource
+from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, StoreResource
 from resources.campaigns_resource import CampaignsResource
 from resources.engines import EnginesResource
 
@@ -100,7 +101,7 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=outcome.figures())
 
 
-@STAGE.asset(content, code_version="2")
+@STAGE.asset(content, code_version="2", metadata={ATTRIBUTES: [NUM_KEPT]})
 def reviewed_content(
     context: dg.AssetExecutionContext, generated_content: Handoff, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:

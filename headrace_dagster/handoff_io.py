@@ -32,6 +32,8 @@ COLUMNS = "columns"
 VERIFICATION = "verification"
 # Metadata of inputs and outputs: the name of a schema in headrace.handoff.schemas.
 SCHEMA = "schema"
+# Metadata of outputs: names of the run's figures that each version keeps as attributes, for readers without Arrow.
+ATTRIBUTES = "attributes"
 
 # For each further one, a writer and a collector must both overtake a reader between two reads of the store.
 _OPENINGS = 3
@@ -199,11 +201,17 @@ def _input_versions(context: dg.OutputContext, partition: str, *, is_alone: bool
 
 
 def _attributes(context: dg.OutputContext) -> dict[str, str]:
-    """If the asset's body called `sealed_already`: what a later run needs to find this version, and to show it."""
+    """The asset's own; and if its body called `sealed_already`: what a later run needs to find this version, and to
+    show it."""
+    names = (context.definition_metadata or {}).get(ATTRIBUTES, ())
+    figures = context.output_metadata
+    # The figures of a run of several partitions are of all of them.
+    alone = not context.has_asset_partitions or len(context.asset_partition_keys) == 1
+    own = {name: str(figures[name].value) for name in names if name in figures} if alone else {}
     identity = lineage_of(context.step_context).made_from.get(context.asset_key.to_user_string())
     if identity is None:
-        return {}
-    return {MADE_FROM: identity, METADATA: dg.serialize_value(dict(context.output_metadata))}
+        return own
+    return {**own, MADE_FROM: identity, METADATA: dg.serialize_value(dict(figures))}
 
 
 def _kept_metadata(context: dg.OutputContext, handoff: Handoff) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies import ModelsBody, ShownModelBody
+from headrace.command_line.bodies.models import ModelsBody, ShownModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say

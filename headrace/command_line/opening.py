@@ -41,7 +41,12 @@ class Surroundings:
     def store_url(self) -> str:
         if self.store:
             return self.store if "://" in self.store else str(Path(self.store).expanduser())
-        return str(Path(self.home or ".headrace").expanduser() / "store")
+        return str(self.home_directory / "store")
+
+    @property
+    def home_directory(self) -> Path:
+        """The project's state: logs, reports, the services' lock."""
+        return Path(self.home or ".headrace").expanduser()
 
     @property
     def cache_directory(self) -> Path | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies import PreviewBody, PreviewedRowBody
+from headrace.command_line.bodies.campaigns import PreviewBody, PreviewedRowBody
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.command_line.project import find_project

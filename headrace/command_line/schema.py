@@ -1,23 +1,24 @@
-"""`headrace schema`: prints the JSON Schema of a kind of users' file."""
+"""`headrace schema`: prints the JSON Schema of a kind of users' file, or of what a command prints."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from headrace.command_line.bodies import KINDS, body_of
+from headrace.command_line.opening import nearest
 from headrace.command_line.options import examples
+from headrace.errors import InvalidInput
+
+FILES = ("campaign", "recipe", "corpus", "service")
+_HELP = f"A kind of YAML file ({', '.join(FILES)}), or the command whose --json it is ({', '.join(KINDS)})."
 
 
-@examples("headrace schema campaign", "headrace schema service > service.schema.json")
+@examples("headrace schema campaign", "headrace schema handoff-ls", "headrace schema service > service.schema.json")
 def schema(
-    kind: Annotated[
-        Literal["campaign", "recipe", "corpus", "service", "check", "preview", "run", "trace", "status", "model"],
-        typer.Argument(metavar="KIND", help="Kind of YAML file, or the command whose --json it is."),
-    ],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=_HELP)],
 ) -> None:
-    """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine.
-
-    Files: campaign, recipe, corpus, service. What commands print with --json: check, preview, run, trace, status,
-    model.
+    """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine; or of
+    what a command prints with --json.
 
     Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
@@ -25,11 +26,15 @@ def schema(
     from headrace.command_line.output import print_json
     from headrace.user_files.json_schema import json_schema
 
+    if kind not in (known := [*FILES, *KINDS]):
+        raise InvalidInput(f"There is no schema {kind!r}.{nearest(kind, known)}")
     print_json(json_schema(shape_of(kind), f"Headrace {kind}"))
 
 
 def shape_of(kind: str) -> Any:
     """The dataclass that a kind of file is read into, or a command's output is written from."""
+    if kind in KINDS:
+        return body_of(kind)
     # Imported separately: a corpus imports polars.
     if kind == "campaign":
         from headrace.generation.campaign import Campaign
@@ -43,14 +48,6 @@ def shape_of(kind: str) -> Any:
         from headrace.prep.corpus import Corpus
 
         return Corpus
-    if kind == "check":
-        from headrace.command_line.checking.report import CheckReport
-
-        return CheckReport
-    from headrace.command_line.bodies import BODIES
-
-    if kind in BODIES:
-        return BODIES[kind]
     from headrace.serving.service import Service
 
     return Service

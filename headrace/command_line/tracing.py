@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies import TraceBody, TracedModelBody
+from headrace.command_line.bodies.campaigns import TraceBody, TracedModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.text.terminal import say
 

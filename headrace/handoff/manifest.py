@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import xxhash
 
 from headrace.errors import FormatTooNew, HandoffCorrupt, ManifestDamaged
 from headrace.store.objects import Segment, canonical_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT_VERSION = 2
 _FACTS = (
@@ -112,7 +114,9 @@ class Manifest:
         return base64.b64decode(self.arrow_schema)
 
     @property
-    def schema(self) -> pa.Schema:
+    def schema(self) -> "pa.Schema":
+        import pyarrow as pa
+
         return pa.ipc.read_schema(pa.py_buffer(self.serialized_schema))
 
     def to_body(self) -> dict[str, Any]:
@@ -155,7 +159,7 @@ class Manifest:
         return cls(**fields, parts=parts)
 
 
-def encoded_schema(schema: pa.Schema) -> str:
+def encoded_schema(schema: "pa.Schema") -> str:
     return base64.b64encode(schema.serialize()).decode()
 
 

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-import polars as pl
 import pyarrow as pa
 
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.manifest import Manifest, Part
 from headrace.handoff.parts import Pages, SealedSchema, batch_of, check_segments, mismatch, open_pages
-from headrace.handoff.polars_frame import polars_frame
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.leases import Lease, Leases
@@ -29,6 +27,7 @@ from headrace.store.verified import verified_once
 if TYPE_CHECKING:
     import datasets
     import duckdb
+    import polars as pl
     import torch
 
 # once: when this machine first opens the version; marks remember it.
@@ -168,11 +167,13 @@ class Handoff:
         """The first rows."""
         return self.table(rows=range(min(num_rows, self.num_rows)))
 
-    def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> pl.DataFrame:
+    def polars(self, columns: Sequence[str] | None = None, *, rows: range | None = None) -> "pl.DataFrame":
         """Shares the files' pages except for dictionaries, list offsets and columns with small decimals."""
+        from headrace.handoff.polars_frame import polars_frame
+
         return polars_frame(self.table(columns, rows=rows))
 
-    def lazy(self, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    def lazy(self, columns: Sequence[str] | None = None) -> "pl.LazyFrame":
         """Opens nothing yet; the query's columns, predicate and number of rows are pushed down."""
         from headrace.handoff.lazy import lazy_frame
 

@@ -24,8 +24,6 @@ from headrace.errors import (
     HandoffCorrupt,
     HandoffMissing,
     InvalidInput,
-    ManifestDamaged,
-    ObjectMissing,
     PublishConflict,
     StoreUnavailable,
 )
@@ -35,11 +33,10 @@ from headrace.handoff.layout import (
     asset_prefix,
     manifest_key,
     note_key,
-    partition_prefix,
     parts_prefix,
-    version_numbers,
 )
 from headrace.handoff.manifest import Manifest, encoded_schema
+from headrace.handoff.manifests import begun_versions, newest_manifest, read_manifest
 from headrace.handoff.parts import BATCH_BYTES, PART_BYTES, WrittenParts, write_parts
 from headrace.handoff.schemas import fingerprint
 from headrace.handoff.sealed import Handoff, Verification, checked_verification
@@ -188,10 +185,8 @@ class HandoffStore:
         )
 
     def newest(self, asset: str, partition: str) -> Handoff | None:
-        for version in reversed(self._numbers(asset, partition)):
-            if handoff := self._read(asset, partition, version):
-                return handoff
-        return None
+        manifest = newest_manifest(self.objects, asset, partition)
+        return self._handoff(manifest) if manifest else None
 
     def open(self, asset: str, partition: str, version: int | None = None) -> Handoff:
         """The given version, or the newest.
@@ -316,25 +311,11 @@ class HandoffStore:
             return None
 
     def _numbers(self, asset: str, partition: str) -> list[int]:
-        """Numbers that writers began; a killed writer's has no manifest."""
-        return version_numbers(self.objects.children(partition_prefix(asset, partition)))
+        return begun_versions(self.objects, asset, partition)
 
     def _read(self, asset: str, partition: str, version: int) -> Handoff | None:
-        key = manifest_key(asset, partition, version)
-        try:
-            text = self.objects.read(key)
-        except ObjectMissing:
-            return None
-        manifest = Manifest.from_bytes(text, uri=self.objects.uri(key))
-        # Compared by key: a listing shortens long partition keys.
-        if manifest_key(manifest.asset, manifest.partition, manifest.version) != key:
-            raise ManifestDamaged(
-                f"Manifest {self.objects.uri(key)} is the one of {manifest.label}: somebody moved files in the store. "
-                f"Materialize {asset}[{partition}] again: that seals a new version.",
-                handoff=manifest.label,
-                key=key,
-            )
-        return self._handoff(manifest)
+        manifest = read_manifest(self.objects, asset, partition, version)
+        return self._handoff(manifest) if manifest else None
 
     def _handoff(self, manifest: Manifest, *, reused: bool = False) -> Handoff:
         return Handoff(self.objects, manifest, reused=reused, verification=self.verification, leases=self.leases)

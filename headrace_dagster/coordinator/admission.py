@@ -3,16 +3,17 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from dagster import DagsterRun
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
 from headrace.store.small_objects import Record
-from headrace_dagster.run_records import own_record
+from headrace_dagster.run_records import TaggedRun, own_record
+
+if TYPE_CHECKING:
+    from dagster import DagsterRun
 
 GATE_TAG = "headrace/gate"
 """`held` or `admitted`. A tag limit of 0 keeps the stock daemon from launching runs with the value `held`."""
@@ -53,7 +54,7 @@ class _Tag:
 _RECORD = Record("Admission", _Tag)
 
 
-def admission_of(run: DagsterRun) -> Admission | None:
+def admission_of(run: TaggedRun) -> Admission | None:
     """The admission of this very run, if there is one."""
     tag = own_record(run, PLACEMENT_TAG, _RECORD)
     try:
@@ -66,7 +67,7 @@ def admission_of(run: DagsterRun) -> Admission | None:
 class DeviceLauncher(Protocol):
     """A run launcher that gives each run the devices of its admission."""
 
-    def admission_tags(self, run: DagsterRun, needs: RunNeeds, placement: Placement) -> Mapping[str, str]:
+    def admission_tags(self, run: "DagsterRun", needs: RunNeeds, placement: Placement) -> Mapping[str, str]:
         """Tags to write with the admission, for the launch."""
         ...
 
@@ -78,7 +79,7 @@ class DeviceLauncher(Protocol):
         """Ends what remains of runs that have ended for Dagster, after a grace; returns at once."""
         ...
 
-    def evict(self, run: DagsterRun, reason: str) -> None:
+    def evict(self, run: "DagsterRun", reason: str) -> None:
         """Begins to end a run so that Dagster retries it; returns at once."""
         ...
 

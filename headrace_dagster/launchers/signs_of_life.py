@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
-from dagster import DagsterRun
 
 from headrace.store.small_objects import Record
 from headrace_dagster.launchers.worker_process import WorkerProcess, processes_of_run
-from headrace_dagster.run_records import own_record
+from headrace_dagster.run_records import TaggedRun, own_record
 
-SILENT_TAG = ".dagster/headrace/silent"
+SILENT_TAG = "headrace/silent"
 """Since when the run's processes have done nothing."""
 SILENT_AFTER_SECONDS = 600.0
 # Each look reads the environment of every process on the machine.
@@ -103,7 +102,7 @@ def silence_tag(run_id: str, silence: Silence | None) -> str:
     return json.dumps({"run_id": run_id, "since": silence.since, "what": silence.what}) if silence else ""
 
 
-def recorded_silence(run: DagsterRun) -> Silence | None:
+def recorded_silence(run: TaggedRun) -> Silence | None:
     """The run's silence at its launcher's last look."""
     found = own_record(run, SILENT_TAG, _RECORD)
     return Silence(since=found.since, what=found.what) if found else None

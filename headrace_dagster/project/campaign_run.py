@@ -16,6 +16,7 @@ from headrace.clock import SystemClock
 from headrace.errors import HandoffMissing, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claims import unsettled
+from headrace.generation.freshness import is_made_from, is_report_older, is_rolled_back
 from headrace.generation.micro_batches import committed
 from headrace.generation.requests import prompts_of_day
 from headrace.generation.subject import CampaignSubject
@@ -28,7 +29,8 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from headrace_dagster.project.webserver import RunState, Webserver
+from headrace_dagster.project.run_source import RunState
+from headrace_dagster.project.webserver import Webserver
 
 RUN_TAG = "headrace/campaign_run"
 """The call of `headrace run` that started the run: by it a repeated call finds its runs."""
@@ -102,7 +104,7 @@ class CampaignRun:
         """The next step of everything that is not made; the report last."""
         found = [(MODEL, self.campaign.name)] if self._needs_model() else []
         found += [(step, key) for key in self.partitions if (step := self._next_step(key))]
-        if found or not self.report.is_file():
+        if found or not self._is_reported():
             found.append((REPORT, self.day))
         return found
 
@@ -118,7 +120,7 @@ class CampaignRun:
         if reason := self._why_no_set():
             raise CampaignRunFailed(f"{self.campaign.name} has no version set: {reason}")
         yield from self._walk_partitions(webserver)
-        if self._launched or not self.report.is_file():
+        if self._launched or not self._is_reported():
             yield from self._await(webserver, REPORT, [self.day])
         yield self._look(0)
 
@@ -219,6 +221,10 @@ class CampaignRun:
             num_active=num_active,
         )
 
+    def _is_reported(self) -> bool:
+        sealed = [self._newest(asset, key) for key in self.partitions for asset in (CONTENT.asset, REVIEW.asset)]
+        return self.report.is_file() and not is_report_older(self.report, (one.manifest for one in sealed if one))
+
     def _needs_model(self) -> bool:
         subject = CampaignSubject(campaign=self.campaign, handoffs=self.handoffs)
         if has_unregistered_bases(self.handoffs, subject.name, subject.roles, self.home):
@@ -244,9 +250,12 @@ class CampaignRun:
             return PROMPTS
         content = self._newest(CONTENT.asset, key)
         is_again = self.regenerate and key not in self._made.get(CONTENT.asset, set())
-        if content is None or is_again or not _is_made_from(content, prompts) or self._is_rolled_back(content):
+        if content is None or is_again or not is_made_from(content.manifest, prompts.manifest):
             return CONTENT
-        return None if _is_made_from(self._newest(REVIEW.asset, key), content) else REVIEW
+        if is_rolled_back(content.manifest, self.state()):
+            return CONTENT
+        reviewed = self._newest(REVIEW.asset, key)
+        return None if reviewed and is_made_from(reviewed.manifest, content.manifest) else REVIEW
 
     def _is_of_files(self, prompts: Handoff, key: str) -> bool:
         """Whether the prompt files still give what was sealed. Once listed in this call, they do."""
@@ -257,18 +266,8 @@ class CampaignRun:
             self._wanted = {one: digest_of(table) for one, table in zip(self.partitions, tables, strict=True)}
         return self._wanted[key] == prompts.content_digest
 
-    def _is_rolled_back(self, content: Handoff) -> bool:
-        state = self.state()
-        return state is not None and content.attributes.get("version_set") in state.aborted
-
     def _newest(self, asset: str, key: str) -> Handoff | None:
         try:
             return self.handoffs.newest(asset, key)
         except HandoffMissing:  # collected meanwhile
             return None
-
-
-def _is_made_from(made: Handoff | None, read: Handoff) -> bool:
-    if made is None:
-        return False
-    return read.content_digest in made.manifest.input_versions.get(f"{read.asset}[{read.partition}]", "")

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import typer
 
-from headrace.command_line.bodies import RunBody
+from headrace.command_line.bodies.campaigns import RunBody
 from headrace.command_line.campaigns import checked_day, find_campaign
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import counted, print_json, print_lines, print_table

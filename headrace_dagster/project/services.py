@@ -107,10 +107,14 @@ def services(
     logs = home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     running = Services(port=port, logs=logs)
-    with locked(home / _LOCK, port=port) as lock, tempfile.TemporaryDirectory(prefix="headrace-") as directory:
+    instance = environment.get("DAGSTER_HOME", "")
+    with (
+        locked(home / _LOCK, port=port, dagster_home=instance) as lock,
+        tempfile.TemporaryDirectory(prefix="headrace-") as directory,
+    ):
         code_socket = Path(directory) / "code"
         try:
-            _refuse_foreign_daemon(environment.get("DAGSTER_HOME"))
+            _refuse_foreign_daemon(instance)
             _refuse_taken_port(port)
             before_start()
             for name, command in _commands(project, code_socket, port).items():
@@ -123,14 +127,20 @@ def services(
             running.stop()
 
 
-def running_webserver(home: Path) -> str | None:
-    """The URL of the webserver that another process has started for this project; None: there is none."""
+def running_webserver(home: Path, *, dagster_home: str | None = None) -> str | None:
+    """The URL of the webserver that another process has started for this project; None: there is none.
+
+    Args: dagster_home: only one of this instance; None: of whichever instance the project's processes have.
+    """
     try:
-        pid, port = map(int, (home / _LOCK).read_text().split())
+        pid, port, *instance = (home / _LOCK).read_text().split(" ", 2)
+        holder, at = int(pid), int(port)
     except (OSError, ValueError):
         return None
-    is_ours = _is_held(home / _LOCK) and psutil.pid_exists(pid)
-    return f"http://127.0.0.1:{port}" if is_ours and _answers(port) else None
+    if dagster_home is not None and instance != [str(Path(dagster_home).expanduser().resolve())]:
+        return None
+    is_ours = _is_held(home / _LOCK) and psutil.pid_exists(holder)
+    return f"http://127.0.0.1:{at}" if is_ours and _answers(at) else None
 
 
 def _is_held(path: Path) -> bool:
@@ -158,10 +168,10 @@ def _commands(project: Project, code_socket: Path, port: int) -> dict[str, list[
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, port: int = 0) -> Iterator[int]:
+def locked(path: Path, *, port: int = 0, dagster_home: str = "") -> Iterator[int]:
     """Holds the project's lock and yields its inheritable descriptor.
 
-    Args: port: of the webserver that its holder starts.
+    Args: port, dagster_home: of the webserver that its holder starts.
 
     Raises:
         ServicesUnavailable: a living process holds it (raised at once), or a daemon that outlived its parent does not
@@ -169,13 +179,14 @@ def locked(path: Path, *, port: int = 0) -> Iterator[int]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, path, port)
+        instance = str(Path(dagster_home).expanduser().resolve()) if dagster_home else ""
+        _take(descriptor, path, f"{os.getpid()} {port} {instance}")
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, port: int) -> None:
+def _take(descriptor: int, path: Path, holder: str) -> None:
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     said = False
     while True:
@@ -199,7 +210,7 @@ def _take(descriptor: int, path: Path, port: int) -> None:
             time.sleep(0.5)
         else:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} {port}".encode(), 0)
+            os.pwrite(descriptor, holder.encode(), 0)
             os.set_inheritable(descriptor, True)
             return
 

@@ -1,248 +1,162 @@
 """One look at a project: its campaigns' newest days, its runs, and what failed in the last day.
 
-Reads one listing an asset, and the manifests of the shown days alone; of Dagster its runs, never its tables.
+Why a run waits is what the coordinator wrote to it last; `headrace why` plans anew. Of Dagster it reads the runs alone,
+from a webserver where one of this instance runs, else from the instance; both give the same answer.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TypeVar
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-
-from headrace.clock import SystemClock, iso
-from headrace.command_line.bodies import DayBody, FailedRunBody, StatusBody
-from headrace.command_line.output import age_text, counted, print_heading, print_json, print_lines, print_table
+from headrace.clock import Clock, SystemClock, iso
+from headrace.command_line.bodies.project_status import FailedRun, RunPhase, RunStanding, StatusBody
 from headrace.errors import HandoffCorrupt
-from headrace.handoff.layout import asset_prefix
-from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition, partition_from_path
+from headrace.generation.day_status import read_days
+from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.layout import rollout_names
-from headrace.rollout.states import fold
-from headrace.text.terminal import say
-from headrace.text.visible import one_line
+from headrace.rollout.states import RolloutState, fold
+from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.queue_views.queue_json import run_body
-from headrace_dagster.queue_views.queue_view import RunView, read_queue
-from headrace_dagster.queue_views.queue_words import run_name, short_id
-from headrace_dagster.run_failures import failure_of
+from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
+from headrace_dagster.launchers.signs_of_life import recorded_silence
+from headrace_dagster.project.run_source import NUM_FAILED_MAX, RunSource, RunState
+from headrace_dagster.project.services import running_webserver
+from headrace_dagster.project.webserver import Webserver, WebserverGone
+from headrace_dagster.queue_views.queue_words import since_text, stated_job
 
-STAGES: tuple[str, ...] = ("prompts", "generated_content", "reviewed_content")
-_FAILED_HOURS = 24
-_NUM_RUNS_MAX, _NUM_SHOWN = 500, 20
+FAILED_HOURS = 24
+# The daemon reports twice a minute.
+_DAEMON_SILENT_SECONDS = 120.0
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DayStatus:
-    """A campaign's day. `made`: stage → sealed partitions, of `num_partitions` that any stage knows.
+def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], T]) -> T:
+    """Calls `read` with the webserver of this instance, or without one with the instance itself.
 
-    `num_damaged`: partitions whose newest version cannot be read.
+    Args: home: the project's state directory.
+
+    Raises:
+        InvalidInput: there is no instance to read.
     """
+    if dagster_home and (url := running_webserver(home, dagster_home=dagster_home)):
+        with suppress(WebserverGone), closing(Webserver(url)) as webserver:
+            return read(webserver)
+    # Imports Dagster and its storage: three times the CPU of all the rest.
+    from headrace_dagster.project.instance_runs import InstanceRuns
+    from headrace_dagster.queue_views.instance_opening import open_instance
 
-    campaign: str
-    day: str
-    num_partitions: int
-    made: Mapping[str, int]
-    num_rows: int
-    num_kept: int
-    version_sets: Mapping[str, str]
-    num_damaged: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedRun:
-    run_id: str
-    name: str
-    ended: float
-    reason: str
+    with open_instance(dagster_home, with_coordinator=False) as instance:
+        return read(InstanceRuns(instance))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProjectStatus:
-    at: float
-    days: Sequence[DayStatus]
-    # Name → what its journal says now, in words.
-    rollouts: Mapping[str, str]
-    running: Sequence[RunView]
-    waiting: Sequence[RunView]
-    failed: Sequence[FailedRun]
-
-
-def read_project_status(instance: DagsterInstance, handoffs: HandoffStore, *, num_days: int) -> ProjectStatus:
-    now = time.time()
-    queue = read_queue(instance, now)
-    return ProjectStatus(
-        at=now,
-        days=_days(handoffs, num_days),
-        rollouts=_rollouts(handoffs),
-        running=queue.running,
-        waiting=queue.queued,
-        failed=_failed(instance, now),
+def read_status(
+    source: RunSource, objects: ObjectStore, *, home: Path, num_days: int, clock: Clock | None = None
+) -> StatusBody:
+    """Args: home: the project's state directory, with the days' reports."""
+    now = (clock or SystemClock()).now()
+    look = source.look(ended_since=now - FAILED_HOURS * 3600)
+    states, rollouts = _rollouts(objects)
+    return StatusBody(
+        at=iso(now),
+        daemon_silent_seconds=_silent_seconds(look.daemon_seen, now),
+        days=read_days(objects, states, home / "reports", num_days=num_days),
+        rollouts=rollouts,
+        running=_standings(look.under_way.runs, now),
+        num_running=look.under_way.num,
+        waiting=_standings(look.waiting.runs, now),
+        num_waiting=look.waiting.num,
+        failed=_failed(source, look.ended),
     )
 
 
-def _days(handoffs: HandoffStore, num_days: int) -> list[DayStatus]:
-    partitions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for stage in STAGES:
-        for key in map(partition_from_path, handoffs.objects.children(asset_prefix(stage))):
-            if part := ContentPartition.find(key):
-                partitions[part.campaign][part.day].add(key)
-    return [
-        _day(handoffs, campaign, day, sorted(days[day]))
-        for campaign, days in sorted(partitions.items())
-        for day in sorted(days)[-num_days:]
-    ]
+def _silent_seconds(seen: float | None, now: float) -> float | None:
+    if seen is None:
+        return -1.0
+    return now - seen if now - seen > _DAEMON_SILENT_SECONDS else None
 
 
-def _day(handoffs: HandoffStore, campaign: str, day: str, keys: Sequence[str]) -> DayStatus:
-    made, damaged = dict.fromkeys(STAGES, 0), set[str]()
-    num_rows = num_kept = 0
-    sets: dict[str, None] = {}
-    for key in keys:
-        for stage in STAGES:
-            try:
-                newest = handoffs.newest(stage, key)
-                kept = _num_kept(newest) if newest and stage == "reviewed_content" else 0
-            except HandoffCorrupt:
-                damaged.add(key)
-                continue
-            if newest is None:
-                continue
-            made[stage] += 1
-            num_kept += kept
-            if stage == "generated_content":
-                num_rows += newest.num_rows
-                sets[newest.attributes.get("version_set", "")] = None
-    labels = VersionSets(handoffs.objects)
-    return DayStatus(
-        campaign=campaign,
-        day=day,
-        num_partitions=len(keys),
-        made=made,
-        num_rows=num_rows,
-        num_kept=num_kept,
-        version_sets={one: labels.label(one) for one in sets if one},
-        num_damaged=len(damaged),
+def _standings(runs: Sequence[RunState], now: float) -> tuple[RunStanding, ...]:
+    # Oldest first, as the queue goes; ids settle what was queued in the same moment.
+    return tuple(_standing(run, now) for run in sorted(runs, key=lambda run: (run.created, run.run_id)))
+
+
+def _standing(run: RunState, now: float) -> RunStanding:
+    state, why = _phase(run, now)
+    return RunStanding(
+        run_id=run.run_id,
+        name=run.name,
+        job=stated_job(run.job_name) or None,
+        partition=run.partition or None,
+        state=state,
+        status=run.status,
+        why=why,
+        submitted=iso(run.created),
+        since=iso(run.started) if run.started else None,
     )
 
 
-def _num_kept(reviewed: Handoff) -> int:
-    return sum(reviewed.table(["kept"])["kept"].to_pylist())
+def _phase(run: RunState, now: float) -> tuple[RunPhase, str]:
+    match run.status:
+        case "QUEUED":
+            why = run.tags.get(WHY_TAG) or "Has not been looked at yet."
+            return "admitted" if run.tags.get(GATE_TAG) == ADMITTED else "waiting", why
+        case "NOT_STARTED" | "STARTING":
+            return "starting", "Is starting."
+        case "CANCELING":
+            return "ending", "Is ending."
+    if silence := recorded_silence(run):
+        return "silent", f"Gives no sign of life since {since_text(silence.since, now)}: {silence.what}."
+    return "running", f"Runs since {since_text(run.started, now)}." if run.started else "Runs."
 
 
-def _rollouts(handoffs: HandoffStore) -> dict[str, str]:
-    objects, found = handoffs.objects, {}
+def _rollouts(objects: ObjectStore) -> tuple[Mapping[str, RolloutState | None], dict[str, str]]:
+    """By name: the state, where its journal can be read; what it says in words."""
     labels = VersionSets(objects)
+    states: dict[str, RolloutState | None] = {}
+    told: dict[str, str] = {}
     for name in rollout_names(objects):
         try:
-            state = fold(Journal(objects, name, SystemClock()).entries())
+            states[name] = state = fold(Journal(objects, name, SystemClock()).entries())
         except HandoffCorrupt as error:
-            found[name] = f"its journal cannot be read: {error}"
+            told[name] = f"its journal cannot be read: {error}"
             continue
         if state is None:
-            found[name] = "no version set yet"
+            told[name] = "no version set yet"
         elif state.candidate:
-            found[name] = (
+            told[name] = (
                 f"{labels.label(state.candidate)} on trial at {state.weight:.0%}, {labels.label(state.stable)} stable"
             )
         else:
-            found[name] = f"{labels.label(state.stable)} stable"
-    return found
+            told[name] = f"{labels.label(state.stable)} stable"
+    return states, told
 
 
-def _failed(instance: DagsterInstance, now: float) -> list[FailedRun]:
-    """Runs that failed for good lately, whose partition no later run of the same job has made."""
-    since = datetime.fromtimestamp(now, UTC) - timedelta(hours=_FAILED_HOURS)
-    ended = RunsFilter(statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS], updated_after=since)
+def _failed(source: RunSource, ended: Sequence[RunState]) -> tuple[FailedRun, ...]:
+    """Runs that failed for good, whose partition no later run of the same job has made."""
     settled: set[tuple[str, str]] = set()
-    found = []
-    for record in instance.get_run_records(ended, limit=_NUM_RUNS_MAX):
-        run = record.dagster_run
-        unit = (run.job_name, run.tags.get("dagster/partition", ""))
-        if (
-            unit not in settled
-            and run.status == DagsterRunStatus.FAILURE
-            and run.tags.get("dagster/will_retry") != "true"
-        ):
-            found.append(
-                FailedRun(
-                    run_id=run.run_id,
-                    name=run_name(run),
-                    ended=record.update_timestamp.timestamp(),
-                    reason=failure_of(instance, run.run_id),
-                )
-            )
-        # Newest first: what follows was tried before.
+    found: list[RunState] = []
+    # Newest first: what follows was tried before.
+    for run in ended:
+        unit = (run.job_name, run.partition)
+        if unit not in settled and run.has_failed:
+            found.append(run)
         settled.add(unit)
-    return found
-
-
-def print_project_status(found: ProjectStatus, *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(_body(found)))
-        return
-    if found.days:
-        print_table(
-            ["CAMPAIGN", "DAY", "PROMPTS", "GENERATED", "REVIEWED", "ROWS", "KEPT", "VERSION SETS"],
-            [_row(day) for day in found.days],
-            right=["ROWS", "KEPT"],
+    return tuple(
+        FailedRun(
+            run_id=run.run_id,
+            name=run.name,
+            partition=run.partition or None,
+            ended=iso(run.updated),
+            reason=source.failure_of(run.run_id),
+            run=_command(run.partition),
         )
-    else:
-        say("No campaign has prompts yet: headrace init writes one, headrace run makes its rows.")
-    if found.rollouts:
-        print_heading("Rollouts")
-        print_lines([f"{name}: {standing}" for name, standing in found.rollouts.items()])
-    print_heading(f"{counted(len(found.running), 'run')} under way, {len(found.waiting)} waiting")
-    shown = [*found.running, *found.waiting][:_NUM_SHOWN]
-    print_lines([f"{short_id(run.run_id)}  {run.name}: {run.state}. {run.why}" for run in shown])
-    if found.failed:
-        print_heading(f"{counted(len(found.failed), 'run')} failed in the last {_FAILED_HOURS} hours")
-        for run in found.failed[:_NUM_SHOWN]:
-            ago = age_text(found.at - run.ended)
-            print_lines([f"{short_id(run.run_id)}  {run.name}, {ago} ago: {one_line(run.reason)}"])
-        say("Mend what the reason says, then make the partition again (headrace run CAMPAIGN, or in the UI).")
-
-
-def _row(day: DayStatus) -> list[str]:
-    stages = [f"{day.made[stage]}/{day.num_partitions}" for stage in STAGES]
-    kept = f"{day.num_kept / day.num_rows:.0%}" if day.num_rows and day.made["reviewed_content"] else ""
-    damaged = [f"{day.num_damaged} damaged"] if day.num_damaged else []
-    return [
-        day.campaign,
-        day.day,
-        *stages,
-        f"{day.num_rows:,}",
-        kept,
-        "; ".join([*day.version_sets.values(), *damaged]),
-    ]
-
-
-def _body(found: ProjectStatus) -> StatusBody:
-    days = [
-        DayBody(
-            campaign=day.campaign,
-            day=day.day,
-            num_partitions=day.num_partitions,
-            num_prompts=day.made["prompts"],
-            num_generated_content=day.made["generated_content"],
-            num_reviewed_content=day.made["reviewed_content"],
-            num_rows=day.num_rows,
-            num_kept=day.num_kept,
-            version_sets=dict(day.version_sets),
-            num_damaged=day.num_damaged,
-        )
-        for day in found.days
-    ]
-    failed = [
-        FailedRunBody(run_id=run.run_id, name=run.name, ended=iso(run.ended), reason=run.reason) for run in found.failed
-    ]
-    return StatusBody(
-        at=iso(found.at),
-        days=tuple(days),
-        rollouts=dict(found.rollouts),
-        running=tuple(map(run_body, found.running)),
-        waiting=tuple(map(run_body, found.waiting)),
-        failed=tuple(failed),
+        for run in found[:NUM_FAILED_MAX]
     )
+
+
+def _command(partition: str) -> str | None:
+    part = ContentPartition.find(partition)
+    return f"headrace run {part.campaign} --day {part.day}" if part else None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.command_line.opening import open_handoffs, surroundings_of
+from headrace.command_line.opening import open_objects, surroundings_of
 from headrace.command_line.options import AsJson, Store
 
 _EXAMPLES = """\b
@@ -25,14 +25,22 @@ def status_command(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show each campaign's days stage by stage, which runs are under way or wait and why, and what failed.
+    """Show each campaign's days stage by stage, what is not current any more, which runs are under way or wait and why,
+    and what failed.
 
-    Reads the store and Dagster's instance at DAGSTER_HOME, and changes nothing; no daemon needs to run.
+    Reads the store and the runs of Dagster's instance at DAGSTER_HOME, and changes nothing; no daemon needs to run.
+    Where one of ours runs (make dev, headrace run), its webserver is asked, which is quicker.
     """
-    from headrace_dagster.project.status import print_project_status, read_project_status
-    from headrace_dagster.queue_views.instance_opening import open_instance
+    from dataclasses import asdict
 
-    handoffs = open_handoffs(context, store)
-    with open_instance(surroundings_of(context).dagster_home) as instance:
-        found = read_project_status(instance, handoffs, num_days=days)
-    print_project_status(found, as_json=as_json)
+    from headrace.command_line.output import print_json
+    from headrace_dagster.project.status import read_status, with_runs
+    from headrace_dagster.project.status_lines import print_status
+
+    objects, around = open_objects(context, store), surroundings_of(context)
+    home = around.home_directory
+    found = with_runs(home, around.dagster_home, lambda source: read_status(source, objects, home=home, num_days=days))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_status(found)

@@ -4,22 +4,30 @@ Imports no Dagster, so that a command which only asks starts in a fifth of the t
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
 
 from headrace.errors import HeadraceError
 from headrace.placement.demand import REQUESTED_BY
+from headrace_dagster.project.run_source import (
+    ENDED,
+    NUM_RUNS_MAX,
+    QUEUE_DAEMON,
+    UNDER_WAY,
+    WAITING,
+    RunsFound,
+    RunsLook,
+    RunState,
+)
+from headrace_dagster.run_failures import FailureEvent, sentence_of
 
 REPOSITORY = "__repository__"
 _LOAD_WAIT_SECONDS = 120.0
 # More than any invocation launches at once, retries included.
-_NUM_RUNS_MAX = 10_000
+_NUM_OWN_RUNS_MAX = 10_000
 _KEYS_AT_ONCE = 100
-_ENDED_WELL, _ENDED_BADLY = "SUCCESS", frozenset({"FAILURE", "CANCELED"})
-_WILL_RETRY, _RETRY_ID = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -51,22 +59,40 @@ _ADD_PARTITION = (
     "{key}: addDynamicPartition(repositorySelector: $repository, partitionsDefName: $name, partitionKey: ${key}) "
     "{{ ...Added }}"
 )
-_RUNS = """
-query Runs($filter: RunsFilter!, $limit: Int!) {
-  runsOrError(filter: $filter, limit: $limit) {
-    __typename
-    ... on Runs { results { runId status tags { key value } } }
-    ... on PythonError { message }
-  }
+_RUN_FIELDS = """
+fragment Found on RunsOrError {
+  __typename
+  ... on Runs { %s results {
+    runId status jobName creationTime startTime updateTime assetSelection { path } tags { key value } } }
+  ... on PythonError { message }
+  ... on InvalidPipelineRunsFilterError { message }
 }
 """
+_RUNS = (
+    """
+query Runs($filter: RunsFilter!, $limit: Int!) { runs: runsOrError(filter: $filter, limit: $limit) { ...Found } }
+"""
+    + _RUN_FIELDS % ""
+)
+_LOOK = (
+    """
+query Look($waiting: RunsFilter!, $under_way: RunsFilter!, $ended: RunsFilter!, $limit: Int!, $daemon: String!) {
+  waiting: runsOrError(filter: $waiting, limit: $limit) { ...Found }
+  under_way: runsOrError(filter: $under_way, limit: $limit) { ...Found }
+  ended: runsOrError(filter: $ended, limit: $limit) { ...Found }
+  instance { daemonHealth { daemonStatus(daemonType: $daemon) { lastHeartbeatTime } } }
+}
+"""
+    + _RUN_FIELDS % "count"
+)
 _FAILURE = """
-query Failure($run: ID!) {
-  logsForRun(runId: $run) {
+query Failure($run: ID!, $after: String) {
+  logsForRun(runId: $run, afterCursor: $after) {
     __typename
-    ... on EventConnection { events {
+    ... on EventConnection { cursor hasMore events {
       __typename
-      ... on ExecutionStepFailureEvent { error { message causes { message } } failureMetadata { description } }
+      ... on ExecutionStepFailureEvent {
+        message error { message causes { message } } failureMetadata { description } }
       ... on RunFailureEvent { message error { message causes { message } } }
     } }
   }
@@ -82,35 +108,9 @@ class WebserverGone(LaunchRefused):
     """It does not answer: who started it may have ended it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunState:
-    """One run as the instance knows it. A failed one that Dagster is about to retry has not ended."""
-
-    run_id: str
-    status: str
-    tags: Mapping[str, str]
-
-    @property
-    def partition(self) -> str:
-        return self.tags.get("dagster/partition", "")
-
-    @property
-    def has_succeeded(self) -> bool:
-        return self.status == _ENDED_WELL
-
-    @property
-    def has_failed(self) -> bool:
-        """For good: its retry, if there will be one, is another run."""
-        return self.status in _ENDED_BADLY and self.tags.get(_WILL_RETRY) != "true"
-
-    @property
-    def is_retried_soon(self) -> bool:
-        return self.status in _ENDED_BADLY and not self.has_failed and _RETRY_ID not in self.tags
-
-
 class Webserver:
-    def __init__(self, url: str, location: str) -> None:
-        """Args: location: the name of the project's code location."""
+    def __init__(self, url: str, location: str = "") -> None:
+        """Args: location: the name of the project's code location; empty: nothing will be launched."""
         self.url = url
         self._location = location
         self._client = httpx2.Client(base_url=url, timeout=60)
@@ -182,32 +182,34 @@ class Webserver:
     def runs(self, tags: Mapping[str, str]) -> list[RunState]:
         """The runs that have all these tags, newest first; retries keep the tags of the run they repeat."""
         wanted = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
-        found = self._query(_RUNS, {"filter": wanted, "limit": _NUM_RUNS_MAX})["runsOrError"]
-        if found["__typename"] != "Runs":
-            raise LaunchRefused(f"Dagster does not list its runs: {_words_of(found)}")
-        return [
-            RunState(
-                run_id=one["runId"],
-                status=one["status"],
-                tags={tag["key"]: tag["value"] for tag in one["tags"]},
-            )
-            for one in found["results"]
-        ]
+        return _states(self._query(_RUNS, {"filter": wanted, "limit": _NUM_OWN_RUNS_MAX})["runs"])
+
+    def look(self, *, ended_since: float) -> RunsLook:
+        variables = {
+            "waiting": {"statuses": WAITING},
+            "under_way": {"statuses": UNDER_WAY},
+            "ended": {"statuses": ENDED, "updatedAfter": ended_since},
+            "limit": NUM_RUNS_MAX,
+            "daemon": QUEUE_DAEMON,
+        }
+        found = self._query(_LOOK, variables)
+        return RunsLook(
+            waiting=RunsFound(runs=_states(found["waiting"]), num=found["waiting"]["count"]),
+            under_way=RunsFound(runs=_states(found["under_way"]), num=found["under_way"]["count"]),
+            ended=_states(found["ended"]),
+            daemon_seen=found["instance"]["daemonHealth"]["daemonStatus"]["lastHeartbeatTime"],
+        )
 
     def failure_of(self, run_id: str) -> str:
-        """Why a run failed: the sentence of its first failed step, else of the run."""
-        events = self._query(_FAILURE, {"run": run_id})["logsForRun"].get("events", [])
-        for kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
-            for event in events:
-                if event["__typename"] != kind:
-                    continue
-                if described := (event.get("failureMetadata") or {}).get("description"):
-                    return described
-                if error := event.get("error"):
-                    return (error["causes"][-1] if error["causes"] else error)["message"].strip()
-                if event.get("message"):
-                    return event["message"]
-        return "no reason recorded"
+        return sentence_of(self._failure_events(run_id))
+
+    def _failure_events(self, run_id: str) -> Iterator[FailureEvent]:
+        """Page by page: a long run's failure is its last event."""
+        after, has_more = None, True
+        while has_more:
+            found = self._query(_FAILURE, {"run": run_id, "after": after})["logsForRun"]
+            yield from filter(None, map(_failure_event, found.get("events", ())))
+            after, has_more = found.get("cursor"), found.get("hasMore", False)
 
     def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
@@ -220,6 +222,39 @@ class Webserver:
         if body.get("errors"):
             raise LaunchRefused(f"Dagster's GraphQL refused a query: {body['errors'][0]['message']}")
         return body["data"]
+
+
+def _states(found: Mapping[str, Any]) -> list[RunState]:
+    """Raises: LaunchRefused: Dagster does not list them."""
+    if found["__typename"] != "Runs":
+        raise LaunchRefused(f"Dagster does not list its runs: {_words_of(found)}")
+    return [
+        RunState(
+            run_id=one["runId"],
+            status=one["status"],
+            tags={tag["key"]: tag["value"] for tag in one["tags"]},
+            job_name=one["jobName"],
+            assets=tuple(sorted("/".join(key["path"]) for key in one["assetSelection"] or ())),
+            created=one["creationTime"],
+            started=one["startTime"],
+            updated=one["updateTime"],
+        )
+        for one in found["results"]
+    ]
+
+
+def _failure_event(event: Mapping[str, Any]) -> FailureEvent | None:
+    of_step = event["__typename"] == "ExecutionStepFailureEvent"
+    if not of_step and event["__typename"] != "RunFailureEvent":
+        return None
+    # Dagster wraps what a step raises: the first cause is what was raised.
+    errors = [*error["causes"][:1], error] if (error := event.get("error")) else []
+    return FailureEvent(
+        of_step=of_step,
+        description=(event.get("failureMetadata") or {}).get("description"),
+        error=errors[0]["message"] if errors else None,
+        message=event.get("message"),
+    )
 
 
 def _words_of(result: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ _SETTINGS = "dagster.yaml"
 _CONFIG_ERROR = re.compile(r"Error 1: (.*?\.) Expected", re.DOTALL)
 
 
-def open_instance(dagster_home: str | None) -> dg.DagsterInstance:
-    """The instance of a DAGSTER_HOME, with its coordinator.
+def open_instance(dagster_home: str | None, *, with_coordinator: bool = True) -> dg.DagsterInstance:
+    """The instance of a DAGSTER_HOME, with its coordinator unless it is not wanted, which saves its import.
 
     Without a dagster.yaml Dagster would create an empty instance there, so that case is refused.
 
@@ -31,7 +31,8 @@ def open_instance(dagster_home: str | None) -> dg.DagsterInstance:
         )
     try:
         instance = dg.DagsterInstance.from_config(str(directory.resolve()))
-        _ = instance.run_coordinator
+        if with_coordinator:
+            _ = instance.run_coordinator
     except (dg.DagsterError, check.CheckError, yaml.YAMLError, OSError, ImportError) as error:
         raise InvalidInput(
             f"Dagster's instance at {dagster_home} does not open ({_reason(error)}): correct its {_SETTINGS}."

@@ -18,7 +18,7 @@ from headrace.clock import iso
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.placements import Placement
 from headrace_dagster.queue_views.queue_view import NodeView, QueueView, RunView
-from headrace_dagster.queue_views.queue_words import demand_text, job_name, partition_of
+from headrace_dagster.queue_views.queue_words import demand_text, partition_in, stated_job
 
 _CPU = 1000
 
@@ -59,8 +59,8 @@ def _name_body(run: RunView) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "name": run.name or None,
-        "job": job_name(known) or None if known else None,
-        "partition": partition_of(known) if known else None,
+        "job": stated_job(known.job_name) or None if known else None,
+        "partition": partition_in(known.tags) if known else None,
     }
 
 

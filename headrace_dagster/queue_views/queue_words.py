@@ -4,15 +4,16 @@ Times of day are UTC, as in the planner's sentences beside them: two clocks in o
 one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-
-from dagster import DagsterRun
-from dagster._core.definitions.asset_key import AssetKey
+from typing import TYPE_CHECKING
 
 from headrace.command_line.output import age_text, counted
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.placements import Placement
+
+if TYPE_CHECKING:
+    from dagster import DagsterRun
 
 _PARTITION = "dagster/partition"
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -29,24 +30,27 @@ def short_id(run_id: str) -> str:
     return run_id[:_ID_CHARS]
 
 
-def job_name(run: DagsterRun) -> str:
+def stated_job(job_name: str) -> str:
     """Empty for a run that was requested by its assets."""
-    return "" if run.job_name.startswith(_ASSET_JOBS) else run.job_name
+    return "" if job_name.startswith(_ASSET_JOBS) else job_name
 
 
-def partition_of(run: DagsterRun) -> str | None:
+def partition_in(tags: Mapping[str, str]) -> str | None:
     """The partition key, or `first…last` of a range."""
-    first, last = (run.tags.get(tag) for tag in _RANGE)
-    return run.tags.get(_PARTITION) or (f"{first}…{last}" if first and last else None)
+    first, last = (tags.get(tag) for tag in _RANGE)
+    return tags.get(_PARTITION) or (f"{first}…{last}" if first and last else None)
 
 
-def run_name(run: DagsterRun) -> str:
+def run_name(run: "DagsterRun") -> str:
+    return name_of(run.job_name, (key.to_user_string() for key in run.asset_selection or ()), run.tags)
+
+
+def name_of(job_name: str, assets: Iterable[str], tags: Mapping[str, str]) -> str:
     """`nightly[2026-11-22]`: its job, or an ad hoc run's assets."""
-    keys: list[AssetKey] = sorted(run.asset_selection or (), key=str)
-    assets = [key.to_user_string() for key in keys]
-    more = f" and {len(assets) - _NUM_ASSETS_NAMED} more" if len(assets) > _NUM_ASSETS_NAMED else ""
-    name = job_name(run) or ", ".join(assets[:_NUM_ASSETS_NAMED]) + more or run.job_name
-    partition = partition_of(run)
+    keys = sorted(assets)
+    more = f" and {len(keys) - _NUM_ASSETS_NAMED} more" if len(keys) > _NUM_ASSETS_NAMED else ""
+    name = stated_job(job_name) or ", ".join(keys[:_NUM_ASSETS_NAMED]) + more or job_name
+    partition = partition_in(tags)
     return f"{name}[{partition}]" if partition else name
 
 

@@ -16,7 +16,8 @@ from headrace.clock import SystemClock
 from headrace.command_line.project import find_project
 from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
-from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.generation.freshness import is_made_from, is_rolled_back
+from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
@@ -73,9 +74,9 @@ class Demo:
         reviewed = [self.handoffs.newest("reviewed_content", key) for key in partitions]
         drawn = [self.handoffs.newest("cards", key) for key in partitions]
         for rows, review, cards in zip(content, reviewed, drawn, strict=True):
-            if rows is None or rows.attributes["version_set"] in state.aborted:
+            if rows is None or review is None or cards is None or is_rolled_back(rows.manifest, state):
                 return False
-            if not (_is_made_from(review, rows) and _is_made_from(cards, review)):
+            if not (is_made_from(review.manifest, rows.manifest) and is_made_from(cards.manifest, review.manifest)):
                 return False
         event = self.instance.get_latest_data_version_record(dg.AssetKey("campaign_report"), partition_key=day)
         shown = (event.asset_materialization if event else None) or dg.AssetMaterialization("campaign_report")
@@ -101,12 +102,6 @@ class Demo:
             f"{entry.number}. {entry.event} {entry.fields['version_set'][:12]}: {entry.fields['reason']}"
             for entry in self.journal.entries()
         ]
-
-
-def _is_made_from(made: Handoff | None, read: Handoff | None) -> bool:
-    if made is None or read is None:
-        return False
-    return read.content_digest in made.manifest.input_versions.get(f"{read.asset}[{read.partition}]", "")
 
 
 def demo(

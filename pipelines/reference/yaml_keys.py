@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.command_line.bodies import BODIES
+from headrace.command_line.bodies import KINDS
 from headrace.command_line.schema import shape_of
 from headrace.user_files.json_schema import json_schema
 from pipelines.reference.markdown import code, page, prose, table
@@ -46,9 +46,7 @@ def yaml_page(kind: str) -> str:
 def json_page() -> str:
     """What programs read of the commands' output."""
     sections = [
-        section
-        for kind in ("check", *BODIES)
-        for section in _sections(json_schema(shape_of(kind), kind), root=kind, is_output=True)
+        section for kind in KINDS for section in _sections(json_schema(shape_of(kind), kind), root=kind, is_output=True)
     ]
     return page(
         "What commands print with --json",

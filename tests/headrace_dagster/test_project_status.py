@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from typer.testing import Result
 
+from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.review import review_rows
 from headrace_dagster.queue_views.queue_view import FIVE_LINES
 from tests.command_line.builders import checked_json, run
@@ -25,7 +26,15 @@ class Project:
         first = make_site(self.store)
         made = first.generate()
         review = review_rows(made.content.table(), first.campaign.review)
-        first.handoffs.publish("reviewed_content", first.partition.key, review.table, code_version="1", run_id="r")
+        first.handoffs.publish(
+            "reviewed_content",
+            first.partition.key,
+            review.table,
+            code_version="1",
+            run_id="r",
+            input_versions={f"generated_content[{first.partition.key}]": f"v1 {made.content.content_digest}"},
+            attributes={NUM_KEPT: str(review.num_kept)},
+        )
         for shard in (1, 2):
             site = Site(self.store, partition=make_partition(shard))
             site.put_prompts()

@@ -9,7 +9,7 @@ from headrace_dagster.queue_views.queue_words import (
     demand_in_short,
     demand_text,
     devices_text,
-    partition_of,
+    partition_in,
     placement_text,
     run_name,
     since_text,
@@ -87,7 +87,7 @@ def test_a_run_is_called_by_its_job_or_by_its_assets() -> None:
     assert run_name(make_run(TRAINING, assets=("b", "a"))) == "a, b"
     assert run_name(make_run(TRAINING, assets=("b", "a", "deep/c", "d"))) == "a, b and 2 more"
     spanning = {"dagster/asset_partition_range_start": "s0", "dagster/asset_partition_range_end": "s9"}
-    assert partition_of(make_run(TRAINING, tags=spanning)) == "s0…s9"
+    assert partition_in(spanning) == "s0…s9"
 
 
 def test_times_say_the_day_only_where_it_is_another() -> None:

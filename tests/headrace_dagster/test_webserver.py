@@ -12,9 +12,9 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION
-from dagster_graphql.test.utils import execute_dagster_graphql
 
-from headrace_dagster.project.webserver import LaunchRefused, Webserver
+from headrace_dagster.project.webserver import LaunchRefused
+from tests.headrace_dagster.answering_webserver import Answering
 
 DAY = "2026-11-22"
 CONTENT = dg.MultiPartitionsDefinition(
@@ -30,23 +30,6 @@ def prompts() -> None: ...
 
 
 defs = dg.Definitions([prompts], jobs=[dg.define_asset_job("list_prompts", selection=[prompts])])
-
-
-class Answering(Webserver):
-    """A webserver without the web."""
-
-    def __init__(self, workspace: WorkspaceProcessContext) -> None:
-        super().__init__("http://nowhere", "theirs")
-        self.workspace = workspace
-        self.num_requests = 0
-
-    def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-        self.num_requests += 1
-        return dict(execute_dagster_graphql(self.workspace.create_request_context(), query, variables).data)
-
-    @property
-    def shards(self) -> list[str]:
-        return list(self.workspace.instance.get_dynamic_partitions("campaign_shard"))
 
 
 @pytest.fixture

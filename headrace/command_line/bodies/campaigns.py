@@ -1,10 +1,7 @@
-"""What `--json` prints of a campaign's way: `headrace schema KIND` describes it. Fields are added, never renamed."""
+"""Of `headrace preview`, `run` and `trace`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from headrace.registry.model_versions import ModelVersion
 
 Row = dict[str, Any]
 
@@ -89,69 +86,3 @@ class TraceBody:
     """null: the newest version of the partition cannot be read."""
     damaged: tuple[str, ...]
     """What could not be read, and was left out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DayBody:
-    campaign: str
-    day: str
-    num_partitions: int
-    num_prompts: int
-    """Partitions with sealed prompts; as for the next two."""
-    num_generated_content: int
-    num_reviewed_content: int
-    num_rows: int
-    num_kept: int
-    version_sets: dict[str, str]
-    """Id → its models in words."""
-    num_damaged: int
-    """Partitions that cannot be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedRunBody:
-    run_id: str
-    name: str
-    ended: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatusBody:
-    """`headrace status --json`."""
-
-    at: str
-    days: tuple[DayBody, ...]
-    rollouts: dict[str, str]
-    running: tuple[dict[str, Any], ...]
-    """As in `headrace queue --json`."""
-    waiting: tuple[dict[str, Any], ...]
-    failed: tuple[FailedRunBody, ...]
-    """In the last day, where no later run of the same job has made the partition."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelsBody:
-    """`headrace model ls --json`. Losses are nats per token, times seconds since the epoch."""
-
-    models: tuple[ModelVersion, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownModelBody:
-    """`headrace model show --json`."""
-
-    model: ModelVersion
-    directory: str
-    """Where the files are."""
-    load: str
-    """The line of Python that loads them."""
-
-
-BODIES: Mapping[str, type] = {
-    "preview": PreviewBody,
-    "run": RunBody,
-    "trace": TraceBody,
-    "status": StatusBody,
-    "model": ModelsBody,
-}

@@ -1,0 +1,188 @@
+"""Campaigns' days as the store has them: what each stage has made, and what no longer follows from what it read.
+
+Reads one listing an asset and the manifests of the shown days; rows only of reviews that were sealed without their
+count, by an earlier Headrace or by another asset. Imports Arrow for those alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from headrace.errors import HandoffCorrupt
+from headrace.generation.freshness import is_made_from, is_of_older_set, is_report_older, is_rolled_back
+from headrace.handoff.layout import asset_prefix
+from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import newest_manifest
+from headrace.keys import ContentPartition, partition_from_path
+from headrace.rollout.states import RolloutState
+from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import VersionSets
+
+NUM_KEPT = "num_kept"
+"""The attribute of a sealed review that counts its kept rows."""
+PROMPTS, CONTENT, REVIEWED = STAGES = ("prompts", "generated_content", "reviewed_content")
+Reason = Literal["prompts_changed", "rolled_back", "older_version_set", "content_changed", "rows_are_newer"]
+_SENTENCES: Mapping[Reason, str] = {
+    "prompts_changed": "made from prompts that have changed since",
+    "rolled_back": "made by a version set that was rolled back",
+    "older_version_set": "made by a version set that the rollout has replaced",
+    "content_changed": "reviewed before the rows were made again",
+    "rows_are_newer": "reported on before the last rows",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stale:
+    """Partitions of one stage that do not follow from what they were made of any more."""
+
+    stage: Literal["generated_content", "reviewed_content", "campaign_report"]
+    reason: Reason
+    num_partitions: int
+    run: str
+    """The command that makes them again."""
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self.reason]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayStatus:
+    """One campaign's day."""
+
+    campaign: str
+    day: str
+    num_partitions: int
+    num_prompts: int
+    """Partitions with sealed prompts; as for the next two."""
+    num_generated_content: int
+    num_reviewed_content: int
+    num_rows: int
+    num_kept: int
+    version_sets: dict[str, str]
+    """Id → its models in words."""
+    num_damaged: int
+    """Partitions that cannot be read."""
+    stale: tuple[Stale, ...]
+    """What is made, and should be made again; a partition counts once a stage."""
+
+    @property
+    def made(self) -> tuple[int, int, int]:
+        """Sealed partitions by stage, in the order of `STAGES`."""
+        return self.num_prompts, self.num_generated_content, self.num_reviewed_content
+
+
+def read_days(
+    objects: ObjectStore, rollouts: Mapping[str, RolloutState | None], reports: Path, *, num_days: int
+) -> tuple[DayStatus, ...]:
+    """The newest days of every campaign that has prompts or rows.
+
+    Args:
+        rollouts: by campaign; one that is left out, or None, has no version set to compare with.
+        reports: the directory of the days' pages.
+    """
+    partitions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for stage in STAGES:
+        for key in map(partition_from_path, objects.children(asset_prefix(stage))):
+            if part := ContentPartition.find(key):
+                partitions[part.campaign][part.day].add(key)
+    labels = VersionSets(objects)
+    return tuple(
+        _day(
+            [_Partition.read(objects, key) for key in sorted(days[day])],
+            campaign,
+            day,
+            rollouts.get(campaign),
+            reports / f"{day}.html",
+            labels,
+        )
+        for campaign, days in sorted(partitions.items())
+        for day in sorted(days)[-num_days:]
+    )
+
+
+@dataclass(kw_only=True)
+class _Partition:
+    """The newest version of each stage; those that cannot be read are left out."""
+
+    newest: dict[str, Manifest] = field(default_factory=dict)
+    num_kept: int = 0
+    is_damaged: bool = False
+
+    @classmethod
+    def read(cls, objects: ObjectStore, key: str) -> "_Partition":
+        found = cls()
+        for stage in STAGES:
+            try:
+                newest = newest_manifest(objects, stage, key)
+                if newest and stage == REVIEWED:
+                    found.num_kept = _num_kept(objects, newest)
+            except HandoffCorrupt:
+                found.is_damaged = True
+                continue
+            if newest:
+                found.newest[stage] = newest
+        return found
+
+
+def _num_kept(objects: ObjectStore, reviewed: Manifest) -> int:
+    """Raises: HandoffCorrupt: the rows had to be read, and are damaged."""
+    if (counted := reviewed.attributes.get(NUM_KEPT, "")).isdecimal():
+        return int(counted)
+    from headrace.handoff.versions import HandoffStore
+
+    rows = HandoffStore(objects).open(reviewed.asset, reviewed.partition, reviewed.version)
+    return sum(rows.table(["kept"])["kept"].to_pylist())
+
+
+def _day(
+    partitions: Sequence[_Partition],
+    campaign: str,
+    day: str,
+    state: RolloutState | None,
+    report: Path,
+    labels: VersionSets,
+) -> DayStatus:
+    content = [part.newest[CONTENT] for part in partitions if CONTENT in part.newest]
+    sets = dict.fromkeys(each.attributes.get("version_set", "") for each in content)
+    return DayStatus(
+        campaign=campaign,
+        day=day,
+        num_partitions=len(partitions),
+        num_prompts=sum(PROMPTS in part.newest for part in partitions),
+        num_generated_content=len(content),
+        num_reviewed_content=sum(REVIEWED in part.newest for part in partitions),
+        num_rows=sum(each.num_rows for each in content),
+        num_kept=sum(part.num_kept for part in partitions),
+        version_sets={one: labels.label(one) for one in sets if one},
+        num_damaged=sum(part.is_damaged for part in partitions),
+        stale=tuple(_stale(partitions, f"headrace run {campaign} --day {day}", state, report)),
+    )
+
+
+def _stale(partitions: Sequence[_Partition], command: str, state: RolloutState | None, report: Path) -> Iterable[Stale]:
+    reasons: list[Reason] = [reason for part in partitions if (reason := _content_reason(part.newest, state))]
+    for reason in dict.fromkeys(reasons):
+        # Rows of a replaced set are complete: only --again makes them anew.
+        run = f"{command} --again" if reason == "older_version_set" else command
+        yield Stale(stage=CONTENT, reason=reason, num_partitions=reasons.count(reason), run=run)
+    both = [
+        (part.newest[CONTENT], part.newest[REVIEWED]) for part in partitions if {CONTENT, REVIEWED} <= {*part.newest}
+    ]
+    if num_unreviewed := sum(not is_made_from(reviewed, content) for content, reviewed in both):
+        yield Stale(stage=REVIEWED, reason="content_changed", num_partitions=num_unreviewed, run=command)
+    rows = (each for part in partitions for stage, each in part.newest.items() if stage != PROMPTS)
+    if is_report_older(report, rows):
+        yield Stale(stage="campaign_report", reason="rows_are_newer", num_partitions=1, run=command)
+
+
+def _content_reason(newest: Mapping[str, Manifest], state: RolloutState | None) -> Reason | None:
+    if (content := newest.get(CONTENT)) is None:
+        return None
+    if (prompts := newest.get(PROMPTS)) and not is_made_from(content, prompts):
+        return "prompts_changed"
+    if is_rolled_back(content, state):
+        return "rolled_back"
+    return "older_version_set" if is_of_older_set(content, state) else None
