@@ -42,8 +42,8 @@ check: setup ## lint, format, types, import contracts, duplicates
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
 	@$(BIN)/python tests/architecture/duplicates.py
 
-schemas: setup ## docs/schemas anew, after a change of what a user's file may say
-	@for kind in campaign recipe corpus service check preview run trace status model; do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
+schemas: setup ## docs/schemas anew, after a change of what a user's file may say or a command prints
+	@for kind in $$($(BIN)/headrace schema); do $(BIN)/headrace schema $$kind > docs/schemas/$$kind.schema.json; done
 
 reference: setup ## docs/reference anew, after a change of a key, a command, a tag, a metric or what is in a store
 	@$(BIN)/python -m pipelines.reference

@@ -39,8 +39,6 @@ def check(
     one with [tool.dg] in its pyproject.toml; its .env and the environment say where its files are. Exit 1: a file is
     broken, or names what is not there.
     """
-    from dataclasses import asdict
-
     from headrace.command_line.checking.examining import examine_files, project_findings
     from headrace.command_line.checking.files import files_to_check
     from headrace.command_line.checking.report import CheckReport
@@ -59,7 +57,7 @@ def check(
     well = not num_broken and all(finding.level != "fail" for finding in findings)
     report = CheckReport(well=well, root=str(project.root), files=tuple(checked), findings=tuple(findings))
     if as_json:
-        print_json(asdict(report))
+        print_json(report)
     else:
         _print_findings(findings)
         if any("/models/smollm2-135m" in one.sentence or "/corpus/wordnet/" in one.sentence for one in _all(checked)):

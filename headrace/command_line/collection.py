@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.command_line.bodies.store import (
+    CollectionBody,
+    KeptAfterAllBody,
+    MicroBatchesBody,
+    OrphanVerdictBody,
+    OtherVerdictBody,
+    PlanBody,
+    ReportBody,
+    VersionVerdictBody,
+)
 from headrace.command_line.opening import open_handoffs, surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
@@ -82,13 +92,13 @@ def gc(
         _print_plan(handoffs, plan, show_kept=show_kept)
     if dry_run or not _has_work(plan):
         if as_json:
-            print_json({"plan": plan_body(plan), "report": None})
+            print_json(CollectionBody(plan=plan_body(plan), report=None))
         return
     if not yes and not confirmed(f"Delete {bytes_text(plan.num_bytes)}?"):
         raise typer.Exit(1)
     report = _collect(handoffs, plan)
     if as_json:
-        print_json({"plan": plan_body(plan), "report": report_body(report)})
+        print_json(CollectionBody(plan=plan_body(plan), report=report_body(report)))
     else:
         _print_report(report)
 
@@ -195,70 +205,64 @@ def _print_report(report: "CollectionReport") -> None:
     print_lines(lines)
 
 
-def plan_body(plan: "CollectionPlan") -> dict[str, Any]:
-    return {
-        "num_bytes": plan.num_bytes,
-        "versions": [
-            {
-                "asset": one.found.asset,
-                "partition": one.found.partition,
-                "version": one.found.version,
-                "num_bytes": one.found.num_bytes,
-                "kept": one.is_kept,
-                "reason": one.reason,
-            }
+def plan_body(plan: "CollectionPlan") -> PlanBody:
+    return PlanBody(
+        num_bytes=plan.num_bytes,
+        versions=tuple(
+            VersionVerdictBody(
+                asset=one.found.asset,
+                partition=one.found.partition,
+                version=one.found.version,
+                num_bytes=one.found.num_bytes,
+                kept=one.is_kept,
+                reason=one.reason,
+            )
             for one in plan.versions
-        ],
-        "orphans": [
-            {
-                "asset": one.found.asset,
-                "partition": one.found.partition,
-                "nonce": one.found.nonce,
-                "num_bytes": one.found.num_bytes,
-                "kept": one.is_kept,
-                "reason": one.reason,
-            }
+        ),
+        orphans=tuple(
+            OrphanVerdictBody(
+                asset=one.found.asset,
+                partition=one.found.partition,
+                nonce=one.found.nonce,
+                num_bytes=one.found.num_bytes,
+                kept=one.is_kept,
+                reason=one.reason,
+            )
             for one in plan.parts
-        ],
-        "micro_batches": [
-            {"prefix": one.key, "num_bytes": one.num_bytes, "reason": one.reason}
+        ),
+        micro_batches=tuple(
+            MicroBatchesBody(prefix=one.key, num_bytes=one.num_bytes, reason=one.reason)
             for one in plan.leavings
             if one.kind == _MICRO_BATCHES
-        ],
-        "others": [
-            {
-                "kind": one.kind,
-                "key": one.key,
-                "num_bytes": one.num_bytes,
-                "kept": one.is_kept,
-                "reason": one.reason,
-            }
+        ),
+        others=tuple(
+            OtherVerdictBody(kind=one.kind, key=one.key, num_bytes=one.num_bytes, kept=one.is_kept, reason=one.reason)
             for one in plan.others
             if one.kind != _MICRO_BATCHES
-        ],
-        "num_expired_leases": len(plan.expired_leases),
-        "num_leftovers": len(plan.leftovers),
-        "damaged": list(plan.damaged),
-    }
+        ),
+        num_expired_leases=len(plan.expired_leases),
+        num_leftovers=len(plan.leftovers),
+        damaged=plan.damaged,
+    )
 
 
-def report_body(report: "CollectionReport") -> dict[str, Any]:
-    return {
-        "num_bytes": report.num_bytes,
-        "num_versions": len(report.versions),
-        "num_orphans": len(report.orphans),
-        "num_micro_batches": sum(one.kind == _MICRO_BATCHES for one in report.leavings),
-        "num_others": sum(one.kind != _MICRO_BATCHES for one in report.leavings),
-        "num_expired_leases": report.num_leases,
-        "kept_after_all": [
-            {
-                "asset": getattr(found, "asset", None),
-                "partition": getattr(found, "partition", None),
-                "version": getattr(found, "version", None),
-                "key": getattr(found, "key", None),
-                "fate": fate,
-            }
+def report_body(report: "CollectionReport") -> ReportBody:
+    return ReportBody(
+        num_bytes=report.num_bytes,
+        num_versions=len(report.versions),
+        num_orphans=len(report.orphans),
+        num_micro_batches=sum(one.kind == _MICRO_BATCHES for one in report.leavings),
+        num_others=sum(one.kind != _MICRO_BATCHES for one in report.leavings),
+        num_expired_leases=report.num_leases,
+        kept_after_all=tuple(
+            KeptAfterAllBody(
+                asset=getattr(found, "asset", None),
+                partition=getattr(found, "partition", None),
+                version=getattr(found, "version", None),
+                key=getattr(found, "key", None),
+                fate=fate,
+            )
             for found, fate in report.kept_after_all
-        ],
-        "damaged": list(report.damaged),
-    }
+        ),
+        damaged=report.damaged,
+    )

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -35,6 +34,7 @@ def doctor(
     context: typer.Context, store: Store = None, every_object: EveryObject = False, as_json: AsJson = False
 ) -> None:
     """Examine the store, its objects, packages, disks, Dagster's home, GPUs and the clock; exit 1 if anything fails."""
+    from headrace.command_line.bodies.store import ExaminedBody
     from headrace.command_line.output import print_json, print_lines, print_marked
 
     findings = []
@@ -44,7 +44,7 @@ def doctor(
             print_marked(finding.level, f"{finding.check:{_CHECK_CHARS}} {finding.sentence}")
     num_failed = sum(finding.level == "fail" for finding in findings)
     if as_json:
-        print_json({"well": not num_failed, "findings": [asdict(finding) for finding in findings]})
+        print_json(ExaminedBody(well=not num_failed, findings=tuple(findings)))
     else:
         num_warned = sum(finding.level == "warn" for finding in findings)
         print_lines(["", f"{len(findings)} checks: {num_failed} failed, {num_warned} to look at."])

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +32,7 @@ def ls(
 
     found = [one for one in _registered(open_objects(context, store)) if name in (None, one.model_name)]
     if as_json:
-        print_json(asdict(ModelsBody(models=tuple(found))))
+        print_json(ModelsBody(models=tuple(found)))
         return
     if not found:
         say("No model is registered yet: headrace run does so with a campaign's weights, a recipe's training too.")
@@ -63,7 +62,7 @@ def show(context: typer.Context, version: Version, store: Store = None, as_json:
     directory = open_directory(objects, found.weights_digest)
     line = f"transformers.AutoModelForCausalLM.from_pretrained({str(directory)!r})"
     if as_json:
-        print_json(asdict(ShownModelBody(model=found, directory=str(directory), load=line)))
+        print_json(ShownModelBody(model=found, directory=str(directory), load=line))
         return
     say(f"{found.model_name}:{found.version}", bold=True)
     facts = [

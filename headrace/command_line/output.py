@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -69,7 +70,10 @@ def print_json(body: Any, *, indent: int | None = 2) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """Converts values that JSON lacks: bytes to base64, times to ISO 8601, durations to seconds, NaN to text."""
+    """Converts values that JSON lacks: bytes to base64, times to ISO 8601, durations to seconds, NaN to text; a
+    dataclass to its fields."""
+    if is_dataclass(value):
+        return {each.name: json_value(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, dict):
         return {str(name): json_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,7 +1,6 @@
 """`headrace preview`: the first rows of a campaign's day, before anything runs."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +66,7 @@ def preview(
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
     )
     if as_json:
-        print_json(asdict(_body(found, made)))
+        print_json(_body(found, made))
     else:
         _print(found, made)
 

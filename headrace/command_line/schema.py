@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.command_line.bodies import KINDS, body_of
+from headrace.command_line.bodies.kinds import KINDS, body_of
 from headrace.command_line.opening import nearest
 from headrace.command_line.options import examples
 from headrace.errors import InvalidInput
@@ -15,18 +15,22 @@ _HELP = f"A kind of YAML file ({', '.join(FILES)}), or the command whose --json 
 
 @examples("headrace schema campaign", "headrace schema handoff-ls", "headrace schema service > service.schema.json")
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=_HELP)],
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help=_HELP, show_default=False)] = None,
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind of YAML file, with the options of every installed engine; or of
-    what a command prints with --json.
+    what a command prints with --json. Without a KIND, list the kinds.
 
     Editors use it to complete keys and underline mistakes, if the file's first line is
     `# yaml-language-server: $schema=FILE`.
     """
-    from headrace.command_line.output import print_json
+    from headrace.command_line.output import print_json, print_lines
     from headrace.user_files.json_schema import json_schema
 
-    if kind not in (known := [*FILES, *KINDS]):
+    known = [*FILES, *KINDS]
+    if kind is None:
+        print_lines(known)
+        return
+    if kind not in known:
         raise InvalidInput(f"There is no schema {kind!r}.{nearest(kind, known)}")
     print_json(json_schema(shape_of(kind), f"Headrace {kind}"))
 

@@ -1,7 +1,6 @@
 """`headrace trace`: one row's whole origin."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +38,7 @@ def trace(
     damaged = PassedOver()
     found = find(open_handoffs(context, store), row, partition=partition, damaged=damaged)
     if as_json:
-        print_json(asdict(_body(found, damaged.sentences)))
+        print_json(_body(found, damaged.sentences))
     else:
         _print(found, damaged.sentences)
 

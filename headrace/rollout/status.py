@@ -7,7 +7,6 @@ beside the others.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, ObjectMissing
@@ -232,50 +231,6 @@ def by_whom(entry: Entry) -> str:
 def percent(share: float) -> str:
     """`10%`, or `0.5%` where whole percents would hide it."""
     return f"{share * 100:.4g}%"
-
-
-def status_body(status: RolloutStatus) -> dict[str, Any]:
-    """JSON for programs: fields are added, never renamed."""
-    state = status.state
-    last = status.last
-    return {
-        "name": status.name,
-        "head": state.head if state else 0,
-        "headline": status.headline,
-        "stable": state.stable if state else None,
-        "proposed": state.proposed if state else None,
-        "candidate": state.candidate if state else None,
-        "step": state.step if state and state.candidate else None,
-        "weight": state.weight if state else 0.0,
-        "since": status.since,
-        "paused": bool(state and state.paused),
-        "approved": bool(state and state.approved),
-        "cap": state.cap if state else None,
-        "num_units": status.num_units,
-        "damaged": list(status.damaged),
-        "last": entry_body(last) if last else None,
-        "drift": None if status.drift is None else list(status.drift),
-        "preparations": [
-            {"node": one.node, "ok": one.ok, "error": one.error, "seconds": one.seconds, "members": list(one.members)}
-            for one in status.preparations
-        ],
-        "sets": {
-            view.id: {"label": view.label, "standing": view.standing, "error": view.error}
-            for view in status.sets.values()
-        },
-    }
-
-
-def entry_body(entry: Entry) -> dict[str, Any]:
-    return {
-        "number": entry.number,
-        "event": entry.event,
-        "at": entry.at,
-        "by": by_whom(entry),
-        "fields": dict(entry.fields),
-        "digest": entry.digest,
-        "prev": entry.prev,
-    }
 
 
 def standing_of(version_set: str, state: RolloutState | None) -> str:

@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -156,7 +155,7 @@ def _finish(work: CampaignRun, *, as_json: bool) -> None:
     rows = [row for one in reviewed for row in one.table().to_pylist()]
     num_kept = sum(row["kept"] for row in rows)
     if as_json:
-        print_json(asdict(_body(work, rows, num_kept)))
+        print_json(_body(work, rows, num_kept))
         return
     shown = [
         [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"])]

@@ -31,8 +31,6 @@ def status_command(
     Reads the store and the runs of Dagster's instance at DAGSTER_HOME, and changes nothing; no daemon needs to run.
     Where one of ours runs (make dev, headrace run), its webserver is asked, which is quicker.
     """
-    from dataclasses import asdict
-
     from headrace.command_line.output import print_json
     from headrace_dagster.project.status import read_status, with_runs
     from headrace_dagster.project.status_lines import print_status
@@ -41,6 +39,6 @@ def status_command(
     home = around.home_directory
     found = with_runs(home, around.dagster_home, lambda source: read_status(source, objects, home=home, num_days=days))
     if as_json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_status(found)

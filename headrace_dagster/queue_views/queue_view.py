@@ -13,6 +13,7 @@ from typing import Literal
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
+from headrace.command_line.bodies.run_queue import State
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE
 from headrace.placement.inventory import Gpu, Node
@@ -28,9 +29,6 @@ run_coordinator:
 run_launcher: {module: headrace_dagster, class: GpuRunLauncher}
 run_monitoring: {enabled: true}"""
 
-State = Literal[
-    "next", "held", "impossible", "admitted", "starting", "running", "silent", "ending", "uncounted", "finished"
-]
 PAST_THE_QUEUE = "The coordinator did not admit it: it was started past the queue, or before there was a coordinator."
 _QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 # The daemon looks every few seconds, and reports that twice a minute.

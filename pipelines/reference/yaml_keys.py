@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.command_line.bodies import KINDS
+from headrace.command_line.bodies.kinds import KINDS
 from headrace.command_line.schema import shape_of
 from headrace.user_files.json_schema import json_schema
 from pipelines.reference.markdown import code, page, prose, table

@@ -64,10 +64,13 @@ def run(*arguments: str | Path, store: Path | str | None = None, env: Mapping[st
         return CliRunner().invoke(app, [str(argument) for argument in arguments], env=variables, prog_name="headrace")
 
 
-def checked_json(result: Result, kind: str) -> Any:
+def checked_json(result: Result, kind: str, *, exit_code: int = 0) -> Any:
     """What a command printed, after a comparison with its published schema."""
-    assert result.exit_code == 0, result.output
-    body = json.loads(result.stdout)
+    assert result.exit_code == exit_code, result.output
+    return checked_body(json.loads(result.stdout), kind)
+
+
+def checked_body(body: Any, kind: str) -> Any:
     jsonschema.validate(body, json.loads((CHECKOUT / f"docs/schemas/{kind}.schema.json").read_text()))
     return body
 

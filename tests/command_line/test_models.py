@@ -1,6 +1,5 @@
 """`headrace model`: registered versions, how to load one, a copy of its files."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Re
 
 
 def test_versions_are_listed_with_what_they_were_made_from(registered: Registered) -> None:
-    listed = checked_json(registered.call("ls", "--json"), "model")["models"]
+    listed = checked_json(registered.call("ls", "--json"), "model-ls")["models"]
 
     assert [(one["model_name"], one["version"], one["kind"]) for one in listed] == [
         ("tiny", "1", "base"),
@@ -45,7 +44,7 @@ def test_versions_are_listed_with_what_they_were_made_from(registered: Registere
 
 def test_the_line_that_is_shown_loads_the_version(registered: Registered) -> None:
     transformers = pytest.importorskip("transformers")
-    shown = json.loads(registered.call("show", "tiny", "--json").output)
+    shown = checked_json(registered.call("show", "tiny", "--json"), "model-show")
 
     loaded = eval(shown["load"], {"transformers": transformers})
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.command_line.bodies import KINDS
+from headrace.command_line.bodies.kinds import KINDS
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.prep.corpus import Corpus

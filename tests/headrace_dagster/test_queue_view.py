@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
+from headrace.command_line.output import json_value
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.placements import Placement
@@ -18,6 +19,7 @@ from headrace_dagster.queue_views.queue_json import queue_body
 from headrace_dagster.queue_views.queue_lines import facts, heading, headline, plain_lines, waits_for_rows
 from headrace_dagster.queue_views.queue_table import queue_table
 from headrace_dagster.queue_views.queue_view import QueueView, RunView, queue_view
+from tests.command_line.builders import checked_body
 from tests.headrace_dagster.queue_builders import (
     GANG,
     MINUTE,
@@ -171,7 +173,7 @@ def test_a_limit_says_how_many_more_there_are() -> None:
     for text in (drawn(view, width=100, limit=1), "\n".join(plain_lines(view, limit=1))):
         assert "… and 3 more: headrace queue --limit 4" in text
         assert GANG not in text.replace(f"kept for {GANG}", "")
-    body = queue_body(view, limit=1)
+    body = json_value(queue_body(view, limit=1))
     assert (len(body["queued"]), body["num_queued"]) == (1, 4)
 
 
@@ -207,7 +209,7 @@ def keys(body: Mapping[str, Any]) -> set[str]:
 
 def test_json_keeps_its_keys() -> None:
     """Programs read them: a key may be added here, never taken away."""
-    body = queue_body(made_up_view())
+    body = checked_body(json_value(queue_body(made_up_view())), "queue")
     assert keys(body) == {"at", "daemon_silent_seconds", "nodes", "running", "queued", "num_queued"}
     node = body["nodes"][1]
     assert keys(node) == {"node", "cpus", "cpus_held", "memory_mib", "memory_mib_held", "gpus"}
@@ -255,4 +257,4 @@ def test_a_run_that_dagster_does_not_know_has_no_name_and_breaks_nothing() -> No
     snapshot = Snapshot(inventory=Inventory(nodes=(make_node("node-a"),)), running=(running,))
     view = queue_view(snapshot, Plan(), {}, NOW)
     assert TRAINING in drawn(view, width=80)
-    assert queue_body(view)["running"][0]["job"] is None
+    assert queue_body(view).running[0].job is None

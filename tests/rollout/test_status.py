@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from headrace.clock import FixedClock
+from headrace.command_line.bodies.rollouts import RolloutBody
 from headrace.errors import IllegalTransition
 from headrace.rollout import interventions
 from headrace.rollout.journal import Journal, JournalCorrupt
 from headrace.rollout.layout import rollout_names
 from headrace.rollout.plan import Plan
-from headrace.rollout.status import RolloutStatus, last_trial, percent, read_status, status_body
+from headrace.rollout.status import RolloutStatus, last_trial, percent, read_status
 from headrace.store.local import LocalStore
 from tests.rollout.builders import steps
 from tests.rollout.scenes import ANA, Scene, make_long_scene
@@ -57,7 +58,7 @@ def test_the_headline_says_what_went_back_and_what_was_never_begun(scene: Scene)
     assert "was withdrawn; " in status_of(scene).headline
     empty = read_status(scene.store, "nothing", scene.clock)
     assert empty.headline == "Nothing is stable yet: the first tick names a set."
-    assert status_body(empty)["head"] == 0
+    assert RolloutBody.of(empty).head == 0
 
 
 def test_a_step_is_counted_in_the_plan_by_weight(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions' columns and rows; exit 1 if they differ."""
-    from headrace.command_line.handoff.differing import body_of, print_samples, references, summary
+    from headrace.command_line.handoff.differing import compared_body, print_samples, references, summary
     from headrace.command_line.opening import open_handoffs, open_reference, split_columns, suggest_columns
     from headrace.command_line.output import print_json, print_lines
     from headrace.handoff.comparison import compare
@@ -39,7 +39,7 @@ def diff(
         suggest_columns(side, names)
     found = compare(before, after, key=names, samples=samples)
     if as_json:
-        print_json({"before": before.label, "after": after.label, "key": names, **body_of(found)})
+        print_json(compared_body(found, before.label, after.label, names))
     else:
         print_lines(summary(found, before.label, after.label, names))
         print_samples(found)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from headrace.command_line.bodies.handoffs import ChangedRowBody, ChangedValueBody, ComparedBody, NumRowsBody
 from headrace.command_line.opening import Reference
 from headrace.command_line.output import print_heading, print_lines
 from headrace.errors import InvalidInput
@@ -96,20 +97,26 @@ def _text(value: Any) -> str:
     return shortened(one_line(str(value)), _CELL_CHARS) if value is not None else "–"
 
 
-def body_of(found: Comparison) -> dict[str, Any]:
-    return {
-        "same": found.is_same_content,
-        "num_rows": {"before": found.num_rows[0], "after": found.num_rows[1]},
-        "schema": list(found.schema),
-        "num_same": found.num_same,
-        "num_added": found.num_added,
-        "num_removed": found.num_removed,
-        "num_changed": found.num_changed,
-        "changed_columns": found.changed_columns,
-        "added": list(found.added),
-        "removed": list(found.removed),
-        "changed": [
-            {"key": row.key, "values": {name: {"before": old, "after": new} for name, (old, new) in row.values.items()}}
+def compared_body(found: Comparison, before: str, after: str, key: Sequence[str]) -> ComparedBody:
+    return ComparedBody(
+        before=before,
+        after=after,
+        key=tuple(key),
+        same=found.is_same_content,
+        num_rows=NumRowsBody(before=found.num_rows[0], after=found.num_rows[1]),
+        schema=found.schema,
+        num_same=found.num_same,
+        num_added=found.num_added,
+        num_removed=found.num_removed,
+        num_changed=found.num_changed,
+        changed_columns=found.changed_columns,
+        added=found.added,
+        removed=found.removed,
+        changed=tuple(
+            ChangedRowBody(
+                key=row.key,
+                values={name: ChangedValueBody(before=old, after=new) for name, (old, new) in row.values.items()},
+            )
             for row in found.changed
-        ],
-    }
+        ),
+    )

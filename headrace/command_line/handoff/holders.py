@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
+from headrace.command_line.bodies.handoffs import HolderBody
 from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.store import leases
 from headrace.store.objects import ObjectStore
@@ -20,6 +21,10 @@ class Holder:
     @property
     def text(self) -> str:
         return f"{self.host} pid {self.pid}"
+
+    @property
+    def body(self) -> HolderBody:
+        return HolderBody(host=self.host, pid=self.pid, until=self.until)
 
 
 def holders_by_nonce(objects: ObjectStore, now: float) -> dict[str, list[Holder]]:

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from headrace.clock import epoch_seconds
+from headrace.command_line.bodies.handoffs import ListedBody
 from headrace.command_line.handoff.holders import Holder, holders_by_nonce
 from headrace.command_line.output import age_text, bytes_text, print_table
 from headrace.errors import HandoffCorrupt, ObjectMissing
@@ -32,21 +32,21 @@ class Listed:
     manifest: Manifest | None
     held_by: Sequence[Holder]
 
-    def to_json(self, now: float) -> dict[str, Any]:
+    def body(self, now: float) -> ListedBody:
         manifest = self.manifest
-        return {
-            "asset": self.asset,
-            "partition": self.partition,
-            "version": self.version,
-            "damaged": manifest is None,
-            "num_rows": manifest and manifest.num_rows,
-            "num_bytes": manifest and manifest.num_bytes,
-            "num_parts": manifest and len(manifest.parts),
-            "content_digest": manifest and manifest.content_digest,
-            "created_at": manifest and manifest.created_at,
-            "age_seconds": round(now - self.sealed_at),
-            "held_by": [{"host": one.host, "pid": one.pid, "until": one.until} for one in self.held_by],
-        }
+        return ListedBody(
+            asset=self.asset,
+            partition=self.partition,
+            version=self.version,
+            damaged=manifest is None,
+            num_rows=manifest.num_rows if manifest else None,
+            num_bytes=manifest.num_bytes if manifest else None,
+            num_parts=len(manifest.parts) if manifest else None,
+            content_digest=manifest.content_digest if manifest else None,
+            created_at=manifest.created_at if manifest else None,
+            age_seconds=round(now - self.sealed_at),
+            held_by=tuple(one.body for one in self.held_by),
+        )
 
 
 def read_listed(handoffs: HandoffStore, found: Sequence[Entry], now: float, *, newest_only: bool) -> list[Listed]:

@@ -26,6 +26,7 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List assets; of an asset its partitions; of a partition its versions."""
+    from headrace.command_line.bodies.handoffs import ListBody
     from headrace.command_line.handoff.listing import print_assets, print_partitions, print_versions, read_listed
     from headrace.command_line.opening import Reference, known_asset, known_partition, open_handoffs
     from headrace.command_line.output import print_json
@@ -47,7 +48,7 @@ def ls(
     now = handoffs.clock.now()
     if as_json:
         listed = read_listed(handoffs, found, now, newest_only=False)
-        print_json({"store": handoffs.objects.uri(ROOT), "versions": [one.to_json(now) for one in listed]})
+        print_json(ListBody(store=handoffs.objects.uri(ROOT), versions=tuple(one.body(now) for one in listed)))
     elif versions or partition is not None:
         print_versions(read_listed(handoffs, found, now, newest_only=False), now)
     elif asset is not None:

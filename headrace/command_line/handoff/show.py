@@ -29,9 +29,9 @@ def show(
     from headrace.command_line.handoff.holders import holders_by_nonce
     from headrace.command_line.handoff.showing import (
         first_rows,
-        manifest_body,
         media_facts,
         preview,
+        shown_body,
         speed_text,
         split_version,
     )
@@ -58,8 +58,7 @@ def show(
     held_by = holders_by_nonce(handoffs.objects, now).get(handoff.manifest.nonce, [])
     if as_json:
         first = first_rows(handoff, names or handoff.schema.names, rows)
-        holders = [{"host": one.host, "pid": one.pid, "until": one.until} for one in held_by]
-        print_json({**manifest_body(handoff), "held_by": holders, "rows": first})
+        print_json(shown_body(handoff, held_by, first))
         return
     manifest = handoff.manifest
     say(handoff.label, bold=True)

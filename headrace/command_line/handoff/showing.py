@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace.command_line.bodies.handoffs import ColumnBody, PartBody, ShownBody
+from headrace.command_line.handoff.holders import Holder
 from headrace.command_line.output import (
     aligned,
     bytes_text,
@@ -93,26 +95,30 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def manifest_body(handoff: Handoff) -> dict[str, Any]:
+def shown_body(handoff: Handoff, held_by: Sequence[Holder], rows: Sequence[dict[str, Any]]) -> ShownBody:
     """The manifest, without digests of single buffers."""
     manifest = handoff.manifest
     facts = manifest.facts()
     del facts["nonce"]
-    return {
-        "asset": manifest.asset,
-        "partition": manifest.partition,
-        "version": manifest.version,
-        "uri": handoff.uri,
+    return ShownBody(
+        asset=manifest.asset,
+        partition=manifest.partition,
+        version=manifest.version,
+        uri=handoff.uri,
         **facts,
-        "parts": [{"key": part.key, "num_rows": part.num_rows, "num_bytes": part.num_bytes} for part in manifest.parts],
-        "schema": [
-            {"name": each.name, "type": str(plain_type(each.type)), "nullable": each.nullable}
+        parts=tuple(
+            PartBody(key=part.key, num_rows=part.num_rows, num_bytes=part.num_bytes) for part in manifest.parts
+        ),
+        schema=tuple(
+            ColumnBody(name=each.name, type=str(plain_type(each.type)), nullable=each.nullable)
             for each in handoff.schema
-        ],
-        "schema_fingerprint": manifest.schema_fingerprint,
-        "write_seconds": manifest.write_seconds,
-        "write_mb_per_s": _mb_per_s(handoff),
-    }
+        ),
+        schema_fingerprint=manifest.schema_fingerprint,
+        write_seconds=manifest.write_seconds,
+        write_mb_per_s=_mb_per_s(handoff),
+        held_by=tuple(one.body for one in held_by),
+        rows=tuple(rows),
+    )
 
 
 def media_facts(handoff: Handoff) -> list[list[str]]:

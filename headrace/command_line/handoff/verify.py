@@ -1,6 +1,5 @@
 """`headrace handoff verify`: checks every stored byte against its digest, and continues after a damaged version."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -27,7 +26,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte and hold it against its digest; exit 1 if anything is damaged."""
-    from headrace.command_line.handoff.verifying import Damage, damage_of, media_bytes, opened_versions, verify_stored
+    from headrace.command_line.bodies.handoffs import Damage, VerifiedBody
+    from headrace.command_line.handoff.verifying import damage_of, media_bytes, opened_versions, verify_stored
     from headrace.command_line.opening import open_handoffs
     from headrace.command_line.output import bytes_text, counted, print_json, print_lines, print_table, progress
 
@@ -47,13 +47,7 @@ def verify(
             except HandoffCorrupt as error:
                 damages.append(damage_of(handoff.asset, handoff.partition, handoff.version, error))
     if as_json:
-        print_json(
-            {
-                "num_verified": num_verified,
-                "num_bytes": total,
-                "damaged": [asdict(one) for one in damages],
-            }
-        )
+        print_json(VerifiedBody(num_verified=num_verified, num_bytes=total, damaged=tuple(damages)))
     elif damages:
         print_table(["DAMAGED", "KIND", "WHAT, AND WHAT TO DO"], [[one.label, one.kind, one.what] for one in damages])
         print_lines(["", f"{len(damages)} damaged, {num_verified} whole."])

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import xxhash
 
+from headrace.command_line.bodies.handoffs import Damage
 from headrace.command_line.opening import Reference, known_asset, known_partition
 from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing, PartMissing
 from headrace.handoff.manifest import Part
@@ -17,21 +17,6 @@ from headrace.handoff.versions import HandoffStore
 
 # Bytes fetched at once from a remote store.
 _WINDOW_BYTES = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Damage:
-    """`kind` is the error's name, such as PartFlipped; `what` says where, and what to do."""
-
-    asset: str
-    partition: str
-    version: int | None
-    kind: str
-    what: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.asset}[{self.partition}]" + (f" v{self.version}" if self.version is not None else "")
 
 
 def verify_stored(handoff: Handoff, advance: Callable[[int], None] = lambda num_bytes: None) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import typer
 
+from headrace.command_line.bodies.rollouts import ChangeBody, EntryBody, RolloutBody
 from headrace.command_line.output import print_json, print_lines
 from headrace.command_line.rollout.opening import Opened, read_subject, registered, who
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.rollout.journal import Entry
 from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
-from headrace.rollout.status import entry_body, status_body
 from headrace.store.small_objects import PassedOver
 from headrace.text.terminal import confirmed, say
 from headrace.version_sets.sets import VersionSets
@@ -26,7 +26,7 @@ def report(
 ) -> None:
     status = replace(opened.rollout.status(damaged=damaged), plan=plan)
     if as_json:
-        print_json({"entry": entry_body(entry), "status": status_body(status)})
+        print_json(ChangeBody(entry=EntryBody.of(entry), status=RolloutBody.of(status)))
         return
     say(f"Entry {entry.number} of {opened.name}: {entry.event}, by {entry.fields['by']}.")
     print_lines([status.headline, *(f"Passed over: {one}" for one in status.damaged)])

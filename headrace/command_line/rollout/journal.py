@@ -13,15 +13,16 @@ from headrace.command_line.rollout.arguments import Name
 def journal(context: typer.Context, name: Name, store: Store = None, as_json: AsJson = False) -> None:
     """List every entry: what happened, who did it, why."""
     from headrace.clock import iso
+    from headrace.command_line.bodies.rollouts import EntryBody, JournalBody
     from headrace.command_line.output import print_json, print_table
     from headrace.command_line.rollout.opening import open_rollout
-    from headrace.rollout.status import by_whom, entry_body, percent
+    from headrace.rollout.status import by_whom, percent
     from headrace.text.visible import one_line
 
     opened = open_rollout(context, store, name)
     entries = opened.journal.entries()
     if as_json:
-        print_json({"name": name, "entries": [entry_body(entry) for entry in entries]})
+        print_json(JournalBody(name=name, entries=tuple(map(EntryBody.of, entries))))
         return
     rows = [
         [

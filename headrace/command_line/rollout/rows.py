@@ -1,6 +1,5 @@
 """`headrace rollout rows`: lists rows that rolled-back sets published, and which of them readers still get."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +28,7 @@ def rows(
     as_json: AsJson = False,
 ) -> None:
     """List what rolled-back sets published, and what of it must be made again. Exits with 1 if anything must."""
+    from headrace.command_line.bodies.rollouts import BadRowsBody
     from headrace.command_line.output import counted, print_json, print_lines, print_table
     from headrace.command_line.rollout.opening import find_set, open_rollout
     from headrace.generation.rolled_back import rows_made_by
@@ -52,8 +52,9 @@ def rows(
     rows = rows_made_by(handoffs, aborted, campaign=name).to_pylist() if ids and aborted else []
     published = [one for one in found if one.is_published]
     if as_json:
-        body = {"name": name, "version_sets": aborted, "versions": [asdict(one) for one in found]}
-        print_json({**body, **({"rows": rows} if ids else {})})
+        ids_too = tuple(rows) if ids else None
+        body = BadRowsBody(name=name, version_sets=tuple(aborted), versions=tuple(found), rows=ids_too)
+        print_json(body.to_json())
     elif ids:
         print_lines([str(row["row_id"]) for row in rows])
     elif not aborted:

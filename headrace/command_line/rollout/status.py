@@ -28,12 +28,12 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show which set is stable, which is on trial, at what weight, and why."""
+    from headrace.command_line.bodies.rollouts import RolloutBody, RolloutsBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_lines
     from headrace.command_line.rollout.opening import rollout_in
     from headrace.command_line.rollout.screens import DAMAGE, print_status, print_statuses, read_one
     from headrace.rollout.layout import rollout_names
-    from headrace.rollout.status import status_body
 
     if name is None and plan is not None:
         raise InvalidInput("--plan is one rollout's file: name the rollout too.")
@@ -41,7 +41,7 @@ def status(
     if name is not None:
         status = read_one(rollout_in(objects, name), plan_file=plan, mlflow=mlflow)
         if as_json:
-            print_json({"rollouts": [status_body(status)], "unreadable": {}})
+            print_json(RolloutsBody(rollouts=(RolloutBody.of(status),), unreadable={}))
         else:
             print_status(status)
         return
@@ -52,7 +52,7 @@ def status(
         except DAMAGE as error:
             unreadable[one] = str(error)
     if as_json:
-        print_json({"rollouts": [status_body(status) for status in statuses], "unreadable": unreadable})
+        print_json(RolloutsBody(rollouts=tuple(map(RolloutBody.of, statuses)), unreadable=unreadable))
     elif not statuses and not unreadable:
         say(f"There is no rollout in {objects.uri('rollout')} yet.")
     else:

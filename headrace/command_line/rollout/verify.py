@@ -18,6 +18,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that no journal was edited, and that every set it names can be read. Exits with 1 if not."""
+    from headrace.command_line.bodies.rollouts import VerifiedJournalsBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import counted, print_json
     from headrace.command_line.rollout.opening import rollout_in
@@ -26,14 +27,13 @@ def verify(
 
     objects = open_objects(context, store)
     names = [rollout_in(objects, name).name] if name else rollout_names(objects)
-    found = [(one, *verified(objects, one)) for one in names]
+    found = [verified(objects, one) for one in names]
     if as_json:
-        fields = ("name", "num_entries", "num_sets", "error")
-        print_json({"rollouts": [dict(zip(fields, one, strict=True)) for one in found]})
+        print_json(VerifiedJournalsBody(rollouts=tuple(found)))
     elif not found:
         say(f"There is no rollout in {objects.uri('rollout')} yet.")
-    for one, num_entries, num_sets, error in found if not as_json else ():
-        whole = f"{one}: {counted(num_entries, 'entry', 'entries')} and {counted(num_sets, 'version set')} are whole."
-        say(f"{one}: {error}" if error else whole)
-    if any(error for *_, error in found):
+    for one in found if not as_json else ():
+        entries, sets = counted(one.num_entries, "entry", "entries"), counted(one.num_sets, "version set")
+        say(f"{one.name}: {one.error or f'{entries} and {sets} are whole.'}")
+    if any(one.error for one in found):
         raise typer.Exit(1)

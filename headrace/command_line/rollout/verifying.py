@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from headrace.clock import SystemClock
+from headrace.command_line.bodies.rollouts import VerifiedJournalBody
 from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
 from headrace.rollout.journal import Entry, Journal, JournalCorrupt
 from headrace.rollout.states import fold
@@ -10,7 +11,12 @@ from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 
 
-def verified(objects: ObjectStore, name: str) -> tuple[int, int, str | None]:
+def verified(objects: ObjectStore, name: str) -> VerifiedJournalBody:
+    num_entries, num_sets, error = _verified(objects, name)
+    return VerifiedJournalBody(name=name, num_entries=num_entries, num_sets=num_sets, error=error)
+
+
+def _verified(objects: ObjectStore, name: str) -> tuple[int, int, str | None]:
     """Number of entries and of readable sets, and the fault; None: there is none."""
     journal = Journal(objects, name, SystemClock())
     try:

@@ -21,6 +21,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what changes from set A to set B, a line a setting. Exits with 1 if they differ."""
+    from headrace.command_line.bodies.versions import SetsComparedBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
     from headrace.command_line.rollout.opening import find_set
@@ -32,8 +33,7 @@ def diff(
     first, second = (version_sets.get(find_set(objects, word)) for word in (before, after))
     found = version_sets.diff(first.id, second.id)
     if as_json:
-        differences = [{"path": one.path, "before": one.before, "after": one.after} for one in found]
-        print_json({"before": first.id, "after": second.id, "differences": differences})
+        print_json(SetsComparedBody(before=first.id, after=second.id, differences=found))
     elif not found:
         say(f"Both are {first.id[:12]} ({first.label}).")
     else:

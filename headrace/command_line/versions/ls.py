@@ -1,7 +1,5 @@
 """`headrace versions ls`: lists kept version sets."""
 
-from typing import Any
-
 import typer
 
 from headrace.command_line.options import AsJson, Store, examples
@@ -12,6 +10,7 @@ from headrace.text.terminal import say
 def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> None:
     """List every kept set, and its part in each rollout."""
     from headrace.clock import SystemClock
+    from headrace.command_line.bodies.versions import KeptSetBody, KeptSetsBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
     from headrace.errors import HandoffCorrupt
@@ -29,25 +28,27 @@ def ls(context: typer.Context, store: Store = None, as_json: AsJson = False) -> 
         state = fold(entries)
         for one in {str(entry.fields["version_set"]) for entry in entries if "version_set" in entry.fields}:
             standings.setdefault(one, {})[name] = standing_of(one, state)
-    found: list[dict[str, Any]] = []
+    found: list[KeptSetBody] = []
     for one in version_sets.ids():
         try:
             kept = version_sets.get(one)
-            facts = {"label": kept.label, "code_version": kept.code_version, "error": None}
+            label, code_version, fault = kept.label, kept.code_version, None
         except HandoffCorrupt as error:
-            facts = {"label": None, "code_version": None, "error": str(error)}
-        found.append({"id": one, **facts, "standings": standings.get(one, {})})
+            label, code_version, fault = None, None, str(error)
+        found.append(
+            KeptSetBody(id=one, label=label, code_version=code_version, error=fault, standings=standings.get(one, {}))
+        )
     if as_json:
-        print_json({"version_sets": found})
+        print_json(KeptSetsBody(version_sets=tuple(found)))
         return
     if not found:
         say(f"No version set is kept in {objects.uri('version_sets')} yet.")
         return
     rows = [
         [
-            one["id"][:12],
-            one["label"] or one["error"],
-            ", ".join(f"{standing} in {name}" for name, standing in one["standings"].items()) or "in no rollout",
+            one.id[:12],
+            one.label or one.error or "",
+            ", ".join(f"{standing} in {name}" for name, standing in one.standings.items()) or "in no rollout",
         ]
         for one in found
     ]
