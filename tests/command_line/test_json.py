@@ -73,10 +73,6 @@ class Everything:
         site.start(2, weight=0.1)
         new = VersionSets(site.objects).put(make_version_set(3))
         self.names = {"{row}": str(site.content_rows()[0]["row_id"]), "{set}": site.state.stable, "{new}": new}
-            "{row}": str(site.content_rows()[0]["row_id"]),
-            "{set}": site.state.stable,
-            "{new}": VersionSets(site.objects).put(make_version_set(3)),
-        }
         home.mkdir()
         (home / "dagster.yaml").write_text(FIVE_LINES + "\ntelemetry: {enabled: false}\n")
         with dg.DagsterInstance.from_config(str(home)) as instance:
