@@ -213,9 +213,7 @@ def plan_body(plan: "CollectionPlan") -> PlanBody:
                 asset=one.found.asset,
                 partition=one.found.partition,
                 version=one.found.version,
-                num_bytes=one.found.num_bytes,
-                kept=one.is_kept,
-                reason=one.reason,
+                **_verdict(one.found.num_bytes, one),
             )
             for one in plan.versions
         ),
@@ -224,9 +222,7 @@ def plan_body(plan: "CollectionPlan") -> PlanBody:
                 asset=one.found.asset,
                 partition=one.found.partition,
                 nonce=one.found.nonce,
-                num_bytes=one.found.num_bytes,
-                kept=one.is_kept,
-                reason=one.reason,
+                **_verdict(one.found.num_bytes, one),
             )
             for one in plan.parts
         ),
@@ -236,7 +232,7 @@ def plan_body(plan: "CollectionPlan") -> PlanBody:
             if one.kind == _MICRO_BATCHES
         ),
         others=tuple(
-            OtherVerdictBody(kind=one.kind, key=one.key, num_bytes=one.num_bytes, kept=one.is_kept, reason=one.reason)
+            OtherVerdictBody(kind=one.kind, key=one.key, **_verdict(one.num_bytes, one))
             for one in plan.others
             if one.kind != _MICRO_BATCHES
         ),
@@ -244,6 +240,10 @@ def plan_body(plan: "CollectionPlan") -> PlanBody:
         num_leftovers=len(plan.leftovers),
         damaged=plan.damaged,
     )
+
+
+def _verdict(num_bytes: int, one: Any) -> dict[str, Any]:
+    return {"num_bytes": num_bytes, "kept": one.is_kept, "reason": one.reason}
 
 
 def report_body(report: "CollectionReport") -> ReportBody:

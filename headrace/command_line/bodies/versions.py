@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace.version_sets.sets import Decoding, Difference
+from headrace.version_sets.sets import Difference, EngineSpec, Member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,49 +24,16 @@ class KeptSetsBody:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineBody:
-    """The last three are left out where they are empty."""
-
-    name: str
-    dtype: str
-    num_threads: int
-    build: str
-    """Library versions."""
-    base_url: str | None
-    """Without a password."""
-    model: str | None
-    template_date: str | None = None
-    special_tokens: tuple[str, ...] = ()
-    options: str = ""
-    """Of another package's engine: canonical JSON."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemberBody:
-    role: str
-    model_name: str
-    model_version: str
-    weights_digest: str
-    weights_uri: str
-    """Empty: a server's own model."""
-    system_prompt: str
-    user_template: str
-    decoding: Decoding
-    engine: EngineBody | None = None
-    """Left out: the set's."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ShownSetBody:
-    """`headrace versions show --json`: the set as the store keeps it."""
+    """`headrace versions show --json`: the set as the store keeps it, without passwords; what is empty is left out."""
 
     format_version: int
     id: str
-    members: tuple[MemberBody, ...]
-    engine: EngineBody
+    members: tuple[Member, ...]
+    engine: EngineSpec
     code_version: str
     chain: tuple[str, ...] = ()
-    """The roles' order, if several make a row; left out otherwise."""
+    """The roles' order, if several make a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
