@@ -20,9 +20,34 @@ def find_campaign(word: str, settings: "Settings") -> "Campaign":
     """
     from headrace.generation.campaign import load_campaign, load_campaigns
 
-    if Path(word).suffix in {".yaml", ".yml"}:
+    if _is_file(word):
         return load_campaign(Path(word)).with_engine(settings.engine)
     return load_campaigns(settings.campaigns, engine=settings.engine).find(word)
+
+
+def find_own_campaign(word: str, settings: "Settings") -> "Campaign":
+    """As `find_campaign`, but only of those that Dagster reads: runs of another file would follow one of these.
+
+    Raises:
+        InvalidInput: there is none, its file is broken, or Dagster does not read it.
+    """
+    from headrace.generation.campaign import load_campaign, load_campaigns
+
+    own = load_campaigns(settings.campaigns, engine=settings.engine)
+    if not _is_file(word):
+        return own.find(word)
+    name = load_campaign(Path(word)).name
+    file = own.files.get(name)
+    if file is None or not file.samefile(word):
+        raise InvalidInput(
+            f"Dagster reads the campaigns in {settings.campaigns}, where {f'{file.name} is' if file else 'nothing is'} "
+            f"{name!r}, and not {word}. Move the file there (preview takes any), or set HEADRACE_CAMPAIGNS."
+        )
+    return own.find(name)
+
+
+def _is_file(word: str) -> bool:
+    return Path(word).suffix in {".yaml", ".yml"}
 
 
 def checked_day(text: str | None, settings: "Settings") -> str:

@@ -14,6 +14,8 @@ from headrace.text.terminal import say
 from headrace.text.visible import json_visible, visible
 
 _GAP = "  "
+# One long text must not move the columns beside it off every line.
+_PADDED_CELLS_MAX = 80
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 Row = Sequence[str]
 
@@ -90,9 +92,12 @@ def json_value(value: Any) -> Any:
 
 
 def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
-    """One line for each row, for any texts; columns two blanks apart. Widths are in terminal cells."""
+    """One line for each row, for any texts; columns two blanks apart. Widths are in terminal cells.
+
+    A column is no wider than 80: a longer text is whole, and moves the rest of its own line alone.
+    """
     rows = [list(map(visible, row)) for row in rows]
-    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    widths = [min(max(map(cells, column)), _PADDED_CELLS_MAX) for column in zip(*rows, strict=True)]
     return [
         _GAP.join(
             " " * (width - cells(cell)) + cell if index in right else cell + " " * (width - cells(cell))

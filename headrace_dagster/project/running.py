@@ -5,19 +5,17 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import typer
 
 from headrace.command_line.bodies.campaigns import RunBody
-from headrace.command_line.campaigns import checked_day, find_campaign
+from headrace.command_line.campaigns import checked_day, find_own_campaign
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import load_campaigns
 from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.opening import open_store
@@ -44,7 +42,7 @@ def run_campaign(
 ) -> None:
     project = this_project()
     settings = project.settings()
-    campaign = find_campaign(word, settings)
+    campaign = find_own_campaign(word, settings)
     on_day = checked_day(day, settings)
     around = surroundings_of(context)
     work = CampaignRun(
@@ -61,7 +59,6 @@ def run_campaign(
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
-    _refuse_other_files(word, campaign.name, settings)
     try:
         if missing:
             _make(work, project, settings, port, quiet=as_json)
@@ -69,16 +66,6 @@ def run_campaign(
         say("Stopped. Runs under way go on; call it again to follow them, and to make what is missing.", error=True)
         raise
     _finish(work, as_json=as_json)
-
-
-def _refuse_other_files(word: str, name: str, settings: Settings) -> None:
-    """Raises: InvalidInput: the file is none that Dagster reads, so its runs would follow another one."""
-    own = load_campaigns(settings.campaigns).files.get(name)
-    if Path(word).suffix in {".yaml", ".yml"} and (own is None or not own.samefile(word)):
-        raise InvalidInput(
-            f"Dagster reads the campaigns in {settings.campaigns}, where {f'{own.name} is' if own else 'nothing is'} "
-            f"{name!r}, and not {word}. Move the file there (preview takes any), or set HEADRACE_CAMPAIGNS."
-        )
 
 
 def _make(work: CampaignRun, project: Project, settings: Settings, port: int | None, *, quiet: bool) -> None:

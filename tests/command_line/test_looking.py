@@ -8,7 +8,7 @@ import pytest
 
 from headrace.command_line.handoff.showing import preview
 from headrace.command_line.opening import Reference
-from headrace.command_line.output import age_text, bytes_text, cells
+from headrace.command_line.output import age_text, aligned, bytes_text, cells
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from tests.command_line.builders import publish, run
@@ -156,3 +156,8 @@ def test_figures_are_short() -> None:
         "2 h",
         "3 d",
     ]
+
+
+def test_one_long_text_moves_the_rest_of_its_own_line_alone() -> None:
+    lines = aligned([["PROMPT", "REVIEW"], ["x" * 200, "kept"], ["y", "kept"]])
+    assert lines == [f"PROMPT{' ' * 74}  REVIEW", f"{'x' * 200}  kept", f"y{' ' * 79}  kept"]

@@ -1,5 +1,8 @@
 """`headrace status`: a project's days, rollouts and runs, from a real store and a real instance."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +12,16 @@ from typer.testing import Result
 
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.review import review_rows
+from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
+from headrace_dagster.launchers.signs_of_life import SILENT_TAG
+from headrace_dagster.project.run_source import RunState
+from headrace_dagster.project.services import locked, running_webserver
+from headrace_dagster.project.status import _phase, _silent_seconds
 from headrace_dagster.queue_views.queue_view import FIVE_LINES
+from tests.answering import answering
 from tests.command_line.builders import checked_json, run
 from tests.generation.builders import Site, make_partition, make_site
-from tests.headrace_dagster.queue_builders import make_run
+from tests.headrace_dagster.queue_builders import NOW, make_run
 
 
 class Project:
@@ -42,20 +51,20 @@ class Project:
                 site.generate()
         self.num_rows = 2 * made.content.num_rows
 
-    def add(self, beginning: str, status: str, partition: str) -> None:
-        tags = {"dagster/partition": partition}
+    def add(self, beginning: str, status: str, partition: str, **tags: str) -> None:
+        tags = {"dagster/partition": partition, **tags}
         stated = make_run(beginning, job_name="generate", status=dg.DagsterRunStatus(status), tags=tags)
         self.instance.run_storage.add_run(stated)
 
-    def call(self, *arguments: str) -> Result:
-        env = {"DAGSTER_HOME": str(self.home), "HEADRACE_GPUS": "4xH100:81559"}
+    def call(self, *arguments: str, home: Path | None = None) -> Result:
+        env = {"DAGSTER_HOME": str(self.home), "HEADRACE_HOME": str(home or self.home)}
         return run("status", *arguments, store=self.store, env=env)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(tmp_path_factory.mktemp("project"))
-    project.add("aaaa0000", "QUEUED", make_partition(2).key)
+    project.add("aaaa0000", "QUEUED", make_partition(2).key, **{WHY_TAG: "In line."})
     project.add("bbbb0000", "FAILURE", make_partition(3).key)
     # Failed, and made by a later run: nobody has to act.
     project.add("cccc0000", "FAILURE", make_partition(0).key)
@@ -81,9 +90,71 @@ def test_runs_that_wait_and_failures_that_nobody_mended_are_told(project: Projec
     assert list(body["rollouts"]) == ["glossary"]
 
 
-def test_people_read_a_table_and_what_to_do(project: Project) -> None:
+def test_people_read_a_table_what_waits_and_what_to_do(project: Project) -> None:
     lines = project.call().output.splitlines()
 
     assert lines[0].split()[:5] == ["CAMPAIGN", "DAY", "PROMPTS", "GENERATED", "REVIEWED"]
     assert lines[1].split()[:5] == ["glossary", make_partition().day, "3/3", "2/3", "1/3"]
-    assert any("Mend what the reason says" in line for line in lines)
+    assert "0 runs under way, 1 waiting" in lines
+    assert "No daemon has ever looked at the queue, and nothing starts without one: headrace run CAMPAIGN" in str(lines)
+    assert f"aaaa0000  generate[{make_partition(2).key}]: waiting. In line." in lines
+    assert lines[-2:] == [
+        "Mend what the reason says, then make the partitions again:",
+        f"  headrace run glossary --day {make_partition().day}",
+    ]
+
+
+def test_what_is_not_current_any_more_is_told_with_the_command_that_makes_it_again(project: Project) -> None:
+    changed = Site(project.store, partition=make_partition(1))
+    changed.put_prompts(["Define the noun wordy."])
+    try:
+        output = project.call().output
+    finally:
+        changed.put_prompts()
+    told = "generated_content: 1 partition made from prompts that have changed since. Run: headrace run glossary"
+    assert f"glossary {make_partition().day}, {told} --day {make_partition().day}\n" in output
+
+
+def test_what_answers_in_a_webservers_place_is_passed_over(project: Project, tmp_path: Path) -> None:
+    """Whoever has its port now is no Dagster: the instance itself is read."""
+    with answering(200, "<html>") as url:
+        lock = tmp_path / "services.lock"
+        with locked(lock, port=int(url.rpartition(":")[2]), dagster_home=str(project.home)):
+            assert running_webserver(tmp_path, dagster_home=str(project.home)) == url
+            body = checked_json(project.call("--json", home=tmp_path), "status")
+    assert [run["run_id"][:8] for run in body["waiting"]] == ["aaaa0000"]
+
+
+def test_where_a_webserver_is_asked_neither_dagster_nor_arrow_is_imported() -> None:
+    script = (
+        "import sys\nimport headrace_dagster.project.status_lines\n"
+        "print([name for name in ('dagster', 'sqlalchemy', 'pyarrow', 'polars', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_phase_is_told_of_each_status() -> None:
+    silent = json.dumps({"run_id": "r", "since": NOW - 60, "what": "worker process 7 sleeps"})
+    told = {
+        (status, *tags): _phase(RunState(run_id="r", status=status, tags=tags, started=NOW - 120), NOW)
+        for status, tags in (
+            ("QUEUED", {}),
+            ("QUEUED", {GATE_TAG: ADMITTED, WHY_TAG: "Admitted: node-a GPU 0."}),
+            ("STARTING", {}),
+            ("STARTED", {}),
+            ("STARTED", {SILENT_TAG: silent}),
+            ("CANCELING", {}),
+        )
+    }
+    assert list(told.values()) == [
+        ("waiting", "Has not been looked at yet."),
+        ("admitted", "Admitted: node-a GPU 0."),
+        ("starting", "Is starting."),
+        ("running", "Runs since 14:11 UTC (2 min ago)."),
+        ("silent", "Gives no sign of life since 14:12 UTC (60 s ago): worker process 7 sleeps."),
+        ("ending", "Is ending."),
+    ]
+
+
+def test_the_daemon_is_silent_after_two_minutes() -> None:
+    assert [_silent_seconds(seen, NOW) for seen in (None, NOW - 60, NOW - 121)] == [-1.0, None, 121.0]
