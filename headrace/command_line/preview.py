@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies.campaigns import PreviewBody, PreviewedRowBody
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.command_line.project import find_project
@@ -39,6 +38,7 @@ def preview(
 
     The rows have the ids and bytes that a run makes of the same files on the same engine.
     """
+    from headrace.command_line.bodies.previews import PreviewBody
     from headrace.command_line.campaigns import checked_day, find_campaign
     from headrace.command_line.output import print_json
     from headrace.engines.deployment import Deployment
@@ -66,7 +66,14 @@ def preview(
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
     )
     if as_json:
-        print_json(_body(found, made))
+        body = PreviewBody(
+            campaign=found.name,
+            day=made.day,
+            version_set=made.version_set.id,
+            num_rows_of_day=made.num_rows,
+            rows=made.rows,
+        )
+        print_json(body)
     else:
         _print(found, made)
 
@@ -101,9 +108,9 @@ def _print(campaign: "Campaign", made: "Preview") -> None:
         [
             str(number),
             one.asked,
-            one.result.text if one.result.finish_reason != "error" else f"error: {one.result.error}",
-            "kept" if not one.rejected_by else ", ".join(one.rejected_by),
-            one.row.row_id[:12],
+            one.output if one.finish_reason != "error" else f"error: {one.error}",
+            "kept" if one.kept else ", ".join(one.rejected_by),
+            one.row_id[:12],
         ]
         for number, one in enumerate(made.rows, 1)
     ]
@@ -115,32 +122,4 @@ def _print(campaign: "Campaign", made: "Preview") -> None:
             f"{len(rows)} of {counted(made.num_rows, 'row')} of {campaign.name} on {made.day}, on version set "
             f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed.",
         ]
-    )
-
-
-def _body(campaign: "Campaign", made: "Preview") -> PreviewBody:
-    rows = [
-        PreviewedRowBody(
-            row_id=one.row.row_id,
-            prompt_id=one.row.prompt_id,
-            partition=one.partition,
-            position=one.row.position,
-            prompt=one.row.prompt,
-            asked=one.asked,
-            output=one.result.text,
-            seed=one.row.seed,
-            finish_reason=one.result.finish_reason,
-            error=one.result.error,
-            num_output_tokens=one.result.num_output_tokens,
-            kept=not one.rejected_by,
-            rejected_by=one.rejected_by,
-        )
-        for one in made.rows
-    ]
-    return PreviewBody(
-        campaign=campaign.name,
-        day=made.day,
-        version_set=made.version_set.id,
-        num_rows_of_day=made.num_rows,
-        rows=tuple(rows),
     )

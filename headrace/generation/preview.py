@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from headrace.engines.chain import Conversation
 from headrace.engines.messages import messages_for
@@ -23,17 +24,26 @@ from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState
 from headrace.store.sealed_directory import digest_of_directory
-from headrace.version_sets.sets import VersionSet
+from headrace.version_sets.sets import Member, VersionSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewedRow:
-    """One row. `asked`: the text of the first role's user turn."""
-
+    row_id: str
+    prompt_id: str
     partition: str
-    row: Row
+    """The content partition in which a run would seal the row."""
+    position: int
+    prompt: str
     asked: str
-    result: GenerationResult
+    """The user turn of the first role: the prompt in the campaign's chat template."""
+    output: str
+    seed: int
+    finish_reason: Literal["stop", "length", "error"]
+    error: str | None
+    num_output_tokens: int | None
+    """null: unknown."""
+    kept: bool
     rejected_by: tuple[str, ...]
 
 
@@ -133,13 +143,7 @@ def preview(
         engine.close()
     member = wanted.version_set.member(campaign.order[0])
     shown = [
-        PreviewedRow(
-            partition=partition.key,
-            row=row,
-            asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content,
-            result=made[partition, row.row_id],
-            rejected_by=tuple(_rejections(row, made[partition, row.row_id], campaign)),
-        )
+        _previewed(partition, row, made[partition, row.row_id], member, campaign)
         # In the order of the day's list, which deals its prompts to the shards in turn.
         for _, partition, row in sorted(
             ((row.position, partition.shard), partition, row)
@@ -176,9 +180,26 @@ def _chosen(
     return {partition: [tuple(row for batch in batches for row in batch)] for partition, batches in chosen.items()}
 
 
-def _rejections(row: Row, result: GenerationResult, campaign: Campaign) -> list[str]:
+def _previewed(
+    partition: ContentPartition, row: Row, result: GenerationResult, member: Member, campaign: Campaign
+) -> PreviewedRow:
     judged = {"prompt": row.prompt, "output": result.text, "finish_reason": result.finish_reason}
-    return rejections(judged, campaign.review)
+    rejected_by = tuple(rejections(judged, campaign.review))
+    return PreviewedRow(
+        row_id=row.row_id,
+        prompt_id=row.prompt_id,
+        partition=partition.key,
+        position=row.position,
+        prompt=row.prompt,
+        asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content,
+        output=result.text,
+        seed=row.seed,
+        finish_reason=result.finish_reason,
+        error=result.error,
+        num_output_tokens=result.num_output_tokens,
+        kept=not rejected_by,
+        rejected_by=rejected_by,
+    )
 
 
 def _unregistered(model: str, version: str, digest: str, directory: Path) -> ModelVersion:

@@ -100,7 +100,7 @@ def site(tmp_path: Path) -> Site:
 def test_the_first_prompts_are_shown_in_the_order_of_the_day(site: Site) -> None:
     made = site.preview(campaign_of())
 
-    assert [one.row.prompt for one in made.rows] == PROMPTS[:3]
+    assert [one.prompt for one in made.rows] == PROMPTS[:3]
     assert [one.partition for one in made.rows] == [f"{DAY}|tales-00", f"{DAY}|tales-01", f"{DAY}|tales-00"]
     assert made.num_rows == len(PROMPTS)
 
@@ -110,7 +110,7 @@ def test_previewed_rows_are_those_of_the_full_run(site: Site) -> None:
 
     full = site.run(campaign_of(), site.wanted(campaign_of()))
 
-    assert {one.row.row_id: one.result.text for one in made.rows}.items() <= full.items()
+    assert {one.row_id: one.output for one in made.rows}.items() <= full.items()
 
 
 def test_rows_of_a_model_in_this_process_are_those_of_the_full_run(site: Site, tiny_model: Path) -> None:
@@ -125,7 +125,7 @@ def test_rows_of_a_model_in_this_process_are_those_of_the_full_run(site: Site, t
     full = site.run(local, site.wanted(local))
 
     assert len(made.rows) == 3
-    assert {one.row.row_id: one.result.text for one in made.rows}.items() <= full.items()
+    assert {one.row_id: one.output for one in made.rows}.items() <= full.items()
 
 
 def test_rejected_rows_are_told_with_their_rules(site: Site) -> None:

@@ -1,40 +1,9 @@
-"""Of `headrace preview`, `run` and `trace`."""
+"""Of `headrace run` and `trace`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreviewedRowBody:
-    row_id: str
-    prompt_id: str
-    partition: str
-    """The content partition in which a run would seal the row."""
-    position: int
-    prompt: str
-    asked: str
-    """The user turn of the first role: the prompt in the campaign's chat template."""
-    output: str
-    seed: int
-    finish_reason: Literal["stop", "length", "error"]
-    error: str | None
-    num_output_tokens: int | None
-    """null: unknown."""
-    kept: bool
-    rejected_by: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreviewBody:
-    """`headrace preview --json`."""
-
-    campaign: str
-    day: str
-    version_set: str
-    num_rows_of_day: int
-    rows: tuple[PreviewedRowBody, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

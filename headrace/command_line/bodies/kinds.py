@@ -5,7 +5,7 @@ from importlib import import_module
 
 _WHERE: Mapping[str, str] = {
     "check": "checking.report:CheckReport",
-    "preview": "bodies.campaigns:PreviewBody",
+    "preview": "bodies.previews:PreviewBody",
     "run": "bodies.campaigns:RunBody",
     "trace": "bodies.campaigns:TraceBody",
     "status": "bodies.project_status:StatusBody",
