@@ -1,5 +1,6 @@
 """One job for each step of a stage: what is launched together, on one partition, in one run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -87,6 +88,9 @@ COLLECTION = collection_job(environment=_services)
 
 def run_assets(run: dg.DagsterRun) -> list[str]:
     """The assets that a run makes."""
+    return assets_made(run.job_name, sorted(key.to_user_string() for key in run.asset_selection or ()))
+
+
+def assets_made(job_name: str, selected: Sequence[str]) -> list[str]:
     # A run of a whole job has no asset selection.
-    selected = sorted(key.to_user_string() for key in run.asset_selection or ())
-    return selected or list(ASSETS_OF_JOB.get(run.job_name, ()))
+    return list(selected or ASSETS_OF_JOB.get(job_name, ()))

@@ -16,7 +16,7 @@ NUM_FAILED_MAX = 50
 """Failed runs whose reasons are asked for: each is a question of its own."""
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 WAITING = ("QUEUED",)
-ENDED = ("FAILURE", "SUCCESS")
+ENDED = ("FAILURE", "SUCCESS", "CANCELED")
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
 _ENDED_WELL, _ENDED_BADLY = "SUCCESS", frozenset({"FAILURE", "CANCELED"})
 _WILL_RETRY, _RETRY_ID = "dagster/will_retry", "dagster/auto_retry_run_id"

@@ -138,8 +138,8 @@ def _failed(source: RunSource, ended: Sequence[RunState]) -> tuple[FailedRun, ..
     """Runs that failed for good, whose partition no later run of the same job has made."""
     settled: set[tuple[str, str]] = set()
     found: list[RunState] = []
-    # Newest first: what follows was tried before.
-    for run in ended:
+    # Newest first: what follows was tried before. What a person canceled is neither made nor to be mended.
+    for run in (one for one in ended if one.status != "CANCELED"):
         unit = (run.job_name, run.partition)
         if unit not in settled and run.has_failed:
             found.append(run)

@@ -212,6 +212,6 @@ class Driver:
             failed = self.board.failed.get(target)
             if failed and target not in self.board.active:
                 raise DemoFailed(
-                    f"{target} failed in run {failed.run_id}: {failed.error} "
+                    f"{target} failed in run {failed.run_id}: {self.board.failure_of(failed)} "
                     "`make demo` tries it again, from what is already made."
                 )

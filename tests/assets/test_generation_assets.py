@@ -21,6 +21,7 @@ from assets.mirroring import mirrored_content
 from assets.partitions import content, days
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
+from headrace.generation.day_status import NUM_KEPT
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, STARTED
@@ -134,6 +135,9 @@ def test_a_shard_goes_from_prompts_to_reviewed_rows_and_every_check_passes(proje
         assert all(check.passed for check in checks), checks
     figures = metadata_of(result, "reviewed_content")
     assert figures["num_rows"] == figures["num_kept"] + figures["num_rejected"] == 14
+    [key] = project.handoffs.partitions("reviewed_content")
+    kept = project.handoffs.open("reviewed_content", key).attributes[NUM_KEPT]
+    assert kept == str(figures["num_kept"]), "headrace status counts by it, without reading rows"
     assert {name for name in figures if name.startswith("num_rejected_by_")} >= {"num_rejected_by_repetition"}
 
 

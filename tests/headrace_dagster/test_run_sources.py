@@ -49,6 +49,7 @@ class Both:
             ("dddd0000", "STARTED", {SILENT_TAG: json.dumps({"since": 1.0, "what": "sleeps"})}),
             ("eeee0000", "CANCELING", {}),
             ("ffff0000", "SUCCESS", {}),
+            ("abcd0000", "CANCELED", {}),
         ):
             run = make_run(beginning, assets=("b", "a/c"), status=dg.DagsterRunStatus(status), tags=tags)
             instance.run_storage.add_run(run)
@@ -64,7 +65,7 @@ def test_both_tell_the_same_of_runs_that_wait_are_under_way_and_have_ended(both:
     by_instance, by_webserver = (source.look(ended_since=time.time() - 3600) for source in both.sources)
 
     assert by_webserver == by_instance
-    assert (by_instance.waiting.num, by_instance.under_way.num, len(by_instance.ended)) == (2, 3, 3)
+    assert (by_instance.waiting.num, by_instance.under_way.num, len(by_instance.ended)) == (2, 3, 4)
     waiting = {run.run_id[:4]: run for run in by_instance.waiting.runs}
     assert waiting["aaaa"].tags == {WHY_TAG: "Waits.", "dagster/partition": "2026-11-22|tales-00"}
     assert waiting["aaaa"].name == "a/c, b[2026-11-22|tales-00]"

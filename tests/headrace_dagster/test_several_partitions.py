@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.handoff.versions import Handoff
-from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_io import ATTRIBUTES, StoreResource
 from tests.headrace_dagster.project import Project, failure_of
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "c"])
@@ -199,3 +199,19 @@ def test_a_partition_that_comes_twice_is_refused(project: Project) -> None:
         return dg.MaterializeResult(value=pairs("a", "a", "b", "c"))
 
     assert "returned the partition a twice. Return each one once." in failure_of(project, twice, partitions=WHOLE)
+
+
+def test_a_run_of_one_partition_keeps_its_stated_figures_as_attributes_and_one_of_several_keeps_none(
+    project: Project,
+) -> None:
+    """Figures of a run of several are of all of them together."""
+
+    @dg.asset(partitions_def=LETTERS, backfill_policy=SINGLE_RUN, metadata={ATTRIBUTES: ["num_kept", "missing"]})
+    def counted(context: dg.AssetExecutionContext) -> dg.MaterializeResult[dict[str, pa.Table]]:
+        rows = {key: pa.table({"letter": [key]}) for key in context.partition_keys}
+        return dg.MaterializeResult(value=rows, metadata={"num_kept": 7, "other": 1})
+
+    project.make(counted, partition_key="a")
+    assert project.handoffs.open("counted", "a").attributes == {"num_kept": "7"}
+    project.make_all(counted, partitions=("b", "c"))
+    assert project.handoffs.open("counted", "b").attributes == {}
