@@ -32,10 +32,15 @@ def status_command(
     Where one of ours runs (make dev, headrace run), its webserver is asked, which is quicker.
     """
     from headrace.command_line.output import print_json
+    from headrace.store.opening import open_store
     from headrace_dagster.project.status import read_status, with_runs
     from headrace_dagster.project.status_lines import print_status
 
-    objects, around = open_objects(context, store), surroundings_of(context)
+    around = surroundings_of(context, store)
+    # The project's own store comes with its first run: without one, it is empty.
+    objects = (
+        open_objects(context, store) if around.store else open_store(around.store_url, cache=around.cache_directory)
+    )
     home = around.home_directory
     found = with_runs(home, around.dagster_home, lambda source: read_status(source, objects, home=home, num_days=days))
     if as_json:

@@ -125,6 +125,17 @@ def test_what_answers_in_a_webservers_place_is_passed_over(project: Project, tmp
     assert [run["run_id"][:8] for run in body["waiting"]] == ["aaaa0000"]
 
 
+def test_a_new_project_has_no_store_yet_and_a_named_one_must_be_there(project: Project, tmp_path: Path) -> None:
+    env = {"DAGSTER_HOME": str(project.home), "HEADRACE_HOME": str(tmp_path)}
+    assert run("status", env=env).stdout.startswith("No campaign has prompts yet: headrace init writes one")
+    assert not (tmp_path / "store").exists()
+    refused = run("status", store=tmp_path / "nowhere", env=env)
+    assert (refused.exit_code, refused.stderr.partition(".")[0]) == (
+        2,
+        f"Error: There is no store at {tmp_path / 'nowhere'}",
+    )
+
+
 def test_where_a_webserver_is_asked_neither_dagster_nor_arrow_is_imported() -> None:
     script = (
         "import sys\nimport headrace_dagster.project.status_lines\n"
