@@ -23,7 +23,6 @@ from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
 from headrace_dagster.launchers.signs_of_life import recorded_silence
 from headrace_dagster.project.run_source import NUM_FAILED_MAX, RunSource, RunState
 from headrace_dagster.project.services import running_webserver
-from headrace_dagster.project.webserver import Webserver, WebserverGone
 from headrace_dagster.queue_views.queue_words import since_text, stated_job
 
 FAILED_HOURS = 24
@@ -42,6 +41,8 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
         InvalidInput: there is no instance to read.
     """
     if dagster_home and (url := running_webserver(home, dagster_home=dagster_home)):
+        from headrace_dagster.project.webserver import Webserver, WebserverGone
+
         with suppress(WebserverGone), closing(Webserver(url)) as webserver:
             return read(webserver)
     # Imports Dagster and its storage: three times the CPU of all the rest.
