@@ -41,9 +41,10 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
         InvalidInput: there is no instance to read.
     """
     if dagster_home and (url := running_webserver(home, dagster_home=dagster_home)):
-        from headrace_dagster.project.webserver import Webserver, WebserverGone
+        from headrace_dagster.project.webserver import LaunchRefused, Webserver
 
-        with suppress(WebserverGone), closing(Webserver(url)) as webserver:
+        # Gone meanwhile, or of another release: the instance has the same answer.
+        with suppress(LaunchRefused), closing(Webserver(url)) as webserver:
             return read(webserver)
     # Imports Dagster and its storage: three times the CPU of all the rest.
     from headrace_dagster.project.instance_runs import InstanceRuns
