@@ -75,7 +75,7 @@ def test_a_directory_is_never_overwritten(store: Path, tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match=r"Cannot export to .*file/x\.csv: "):
+    with pytest.raises(StoreUnavailable, match=r"Cannot write .*file/x\.csv: "):
         export_file(publish(tmp_path / "s", "a", "p", pa.table({"n": [1]})), tmp_path / "file/x.csv", "csv")
 
 

@@ -13,6 +13,7 @@ from headrace.errors import InvalidInput
 from headrace.handoff.export import Rows, export_file, write_rows
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
+from headrace.store.whole_files import refuse_special
 from headrace.text.terminal import say
 
 SUFFIXES = {
@@ -88,11 +89,15 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
 
 @contextmanager
 def _moved_away(target: Path, *, force: bool) -> Iterator[None]:
-    """With `force`, moves an existing target aside, and restores it if the block fails."""
+    """With `force`, moves an existing target aside, and restores it if the block fails.
+
+    Raises: InvalidInput: it is a pipe, a device or a socket.
+    """
+    refuse_special(target)
     if not (force and os.path.lexists(target)):
         yield
         return
-    aside = target.with_name(f".{target.name[:200]}.replaced-{new_nonce()[:12]}")
+    aside = target.with_name(f".{target.name[:50]}.replaced-{new_nonce()[:12]}")
     target.rename(aside)
     try:
         yield
