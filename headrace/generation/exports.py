@@ -13,12 +13,11 @@ from headrace.generation.rolled_back import REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition
+from headrace.keys import ContentPartition, is_day
 from headrace.store.whole_files import made_when_whole
 from headrace.text.markdown import inline
 from headrace.version_sets.sets import VersionSets
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SET = re.compile(r"[0-9a-f]{6,64}")
 # Of kept rows they say nothing.
 VERDICT = ("kept", "rejected_by")
@@ -38,9 +37,9 @@ def select_rows(handoffs: HandoffStore, word: str, *, day: str | None = None, wi
     """
     reviewed = [part for key in handoffs.partitions(REVIEWED) if (part := ContentPartition.find(key))]
     where = {} if with_rejected else {"kept": True}
-    if day is not None and not _DAY.fullmatch(day):
+    if day is not None and not is_day(day):
         raise InvalidInput(f"--day must be a day such as 2026-11-22, got {day!r}.")
-    if _DAY.fullmatch(word):
+    if is_day(word):
         if day is not None:
             raise InvalidInput(f"--day goes with a campaign or a version set, got the day {word!r} too.")
         chosen = [part.key for part in reviewed if part.day == word]
