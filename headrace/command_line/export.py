@@ -37,13 +37,14 @@ def export(
     store: Store = None,
 ) -> None:
     """Copy rows of several partitions into one file: by default reviewed rows that the review kept."""
-    from headrace.command_line.handoff.exporting import export_file_as, format_for, write_to_stdout
+    from headrace.command_line.handoff.exporting import export_file_as, format_for, refuse_stdout, write_to_stdout
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
+    from headrace.handoff.export import FORMATS
 
     selected = select_rows(open_handoffs(context, store), what, day=day, with_rejected=rejected)
-    chosen = format_for(file_format, str(target))
+    chosen = format_for(file_format, str(target), (*FORMATS, _DATASET))
     names = split_columns(columns)
     suggest_columns(selected, names or [])
     if names is None and "kept" in selected.where:
@@ -58,6 +59,8 @@ def export(
 
         if chosen == _DATASET and force:
             raise InvalidInput("--force does not go with a dataset: move the old directory away, or name another.")
+        if chosen == _DATASET:
+            refuse_stdout(target, "A dataset")
         if str(target) == "-":
             write_to_stdout(selected, chosen, names, tell, verbatim=verbatim)
         elif chosen == _DATASET:

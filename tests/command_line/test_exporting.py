@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -71,6 +72,18 @@ def test_a_directory_is_never_overwritten(store: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").mkdir()
     refused = run("handoff", "export", "labels", "all", tmp_path / "x.csv", "--columns", "text", "--force", store=store)
     assert (refused.exit_code, "is a directory" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["handoff export labels all", "export labels"])
+def test_a_pipe_is_never_replaced(store: Path, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "x.jsonl")
+    refused = run(*command.split(), tmp_path / "x.jsonl", "--force", store=store)
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        f"Error: {tmp_path}/x.jsonl is a pipe, and only a file is ever replaced: name a file (an export to - goes to a "
+        "pipe).\n",
+    )
+    assert (tmp_path / "x.jsonl").is_fifo()
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,27 @@ SUFFIXES = {
 MEDIA_FORMATS = ("folder", "webdataset", "parquet")
 
 
-def format_for(file_format: str | None, target: str) -> str:
+def format_for(file_format: str | None, target: str, formats: Sequence[str]) -> str:
     """The format that was asked for, else the one of the target's suffix.
 
+    Args:
+        formats: those of the command.
+
     Raises:
-        InvalidInput: neither says one.
+        InvalidInput: neither says one, or it is none of these.
     """
     chosen = file_format or SUFFIXES.get(Path(target).suffix)
     if chosen is None:
         raise InvalidInput(f"--format is needed: {target!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    if chosen not in formats:
+        raise InvalidInput(f"--format must be one of {', '.join(formats)}, got {chosen!r}.")
     return chosen
+
+
+def refuse_stdout(target: Path, what: str) -> None:
+    """Raises: InvalidInput: `target` is `-`, and files of this kind are not one stream."""
+    if str(target) == "-":
+        raise InvalidInput(f"{what} cannot go to stdout: name a place on a disk.")
 
 
 def export_file_as(chosen: str, *, columns: list[str] | None, force: bool, verbatim: bool) -> Callable[..., Path]:
@@ -72,6 +83,7 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
     from headrace.handoff.media.exporting import export_folder, export_parquet, export_webdataset
     from headrace.handoff.media.reading import MediaSet
 
+    refuse_stdout(target, "Media")
     if chosen == "webdataset" and force and "%" in target.name:
         raise InvalidInput("--force does not go with webdataset: move the old shards away, or choose another pattern.")
     export = {"folder": export_folder, "webdataset": export_webdataset, "parquet": export_parquet}[chosen]
