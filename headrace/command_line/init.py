@@ -83,7 +83,7 @@ def init(
 
 def _prompt_file(given: Path | None) -> Path:
     """Raises: InvalidInput: it is no file."""
-    file = Path(_answer(given, "--prompts", "File with your prompts")).expanduser()
+    file = given.expanduser() if given else _typed_path(_answer(None, "--prompts", "File with your prompts"))
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -97,9 +97,19 @@ def _prompt_file(given: Path | None) -> Path:
     raise InvalidInput(f"--prompts must be a file, got {shortened(str(file), 200)}, {reason}.")
 
 
-def _answer(given: "Path | str | None", flag: str, question: str) -> str:
+def _typed_path(text: str) -> Path:
+    """A path as people type it, or as a terminal writes a file that is dropped on it: in quotes, blanks escaped."""
+    file = Path(text).expanduser()
+    try:
+        words = shlex.split(text)
+    except ValueError:  # half a pair of quotes
+        return file
+    return file if os.path.lexists(file) or len(words) != 1 else Path(words[0]).expanduser()
+
+
+def _answer(given: str | None, flag: str, question: str) -> str:
     if given is not None:
-        return str(given)
+        return given
     if not sys.stdin.isatty():
         raise InvalidInput(f"{flag} is missing: {question}.")
     return answered(question)

@@ -13,6 +13,7 @@ import pytest
 
 from headrace.engines.roles import Role
 from headrace.generation.campaign import load_campaign
+from tests.command_line.builders import start
 from tests.command_line.own_project import Project
 
 TEMPLATE = ("--template", "A tagline for {product}.")
@@ -225,3 +226,21 @@ def test_a_file_name_with_signs_is_that_file_and_no_pattern(project: Project) ->
     assert "1 prompt in its first shard" in project.init(*TEMPLATE, "--name", "odd", prompts=name).stdout
     body = json.loads(project.call("preview", "odd", "--day", "2026-11-22", "--json").stdout)
     assert [row["prompt"] for row in body["rows"]] == ["A tagline for kettle."]
+
+
+def test_what_no_option_says_is_asked_on_a_terminal_and_quotes_around_a_file_are_not_its_name(
+    project: Project,
+) -> None:
+    (project.root / "products.csv").rename(project.root / "my products.csv")
+    terminal, typed = os.openpty()
+    os.write(terminal, b"'my products.csv' \nA tagline for {product}.\n echo\n")
+
+    process = start("init", cwd=project.root, stdin=typed, env={"HEADRACE_CAMPAIGNS": ""})
+    output, errors = process.communicate(timeout=60)
+    os.close(terminal)
+    os.close(typed)
+
+    assert process.returncode == 0, errors
+    assert "my-products.yaml: 9 lines, 3 prompts in its first shard." in output
+    assert "columns in one pair of braces ({product}, {section})" in errors
+    assert writer_of(project).engine.name == "echo"
