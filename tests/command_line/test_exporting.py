@@ -112,7 +112,7 @@ def test_nested_bytes_have_no_json(tmp_path: Path) -> None:
     assert (refused.exit_code, "Export parquet or arrow" in refused.stderr) == (2, True)
 
 
-FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1+1", "- a list"]
+FORMULAS = ["=1+1", "-٣", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1+1", "- a list"]
 PLAIN = ["-5", "+3.5e-7", "-12%", "a=b", "'=1", "", "5 - 3", "हिन्दी"]
 
 
@@ -124,3 +124,9 @@ def test_a_spreadsheet_finds_no_formula_in_csv(tmp_path: Path) -> None:
     assert [row[0] for row in read[1:]] == [row[1] for row in read[1:]] == [*(f"'{text}" for text in FORMULAS), *PLAIN]
     run("handoff", "export", "a", "p", tmp_path / "y.csv", "--verbatim", store=tmp_path / "s")
     assert [row[0] for row in csv.reader((tmp_path / "y.csv").open(newline=""))][1:] == [*FORMULAS, *PLAIN]
+
+
+def test_a_guarded_name_stays_its_columns_own(tmp_path: Path) -> None:
+    handoff = publish(tmp_path / "s", "a", "p", pa.table({"=n": ["1"], "'=n": ["2"], "''=n": ["3"]}))
+    read = list(csv.reader(export_file(handoff, tmp_path / "x.csv", "csv").open(newline="")))
+    assert read == [["'''=n", "'=n", "''=n"], ["1", "2", "3"]]
