@@ -83,11 +83,13 @@ def export(
     store: Store = None,
 ) -> None:
     """Copy a version's files, verified, into a directory that transformers, vLLM and others open."""
+    from headrace.command_line.handoff.exporting import refuse_stdout
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import bytes_text
     from headrace.store.sealed_directory import open_directory
     from headrace.store.whole_files import made_when_whole
 
+    refuse_stdout(directory, "A model")
     objects = open_objects(context, store)
     found = _find(objects, version)
     with made_when_whole(directory) as partial:
