@@ -59,6 +59,8 @@ def init(
     if os.path.lexists(written) and (written.is_dir() or not force):
         replace_it = "" if written.is_dir() else ", or pass --force to replace it"
         raise InvalidInput(f"{written} is there already: choose another --name{replace_it}.")
+    if _is_same(place, settings.campaigns):
+        _refuse_taken(named, written)
     if template is None and prompt_column(columns := columns_of(file)) is None:
         there = ", ".join(f"{{{one}}}" for one in columns)
         template = _answer(None, "--template", f"The prompt's text, with columns in one pair of braces ({there})")
@@ -67,7 +69,7 @@ def init(
     made = write_campaign(campaign, written, project, overwrite=force)
     say(f"{written}: {counted(made.num_lines, 'line')}, {counted(made.num_prompts, 'prompt')} in its first shard.")
     say("Next:")
-    if project.is_found and settings.campaigns.is_dir() and place.samefile(settings.campaigns):
+    if project.is_found and _is_same(place, settings.campaigns):
         say(f"  headrace preview {named}      the first rows, before anything runs")
         say(f"  headrace run {named}          all of today's, reviewed, with a report")
         return
@@ -79,6 +81,21 @@ def init(
         )
     else:
         say("headrace run needs a Dagster project: move the file to the campaigns of one, and call it there.")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.is_dir() and other.is_dir() and one.samefile(other)
+
+
+def _refuse_taken(name: str, written: Path) -> None:
+    """Raises: InvalidInput: another file of the directory describes a campaign of this name; both would be broken."""
+    from headrace.generation.campaign import load_campaigns
+
+    there = load_campaigns(written.parent)
+    own = [there.files[name]] if name in there.files else []
+    own += [one.path for one in there.broken if one.would_describe(name)]
+    if others := [file for file in own if file.name != written.name]:
+        raise InvalidInput(f"{others[0]} describes a campaign {name!r} already: choose another --name.")
 
 
 def _prompt_file(given: Path | None) -> Path:

@@ -167,6 +167,17 @@ def test_a_directory_in_the_files_place_is_not_replaced(project: Project) -> Non
     assert [one.name for one in project.campaigns.iterdir()] == ["products.yaml"]
 
 
+def test_a_name_that_another_file_has_is_not_taken_from_it(project: Project) -> None:
+    project.init(*TEMPLATE)
+    (project.campaigns / "products.yaml").rename(project.campaigns / "renamed.yaml")
+
+    result = project.init(*TEMPLATE, "--force")
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("renamed.yaml describes a campaign 'products' already: choose another --name.\n")
+    assert project.call("preview", "products").exit_code == 0
+
+
 def test_a_file_in_the_directorys_place_is_told(project: Project) -> None:
     result = project.init("products.csv", *TEMPLATE)
 
