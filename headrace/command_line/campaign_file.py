@@ -67,6 +67,7 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project, *, overw
     from headrace.keys import ContentPartition
     from headrace.store.whole_files import renamed_when_whole
 
+    _check_encodable(campaign)
     settings, template = project.settings(), campaign.template
     column = None if template is not None else prompt_column(columns_of(campaign.prompts))
     files = campaign.files or _SIGNS.sub(r"[\g<0>]", str(campaign.prompts.absolute()))
@@ -100,6 +101,21 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project, *, overw
             place = rf"(Campaign file )?{re.escape(str(partial))}(:\d+)*"
             reason = re.sub(place, "What was asked for", str(error)).removesuffix(f" {REPAIR}")
             raise InvalidInput(reason) from error
+
+
+def _check_encodable(campaign: NewCampaign) -> None:
+    """Raises: InvalidInput: what was typed holds bytes that are no UTF-8, as a campaign's file is."""
+    typed = {
+        "--prompts": str(campaign.prompts.absolute()),
+        "--template": campaign.template,
+        "--engine": campaign.engine,
+        "--model": campaign.model,
+    }
+    for flag, text in typed.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{flag} must be text in UTF-8, got {shortened(str(text), 200)!r}.") from error
 
 
 def prompt_column(columns: list[str]) -> str | None:

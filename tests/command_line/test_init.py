@@ -133,6 +133,19 @@ def test_a_fault_in_what_was_asked_for_has_no_place_in_a_file_that_nobody_sees(p
     assert result.stderr.startswith("Error: What was asked for: prompts: template must name a column in braces")
 
 
+@pytest.mark.parametrize("flag", ["--prompts", "--template", "--engine", "--model"])
+def test_what_is_typed_is_utf_8_as_the_file_is(project: Project, flag: str) -> None:
+    odd = "\udcff{product}.csv"  # a byte 0xff, as Python takes it from a command line
+    (project.root / odd).write_text("product\nkettle\n")
+    typed = {"--prompts": "products.csv", "--template": "{product}", "--engine": "http://127.0.0.1:9/v1"}
+
+    result = project.call("init", *(word for pair in ({**typed, flag: odd}).items() for word in pair))
+
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"Error: {flag} must be text in UTF-8, got '")
+    assert not project.campaigns.exists()
+
+
 @contextmanager
 def little_room() -> Iterator[None]:
     """No file may grow beyond 64 bytes: the system refuses the write, as a full disk does."""
