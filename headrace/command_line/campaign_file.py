@@ -69,7 +69,10 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project, *, overw
 
     _check_encodable(campaign)
     settings, template = project.settings(), campaign.template
-    column = None if template is not None else prompt_column(columns_of(campaign.prompts))
+    column = None
+    if template is None and (column := prompt_column(columns := columns_of(campaign.prompts))) is None:
+        there = ", ".join(f"{{{one}}}" for one in columns)
+        raise InvalidInput(f"--template is missing: the prompt's text, with columns in one pair of braces ({there}).")
     files = campaign.files or _SIGNS.sub(r"[\g<0>]", str(campaign.prompts.absolute()))
     beginning = [
         f"name: {campaign.name}",
