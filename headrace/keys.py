@@ -19,6 +19,7 @@ _NAME_CHARACTERS_MAX = 150
 # Dagster can list so many partitions in one set; every process that loads definitions creates them all.
 _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 # Dagster's dynamic partitions, whose keys come from users' files.
 CAMPAIGNS, CAMPAIGN_SHARDS, MODEL_RECIPES = "campaign", "campaign_shard", "model_recipe"
 
@@ -141,3 +142,22 @@ def check_name(what: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{what} must be lower-case letters, digits, '.', '_' and single '-', got {name!r}.")
     return name
+
+
+def check_subject_name(what: str, name: str) -> str:
+    """A campaign's or service's name, which commands must tell from a day's.
+
+    Raises:
+        InvalidInput: as `check_name`; or it has a day's form.
+    """
+    if is_day(name):
+        raise InvalidInput(
+            f"{what} must not have a day's form, since commands would take it for the day, got {name!r}. Take another, "
+            f"such as campaign-{name}."
+        )
+    return check_name(what, name)
+
+
+def is_day(text: str) -> bool:
+    """Whether it has the form YYYY-MM-DD."""
+    return _DAY.fullmatch(text) is not None

@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 from headrace.engines.registry import engine_names
 from headrace.errors import InvalidInput
+from headrace.keys import is_day
 from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import cache_bytes_of, open_store
@@ -176,7 +177,7 @@ def _engine(text: str) -> str | None:
 
 def _day(text: str) -> str:
     wish = f"must be a day as YYYY-MM-DD, got {text!r}."
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+    if not is_day(text):
         raise InvalidInput(wish)
     try:
         date.fromisoformat(text)

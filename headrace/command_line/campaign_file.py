@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.command_line.project import Project
 from headrace.errors import InvalidInput
+from headrace.keys import is_day
 from headrace.text.terminal import say
+from headrace.text.visible import shortened
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
@@ -19,6 +22,7 @@ _BUNDLED = "smollm2-135m"
 _SERVER_SECONDS = 10.0
 # Tried in this order; what is written says so only if the first one does not do.
 _ENCODINGS = ("utf-8", "latin-1")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +52,21 @@ class Written:
     num_prompts: int
 
 
-def write_campaign(campaign: NewCampaign, file: Path, project: Project) -> Written:
+def write_campaign(campaign: NewCampaign, file: Path, project: Project, *, overwrite: bool = False) -> Written:
     """Writes `file` if a campaign can be read from it, and its prompts, too.
 
     Raises:
-        InvalidInput: they cannot, or `file` cannot be written.
+        InvalidInput: they cannot; or `file` is there and may not be overwritten.
+        StoreUnavailable: `file` cannot be written.
     """
     from headrace.generation.campaign import load_campaign
     from headrace.generation.prompt_files import REPAIR
     from headrace.generation.requests import prompts_for
     from headrace.keys import ContentPartition
+    from headrace.store.whole_files import renamed_when_whole
     from headrace.user_files.finding import pattern_of
 
+    _check_encodable(campaign)
     settings, template = project.settings(), campaign.template
     column = None
     if template is None and (column := prompt_column(columns := columns_of(campaign.prompts))) is None:
@@ -73,33 +80,43 @@ def write_campaign(campaign: NewCampaign, file: Path, project: Project) -> Writt
         *([f"  column: {_quoted(column)}"] if column and column != "text" else []),
     ]
     model_lines = _model_lines(campaign.engine, campaign.model, settings)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"[DIR] must be a directory, got {file.parent}: {error.strerror}.") from error
-    partial = file.with_suffix(".partial")
-    schema_line = _schema_line(file.parent, project, settings)
+    with renamed_when_whole(file, overwrite=overwrite) as partial:
+        schema_line = _schema_line(file.parent, project, settings)
 
-    def written_with(encoding: list[str]) -> Written:
-        lines = [schema_line, *beginning, *encoding, *model_lines]
-        partial.write_text("\n".join(lines) + "\n")
-        made = load_campaign(partial)
-        first = ContentPartition.parse(made.partition_keys("2026-01-01")[0])
-        return Written(num_lines=len(lines), num_prompts=prompts_for(made, first, Path.cwd()).num_rows)
+        def written_with(encoding: list[str]) -> Written:
+            lines = [schema_line, *beginning, *encoding, *model_lines]
+            partial.write_text("\n".join(lines) + "\n")
+            made = load_campaign(partial)
+            first = ContentPartition.parse(made.partition_keys("2026-01-01")[0])
+            return Written(num_lines=len(lines), num_prompts=prompts_for(made, first, Path.cwd()).num_rows)
 
-    try:
         try:
-            written = written_with([])
+            try:
+                return written_with([])
+            except InvalidInput as error:
+                if "wrong encoding" not in str(error):
+                    raise
+                return written_with([f"  encoding: [{', '.join(_ENCODINGS)}]"])
         except InvalidInput as error:
-            if "wrong encoding" not in str(error):
-                raise
-            written = written_with([f"  encoding: [{', '.join(_ENCODINGS)}]"])
-    except InvalidInput as error:
-        partial.unlink()
-        reason = str(error).replace(str(partial), "What was asked for").removesuffix(f" {REPAIR}")
-        raise InvalidInput(reason) from error
-    partial.replace(file)
-    return written
+            # Nobody will see the file that the places in it belong to.
+            place = rf"(Campaign file )?{re.escape(str(partial))}(:\d+)*"
+            reason = re.sub(place, "What was asked for", str(error)).removesuffix(f" {REPAIR}")
+            raise InvalidInput(reason) from error
+
+
+def _check_encodable(campaign: NewCampaign) -> None:
+    """Raises: InvalidInput: what was typed holds bytes that are no UTF-8, as a campaign's file is."""
+    typed = {
+        "--prompts": str(campaign.prompts.absolute()),
+        "--template": campaign.template,
+        "--engine": campaign.engine,
+        "--model": campaign.model,
+    }
+    for flag, text in typed.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{flag} must be text in UTF-8, got {shortened(str(text), 200)!r}.") from error
 
 
 def prompt_column(columns: list[str]) -> str | None:
@@ -130,29 +147,68 @@ def columns_of(file: Path) -> list[str]:
 def name_of(stem: str) -> str:
     """A campaign's name out of a file's or a model's."""
     kept = "".join(one if one.isascii() and one.isalnum() else "-" for one in stem.lower())
-    return "-".join(filter(None, kept.split("-"))) or "campaign"
+    name = "-".join(filter(None, kept.split("-"))) or "campaign"
+    return f"campaign-{name}" if is_day(name) else name
 
 
 def _model_lines(engine: str, model: str | None, settings: "Settings") -> list[str]:
+    """Raises: InvalidInput: `engine` is none of what may write; or `model` is given, and it is no server."""
+    if re.match("https?://", engine, re.IGNORECASE):
+        return _server_lines(engine, model)
+    if model is not None:
+        raise InvalidInput(f"--model goes with a server's URL, got {model!r} with --engine {engine}.")
     if engine == "echo":
         return ["model: echo", 'version: "1"', "registered: false", "engine: {name: echo}"]
-    if engine.startswith(("http://", "https://")):
-        served = _served_model(engine, model)
-        return [
-            f"model: {name_of(served)}",
-            'version: "1"                # yours to raise when the server gets another model',
-            "registered: false",
-            f"engine: {{name: openai_http, base_url: {_in_flow(engine)}, model: {_in_flow(served)}}}",
-        ]
     if engine == "bundled":
         _make_bundled(settings)
-        engine = f"models/{_BUNDLED}"
+        weights = f"models/{_BUNDLED}"
+    else:
+        weights = _weights(engine, settings.home)
     return [
         f"model: {name_of(Path(engine).name)}",
-        f"weights: {_quoted(engine)}",
+        f"weights: {_quoted(weights)}",
         "engine: {name: transformers, dtype: float32}    # bfloat16 for GPUs",
         # A small model on a few cores: enough to see what it does.
-        *(["decoding: {max_new_tokens: 64}"] if engine.endswith(_BUNDLED) else []),
+        *(["decoding: {max_new_tokens: 64}"] if weights.endswith(_BUNDLED) else []),
+    ]
+
+
+def _weights(word: str, home: Path) -> str:
+    """The model directory or hub name that a word means: a relative one as a campaign's file reads it, or from here.
+
+    Raises:
+        InvalidInput: it is neither, or the directory holds no model.
+    """
+    from headrace.engines.model_directory import local_model_directory, model_directory
+
+    if not word.startswith((".", "~")) and local_model_directory(word, home):
+        model_directory(word, setting="--engine", home=home)
+        return word
+    if directory := local_model_directory(word):
+        return str(model_directory(str(directory.absolute()), setting="--engine"))
+    if _HUB_NAME.fullmatch(word):
+        return word
+    raise InvalidInput(
+        "--engine must be echo, bundled, a server's URL (http://HOST:PORT/v1), a model directory or a hub name "
+        f"(OWNER/NAME), got {shortened(word, 200)!r}, which is none of these: no such directory exists."
+    )
+
+
+def _server_lines(url: str, model: str | None) -> list[str]:
+    from headrace.engines.openai.address import check_address
+
+    try:
+        check_address(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"--engine: {error}") from error
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"
+    served = _served_model(url, model)
+    return [
+        f"model: {name_of(served)}",
+        'version: "1"                # yours to raise when the server gets another model',
+        "registered: false",
+        f"engine: {{name: openai_http, base_url: {_in_flow(url)}, model: {_in_flow(served)}}}",
     ]
 
 
@@ -175,6 +231,9 @@ def _served_model(url: str, wanted: str | None) -> str:
     """
     import httpx2
 
+    from headrace.masking import without_credentials
+
+    shown = without_credentials(url)
     key = os.environ.get("HEADRACE_ENGINE_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -186,30 +245,37 @@ def _served_model(url: str, wanted: str | None) -> str:
             return wanted  # not every server tells, and it need not be up yet
         hint = "" if url.rstrip("/").endswith("/v1") else " Most addresses end in /v1."
         raise InvalidInput(
-            f"{url.rstrip('/')}/models does not say which models there are ({type(error).__name__}): pass --model NAME."
-            f"{hint}"
+            f"{shown.rstrip('/')}/models does not say which models there are ({type(error).__name__}): pass --model "
+            f"NAME.{hint}"
         ) from error
     if wanted is None and len(names) == 1:
         return names[0]
     if not names and wanted is not None:
         return wanted  # a list without an entry tells nothing either
+    if wanted is None:
+        raise InvalidInput(f"{shown} serves {_some(names)}: pass --model NAME.")
     if wanted not in names:
-        raise InvalidInput(
-            f"{url} serves {', '.join(names[:10]) or 'no model'}, got --model {wanted}: name one of them."
-        )
-    return str(wanted)
+        raise InvalidInput(f"{shown} serves {_some(names)}, got --model {wanted}: name one of them.")
+    return wanted
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(shortened(one, 80) for one in names[:10]) or "no model"
 
 
 def _schema_line(place: Path, project: Project, settings: "Settings") -> str:
     """The line by which editors find the schema; written into the project's state if it has none of its own."""
     from headrace.generation.campaign import Campaign
+    from headrace.store.whole_files import renamed_when_whole
     from headrace.user_files.json_schema import json_schema
 
     schema = project.root / "docs/schemas/campaign.schema.json"
     if not schema.is_file():
         schema = settings.home / "schemas/campaign.schema.json"
-        schema.parent.mkdir(parents=True, exist_ok=True)
-        schema.write_text(json.dumps(json_schema(Campaign, "Headrace campaign"), indent=2) + "\n")
+        text = json.dumps(json_schema(Campaign, "Headrace campaign"), indent=2) + "\n"
+        if not schema.is_file() or schema.read_text() != text:
+            with renamed_when_whole(schema, overwrite=True) as partial:
+                partial.write_text(text)
     return f"# yaml-language-server: $schema={os.path.relpath(schema, place.absolute())}"
 
 

@@ -42,14 +42,15 @@ def export(
     store: Store = None,
 ) -> None:
     """Copy rows of several partitions into one file: by default reviewed rows that the review kept."""
-    from headrace.command_line.handoff.exporting import export_file_as, format_for, write_to_stdout
+    from headrace.command_line.handoff.exporting import export_file_as, format_for, refuse_stdout, write_to_stdout
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
+    from headrace.handoff.export import FORMATS
 
     handoffs = open_handoffs(context, store)
     selected = select_rows(handoffs, what, day=day, with_rejected=rejected)
-    chosen = format_for(file_format, str(target))
+    chosen = format_for(file_format, str(target), (*FORMATS, _DATASET, _FOLDER))
     names = split_columns(columns)
     suggest_columns(selected, names or [])
     if names is None and "kept" in selected.where:
@@ -67,6 +68,8 @@ def export(
 
         if chosen == _DATASET and force:
             raise InvalidInput("--force does not go with a dataset: move the old directory away, or name another.")
+        if chosen == _DATASET:
+            refuse_stdout(target, "A dataset")
         if str(target) == "-":
             write_to_stdout(selected, chosen, names, tell, verbatim=verbatim)
         elif chosen == _DATASET:
@@ -80,12 +83,11 @@ def export(
 def _export_media(
     selected: "Selected", handoffs: "HandoffStore", target: Path, columns: list[str] | None, *, force: bool
 ) -> None:
-    from headrace.command_line.handoff.exporting import moved_away
+    from headrace.command_line.handoff.exporting import moved_away, refuse_stdout
     from headrace.command_line.output import counted, progress
     from headrace.generation.media_exports import export_media_folder
 
-    if str(target) == "-":
-        raise InvalidInput("A folder cannot go to stdout: name a directory.")
+    refuse_stdout(target, "A folder")
     with progress("exporting", selected.num_rows, in_bytes=False) as advance, moved_away(target, force=force):
         made = export_media_folder(selected, handoffs, target, columns=columns, progress=advance)
     without = f"; {counted(made.num_without, 'row')} without one" if made.num_without else ""

@@ -1,6 +1,5 @@
 """`headrace model`: registered versions, how to load one, and a copy of its files."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,26 +83,22 @@ def export(
     store: Store = None,
 ) -> None:
     """Copy a version's files, verified, into a directory that transformers, vLLM and others open."""
+    from headrace.command_line.handoff.exporting import refuse_stdout
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import bytes_text
-    from headrace.store.objects import new_nonce
     from headrace.store.sealed_directory import open_directory
+    from headrace.store.whole_files import made_when_whole
 
+    refuse_stdout(directory, "A model")
     objects = open_objects(context, store)
     found = _find(objects, version)
-    if os.path.lexists(directory):
-        raise InvalidInput(f"{directory} is there already: name a directory that is not.")
-    source = open_directory(objects, found.weights_digest)
-    # A name that nobody has: what is deleted below is our own.
-    partial = directory.with_name(f".{directory.name[:200]}.partial-{new_nonce()[:12]}")
-    try:
-        # Not their modes: sealed files are read-only, and a copy is its owner's.
-        shutil.copytree(source, partial, copy_function=shutil.copyfile)
-        partial.rename(directory)
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"Cannot export to {directory}: {error}. Nothing of the export is left.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with made_when_whole(directory) as partial:
+        source = open_directory(objects, found.weights_digest)
+        for file in (one for one in source.rglob("*") if one.is_file()):
+            copied = partial / file.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            # Not its mode: sealed files are read-only, and a copy is its owner's.
+            shutil.copyfile(file, copied)
     num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     say(f"{directory}: {bytes_text(num_bytes)} of {found.model_name}:{found.version}.", error=True)
 

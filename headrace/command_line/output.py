@@ -11,9 +11,11 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from headrace.text.terminal import say
-from headrace.text.visible import json_visible, visible
+from headrace.text.visible import json_visible, one_line, shortened, visible
 
 _GAP = "  "
+# About three lines of a terminal: enough to judge a text, and no page.
+_CELL_CHARS_MAX = 300
 # One long text must not move the columns beside it off every line.
 _PADDED_CELLS_MAX = 80
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
@@ -105,6 +107,11 @@ def aligned(rows: Sequence[Row], *, right: Sequence[int] = ()) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def cell_text(text: str) -> str:
+    """A prompt or an answer in a table: one line, and its beginning if it is long; JSON has it whole."""
+    return shortened(one_line(text), _CELL_CHARS_MAX)
 
 
 def cells(text: str) -> int:

@@ -104,13 +104,13 @@ def _wanted(campaign: "Campaign", handoffs: "HandoffStore", settings: "Settings"
 
 
 def _print(campaign: "Campaign", made: "Preview") -> None:
-    from headrace.command_line.output import counted, print_lines, print_table
+    from headrace.command_line.output import cell_text, counted, print_lines, print_table
 
     rows = [
         [
             str(number),
-            one.asked,
-            one.output if one.finish_reason != "error" else f"error: {one.error}",
+            cell_text(one.asked),
+            cell_text(one.output if one.finish_reason != "error" else f"error: {one.error}"),
             "kept" if one.kept else ", ".join(one.rejected_by),
             one.row_id[:12],
         ]

@@ -12,7 +12,10 @@ _CONFIG = "config.json"
 def local_model_directory(name: str, home: Path | None = None) -> Path | None:
     """The directory that `name` is, relative to `home` if it is not absolute; None: it is none."""
     path = (home or Path()) / Path(name).expanduser()
-    return path if path.is_dir() else None
+    try:
+        return path if path.is_dir() else None
+    except OSError:  # a name that no file can have, a place that may not be looked into
+        return None
 
 
 def model_directory(name: str, *, setting: str, home: Path | None = None) -> Path:

@@ -21,7 +21,7 @@ from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredMod
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.review_settings import ReviewSettings
-from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_name, check_num_shards
+from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
@@ -149,7 +149,7 @@ class Campaign:
     rollout: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        check_subject_name("name", self.name)
         self._check_roles()
         self._check_variations()
         self._check_system_turns()

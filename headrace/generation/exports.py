@@ -3,25 +3,21 @@
 A Hugging Face dataset is a directory with Parquet and a card, which `datasets.load_dataset(DIRECTORY)` opens.
 """
 
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.sealed_tables import REVIEWED
-from headrace.handoff.export import Progress, Selected, export_file
+from headrace.handoff.export import Progress, Selected, write_rows
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition
-from headrace.store.objects import new_nonce
-from headrace.store.refusals import os_refusal
+from headrace.keys import ContentPartition, is_day
+from headrace.store.whole_files import made_when_whole
 from headrace.text.markdown import inline
 from headrace.version_sets.sets import VersionSets
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SET = re.compile(r"[0-9a-f]{6,64}")
 # Of kept rows they say nothing.
 VERDICT = ("kept", "rejected_by")
@@ -41,9 +37,9 @@ def select_rows(handoffs: HandoffStore, word: str, *, day: str | None = None, wi
     """
     reviewed = [part for key in handoffs.partitions(REVIEWED) if (part := ContentPartition.find(key))]
     where = {} if with_rejected else {"kept": True}
-    if day is not None and not _DAY.fullmatch(day):
+    if day is not None and not is_day(day):
         raise InvalidInput(f"--day must be a day such as 2026-11-22, got {day!r}.")
-    if _DAY.fullmatch(word):
+    if is_day(word):
         if day is not None:
             raise InvalidInput(f"--day goes with a campaign or a version set, got the day {word!r} too.")
         chosen = [part.key for part in reviewed if part.day == word]
@@ -73,23 +69,21 @@ def export_dataset(
     """Writes a dataset with its card; returns its number of rows.
 
     Raises:
-        InvalidInput: the directory is there already.
+        InvalidInput: the directory is there already. StoreUnavailable: it cannot be written.
     """
-    if os.path.lexists(directory):
-        raise InvalidInput(f"{directory} is there already. Export to another place.")
-    # Whole or not at all: a killed export keeps nobody from the next one.
-    partial = directory.with_name(f".{directory.name[:200]}.partial-{new_nonce()[:12]}")
-    try:
-        data = export_file(selected, partial / DATA_FILE, "parquet", columns=columns, progress=progress)
-        import pyarrow.parquet as pq
+    num_rows = 0
 
-        num_rows = pq.read_metadata(data).num_rows
+    def tell(num_done: int) -> None:
+        nonlocal num_rows
+        num_rows += num_done
+        progress(num_done)
+
+    with made_when_whole(directory) as partial:
+        data = partial / DATA_FILE
+        data.parent.mkdir()
+        with data.open("xb") as file:
+            write_rows(selected, file, "parquet", columns=columns, progress=tell)
         (partial / "README.md").write_text(_card(selected, columns or selected.schema.names, num_rows))
-        partial.rename(directory)
-    except OSError as error:
-        raise os_refusal(error, f"Cannot export to {directory}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return num_rows
 
 

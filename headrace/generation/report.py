@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from headrace.generation.charts import Bar, Series, bars, columns
 from headrace.generation.day_summary import CampaignDay, Figures, ShardSummary
 from headrace.generation.row_list import RowList, list_rows
+from headrace.store.whole_files import renamed_when_whole
 from headrace.text import markdown
 from headrace.text.pages import page_environment
 from headrace.text.visible import shortened
@@ -77,11 +77,13 @@ def render_report(
 
 
 def write_report(html: str, file: Path) -> Path:
-    """Writes it whole or not at all, so a browser never loads half a page."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(file)
+    """Writes it whole or not at all, so a browser never loads half a page.
+
+    Raises:
+        InvalidInput: `file` is there, and is no file. StoreUnavailable: it cannot be written.
+    """
+    with renamed_when_whole(file, overwrite=True) as partial:
+        partial.write_text(html, encoding="utf-8")
     return file
 
 

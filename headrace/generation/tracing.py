@@ -73,6 +73,7 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
         InvalidInput: several rows begin so, or it is too short.
         HandoffMissing: no row that is still in the store has this id.
     """
+    row_id = row_id.lower()  # as some tables show hexadecimal
     if len(row_id) < PREFIX_CHARACTERS_MIN or not set(row_id) <= set("0123456789abcdef"):
         raise InvalidInput(
             f"A row is named by its row_id, or by at least {PREFIX_CHARACTERS_MIN} characters of its beginning, in "

@@ -1,13 +1,10 @@
 """Copies a version for programs that cannot read Arrow files: as Parquet, CSV, JSON lines, or one plain Arrow file.
 
-Rows stream: memory holds about one window of them. A copy is written under a temporary name beside its target and
-renamed when complete. It is not fsynced, since it can be made again.
+Rows stream: memory holds about one window of them. A copy appears when it is complete.
 """
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol, get_args
@@ -19,8 +16,7 @@ from headrace.errors import InvalidInput
 from headrace.handoff.schemas import schema_differences
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import large_type, respell, respelled
-from headrace.store.objects import new_nonce
-from headrace.store.refusals import os_refusal
+from headrace.store.whole_files import renamed_when_whole
 
 # A Parquet row group, and the amount converted to text at once.
 WINDOW_BYTES = 64 * 1024 * 1024
@@ -123,7 +119,8 @@ def export_file(
     `verbatim` is set.
 
     Raises:
-        InvalidInput: `target` exists and `overwrite` is not set; a column's type has no form in this format.
+        InvalidInput: `target` exists and `overwrite` is not set, or it is no file; a column's type has no form in this
+            format.
         StoreUnavailable: `target` cannot be written.
         HandoffCorrupt: the version is damaged; the export is removed.
     """
@@ -188,35 +185,6 @@ def check_types(rows: Rows, file_format: str, columns: Sequence[str] | None = No
                 f"Column {name} of {rows.label} has type {kind}, which {file_format} has no form for. Export "
                 f"{others}, or leave the column out (--columns)."
             )
-
-
-@contextmanager
-def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not.
-
-    Raises:
-        InvalidInput: `target` exists and may not be overwritten. StoreUnavailable: it cannot be written.
-    """
-    refuse_present(target, overwrite=overwrite)
-    partial = target.with_name(f".{target.name[:200]}.partial-{new_nonce()[:12]}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        refuse_present(target, overwrite=overwrite)
-        partial.replace(target)
-    except OSError as error:
-        sentence = f"Cannot export to {target}: {error.strerror or error}. Nothing of the export is left."
-        raise os_refusal(error, sentence) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def refuse_present(target: Path, *, overwrite: bool = False) -> None:
-    if target.is_dir() and not target.is_symlink():
-        raise InvalidInput(f"{target} is a directory. Name a file in it.")
-    if os.path.lexists(target) and not overwrite:
-        raise InvalidInput(f"{target} exists. Export to another place, or pass --force to overwrite it.")
 
 
 def _windows(rows: Rows, names: Sequence[str], schema: pa.Schema, window_bytes: int) -> Iterator[pa.RecordBatch]:

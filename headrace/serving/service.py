@@ -19,7 +19,7 @@ from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import RegisteredModel, Role, check_chain
 from headrace.errors import InvalidInput
-from headrace.keys import check_name
+from headrace.keys import check_subject_name
 from headrace.rollout.gates import LIVE_METRICS
 from headrace.rollout.plan import LivePlan, Plan
 from headrace.user_files.directory import Described, from_directory
@@ -133,7 +133,7 @@ class Service:
     rollout: LivePlan = field(default_factory=LivePlan)
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        check_subject_name("name", self.name)
         check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None)
         check_replicas(self.replicas)
         check_ranges(self)

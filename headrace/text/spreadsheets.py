@@ -11,7 +11,7 @@ import polars as pl
 
 # Wide forms too: spreadsheets in Japanese and Chinese treat them like the narrow ones.
 _FORMULA = r"^[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠]|^[\t\r]"
-_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?$"
+_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?$"
 
 
 def without_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
@@ -19,7 +19,13 @@ def without_formulas(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFram
     texts = [pl.col(name).cast(pl.String) for name in columns]
     guarded = frame.with_columns(_guarded(text) for text in texts)
     names = pl.DataFrame({"name": frame.columns}).select(_guarded(pl.col("name"))).get_column("name")
-    return guarded.rename(dict(zip(frame.columns, names, strict=True)))
+    renamed: dict[str, str] = {}
+    for old, new in zip(frame.columns, names, strict=True):
+        # Another column may have the name already that this one gets.
+        while new != old and (new in frame.columns or new in renamed.values()):
+            new = f"'{new}"
+        renamed[old] = new
+    return guarded.rename(renamed)
 
 
 def _guarded(text: pl.Expr) -> pl.Expr:

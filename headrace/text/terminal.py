@@ -5,8 +5,12 @@ Plain lines go through `say`, questions through `confirmed` and `answered`, draw
 error must not move the cursor, colour the screen or look like our own line.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import typer
 
+from headrace.errors import InvalidInput
 from headrace.text.visible import visible_lines
 
 
@@ -18,10 +22,34 @@ def say(
 
 
 def answered(question: str) -> str:
-    """What a person at the terminal types; asks on standard error until it is something."""
-    return typer.prompt(visible_lines(question), err=True)
+    """What a person at the terminal types, without blanks around it; asks on standard error until it is something.
+
+    Raises:
+        InvalidInput: the input ends first (Ctrl-D).
+    """
+    with _asking():
+        while not (answer := typer.prompt(visible_lines(question), err=True).strip()):
+            pass
+    return answer
 
 
 def confirmed(question: str) -> bool:
-    """Whether a person at the terminal says yes; asks on standard error."""
-    return typer.confirm(visible_lines(question), err=True)
+    """Whether a person at the terminal says yes; asks on standard error.
+
+    Raises:
+        InvalidInput: the input ends first (Ctrl-D).
+    """
+    with _asking():
+        return typer.confirm(visible_lines(question), err=True)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Keeps apart what typer takes for one: a person who interrupts, and an input that ends."""
+    try:
+        yield
+    except typer.Abort as error:
+        say(error=True)
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise InvalidInput("The question was not answered, so nothing was done.") from error

@@ -71,7 +71,7 @@ def format_of(path: Path, layout: FileLayout) -> str:
     if not suffixes or suffixes[-1] not in _SUFFIXES:
         raise InvalidInput(
             f"The name of {path} does not tell its format, wanted one of {', '.join(_SUFFIXES)}. "
-            "Set format to jsonl, csv, parquet or text, or narrow the glob."
+            "Rename it, or let the file that names it set format to jsonl, csv, parquet or text, or narrow its glob."
         )
     return _SUFFIXES[suffixes[-1]]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from headrace.command_line.campaign_file import NewCampaign, name_of, write_campaign
 from headrace.command_line.project import find_project
-from headrace.errors import InvalidInput
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
 
 _EXAMPLES = (
@@ -44,7 +44,7 @@ class CampaignScaffolder(dg.Scaffolder[CampaignParams]):
         before = set(request.target_path.iterdir())
         try:
             settings = _write_campaign(request)
-        except InvalidInput as error:
+        except HeadraceError as error:
             for made in set(request.target_path.iterdir()) - before:
                 made.unlink()
             if not before:

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import typer
 
-from headrace.command_line.bodies.campaigns import RunBody
+from headrace.command_line.bodies.campaigns import DryRunBody, MissingBody, RunBody
 from headrace.command_line.campaigns import checked_day, find_own_campaign
 from headrace.command_line.opening import surroundings_of
-from headrace.command_line.output import counted, print_json, print_lines, print_table
+from headrace.command_line.output import cell_text, counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import load_campaign
@@ -54,6 +54,10 @@ def run_campaign(
     _refuse_components_file(word)
     work = _work_of(word, settings, on_day, again=again)
     missing = work.missing()
+    if dry_run and as_json:
+        to_make = tuple(MissingBody(job=step.job, asset=step.asset, partition=key) for step, key in missing)
+        print_json(DryRunBody(campaign=work.campaign.name, day=on_day, missing=to_make))
+        return
     if dry_run:
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
@@ -218,7 +222,7 @@ def _finish(work: CampaignRun, *, as_json: bool) -> None:
         print_json(_body(work, rows, num_kept))
         return
     shown = [
-        [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"])]
+        [cell_text(row["prompt"]), cell_text(row["output"]), "kept" if row["kept"] else ", ".join(row["rejected_by"])]
         for row in rows[:_ROWS_SHOWN]
     ]
     print_table(["PROMPT", "ROW", "REVIEW"], shown)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line.builders import make_store
+from tests.command_line.own_project import Project
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,9 @@ def sealed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(sealed_once: Path, tmp_path: Path) -> Path:
     """A test's own copy."""
     return Path(shutil.copytree(sealed_once, tmp_path / "store"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)

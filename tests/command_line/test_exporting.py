@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -73,9 +74,21 @@ def test_a_directory_is_never_overwritten(store: Path, tmp_path: Path) -> None:
     assert (refused.exit_code, "is a directory" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["handoff export labels all", "export labels"])
+def test_a_pipe_is_never_replaced(store: Path, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "x.jsonl")
+    refused = run(*command.split(), tmp_path / "x.jsonl", "--force", store=store)
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        f"Error: {tmp_path}/x.jsonl is a pipe, and only a file is ever replaced: name a file (an export to - goes to a "
+        "pipe).\n",
+    )
+    assert (tmp_path / "x.jsonl").is_fifo()
+
+
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreUnavailable, match=r"Cannot export to .*file/x\.csv: "):
+    with pytest.raises(StoreUnavailable, match=r"Cannot write .*file/x\.csv: "):
         export_file(publish(tmp_path / "s", "a", "p", pa.table({"n": [1]})), tmp_path / "file/x.csv", "csv")
 
 
@@ -99,7 +112,7 @@ def test_nested_bytes_have_no_json(tmp_path: Path) -> None:
     assert (refused.exit_code, "Export parquet or arrow" in refused.stderr) == (2, True)
 
 
-FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1+1", "- a list"]
+FORMULAS = ["=1+1", "-٣", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1+1", "- a list"]
 PLAIN = ["-5", "+3.5e-7", "-12%", "a=b", "'=1", "", "5 - 3", "हिन्दी"]
 
 
@@ -111,3 +124,9 @@ def test_a_spreadsheet_finds_no_formula_in_csv(tmp_path: Path) -> None:
     assert [row[0] for row in read[1:]] == [row[1] for row in read[1:]] == [*(f"'{text}" for text in FORMULAS), *PLAIN]
     run("handoff", "export", "a", "p", tmp_path / "y.csv", "--verbatim", store=tmp_path / "s")
     assert [row[0] for row in csv.reader((tmp_path / "y.csv").open(newline=""))][1:] == [*FORMULAS, *PLAIN]
+
+
+def test_a_guarded_name_stays_its_columns_own(tmp_path: Path) -> None:
+    handoff = publish(tmp_path / "s", "a", "p", pa.table({"=n": ["1"], "'=n": ["2"], "''=n": ["3"]}))
+    read = list(csv.reader(export_file(handoff, tmp_path / "x.csv", "csv").open(newline="")))
+    assert read == [["'''=n", "'=n", "''=n"], ["1", "2", "3"]]

@@ -111,7 +111,8 @@ def test_every_command_with_json_has_a_schema_and_is_called_here_or_where_it_say
     commands = set(with_json(typer.main.get_command(app)))
 
     assert commands == CALLS.keys() | ELSEWHERE.keys()
-    assert {kind_of(command) for command in commands} == set(KINDS)
+    # Called in test_own_campaigns.py.
+    assert {kind_of(command) for command in commands} | {"run-dry-run"} == set(KINDS)
     for command, file in ELSEWHERE.items():
         assert f"{kind_of(command)}.schema.json" in (text := (CHECKOUT / file).read_text()) or (
             f'"{kind_of(command)}")' in text

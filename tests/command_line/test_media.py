@@ -1,5 +1,6 @@
 """Media through the command: shown, verified item by item, exported in their own formats."""
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_media_are_exported_as_files_tars_or_parquet(media: Path, tmp_path: Path
         assert "i3.png" in tar.getnames()
     assert run("handoff", "export", "cards", "all", tmp_path / "c.parquet", store=media).exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"store", "cards", "c-000000.tar", "c.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("target", "told"), [("pipe", "is a pipe, and only a file is ever replaced"), ("-", "Media cannot go to stdout")]
+)
+def test_media_take_no_pipes_place(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    refused = run("handoff", "export", "cards", "all", target, "-f", "folder", "--force", store=media)
+    assert (refused.exit_code, told in refused.stderr) == (2, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "pipe"}
+    assert Path("pipe").is_fifo()
 
 
 def test_a_forced_export_that_fails_leaves_what_was_there(media: Path, tmp_path: Path) -> None:

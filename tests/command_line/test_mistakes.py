@@ -24,7 +24,10 @@ MISTAKES = {
     "a partition without its asset": ("handoff ls --partition shard-00", "needs the asset: headrace handoff ls ASSET"),
     "nowhere to export to": ("handoff export raw_documents", "ASSET [PARTITION [VERSION]] TARGET"),
     "an export without a format": ("handoff export labels all {tmp}/x", "--format is needed"),
-    "an unknown format": ("handoff export labels all {tmp}/x.csv -f xlsx", "must be one of parquet, csv, jsonl, arrow"),
+    "an unknown format": (
+        "handoff export labels all {tmp}/x.csv -f xlsx",
+        "must be one of parquet, csv, jsonl, arrow, folder",
+    ),
     "media of what is none": ("handoff export labels all {tmp}/x -f folder", "holds no media"),
     "lists in CSV": ("handoff export labels all {tmp}/x.csv", "Column examples of labels[all] v1 has type list"),
     "keeping nothing": ("gc --keep 0 --dry-run --without-dagster", "--keep must be at least 1"),

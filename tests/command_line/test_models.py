@@ -67,6 +67,11 @@ def test_a_version_is_copied_into_a_directory_of_its_own(
     [
         (["show", "tiny:9"], "No version 'tiny:9' is registered. Did you mean tiny:"),
         (["export", "tiny:1", "copy"], "No weights with digest"),
+        (["export", "tiny:2", "-"], "A model cannot go to stdout: name a place on a disk."),
+        (
+            ["export", "tiny:2", "/dev/null/copy"],
+            "Cannot write /dev/null/copy: Not a directory. Nothing of it is left.",
+        ),
     ],
 )
 def test_what_is_not_there_is_said(registered: Registered, arguments: list[str], sentence: str) -> None:

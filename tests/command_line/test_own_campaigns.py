@@ -2,47 +2,16 @@
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import Result
 
 from headrace.command_line.project import find_project
 from headrace.generation.campaign import load_campaign
-from tests.command_line.builders import checked_json, run
+from tests.command_line.builders import checked_json
+from tests.command_line.own_project import PRODUCTS, Project
 from tests.generation.builders import TEXTS
-
-PRODUCTS = "product,section\nkettle,kitchen\nlamp,office\ntent,outdoor\n"
-
-
-class Project:
-    """A directory that is a Dagster project, in which commands are called."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "mine"\n')
-        (root / "products.csv").write_text(PRODUCTS)
-        self.campaigns = root / "resources/campaigns"
-
-    def call(self, *arguments: str | Path) -> Result:
-        return run(*arguments, env={"HEADRACE_CAMPAIGNS": None, "HEADRACE_ENGINE": None, "HEADRACE_TIMEZONE": None})
-
-    def init(self, *more: str, prompts: str = "products.csv", engine: str = "echo") -> Result:
-        return self.call("init", "--prompts", prompts, "--engine", engine, *more)
-
-    @property
-    def lines(self) -> list[str]:
-        [file] = self.campaigns.glob("*.yaml")
-        return file.read_text().splitlines()
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.chdir(tmp_path)
-    return Project(tmp_path)
 
 
 def test_three_commands_begin_with_a_short_file_that_editors_know(project: Project) -> None:
@@ -98,6 +67,30 @@ def test_a_preview_is_a_table_for_people(project: Project) -> None:
     assert lines[0].split() == ["PROMPT", "ROW", "REVIEW", "ID"]
     assert lines[-1].startswith("3 of 3 rows of products on ")
     assert lines[-1].endswith("Nothing was sealed.")
+
+
+def test_a_long_prompt_does_not_fill_the_screen_and_is_whole_in_json(project: Project) -> None:
+    (project.root / "long.txt").write_text("a page " * 20_000 + "\nshort\n")
+    project.init(prompts="long.txt")
+
+    lines = project.call("preview", "long").output.splitlines()
+    body = checked_json(project.call("preview", "long", "--json"), "preview")
+
+    assert max(map(len, lines)) < 1000
+    assert any("a page a page a" in line and "…" in line for line in lines)
+    assert max(len(row["prompt"]) for row in body["rows"]) == len("a page " * 20_000)
+
+
+def test_what_a_run_would_begin_with_is_json_too(project: Project) -> None:
+    project.init("--template", "A tagline for {product}.")
+
+    body = checked_json(project.call("run", "products", "--day", "2026-11-22", "--dry-run", "--json"), "run-dry-run")
+
+    assert [(one["job"], one["asset"], one["partition"]) for one in body["missing"]] == [
+        ("roll_out", "rollout", "products"),
+        ("list_prompts", "prompts", "2026-11-22|products-00"),
+        ("report", "campaign_report", "2026-11-22"),
+    ]
 
 
 def test_commands_work_from_any_directory_of_the_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,38 +222,3 @@ def test_a_relative_place_in_the_environment_starts_where_the_command_is_called(
     assert Path(found.environment["DAGSTER_HOME"]).resolve() == (project.root / "instance").resolve()
     assert found.environment["HEADRACE_STORE"] == "s3://b/p"
     assert str(found.settings().home) == found.environment["HEADRACE_HOME"]
-
-
-@pytest.mark.parametrize(
-    ("models", "flags", "named"),
-    [
-        (["mini"], [], "mini"),
-        (["mini", "maxi"], ["--model", "maxi"], "maxi"),
-        (["mini", "maxi"], [], "serves mini, maxi, got --model None: name one of them"),
-        (["mini"], ["--model", "nosuch"], "serves mini, got --model nosuch"),
-        ([], ["--model", "qwen"], "qwen"),
-        ([], [], "serves no model"),
-    ],
-)
-def test_a_servers_model_is_one_that_it_serves(
-    project: Project, models: list[str], flags: list[str], named: str
-) -> None:
-    class Models(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/v1/models" else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps({"data": [{"id": one} for one in models]}).encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's name)
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Models) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        result = project.init("--template", "{product}", *flags, engine=url)
-        server.shutdown()
-    if result.exit_code:
-        assert named in result.output
-    else:
-        [file] = project.campaigns.glob("*.yaml")
-        assert load_campaign(file).parts["writer"].engine.options.model == named

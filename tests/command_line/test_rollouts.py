@@ -254,6 +254,8 @@ def test_the_page_is_written(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     assert done(rollout(scene, "page", "support", "-o", file)) == f"{file}\n"
     assert "gets 25% of the units beside" in file.read_text()
+    refused = rollout(scene, "page", "support", "-o", "/dev/null")
+    assert (refused.exit_code, "/dev/null is a device, and only a file is ever" in refused.stderr) == (2, True)
 
 
 def test_a_rollout_without_a_rollback_has_no_bad_rows(scene: Scene) -> None:

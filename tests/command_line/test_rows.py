@@ -117,6 +117,12 @@ def test_a_row_leads_back_to_the_line_of_its_prompt(tmp_path: Path) -> None:
     assert f"{home}/prompts.csv:4, which is gone\n" in traced().output
 
 
+def test_a_row_is_found_by_its_id_in_capitals(written: Written) -> None:
+    row = str(written.rows[0]["row_id"])
+
+    assert checked_json(written.call("trace", row[:16].upper(), "--json"), "trace")["row"]["row_id"] == row
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
@@ -179,6 +185,8 @@ def test_a_dataset_has_a_card_that_datasets_reads(written: Written, tmp_path: Pa
         (["glossary", "x.csv", "--day", "banana"], "--day must be a day such as"),
         (["glossary", "x.csv", "--columns", "output,output"], "--columns must name each column once"),
         (["glossary", "x", "--format", "dataset", "--force"], "--force does not go with a dataset"),
+        (["glossary", "-", "--format", "dataset"], "A dataset cannot go to stdout: name a place on a disk."),
+        (["glossary", "x", "-f", "xlsx"], "--format must be one of parquet, csv, jsonl, arrow, dataset, got 'xlsx'."),
     ],
 )
 def test_what_cannot_be_exported_is_said(

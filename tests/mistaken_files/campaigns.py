@@ -18,6 +18,7 @@ rollout:
 """
 MISTAKES = [
     ("name: tales", "name: Tales of Old", "1:7", "name must be lower-case letters … got 'Tales of Old'"),
+    ("name: tales", "name: 2026-11-22", "1:7", "name must not have a day's form … got '2026-11-22'"),
     ("model: tiny", "model: ../up", "2:8", "model must be lower-case letters … got '../up'"),
     ("model: tiny", "model: ''", "1:1", "lacks the key 'model' … who writes"),
     ("num_shards: 4", "num_shards: 0", "3:13", "num_shards must be from 1 to 100,000 … got 0"),

@@ -348,7 +348,7 @@ def test_a_glob_may_name_the_shard_itself_and_may_be_absolute(tmp_path: Path) ->
 def test_a_name_that_tells_no_format_is_refused_with_the_ones_that_do(tmp_path: Path) -> None:
     write(tmp_path, "notes.docx", b"x")
 
-    with pytest.raises(InvalidInput, match=r"notes\.docx does not tell its format, wanted one of \.jsonl.*Set format"):
+    with pytest.raises(InvalidInput, match=r"notes\.docx does not tell its format, wanted one of \.jsonl.*set format"):
         read_shard(make_corpus(), "shard-00", tmp_path)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from rich.table import Table
 
 from headrace.command_line.output import aligned, print_json
+from headrace.errors import InvalidInput
 from headrace.rollout import interventions
 from headrace.text.drawing import Terminal, TerminalText
-from headrace.text.terminal import say
+from headrace.text.terminal import answered, confirmed, say
 from headrace.text.visible import visible_lines
 from headrace_dagster.queue_views.queue_lines import plain_lines
 from headrace_dagster.queue_views.queue_table import queue_table
@@ -52,6 +54,33 @@ def test_rich_takes_foreign_text_for_markup_nowhere(text: str):
 def test_a_message_keeps_its_lines_and_nothing_else(capsys: pytest.CaptureFixture[str]):
     say("first\n\x1b[2Jsecond", error=True)
     assert capsys.readouterr().err == "first\n\\x1b[2Jsecond\n"
+
+
+class Typing(io.StringIO):
+    """A terminal at which somebody types lines, and then interrupts."""
+
+    def readline(self, size: int | None = -1, /) -> str:
+        return super().readline() or self._interrupted()
+
+    def _interrupted(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_blanks_are_no_answer_and_are_not_part_of_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", Typing("  \n an answer \n"))
+    assert answered("What?") == "an answer"
+
+
+@pytest.mark.parametrize("ask", [answered, confirmed])
+def test_an_input_that_ends_is_a_refusal_and_an_interruption_stays_one(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(InvalidInput, match="The question was not answered, so nothing was done"):
+        ask("What?")
+    monkeypatch.setattr("sys.stdin", Typing(""))
+    with pytest.raises(KeyboardInterrupt):
+        ask("What?")
 
 
 def test_rows_stay_rows():

@@ -22,6 +22,24 @@ class RunBody:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingBody:
+    job: str
+    """The job that would make it."""
+    asset: str
+    partition: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRunBody:
+    """`headrace run --dry-run --json`."""
+
+    campaign: str
+    day: str
+    missing: tuple[MissingBody, ...]
+    """What a run would begin with; what follows from it comes then. Empty: all is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TracedModelBody:
     role: str
     model: str

@@ -7,6 +7,7 @@ _WHERE: Mapping[str, str] = {
     "check": "checking.report:CheckReport",
     "preview": "bodies.previews:PreviewBody",
     "run": "bodies.campaigns:RunBody",
+    "run-dry-run": "bodies.campaigns:DryRunBody",
     "trace": "bodies.campaigns:TraceBody",
     "status": "bodies.project_status:StatusBody",
     "queue": "bodies.run_queue:QueueBody",

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace.command_line.bodies.handoffs import ChangedRowBody, ChangedValueBody, ComparedBody, NumRowsBody
 from headrace.command_line.opening import Reference
-from headrace.command_line.output import print_heading, print_lines
+from headrace.command_line.output import counted, print_heading, print_lines
 from headrace.errors import InvalidInput
 from headrace.handoff.comparison import Comparison
 from headrace.text.visible import one_line, shortened
@@ -38,7 +38,7 @@ def references(what: Sequence[str], assets: Sequence[str]) -> tuple[Reference, R
 
 def summary(found: Comparison, before: str, after: str, key: Sequence[str]) -> list[str]:
     if found.is_same_content:
-        return [f"{before} and {after} have the same content: {found.num_rows[0]:,} rows."]
+        return [f"{before} and {after} have the same content: {counted(found.num_rows[0], 'row')}."]
     how = f"by {', '.join(key)}" if key else "by position"
     lines = [
         f"{before} → {after}, compared {how}",

@@ -60,7 +60,7 @@ def export(
     *words, last = what
     handoff = open_reference(handoffs, Reference.parse(words, assets=handoffs.assets()))
     target = Path(last)
-    chosen = format_for(file_format, last)
+    chosen = format_for(file_format, last, [*FORMATS, *(one for one in MEDIA_FORMATS if one not in FORMATS)])
     if is_media(handoff.manifest) and chosen in MEDIA_FORMATS:
         if columns:
             raise InvalidInput(

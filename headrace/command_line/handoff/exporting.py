@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from headrace.errors import InvalidInput
 from headrace.handoff.export import Rows, export_file, write_rows
 from headrace.handoff.sealed import Handoff
 from headrace.store.objects import new_nonce
+from headrace.store.whole_files import refuse_special
 from headrace.text.terminal import say
 
 SUFFIXES = {
@@ -27,16 +28,27 @@ SUFFIXES = {
 MEDIA_FORMATS = ("folder", "webdataset", "parquet")
 
 
-def format_for(file_format: str | None, target: str) -> str:
+def format_for(file_format: str | None, target: str, formats: Sequence[str]) -> str:
     """The format that was asked for, else the one of the target's suffix.
 
+    Args:
+        formats: those of the command.
+
     Raises:
-        InvalidInput: neither says one.
+        InvalidInput: neither says one, or it is none of these.
     """
     chosen = file_format or SUFFIXES.get(Path(target).suffix)
     if chosen is None:
         raise InvalidInput(f"--format is needed: {target!r} has none of the suffixes {', '.join(SUFFIXES)}.")
+    if chosen not in formats:
+        raise InvalidInput(f"--format must be one of {', '.join(formats)}, got {chosen!r}.")
     return chosen
+
+
+def refuse_stdout(target: Path, what: str) -> None:
+    """Raises: InvalidInput: `target` is `-`, and files of this kind are not one stream."""
+    if str(target) == "-":
+        raise InvalidInput(f"{what} cannot go to stdout: name a place on a disk.")
 
 
 def export_file_as(chosen: str, *, columns: list[str] | None, force: bool, verbatim: bool) -> Callable[..., Path]:
@@ -71,6 +83,7 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
     from headrace.handoff.media.exporting import export_folder, export_parquet, export_webdataset
     from headrace.handoff.media.reading import MediaSet
 
+    refuse_stdout(target, "Media")
     if chosen == "webdataset" and force and "%" in target.name:
         raise InvalidInput("--force does not go with webdataset: move the old shards away, or choose another pattern.")
     export = {"folder": export_folder, "webdataset": export_webdataset, "parquet": export_parquet}[chosen]
@@ -88,11 +101,15 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
 
 @contextmanager
 def moved_away(target: Path, *, force: bool) -> Iterator[None]:
-    """With `force`, moves an existing target aside, and restores it if the block fails."""
+    """With `force`, moves an existing target aside, and restores it if the block fails.
+
+    Raises: InvalidInput: it is a pipe, a device or a socket.
+    """
+    refuse_special(target)
     if not (force and os.path.lexists(target)):
         yield
         return
-    aside = target.with_name(f".{target.name[:200]}.replaced-{new_nonce()[:12]}")
+    aside = target.with_name(f".{target.name[:50]}.replaced-{new_nonce()[:12]}")
     target.rename(aside)
     try:
         yield
