@@ -36,6 +36,7 @@ from headrace.engines.registry import engine_names
 from headrace.errors import InvalidInput
 from headrace.keys import is_day
 from headrace.masking import without_credentials
+from headrace.store.addresses import is_address
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import cache_bytes_of, open_store
 
@@ -140,11 +141,6 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def is_address(text: str) -> bool:
-    """Whether a place is no path. With one slash it is a slip, which else would make a directory of that name."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) is not None
-
-
 def _path(text: str) -> Path:
     if "\0" in text:
         raise InvalidInput(f"must be a path, got {text!r}.")
@@ -212,10 +208,10 @@ def _switch(text: str) -> bool:
 def _address(text: str) -> str:
     try:
         parts = urlsplit(text)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:  # half of an IPv6 address
-        is_address = False
-    if not is_address:
+        is_web = False
+    if not is_web:
         # Whole it may not be shown: many such addresses have their secret in the path.
         shown = text.partition("/")[0][:40]
         raise InvalidInput(f"must be an address that begins with http:// or https://, got one with {shown!r} there.")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.command_line.opening import HOME_VARIABLE
 from headrace.errors import InvalidInput
+from headrace.store.addresses import is_address
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
@@ -118,9 +119,6 @@ def in_this_project() -> Iterator[None]:
 
 def _at(root: Path, value: str) -> str:
     """A place in `.env`, where relative ones start at the project, or in the environment, where they start here."""
-    # Imported here, for who names a place alone: it finds the engines.
-    from headrace.settings import is_address
-
     return value if not value or is_address(value) else str(root / Path(value).expanduser())
 
 
