@@ -48,12 +48,15 @@ def named_by(instance: dg.DagsterInstance, asked: Asked) -> Iterator[Named]:
 
 def _sealing(instance: dg.DagsterInstance, handoffs: Iterable[str]) -> set[dg.AssetKey]:
     """The assets whose materializations name handoffs: of a handoff's own name, or because their last one states it."""
-    found = set(map(dg.AssetKey.from_user_string, handoffs))
+    names = set(handoffs)
+    found = set(map(dg.AssetKey.from_user_string, names))
     others = [key for key in instance.get_asset_keys() if key not in found]
     for start in range(0, len(others), _NUM_IDS_A_QUERY):
         for record in instance.get_asset_records(others[start : start + _NUM_IDS_A_QUERY]):
             last = record.asset_entry.last_materialization
-            if last and last.asset_materialization and HANDOFF in last.asset_materialization.metadata:
+            states_one = last and last.asset_materialization and HANDOFF in last.asset_materialization.metadata
+            # A person may have reported the last one by hand, without what an earlier one states.
+            if states_one or record.asset_entry.asset_key.path[-1] in names:
                 found.add(record.asset_entry.asset_key)
     return found
 

@@ -25,6 +25,8 @@ _CHARS_MAX = (None, 4_000, 1_000, 400, 160)
 _ROW_BYTES_MIN = 80
 # Beyond it JavaScript's numbers skip whole ones.
 _EXACT_MAX = 2**53 - 1
+# Of the number of all rows.
+_NUMBER_CHARACTERS_MAX = 12
 _KEPT = {True: "kept", False: "rejected", None: "not reviewed"}
 
 
@@ -46,14 +48,14 @@ def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, partition_url
     days = [_Day.of(index, campaign) for index, campaign in enumerate(campaigns)]
     named = {"campaigns": [day.head for day in days], "verdicts": list(_KEPT.values()), "partition_url": partition_url}
     head = _within_script(json.dumps(named, ensure_ascii=False))
-    room = bytes_max - len(head.encode()) - len(',"rows":[]')
+    room = bytes_max - len(head.encode()) - len(',"num_rows":,"rows":[]') - _NUMBER_CHARACTERS_MAX
     order = _order(days)
     rows, chars_max = _longest(days, order, room)
     listed = order.head(len(rows))
     # In the day's order again.
     places = listed.with_row_index("place").sort("campaign", "row")["place"]
     return RowList(
-        body=Markup(f'{head[:-1]},"rows":[{",".join(rows[place] for place in places)}]}}'),
+        body=Markup(f'{head[:-1]},"num_rows":{order.height},"rows":[{",".join(rows[place] for place in places)}]}}'),
         num_rows=order.height,
         num_listed=listed.height,
         num_rejected=int(order["is_rejected"].sum()),

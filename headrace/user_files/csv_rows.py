@@ -79,16 +79,17 @@ def read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
 
 
 def _delimiter(header: str, path: Path, columns: tuple[str, ...]) -> str:
-    """The delimiter with which the header has all the wanted columns; none does: the usual one."""
+    """The delimiter with which the header has most of the wanted columns; the usual one, if others have no more."""
     usual = "\t" if any(suffix.lower() == ".tsv" for suffix in path.suffixes) else ","
-    for delimiter in dict.fromkeys(usual + DELIMITERS):
-        try:
-            names = next(csv.reader([header], delimiter=delimiter, strict=True), [])
-        except csv.Error:
-            continue
-        if set(columns).issubset(names):
-            return delimiter
-    return usual
+    delimiters = dict.fromkeys(usual + DELIMITERS)
+    return max(delimiters, key=lambda one: len(set(columns) & set(_names(header, one))))
+
+
+def _names(header: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([header], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
 
 
 class _Lines:

@@ -121,7 +121,8 @@ class CampaignRun:
         if self._needs_model():
             yield from self._await(webserver, MODEL, self.campaign.name)
         if reason := self._why_no_set():
-            raise CampaignRunFailed(f"{self.campaign.name} has no version set: {reason}")
+            told = self._warning_of(webserver, MODEL, self.campaign.name)
+            raise CampaignRunFailed(told or f"{self.campaign.name} has no version set: {reason}")
         yield from self._walk_partitions(webserver)
         if self._launched or not self._is_reported():
             yield from self._await(webserver, REPORT, self.day)
@@ -177,6 +178,11 @@ class CampaignRun:
             if run.job_name == step.job or step.asset in run.assets:
                 return run.run_id
         return None
+
+    def _warning_of(self, webserver: Webserver, step: Step, key: str) -> str | None:
+        """What the last run of a step warned of at last: a rollout's run that does nothing says why, and succeeds."""
+        runs = self._launched.get((step.asset, key))
+        return webserver.warning_of(runs[-1]) if runs else None
 
     def _once_more(self, step: Step | None, key: str) -> None:
         """Lets a step that this call has made already be launched again: its inputs changed, or its set was aborted.

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from headrace.training.guard import die_with_parent
 LOCK_WAIT_SECONDS = 40.0
 START_WAIT_SECONDS = 120.0
 _LOCK = "services.lock"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_END_BYTES, _LOG_LINE_CHARACTERS = 4096, 300
 
 
@@ -75,9 +77,9 @@ class Services:
             code = process.poll()
             if code is not None:
                 log = self.logs / f"{name}.log"
-                raise ServiceEnded(
-                    f"The Dagster {name} ended with code {code}: {_last_line(log)} Log: {log}. Runs under way go on."
-                )
+                # Who is killed says nothing of it.
+                ended = f"ended with code {code}: {_last_line(log)}" if code >= 0 else f"was ended by signal {-code}."
+                raise ServiceEnded(f"The Dagster {name} {ended} Log: {log}. Runs under way go on.")
 
     def stop(self) -> None:
         for process in self.processes.values():
@@ -227,7 +229,8 @@ def _refuse_foreign_daemon(home: str | None) -> None:
         if not any(daemon in command for daemon in ("dagster-daemon run", "dagster._daemon run")):
             continue
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("DAGSTER_HOME") == home:
+            theirs = process.environ().get("DAGSTER_HOME")
+            if home and theirs and os.path.realpath(theirs) == os.path.realpath(home):
                 raise ServicesUnavailable(
                     f"Another Dagster daemon (pid {process.info['pid']}) serves this instance, started by hand; "
                     "two daemons would run a run twice. Stop it (dagster dev, dg dev) and run again."
@@ -304,7 +307,7 @@ def _listens(pid: int, port: int) -> bool:
 def _last_line(log: Path) -> str:
     """What a log ends with: of a stack, the error."""
     with contextlib.suppress(OSError):
-        lines = [line.strip() for line in log.read_bytes()[-_LOG_END_BYTES:].decode(errors="replace").splitlines()]
-        if said := [line for line in lines if line]:
-            return f"{said[-1][:_LOG_LINE_CHARACTERS]}."
+        end = _COLOUR.sub("", log.read_bytes()[-_LOG_END_BYTES:].decode(errors="replace"))
+        if said := [line.strip() for line in end.splitlines() if line.strip()]:
+            return f"{said[-1][:_LOG_LINE_CHARACTERS].rstrip('.')}."
     return "it said nothing."

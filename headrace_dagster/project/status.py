@@ -28,6 +28,8 @@ from headrace_dagster.queue_views.queue_words import since_text, stated_job
 FAILED_HOURS = 24
 # The daemon reports twice a minute.
 _DAEMON_SILENT_SECONDS = 120.0
+# A webserver that is stopped or overloaded answers nothing; the instance then does.
+_PATIENCE_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
         from headrace_dagster.project.webserver import LaunchRefused, Webserver
 
         # Gone meanwhile, or of another release: the instance has the same answer.
-        with suppress(LaunchRefused), closing(Webserver(url)) as webserver:
+        with suppress(LaunchRefused), closing(Webserver(url, patience_seconds=_PATIENCE_SECONDS)) as webserver:
             return read(webserver)
     # Imports Dagster and its storage: three times the CPU of all the rest.
     from headrace_dagster.project.instance_runs import InstanceRuns

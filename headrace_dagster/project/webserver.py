@@ -99,6 +99,14 @@ query Failure($run: ID!, $after: String) {
   }
 }
 """
+_WARNINGS = """
+query Warnings($run: ID!, $after: String) {
+  logsForRun(runId: $run, afterCursor: $after) {
+    __typename
+    ... on EventConnection { cursor hasMore events { __typename ... on LogMessageEvent { message level } } }
+  }
+}
+"""
 
 
 class LaunchRefused(HeadraceError):
@@ -110,11 +118,11 @@ class WebserverGone(LaunchRefused):
 
 
 class Webserver:
-    def __init__(self, url: str, location: str = "") -> None:
+    def __init__(self, url: str, location: str = "", *, patience_seconds: float = 60.0) -> None:
         """Args: location: the name of the project's code location; empty: nothing will be launched."""
         self.url = url
         self._location = location
-        self._client = httpx2.Client(base_url=url, timeout=60)
+        self._client = httpx2.Client(base_url=url, timeout=patience_seconds)
 
     def close(self) -> None:
         self._client.close()
@@ -214,12 +222,24 @@ class Webserver:
     def failure_of(self, run_id: str) -> str:
         return sentence_of(self._failure_events(run_id))
 
+    def warning_of(self, run_id: str) -> str | None:
+        """The last warning in a run's log."""
+        warned = [
+            event["message"]
+            for event in self._events(_WARNINGS, run_id)
+            if event["__typename"] == "LogMessageEvent" and event["level"] == "WARNING"
+        ]
+        return warned[-1] if warned else None
+
     def _failure_events(self, run_id: str) -> Iterator[FailureEvent]:
+        return filter(None, map(_failure_event, self._events(_FAILURE, run_id)))
+
+    def _events(self, query: str, run_id: str) -> Iterator[Mapping[str, Any]]:
         """Page by page: a long run's failure is its last event."""
         after, has_more = None, True
         while has_more:
-            found = self._query(_FAILURE, {"run": run_id, "after": after})["logsForRun"]
-            yield from filter(None, map(_failure_event, found.get("events", ())))
+            found = self._query(query, {"run": run_id, "after": after})["logsForRun"]
+            yield from found.get("events", ())
             after, has_more = found.get("cursor"), found.get("hasMore", False)
 
     def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -111,6 +111,22 @@ def test_what_is_there_is_kept_and_a_damaged_item_leaves_nothing(site: Site, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"store"}
 
 
+def test_force_replaces_an_earlier_export_and_no_directory_of_other_things(site: Site, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    asked = ["export", site.partition.campaign, mine, "-f", "folder", "--force"]
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep me")
+    refused = run(*asked, store=site.directory)
+    assert refused.exit_code == 2
+    assert "mine is a directory without metadata.jsonl, so it is no earlier export" in " ".join(refused.stderr.split())
+    assert (mine / "notes.txt").read_text() == "keep me"
+
+    (mine / "notes.txt").unlink()
+    for _ in range(2):
+        assert run(*asked, store=site.directory).exit_code == 0
+        assert (mine / "metadata.jsonl").is_file()
+
+
 def test_rows_without_media_are_told_which_assets_have_some(site: Site, tmp_path: Path) -> None:
     other = run("export", "prompts", tmp_path / "more", "-f", "folder", store=site.directory)
     assert other.exit_code == 2

@@ -33,12 +33,19 @@ def described() -> None:
     raise dg.Failure("Mend the file, then make it again.")
 
 
+@dg.asset
+def warned(context: dg.AssetExecutionContext) -> None:
+    context.log.warning("Of something else.")
+    context.log.warning("Nothing was rolled out: no server answers.")
+    context.log.info("Done.")
+
+
 class Both:
     """One instance, and the two who tell of it."""
 
     def __init__(self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
         self.instance = instance
-        self.sources: tuple[RunSource, RunSource] = (InstanceRuns(instance), Answering(workspace))
+        self.sources: tuple[RunSource, Answering] = (InstanceRuns(instance), Answering(workspace))
         self.failed = [
             dg.materialize([asset], instance=instance, raise_on_error=False).run_id for asset in (refused, described)
         ]
@@ -92,6 +99,14 @@ def test_both_tell_a_failure_by_what_the_step_raised(both: Both) -> None:
 def test_a_run_without_a_failure_has_no_reason(both: Both) -> None:
     run_id = make_run("ffff0000").run_id
     assert {source.failure_of(run_id) for source in both.sources} == {"no reason recorded"}
+
+
+def test_what_a_run_warned_of_at_last_is_told(both: Both) -> None:
+    webserver = both.sources[1]
+    run_id = dg.materialize([warned], instance=both.instance).run_id
+
+    assert webserver.warning_of(run_id) == "Nothing was rolled out: no server answers."
+    assert webserver.warning_of(both.failed[1]) is None
 
 
 def test_the_first_failed_step_that_says_anything_comes_before_the_run() -> None:

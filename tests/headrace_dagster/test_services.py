@@ -74,7 +74,8 @@ def test_a_lock_that_a_dead_holders_daemon_keeps_is_waited_for(
 
 def test_a_daemon_started_by_hand_on_the_same_instance_is_refused(project: Project, tmp_path: Path) -> None:
     # A process that looks like one, with the instance's DAGSTER_HOME.
-    by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=dict(os.environ))
+    environment = dict(os.environ) | {"DAGSTER_HOME": f"{os.environ['DAGSTER_HOME']}/"}
+    by_hand = subprocess.Popen(["sh", "-c", "sleep 60; : dagster-daemon run"], env=environment)
     try:
         with (
             pytest.raises(ServicesUnavailable, match=rf"pid {by_hand.pid}.*started by hand"),

@@ -212,6 +212,14 @@ def test_a_csv_is_read_with_the_delimiter_that_its_header_is_written_with(delimi
     assert shard.documents.column("text").to_pylist() == ["x y", "z w"]
 
 
+def test_a_column_that_is_missing_alone_is_missed_with_the_headers_own_delimiter(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", b"term;category;glos;examples\na;noun;x y;\n")
+
+    [(_, _, reason)] = quarantined(tmp_path)
+
+    assert reason == "missing column 'gloss'"
+
+
 def test_a_delimiter_that_the_corpus_names_is_the_only_one(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", b"term#category#gloss#examples\na#noun#x;y, z#\n")
     assert quarantined(tmp_path) == [

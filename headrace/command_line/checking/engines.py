@@ -96,6 +96,8 @@ def _models_of(server: str) -> tuple[tuple[str, ...], str]:
         return (), f"does not answer ({type(error).__name__}): start it, or correct base_url."
     if answer.status_code in (401, 403):
         return (), f"answers {answer.status_code}: it wants a key, which this command does not have."
+    if answer.status_code == 404 and not server.rstrip("/").endswith("/v1"):
+        return (), "answers 404 at /models: most addresses end in /v1; correct base_url if yours does."
     if answer.status_code >= 500:
         return (), f"answers {answer.status_code}: look at its log."
     try:

@@ -103,12 +103,21 @@ def export_media(handoff: Handoff, target: Path, chosen: str, *, force: bool) ->
 def moved_away(target: Path, *, force: bool) -> Iterator[None]:
     """With `force`, moves an existing target aside, and restores it if the block fails.
 
-    Raises: InvalidInput: it is a pipe, a device or a socket.
+    Raises: InvalidInput: it is a pipe, a device or a socket, or a directory with other things than an export.
     """
     refuse_special(target)
     if not (force and os.path.lexists(target)):
         yield
         return
+    from headrace.handoff.media.exporting import METADATA
+
+    if target.is_dir() and any(target.iterdir()) and not (target / METADATA).is_file():
+        raise InvalidInput(
+            f"{target} is a directory without {METADATA}, so it is no earlier export, and --force would delete what is "
+            "in it: name another place."
+        )
+    # A name of its own, which `.` has not.
+    target = target.resolve() if target.name in ("", "..") else target
     aside = target.with_name(f".{target.name[:50]}.replaced-{new_nonce()[:12]}")
     target.rename(aside)
     try:

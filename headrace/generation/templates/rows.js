@@ -183,7 +183,9 @@
     const reviewed = chosen.filter((row) => row[VERDICT] !== 2);
     const kept = reviewed.filter((row) => row[VERDICT] === 0).length;
     const rows = `${chosen.length.toLocaleString("en")} of ${data.rows.length.toLocaleString("en")} rows`;
-    const share = reviewed.length ? `, ${((100 * kept) / reviewed.length).toFixed(1)}% of the reviewed ones kept` : "";
+    // Of a sample, in which rejected rows come first, it would say nothing of the day.
+    const isWhole = data.rows.length === data.num_rows;
+    const share = isWhole && reviewed.length ? `, ${((100 * kept) / reviewed.length).toFixed(1)}% of the reviewed ones kept` : "";
     byId("count").textContent = chosen.length ? rows + share : "No row fits these filters.";
   }
 
