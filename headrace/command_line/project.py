@@ -53,6 +53,16 @@ class Project:
         line = self.lines.get(sentence.partition(" ")[0])
         return sentence if line is None else f"{self.root / '.env'}:{line}: {sentence}"
 
+    def check_dagster_home(self) -> None:
+        """Raises: InvalidInput: the `.env`, which Dagster reads too, names a relative one: it takes none."""
+        values, lines = _env_file(self.root / ".env")
+        given = values.get("DAGSTER_HOME")
+        if given and not Path(given).is_absolute():
+            raise InvalidInput(
+                f"{self.root / '.env'}:{lines['DAGSTER_HOME']}: DAGSTER_HOME must be an absolute path, since Dagster "
+                f"takes no other, got {given!r}."
+            )
+
     @property
     def code_module(self) -> str:
         """The module with the definitions, as `dg` finds it."""

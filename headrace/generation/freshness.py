@@ -1,4 +1,4 @@
-"""Whether what is sealed still follows from what it was made of. Reads manifests and a file's time, never a row.
+"""Whether what is sealed still follows from what it was made of. Reads manifests and the day's page, never a row.
 
 `headrace run` makes again what does not; `headrace status` says so. Prompt files are not read here: who changed one
 sees it in `headrace run --dry-run`.
@@ -7,9 +7,13 @@ sees it in `headrace run --dry-run`.
 from collections.abc import Iterable
 from pathlib import Path
 
-from headrace.clock import epoch_seconds
 from headrace.handoff.manifest import Manifest
+from headrace.keys import digest_text
 from headrace.rollout.states import RolloutState
+
+_MARK = "<!-- shows "
+# Of the page's end: of 40,000 partitions a day.
+_MARK_BYTES_MAX = 2**20
 
 
 def is_made_from(made: Manifest | None, read: Manifest | None) -> bool:
@@ -30,11 +34,22 @@ def is_of_older_set(content: Manifest, state: RolloutState | None) -> bool:
     return content.attributes.get("version_set") not in {state.stable, state.candidate, state.proposed}
 
 
+def shown_mark(rows: Iterable[Manifest]) -> str:
+    """What a day's page says at its end, to programs: the content of which partitions it shows."""
+    return f"\n{_MARK}{' '.join(sorted(map(_sign, rows)))} -->\n"
+
+
 def is_report_older(report: Path, rows: Iterable[Manifest]) -> bool:
-    """Whether rows were sealed after the day's page was written; by the clocks of the machines that did so."""
+    """Whether the day's page does not show some of these. Its time tells nothing: it may have read before them."""
     try:
-        # Manifests have whole seconds: a page of the same second shows the rows that were sealed before it.
-        written = int(report.stat().st_mtime)
+        with report.open("rb") as page:
+            page.seek(max(0, report.stat().st_size - _MARK_BYTES_MAX))
+            end = page.read().decode(errors="replace")
     except FileNotFoundError:
         return False
-    return any(epoch_seconds(each.created_at) > written for each in rows)
+    shown = set(end.rpartition(_MARK)[2].partition(" -->")[0].split()) if _MARK in end else set[str]()
+    return not {_sign(each) for each in rows} <= shown
+
+
+def _sign(rows: Manifest) -> str:
+    return digest_text("shown", rows.asset, rows.partition, rows.content_digest)[:12]

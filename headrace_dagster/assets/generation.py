@@ -14,9 +14,10 @@ from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
+from headrace.generation.freshness import shown_mark
 from headrace.generation.partition_summary import content_summary, review_summary
 from headrace.generation.prompt_places import seal_places
-from headrace.generation.report import render_report, report_markdown, write_report
+from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
 from headrace.generation.rolled_back import seal_rolled_back_rows
@@ -173,9 +174,12 @@ def campaign_report(
         for campaign in described
     ]
     content_key = site.key("generated_content").to_user_string()
-    page = render_report(day, summaries, ui_url=campaigns.ui_url, content_key=content_key)
-    file = write_report(page, campaigns.report_file(day))
     sealed = [*generated_content.values(), *reviewed_content.values()]
+    mark = shown_mark(one.manifest for one in sealed)
+    page = render_report(
+        day, summaries, ui_url=campaigns.ui_url, content_key=content_key, bytes_max=BYTES_MAX - len(mark)
+    )
+    file = write_report(page + mark, campaigns.report_file(day))
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.url(file.as_uri()),

@@ -147,6 +147,7 @@ def _services(project: Project, settings: Settings, port: int | None) -> Iterato
         InvalidInput: the project has no Dagster instance.
         ServicesUnavailable: as `services`.
     """
+    project.check_dagster_home()
     home = project.environment.get("DAGSTER_HOME")
     if not home or not (Path(home) / "dagster.yaml").is_file():
         got = f"{home} has none" if home else "it is not set"

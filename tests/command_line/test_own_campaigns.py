@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from headrace.command_line.project import find_project
+from headrace.errors import InvalidInput
 from headrace.generation.campaign import load_campaign
 from tests.command_line.builders import checked_json
 from tests.command_line.own_project import PRODUCTS, Project
@@ -205,6 +206,12 @@ def test_places_in_the_projects_settings_hold_in_every_directory(
 
     assert (project.root / "mine/products.yaml").is_file()
     assert project.call("preview", "products").exit_code == 0
+
+
+def test_a_relative_home_that_dagster_would_not_take_is_refused_with_its_line(project: Project) -> None:
+    (project.root / ".env").write_text("# here\nDAGSTER_HOME=dagster_home\n")
+    with pytest.raises(InvalidInput, match=r"\.env:2: DAGSTER_HOME must be an absolute path.*got 'dagster_home'\."):
+        find_project(project.root, {}).check_dagster_home()
 
 
 def test_a_relative_place_in_the_environment_starts_where_the_command_is_called(

@@ -1,12 +1,12 @@
 """A day as the store has it: what is made, and what should be made again, by which command."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from headrace.generation.day_status import NUM_KEPT, DayStatus, read_days
+from headrace.generation.freshness import shown_mark
 from headrace.generation.review import review_rows
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import Handoff
@@ -84,14 +84,14 @@ def test_a_review_of_earlier_rows_is_told(made: Site) -> None:
     assert stale(made) == [("reviewed_content", "content_changed", 1, RUN)]
 
 
-def test_a_report_is_told_where_rows_were_sealed_after_it(made: Site, tmp_path: Path) -> None:
-    page = tmp_path / f"{DAY}.html"
-    page.write_text("")
-    sealed = made.clock.now()
-    os.utime(page, (sealed, sealed))
+def test_a_report_is_told_that_does_not_show_the_newest_rows(made: Site, tmp_path: Path) -> None:
+    page, key = tmp_path / f"{DAY}.html", made.partition.key
+    shown = [made.handoffs.open(asset, key).manifest for asset in ("generated_content", "reviewed_content")]
+    page.write_text(f"<html>{shown_mark(shown)}")
     assert stale(made, tmp_path) == []
-    os.utime(page, (sealed - 1, sealed - 1))
-    assert stale(made, tmp_path) == [("campaign_report", "rows_are_newer", 1, RUN)]
+    for other in (shown_mark(shown[:1]), ""):
+        page.write_text(f"<html>{other}")
+        assert stale(made, tmp_path) == [("campaign_report", "rows_are_newer", 1, RUN)]
 
 
 def test_kept_rows_are_counted_by_the_attribute_or_else_in_the_rows(made: Site) -> None:
