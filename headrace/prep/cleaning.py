@@ -56,9 +56,9 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
     documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
     documents, drops = apply_rules(documents, quality_rules(corpus))
-    documents, drops[EXACT_DUPLICATE] = _without(documents, exact_duplicates(_compared(corpus, documents)))
+    documents, drops[EXACT_DUPLICATE] = _without(documents, exact_duplicates(documents, corpus.duplicate_columns))
     if corpus.near_duplicates:
-        flags = near_duplicates(_compared(corpus, documents), corpus.near_duplicates)
+        flags = near_duplicates(documents, corpus.duplicate_columns, corpus.near_duplicates)
         documents, drops[NEAR_DUPLICATE] = _without(documents, flags)
     sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
     documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
@@ -138,14 +138,5 @@ def _visible(column: pl.Expr) -> pl.Expr:
     )
 
 
-def _compared(corpus: Corpus, documents: pl.DataFrame) -> list[str]:
-    """The text that de-duplication compares, by the corpus's definition of equal documents."""
-    joined = documents.select(
-        pl.concat_str(corpus.duplicate_columns, separator=" ", ignore_nulls=True).alias("compared")
-    )
-    return joined.get_column("compared").to_list()
-
-
-def _without(documents: pl.DataFrame, flags: list[bool]) -> tuple[pl.DataFrame, int]:
-    dropped = pl.Series(flags, dtype=pl.Boolean)
-    return documents.filter(~dropped), int(dropped.sum())
+def _without(documents: pl.DataFrame, flags: pl.Series) -> tuple[pl.DataFrame, int]:
+    return documents.filter(~flags), int(flags.sum())
