@@ -16,12 +16,15 @@ from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import exact_duplicates, near_duplicates
 from headrace.prep.drops import refuse_if_too_much_dropped
+from headrace.prep.normalization import normalised
 from headrace.prep.split import split_of
 
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 
 _WORD = r"\S+"
+# Separators of words and joiners of letters show nothing by themselves.
+_VISIBLE = "[^\\s\u200b-\u200f]"
 _LETTER = r"[\p{L}\p{M}]"
 # A wrong decoder leaves U+FFFD; the pairs are UTF-8 that was once read as Latin-1.
 _BROKEN = "\ufffd|Ã[\u0080-\u00bf]|â€[\u0080-\u2122]"
@@ -52,7 +55,7 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     Raises:
         TooMuchDropped: more is dropped than the corpus allows.
     """
-    documents = normalised(raw)
+    documents = normalised(pl.DataFrame(raw), corpus.normalize)
     label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
     documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
     documents, drops = apply_rules(documents, quality_rules(corpus))
@@ -67,14 +70,6 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
 
 
-def normalised(raw: pa.Table) -> pl.DataFrame:
-    """Unicode NFC, no control or invisible characters, single spaces; a text keeps up to two line breaks in a row."""
-    frame = pl.DataFrame(raw)
-    names = pl.col("term", "category")
-    examples = pl.col("examples").list.eval(_single_line(pl.element()).replace("", None).drop_nulls())
-    return frame.with_columns(_single_line(names).replace("", None), _lines(pl.col("text")), examples)
-
-
 def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
     """The corpus's rules, in the order in which they count their drops."""
     limits = corpus.rules
@@ -85,7 +80,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
     num_letters = text.str.count_matches(_LETTER)
     num_symbols = text.str.count_matches(_SYMBOL)
     rules: dict[str, pl.Expr | None] = {
-        "text_empty": num_characters == 0,
+        "text_empty": ~text.str.contains(_VISIBLE),
         "template_incomplete": pl.any_horizontal(pl.col(corpus.required_columns).is_null()),
         "broken_characters": text.str.contains(_BROKEN),
         "too_few_words": _if_set(limits.words_min, lambda least: num_words < least),
@@ -113,29 +108,6 @@ def apply_rules(documents: pl.DataFrame, rules: tuple[Rule, ...]) -> tuple[pl.Da
 
 def _if_set(limit: float | None, rule: Callable[[float], pl.Expr]) -> pl.Expr | None:
     return None if limit is None else rule(limit)
-
-
-def _single_line(column: pl.Expr) -> pl.Expr:
-    return _visible(column).str.replace_all(r"\s+", " ").str.strip_chars()
-
-
-def _lines(column: pl.Expr) -> pl.Expr:
-    return (
-        _visible(column.str.replace_all(r"\r\n?", "\n"))
-        .str.replace_all(r"[^\S\n]+", " ")
-        .str.replace_all(r" ?\n ?", "\n")
-        .str.replace_all(r"\n{3,}", "\n\n")
-        .str.strip_chars()
-    )
-
-
-def _visible(column: pl.Expr) -> pl.Expr:
-    # Zero-width joiners stay: scripts and emoji need them.
-    return (
-        column.str.normalize("NFC")
-        .str.replace_all("[\u00ad\u200b\u2060\ufeff]", "")
-        .str.replace_all(r"[\p{Cc}&&[^\n\t]]", " ")
-    )
 
 
 def _without(documents: pl.DataFrame, flags: pl.Series) -> tuple[pl.DataFrame, int]:

@@ -16,6 +16,7 @@ from headrace.chat.template import checked_date
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
+from headrace.prep.normalization import Normalization
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
@@ -189,6 +190,7 @@ class Corpus:
     """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
     """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
+    normalize: Normalization = field(default_factory=Normalization)
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
     rules: QualityRules = field(default_factory=QualityRules)
@@ -256,6 +258,8 @@ class Corpus:
             if body[name] is None:
                 del body[name]
         del body["dropped_share_max"]
+        if self.normalize == Normalization():
+            del body["normalize"]
         if len(self.encoding) == 1:
             [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())

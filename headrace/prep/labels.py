@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS
-from headrace.prep.cleaning import apply_rules, normalised, quality_rules
+from headrace.prep.cleaning import apply_rules, quality_rules
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
+from headrace.prep.normalization import normalised
 from headrace.user_files.layout import FileLayout, Unreadable
 from headrace.user_files.records import read_records
 
@@ -58,7 +59,7 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     settings = corpus.labels
     if settings:
         _refuse_repeated_ids(corpus, shard, raw)
-    documents = normalised(raw).unique("document_id", keep="first", maintain_order=True)
+    documents = normalised(pl.DataFrame(raw), corpus.normalize).unique("document_id", keep="first", maintain_order=True)
     rows: list[tuple[str, str, str, str]] = []
     num_judged = num_unanswered = 0
     if settings and settings.file:
