@@ -10,17 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import xxhash
 
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.text_keys import text_keys_of
 from headrace.prep.token_rule import folded, kinds
+from headrace.prep.utf8 import utf8_batches
 
 # The least share of pairs at the threshold that LSH must propose.
 _RECALL_MIN = 0.999
-# Rows that are one Arrow string array at a time: polars keeps strings in a form that has to be copied.
-_BATCH_ROWS = 8192
 
 
 def exact_duplicates(documents: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
@@ -44,7 +42,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
     bytes a band and text, and 4 for each sequence of the texts that share a band's key with another.
     """
     # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
-    from headrace.prep import near_kernel
+    from headrace.prep import kernels
 
     num_bands, num_rows = bands(settings.jaccard, settings.num_permutations)
     factors, summands = _permutations(num_bands * num_rows)
@@ -56,7 +54,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
     keys = np.empty((len(texts), num_bands), np.uint64)
     has_tokens = np.zeros(len(texts), np.bool_)
     for rows, found, bounds in _sequences(texts, settings.shingle_words):
-        near_kernel.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
+        kernels.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
         has_tokens[rows] = np.diff(bounds) > 0
     groups, num_groups = _groups(keys, has_tokens)
     has_company: np.ndarray = np.max(groups, axis=1, initial=-1) >= 0
@@ -66,7 +64,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
         sets.append(members)
         sizes.append(num_members)
     flags = np.zeros(len(texts), np.bool_)
-    flags[has_company] = near_kernel.repeats(
+    flags[has_company] = kernels.repeats(
         groups[has_company], num_groups, np.concatenate(sets), np.cumsum(np.concatenate(sizes)), settings.jaccard
     )
     return pl.Series(flags)
@@ -92,18 +90,14 @@ def _permutations(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sequences(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Rows, and their sequences as `near_kernel.sequences` makes them; a null is an empty text."""
-    from headrace.prep import near_kernel
+    """Rows, and their sequences as `kernels.sequences` makes them; a null is an empty text."""
+    from headrace.prep import kernels
 
-    for start in range(0, len(texts), _BATCH_ROWS):
-        strings = texts.slice(start, _BATCH_ROWS).fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
-        assert isinstance(strings, pa.LargeStringArray)
-        _, offsets, data = strings.buffers()
-        ends = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    for rows, data, ends in utf8_batches(texts):
         # A token has at least one byte.
         found = np.empty(ends[-1] - ends[0], np.uint32)
-        bounds = near_kernel.sequences(np.frombuffer(data or b"", np.uint8), ends, kinds(), folded(), num_tokens, found)
-        yield slice(start, start + len(strings)), found[: bounds[-1]], bounds
+        bounds = kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
+        yield rows, found[: bounds[-1]], bounds
 
 
 def _sets(found: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ they are part of a program. Not compared are case and compatibility forms (full 
 characters, the punctuation of sentences (`.,;:!?` before a blank, a quote or the end; `1.5` and `a != b` keep theirs),
 and how lines are broken.
 
-`KINDS` and `FOLDED` are tables by code point, which the compiled tokenizer (`near_kernel`) looks up. Characters beyond
+`KINDS` and `FOLDED` are tables by code point, which the compiled tokenizer (`kernels`) looks up. Characters beyond
 them are ideographs, or signs.
 """
 
@@ -51,6 +51,17 @@ def kinds() -> np.ndarray:
 def folded() -> np.ndarray:
     """uint32 [code point]: the character in lower case and without its compatibility form, if that is one character."""
     return np.array([ord(_folded(chr(code))) for code in range(NUM_CODE_POINTS)], dtype=np.uint32)
+
+
+@cache
+def traits() -> np.ndarray:
+    """uint8 [code point]: 1 for a letter or a mark, plus 2 for what is neither blank nor invisible; after `folded`."""
+    return np.array([_traits(chr(code)) for code in range(NUM_CODE_POINTS)], dtype=np.uint8)
+
+
+def _traits(character: str) -> int:
+    category = unicodedata.category(character)
+    return (category[0] in "LM") + 2 * (category[0] not in "CZ")
 
 
 def _kind(character: str) -> Kind:

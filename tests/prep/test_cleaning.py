@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
 from headrace.prep.cleaning import clean_shard
-from headrace.prep.corpus import LabelFile, Labels, QualityRules
+from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.drops import TooMuchDropped
+from headrace.prep.rule_sets import QualityRules
 from tests.prep.builders import make_corpus, make_raw
 
 GOOD = "a channel that carries water to a mill wheel"
@@ -52,11 +53,11 @@ def test_a_document_that_breaks_two_rules_counts_against_the_first() -> None:
 
 
 def test_a_limit_of_null_turns_its_rule_off() -> None:
-    assert dropped("periwinkles", rules=QualityRules(words_min=None)) == {}
+    assert dropped("periwinkles", rules=QualityRules.of("short", words_min=None)) == {}
 
 
 def test_a_corpus_may_bring_patterns_of_its_own_each_with_its_count() -> None:
-    rules = QualityRules(drop_matching={"urls": r"https?://", "offers": "(?i)buy now"})
+    rules = QualityRules.of("short", drop_matching={"urls": r"https?://", "offers": "(?i)buy now"})
 
     assert dropped("see https://a.b for more", "BUY NOW at the mill", GOOD, rules=rules) == {
         "matches_urls": 1,

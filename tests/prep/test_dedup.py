@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.prep import near_kernel
+from headrace.prep import kernels
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import bands, exact_duplicates, near_duplicates
 from headrace.prep.token_rule import folded, kinds
@@ -49,7 +49,7 @@ def compiled_sequences(texts: list[str], num_tokens: int) -> list[list[int]]:
     data = np.frombuffer(b"".join(encoded), np.uint8)
     offsets = np.cumsum([0, *map(len, encoded)])
     found = np.empty(len(data), np.uint32)
-    bounds = near_kernel.sequences(data, offsets, kinds(), folded(), num_tokens, found)
+    bounds = kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
     return [found[bounds[at] : bounds[at + 1]].tolist() for at in range(len(texts))]
 
 
@@ -158,7 +158,7 @@ def test_the_same_texts_give_the_same_flags_in_any_batching(monkeypatch: pytest.
     texts = sentences(seed=4, number=300) * 2
     assert near(texts) == [False] * 300 + [True] * 300
 
-    monkeypatch.setattr("headrace.prep.dedup._BATCH_ROWS", 7)
+    monkeypatch.setattr("headrace.prep.utf8.BATCH_ROWS", 7)
     assert near(texts) == [False] * 300 + [True] * 300
 
 

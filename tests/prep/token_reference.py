@@ -18,13 +18,16 @@ def reference_tokens(text: str) -> list[str]:
         if text[at - 1] in INVISIBLE:
             continue
         category = unicodedata.category(character)
-        if is_letter(character) or category[0] == "M":
+        begins_alone = bool(word) and unicodedata.category(word[0])[0] == "L" and has_no_blanks(word[0])
+        if category[0] == "M" or (is_letter(character) and not begins_alone):
             word += character
             continue
         if word:
             tokens.append(word)
             word = ""
-        if character == "\n":
+        if is_letter(character):
+            word = character
+        elif character == "\n":
             indentation = ""
             while at < len(text) and text[at] in " \t":
                 indentation += text[at]
