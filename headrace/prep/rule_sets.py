@@ -218,8 +218,8 @@ class QualityRules:
 def with_limits_of_set(rules: Any) -> Any:
     """The section of a corpus file with the limits that its set has and that it does not name."""
     rule_set = rules.get("set", QualityRules.set) if isinstance(rules, Mapping) else None
-    # Also what is no set, or no text, comes from a file; it is refused where types are checked.
-    limits = LIMITS.get(rule_set) if isinstance(rule_set, str) else None
+    # What a file has there, such as a list, may be no key at all; types are checked after this.
+    limits = next((limits for name, limits in LIMITS.items() if name == rule_set), None)
     return rules if limits is None else {**dict.fromkeys(FIGURES), **limits, **rules}
 
 
