@@ -9,7 +9,7 @@ exceed the budget.
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from typing import cast
 
@@ -47,12 +47,7 @@ class Spent:
     num_unknown: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
-            tokens=self.tokens + other.tokens,
-            seconds=self.seconds + other.seconds,
-            money=self.money + other.money,
-            num_unknown=self.num_unknown + other.num_unknown,
-        )
+        return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,15 @@ def flip_a_byte(handoff: Handoff) -> None:
     body[len(body) // 2] ^= 1
     path.unlink()
     path.write_bytes(body)
+
+
+def objects_of(part: Any) -> Iterator[dict[str, Any]]:
+    """Every object that a JSON Schema describes."""
+    if isinstance(part, dict):
+        if part.get("type") == "object" and "properties" in part:
+            yield part
+        for one in part.values():
+            yield from objects_of(one)
+    elif isinstance(part, list):
+        for one in part:
+            yield from objects_of(one)

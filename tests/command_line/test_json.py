@@ -18,7 +18,7 @@ from headrace.registry.model_versions import to_table
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.queue_views.queue_view import FIVE_LINES
 from simulation.models import model_of
-from tests.command_line.builders import CHECKOUT, checked_json, make_store, run
+from tests.command_line.builders import CHECKOUT, checked_json, make_store, objects_of, run
 from tests.generation.builders import make_site, make_version_set
 from tests.headrace_dagster.queue_builders import make_run
 
@@ -53,6 +53,7 @@ CALLS: dict[str, tuple[str, int]] = {
 # They need more than a store; their own tests check what they print.
 ELSEWHERE = {
     "check": "tests/command_line/test_check.py",
+    "dropped": "tests/command_line/test_dropped.py",
     "model show": "tests/command_line/test_models.py",
     "preview": "tests/command_line/test_own_campaigns.py",
     "run": "tests/processes/test_campaign_run.py",
@@ -117,17 +118,6 @@ def test_every_command_with_json_has_a_schema_and_is_called_here_or_where_it_say
         assert f"{kind_of(command)}.schema.json" in (text := (CHECKOUT / file).read_text()) or (
             f'"{kind_of(command)}")' in text
         )
-
-
-def objects_of(part: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(part, dict):
-        if part.get("type") == "object" and "properties" in part:
-            yield part
-        for one in part.values():
-            yield from objects_of(one)
-    elif isinstance(part, list):
-        for one in part:
-            yield from objects_of(one)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -186,7 +186,10 @@ def test_a_dataset_has_a_card_that_datasets_reads(written: Written, tmp_path: Pa
         (["glossary", "x.csv", "--columns", "output,output"], "--columns must name each column once"),
         (["glossary", "x", "--format", "dataset", "--force"], "--force does not go with a dataset"),
         (["glossary", "-", "--format", "dataset"], "A dataset cannot go to stdout: name a place on a disk."),
-        (["glossary", "x", "-f", "xlsx"], "--format must be one of parquet, csv, jsonl, arrow, dataset, got 'xlsx'."),
+        (
+            ["glossary", "x", "-f", "xlsx"],
+            "--format must be one of parquet, csv, jsonl, arrow, dataset, folder, got 'xlsx'.",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_said(

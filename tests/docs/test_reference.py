@@ -3,7 +3,6 @@
 import json
 import re
 import tomllib
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from pipelines.reference.pages import DIRECTORY, pages
 from pipelines.reference.store_objects import others, stored
 from pipelines.reference.tags import PATTERN as TAGS
 from pipelines.reference.variables import PATTERN as VARIABLES
+from tests.command_line.builders import objects_of
 from tests.docs.blocks import CHECKOUT
 
 
@@ -40,7 +40,7 @@ def test_the_kept_pages_are_what_the_code_says(made: dict[str, str]) -> None:
 def test_every_key_of_a_file_has_its_row(kind: str, made: dict[str, str]) -> None:
     schema = json.loads((CHECKOUT / f"docs/schemas/{kind}.schema.json").read_text())
     rows = re.findall(r"^\| `(\w+)` \|(.*)$", made[f"{kind}.md"], re.MULTILINE)
-    objects = list(_objects(schema))
+    objects = list(objects_of(schema))
     assert len(objects) > 1 or kind == "recipe"
     for one in objects:
         for key, value in one["properties"].items():
@@ -61,7 +61,7 @@ def test_every_field_of_a_commands_output_has_its_row(made: dict[str, str]) -> N
     assert len(outputs) > 5
     for kind in outputs:
         start = made["json.md"].index(f"\n## `{kind}`\n")
-        for one in _objects(json.loads(files[kind].read_text())):
+        for one in objects_of(json.loads(files[kind].read_text())):
             for field in one["properties"]:
                 assert f"\n| `{field}` | " in made["json.md"][start:], f"{kind}: {field}"
 
@@ -136,14 +136,3 @@ def test_every_job_schedule_sensor_and_check_is_there(made: dict[str, str], code
 )
 def test_a_text_of_the_code_looks_the_same_on_a_page(text: str, shown: str) -> None:
     assert prose(text) == shown
-
-
-def _objects(part: Any) -> Any:
-    if isinstance(part, dict):
-        if "properties" in part and isinstance(part["properties"], dict):
-            yield part
-        for one in part.values():
-            yield from _objects(one)
-    elif isinstance(part, list):
-        for one in part:
-            yield from _objects(one)

@@ -144,7 +144,7 @@ def test_prompts_may_be_in_several_encodings_and_have_a_delimiter_of_their_own(t
 
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"{DAY}.docx").write_text("a")
-    with pytest.raises(InvalidInput, match=r"\.docx does not tell its format, wanted one of .*Set format to jsonl"):
+    with pytest.raises(InvalidInput, match=r"\.docx does not tell its format, wanted one of .*set format to jsonl"):
         texts_of(tmp_path, prompts=PromptSource(files="{day}.docx"))
 
 

@@ -81,7 +81,8 @@ def test_an_upload_that_is_given_up_leaves_no_pieces_behind(make_s3, proxy: Faul
     with pytest.raises(KeyboardInterrupt), make_s3(endpoint=proxy.endpoint).write_part("parts/n/one") as part:  # noqa: PT012
         part.write(BIG)
         raise KeyboardInterrupt
-    assert [request.method for request in proxy.requests if "uploadId" in request.path][-1] == "DELETE"
+    # A piece that was given up on its way may reach the proxy after that, and finds no upload.
+    assert "DELETE" in [request.method for request in proxy.requests if "uploadId" in request.path]
 
 
 def test_a_server_that_stays_down_is_one_sentence(make_s3, proxy: FaultProxy) -> None:
