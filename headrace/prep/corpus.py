@@ -32,12 +32,12 @@ _SHARD_PLACEHOLDER = "{shard}"
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """Two documents are near duplicates if their sets of word n-grams overlap by at least `jaccard`."""
+    """Two documents are near duplicates if their sets of token sequences overlap by at least `jaccard`."""
 
     jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
     """The overlap from which on two documents are near duplicates."""
     shingle_words: Annotated[int, Ge(1)] = 3
-    """The number of words in an n-gram."""
+    """The number of tokens in a sequence."""
     num_permutations: int = 128
     """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
 
