@@ -103,7 +103,7 @@ def labels(
     )
 
 
-@_STAGE.asset(corpus_shards, code_version="1")
+@_STAGE.asset(corpus_shards, code_version="2")
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies.dropped import DroppedBody, DroppedDocumentBody, DroppedShardBody
+from headrace.command_line.bodies.dropped import DroppedBody, DroppedShardBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
@@ -16,7 +16,8 @@ from headrace.text.terminal import say
 if TYPE_CHECKING:
     from headrace.chat.tokenizer import ChatTokenizer
     from headrace.prep.corpus import Corpus
-    from headrace.prep.dropped_documents import DroppedDocument, DroppedOfShard, Measured
+    from headrace.prep.dropped_documents import DroppedOfShard
+    from headrace.prep.drops import DroppedDocument, Measured
     from headrace.settings import Settings
 
 _ROWS_SHOWN = 20
@@ -100,8 +101,8 @@ def _counts(found: "list[DroppedOfShard]") -> Counter[str]:
     return counts
 
 
-def _documents(found: "list[DroppedOfShard]", most: int) -> "list[tuple[str, DroppedDocument]]":
-    documents = [(one.shard, document) for one in found for document in one.documents]
+def _documents(found: "list[DroppedOfShard]", most: int) -> "list[DroppedDocument]":
+    documents = [document for one in found for document in one.documents]
     return documents[:most] if most else documents
 
 
@@ -130,7 +131,7 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
     )
     rows = [
         [
-            *([shard] if len(found) > 1 else []),
+            *([document.shard] if len(found) > 1 else []),
             document.rule,
             _number(document.measured) if document.copy_of is None else _copy_text(document),
             _number(document.limit),
@@ -138,7 +139,7 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
             f"{document.file}:{document.line}",
             one_line(document.excerpt),
         ]
-        for shard, document in shown
+        for document in shown
     ]
     headers = [*(["SHARD"] if len(found) > 1 else []), "RULE", "MEASURED", "LIMIT", "DOCUMENT", "FILE", "BEGINS"]
     print_table(headers, rows)
@@ -170,7 +171,5 @@ def _body(found: "list[DroppedOfShard]", unread: list[str], most: int, *, looked
         unread_shards=tuple(unread),
         looked_at_length=looked_at_length,
         num_documents_listed=sum(len(one.documents) for one in found),
-        documents=tuple(
-            DroppedDocumentBody(shard=shard, **asdict(document)) for shard, document in _documents(found, most)
-        ),
+        documents=tuple(_documents(found, most)),
     )

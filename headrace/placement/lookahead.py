@@ -23,7 +23,7 @@ GANG_ROOM = 0.1
 
 
 class Lookahead:
-    """An outlook for large fleets; needs numba."""
+    """An outlook for large fleets."""
 
     def __init__(self, layout: Layout, mix: TaskMix, seed: int) -> None:
         on_gpus = mix.on_gpus()

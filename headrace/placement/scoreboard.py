@@ -1,7 +1,6 @@
 """The costs of a demand on each node, kept between decisions: only changed nodes are scored again."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,8 @@ from headrace.placement.outlook import Outlook
 from headrace.placement.scarcity import scarcity
 from headrace.placement.task_mix import TaskMix
 
-# The lookahead needs numba, an extra that loads for half a second and gains little on few nodes: smaller fleets, and
-# installations without it, are packed by fragmentation.
+# The lookahead needs numba, which loads for half a second, and gains little on few nodes: smaller fleets are packed by
+# fragmentation.
 LOOKAHEAD_NODES_MIN = 32
 # In idle GPU thousandths: how much worse a node counts that has as much CPU, or GPU, left as the largest node has,
 # compared with a full one. Three times as much wastes better-fitting places; without it 0.1% less is allocated with
@@ -57,10 +56,9 @@ class Scoreboard:
         self._layout = layout
         self._outlook: Outlook = Fragmentation(layout, mix)
         if len(layout.nodes) >= num_nodes_min and layout.classes and mix.on_gpus().weights:
-            with suppress(ImportError):
-                from headrace.placement.lookahead import Lookahead
+            from headrace.placement.lookahead import Lookahead
 
-                self._outlook = Lookahead(layout, mix, seed)
+            self._outlook = Lookahead(layout, mix, seed)
         self._scarcity = SCARCITY * scarcity(layout, mix)
         self._cpu_milli_max = max((node.cpu_milli for node in layout.nodes), default=0) or 1
         self._gpu_milli_max = WHOLE * max((len(node.gpus) for node in layout.nodes), default=0) or 1

@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import polars as pl
 from annotated_types import Ge, Gt, Le
 
 from headrace.chat.template import checked_date
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
+from headrace.prep.normalization import Normalization
+from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
-from headrace.user_files.shapes import from_file
+from headrace.user_files.shapes import Before, from_file
 from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.user_files.yaml_file import read_yaml
 
@@ -30,41 +31,13 @@ _SHARD_PLACEHOLDER = "{shard}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityRules:
-    """Limits of the named quality rules (`headrace.prep.cleaning`); null turns a rule off."""
-
-    words_min: Annotated[int, Ge(0)] | None = 2
-    """Texts with fewer words are dropped."""
-    words_max: Annotated[int, Ge(0)] | None = 400
-    """Texts with more words are dropped."""
-    letters_share_min: Annotated[float, Ge(0), Le(1)] | None = 0.5
-    """Texts are dropped if fewer of their characters are letters."""
-    mean_word_length_max: Annotated[float, Gt(0)] | None = 14.0
-    """Texts are dropped if their words are longer than this, on average."""
-    repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.6
-    """Texts of ten words or more are dropped if a larger share of their words occurred before."""
-    symbols_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.1
-    """Texts are dropped if they have more `#` and `…` than this share of their words."""
-    drop_matching: dict[str, str] = field(default_factory=dict)
-    """Your own rules: name → regular expression (Rust syntax); the rule `matches_<name>` drops matching texts."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.words_min is not None and self.words_max is not None and self.words_min > self.words_max:
-            raise InvalidInput(f"words_min must not exceed words_max, got {self.words_min} and {self.words_max}.")
-        for name, pattern in self.drop_matching.items():
-            check_name("drop_matching", name)
-            _check_pattern(f"drop_matching.{name}", pattern)
-
-
-@dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """Two documents are near duplicates if their sets of word n-grams overlap by at least `jaccard`."""
+    """Two documents are near duplicates if their sets of token sequences overlap by at least `jaccard`."""
 
     jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
     """The overlap from which on two documents are near duplicates."""
     shingle_words: Annotated[int, Ge(1)] = 3
-    """The number of words in an n-gram."""
+    """The number of tokens in a sequence."""
     num_permutations: int = 128
     """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
 
@@ -203,9 +176,10 @@ class Corpus:
     """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
     """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
+    normalize: Normalization = field(default_factory=Normalization)
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
-    rules: QualityRules = field(default_factory=QualityRules)
+    rules: Annotated[QualityRules, Before(with_limits_of_set)] = field(default_factory=QualityRules)
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
@@ -277,6 +251,8 @@ class Corpus:
             if body[name] is None:
                 del body[name]
         del body["dropped_share_max"]
+        if self.normalize == Normalization():
+            del body["normalize"]
         if self.labels and self.labels.file:
             defaults = {"encoding": ("utf-8",), "delimiter": None}
             body["labels"]["file"] = {
@@ -344,16 +320,3 @@ def shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
     except InvalidInput:
         shards = 1
     return tuple(corpus_shard(index) for index in range(shards)), faults
-
-
-def _check_pattern(name: str, pattern: str) -> None:
-    try:
-        matched = pl.Series(["", "a", "one, 2."]).str.contains(pattern)
-    except pl.exceptions.ComputeError as error:
-        # The library shows the pattern, marks the place and ends with its expression, over many lines.
-        reason = next((line for line in str(error).splitlines() if line.startswith("error: ")), "it cannot be read")
-        raise InvalidInput(
-            f"{name} is not a regular expression, got {pattern!r}: {reason.removeprefix('error: ')}."
-        ) from error
-    if matched.all():
-        raise InvalidInput(f"{name} matches every text, and would drop all documents, got {pattern!r}.")

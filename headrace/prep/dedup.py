@@ -1,102 +1,138 @@
 """Drops exact and near duplicates of documents, and keeps the first copy of each.
 
 MinHash LSH proposes near duplicates, and their exact Jaccard similarity confirms them: no document is dropped on an
-estimate. LSH finds a pair at the threshold with a probability above 0.9, and more similar pairs more surely; missed
-pairs stay. It works on one shard and misses copies in two shards, so a corpus should be dealt to its shards by
-`neighbourhood`, as the demo's is.
+estimate. What is compared are sequences of tokens (`token_rule`), in every script alike. LSH finds a pair at the
+threshold in 999 of 1,000 cases or more, and more similar pairs more surely; missed pairs stay. It works on one shard
+and misses copies in two shards, so a corpus should be dealt to its shards by similarity, as the demo's is.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import polars as pl
 import xxhash
 
 from headrace.prep.corpus import NearDuplicates
-from headrace.prep.text_keys import text_key
+from headrace.prep.text_keys import text_keys_of
+from headrace.prep.token_rule import folded, kinds
+from headrace.prep.utf8 import utf8_batches
 
-_WORD = re.compile(r"\w+")
-_BATCH_ROWS = 8192
-# A fixed seed: with another one the next run would drop other borderline documents.
-_SEED = 42
+# The least share of pairs at the threshold that LSH must propose.
+_RECALL_MIN = 0.999
 
 
-def exact_duplicates(texts: Sequence[str]) -> list[int | None]:
-    """For each text, the place of the first one with the same `text_key`; None: that is itself.
+def exact_duplicates(documents: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """For each document, the place of the first one that is equal in all `columns` (Int64); null: that is itself.
 
-    Holds 16 bytes and a place for each distinct text.
+    Not compared are the Unicode form, case, and how blanks and line breaks stand, but for the blanks that lines begin
+    with: they are part of a program. Holds 20 bytes for each document.
     """
-    first: dict[bytes, int] = {}
-    originals: list[int | None] = []
-    for place, text in enumerate(texts):
-        original = first.setdefault(xxhash.xxh3_128_digest(text_key(text).encode()), place)
-        originals.append(original if original < place else None)
-    return originals
+    keys = [text_keys_of(pl.col(name)) for name in columns]
+    # Of 64 bits, two of a billion documents would share one by chance.
+    hashes = (pl.struct(key.hash(seed).alias(str(at)) for at, key in enumerate(keys)).hash(seed) for seed in (0, 1))
+    hashed = documents.select(one.alias(f"hash {at}") for at, one in enumerate(hashes)).with_row_index("place")
+    is_first = pl.struct("hash 0", "hash 1").is_first_distinct()
+    copies = hashed.filter(~is_first).join(hashed.filter(is_first), on=["hash 0", "hash 1"], suffix=" of first")
+    copy_of = pl.repeat(None, documents.height, dtype=pl.Int64, eager=True).alias("copy_of")
+    return copy_of.scatter(copies["place"], copies["place of first"])
 
 
-def near_duplicates(texts: list[str], settings: NearDuplicates) -> list[int | None]:
-    """For each text, the place of the first kept one with which it overlaps by at least `settings.jaccard`, or None.
+def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: NearDuplicates) -> pl.DataFrame:
+    """For each document, an earlier kept one whose text overlaps with its own by at least `settings.jaccard`.
 
-    Only kept texts count as originals: in a chain of texts that each resemble the next, every second one may stay.
+    Columns other than `text` must be equal, as for exact duplicates. Only kept documents count as originals: in a chain
+    of texts that each resemble the next, every second one may stay. A text without tokens is never a duplicate. Holds 8
+    bytes a band and text, and 4 for each sequence of the texts that share a band's key with another.
+
+    Returns:
+        copy_of: the place of the kept document (Int64); null: there is none.
+        similarity: the Jaccard similarity of both (Float64), or null.
     """
-    # rensa has no type stubs.
-    from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
+    # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
+    from headrace.prep import kernels
 
-    lsh = RMinHashLSH(
-        threshold=settings.jaccard,
-        num_perm=settings.num_permutations,
-        num_bands=_num_bands(settings.jaccard, settings.num_permutations),
+    num_bands, num_rows = bands(settings.jaccard, settings.num_permutations)
+    factors, summands = _permutations(num_bands * num_rows)
+    texts, others = documents.get_column("text"), [text_keys_of(pl.col(name)) for name in columns if name != "text"]
+    numbers = np.zeros(len(texts), np.uint64)
+    if others:
+        hashes = pl.struct(key.hash().alias(str(at)) for at, key in enumerate(others)).hash()
+        numbers = documents.select(hashes.alias("beside")).get_column("beside").to_numpy()
+    keys = np.empty((len(texts), num_bands), np.uint64)
+    has_tokens = np.zeros(len(texts), np.bool_)
+    for rows, found, bounds in _sequences(texts, settings.shingle_words):
+        kernels.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
+        has_tokens[rows] = np.diff(bounds) > 0
+    groups, num_groups = _groups(keys, has_tokens)
+    has_company: np.ndarray = np.max(groups, axis=1, initial=-1) >= 0
+    sets, sizes = [np.zeros(0, np.uint32)], [np.zeros(1, np.int64)]
+    for _, found, bounds in _sequences(texts.filter(pl.Series(has_company)), settings.shingle_words):
+        members, num_members = _sets(found, bounds)
+        sets.append(members)
+        sizes.append(num_members)
+    originals, similarities = kernels.repeats(
+        groups[has_company], num_groups, np.concatenate(sets), np.cumsum(np.concatenate(sizes)), settings.jaccard
     )
-    originals: list[int | None] = []
-    for start in range(0, len(texts), _BATCH_ROWS):
-        shingle_sets = [shingles(text, settings.shingle_words) for text in texts[start : start + _BATCH_ROWS]]
-        sketches = RMinHash.from_token_sets(
-            [sorted(shingle_set) for shingle_set in shingle_sets], num_perm=settings.num_permutations, seed=_SEED
-        )
-        for shingle_set, sketch in zip(shingle_sets, sketches, strict=True):
-            # Recomputes originals' shingles on demand: keeping them all would take many times the texts' memory.
-            proposed = sorted(lsh.query(sketch)) if shingle_set else []
-            similar = (
-                original
-                for original in proposed
-                if jaccard(shingle_set, shingles(texts[original], settings.shingle_words)) >= settings.jaccard
-            )
-            original = next(similar, None)
-            if shingle_set and original is None:
-                lsh.insert(len(originals), sketch)
-            originals.append(original)
-    return originals
+    places = np.flatnonzero(has_company)
+    copy_of, similarity = np.full(len(texts), -1, np.int64), np.zeros(len(texts))
+    copy_of[has_company], similarity[has_company] = np.where(originals < 0, -1, places[originals]), similarities
+    found = pl.DataFrame({"copy_of": copy_of, "similarity": similarity})
+    return found.select(pl.when(pl.col("copy_of") >= 0).then(pl.all()))
 
 
-def shingles(text: str, num_words: int) -> set[str]:
-    """The set of `num_words`-word sequences of a text; a shorter text is one shingle, a text without words none."""
-    words = _WORD.findall(text.casefold())
-    if len(words) <= num_words:
-        return {" ".join(words)} if words else set()
-    return {" ".join(words[start : start + num_words]) for start in range(len(words) - num_words + 1)}
+def bands(threshold: float, num_permutations: int) -> tuple[int, int]:
+    """How many bands of how many rows: as many rows as propose pairs at the threshold surely enough.
 
-
-def neighbourhood(text: str, num_words: int = 3) -> str:
-    """A key that two texts share with a probability equal to their Jaccard similarity; copies always share it.
-
-    It is one row of a MinHash, the shingle with the lowest hash. Dealing a corpus by it keeps similar texts together.
+    A pair of similarity s shares a band of r rows with probability s^r, and is proposed with 1 - (1 - s^r)^b. Fewer
+    rows propose more pairs that the exact comparison must reject.
     """
-    return min(shingles(text, num_words), key=lambda shingle: xxhash.xxh3_64_digest(shingle.encode()), default="")
+    num_rows = 1
+    while 1 - (1 - threshold ** (num_rows + 1)) ** (num_permutations // (num_rows + 1)) >= _RECALL_MIN:
+        num_rows += 1
+    return num_permutations // num_rows, num_rows
 
 
-def jaccard(left: set[str], right: set[str]) -> float:
-    if not left and not right:
-        return 1.0
-    shared = len(left & right)
-    return shared / (len(left) + len(right) - shared)
+def _permutations(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Odd factors and summands, uint32 [number]: each pair permutes the numbers below 2^32."""
+    drawn = [xxhash.xxh3_64_intdigest(b"permutation", seed=index) for index in range(number)]
+    factors = np.array([one & 0xFFFFFFFF | 1 for one in drawn], dtype=np.uint32)
+    return factors, np.array([one >> 32 for one in drawn], dtype=np.uint32)
 
 
-def _num_bands(threshold: float, num_permutations: int) -> int:
-    """The fewest bands that propose a pair at the threshold with a probability of 0.9.
+def _sequences(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows, and their sequences as `kernels.sequences` makes them; a null is an empty text."""
+    from headrace.prep import kernels
 
-    A pair of similarity s shares a band of r rows with probability s^r, and is proposed with 1 - (1 - s^r)^b. More
-    bands propose more pairs that the exact comparison must reject.
-    """
-    bands = 1
-    while bands < num_permutations and 1 - (1 - threshold ** (num_permutations // bands)) ** bands < 0.9:
-        bands *= 2
-    return bands
+    for rows, data, ends in utf8_batches(texts):
+        # A token has at least one byte.
+        found = np.empty(ends[-1] - ends[0], np.uint32)
+        bounds = kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
+        yield rows, found[: bounds[-1]], bounds
+
+
+def _sets(found: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each text's sequences sorted and each once (uint32), and how many each text has (int64)."""
+    num_texts = len(bounds) - 1
+    owners = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(bounds))
+    owned = np.sort(owners << np.uint64(32) | found)
+    owned = owned[np.append(owned[:1] == owned[:1], owned[1:] != owned[:-1])]
+    return owned.astype(np.uint32), np.bincount((owned >> np.uint64(32)).astype(np.int64), minlength=num_texts)
+
+
+def _groups(keys: np.ndarray, has_tokens: np.ndarray) -> tuple[np.ndarray, int]:
+    """int32 [text, band]: the number of the group that shares a band's key, -1 for a text alone; how many groups."""
+    groups = np.full(keys.shape, -1, np.int32)
+    num_groups = 0
+    candidates = np.flatnonzero(has_tokens)
+    for band in range(keys.shape[1]):
+        column = keys[candidates, band]
+        order = np.argsort(column)
+        ordered = column[order]
+        is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.bool_)
+        number = np.cumsum(is_new) - 1
+        in_company = np.bincount(number)[number] > 1 if len(ordered) else is_new
+        # Numbered again, so that groups of one take no number.
+        _, renumbered = np.unique(number[in_company], return_inverse=True)
+        groups[candidates[order[in_company]], band] = renumbered + num_groups
+        num_groups += int(renumbered.max()) + 1 if len(renumbered) else 0
+    return groups, num_groups

@@ -16,39 +16,14 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.chats import tokenized
-from headrace.prep.cleaning import (
-    EXACT_DUPLICATE,
-    NEAR_DUPLICATE,
-    Rule,
-    compared_texts,
-    judged,
-    quality_rules,
-    rule_names,
-)
+from headrace.prep.cleaning import NEAR_DUPLICATE, judged, rule_names
 from headrace.prep.corpus import Corpus
-from headrace.prep.dedup import jaccard, shingles
-from headrace.prep.drops import OVERLONG
+from headrace.prep.drops import OVERLONG, DroppedDocument
 from headrace.prep.labels import effective_labels
+from headrace.prep.quality import quality_rules, with_counts
 
 _EXCERPT_CHARACTERS = 80
 _BATCH_ROWS = 4096
-
-# A number, or the words that a rule found or names; None: the rule has none.
-Measured = float | int | str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DroppedDocument:
-    """One document that is left out. `copy_of`: of a duplicate, the id of the kept document."""
-
-    document_id: str
-    file: str
-    line: int
-    excerpt: str
-    rule: str
-    measured: Measured
-    limit: Measured
-    copy_of: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +66,7 @@ def dropped_of_shard(
         shard=shard,
         num_documents=documents.height,
         counts={one: counts.get(one, 0) for one in rules},
-        documents=tuple(_listed(corpus, documents, tokens, rule)),
+        documents=tuple(_listed(corpus, shard, documents, tokens, rule)),
         clean=clean,
         sealed="none yet" if clean is None else "these" if same else "others",
     )
@@ -125,42 +100,36 @@ def _with_overlong(
 
 
 def _listed(
-    corpus: Corpus, documents: pl.DataFrame, tokens: dict[int, int], rule: str | None
+    corpus: Corpus, shard: str, documents: pl.DataFrame, tokens: dict[int, int], rule: str | None
 ) -> Iterator[DroppedDocument]:
-    texts, ids = documents.get_column("text"), documents.get_column("document_id")
+    ids = documents.get_column("document_id")
     wanted = pl.col("rule").is_not_null() if rule is None else pl.col("rule") == rule
     dropped = documents.with_row_index("place").filter(wanted)
-    rules = {one.name: one for one in quality_rules(corpus)}
-    measured = _measured(dropped, rules)
-    compared = compared_texts(corpus, documents)
-    columns = ("place", "document_id", "source_file", "source_line", "text", "rule", "copy_of")
+    limits: dict[str, Any] = {one.name: one.limit for one in quality_rules(corpus)} | {OVERLONG: corpus.sequence_length}
+    if corpus.near_duplicates:
+        limits[NEAR_DUPLICATE] = corpus.near_duplicates.jaccard
+    measured = _measured(corpus, dropped) | tokens
+    columns = ("place", "document_id", "source_file", "source_line", "text", "rule", "copy_of", "similarity")
     for row in dropped.select(columns).iter_rows(named=True):
-        name, place, original = row["rule"], row["place"], row["copy_of"]
-        value, limit = measured.get(place), rules[name].limit if name in rules else None
-        if name == OVERLONG:
-            value, limit = tokens[place], corpus.sequence_length
-        elif name == NEAR_DUPLICATE and corpus.near_duplicates:
-            limit = corpus.near_duplicates.jaccard
-            value = jaccard(
-                *(shingles(compared[one], corpus.near_duplicates.shingle_words) for one in (place, original))
-            )
+        original = row["copy_of"]
         yield DroppedDocument(
+            shard=shard,
             document_id=row["document_id"],
             file=row["source_file"],
             line=row["source_line"],
-            excerpt=texts[place][:_EXCERPT_CHARACTERS],
-            rule=name,
-            measured=value,
-            limit=limit,
-            copy_of=ids[original] if name in (EXACT_DUPLICATE, NEAR_DUPLICATE) else None,
+            excerpt=row["text"][:_EXCERPT_CHARACTERS],
+            rule=row["rule"],
+            measured=measured.get(row["place"], row["similarity"]),
+            limit=limits.get(row["rule"]),
+            copy_of=None if original is None else ids[original],
         )
 
 
-def _measured(dropped: pl.DataFrame, rules: dict[str, Rule]) -> dict[int, Any]:
-    """Place → what its rule measured; numbers and words, so each rule's documents are looked at alone."""
+def _measured(corpus: Corpus, dropped: pl.DataFrame) -> dict[int, Any]:
+    """Place → what its quality rule measured; numbers and words, so each rule's documents are looked at alone."""
     found: dict[int, Any] = {}
-    for name in dropped.get_column("rule").unique():
-        if name in rules:
-            of_rule = dropped.filter(pl.col("rule") == name).select("place", rules[name].measured.alias("measured"))
-            found |= dict(of_rule.iter_rows())
+    counted = with_counts(dropped, corpus)
+    for rule in quality_rules(corpus):
+        of_rule = counted.filter(pl.col("rule") == rule.name).select("place", rule.measured.alias("measured"))
+        found |= dict(of_rule.iter_rows())
     return found

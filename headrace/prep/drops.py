@@ -1,9 +1,16 @@
 """What a stage of data prep may drop: an empty result would be sealed, and every later stage would be green."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headrace.errors import InvalidInput
-from headrace.prep.corpus import Corpus
+
+if TYPE_CHECKING:
+    from headrace.prep.corpus import Corpus
+
+# A number, or the words that a rule found or names; None: the rule has none.
+Measured = float | int | str | None
 
 # The rule that drops what does not fit into a sequence.
 OVERLONG = "overlong"
@@ -13,7 +20,27 @@ class TooMuchDropped(InvalidInput):
     """A stage would drop more of a corpus shard than the corpus allows."""
 
 
-def refuse_if_too_much_dropped(corpus: Corpus, drops: Mapping[str, int], num_documents: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class DroppedDocument:
+    """One document that is left out."""
+
+    shard: str
+    document_id: str
+    file: str
+    line: int
+    """In Parquet, its row."""
+    excerpt: str
+    """The first characters of its text, normalised."""
+    rule: str
+    measured: Measured
+    """A number, or what the rule found; of a near duplicate its similarity; null: the rule measures nothing."""
+    limit: Measured
+    """What the corpus file says of the rule; null: it has no limit."""
+    copy_of: str | None
+    """Of a duplicate: the id of the document that is kept."""
+
+
+def refuse_if_too_much_dropped(corpus: "Corpus", drops: Mapping[str, int], num_documents: int) -> None:
     """Args:
         drops: rule → how many documents it dropped, of `num_documents`.
 

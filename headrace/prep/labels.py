@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS
-from headrace.prep.cleaning import first_rule, normalised, quality_rules
+from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
+from headrace.prep.quality import first_rule
 from headrace.user_files.layout import Unreadable
 from headrace.user_files.records import read_records
 
@@ -58,7 +59,7 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     settings = corpus.labels
     if settings:
         _refuse_repeated_ids(corpus, shard, raw)
-    documents = normalised(raw).unique("document_id", keep="first", maintain_order=True)
+    documents = prepared(pl.DataFrame(raw), corpus).unique("document_id", keep="first", maintain_order=True)
     rows: list[tuple[str, str, str, str]] = []
     num_judged = num_unanswered = 0
     if settings and settings.file:
@@ -71,7 +72,7 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
         ]
     if settings and settings.judge and judge:
         unlabelled = documents.with_columns(pl.lit(None, pl.String).alias("label"))
-        asked = documents.filter(first_rule(unlabelled, quality_rules(corpus)).is_null())
+        asked = documents.filter(first_rule(unlabelled, corpus).is_null())
         judged = judge_documents(settings.judge, asked, judge)
         num_judged, num_unanswered = len(judged), sum(label is None for label in judged.values())
         rows += [(document_id, label, settings.judge.source, version) for document_id, label in judged.items() if label]

@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.prep.corpus import Corpus
+from headrace.prep.text_keys import text_keys_of
 
 COLUMNS = ("term", "category", "text", "split")
 
@@ -39,6 +40,12 @@ def find_leaks(corpus: Corpus, shards: Iterable[pa.Table]) -> Leaks:
 
 
 def _on_both_sides(documents: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
-    key = pl.concat_str(columns, separator=" ", ignore_nulls=True).str.to_lowercase().str.replace_all(r"\s+", " ")
-    sides = documents.group_by(key.alias("key"), maintain_order=True).agg(pl.col("split").n_unique().alias("sides"))
-    return sides.filter(pl.col("sides") > 1).get_column("key").to_list()
+    keys = [text_keys_of(pl.col(name)) for name in columns]
+    shown = pl.concat_str(keys, separator=" ", ignore_nulls=True).alias("shown")
+    # Compared column by column: ("2", "10 apples") is not ("2 10", "apples").
+    sides = (
+        documents.select(*keys, shown, "split")
+        .group_by(columns, maintain_order=True)
+        .agg(pl.col("split").n_unique().alias("sides"), pl.col("shown").first())
+    )
+    return sides.filter(pl.col("sides") > 1).get_column("shown").to_list()

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import xxhash
 
 from headrace.errors import InvalidInput
 from headrace.keys import corpus_shard, digest_text
 from headrace.prep.corpus import load_corpus
-from headrace.prep.dedup import neighbourhood
 from headrace.prep.split import is_heldout
 from headrace.prep.text_keys import bucket
 from headrace.text.terminal import say
@@ -32,6 +32,7 @@ NUM_GLOSSES = 117_659
 PROMPTS_FILE = "prompts.jsonl"
 
 _CATEGORIES = {"noun": "noun", "verb": "verb", "adj": "adjective", "adv": "adverb"}
+_WORD = re.compile(r"\w+")
 _EXAMPLE = re.compile(r'"([^"]*)"?')
 # `galore(ip)`: the possible place of an adjective, not a part of the word.
 _SYNTAX_MARKER = re.compile(r"\((?:a|p|ip)\)$")
@@ -126,6 +127,16 @@ def parse_gloss(line: str, category: str) -> Gloss:
         gloss=definition.rstrip("; "),
         examples=tuple(match for example in examples for match in _EXAMPLE.findall(example)[:1]),
     )
+
+
+def neighbourhood(text: str, num_words: int = 3) -> str:
+    """A key that two texts share with a probability equal to their Jaccard similarity; copies always share it.
+
+    It is one row of a MinHash, the sequence of words with the lowest hash.
+    """
+    words = _WORD.findall(text.casefold())
+    sequences = (" ".join(words[start : start + num_words]) for start in range(max(1, len(words) - num_words + 1)))
+    return min(sequences, key=lambda sequence: xxhash.xxh3_64_digest(sequence.encode()))
 
 
 def _write_files(directory: Path, database: Path, num_shards: int, heldout_share: float) -> int:

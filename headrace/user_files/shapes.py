@@ -77,19 +77,18 @@ class Before:
     """An annotation: `change` converts a file's value to the annotated type, such as a number to a section.
 
     Attributes:
-        accepts: the type that a file may use besides the annotated one, for JSON Schema.
+        accepts: the type that a file may use besides the annotated one, for JSON Schema; None: no other.
     """
 
-    def __init__(self, change: Callable[[Any], Any], *, accepts: Any) -> None:
+    def __init__(self, change: Callable[[Any], Any], *, accepts: Any = None) -> None:
         self.change, self.accepts = change, accepts
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        schema, further = handler(source), handler.generate_schema(self.accepts)
-        return core_schema.no_info_before_validator_function(
-            self.change, schema, json_schema_input_schema=core_schema.union_schema([further, schema])
-        )
+        schema = handler(source)
+        shown = core_schema.union_schema([handler.generate_schema(self.accepts), schema]) if self.accepts else schema
+        return core_schema.no_info_before_validator_function(self.change, schema, json_schema_input_schema=shown)
 
 
 class After:

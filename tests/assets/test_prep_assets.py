@@ -40,6 +40,7 @@ class Project:
             "num_shards": 8,
             "columns": {"term": "term", "category": "category", "text": "gloss"},
             "heldout_share": 0.2,
+            "rules": {"set": "short"},
             "prompt": {"user": 'Define the {category} "{term}".'},
         }
         (self.home / "corpus.yaml").write_text(yaml.safe_dump(body | changes))

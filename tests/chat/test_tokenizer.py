@@ -113,13 +113,6 @@ def test_what_is_no_day_is_refused(date: str) -> None:
         checked_date("template_date", date)
 
 
-def test_whatever_a_template_raises_is_a_refusal_with_its_kind(tiny_model: Path, tmp_path: Path) -> None:
-    model = with_template(tiny_model, tmp_path / "model", "{{ messages[0].content + 1 }}")
-
-    with pytest.raises(InvalidInput, match="refuses the messages: TypeError"):
-        ChatTokenizer(model).render(CHATS[0])
-
-
 def test_templates_without_a_default_are_named(tiny_model: Path, tmp_path: Path) -> None:
     model = with_template(tiny_model, tmp_path / "model", "x")
     (model / "chat_template.jinja").rename(model / "rag.jinja")
@@ -130,17 +123,21 @@ def test_templates_without_a_default_are_named(tiny_model: Path, tmp_path: Path)
         ChatTokenizer(model)
 
 
-def test_a_template_may_not_reach_out_of_its_sandbox(tiny_model: Path, tmp_path: Path) -> None:
-    model = with_template(tiny_model, tmp_path / "model", "{{ messages.__class__.__mro__ }}")
+REFUSING = {
+    "raises": ("{{ messages[0].content + 1 }}", "TypeError"),
+    "reaches out of its sandbox": ("{{ messages.__class__.__mro__ }}", ".*unsafe"),
+    "refuses a turn": ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+}
 
-    with pytest.raises(InvalidInput, match=r"refuses the messages: .*unsafe"):
-        ChatTokenizer(model).render(CHATS[0])
 
+@pytest.mark.parametrize("phrase", REFUSING)
+def test_a_template_that_cannot_be_used_is_refused_in_its_own_words(
+    tiny_model: Path, tmp_path: Path, phrase: str
+) -> None:
+    template, words = REFUSING[phrase]
+    model = with_template(tiny_model, tmp_path / "model", template)
 
-def test_a_template_that_refuses_a_turn_says_so_in_its_own_words(tiny_model: Path, tmp_path: Path) -> None:
-    model = with_template(tiny_model, tmp_path / "model", "{{ raise_exception('System role not supported') }}")
-
-    with pytest.raises(InvalidInput, match="refuses the messages: System role not supported"):
+    with pytest.raises(InvalidInput, match=f"refuses the messages: {words}"):
         ChatTokenizer(model).render(CHATS[1])
 
 

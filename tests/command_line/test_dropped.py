@@ -19,6 +19,7 @@ files: [notes/*.jsonl]
 num_shards: 3
 columns: {term: title, text: body}
 prompt: {user: "Explain {term}."}
+rules: {set: short}
 sequence_length: 64
 """
 

@@ -10,7 +10,7 @@ encoding: utf-8
 columns: {term: title, text: body}
 prompt: {user: "Explain {term}."}
 completion: "{text}"
-rules: {words_min: 2, words_max: 60, drop_matching: {links: "https?://"}}
+rules: {set: short, words_min: 2, words_max: 60, drop_matching: {links: "https?://"}}
 sequence_length: 256
 labels:
   judge: {model: m, engine: echo, question: "Is {text} good?", answers: [good, bad]}
@@ -28,7 +28,7 @@ MISTAKES = [
     ("{term}", "{text}", "5:16", "user may use {term}, {category} … got {text}"),
     ('completion: "{text}"', 'completion: "{{text}}"', "6:13", "use one pair of braces, {text} … '{{text}}'"),
     ('completion: "{text}"', "completion: yes it is", "6:13", "completion must hold {text} … got 'yes it is'"),
-    ("words_min: 2", "words_min: -2", "7:20", "rules: words_min must be null or at least 0 … got -2"),
+    ("words_min: 2", "words_min: -2", "7:32", "rules: words_min must be null or at least 0 … got -2"),
     ("words_max: 60", "words_max: 1", "7:", "words_min must not exceed words_max … got 2 and 1"),
     ("words_max: 60", "mean_word_length_max: 0", "7:", "mean_word_length_max must be null or above 0 … got 0"),
     ("https?://", "http(", "7:", "drop_matching.links is not a regular expression … got 'http('"),
@@ -87,7 +87,42 @@ MISTAKES = [
     ("Explain {term}.", "Explain {title}.", "5:16", "user may use {term}, {category} … got {title}"),
     ('completion: "{text}"', 'completion: "{body}"', "6:13", "completion … {text} … got {body}"),
     ('completion: "{text}"', "completion: {text}", "6:13", "completion must be a string"),
-    ("words_min: 2", "min_words: 2", "7:9", "unknown key 'min_words' … did you mean 'words_min'?"),
+    ("set: short", "set: gopher", "7:14", "set must be one of web, instructions, code, short, none … got 'gopher'"),
+    ("set: short", "set: [web, code]", "7:14", "set must be one of web, instructions … got ['web', 'code']"),
+    ("set: short", "sets: short", "7:9", "unknown key 'sets' … did you mean 'set'?"),
+    (
+        "set: short, words_min: 2, words_max: 60",
+        "set: web, words_max: 20",
+        "7:",
+        "must not exceed … got 50 and 20; the set web has words_min 50",
+    ),
+    ("words_min: 2", "broken_characters: fix", "7:", "broken_characters must be one of drop, repair, keep … got 'fix'"),
+    ("words_min: 2", "symbols_share_max: -1", "7:", "symbols_share_max must be null or at least 0 … got -1"),
+    ("words_min: 2", "top_2_gram_share_max: 20", "7:", "top_2_gram_share_max must be null or between 0 and 1 … got 20"),
+    ("words_min: 2", "top_5_gram_share_max: 0.2", "7:21", "unknown key 'top_5_gram_share_max' … did you mean"),
+    ("words_min: 2", "repeated_lines_share_max: all", "7:", "repeated_lines_share_max must be … got 'all'"),
+    ("words_min: 2", "stop_words_min: 9", "7:", "stop_words_min must be null or between 0 and 8 … got 9"),
+    ("words_min: 2", "line_length_max: 0", "7:", "line_length_max must be null or at least 1 … got 0"),
+    (
+        "words_min: 2",
+        "mean_word_length_min: 15",
+        "7:",
+        "mean_word_length_min must not exceed … got 15 and 14; the set short has",
+    ),
+    ("sequence_length:", "normalize: prose\nsequence_length:", "8:12", "normalize must be a mapping … got 'prose'"),
+    (
+        "sequence_length:",
+        "normalize: {text: markdown}\nsequence_length:",
+        "8:",
+        "normalize: text must be one of text, prose, line, code … got 'markdown'",
+    ),
+    (
+        "sequence_length:",
+        "normalize: {body: prose}\nsequence_length:",
+        "8:",
+        "normalize has an unknown key 'body' … known are category",
+    ),
+    ("words_min: 2", "min_words: 2", "7:21", "unknown key 'min_words' … did you mean 'words_min'?"),
     ("words_min: 2", "letters_share_min: 50", "7:", "letters_share_min must be null or between 0 and 1 … got 50"),
     ("words_min: 2", "letters_share_min: 50%", "7:", "letters_share_min must be … got '50%'"),
     ('{links: "https?://"}', "[https?://]", "7:", "not readable as YAML"),

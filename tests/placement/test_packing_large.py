@@ -38,7 +38,6 @@ def filled(fleet: Fleet, demands: list[Demand], packing: Packing) -> int:
 
 @pytest.mark.parametrize("ties", ["name", "random"])
 def test_single_runs_leave_whole_nodes_to_the_gangs_that_come(ties: str) -> None:
-    pytest.importorskip("numba")
     single, gang = Demand(num_gpus=1, cpu_milli=8000), Demand(num_gpus=8, cpu_milli=64_000)
     packing = Packing(ties=ties, mix=TaskMix(weights=((single, 8.0), (gang, 1.0))))
     fleet = make_fleet()

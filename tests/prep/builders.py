@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from headrace.handoff.schemas import CLEAN_DOCUMENTS, RAW_DOCUMENTS
 from headrace.prep.corpus import Corpus, ExamplePrompt
+from headrace.prep.rule_sets import QualityRules
 
 
 def make_corpus(**changes: Any) -> Corpus:
@@ -19,6 +20,7 @@ def make_corpus(**changes: Any) -> Corpus:
         files=("files/*",),
         columns={"term": "term", "category": "category", "text": "gloss", "examples": "examples"},
         prompt=ExamplePrompt(user='Define the {category} "{term}".'),
+        rules=QualityRules.of("short"),
         # Shards of one document, which a rule drops.
         dropped_share_max=1.0,
     )

@@ -1,14 +1,14 @@
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
-from headrace.prep.cleaning import clean_shard, normalised
-from headrace.prep.corpus import LabelFile, Labels, QualityRules
+from headrace.prep.cleaning import clean_shard
+from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.drops import TooMuchDropped
+from headrace.prep.rule_sets import QualityRules
 from tests.prep.builders import make_corpus, make_raw
 
 GOOD = "a channel that carries water to a mill wheel"
@@ -53,11 +53,11 @@ def test_a_document_that_breaks_two_rules_counts_against_the_first() -> None:
 
 
 def test_a_limit_of_null_turns_its_rule_off() -> None:
-    assert dropped("periwinkles", rules=QualityRules(words_min=None)) == {}
+    assert dropped("periwinkles", rules=QualityRules.of("short", words_min=None)) == {}
 
 
 def test_a_corpus_may_bring_patterns_of_its_own_each_with_its_count() -> None:
-    rules = QualityRules(drop_matching={"urls": r"https?://", "offers": "(?i)buy now"})
+    rules = QualityRules.of("short", drop_matching={"urls": r"https?://", "offers": "(?i)buy now"})
 
     assert dropped("see https://a.b for more", "BUY NOW at the mill", GOOD, rules=rules) == {
         "matches_urls": 1,
@@ -84,31 +84,6 @@ def test_one_text_may_answer_many_prompts_if_the_corpus_says_so() -> None:
 
     assert dropped(*twice) == {"exact_duplicate": 1}
     assert dropped(*twice, duplicate_columns=("term", "text"), near_duplicates=None) == {}
-
-
-def test_text_is_normalised_without_losing_its_lines_or_its_joiners() -> None:
-    raw = make_raw(
-        {
-            "term": " mu\u0308hle\n rad ",
-            "category": "",
-            "text": "one\u00a0 two \r\n\r\n\r\n\r\nthree\x07 four\ufeff \U0001f469\u200d\U0001f680",
-            "examples": ["  an\texample ", " "],
-        }
-    )
-
-    (row,) = normalised(raw).to_dicts()
-
-    assert row["term"] == "mühle rad"
-    assert row["category"] is None
-    assert row["text"] == "one two\n\nthree four \U0001f469\u200d\U0001f680"
-    assert row["examples"] == ["an example"]
-
-
-def test_normalising_twice_changes_nothing() -> None:
-    raw = make_raw(*(document for document, _ in RULES.values()))
-    once = normalised(raw)
-
-    assert normalised(once.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(raw.schema)).equals(once)
 
 
 texts = st.text(alphabet=st.sampled_from(list("ab #1\n\u200b\ufffdé")), max_size=40)

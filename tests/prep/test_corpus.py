@@ -6,6 +6,7 @@ import yaml
 
 from headrace.errors import InvalidInput
 from headrace.prep.corpus import Corpus, load_corpus
+from headrace.prep.rule_sets import FIGURES, LIMITS, QualityRules
 from tests.prep.builders import make_corpus
 
 MINIMAL: dict[str, Any] = {
@@ -27,7 +28,7 @@ def test_a_corpus_needs_files_columns_and_a_prompt_and_has_defaults_for_the_rest
 
     assert corpus.shard_keys == ("shard-00",)
     assert corpus.required_columns == ("term", "text")
-    assert corpus.rules.words_min == 2
+    assert corpus.rules.set == "instructions"
     assert corpus.near_duplicates is not None
     assert corpus.labels is None
 
@@ -40,15 +41,30 @@ def test_the_demo_corpus_is_dealt_to_eight_shards() -> None:
 
 
 def test_null_turns_a_rule_or_near_duplicates_off(tmp_path: Path) -> None:
-    corpus = load(tmp_path, MINIMAL | {"rules": {"words_min": None}, "near_duplicates": None})
+    corpus = load(tmp_path, MINIMAL | {"rules": {"set": "web", "words_min": None}, "near_duplicates": None})
 
     assert corpus.rules.words_min is None
+    assert corpus.rules.words_max == 100_000
     assert corpus.near_duplicates is None
+
+
+def test_a_limit_that_is_not_named_is_the_sets(tmp_path: Path) -> None:
+    for rule_set, limits in LIMITS.items():
+        rules = load(tmp_path, MINIMAL | {"rules": {"set": rule_set, "words_max": 77}}).rules
+        expected = {limit: limits.get(limit) for limit in FIGURES} | {"words_max": 77}
+
+        assert {limit: getattr(rules, limit) for limit in FIGURES} == expected
+
+    assert load(tmp_path, MINIMAL).rules == QualityRules() == QualityRules.of("instructions")
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt key": ({"heldout_shar": 0.1}, "unknown key 'heldout_shar'; did you mean 'heldout_share'?"),
     "a misspelt key of a section": ({"rules": {"word_min": 1}}, "rules has an unknown key 'word_min'; did you mean"),
+    "an unknown rule set": (
+        {"rules": {"set": "webb"}},
+        "rules: set must be one of web, instructions, code, short, none, got 'webb'",
+    ),
     "a word for a number": ({"num_shards": "eight"}, "num_shards must be a whole number, got 'eight'"),
     "true for a number": ({"num_shards": True}, "num_shards must be a whole number, got True"),
     "no shard": ({"num_shards": 0}, "num_shards must be from 1 to 100,000, got 0"),

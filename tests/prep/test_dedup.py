@@ -1,12 +1,38 @@
 import random
 
-from hypothesis import given
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headrace.prep import kernels
 from headrace.prep.corpus import NearDuplicates
-from headrace.prep.dedup import exact_duplicates, jaccard, near_duplicates, neighbourhood, shingles
+from headrace.prep.dedup import bands, exact_duplicates, near_duplicates
+from headrace.prep.token_rule import folded, kinds
+from tests.prep.token_reference import reference_sequences, reference_tokens
 
 WORDS = ["river", "wheel", "stone", "grain", "mill", "weir", "gate", "boat", "rope", "bank", "lock", "race"]
+CHINESE = (
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成"
+    "会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
+)
+THAI = "กขคงจฉชซญฎฏฐณดตถทธนบปผฝพฟภมยรลวศษสหฬอฮ"
+
+
+def near_copies(texts: list[str], settings: NearDuplicates | None = None, **others: list[str]) -> pl.DataFrame:
+    documents = pl.DataFrame({"text": texts, **others}, schema_overrides={"text": pl.String})
+    return near_duplicates(documents, tuple(documents.columns), settings or NearDuplicates())
+
+
+def near(texts: list[str], settings: NearDuplicates | None = None, **others: list[str]) -> list[int | None]:
+    """The place of each text's original."""
+    return near_copies(texts, settings, **others).get_column("copy_of").to_list()
+
+
+def exact(texts: list[str], **others: list[str]) -> list[int | None]:
+    documents = pl.DataFrame({"text": texts, **others}, schema_overrides={"text": pl.String})
+    return exact_duplicates(documents, tuple(documents.columns)).to_list()
 
 
 def sentences(seed: int, number: int, words: int = 14) -> list[str]:
@@ -19,21 +45,106 @@ def with_one_word_changed(text: str) -> str:
     return " ".join([*text.split()[:-1], "otherwise"])
 
 
+def overlap(left: set[tuple[str, ...]], right: set[tuple[str, ...]]) -> float:
+    return len(left & right) / len(left | right)
+
+
+def compiled_sequences(texts: list[str], num_tokens: int) -> list[list[int]]:
+    encoded = [text.encode() for text in texts]
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    offsets = np.cumsum([0, *map(len, encoded)])
+    found = np.empty(len(data), np.uint32)
+    bounds = kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
+    return [found[bounds[at] : bounds[at + 1]].tolist() for at in range(len(texts))]
+
+
 def test_of_exact_copies_the_first_is_kept() -> None:
-    assert exact_duplicates(["a mill", "A  MILL ", "a wheel", "a mill"]) == [None, 0, None, 0]
+    assert exact(["a mill", "A  MILL ", "a wheel", "a mill"]) == [None, 0, None, 0]
+
+
+def test_each_exact_copy_has_the_place_of_the_first_of_its_text() -> None:
+    texts = random.Random(9).choices(sentences(seed=9, number=300), k=1_000)
+
+    originals = [texts.index(text) for text in texts]
+    assert exact(texts) == [None if at == original else original for at, original in enumerate(originals)]
+    assert exact([]) == []
+
+
+def test_columns_are_compared_as_columns() -> None:
+    assert exact(["10 apples", "apples", "apples"], term=["2", "2 10", "2 10"]) == [None, None, 1]
+
+
+def test_one_long_answer_to_two_terms_is_two_documents() -> None:
+    [answer] = sentences(seed=6, number=1, words=60)
+
+    assert near([answer, answer, with_one_word_changed(answer)], term=["weir", "race", "weir"]) == [None, None, 0]
 
 
 def test_of_near_copies_the_first_is_kept_wherever_they_stand() -> None:
     originals = sentences(seed=1, number=200)
     texts = [*originals, *map(with_one_word_changed, originals)]
 
-    originals_of = near_duplicates(texts, NearDuplicates())
+    found = near_copies(texts)
 
-    assert originals_of[:200] == [None] * 200
-    found = [(place, original) for place, original in enumerate(originals_of) if original is not None]
-    assert all(place - original == 200 for place, original in found)
-    # 11 of 13 sequences are shared: a similarity of 0.85, which LSH proposes in 97 of 100 cases or more.
-    assert len(found) >= 190
+    assert found.get_column("copy_of").to_list() == [*[None] * 200, *range(200)]
+    # Of 12 sequences each, 11 are shared.
+    assert found.get_column("similarity").to_list() == [*[None] * 200, *[11 / 13] * 200]
+
+
+def edited(draw: random.Random, text: str, alphabet: str, share: float) -> str:
+    return "".join(draw.choice(alphabet) if draw.random() < share else character for character in text)
+
+
+@pytest.mark.parametrize("alphabet", [CHINESE, THAI], ids=["Chinese", "Thai"])
+def test_planted_copies_are_found_in_scripts_without_blanks(alphabet: str) -> None:
+    """Against brute force over sequences of three characters."""
+    draw = random.Random(8)
+    originals = ["".join(draw.choices(alphabet, k=80)) for _ in range(120)]
+    copies = [edited(draw, text, alphabet, 0.03) for text in originals]
+
+    found = near([*originals, *copies])
+
+    true = [
+        overlap(reference_sequences(one, 3), reference_sequences(copy, 3)) >= 0.8
+        for one, copy in zip(originals, copies, strict=True)
+    ]
+    assert 60 < sum(true) < 120
+    assert found == [None] * 120 + [at if is_copy else None for at, is_copy in enumerate(true)]
+
+
+DIFFERENT = {
+    "an operation": ("7 + 5", "7 * 5"),
+    "a sign": ("-5 degrees", "5 degrees"),
+    "a comparison": ("a == b", "a != b"),
+    "a language": ("C++", "C#"),
+    "a decimal point": ("1.5", "15"),
+    "vowel signs of Hindi": ("कि", "की"),
+    "an accent": ("resume", "résumé"),
+    "indentation of a program": ("if a:\n    b()\n    c()", "if a:\n    b()\nc()"),
+    "a flag": ("\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"),
+}
+
+
+@pytest.mark.parametrize("phrase", DIFFERENT)
+def test_what_changes_a_meaning_makes_two_documents(phrase: str) -> None:
+    texts = list(DIFFERENT[phrase])
+
+    assert near(texts) == exact(texts) == [None, None]
+
+
+ALIKE = {
+    "a sentence's punctuation": ("a mill!", 'A mill. "'),
+    "quotes": ("the ‘mill’", '"the mill"'),
+    "full width": ("ＡＢＣ\uff11", "abc1"),
+    "line breaks": ("one\ntwo three", "one two\n\nthree"),
+    "invisible characters": ("mill\u00adwheel\u200d", "millwheel"),
+    "signs of sentences in Chinese": ("水车。转", "水车转"),
+}
+
+
+@pytest.mark.parametrize("phrase", ALIKE)
+def test_what_readers_do_not_hear_is_not_compared(phrase: str) -> None:
+    assert near(list(ALIKE[phrase])) == [None, 0]
 
 
 def test_nothing_is_dropped_on_an_estimate() -> None:
@@ -41,45 +152,57 @@ def test_nothing_is_dropped_on_an_estimate() -> None:
     draw = random.Random(3)
     base = sentences(seed=2, number=60)
     texts = [" ".join(word for word in draw.choice(base).split() if draw.random() > 0.06) for _ in range(400)]
-    settings_ = NearDuplicates(jaccard=0.7)
 
-    flags = [original is not None for original in near_duplicates(texts, settings_)]
+    found = near_copies(texts, NearDuplicates(jaccard=0.7))
 
-    kept = [shingles(text, 3) for text, flag in zip(texts, flags, strict=True) if not flag]
-    dropped = [shingles(text, 3) for text, flag in zip(texts, flags, strict=True) if flag]
-    assert dropped
-    assert all(any(jaccard(one, other) >= 0.7 for other in kept) for one in dropped)
-    missed = sum(jaccard(one, other) >= 0.7 for index, one in enumerate(kept) for other in kept[:index])
-    assert missed <= 0.1 * len(dropped)
-
-
-def test_short_texts_are_near_copies_only_if_they_are_the_same_words() -> None:
-    assert near_duplicates(["a mill", "a mill!", "a wheel", "…", "…"], NearDuplicates()) == [
-        None,
-        0,
-        None,
-        None,
-        None,
-    ]
+    sets = [reference_sequences(text, 3) for text in texts]
+    originals = found.get_column("copy_of").to_list()
+    copies = [(at, original) for at, original in enumerate(originals) if original is not None]
+    kept = [one for one, original in zip(sets, originals, strict=True) if original is None]
+    assert copies
+    assert all(original < at and originals[original] is None for at, original in copies)
+    similarities = [overlap(sets[at], sets[original]) for at, original in copies]
+    assert found.get_column("similarity").drop_nulls().to_list() == similarities
+    assert min(similarities) >= 0.7
+    assert not any(overlap(one, other) >= 0.7 for index, one in enumerate(kept) for other in kept[:index])
 
 
-def test_the_same_texts_give_the_same_flags_in_any_batching() -> None:
+def test_texts_without_tokens_are_never_duplicates() -> None:
+    assert near(["", "", "…", "…"]) == [None] * 4
+
+
+def test_the_same_texts_give_the_same_originals_in_any_batching(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sentences(seed=4, number=300) * 2
-    assert near_duplicates(texts, NearDuplicates()) == [*[None] * 300, *range(300)]
+    assert near(texts) == [*[None] * 300, *range(300)]
+
+    monkeypatch.setattr("headrace.prep.utf8.BATCH_ROWS", 7)
+    assert near(texts) == [*[None] * 300, *range(300)]
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=12))
-def test_a_neighbourhood_is_one_of_the_texts_own_sequences(words: list[str]) -> None:
-    text = " ".join(words)
-
-    assert neighbourhood(text) == neighbourhood(text.upper() + " !")
-    assert neighbourhood(text) in (shingles(text, 3) or {""})
+def test_no_texts_have_no_copies() -> None:
+    assert near([]) == []
 
 
-def test_near_copies_share_a_neighbourhood_about_as_often_as_they_are_similar() -> None:
-    originals = sentences(seed=5, number=1_000)
+@pytest.mark.parametrize(("threshold", "permutations"), [(0.5, 64), (0.7, 128), (0.8, 128), (0.95, 256), (1.0, 64)])
+def test_pairs_at_the_threshold_are_proposed_nearly_always(threshold: float, permutations: int) -> None:
+    num_bands, num_rows = bands(threshold, permutations)
 
-    shared = sum(neighbourhood(text) == neighbourhood(with_one_word_changed(text)) for text in originals)
+    assert num_bands * num_rows <= permutations
+    assert 1 - (1 - threshold**num_rows) ** num_bands >= 0.999
 
-    # The similarity is 11/13 = 0.846; three standard deviations of 1,000 draws are 0.034.
-    assert 0.81 < shared / 1_000 < 0.88
+
+running = st.text(st.sampled_from(list('aB1 \t\n.,!+_-é̂कि水。ไทยＡ\u00ad\u200d’"\U0001f469\U00020000')), max_size=30)
+
+
+@given(st.lists(running, min_size=1, max_size=5), st.integers(1, 4))
+@example(["a\n\t b", "a\n\n b", "\n", "1.\u00adb"], 1)
+def test_the_compiled_tokens_are_those_of_the_rule(texts: list[str], num_tokens: int) -> None:
+    """The reference's own sequences have one hash each, all over, and come as often and in the same order."""
+    names: dict[tuple[str, ...], int] = {}
+    for text, found in zip(texts, compiled_sequences(texts, num_tokens), strict=True):
+        tokens = reference_tokens(text)
+        length = min(len(tokens), num_tokens)
+        sequences = [tuple(tokens[at : at + length]) for at in range(len(tokens) - length + 1)] if tokens else []
+        assert [names.setdefault(sequence, one) for sequence, one in zip(sequences, found, strict=True)] == found
+        assert set(sequences) == reference_sequences(text, num_tokens)
+    assert len(set(names.values())) == len(names)

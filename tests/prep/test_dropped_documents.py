@@ -1,7 +1,6 @@
 """What `headrace dropped` tells: the documents that cleaning leaves out, with figures that plain Python finds too."""
 
 import random
-import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.cleaning import clean_shard
-from headrace.prep.corpus import Corpus, LabelFile, Labels, QualityRules
-from headrace.prep.dropped_documents import DroppedDocument, DroppedOfShard, dropped_of_shard
+from headrace.prep.corpus import Corpus, LabelFile, Labels
+from headrace.prep.dropped_documents import DroppedOfShard, dropped_of_shard
+from headrace.prep.drops import DroppedDocument
 from headrace.prep.examples import build_examples
+from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw
+from tests.prep.measure_reference import reference_measures
 
 GOOD = "a channel that carries water to a mill wheel"
 LONG = " ".join(f"word{number}" for number in range(80))
@@ -66,7 +68,7 @@ def test_each_document_comes_with_its_rule_what_it_measured_and_the_limit(site: 
         near + " fifteen",
     ]
     site.seal("raw_documents", make_raw(*documents))
-    rules = QualityRules(drop_matching={"urls": r"https?://(\w+)"})
+    rules = QualityRules.of("short", drop_matching={"urls": r"https?://(\w+)"})
     found = site.dropped(make_corpus(rules=rules))
     assert [shown(one) for one in found.documents] == [
         ("d2", "text_empty", 0, None, None),
@@ -77,7 +79,7 @@ def test_each_document_comes_with_its_rule_what_it_measured_and_the_limit(site: 
         ("d7", "too_few_letters", round(2 / 14, 4), 0.5, None),
         ("d8", "words_too_long", 60.0, 14.0, None),
         ("d9", "repeated_words", round(1 - 2 / 14, 4), 0.6, None),
-        ("d10", "too_many_symbols", 0.5, 0.1, None),
+        ("d10", "too_many_symbols", 1.0, 0.1, None),
         ("d11", "matches_urls", "https://example", r"https?://(\w+)", None),
         ("d12", "exact_duplicate", None, None, "d1"),
         ("d14", "near_duplicate", round(12 / 13, 4), 0.8, "d13"),
@@ -124,7 +126,7 @@ def test_it_is_compared_with_what_was_sealed(site: Site) -> None:
     assert site.dropped(make_corpus()).sealed == "none yet"
     site.seal("clean_documents", clean_shard(make_corpus(), raw, {}).documents)
     assert site.dropped(make_corpus()).sealed == "these"
-    assert site.dropped(make_corpus(rules=QualityRules(words_min=7))).sealed == "others"
+    assert site.dropped(make_corpus(rules=QualityRules.of("short", words_min=7))).sealed == "others"
 
 
 def test_a_shard_that_drops_too_much_to_be_sealed_is_told_all_the_same(site: Site) -> None:
@@ -155,20 +157,18 @@ _WORDS = [
 
 def measured_plainly(rule: str, text: str) -> float | str:
     """The same figures in plain Python, from the rules' meaning in `QualityRules`."""
-    words = text.split()
-    characters = "".join(words)
+    counts = reference_measures(text)
+    characters = "".join(text.split())
     letters = sum(unicodedata.category(one)[0] in "LM" for one in characters)
-    symbols = len(re.findall(r"#|…|\.\.\.", text))
-    broken = re.search("\ufffd|Ã[\u0080-\u00bf]|â€[\u0080-\u2122]", text)
     return {
         "text_empty": lambda: len(characters),
-        "broken_characters": lambda: broken[0] if broken else "",
-        "too_few_words": lambda: len(words),
-        "too_many_words": lambda: len(words),
+        "broken_characters": lambda: "\ufffd" if "\ufffd" in text else "Ã©",
+        "too_few_words": lambda: counts["words"],
+        "too_many_words": lambda: counts["words"],
         "too_few_letters": lambda: letters / len(characters),
-        "words_too_long": lambda: len(characters) / len(words),
-        "repeated_words": lambda: 1 - len({word.lower() for word in words}) / len(words),
-        "too_many_symbols": lambda: symbols / len(words),
+        "words_too_long": lambda: counts["spaced_word_characters"] / counts["spaced_words"],
+        "repeated_words": lambda: counts["repeated_words"] / counts["words"],
+        "too_many_symbols": lambda: max(counts["hashes"], counts["ellipses"]) / counts["words"],
     }[rule]()
 
 
@@ -176,7 +176,7 @@ def test_random_documents_are_kept_or_told_once_with_figures_that_plain_python_f
     draw = random.Random(7)
     texts = [" ".join(draw.choices(_WORDS, k=draw.randrange(18))) for _ in range(2000)]
     texts += [" ".join(draw.choices(_WORDS[-3:], k=draw.randrange(450))) for _ in range(100)]
-    corpus, raw = make_corpus(rules=QualityRules(words_max=300)), make_raw(*texts)
+    corpus, raw = make_corpus(rules=QualityRules.of("short", words_max=300)), make_raw(*texts)
     site.seal("raw_documents", raw)
     cleaned = clean_shard(corpus, raw, {})
     found = site.dropped(corpus)

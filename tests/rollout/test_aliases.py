@@ -56,6 +56,15 @@ def settle(journal: Journal, event: str) -> None:
     journal.append(event, {"version_set": desired(SECOND).id, "num_rows": 14}, expected=journal.head())
 
 
+def with_a_candidate(directory: Path) -> tuple[Journal, VersionSets, LocalStore, Registry]:
+    store, registry = LocalStore(directory), Registry()
+    journal, sets = make_journal(directory), VersionSets(store)
+    initialize(journal, sets)
+    start(journal, sets)
+    project(journal, sets, store, registry)
+    return journal, sets, store, registry
+
+
 def test_a_servers_own_model_has_no_aliases_and_the_registry_is_not_asked(tmp_path: Path) -> None:
     store, registry = LocalStore(tmp_path), Registry()
     journal, sets = make_journal(tmp_path), VersionSets(store)
@@ -81,11 +90,7 @@ def test_aliases_follow_the_journal(tmp_path: Path) -> None:
 
 
 def test_a_rollback_takes_the_candidate_alias_away(tmp_path: Path) -> None:
-    store, registry = LocalStore(tmp_path), Registry()
-    journal, sets = make_journal(tmp_path), VersionSets(store)
-    initialize(journal, sets)
-    start(journal, sets)
-    project(journal, sets, store, registry)
+    journal, sets, store, registry = with_a_candidate(tmp_path)
     settle(journal, "aborted")
     (change,) = project(journal, sets, store, registry)
     assert str(change) == "candidate of tiny is 2, the journal says unset"
@@ -93,11 +98,7 @@ def test_a_rollback_takes_the_candidate_alias_away(tmp_path: Path) -> None:
 
 
 def test_a_tick_that_changes_no_alias_does_not_ask_mlflow(tmp_path: Path) -> None:
-    store, registry = LocalStore(tmp_path), Registry()
-    journal, sets = make_journal(tmp_path), VersionSets(store)
-    initialize(journal, sets)
-    start(journal, sets)
-    project(journal, sets, store, registry)
+    journal, sets, store, registry = with_a_candidate(tmp_path)
     registry.is_up = False
     advanced = {"version_set": desired(SECOND).id, "step": 1, "weight": 0.5, "num_rows": 14}
     journal.append("advanced", advanced, expected=2)

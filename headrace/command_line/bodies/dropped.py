@@ -2,23 +2,7 @@
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, kw_only=True)
-class DroppedDocumentBody:
-    shard: str
-    document_id: str
-    file: str
-    line: int
-    """In Parquet, its row."""
-    excerpt: str
-    """The first characters of its text, normalised."""
-    rule: str
-    measured: float | int | str | None
-    """A number, or what the rule found; of a near duplicate its similarity; null: the rule measures nothing."""
-    limit: float | int | str | None
-    """What the corpus file says of the rule; null: it has no limit."""
-    copy_of: str | None
-    """Of a duplicate: the id of the document that is kept."""
+from headrace.prep.drops import DroppedDocument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,4 +28,4 @@ class DroppedBody:
     """false: the base model is not on this machine, so nobody knows what is too long for a sequence."""
     num_documents_listed: int
     """All that are dropped, or those of the wanted rule; `documents` may hold fewer."""
-    documents: tuple[DroppedDocumentBody, ...]
+    documents: tuple[DroppedDocument, ...]

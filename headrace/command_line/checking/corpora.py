@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from headrace.command_line.checking.named_files import delimiter_findings
 from headrace.command_line.checking.report import FileFinding, Level, finding
@@ -11,6 +14,7 @@ from headrace.errors import InvalidInput
 from headrace.prep.chats import shown_example, tokenized
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import raw_document
+from headrace.prep.normalization import normalised
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
@@ -18,6 +22,7 @@ from headrace.user_files.records import read_records
 # So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
 _RECORDS_READ = 200
 _EXCERPT_CHARACTERS = 80
+_DOCUMENT = {"term": pl.String, "category": pl.String, "text": pl.String, "examples": pl.List(pl.String)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +95,19 @@ def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     return [finding("files", "fail", said, key="labels.file.path")]
 
 
-def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, str | None]], FileFinding]:
-    """The first documents of the first file, and whether they can be read."""
-    rows: list[dict[str, str | None]] = []
+def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding]:
+    """The first documents of the first file as training sees them, and whether they can be read."""
+    rows: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     for record in islice(read_records(file, corpus.layout), _RECORDS_READ):
         read = raw_document(corpus, str(file), record) if isinstance(record, Record) else record
         if isinstance(read, Unreadable):
             unreadable += [] if read.is_empty else [read]
         else:
-            _, term, category, text, *_ = read
-            rows.append({"term": term, "category": category, "text": text})
+            _, term, category, text, examples, *_ = read
+            rows.append({"term": term, "category": category, "text": text, "examples": examples})
+    documents = normalised(pl.DataFrame(rows, schema=_DOCUMENT), corpus.normalize)
+    rows = documents.to_dicts()
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]
@@ -120,7 +127,7 @@ def _key_of(reason: str, corpus: Corpus) -> str:
     return "encoding" if "encoding" in reason or corpus.encoding != ("utf-8",) else "files"
 
 
-def _examples(corpus: Corpus, rows: list[dict[str, str | None]], base_model: str) -> tuple[str, FileFinding]:
+def _examples(corpus: Corpus, rows: list[dict[str, Any]], base_model: str) -> tuple[str, FileFinding]:
     """The first example, and how many of the first ones fit into a sequence."""
     if not Path(base_model).is_dir():
         sentence = f"shown turn by turn, since the base model {base_model} is not on this machine."

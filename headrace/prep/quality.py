@@ -1,0 +1,120 @@
+"""Judges each document by itself: which of the corpus's rules drops it first, by what it measured."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from headrace.prep.corpus import Corpus
+from headrace.prep.rule_sets import FIGURES, OF_REPETITION, STOP_WORDS, Figure
+from headrace.prep.token_rule import folded, kinds, traits
+from headrace.prep.utf8 import utf8_batches
+
+# Separators of words and joiners of letters show nothing by themselves.
+_VISIBLE = "[^\\s\u200b-\u200f]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A named reason to drop documents: `drops` is true for the rows that go.
+
+    `measured`: what the rule looked at, a number or the words that it found; `limit`: what the corpus file says of it.
+    """
+
+    name: str
+    drops: pl.Expr
+    measured: pl.Expr
+    limit: float | str | None = None
+
+
+def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
+    """The corpus's rules, in the order in which they count their drops; they look at `with_counts`."""
+    text, required = pl.col("text"), corpus.required_columns
+    lacking = [pl.when(pl.col(name).is_null()).then(pl.lit(name)) for name in required]
+    rules = [
+        Rule(name="text_empty", drops=~text.str.contains(_VISIBLE), measured=text.str.count_matches(_VISIBLE)),
+        Rule(
+            name="template_incomplete",
+            drops=pl.any_horizontal(pl.col(required).is_null()),
+            measured=pl.concat_str(lacking, separator=", ", ignore_nulls=True),
+            limit=", ".join(required),
+        ),
+    ]
+    if corpus.rules.broken_characters != "keep":
+        broken = pl.col("broken")
+        rules.append(Rule(name="broken_characters", drops=broken.is_not_null(), measured=broken))
+    limits = ((getattr(corpus.rules, name), figure) for name, figure in FIGURES.items())
+    rules += [_rule(figure, limit) for limit, figure in limits if limit is not None]
+    if unwanted := corpus.labels.drop if corpus.labels else ():
+        label = pl.col("label")
+        rules.append(
+            Rule(name="label_unwanted", drops=label.is_in(unwanted), measured=label, limit=", ".join(unwanted))
+        )
+    rules += [
+        Rule(
+            name=f"matches_{name}",
+            drops=text.str.contains(pattern),
+            measured=text.str.extract(pattern, 0),
+            limit=pattern,
+        )
+        for name, pattern in corpus.rules.drop_matching.items()
+    ]
+    return tuple(rules)
+
+
+def first_rule(documents: pl.DataFrame, corpus: Corpus) -> pl.Series:
+    """For each document, in its normal form and with `broken` and `label`, the rule that drops it; null: none does."""
+    drops = (pl.when(rule.drops.fill_null(False)).then(pl.lit(rule.name)) for rule in quality_rules(corpus))
+    return with_counts(documents, corpus).select(pl.coalesce(drops).alias("rule")).to_series()
+
+
+def with_counts(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
+    """The documents, and what the corpus's rules count of their texts."""
+    return documents.hstack(_measured(documents.get_column("text"), corpus))
+
+
+def _rule(figure: Figure, limit: float) -> Rule:
+    worst = pl.max_horizontal(_measure(name) for name in figure.count)
+    # A product, not a quotient: a share of exactly the limit is within it.
+    bound = limit * (pl.lit(1.0) if figure.of is None else _measure(figure.of))
+    drops = worst < bound if figure.bound == "least" else worst > bound
+    if figure.of is not None:
+        drops &= _measure(figure.of) > 0
+    return Rule(
+        name=figure.rule,
+        drops=drops & (_measure("words") >= figure.words_min),
+        measured=worst.cast(pl.Int64) if figure.of is None else worst / _measure(figure.of),
+        limit=limit,
+    )
+
+
+def _measure(name: str) -> pl.Expr:
+    return pl.col(f"#{name}")
+
+
+def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
+    """What the corpus's rules look at, of each text: the columns of `kernels.MEASURES`, with a `#` before them."""
+    figures = [figure for limit, figure in FIGURES.items() if getattr(corpus.rules, limit) is not None]
+    wanted = {name for figure in figures for name in (*figure.count, figure.of)}
+    if not wanted:
+        return pl.DataFrame()
+    # Its import costs 0.4 CPU s, compiling some more, once a machine.
+    from headrace.prep import kernels
+
+    tables = kinds(), folded(), traits(), _stop_words()
+    counts = np.empty((len(texts), len(kernels.MEASURES)))
+    for rows, data, ends in utf8_batches(texts):
+        kernels.measures(data, ends, *tables, counts[rows], bool(wanted & OF_REPETITION))
+    return pl.DataFrame({f"#{name}": counts[:, column] for column, name in enumerate(kernels.MEASURES)})
+
+
+def _stop_words() -> np.ndarray:
+    from headrace.prep import kernels
+
+    hashes = np.empty(8, np.uint64)
+    found = []
+    for word in STOP_WORDS:
+        encoded = np.frombuffer(word.encode(), np.uint8)
+        kernels.tokens(encoded, 0, len(encoded), kinds(), folded(), hashes)
+        found.append(hashes[0])
+    return np.array(found)

@@ -1,0 +1,236 @@
+"""The quality rules as data: what each measures, where its limit lies, for which kind of corpus, and whose it is.
+
+A rule compares one figure of a text with one limit: a count, or a share of two counts. Counts are by characters and by
+words (`token_rule`: in Chinese, Japanese, Thai, Khmer and their like each character is a word); nothing here knows
+truth, politeness or topic. Which rules a corpus has is its rule set, with limits of its own.
+
+Sources: Gopher: Rae et al. 2021, table A1 and section A.1.1. Codex: Chen et al. 2021, section 3.1. Ours: tried on
+dictionary glosses, instructions and documentation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+import polars as pl
+from annotated_types import Ge, Gt, Le
+
+from headrace.errors import InvalidInput
+from headrace.keys import check_name
+from headrace.user_files.ranges import check_ranges
+
+RuleSet = Literal["web", "instructions", "code", "short", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What a rule looks at: `count`, or `count` divided by `of`; more than `most` or less than `least` drops a text.
+
+    Counts are columns of `kernels.MEASURES`. A text with fewer than `words_min` words, or with no `of`, is not judged.
+    """
+
+    rule: str
+    count: tuple[str, ...]
+    of: str | None = None
+    bound: Literal["least", "most"]
+    words_min: int = 0
+
+
+_NGRAMS = {f"top_{length}_gram_share_max": f"top_{length}_gram_characters" for length in (2, 3, 4)} | {
+    f"repeated_{length}_gram_share_max": f"repeated_{length}_gram_characters" for length in range(5, 11)
+}
+
+# A limit's key in a corpus file → its figure, in the order in which rules count their drops.
+FIGURES: Mapping[str, Figure] = {
+    "words_min": Figure(rule="too_few_words", count=("words",), bound="least"),
+    "words_max": Figure(rule="too_many_words", count=("words",), bound="most"),
+    "letters_share_min": Figure(rule="too_few_letters", count=("letters",), of="characters", bound="least"),
+    "letter_words_share_min": Figure(rule="too_few_letter_words", count=("letter_words",), of="words", bound="least"),
+    "mean_word_length_min": Figure(
+        rule="words_too_short", count=("spaced_word_characters",), of="spaced_words", bound="least"
+    ),
+    "mean_word_length_max": Figure(
+        rule="words_too_long", count=("spaced_word_characters",), of="spaced_words", bound="most"
+    ),
+    "stop_words_min": Figure(rule="too_few_stop_words", count=("stop_words",), bound="least"),
+    "symbols_share_max": Figure(rule="too_many_symbols", count=("hashes", "ellipses"), of="words", bound="most"),
+    "line_length_max": Figure(rule="line_too_long", count=("longest_line",), bound="most"),
+    "mean_line_length_max": Figure(rule="lines_too_long", count=("line_characters",), of="lines", bound="most"),
+    "bullet_lines_share_max": Figure(rule="too_many_bullets", count=("bullet_lines",), of="lines", bound="most"),
+    "ellipsis_lines_share_max": Figure(rule="too_many_ellipses", count=("ellipsis_lines",), of="lines", bound="most"),
+    # With fewer than ten words, a repeated word is grammar ("the … of the …"), not a fault.
+    "repeated_words_share_max": Figure(
+        rule="repeated_words", count=("repeated_words",), of="words", bound="most", words_min=10
+    ),
+    "repeated_lines_share_max": Figure(rule="repeated_lines", count=("repeated_lines",), of="lines", bound="most"),
+    "repeated_line_characters_share_max": Figure(
+        rule="repeated_line_characters", count=("repeated_line_characters",), of="length", bound="most"
+    ),
+    "repeated_paragraphs_share_max": Figure(
+        rule="repeated_paragraphs", count=("repeated_paragraphs",), of="paragraphs", bound="most"
+    ),
+    "repeated_paragraph_characters_share_max": Figure(
+        rule="repeated_paragraph_characters", count=("repeated_paragraph_characters",), of="length", bound="most"
+    ),
+    **{
+        limit: Figure(rule=limit.removesuffix("_share_max"), count=(count,), of="length", bound="most")
+        for limit, count in _NGRAMS.items()
+    },
+}
+
+# Counts that cost a second pass over a text; only wanted if a rule looks at them.
+OF_REPETITION = {
+    *("repeated_lines", "repeated_line_characters", "paragraphs", "repeated_paragraphs"),
+    *("repeated_paragraph_characters", *_NGRAMS.values()),
+}
+
+# Gopher's; a text of another language has few of them, so the rule asks whether a text is English prose.
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+LIMITS: Mapping[RuleSet, Mapping[str, float | str]] = {
+    # Gopher, all of it.
+    "web": {
+        "words_min": 50,
+        "words_max": 100_000,
+        "mean_word_length_min": 3,
+        "mean_word_length_max": 10,
+        "symbols_share_max": 0.1,
+        "bullet_lines_share_max": 0.9,
+        "ellipsis_lines_share_max": 0.3,
+        "letter_words_share_min": 0.8,
+        "repeated_lines_share_max": 0.3,
+        "repeated_line_characters_share_max": 0.2,
+        "repeated_paragraphs_share_max": 0.3,
+        "repeated_paragraph_characters_share_max": 0.2,
+        "top_2_gram_share_max": 0.2,
+        "top_3_gram_share_max": 0.18,
+        "top_4_gram_share_max": 0.16,
+        "repeated_5_gram_share_max": 0.15,
+        "repeated_6_gram_share_max": 0.14,
+        "repeated_7_gram_share_max": 0.13,
+        "repeated_8_gram_share_max": 0.12,
+        "repeated_9_gram_share_max": 0.11,
+        "repeated_10_gram_share_max": 0.1,
+    },
+    # Ours: an answer may be "42", a table or a program; only babble goes.
+    "instructions": {"repeated_words_share_max": 0.8},
+    # Codex: lines of minified or generated files, and data in a program's clothes.
+    "code": {"line_length_max": 1000, "mean_line_length_max": 100, "letters_share_min": 0.25},
+    # Ours: glosses, titles, captions.
+    "short": {
+        "words_min": 2,
+        "words_max": 400,
+        "letters_share_min": 0.5,
+        "mean_word_length_max": 14,
+        "repeated_words_share_max": 0.6,
+        "symbols_share_max": 0.1,
+    },
+    "none": {"broken_characters": "keep"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRules:
+    """A rule set and limits of one's own in it; null turns a rule off, and a limit that is not named is the set's."""
+
+    set: RuleSet = "instructions"
+    """`web` (Gopher's rules), `instructions` (answers: only babble goes), `code`, `short` (glosses, titles, captions),
+    `none`."""
+    words_min: Annotated[int, Ge(0)] | None = None
+    """Texts with fewer words are dropped."""
+    words_max: Annotated[int, Ge(0)] | None = None
+    """Texts with more words are dropped."""
+    letters_share_min: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if fewer of their visible characters are letters."""
+    letter_words_share_min: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if fewer of their words have a letter."""
+    mean_word_length_min: Annotated[float, Gt(0)] | None = None
+    """Texts are dropped if their words are shorter than this, on average; scripts without blanks do not count."""
+    mean_word_length_max: Annotated[float, Gt(0)] | None = None
+    """Texts are dropped if their words are longer than this, on average; scripts without blanks do not count."""
+    stop_words_min: Annotated[int, Ge(0), Le(8)] | None = None
+    """Texts are dropped if fewer of *the, be, to, of, and, that, have, with* are in them: no English prose."""
+    symbols_share_max: Annotated[float, Ge(0)] | None = None
+    """Texts are dropped if they have more `#` and `…` than this share of their words."""
+    line_length_max: Annotated[int, Ge(1)] | None = None
+    """Texts with a longer line are dropped, in characters."""
+    mean_line_length_max: Annotated[float, Gt(0)] | None = None
+    """Texts are dropped if their lines are longer than this, on average, in characters."""
+    bullet_lines_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their lines begin with a bullet or a dash."""
+    ellipsis_lines_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their lines end with an ellipsis."""
+    repeated_words_share_max: Annotated[float, Ge(0), Le(1)] | None = 0.8
+    """Texts of ten words or more are dropped if more of their words are among the fifty words before."""
+    repeated_lines_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their lines occurred before."""
+    repeated_line_characters_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in lines that occurred before."""
+    repeated_paragraphs_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their paragraphs occurred before."""
+    repeated_paragraph_characters_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in paragraphs that occurred before."""
+    top_2_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in the 2 words that most often follow each other."""
+    top_3_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in the 3 words that most often follow each other."""
+    top_4_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in the 4 words that most often follow each other."""
+    repeated_5_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 5 words that followed each other before."""
+    repeated_6_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 6 words that followed each other before."""
+    repeated_7_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 7 words that followed each other before."""
+    repeated_8_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 8 words that followed each other before."""
+    repeated_9_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 9 words that followed each other before."""
+    repeated_10_gram_share_max: Annotated[float, Ge(0), Le(1)] | None = None
+    """Texts are dropped if more of their characters are in 10 words that followed each other before."""
+    broken_characters: Literal["drop", "repair", "keep"] = "drop"
+    """What becomes of texts that a wrong decoder has spoilt: a text is broken if undoing that makes it better."""
+    drop_matching: dict[str, str] = field(default_factory=dict)
+    """Your own rules: name → regular expression (Rust syntax); the rule `matches_<name>` drops matching texts."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        for least, most in (("words_min", "words_max"), ("mean_word_length_min", "mean_word_length_max")):
+            low, high = getattr(self, least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                # Nobody finds in the file what the set brings.
+                whose = [
+                    f"; the set {self.set} has {name} {limit}"
+                    for name, limit in LIMITS[self.set].items()
+                    if (name, limit) in ((least, low), (most, high))
+                ]
+                raise InvalidInput(f"{least} must not exceed {most}, got {low:g} and {high:g}{''.join(whose)}.")
+        for name, pattern in self.drop_matching.items():
+            check_name("drop_matching", name)
+            _check_pattern(f"drop_matching.{name}", pattern)
+
+    @classmethod
+    def of(cls, rule_set: RuleSet, **limits: Any) -> Self:
+        """A rule set's limits, but for those that are named."""
+        return cls(**with_limits_of_set({"set": rule_set} | limits))
+
+
+def with_limits_of_set(rules: Any) -> Any:
+    """The section of a corpus file with the limits that its set has and that it does not name."""
+    rule_set = rules.get("set", QualityRules.set) if isinstance(rules, Mapping) else None
+    # What a file has there, such as a list, may be no key at all; types are checked after this.
+    limits = next((limits for name, limits in LIMITS.items() if name == rule_set), None)
+    return rules if limits is None else {**dict.fromkeys(FIGURES), **limits, **rules}
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        matched = pl.Series(["", "a", "one, 2."]).str.contains(pattern)
+    except pl.exceptions.ComputeError as error:
+        # The library shows the pattern, marks the place and ends with its expression, over many lines.
+        reason = next((line for line in str(error).splitlines() if line.startswith("error: ")), "it cannot be read")
+        raise InvalidInput(
+            f"{name} is not a regular expression, got {pattern!r}: {reason.removeprefix('error: ')}."
+        ) from error
+    if matched.all():
+        raise InvalidInput(f"{name} matches every text, and would drop all documents, got {pattern!r}.")
