@@ -152,6 +152,29 @@ def test_kept_rows_of_all_partitions_come_in_one_file(written: Written, tmp_path
     assert "rejected_by" not in frame.columns
 
 
+def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_path: Path) -> None:
+    def make(shard: int, texts: list[str]) -> None:
+        site = Site(tmp_path / "store", partition=make_partition(shard))
+        site.put_prompts(texts)
+        content = site.generate(site.open_claim(f"run of {len(texts)}")).content
+        review = review_rows(content.table(), ReviewSettings())
+        site.handoffs.publish("reviewed_content", site.partition.key, review.table, code_version="1", run_id="r")
+
+    Site(tmp_path / "store").initialize()
+    make(0, TEXTS[:2])
+    make(1, TEXTS[2:4])
+    both = run("export", "glossary", tmp_path / "both.jsonl", store=tmp_path / "store")
+    make(0, TEXTS[:4])
+    one = run("export", "glossary", tmp_path / "one.jsonl", store=tmp_path / "store")
+
+    first, second = (pl.read_ndjson(tmp_path / name) for name in ("both.jsonl", "one.jsonl"))
+    assert sorted(first["row_id"]) == sorted(second["row_id"])
+    assert second["row_id"].n_unique() == 4
+    assert "without" not in both.output
+    left = f"without {make_partition(1).key}, whose prompts are in other partitions since num_shards changed"
+    assert left in " ".join(one.output.split())
+
+
 def test_rejected_rows_come_with_their_reasons_if_asked_for(written: Written, tmp_path: Path) -> None:
     written.call("export", "glossary", tmp_path / "rows.jsonl", "--rejected")
 
