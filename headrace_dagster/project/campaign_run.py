@@ -3,7 +3,7 @@
 What a run needs is decided by the store, never by what an earlier call did: the same call goes on where another one was
 killed, and one more call when all is made starts nothing but the report. A run that makes the same rows already (an
 earlier call's, a schedule's, a person's) is followed instead of started twice: two would ask the model twice for each
-row, of which one is sealed. Two calls at the same instant may still start two.
+row, of which one is sealed. Of two that are launched at the same instant the younger is ended by its own call.
 """
 
 import time
@@ -160,24 +160,34 @@ class CampaignRun:
 
     def _launch(self, webserver: Webserver, step: Step, key: str) -> None:
         if other := self._under_way(webserver, step, key):
-            self._followed[other] = step.asset, key
-            self._launched.setdefault((step.asset, key), []).append(other)
+            self._follow(other, step, key)
             return
         config: dict[str, Any] = {}
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
         tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
         run_id = webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
+        # Another call may have launched its own since this one looked: the oldest run stays.
+        if (other := self._under_way(webserver, step, key)) and other != run_id:
+            webserver.terminate(run_id)
+            self._follow(other, step, key)
+            return
+        self._launched.setdefault((step.asset, key), []).append(run_id)
+
+    def _follow(self, run_id: str, step: Step, key: str) -> None:
+        self._followed[run_id] = step.asset, key
         self._launched.setdefault((step.asset, key), []).append(run_id)
 
     def _under_way(self, webserver: Webserver, step: Step, key: str) -> str | None:
-        """A run that makes these rows already. For rows anew none: it may be making the old ones."""
+        """The oldest run that makes these rows. For rows anew none: it may be making the old ones."""
         if step is not CONTENT or self.regenerate:
             return None
-        for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY)):
-            if run.job_name == step.job or step.asset in run.assets:
-                return run.run_id
-        return None
+        found = [
+            (run.created, run.run_id)
+            for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY))
+            if run.job_name == step.job or step.asset in run.assets
+        ]
+        return min(found)[1] if found else None
 
     def _warning_of(self, webserver: Webserver, step: Step, key: str) -> str | None:
         """What the last run of a step warned of at last: a rollout's run that does nothing says why, and succeeds."""

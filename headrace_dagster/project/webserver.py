@@ -107,6 +107,9 @@ query Warnings($run: ID!, $after: String) {
   }
 }
 """
+_TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }
+"""
 
 
 class LaunchRefused(HeadraceError):
@@ -187,6 +190,10 @@ class Webserver:
         if result["__typename"] != "LaunchRunSuccess":
             raise LaunchRefused(f"Dagster refused to launch {job}[{partition}]: {_words_of(result)}")
         return result["run"]["runId"]
+
+    def terminate(self, run_id: str) -> None:
+        """Ends a run that is not needed; one that has ended already stays as it is."""
+        self._query(_TERMINATE, {"run": run_id})
 
     def runs(
         self, tags: Mapping[str, str] | None = None, *, run_ids: Sequence[str] = (), statuses: Sequence[str] = ()

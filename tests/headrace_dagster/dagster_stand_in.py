@@ -39,6 +39,10 @@ class StandIn:
         if "addDynamicPartition" in query:
             keys = [name for name in variables if name.startswith("key_")]
             return {key: {"__typename": "AddDynamicPartitionSuccess"} for key in keys}
+        if "terminateRun" in query:
+            [run] = [run for run in self.runs if run["runId"] == variables["run"]]
+            run["status"] = "CANCELED"
+            return {"terminateRun": {"__typename": "TerminateRunSuccess"}}
         if "launchPipelineExecution" in query:
             return {"launchPipelineExecution": self._launch(variables["params"])}
         wanted = {"tags": [], "runIds": [], "statuses": [], **variables["filter"]}

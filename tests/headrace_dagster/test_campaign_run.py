@@ -136,6 +136,23 @@ def test_a_run_that_makes_the_rows_already_is_followed_instead_of_started_twice(
     assert len(work.site.handoffs.versions("generated_content", work.site.partition.key)) == 1
 
 
+def test_of_two_runs_that_are_launched_at_one_instant_the_younger_is_ended_by_its_call(work: Work) -> None:
+    def launched_beside(job: str, partition: str) -> None:
+        if job == "generate":
+            # Another call's run is there by the time that this one's is, and makes the rows.
+            stand_in.start_elsewhere(job, partition, lambda: work.make(job, partition) or "SUCCESS")
+        else:
+            work.make(job, partition)
+
+    stand_in = StandIn(launched_beside)
+    work.make("list_prompts", work.site.partition.key)
+    walk(work.run(), stand_in)
+
+    statuses = {run["runId"]: run["status"] for run in stand_in.runs if run["jobName"] == "generate"}
+    assert statuses == {"other-0": "SUCCESS", "run-1": "CANCELED"}
+    assert len(work.site.handoffs.versions("generated_content", work.site.partition.key)) == 1
+
+
 def test_the_rows_of_anothers_run_that_fails_are_made_here(work: Work) -> None:
     work.make("list_prompts", work.site.partition.key)
     stand_in = StandIn(work.make)

@@ -109,6 +109,19 @@ def test_what_a_run_warned_of_at_last_is_told(both: Both) -> None:
     assert webserver.warning_of(both.failed[1]) is None
 
 
+def test_a_run_that_waits_is_ended_and_one_that_has_ended_or_never_was_stays(both: Both) -> None:
+    webserver = both.sources[1]
+    waiting = make_run("abab0000", assets=("b",), status=dg.DagsterRunStatus.QUEUED)
+    both.instance.run_storage.add_run(waiting)
+
+    for run_id in (waiting.run_id, both.failed[0], "0" * 36):
+        webserver.terminate(run_id)
+
+    found = [both.instance.get_run_by_id(run_id) for run_id in (waiting.run_id, both.failed[0])]
+    assert [run and run.status.value for run in found] == ["CANCELED", "FAILURE"]
+    both.instance.delete_run(waiting.run_id)
+
+
 def test_the_first_failed_step_that_says_anything_comes_before_the_run() -> None:
     of_run = FailureEvent(of_step=False, message="Its process is gone.")
     silent, told = FailureEvent(of_step=True), FailureEvent(of_step=True, error=" No room. \n")
