@@ -8,7 +8,9 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
@@ -31,16 +33,19 @@ def rensa(source: Path, target: Path, jaccard: float, num_words: int) -> list[in
     """Its inline way: a document is kept if none before it is similar by the sketches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
 
+    # A peer (make bench-setup), without type stubs.
+    library: Any = import_module("rensa")
     table = pq.read_table(source)
     texts = table.column("text").to_pylist()
-    lsh = RMinHashLSH(threshold=jaccard, num_perm=_NUM_PERMUTATIONS, num_bands=32)
+    lsh = library.RMinHashLSH(threshold=jaccard, num_perm=_NUM_PERMUTATIONS, num_bands=32)
     kept: list[int] = []
     sketches = {}
     for start in range(0, len(texts), 8192):
         batch = [_shingles(text, num_words) for text in texts[start : start + 8192]]
-        for at, sketch in enumerate(RMinHash.from_token_sets(batch, num_perm=_NUM_PERMUTATIONS, seed=42), start=start):
+        for at, sketch in enumerate(
+            library.RMinHash.from_token_sets(batch, num_perm=_NUM_PERMUTATIONS, seed=42), start=start
+        ):
             if any(sketch.jaccard(sketches[other]) >= jaccard for other in lsh.query(sketch)):
                 continue
             lsh.insert(at, sketch)
