@@ -5,7 +5,7 @@ loaded, before a document is read. Paths are absolute, or relative to the state 
 """
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,8 @@ from headrace.user_files.yaml_file import read_yaml
 
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
+# Keys that a corpus's digest leaves out at their default.
+_LATER_KEYS = ("template_date", "delimiter", "normalize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,19 +247,19 @@ class Corpus:
     def digest(self) -> str:
         """Digest of these settings; does not read the files that they name."""
         body = asdict(self)
-        # Included only if set, and one encoding as its name, so other corpora keep their digest; what may be dropped
-        # changes no document.
-        for name in ("template_date", "delimiter"):
-            if body[name] is None:
+        # What came later is included only where it is used, so other corpora keep their digest.
+        default = _defaults()
+        for name in _LATER_KEYS:
+            if getattr(self, name) == default[name]:
                 del body[name]
+        # What may be dropped changes no document.
         del body["dropped_share_max"]
-        if self.normalize == Normalization():
-            del body["normalize"]
         if self.labels and self.labels.file:
             defaults = {"encoding": ("utf-8",), "delimiter": None}
             body["labels"]["file"] = {
                 name: value for name, value in body["labels"]["file"].items() if value != defaults.get(name, ...)
             }
+        # One encoding as its name.
         if len(self.encoding) == 1:
             [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())
@@ -286,6 +288,17 @@ class Corpus:
     def globs(self, shard: str) -> tuple[tuple[str, bool], ...]:
         """One shard's globs, each with whether it names the shard itself (then no file is dealt by hash)."""
         return tuple((glob.replace(_SHARD_PLACEHOLDER, shard), _SHARD_PLACEHOLDER in glob) for glob in self.files)
+
+
+def _defaults() -> dict[str, Any]:
+    """Default of each key of a corpus that has one."""
+    found: dict[str, Any] = {}
+    for one in fields(Corpus):
+        if one.default is not MISSING:
+            found[one.name] = one.default
+        elif one.default_factory is not MISSING:
+            found[one.name] = one.default_factory()
+    return found
 
 
 def load_corpus(path: Path) -> Corpus:
