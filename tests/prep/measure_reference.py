@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from headrace.prep.kernels import WINDOW_WORDS
+from headrace.prep.measures import WINDOW_WORDS
 from headrace.text.words import has_no_blanks
 from tests.prep.token_reference import is_sign, reference_tokens
 
@@ -15,7 +15,7 @@ def reference_measures(text: str) -> dict[str, float]:
     lengths = [len(word) for word in words]
     spaced = [word for word in words if not (word[0].isalpha() and has_no_blanks(word[0]))]
     lines = [line.strip(BLANKS) for line in text.split("\n") if line.strip(BLANKS)]
-    paragraphs = [one.lstrip("\n") for one in text.split("\n\n")]
+    paragraphs = [one.strip("\n") for one in text.split("\n\n")]
     paragraphs = [one for one in paragraphs if one.strip(BLANKS)]
     found: dict[str, float] = {
         "length": len(text),
