@@ -63,11 +63,12 @@ def measures(
     first, numbers = np.empty(size, np.int32), np.empty(size, np.int32)
     scratch, active = np.empty(size, np.int32), np.empty(size, np.int32)
     counts[:] = 0
-    ascii_traits = np.empty(128, np.uint32)
+    # Of a byte in ASCII: its kind, its folded form, its traits; of another: no kind.
+    of_byte = np.full(256, 0xFF, np.uint32)
     for code in range(128):
         fold = folded[code]
-        ascii_traits[code] = fold | (np.uint32(kinds[fold]) << 8) | (np.uint32(traits[fold]) << 16)
-    tables = kinds, folded, traits, ascii_traits
+        of_byte[code] = kinds[fold] | (np.uint32(fold) << 8) | (np.uint32(traits[fold]) << 16)
+    tables = kinds, folded, traits, of_byte
     stops = words[: _words(stop_words, 0, len(stop_words), tables, words, ends, counts[0])].copy()
     counts[0] = 0
     base = 1
@@ -94,22 +95,30 @@ def _words(
     data: np.ndarray, start: int, stop: int, tables: Any, words: np.ndarray, ends: np.ndarray, counts: np.ndarray
 ) -> int:
     """Hashes of the text's words, of its tokens those that are no signs; and where each ends, in letters of words."""
-    kinds, folded, traits, of_ascii = tables
-    number, word, length, has_letter, is_single, at = 0, _START, 0, False, False, start
-    num_characters, num_visible, num_letters, num_hashes, num_ellipses = 0, 0, 0, 0, 0
-    num_spaced, num_spaced_characters, num_with_letter, all_length = 0, 0, 0, 0
+    kinds, folded, traits, of_byte = tables
+    number, word, length, num_letters_before, is_single, at = 0, _START, 0, 0, False, start
+    num_visible, num_letters, num_hashes, num_ellipses = 0, 0, 0, 0
+    num_characters, num_spaced, num_spaced_characters, num_with_letter, all_length = stop - start, 0, 0, 0, 0
     while at <= stop:
-        kind, code, is_letter = _BLANK, 0, False
-        if at == stop:
-            at += 1
-        else:
+        if not is_single:
+            begin = at
+            while at < stop:
+                entry = of_byte[data[at]]
+                if entry & 0xFF != _LETTER:
+                    break
+                word, at = (word + np.uint64((entry >> 8) & 0xFF)) * _PRIME, at + 1
+                num_letters += np.int64(entry >> 16) & 1
+            length, num_visible = length + at - begin, num_visible + at - begin
+        kind, code = _BLANK, 0
+        if at < stop:
             if data[at] < 0x80:
-                entry = of_ascii[data[at]]
+                entry = of_byte[data[at]]
                 num_hashes += data[at] == _HASH
-                code, kind, trait = np.int64(entry & 0xFF), np.int64((entry >> 8) & 0xFF), np.int64(entry >> 16)
+                code, kind, trait = np.int64((entry >> 8) & 0xFF), np.int64(entry & 0xFF), np.int64(entry >> 16)
                 at += 1
             else:
-                code, at = _decoded(data, at)
+                code, after = _decoded(data, at)
+                num_characters, at = num_characters - (after - at - 1), after
                 num_ellipses += code == 0x2026
                 if code < NUM_CODE_POINTS:
                     code = np.int64(folded[code])
@@ -118,25 +127,25 @@ def _words(
                     kind, trait = _SINGLE, 3
                 else:
                     kind, trait = _SIGN, 2
-            is_letter = (trait & 1) != 0
-            num_characters += 1
-            num_letters += is_letter
+            if kind == _UNSEEN:
+                continue
             num_visible += (trait >> 1) & 1
-        if kind == _LETTER and not is_single:
-            word, length, has_letter = (word + np.uint64(code)) * _PRIME, length + 1, has_letter or is_letter
-            continue
-        if kind == _UNSEEN:
-            continue
-        if length and kind != _MARK:
+        else:
+            at, trait = at + 1, 0
+        if length and (kind not in (_LETTER, _MARK) or (kind == _LETTER and is_single)):
             all_length += length
             words[number], ends[number + 1], number = word, all_length, number + 1
             num_spaced += not is_single
             num_spaced_characters += 0 if is_single else length
-            num_with_letter += has_letter
-            word, length, has_letter, is_single = _START, 0, False, False
+            num_with_letter += num_letters > num_letters_before
+            word, length, is_single = _START, 0, False
+            num_letters_before = num_letters
+        num_letters += trait & 1
         if kind in (_LETTER, _MARK, _SINGLE):
             is_single = is_single or kind == _SINGLE
-            word, length, has_letter = (word + np.uint64(code)) * _PRIME, length + 1, has_letter or is_letter
+            word, length = (word + np.uint64(code)) * _PRIME, length + 1
+        else:
+            num_letters_before = num_letters
     counts[0], counts[1], counts[2], counts[3] = num_characters, num_visible, num_letters, number
     counts[4], counts[5], counts[6], counts[7] = all_length, num_spaced, num_spaced_characters, num_with_letter
     counts[10], counts[11] = num_hashes, num_ellipses
@@ -266,30 +275,31 @@ def _lines(
     # Those of paragraphs are kept from the end of the same arrays.
     end = len(keys) - 1
     while at <= stop:
-        begin, blanks, content, kept, length, kept_length = at, _START, _START, _START, 0, 0
-        while at < stop and data[at] <= _SPACE and data[at] != _NEWLINE:
-            blanks, at = (blanks + np.uint64(data[at])) * _PRIME, at + 1
-        visible, after = at, at
+        begin = at
         while at < stop and data[at] != _NEWLINE:
-            byte = data[at]
-            content, length, at = (content + np.uint64(byte)) * _PRIME, length + ((byte & 0xC0) != 0x80), at + 1
-            if byte > _SPACE:
-                kept, kept_length, after = content, length, at
-            num_dots = num_dots + 1 if byte == _DOT else 0
+            num_dots = num_dots + 1 if data[at] == _DOT else 0
             if num_dots == 3:
                 num_ellipses, num_dots = num_ellipses + 1, 0
+            at += 1
+        visible, after, num_dots = begin, at, 0
+        while visible < after and data[visible] <= _SPACE:
+            visible += 1
+        while after > visible and data[after - 1] <= _SPACE:
+            after -= 1
+        content, length = _hashed(data, visible, after), _num_characters(data, visible, after)
         if at > begin:
-            paragraph = (((paragraph + blanks) * _PRIME) + content) * _PRIME
-            paragraph_length += length + visible - begin + 1
-        num_dots = 0
+            paragraph = (((paragraph + _hashed(data, begin, visible)) * _PRIME) + content) * _PRIME
+            paragraph = (paragraph + _hashed(data, after, at)) * _PRIME
+            # With the end of the line.
+            paragraph_length += length + visible - begin + at - after + 1
         if after > visible:
             is_blank = False
             num_bullets += data[visible] == _DASH or _is(data, visible, visible, after, _BULLET)
             num_with_ellipsis += _is(data, after - 3, visible, after, _DOTS) or _is(
                 data, after - 3, visible, after, _ELLIPSIS
             )
-            longest, characters = max(longest, kept_length), characters + kept_length
-            keys[num_lines], sizes[num_lines], num_lines = kept, kept_length, num_lines + 1
+            longest, characters = max(longest, length), characters + length
+            keys[num_lines], sizes[num_lines], num_lines = content, length, num_lines + 1
         if at in (begin, stop):
             if not is_blank:
                 place = end - num_paragraphs
@@ -305,6 +315,29 @@ def _lines(
         keys, sizes = keys[::-1][:num_paragraphs], sizes[::-1][:num_paragraphs]
         base = _again(keys, sizes, slots, base, counts[_OF_PARAGRAPHS + 1 : _OF_PARAGRAPHS + 3])
     return base
+
+
+@compiled
+def _hashed(data: np.ndarray, begin: int, end: int) -> Any:
+    """A hash of these bytes, by eight at a time."""
+    content, at = _START + np.uint64(end - begin), begin
+    while at + 8 <= end:
+        eight = np.uint64(0)
+        for one in range(8):
+            eight |= np.uint64(data[at + one]) << np.uint64(8 * one)
+        content = (content ^ eight) * _PRIME
+        content, at = content ^ (content >> _HALF), at + 8
+    while at < end:
+        content, at = (content + np.uint64(data[at])) * _PRIME, at + 1
+    return content
+
+
+@compiled
+def _num_characters(data: np.ndarray, begin: int, end: int) -> int:
+    number = 0
+    for at in range(begin, end):
+        number += (data[at] & 0xC0) != 0x80
+    return number
 
 
 @compiled
