@@ -27,10 +27,10 @@ def exact_duplicates(documents: pl.DataFrame, columns: Sequence[str]) -> pl.Seri
     Not compared are the Unicode form, case, and how blanks and line breaks stand, but for the blanks that lines begin
     with: they are part of a program. Holds 20 bytes for each document.
     """
-    keys = [text_keys_of(pl.col(name)) for name in columns]
+    keys = documents.select(text_keys_of(pl.col(name)).alias(str(at)) for at, name in enumerate(columns))
     # Of 64 bits, two of a billion documents would share one by chance.
-    hashes = (pl.struct(key.hash(seed).alias(str(at)) for at, key in enumerate(keys)).hash(seed) for seed in (0, 1))
-    hashed = documents.select(one.alias(f"hash {at}") for at, one in enumerate(hashes)).with_row_index("place")
+    hashes = (pl.struct(pl.all().hash(seed)).hash(seed).alias(f"hash {seed}") for seed in (0, 1))
+    hashed = keys.select(hashes).with_row_index("place")
     is_first = pl.struct("hash 0", "hash 1").is_first_distinct()
     copies = hashed.filter(~is_first).join(hashed.filter(is_first), on=["hash 0", "hash 1"], suffix=" of first")
     copy_of = pl.repeat(None, documents.height, dtype=pl.Int64, eager=True).alias("copy_of")
