@@ -1,25 +1,26 @@
-"""The inner loops of data prep, compiled: over UTF-8 bytes as Arrow keeps them, no Python string per text.
+"""The inner loops of the quality rules, compiled: over UTF-8 bytes as Arrow keeps them, no Python string per text.
 
-All hashes are fixed: with others, the next run would drop other borderline documents. Texts come as `data` (uint8, the
-bytes of many texts) and `offsets` (int64 [text + 1]); `kinds` and `folded` are the tables of `token_rule`. One file,
-since numba compiles a function anew only if the function's own file has changed.
+Texts come as `data` (uint8, the bytes of many texts) and `offsets` (int64 [text + 1]); `kinds` and `folded` are the
+tables of `token_rule`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
+from headrace.prep.compiled import PRIME
+from headrace.prep.compiled import compiled as _compiled
+from headrace.prep.compiled import decoded as _decoded
+from headrace.prep.compiled import mixed as _mixed
 from headrace.prep.token_rule import NUM_CODE_POINTS, Kind
 
+# Of `compiled.py`, which this file is compiled with.
+BUILT_WITH = "24a7eee1142c51b7"
 _BLANK, _LETTER, _SINGLE, _MARK = int(Kind.BLANK), int(Kind.LETTER), int(Kind.SINGLE), int(Kind.MARK)
-_SENTENCE, _SIGN, _UNSEEN, _LINE_END = int(Kind.SENTENCE), int(Kind.SIGN), int(Kind.UNSEEN), int(Kind.LINE_END)
-_START, _PRIME = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x9FB21C651E98DF25)
-_MIX, _HALF = np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
+_SIGN, _UNSEEN = int(Kind.SIGN), int(Kind.UNSEEN)
+START = np.uint64(0x9E3779B97F4A7C15)
 _IDEOGRAPHS_END = 0x40000
-_SPACE, _TAB, _NEWLINE = 32, 9, 10
-_UNSET = np.uint32(0xFFFFFFFF)
+_SPACE, _NEWLINE = 32, 10
 
 # What `measures` counts of a text, in the order of its columns.
 MEASURES = (
@@ -40,189 +41,6 @@ _HASH, _DOT, _DASH, _BULLET, _ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
 _Table = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the compiled function: seconds at each start
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
-def _mixed(value: np.uint64) -> np.uint64:
-    value = (value ^ (value >> _HALF)) * _MIX
-    return value ^ (value >> _HALF)
-
-
-@_compiled
-def _decoded(data: np.ndarray, at: int) -> Any:
-    """The code point that begins there, and where the next one does; Arrow has checked that it is UTF-8."""
-    byte = np.int64(data[at])
-    if byte < 0x80:
-        return byte, at + 1
-    if byte < 0xE0:
-        return ((byte & 0x1F) << 6) | (data[at + 1] & 0x3F), at + 2
-    if byte < 0xF0:
-        return ((byte & 0x0F) << 12) | (np.int64(data[at + 1] & 0x3F) << 6) | (data[at + 2] & 0x3F), at + 3
-    code = ((byte & 0x07) << 18) | (np.int64(data[at + 1] & 0x3F) << 12)
-    return code | (np.int64(data[at + 2] & 0x3F) << 6) | (data[at + 3] & 0x3F), at + 4
-
-
-@_compiled
-def tokens(data: np.ndarray, start: int, stop: int, kinds: np.ndarray, folded: np.ndarray, hashes: np.ndarray) -> int:
-    """Writes a hash for each token of the text at `data[start:stop]`, and returns how many there are."""
-    number, token, is_open, is_single, at = 0, _START, False, False, start
-    while at < stop:
-        code, at = _decoded(data, at)
-        if code < NUM_CODE_POINTS:
-            code = np.int64(folded[code])
-            kind = np.int64(kinds[code])
-        else:
-            kind = _SINGLE if code < _IDEOGRAPHS_END else _SIGN
-        if kind == _UNSEEN:
-            continue
-        if is_open and (kind not in (_LETTER, _MARK) or (kind == _LETTER and is_single)):
-            hashes[number], number, token, is_open = token, number + 1, _START, False
-        if kind in (_LETTER, _MARK, _SINGLE):
-            is_single = kind == _SINGLE or (is_single and is_open)
-            token, is_open = (token + np.uint64(code)) * _PRIME, True
-        elif kind == _SENTENCE:
-            if at < stop and (data[at] >= 0x80 or kinds[data[at]] == _LETTER or kinds[data[at]] == _SIGN):
-                hashes[number], number = np.uint64(code) * _PRIME, number + 1
-        elif kind == _SIGN:
-            hashes[number], number = np.uint64(code) * _PRIME, number + 1
-        elif kind == _LINE_END:
-            depth, begin = _PRIME, at
-            while at < stop and (data[at] == _SPACE or data[at] == _TAB):
-                depth, at = (depth + np.uint64(data[at])) * _PRIME, at + 1
-            if at > begin and at < stop and data[at] != _NEWLINE:
-                hashes[number], number = depth, number + 1
-    if is_open:
-        hashes[number], number = token, number + 1
-    return number
-
-
-@_compiled
-def sequences(
-    data: np.ndarray, offsets: np.ndarray, kinds: np.ndarray, folded: np.ndarray, num_tokens: int, found: np.ndarray
-) -> np.ndarray:
-    """Writes a hash for each sequence of `num_tokens` tokens of each text; returns int64 [text + 1] offsets into them.
-
-    A text of fewer tokens has one sequence, a text without tokens none.
-
-    Args:
-        found: uint32, with a place for each byte of `data`.
-    """
-    num_texts, longest = len(offsets) - 1, 0
-    for text in range(num_texts):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    hashes = np.empty(longest + 1, np.uint64)
-    bounds = np.zeros(num_texts + 1, np.int64)
-    size = 0
-    for text in range(num_texts):
-        number = tokens(data, offsets[text], offsets[text + 1], kinds, folded, hashes)
-        length = min(number, num_tokens)
-        for one in range(number):
-            hashes[one] = _mixed(hashes[one])
-        if number > 0:
-            for first in range(number - length + 1):
-                sequence = np.uint64(length)
-                for one in range(length):
-                    sequence = sequence * _PRIME + hashes[first + one]
-                found[size], size = np.uint32(_mixed(sequence) >> _HALF), size + 1
-        bounds[text + 1] = size
-    return bounds
-
-
-@_compiled
-def band_keys(
-    found: np.ndarray,
-    bounds: np.ndarray,
-    factors: np.ndarray,
-    summands: np.ndarray,
-    beside: np.ndarray,
-    keys: np.ndarray,
-) -> None:
-    """Writes uint64 `keys` [text, band].
-
-    Args:
-        found, bounds: as `sequences` makes them.
-        factors, summands: uint32 [band * row]; each pair is one permutation, of which MinHash keeps the least value.
-        beside: uint64 [text]; texts with different values share no key.
-    """
-    num_texts, num_bands = keys.shape
-    num_rows = len(factors) // num_bands
-    least = np.empty(len(factors), np.uint32)
-    for text in range(num_texts):
-        least[:] = _UNSET
-        for one in range(bounds[text], bounds[text + 1]):
-            for permutation in range(len(factors)):
-                value = np.uint32(found[one] * factors[permutation] + summands[permutation])
-                least[permutation] = min(least[permutation], value)
-        for band in range(num_bands):
-            key = _mixed(beside[text] + np.uint64(band))
-            for row in range(num_rows):
-                key = _mixed((key ^ np.uint64(least[band * num_rows + row])) * _PRIME)
-            keys[text, band] = key
-
-
-@_compiled
-def _jaccard(sets: np.ndarray, left: int, left_end: int, right: int, right_end: int) -> float:
-    total, shared = (left_end - left) + (right_end - right), 0
-    while left < left_end and right < right_end:
-        if sets[left] == sets[right]:
-            shared, left, right = shared + 1, left + 1, right + 1
-        elif sets[left] < sets[right]:
-            left += 1
-        else:
-            right += 1
-    return shared / (total - shared)
-
-
-@_compiled
-def repeats(
-    groups: np.ndarray, num_groups: int, sets: np.ndarray, bounds: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each text, an earlier one with which it overlaps by at least `threshold`, and by how much.
-
-    The earlier one has none itself: a text that was dropped is nobody's original.
-
-    Args:
-        groups: int32 [text, band], the texts that share a band's key; -1: nobody else has it.
-        sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
-
-    Returns:
-        int64 [text], its original or -1, and float64 [text], their Jaccard similarity or 0.
-    """
-    num_texts, num_bands = groups.shape
-    # Kept members of a group, the latest first.
-    latest = np.full(num_groups, -1, np.int32)
-    before = np.empty((num_texts, num_bands), np.int32)
-    compared_with = np.full(num_texts, -1, np.int32)
-    originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
-    for text in range(num_texts):
-        size = bounds[text + 1] - bounds[text]
-        for band in range(num_bands):
-            group = groups[text, band]
-            other = latest[group] if group >= 0 else -1
-            while other >= 0 and originals[text] < 0:
-                other_size = bounds[other + 1] - bounds[other]
-                if compared_with[other] != text and min(size, other_size) >= threshold * max(size, other_size):
-                    compared_with[other] = text
-                    overlap = _jaccard(sets, bounds[text], bounds[text + 1], bounds[other], bounds[other + 1])
-                    if overlap >= threshold:
-                        originals[text], similarities[text] = other, overlap
-                other = before[other, band]
-            if originals[text] >= 0:
-                break
-        if originals[text] >= 0:
-            continue
-        for band in range(num_bands):
-            group = groups[text, band]
-            if group >= 0:
-                before[text, band], latest[group] = latest[group], text
-    return originals, similarities
-
-
 @_compiled
 def measures(
     data: np.ndarray,
@@ -238,7 +56,7 @@ def measures(
 
     Args:
         traits: `token_rule.traits`.
-        stop_words: uint64, hashes of words as `tokens` makes them.
+        stop_words: uint64, hashes of words as `_words` makes them.
         with_repetition: also those of lines, paragraphs and sequences of words, for half of the work; else 0.
     """
     longest = 0
@@ -280,7 +98,7 @@ def _words(
     counts: np.ndarray,
 ) -> int:
     """Hashes and lengths, in code points, of the text's words: of its tokens those that are no signs."""
-    number, word, length, has_letter, is_single, at = 0, _START, 0, False, False, start
+    number, word, length, has_letter, is_single, at = 0, START, 0, False, False, start
     is_letter, is_visible = 0, 0
     while True:
         kind, code = _BLANK, 0
@@ -308,12 +126,12 @@ def _words(
             counts[5] += not is_single
             counts[6] += 0 if is_single else length
             counts[7] += has_letter
-            word, length, has_letter, is_single = _START, 0, False, False
+            word, length, has_letter, is_single = START, 0, False, False
         if at > stop:
             break
         if kind in (_LETTER, _MARK, _SINGLE):
             is_single = is_single or kind == _SINGLE
-            word, length, has_letter = (word + np.uint64(code)) * _PRIME, length + 1, has_letter or is_letter
+            word, length, has_letter = (word + np.uint64(code)) * PRIME, length + 1, has_letter or is_letter
     counts[3] = number
     at = start
     while at + 2 < stop:
@@ -370,10 +188,10 @@ def _lines(
         begin = end + 1
         if first == after:
             continue
-        length, content = 0, _START
+        length, content = 0, START
         for at in range(first, after):
             length += (data[at] & 0xC0) != 0x80
-            content = (content + np.uint64(data[at])) * _PRIME
+            content = (content + np.uint64(data[at])) * PRIME
         code, _ = _decoded(data, first)
         counts[_OF_LINES] += 1
         counts[_OF_LINES + 1] = max(counts[_OF_LINES + 1], length)
@@ -401,10 +219,10 @@ def _paragraphs(data: np.ndarray, start: int, stop: int, seen: _Table, turn: int
         end = begin
         while end < stop and not (data[end] == _NEWLINE and end + 1 < stop and data[end + 1] == _NEWLINE):
             end += 1
-        length, content, is_blank = 0, _START, True
+        length, content, is_blank = 0, START, True
         for at in range(begin, end):
             length += (data[at] & 0xC0) != 0x80
-            content = (content + np.uint64(data[at])) * _PRIME
+            content = (content + np.uint64(data[at])) * PRIME
             is_blank = is_blank and data[at] <= _SPACE
         begin = end + 1
         while begin < stop and data[begin] == _NEWLINE:
@@ -427,14 +245,14 @@ def _top_sequence(words: np.ndarray, lengths: np.ndarray, number: int, length: i
     for first in range(number - length + 1):
         key, characters = np.uint64(0), length - 1
         for one in range(first, first + length):
-            key, characters = key * _PRIME + words[one], characters + lengths[one]
+            key, characters = key * PRIME + words[one], characters + lengths[one]
         at, is_new = _place(seen, turn, key)
         occurrences[at] = 1 if is_new else occurrences[at] + 1
         most = max(most, occurrences[at])
     for first in range(number - length + 1):
         key, characters = np.uint64(0), length - 1
         for one in range(first, first + length):
-            key, characters = key * _PRIME + words[one], characters + lengths[one]
+            key, characters = key * PRIME + words[one], characters + lengths[one]
         at, _ = _place(seen, turn, key)
         if occurrences[at] == most:
             most_characters = characters
@@ -451,7 +269,7 @@ def _repeated_sequences(
     while first < number - length + 1:
         key, characters = np.uint64(0), 0
         for one in range(first, first + length):
-            key, characters = key * _PRIME + words[one], characters + lengths[one]
+            key, characters = key * PRIME + words[one], characters + lengths[one]
         _, is_new = _place(seen, turn, key)
         repeated += 0 if is_new else characters
         first += 1 if is_new else length

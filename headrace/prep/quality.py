@@ -109,12 +109,11 @@ def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
 
 
 def _stop_words() -> np.ndarray:
+    """Their hashes, as `kernels.measures` makes those of words."""
     from headrace.prep import kernels
 
-    hashes = np.empty(8, np.uint64)
-    found = []
-    for word in STOP_WORDS:
-        encoded = np.frombuffer(word.encode(), np.uint8)
-        kernels.tokens(encoded, 0, len(encoded), kinds(), folded(), hashes)
-        found.append(hashes[0])
-    return np.array(found)
+    hashes = [int(kernels.START)] * len(STOP_WORDS)
+    for at, word in enumerate(STOP_WORDS):
+        for byte in word.encode():
+            hashes[at] = (hashes[at] + byte) * int(kernels.PRIME) & 0xFFFFFFFFFFFFFFFF
+    return np.array(hashes, dtype=np.uint64)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.prep import kernels
+from headrace.prep import near_kernels
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import bands, exact_duplicates, near_duplicates
 from headrace.prep.token_rule import folded, kinds
@@ -54,7 +54,7 @@ def compiled_sequences(texts: list[str], num_tokens: int) -> list[list[int]]:
     data = np.frombuffer(b"".join(encoded), np.uint8)
     offsets = np.cumsum([0, *map(len, encoded)])
     found = np.empty(len(data), np.uint32)
-    bounds = kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
+    bounds = near_kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
     return [found[bounds[at] : bounds[at + 1]].tolist() for at in range(len(texts))]
 
 
@@ -191,18 +191,53 @@ def test_pairs_at_the_threshold_are_proposed_nearly_always(threshold: float, per
     assert 1 - (1 - threshold**num_rows) ** num_bands >= 0.999
 
 
-running = st.text(st.sampled_from(list('aB1 \t\n.,!+_-é̂कि水。ไทยＡ\u00ad\u200d’"\U0001f469\U00020000')), max_size=30)
+ASCII = "".join(map(chr, range(128)))
+CHARACTERS = 'aB1 \t\n.,!+_-é̂कि水。ไทยＡ\u00ad\u200d’"\U0001f469\U00020000'
+running = st.text(st.sampled_from(CHARACTERS), max_size=30)
+# Long enough for blocks of ASCII, before, between and after other characters, at any place in a block.
+in_blocks = st.lists(
+    st.one_of(
+        running, st.text(st.sampled_from(ASCII), max_size=99), st.sampled_from(["water wheel " * 9, "\n    if a:"])
+    ),
+    max_size=6,
+).map("".join)
 
 
-@given(st.lists(running, min_size=1, max_size=5), st.integers(1, 4))
-@example(["a\n\t b", "a\n\n b", "\n", "1.\u00adb"], 1)
-def test_the_compiled_tokens_are_those_of_the_rule(texts: list[str], num_tokens: int) -> None:
-    """The reference's own sequences have one hash each, all over, and come as often and in the same order."""
+def has_the_sequences_of_the_rule(texts: list[str], num_tokens: int) -> bool:
+    """Whether the reference's sequences have one hash each, all over, and come as often and in the same order."""
     names: dict[tuple[str, ...], int] = {}
     for text, found in zip(texts, compiled_sequences(texts, num_tokens), strict=True):
         tokens = reference_tokens(text)
         length = min(len(tokens), num_tokens)
         sequences = [tuple(tokens[at : at + length]) for at in range(len(tokens) - length + 1)] if tokens else []
-        assert [names.setdefault(sequence, one) for sequence, one in zip(sequences, found, strict=True)] == found
+        if [names.setdefault(sequence, one) for sequence, one in zip(sequences, found, strict=True)] != found:
+            return False
         assert set(sequences) == reference_sequences(text, num_tokens)
-    assert len(set(names.values())) == len(names)
+    return len(set(names.values())) == len(names)
+
+
+@given(st.lists(running, min_size=1, max_size=5), st.integers(1, 4))
+@example(["a\n\t b", "a\n\n b", "\n", "1.\u00adb"], 1)
+def test_the_compiled_tokens_are_those_of_the_rule(texts: list[str], num_tokens: int) -> None:
+    assert has_the_sequences_of_the_rule(texts, num_tokens)
+
+
+@given(st.lists(in_blocks, min_size=1, max_size=4), st.integers(1, 4))
+@example(["water " * 5 + "\n    é" + "wheel " * 6, "water " * 5 + "\n    e" + "wheel " * 6], 2)
+def test_runs_of_ascii_have_the_tokens_of_the_rule(texts: list[str], num_tokens: int) -> None:
+    assert has_the_sequences_of_the_rule(texts, num_tokens)
+
+
+def test_every_ascii_character_counts_the_same_among_others_and_alone() -> None:
+    """A text of ASCII alone is classified by comparing, one with other characters by the rule's tables."""
+    around = [
+        f"{before}{one}{after}" for one in ASCII for before in ("", "a", "+", " ") for after in ("", "b", "-", " ")
+    ]
+
+    assert has_the_sequences_of_the_rule([*around, *(f"水{text}" for text in around)], 1)
+
+
+def test_a_character_of_any_length_begins_and_ends_a_token_at_any_place() -> None:
+    words = ["x" * length + end for length in range(40) for end in ("", "y", "é", "水", "\U00020000")]
+
+    assert has_the_sequences_of_the_rule([*words, *(f"{word} {word}  {word}" for word in words)], 1)
