@@ -278,6 +278,42 @@ def band_keys(
 
 
 @compiled
+def groups(keys: np.ndarray, has_tokens: np.ndarray, found: np.ndarray) -> int:
+    """Numbers the groups of texts that share a band's key; returns how many there are.
+
+    Args:
+        keys: uint64 [text, band].
+        has_tokens: bool [text]; a text without is in no group.
+        found: int32 [text, band], to be written: the text's group, -1 where nobody else has its key.
+    """
+    num_texts, num_bands = keys.shape
+    size = 16
+    while size < 2 * num_texts:
+        size *= 2
+    # A hash table of the first text with each key.
+    firsts, column = np.empty(size, np.int32), np.empty(num_texts, np.uint64)
+    number = 0
+    found[:] = -1
+    for band in range(num_bands):
+        firsts[:] = -1
+        column[:] = keys[:, band]
+        for text in range(num_texts):
+            if not has_tokens[text]:
+                continue
+            at = np.int64(column[text] & np.uint64(size - 1))
+            while firsts[at] >= 0 and column[firsts[at]] != column[text]:
+                at = (at + 1) & (size - 1)
+            first = firsts[at]
+            if first < 0:
+                firsts[at] = text
+                continue
+            if found[first, band] < 0:
+                found[first, band], number = number, number + 1
+            found[text, band] = found[first, band]
+    return number
+
+
+@compiled
 def _jaccard(sets: np.ndarray, left: int, left_end: int, right: int, right_end: int) -> float:
     total, shared = (left_end - left) + (right_end - right), 0
     while left < left_end and right < right_end:
