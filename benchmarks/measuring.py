@@ -73,14 +73,22 @@ class ChildResult:
 class Child:
     """`python -m MODULE TASK`: a new process that answers in lines of JSON. What else it prints is passed over."""
 
-    def __init__(self, module: str, task: Mapping[str, Any], *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        task: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+        interpreter: Path | None = None,
+    ) -> None:
+        """`interpreter`: of a peer that is installed apart."""
         self._name = f"{module} {json.dumps(task)}"
         self._children_cpu = _children_cpu_seconds()
         self._started = time.perf_counter()
         # A file, since a full pipe that nobody reads would stop the child.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(task)],
+            [str(interpreter or sys.executable), "-m", module, json.dumps(task)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -129,8 +137,14 @@ class Child:
         self._process.wait()
 
 
-def run_child(module: str, task: Mapping[str, Any], *, environment: Mapping[str, str] | None = None) -> ChildResult:
-    child = Child(module, task, environment=environment)
+def run_child(
+    module: str,
+    task: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str] | None = None,
+    interpreter: Path | None = None,
+) -> ChildResult:
+    child = Child(module, task, environment=environment, interpreter=interpreter)
     try:
         return child.result()
     except BaseException:

@@ -22,8 +22,14 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 VENV = CHECKOUT / ".venv"
-# A peer whose packages want other versions than ours, in a place of its own.
+# Peers whose packages want other versions than ours, each in a place of its own, with what they need.
 DATA_DESIGNER = CHECKOUT / "build/peers/data-designer"
+DATATROVE = CHECKOUT / "build/peers/datatrove"
+APART = {
+    DATA_DESIGNER: ("data-designer==0.9.7",),
+    # Its filters import their tokenizers where they use them; nobody declares them for it.
+    DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk"),
+}
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
@@ -114,9 +120,10 @@ def install_packages() -> None:
 
 def install_peers() -> None:
     pip("peers", "-c", str(CHECKOUT / "requirements.lock"), "-e", f"{CHECKOUT}[bench]")
-    if not (DATA_DESIGNER / "bin/python").exists():
-        venv.create(DATA_DESIGNER, with_pip=True)
-    pip("Data Designer", "data-designer==0.9.7", place=DATA_DESIGNER)
+    for place, packages in APART.items():
+        if not (place / "bin/python").exists():
+            venv.create(place, with_pip=True)
+        pip(place.name, *packages, place=place)
 
 
 def make_demo_inputs() -> None:

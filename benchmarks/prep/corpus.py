@@ -23,7 +23,7 @@ _OTHER_WORDS = ("water", "wheel", "mill", "race")
 def write_corpus(path: Path, num_bytes: int, seed: int) -> int:
     """Writes `text` to a Parquet file; returns the number of documents."""
     draw = random.Random(seed)
-    sentences = list(dict.fromkeys(_sentences()))
+    known = list(dict.fromkeys(sentences()))
     documents: list[str] = []
     size = 0
     while size < num_bytes:
@@ -33,13 +33,13 @@ def write_corpus(path: Path, num_bytes: int, seed: int) -> int:
                 words[draw.randrange(len(words))] = draw.choice(_OTHER_WORDS)
             documents.append(" ".join(words))
         else:
-            documents.append(" ".join(draw.choice(sentences) for _ in range(draw.randint(3, 30))))
+            documents.append(" ".join(draw.choice(known) for _ in range(draw.randint(3, 30))))
         size += len(documents[-1].encode())
     pq.write_table(pa.table({"text": documents}), path, compression="zstd", row_group_size=16_384)
     return len(documents)
 
 
-def _sentences() -> Iterator[str]:
+def sentences() -> Iterator[str]:
     for file in sorted(Path(sysconfig.get_path("purelib")).rglob("*.py")):
         source = file.read_text(encoding="utf-8", errors="ignore")
         for docstring in _DOCSTRING.findall(source):

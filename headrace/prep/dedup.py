@@ -50,7 +50,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
         similarity: the Jaccard similarity of both (Float64), or null.
     """
     # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
-    from headrace.prep import near_kernels
+    from headrace.prep import kernels
 
     num_bands, num_rows = bands(settings.jaccard, settings.num_permutations)
     factors, summands = _permutations(num_bands * num_rows)
@@ -62,7 +62,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
     keys = np.empty((len(texts), num_bands), np.uint64)
     has_tokens = np.zeros(len(texts), np.bool_)
     for rows, found, bounds in _sequences(texts, settings.shingle_words):
-        near_kernels.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
+        kernels.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
         has_tokens[rows] = np.diff(bounds) > 0
     groups, num_groups = _groups(keys, has_tokens)
     has_company: np.ndarray = np.max(groups, axis=1, initial=-1) >= 0
@@ -71,7 +71,7 @@ def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: N
         members, num_members = _sets(found, bounds)
         sets.append(members)
         sizes.append(num_members)
-    originals, similarities = near_kernels.repeats(
+    originals, similarities = kernels.repeats(
         groups[has_company], num_groups, np.concatenate(sets), np.cumsum(np.concatenate(sizes)), settings.jaccard
     )
     places = np.flatnonzero(has_company)
@@ -101,13 +101,13 @@ def _permutations(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sequences(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Rows, and their sequences as `near_kernels.sequences` makes them; a null is an empty text."""
-    from headrace.prep import near_kernels
+    """Rows, and their sequences as `kernels.sequences` makes them; a null is an empty text."""
+    from headrace.prep import kernels
 
     for rows, data, ends in utf8_batches(texts):
         # A token has at least one byte.
         found = np.empty(ends[-1] - ends[0], np.uint32)
-        bounds = near_kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
+        bounds = kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
         yield rows, found[: bounds[-1]], bounds
 
 
@@ -125,7 +125,7 @@ def _sets(found: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _groups(keys: np.ndarray, has_tokens: np.ndarray) -> tuple[np.ndarray, int]:
     """int32 [text, band]: the number of the group that shares a band's key, -1 for a text alone; how many groups."""
-    from headrace.prep import near_kernels
+    from headrace.prep import kernels
 
     groups = np.empty(keys.shape, np.int32)
-    return groups, near_kernels.groups(keys, has_tokens, groups)
+    return groups, kernels.groups(keys, has_tokens, groups)

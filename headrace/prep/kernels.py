@@ -1,276 +1,392 @@
-"""The inner loops of the quality rules, compiled: over UTF-8 bytes as Arrow keeps them, no Python string per text.
+"""The inner loops of near de-duplication, compiled: tokens, their sequences, MinHash, and exact comparison.
 
 Texts come as `data` (uint8, the bytes of many texts) and `offsets` (int64 [text + 1]); `kinds` and `folded` are the
-tables of `token_rule`.
+tables of `token_rule`. All hashes are fixed: with others, the next run would drop other borderline documents. Two
+sequences count as one if 32 bits of their hashes are equal: by chance that raises the similarity of two texts of n
+sequences by n / 2^32, so by less than 0.001 below four million.
 """
 
 from typing import Any
 
 import numpy as np
 
-from headrace.prep.compiled import PRIME
-from headrace.prep.compiled import compiled as _compiled
-from headrace.prep.compiled import decoded as _decoded
-from headrace.prep.compiled import mixed as _mixed
+from headrace.prep.compiling import compiled
 from headrace.prep.token_rule import NUM_CODE_POINTS, Kind
 
-# Of `compiled.py`, which this file is compiled with.
-BUILT_WITH = "24a7eee1142c51b7"
 _BLANK, _LETTER, _SINGLE, _MARK = int(Kind.BLANK), int(Kind.LETTER), int(Kind.SINGLE), int(Kind.MARK)
-_SIGN, _UNSEEN = int(Kind.SIGN), int(Kind.UNSEEN)
-START = np.uint64(0x9E3779B97F4A7C15)
+_SENTENCE, _SIGN, _UNSEEN, _LINE_END = int(Kind.SENTENCE), int(Kind.SIGN), int(Kind.UNSEEN), int(Kind.LINE_END)
+_PRIME, _MIX, _HALF = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
 _IDEOGRAPHS_END = 0x40000
-_SPACE, _NEWLINE = 32, 10
-
-# What `measures` counts of a text, in the order of its columns.
-MEASURES = (
-    *("length", "characters", "letters", "words", "word_characters", "spaced_words", "spaced_word_characters"),
-    *("letter_words", "repeated_words", "stop_words", "hashes", "ellipses"),
-    *("lines", "longest_line", "line_characters", "bullet_lines", "ellipsis_lines"),
-    *("repeated_lines", "repeated_line_characters"),
-    *("paragraphs", "repeated_paragraphs", "repeated_paragraph_characters"),
-    *(f"top_{length}_gram_characters" for length in (2, 3, 4)),
-    *(f"repeated_{length}_gram_characters" for length in range(5, 11)),
-)
-_OF_WORDS, _OF_LINES, _OF_PARAGRAPHS, _OF_TOP, _OF_REPEATED = 0, 12, 19, 22, 25
-# A word counts as repeated if it is among so many words before it, so that a long text has no more of them.
-WINDOW_WORDS = 50
-_HASH, _DOT, _DASH, _BULLET, _ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
-
-# Of a hash table: keys, the turn in which each was put there, and a value.
-_Table = tuple[np.ndarray, np.ndarray, np.ndarray]
+_SPACE, _TAB, _NEWLINE = 32, 9, 10
+_UNSET = np.uint32(0xFFFFFFFF)
+# Bytes that are looked at together for whether all are ASCII.
+_BLOCK = 32
 
 
-@_compiled
-def measures(
-    data: np.ndarray,
-    offsets: np.ndarray,
-    kinds: np.ndarray,
-    folded: np.ndarray,
-    traits: np.ndarray,
-    stop_words: np.ndarray,
-    counts: np.ndarray,
-    with_repetition: bool,
-) -> None:
-    """Writes `counts`, float64 [text, measure], as `MEASURES` names them.
+@compiled
+def _mixed(value: np.uint64) -> np.uint64:
+    value = (value ^ (value >> _HALF)) * _MIX
+    return value ^ (value >> _HALF)
+
+
+@compiled
+def _decoded(data: np.ndarray, at: int) -> Any:
+    """The code point that begins there, and where the next one does; Arrow has checked that it is UTF-8."""
+    byte = np.int64(data[at])
+    if byte < 0x80:
+        return byte, at + 1
+    if byte < 0xE0:
+        return ((byte & 0x1F) << 6) | (data[at + 1] & 0x3F), at + 2
+    if byte < 0xF0:
+        return ((byte & 0x0F) << 12) | (np.int64(data[at + 1] & 0x3F) << 6) | (data[at + 2] & 0x3F), at + 3
+    code = ((byte & 0x07) << 18) | (np.int64(data[at + 1] & 0x3F) << 12)
+    return code | (np.int64(data[at + 2] & 0x3F) << 6) | (data[at + 3] & 0x3F), at + 4
+
+
+@compiled
+def _ascii_end(data: np.ndarray, at: int, stop: int) -> int:
+    """How far ASCII goes on, in whole blocks; the blanks before other text, which may be an indentation, are left to
+    it."""
+    end = at
+    while end < stop:
+        block = data[end : min(end + _BLOCK, stop)]
+        seen = np.uint8(0)
+        for byte in block:
+            seen |= byte
+        if seen >= 0x80:
+            break
+        end += len(block)
+    while at < end < stop and data[end - 1] <= _SPACE:
+        end -= 1
+    return end
+
+
+@compiled
+def _ascii_kinds(run: np.ndarray, units: np.ndarray, found: np.ndarray) -> bool:
+    """Writes each byte in lower case and its kind; whether there are line ends.
+
+    `token_rule` once more, by comparing instead of by table: so the loop has no branches and is done 64 bytes at once.
+    """
+    for at in range(len(run)):
+        byte = run[at]
+        lower = byte | np.uint8(0x20)
+        is_latin = (lower >= 0x61) & (lower <= 0x7A)
+        units[at] = lower if is_latin else byte
+        is_letter = is_latin | ((byte >= 0x30) & (byte <= 0x39)) | (byte == 0x5F)
+        is_blank = (byte <= _SPACE) | (byte == 0x22) | (byte == 0x27) | (byte == 0x60) | (byte == 0x7F)
+        of_sentence = (
+            (byte == 0x21) | (byte == 0x2C) | (byte == 0x2E) | (byte == 0x3A) | (byte == 0x3B) | (byte == 0x3F)
+        )
+        other = np.uint8(_BLANK) if is_blank else np.uint8(_SENTENCE) if of_sentence else np.uint8(_SIGN)
+        kind = np.uint8(_LINE_END) if byte == _NEWLINE else other
+        found[at] = np.uint8(_LETTER) if is_letter else kind
+    has_lines = np.uint8(0)
+    for at in range(len(found)):
+        has_lines |= np.uint8(found[at] == _LINE_END)
+    return has_lines != 0
+
+
+@compiled
+def _ascii_tokens(kinds_found: np.ndarray, units: np.ndarray, begins: np.ndarray) -> None:
+    """Marks the units that begin a token, and makes 0 of those in none.
 
     Args:
-        traits: `token_rule.traits`.
-        stop_words: uint64, hashes of words as `_words` makes them.
-        with_repetition: also those of lines, paragraphs and sequences of words, for half of the work; else 0.
+        kinds_found: of the character before, of each, and of the one after.
     """
-    longest = 0
-    for text in range(len(offsets) - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    size = 16
-    while size < 2 * longest + 2:
-        size *= 2
-    words, lengths = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.int64)
-    seen = np.empty(size, np.uint64), np.full(size, -1, np.int64), np.zeros(size, np.int64)
-    turn = 0
-    counts[:] = 0
-    for text in range(len(offsets) - 1):
-        start, stop = offsets[text], offsets[text + 1]
-        number = _words(data, start, stop, kinds, folded, traits, words, lengths, counts[text])
-        turn = _repeated_words(words, number, stop_words, seen, turn, counts[text])
-        turn = _lines(data, start, stop, seen, turn, counts[text], with_repetition)
-        if not with_repetition:
+    here, after = kinds_found[1:], kinds_found[2:]
+    for at in range(len(begins)):
+        is_letter = here[at] == _LETTER
+        is_sign = (here[at] == _SIGN) | ((here[at] == _SENTENCE) & ((after[at] == _SIGN) | (after[at] == _LETTER)))
+        begins[at] = np.uint8(is_sign | (is_letter & (kinds_found[at] != _LETTER)))
+        units[at] = units[at] if is_sign | is_letter else np.uint8(0)
+
+
+@compiled
+def _ascii_indentations(run: np.ndarray, after: int, units: np.ndarray, begins: np.ndarray) -> None:
+    """Makes tokens of the blanks that lines begin with, except for lines of nothing else."""
+    at = 0
+    while at < len(run):
+        if run[at] != _NEWLINE:
+            at += 1
             continue
-        turn = _paragraphs(data, start, stop, seen, turn, counts[text])
-        for length in range(2, 5):
-            counts[text, _OF_TOP + length - 2] = _top_sequence(words, lengths, number, length, seen, turn)
-            turn += 1
-        for length in range(5, 11):
-            counts[text, _OF_REPEATED + length - 5] = _repeated_sequences(words, lengths, number, length, seen, turn)
-            turn += 1
+        first = at
+        at += 1
+        while at < len(run) and (run[at] == _SPACE or run[at] == _TAB):
+            at += 1
+        if at > first + 1 and (run[at] if at < len(run) else after) != _NEWLINE:
+            units[first:at], begins[first] = run[first:at], 1
 
 
-@_compiled
-def _words(
+@compiled
+def _units(
     data: np.ndarray,
     start: int,
     stop: int,
     kinds: np.ndarray,
     folded: np.ndarray,
-    traits: np.ndarray,
-    words: np.ndarray,
-    lengths: np.ndarray,
-    counts: np.ndarray,
+    room: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> int:
-    """Hashes and lengths, in code points, of the text's words: of its tokens those that are no signs."""
-    number, word, length, has_letter, is_single, at = 0, START, 0, False, False, start
-    is_letter, is_visible = 0, 0
-    while True:
-        kind, code = _BLANK, 0
-        if at < stop:
-            code, at = _decoded(data, at)
-            counts[0] += 1
-            counts[10] += code == _HASH
-            counts[11] += code == _ELLIPSIS
-            if code < NUM_CODE_POINTS:
-                code = np.int64(folded[code])
-                kind = np.int64(kinds[code])
-                is_letter, is_visible = traits[code] & 1, traits[code] >> 1
-            else:
-                kind = _SINGLE if code < _IDEOGRAPHS_END else _SIGN
-                is_letter, is_visible = kind == _SINGLE, 1
-            counts[1] += is_visible
-            counts[2] += is_letter
-            if kind == _UNSEEN:
+    """Writes the text's tokens one after the other, and marks where they begin; returns how many units that takes.
+
+    An ASCII character is one unit, any other three, of which the first is 0x80 or more; 0 are units of no token, and
+    then of the token's end. So tokens that differ have units that differ.
+    """
+    units, begins, kinds_found = room
+    size, at, is_open, is_single, mixed_end = 0, start, False, False, start
+    while at < stop:
+        if at >= mixed_end and data[at] < 0x80:
+            end = _ascii_end(data, at, stop)
+            mixed_end = end + _BLOCK
+            if end > at:
+                length, after = end - at, data[end] if end < stop else np.uint8(_NEWLINE)
+                has_lines = _ascii_kinds(data[at:end], units[size:], kinds_found[1 : length + 1])
+                kinds_found[0] = _LETTER if is_open and not is_single else _BLANK
+                kinds_found[length + 1] = kinds[folded[after]] if after < 0x80 else _SIGN
+                _ascii_tokens(kinds_found[: length + 2], units[size:], begins[size : size + length])
+                if has_lines:
+                    _ascii_indentations(data[at:end], after, units[size:], begins[size:])
+                is_open, is_single = kinds_found[length] == _LETTER, False
+                size, at = size + length, end
                 continue
+        code, at = _decoded(data, at)
+        if code < NUM_CODE_POINTS:
+            code = np.int64(folded[code])
+            kind = np.int64(kinds[code])
         else:
-            at += 1
-        if length and (kind not in (_LETTER, _MARK) or (kind == _LETTER and is_single)):
-            words[number], lengths[number], number = word, length, number + 1
-            counts[4] += length
-            counts[5] += not is_single
-            counts[6] += 0 if is_single else length
-            counts[7] += has_letter
-            word, length, has_letter, is_single = START, 0, False, False
-        if at > stop:
-            break
-        if kind in (_LETTER, _MARK, _SINGLE):
-            is_single = is_single or kind == _SINGLE
-            word, length, has_letter = (word + np.uint64(code)) * PRIME, length + 1, has_letter or is_letter
-    counts[3] = number
-    at = start
-    while at + 2 < stop:
-        if data[at] == _DOT and data[at + 1] == _DOT and data[at + 2] == _DOT:
-            counts[11], at = counts[11] + 1, at + 3
+            kind = _SINGLE if code < _IDEOGRAPHS_END else _SIGN
+        if kind == _UNSEEN:
+            continue
+        begins_token = True
+        if kind == _LETTER:
+            begins_token = not is_open or is_single
+            is_open, is_single = True, False
+        elif kind == _MARK:
+            begins_token = not is_open
+            is_open, is_single = True, is_open and is_single
+        elif kind == _SINGLE:
+            is_open, is_single = True, True
+        elif kind == _LINE_END:
+            first, is_open = at, False
+            while at < stop and (data[at] == _SPACE or data[at] == _TAB):
+                at += 1
+            if at > first and at < stop and data[at] != _NEWLINE:
+                begins[size : size + 1 + at - first] = 0
+                units[size], begins[size] = _NEWLINE, 1
+                units[size + 1 : size + 1 + at - first] = data[first:at]
+                size += 1 + at - first
+            continue
         else:
-            at += 1
+            is_open = False
+            if kind == _SENTENCE:
+                if at == stop or (data[at] < 0x80 and kinds[data[at]] != _LETTER and kinds[data[at]] != _SIGN):
+                    continue
+            elif kind != _SIGN:
+                continue
+        begins[size] = begins_token
+        if code < 0x80:
+            units[size], size = code, size + 1
+        else:
+            units[size], units[size + 1], units[size + 2] = 0x80 | (code & 0x7F), (code >> 7) & 0xFF, code >> 15
+            begins[size + 1], begins[size + 2], size = 0, 0, size + 3
+    return size
+
+
+@compiled
+def _eight(units: np.ndarray, first: int) -> np.uint64:
+    """Eight units as one number; compiled to one load, since no index is below 0."""
+    at, found = np.uint64(first), np.uint64(0)
+    for one in range(8):
+        found |= np.uint64(units[at + np.uint64(one)]) << np.uint64(8 * one)
+    return found
+
+
+@compiled
+def _tokens(units: np.ndarray, begins: np.ndarray, places: np.ndarray, hashes: np.ndarray) -> int:
+    """Writes a hash for each token of `units`, which have 24 more behind them, and returns how many there are.
+
+    Most tokens are shorter than 16 units: two steps, the same for all, cost less than a branch that is guessed wrong.
+    """
+    number, size, every = 0, len(begins), ~np.uint64(0)
+    for at in range(size):
+        places[number] = at
+        number += begins[at]
+    places[number] = size
+    for one in range(number):
+        at, rest = places[one], places[one + 1] - places[one]
+        token = (_eight(units, at) & (every >> np.uint64(64 - 8 * min(rest, 8)))) * _PRIME
+        second = (every >> np.uint64(64 - 8 * min(max(rest - 8, 1), 8))) if rest > 8 else np.uint64(0)
+        token = ((token ^ (token >> _HALF)) ^ (_eight(units, at + 8) & second)) * _PRIME
+        while rest > 16:
+            at, rest = at + 8, rest - 8
+            more = _eight(units, at + 8) & (every >> np.uint64(64 - 8 * min(rest - 8, 8)))
+            # A token that ends with blanks is the token.
+            token = ((token ^ (token >> _HALF)) ^ more) * _PRIME if more else token
+        hashes[one] = _mixed(token)
     return number
 
 
-@_compiled
-def _place(seen: _Table, turn: int, key: np.uint64) -> Any:
-    """Where a key of this turn stands in the table, and whether it is new; the table is as good as empty each turn."""
-    keys, turns, _ = seen
-    at = np.int64(_mixed(key) & np.uint64(len(keys) - 1))
-    while turns[at] == turn and keys[at] != key:
-        at = (at + 1) & (len(keys) - 1)
-    is_new = turns[at] != turn
-    keys[at], turns[at] = key, turn
-    return at, is_new
+@compiled
+def sequences(
+    data: np.ndarray, offsets: np.ndarray, kinds: np.ndarray, folded: np.ndarray, num_tokens: int, found: np.ndarray
+) -> np.ndarray:
+    """Writes a hash for each sequence of `num_tokens` tokens of each text; returns int64 [text + 1] offsets into them.
+
+    A text of fewer tokens has one sequence, a text without tokens none.
+
+    Args:
+        found: uint32, with a place for each byte of `data`.
+    """
+    num_texts, longest = len(offsets) - 1, 0
+    for text in range(num_texts):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    # Of two bytes three units can come; a token's last eight are read with what follows them.
+    most = longest * 3 // 2 + 32
+    units, begins, kinds_found = np.zeros(most, np.uint8), np.empty(most, np.uint8), np.empty(longest + 2, np.uint8)
+    places, hashes, sums = np.empty(longest + 2, np.int64), np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    bounds = np.zeros(num_texts + 1, np.int64)
+    for text in range(num_texts):
+        size = _units(data, offsets[text], offsets[text + 1], kinds, folded, (units, begins, kinds_found))
+        number = _tokens(units, begins[:size], places, hashes)
+        length = min(number, num_tokens)
+        bounds[text + 1] = bounds[text] + (number - length + 1 if number else 0)
+        of_text = found[bounds[text] : bounds[text + 1]]
+        sums[: len(of_text)] = length
+        for first in range(length):
+            of_first = hashes[first : first + len(of_text)]
+            for one in range(len(of_text)):
+                sums[one] = sums[one] * _PRIME + of_first[one]
+        for one in range(len(of_text)):
+            of_text[one] = np.uint32(_mixed(sums[one]) >> _HALF)
+    return bounds
 
 
-@_compiled
-def _repeated_words(
-    words: np.ndarray, number: int, stop_words: np.ndarray, seen: _Table, turn: int, counts: np.ndarray
-) -> int:
-    last = seen[2]
-    for one in range(number):
-        at, is_new = _place(seen, turn, words[one])
-        if not is_new and one - last[at] <= WINDOW_WORDS:
-            counts[8] += 1
-        last[at] = one
-    for stop_word in stop_words:
-        at, is_new = _place(seen, turn, stop_word)
-        counts[9] += not is_new
-    return turn + 1
+@compiled
+def band_keys(
+    found: np.ndarray,
+    bounds: np.ndarray,
+    factors: np.ndarray,
+    summands: np.ndarray,
+    beside: np.ndarray,
+    keys: np.ndarray,
+) -> None:
+    """Writes uint64 `keys` [text, band].
+
+    Args:
+        found, bounds: as `sequences` makes them.
+        factors, summands: uint32 [band * row]; each pair is one permutation, of which MinHash keeps the least value.
+        beside: uint64 [text]; texts with different values share no key.
+    """
+    num_texts, num_bands = keys.shape
+    num_rows = len(factors) // num_bands
+    least = np.empty(len(factors), np.uint32)
+    for text in range(num_texts):
+        least[:] = _UNSET
+        last = bounds[text + 1] - 1
+        # Four at a time, or most of the work would be to load and store `least`. The last may come twice.
+        for first in range(bounds[text], last + 1, 4):
+            one, two = found[first], found[min(first + 1, last)]
+            three, four = found[min(first + 2, last)], found[min(first + 3, last)]
+            for permutation in range(len(factors)):
+                factor, summand = factors[permutation], summands[permutation]
+                least_of_two = min(np.uint32(one * factor + summand), np.uint32(two * factor + summand))
+                least_of_others = min(np.uint32(three * factor + summand), np.uint32(four * factor + summand))
+                least[permutation] = min(least[permutation], min(least_of_two, least_of_others))
+        for band in range(num_bands):
+            key = _mixed(beside[text] + np.uint64(band))
+            for row in range(num_rows):
+                key = _mixed((key ^ np.uint64(least[band * num_rows + row])) * _PRIME)
+            keys[text, band] = key
 
 
-@_compiled
-def _lines(
-    data: np.ndarray, start: int, stop: int, seen: _Table, turn: int, counts: np.ndarray, with_repetition: bool
-) -> int:
-    """Lines that are not blank: what they begin and end with, and which there were before."""
-    begin = start
-    while begin < stop:
-        end = begin
-        while end < stop and data[end] != _NEWLINE:
-            end += 1
-        first, after = begin, end
-        while first < after and data[first] <= _SPACE:
-            first += 1
-        while after > first and data[after - 1] <= _SPACE:
-            after -= 1
-        begin = end + 1
-        if first == after:
+@compiled
+def groups(keys: np.ndarray, has_tokens: np.ndarray, found: np.ndarray) -> int:
+    """Numbers the groups of texts that share a band's key; returns how many there are.
+
+    Args:
+        keys: uint64 [text, band].
+        has_tokens: bool [text]; a text without is in no group.
+        found: int32 [text, band], to be written: the text's group, -1 where nobody else has its key.
+    """
+    num_texts, num_bands = keys.shape
+    size = 16
+    while size < 2 * num_texts:
+        size *= 2
+    # A hash table of the first text with each key.
+    firsts, column = np.empty(size, np.int32), np.empty(num_texts, np.uint64)
+    number = 0
+    found[:] = -1
+    for band in range(num_bands):
+        firsts[:] = -1
+        column[:] = keys[:, band]
+        for text in range(num_texts):
+            if not has_tokens[text]:
+                continue
+            at = np.int64(column[text] & np.uint64(size - 1))
+            while firsts[at] >= 0 and column[firsts[at]] != column[text]:
+                at = (at + 1) & (size - 1)
+            first = firsts[at]
+            if first < 0:
+                firsts[at] = text
+                continue
+            if found[first, band] < 0:
+                found[first, band], number = number, number + 1
+            found[text, band] = found[first, band]
+    return number
+
+
+@compiled
+def _jaccard(sets: np.ndarray, left: int, left_end: int, right: int, right_end: int) -> float:
+    total, shared = (left_end - left) + (right_end - right), 0
+    while left < left_end and right < right_end:
+        if sets[left] == sets[right]:
+            shared, left, right = shared + 1, left + 1, right + 1
+        elif sets[left] < sets[right]:
+            left += 1
+        else:
+            right += 1
+    return shared / (total - shared)
+
+
+@compiled
+def repeats(
+    groups: np.ndarray, num_groups: int, sets: np.ndarray, bounds: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each text, an earlier one with which it overlaps by at least `threshold`, and by how much.
+
+    The earlier one has none itself: a text that was dropped is nobody's original.
+
+    Args:
+        groups: int32 [text, band], the texts that share a band's key; -1: nobody else has it.
+        sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
+
+    Returns:
+        int64 [text], its original or -1, and float64 [text], their Jaccard similarity or 0.
+    """
+    num_texts, num_bands = groups.shape
+    # Kept members of a group, the latest first.
+    latest = np.full(num_groups, -1, np.int32)
+    before = np.empty((num_texts, num_bands), np.int32)
+    compared_with = np.full(num_texts, -1, np.int32)
+    originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
+    for text in range(num_texts):
+        size = bounds[text + 1] - bounds[text]
+        for band in range(num_bands):
+            group = groups[text, band]
+            other = latest[group] if group >= 0 else -1
+            while other >= 0 and originals[text] < 0:
+                other_size = bounds[other + 1] - bounds[other]
+                if compared_with[other] != text and min(size, other_size) >= threshold * max(size, other_size):
+                    compared_with[other] = text
+                    overlap = _jaccard(sets, bounds[text], bounds[text + 1], bounds[other], bounds[other + 1])
+                    if overlap >= threshold:
+                        originals[text], similarities[text] = other, overlap
+                other = before[other, band]
+            if originals[text] >= 0:
+                break
+        if originals[text] >= 0:
             continue
-        length, content = 0, START
-        for at in range(first, after):
-            length += (data[at] & 0xC0) != 0x80
-            content = (content + np.uint64(data[at])) * PRIME
-        code, _ = _decoded(data, first)
-        counts[_OF_LINES] += 1
-        counts[_OF_LINES + 1] = max(counts[_OF_LINES + 1], length)
-        counts[_OF_LINES + 2] += length
-        counts[_OF_LINES + 3] += code in (_BULLET, _DASH)
-        is_ellipsis = after - first >= 3 and data[after - 1] == _DOT and data[after - 2] == _DOT
-        if after - first >= 3 and data[after - 3] == 0xE2 and data[after - 2] == 0x80 and data[after - 1] == 0xA6:
-            is_ellipsis = True
-        elif is_ellipsis:
-            is_ellipsis = data[after - 3] == _DOT
-        counts[_OF_LINES + 4] += is_ellipsis
-        if with_repetition:
-            _, is_new = _place(seen, turn, content)
-            if not is_new:
-                counts[_OF_LINES + 5] += 1
-                counts[_OF_LINES + 6] += length
-    return turn + 1
-
-
-@_compiled
-def _paragraphs(data: np.ndarray, start: int, stop: int, seen: _Table, turn: int, counts: np.ndarray) -> int:
-    """Paragraphs are separated by an empty line."""
-    begin = start
-    while begin < stop:
-        end = begin
-        while end < stop and not (data[end] == _NEWLINE and end + 1 < stop and data[end + 1] == _NEWLINE):
-            end += 1
-        length, content, is_blank = 0, START, True
-        for at in range(begin, end):
-            length += (data[at] & 0xC0) != 0x80
-            content = (content + np.uint64(data[at])) * PRIME
-            is_blank = is_blank and data[at] <= _SPACE
-        begin = end + 1
-        while begin < stop and data[begin] == _NEWLINE:
-            begin += 1
-        if is_blank:
-            continue
-        counts[_OF_PARAGRAPHS] += 1
-        _, is_new = _place(seen, turn, content)
-        if not is_new:
-            counts[_OF_PARAGRAPHS + 1] += 1
-            counts[_OF_PARAGRAPHS + 2] += length
-    return turn + 1
-
-
-@_compiled
-def _top_sequence(words: np.ndarray, lengths: np.ndarray, number: int, length: int, seen: _Table, turn: int) -> Any:
-    """Characters, with blanks between words, of all occurrences of the sequence that occurs most often, the first of
-    them that does."""
-    occurrences, most, most_characters = seen[2], 0, 0
-    for first in range(number - length + 1):
-        key, characters = np.uint64(0), length - 1
-        for one in range(first, first + length):
-            key, characters = key * PRIME + words[one], characters + lengths[one]
-        at, is_new = _place(seen, turn, key)
-        occurrences[at] = 1 if is_new else occurrences[at] + 1
-        most = max(most, occurrences[at])
-    for first in range(number - length + 1):
-        key, characters = np.uint64(0), length - 1
-        for one in range(first, first + length):
-            key, characters = key * PRIME + words[one], characters + lengths[one]
-        at, _ = _place(seen, turn, key)
-        if occurrences[at] == most:
-            most_characters = characters
-            break
-    return most * most_characters
-
-
-@_compiled
-def _repeated_sequences(
-    words: np.ndarray, lengths: np.ndarray, number: int, length: int, seen: _Table, turn: int
-) -> int:
-    """Characters of sequences that occurred before, each character once."""
-    repeated, first = 0, 0
-    while first < number - length + 1:
-        key, characters = np.uint64(0), 0
-        for one in range(first, first + length):
-            key, characters = key * PRIME + words[one], characters + lengths[one]
-        _, is_new = _place(seen, turn, key)
-        repeated += 0 if is_new else characters
-        first += 1 if is_new else length
-    return repeated
+        for band in range(num_bands):
+            group = groups[text, band]
+            if group >= 0:
+                before[text, band], latest[group] = latest[group], text
+    return originals, similarities

@@ -93,27 +93,16 @@ def _measure(name: str) -> pl.Expr:
 
 
 def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
-    """What the corpus's rules look at, of each text: the columns of `kernels.MEASURES`, with a `#` before them."""
+    """What the corpus's rules look at, of each text: the columns of `measures.MEASURES`, with a `#` before them."""
     figures = [figure for limit, figure in FIGURES.items() if getattr(corpus.rules, limit) is not None]
     wanted = {name for figure in figures for name in (*figure.count, figure.of)}
     if not wanted:
         return pl.DataFrame()
     # Its import costs 0.4 CPU s, compiling some more, once a machine.
-    from headrace.prep import kernels
+    from headrace.prep.measures import MEASURES, measures
 
-    tables = kinds(), folded(), traits(), _stop_words()
-    counts = np.empty((len(texts), len(kernels.MEASURES)))
+    tables = kinds(), folded(), traits(), np.frombuffer(" ".join(STOP_WORDS).encode(), np.uint8)
+    counts = np.empty((len(texts), len(MEASURES)))
     for rows, data, ends in utf8_batches(texts):
-        kernels.measures(data, ends, *tables, counts[rows], bool(wanted & OF_REPETITION))
-    return pl.DataFrame({f"#{name}": counts[:, column] for column, name in enumerate(kernels.MEASURES)})
-
-
-def _stop_words() -> np.ndarray:
-    """Their hashes, as `kernels.measures` makes those of words."""
-    from headrace.prep import kernels
-
-    hashes = [int(kernels.START)] * len(STOP_WORDS)
-    for at, word in enumerate(STOP_WORDS):
-        for byte in word.encode():
-            hashes[at] = (hashes[at] + byte) * int(kernels.PRIME) & 0xFFFFFFFFFFFFFFFF
-    return np.array(hashes, dtype=np.uint64)
+        measures(data, ends, *tables, counts[rows], bool(wanted & OF_REPETITION))
+    return pl.DataFrame({f"#{name}": counts[:, column] for column, name in enumerate(MEASURES)})

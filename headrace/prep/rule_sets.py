@@ -26,7 +26,7 @@ RuleSet = Literal["web", "instructions", "code", "short", "none"]
 class Figure:
     """What a rule looks at: `count`, or `count` divided by `of`; more than `most` or less than `least` drops a text.
 
-    Counts are columns of `kernels.MEASURES`. A text with fewer than `words_min` words, or with no `of`, is not judged.
+    Counts are columns of `measures.MEASURES`. A text with fewer than `words_min` words, or with no `of`, is not judged.
     """
 
     rule: str

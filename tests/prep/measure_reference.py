@@ -1,10 +1,11 @@
 """What the quality rules measure, once more in plain Python over strings: the compiled counts are compared with it."""
 
+import unicodedata
 from collections import Counter
 
-from headrace.prep.kernels import WINDOW_WORDS
+from headrace.prep.measures import WINDOW_WORDS
 from headrace.text.words import has_no_blanks
-from tests.prep.token_reference import is_sign, reference_tokens
+from tests.prep.token_reference import INVISIBLE, folded, is_sign, reference_tokens
 
 BLANKS = "".join(map(chr, range(0x21)))
 
@@ -15,10 +16,13 @@ def reference_measures(text: str) -> dict[str, float]:
     lengths = [len(word) for word in words]
     spaced = [word for word in words if not (word[0].isalpha() and has_no_blanks(word[0]))]
     lines = [line.strip(BLANKS) for line in text.split("\n") if line.strip(BLANKS)]
-    paragraphs = [one.lstrip("\n") for one in text.split("\n\n")]
+    paragraphs = [one.strip("\n") for one in text.split("\n\n")]
     paragraphs = [one for one in paragraphs if one.strip(BLANKS)]
+    categories = [unicodedata.category(folded(one))[0] for one in text if one not in INVISIBLE]
     found: dict[str, float] = {
         "length": len(text),
+        "characters": sum(one not in "CZ" for one in categories),
+        "letters": sum(one in "LM" for one in categories),
         "words": len(words),
         "word_characters": sum(lengths),
         "spaced_words": len(spaced),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.prep import near_kernels
+from headrace.prep import kernels
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import bands, exact_duplicates, near_duplicates
 from headrace.prep.token_rule import folded, kinds
@@ -54,7 +54,7 @@ def compiled_sequences(texts: list[str], num_tokens: int) -> list[list[int]]:
     data = np.frombuffer(b"".join(encoded), np.uint8)
     offsets = np.cumsum([0, *map(len, encoded)])
     found = np.empty(len(data), np.uint32)
-    bounds = near_kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
+    bounds = kernels.sequences(data, offsets, kinds(), folded(), num_tokens, found)
     return [found[bounds[at] : bounds[at + 1]].tolist() for at in range(len(texts))]
 
 

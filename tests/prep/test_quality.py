@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headrace.prep.broken_text import broken
 from headrace.prep.cleaning import prepared
-from headrace.prep.kernels import MEASURES
+from headrace.prep.measures import MEASURES
 from headrace.prep.quality import first_rule, quality_rules, with_counts
 from headrace.prep.rule_sets import FIGURES, LIMITS, QualityRules, RuleSet
 from tests.prep.builders import make_corpus, make_raw
@@ -45,7 +45,10 @@ def test_measures_are_those_of_plain_python(text: str) -> None:
 
 
 pieces = st.sampled_from(
-    ["a", "the", " ", " ", "\n", "\n\n", "B1", "#", "…", "...", "-", "•", "水", "é", "e\u0301", ".", "ไ", "'"]
+    [
+        *("a", "the", " ", " ", "\n", "\n\n", "B1", "#", "…", "...", "-", "•", "水", "é", "e\u0301", ".", "ไ", "'"),
+        *("❤\ufe0f", "\u200d", "A", "_", "ﬁ", "Ｋ", "\U00020000", "😀", "\t"),
+    ]
 )
 
 
@@ -55,9 +58,17 @@ def test_measures_are_those_of_plain_python_for_any_text(text: str) -> None:
 
 
 def test_a_text_that_is_measured_beside_others_has_the_same_measures() -> None:
-    texts = [LICENSE, "", CHINESE, PROSE, "水"]
+    texts = [LICENSE, "", CHINESE, PROSE, "水", "dot.", "..", "\n\nagain\n\nagain\n"]
 
     assert measured(*texts) == [measured(text)[0] for text in texts]
+
+
+def test_other_words_make_another_sequence_whatever_their_letters_add_up_to() -> None:
+    # Their sums by letters and places are equal: once taken for one sequence that comes twice.
+    text = "a bcd " + "one two three four " + "bb bd"
+
+    check_measures(text)
+    assert measured(text)[0]["top_2_gram_characters"] == len("a bcd")
 
 
 def verdict(text: str, rule_set: RuleSet, **limits: float | None) -> str | None:
