@@ -9,17 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
-from benchmarks.prep import near, quality
+from benchmarks.prep import languages, near, quality
 from benchmarks.prep.parts import Given, Outcome
 
 # What `--only` chooses from, in the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "near": near.run,
+    "languages": languages.run,
     "quality": quality.run,
 }
 # Peers of all parts, and what has to be installed for each.
 PEERS: dict[str, str | Path] = {
     **near.PEERS,
+    **languages.PEERS,
     **quality.PEERS,
 }
 

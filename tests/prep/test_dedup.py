@@ -10,7 +10,7 @@ from headrace.prep import kernels
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import bands, exact_duplicates, near_duplicates
 from headrace.prep.token_rule import folded, kinds
-from tests.prep.token_reference import reference_sequences, reference_tokens
+from simulation.plain_tokens import reference_sequences, reference_tokens
 
 WORDS = ["river", "wheel", "stone", "grain", "mill", "weir", "gate", "boat", "rope", "bank", "lock", "race"]
 CHINESE = (
