@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.prep.truth import TOKENS, Truth, pairs_left, removals_with_a_twin, shingles, similar_pairs
 
-WORDS = "river wheel stone grain mill weir gate boat rope bank lock race".split()
+WORDS = ["river", "wheel", "stone", "grain", "mill", "weir", "gate", "boat", "rope", "bank", "lock", "race"]
 
 
 def made_texts(seed: int) -> list[str]:
