@@ -20,11 +20,11 @@ def headrace(source: Path, target: Path, jaccard: float, num_words: int) -> list
     import polars as pl
 
     from headrace.prep.corpus import NearDuplicates
-    from headrace.prep.dedup import near_duplicates
+    from headrace.prep.dedup import copies_of
 
     documents = pl.read_parquet(source)
     settings = NearDuplicates(jaccard=jaccard, shingle_words=num_words, num_permutations=_NUM_PERMUTATIONS)
-    kept = near_duplicates(documents, ("text",), settings).get_column("copy_of").is_null()
+    kept = copies_of(documents, ("text",), settings).get_column("copy_of").is_null()
     documents.filter(kept).write_parquet(target)
     return kept.arg_true().to_list()
 
