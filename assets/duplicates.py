@@ -102,4 +102,7 @@ def duplicates(
     ]
     found = whole_corpus.duplicates(settings, store.handoffs(), shards, [*raw_documents.values(), *labels.values()])
     num_rows_in = sum(shard.raw.num_rows for shard in shards)
-    return dg.MaterializeResult(value=pa.concat_tables(found.values()), metadata=made_by | {"num_rows_in": num_rows_in})
+    return dg.MaterializeResult(
+        value=pa.concat_tables(found.of_shard.values()),
+        metadata={**made_by, "num_rows_in": num_rows_in, **found.figures},
+    )

@@ -25,6 +25,8 @@ class Cleaned:
     verdict: pl.DataFrame
     # Every rule that was applied, in order, including those that dropped nothing.
     drops: dict[str, int]
+    # Figures of twins, if the shard was judged by itself.
+    twins: dict[str, int]
 
     @property
     def num_rows_in(self) -> int:
@@ -49,9 +51,7 @@ class Cleaned:
         return pa.Table.from_batches(self.batches(), schema=CLEAN_DOCUMENTS)
 
 
-def clean_shard(
-    corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdict: pa.Table | None = None
-) -> Cleaned:
+def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdict: pa.Table | None = None) -> Cleaned:
     """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts.
 
     Args:
@@ -61,8 +61,9 @@ def clean_shard(
         TooMuchDropped: more is dropped than the corpus allows.
     """
     shard = CorpusShard(key="", raw=raw, labels=labels)
-    decided = pl.DataFrame(judged_shards(corpus, [shard])[shard.key] if verdict is None else verdict)
+    judged = judged_shards(corpus, [shard]) if verdict is None else None
+    decided = pl.DataFrame(judged.of_shard[shard.key] if judged else verdict)
     counts = dict(decided.get_column("rule").drop_nulls().value_counts().iter_rows())
     drops = {rule: counts.get(rule, 0) for rule in rule_names(corpus)}
     refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
-    return Cleaned(corpus=corpus, shard=shard, verdict=decided, drops=drops)
+    return Cleaned(corpus=corpus, shard=shard, verdict=decided, drops=drops, twins=judged.figures if judged else {})

@@ -74,19 +74,19 @@ def in_company(ranges: Iterable[np.ndarray]) -> np.ndarray:
 
 def copies_among(rows: np.ndarray, documents: Documents, comparison: Comparison) -> Found:
     """Args: rows: as `in_company` finds them."""
-    from headrace.prep import kernels
+    from headrace.prep import pair_kernels
 
     numbers, text = np.unique(rows["document"], return_inverse=True)
     is_new = np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)]
     by_text = np.argsort(text, kind="stable")
     groups = (np.cumsum(is_new) - 1)[by_text].astype(np.int32)
     starts = np.append(0, np.cumsum(np.bincount(text, minlength=len(numbers)))).astype(np.int64)
-    with _Sets() as sets:
+    with Sets() as sets:
         ranked = _ranked(numbers, documents, comparison.signer, sets)
         originals = pl.col("text").first().over("exact 0", "exact 1")
         ranked = ranked.with_columns(pl.when(originals != pl.col("text")).then(originals).alias("original"))
         order = ranked.filter(pl.col("original").is_null()).get_column("text").to_numpy()
-        near, similarities, parents = kernels.copies_and_twins(
+        near, similarities, parents = pair_kernels.copies_and_twins(
             order,
             starts,
             groups,
@@ -134,10 +134,10 @@ class _Frame:
         return self.documents[numbers].with_columns(places, pl.lit("").alias("source_file"))
 
 
-class _Sets:
+class Sets:
     """Each text's sequences, sorted and each once, in a temporary file."""
 
-    def __enter__(self) -> "_Sets":
+    def __enter__(self) -> "Sets":
         self._file = TemporaryFile(prefix="headrace-sequences-")
         self._sizes = [np.zeros(1, np.int64)]
         return self
@@ -163,19 +163,19 @@ class _Sets:
         return np.asarray(mapped), bounds
 
 
-def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: _Sets) -> pl.DataFrame:
+def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: Sets) -> pl.DataFrame:
     """`text` (a place in `numbers`) with its exact keys, those to keep first; fills `sets`."""
     frames = [pl.DataFrame(schema=_RANKED)]
     for start, some in _batches(numbers):
         found = documents.at(some)
         for _, sequences, bounds in sequences_of(found.get_column("text"), signer.num_tokens):
             sets.add(sequences, bounds)
+        # Of 64 bits, two of a billion documents would share one by chance.
+        exact = signer.exact_keys(found, num_hashes=2)
         frames.append(
             found.select(
                 pl.Series("text", np.arange(start, start + len(some))),
-                pl.Series("exact 0", signer.exact_keys(found)),
-                # Of 64 bits, two of a billion documents would share one by chance.
-                pl.Series("exact 1", signer.exact_keys(found, seed=2)),
+                *(pl.Series(f"exact {number}", one) for number, one in enumerate(exact)),
                 pl.col("text").str.len_chars().cast(pl.Int64).alias("length"),
                 "source_file",
                 pl.col("source_line").cast(pl.Int64),
@@ -187,8 +187,12 @@ def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: _Se
 
 
 _RANKED = {
-    **{"text": pl.Int64, "exact 0": pl.UInt64, "exact 1": pl.UInt64, "length": pl.Int64},
-    **{"source_file": pl.String, "source_line": pl.Int64},
+    "text": pl.Int64,
+    "exact 0": pl.UInt64,
+    "exact 1": pl.UInt64,
+    "length": pl.Int64,
+    "source_file": pl.String,
+    "source_line": pl.Int64,
 }
 
 

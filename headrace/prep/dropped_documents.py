@@ -7,7 +7,7 @@ large for one run, what `duplicates` sealed is told. Whether it is what clean_do
 by document.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def every_rule(corpus: Corpus) -> list[str]:
     return [*rule_names(corpus), OVERLONG]
 
 
-def judged_now(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) -> dict[str, pa.Table]:
+def judged_now(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) -> Mapping[str, pa.Table]:
     """DUPLICATES of those of these shards whose files were read, judged anew; of a corpus that is too large for it, as
     they were sealed.
 
@@ -57,10 +57,10 @@ def judged_now(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) ->
     """
     if not corpus.compares_shards:
         given = [_shard(corpus, handoffs, key) for key in shards if handoffs.newest("raw_documents", key)]
-        return {one.key: judged_shards(corpus, [one])[one.key] for one in given}
+        return {one.key: judged_shards(corpus, [one]).of_shard[one.key] for one in given}
     there = [key for key in corpus.shard_keys if handoffs.newest("raw_documents", key)]
     if is_one_run(corpus, handoffs):
-        return judged_shards(corpus, [_shard(corpus, handoffs, key) for key in there])
+        return judged_shards(corpus, [_shard(corpus, handoffs, key) for key in there]).of_shard
     return {
         key: own_verdict(corpus, handoffs, [one for name in _INPUTS if (one := handoffs.newest(name, key))])
         for key in there
@@ -86,7 +86,7 @@ def dropped_of_shard(
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
     """
     given = _shard(corpus, handoffs, shard)
-    found = pl.DataFrame(judged_shards(corpus, [given])[shard] if verdict is None else verdict)
+    found = pl.DataFrame(judged_shards(corpus, [given]).of_shard[shard] if verdict is None else verdict)
     clean = handoffs.newest("clean_documents", shard)
     kept: list[str] = []
     dropped, tokens = [], {}
@@ -137,7 +137,9 @@ def _with_overlong(
         return documents, {}
     kept = documents.filter(pl.col("rule").is_null()).select("place", "term", "category", "text").to_dicts()
     lengths = (len(example.ids) for example in tokenized(corpus, kept, tokenizer))
-    tokens = {row["place"]: length for row, length in zip(kept, lengths, strict=True) if length > corpus.sequence_length}
+    tokens = {
+        row["place"]: length for row, length in zip(kept, lengths, strict=True) if length > corpus.sequence_length
+    }
     is_overlong = pl.col("place").is_in(list(tokens))
     return documents.with_columns(pl.when(is_overlong).then(pl.lit(OVERLONG)).otherwise("rule").alias("rule")), tokens
 

@@ -47,6 +47,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
+# For the file of kernels that compare two texts, which calls none of this file.
+compiled = _compiled
+
+
 @_compiled
 def _mixed(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> _HALF)) * _MIX
@@ -166,19 +170,6 @@ def band_keys(
 
 
 @_compiled
-def _jaccard(sets: np.ndarray, left: int, left_end: int, right: int, right_end: int) -> float:
-    total, shared = (left_end - left) + (right_end - right), 0
-    while left < left_end and right < right_end:
-        if sets[left] == sets[right]:
-            shared, left, right = shared + 1, left + 1, right + 1
-        elif sets[left] < sets[right]:
-            left += 1
-        else:
-            right += 1
-    return shared / (total - shared)
-
-
-@_compiled
 def text_hashes(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> None:
     """Mixes a hash of each text's bytes into uint64 `hashes` [text], so that several columns make one hash."""
     for text in range(len(offsets) - 1):
@@ -191,80 +182,6 @@ def text_hashes(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> No
             value = (value ^ _mixed(word * _PRIME)) * _MIX + _START
             value, at = value ^ (value >> np.uint64(29)), at + 8
         hashes[text] = _mixed(value)
-
-
-@_compiled
-def _root(parents: np.ndarray, text: int) -> int:
-    while parents[text] != text:
-        parents[text] = parents[parents[text]]
-        text = parents[text]
-    return text
-
-
-@_compiled
-def copies_and_twins(
-    order: np.ndarray,
-    starts: np.ndarray,
-    groups: np.ndarray,
-    num_groups: int,
-    sets: np.ndarray,
-    bounds: np.ndarray,
-    copy_jaccard: float,
-    twin_jaccard: float,
-    num_compared_max: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each text, one before it in `order` that it is a copy of, by how much, and which kept texts are its twins.
-
-    A text that was dropped is nobody's original and nobody's twin. A text is compared with all kept ones before it
-    that share a group with it, but with no more than `num_compared_max`, those that came last.
-
-    Args:
-        order: int64, the texts that take part, the ones to keep first.
-        starts, groups: int64 [text + 1] offsets into int32 groups: those that a text shares with another.
-        sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
-        copy_jaccard, twin_jaccard: the least similarity of copies, of which one is dropped, and of twins; above 1: none.
-
-    Returns:
-        int64 [text], its original or -1; float64 [text], their similarity or 0; int64 [text], a text that stands for all
-        that are linked to it by a chain of twins.
-    """
-    num_texts, least = len(starts) - 1, min(copy_jaccard, twin_jaccard)
-    owners = np.empty(len(groups), np.int32)
-    for text in range(num_texts):
-        owners[starts[text] : starts[text + 1]] = text
-    # Rows of kept members of a group, the latest first.
-    latest, before = np.full(num_groups, -1, np.int64), np.full(len(groups), -1, np.int64)
-    compared_with = np.full(num_texts, -1, np.int32)
-    originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
-    parents, twins = np.arange(num_texts), np.empty(num_compared_max, np.int64)
-    for text in order:
-        size, num_twins, left = bounds[text + 1] - bounds[text], 0, num_compared_max
-        if size == 0:
-            continue
-        for row in range(starts[text], starts[text + 1]):
-            other_row = latest[groups[row]]
-            while other_row >= 0 and left > 0 and originals[text] < 0:
-                other = owners[other_row]
-                other_size = bounds[other + 1] - bounds[other]
-                if compared_with[other] != text and min(size, other_size) >= least * max(size, other_size):
-                    compared_with[other], left = text, left - 1
-                    overlap = _jaccard(sets, bounds[text], bounds[text + 1], bounds[other], bounds[other + 1])
-                    if overlap >= copy_jaccard:
-                        originals[text], similarities[text] = other, overlap
-                    elif overlap >= twin_jaccard:
-                        twins[num_twins], num_twins = other, num_twins + 1
-                other_row = before[other_row]
-            if originals[text] >= 0:
-                break
-        if originals[text] >= 0:
-            continue
-        for row in range(starts[text], starts[text + 1]):
-            before[row], latest[groups[row]] = latest[groups[row]], row
-        for one in range(num_twins):
-            parents[_root(parents, twins[one])] = _root(parents, text)
-    for text in range(num_texts):
-        parents[text] = _root(parents, text)
-    return originals, similarities, parents
 
 
 @_compiled

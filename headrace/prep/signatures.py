@@ -48,19 +48,19 @@ class Signer:
     def of(cls, corpus: Corpus) -> "Signer":
         return cls(corpus.duplicate_columns, corpus.near_duplicates, corpus.twins_jaccard)
 
-    def exact_keys(self, documents: pl.DataFrame, seed: int = 0) -> np.ndarray:
-        """uint64 [document], of all columns that make copies: equal for exact copies, seldom for others."""
-        return _hashes(documents, self._columns, seed)
+    def exact_keys(self, documents: pl.DataFrame, *, num_hashes: int = 1) -> np.ndarray:
+        """uint64 [hash, document], of all columns that make copies: equal for exact copies, seldom for others."""
+        return _hashes(documents, self._columns, num_hashes)
 
     def rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
         """`KEY_ROWS` of documents, of which `numbers` (int64) are the names. A text without tokens has no band."""
         from headrace.prep import kernels
 
         exact = np.empty(documents.height, KEY_ROWS)
-        exact["key"], exact["document"] = self.exact_keys(documents), numbers
+        exact["key"], exact["document"] = self.exact_keys(documents)[0], numbers
         if not self.num_bands:
             return exact
-        beside = _hashes(documents, self._others, 1) if self._others else np.zeros(documents.height, np.uint64)
+        [beside] = _hashes(documents, self._others, 1)
         keys = np.empty((documents.height, self.num_bands), np.uint64)
         has_tokens = np.zeros(documents.height, np.bool_)
         for rows, found, bounds in sequences_of(documents.get_column("text"), self.num_tokens):
@@ -135,15 +135,16 @@ def sequences_of(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.
         yield rows, found[: bounds[-1]], bounds
 
 
-def _hashes(documents: pl.DataFrame, columns: Sequence[pl.Expr], seed: int) -> np.ndarray:
-    """Compared column by column: ("2", "10 apples") is not ("2 10", "apples")."""
+def _hashes(documents: pl.DataFrame, columns: Sequence[pl.Expr], number: int) -> np.ndarray:
+    """uint64 [hash, document]. Compared column by column: ("2", "10 apples") is not ("2 10", "apples")."""
     # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
     from headrace.prep import kernels
 
-    hashes = np.full(documents.height, seed, np.uint64)
+    hashes = np.repeat(np.arange(number, dtype=np.uint64)[:, None], documents.height, axis=1)
     for column in columns:
         for rows, data, ends in utf8_batches(documents.select(column.alias("key")).get_column("key")):
-            kernels.text_hashes(data, ends, hashes[rows])
+            for one in hashes:
+                kernels.text_hashes(data, ends, one[rows])
     return hashes
 
 

@@ -6,9 +6,13 @@ too: that of the one among them whose hash is least, so a new twin of an old one
 of synonyms: terms of equal meaning may fall on two sides.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
+import polars as pl
+import pyarrow as pa
 import xxhash
 
 from headrace.prep.text_keys import text_key, unit_interval
@@ -30,6 +34,31 @@ def split_key(term: str | None, text: str) -> int:
     return xxhash.xxh3_64_intdigest(text_key(text if term is None else term).encode())
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldoutShare:
+    num_documents: int
+    num_heldout: int
+
+    @property
+    def share(self) -> float:
+        return self.num_heldout / self.num_documents if self.num_documents else 0.0
+
+    def is_near(self, wanted: float) -> bool:
+        """Whether it is off by less than half of it, or by what chance explains (three standard deviations of single
+        documents: those of one term are no more)."""
+        chance = 3 * (wanted * (1 - wanted) * self.num_documents) ** 0.5
+        return abs(self.num_heldout - wanted * self.num_documents) <= max(chance, wanted * self.num_documents / 2)
+
+
+def heldout_share_of(shards: Iterable[pa.Table]) -> HeldoutShare:
+    """Takes CLEAN_DOCUMENTS, of which `split` is enough."""
+    num_documents = num_heldout = 0
+    for table in shards:
+        num_documents += table.num_rows
+        num_heldout += (pl.DataFrame(table.select(["split"])).get_column("split") == "heldout").sum()
+    return HeldoutShare(num_documents=num_documents, num_heldout=num_heldout)
+
+
 class MovedKeys:
     """Keys that are linked by twins, and those of them that stand on another side than they would alone."""
 
@@ -38,9 +67,15 @@ class MovedKeys:
         self._own: dict[int, Split] = {}
         self._parents: dict[int, int] = {}
         self._first_of: dict[int, int] = {}
+        self._num_documents: Counter[int] = Counter()
 
-    def add(self, documents: Iterable[tuple[int, tuple[str | None, str]]]) -> None:
-        """Args: documents: the number that twins have in common, and term and text of each document."""
+    def add(self, documents: Iterable[tuple[int, tuple[str | None, str]]]) -> list[int]:
+        """The key of each document.
+
+        Args:
+            documents: the number that twins have in common, and term and text of each document.
+        """
+        keys = []
         for twins, (term, text) in documents:
             key = split_key(term, text)
             if key not in self._parents:
@@ -48,6 +83,16 @@ class MovedKeys:
             one, other = self._root(key), self._root(self._first_of.setdefault(twins, key))
             # The least decides.
             self._parents[max(one, other)] = min(one, other)
+            keys.append(key)
+        self._num_documents.update(keys)
+        return keys
+
+    def num_largest(self) -> int:
+        """How many twins are linked at most, by similarity or by a term."""
+        groups: Counter[int] = Counter()
+        for key, number in self._num_documents.items():
+            groups[self._root(key)] += number
+        return max(groups.values(), default=0)
 
     def moved(self) -> Mapping[int, Split]:
         """Key → the side on which its twins are."""

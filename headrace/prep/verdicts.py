@@ -1,9 +1,9 @@
 """Judges whole shards of a corpus together: what each document is dropped for, and which sides of the split change.
 
 Rules first, document by document; then copies among what the rules keep, in all shards given; then twins, which stand
-on one side. One run may do all of it (`judged_shards`), or many runs the parts (`judged_by_rules`, `verdicts`): with the
-same verdicts, whatever the order of shards. Documents stream through memory: 3 bytes each stay, and what `dedup` holds
-of those that share a key.
+on one side. One run may do all of it (`judged_shards`), or many runs the parts (`judged_by_rules`, `verdicts`), with
+the same verdicts, whatever the order of shards. Documents stream through memory: a byte each stays, and what `dedup`
+holds of those that share a key.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,10 +50,22 @@ class CorpusShard:
         return documents.with_columns(label.alias("label"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """`of_shard`: DUPLICATES by shard. `num_twins`: documents that have a twin and stay; `num_largest_twins`: how many
+    of them stand on one side together, at most."""
+
+    of_shard: Mapping[str, pa.Table]
+    num_twins: int
+    num_largest_twins: int
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"num_twins": self.num_twins, "num_largest_twins": self.num_largest_twins}
+
+
 def comparison_of(corpus: Corpus) -> Comparison:
-    return Comparison(
-        columns=corpus.duplicate_columns, near=corpus.near_duplicates, twins_jaccard=corpus.twins_jaccard
-    )
+    return Comparison(columns=corpus.duplicate_columns, near=corpus.near_duplicates, twins_jaccard=corpus.twins_jaccard)
 
 
 def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarray], None]) -> np.ndarray:
@@ -73,8 +85,8 @@ def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarra
     return rules
 
 
-def judged_shards(corpus: Corpus, shards: Sequence[CorpusShard]) -> dict[str, pa.Table]:
-    """All of it in one process: DUPLICATES of each shard."""
+def judged_shards(corpus: Corpus, shards: Sequence[CorpusShard]) -> Judged:
+    """All of it in one process."""
     with KeyFiles() as files:
         rules, offset = [], 0
         for shard in shards:
@@ -88,10 +100,8 @@ def judged_shards(corpus: Corpus, shards: Sequence[CorpusShard]) -> dict[str, pa
         return verdicts(corpus, shards, rules, in_company(files.ranges()))
 
 
-def verdicts(
-    corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.ndarray], rows: np.ndarray
-) -> dict[str, pa.Table]:
-    """DUPLICATES of each shard.
+def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.ndarray], rows: np.ndarray) -> Judged:
+    """What is decided of each shard's documents.
 
     Args:
         rules: of each shard, as `judged_by_rules` found them.
@@ -99,17 +109,19 @@ def verdicts(
     """
     documents = _ShardsDocuments(corpus, shards)
     found = copies_among(rows, documents, comparison_of(corpus))
-    moved = _moved(corpus, documents, found.twins)
+    keys = MovedKeys(corpus.heldout_share)
+    moved = _moved(corpus, documents, found.twins, keys)
     names = pl.Series([None, *rule_names(corpus)], dtype=pl.String)
     dropped = [
         pl.DataFrame({"document": start + (places := np.flatnonzero(rule)), "rule": names.gather(rule[places])})
-        for start, rule in zip(documents.starts, rules, strict=True)
+        for (start, _), rule in zip(documents.numbered, rules, strict=True)
     ]
     changed = pl.concat([*dropped, found.copies, moved], how="diagonal")
-    return {
+    of_shard = {
         shard.key: _table(documents, shard.key, changed, range(start, start + shard.raw.num_rows))
-        for start, shard in zip(documents.starts, shards, strict=True)
+        for start, shard in documents.numbered
     }
+    return Judged(of_shard=of_shard, num_twins=found.twins.height, num_largest_twins=keys.num_largest())
 
 
 @dataclass(frozen=True)
@@ -120,8 +132,10 @@ class _ShardsDocuments:
     shards: Sequence[CorpusShard]
 
     @cached_property
-    def starts(self) -> list[int]:
-        return np.cumsum([0, *(shard.raw.num_rows for shard in self.shards)]).tolist()[:-1]
+    def numbered(self) -> list[tuple[int, CorpusShard]]:
+        """Each shard, and the number of its first document."""
+        starts = np.cumsum([0, *(shard.raw.num_rows for shard in self.shards)]).tolist()
+        return list(zip(starts, self.shards, strict=False))
 
     def at(self, numbers: np.ndarray) -> pl.DataFrame:
         return prepared(self.raw_at(numbers), self.corpus)
@@ -148,54 +162,52 @@ class _ShardsDocuments:
 _WITH_SHARD = RAW_DOCUMENTS.append(pa.field("shard", pa.string()))
 
 
-def _moved(corpus: Corpus, documents: _ShardsDocuments, twins: pl.DataFrame) -> pl.DataFrame:
+def _moved(corpus: Corpus, documents: _ShardsDocuments, twins: pl.DataFrame, keys: MovedKeys) -> pl.DataFrame:
     """`document` and `split` of those whose term, or text, alone would put them on the other side than their twins."""
-    keys = MovedKeys(corpus.heldout_share)
+    without_term = [pl.DataFrame(schema={"document": pl.Int64, "key": pl.UInt64})]
     for some in twins.iter_slices(_BATCH_ROWS):
         found = documents.at(some.get_column("document").to_numpy()).select("term", "text")
-        keys.add(zip(some.get_column("twins"), found.iter_rows(), strict=True))
+        key = pl.Series("key", keys.add(zip(some.get_column("twins"), found.iter_rows(), strict=True)), pl.UInt64)
+        without_term.append(some.select("document", key).filter(found.get_column("term").is_null()))
     sides = keys.moved()
-    frames = [pl.DataFrame(schema={"document": pl.Int64, "split": pl.String})]
     if not sides:
-        return frames[0]
+        return pl.DataFrame(schema=_MOVED)
+    side = pl.col("key").replace_strict(sides, default=None, return_dtype=pl.String).alias("split")
+    frames = [pl.concat(without_term).select("document", side)]
     # A term's other documents, alike or not, come along.
-    for start, shard in zip(documents.starts, documents.shards, strict=True):
-        for batch in shard.raw.select(["term"]).to_batches(max_chunksize=_BATCH_ROWS):
-            terms = pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
-            unique = terms.get_column("term").unique().drop_nulls().to_list()
-            wanted = {term: side for term in unique if (side := sides.get(split_key(term, "")))}
-            places = pl.int_range(start, start + terms.height, eager=True, dtype=pl.Int64)
-            found = terms.select(
-                places.alias("document"),
-                pl.col("term").replace_strict(wanted, default=None, return_dtype=pl.String).alias("split"),
-            )
-            frames.append(found.drop_nulls("split"))
-            start += terms.height
-    for some in twins.iter_slices(_BATCH_ROWS):
-        found = documents.at(some.get_column("document").to_numpy())
-        sides_of = [
-            None if term is not None else sides.get(split_key(None, text))
-            for term, text in found.select("term", "text").iter_rows()
-        ]
-        frames.append(
-            some.select("document", pl.Series("split", sides_of, dtype=pl.String)).drop_nulls("split")
-        )
-    return pl.concat(frames)
+    if "term" in corpus.columns:
+        frames += [_of_moved_terms(corpus, shard, start, sides) for start, shard in documents.numbered]
+    return pl.concat(frames).drop_nulls("split")
+
+
+_MOVED = {"document": pl.Int64, "split": pl.String}
+
+
+def _of_moved_terms(corpus: Corpus, shard: CorpusShard, start: int, sides: Mapping[int, str]) -> pl.DataFrame:
+    frames = [pl.DataFrame(schema=_MOVED)]
+    for batch in shard.raw.select(["term"]).to_batches(max_chunksize=_BATCH_ROWS):
+        terms = pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
+        unique = terms.get_column("term").unique().drop_nulls().to_list()
+        moved = {term: side for term in unique if (side := sides.get(split_key(term, "")))}
+        side = pl.col("term").replace_strict(moved, default=None, return_dtype=pl.String).alias("split")
+        frames.append(terms.select(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("document"), side))
+        start += terms.height
+    return pl.concat(frames).drop_nulls("split")
 
 
 def _table(documents: _ShardsDocuments, key: str, changed: pl.DataFrame, numbers: range) -> pa.Table:
     """One row for each document of the shard that a rule drops or whose side changes."""
     is_own = pl.col("document").is_between(numbers.start, numbers.stop - 1)
     # A dropped document has no side: what moved its term says nothing of it.
-    own = changed.filter(is_own).sort("document", pl.col("rule").is_null()).unique(
-        "document", keep="first", maintain_order=True
+    own = (
+        changed.filter(is_own)
+        .sort("document", pl.col("rule").is_null())
+        .unique("document", keep="first", maintain_order=True)
     )
     originals = own.get_column("copy_of").drop_nulls().unique().sort()
     columns = ("shard", "document_id", "source_file", "source_line")
     found = documents.raw_at(originals.to_numpy()).select(columns)
-    named = found.select(
-        originals.alias("copy_of"), *(pl.col(name).alias(f"copy_of_{name}") for name in columns)
-    )
+    named = found.select(originals.alias("copy_of"), *(pl.col(name).alias(f"copy_of_{name}") for name in columns))
     verdict = own.join(named, on="copy_of", how="left", maintain_order="left").select(
         pl.lit(key).alias("shard"),
         (pl.col("document") - numbers.start).alias("place"),

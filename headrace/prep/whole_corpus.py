@@ -18,7 +18,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import in_company
 from headrace.prep.signatures import KEY_ROWS, KeyFiles, first_of_range
-from headrace.prep.verdicts import CorpusShard, judged_by_rules, judged_shards, verdicts
+from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
 
 SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
 # An attribute of their versions: the digest of the corpus file.
@@ -59,8 +59,8 @@ def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
 
 def duplicates(
     corpus: Corpus, handoffs: HandoffStore, shards: Sequence[CorpusShard], inputs: Sequence[Handoff]
-) -> dict[str, pa.Table]:
-    """DUPLICATES of each shard: by this run alone, or from what is sealed of signatures and buckets.
+) -> Judged:
+    """What is decided of each shard's documents: by this run alone, or from what is sealed of signatures and buckets.
 
     Args:
         inputs: raw_documents and labels of all shards.
@@ -135,9 +135,7 @@ def _refuse_stale(handoff: Handoff, inputs: Sequence[Handoff]) -> None:
 
 def _is_of(handoff: Handoff, inputs: Sequence[Handoff]) -> bool:
     stated = handoff.manifest.input_versions
-    return all(
-        stated.get(f"{one.asset}[{one.partition}]", "").split()[-1:] == [one.content_digest] for one in inputs
-    )
+    return all(stated.get(f"{one.asset}[{one.partition}]", "").split()[-1:] == [one.content_digest] for one in inputs)
 
 
 def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:

@@ -168,7 +168,7 @@ def test_nothing_is_dropped_on_an_estimate() -> None:
     similarities = [overlap(sets[at], sets[original]) for at, original in copies]
     stated = found.drop_nulls("copy_of").get_column("similarity")
     assert all(one in (None, similarity) for one, similarity in zip(stated, similarities, strict=True))
-    assert stated.count() > 100
+    assert stated.count() > 40
     assert min(similarities) >= 0.7
     assert not any(overlap(one, other) >= 0.7 for index, one in enumerate(kept) for other in kept[:index])
 
