@@ -16,18 +16,20 @@ from typing import Any
 
 _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
+# As the source has; polars would hold all of them to write one.
+_ROW_GROUP_ROWS = 16_384
 
 
 def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
     import polars as pl
 
     from headrace.prep.corpus import NearDuplicates
-    from headrace.prep.dedup import near_duplicates
+    from headrace.prep.dedup import copies_of
 
     documents = pl.read_parquet(source)
     settings = NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)
-    kept = near_duplicates(documents, ("text",), settings).get_column("copy_of").is_null()
-    documents.filter(kept).write_parquet(target, compression="snappy")
+    kept = copies_of(documents, ("text",), settings).get_column("copy_of").is_null()
+    documents.filter(kept).write_parquet(target, compression="snappy", row_group_size=_ROW_GROUP_ROWS)
     return kept.arg_true().to_list()
 
 

@@ -15,7 +15,8 @@ from headrace.prep.token_rule import NUM_CODE_POINTS, Kind
 
 _BLANK, _LETTER, _SINGLE, _MARK = int(Kind.BLANK), int(Kind.LETTER), int(Kind.SINGLE), int(Kind.MARK)
 _SENTENCE, _SIGN, _UNSEEN, _LINE_END = int(Kind.SENTENCE), int(Kind.SIGN), int(Kind.UNSEEN), int(Kind.LINE_END)
-_PRIME, _MIX, _HALF = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
+_START, _PRIME = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x9FB21C651E98DF25)
+_MIX, _HALF = np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
 _IDEOGRAPHS_END = 0x40000
 _SPACE, _TAB, _NEWLINE = 32, 9, 10
 _UNSET = np.uint32(0xFFFFFFFF)
@@ -299,94 +300,15 @@ def band_keys(
 
 
 @compiled
-def groups(keys: np.ndarray, has_tokens: np.ndarray, found: np.ndarray) -> int:
-    """Numbers the groups of texts that share a band's key; returns how many there are.
-
-    Args:
-        keys: uint64 [text, band].
-        has_tokens: bool [text]; a text without is in no group.
-        found: int32 [text, band], to be written: the text's group, -1 where nobody else has its key.
-    """
-    num_texts, num_bands = keys.shape
-    size = 16
-    while size < 2 * num_texts:
-        size *= 2
-    # A hash table of the first text with each key.
-    firsts, column = np.empty(size, np.int32), np.empty(num_texts, np.uint64)
-    number = 0
-    found[:] = -1
-    for band in range(num_bands):
-        firsts[:] = -1
-        column[:] = keys[:, band]
-        for text in range(num_texts):
-            if not has_tokens[text]:
-                continue
-            at = np.int64(column[text] & np.uint64(size - 1))
-            while firsts[at] >= 0 and column[firsts[at]] != column[text]:
-                at = (at + 1) & (size - 1)
-            first = firsts[at]
-            if first < 0:
-                firsts[at] = text
-                continue
-            if found[first, band] < 0:
-                found[first, band], number = number, number + 1
-            found[text, band] = found[first, band]
-    return number
-
-
-@compiled
-def _jaccard(sets: np.ndarray, left: int, left_end: int, right: int, right_end: int) -> float:
-    total, shared = (left_end - left) + (right_end - right), 0
-    while left < left_end and right < right_end:
-        if sets[left] == sets[right]:
-            shared, left, right = shared + 1, left + 1, right + 1
-        elif sets[left] < sets[right]:
-            left += 1
-        else:
-            right += 1
-    return shared / (total - shared)
-
-
-@compiled
-def repeats(
-    groups: np.ndarray, num_groups: int, sets: np.ndarray, bounds: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each text, an earlier one with which it overlaps by at least `threshold`, and by how much.
-
-    The earlier one has none itself: a text that was dropped is nobody's original.
-
-    Args:
-        groups: int32 [text, band], the texts that share a band's key; -1: nobody else has it.
-        sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
-
-    Returns:
-        int64 [text], its original or -1, and float64 [text], their Jaccard similarity or 0.
-    """
-    num_texts, num_bands = groups.shape
-    # Kept members of a group, the latest first.
-    latest = np.full(num_groups, -1, np.int32)
-    before = np.empty((num_texts, num_bands), np.int32)
-    compared_with = np.full(num_texts, -1, np.int32)
-    originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
-    for text in range(num_texts):
-        size = bounds[text + 1] - bounds[text]
-        for band in range(num_bands):
-            group = groups[text, band]
-            other = latest[group] if group >= 0 else -1
-            while other >= 0 and originals[text] < 0:
-                other_size = bounds[other + 1] - bounds[other]
-                if compared_with[other] != text and min(size, other_size) >= threshold * max(size, other_size):
-                    compared_with[other] = text
-                    overlap = _jaccard(sets, bounds[text], bounds[text + 1], bounds[other], bounds[other + 1])
-                    if overlap >= threshold:
-                        originals[text], similarities[text] = other, overlap
-                other = before[other, band]
-            if originals[text] >= 0:
-                break
-        if originals[text] >= 0:
-            continue
-        for band in range(num_bands):
-            group = groups[text, band]
-            if group >= 0:
-                before[text, band], latest[group] = latest[group], text
-    return originals, similarities
+def text_hashes(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> None:
+    """Mixes a hash of each text's bytes into uint64 `hashes` [text], so that several columns make one hash."""
+    for text in range(len(offsets) - 1):
+        at, stop = offsets[text], offsets[text + 1]
+        value = _mixed((hashes[text] + np.uint64(stop - at)) * _PRIME + _START)
+        while at < stop:
+            word = np.uint64(0)
+            for byte in range(min(8, stop - at)):
+                word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
+            value = (value ^ _mixed(word * _PRIME)) * _MIX + _START
+            value, at = value ^ (value >> np.uint64(29)), at + 8
+        hashes[text] = _mixed(value)
