@@ -4,7 +4,7 @@ import dagster as dg
 
 from headrace.errors import InvalidInput
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
-from headrace.prep.corpus import shard_keys_in
+from headrace.prep.corpus import bucket_keys_in, shard_keys_in
 from resources.settings import settings_from_environment
 
 _settings = settings_from_environment()
@@ -12,6 +12,10 @@ _settings = settings_from_environment()
 # A broken file must not take the code location, and all other subjects, with it.
 _corpus_shards, _corpus_faults = shard_keys_in(_settings.corpus)
 corpus_shards = dg.StaticPartitionsDefinition(_corpus_shards)
+_bucket_keys = bucket_keys_in(_settings.corpus)
+# Whether copies in two shards are looked for, by assets of their own.
+COMPARES_SHARDS = bool(_bucket_keys)
+duplicate_bucket_keys = dg.StaticPartitionsDefinition(_bucket_keys or ("bucket-00",))
 # Users' files define the keys, and `resources.partition_keys` registers them with the instance: a new file needs no
 # reload of the code location.
 model_recipes = dg.DynamicPartitionsDefinition(name=MODEL_RECIPES)

@@ -7,15 +7,19 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import corpus_shards
+from assets.partitions import COMPARES_SHARDS, corpus_shards
+from headrace.handoff.content_digest import digest_of
+from headrace.handoff.schemas import CLEAN_DOCUMENTS
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
+from headrace.prep.whole_corpus import own_verdict
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
+from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import sealed_already
 from headrace_dagster.resources.engines import EnginesResource
@@ -103,29 +107,36 @@ def labels(
     )
 
 
-@_STAGE.asset(corpus_shards, code_version="2")
+# Only of `duplicates`' rows of its own shard is it made, so it looks for these itself: a run whose rows are the same
+# returns what is sealed.
+@_STAGE.asset(corpus_shards, code_version="3", deps=["duplicates"] if COMPARES_SHARDS else [])
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
     store: StoreResource,
-    raw_documents: pa.Table,
-    labels: pa.Table,
+    raw_documents: Handoff,
+    labels: Handoff,
 ) -> dg.MaterializeResult[Any]:
     """One corpus shard, normalised, filtered, de-duplicated, and split into train and held-out by term.
 
-    Near duplicates are searched within the shard. Made once for the same documents, labels and corpus file. Read by
-    training_examples.
+    Copies are searched in all shards (by duplicates) or, with `dedup.over: shard`, in this one. Made once for the same
+    documents, labels, copies and corpus file. Read by training_examples.
     """
     settings = corpus.corpus()
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
+    is_made_of, verdict = {"corpus": settings.digest}, None
+    if settings.compares_shards:
+        verdict = own_verdict(settings, store.handoffs(), [raw_documents, labels])
+        is_made_of["verdict"] = digest_of(verdict.select(["place", "rule", "split"]))
+    if sealed := sealed_already(context, store.handoffs(), **is_made_of):
         return dg.MaterializeResult(value=sealed)
-    cleaned = clean_shard(settings, raw_documents, effective_labels(labels, settings))
+    cleaned = clean_shard(settings, raw_documents.table(), effective_labels(labels.table(), settings), verdict)
     return dg.MaterializeResult(
-        value=cleaned.documents,
+        value=RecordBatches(CLEAN_DOCUMENTS, cleaned.batches()),
         metadata={
             "num_rows_in": cleaned.num_rows_in,
             "num_rows_dropped": sum(cleaned.drops.values()),
             **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items()},
+            **cleaned.twins,
         },
     )
 

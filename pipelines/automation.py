@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from assets.partitions import COMPARES_SHARDS
 from headrace.placement.demand import REQUESTED_BY
 from resources.settings import settings_from_environment
 
@@ -19,12 +20,21 @@ TICK_SECONDS = 5
 # Yesterday's partitions may still be in progress after midnight; older days are only made on request.
 LOOKBACK_DAYS = 3
 
-# Made in the run that makes their inputs, so one run prepares a changed shard completely.
-IN_ONE_RUN = ("clean_documents", "labels", "training_examples", "cards")
+# Made in the run that makes their inputs, so one run prepares a changed shard completely; or, where shards are compared
+# with each other, up to what is compared, and then from it on.
+IN_ONE_RUN = (
+    *(("document_signatures",) if COMPARES_SHARDS else ("clean_documents",)),
+    *("labels", "training_examples", "cards"),
+)
+# Made of other partitions than their inputs, so their inputs are made first, in other runs.
+_COMPARED = ("duplicates", "clean_documents") if COMPARES_SHARDS else ()
+# A corpus that one run can compare has none; without them that run does their work.
+_NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buckets")
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
     *IN_ONE_RUN,
+    *_COMPARED,
     "evaluation",
     "registered_version",
     "reviewed_content",
@@ -33,7 +43,11 @@ FOLLOWERS = (
 
 
 def on_changed_inputs(
-    *, with_requested_inputs: bool = False, without_idle_inputs: bool = False
+    *,
+    with_requested_inputs: bool = False,
+    without_idle_inputs: bool = False,
+    after_requested_inputs: bool = False,
+    without: dg.AssetSelection | None = None,
 ) -> dg.AutomationCondition:
     """Requests a partition that is missing, or has an input with a new data version, once all inputs exist.
 
@@ -44,14 +58,23 @@ def on_changed_inputs(
             both in one run. Not across stages: one run for each stage and partition.
         without_idle_inputs: inputs that nobody has begun are not waited for, if there are others: those whose own
             inputs are missing, too, and not being made.
+        after_requested_inputs: inputs that are requested in the same tick are waited for, though there is an older one.
+        without: inputs that are neither waited for nor reasons.
     """
     condition = dg.AutomationCondition
-    changed = condition.any_deps_match(condition.data_version_changed() & ~condition.executed_with_root_target())
-    missing = condition.any_deps_missing() if with_requested_inputs else condition.any_deps_match(condition.missing())
+
+    def any_input(matching: dg.AutomationCondition) -> dg.AutomationCondition:
+        found = condition.any_deps_match(matching)
+        return found.ignore(without) if without else found
+
+    changed = any_input(condition.data_version_changed() & ~condition.executed_with_root_target())
+    missing = condition.any_deps_missing() if with_requested_inputs else any_input(condition.missing())
     if without_idle_inputs:
         is_begun = condition.any_deps_in_progress() | ~condition.any_deps_match(condition.missing())
         has_none = ~condition.any_deps_match(~condition.missing())
         missing = condition.any_deps_match(condition.missing() & is_begun) | has_none
+    if after_requested_inputs:
+        missing |= condition.any_deps_match(condition.will_be_requested())
     return (
         condition.in_latest_time_window(datetime.timedelta(days=LOOKBACK_DAYS))
         & (condition.newly_missing() | changed).since_last_handled()
@@ -69,7 +92,10 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
         if name not in FOLLOWERS:
             return spec
         condition = on_changed_inputs(
-            with_requested_inputs=name in IN_ONE_RUN, without_idle_inputs=name in OF_WHAT_IS_THERE
+            with_requested_inputs=name in IN_ONE_RUN,
+            without_idle_inputs=name in OF_WHAT_IS_THERE,
+            after_requested_inputs=name in _COMPARED,
+            without=_NOT_WAITED_FOR if name == "duplicates" else None,
         )
         return spec.replace_attributes(automation_condition=condition)
 

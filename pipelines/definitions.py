@@ -9,6 +9,7 @@ import dagster as dg
 from assets import (
     deployment,
     deployment_checks,
+    duplicates,
     file_checks,
     generation,
     generation_checks,
@@ -18,6 +19,7 @@ from assets import (
     prep_checks,
     training,
 )
+from assets.partitions import COMPARES_SHARDS
 from pipelines.automation import follow_changed_inputs, with_conditions
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
@@ -38,8 +40,10 @@ for problem in itertools.chain.from_iterable(file_problems(settings_from_environ
 
 register_when_loaded(settings_from_environment())
 
+_PREP = [prep, *([duplicates] if COMPARES_SHARDS else [])]
+
 defs = dg.Definitions(
-    assets=with_conditions(dg.load_assets_from_modules([prep, training, deployment, generation, mirroring, media])),
+    assets=with_conditions(dg.load_assets_from_modules([*_PREP, training, deployment, generation, mirroring, media])),
     asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks, file_checks]),
     resources=deployment_resources(settings_from_environment()),
     jobs=[*JOBS.values(), REGENERATION, COLLECTION],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from assets.partitions import COMPARES_SHARDS
 from headrace.placement.demand import STAGE
 from headrace_dagster.collection import collection_job
 from resources.settings import TRACKING_URI, settings_from_environment
@@ -17,12 +18,25 @@ class StageJob:
     assets: tuple[str, ...]
 
 
-STAGE_JOBS = (
+_PREPARE = StageJob(
+    name="prepare",
+    stage="data_prep",
+    assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
+)
+# Where shards are compared with each other: up to what is compared, the comparison, and what follows.
+_PREPARE_COMPARED = (
     StageJob(
         name="prepare",
         stage="data_prep",
-        assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
+        assets=("raw_documents", "quarantine", "labels", "document_signatures"),
     ),
+    StageJob(name="compare_bucket", stage="data_prep", assets=("duplicate_buckets",)),
+    StageJob(name="find_duplicates", stage="data_prep", assets=("duplicates",)),
+    StageJob(name="make_examples", stage="data_prep", assets=("clean_documents", "training_examples")),
+)
+
+STAGE_JOBS = (
+    *(_PREPARE_COMPARED if COMPARES_SHARDS else (_PREPARE,)),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
     # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),

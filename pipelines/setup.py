@@ -25,10 +25,13 @@ VENV = CHECKOUT / ".venv"
 # Peers whose packages want other versions than ours, each in a place of its own, with what they need.
 DATA_DESIGNER = CHECKOUT / "build/peers/data-designer"
 DATATROVE = CHECKOUT / "build/peers/datatrove"
+# Nothing of it runs: its messages are what texts in other languages are made of.
+TRANSLATED = CHECKOUT / "build/peers/translated"
 APART = {
     DATA_DESIGNER: ("data-designer==0.9.7",),
-    # Its filters import their tokenizers where they use them; nobody declares them for it.
-    DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk"),
+    # What its steps import where they use it, and nobody declares for it; xxhash 4 takes no strings, which it gives it.
+    DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk", "tokenizers", "xxhash<4"),
+    TRANSLATED: ("--no-deps", "django==5.2.19", "wagtail==8.0.1", "plone.app.locales==7.0.4", "deluge==2.2.0"),
 }
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"

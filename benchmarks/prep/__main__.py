@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
-from benchmarks.prep import near, quality, rows
+from benchmarks.prep import languages, near, quality, rows
 from benchmarks.prep.parts import Given, Outcome
 
 # What `--only` chooses from, in the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "near": near.run,
+    "languages": languages.run,
     "quality": quality.run,
     "exact": rows.run_exact,
     "read": rows.run_read,
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
 # Peers of all parts, and what has to be installed for each.
 PEERS: dict[str, str | Path] = {
     **near.PEERS,
+    **languages.PEERS,
     **quality.PEERS,
 }
 

@@ -12,10 +12,10 @@ from pathlib import Path
 def exact_headrace(source: Path, target: Path) -> int:
     import polars as pl
 
-    from headrace.prep.dedup import exact_duplicates
+    from headrace.prep.dedup import copies_of
 
     documents = pl.read_parquet(source)
-    kept = documents.filter(exact_duplicates(documents, ("text",)).is_null())
+    kept = documents.filter(copies_of(documents, ("text",), None).get_column("copy_of").is_null())
     kept.write_parquet(target)
     return kept.height
 

@@ -1,12 +1,14 @@
 """One system's work in a process of its own, from Parquet to Parquet: `python -m benchmarks.prep.sides TASK`.
 
-Each as its documentation shows it, with 128 permutations. The answer is the number of each document that was kept.
+Each as its documentation shows it, with 128 permutations (datatrove: its 14 buckets of 8), and all write what pyarrow
+writes by default, snappy. The answer is the number of each document that was kept. `shingles`: what peers compare,
+sequences of `words` or of `characters`; ours has its token rule, datatrove its own.
 """
 
 import json
 import re
-import resource
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,22 +16,24 @@ from typing import Any
 
 _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
+# As the source has; polars would hold all of them to write one.
+_ROW_GROUP_ROWS = 16_384
 
 
-def headrace(source: Path, target: Path, jaccard: float, num_words: int) -> list[int]:
+def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
     import polars as pl
 
     from headrace.prep.corpus import NearDuplicates
-    from headrace.prep.dedup import near_duplicates
+    from headrace.prep.dedup import copies_of
 
     documents = pl.read_parquet(source)
-    settings = NearDuplicates(jaccard=jaccard, shingle_words=num_words, num_permutations=_NUM_PERMUTATIONS)
-    kept = near_duplicates(documents, ("text",), settings).get_column("copy_of").is_null()
-    documents.filter(kept).write_parquet(target)
+    settings = NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)
+    kept = copies_of(documents, ("text",), settings).get_column("copy_of").is_null()
+    documents.filter(kept).write_parquet(target, compression="snappy", row_group_size=_ROW_GROUP_ROWS)
     return kept.arg_true().to_list()
 
 
-def rensa(source: Path, target: Path, jaccard: float, num_words: int) -> list[int]:
+def rensa(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
     """Its inline way: a document is kept if none before it is similar by the sketches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -42,7 +46,7 @@ def rensa(source: Path, target: Path, jaccard: float, num_words: int) -> list[in
     kept: list[int] = []
     sketches = {}
     for start in range(0, len(texts), 8192):
-        batch = [_shingles(text, num_words) for text in texts[start : start + 8192]]
+        batch = [_SHINGLES[shingles](text, num_tokens) for text in texts[start : start + 8192]]
         for at, sketch in enumerate(
             library.RMinHash.from_token_sets(batch, num_perm=_NUM_PERMUTATIONS, seed=42), start=start
         ):
@@ -55,7 +59,7 @@ def rensa(source: Path, target: Path, jaccard: float, num_words: int) -> list[in
     return kept
 
 
-def datasketch(source: Path, target: Path, jaccard: float, num_words: int) -> list[int]:
+def datasketch(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasketch import MinHash, MinHashLSH  # pyright: ignore[reportMissingImports]
@@ -63,7 +67,8 @@ def datasketch(source: Path, target: Path, jaccard: float, num_words: int) -> li
     table = pq.read_table(source)
     lsh = MinHashLSH(threshold=jaccard, num_perm=_NUM_PERMUTATIONS)
     kept: list[int] = []
-    encoded = ([one.encode() for one in _shingles(text, num_words)] for text in table.column("text").to_pylist())
+    sets = (_SHINGLES[shingles](text, num_tokens) for text in table.column("text").to_pylist())
+    encoded = ([one.encode() for one in members] for members in sets)
     for at, sketch in enumerate(MinHash.generator(encoded, num_perm=_NUM_PERMUTATIONS, seed=42)):
         if not lsh.query(sketch):
             lsh.insert(at, sketch)
@@ -72,22 +77,59 @@ def datasketch(source: Path, target: Path, jaccard: float, num_words: int) -> li
     return kept
 
 
-SIDES: dict[str, Callable[[Path, Path, float, int], Sequence[int]]] = {
+def datatrove(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
+    """Its four steps, one task each; the threshold is that of its buckets, 0.72."""
+    import pyarrow.parquet as pq
+
+    # A peer in a place of its own (make bench-setup).
+    dedup: Any = import_module("datatrove.pipeline.dedup")
+    readers: Any = import_module("datatrove.pipeline.readers")
+    writers: Any = import_module("datatrove.pipeline.writers.parquet")
+    config = import_module("datatrove.pipeline.dedup.minhash").MinhashConfig(n_grams=num_tokens)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        signatures, buckets, removed = (f"{scratch}/{name}" for name in ("signatures", "buckets", "removed"))
+        reader = readers.ParquetReader(str(source.parent), glob_pattern=source.name)
+        dedup.MinhashDedupSignature(signatures, config=config).run(reader.run(), 0, 1)
+        for bucket in range(config.num_buckets):
+            dedup.MinhashDedupBuckets(signatures, buckets, config=config).run(None, bucket, config.num_buckets)
+        dedup.MinhashDedupCluster(buckets, removed, config=config).run(None, 0, 1)
+        documents = dedup.MinhashDedupFilter(removed).run(reader.run(), 0, 1)
+        writer = writers.ParquetWriter(str(target.parent), output_filename=target.name, max_file_size=-1)
+        for _ in writer.run(documents, 0, 1):
+            pass
+    # An id is the file's path and the document's place in it.
+    return [int(one.rpartition("/")[2]) for one in pq.read_table(target).column("id").to_pylist()]
+
+
+SIDES: dict[str, Callable[[Path, Path, float, int, str], Sequence[int]]] = {
     "headrace": headrace,
     "rensa": rensa,
     "datasketch": datasketch,
+    "datatrove": datatrove,
 }
 
 
-def _shingles(text: str, num_words: int) -> list[str]:
+def _of_words(text: str, number: int) -> list[str]:
     words = _WORD.findall(text.lower())
-    return [" ".join(words[at : at + num_words]) for at in range(max(1, len(words) - num_words + 1))]
+    return [" ".join(words[at : at + number]) for at in range(max(1, len(words) - number + 1))]
+
+
+def _of_characters(text: str, number: int) -> list[str]:
+    return [text[at : at + number] for at in range(max(1, len(text) - number + 1))]
+
+
+_SHINGLES = {"words": _of_words, "characters": _of_characters}
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    kept = SIDES[task["side"]](Path(task["source"]), Path(task["target"]), task["jaccard"], task["num_words"])
-    print(json.dumps({"kept": list(kept), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    kept = SIDES[task["side"]](
+        Path(task["source"]), Path(task["target"]), task["jaccard"], task["num_tokens"], task["shingles"]
+    )
+    # Not getrusage's, which begins with what the process that forked this one had.
+    status = Path("/proc/self/status").read_text()
+    peak_bytes = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    print(json.dumps({"kept": list(kept), "peak_bytes": peak_bytes}))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,15 @@ def dropped(
     """Show which documents which rule drops of the corpus: id, file and line, first words, what it measured, its limit.
 
     Judged anew from the sealed raw documents and labels, by the corpus file as it is, so a changed rule shows what it
-    would drop. Documents that nobody could read are in the asset quarantine.
+    would drop; of a corpus of dedup.one_run_below bytes or more, as sealed in duplicates. Documents that nobody could
+    read are in the asset quarantine.
     """
     from headrace.command_line.opening import open_handoffs
     from headrace.command_line.output import print_json
     from headrace.command_line.project import find_project
     from headrace.errors import HandoffMissing
     from headrace.prep.corpus import load_corpus
-    from headrace.prep.dropped_documents import dropped_of_shard, every_rule
+    from headrace.prep.dropped_documents import dropped_of_shard, every_rule, judged_now
 
     settings = find_project(Path.cwd(), os.environ).settings()
     corpus = load_corpus(settings.corpus)
@@ -62,12 +63,13 @@ def dropped(
     shards = _checked("shard", shard, corpus.shard_keys)
     _checked("rule", rule, every_rule(corpus))
     tokenizer = _tokenizer(corpus, settings)
-    found, unread = [], []
-    for key in shards:
-        try:
-            found.append(dropped_of_shard(corpus, handoffs, key, rule=rule, tokenizer=tokenizer))
-        except HandoffMissing:
-            unread.append(key)
+    verdicts = judged_now(corpus, handoffs, shards)
+    unread = [key for key in shards if key not in verdicts]
+    found = [
+        dropped_of_shard(corpus, handoffs, key, rule=rule, tokenizer=tokenizer, verdict=verdicts[key])
+        for key in shards
+        if key in verdicts
+    ]
     if not found:
         raise HandoffMissing(f"No raw_documents of {', '.join(unread)} are sealed: materialize raw_documents first.")
     most = num_rows if num_rows is not None else 0 if as_json else _ROWS_SHOWN
@@ -147,7 +149,9 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
 
 def _copy_text(document: "DroppedDocument") -> str:
     alike = "" if document.measured is None else f"{_number(document.measured)} like "
-    return f"{alike}{document.copy_of}"
+    if document.copy_of_shard == document.shard:
+        return f"{alike}{document.copy_of}"
+    return f"{alike}{document.copy_of} of {document.copy_of_shard}, {document.copy_of_file}:{document.copy_of_line}"
 
 
 def _number(value: "Measured") -> str:

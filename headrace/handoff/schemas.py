@@ -52,6 +52,33 @@ CLEAN_DOCUMENTS = _schema(
     label=_nullable(_STRING),
 )
 
+# Keys of a shard's documents, by ranges of the key; first come the documents that a rule drops, which have none.
+DOCUMENT_SIGNATURES = _schema(
+    key=pa.uint64(),
+    place=pa.int64(),  # the row of raw_documents
+    rule=pa.uint8(),  # 0: none drops it; else its number in the order of rules, from 1 on
+)
+
+# Documents that share a key with another, in the order of keys.
+DUPLICATE_BUCKETS = _schema(
+    key=pa.uint64(),
+    shard=_NAME,
+    place=pa.int64(),  # the row of raw_documents
+)
+
+# What is decided of a document: the rule that drops it, or the side that its twins give it.
+DUPLICATES = _schema(
+    shard=_STRING,
+    place=pa.int64(),  # the row of raw_documents
+    rule=_nullable(_STRING),
+    copy_of_shard=_nullable(_STRING),
+    copy_of_document_id=_nullable(_STRING),
+    copy_of_source_file=_nullable(_STRING),
+    copy_of_source_line=_nullable(pa.int64()),
+    similarity=_nullable(pa.float64()),
+    split=_nullable(_STRING),  # "train" | "heldout"; null: as its term says
+)
+
 QUARANTINE = _schema(
     source_file=_STRING,
     source_line=pa.int64(),  # 0: the whole file
@@ -208,6 +235,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,
     "clean_documents": CLEAN_DOCUMENTS,
     "quarantine": QUARANTINE,
+    "document_signatures": DOCUMENT_SIGNATURES,
+    "duplicate_buckets": DUPLICATE_BUCKETS,
+    "duplicates": DUPLICATES,
     "labels": LABELS,
     "prompts": PROMPTS,
     "prompt_places": PROMPT_PLACES,

@@ -1,90 +1,12 @@
-"""Cleans and splits raw documents, and counts which rule dropped each missing one.
-
-Order: repair, normalise, quality rules, exact duplicates, near duplicates, split. A document counts for the first rule
-that drops it, so drops and kept rows add up to the rows read.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
+"""Documents in the form that rules see, and which rules there are, in the order in which they count their drops."""
 
 import polars as pl
-import pyarrow as pa
 
-from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
 from headrace.prep.broken_text import LOST, broken
 from headrace.prep.corpus import Corpus
-from headrace.prep.dedup import exact_duplicates, near_duplicates
-from headrace.prep.drops import refuse_if_too_much_dropped
+from headrace.prep.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE
 from headrace.prep.normalization import normalised
-from headrace.prep.quality import first_rule, quality_rules
-from headrace.prep.split import split_of
-
-EXACT_DUPLICATE = "exact_duplicate"
-NEAR_DUPLICATE = "near_duplicate"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cleaned:
-    documents: pa.Table
-    num_rows_in: int
-    # Every rule that was applied, in order, including those that dropped nothing.
-    drops: dict[str, int]
-
-
-def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cleaned:
-    """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts.
-
-    Raises:
-        TooMuchDropped: more is dropped than the corpus allows.
-    """
-    documents = judged(corpus, raw, labels)
-    counts = dict(documents.get_column("rule").drop_nulls().value_counts().iter_rows())
-    drops = {rule: counts.get(rule, 0) for rule in rule_names(corpus)}
-    documents = documents.filter(pl.col("rule").is_null())
-    sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
-    documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
-    refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
-    clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow())
-    return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
-
-
-def judged(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> pl.DataFrame:
-    """Every document of a shard of RAW_DOCUMENTS as rules see it, in order, with `label` and what was found.
-
-    Returns:
-        rule: the first rule that drops it; null: none does.
-        copy_of: of a duplicate, the place of the kept document (Int64).
-        similarity: of a near duplicate, the Jaccard similarity to it (Float64).
-    """
-    documents = prepared(pl.DataFrame(raw), corpus)
-    label = [labels.get(document_id) for document_id in documents.get_column("document_id")]
-    documents = documents.with_columns(pl.Series("label", label, dtype=pl.String))
-    documents = documents.with_columns(
-        first_rule(documents, corpus),
-        pl.lit(None, pl.Int64).alias("copy_of"),
-        pl.lit(None, pl.Float64).alias("similarity"),
-    )
-    columns = corpus.duplicate_columns
-    kept = documents.filter(pl.col("rule").is_null())
-    documents = _with_copies(documents, EXACT_DUPLICATE, exact_duplicates(kept, columns).to_frame())
-    if corpus.near_duplicates:
-        kept = documents.filter(pl.col("rule").is_null())
-        documents = _with_copies(documents, NEAR_DUPLICATE, near_duplicates(kept, columns, corpus.near_duplicates))
-    return documents
-
-
-def _with_copies(documents: pl.DataFrame, rule: str, found: pl.DataFrame) -> pl.DataFrame:
-    """Marks what was found in the documents that no rule drops, where `copy_of` is a place among these."""
-    places = documents.get_column("rule").is_null().arg_true()
-    is_copy = found.get_column("copy_of").is_not_null()
-    copies = found.filter(is_copy)
-    originals = places.gather(copies.get_column("copy_of")).alias("copy_of")
-    copies = copies.with_columns(originals, pl.lit(rule).alias("rule"))
-    # `scatter` writes into its series.
-    return documents.with_columns(
-        documents.get_column(name).clone().scatter(places.filter(is_copy), copies.get_column(name))
-        for name in copies.columns
-    )
+from headrace.prep.quality import quality_rules
 
 
 def rule_names(corpus: Corpus) -> list[str]:

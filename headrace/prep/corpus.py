@@ -15,6 +15,7 @@ from headrace.chat.template import checked_date
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
+from headrace.prep.dedup_settings import Deduplication
 from headrace.prep.normalization import Normalization
 from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
@@ -29,7 +30,7 @@ from headrace.user_files.yaml_file import read_yaml
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize")
+_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +186,12 @@ class Corpus:
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
+    dedup: Deduplication = field(default_factory=Deduplication)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     """The share of terms that training never sees: a stable hash of the term decides."""
+    twins_jaccard: Annotated[float, Ge(0.5), Le(1)] | None = 0.6
+    """Documents that overlap by at least so much are on one side of the split, and their terms with them; null: only
+    equal terms are."""
     prompt: ExamplePrompt
     completion: str = "{text}"
     """What the model learns to answer."""
@@ -252,7 +257,9 @@ class Corpus:
         for name in _LATER_KEYS:
             if getattr(self, name) == default[name]:
                 del body[name]
-        # What may be dropped changes no document.
+        # How many runs compare a corpus changes no document, nor does what may be dropped.
+        if body.pop("dedup", None) and self.dedup.over != "corpus":
+            body["dedup"] = self.dedup.over
         del body["dropped_share_max"]
         if self.labels and self.labels.file:
             defaults = {"encoding": ("utf-8",), "delimiter": None}
@@ -280,6 +287,11 @@ class Corpus:
         templates = (self.prompt.user, self.prompt.system or "", self.completion)
         named = {"text"}.union(*(placeholders("template", template) for template in templates))
         return tuple(name for name in DOCUMENT_COLUMNS if name in named)
+
+    @property
+    def compares_shards(self) -> bool:
+        """Whether copies in two shards are looked for, by assets of their own."""
+        return self.dedup.over == "corpus" and self.num_shards > 1
 
     @property
     def shard_keys(self) -> tuple[str, ...]:
@@ -333,3 +345,12 @@ def shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
     except InvalidInput:
         shards = 1
     return tuple(corpus_shard(index) for index in range(shards)), faults
+
+
+def bucket_keys_in(path: Path) -> tuple[str, ...]:
+    """The buckets of a corpus file whose shards are compared with each other; none of another, or of a broken file."""
+    try:
+        corpus = load_corpus(path)
+    except InvalidInput:
+        return ()
+    return corpus.dedup.bucket_keys if corpus.compares_shards else ()

@@ -1,138 +1,216 @@
-"""Drops exact and near duplicates of documents, and keeps the first copy of each.
+"""Finds exact and near copies among documents, and twins: documents that are alike, and both stay.
 
-MinHash LSH proposes near duplicates, and their exact Jaccard similarity confirms them: no document is dropped on an
-estimate. What is compared are sequences of tokens (`token_rule`), in every script alike. LSH finds a pair at the
-threshold in 999 of 1,000 cases or more, and more similar pairs more surely; missed pairs stay. It works on one shard
-and misses copies in two shards, so a corpus should be dealt to its shards by similarity, as the demo's is.
+Documents that share a key (`signatures`) are compared in full: no document is dropped on an estimate. What is compared
+are sequences of tokens (`token_rule`), in every script alike. Of copies the longest text stays; of equally long ones
+the first by its file's name, then by its line. So neither the order of shards nor that of files decides. A dropped
+document is nobody's original: in a chain of texts that each resemble the next, every second one may stay.
+
+Memory holds 16 bytes for each row of documents that share a key, and about 200 for each of these documents; what is
+compared of their texts, 4 bytes a sequence, is in a file that is mapped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
-import xxhash
 
 from headrace.prep.corpus import NearDuplicates
-from headrace.prep.text_keys import text_keys_of
-from headrace.prep.token_rule import folded, kinds
-from headrace.prep.utf8 import utf8_batches
+from headrace.prep.signatures import KEY_ROWS, KeyFiles, Signer, sequences_of
 
-# The least share of pairs at the threshold that LSH must propose.
-_RECALL_MIN = 0.999
+EXACT_DUPLICATE = "exact_duplicate"
+NEAR_DUPLICATE = "near_duplicate"
+# Above every similarity.
+_NONE = 2.0
+# Texts of one template share keys all over: without a limit, n of them would cost n² comparisons.
+_NUM_COMPARED_MAX = 10_000
+_BATCH_ROWS = 4096
 
 
-def exact_duplicates(documents: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    """For each document, the place of the first one that is equal in all `columns` (Int64); null: that is itself.
+class Documents(Protocol):
+    """Documents by number, from 0 on, in their normal form, with `source_file` and `source_line`."""
 
-    Not compared are the Unicode form, case, and how blanks and line breaks stand, but for the blanks that lines begin
-    with: they are part of a program. Holds 20 bytes for each document.
+    def at(self, numbers: np.ndarray) -> pl.DataFrame:
+        """Args: numbers: int64, ascending."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How documents are compared; `near`, `twins_jaccard`: None: not at all."""
+
+    columns: Sequence[str]
+    near: NearDuplicates | None
+    twins_jaccard: float | None
+
+    @property
+    def signer(self) -> Signer:
+        return Signer(self.columns, self.near, self.twins_jaccard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """`copies`: `document`, `copy_of` (numbers), `rule`, `similarity`. `twins`: `document`, and `twins`, a number that
+    is the same for those linked by a chain of twins."""
+
+    copies: pl.DataFrame
+    twins: pl.DataFrame
+
+
+def in_company(ranges: Iterable[np.ndarray]) -> np.ndarray:
+    """Of `KEY_ROWS` by ranges of keys, those whose key another document has, too, in the order of keys."""
+    found = [np.zeros(0, KEY_ROWS)]
+    for rows in ranges:
+        order = np.argsort(rows["key"])
+        keys = rows["key"][order]
+        is_equal = np.append(keys[1:] == keys[:-1], False)
+        is_shared = is_equal | np.append(False, is_equal[:-1])
+        shared = rows[order[is_shared[: len(rows)]]]
+        found.append(shared[np.lexsort((shared["document"], shared["key"]))])
+    return np.concatenate(found)
+
+
+def copies_among(rows: np.ndarray, documents: Documents, comparison: Comparison) -> Found:
+    """Args: rows: as `in_company` finds them."""
+    from headrace.prep import pair_kernels
+
+    numbers, text = np.unique(rows["document"], return_inverse=True)
+    is_new = np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)]
+    by_text = np.argsort(text, kind="stable")
+    groups = (np.cumsum(is_new) - 1)[by_text].astype(np.int32)
+    starts = np.append(0, np.cumsum(np.bincount(text, minlength=len(numbers)))).astype(np.int64)
+    with Sets() as sets:
+        ranked = _ranked(numbers, documents, comparison.signer, sets)
+        originals = pl.col("text").first().over("exact 0", "exact 1")
+        ranked = ranked.with_columns(pl.when(originals != pl.col("text")).then(originals).alias("original"))
+        order = ranked.filter(pl.col("original").is_null()).get_column("text").to_numpy()
+        near, similarities, parents = pair_kernels.copies_and_twins(
+            order,
+            starts,
+            groups,
+            int(is_new.sum()),
+            *sets.mapped(),
+            comparison.near.jaccard if comparison.near else _NONE,
+            comparison.twins_jaccard or _NONE,
+            _NUM_COMPARED_MAX,
+        )
+    is_near = near >= 0
+    exact = ranked.drop_nulls("original")
+    copied, original = exact.get_column("text").to_numpy(), exact.get_column("original").to_numpy()
+    # Named is a document that stays: where the first of the exact copies is a near copy, what that is a copy of.
+    original = np.where(is_near[original], near[original], original)
+    copies = [
+        _copies(numbers, copied, original, EXACT_DUPLICATE),
+        _copies(numbers, np.flatnonzero(is_near), near[is_near], NEAR_DUPLICATE, similarities[is_near]),
+    ]
+    twins = pl.DataFrame({"document": numbers, "twins": parents})
+    twins = twins.filter(pl.len().over("twins") > 1)
+    return Found(copies=pl.concat(copies).sort("document"), twins=twins)
+
+
+def copies_of(documents: pl.DataFrame, columns: Sequence[str], near: NearDuplicates | None) -> pl.DataFrame:
+    """For each document of a frame, the place of the one it is a copy of (Int64, or null), `rule` and `similarity`.
+
+    Of equally long texts, the first stays.
     """
-    keys = documents.select(text_keys_of(pl.col(name)).alias(str(at)) for at, name in enumerate(columns))
-    # Of 64 bits, two of a billion documents would share one by chance.
-    hashes = (pl.struct(pl.all().hash(seed)).hash(seed).alias(f"hash {seed}") for seed in (0, 1))
-    hashed = keys.select(hashes).with_row_index("place")
-    is_first = pl.struct("hash 0", "hash 1").is_first_distinct()
-    copies = hashed.filter(~is_first).join(hashed.filter(is_first), on=["hash 0", "hash 1"], suffix=" of first")
-    copy_of = pl.repeat(None, documents.height, dtype=pl.Int64, eager=True).alias("copy_of")
-    return copy_of.scatter(copies["place"], copies["place of first"])
+    comparison = Comparison(columns=columns, near=near, twins_jaccard=None)
+    places = np.arange(documents.height)
+    with KeyFiles() as files:
+        for start in range(0, documents.height, _BATCH_ROWS):
+            rows = slice(start, start + _BATCH_ROWS)
+            files.add(comparison.signer.rows(documents[rows], places[rows]))
+        found = copies_among(in_company(files.ranges()), _Frame(documents), comparison)
+    return pl.DataFrame({"document": places}).join(found.copies, on="document", how="left", maintain_order="left")
 
 
-def near_duplicates(documents: pl.DataFrame, columns: Sequence[str], settings: NearDuplicates) -> pl.DataFrame:
-    """For each document, an earlier kept one whose text overlaps with its own by at least `settings.jaccard`.
+@dataclass(frozen=True)
+class _Frame:
+    documents: pl.DataFrame
 
-    Columns other than `text` must be equal, as for exact duplicates. Only kept documents count as originals: in a chain
-    of texts that each resemble the next, every second one may stay. A text without tokens is never a duplicate. Holds 8
-    bytes a band and text, and 4 for each sequence of the texts that share a band's key with another.
+    def at(self, numbers: np.ndarray) -> pl.DataFrame:
+        places = pl.Series("source_line", numbers)
+        return self.documents[numbers].with_columns(places, pl.lit("").alias("source_file"))
 
-    Returns:
-        copy_of: the place of the kept document (Int64); null: there is none.
-        similarity: the Jaccard similarity of both (Float64), or null.
-    """
-    # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
-    from headrace.prep import kernels
 
-    num_bands, num_rows = bands(settings.jaccard, settings.num_permutations)
-    factors, summands = _permutations(num_bands * num_rows)
-    texts, others = documents.get_column("text"), [text_keys_of(pl.col(name)) for name in columns if name != "text"]
-    numbers = np.zeros(len(texts), np.uint64)
-    if others:
-        hashes = pl.struct(key.hash().alias(str(at)) for at, key in enumerate(others)).hash()
-        numbers = documents.select(hashes.alias("beside")).get_column("beside").to_numpy()
-    keys = np.empty((len(texts), num_bands), np.uint64)
-    has_tokens = np.zeros(len(texts), np.bool_)
-    for rows, found, bounds in _sequences(texts, settings.shingle_words):
-        kernels.band_keys(found, bounds, factors, summands, numbers[rows], keys[rows])
-        has_tokens[rows] = np.diff(bounds) > 0
-    groups, num_groups = _groups(keys, has_tokens)
-    has_company: np.ndarray = np.max(groups, axis=1, initial=-1) >= 0
-    sets, sizes = [np.zeros(0, np.uint32)], [np.zeros(1, np.int64)]
-    for _, found, bounds in _sequences(texts.filter(pl.Series(has_company)), settings.shingle_words):
-        members, num_members = _sets(found, bounds)
-        sets.append(members)
-        sizes.append(num_members)
-    originals, similarities = kernels.repeats(
-        groups[has_company], num_groups, np.concatenate(sets), np.cumsum(np.concatenate(sizes)), settings.jaccard
+class Sets:
+    """Each text's sequences, sorted and each once, in a temporary file."""
+
+    def __enter__(self) -> "Sets":
+        self._file = TemporaryFile(prefix="headrace-sequences-")
+        self._sizes = [np.zeros(1, np.int64)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, found: np.ndarray, bounds: np.ndarray) -> None:
+        num_texts = len(bounds) - 1
+        owners = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(bounds))
+        owned = np.sort(owners << np.uint64(32) | found)
+        owned = owned[np.append(owned[:1] == owned[:1], owned[1:] != owned[:-1])]
+        owned.astype(np.uint32).tofile(self._file)
+        self._sizes.append(np.bincount((owned >> np.uint64(32)).astype(np.int64), minlength=num_texts))
+
+    def mapped(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint32 [sequence], and int64 [text + 1] offsets into it."""
+        bounds = np.cumsum(np.concatenate(self._sizes))
+        self._file.flush()
+        if not bounds[-1]:
+            return np.zeros(0, np.uint32), bounds
+        mapped: np.memmap[Any, Any] = np.memmap(self._file, np.uint32, "r+", shape=(int(bounds[-1]),))
+        return np.asarray(mapped), bounds
+
+
+def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: Sets) -> pl.DataFrame:
+    """`text` (a place in `numbers`) with its exact keys, those to keep first; fills `sets`."""
+    frames = [pl.DataFrame(schema=_RANKED)]
+    for start, some in _batches(numbers):
+        found = documents.at(some)
+        for _, sequences, bounds in sequences_of(found.get_column("text"), signer.num_tokens):
+            sets.add(sequences, bounds)
+        # Of 64 bits, two of a billion documents would share one by chance.
+        exact = signer.exact_keys(found, num_hashes=2)
+        frames.append(
+            found.select(
+                pl.Series("text", np.arange(start, start + len(some))),
+                *(pl.Series(f"exact {number}", one) for number, one in enumerate(exact)),
+                pl.col("text").str.len_chars().cast(pl.Int64).alias("length"),
+                "source_file",
+                pl.col("source_line").cast(pl.Int64),
+            )
+        )
+    return pl.concat(frames).sort(
+        pl.col("length"), "source_file", "source_line", "text", descending=[True, False, False, False]
     )
-    places = np.flatnonzero(has_company)
-    copy_of, similarity = np.full(len(texts), -1, np.int64), np.zeros(len(texts))
-    copy_of[has_company], similarity[has_company] = np.where(originals < 0, -1, places[originals]), similarities
-    found = pl.DataFrame({"copy_of": copy_of, "similarity": similarity})
-    return found.select(pl.when(pl.col("copy_of") >= 0).then(pl.all()))
 
 
-def bands(threshold: float, num_permutations: int) -> tuple[int, int]:
-    """How many bands of how many rows: as many rows as propose pairs at the threshold surely enough.
-
-    A pair of similarity s shares a band of r rows with probability s^r, and is proposed with 1 - (1 - s^r)^b. Fewer
-    rows propose more pairs that the exact comparison must reject.
-    """
-    num_rows = 1
-    while 1 - (1 - threshold ** (num_rows + 1)) ** (num_permutations // (num_rows + 1)) >= _RECALL_MIN:
-        num_rows += 1
-    return num_permutations // num_rows, num_rows
+_RANKED = {
+    "text": pl.Int64,
+    "exact 0": pl.UInt64,
+    "exact 1": pl.UInt64,
+    "length": pl.Int64,
+    "source_file": pl.String,
+    "source_line": pl.Int64,
+}
 
 
-def _permutations(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Odd factors and summands, uint32 [number]: each pair permutes the numbers below 2^32."""
-    drawn = [xxhash.xxh3_64_intdigest(b"permutation", seed=index) for index in range(number)]
-    factors = np.array([one & 0xFFFFFFFF | 1 for one in drawn], dtype=np.uint32)
-    return factors, np.array([one >> 32 for one in drawn], dtype=np.uint32)
+def _batches(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(numbers), _BATCH_ROWS):
+        yield start, numbers[start : start + _BATCH_ROWS]
 
 
-def _sequences(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Rows, and their sequences as `kernels.sequences` makes them; a null is an empty text."""
-    from headrace.prep import kernels
-
-    for rows, data, ends in utf8_batches(texts):
-        # A token has at least one byte.
-        found = np.empty(ends[-1] - ends[0], np.uint32)
-        bounds = kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
-        yield rows, found[: bounds[-1]], bounds
-
-
-def _sets(found: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each text's sequences sorted and each once (uint32), and how many each text has (int64)."""
-    num_texts = len(bounds) - 1
-    owners = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(bounds))
-    owned = np.sort(owners << np.uint64(32) | found)
-    owned = owned[np.append(owned[:1] == owned[:1], owned[1:] != owned[:-1])]
-    return owned.astype(np.uint32), np.bincount((owned >> np.uint64(32)).astype(np.int64), minlength=num_texts)
-
-
-def _groups(keys: np.ndarray, has_tokens: np.ndarray) -> tuple[np.ndarray, int]:
-    """int32 [text, band]: the number of the group that shares a band's key, -1 for a text alone; how many groups."""
-    groups = np.full(keys.shape, -1, np.int32)
-    num_groups = 0
-    candidates = np.flatnonzero(has_tokens)
-    for band in range(keys.shape[1]):
-        column = keys[candidates, band]
-        order = np.argsort(column)
-        ordered = column[order]
-        is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.bool_)
-        number = np.cumsum(is_new) - 1
-        in_company = np.bincount(number)[number] > 1 if len(ordered) else is_new
-        # Numbered again, so that groups of one take no number.
-        _, renumbered = np.unique(number[in_company], return_inverse=True)
-        groups[candidates[order[in_company]], band] = renumbered + num_groups
-        num_groups += int(renumbered.max()) + 1 if len(renumbered) else 0
-    return groups, num_groups
+def _copies(
+    numbers: np.ndarray, texts: np.ndarray, originals: np.ndarray, rule: str, similarities: np.ndarray | None = None
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "document": numbers[texts],
+            "copy_of": numbers[originals],
+            "rule": pl.repeat(rule, len(texts), dtype=pl.String, eager=True),
+            "similarity": pl.Series(similarities, dtype=pl.Float64)
+            if similarities is not None
+            else pl.repeat(None, len(texts), dtype=pl.Float64, eager=True),
+        }
+    )

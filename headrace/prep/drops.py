@@ -38,6 +38,12 @@ class DroppedDocument:
     """What the corpus file says of the rule; null: it has no limit."""
     copy_of: str | None
     """Of a duplicate: the id of the document that is kept."""
+    copy_of_shard: str | None
+    """The shard of that document."""
+    copy_of_file: str | None
+    """The file of that document."""
+    copy_of_line: int | None
+    """Its line there; in Parquet, its row."""
 
 
 def refuse_if_too_much_dropped(corpus: "Corpus", drops: Mapping[str, int], num_documents: int) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
-from headrace.handoff.schemas import LABELS
+from headrace.handoff.schemas import LABELS, empty_table
 from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
@@ -57,12 +57,13 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
         InvalidInput: the label file cannot be read or gives a document two labels, or an id stands for two documents.
     """
     settings = corpus.labels
-    if settings:
-        _refuse_repeated_ids(corpus, shard, raw)
+    if settings is None:
+        return Labelled(labels=empty_table(LABELS), num_judged=0, num_unanswered=0)
+    _refuse_repeated_ids(corpus, shard, raw)
     documents = prepared(pl.DataFrame(raw), corpus).unique("document_id", keep="first", maintain_order=True)
     rows: list[tuple[str, str, str, str]] = []
     num_judged = num_unanswered = 0
-    if settings and settings.file:
+    if settings.file:
         given = read_label_file(settings.file, shard, home)
         ids = documents.get_column("document_id")
         rows += [
@@ -70,7 +71,7 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
             for document_id in ids
             if document_id in given
         ]
-    if settings and settings.judge and judge:
+    if settings.judge and judge:
         unlabelled = documents.with_columns(pl.lit(None, pl.String).alias("label"))
         asked = documents.filter(first_rule(unlabelled, corpus).is_null())
         judged = judge_documents(settings.judge, asked, judge)

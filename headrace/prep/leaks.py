@@ -1,51 +1,212 @@
-"""Finds documents on both sides of the split, the one fault that falsifies every held-out loss."""
+"""Finds documents on both sides of the split, and twins: the faults that falsify a held-out loss.
 
-from collections.abc import Iterable
+Twins are found by other means than the split avoids them by: every held-out document is compared with every training
+document that holds one of its rarest sequences, without a sketch, so none is missed (Chaudhuri et al. 2006: two sets of
+similarity t or more share one of any n - ceil(t n) + 1 members of each). Documents stream; memory holds 16 bytes each,
+and the held-out ones' sequences. Costs the tokens of all documents, once.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from headrace.prep.corpus import Corpus
+from headrace.prep.dedup import Sets
+from headrace.prep.signatures import sequences_of
 from headrace.prep.text_keys import text_keys_of
 
-COLUMNS = ("term", "category", "text", "split")
+COLUMNS = ("document_id", "term", "category", "text", "split")
+_BATCH_ROWS = 8192
+_NUM_SAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """How many terms and how many texts are in both train and held-out, with a few of each."""
+    """What is in both train and held-out, with a few of each.
+
+    `num_twins`: how many held-out documents have a training document that overlaps with them by at least
+    `corpus.twins_jaccard`; `most_similar`: the highest overlap of these.
+    """
 
     num_documents: int
     num_terms: int
     num_texts: int
+    num_twins: int
+    most_similar: float
     samples: tuple[str, ...]
 
     @property
     def found(self) -> bool:
-        return self.num_terms + self.num_texts > 0
+        return self.num_terms + self.num_texts + self.num_twins > 0
+
+    def is_certain(self, corpus: Corpus) -> bool:
+        """Whether it is more than the few twins of least similarity that the split misses by chance."""
+        least = corpus.near_duplicates.jaccard if corpus.near_duplicates else 1.0
+        return self.num_terms + self.num_texts > 0 or self.most_similar >= least
 
 
-def find_leaks(corpus: Corpus, shards: Iterable[pa.Table]) -> Leaks:
+def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
     """Compares all given shards of CLEAN_DOCUMENTS, by the corpus's definition of equal documents."""
-    documents = pl.concat([pl.DataFrame(table.select(COLUMNS)) for table in shards], rechunk=False)
-    terms = _on_both_sides(documents.drop_nulls("term"), ("term",))
-    contents = _on_both_sides(documents, corpus.duplicate_columns)
+    hashed = pl.concat([_hashed(corpus, batch) for batch in _batches(shards)] or [pl.DataFrame(schema=_HASHED)])
+    terms = _on_both_sides(hashed.drop_nulls("term"), "term")
+    contents = _on_both_sides(hashed, "content")
+    twins = _Twins.of(corpus, shards)
+    samples = [
+        *_shown(shards, pl.col("term"), _key("term").hash(), terms),
+        *_shown(shards, pl.col("text"), _content(corpus), contents),
+        *twins.samples(),
+    ]
     return Leaks(
-        num_documents=documents.height,
+        num_documents=hashed.height,
         num_terms=len(terms),
         num_texts=len(contents),
-        samples=(*terms[:3], *contents[:3]),
+        num_twins=int((twins.similarities > 0).sum()),
+        most_similar=float(twins.similarities.max(initial=0)),
+        samples=tuple(samples),
     )
 
 
-def _on_both_sides(documents: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
-    keys = [text_keys_of(pl.col(name)) for name in columns]
-    shown = pl.concat_str(keys, separator=" ", ignore_nulls=True).alias("shown")
+_HASHED = {"term": pl.UInt64, "content": pl.UInt64, "heldout": pl.Boolean}
+
+
+def _batches(shards: Sequence[pa.Table]) -> Iterator[pl.DataFrame]:
+    for table in shards:
+        for batch in table.select(COLUMNS).to_batches(max_chunksize=_BATCH_ROWS):
+            yield pl.DataFrame(batch)
+
+
+def _key(name: str) -> pl.Expr:
+    return text_keys_of(pl.col(name))
+
+
+def _content(corpus: Corpus) -> pl.Expr:
     # Compared column by column: ("2", "10 apples") is not ("2 10", "apples").
-    sides = (
-        documents.select(*keys, shown, "split")
-        .group_by(columns, maintain_order=True)
-        .agg(pl.col("split").n_unique().alias("sides"), pl.col("shown").first())
+    return pl.struct(_key(name) for name in corpus.duplicate_columns).hash()
+
+
+def _hashed(corpus: Corpus, documents: pl.DataFrame) -> pl.DataFrame:
+    term = pl.when(pl.col("term").is_not_null()).then(_key("term").hash())
+    return documents.select(
+        term.alias("term"), _content(corpus).alias("content"), (pl.col("split") == "heldout").alias("heldout")
     )
-    return sides.filter(pl.col("sides") > 1).get_column("shown").to_list()
+
+
+def _on_both_sides(hashed: pl.DataFrame, name: str) -> pl.Series:
+    sides = hashed.group_by(name).agg(pl.col("heldout").any().alias("any"), pl.col("heldout").all().alias("all"))
+    return sides.filter(pl.col("any") & ~pl.col("all")).get_column(name).sort()
+
+
+def _shown(shards: Sequence[pa.Table], shown: pl.Expr, hashed: pl.Expr, wanted: pl.Series) -> list[str]:
+    """The first documents that have each of a few hashes."""
+    missing, found = set(wanted.head(_NUM_SAMPLES)), []
+    for batch in _batches(shards) if missing else ():
+        here = batch.select(shown.alias("shown"), hashed.alias("hash")).filter(pl.col("hash").is_in(list(missing)))
+        for text, one in here.unique("hash", keep="first", maintain_order=True).iter_rows():
+            missing.remove(one)
+            found.append(text)
+        if not missing:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class _Twins:
+    """Held-out documents by number: the number of the most similar training document, -1: none is similar enough."""
+
+    shards: Sequence[pa.Table]
+    similarities: np.ndarray
+    most_similar: np.ndarray
+
+    @classmethod
+    def of(cls, corpus: Corpus, shards: Sequence[pa.Table]) -> "_Twins":
+        from headrace.prep import pair_kernels
+
+        near = corpus.near_duplicates
+        least, length = corpus.twins_jaccard, near.shingle_words if near else 3
+        with Sets() as held:
+            beside = [np.zeros(0, np.uint64)]
+            for batch in _batches(shards) if least else ():
+                heldout = batch.filter(pl.col("split") == "heldout")
+                for _, found, bounds in sequences_of(heldout.get_column("text"), length):
+                    held.add(found, bounds)
+                beside.append(_beside(corpus, heldout))
+            sets, bounds = held.mapped()
+            others = np.concatenate(beside)
+            similarities, most_similar = np.zeros(len(bounds) - 1), np.full(len(bounds) - 1, -1, np.int64)
+            wanted, holders = _rarest(sets, bounds, least or 1.0)
+            starts = np.searchsorted(wanted, np.arange(65_537, dtype=np.uint64) << np.uint64(16)).astype(np.int64)
+            number = 0
+            for batch in _batches(shards) if len(wanted) else ():
+                train = batch.filter(pl.col("split") == "train")
+                texts = train.get_column("text")
+                holds = [
+                    pair_kernels.holds_any(some, ends, wanted, starts) for _, some, ends in sequences_of(texts, length)
+                ]
+                candidates = train.with_row_index("at", number).filter(
+                    pl.Series(np.concatenate(holds or [[]]), dtype=pl.Boolean)
+                )
+                number += train.height
+                with Sets() as own:
+                    for _, some, ends in sequences_of(candidates.get_column("text"), length):
+                        own.add(some, ends)
+                    pair_kernels.nearest(
+                        *own.mapped(),
+                        _beside(corpus, candidates),
+                        wanted,
+                        holders,
+                        sets,
+                        bounds,
+                        others,
+                        least or 1.0,
+                        most_similar,
+                        similarities,
+                        candidates.get_column("at").to_numpy().astype(np.int64),
+                    )
+        return cls(shards, similarities, most_similar)
+
+    def samples(self) -> list[str]:
+        """The most similar pairs."""
+        worst = np.argsort(-self.similarities, kind="stable")[:_NUM_SAMPLES]
+        pairs = [(int(one), int(self.most_similar[one])) for one in worst if self.similarities[one] > 0]
+        heldout, train = (
+            _ids(self.shards, side, sorted({pair[at] for pair in pairs}))
+            for at, side in enumerate(("heldout", "train"))
+        )
+        return [
+            f"{heldout[one]} (held-out) and {train[other]} (train) overlap by {self.similarities[one]:.2f}"
+            for one, other in pairs
+        ]
+
+
+def _beside(corpus: Corpus, documents: pl.DataFrame) -> np.ndarray:
+    keys = [_key(name) for name in corpus.duplicate_columns if name != "text"]
+    if not keys:
+        return np.zeros(documents.height, np.uint64)
+    return documents.select(pl.struct(keys).hash().alias("beside")).get_column("beside").to_numpy()
+
+
+def _rarest(sets: np.ndarray, bounds: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences, ascending, and the documents that must be compared with whoever holds them."""
+    sizes = np.diff(bounds)
+    _, number, counts = np.unique(sets, return_inverse=True, return_counts=True)
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((sets, counts[number], owners))
+    rank = np.arange(len(sets)) - np.repeat(bounds[:-1], sizes)
+    # A little less than the exact bound, which floating point may miss by one.
+    needed = sizes - np.ceil(least * sizes - 1e-9).astype(np.int64) + 1
+    chosen = order[rank < needed[owners]]
+    by_sequence = chosen[np.argsort(sets[chosen], kind="stable")]
+    return sets[by_sequence], owners[by_sequence].astype(np.int64)
+
+
+def _ids(shards: Sequence[pa.Table], side: str, numbers: Sequence[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    start = 0
+    for batch in _batches(shards) if numbers else ():
+        ids = batch.filter(pl.col("split") == side).get_column("document_id")
+        found |= {one: ids[one - start] for one in numbers if start <= one < start + len(ids)}
+        start += len(ids)
+    return found

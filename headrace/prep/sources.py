@@ -1,14 +1,15 @@
 """Reads one shard of a user's files into RAW_DOCUMENTS; unreadable parts become quarantine rows, never a crash.
 
-Files are parsed as streams; memory holds the shard's documents once, as Arrow. A file belongs to the shard that its
-glob names, or else to the shard of its path's hash, so new files do not move the others. It counts two kinds of loss:
-lines (bad JSON, wrong encoding, wrong type) and files (a missing column, torn in the middle), since nobody can count
-the lines of an unreadable file. An empty file loses nothing.
+Files are parsed as streams, and what is read goes into a temporary file, which is mapped: memory holds a batch. A file
+belongs to the shard that its glob names, or else to the shard of its path's hash, so new files do not move the others.
+It counts two kinds of loss: lines (bad JSON, wrong encoding, wrong type) and files (a missing column, torn in the
+middle), since nobody can count the lines of an unreadable file. An empty file loses nothing.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_columns
 
 _BATCH_ROWS = 8192
+# A single document may be a book.
+_BATCH_CHARACTERS = 32_000_000
 _EXCERPT_CHARACTERS = 200
 
 
@@ -78,8 +81,8 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     Raises:
         InvalidInput: the globs match no file, or a file's name does not tell its format.
     """
-    documents = _TableBuilder(RAW_DOCUMENTS)
-    quarantine = _TableBuilder(QUARANTINE)
+    documents = _SpilledTable(RAW_DOCUMENTS)
+    quarantine = _SpilledTable(QUARANTINE)
     paths = shard_files(corpus, shard, home)
     lost_files = set()
     num_empty = 0
@@ -133,26 +136,33 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
     return sorted(chosen)
 
 
-class _TableBuilder:
-    """Collects rows and converts them to Arrow in batches, so that few Python objects exist at once."""
+class _SpilledTable:
+    """Collects rows in batches in a temporary Arrow file, so that few Python objects exist at once."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._rows: list[tuple[object, ...]] = []
-        self._batches: list[pa.RecordBatch] = []
+        self._num_characters = 0
+        self._file = NamedTemporaryFile(prefix="headrace-read-", suffix=".arrow")  # noqa: SIM115 (until `table`)
+        self._writer = pa.ipc.new_file(self._file.name, schema)
 
     def add(self, row: tuple[object, ...]) -> None:
         self._rows.append(row)
-        if len(self._rows) >= _BATCH_ROWS:
+        self._num_characters += sum(len(value) for value in row if isinstance(value, str))
+        if len(self._rows) >= _BATCH_ROWS or self._num_characters >= _BATCH_CHARACTERS:
             self._flush()
 
     def add_batch(self, batch: pa.RecordBatch) -> None:
         self._flush()
-        self._batches.append(batch)
+        self._writer.write_batch(batch)
 
     def table(self) -> pa.Table:
+        """All rows, mapped: the file has no name any more, and is gone when nothing of the table is left."""
         self._flush()
-        return pa.Table.from_batches(self._batches, schema=self._schema)
+        self._writer.close()
+        mapped = pa.memory_map(self._file.name)
+        self._file.close()
+        return pa.ipc.open_file(mapped).read_all()
 
     def _flush(self) -> None:
         if self._rows:
@@ -160,8 +170,9 @@ class _TableBuilder:
                 pa.array(values, field.type)
                 for values, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
             ]
-            self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+            self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
             self._rows.clear()
+            self._num_characters = 0
 
 
 def _source_name(path: Path, home: Path) -> str:

@@ -6,8 +6,8 @@ they are part of a program. Not compared are case and compatibility forms (full 
 characters, the punctuation of sentences (`.,;:!?` before a blank, a quote or the end; `1.5` and `a != b` keep theirs),
 and how lines are broken.
 
-`KINDS` and `FOLDED` are tables by code point, which the compiled tokenizer (`kernels`) looks up. Characters beyond
-them are ideographs, or signs.
+`KINDS` and `FOLDED` are tables by code point, which compiled loops look up (`kernels`, `measures`). Characters
+beyond them are ideographs, or signs.
 """
 
 import unicodedata

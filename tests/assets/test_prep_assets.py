@@ -38,6 +38,7 @@ class Project:
             "name": "glosses",
             "files": ["corpus/{shard}.jsonl"],
             "num_shards": 8,
+            "dedup": {"over": "shard"},
             "columns": {"term": "term", "category": "category", "text": "gloss"},
             "heldout_share": 0.2,
             "rules": {"set": "short"},

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import Result
 
 from headrace.handoff.versions import HandoffStore
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import load_corpus
 from headrace.store.local import LocalStore
 from tests.command_line.builders import checked_json, run

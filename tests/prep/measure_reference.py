@@ -5,7 +5,7 @@ from collections import Counter
 
 from headrace.prep.measures import WINDOW_WORDS
 from headrace.text.words import has_no_blanks
-from tests.prep.token_reference import INVISIBLE, folded, is_sign, reference_tokens
+from simulation.plain_tokens import INVISIBLE, folded, is_sign, reference_tokens
 
 BLANKS = "".join(map(chr, range(0x21)))
 

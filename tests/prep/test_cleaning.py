@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.drops import TooMuchDropped
 from headrace.prep.rule_sets import QualityRules

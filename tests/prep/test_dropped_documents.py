@@ -11,7 +11,7 @@ import pytest
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import HandoffStore
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus, LabelFile, Labels
 from headrace.prep.dropped_documents import DroppedOfShard, dropped_of_shard
 from headrace.prep.drops import DroppedDocument
@@ -82,7 +82,7 @@ def test_each_document_comes_with_its_rule_what_it_measured_and_the_limit(site: 
         ("d10", "too_many_symbols", 1.0, 0.1, None),
         ("d11", "matches_urls", "https://example", r"https?://(\w+)", None),
         ("d12", "exact_duplicate", None, None, "d1"),
-        ("d14", "near_duplicate", round(12 / 13, 4), 0.8, "d13"),
+        ("d13", "near_duplicate", round(12 / 13, 4), 0.8, "d14"),
     ]
     assert (found.documents[0].file, found.documents[0].line) == ("files/a.jsonl", 2)
     assert found.documents[4].excerpt == ("word and other " * 200)[:80]

@@ -1,4 +1,4 @@
-"""The token rule once more, in plain Python over strings: what the compiled one is compared with."""
+"""The token rule of data prep once more, in plain Python over strings: an oracle for the compiled one."""
 
 import unicodedata
 

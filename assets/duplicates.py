@@ -1,0 +1,108 @@
+"""Copies in two shards of a corpus, and twins on two sides of the split: found over the whole corpus.
+
+Loaded where the corpus file compares shards with each other (`dedup.over: corpus`, and more than one shard). A small
+corpus is compared by one run, of `duplicates`; a large one by runs that sign a shard each, runs that compare a bucket
+of keys each, and one that decides.
+"""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from assets.partitions import corpus_shards, duplicate_bucket_keys
+from headrace.handoff.schemas import DOCUMENT_SIGNATURES
+from headrace.handoff.versions import Handoff
+from headrace.prep import whole_corpus
+from headrace.prep.labels import effective_labels
+from headrace.prep.verdicts import CorpusShard
+from headrace_dagster.assets.stages import Stage
+from headrace_dagster.handoff_inputs import RecordBatches
+from headrace_dagster.handoff_io import ATTRIBUTES, StoreResource
+from headrace_dagster.handoff_lineage import sealed_already
+from resources.corpus_resource import CorpusResource
+
+_STAGE = Stage("data_prep")
+_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS,)}}
+
+
+@_STAGE.asset(corpus_shards, code_version="1", **_MADE_BY)
+def document_signatures(
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    store: StoreResource,
+    raw_documents: Handoff,
+    labels: pa.Table,
+) -> dg.MaterializeResult[Any]:
+    """Keys under which one corpus shard's documents meet their copies, and the rule that drops each other document.
+
+    Empty as long as the corpus, as far as it is read, has fewer bytes than `dedup.one_run_below`. Read by
+    duplicate_buckets and duplicates, which refuse those of other documents, labels or corpus files than the newest.
+    """
+    settings = corpus.corpus()
+    made_by = {whole_corpus.CORPUS: settings.digest}
+    needed = not whole_corpus.is_one_run(settings, store.handoffs())
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, needed=str(needed)):
+        return dg.MaterializeResult(value=sealed, metadata=made_by)
+    shard = CorpusShard(key=context.partition_key, raw=raw_documents.table(), labels=effective_labels(labels, settings))
+    batches = whole_corpus.signatures(settings, shard) if needed else iter(())
+    return dg.MaterializeResult(
+        value=RecordBatches(DOCUMENT_SIGNATURES, batches),
+        metadata=made_by | {"num_rows_in": raw_documents.num_rows, "needed": needed},
+    )
+
+
+@_STAGE.asset(
+    duplicate_bucket_keys,
+    code_version="1",
+    ins={"document_signatures": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+    **_MADE_BY,
+)
+def duplicate_buckets(
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    store: StoreResource,
+    document_signatures: dict[str, Handoff],
+) -> dg.MaterializeResult[Any]:
+    """Documents of all shards that share a key with another, for one range of keys.
+
+    Saves duplicates time, in a corpus of `dedup.one_run_below` bytes or more: it compares the keys of a bucket itself
+    that is missing, or older than its signatures.
+    """
+    settings = corpus.corpus()
+    made_by = {whole_corpus.CORPUS: settings.digest}
+    buckets = str(settings.dedup.num_buckets)
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, num_buckets=buckets):
+        return dg.MaterializeResult(value=sealed, metadata=made_by)
+    table = whole_corpus.bucket(settings, context.partition_key, document_signatures)
+    return dg.MaterializeResult(value=table, metadata=made_by)
+
+
+@_STAGE.asset(None, code_version="1", deps=[document_signatures, duplicate_buckets], **_MADE_BY)
+def duplicates(
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    store: StoreResource,
+    raw_documents: dict[str, Handoff],
+    labels: dict[str, Handoff],
+) -> dg.MaterializeResult[Any]:
+    """What is decided over all shards: which documents a rule drops, which are copies of which, which change sides.
+
+    Of copies the longest stays, of equally long ones the first by file and line. A corpus below `dedup.one_run_below`
+    is compared by this run alone; a larger one needs document_signatures. Read by clean_documents, of which only those
+    shards are made again whose rows here changed.
+    """
+    settings = corpus.corpus()
+    made_by = {whole_corpus.CORPUS: settings.digest}
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
+        return dg.MaterializeResult(value=sealed, metadata=made_by)
+    shards = [
+        CorpusShard(key=key, raw=raw.table(), labels=effective_labels(labels[key].table(), settings))
+        for key, raw in raw_documents.items()
+    ]
+    found = whole_corpus.duplicates(settings, store.handoffs(), shards, [*raw_documents.values(), *labels.values()])
+    num_rows_in = sum(shard.raw.num_rows for shard in shards)
+    return dg.MaterializeResult(
+        value=pa.concat_tables(found.of_shard.values()),
+        metadata={**made_by, "num_rows_in": num_rows_in, **found.figures},
+    )

@@ -1,0 +1,168 @@
+"""The inner loops that compare texts with each other, compiled, over their sets of sequences.
+
+A set is ascending uint32 numbers, each once; the sets of many texts are one array `sets` and int64 [text + 1] offsets
+into it, `bounds`. No function calls one of another file: numba compiles a function anew only if its own file has
+changed.
+"""
+
+import numpy as np
+
+from headrace.prep.compiling import compiled
+
+
+@compiled
+def _root(parents: np.ndarray, text: int) -> int:
+    while parents[text] != text:
+        parents[text] = parents[parents[text]]
+        text = parents[text]
+    return text
+
+
+@compiled
+def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two sets, each sorted, one of which has a member."""
+    shared, left, right = 0, 0, 0
+    while left < len(one) and right < len(other):
+        if one[left] == other[right]:
+            shared, left, right = shared + 1, left + 1, right + 1
+        elif one[left] < other[right]:
+            left += 1
+        else:
+            right += 1
+    return shared / (len(one) + len(other) - shared)
+
+
+@compiled
+def copies_and_twins(
+    order: np.ndarray,
+    starts: np.ndarray,
+    groups: np.ndarray,
+    num_groups: int,
+    sets: np.ndarray,
+    bounds: np.ndarray,
+    copy_jaccard: float,
+    twin_jaccard: float,
+    num_compared_max: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each text, one before it in `order` that it is a copy of, by how much, and which kept texts are its twins.
+
+    A text that was dropped is nobody's original and nobody's twin. A text is compared with all kept ones before it
+    that share a group with it, but with no more than `num_compared_max`, those that came last.
+
+    Args:
+        order: int64, the texts that take part, the ones to keep first.
+        starts, groups: int64 [text + 1] offsets into int32 groups: those that a text shares with another.
+        sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
+        copy_jaccard, twin_jaccard: the least similarity of copies, of which one goes, and of twins; above 1: none.
+
+    Returns:
+        int64 [text], its original or -1; float64 [text], their similarity or 0; int64 [text], a text that stands for
+        all that are linked to it by a chain of twins.
+    """
+    num_texts, least = len(starts) - 1, min(copy_jaccard, twin_jaccard)
+    owners = np.empty(len(groups), np.int32)
+    for text in range(num_texts):
+        owners[starts[text] : starts[text + 1]] = text
+    # Rows of kept members of a group, the latest first.
+    latest, before = np.full(num_groups, -1, np.int64), np.full(len(groups), -1, np.int64)
+    compared_with = np.full(num_texts, -1, np.int32)
+    originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
+    parents, twins = np.arange(num_texts), np.empty(num_compared_max, np.int64)
+    for text in order:
+        size, num_twins, left = bounds[text + 1] - bounds[text], 0, num_compared_max
+        if size == 0:
+            continue
+        for row in range(starts[text], starts[text + 1]):
+            other_row = latest[groups[row]]
+            while other_row >= 0 and left > 0 and originals[text] < 0:
+                other = owners[other_row]
+                other_size = bounds[other + 1] - bounds[other]
+                if compared_with[other] != text and min(size, other_size) >= least * max(size, other_size):
+                    compared_with[other], left = text, left - 1
+                    overlap = _jaccard(sets[bounds[text] : bounds[text + 1]], sets[bounds[other] : bounds[other + 1]])
+                    if overlap >= copy_jaccard:
+                        originals[text], similarities[text] = other, overlap
+                    elif overlap >= twin_jaccard:
+                        twins[num_twins], num_twins = other, num_twins + 1
+                other_row = before[other_row]
+            if originals[text] >= 0:
+                break
+        if originals[text] >= 0:
+            continue
+        for row in range(starts[text], starts[text + 1]):
+            before[row], latest[groups[row]] = latest[groups[row]], row
+        for one in range(num_twins):
+            parents[_root(parents, twins[one])] = _root(parents, text)
+    for text in range(num_texts):
+        parents[text] = _root(parents, text)
+    return originals, similarities, parents
+
+
+@compiled
+def holds_any(found: np.ndarray, bounds: np.ndarray, wanted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """For each text, whether one of its sequences is wanted.
+
+    Args:
+        found, bounds: as `sequences` makes them.
+        wanted: uint32, ascending; starts: int64 [65_537], where those begin whose upper 16 bits are this number.
+    """
+    num_texts = len(bounds) - 1
+    holds = np.zeros(num_texts, np.bool_)
+    for text in range(num_texts):
+        for one in range(bounds[text], bounds[text + 1]):
+            upper = found[one] >> np.uint32(16)
+            first, stop = starts[upper], starts[upper + 1]
+            while first < stop:
+                middle = (first + stop) // 2
+                if wanted[middle] < found[one]:
+                    first = middle + 1
+                else:
+                    stop = middle
+            if first < starts[upper + 1] and wanted[first] == found[one]:
+                holds[text] = True
+                break
+    return holds
+
+
+@compiled
+def nearest(
+    sets: np.ndarray,
+    bounds: np.ndarray,
+    beside: np.ndarray,
+    wanted: np.ndarray,
+    holders: np.ndarray,
+    other_sets: np.ndarray,
+    other_bounds: np.ndarray,
+    other_beside: np.ndarray,
+    least: float,
+    most_similar: np.ndarray,
+    similarities: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """For each other text, which text is most similar to it, if any is so by at least `least`, and how much.
+
+    Args:
+        sets, bounds, other_sets, other_bounds: each text's sequences, sorted, each once, and offsets into them.
+        beside, other_beside: uint64 [text]; texts with different values are not compared.
+        wanted, holders: uint32, ascending, and int64: a sequence, and another text that is compared with who holds it.
+        most_similar, similarities: int64 and float64 [other text], which are written.
+        numbers: int64 [text], how texts are called in `most_similar`.
+    """
+    compared_with = np.full(len(other_bounds) - 1, -1, np.int64)
+    for text in range(len(bounds) - 1):
+        size = bounds[text + 1] - bounds[text]
+        for one in range(bounds[text], bounds[text + 1]):
+            at = np.searchsorted(wanted, sets[one])
+            while at < len(wanted) and wanted[at] == sets[one]:
+                other, at = holders[at], at + 1
+                other_size = other_bounds[other + 1] - other_bounds[other]
+                if compared_with[other] == text or beside[text] != other_beside[other]:
+                    continue
+                compared_with[other] = text
+                if min(size, other_size) >= least * max(size, other_size):
+                    overlap = _jaccard(
+                        sets[bounds[text] : bounds[text + 1]],
+                        other_sets[other_bounds[other] : other_bounds[other + 1]],
+                    )
+                    if overlap >= least and overlap > similarities[other]:
+                        most_similar[other], similarities[other] = numbers[text], overlap

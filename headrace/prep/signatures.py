@@ -1,0 +1,155 @@
+"""Keys of documents: two that are copies, or alike, share one of them nearly always, and others seldom.
+
+One key stands for all that makes exact copies, the others for bands of a MinHash signature. All are the same on every
+machine, so that shards can be signed by many. A row is a key and a document; rows are kept in files by ranges of the
+key, so that memory holds a batch of documents, or a range, never all.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import polars as pl
+import xxhash
+
+from headrace.prep.corpus import Corpus, NearDuplicates
+from headrace.prep.dedup_settings import NUM_KEY_RANGES
+from headrace.prep.text_keys import text_keys_of
+from headrace.prep.token_rule import folded, kinds
+from headrace.prep.utf8 import utf8_batches
+
+# A key, and the document that has it.
+KEY_ROWS = np.dtype([("key", "<u8"), ("document", "<i8")])
+_RANGE_SHIFT = np.uint64(64 - NUM_KEY_RANGES.bit_length() + 1)
+
+# The least share of pairs at the threshold that are found: of copies, and of twins on two sides of a split.
+COPY_RECALL_MIN, TWIN_RECALL_MIN = 0.999, 0.98
+
+
+class Signer:
+    """Makes the keys of documents in their normal form, as one corpus compares them."""
+
+    def __init__(self, columns: Sequence[str], near: NearDuplicates | None, twins_jaccard: float | None) -> None:
+        self._columns = [text_keys_of(pl.col(name)) for name in columns]
+        self._others = [text_keys_of(pl.col(name)) for name in columns if name != "text"]
+        thresholds = [(near.jaccard, COPY_RECALL_MIN)] if near else []
+        thresholds += [(twins_jaccard, TWIN_RECALL_MIN)] if twins_jaccard else []
+        settings = near or NearDuplicates()
+        self.num_tokens, self.num_bands = settings.shingle_words, 0
+        self._factors = self._summands = np.zeros(0, np.uint32)
+        if thresholds:
+            self.num_bands, num_rows = bands(thresholds, settings.num_permutations)
+            self._factors, self._summands = _permutations(self.num_bands * num_rows)
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "Signer":
+        return cls(corpus.duplicate_columns, corpus.near_duplicates, corpus.twins_jaccard)
+
+    def exact_keys(self, documents: pl.DataFrame, *, num_hashes: int = 1) -> np.ndarray:
+        """uint64 [hash, document], of all columns that make copies: equal for exact copies, seldom for others."""
+        return _hashes(documents, self._columns, num_hashes)
+
+    def rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
+        """`KEY_ROWS` of documents, of which `numbers` (int64) are the names. A text without tokens has no band."""
+        from headrace.prep import kernels
+
+        exact = np.empty(documents.height, KEY_ROWS)
+        exact["key"], exact["document"] = self.exact_keys(documents)[0], numbers
+        if not self.num_bands:
+            return exact
+        [beside] = _hashes(documents, self._others, 1)
+        keys = np.empty((documents.height, self.num_bands), np.uint64)
+        has_tokens = np.zeros(documents.height, np.bool_)
+        for rows, found, bounds in sequences_of(documents.get_column("text"), self.num_tokens):
+            kernels.band_keys(found, bounds, self._factors, self._summands, beside[rows], keys[rows])
+            has_tokens[rows] = np.diff(bounds) > 0
+        banded = np.empty((int(has_tokens.sum()), self.num_bands), KEY_ROWS)
+        banded["key"], banded["document"] = keys[has_tokens], numbers[has_tokens, None]
+        return np.concatenate([exact, banded.ravel()])
+
+
+class KeyFiles:
+    """Rows in temporary files, one for each range of keys; a context, at whose end they are gone."""
+
+    def __init__(self) -> None:
+        self._directory = TemporaryDirectory(prefix="headrace-keys-")
+
+    def __enter__(self) -> Self:
+        root = Path(self._directory.name)
+        self._files = [(root / f"{number:02d}").open("w+b") for number in range(NUM_KEY_RANGES)]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        for file in self._files:
+            file.close()
+        self._directory.cleanup()
+
+    def add(self, rows: np.ndarray) -> None:
+        ranges = (rows["key"] >> _RANGE_SHIFT).astype(np.uint8)
+        ordered = rows[np.argsort(ranges, kind="stable")]
+        ends = np.cumsum(np.bincount(ranges, minlength=NUM_KEY_RANGES))
+        for file, one in zip(self._files, np.split(ordered, ends[:-1]), strict=True):
+            one.tofile(file)
+
+    def ranges(self) -> Iterator[np.ndarray]:
+        """The rows of each range, in the order of ranges."""
+        for file in self._files:
+            file.flush()
+            file.seek(0)
+            yield np.fromfile(file, KEY_ROWS)
+
+
+def first_of_range(number: int) -> int:
+    """The least key of a range; of the one after the last range, a number beyond all keys."""
+    return number << int(_RANGE_SHIFT)
+
+
+def bands(thresholds: Sequence[tuple[float, float]], num_permutations: int) -> tuple[int, int]:
+    """How many bands of how many rows: as many rows as propose pairs at each threshold with its least recall.
+
+    A pair of similarity s shares a band of r rows with probability s^r, and is proposed with 1 - (1 - s^r)^b. Fewer
+    rows propose more pairs that the exact comparison must reject.
+    """
+    num_rows = 1
+    while all(recall(at, num_permutations, num_rows + 1) >= least for at, least in thresholds):
+        num_rows += 1
+    return num_permutations // num_rows, num_rows
+
+
+def recall(similarity: float, num_permutations: int, num_rows: int) -> float:
+    """The share of pairs of this similarity that share a band."""
+    return 1 - (1 - similarity**num_rows) ** (num_permutations // num_rows)
+
+
+def sequences_of(texts: pl.Series, num_tokens: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows, and their sequences as `kernels.sequences` makes them; a null is an empty text."""
+    from headrace.prep import kernels
+
+    for rows, data, ends in utf8_batches(texts):
+        # A token has at least one byte.
+        found = np.empty(ends[-1] - ends[0], np.uint32)
+        bounds = kernels.sequences(data, ends, kinds(), folded(), num_tokens, found)
+        yield rows, found[: bounds[-1]], bounds
+
+
+def _hashes(documents: pl.DataFrame, columns: Sequence[pl.Expr], number: int) -> np.ndarray:
+    """uint64 [hash, document]. Compared column by column: ("2", "10 apples") is not ("2 10", "apples")."""
+    # Its import costs 0.4 CPU s, compiling 3 more, once a machine.
+    from headrace.prep import kernels
+
+    hashes = np.repeat(np.arange(number, dtype=np.uint64)[:, None], documents.height, axis=1)
+    for column in columns:
+        for rows, data, ends in utf8_batches(documents.select(column.alias("key")).get_column("key")):
+            for one in hashes:
+                kernels.text_hashes(data, ends, one[rows])
+    return hashes
+
+
+def _permutations(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Odd factors and summands, uint32 [number]: each pair permutes the numbers below 2^32."""
+    drawn = [xxhash.xxh3_64_intdigest(b"permutation", seed=index) for index in range(number)]
+    factors = np.array([one & 0xFFFFFFFF | 1 for one in drawn], dtype=np.uint32)
+    return factors, np.array([one >> 32 for one in drawn], dtype=np.uint32)

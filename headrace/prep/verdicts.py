@@ -1,0 +1,230 @@
+"""Judges whole shards of a corpus together: what each document is dropped for, and which sides of the split change.
+
+Rules first, document by document; then copies among what the rules keep, in all shards given; then twins, which stand
+on one side. One run may do all of it (`judged_shards`), or many runs the parts (`judged_by_rules`, `verdicts`), with
+the same verdicts, whatever the order of shards. Documents stream through memory: a byte each stays, and what `dedup`
+holds of those that share a key.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from headrace.handoff.schemas import DUPLICATES, RAW_DOCUMENTS, conform
+from headrace.prep.cleaning import prepared, rule_names
+from headrace.prep.corpus import Corpus
+from headrace.prep.dedup import Comparison, copies_among, in_company
+from headrace.prep.normalization import in_form
+from headrace.prep.quality import first_rule
+from headrace.prep.signatures import KeyFiles
+from headrace.prep.split import MovedKeys, split_key
+
+_BATCH_ROWS = 8192
+# Of texts, since a single one may be a book.
+_BATCH_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusShard:
+    """RAW_DOCUMENTS of one shard, mapped rather than held, and the label that counts for each document id."""
+
+    key: str
+    raw: pa.Table
+    labels: Mapping[str, str]
+
+    def prepared(self, corpus: Corpus) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Batches as rules see them, with `label`; the place of each one's first document."""
+        start = 0
+        for batch in self.raw.to_batches(max_chunksize=_BATCH_ROWS):
+            for part in _bounded(pl.DataFrame(batch)):
+                yield start, self._labelled(prepared(part, corpus))
+                start += part.height
+
+    def _labelled(self, documents: pl.DataFrame) -> pl.DataFrame:
+        labels = [self.labels.get(one) for one in documents.get_column("document_id")] if self.labels else None
+        label = pl.lit(None, pl.String) if labels is None else pl.Series(labels, dtype=pl.String)
+        return documents.with_columns(label.alias("label"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """`of_shard`: DUPLICATES by shard. `num_twins`: documents that have a twin and stay; `num_largest_twins`: how many
+    of them stand on one side together, at most."""
+
+    of_shard: Mapping[str, pa.Table]
+    num_twins: int
+    num_largest_twins: int
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"num_twins": self.num_twins, "num_largest_twins": self.num_largest_twins}
+
+
+def comparison_of(corpus: Corpus) -> Comparison:
+    return Comparison(columns=corpus.duplicate_columns, near=corpus.near_duplicates, twins_jaccard=corpus.twins_jaccard)
+
+
+def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarray], None]) -> np.ndarray:
+    """uint8 for each document: 0, or the number in `rule_names`, from 1 on, of the rule that drops it.
+
+    Args:
+        add: gets the `KEY_ROWS` of the documents that the rules keep, numbered by their place.
+    """
+    rules = np.zeros(shard.raw.num_rows, np.uint8)
+    numbers = {name: number for number, name in enumerate(rule_names(corpus), start=1)}
+    signer = comparison_of(corpus).signer
+    for start, documents in shard.prepared(corpus):
+        rule = first_rule(documents, corpus).replace_strict(numbers, default=0, return_dtype=pl.UInt8).to_numpy()
+        rules[start : start + len(rule)] = rule
+        kept = np.flatnonzero(rule == 0)
+        add(signer.rows(documents[kept], start + kept))
+    return rules
+
+
+def judged_shards(corpus: Corpus, shards: Sequence[CorpusShard]) -> Judged:
+    """All of it in one process."""
+    with KeyFiles() as files:
+        rules, offset = [], 0
+        for shard in shards:
+
+            def add(rows: np.ndarray, offset: int = offset) -> None:
+                rows["document"] += offset
+                files.add(rows)
+
+            rules.append(judged_by_rules(corpus, shard, add))
+            offset += shard.raw.num_rows
+        return verdicts(corpus, shards, rules, in_company(files.ranges()))
+
+
+def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.ndarray], rows: np.ndarray) -> Judged:
+    """What is decided of each shard's documents.
+
+    Args:
+        rules: of each shard, as `judged_by_rules` found them.
+        rows: of all shards, as `in_company` found them, numbered through in the order of `shards`.
+    """
+    documents = _ShardsDocuments(corpus, shards)
+    found = copies_among(rows, documents, comparison_of(corpus))
+    keys = MovedKeys(corpus.heldout_share)
+    moved = _moved(corpus, documents, found.twins, keys)
+    names = pl.Series([None, *rule_names(corpus)], dtype=pl.String)
+    dropped = [
+        pl.DataFrame({"document": start + (places := np.flatnonzero(rule)), "rule": names.gather(rule[places])})
+        for (start, _), rule in zip(documents.numbered, rules, strict=True)
+    ]
+    changed = pl.concat([*dropped, found.copies, moved], how="diagonal")
+    of_shard = {
+        shard.key: _table(documents, shard.key, changed, range(start, start + shard.raw.num_rows))
+        for start, shard in documents.numbered
+    }
+    return Judged(of_shard=of_shard, num_twins=found.twins.height, num_largest_twins=keys.num_largest())
+
+
+@dataclass(frozen=True)
+class _ShardsDocuments:
+    """The documents of all shards, numbered through."""
+
+    corpus: Corpus
+    shards: Sequence[CorpusShard]
+
+    @cached_property
+    def numbered(self) -> list[tuple[int, CorpusShard]]:
+        """Each shard, and the number of its first document."""
+        starts = np.cumsum([0, *(shard.raw.num_rows for shard in self.shards)]).tolist()
+        return list(zip(starts, self.shards, strict=False))
+
+    def at(self, numbers: np.ndarray) -> pl.DataFrame:
+        return prepared(self.raw_at(numbers), self.corpus)
+
+    def raw_at(self, numbers: np.ndarray) -> pl.DataFrame:
+        """With `shard`."""
+        frames = []
+        for start, key, batch in self._parts:
+            first, stop = np.searchsorted(numbers, [start, start + batch.num_rows])
+            if first < stop:
+                found = pl.DataFrame(batch)[numbers[first:stop] - start]
+                frames.append(found.with_columns(pl.lit(key).alias("shard")))
+        return pl.concat(frames) if frames else pl.DataFrame(_WITH_SHARD.empty_table())
+
+    @cached_property
+    def _parts(self) -> list[tuple[int, str, pa.RecordBatch]]:
+        """Each batch of rows as it is mapped, with its first number and its shard: a table of many cannot be looked up
+        without a copy."""
+        batches = [(shard.key, batch) for shard in self.shards for batch in shard.raw.to_batches()]
+        starts = np.cumsum([0, *(batch.num_rows for _, batch in batches)]).tolist()
+        return [(start, key, batch) for start, (key, batch) in zip(starts, batches, strict=False)]
+
+
+_WITH_SHARD = RAW_DOCUMENTS.append(pa.field("shard", pa.string()))
+
+
+def _moved(corpus: Corpus, documents: _ShardsDocuments, twins: pl.DataFrame, keys: MovedKeys) -> pl.DataFrame:
+    """`document` and `split` of those whose term, or text, alone would put them on the other side than their twins."""
+    without_term = [pl.DataFrame(schema={"document": pl.Int64, "key": pl.UInt64})]
+    for some in twins.iter_slices(_BATCH_ROWS):
+        found = documents.at(some.get_column("document").to_numpy()).select("term", "text")
+        key = pl.Series("key", keys.add(zip(some.get_column("twins"), found.iter_rows(), strict=True)), pl.UInt64)
+        without_term.append(some.select("document", key).filter(found.get_column("term").is_null()))
+    sides = keys.moved()
+    if not sides:
+        return pl.DataFrame(schema=_MOVED)
+    side = pl.col("key").replace_strict(sides, default=None, return_dtype=pl.String).alias("split")
+    frames = [pl.concat(without_term).select("document", side)]
+    # A term's other documents, alike or not, come along.
+    if "term" in corpus.columns:
+        frames += [_of_moved_terms(corpus, shard, start, sides) for start, shard in documents.numbered]
+    return pl.concat(frames).drop_nulls("split")
+
+
+_MOVED = {"document": pl.Int64, "split": pl.String}
+
+
+def _of_moved_terms(corpus: Corpus, shard: CorpusShard, start: int, sides: Mapping[int, str]) -> pl.DataFrame:
+    frames = [pl.DataFrame(schema=_MOVED)]
+    for batch in shard.raw.select(["term"]).to_batches(max_chunksize=_BATCH_ROWS):
+        terms = pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
+        unique = terms.get_column("term").unique().drop_nulls().to_list()
+        moved = {term: side for term in unique if (side := sides.get(split_key(term, "")))}
+        side = pl.col("term").replace_strict(moved, default=None, return_dtype=pl.String).alias("split")
+        frames.append(terms.select(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("document"), side))
+        start += terms.height
+    return pl.concat(frames).drop_nulls("split")
+
+
+def _table(documents: _ShardsDocuments, key: str, changed: pl.DataFrame, numbers: range) -> pa.Table:
+    """One row for each document of the shard that a rule drops or whose side changes."""
+    is_own = pl.col("document").is_between(numbers.start, numbers.stop - 1)
+    # A dropped document has no side: what moved its term says nothing of it.
+    own = (
+        changed.filter(is_own)
+        .sort("document", pl.col("rule").is_null())
+        .unique("document", keep="first", maintain_order=True)
+    )
+    originals = own.get_column("copy_of").drop_nulls().unique().sort()
+    columns = ("shard", "document_id", "source_file", "source_line")
+    found = documents.raw_at(originals.to_numpy()).select(columns)
+    named = found.select(originals.alias("copy_of"), *(pl.col(name).alias(f"copy_of_{name}") for name in columns))
+    verdict = own.join(named, on="copy_of", how="left", maintain_order="left").select(
+        pl.lit(key).alias("shard"),
+        (pl.col("document") - numbers.start).alias("place"),
+        "rule",
+        *(f"copy_of_{name}" for name in columns),
+        "similarity",
+        "split",
+    )
+    return conform("duplicates", verdict.select(DUPLICATES.names).to_arrow())
+
+
+def _bounded(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The same rows in parts of so many bytes, or of one row."""
+    size = documents.select(pl.col("text").str.len_bytes().sum()).item()
+    if documents.height < 2 or size <= _BATCH_BYTES:
+        yield documents
+        return
+    middle = documents.height // 2
+    yield from _bounded(documents[:middle])
+    yield from _bounded(documents[middle:])

@@ -1,0 +1,188 @@
+"""The parts of de-duplication that are runs of their own where a corpus is large: signatures, buckets, what is left.
+
+Sealed parts are used only if they were made of the documents, labels and corpus file that are there now. Without its
+signatures a large corpus is refused, in one sentence; buckets only save the last run time, which compares keys itself
+where one is missing or old. A corpus below `dedup.one_run_below` needs neither.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from headrace.errors import InvalidInput
+from headrace.handoff.schemas import DOCUMENT_SIGNATURES, DUPLICATE_BUCKETS, conform
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.prep.corpus import Corpus
+from headrace.prep.dedup import in_company
+from headrace.prep.signatures import KEY_ROWS, KeyFiles, first_of_range
+from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
+
+SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
+# An attribute of their versions: the digest of the corpus file.
+CORPUS = "corpus"
+# Documents of all shards are numbered by shard and place.
+_SHARD_SHIFT = 40
+_PLACES = (1 << _SHARD_SHIFT) - 1
+
+
+def is_one_run(corpus: Corpus, handoffs: HandoffStore) -> bool:
+    """Whether the corpus, as far as it is read, is small enough for one run."""
+    newest = (handoffs.newest("raw_documents", shard) for shard in corpus.shard_keys)
+    return sum(one.num_bytes for one in newest if one) < corpus.dedup.one_run_below
+
+
+def signatures(corpus: Corpus, shard: CorpusShard) -> Iterator[pa.RecordBatch]:
+    """DOCUMENT_SIGNATURES of a shard: what a rule drops, then a batch for each range of keys."""
+    with KeyFiles() as files:
+        rules = judged_by_rules(corpus, shard, files.add)
+        places = np.flatnonzero(rules)
+        yield _batch(np.zeros(len(places), np.uint64), places, rules[places])
+        for rows in files.ranges():
+            yield _batch(rows["key"], rows["document"], np.zeros(len(rows), np.uint8))
+
+
+def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
+    """DUPLICATE_BUCKETS: documents of all shards that share a key of the bucket's ranges.
+
+    Raises:
+        InvalidInput: a shard's signatures were made by another corpus file.
+    """
+    _refuse_other_file(corpus, signed.values())
+    rows = _shared(corpus, key, [handoff.table() for handoff in signed.values()])
+    shards = pl.Series(list(signed), dtype=pl.String).gather(rows["document"] >> _SHARD_SHIFT)
+    table = pl.DataFrame({"key": rows["key"], "shard": shards, "place": rows["document"] & _PLACES})
+    return conform(BUCKETS, table.select(DUPLICATE_BUCKETS.names).to_arrow())
+
+
+def duplicates(
+    corpus: Corpus, handoffs: HandoffStore, shards: Sequence[CorpusShard], inputs: Sequence[Handoff]
+) -> Judged:
+    """What is decided of each shard's documents: by this run alone, or from what is sealed of signatures and buckets.
+
+    Args:
+        inputs: raw_documents and labels of all shards.
+
+    Raises:
+        InvalidInput: the corpus is too large for one run, and signatures are missing or old.
+    """
+    if is_one_run(corpus, handoffs):
+        return judged_shards(corpus, shards)
+    signed = [_signed(corpus, handoffs, shard, inputs) for shard in shards]
+    rules = [_rules(handoff, shard.raw.num_rows) for handoff, shard in zip(signed, shards, strict=True)]
+    starts = np.cumsum([0, *(shard.raw.num_rows for shard in shards)])
+    found = [np.zeros(0, KEY_ROWS)]
+    for key in corpus.dedup.bucket_keys:
+        sealed = handoffs.newest(BUCKETS, key)
+        if sealed and _is_of(sealed, signed) and sealed.attributes.get(CORPUS) == corpus.digest:
+            table = pl.DataFrame(sealed.table())
+            offsets = dict(zip((shard.key for shard in shards), starts.tolist(), strict=False))
+            rows = np.empty(table.height, KEY_ROWS)
+            rows["key"] = table.get_column("key").to_numpy()
+            start = table.get_column("shard").cast(pl.String).replace_strict(offsets, return_dtype=pl.Int64)
+            rows["document"] = (table.get_column("place") + start).to_numpy()
+        else:
+            rows = _shared(corpus, key, [handoff.table() for handoff in signed])
+            rows["document"] = starts[rows["document"] >> _SHARD_SHIFT] + (rows["document"] & _PLACES)
+        found.append(rows)
+    return verdicts(corpus, shards, rules, np.concatenate(found))
+
+
+def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff]) -> pa.Table:
+    """Of the newest `duplicates`, the rows of one shard.
+
+    Args:
+        inputs: the shard's raw_documents and labels.
+
+    Raises:
+        InvalidInput: there is none, or it was made of other documents, labels or another corpus file.
+    """
+    found, shard = handoffs.newest(DUPLICATES, "all"), inputs[0].partition
+    if found is None:
+        raise InvalidInput(
+            f"clean_documents[{shard}] leaves out copies in other shards, and {DUPLICATES} is not sealed. Materialize "
+            f"{DUPLICATES} once raw_documents and labels of all shards are; or set dedup.over to shard."
+        )
+    _refuse_stale(found, inputs)
+    _refuse_other_file(corpus, [found])
+    return pl.DataFrame(found.table()).filter(pl.col("shard") == shard).to_arrow()
+
+
+def _signed(corpus: Corpus, handoffs: HandoffStore, shard: CorpusShard, inputs: Sequence[Handoff]) -> Handoff:
+    found = handoffs.newest(SIGNATURES, shard.key)
+    # Of a corpus that was small when its shard was read, a version is empty.
+    if found is None or (not found.num_rows and shard.raw.num_rows):
+        raise InvalidInput(
+            f"Corpus {corpus.name} has more bytes than dedup.one_run_below ({corpus.dedup.one_run_below:,}), and "
+            f"{SIGNATURES}[{shard.key}] is not made yet. Materialize {SIGNATURES} of all shards, then {DUPLICATES}; or "
+            "raise dedup.one_run_below."
+        )
+    _refuse_stale(found, [one for one in inputs if one.partition == shard.key])
+    _refuse_other_file(corpus, [found])
+    return found
+
+
+def _refuse_stale(handoff: Handoff, inputs: Sequence[Handoff]) -> None:
+    for one in inputs:
+        if not _is_of(handoff, [one]):
+            raise InvalidInput(
+                f"{handoff.label} was not made of the newest {one.asset}[{one.partition}], v{one.version}: its rows "
+                f"are of other documents. Materialize {handoff.asset} again."
+            )
+
+
+def _is_of(handoff: Handoff, inputs: Sequence[Handoff]) -> bool:
+    stated = handoff.manifest.input_versions
+    return all(stated.get(f"{one.asset}[{one.partition}]", "").split()[-1:] == [one.content_digest] for one in inputs)
+
+
+def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:
+    for one in handoffs:
+        if one.attributes.get(CORPUS) != corpus.digest:
+            raise InvalidInput(
+                f"{one.label} was made by another corpus file than the present one of {corpus.name}. Materialize "
+                f"{one.asset} again."
+            )
+
+
+def _shared(corpus: Corpus, key: str, signed: Sequence[pa.Table]) -> np.ndarray:
+    """`KEY_ROWS` of one bucket that two documents share, numbered by shard and place."""
+    return in_company(
+        np.concatenate([_range(table, number, at) for at, table in enumerate(signed)])
+        for number in corpus.dedup.key_ranges(key)
+    )
+
+
+def _range(table: pa.Table, number: int, shard: int) -> np.ndarray:
+    """One range of one shard: of the mapped file, only its pages are read."""
+    keys, ruled = table.column("key"), _num_ruled(table)
+    start, stop = (
+        bisect_left(range(table.num_rows), first_of_range(one), lo=ruled, key=lambda row: keys[row].as_py())
+        for one in (number, number + 1)
+    )
+    found = np.empty(stop - start, KEY_ROWS)
+    part = table.slice(start, stop - start)
+    found["key"] = part.column("key").to_numpy()
+    found["document"] = part.column("place").to_numpy() + (shard << _SHARD_SHIFT)
+    return found
+
+
+def _num_ruled(table: pa.Table) -> int:
+    """How many rows come first that are a rule's."""
+    rules = table.column("rule")
+    return bisect_left(range(table.num_rows), True, key=lambda row: rules[row].as_py() == 0)
+
+
+def _rules(signed: Handoff, num_documents: int) -> np.ndarray:
+    table = signed.table()
+    ruled = table.slice(0, _num_ruled(table))
+    rules = np.zeros(num_documents, np.uint8)
+    rules[ruled.column("place").to_numpy()] = ruled.column("rule").to_numpy()
+    return rules
+
+
+def _batch(keys: np.ndarray, places: np.ndarray, rules: np.ndarray) -> pa.RecordBatch:
+    arrays = [pa.array(column) for column in (keys, places.astype(np.int64), rules)]
+    return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENT_SIGNATURES)
