@@ -1,9 +1,9 @@
-"""Exact duplicates, Parquet to Parquet, and JSON Lines, from the file to a table: beside what one would write oneself.
+"""Exact duplicates among texts in memory, and JSON Lines, from the file to a table: beside what one writes oneself.
 
-Each system is a process of its own that reads the same file; they take turns. CPU seconds are of the whole process,
-imports included. Of exact duplicates: pages, of which one in ten is a copy in other letters and with other blanks. Of
-reading: pages, and short documents of 200 characters, where a row costs more than its bytes. Ours also gives every
-document its id, and sets aside what it cannot read.
+Each system is a process of its own that reads the same file; they take turns. CPU seconds of reading are of the whole
+process, imports included. Of exact duplicates: pages, of which one in ten is a copy in other letters and with other
+blanks. Of reading: pages, and short documents of 200 characters, where a row costs more than its bytes. Ours also gives
+every document its id, and sets aside what it cannot read.
 """
 
 import json
@@ -28,7 +28,7 @@ def run_exact(given: Given, directory: Path) -> Outcome:
     write_pages(directory / "once.parquet", given.megabytes * MB, seed=1)
     _write_with_copies(directory / "once.parquet", source)
     num_bytes = sum(map(_num_bytes, pq.ParquetFile(source).iter_batches(columns=["text"])))
-    speeds, rows, peaks = _compare("exact", {"pages": source}, {"pages": num_bytes}, given, directory)
+    speeds, rows, peaks = _compare("exact", {"pages": source}, {"pages": num_bytes}, given)
     _print("Exact duplicates", "kept", speeds, rows, peaks)
     bars: Bars = {"exact_mb_per_cpu_s": at_least(speeds["headrace"]["pages"], 100.0)}
     return Outcome(body={"mb_per_cpu_s": speeds, "kept": rows, "peak_bytes": peaks}, bars=bars)
@@ -44,7 +44,7 @@ def run_read(given: Given, directory: Path) -> Outcome:
                 for at in range(0, len(text), _SHORT_CHARACTERS):
                     short.write(_line(text[at : at + _SHORT_CHARACTERS]))
     sizes = {kind: source.stat().st_size for kind, source in sources.items()}
-    speeds, rows, peaks = _compare("read", sources, sizes, given, directory)
+    speeds, rows, peaks = _compare("read", sources, sizes, given)
     _print("JSON Lines to a table", "read", speeds, rows, peaks)
     bars: Bars = {f"read_{kind}_mb_per_cpu_s": at_least(speed, 50.0) for kind, speed in speeds["headrace"].items()}
     return Outcome(body={"mb_per_cpu_s": speeds, "read": rows, "peak_bytes": peaks}, bars=bars)
@@ -53,21 +53,18 @@ def run_read(given: Given, directory: Path) -> Outcome:
 _Table = dict[str, dict[str, Any]]
 
 
-def _compare(
-    part: str, sources: dict[str, Path], sizes: dict[str, int], given: Given, directory: Path
-) -> tuple[_Table, _Table, _Table]:
+def _compare(part: str, sources: dict[str, Path], sizes: dict[str, int], given: Given) -> tuple[_Table, _Table, _Table]:
     """Side → kind of file → MB a CPU second, rows, peak bytes."""
     cases = [(side, kind) for side in SIDES[part] for kind in sources]
     costs: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
     rows, peaks = ({side: dict.fromkeys(sources, 0) for side in SIDES[part]} for _ in range(2))
     for turn, case in in_turns(part, given.runs, cases, num_warm_ups=1):
         side, kind = case
-        target = directory / f"{side}.parquet"
-        task = {"part": part, "side": side, "source": str(sources[kind]), "target": str(target)}
-        result = run_child("benchmarks.prep.row_sides", task)
-        rows[side][kind], peaks[side][kind] = result.body["num_rows"], result.body["peak_bytes"]
+        task = {"part": part, "side": side, "source": str(sources[kind])}
+        found = run_child("benchmarks.prep.row_sides", task).body
+        rows[side][kind], peaks[side][kind] = found["num_rows"], found["peak_bytes"]
         if turn >= 0:
-            costs[case].append(sizes[kind] / MB / result.cpu_seconds)
+            costs[case].append(sizes[kind] / MB / found["cpu_seconds"])
     speeds: _Table = {side: {kind: rounded(median(costs[side, kind])) for kind in sources} for side in SIDES[part]}
     return speeds, rows, peaks
 
