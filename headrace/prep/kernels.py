@@ -114,7 +114,7 @@ def _ascii_indentations(run: np.ndarray, after: int, units: np.ndarray, begins: 
         at += 1
         while at < len(run) and (run[at] == _SPACE or run[at] == _TAB):
             at += 1
-        if at > first + 1 and (run[at] if at < len(run) else after) != _NEWLINE:
+        if at > first + 1 and (run[at] if at < len(run) else after) > _SPACE:
             units[first:at], begins[first] = run[first:at], 1
 
 
@@ -170,7 +170,7 @@ def _units(
             first, is_open = at, False
             while at < stop and (data[at] == _SPACE or data[at] == _TAB):
                 at += 1
-            if at > first and at < stop and data[at] != _NEWLINE:
+            if at > first and at < stop and data[at] > _SPACE:
                 begins[size : size + 1 + at - first] = 0
                 units[size], begins[size] = _NEWLINE, 1
                 units[size + 1 : size + 1 + at - first] = data[first:at]
