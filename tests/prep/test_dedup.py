@@ -260,3 +260,11 @@ def test_a_character_of_any_length_begins_and_ends_a_token_at_any_place() -> Non
     words = ["x" * length + end for length in range(40) for end in ("", "y", "é", "水", "\U00020000")]
 
     assert has_the_sequences_of_the_rule([*words, *(f"{word} {word}  {word}" for word in words)], 1)
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_keys_are_shared_if_they_are_there_twice(numbers: list[int]) -> None:
+    # They begin with the same bits, and differ in few of the last.
+    keys = [(7 << 60) + number * 16 for number in numbers]
+
+    assert kernels.shared_keys(np.array(keys, np.uint64)).tolist() == [keys.count(key) > 1 for key in keys]
