@@ -130,14 +130,15 @@ def clean_documents(
     )
 
 
-@_STAGE.asset(corpus_shards, code_version="2")
+@_STAGE.asset(corpus_shards, code_version="3")
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:
-    """One corpus shard as token sequences for the base model: packed chats, with loss on completions only.
+    """One corpus shard as token sequences for the base model: packed chats, with loss on the assistant's words only, or
+    packed plain texts.
 
-    Each row is one sequence of `sequence_length` tokens, of train or held-out. Made once for the same documents, corpus
-    file and tokenizer. Read by trained_model and evaluation.
+    Each row is one sequence of `sequence_length` tokens, of train or held-out; of a corpus of preference pairs, one
+    pair. Made once for the same documents, corpus file and tokenizer. Read by trained_model and evaluation.
     """
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
@@ -148,6 +149,7 @@ def training_examples(
         metadata={
             "num_rows_in": examples.num_documents,
             "num_rows_dropped": sum(examples.drops.values()),
+            "num_rows_kept": sum(counts.num_documents for counts in examples.counts.values()),
             "num_examples": sum(counts.num_examples for counts in examples.counts.values()),
             "padding_share": examples.padding_share,
             **{f"dropped/{rule}": num_rows for rule, num_rows in examples.drops.items()},

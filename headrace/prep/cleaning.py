@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
+from headrace.handoff.schemas import conform, schema_named
 from headrace.prep.broken_text import LOST, broken
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import exact_duplicates, near_duplicates
@@ -44,7 +44,8 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
     documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
     refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
-    clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow())
+    columns = schema_named("clean_documents", raw.schema).names
+    clean = conform("clean_documents", documents.select(columns).to_arrow())
     return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
 
 

@@ -15,10 +15,10 @@ import polars as pl
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.prep.chats import tokenized
 from headrace.prep.cleaning import NEAR_DUPLICATE, judged, rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import OVERLONG, DroppedDocument
+from headrace.prep.example_kinds import fitted_examples, row_columns
 from headrace.prep.labels import effective_labels
 from headrace.prep.quality import quality_rules, with_counts
 
@@ -92,10 +92,10 @@ def _with_overlong(
     tokens: dict[int, int] = {}
     for start in range(0, len(places), _BATCH_ROWS):
         some = places[start : start + _BATCH_ROWS]
-        rows = documents.select("term", "category", "text")[some].to_dicts()
-        for place, example in zip(some, tokenized(corpus, rows, tokenizer), strict=True):
-            if len(example.ids) > corpus.sequence_length:
-                rules[place], tokens[place] = OVERLONG, len(example.ids)
+        rows = documents.select(row_columns(corpus))[some].to_dicts()
+        for place, fitted in zip(some, fitted_examples(corpus, rows, tokenizer), strict=True):
+            if fitted.outcome == "dropped":
+                rules[place], tokens[place] = OVERLONG, fitted.num_tokens
     return documents.with_columns(pl.Series("rule", rules, dtype=pl.String)), tokens
 
 

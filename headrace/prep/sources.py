@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import InvalidInput, QuarantineExceeded
-from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
+from headrace.handoff.schemas import QUARANTINE
 from headrace.prep.corpus import Corpus
-from headrace.prep.documents import raw_document
+from headrace.prep.documents import document_schema, raw_document
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import Record, Unreadable
@@ -77,7 +77,7 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     Raises:
         InvalidInput: the globs match no file, or a file's name does not tell its format.
     """
-    documents = _TableBuilder(RAW_DOCUMENTS)
+    documents = _TableBuilder(document_schema(corpus))
     quarantine = _TableBuilder(QUARANTINE)
     paths = shard_files(corpus, shard, home)
     lost_files = set()

@@ -1,0 +1,132 @@
+"""Which characters of a rendered chat the assistant generates: its words, and what ends its turn.
+
+The template says so itself where it has `{% generation %}`. Of others, each turn's words are put between two marks
+before they are rendered, which finds them in any template that copies them; the text that ends a turn follows. Where
+that fails (a turn of tool calls alone, or a template that looks into the words), a turn reaches from the generation
+prompt after all messages before it to the end of the chat that ends with it, if the whole chat begins with both.
+
+Marks never reach the tokenizer: the text without them must be the text that is rendered without them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.chat.template import Message, Tools
+from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
+from headrace.errors import InvalidInput
+
+Span = tuple[int, int]
+
+# Noncharacters: no text may hold them, and UTF-8 can, so a text that does is searched for prefixes instead.
+_BEGIN, _END = "\ufdd0", "\ufdd1"
+_MARK = re.compile(f"[{_BEGIN}{_END}]")
+
+
+@dataclass(frozen=True, slots=True)
+class SpannedChat:
+    """A chat, and the characters of its text that the assistant generates, in order."""
+
+    chat: RenderedChat
+    spans: tuple[Span, ...]
+
+
+def spanned(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None = None, *, only_last: bool = False
+) -> SpannedChat:
+    """Args:
+        only_last: the last of the assistant's turns alone.
+
+    Raises:
+        InvalidInput: the template refuses the messages, marks none of them as generated, or writes a turn otherwise
+            once others follow.
+    """
+    chat = tokenizer.rendered(messages, tools=tools)
+    spans: list[Span] | None = None
+    if _MARK.search(chat.text):
+        pass
+    elif tokenizer.marks_generation:
+        marked = tokenizer.rendered(messages, tools=tools, around_generation=(_BEGIN, _END))
+        spans = _marked_spans(marked.text, chat.text)
+        if spans == []:
+            raise InvalidInput("The base model's chat template marks no turn of the assistant with {% generation %}.")
+    else:
+        spans = _spans_of_words(tokenizer, messages, tools, chat.text)
+    if spans is None:
+        spans = _spans_by_prefixes(tokenizer, messages, tools, chat.text, only_last=only_last)
+    return SpannedChat(chat, tuple(spans[-1:] if only_last else spans))
+
+
+def end_of_turn(tokenizer: ChatTokenizer, before: Sequence[Message]) -> str:
+    """The template's text after an answer to `before`: the end of the turn, often with a line break.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    answer = "the completion"
+    probe = tokenizer.render([*before, {"role": "assistant", "content": answer}])
+    _, found, behind = probe.rpartition(answer)
+    if not found or not behind.strip():
+        raise InvalidInput(
+            f"The base model's chat template does not end the assistant's turn, got {probe!r}: nothing would teach the "
+            "model to stop. Take an instruct model."
+        )
+    return behind
+
+
+def _spans_of_words(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str
+) -> list[Span] | None:
+    """By marks around the words of each of the assistant's turns, and the text that ends it."""
+    marked = [_with_marks(message) if message["role"] == "assistant" else message for message in messages]
+    if any(message is None for message in marked):
+        return None
+    end = end_of_turn(tokenizer, [{"role": "user", "content": "the prompt"}]).rstrip()
+    found = _marked_spans(tokenizer.rendered([one for one in marked if one], tools=tools).text, text)
+    num_turns = sum(message["role"] == "assistant" for message in messages)
+    if found is None or len(found) != num_turns or not all(text.startswith(end, behind) for _, behind in found):
+        return None
+    return [(start, behind + len(end)) for start, behind in found]
+
+
+def _with_marks(message: Message) -> Message | None:
+    """The message with marks inside of the blanks at its ends, which templates may trim; None: it has no words."""
+    content = message["content"]
+    words = content.strip()
+    if not words or message.get("tool_calls"):
+        return None
+    start = content.index(words)
+    marked = f"{content[:start]}{_BEGIN}{words}{_END}{content[start + len(words) :]}"
+    return {**message, "content": marked}
+
+
+def _marked_spans(marked: str, text: str) -> list[Span] | None:
+    """The places of what is marked in `text`; None: without marks it is another text, or a mark lacks its other."""
+    spans: list[Span] = []
+    begun = None
+    for number, mark in enumerate(_MARK.finditer(marked)):
+        place = mark.start() - number
+        if (mark[0] == _BEGIN) != (begun is None):
+            return None
+        if begun is not None:
+            spans.append((begun, place))
+        begun = place if mark[0] == _BEGIN else None
+    return None if begun is not None or _MARK.sub("", marked) != text else spans
+
+
+def _spans_by_prefixes(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, *, only_last: bool
+) -> list[Span]:
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    spans: list[Span] = []
+    for number in turns[-1:] if only_last else turns:
+        before = tokenizer.rendered(messages[:number], tools=tools, add_generation_prompt=True).text if number else ""
+        upto = tokenizer.rendered(messages[: number + 1], tools=tools).text
+        if not text.startswith(before) or not text.startswith(upto) or len(upto.rstrip()) <= len(before):
+            raise InvalidInput(
+                f"The base model's chat template writes turn {number + 1} otherwise once others follow, so nobody can "
+                "tell what the assistant generates: put {% generation %} and {% endgeneration %} around it in the "
+                "template, or take loss: last."
+            )
+        spans.append((len(before), len(upto.rstrip())))
+    return spans
