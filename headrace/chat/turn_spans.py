@@ -2,8 +2,8 @@
 
 The template says so itself where it has `{% generation %}`. Of others, each turn's words are put between two marks
 before they are rendered, which finds them in any template that copies them; the text that ends a turn follows. Where
-that fails (a turn of tool calls alone, or a template that looks into the words), a turn reaches from the generation
-prompt after all messages before it to the end of the chat that ends with it, if the whole chat begins with both.
+that fails (turns with tool calls, a template that looks into the words), a turn reaches from the generation prompt
+after all messages before it to the end of the chat that ends with it, if the whole chat begins with both.
 
 Marks never reach the tokenizer: the text without them must be the text that is rendered without them.
 """
@@ -42,6 +42,7 @@ def spanned(
             once others follow.
     """
     chat = tokenizer.rendered(messages, tools=tools)
+    _check_calls_are_shown(tokenizer, messages, tools, chat.text)
     spans: list[Span] | None = None
     if _MARK.search(chat.text):
         pass
@@ -74,30 +75,53 @@ def end_of_turn(tokenizer: ChatTokenizer, before: Sequence[Message]) -> str:
     return behind
 
 
+def _check_calls_are_shown(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str
+) -> None:
+    """Raises: InvalidInput: the template leaves out calls or tools: the model would learn to answer nothing."""
+    without = {
+        "the assistant's tool_calls": ([{**one, "tool_calls": None} for one in messages], tools),
+        "tools": (messages, None),
+    }
+    has = {
+        "the assistant's tool_calls": any(message.get("tool_calls") for message in messages),
+        "tools": bool(tools),
+    }
+    for what, given in without.items():
+        try:
+            is_left_out = has[what] and tokenizer.rendered(given[0], tools=given[1]).text == text
+        except InvalidInput:
+            # It reads them: without them it refuses the others.
+            continue
+        if is_left_out:
+            raise InvalidInput(
+                f"The base model's chat template leaves out {what}. Take a model whose template shows them, or leave "
+                "such conversations out."
+            )
+
+
 def _spans_of_words(
     tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str
 ) -> list[Span] | None:
-    """By marks around the words of each of the assistant's turns, and the text that ends it."""
-    marked = [_with_marks(message) if message["role"] == "assistant" else message for message in messages]
-    if any(message is None for message in marked):
+    """By marks around each of the assistant's contents, or around its words where the template trims blanks."""
+    if any(message.get("tool_calls") for message in messages):
         return None
     end = end_of_turn(tokenizer, [{"role": "user", "content": "the prompt"}]).rstrip()
-    found = _marked_spans(tokenizer.rendered([one for one in marked if one], tools=tools).text, text)
     num_turns = sum(message["role"] == "assistant" for message in messages)
-    if found is None or len(found) != num_turns or not all(text.startswith(end, behind) for _, behind in found):
-        return None
-    return [(start, behind + len(end)) for start, behind in found]
+    for trims in (False, True):
+        marked = [_with_marks(one, trims) if one["role"] == "assistant" else one for one in messages]
+        found = _marked_spans(tokenizer.rendered(marked, tools=tools).text, text)
+        if found is not None and len(found) == num_turns:
+            ended = all(text.startswith(end, behind) for _, behind in found)
+            return [(start, behind + len(end)) for start, behind in found] if ended else None
+    return None
 
 
-def _with_marks(message: Message) -> Message | None:
-    """The message with marks inside of the blanks at its ends, which templates may trim; None: it has no words."""
+def _with_marks(message: Message, trims: bool) -> Message:
     content = message["content"]
-    words = content.strip()
-    if not words or message.get("tool_calls"):
-        return None
-    start = content.index(words)
-    marked = f"{content[:start]}{_BEGIN}{words}{_END}{content[start + len(words) :]}"
-    return {**message, "content": marked}
+    words = content.strip() if trims else content
+    before, _, behind = content.partition(words) if words else (content, "", "")
+    return {**message, "content": f"{before}{_BEGIN}{words}{_END}{behind}"}
 
 
 def _marked_spans(marked: str, text: str) -> list[Span] | None:

@@ -248,8 +248,8 @@ class Corpus:
             raise InvalidInput(f"completion is for completions, got example of the kind {kind}: leave it out.")
         if kind in OF_MESSAGES and self.rules.broken_characters == "repair":
             raise InvalidInput(
-                f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which mends the text "
-                "that rules see and not the messages that a model learns."
+                f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which would mend the "
+                "text that rules see and not the messages that a model learns."
             )
 
     def _check_columns(self) -> None:

@@ -20,7 +20,7 @@ Outcome = Literal["whole", "truncated", "split", "dropped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """One document's examples, each of which fits. `num_tokens`: of the whole, or of a pair's longer half."""
+    """One document's examples, each of which fits. `num_tokens`: of the whole, or of a pair's longer chat."""
 
     outcome: Outcome
     num_tokens: int
@@ -28,7 +28,8 @@ class Fitted:
 
 
 def whole(example: TokenizedExample | TokenizedPair) -> Fitted:
-    return Fitted(outcome="whole", num_tokens=example.num_tokens, examples=(example,))
+    num_tokens = example.longer if isinstance(example, TokenizedPair) else example.num_tokens
+    return Fitted(outcome="whole", num_tokens=num_tokens, examples=(example,))
 
 
 def dropped(num_tokens: int) -> Fitted:
@@ -73,7 +74,7 @@ def fitted_text(ids: np.ndarray, num_beginning: int, length: int, overlong: Over
 
 def fitted_pair(pair: TokenizedPair, length: int, overlong: Overlong) -> Fitted:
     """Cuts the ends of both answers."""
-    if pair.num_tokens <= length:
+    if pair.longer <= length:
         return whole(pair)
     num_kept = length - len(pair.prompt_ids)
     if overlong == "truncate_end" and num_kept > 0:
@@ -82,8 +83,8 @@ def fitted_pair(pair: TokenizedPair, length: int, overlong: Overlong) -> Fitted:
         )
         # What told them apart may be gone.
         if not np.array_equal(cut.chosen_ids, cut.rejected_ids):
-            return truncated(cut, pair.num_tokens)
-    return dropped(pair.num_tokens)
+            return truncated(cut, pair.longer)
+    return dropped(pair.longer)
 
 
 def _learnt(ids: np.ndarray) -> TokenizedExample:

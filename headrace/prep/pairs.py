@@ -28,7 +28,11 @@ class TokenizedPair:
 
     @property
     def num_tokens(self) -> int:
-        """Of the longer chat."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    @property
+    def longer(self) -> int:
+        """Tokens of the longer chat."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
     @property
