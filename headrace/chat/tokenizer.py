@@ -147,7 +147,10 @@ class ChatTokenizer:
             InvalidInput: the template refuses these messages, or needs a date and has none.
         """
         messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
-        texts = list(_texts_in([messages, tools]))
+        # Most messages hold texts alone: a prompt and its completion, a million times.
+        texts: list[str] = [value for message in messages for value in message.values()]
+        if tools or not all(isinstance(text, str) for text in texts):
+            texts = list(_texts_in([messages, tools]))
         spells_one = any(self._plain.spells_one(text) for text in texts)
         # The marks must not be those around the generation.
         marks = self._plain.marks_for([*texts, *around_generation]) if spells_one else None

@@ -185,7 +185,8 @@ class Corpus:
     num_shards: int = 1
     """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
-    """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
+    """Our name → the file's. Only what `example` is made of is needed, such as `text`; a document without an id gets
+    one from its content."""
     normalize: Normalization = field(default_factory=Normalization)
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
@@ -197,7 +198,7 @@ class Corpus:
     """The share of terms that training never sees: a stable hash of the term decides."""
     example: Annotated[ExampleForm, Before(form_of, accepts=ExampleKind)] = field(default_factory=ExampleForm)
     prompt: ExamplePrompt | None = None
-    """Of completions, which need it."""
+    """Of completions, which need it: the turns before each, which the document fills."""
     completion: str = "{text}"
     """What the model learns to answer: of completions."""
     sequence_length: Annotated[int, Ge(1), Le(10_000_000), Because("no model reads more")] = 256
@@ -248,8 +249,8 @@ class Corpus:
             raise InvalidInput(f"completion is for completions, got example of the kind {kind}: leave it out.")
         if kind in OF_MESSAGES and self.rules.broken_characters == "repair":
             raise InvalidInput(
-                f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which would mend the "
-                "text that rules see and not the messages that a model learns."
+                f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which would mend "
+                "the text that rules see and not the messages that a model learns."
             )
 
     def _check_columns(self) -> None:

@@ -16,7 +16,8 @@ CHATML = (
 CHATML_WITH_TOOLS = (
     "{%- if tools %}{{- '<|im_start|>system\n' }}"
     "{%- if messages[0].role == 'system' %}{{- messages[0].content + '\n\n' }}{%- endif %}"
-    "{{- '<tools>' }}{%- for tool in tools %}{{- '\n' }}{{- tool | tojson }}{%- endfor %}{{- '\n</tools><|im_end|>\n' }}"
+    "{{- '<tools>' }}{%- for tool in tools %}{{- '\n' }}{{- tool | tojson }}{%- endfor %}"
+    "{{- '\n</tools><|im_end|>\n' }}"
     "{%- elif messages[0].role == 'system' %}"
     "{{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}{%- endif %}"
     "{%- for message in messages %}"
