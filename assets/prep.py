@@ -14,10 +14,11 @@ from headrace.prep.cleaning import clean_shard
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
+from headrace.prep.token_store import KeptTokens, tokens_digest
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import StoreResource
-from headrace_dagster.handoff_lineage import sealed_already
+from headrace_dagster.handoff_lineage import MAKE_AGAIN_TAG, sealed_already
 from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
 
@@ -143,7 +144,12 @@ def training_examples(
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
         return dg.MaterializeResult(value=sealed)
-    examples = build_examples(settings, clean_documents, tokenizer)
+    kept = KeptTokens(store.handoffs(), context.partition_key, tokens_digest(settings, tokenizer))
+    known = None if MAKE_AGAIN_TAG in context.run.tags else kept.known()
+    examples = build_examples(settings, clean_documents, tokenizer, known)
+    context.log.info(f"{examples.num_tokenized:,} of {examples.num_documents:,} documents had to be tokenized.")
+    if examples.num_tokenized:
+        kept.seal(examples.tokens, run_id=context.run_id)
     return dg.MaterializeResult(
         value=examples.sequences,
         metadata={

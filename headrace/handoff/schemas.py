@@ -72,6 +72,13 @@ LABELS = _schema(
 )
 
 
+# Beside training_examples: each document's ids before they are cut or packed, for the next time.
+TOKENIZED_DOCUMENTS = _schema(
+    key=pa.binary(16),  # xxh3_128 of the texts that an example is made of
+    token_ids=_TOKENS,
+    spans=_TOKENS,  # of what carries loss: from, to, from, to …
+)
+
 # What training_examples holds of a corpus of preference pairs: each answer with its end token, and ids that together
 # are those of the whole chat.
 PREFERENCE_EXAMPLES = _schema(
@@ -224,6 +231,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "clean_documents": CLEAN_DOCUMENTS,
     "quarantine": QUARANTINE,
     "labels": LABELS,
+    "tokenized_documents": TOKENIZED_DOCUMENTS,
     "prompts": PROMPTS,
     "prompt_places": PROMPT_PLACES,
     "generated_content": GENERATED_CONTENT,

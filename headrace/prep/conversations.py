@@ -6,7 +6,7 @@ since a template may treat a first turn specially.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.chat.template import Message
@@ -24,19 +24,16 @@ def conversation_chat(corpus: Corpus, row: Document, tokenizer: ChatTokenizer) -
     return _chat(corpus, row, carried["messages"], carried.get("tools"), tokenizer)
 
 
-def fitted_conversations(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[Fitted]:
+def fitted_conversation(corpus: Corpus, row: Document, example: TokenizedExample, tokenizer: ChatTokenizer) -> Fitted:
     """Raises: InvalidInput: as `document_chat`."""
-    chats = [conversation_chat(corpus, row, tokenizer) for row in rows]
-    for row, example in zip(rows, tokenized_chats(chats, tokenizer), strict=True):
-        if example.num_tokens <= corpus.sequence_length:
-            yield whole(example)
-            continue
-        kept = None
-        if corpus.example.overlong == "truncate_end":
-            kept = _beginning(example, corpus.sequence_length)
-        elif corpus.example.overlong == "truncate_start":
-            kept = _ending(corpus, row, tokenizer)
-        yield truncated(kept, example.num_tokens) if kept else dropped(example.num_tokens)
+    if example.num_tokens <= corpus.sequence_length:
+        return whole(example)
+    kept = None
+    if corpus.example.overlong == "truncate_end":
+        kept = _beginning(example, corpus.sequence_length)
+    elif corpus.example.overlong == "truncate_start":
+        kept = _ending(corpus, row, tokenizer)
+    return truncated(kept, example.num_tokens) if kept else dropped(example.num_tokens)
 
 
 def _chat(

@@ -11,12 +11,12 @@ from headrace.chat.template import Message
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.chat.turn_spans import SpannedChat
 from headrace.prep.chats import Document, completion_chats, completion_messages, messages_of
-from headrace.prep.conversations import conversation_chat, fitted_conversations
+from headrace.prep.conversations import conversation_chat, fitted_conversation
 from headrace.prep.corpus import Corpus
 from headrace.prep.example_forms import OF_MESSAGES
-from headrace.prep.fitting import Fitted, fitted_completion, fitted_pair, fitted_text
+from headrace.prep.fitting import Fitted, fitted_completion, fitted_pair, fitted_text, learnt_text
 from headrace.prep.pairs import pair_chats, tokenized_pairs
-from headrace.prep.token_spans import tokenized_chats
+from headrace.prep.token_spans import TokenizedExample, tokenized_chats
 
 # What stands around text that carries loss, where one example is shown.
 LOSS_BEGIN, LOSS_END = "⟦", "⟧"
@@ -38,28 +38,53 @@ def row_columns(corpus: Corpus) -> list[str]:
     return ["document_id", "term", "category", "text", *carried]
 
 
-def fitted_examples(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[Fitted]:
-    """The examples of each of `rows`, in order, as far as they fit into `sequence_length`.
+def tokenized_documents(
+    corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer
+) -> Iterator[TokenizedExample]:
+    """Each of `rows` whole, however long, in order.
 
     Raises:
         InvalidInput: the model's chat template refuses a document, or changes what it should copy.
     """
-    length, overlong = corpus.sequence_length, corpus.example.overlong
     match corpus.example.kind:
         case "completion":
-            chats = list(completion_chats(corpus, rows, tokenizer))
-            for example in tokenized_chats(chats, tokenizer):
-                yield fitted_completion(example, length, overlong)
+            yield from tokenized_chats(list(completion_chats(corpus, rows, tokenizer)), tokenizer)
         case "conversation":
-            yield from fitted_conversations(corpus, rows, tokenizer)
+            yield from tokenized_chats([conversation_chat(corpus, row, tokenizer) for row in rows], tokenizer)
         case "pair":
-            for pair in tokenized_pairs(rows, tokenizer):
-                yield fitted_pair(pair, length, overlong)
+            yield from tokenized_pairs(rows, tokenizer)
         case "plain":
             beginning, (_, end) = tokenizer.beginning_ids, tokenizer.end_of_text
             for ids in tokenizer.encode_texts([row["text"] or "" for row in rows]):
-                whole = np.asarray([*beginning, *ids, end], dtype=np.int32)
-                yield fitted_text(whole, len(beginning), length, overlong)
+                yield learnt_text(np.asarray([*beginning, *ids, end], dtype=np.int32))
+
+
+def fitted_document(corpus: Corpus, row: Document, example: TokenizedExample, tokenizer: ChatTokenizer) -> Fitted:
+    """A document's examples, as far as they fit into `sequence_length`.
+
+    Args:
+        example: the whole of it.
+    """
+    length, overlong = corpus.sequence_length, corpus.example.overlong
+    match corpus.example.kind:
+        case "completion":
+            return fitted_completion(example, length, overlong)
+        case "conversation":
+            return fitted_conversation(corpus, row, example, tokenizer)
+        case "pair":
+            return fitted_pair(example, length, overlong)
+        case "plain":
+            return fitted_text(example, len(tokenizer.beginning_ids), length, overlong)
+
+
+def fitted_examples(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[Fitted]:
+    """Both of each of `rows`, in order.
+
+    Raises:
+        InvalidInput: as `tokenized_documents`.
+    """
+    for row, example in zip(rows, tokenized_documents(corpus, rows, tokenizer), strict=True):
+        yield fitted_document(corpus, row, example, tokenizer)
 
 
 def shown_example(corpus: Corpus, row: Document, tokenizer: ChatTokenizer | None) -> str:

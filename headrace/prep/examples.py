@@ -17,12 +17,13 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.handoff.schemas import training_examples_schema
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import OVERLONG, refuse_if_nothing_is_left, refuse_if_too_much_dropped
-from headrace.prep.example_kinds import fitted_examples, row_columns
+from headrace.prep.example_kinds import fitted_document, row_columns
 from headrace.prep.fitting import Fitted
 from headrace.prep.packing import pack
-from headrace.prep.pairs import TokenizedPair, pairs_table
+from headrace.prep.pairs import pairs_table
 from headrace.prep.split import Split
 from headrace.prep.token_spans import TokenizedExample
+from headrace.prep.token_store import DocumentTokens
 
 NO_LOSS = -100
 
@@ -55,6 +56,9 @@ class Examples:
     num_documents: int
     drops: dict[str, int]
     counts: dict[Split, SplitCounts]
+    num_tokenized: int
+    """Documents that were not known; `tokens` has all, as TOKENIZED_DOCUMENTS."""
+    tokens: pa.Table
 
     @property
     def padding_share(self) -> float:
@@ -65,18 +69,24 @@ class Examples:
         return 1 - sum(count.num_tokens for count in self.counts.values()) / num_slots if num_slots else 0.0
 
 
-def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer) -> Examples:
+def build_examples(
+    corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer, known: pa.Table | None = None
+) -> Examples:
     """Makes the examples of one shard of CLEAN_DOCUMENTS.
+
+    Args:
+        known: documents that were tokenized before, as TOKENIZED_DOCUMENTS; of the same `tokens_digest`.
 
     Raises:
         TooMuchDropped: more is too long than the corpus allows, or everything.
         InvalidInput: the model's chat template refuses a document, or changes what it should copy.
     """
+    tokens = DocumentTokens(known)
     by_split: dict[Split, list[Fitted]] = {"train": [], "heldout": []}
     for batch in documents.select([*row_columns(corpus), "split"]).to_batches(max_chunksize=_BATCH_ROWS):
         rows = batch.to_pylist()
-        for row, fitted in zip(rows, fitted_examples(corpus, rows, tokenizer), strict=True):
-            by_split[row["split"]].append(fitted)
+        for row, example in zip(rows, tokens.of(corpus, rows, tokenizer), strict=True):
+            by_split[row["split"]].append(fitted_document(corpus, row, example, tokenizer))
     drops = {OVERLONG: sum(one.outcome == "dropped" for side in by_split.values() for one in side)}
     refuse_if_too_much_dropped(corpus, drops, documents.num_rows)
     refuse_if_nothing_is_left(corpus, drops, documents.num_rows)
@@ -100,16 +110,15 @@ def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer
         num_documents=documents.num_rows,
         drops=drops,
         counts=counts,
+        num_tokenized=tokens.num_tokenized,
+        tokens=tokens.table(),
     )
 
 
-def _table(
-    corpus: Corpus, split: Split, examples: Sequence[TokenizedExample | TokenizedPair], tokenizer: ChatTokenizer
-) -> pa.Table:
+def _table(corpus: Corpus, split: Split, examples: Sequence[TokenizedExample], tokenizer: ChatTokenizer) -> pa.Table:
     if corpus.example.kind == "pair":
-        return pairs_table(split, [example for example in examples if isinstance(example, TokenizedPair)])
-    texts = [example for example in examples if isinstance(example, TokenizedExample)]
-    return packed(split, texts, corpus.sequence_length, pad_id=tokenizer.pad_id)
+        return pairs_table(split, examples)
+    return packed(split, examples, corpus.sequence_length, pad_id=tokenizer.pad_id)
 
 
 def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:

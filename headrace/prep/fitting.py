@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 
 from headrace.prep.example_forms import Overlong
-from headrace.prep.pairs import TokenizedPair
 from headrace.prep.token_spans import TokenizedExample
 
 Outcome = Literal["whole", "truncated", "split", "dropped"]
@@ -24,19 +23,18 @@ class Fitted:
 
     outcome: Outcome
     num_tokens: int
-    examples: Sequence[TokenizedExample | TokenizedPair]
+    examples: Sequence[TokenizedExample]
 
 
-def whole(example: TokenizedExample | TokenizedPair) -> Fitted:
-    num_tokens = example.longer if isinstance(example, TokenizedPair) else example.num_tokens
-    return Fitted(outcome="whole", num_tokens=num_tokens, examples=(example,))
+def whole(example: TokenizedExample) -> Fitted:
+    return Fitted(outcome="whole", num_tokens=example.num_tokens, examples=(example,))
 
 
 def dropped(num_tokens: int) -> Fitted:
     return Fitted(outcome="dropped", num_tokens=num_tokens, examples=())
 
 
-def truncated(example: TokenizedExample | TokenizedPair, num_tokens: int) -> Fitted:
+def truncated(example: TokenizedExample, num_tokens: int) -> Fitted:
     return Fitted(outcome="truncated", num_tokens=num_tokens, examples=(example,))
 
 
@@ -56,38 +54,41 @@ def fitted_completion(example: TokenizedExample, length: int, overlong: Overlong
     return dropped(len(ids))
 
 
-def fitted_text(ids: np.ndarray, num_beginning: int, length: int, overlong: Overlong) -> Fitted:
+def fitted_text(text: TokenizedExample, num_beginning: int, length: int, overlong: Overlong) -> Fitted:
     """Args:
     num_beginning: tokens before the text, which stay.
     """
+    ids = text.ids
     if len(ids) <= length:
-        return whole(_learnt(ids))
+        return whole(text)
     if overlong == "truncate_end":
-        return truncated(_learnt(ids[:length]), len(ids))
+        return truncated(learnt_text(ids[:length]), len(ids))
     if overlong == "truncate_start" and length > num_beginning:
         kept = np.concatenate([ids[:num_beginning], ids[len(ids) - (length - num_beginning) :]])
-        return truncated(_learnt(kept), len(ids))
+        return truncated(learnt_text(kept), len(ids))
     if overlong == "split":
         return Fitted(outcome="split", num_tokens=len(ids), examples=list(_pieces(ids, length)))
     return dropped(len(ids))
 
 
-def fitted_pair(pair: TokenizedPair, length: int, overlong: Overlong) -> Fitted:
+def fitted_pair(pair: TokenizedExample, length: int, overlong: Overlong) -> Fitted:
     """Cuts the ends of both answers."""
-    if pair.longer <= length:
-        return whole(pair)
-    num_kept = length - len(pair.prompt_ids)
+    [(start, chosen_end), (_, end)] = pair.spans
+    num_tokens = start + max(chosen_end - start, end - chosen_end)
+    if num_tokens <= length:
+        return Fitted(outcome="whole", num_tokens=num_tokens, examples=(pair,))
+    num_kept = length - start
     if overlong == "truncate_end" and num_kept > 0:
-        cut = TokenizedPair(
-            prompt_ids=pair.prompt_ids, chosen_ids=pair.chosen_ids[:num_kept], rejected_ids=pair.rejected_ids[:num_kept]
-        )
+        chosen, rejected = (part[:num_kept] for part in (pair.ids[start:chosen_end], pair.ids[chosen_end:]))
         # What told them apart may be gone.
-        if not np.array_equal(cut.chosen_ids, cut.rejected_ids):
-            return truncated(cut, pair.longer)
-    return dropped(pair.longer)
+        if not np.array_equal(chosen, rejected):
+            ids = np.concatenate([pair.ids[:start], chosen, rejected])
+            middle = start + len(chosen)
+            return truncated(TokenizedExample(ids=ids, spans=((start, middle), (middle, len(ids)))), num_tokens)
+    return dropped(num_tokens)
 
 
-def _learnt(ids: np.ndarray) -> TokenizedExample:
+def learnt_text(ids: np.ndarray) -> TokenizedExample:
     """All of a text but its first token, which nothing predicts."""
     return TokenizedExample(ids=ids, spans=((1, len(ids)),))
 
@@ -97,4 +98,4 @@ def _pieces(ids: np.ndarray, length: int) -> Iterator[TokenizedExample]:
         piece = ids[start : start + length]
         # A single token teaches nothing.
         if len(piece) > 1:
-            yield _learnt(piece)
+            yield learnt_text(piece)

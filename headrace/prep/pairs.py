@@ -5,7 +5,6 @@ belongs to the answers. Both answers follow the same prompt ids, as trainers tha
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,29 +14,7 @@ from headrace.chat.turn_spans import SpannedChat
 from headrace.handoff.schemas import PREFERENCE_EXAMPLES
 from headrace.prep.chats import Document, document_chat, messages_of
 from headrace.prep.split import Split
-from headrace.prep.token_spans import tokenized_chats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizedPair:
-    """Token ids (int32): `prompt_ids` and either answer's make one chat, up to the end of its turn."""
-
-    prompt_ids: np.ndarray
-    chosen_ids: np.ndarray
-    rejected_ids: np.ndarray
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
-
-    @property
-    def longer(self) -> int:
-        """Tokens of the longer chat."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
-
-    @property
-    def num_loss_tokens(self) -> int:
-        return len(self.chosen_ids) + len(self.rejected_ids)
+from headrace.prep.token_spans import TokenizedExample, ragged, tokenized_chats
 
 
 def pair_chats(row: Document, tokenizer: ChatTokenizer) -> tuple[SpannedChat, SpannedChat]:
@@ -54,8 +31,8 @@ def pair_chats(row: Document, tokenizer: ChatTokenizer) -> tuple[SpannedChat, Sp
     return chosen, rejected
 
 
-def tokenized_pairs(rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[TokenizedPair]:
-    """The pairs of `rows`, in order.
+def tokenized_pairs(rows: Sequence[Document], tokenizer: ChatTokenizer) -> Iterator[TokenizedExample]:
+    """The pairs of `rows`, in order: the prompt's ids, then the span of the chosen answer and that of the rejected one.
 
     Raises:
         InvalidInput: as `document_chat`.
@@ -65,23 +42,18 @@ def tokenized_pairs(rows: Sequence[Document], tokenizer: ChatTokenizer) -> Itera
     for chosen, rejected in zip(examples, examples, strict=True):
         [(chosen_start, chosen_end)], [(rejected_start, rejected_end)] = chosen.spans, rejected.spans
         start = _num_common(chosen.ids[:chosen_start], rejected.ids[:rejected_start])
-        yield TokenizedPair(
-            prompt_ids=chosen.ids[:start],
-            chosen_ids=chosen.ids[start:chosen_end],
-            rejected_ids=rejected.ids[start:rejected_end],
-        )
+        parts = chosen.ids[:chosen_end], rejected.ids[start:rejected_end]
+        total = sum(map(len, parts))
+        yield TokenizedExample(ids=np.concatenate(parts), spans=((start, chosen_end), (chosen_end, total)))
 
 
-def pairs_table(split: Split, pairs: Sequence[TokenizedPair]) -> pa.Table:
+def pairs_table(split: Split, pairs: Sequence[TokenizedExample]) -> pa.Table:
     """A row a pair, as PREFERENCE_EXAMPLES."""
-    columns = [_lists([getattr(pair, name) for pair in pairs]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    spans = [((0, pair.spans[0][0]), *pair.spans) for pair in pairs]
+    columns = [
+        ragged([pair.ids[slice(*three[place])] for pair, three in zip(pairs, spans, strict=True)]) for place in range(3)
+    ]
     return pa.Table.from_arrays([pa.array([split] * len(pairs), pa.string()), *columns], schema=PREFERENCE_EXAMPLES)
-
-
-def _lists(rows: Sequence[np.ndarray]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int32)
-    values = np.concatenate([np.empty(0, dtype=np.int32), *rows])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
 def _num_common(first: np.ndarray, second: np.ndarray) -> int:

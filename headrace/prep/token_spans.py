@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from os.path import commonprefix
 
 import numpy as np
+import pyarrow as pa
 from tokenizers import Encoding
 
 from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
 from headrace.chat.turn_spans import Span, SpannedChat
+from headrace.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedExample:
-    """Token ids (int32) of one example; those in `spans` carry loss."""
+    """Token ids (int32) of one example; those in `spans` carry loss. Of a pair: the prompt's, the chosen answer's, the
+    rejected one's."""
 
     ids: np.ndarray
     spans: tuple[Span, ...]
@@ -29,6 +32,15 @@ class TokenizedExample:
     @property
     def num_loss_tokens(self) -> int:
         return sum(end - start for start, end in self.spans)
+
+
+def ragged(rows: Sequence[np.ndarray]) -> pa.ListArray:
+    """Arrays of int32 as lists."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    if offsets[-1] >= 2**31:
+        raise InvalidInput(f"A shard has {offsets[-1]:,} tokens, wanted fewer than 2^31: raise num_shards.")
+    values = np.concatenate([np.empty(0, dtype=np.int32), *rows])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
 def tokenized_chats(chats: Sequence[SpannedChat], tokenizer: ChatTokenizer) -> Iterator[TokenizedExample]:

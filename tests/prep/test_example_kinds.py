@@ -21,7 +21,7 @@ from headrace.prep.drops import TooMuchDropped
 from headrace.prep.example_forms import ExampleForm
 from headrace.prep.example_kinds import fitted_examples, shown_example, tokenizer_for
 from headrace.prep.examples import NO_LOSS, build_examples
-from headrace.prep.fitting import fitted_completion, fitted_text
+from headrace.prep.fitting import fitted_completion, fitted_text, learnt_text
 from headrace.prep.token_spans import TokenizedExample
 from headrace.training.examples import PackedExamples
 from tests.chat.chat_templates import CHATML_WITH_TOOLS, GEMMA, model_of
@@ -120,8 +120,8 @@ def test_conversations_that_begin_alike_have_the_ids_of_each_alone(tokenizer: Ch
 
     for row, fitted in zip(rows, together, strict=True):
         [alone] = fitted_examples(corpus, [row], tokenizer)
-        assert fitted.examples[0].ids.tolist() == alone.examples[0].ids.tolist()  # type: ignore[union-attr]
-        assert fitted.examples[0].spans == alone.examples[0].spans  # type: ignore[union-attr]
+        assert fitted.examples[0].ids.tolist() == alone.examples[0].ids.tolist()
+        assert fitted.examples[0].spans == alone.examples[0].spans
 
 
 def test_tools_reach_the_template(tiny_model: Path, tmp_path: Path) -> None:
@@ -275,11 +275,7 @@ def test_an_overlong_text_is_cut_at_the_end_that_is_named_or_split_without_loss(
 ) -> None:
     ids = np.arange(num_tokens, dtype=np.int32)
     kept = {
-        overlong: [
-            one.ids.tolist()
-            for one in fitted_text(ids, num_beginning, length, overlong).examples
-            if isinstance(one, TokenizedExample)
-        ]
+        overlong: [one.ids.tolist() for one in fitted_text(learnt_text(ids), num_beginning, length, overlong).examples]
         for overlong in ("drop", "truncate_end", "truncate_start", "split")
     }
     whole = ids.tolist()
@@ -305,7 +301,6 @@ def test_of_an_overlong_completion_only_the_completion_is_cut(before: int, text:
             assert fitted.outcome == "whole"
             continue
         for one in fitted.examples:
-            assert isinstance(one, TokenizedExample)
             [(start, end)] = one.spans
             assert fitted.outcome == "truncated"
             assert len(one.ids) == length

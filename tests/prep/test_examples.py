@@ -34,7 +34,7 @@ class RenderingTokenizer(ChatTokenizer):
         super().__init__(directory)
         self._end, self._change = end, change
 
-    def rendered(self, messages: Sequence[Any], *, add_generation_prompt: bool = False) -> RenderedChat:
+    def rendered(self, messages: Sequence[Any], **_: Any) -> RenderedChat:
         turns = [f"[{message['role']}] {message['content']}{self._change}" for message in messages]
         return RenderedChat("".join(turns) + self._end)
 
@@ -166,7 +166,7 @@ def test_a_template_without_an_end_is_refused_since_nothing_would_teach_the_mode
 
 def test_a_template_that_changes_the_completion_is_refused_with_both(tiny_model: Path) -> None:
     class Shouting(RenderingTokenizer):
-        def rendered(self, messages: Sequence[Any], *, add_generation_prompt: bool = False) -> RenderedChat:
+        def rendered(self, messages: Sequence[Any], **_: Any) -> RenderedChat:
             return RenderedChat(super().rendered(messages).text.replace("dam", "DAM"))
 
     with pytest.raises(InvalidInput, match=r"does not keep the completion 'a dam' as it is, got .*a DAM"):
