@@ -139,7 +139,8 @@ def training_examples(
     packed plain texts.
 
     Each row is one sequence of `sequence_length` tokens, of train or held-out; of a corpus of preference pairs, one
-    pair. Made once for the same documents, corpus file and tokenizer. Read by trained_model and evaluation.
+    pair. Made once for the same documents, corpus file and tokenizer; ids of known texts come from what is sealed
+    beside it, as tokenized_documents. Read by trained_model and evaluation.
     """
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
@@ -149,7 +150,7 @@ def training_examples(
     examples = build_examples(settings, clean_documents, tokenizer, known)
     context.log.info(f"{examples.num_tokenized:,} of {examples.num_documents:,} documents had to be tokenized.")
     if examples.num_tokenized:
-        kept.seal(examples.tokens, run_id=context.run_id)
+        kept.seal(examples.tokens, run_id=context.run.run_id)
     return dg.MaterializeResult(
         value=examples.sequences,
         metadata={

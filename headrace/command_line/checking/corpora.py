@@ -133,7 +133,10 @@ def _examples(corpus: Corpus, rows: list[dict[str, Any]], base_model: str) -> tu
         sentence = f"shown turn by turn, since the base model {base_model} is not on this machine."
         return shown_example(corpus, rows[0], None), finding("examples", "warn", sentence)
     tokenizer = tokenizer_for(corpus, base_model)
-    fitted = list(fitted_examples(corpus, rows, tokenizer))
+    try:
+        fitted = list(fitted_examples(corpus, rows, tokenizer))
+    except InvalidInput as error:
+        return shown_example(corpus, rows[0], None), finding("examples", "fail", str(error))
     num_dropped, num_cut = (
         sum(one.outcome in outcomes for one in fitted) for outcomes in (("dropped",), ("truncated", "split"))
     )
