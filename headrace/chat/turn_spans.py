@@ -35,12 +35,17 @@ def spanned(
     tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None = None, *, only_last: bool = False
 ) -> SpannedChat:
     """Args:
-        only_last: the last of the assistant's turns alone.
+        messages: those with the weight 0 are not learnt.
+        only_last: the last of the assistant's turns with weight alone.
 
     Raises:
-        InvalidInput: the template refuses the messages, marks none of them as generated, or writes a turn otherwise
-            once others follow.
+        InvalidInput: the template refuses the messages, marks other parts than the assistant's turns as generated, or
+            writes a turn otherwise once others follow.
     """
+    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    wanted = [turn for turn, weight in enumerate(weights) if weight][-1 if only_last else 0 :]
+    assert wanted
+    messages = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
     chat = tokenizer.rendered(messages, tools=tools)
     _check_calls_are_shown(tokenizer, messages, tools, chat.text)
     spans: list[Span] | None = None
@@ -49,13 +54,19 @@ def spanned(
     elif tokenizer.marks_generation:
         marked = tokenizer.rendered(messages, tools=tools, around_generation=(_BEGIN, _END))
         spans = _marked_spans(marked.text, chat.text)
-        if spans == []:
-            raise InvalidInput("The base model's chat template marks no turn of the assistant with {% generation %}.")
+        if spans and len(spans) != len(weights) == len(wanted):
+            # Several parts of a turn, all of which are learnt.
+            return SpannedChat(chat, tuple(spans))
+        if spans is not None and len(spans) != len(weights):
+            raise InvalidInput(
+                f"The base model's chat template marks {len(spans)} parts with {{% generation %}}, wanted the "
+                f"{len(weights)} turns of the assistant, each once."
+            )
     else:
         spans = _spans_of_words(tokenizer, messages, tools, chat.text)
     if spans is None:
-        spans = _spans_by_prefixes(tokenizer, messages, tools, chat.text, only_last=only_last)
-    return SpannedChat(chat, tuple(spans[-1:] if only_last else spans))
+        return SpannedChat(chat, tuple(_spans_by_prefixes(tokenizer, messages, tools, chat.text, wanted)))
+    return SpannedChat(chat, tuple(spans[turn] for turn in wanted))
 
 
 def end_of_turn(tokenizer: ChatTokenizer, before: Sequence[Message]) -> str:
@@ -139,11 +150,12 @@ def _marked_spans(marked: str, text: str) -> list[Span] | None:
 
 
 def _spans_by_prefixes(
-    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, *, only_last: bool
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, wanted: Sequence[int]
 ) -> list[Span]:
+    """Of the wanted ones among the assistant's turns."""
     turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     spans: list[Span] = []
-    for number in turns[-1:] if only_last else turns:
+    for number in (turns[turn] for turn in wanted):
         before = tokenizer.rendered(messages[:number], tools=tools, add_generation_prompt=True).text if number else ""
         upto = tokenizer.rendered(messages[: number + 1], tools=tools).text
         if not text.startswith(before) or not text.startswith(upto) or len(upto.rstrip()) <= len(before):

@@ -52,7 +52,8 @@ def _ending(corpus: Corpus, row: Document, tokenizer: ChatTokenizer) -> Tokenize
     messages: list[Message] = carried["messages"]
     system = messages[:1] if messages[0]["role"] == "system" else []
     # Where an exchange begins that has an answer after it.
-    last_answer = max(number for number, message in enumerate(messages) if message["role"] == "assistant")
+    learnt = (one["role"] == "assistant" and one.get("weight", 1) for one in messages)
+    last_answer = max(number for number, is_learnt in enumerate(learnt) if is_learnt)
     starts = [number for number, one in enumerate(messages[:last_answer]) if one["role"] == "user"]
     starts = [start for start in starts if start > len(system)]
 

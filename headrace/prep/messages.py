@@ -1,8 +1,8 @@
 """Conversations and preference pairs as they stand in a user's file: checked message by message, and kept as JSON.
 
 The form is OpenAI's: `{role, content}`, the content a text or a list of text parts, an assistant's `tool_calls`, a
-tool's `tool_call_id`. Arguments of calls are objects afterwards, as chat templates expect, in their own order: a
-template prints them. Keys that no template reads are left out.
+tool's `tool_call_id`, and the `weight` 0 of a turn that is not learnt. Arguments of calls are objects afterwards, as
+chat templates expect, in their own order: a template prints them. Keys that no template reads are left out.
 
 De-duplication, rules, labels and leaks look at one text: all contents but the system turn's, which many conversations
 share. So two conversations that differ in their system turn alone are copies. The first user turn stands for the term:
@@ -53,8 +53,8 @@ def read_messages(
         shown = [*prompt, *chosen, *rejected]
     else:
         messages = given["messages"].messages()
-        if not any(message["role"] == "assistant" for message in messages):
-            raise given["messages"].fault("has no assistant turn, so there is nothing to learn")
+        if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+            raise given["messages"].fault("has no assistant turn, or none with weight, so there is nothing to learn")
         tools = given["tools"].objects() if "tools" in given else None
         body, shown = {"messages": messages} | ({"tools": tools} if tools else {}), messages
     first = next((message["content"] for message in shown if message["role"] == "user"), None)
@@ -125,6 +125,10 @@ class _Column:
         message: ChatMessage = {"role": role, "content": "" if content is None else self._content(where, content)}
         if calls:
             message["tool_calls"] = self._calls(where, calls)
+        if (weight := given.get("weight")) is not None:
+            if role != "assistant" or weight not in (0, 1):
+                raise self.fault(f"{where} has the weight {weight!r}; wanted 0 or 1, of an assistant's turn")
+            message["weight"] = int(weight)
         for key in _TEXT_KEYS:
             if (value := given.get(key)) is not None:
                 if not isinstance(value, str):

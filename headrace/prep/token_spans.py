@@ -48,11 +48,15 @@ def tokenized_chats(chats: Sequence[SpannedChat], tokenizer: ChatTokenizer) -> I
     before = min((chat.spans[0][0] for chat in chats), default=0)
     encoded = _encoded([chat.chat for chat in chats], before, tokenizer)
     for chat, (num_shared, shared_ids, ids, encoding) in zip(chats, encoded, strict=True):
-        spans = (_token_span(encoding, start - num_shared, end - num_shared) for start, end in chat.spans)
-        yield TokenizedExample(
-            ids=np.asarray([*shared_ids, *ids], dtype=np.int32),
-            spans=tuple((len(shared_ids) + start, len(shared_ids) + end) for start, end in spans),
-        )
+        spans: list[Span] = []
+        used = 0
+        for chars in chat.spans:
+            start, end = _token_span(encoding, chars[0] - num_shared, chars[1] - num_shared)
+            # A token that holds the end of one and the beginning of the next counts once.
+            start = max(start, used)
+            spans.append((len(shared_ids) + start, len(shared_ids) + max(start, end)))
+            used = end
+        yield TokenizedExample(ids=np.asarray([*shared_ids, *ids], dtype=np.int32), spans=tuple(spans))
 
 
 def _encoded(

@@ -126,6 +126,17 @@ def test_only_the_last_answer_carries_loss_where_that_is_asked(tokenizers: dict[
         ]
 
 
+def test_a_turn_of_weight_0_is_read_and_not_learnt(tokenizers: dict[str, ChatTokenizer]) -> None:
+    weighed = [{**message, "weight": 0} if place in (1, 5) else message for place, message in enumerate(CHATS[1])]
+    for phrase in FORMS:
+        for only_last in (False, True):
+            chat = spanned(tokenizers[phrase], weighed, only_last=only_last)
+            assert [chat.chat.text[start:end].lstrip() for start, end in chat.spans] == [
+                FORMS[phrase].learnt(CHATS[1][3]["content"]).lstrip()
+            ]
+            assert chat.chat == spanned(tokenizers[phrase], CHATS[1]).chat
+
+
 def test_calls_are_learnt_with_their_arguments_in_their_own_order_and_answers_are_not(model_with: Maker) -> None:
     from transformers import AutoTokenizer
 
@@ -182,7 +193,19 @@ def test_a_turn_that_depends_on_later_ones_is_refused_with_the_ways_out(model_wi
     assert last == "<think>\n\n</think>\n\nfour blanks11<|im_end|>"
 
 
+def test_several_marked_parts_of_a_turn_are_all_learnt_and_not_told_apart(model_with: Maker) -> None:
+    template = GENERATION.replace(
+        "{% generation %}", "{% generation %}{{- 'So: ' }}{% endgeneration %}{% generation %}"
+    )
+    tokenizer = ChatTokenizer(model_with(template, ()))
+
+    # One token holds the last blank of the first part and the first letter of the second.
+    assert learnt(spanned(tokenizer, CHATS[0]), tokenizer) == ["So: a", " low dam<|im_end|>"]
+    with pytest.raises(InvalidInput, match=r"marks 6 parts with .*, wanted the 3 turns of the assistant, each once"):
+        spanned(tokenizer, CHATS[1], only_last=True)
+
+
 def test_a_template_that_marks_no_turn_is_refused(model_with: Maker) -> None:
     template = GENERATION.replace("message.role == 'assistant'", "message.role == 'model'")
-    with pytest.raises(InvalidInput, match=r"marks no turn of the assistant with \{% generation %\}"):
+    with pytest.raises(InvalidInput, match=r"marks 0 parts with \{% generation %\}, wanted the 1 turns"):
         spanned(ChatTokenizer(model_with(template, ())), CHATS[0])

@@ -187,6 +187,17 @@ def test_a_conversation_whose_last_exchange_alone_is_too_long_is_dropped(tokeniz
     assert made.drops == {"overlong": 1}
 
 
+def test_the_last_turns_that_fit_have_one_with_weight(tokenizer: ChatTokenizer) -> None:
+    messages = conversation(8)
+    messages[-1] = {**messages[-1], "weight": 0}  # type: ignore[dict-item]
+    corpus = make_kind("conversation", overlong="truncate_start", sequence_length=100)
+
+    [row] = build_examples(corpus, carrying({"messages": messages}), tokenizer).sequences.to_pylist()
+
+    assert learnt(row, tokenizer)[-1] == "answer 6 word word<|im_end|>"
+    assert text_of(row, tokenizer).endswith("answer 7 word word<|im_end|>\n")
+
+
 def test_a_pairs_prompt_and_answers_are_the_ids_of_both_chats(tokenizer: ChatTokenizer) -> None:
     bodies = [
         {

@@ -45,7 +45,7 @@ def pair(**values: Any) -> dict[str, Any]:
         ("hello", "is text that is not JSON: Expecting value"),
         ('{"role": "user"}', "must be a list of objects, or such a list as JSON text, got dict"),
         (["hello"], "must be a list of objects, or such a list as JSON text, got list"),
-        ([USER], "has no assistant turn, so there is nothing to learn"),
+        ([USER], "has no assistant turn, or none with weight, so there is nothing to learn"),
         ([{"role": "human", "content": "a"}], "message 1 has the role 'human', wanted one of system, user, assistant"),
         ([{"from": "human", "value": "a"}], "message 1 has the keys from and value; wanted OpenAI's form"),
         ([{"role": "user"}, ANSWER], "message 1 has no content"),
@@ -69,6 +69,8 @@ def pair(**values: Any) -> dict[str, Any]:
             "message 2 calls w with arguments of the type list, wanted an object",
         ),
         ([USER, {**ANSWER, "function_call": {"name": "w"}}], "message 2 has a function_call, OpenAI's old form"),
+        ([USER, {**ANSWER, "weight": 0.5}], "message 2 has the weight 0.5; wanted 0 or 1, of an assistant's turn"),
+        ([USER, {**ANSWER, "weight": 0}], "has no assistant turn, or none with weight, so there is nothing to learn"),
         ([{**USER, "name": 7}, ANSWER], "message 1 has name of the type int, wanted a string"),
     ],
 )
@@ -168,7 +170,7 @@ def test_json_lines_parquet_and_csv_make_the_same_documents_and_tell_the_line_of
         ("files/b.parquet", 3),
         ("files/c.csv", 4),
     ]
-    assert "has no assistant turn" in shard.quarantine["reason"][0].as_py()
+    assert "has no assistant turn, or none with weight" in shard.quarantine["reason"][0].as_py()
 
 
 def test_half_a_surrogate_pair_is_set_aside(tmp_path: Path) -> None:
