@@ -9,19 +9,19 @@ import pyarrow as pa
 
 from assets.partitions import COMPARES_SHARDS, corpus_shards
 from headrace.handoff.content_digest import digest_of
-from headrace.handoff.schemas import CLEAN_DOCUMENTS
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
+from headrace.prep.token_store import KeptTokens, tokens_digest
 from headrace.prep.whole_corpus import own_verdict
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_io import StoreResource
-from headrace_dagster.handoff_lineage import sealed_already
+from headrace_dagster.handoff_lineage import MAKE_AGAIN_TAG, sealed_already
 from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
 
@@ -131,7 +131,7 @@ def clean_documents(
         return dg.MaterializeResult(value=sealed)
     cleaned = clean_shard(settings, raw_documents.table(), effective_labels(labels.table(), settings), verdict)
     return dg.MaterializeResult(
-        value=RecordBatches(CLEAN_DOCUMENTS, cleaned.batches()),
+        value=RecordBatches(cleaned.schema, cleaned.batches()),
         metadata={
             "num_rows_in": cleaned.num_rows_in,
             "num_rows_dropped": sum(cleaned.drops.values()),
@@ -141,24 +141,32 @@ def clean_documents(
     )
 
 
-@_STAGE.asset(corpus_shards, code_version="2")
+@_STAGE.asset(corpus_shards, code_version="3")
 def training_examples(
     context: dg.AssetExecutionContext, corpus: CorpusResource, store: StoreResource, clean_documents: pa.Table
 ) -> dg.MaterializeResult[Any]:
-    """One corpus shard as token sequences for the base model: packed chats, with loss on completions only.
+    """One corpus shard as token sequences for the base model: packed chats, with loss on the assistant's words only, or
+    packed plain texts.
 
-    Each row is one sequence of `sequence_length` tokens, of train or held-out. Made once for the same documents, corpus
-    file and tokenizer. Read by trained_model and evaluation.
+    Each row is one sequence of `sequence_length` tokens, of train or held-out; of a corpus of preference pairs, one
+    pair. Made once for the same documents, corpus file and tokenizer; ids of known texts come from what is sealed
+    beside it, as tokenized_documents. Read by trained_model and evaluation.
     """
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
         return dg.MaterializeResult(value=sealed)
-    examples = build_examples(settings, clean_documents, tokenizer)
+    kept = KeptTokens(store.handoffs(), context.partition_key, tokens_digest(settings, tokenizer))
+    known = None if MAKE_AGAIN_TAG in context.run.tags else kept.known()
+    examples = build_examples(settings, clean_documents, tokenizer, known)
+    context.log.info(f"{examples.num_tokenized:,} of {examples.num_documents:,} documents had to be tokenized.")
+    if examples.num_tokenized:
+        kept.seal(examples.tokens, run_id=context.run.run_id)
     return dg.MaterializeResult(
         value=examples.sequences,
         metadata={
             "num_rows_in": examples.num_documents,
             "num_rows_dropped": sum(examples.drops.values()),
+            "num_rows_kept": sum(counts.num_documents for counts in examples.counts.values()),
             "num_examples": sum(counts.num_examples for counts in examples.counts.values()),
             "padding_share": examples.padding_share,
             **{f"dropped/{rule}": num_rows for rule, num_rows in examples.drops.items()},

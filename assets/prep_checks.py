@@ -28,7 +28,7 @@ _ASSETS = ("raw_documents", "quarantine", "labels", "clean_documents", "training
 _ACCOUNTS = {
     "raw_documents": ("num_rows", "num_rows_quarantined"),
     "clean_documents": ("num_rows", "num_rows_dropped"),
-    "training_examples": ("num_examples", "num_rows_dropped"),
+    "training_examples": ("num_rows_kept", "num_rows_dropped"),
 }
 
 

@@ -10,6 +10,7 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.keys import digest_text, row_seed
 from headrace.prep.corpus import Corpus, LabelJudge, load_corpus, shard_keys_in
+from headrace.prep.example_kinds import tokenizer_for
 from headrace.prep.labels import Judge
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory
@@ -39,7 +40,7 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
         return Path(self.home)
 
     def tokenizer(self) -> ChatTokenizer:
-        return ChatTokenizer.load(self.base_model, date=self.corpus().template_date)
+        return tokenizer_for(self.corpus(), self.base_model)
 
     def judge(self, engines: EnginesResource, objects: ObjectStore) -> Judge | None:
         """The corpus's judge, if it has one; loads nothing before the first question."""

@@ -6,6 +6,7 @@ and the others are refused. So the same inputs give the same bytes on every day.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-from jinja2.nodes import Node
+from jinja2.nodes import Name, Node, Output
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -23,7 +24,9 @@ from headrace.errors import InvalidInput
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATES_DIRECTORY = "additional_chat_templates"
 
-Message = Mapping[str, str]
+# role and content, and of some also tool_calls, tool_call_id and name.
+Message = Mapping[str, Any]
+Tools = Sequence[Mapping[str, Any]]
 
 
 def template_text(directory: Path, config: Mapping[str, Any]) -> str:
@@ -81,16 +84,34 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise InvalidInput(f"Chat template of {where} is no template: {error}") from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """Raises: InvalidInput: the template refuses these messages, or needs a date and has none."""
+    @property
+    def marks_generation(self) -> bool:
+        """Whether the template itself says, with `{% generation %}`, what the assistant generates."""
+        return bool(re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", self.text))
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Tools | None = None,
+        around_generation: tuple[str, str] = ("", ""),
+    ) -> str:
+        """Args:
+            around_generation: what is written before and after each `{% generation %}` block.
+
+        Raises:
+            InvalidInput: the template refuses these messages, or needs a date and has none.
+        """
         try:
             return self._template.render(
                 messages=list(messages),
                 add_generation_prompt=add_generation_prompt,
                 # Templates use these two without testing whether they are defined.
-                tools=None,
+                tools=list(tools) if tools else None,
                 documents=None,
                 **self._special_tokens,
+                **dict(zip(_AROUND, around_generation, strict=True)),
             )
         except Exception as error:  # (foreign code: any exception means that it cannot render these)
             if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in str(error):
@@ -111,14 +132,19 @@ class ChatTemplate:
             return ""
 
 
+# Variables that hold what is written around a generation block.
+_AROUND = ("headrace_before_generation", "headrace_after_generation")
+
+
 class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's words for some trainers; here it only renders its content."""
+    """`{% generation %}` marks the assistant's words: its content, between two variables that are mostly empty."""
 
     tags = {"generation"}  # noqa: RUF012 (as jinja's Extension declares it)
 
     def parse(self, parser: Parser) -> list[Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        before, after = (Output([Name(name, "load")], lineno=line) for name in _AROUND)
+        return [before, *parser.parse_statements(("name:endgeneration",), drop_needle=True), after]
 
 
 def _environment(date: str | None) -> ImmutableSandboxedEnvironment:

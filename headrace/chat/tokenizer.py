@@ -10,16 +10,24 @@ Documents, prompts and messages are text, never turns: if they contain one of th
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
 from headrace.chat.plain_backend import PlainBackend
 from headrace.chat.special_tokens import name_special_tokens
-from headrace.chat.template import TEMPLATE_FILE, TEMPLATES_DIRECTORY, ChatTemplate, Message, template_text
+from headrace.chat.template import (
+    TEMPLATE_FILE,
+    TEMPLATES_DIRECTORY,
+    ChatTemplate,
+    Message,
+    Tools,
+    template_text,
+)
 from headrace.errors import InvalidInput
 from headrace.keys import digest_text
 
@@ -30,6 +38,21 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     TEMPLATE_FILE,
     f"{TEMPLATES_DIRECTORY}/*.jinja",
+)
+# Keys by which a template finds what it prints.
+_OWN_KEYS = frozenset(
+    (
+        "role",
+        "content",
+        "tool_calls",
+        "tool_call_id",
+        "name",
+        "id",
+        "type",
+        "function",
+        "arguments",
+        "reasoning_content",
+    )
 )
 
 
@@ -47,11 +70,12 @@ class RenderedChat:
 class ChatTokenizer:
     """Renders chats and encodes them exactly as `transformers.AutoTokenizer` does for the same files."""
 
-    def __init__(self, directory: Path, *, date: str | None = None) -> None:
-        """Raises: InvalidInput: a file is missing or broken, or there is no chat template.
+    def __init__(self, directory: Path, *, date: str | None = None, needs_template: bool = True) -> None:
+        """Raises: InvalidInput: a file is missing or broken, or there is no chat template and it is needed.
 
         Args:
             date: for templates that ask for today's date, such as 2026-11-28.
+            needs_template: False for texts that are no chats; base models often have no template.
         """
         self._directory = directory
         try:
@@ -69,19 +93,23 @@ class ChatTokenizer:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.backend.encode_special_tokens = bool(self._config.get("split_special_tokens", False))
-        self._template = ChatTemplate(
-            template_text(directory, self._config), str(directory), special_tokens=self._named, date=date
-        )
+        try:
+            template = template_text(directory, self._config)
+        except InvalidInput:
+            if needs_template:
+                raise
+            template = ""
+        self._template = ChatTemplate(template, str(directory), special_tokens=self._named, date=date)
 
     @classmethod
-    def load(cls, model: str, *, date: str | None = None) -> "ChatTokenizer":
+    def load(cls, model: str, *, date: str | None = None, needs_template: bool = True) -> "ChatTokenizer":
         """Loads from a local directory, or from the hub if `model` is not a directory.
 
         Raises:
             InvalidInput: `model` is neither a directory nor a name on the hub.
         """
         if Path(model).is_dir():
-            return cls(Path(model), date=date)
+            return cls(Path(model), date=date, needs_template=needs_template)
         if Path(model).is_absolute():
             raise InvalidInput(
                 f"Model directory {model} does not exist. `make demo` makes the demo's; set HEADRACE_BASE_MODEL."
@@ -90,7 +118,8 @@ class ChatTokenizer:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            return cls(Path(snapshot_download(model, allow_patterns=list(_TOKENIZER_FILES))), date=date)
+            files = Path(snapshot_download(model, allow_patterns=list(_TOKENIZER_FILES)))
+            return cls(files, date=date, needs_template=needs_template)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise InvalidInput(f"Model {model!r} is neither a directory nor to be had from the hub: {error}") from error
 
@@ -102,16 +131,43 @@ class ChatTokenizer:
         """
         return self.rendered(messages, add_generation_prompt=add_generation_prompt).text
 
-    def rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> RenderedChat:
-        """Raises: InvalidInput: the template refuses these messages, or needs a date and has none."""
-        messages = [{key: text for key, text in message.items() if text is not None} for message in messages]
-        texts = [text for message in messages for text in message.values()]
-        if not any(self._plain.spells_one(text) for text in texts):
-            return RenderedChat(self._template.render(messages, add_generation_prompt=add_generation_prompt))
-        marks = self._plain.marks_for(texts)
-        marked = [{key: marks.around(text) for key, text in message.items()} for message in messages]
-        rendered = self._template.render(marked, add_generation_prompt=add_generation_prompt)
-        return RenderedChat(*marks.resolved(rendered))
+    def rendered(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Tools | None = None,
+        add_generation_prompt: bool = False,
+        around_generation: tuple[str, str] = ("", ""),
+    ) -> RenderedChat:
+        """Args:
+            tools: what the assistant may call, as functions in OpenAI's form.
+            around_generation: as in `ChatTemplate.render`; neither may stand in a message.
+
+        Raises:
+            InvalidInput: the template refuses these messages, or needs a date and has none.
+        """
+        messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        # Most messages hold texts alone: a prompt and its completion, a million times.
+        texts: list[str] = [value for message in messages for value in message.values()]
+        if tools or not all(isinstance(text, str) for text in texts):
+            texts = list(_texts_in([messages, tools]))
+        spells_one = any(self._plain.spells_one(text) for text in texts)
+        # The marks must not be those around the generation.
+        marks = self._plain.marks_for([*texts, *around_generation]) if spells_one else None
+        if marks:
+            messages, tools = ([_with_texts(one, marks.around) for one in given or ()] for given in (messages, tools))
+        rendered = self._template.render(
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            around_generation=around_generation,
+        )
+        return RenderedChat(*marks.resolved(rendered)) if marks else RenderedChat(rendered)
+
+    @property
+    def marks_generation(self) -> bool:
+        """Whether the template itself says, with `{% generation %}`, what the assistant generates."""
+        return self._template.marks_generation
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """The ids of one chat, without additions in front or behind.
@@ -133,6 +189,21 @@ class ChatTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodings with ids and offsets, without additions in front or behind. Special tokens in a text become ids."""
         return self.backend.encode_batch(list(texts), add_special_tokens=False)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that are no chats, without additions; special tokens in them are encoded as text.
+
+        Raises:
+            InvalidInput: a text contains a special token that this tokenizer makes of any text.
+        """
+        foreign = [self._plain.spells_one(text) for text in texts]
+        usual = [text for text, is_foreign in zip(texts, foreign, strict=True) if not is_foreign]
+        # Without offsets, which nobody asks for.
+        encodings = iter(self.backend.encode_batch_fast(usual, add_special_tokens=False))
+        return [
+            self._plain.encode(text)[0] if is_foreign else next(encodings).ids
+            for text, is_foreign in zip(texts, foreign, strict=True)
+        ]
 
     @cached_property
     def digest(self) -> str:
@@ -157,6 +228,28 @@ class ChatTokenizer:
         return 0
 
     @cached_property
+    def end_of_text(self) -> tuple[str, int]:
+        """The token after which a text is over, and its id.
+
+        Raises:
+            InvalidInput: the model's files name none.
+        """
+        token = self._named.get("eos_token")
+        token_id = None if token is None else self.backend.token_to_id(token)
+        if token is None or token_id is None:
+            raise InvalidInput(
+                f"Model {self._directory} names no eos_token in tokenizer_config.json, which ends each text: add it."
+            )
+        return token, token_id
+
+    @cached_property
+    def beginning_ids(self) -> list[int]:
+        """What this tokenizer itself puts before each text, such as Llama's `<s>`; often nothing."""
+        alone, whole = (self.backend.encode("a", add_special_tokens=added).ids for added in (False, True))
+        start = next((at for at in range(len(whole)) if whole[at : at + len(alone)] == alone), 0)
+        return whole[:start]
+
+    @cached_property
     def _plain(self) -> PlainBackend:
         added = self.backend.get_added_tokens_decoder().values()
         turn = self._template.text_of_one_turn
@@ -166,3 +259,25 @@ class ChatTokenizer:
 
     def _text(self, name: str) -> str:
         return (self._directory / name).read_text(encoding="utf-8")
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text of messages and tools, keys of objects too: a template prints a call's arguments whole."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (key for key in value if key not in _OWN_KEYS)
+        for one in value.values():
+            yield from _texts_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts_in(one)
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """The same with each of `_texts_in` changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key if key in _OWN_KEYS else change(key): _with_texts(one, change) for key, one in value.items()}
+    return [_with_texts(one, change) for one in value] if isinstance(value, list | tuple) else value

@@ -91,9 +91,9 @@ def _tokenizer(corpus: "Corpus", settings: "Settings") -> "ChatTokenizer | None"
     """None: the base model is not on this machine; nothing is fetched for a look."""
     if not Path(settings.base_model).is_dir():
         return None
-    from headrace.chat.tokenizer import ChatTokenizer
+    from headrace.prep.example_kinds import tokenizer_for
 
-    return ChatTokenizer.load(settings.base_model, date=corpus.template_date)
+    return tokenizer_for(corpus, settings.base_model)
 
 
 def _counts(found: "list[DroppedOfShard]") -> Counter[str]:

@@ -29,6 +29,7 @@ def _nullable(column: pa.DataType) -> pa.Field:
 
 _STRING = pa.string()
 _STRINGS = pa.list_(_STRING)
+_TOKENS = pa.list_(pa.int32())
 # One of a few texts, which all rows share.
 _NAME = pa.dictionary(pa.int32(), _STRING)
 
@@ -78,6 +79,9 @@ DUPLICATES = _schema(
     similarity=_nullable(pa.float64()),
     split=_nullable(_STRING),  # "train" | "heldout"; null: as its term says
 )
+# What a document of a corpus of conversations or preference pairs carries, as JSON: `messages` and perhaps `tools`, or
+# `prompt`, `chosen` and `rejected`, each a list. Other corpora's documents keep their content digests.
+MESSAGES = pa.field("messages", _STRING, nullable=False)
 
 QUARANTINE = _schema(
     source_file=_STRING,
@@ -91,6 +95,23 @@ LABELS = _schema(
     label=_STRING,
     source=_STRING,
     judged_at_version=_STRING,
+)
+
+
+# Beside training_examples: each document's ids before they are cut or packed, for the next time.
+TOKENIZED_DOCUMENTS = _schema(
+    key=pa.binary(16),  # xxh3_128 of the texts that an example is made of
+    token_ids=_TOKENS,
+    spans=_TOKENS,  # of what carries loss: from, to, from, to …
+)
+
+# What training_examples holds of a corpus of preference pairs: each answer with its end token, and ids that together
+# are those of the whole chat.
+PREFERENCE_EXAMPLES = _schema(
+    split=_STRING,
+    prompt_ids=_TOKENS,
+    chosen_ids=_TOKENS,
+    rejected_ids=_TOKENS,
 )
 
 
@@ -239,6 +260,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "duplicate_buckets": DUPLICATE_BUCKETS,
     "duplicates": DUPLICATES,
     "labels": LABELS,
+    "tokenized_documents": TOKENIZED_DOCUMENTS,
     "prompts": PROMPTS,
     "prompt_places": PROMPT_PLACES,
     "generated_content": GENERATED_CONTENT,
@@ -254,8 +276,10 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-# Edge → the column of variations that may follow its fixed ones, and whether columns of the prompt file come after it.
+# Edge → the column that may follow its fixed ones, and whether columns of the prompt file come after it.
 _MAY_FOLLOW: dict[str, tuple[pa.Field, bool]] = {
+    "raw_documents": (MESSAGES, False),
+    "clean_documents": (MESSAGES, False),
     "prompts": (NUM_VARIATIONS, True),
     "generated_content": (VARIATION, True),
     "mirrored_content": (VARIATION, True),
@@ -291,20 +315,22 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
-    variation, carries = _MAY_FOLLOW[name]
-    variations = [variation] if variation.name in like.names else []
-    return pa.schema([*SCHEMAS[name], *variations, *(carried_fields(like) if carries else ())])
+    field, carries = _MAY_FOLLOW[name]
+    follows = [field] if field.name in like.names else []
+    return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
 def schema_named(name: str, like: pa.Schema) -> pa.Schema:
-    """The schema of one edge; for `training_examples`, with the sequence length of `like`; for prompts and rows, with
-    the variations and carried columns of `like`.
+    """The schema of one edge; for `training_examples`, with the sequence length of `like`, or of pairs as `like`; for
+    documents, prompts and rows, with the messages, or the variations and carried columns, of `like`.
 
     Raises:
         InvalidInput: no edge has this name.
     """
     if name in _MAY_FOLLOW:
         return _followed(name, like)
+    if name == "training_examples" and "chosen_ids" in like.names:
+        return PREFERENCE_EXAMPLES
     if name == "training_examples":
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)

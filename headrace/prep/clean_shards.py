@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
+from headrace.handoff.schemas import conform, schema_named
 from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import refuse_if_too_much_dropped
@@ -32,8 +32,13 @@ class Cleaned:
     def num_rows_in(self) -> int:
         return self.shard.raw.num_rows
 
+    @property
+    def schema(self) -> pa.Schema:
+        """CLEAN_DOCUMENTS, with the messages of a corpus that has them."""
+        return schema_named("clean_documents", self.shard.raw.schema)
+
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """CLEAN_DOCUMENTS, made while they are read."""
+        """The documents, made while they are read."""
         decided = self.verdict.select(pl.col("place").cast(pl.Int64), "rule", pl.col("split").alias("moved"))
         for start, documents in self.shard.prepared(self.corpus):
             here = documents.with_columns(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("place"))
@@ -44,11 +49,11 @@ class Cleaned:
                 for term, text, moved in here.select("term", "text", "moved").iter_rows()
             ]
             here = here.with_columns(pl.Series("split", sides, dtype=pl.String))
-            yield from conform("clean_documents", here.select(CLEAN_DOCUMENTS.names).to_arrow()).to_batches()
+            yield from conform("clean_documents", here.select(self.schema.names).to_arrow()).to_batches()
 
     @property
     def documents(self) -> pa.Table:
-        return pa.Table.from_batches(self.batches(), schema=CLEAN_DOCUMENTS)
+        return pa.Table.from_batches(self.batches(), schema=self.schema)
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdict: pa.Table | None = None) -> Cleaned:

@@ -16,6 +16,15 @@ from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.prep.dedup_settings import Deduplication
+from headrace.prep.example_forms import (
+    INPUT_COLUMNS,
+    NEEDED_COLUMNS,
+    OF_MESSAGES,
+    ExampleForm,
+    ExampleKind,
+    check_columns,
+    form_of,
+)
 from headrace.prep.normalization import Normalization
 from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
@@ -27,10 +36,9 @@ from headrace.user_files.shapes import Before, from_file
 from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.user_files.yaml_file import read_yaml
 
-DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard")
+_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard", "example")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +186,8 @@ class Corpus:
     num_shards: int = 1
     """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
-    """Our name → the file's. Only `text` is needed; a document without an id gets one from its content."""
+    """Our name → the file's. Only what `example` is made of is needed, such as `text`; a document without an id gets
+    one from its content."""
     normalize: Normalization = field(default_factory=Normalization)
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
@@ -192,11 +201,13 @@ class Corpus:
     twins_jaccard: Annotated[float, Ge(0.5), Le(1)] | None = 0.6
     """Documents that overlap by at least so much are on one side of the split, and their terms with them; null: only
     equal terms are."""
-    prompt: ExamplePrompt
+    example: Annotated[ExampleForm, Before(form_of, accepts=ExampleKind)] = field(default_factory=ExampleForm)
+    prompt: ExamplePrompt | None = None
+    """Of completions, which need it: the turns before each, which the document fills."""
     completion: str = "{text}"
-    """What the model learns to answer."""
+    """What the model learns to answer: of completions."""
     sequence_length: Annotated[int, Ge(1), Le(10_000_000), Because("no model reads more")] = 256
-    """Tokens of one row of examples; an example that is longer is dropped."""
+    """Tokens of one row of examples; `example.overlong` says what becomes of longer ones."""
     dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
     """Largest share of a shard's documents that a stage may drop, by rules, as duplicates, or as too long for
     `sequence_length`; beyond it the partition fails."""
@@ -216,13 +227,11 @@ class Corpus:
             check_pattern(f"files[{number}]", pattern, placeholder=_SHARD_PLACEHOLDER)
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
-        if not placeholders("completion", self.completion, texts=("term", "category", "text")):
-            raise InvalidInput(
-                f"completion must hold {{text}}, {{term}} or {{category}}, got {self.completion!r}: every example "
-                "would teach the same words."
-            )
+        self._check_templates()
         self._check_columns()
-        if unmapped := [name for name in self.duplicate_columns if name not in self.columns]:
+        # The text of messages is made of them.
+        mapped = {*self.columns, "text"}
+        if unmapped := [name for name in self.duplicate_columns if name not in mapped]:
             raise InvalidInput(
                 f"duplicate_columns has {unmapped[0]!r}, which columns does not map to a column, got "
                 f"{sorted(self.columns)}."
@@ -230,18 +239,34 @@ class Corpus:
         object.__setattr__(self, "encoding", checked_encodings(self.encoding))
         check_delimiter(self.delimiter, self.format)
 
-    def _check_columns(self) -> None:
-        for name in self.columns:
-            if name not in DOCUMENT_COLUMNS:
-                raise InvalidInput(f"columns must map {', '.join(DOCUMENT_COLUMNS)}, got {name!r}.")
-        if "text" not in self.columns:
-            raise InvalidInput("columns must map 'text' to the column that holds the text.")
-        if copies := [name for name in ("term", "category") if self.columns.get(name) == self.columns["text"]]:
+    def _check_templates(self) -> None:
+        kind = self.example.kind
+        if kind == "completion" and self.prompt is None:
+            raise InvalidInput("The corpus lacks the key 'prompt', which completions need; or let example name a kind.")
+        if kind != "completion" and self.prompt is not None:
+            raise InvalidInput(f"prompt is for completions, got example of the kind {kind}: leave it out.")
+        if not placeholders("completion", self.completion, texts=("term", "category", "text")):
             raise InvalidInput(
-                f"columns must not map {copies[0]!r} to the text's own column, got {self.columns['text']!r} twice: the "
+                f"completion must hold {{text}}, {{term}} or {{category}}, got {self.completion!r}: every example "
+                "would teach the same words."
+            )
+        if kind != "completion" and self.completion != "{text}":
+            raise InvalidInput(f"completion is for completions, got example of the kind {kind}: leave it out.")
+        if kind in OF_MESSAGES and self.rules.broken_characters == "repair":
+            raise InvalidInput(
+                f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which would mend "
+                "the text that rules see and not the messages that a model learns."
+            )
+
+    def _check_columns(self) -> None:
+        check_columns(self.example.kind, self.columns)
+        text = self.columns.get("text")
+        if copies := [name for name in ("term", "category") if text is not None and self.columns.get(name) == text]:
+            raise InvalidInput(
+                f"columns must not map {copies[0]!r} to the text's own column, got {text!r} twice: the "
                 "question would hold its answer."
             )
-        for name in self.required_columns:
+        for name in self.needed_columns:
             if name not in self.columns:
                 raise InvalidInput(f"prompt or completion uses {{{name}}}, which columns does not map to a column.")
 
@@ -282,11 +307,25 @@ class Corpus:
         )
 
     @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """Ours of the columns that each record must have."""
+        kind = self.example.kind
+        given = {name for name in ("prompt",) if kind == "pair" and name in self.columns}
+        named = given.union(NEEDED_COLUMNS[kind], self._named_columns)
+        return tuple(name for name in INPUT_COLUMNS[kind] if name in named)
+
+    @property
     def required_columns(self) -> tuple[str, ...]:
         """Columns that a document needs to make an example: the text, and the columns that the templates name."""
+        named = self._named_columns | {"text"}
+        return tuple(name for name in INPUT_COLUMNS["completion"] if name in named)
+
+    @property
+    def _named_columns(self) -> set[str]:
+        if self.prompt is None:
+            return set()
         templates = (self.prompt.user, self.prompt.system or "", self.completion)
-        named = {"text"}.union(*(placeholders("template", template) for template in templates))
-        return tuple(name for name in DOCUMENT_COLUMNS if name in named)
+        return {name for template in templates for name in placeholders("template", template)}
 
     @property
     def compares_shards(self) -> bool:

@@ -2,20 +2,29 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.handoff.schemas import RAW_DOCUMENTS
+from headrace.handoff.schemas import MESSAGES, RAW_DOCUMENTS
 from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
+from headrace.prep.example_forms import OF_MESSAGES
+from headrace.prep.messages import MessagesUnreadable, ReadMessages, read_messages
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
+from headrace.user_files.records import format_of
 
-# One document's values in the order of RAW_DOCUMENTS.
-RawDocument = tuple[str, str | None, str | None, str, list[str], str, int]
+# One document's values in the order of `document_schema`.
+RawDocument = tuple[object, ...]
+
+
+def document_schema(corpus: Corpus) -> pa.Schema:
+    """RAW_DOCUMENTS, with the messages of a corpus that has them."""
+    return RAW_DOCUMENTS.append(MESSAGES) if corpus.example.kind in OF_MESSAGES else RAW_DOCUMENTS
 
 
 def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocument | Unreadable:
@@ -28,15 +37,34 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     examples = values.get("examples") or []
     values["examples"] = [examples] if isinstance(examples, str) else examples
     fault = _fault(corpus, record, values)
+    found = None
+    if not fault and corpus.example.kind in OF_MESSAGES:
+        found, fault = _messages(corpus, source_file, values)
     if fault:
         return Unreadable(line=record.line, reason=fault, excerpt=repr(record.fields))
     term, category, given_id = (_string(values.get(name)) for name in ("term", "category", "document_id"))
-    text, examples = values["text"], values["examples"]
+    text, examples = found.text if found else values["text"], values["examples"]
     assert isinstance(text, str)
     assert isinstance(examples, list)
+    carried = (found.json,) if found else ()
+    term = found.first if found and "term" not in corpus.columns else term
     # From the content, not from the line, so labels keep to their documents when lines are added above them.
-    document_id = given_id or digest_text("document", term or "", category or "", text)[:32]
-    return document_id, term, category, text, examples, source_file, record.line
+    document_id = given_id or digest_text("document", term or "", category or "", text, *carried)[:32]
+    return document_id, term, category, text, examples, source_file, record.line, *carried
+
+
+def _messages(
+    corpus: Corpus, source_file: str, values: dict[str, object]
+) -> tuple[ReadMessages, None] | tuple[None, str]:
+    """A record's messages, or the reason why it has none."""
+    is_parquet = format_of(Path(source_file), corpus.layout) == "parquet"
+    try:
+        found = read_messages(corpus.example.kind, corpus.columns, values, nulls_are_absent=is_parquet)
+    except MessagesUnreadable as error:
+        return None, str(error)
+    if not _encodable((found.json,)):
+        return None, f"column {corpus.columns[corpus.needed_columns[0]]!r} {_HALF}"
+    return found, None
 
 
 def raw_documents(corpus: Corpus, source_file: str, records: Columns) -> pa.RecordBatch:
@@ -90,17 +118,23 @@ def _lists(examples: pa.Array) -> pa.Array:
 
 
 def _fault(corpus: Corpus, record: Record, values: dict[str, object]) -> str | None:
-    for ours in corpus.required_columns:
+    for ours in corpus.needed_columns:
         if corpus.columns[ours] not in record.fields:
             return f"missing column {corpus.columns[ours]!r}"
     for ours, theirs in corpus.columns.items():
-        value, wanted = values[ours], _WANTED[ours]
+        value, wanted = values[ours], _WANTED.get(ours)
+        # Messages are checked one by one.
+        if wanted is None:
+            continue
         if not _fits(ours, value):
             got = "null" if value is None else type(value).__name__
             return f"column {theirs!r} must be {wanted}, got {got}"
         if not _encodable(value if isinstance(value, list) else (value,)):
-            return f"column {theirs!r} holds half of a surrogate pair, which is no character"
+            return f"column {theirs!r} {_HALF}"
     return None
+
+
+_HALF = "holds half of a surrogate pair, which is no character"
 
 
 _WANTED = {

@@ -17,17 +17,18 @@ import pyarrow as pa
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.prep.chats import tokenized
 from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import NEAR_DUPLICATE
 from headrace.prep.drops import OVERLONG, DroppedDocument
+from headrace.prep.example_kinds import fitted_examples, row_columns
 from headrace.prep.labels import effective_labels
 from headrace.prep.quality import quality_rules, with_counts
 from headrace.prep.verdicts import CorpusShard, judged_shards
 from headrace.prep.whole_corpus import is_one_run, own_verdict
 
 _EXCERPT_CHARACTERS = 80
+_BATCH_ROWS = 4096
 _INPUTS = ("raw_documents", "labels")
 
 
@@ -135,10 +136,11 @@ def _with_overlong(
     """Marks what training_examples would drop; returns the number of tokens of each such document, by its place."""
     if tokenizer is None:
         return documents, {}
-    kept = documents.filter(pl.col("rule").is_null()).select("place", "term", "category", "text").to_dicts()
-    lengths = (len(example.ids) for example in tokenized(corpus, kept, tokenizer))
+    kept = documents.filter(pl.col("rule").is_null()).select("place", *row_columns(corpus)).to_dicts()
+    starts = range(0, len(kept), _BATCH_ROWS)
+    fitted = (one for at in starts for one in fitted_examples(corpus, kept[at : at + _BATCH_ROWS], tokenizer))
     tokens = {
-        row["place"]: length for row, length in zip(kept, lengths, strict=True) if length > corpus.sequence_length
+        row["place"]: one.num_tokens for row, one in zip(kept, fitted, strict=True) if one.outcome == "dropped"
     }
     is_overlong = pl.col("place").is_in(list(tokens))
     return documents.with_columns(pl.when(is_overlong).then(pl.lit(OVERLONG)).otherwise("rule").alias("rule")), tokens

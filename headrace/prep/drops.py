@@ -65,3 +65,21 @@ def refuse_if_too_much_dropped(corpus: "Corpus", drops: Mapping[str, int], num_d
         corpus=corpus.name,
         rule=worst,
     )
+
+
+def refuse_if_nothing_is_left(corpus: "Corpus", drops: Mapping[str, int], num_documents: int) -> None:
+    """Whatever `dropped_share_max` allows: nothing can be made of a shard without a document.
+
+    Raises:
+        TooMuchDropped: all of at least one document are dropped; the text names the worst rule.
+    """
+    if not num_documents or sum(drops.values()) < num_documents:
+        return
+    worst = max(drops, key=lambda rule: drops[rule])
+    raise TooMuchDropped(
+        f"Corpus {corpus.name}: {num_documents:,} of {num_documents:,} documents (100%) are dropped, most of them "
+        f"({drops[worst]:,}) by {worst}, so that no training example is left. Raise sequence_length, now "
+        f"{corpus.sequence_length:,}, or let example.overlong cut them.",
+        corpus=corpus.name,
+        rule=worst,
+    )

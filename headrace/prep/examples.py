@@ -1,10 +1,10 @@
 """Packs clean documents into training sequences: what the model reads, and which tokens carry loss.
 
-An example is a chat (system, user, assistant) in the model's own template. The completion and its end token carry loss;
-the prompt and the template's text after the end do not. Positions restart at 0 with each example of a sequence and with
-its padding, so that a trainer that masks by position keeps examples apart.
+An example is a chat in the model's own template, of which the assistant's words and their end token carry loss, or a
+plain text. Positions restart at 0 with each example of a sequence and with its padding, so that a trainer that masks by
+position keeps examples apart. Preference pairs are not packed: a row is a pair.
 
-A document that does not fit into one sequence is dropped and counted.
+What becomes of a document that does not fit into one sequence the corpus says; each is counted.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,15 @@ import pyarrow as pa
 
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.handoff.schemas import training_examples_schema
-from headrace.prep.chats import TokenizedExample, tokenized
 from headrace.prep.corpus import Corpus
-from headrace.prep.drops import OVERLONG, refuse_if_too_much_dropped
+from headrace.prep.drops import OVERLONG, refuse_if_nothing_is_left, refuse_if_too_much_dropped
+from headrace.prep.example_kinds import fitted_document, row_columns
+from headrace.prep.fitting import Fitted
 from headrace.prep.packing import pack
+from headrace.prep.pairs import pairs_table
 from headrace.prep.split import Split
+from headrace.prep.token_spans import TokenizedExample
+from headrace.prep.token_store import DocumentTokens
 
 NO_LOSS = -100
 
@@ -28,61 +32,93 @@ _BATCH_ROWS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCounts:
+    """Of one side. `num_completion_tokens` carry loss; of pairs, those of both answers.
+
+    `num_documents` have examples; of these `num_truncated` are cut, `num_split` made into several. `num_overlong` are
+    dropped.
+    """
+
+    num_documents: int
     num_examples: int
     num_sequences: int
     num_tokens: int
     num_completion_tokens: int
+    num_truncated: int
+    num_split: int
+    num_overlong: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """One shard's packed sequences; those of train come first."""
+    """One shard's packed sequences, or pairs; those of train come first."""
 
     sequences: pa.Table
     num_documents: int
     drops: dict[str, int]
     counts: dict[Split, SplitCounts]
+    num_tokenized: int
+    """Documents that were not known; `tokens` has all, as TOKENIZED_DOCUMENTS."""
+    tokens: pa.Table
 
     @property
     def padding_share(self) -> float:
+        """Of packed sequences; pairs have no padding."""
+        if "input_ids" not in self.sequences.column_names:
+            return 0.0
         num_slots = self.sequences.num_rows * self.sequences.schema.field("input_ids").type.list_size
         return 1 - sum(count.num_tokens for count in self.counts.values()) / num_slots if num_slots else 0.0
 
 
-def build_examples(corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer) -> Examples:
-    """Packs one shard of CLEAN_DOCUMENTS.
+def build_examples(
+    corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer, known: pa.Table | None = None
+) -> Examples:
+    """Makes the examples of one shard of CLEAN_DOCUMENTS.
+
+    Args:
+        known: documents that were tokenized before, as TOKENIZED_DOCUMENTS; of the same `tokens_digest`.
 
     Raises:
-        TooMuchDropped: more is too long than the corpus allows.
-        InvalidInput: the model's chat template refuses a system turn, or changes the completion.
+        TooMuchDropped: more is too long than the corpus allows, or everything.
+        InvalidInput: the model's chat template refuses a document, or changes what it should copy.
     """
-    drops = {OVERLONG: 0}
-    by_split: dict[Split, list[TokenizedExample]] = {"train": [], "heldout": []}
-    for batch in documents.select(["term", "category", "text", "split"]).to_batches(max_chunksize=_BATCH_ROWS):
+    tokens = DocumentTokens(known)
+    by_split: dict[Split, list[Fitted]] = {"train": [], "heldout": []}
+    for batch in documents.select([*row_columns(corpus), "split"]).to_batches(max_chunksize=_BATCH_ROWS):
         rows = batch.to_pylist()
-        for row, example in zip(rows, tokenized(corpus, rows, tokenizer), strict=True):
-            if len(example.ids) > corpus.sequence_length:
-                drops[OVERLONG] += 1
-            else:
-                by_split[row["split"]].append(example)
+        for row, example in zip(rows, tokens.of(corpus, rows, tokenizer), strict=True):
+            by_split[row["split"]].append(fitted_document(corpus, row, example, tokenizer))
+    drops = {OVERLONG: sum(one.outcome == "dropped" for side in by_split.values() for one in side)}
     refuse_if_too_much_dropped(corpus, drops, documents.num_rows)
-    tables = [
-        packed(split, examples, corpus.sequence_length, pad_id=tokenizer.pad_id) for split, examples in by_split.items()
-    ]
+    refuse_if_nothing_is_left(corpus, drops, documents.num_rows)
+    tables: list[pa.Table] = []
+    counts: dict[Split, SplitCounts] = {}
+    for split, side in by_split.items():
+        examples = [example for fitted in side for example in fitted.examples]
+        tables.append(_table(corpus, split, examples, tokenizer))
+        counts[split] = SplitCounts(
+            num_documents=sum(bool(fitted.examples) for fitted in side),
+            num_examples=len(examples),
+            num_sequences=tables[-1].num_rows,
+            num_tokens=sum(example.num_tokens for example in examples),
+            num_completion_tokens=sum(example.num_loss_tokens for example in examples),
+            num_truncated=sum(fitted.outcome == "truncated" for fitted in side),
+            num_split=sum(fitted.outcome == "split" for fitted in side),
+            num_overlong=sum(fitted.outcome == "dropped" for fitted in side),
+        )
     return Examples(
         sequences=pa.concat_tables(tables).combine_chunks(),
         num_documents=documents.num_rows,
         drops=drops,
-        counts={
-            split: SplitCounts(
-                num_examples=len(examples),
-                num_sequences=table.num_rows,
-                num_tokens=sum(len(example.ids) for example in examples),
-                num_completion_tokens=sum(example.label_end - example.label_start for example in examples),
-            )
-            for (split, examples), table in zip(by_split.items(), tables, strict=True)
-        },
+        counts=counts,
+        num_tokenized=tokens.num_tokenized,
+        tokens=tokens.table(),
     )
+
+
+def _table(corpus: Corpus, split: Split, examples: Sequence[TokenizedExample], tokenizer: ChatTokenizer) -> pa.Table:
+    if corpus.example.kind == "pair":
+        return pairs_table(split, examples)
+    return packed(split, examples, corpus.sequence_length, pad_id=tokenizer.pad_id)
 
 
 def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: int, *, pad_id: int) -> pa.Table:
@@ -96,9 +132,10 @@ def packed(split: Split, examples: Sequence[TokenizedExample], sequence_length: 
     for number, members in enumerate(sequences):
         used = 0
         for example in (examples[member] for member in members):
-            length, label_start, label_end = len(example.ids), example.label_start, example.label_end
+            length = len(example.ids)
             input_ids[number, used : used + length] = example.ids
-            labels[number, used + label_start : used + label_end] = example.ids[label_start:label_end]
+            for start, end in example.spans:
+                labels[number, used + start : used + end] = example.ids[start:end]
             position_ids[number, used : used + length] = positions[:length]
             used += length
         # Padding is its own example: it attends to itself and nothing attends to it.

@@ -7,6 +7,7 @@ middle), since nobody can count the lines of an unreadable file. An empty file l
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -14,14 +15,15 @@ from tempfile import NamedTemporaryFile
 import pyarrow as pa
 
 from headrace.errors import InvalidInput, QuarantineExceeded
-from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
+from headrace.handoff.schemas import QUARANTINE
 from headrace.prep.corpus import Corpus
-from headrace.prep.documents import raw_document, raw_documents
+from headrace.prep.documents import document_schema, raw_document, raw_documents
+from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
-from headrace.user_files.records import read_columns
+from headrace.user_files.records import read_columns, read_records
 
 _BATCH_ROWS = 8192
 # A single document may be a book.
@@ -81,15 +83,14 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     Raises:
         InvalidInput: the globs match no file, or a file's name does not tell its format.
     """
-    documents = _SpilledTable(RAW_DOCUMENTS)
+    documents = _SpilledTable(document_schema(corpus))
     quarantine = _SpilledTable(QUARANTINE)
     paths = shard_files(corpus, shard, home)
     lost_files = set()
     num_empty = 0
     for path in paths:
         name = _source_name(path, home)
-        required = [corpus.columns[ours] for ours in corpus.required_columns]
-        for record in read_columns(path, corpus.layout, required):
+        for record in _records(corpus, path):
             if isinstance(record, Columns):
                 documents.add_batch(raw_documents(corpus, name, record))
                 continue
@@ -112,6 +113,13 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
         num_files_empty=num_empty,
         quarantine_share_max=corpus.quarantine_share_max,
     )
+
+
+def _records(corpus: Corpus, path: Path) -> Iterator[Record | Unreadable | Columns]:
+    # Messages are read one by one: each has a form of its own.
+    if corpus.example.kind in OF_MESSAGES:
+        return read_records(path, corpus.layout)
+    return read_columns(path, corpus.layout, [corpus.columns[ours] for ours in corpus.required_columns])
 
 
 def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import InvalidTrainingRun
-from headrace.handoff.versions import HandoffStore
+from headrace.handoff.versions import Handoff, HandoffStore
 
 ASSET = "training_examples"
 # The label of a position without loss: transformers' and torch's convention.
@@ -114,17 +114,26 @@ def open_examples(
 
     Raises:
         HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
-        InvalidTrainingRun: the split has no sequence, or sequence lengths differ.
+        InvalidTrainingRun: the split has no sequence, sequence lengths differ, or a version holds preference pairs.
     """
     columns = ["split", "input_ids", "labels", "position_ids", "num_examples"]
-    tables = (handoffs.open(ASSET, item.partition, item.version).table(columns) for item in inputs)
-    examples = PackedExamples(tables, split)
+    examples = PackedExamples((_opened(handoffs, item).table(columns) for item in inputs), split)
     if not len(examples):
         raise InvalidTrainingRun(
             f"The {len(inputs)} given partitions of training_examples hold no sequence of split {split!r}; "
             "check heldout_share and the quality rules of the corpus file."
         )
     return examples
+
+
+def _opened(handoffs: HandoffStore, item: ExamplesInput) -> Handoff:
+    handoff = handoffs.open(ASSET, item.partition, item.version)
+    if "input_ids" not in handoff.schema.names:
+        raise InvalidTrainingRun(
+            f"training_examples[{item.partition}] v{item.version} holds preference pairs, wanted packed examples: no "
+            "recipe trains on pairs yet. Set example to completion, conversation or plain in the corpus file."
+        )
+    return handoff
 
 
 def _tokens(column: pa.Array) -> np.ndarray:

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from assets import prep, prep_checks
+from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from headrace.training.examples import ExamplesInput, open_examples
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
@@ -312,3 +314,37 @@ def test_an_id_of_two_documents_fails_the_check_of_either_shard(project: Project
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert check.description == "For example '1' is corpus/shard-00.jsonl line 1 and corpus/shard-05.jsonl line 1."
+
+
+def test_another_sequence_length_takes_the_tokens_that_are_there_and_new_documents_add_theirs(project: Project) -> None:
+    project.write_shard(*map(gloss, range(20)))
+    project.run(*ASSETS)
+    project.write_corpus(sequence_length=64)
+    changed = project.run(*ASSETS)
+    assert metadata(changed, "training_examples")["num_rows_kept"] == 20
+    assert project.handoffs.versions("tokenized_documents", SHARD) == [1]
+
+    project.write_shard(*map(gloss, range(23)))
+    project.run(*ASSETS)
+
+    assert project.handoffs.versions("tokenized_documents", SHARD) == [1, 2]
+    assert project.handoffs.open("tokenized_documents", SHARD).num_rows == 23
+
+
+def test_preference_pairs_go_from_files_to_rows_and_no_trainer_takes_them_for_packed_ones(project: Project) -> None:
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    project.write_corpus(columns=columns, example="pair", prompt=None, near_duplicates=None)
+    project.write_shard(
+        *({"question": f"What is {n}?", "good": f"{n} is a number", "bad": f"who knows {n}"} for n in range(20))
+    )
+
+    result = project.run()
+
+    assert result.success
+    assert set(checks(result).values()) == {True}
+    sealed = project.handoffs.open("training_examples", SHARD)
+    assert sealed.schema.names == ["split", "prompt_ids", "chosen_ids", "rejected_ids"]
+    assert sealed.num_rows == metadata(result, "training_examples")["num_examples"] == 20
+    pinned = ExamplesInput(partition=SHARD, version=1, content_digest=sealed.content_digest)
+    with pytest.raises(InvalidTrainingRun, match=rf"training_examples\[{SHARD}\] v1 holds preference pairs, wanted"):
+        open_examples(project.handoffs, [pinned], "train")

@@ -361,6 +361,36 @@ def test_a_corpus_without_its_base_model_shows_its_example_turn_by_turn(project:
     assert "is not on this machine" in said(checked, "examples", "warn")
 
 
+CHATS = "name: chats\nfiles: [in/chats.jsonl]\ncolumns: {messages: messages}\nexample: conversation\n"
+
+
+def test_a_conversation_is_shown_as_the_model_reads_it_with_what_is_learnt(project: Project) -> None:
+    chat = [{"role": "user", "content": "Sunny?"}, {"role": "assistant", "content": "Yes."}]
+    project.write(".headrace/in/chats.jsonl", (json.dumps({"messages": chat}) + "\n") * 3)
+    project.corpus.write_text(CHATS)
+    checked = project.one(project.corpus)
+    assert checked["example"] == "<|im_start|>user\nSunny?<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧\n"
+    assert "3 of the first 3 fit" in said(checked, "examples", "ok")
+    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
+    assert project.one(project.corpus)["example"] == "user: Sunny?\nassistant: Yes."
+
+
+def test_a_conversation_that_cannot_be_learnt_is_told_with_its_document_or_its_line(project: Project) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "w", "arguments": "{}"}}]}
+    project.corpus.write_text(CHATS)
+    for turn, check, sentence in (
+        (call, "examples", "leaves out the assistant's tool_calls. Take a model whose template shows them"),
+        (
+            {"role": "bot", "content": "a"},
+            "records",
+            "line 1 first, cannot be read: column 'messages' message 2 has the",
+        ),
+    ):
+        chat = [{"role": "user", "content": "Sunny?"}, turn]
+        project.write(".headrace/in/chats.jsonl", json.dumps({"messages": chat}) + "\n")
+        assert sentence in said(project.one(project.corpus), check, "fail")
+
+
 def test_a_recipe_that_no_gang_can_run_is_told(project: Project) -> None:
     project.recipe.write_text(RECIPE + "ranks: 3\nbase_model: ./none\n")
     checked = project.one(project.recipe)

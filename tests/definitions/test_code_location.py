@@ -84,7 +84,7 @@ def test_it_loads_with_a_broken_file_of_every_kind_and_names_each(tmp_path: Path
         ),
         "recipes/torn.yaml": "model: [",
         "services/bad.yaml": "name: bad\nchain: nobody\n",
-        "corpus.yaml": "name: bad\nnum_shards: 3\n",
+        "corpus.yaml": "name: bad\nnum_shards: 3\nprompts: none\n",
     }.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)

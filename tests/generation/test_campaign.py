@@ -60,6 +60,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
     (campaign,) = load_campaigns(CHECKOUT / "resources/campaigns")
     corpus = load_corpus(CHECKOUT / "resources/corpus.yaml")
     template = campaign.parts["writer"].prompt_template
+    assert corpus.prompt is not None
     assert (template.system, template.user) == (corpus.prompt.system, "{text}")
     assert campaign.prompts.template == corpus.prompt.user
 

@@ -9,10 +9,11 @@ import pytest
 from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
-from headrace.prep.chats import tokenized
+from headrace.prep.chats import completion_chats
 from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.drops import TooMuchDropped
 from headrace.prep.examples import NO_LOSS, build_examples
+from headrace.prep.token_spans import tokenized_chats
 from tests.prep.builders import gloss, make_clean, make_corpus
 
 DOCUMENTS = [
@@ -33,7 +34,7 @@ class RenderingTokenizer(ChatTokenizer):
         super().__init__(directory)
         self._end, self._change = end, change
 
-    def rendered(self, messages: Sequence[Any], *, add_generation_prompt: bool = False) -> RenderedChat:
+    def rendered(self, messages: Sequence[Any], **_: Any) -> RenderedChat:
         turns = [f"[{message['role']}] {message['content']}{self._change}" for message in messages]
         return RenderedChat("".join(turns) + self._end)
 
@@ -74,11 +75,13 @@ def test_ids_are_those_of_the_whole_chat_however_many_share_its_beginning(
     rows = DOCUMENTS[:num_documents]
     corpus = make_corpus(prompt=ExamplePrompt(system="Be brief.", user='Define "{term}".'))
 
-    for row, example in zip(rows, tokenized(corpus, rows, tokenizer), strict=True):
+    made = tokenized_chats(list(completion_chats(corpus, rows, tokenizer)), tokenizer)
+    for row, example in zip(rows, made, strict=True):
         turns = {"system": "Be brief.", "user": f'Define "{row["term"]}".', "assistant": row["text"]}
         chat = tokenizer.render([{"role": role, "content": content} for role, content in turns.items()])
         assert list(example.ids) == tokenizer.encode_batch([chat])[0].ids
-        learnt = example.ids[example.label_start : example.label_end].tolist()
+        [(start, end)] = example.spans
+        learnt = example.ids[start:end].tolist()
         assert tokenizer.backend.decode(learnt, skip_special_tokens=False) == f"{row['text']}<|im_end|>"
 
 
@@ -163,7 +166,7 @@ def test_a_template_without_an_end_is_refused_since_nothing_would_teach_the_mode
 
 def test_a_template_that_changes_the_completion_is_refused_with_both(tiny_model: Path) -> None:
     class Shouting(RenderingTokenizer):
-        def rendered(self, messages: Sequence[Any], *, add_generation_prompt: bool = False) -> RenderedChat:
+        def rendered(self, messages: Sequence[Any], **_: Any) -> RenderedChat:
             return RenderedChat(super().rendered(messages).text.replace("dam", "DAM"))
 
     with pytest.raises(InvalidInput, match=r"does not keep the completion 'a dam' as it is, got .*a DAM"):

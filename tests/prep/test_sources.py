@@ -9,6 +9,7 @@ import pytest
 
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import check_schema
+from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.sources import read_shard, shard_files
 from tests.prep.builders import gloss, make_corpus, write_jsonl
 
@@ -287,7 +288,7 @@ def test_plain_text_is_cut_into_lines_paragraphs_or_files(
 ) -> None:
     write(tmp_path, "a.txt", b"one\r\ntwo\r\n\r\n \r\nthree\r\n".replace(b" ", b""))
 
-    corpus = make_corpus(columns={"text": "text"}, prompt=make_corpus().prompt.__class__(user="Go on."), text_unit=unit)
+    corpus = make_corpus(columns={"text": "text"}, prompt=ExamplePrompt(user="Go on."), text_unit=unit)
     shard = read_shard(corpus, "shard-00", tmp_path)
 
     rows = shard.documents.select(["source_line", "text"]).to_pylist()

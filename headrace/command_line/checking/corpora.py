@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from headrace.command_line.checking.named_files import delimiter_findings
 from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
-from headrace.prep.chats import shown_example, tokenized
 from headrace.prep.corpus import Corpus
-from headrace.prep.documents import raw_document
+from headrace.prep.documents import document_schema, raw_document
+from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, shown_example, tokenizer_for
 from headrace.prep.normalization import normalised
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
@@ -22,7 +23,6 @@ from headrace.user_files.records import read_records
 # So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
 _RECORDS_READ = 200
 _EXCERPT_CHARACTERS = 80
-_DOCUMENT = {"term": pl.String, "category": pl.String, "text": pl.String, "examples": pl.List(pl.String)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,7 @@ def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
 
 def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding]:
     """The first documents of the first file as training sees them, and whether they can be read."""
+    schema = document_schema(corpus)
     rows: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     for record in islice(read_records(file, corpus.layout), _RECORDS_READ):
@@ -104,10 +105,9 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
         if isinstance(read, Unreadable):
             unreadable += [] if read.is_empty else [read]
         else:
-            _, term, category, text, examples, *_ = read
-            rows.append({"term": term, "category": category, "text": text, "examples": examples})
-    documents = normalised(pl.DataFrame(rows, schema=_DOCUMENT), corpus.normalize)
-    rows = documents.to_dicts()
+            rows.append(dict(zip(schema.names, read, strict=True)))
+    documents = pl.DataFrame(pa.Table.from_pylist(rows, schema=schema))
+    rows = normalised(documents, corpus.normalize).to_dicts()
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]
@@ -132,15 +132,21 @@ def _examples(corpus: Corpus, rows: list[dict[str, Any]], base_model: str) -> tu
     if not Path(base_model).is_dir():
         sentence = f"shown turn by turn, since the base model {base_model} is not on this machine."
         return shown_example(corpus, rows[0], None), finding("examples", "warn", sentence)
-    from headrace.chat.tokenizer import ChatTokenizer
-
-    tokenizer = ChatTokenizer.load(base_model, date=corpus.template_date)
-    lengths = [len(example.ids) for example in tokenized(corpus, rows, tokenizer)]
-    num_fitting = sum(length <= corpus.sequence_length for length in lengths)
-    lost = 1 - num_fitting / len(lengths)
+    tokenizer = tokenizer_for(corpus, base_model)
+    try:
+        fitted = list(fitted_examples(corpus, rows, tokenizer))
+    except InvalidInput as error:
+        return shown_example(corpus, rows[0], None), finding("examples", "fail", str(error))
+    num_dropped, num_cut = (
+        sum(one.outcome in outcomes for one in fitted) for outcomes in (("dropped",), ("truncated", "split"))
+    )
+    lost = num_dropped / len(fitted)
+    changed = f", {num_cut} of them cut or split" if num_cut else ""
     sentence = (
-        f"{num_fitting} of the first {len(lengths)} fit into sequence_length {corpus.sequence_length:,}; the longest "
-        f"has {counted(max(lengths), 'token')}."
+        f"{len(fitted) - num_dropped} of the first {len(fitted)} fit into sequence_length "
+        f"{corpus.sequence_length:,}{changed}; the longest has "
+        f"{counted(max(one.num_tokens for one in fitted), 'token')}. What is between {LOSS_BEGIN} and {LOSS_END} is "
+        "learnt."
     )
     level: Level = "fail" if lost > corpus.dropped_share_max else "warn" if lost > 0.1 else "ok"
     return shown_example(corpus, rows[0], tokenizer), finding("examples", level, sentence, key="sequence_length")

@@ -83,7 +83,7 @@ class CheckedFile:
     faults: tuple[Fault, ...] = ()
     findings: tuple[FileFinding, ...] = ()
     example: str | None = None
-    """The first prompt, or the first training example, in full."""
+    """The first prompt, or the first training example, in full, with what is learnt between ⟦ and ⟧."""
     gate: GateOutlook | None = None
 
     @property

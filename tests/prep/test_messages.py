@@ -1,0 +1,196 @@
+"""What a record's messages must be, told with the column and the message; and what rules see of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.handoff.schemas import check_schema
+from headrace.prep.cleaning import clean_shard
+from headrace.prep.corpus import Corpus
+from headrace.prep.example_forms import ExampleForm
+from headrace.prep.messages import MessagesUnreadable, read_messages
+from headrace.prep.sources import read_shard
+from tests.prep.builders import make_corpus, write_jsonl
+
+USER, ANSWER = {"role": "user", "content": "Sunny?"}, {"role": "assistant", "content": "Yes."}
+FUNCTION = {"name": "weather", "arguments": '{"z": 1, "city": "Rome"}'}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": FUNCTION}]}
+REPLY = {"role": "tool", "tool_call_id": "c1", "content": "sunny"}
+COLUMNS = {"messages": "chat", "prompt": "question", "chosen": "good", "rejected": "bad"}
+
+
+def make_chats(**changes: Any) -> Corpus:
+    given = {"columns": {"messages": "chat"}, "prompt": None, "example": ExampleForm(kind="conversation")}
+    return make_corpus(**given | changes)
+
+
+def read(messages: Any, **more: Any) -> dict[str, Any]:
+    found = read_messages("conversation", COLUMNS, {"messages": messages, **more}, nulls_are_absent=False)
+    return json.loads(found.json)
+
+
+def pair(**values: Any) -> dict[str, Any]:
+    return json.loads(read_messages("pair", COLUMNS, values, nulls_are_absent=False).json)
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (None, "holds no message"),
+        ([], "holds no message"),
+        ("hello", "is text that is not JSON: Expecting value"),
+        ('{"role": "user"}', "must be a list of objects, or such a list as JSON text, got dict"),
+        (["hello"], "must be a list of objects, or such a list as JSON text, got list"),
+        ([USER], "has no assistant turn, or none with weight, so there is nothing to learn"),
+        ([{"role": "human", "content": "a"}], "message 1 has the role 'human', wanted one of system, user, assistant"),
+        ([{"from": "human", "value": "a"}], "message 1 has the keys from and value; wanted OpenAI's form"),
+        ([{"role": "user"}, ANSWER], "message 1 has no content"),
+        ([USER, {"role": "assistant", "content": None}], "message 2 has no content and no tool_calls"),
+        ([{"role": "user", "content": 7}, ANSWER], "message 1 has content of the type int, wanted a string or a list"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER],
+            "message 1 has a part of the type 'image_url'; only text can be learnt",
+        ),
+        ([USER, REPLY, ANSWER], "message 2 is a tool's and answers no call of the assistant before it"),
+        ([USER, CALL, {**REPLY, "tool_call_id": "c2"}], "message 3 answers the call 'c2', wanted one of 'c1'"),
+        ([{**USER, "tool_calls": CALL["tool_calls"]}, ANSWER], "message 1 has tool_calls and the role 'user'"),
+        ([USER, {**CALL, "tool_calls": [{"id": "c1"}]}], "message 2 has a tool call without function.name"),
+        ([USER, {**CALL, "tool_calls": "weather"}], "message 2 has tool_calls of the type str, wanted a list"),
+        (
+            [USER, {**CALL, "tool_calls": [{"function": {"name": "w", "arguments": "{city"}}]}],
+            "message 2 calls w with arguments that are not JSON",
+        ),
+        (
+            [USER, {**CALL, "tool_calls": [{"function": {"name": "w", "arguments": "[1]"}}]}],
+            "message 2 calls w with arguments of the type list, wanted an object",
+        ),
+        ([USER, {**ANSWER, "function_call": {"name": "w"}}], "message 2 has a function_call, OpenAI's old form"),
+        ([USER, {**ANSWER, "weight": 0.5}], "message 2 has the weight 0.5; wanted 0 or 1, of an assistant's turn"),
+        ([USER, {**ANSWER, "weight": 0}], "has no assistant turn, or none with weight, so there is nothing to learn"),
+        ([{**USER, "name": 7}, ANSWER], "message 1 has name of the type int, wanted a string"),
+    ],
+)
+def test_a_record_that_is_no_conversation_is_told_with_its_column_and_message(messages: Any, reason: str) -> None:
+    with pytest.raises(MessagesUnreadable) as refused:
+        read(messages)
+    assert str(refused.value).startswith(f"column 'chat' {reason}")
+
+
+def test_what_templates_read_is_kept_in_its_own_order_and_the_rest_left_out() -> None:
+    parts = [{"type": "text", "text": "Sun"}, {"type": "text", "text": "ny?"}]
+    kept = read([{"id": 7, "role": "user", "content": parts}, CALL, {**REPLY, "name": "w"}, ANSWER], tools=[FUNCTION])
+
+    call = {"name": "weather", "arguments": {"z": 1, "city": "Rome"}}
+    assert kept == {
+        "messages": [
+            USER,
+            {**CALL, "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": call}]},
+            {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "w"},
+            ANSWER,
+        ],
+        "tools": [FUNCTION],
+    }
+    assert list(kept["messages"][1]["tool_calls"][0]["function"]["arguments"]) == ["z", "city"]
+
+
+def test_rules_see_all_but_the_system_turn_and_the_first_question_is_the_term() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, USER, CALL, REPLY, ANSWER]
+    found = read_messages("conversation", COLUMNS, {"messages": messages}, nulls_are_absent=False)
+
+    assert found.text == 'Sunny?\n\nweather {"z":1,"city":"Rome"}\n\nsunny\n\nYes.'
+    assert found.first == "Sunny?"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": "Sunny?", "chosen": "Yes.", "rejected": "No."},
+        {"prompt": [USER], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "No."}]},
+        {"prompt": "Sunny?", "chosen": [USER, ANSWER], "rejected": "No."},
+        {"chosen": [USER, ANSWER], "rejected": json.dumps([USER, {"role": "assistant", "content": "No."}])},
+        {"prompt": None, "chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "No."}]},
+    ],
+)
+def test_a_pair_is_texts_or_messages_with_or_without_their_prompt(values: dict[str, Any]) -> None:
+    assert pair(**values) == {
+        "prompt": [USER],
+        "chosen": [ANSWER],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+
+
+def test_an_answer_that_is_a_list_is_a_text() -> None:
+    assert pair(prompt="Count.", chosen="[1, 2]", rejected="[INST]")["chosen"][0]["content"] == "[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"prompt": "a", "chosen": None, "rejected": "b"}, "column 'good' is null"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "column 'good' is the same as the rejected one"),
+        ({"chosen": "b", "rejected": "c"}, "column 'good' and the rejected one do not begin alike, and no column"),
+        (
+            {"prompt": "a", "chosen": [ANSWER, USER, ANSWER], "rejected": "c"},
+            "column 'good' must hold one turn of the assistant after the prompt, got assistant, user, assistant",
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": [USER]},
+            "column 'bad' must hold one turn of the assistant after the prompt, got user",
+        ),
+    ],
+)
+def test_a_record_that_is_no_pair_is_told_with_its_column(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MessagesUnreadable) as refused:
+        pair(**values)
+    assert str(refused.value).startswith(reason)
+
+
+def test_json_lines_parquet_and_csv_make_the_same_documents_and_tell_the_line_of_a_fault(tmp_path: Path) -> None:
+    chats = [[USER, {**CALL, "content": ""}, REPLY, ANSWER], [USER, ANSWER], [USER]]
+    write_jsonl(tmp_path / "files/a.jsonl", [{"chat": chat} for chat in chats])
+    # In a struct, each message has every key.
+    pq.write_table(pa.table({"chat": chats}), tmp_path / "files/b.parquet")
+    cells = "\n".join('"' + json.dumps(chat).replace('"', '""') + '"' for chat in chats)
+    (tmp_path / "files/c.csv").write_text(f"chat\n{cells}\n")
+
+    shard = read_shard(make_chats(), "shard-00", tmp_path)
+
+    check_schema("raw_documents", shard.documents)
+    documents = shard.documents.to_pylist()
+    assert [row["messages"] for row in documents[2:4]] == [row["messages"] for row in documents[:2]]
+    assert [row["messages"] for row in documents[4:]] == [row["messages"] for row in documents[:2]]
+    assert [row["term"] for row in documents] == ["Sunny?"] * 6
+    assert len({row["document_id"] for row in documents}) == 2
+    assert [(row["source_file"], row["source_line"]) for row in shard.quarantine.to_pylist()] == [
+        ("files/a.jsonl", 3),
+        ("files/b.parquet", 3),
+        ("files/c.csv", 4),
+    ]
+    assert "has no assistant turn, or none with weight" in shard.quarantine["reason"][0].as_py()
+
+
+def test_half_a_surrogate_pair_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"chat": [{"role": "assistant", "content": "\\ud83d"}]}\n')
+
+    shard = read_shard(make_chats(files=("a.jsonl",)), "shard-00", tmp_path)
+
+    assert shard.quarantine["reason"].to_pylist() == [
+        "column 'chat' holds half of a surrogate pair, which is no character"
+    ]
+
+
+def test_messages_come_through_cleaning_byte_for_byte_and_other_corpora_have_no_such_column(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": " a\u00a0b  c\r\n"}, {"role": "assistant", "content": "\tx  y\u200b"}]
+    write_jsonl(tmp_path / "files/a.jsonl", [{"chat": chat}])
+    corpus = make_chats()
+
+    raw = read_shard(corpus, "shard-00", tmp_path).documents
+    clean = clean_shard(corpus, raw, {}).documents
+
+    check_schema("clean_documents", clean)
+    assert json.loads(clean["messages"][0].as_py()) == {"messages": chat}
+    assert clean["text"].to_pylist() != raw["text"].to_pylist()
