@@ -34,13 +34,19 @@ class PlainBackend:
 
     def spells_one(self, text: str) -> bool:
         """Whether the tokenizer would find one of the tokens in `text`."""
-        if self._spelt.search(text):
+        return self.any_spells_one([text])
+
+    def any_spells_one(self, texts: Sequence[str]) -> bool:
+        """Whether it would in one of `texts`."""
+        # One search for all, since most have none; more than one text only seems to spell a token across a border.
+        if self._spelt.search("".join(texts)) and any(map(self._spelt.search, texts)):
             return True
         normalizer = self._backend.normalizer
         if not self._normalized or normalizer is None:
             return False
         # The tokenizer looks for some tokens after its normalizer, which narrows full-width letters.
-        return any(token in normalizer.normalize_str(text) for token in self._normalized)
+        normal = map(normalizer.normalize_str, texts)
+        return any(token in text for text in normal for token in self._normalized)
 
     def marks_for(self, texts: Sequence[str]) -> "Marks":
         """Two mark characters that none of `texts` contains."""

@@ -95,10 +95,10 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool,
         tools: Tools | None = None,
-        around_generation: tuple[str, str] = ("", ""),
+        around_generation: tuple[str, str] | None = None,
     ) -> str:
         """Args:
-            around_generation: what is written before and after each `{% generation %}` block.
+            around_generation: what is written before and after each `{% generation %}` block; None: nothing.
 
         Raises:
             InvalidInput: the template refuses these messages, or needs a date and has none.
@@ -111,7 +111,7 @@ class ChatTemplate:
                 tools=list(tools) if tools else None,
                 documents=None,
                 **self._special_tokens,
-                **dict(zip(_AROUND, around_generation, strict=True)),
+                **(dict(zip(_AROUND, around_generation, strict=True)) if around_generation else {}),
             )
         except Exception as error:  # (foreign code: any exception means that it cannot render these)
             if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in str(error):

@@ -137,7 +137,7 @@ class ChatTokenizer:
         *,
         tools: Tools | None = None,
         add_generation_prompt: bool = False,
-        around_generation: tuple[str, str] = ("", ""),
+        around_generation: tuple[str, str] | None = None,
     ) -> RenderedChat:
         """Args:
             tools: what the assistant may call, as functions in OpenAI's form.
@@ -149,11 +149,12 @@ class ChatTokenizer:
         messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
         # Most messages hold texts alone: a prompt and its completion, a million times.
         texts: list[str] = [value for message in messages for value in message.values()]
-        if tools or not all(isinstance(text, str) for text in texts):
+        if tools or set(map(type, texts)) != {str}:
             texts = list(_texts_in([messages, tools]))
-        spells_one = any(self._plain.spells_one(text) for text in texts)
         # The marks must not be those around the generation.
-        marks = self._plain.marks_for([*texts, *around_generation]) if spells_one else None
+        marks = (
+            self._plain.marks_for([*texts, *(around_generation or ())]) if self._plain.any_spells_one(texts) else None
+        )
         if marks:
             messages, tools = ([_with_texts(one, marks.around) for one in given or ()] for given in (messages, tools))
         rendered = self._template.render(

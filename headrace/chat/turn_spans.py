@@ -10,7 +10,7 @@ Marks never reach the tokenizer: the text without them must be the text that is 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from headrace.chat.template import Message, Tools
 from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
@@ -23,8 +23,7 @@ _BEGIN, _END = "\ufdd0", "\ufdd1"
 _MARK = re.compile(f"[{_BEGIN}{_END}]")
 
 
-@dataclass(frozen=True, slots=True)
-class SpannedChat:
+class SpannedChat(NamedTuple):
     """A chat, and the characters of its text that the assistant generates, in order."""
 
     chat: RenderedChat

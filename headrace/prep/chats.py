@@ -27,7 +27,8 @@ def completion_chats(corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTo
     behind = end_of_turn(tokenizer, _prompt_messages(corpus, probe))
     for row in rows:
         completion = corpus.completion.format_map(row)
-        chat = tokenizer.rendered(completion_messages(corpus, row))
+        messages = [*_prompt_messages(corpus, row), {"role": "assistant", "content": completion}]
+        chat = tokenizer.rendered(messages)
         start = len(chat.text) - len(behind) - len(completion)
         if chat.text[start:] != completion + behind:
             raise InvalidInput(

@@ -6,8 +6,7 @@ cut where they are rendered.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from headrace.prep.token_spans import TokenizedExample
 Outcome = Literal["whole", "truncated", "split", "dropped"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
+class Fitted(NamedTuple):
     """One document's examples, each of which fits. `num_tokens`: of the whole, or of a pair's longer chat."""
 
     outcome: Outcome

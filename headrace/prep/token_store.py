@@ -77,12 +77,9 @@ class DocumentTokens:
     def of(self, corpus: Corpus, rows: Sequence[Document], tokenizer: ChatTokenizer) -> list[TokenizedExample]:
         """Raises: InvalidInput: as `tokenized_documents`."""
         keys = [_key(corpus, row) for row in rows]
-        missing: dict[bytes, Document] = {}
-        for key, row in zip(keys, rows, strict=True):
-            if key in self._known:
-                self._kept[key] = self._known[key]
-            elif key not in self._kept:
-                missing[key] = row
+        if self._known:
+            self._kept.update((key, self._known[key]) for key in keys if key in self._known)
+        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._kept}
         self.num_tokenized += len(missing)
         made = tokenized_documents(corpus, list(missing.values()), tokenizer)
         self._kept.update(zip(missing, made, strict=True))
