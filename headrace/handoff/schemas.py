@@ -154,6 +154,9 @@ MIRROR_COMPARISON = _schema(
 NUM_VARIATIONS = pa.field("num_variations", pa.int32(), nullable=False)
 VARIATION = pa.field("variation", pa.int32(), nullable=False)  # from 0
 
+# Only where a corpus asks for it.
+LANGUAGE = pa.field("language", _STRING, nullable=True)
+
 # Every published row made by a version set that was rolled back later.
 ROLLED_BACK_ROWS = _schema(
     campaign=_STRING,
@@ -224,8 +227,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-# Edge → the column of variations that may follow its fixed ones, and whether columns of the prompt file come after it.
+# Edge → the column that may follow its fixed ones, and whether columns of the prompt file come after it.
 _MAY_FOLLOW: dict[str, tuple[pa.Field, bool]] = {
+    "clean_documents": (LANGUAGE, False),
     "prompts": (NUM_VARIATIONS, True),
     "generated_content": (VARIATION, True),
     "mirrored_content": (VARIATION, True),
@@ -261,14 +265,14 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
-    variation, carries = _MAY_FOLLOW[name]
-    variations = [variation] if variation.name in like.names else []
-    return pa.schema([*SCHEMAS[name], *variations, *(carried_fields(like) if carries else ())])
+    field, carries = _MAY_FOLLOW[name]
+    asked_for = [field] if field.name in like.names else []
+    return pa.schema([*SCHEMAS[name], *asked_for, *(carried_fields(like) if carries else ())])
 
 
 def schema_named(name: str, like: pa.Schema) -> pa.Schema:
-    """The schema of one edge; for `training_examples`, with the sequence length of `like`; for prompts and rows, with
-    the variations and carried columns of `like`.
+    """The schema of one edge; for `training_examples`, with the sequence length of `like`; for others, with
+    those columns of `like` that may follow.
 
     Raises:
         InvalidInput: no edge has this name.

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from headrace.handoff.schemas import CLEAN_DOCUMENTS, conform
+from headrace.handoff.schemas import CLEAN_DOCUMENTS, LANGUAGE, conform
 from headrace.prep.broken_text import LOST, broken
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import exact_duplicates, near_duplicates
 from headrace.prep.drops import refuse_if_too_much_dropped
+from headrace.prep.language import languages
 from headrace.prep.normalization import normalised
 from headrace.prep.quality import first_rule, quality_rules
 from headrace.prep.split import split_of
@@ -44,7 +45,8 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     sides = [split_of(term, text, corpus.heldout_share) for term, text in documents.select("term", "text").iter_rows()]
     documents = documents.with_columns(pl.Series("split", sides, dtype=pl.String))
     refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
-    clean = conform("clean_documents", documents.select(CLEAN_DOCUMENTS.names).to_arrow())
+    columns = [*CLEAN_DOCUMENTS.names, *([LANGUAGE.name] if corpus.language else [])]
+    clean = conform("clean_documents", documents.select(columns).to_arrow())
     return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
 
 
@@ -96,10 +98,13 @@ def rule_names(corpus: Corpus) -> list[str]:
 def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
     """RAW_DOCUMENTS as rules see them: repaired if the corpus says so, in their normal form, and what is `broken`.
 
-    `broken` is the first broken characters of a text, or null.
+    `broken` is the first broken characters of a text, or null. With `language` if the corpus asks for it.
     """
     found, repaired = broken(documents.get_column("text"))
     if corpus.rules.broken_characters == "repair":
         documents = documents.with_columns(repaired.alias("text"))
         found = repaired.str.extract(LOST, 0)
-    return normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
+    documents = normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
+    if corpus.language:
+        documents = documents.with_columns(languages(documents.get_column("text"), corpus.language))
+    return documents

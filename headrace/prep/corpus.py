@@ -15,6 +15,7 @@ from headrace.chat.template import checked_date
 from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
+from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
 from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
@@ -29,7 +30,7 @@ from headrace.user_files.yaml_file import read_yaml
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize")
+_LATER_KEYS = ("template_date", "delimiter", "normalize", "language")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +183,8 @@ class Corpus:
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
     rules: Annotated[QualityRules, Before(with_limits_of_set)] = field(default_factory=QualityRules)
+    language: LanguageRules | None = None
+    """null: no document's language is looked for."""
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
