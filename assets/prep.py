@@ -126,6 +126,7 @@ def clean_documents(
             "num_rows_in": cleaned.num_rows_in,
             "num_rows_dropped": sum(cleaned.drops.values()),
             **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items()},
+            **{f"masked/{kind}": num_found for kind, num_found in cleaned.masked.items()},
         },
     )
 

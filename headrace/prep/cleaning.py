@@ -17,6 +17,7 @@ from headrace.prep.dedup import exact_duplicates, near_duplicates
 from headrace.prep.drops import refuse_if_too_much_dropped
 from headrace.prep.language import languages
 from headrace.prep.normalization import normalised
+from headrace.prep.personal_data import found_column, masked
 from headrace.prep.quality import first_rule, quality_rules
 from headrace.prep.split import split_of
 
@@ -30,6 +31,8 @@ class Cleaned:
     num_rows_in: int
     # Every rule that was applied, in order, including those that dropped nothing.
     drops: dict[str, int]
+    # Kind of personal data → how often a placeholder stands for it in the documents.
+    masked: dict[str, int]
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cleaned:
@@ -47,7 +50,9 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> Cle
     refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
     columns = [*CLEAN_DOCUMENTS.names, *([LANGUAGE.name] if corpus.language else [])]
     clean = conform("clean_documents", documents.select(columns).to_arrow())
-    return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops)
+    kinds = corpus.personal_data.looked_for if corpus.personal_data else ()
+    num_masked = {kind: int(documents.get_column(found_column(kind)).sum()) for kind in kinds}
+    return Cleaned(documents=clean, num_rows_in=raw.num_rows, drops=drops, masked=num_masked)
 
 
 def judged(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str]) -> pl.DataFrame:
@@ -105,6 +110,8 @@ def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
         documents = documents.with_columns(repaired.alias("text"))
         found = repaired.str.extract(LOST, 0)
     documents = normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
+    if corpus.personal_data:
+        documents = masked(documents, corpus.personal_data)
     if corpus.language:
         documents = documents.with_columns(languages(documents.get_column("text"), corpus.language))
     return documents

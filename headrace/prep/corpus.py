@@ -17,6 +17,7 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
+from headrace.prep.personal_data import PersonalData
 from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
@@ -30,7 +31,7 @@ from headrace.user_files.yaml_file import read_yaml
 DOCUMENT_COLUMNS = ("document_id", "term", "category", "text", "examples")
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize", "language")
+_LATER_KEYS = ("template_date", "delimiter", "normalize", "language", "personal_data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +186,8 @@ class Corpus:
     rules: Annotated[QualityRules, Before(with_limits_of_set)] = field(default_factory=QualityRules)
     language: LanguageRules | None = None
     """null: no document's language is looked for."""
+    personal_data: PersonalData | None = None
+    """null: none is looked for."""
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)

@@ -110,9 +110,9 @@ def known_languages() -> frozenset[str]:
     """The codes of the languages that can be told."""
     import pycld2
 
-    codes = dict(pycld2.LANGUAGES)
-    found = (codes[name] for name in pycld2.DETECTED_LANGUAGES)
-    return frozenset(_TODAY.get(code, code) for code in found if code)
+    codes: dict[str, str] = {name: code for name, code in pycld2.LANGUAGES if code}
+    found = {codes[name] for name in pycld2.DETECTED_LANGUAGES}
+    return frozenset(_TODAY.get(code, code) for code in found)
 
 
 def _check_language(where: str, code: str) -> None:

@@ -8,6 +8,8 @@ import polars as pl
 
 from headrace.prep.corpus import Corpus
 from headrace.prep.language import LanguageRules, is_within, speaks
+from headrace.prep.personal_data import found_column
+from headrace.prep.personal_patterns import Kind
 from headrace.prep.rule_sets import FIGURES, OF_REPETITION, STOP_WORDS, Figure, QualityRules
 from headrace.prep.token_rule import folded, kinds, traits
 from headrace.prep.utf8 import utf8_batches
@@ -42,6 +44,8 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
             limit=", ".join(required),
         ),
     ]
+    if personal := corpus.personal_data:
+        rules += [_personal_rule(kind) for kind in personal.looked_for if personal.treatment(kind) == "drop"]
     language = corpus.language or LanguageRules()
     if language.keep is not None:
         rules.append(_language_rule(language.keep, keep_unknown=language.keep_unknown))
@@ -82,6 +86,11 @@ def _rules_of(settings: QualityRules) -> list[Rule]:
         for name, pattern in settings.drop_matching.items()
     ]
     return rules
+
+
+def _personal_rule(kind: Kind) -> Rule:
+    found = pl.col(found_column(kind))
+    return Rule(name=f"personal_data_{kind}", drops=found > 0, measured=found, limit=0)
 
 
 def _language_rule(keep: Sequence[str], *, keep_unknown: bool) -> Rule:

@@ -230,6 +230,24 @@ def test_labels_of_a_file_reach_the_documents_and_the_unwanted_are_dropped(proje
     assert labels == ["good"] + [None] * 8
 
 
+def test_languages_and_personal_data_show_in_the_runs_figures_and_in_the_sealed_documents(project: Project) -> None:
+    english = "The miller opens the gate for {} and lets the water run down the race to the wheel."
+    texts = [
+        english.format("jane@example.com"),
+        "Der Müller öffnet das Tor und lässt das Wasser zum Rad hinunterlaufen.",
+    ]
+    project.write_shard(*(gloss(number, gloss=text) for number, text in enumerate(texts)))
+    project.write_corpus(language={"keep": ["en"]}, personal_data={"email": "mask"}, dropped_share_max=1.0)
+
+    result = project.run()
+
+    assert set(checks(result).values()) == {True}
+    clean = metadata(result, "clean_documents")
+    assert (clean["dropped/language"], clean["masked/email"], clean["masked/phone"]) == (1, 1, 0)
+    [row] = project.handoffs.open("clean_documents", SHARD).table(["text", "language"]).to_pylist()
+    assert row == {"text": english.format("<EMAIL>"), "language": "en"}
+
+
 def test_a_judge_is_one_of_the_generation_engines_and_its_disagreement_is_a_warning(project: Project) -> None:
     project.write_shard(*map(gloss, range(6)))
     project.run(prep.read_corpus_shard)

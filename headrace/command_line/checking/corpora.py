@@ -12,9 +12,9 @@ from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
 from headrace.prep.chats import shown_example, tokenized
+from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import raw_document
-from headrace.prep.normalization import normalised
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
@@ -106,7 +106,7 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
         else:
             _, term, category, text, examples, *_ = read
             rows.append({"term": term, "category": category, "text": text, "examples": examples})
-    documents = normalised(pl.DataFrame(rows, schema=_DOCUMENT), corpus.normalize)
+    documents = prepared(pl.DataFrame(rows, schema=_DOCUMENT), corpus)
     rows = documents.to_dicts()
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
