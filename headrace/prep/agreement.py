@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from headrace.text.markdown import fitting_table
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelAgreement:
@@ -54,6 +56,31 @@ def agreement_of(pairs: Sequence[tuple[str, str]]) -> Agreement:
             for label in sorted({label for pair in pairs for label in pair})
         ),
     )
+
+
+def agreement_markdown(found: Agreement, first: str, second: str) -> str:
+    """A table with a line for each label: how often each source gave it, and how far the second one follows the first.
+
+    Args:
+        first: the name of the first source, which is taken for right.
+        second: the name of the other.
+    """
+    rows = [
+        [
+            one.label,
+            f"{one.num_first:,}",
+            f"{one.num_second:,}",
+            f"{one.num_both:,}",
+            *map(_share, (one.precision, one.recall)),
+        ]
+        for one in found.labels
+    ]
+    headers = ["label", first, second, "both", "precision", "recall"]
+    return fitting_table(headers, rows, right=headers[1:])
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float:

@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from assets import prep, prep_checks
+from assets.partitions import corpus_shards
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
-from tests.prep.builders import gloss, write_jsonl
+from tests.prep.builders import gloss, make_raw, write_jsonl
 
 ASSETS = [prep.read_corpus_shard, prep.labels, prep.clean_documents, prep.training_examples]
 SHARD = "shard-03"
@@ -269,6 +270,27 @@ def test_a_judge_is_one_of_the_generation_engines_and_its_disagreement_is_a_warn
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert "labels.kappa_min wants 0.60" in (check.description or "")
+    table = str(check.metadata["by_label"].value)
+    assert table.splitlines()[0] == "|label|file|judge|both|precision|recall|"
+    assert "|stone|" in table
+
+
+def test_label_rows_of_no_document_are_told_and_fail_if_no_row_has_one(project: Project) -> None:
+    def check(rows: str) -> Any:
+        (project.home / "labels.csv").write_text(f"document_id,label\n{rows}")
+        found = project.check().get_asset_check_evaluations()
+        return next(each for each in found if each.check_name == "labels_have_documents")
+
+    project.write_corpus(labels={"file": {"path": "labels.csv"}})
+    for shard in corpus_shards.get_partition_keys():
+        document = {"document_id": f"of {shard}", "text": "a weir"}
+        project.handoffs.publish("raw_documents", shard, make_raw(document), code_version="1", run_id="r")
+
+    assert check("of shard-05,good\n").passed
+    some = check("of shard-05,good\nzz,good\n")
+    assert (some.passed, some.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (some.description or "").startswith("1 of 2 labels in files are of no document, for example 'zz': look at")
+    assert check("term 1,good\nterm 2,good\n").severity == dg.AssetCheckSeverity.ERROR
 
 
 def test_a_local_model_can_be_the_judge(project: Project) -> None:
