@@ -16,9 +16,9 @@ Question = Annotated[
 
 
 @examples(
-    "headrace labels export tasks.json                         200 that nobody has labelled, for Label Studio",
-    "headrace labels export records.json --for argilla -n 500  a larger sample contains the smaller one",
-    "headrace labels export tasks.json --only disagreed -n 0   all that judge and people see differently",
+    "headrace labels export tasks.json                          200 that nobody has labelled, for Label Studio",
+    "headrace labels export records.json --for argilla -n 500   a larger sample contains the smaller one",
+    "headrace labels export tasks.json --only disagreed -n 0    all that judge and people see differently",
 )
 def export(
     context: typer.Context,
