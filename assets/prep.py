@@ -19,7 +19,6 @@ from headrace.prep.token_store import KeptTokens, tokens_digest
 from headrace.prep.whole_corpus import own_verdict
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
-from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import MAKE_AGAIN_TAG, sealed_already
 from headrace_dagster.resources.engines import EnginesResource
@@ -131,11 +130,12 @@ def clean_documents(
         return dg.MaterializeResult(value=sealed)
     cleaned = clean_shard(settings, raw_documents.table(), effective_labels(labels.table(), settings), verdict)
     return dg.MaterializeResult(
-        value=RecordBatches(cleaned.schema, cleaned.batches()),
+        value=cleaned.documents,
         metadata={
             "num_rows_in": cleaned.num_rows_in,
             "num_rows_dropped": sum(cleaned.drops.values()),
             **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items()},
+            **{f"masked/{kind}": num_found for kind, num_found in cleaned.masked.items()},
             **cleaned.twins,
         },
     )

@@ -13,8 +13,10 @@ from assets.partitions import corpus_shards
 from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.prep.agreement import agreement_markdown
 from headrace.prep.identities import COLUMNS as ID_COLUMNS
 from headrace.prep.identities import find_repeated_ids
+from headrace.prep.label_identity import find_unknown_labels
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
 from headrace.prep.split import heldout_share_of
@@ -156,7 +158,29 @@ def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckR
             f"Kappa is {found.kappa:.2f} over {found.num_both:,} documents that both sources labelled, "
             f"labels.kappa_min wants {settings.kappa_min:.2f}."
         ),
-        metadata={"kappa": found.kappa, "equal_share": found.equal_share, "num_rows": found.num_both},
+        metadata={
+            "kappa": found.kappa,
+            "equal_share": found.equal_share,
+            "num_rows": found.num_both,
+            "by_label": dg.MetadataValue.md(agreement_markdown(found, settings.file.source, settings.judge.source)),
+        },
+    )
+
+
+@asset_check(asset="labels")
+def labels_have_documents(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
+    """Over all sealed shards together, every row of the label files has a document's id, so no label is lost."""
+    shards = list(_newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys()))
+    ids = {one.partition: one.table(["document_id"]).column("document_id").to_pylist() for one in shards}
+    found = find_unknown_labels(corpus.corpus(), corpus.home_directory(), ids)
+    num_unread = len(corpus_shards.get_partition_keys()) - len(shards)
+    # A few may be of documents that were taken out; if no row has a document, the column is the wrong one.
+    lost_all = found.num_unknown == found.num_labels and not num_unread
+    return dg.AssetCheckResult(
+        passed=not found.num_unknown,
+        severity=dg.AssetCheckSeverity.ERROR if lost_all else dg.AssetCheckSeverity.WARN,
+        description=found.told(num_unread) if found.num_unknown else None,
+        metadata={"num_rows": found.num_labels, "num_rows_unknown": found.num_unknown, "num_shards": len(shards)},
     )
 
 
@@ -186,4 +210,5 @@ CHECKS = [
     no_leak,
     heldout_share_is_met,
     labels_agree,
+    labels_have_documents,
 ]

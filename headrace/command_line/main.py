@@ -22,6 +22,8 @@ from headrace.command_line.dropped import dropped
 from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.init import init
+from headrace.command_line.labels import export as labels_export
+from headrace.command_line.labels import importing as labels_import
 from headrace.command_line.opening import CACHE_VARIABLE, HOME_VARIABLE, STORE_HELP, STORE_VARIABLE, Surroundings
 from headrace.command_line.options import add_command, group_of
 from headrace.command_line.plugged_in import plugged_in_commands
@@ -102,6 +104,13 @@ app.add_typer(
         *(journal.journal, rollout_verify.verify, rows.rows, page.page),
     ),
     name="rollout",
+)
+app.add_typer(
+    group_of(
+        "Labels by people: documents go to Label Studio or Argilla, and what they chose comes back.",
+        *(labels_export.export, labels_import.import_),
+    ),
+    name="labels",
 )
 app.add_typer(
     group_of(

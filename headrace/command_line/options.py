@@ -34,7 +34,8 @@ def examples(*lines: str) -> Callable[[Command], Command]:
 
 
 def add_command(app: typer.Typer, command: Callable[..., None]) -> None:
-    app.command(command.__name__, epilog=getattr(command, _EXAMPLES))(command)
+    # `import_`: a word of Python's cannot be a function's name.
+    app.command(command.__name__.removesuffix("_"), epilog=getattr(command, _EXAMPLES))(command)
 
 
 def group_of(help_text: str, *commands: Callable[..., None]) -> Any:

@@ -202,6 +202,9 @@ MIRROR_COMPARISON = _schema(
 NUM_VARIATIONS = pa.field("num_variations", pa.int32(), nullable=False)
 VARIATION = pa.field("variation", pa.int32(), nullable=False)  # from 0
 
+# Only where a corpus asks for it.
+LANGUAGE = pa.field("language", _STRING, nullable=True)
+
 # Every published row made by a version set that was rolled back later.
 ROLLED_BACK_ROWS = _schema(
     campaign=_STRING,
@@ -276,19 +279,22 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-# Edge → the column that may follow its fixed ones, and whether columns of the prompt file come after it.
-_MAY_FOLLOW: dict[str, tuple[pa.Field, bool]] = {
-    "raw_documents": (MESSAGES, False),
-    "clean_documents": (MESSAGES, False),
-    "prompts": (NUM_VARIATIONS, True),
-    "generated_content": (VARIATION, True),
-    "mirrored_content": (VARIATION, True),
-    "reviewed_content": (VARIATION, True),
-    "mirror_comparison": (VARIATION, False),
+# Edge → the columns that may follow its fixed ones, and whether columns of the prompt file come after them.
+_MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
+    "raw_documents": ((MESSAGES,), False),
+    "clean_documents": ((MESSAGES, LANGUAGE), False),
+    "prompts": ((NUM_VARIATIONS,), True),
+    "generated_content": ((VARIATION,), True),
+    "mirrored_content": ((VARIATION,), True),
+    "reviewed_content": ((VARIATION,), True),
+    "mirror_comparison": ((VARIATION,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(
-    name for edge, (field, carries) in _MAY_FOLLOW.items() if carries for name in (*SCHEMAS[edge].names, field.name)
+    name
+    for edge, (fields, carries) in _MAY_FOLLOW.items()
+    if carries
+    for name in (*SCHEMAS[edge].names, *(field.name for field in fields))
 )
 
 
@@ -315,14 +321,14 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
-    field, carries = _MAY_FOLLOW[name]
-    follows = [field] if field.name in like.names else []
+    fields, carries = _MAY_FOLLOW[name]
+    follows = [field for field in fields if field.name in like.names]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
 def schema_named(name: str, like: pa.Schema) -> pa.Schema:
     """The schema of one edge; for `training_examples`, with the sequence length of `like`, or of pairs as `like`; for
-    documents, prompts and rows, with the messages, or the variations and carried columns, of `like`.
+    others, with those columns of `like` that may follow.
 
     Raises:
         InvalidInput: no edge has this name.

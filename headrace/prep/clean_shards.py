@@ -10,50 +10,28 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from headrace.handoff.schemas import conform, schema_named
+from headrace.handoff.schemas import LANGUAGE, conform, schema_named
 from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import refuse_if_too_much_dropped
+from headrace.prep.personal_data import found_column
+from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.split import split_of
 from headrace.prep.verdicts import CorpusShard, judged_shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    corpus: Corpus
-    shard: CorpusShard
-    verdict: pl.DataFrame
+    """`documents`: CLEAN_DOCUMENTS, mapped rather than held, with the messages and languages of a corpus that has them."""
+
+    documents: pa.Table
+    num_rows_in: int
     # Every rule that was applied, in order, including those that dropped nothing.
     drops: dict[str, int]
+    # Kind of personal data → how often a placeholder stands for it in the documents.
+    masked: dict[str, int]
     # Figures of twins, if the shard was judged by itself.
     twins: dict[str, int]
-
-    @property
-    def num_rows_in(self) -> int:
-        return self.shard.raw.num_rows
-
-    @property
-    def schema(self) -> pa.Schema:
-        """CLEAN_DOCUMENTS, with the messages of a corpus that has them."""
-        return schema_named("clean_documents", self.shard.raw.schema)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The documents, made while they are read."""
-        decided = self.verdict.select(pl.col("place").cast(pl.Int64), "rule", pl.col("split").alias("moved"))
-        for start, documents in self.shard.prepared(self.corpus):
-            here = documents.with_columns(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("place"))
-            near = decided.filter(pl.col("place").is_between(start, start + documents.height - 1))
-            here = here.join(near, on="place", how="left", maintain_order="left").filter(pl.col("rule").is_null())
-            sides = [
-                moved or split_of(term, text, self.corpus.heldout_share)
-                for term, text, moved in here.select("term", "text", "moved").iter_rows()
-            ]
-            here = here.with_columns(pl.Series("split", sides, dtype=pl.String))
-            yield from conform("clean_documents", here.select(self.schema.names).to_arrow()).to_batches()
-
-    @property
-    def documents(self) -> pa.Table:
-        return pa.Table.from_batches(self.batches(), schema=self.schema)
 
 
 def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdict: pa.Table | None = None) -> Cleaned:
@@ -71,4 +49,38 @@ def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdic
     counts = dict(decided.get_column("rule").drop_nulls().value_counts().iter_rows())
     drops = {rule: counts.get(rule, 0) for rule in rule_names(corpus)}
     refuse_if_too_much_dropped(corpus, drops, raw.num_rows)
-    return Cleaned(corpus=corpus, shard=shard, verdict=decided, drops=drops, twins=judged.figures if judged else {})
+    kinds = corpus.personal_data.looked_for if corpus.personal_data else ()
+    num_masked = dict.fromkeys(kinds, 0)
+    kept = SpilledTable(clean_schema(corpus, raw.schema))
+    for documents in _kept(corpus, shard, decided):
+        for kind in kinds:
+            num_masked[kind] += int(documents.get_column(found_column(kind)).sum())
+        for batch in conform("clean_documents", documents.select(kept.schema.names).to_arrow()).to_batches():
+            kept.add_batch(batch)
+    return Cleaned(
+        documents=kept.table(),
+        num_rows_in=raw.num_rows,
+        drops=drops,
+        masked=num_masked,
+        twins=judged.figures if judged else {},
+    )
+
+
+def clean_schema(corpus: Corpus, raw: pa.Schema) -> pa.Schema:
+    """CLEAN_DOCUMENTS, with the messages and languages of a corpus that has them."""
+    like = raw.append(LANGUAGE) if corpus.language else raw
+    return schema_named("clean_documents", like)
+
+
+def _kept(corpus: Corpus, shard: CorpusShard, verdict: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Batches of prepared documents that no verdict drops, with their `split`."""
+    decided = verdict.select(pl.col("place").cast(pl.Int64), "rule", pl.col("split").alias("moved"))
+    for start, documents in shard.prepared(corpus):
+        here = documents.with_columns(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("place"))
+        near = decided.filter(pl.col("place").is_between(start, start + documents.height - 1))
+        here = here.join(near, on="place", how="left", maintain_order="left").filter(pl.col("rule").is_null())
+        sides = [
+            moved or split_of(term, text, corpus.heldout_share)
+            for term, text, moved in here.select("term", "text", "moved").iter_rows()
+        ]
+        yield here.with_columns(pl.Series("split", sides, dtype=pl.String))

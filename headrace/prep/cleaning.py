@@ -5,7 +5,9 @@ import polars as pl
 from headrace.prep.broken_text import LOST, broken
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE
+from headrace.prep.language import languages
 from headrace.prep.normalization import normalised
+from headrace.prep.personal_data import masked
 from headrace.prep.quality import quality_rules
 
 
@@ -18,10 +20,15 @@ def rule_names(corpus: Corpus) -> list[str]:
 def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
     """RAW_DOCUMENTS as rules see them: repaired if the corpus says so, in their normal form, and what is `broken`.
 
-    `broken` is the first broken characters of a text, or null.
+    `broken` is the first broken characters of a text, or null. With `language` if the corpus asks for it.
     """
     found, repaired = broken(documents.get_column("text"))
     if corpus.rules.broken_characters == "repair":
         documents = documents.with_columns(repaired.alias("text"))
         found = repaired.str.extract(LOST, 0)
-    return normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
+    documents = normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
+    if corpus.personal_data:
+        documents = masked(documents, corpus.personal_data)
+    if corpus.language:
+        documents = documents.with_columns(languages(documents.get_column("text"), corpus.language))
+    return documents

@@ -25,7 +25,9 @@ from headrace.prep.example_forms import (
     check_columns,
     form_of,
 )
+from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
+from headrace.prep.personal_data import PersonalData
 from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
@@ -38,7 +40,7 @@ from headrace.user_files.yaml_file import read_yaml
 
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard", "example")
+_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,10 @@ class Corpus:
     quarantine_share_max: Annotated[float, Ge(0), Le(1)] = 0.01
     """Largest unreadable share of a shard's lines, or of its files; beyond it the partition fails."""
     rules: Annotated[QualityRules, Before(with_limits_of_set)] = field(default_factory=QualityRules)
+    language: LanguageRules | None = None
+    """null: no document's language is looked for."""
+    personal_data: PersonalData | None = None
+    """null: none is looked for."""
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
@@ -255,6 +261,11 @@ class Corpus:
         if kind in OF_MESSAGES and self.rules.broken_characters == "repair":
             raise InvalidInput(
                 f"rules: broken_characters must be drop or keep for the kind {kind}, got 'repair', which would mend "
+                "the text that rules see and not the messages that a model learns."
+            )
+        if kind in OF_MESSAGES and self.personal_data and (masks := self.personal_data.masks):
+            raise InvalidInput(
+                f"personal_data: {masks[0]} must be drop or keep for the kind {kind}, got 'mask', which would change "
                 "the text that rules see and not the messages that a model learns."
             )
 

@@ -139,9 +139,7 @@ def _with_overlong(
     kept = documents.filter(pl.col("rule").is_null()).select("place", *row_columns(corpus)).to_dicts()
     starts = range(0, len(kept), _BATCH_ROWS)
     fitted = (one for at in starts for one in fitted_examples(corpus, kept[at : at + _BATCH_ROWS], tokenizer))
-    tokens = {
-        row["place"]: one.num_tokens for row, one in zip(kept, fitted, strict=True) if one.outcome == "dropped"
-    }
+    tokens = {row["place"]: one.num_tokens for row, one in zip(kept, fitted, strict=True) if one.outcome == "dropped"}
     is_overlong = pl.col("place").is_in(list(tokens))
     return documents.with_columns(pl.when(is_overlong).then(pl.lit(OVERLONG)).otherwise("rule").alias("rule")), tokens
 

@@ -5,7 +5,6 @@ the raw documents that the source saw. The judge only sees documents that the qu
 tokens. An answer outside the allowed ones is not a label, and is counted.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS, empty_table
+from headrace.prep.agreement import Agreement, agreement_of
 from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
 from headrace.prep.identities import find_repeated_ids
@@ -41,15 +41,6 @@ class Labelled:
     num_unanswered: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """For documents with labels from two sources: their number, the share with equal labels, and kappa."""
-
-    num_both: int
-    equal_share: float
-    kappa: float
-
-
 def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: Path, judge: Judge | None) -> Labelled:
     """Labels of one shard's documents from all of the corpus's sources; empty without a source.
 
@@ -60,7 +51,7 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     if settings is None:
         return Labelled(labels=empty_table(LABELS), num_judged=0, num_unanswered=0)
     _refuse_repeated_ids(corpus, shard, raw)
-    documents = prepared(pl.DataFrame(raw), corpus).unique("document_id", keep="first", maintain_order=True)
+    documents = _documents(corpus, raw)
     rows: list[tuple[str, str, str, str]] = []
     num_judged = num_unanswered = 0
     if settings.file:
@@ -72,14 +63,26 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
             if document_id in given
         ]
     if settings.judge and judge:
-        unlabelled = documents.with_columns(pl.lit(None, pl.String).alias("label"))
-        asked = documents.filter(first_rule(unlabelled, corpus).is_null())
-        judged = judge_documents(settings.judge, asked, judge)
+        judged = judge_documents(settings.judge, _kept_by_rules(corpus, documents), judge)
         num_judged, num_unanswered = len(judged), sum(label is None for label in judged.values())
         rows += [(document_id, label, settings.judge.source, version) for document_id, label in judged.items() if label]
     columns = zip(*rows, strict=True) if rows else ([] for _ in LABELS)
     table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=LABELS)
     return Labelled(labels=table, num_judged=num_judged, num_unanswered=num_unanswered)
+
+
+def documents_to_label(corpus: Corpus, raw: pa.Table) -> pl.DataFrame:
+    """RAW_DOCUMENTS as sources of labels see them: as rules do, each id once, without those that rules drop."""
+    return _kept_by_rules(corpus, _documents(corpus, raw))
+
+
+def _documents(corpus: Corpus, raw: pa.Table) -> pl.DataFrame:
+    return prepared(pl.DataFrame(raw), corpus).unique("document_id", keep="first", maintain_order=True)
+
+
+def _kept_by_rules(corpus: Corpus, documents: pl.DataFrame) -> pl.DataFrame:
+    unlabelled = documents.with_columns(pl.lit(None, pl.String).alias("label"))
+    return documents.filter(first_rule(unlabelled, corpus).is_null())
 
 
 def _refuse_repeated_ids(corpus: Corpus, shard: str, raw: pa.Table) -> None:
@@ -93,13 +96,17 @@ def _refuse_repeated_ids(corpus: Corpus, shard: str, raw: pa.Table) -> None:
         )
 
 
+def label_file_path(settings: LabelFile, shard: str, home: Path) -> Path:
+    return home / settings.path.replace("{shard}", shard)
+
+
 def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, str]:
     """Labels by document id; `{shard}` in the path stands for the shard's key.
 
     Raises:
         InvalidInput: the file is missing, a line is unreadable, or a document has two different labels.
     """
-    path = home / settings.path.replace("{shard}", shard)
+    path = label_file_path(settings, shard, home)
     if not path.is_file():
         raise InvalidInput(f"Label file {path} does not exist; labels.file.path of the corpus file names it.")
     labels: dict[str, str] = {}
@@ -143,7 +150,7 @@ def parse_answer(answer: str, allowed: Sequence[str]) -> str | None:
 
 def effective_labels(labels: pa.Table, corpus: Corpus) -> dict[str, str]:
     """One label for each document: the file's if there is one, since people overrule models."""
-    by_source = _by_source(labels)
+    by_source = labels_by_source(labels)
     settings = corpus.labels
     order = [source.source for source in (settings.judge, settings.file) if source] if settings else []
     effective: dict[str, str] = {}
@@ -156,30 +163,14 @@ def agreement(labels: Iterable[pa.Table], first: str, second: str) -> Agreement:
     """The agreement of two sources over all tables together."""
     pairs: list[tuple[str, str]] = []
     for table in labels:
-        by_source = _by_source(table)
+        by_source = labels_by_source(table)
         one, other = by_source.get(first, {}), by_source.get(second, {})
         pairs += [(one[document_id], other[document_id]) for document_id in one.keys() & other.keys()]
-    equal_share = sum(left == right for left, right in pairs) / len(pairs) if pairs else 0.0
-    return Agreement(num_both=len(pairs), equal_share=equal_share, kappa=cohens_kappa(pairs))
+    return agreement_of(pairs)
 
 
-def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float:
-    """Agreement beyond chance: 1 is perfect, 0 is what two coins with the same weights would reach.
-
-    Two sources that give everything the same single label agree by 1; without pairs the result is 0.
-
-    Source: Cohen 1960, A coefficient of agreement for nominal scales.
-    """
-    if not pairs:
-        return 0.0
-    num_pairs = len(pairs)
-    observed = sum(left == right for left, right in pairs) / num_pairs
-    lefts, rights = Counter(left for left, _ in pairs), Counter(right for _, right in pairs)
-    by_chance = sum(lefts[label] * rights[label] for label in lefts) / num_pairs**2
-    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
-
-
-def _by_source(labels: pa.Table) -> Mapping[str, dict[str, str]]:
+def labels_by_source(labels: pa.Table) -> Mapping[str, dict[str, str]]:
+    """Source → document id → label, of LABELS."""
     by_source: dict[str, dict[str, str]] = {}
     for row in labels.to_pylist():
         by_source.setdefault(row["source"], {})[row["document_id"]] = row["label"]

@@ -1,12 +1,16 @@
 """Judges each document by itself: which of the corpus's rules drops it first, by what it measured."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from headrace.prep.corpus import Corpus
-from headrace.prep.rule_sets import FIGURES, OF_REPETITION, STOP_WORDS, Figure
+from headrace.prep.language import LanguageRules, is_within, speaks
+from headrace.prep.personal_data import found_column
+from headrace.prep.personal_patterns import Kind
+from headrace.prep.rule_sets import FIGURES, OF_REPETITION, STOP_WORDS, Figure, QualityRules
 from headrace.prep.token_rule import folded, kinds, traits
 from headrace.prep.utf8 import utf8_batches
 
@@ -40,16 +44,38 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
             limit=", ".join(required),
         ),
     ]
-    if corpus.rules.broken_characters != "keep":
-        broken = pl.col("broken")
-        rules.append(Rule(name="broken_characters", drops=broken.is_not_null(), measured=broken))
-    limits = ((getattr(corpus.rules, name), figure) for name, figure in FIGURES.items())
-    rules += [_rule(figure, limit) for limit, figure in limits if limit is not None]
+    if personal := corpus.personal_data:
+        rules += [_personal_rule(kind) for kind in personal.looked_for if personal.treatment(kind) == "drop"]
+    language = corpus.language or LanguageRules()
+    if language.keep is not None:
+        rules.append(_language_rule(language.keep, keep_unknown=language.keep_unknown))
+    others = ~pl.any_horizontal(pl.lit(False), *map(speaks, language.rules))
+    rules += [replace(rule, drops=rule.drops & others) for rule in _rules_of(corpus.rules)]
+    for code, of_language in language.rules.items():
+        # zh-Hant may have rules beside those of zh.
+        narrower = [speaks(one) for one in language.rules if one != code and is_within(one, code)]
+        own = speaks(code) & ~pl.any_horizontal(pl.lit(False), *narrower)
+        suffix = code.replace("-", "_")
+        rules += [
+            replace(rule, name=f"{rule.name}_{suffix}", drops=rule.drops & own) for rule in _rules_of(of_language)
+        ]
     if unwanted := corpus.labels.drop if corpus.labels else ():
         label = pl.col("label")
         rules.append(
             Rule(name="label_unwanted", drops=label.is_in(unwanted), measured=label, limit=", ".join(unwanted))
         )
+    return tuple(rules)
+
+
+def _rules_of(settings: QualityRules) -> list[Rule]:
+    """The rules of one rule set."""
+    rules = []
+    if settings.broken_characters != "keep":
+        broken = pl.col("broken")
+        rules.append(Rule(name="broken_characters", drops=broken.is_not_null(), measured=broken))
+    limits = ((getattr(settings, name), figure) for name, figure in FIGURES.items())
+    rules += [_rule(figure, limit) for limit, figure in limits if limit is not None]
+    text = pl.col("text")
     rules += [
         Rule(
             name=f"matches_{name}",
@@ -57,9 +83,24 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
             measured=text.str.extract(pattern, 0),
             limit=pattern,
         )
-        for name, pattern in corpus.rules.drop_matching.items()
+        for name, pattern in settings.drop_matching.items()
     ]
-    return tuple(rules)
+    return rules
+
+
+def _personal_rule(kind: Kind) -> Rule:
+    found = pl.col(found_column(kind))
+    return Rule(name=f"personal_data_{kind}", drops=found > 0, measured=found, limit=0)
+
+
+def _language_rule(keep: Sequence[str], *, keep_unknown: bool) -> Rule:
+    language = pl.col("language")
+    return Rule(
+        name="language",
+        drops=~(pl.any_horizontal(map(speaks, keep)) | (language.is_null() & keep_unknown)),
+        measured=language,
+        limit=", ".join(keep),
+    )
 
 
 def first_rule(documents: pl.DataFrame, corpus: Corpus) -> pl.Series:
@@ -94,7 +135,10 @@ def _measure(name: str) -> pl.Expr:
 
 def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
     """What the corpus's rules look at, of each text: the columns of `measures.MEASURES`, with a `#` before them."""
-    figures = [figure for limit, figure in FIGURES.items() if getattr(corpus.rules, limit) is not None]
+    rule_sets = [corpus.rules, *(corpus.language.rules.values() if corpus.language else ())]
+    figures = [
+        figure for limit, figure in FIGURES.items() if any(getattr(rules, limit) is not None for rules in rule_sets)
+    ]
     wanted = {name for figure in figures for name in (*figure.count, figure.of)}
     if not wanted:
         return pl.DataFrame()

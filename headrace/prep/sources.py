@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import pyarrow as pa
 
@@ -19,15 +18,13 @@ from headrace.handoff.schemas import QUARANTINE
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document, raw_documents
 from headrace.prep.example_forms import OF_MESSAGES
+from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_columns, read_records
 
-_BATCH_ROWS = 8192
-# A single document may be a book.
-_BATCH_CHARACTERS = 32_000_000
 _EXCERPT_CHARACTERS = 200
 
 
@@ -83,8 +80,8 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     Raises:
         InvalidInput: the globs match no file, or a file's name does not tell its format.
     """
-    documents = _SpilledTable(document_schema(corpus))
-    quarantine = _SpilledTable(QUARANTINE)
+    documents = SpilledTable(document_schema(corpus))
+    quarantine = SpilledTable(QUARANTINE)
     paths = shard_files(corpus, shard, home)
     lost_files = set()
     num_empty = 0
@@ -142,45 +139,6 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
         patterns = ", ".join(str(home / pattern) for pattern, _ in corpus.globs(shard))
         raise InvalidInput(f"No file of corpus {corpus.name} matches {patterns}, wanted at least one for {shard}.")
     return sorted(chosen)
-
-
-class _SpilledTable:
-    """Collects rows in batches in a temporary Arrow file, so that few Python objects exist at once."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._rows: list[tuple[object, ...]] = []
-        self._num_characters = 0
-        self._file = NamedTemporaryFile(prefix="headrace-read-", suffix=".arrow")  # noqa: SIM115 (until `table`)
-        self._writer = pa.ipc.new_file(self._file.name, schema)
-
-    def add(self, row: tuple[object, ...]) -> None:
-        self._rows.append(row)
-        self._num_characters += sum(len(value) for value in row if isinstance(value, str))
-        if len(self._rows) >= _BATCH_ROWS or self._num_characters >= _BATCH_CHARACTERS:
-            self._flush()
-
-    def add_batch(self, batch: pa.RecordBatch) -> None:
-        self._flush()
-        self._writer.write_batch(batch)
-
-    def table(self) -> pa.Table:
-        """All rows, mapped: the file has no name any more, and is gone when nothing of the table is left."""
-        self._flush()
-        self._writer.close()
-        mapped = pa.memory_map(self._file.name)
-        self._file.close()
-        return pa.ipc.open_file(mapped).read_all()
-
-    def _flush(self) -> None:
-        if self._rows:
-            columns = [
-                pa.array(values, field.type)
-                for values, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
-            ]
-            self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-            self._rows.clear()
-            self._num_characters = 0
 
 
 def _source_name(path: Path, home: Path) -> str:

@@ -185,14 +185,23 @@ _MOVED = {"document": pl.Int64, "split": pl.String}
 
 def _of_moved_terms(corpus: Corpus, shard: CorpusShard, start: int, sides: Mapping[int, str]) -> pl.DataFrame:
     frames = [pl.DataFrame(schema=_MOVED)]
-    for batch in shard.raw.select(["term"]).to_batches(max_chunksize=_BATCH_ROWS):
-        terms = pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
+    for terms in _terms(corpus, shard):
         unique = terms.get_column("term").unique().drop_nulls().to_list()
         moved = {term: side for term in unique if (side := sides.get(split_key(term, "")))}
         side = pl.col("term").replace_strict(moved, default=None, return_dtype=pl.String).alias("split")
         frames.append(terms.select(pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias("document"), side))
         start += terms.height
     return pl.concat(frames).drop_nulls("split")
+
+
+def _terms(corpus: Corpus, shard: CorpusShard) -> Iterator[pl.DataFrame]:
+    """The documents' `term` as the split sees it."""
+    # Only placeholders need the whole document.
+    if corpus.personal_data:
+        yield from (documents.select("term") for _, documents in shard.prepared(corpus))
+        return
+    for batch in shard.raw.select(["term"]).to_batches(max_chunksize=_BATCH_ROWS):
+        yield pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
 
 
 def _table(documents: _ShardsDocuments, key: str, changed: pl.DataFrame, numbers: range) -> pa.Table:

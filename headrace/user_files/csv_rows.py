@@ -33,7 +33,7 @@ def read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     csv.field_size_limit(max(csv.field_size_limit(), layout.record_bytes_max))
     with BoundedLines(path, layout, newline="") as lines:
         fed = _Lines(lines, layout.record_bytes_max)
-        delimiter = layout.delimiter or _delimiter(fed.skip_blank(), path, layout.columns)
+        delimiter = layout.delimiter or delimiter_of(fed.skip_blank(), path, layout.columns)
         # strict: otherwise an unclosed quote silently swallows the rest of the file into one field.
         rows = csv.reader(fed, delimiter=delimiter, strict=True)
         fed.begin()
@@ -78,7 +78,7 @@ def read_csv(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
                 yield Record(line=fed.number, fields=dict(zip(header, values, strict=True)))
 
 
-def _delimiter(header: str, path: Path, columns: tuple[str, ...]) -> str:
+def delimiter_of(header: str, path: Path, columns: tuple[str, ...]) -> str:
     """The delimiter with which the header has most of the wanted columns; the usual one, if others have no more."""
     usual = "\t" if any(suffix.lower() == ".tsv" for suffix in path.suffixes) else ","
     delimiters = dict.fromkeys(usual + DELIMITERS)

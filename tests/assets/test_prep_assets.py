@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from assets import prep, prep_checks
+from assets.partitions import corpus_shards
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
@@ -17,7 +18,7 @@ from headrace.training.examples import ExamplesInput, open_examples
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.engines import EnginesResource
 from resources.corpus_resource import CorpusResource
-from tests.prep.builders import gloss, write_jsonl
+from tests.prep.builders import gloss, make_raw, write_jsonl
 
 ASSETS = [prep.read_corpus_shard, prep.labels, prep.clean_documents, prep.training_examples]
 SHARD = "shard-03"
@@ -233,6 +234,24 @@ def test_labels_of_a_file_reach_the_documents_and_the_unwanted_are_dropped(proje
     assert labels == ["good"] + [None] * 8
 
 
+def test_languages_and_personal_data_show_in_the_runs_figures_and_in_the_sealed_documents(project: Project) -> None:
+    english = "The miller opens the gate for {} and lets the water run down the race to the wheel."
+    texts = [
+        english.format("jane@example.com"),
+        "Der Müller öffnet das Tor und lässt das Wasser zum Rad hinunterlaufen.",
+    ]
+    project.write_shard(*(gloss(number, gloss=text) for number, text in enumerate(texts)))
+    project.write_corpus(language={"keep": ["en"]}, personal_data={"email": "mask"}, dropped_share_max=1.0)
+
+    result = project.run()
+
+    assert set(checks(result).values()) == {True}
+    clean = metadata(result, "clean_documents")
+    assert (clean["dropped/language"], clean["masked/email"], clean["masked/phone"]) == (1, 1, 0)
+    [row] = project.handoffs.open("clean_documents", SHARD).table(["text", "language"]).to_pylist()
+    assert row == {"text": english.format("<EMAIL>"), "language": "en"}
+
+
 def test_a_judge_is_one_of_the_generation_engines_and_its_disagreement_is_a_warning(project: Project) -> None:
     project.write_shard(*map(gloss, range(6)))
     project.run(prep.read_corpus_shard)
@@ -254,6 +273,27 @@ def test_a_judge_is_one_of_the_generation_engines_and_its_disagreement_is_a_warn
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert "labels.kappa_min wants 0.60" in (check.description or "")
+    table = str(check.metadata["by_label"].value)
+    assert table.splitlines()[0] == "|label|file|judge|both|precision|recall|"
+    assert "|stone|" in table
+
+
+def test_label_rows_of_no_document_are_told_and_fail_if_no_row_has_one(project: Project) -> None:
+    def check(rows: str) -> Any:
+        (project.home / "labels.csv").write_text(f"document_id,label\n{rows}")
+        found = project.check().get_asset_check_evaluations()
+        return next(each for each in found if each.check_name == "labels_have_documents")
+
+    project.write_corpus(labels={"file": {"path": "labels.csv"}})
+    for shard in corpus_shards.get_partition_keys():
+        document = {"document_id": f"of {shard}", "text": "a weir"}
+        project.handoffs.publish("raw_documents", shard, make_raw(document), code_version="1", run_id="r")
+
+    assert check("of shard-05,good\n").passed
+    some = check("of shard-05,good\nzz,good\n")
+    assert (some.passed, some.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (some.description or "").startswith("1 of 2 labels in files are of no document, for example 'zz': look at")
+    assert check("term 1,good\nterm 2,good\n").severity == dg.AssetCheckSeverity.ERROR
 
 
 def test_a_local_model_can_be_the_judge(project: Project) -> None:

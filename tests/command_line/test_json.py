@@ -54,6 +54,7 @@ CALLS: dict[str, tuple[str, int]] = {
 ELSEWHERE = {
     "check": "tests/command_line/test_check.py",
     "dropped": "tests/command_line/test_dropped.py",
+    "labels import": "tests/command_line/test_labels.py",
     "model show": "tests/command_line/test_models.py",
     "preview": "tests/command_line/test_own_campaigns.py",
     "run": "tests/processes/test_campaign_run.py",

@@ -58,6 +58,11 @@ MISTAKES = [
     ("encoding: utf-8", "format: csv", "4:", "columns.term … missing column 'title' … got '{\"title\""),
     ("encoding: utf-8", "delimiter: tab", "3:12", "delimiter must be one character … got 'tab'"),
     ("encoding: utf-8", "delimiter: ;", "3:12", "delimiter … CSV … got ';'"),
+    ("encoding: utf-8", "language: {keep: [german]}", "3:", "keep must name languages by their codes … write de"),
+    ("encoding: utf-8", "language: {rules: {zh: {words_min: -1}}}", "3:", "words_min must be null or at least 0 … -1"),
+    ("encoding: utf-8", "personal_data: {email: hide}", "3:24", "email must be one of mask, drop, keep … got 'hide'"),
+    ("encoding: utf-8", "personal_data: {mail: mask}", "3:17", "unknown key 'mail' … did you mean 'email'?"),
+    ("encoding: utf-8", "personal_data: {phone_regions: [UK]}", "3:", "phone_regions must name countries … got 'UK'"),
     ("encoding: utf-8", "num_shards: 0", "3:13", "num_shards must be from 1 to 100,000 … got 0"),
     ("encoding: utf-8", "num_shards: auto", "3:13", "num_shards must be a whole number … got 'auto'"),
     (

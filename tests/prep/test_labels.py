@@ -6,8 +6,9 @@ import pytest
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
+from headrace.prep.agreement import cohens_kappa
 from headrace.prep.corpus import Corpus, LabelFile, LabelJudge, Labels
-from headrace.prep.labels import Labelled, agreement, cohens_kappa, effective_labels, label_shard, parse_answer
+from headrace.prep.labels import Labelled, agreement, effective_labels, label_shard, parse_answer
 from tests.prep.builders import make_corpus, make_raw
 
 FILE = LabelFile(path="labels/{shard}.csv", source="editors")

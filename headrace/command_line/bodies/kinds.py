@@ -17,6 +17,7 @@ _WHERE: Mapping[str, str] = {
     "handoff-verify": "bodies.handoffs:VerifiedBody",
     "handoff-diff": "bodies.handoffs:ComparedBody",
     "dropped": "bodies.dropped:DroppedBody",
+    "labels-import": "bodies.labels:LabelsImportBody",
     "model-ls": "bodies.models:ModelsBody",
     "model-show": "bodies.models:ShownModelBody",
     "versions-ls": "bodies.versions:KeptSetsBody",

@@ -12,10 +12,10 @@ from headrace.command_line.checking.named_files import delimiter_findings
 from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
+from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document
 from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, shown_example, tokenizer_for
-from headrace.prep.normalization import normalised
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
@@ -107,7 +107,7 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
         else:
             rows.append(dict(zip(schema.names, read, strict=True)))
     documents = pl.DataFrame(pa.Table.from_pylist(rows, schema=schema))
-    rows = normalised(documents, corpus.normalize).to_dicts()
+    rows = prepared(documents, corpus).to_dicts()
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]

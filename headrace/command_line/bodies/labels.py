@@ -1,0 +1,38 @@
+"""What `headrace labels import --json` prints."""
+
+from dataclasses import dataclass
+
+from headrace.prep.label_import import Differing, Undecided
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChangeBody:
+    path: str
+    num_added: int
+    num_replaced: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsImportBody:
+    """`headrace labels import --json`."""
+
+    is_written: bool
+    """false: a dry run."""
+    num_annotations: int
+    """The newest of each person for each document."""
+    num_annotators: int
+    num_documents: int
+    num_skipped: int
+    """Annotations that people skipped or cancelled."""
+    num_unknown: int
+    """Documents that are not in the corpus, with --known-only."""
+    num_unchanged: int
+    """Documents that have the chosen label in the file already."""
+    alpha: float | None
+    """Krippendorff's alpha over people: 1 is perfect, 0 is chance; null: no document has two people's labels."""
+    files: tuple[FileChangeBody, ...]
+    """Label files that change."""
+    undecided: tuple[Undecided, ...]
+    """As many people chose one label as another: none is written."""
+    differing: tuple[Differing, ...]
+    """The file has another label, and --replace was not given."""

@@ -1,0 +1,263 @@
+"""Takes what people chose into the label file that the corpus names, whole or not at all.
+
+Several people's choices for one document become one label by majority; where the most are equal, none is written, and
+the document is told. A label that stands in the file already is kept unless it is to be replaced. Each document's label
+goes into the file of its shard, which is written beside and renamed: a reader sees the old file or the new one. With a
+file for each shard, a kill between two renames leaves the others as they were, and the same import completes them.
+Importing the same again changes nothing.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import HandoffMissing, InvalidInput
+from headrace.handoff.versions import HandoffStore
+from headrace.prep.agreement import krippendorffs_alpha
+from headrace.prep.annotation_exports import Annotation
+from headrace.prep.corpus import Corpus, LabelFile
+from headrace.prep.labels import label_file_path, read_label_file
+from headrace.store.whole_files import renamed_when_whole
+from headrace.user_files.csv_rows import delimiter_of
+from headrace.user_files.lines import COMPRESSIONS, encoding_of
+from headrace.user_files.records import format_of
+
+_NUM_SAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undecided:
+    """A document for which as many people chose one label as another."""
+
+    document_id: str
+    votes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differing:
+    """A document whose label in the file is another than the one that was chosen."""
+
+    document_id: str
+    file_label: str
+    chosen_label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChange:
+    """The labels that one label file gets; `replaced` stand in it with others."""
+
+    path: Path
+    added: dict[str, str]
+    replaced: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelImport:
+    """What an import does. `alpha`: Krippendorff's, over people; null: no document has two people's labels."""
+
+    num_annotations: int
+    num_annotators: int
+    num_documents: int
+    num_unknown: int
+    num_unchanged: int
+    alpha: float | None
+    files: tuple[FileChange, ...]
+    undecided: tuple[Undecided, ...]
+    differing: tuple[Differing, ...]
+
+    @property
+    def num_added(self) -> int:
+        return sum(len(file.added) for file in self.files)
+
+    @property
+    def num_replaced(self) -> int:
+        return sum(len(file.replaced) for file in self.files)
+
+
+def planned_import(
+    corpus: Corpus,
+    handoffs: HandoffStore,
+    home: Path,
+    annotations: Iterable[Annotation],
+    *,
+    replace: bool = False,
+    known_only: bool = False,
+) -> LabelImport:
+    """What importing would change; changes nothing.
+
+    Args:
+        replace: whether a chosen label takes the place of another in the file.
+        known_only: whether documents that the corpus does not have are left out, in place of being refused.
+
+    Raises:
+        InvalidInput: the corpus names no label file that can be written, a document is none of the corpus's, or a label
+            is none of the judge's answers.
+        HandoffMissing: no shard's files were read yet.
+    """
+    if not (corpus.labels and corpus.labels.file):
+        raise InvalidInput(f"Corpus {corpus.name} names no label file: set labels.file.path in its file.")
+    settings = corpus.labels.file
+    chosen: dict[str, dict[str, str]] = {}
+    for one in annotations:
+        chosen.setdefault(one.document_id, {})[one.annotator] = one.label
+    _refuse_other_labels(corpus, chosen)
+    shards = _shards_of(corpus, handoffs, chosen, known_only=known_only)
+    num_unknown = len(chosen) - len(shards)
+    chosen = {document_id: labels for document_id, labels in chosen.items() if document_id in shards}
+    decided, undecided = _decided(chosen)
+    files: dict[Path, FileChange] = {}
+    differing = []
+    num_unchanged = 0
+    for shard in sorted({shards[document_id] for document_id in decided}):
+        path = label_file_path(settings, shard, home)
+        _check_writable(path, settings)
+        there = read_label_file(settings, shard, home) if path.exists() else {}
+        change = files.setdefault(path, FileChange(path=path, added={}, replaced={}))
+        for document_id, label in decided.items():
+            if shards[document_id] != shard:
+                continue
+            old = there.get(document_id)
+            if old is None:
+                change.added[document_id] = label
+            elif old == label:
+                num_unchanged += 1
+            elif replace:
+                change.replaced[document_id] = label
+            else:
+                differing.append(Differing(document_id=document_id, file_label=old, chosen_label=label))
+    return LabelImport(
+        num_annotations=sum(map(len, chosen.values())),
+        num_annotators=len({annotator for labels in chosen.values() for annotator in labels}),
+        num_documents=len(chosen),
+        num_unknown=num_unknown,
+        num_unchanged=num_unchanged,
+        alpha=krippendorffs_alpha(chosen.values()),
+        files=tuple(change for change in files.values() if change.added or change.replaced),
+        undecided=tuple(undecided),
+        differing=tuple(differing),
+    )
+
+
+def write_import(plan: LabelImport, settings: LabelFile) -> None:
+    """Writes all label files of a plan: each whole, and none if one cannot be made.
+
+    Raises:
+        InvalidInput: a label cannot be written in the file's encoding. StoreUnavailable: the disk refuses.
+    """
+    with ExitStack() as renamed:
+        for change in plan.files:
+            body = _changed_body(change, settings)
+            partial = renamed.enter_context(renamed_when_whole(change.path, overwrite=True))
+            partial.write_bytes(body)
+
+
+def _decided(chosen: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], list[Undecided]]:
+    decided: dict[str, str] = {}
+    undecided = []
+    for document_id, labels in chosen.items():
+        votes = Counter(labels.values()).most_common()
+        if len(votes) > 1 and votes[0][1] == votes[1][1]:
+            undecided.append(Undecided(document_id=document_id, votes=dict(votes)))
+        else:
+            decided[document_id] = votes[0][0]
+    return decided, undecided
+
+
+def _refuse_other_labels(corpus: Corpus, chosen: Mapping[str, Mapping[str, str]]) -> None:
+    if not (corpus.labels and corpus.labels.judge):
+        return
+    answers = corpus.labels.judge.answers
+    others = Counter(label for labels in chosen.values() for label in labels.values() if label not in answers)
+    if others:
+        label, count = others.most_common(1)[0]
+        raise InvalidInput(
+            f"{sum(others.values()):,} of the annotations have a label that labels.judge.answers does not list, got "
+            f"{label!r} {count:,} times, wanted {', '.join(map(repr, answers))}: nothing is imported, since such "
+            "labels would never agree with the judge's."
+        )
+
+
+def _shards_of(corpus: Corpus, handoffs: HandoffStore, wanted: Iterable[str], *, known_only: bool) -> dict[str, str]:
+    """Document id → shard, of all wanted documents, or of those that there are."""
+    unknown = set(wanted)
+    found: dict[str, str] = {}
+    unread = []
+    for shard in corpus.shard_keys:
+        try:
+            ids = handoffs.open("raw_documents", shard).table(["document_id"]).column("document_id").to_pylist()
+        except HandoffMissing:
+            unread.append(shard)
+            continue
+        here = unknown.intersection(ids)
+        found |= dict.fromkeys(here, shard)
+        unknown -= here
+    if len(unread) == len(corpus.shard_keys):
+        raise HandoffMissing("No raw_documents are sealed: materialize raw_documents first.")
+    if unknown and not known_only:
+        samples = ", ".join(map(repr, sorted(unknown)[:_NUM_SAMPLES]))
+        missing = f" The raw documents of {', '.join(unread)} are not sealed yet." if unread else ""
+        raise InvalidInput(
+            f"{len(unknown):,} of {len(unknown) + len(found):,} annotated documents are not in corpus {corpus.name}, "
+            f"got {samples}: nothing is imported. A text that changed since the export has another id, if ids are made "
+            f"from the content. --known-only imports the others.{missing}"
+        )
+    return found
+
+
+def _check_writable(path: Path, settings: LabelFile) -> None:
+    file_format = format_of(path, settings.layout)
+    if file_format not in ("csv", "jsonl") or path.suffix.lower() in COMPRESSIONS:
+        raise InvalidInput(f"labels.file.path must be a plain .csv or .jsonl to be written, got {path}.")
+
+
+def _changed_body(change: FileChange, settings: LabelFile) -> bytes:
+    if not change.path.exists():
+        old, encoding = "", settings.encoding[0]
+    else:
+        encoding = encoding_of(change.path, settings.layout)
+        old = change.path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    changed = _changed_csv if format_of(change.path, settings.layout) == "csv" else _changed_jsonl
+    try:
+        return changed(old, change, settings).encode(encoding)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"Label file {change.path} is in {encoding}, which has no {error.object[error.start]!r}: save it in UTF-8, "
+            "and set labels.file.encoding."
+        ) from error
+
+
+def _changed_csv(old: str, change: FileChange, settings: LabelFile) -> str:
+    columns = (settings.document_id, settings.label)
+    first = next((line for line in old.splitlines() if line.strip()), "")
+    delimiter = settings.delimiter or delimiter_of(first, change.path, columns)
+    rows = [row for row in csv.reader(io.StringIO(old, newline=""), delimiter=delimiter) if row] or [list(columns)]
+    header = rows[0]
+    at_id, at_label = map(header.index, columns)
+    for row in rows[1:]:
+        row[at_label] = change.replaced.get(row[at_id], row[at_label])
+    for document_id, label in change.added.items():
+        row = [""] * len(header)
+        row[at_id], row[at_label] = document_id, label
+        rows.append(row)
+    body = io.StringIO(newline="")
+    csv.writer(body, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return body.getvalue()
+
+
+def _changed_jsonl(old: str, change: FileChange, settings: LabelFile) -> str:
+    lines = []
+    for line in old.split("\n"):
+        if line.strip():
+            fields = json.loads(line)
+            new = change.replaced.get(fields[settings.document_id])
+            lines.append(line if new is None else json.dumps(fields | {settings.label: new}, ensure_ascii=False))
+    lines += [
+        json.dumps({settings.document_id: document_id, settings.label: label}, ensure_ascii=False)
+        for document_id, label in change.added.items()
+    ]
+    return "\n".join([*lines, ""])

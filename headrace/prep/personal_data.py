@@ -1,0 +1,148 @@
+"""Addresses, numbers and keys of people in documents: masked, or reason to drop the document, kind by kind.
+
+What is found stands in no result and in no message: also a document that is dropped is shown with placeholders. Raw
+documents keep it, as does the quarantine; who must not have it there deletes their versions. How it is found, and what
+is not: `personal_patterns`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from headrace.errors import InvalidInput
+from headrace.prep.personal_patterns import KINDS, Finder, Kind, finder
+
+Treatment = Literal["mask", "drop", "keep"]
+_PLACEHOLDERS: dict[Kind, str] = {
+    "secret": "SECRET",
+    "email": "EMAIL",
+    "iban": "IBAN",
+    "card": "CARD",
+    "ip": "IP_ADDRESS",
+    "phone": "PHONE",
+}
+_TEXTS = ("text", "term", "category")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalData:
+    """What becomes of each kind: `mask` puts a placeholder (`<EMAIL>`) in its place, `drop` drops the document by the
+    rule `personal_data_<kind>`, `keep` does not look for it."""
+
+    email: Treatment = "mask"
+    """Addresses for mail."""
+    phone: Treatment = "mask"
+    """Telephone numbers with + and country code, and those of `phone_regions` without."""
+    card: Treatment = "mask"
+    """Numbers of payment cards: a network's beginning and length, and Luhn's checksum."""
+    iban: Treatment = "mask"
+    """Numbers of bank accounts: their country's length and form, and the checksum."""
+    ip: Treatment = "mask"
+    """Public addresses of machines, IPv4 and IPv6; versions, sections and private addresses stay."""
+    secret: Treatment = "mask"
+    """Keys and tokens of AWS, GitHub, GitLab, Slack, Google, OpenAI, Anthropic, Stripe and others, private keys, JSON
+    Web Tokens, and passwords in URLs."""
+    phone_regions: tuple[str, ...] = ()
+    """Countries (`US`, `CN`) whose telephone numbers are found as they are written there; a number of ten digits that
+    is something else may be taken for one."""
+    number_placeholders: bool = False
+    """Whether placeholders tell one value from another within a document: `<EMAIL_1>`, `<EMAIL_2>`."""
+
+    def __post_init__(self) -> None:
+        if not self.looked_for:
+            raise InvalidInput("personal_data keeps every kind; remove the key to look for none.")
+        if not self.phone_regions:
+            return
+        from phonenumbers import SUPPORTED_REGIONS
+
+        if unknown := [region for region in self.phone_regions if region not in SUPPORTED_REGIONS]:
+            raise InvalidInput(f"phone_regions must name countries by codes such as US, DE, CN, got {unknown[0]!r}.")
+
+    def treatment(self, kind: Kind) -> Treatment:
+        return getattr(self, kind)
+
+    @property
+    def looked_for(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in KINDS if self.treatment(kind) != "keep")
+
+    @property
+    def masks(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in KINDS if self.treatment(kind) == "mask")
+
+
+def found_column(kind: Kind) -> str:
+    """The column that counts how often a document holds the kind."""
+    return f"personal_data_{kind}"
+
+
+def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
+    """The documents with placeholders in all their texts, and how many of each kind each one held."""
+    finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+    texts = [*(pl.col(name) for name in _TEXTS), pl.col("examples").list.join("\n")]
+    suspects = documents.select(
+        pl.any_horizontal(text.str.contains(one.may_hold) for text in texts).fill_null(False).alias(one.kind)
+        for one in finders
+    )
+    places = suspects.select(pl.any_horizontal(pl.all()).arg_true()).to_series()
+    flags = suspects[places].rows()
+    columns = (*_TEXTS, "examples")
+    rows = documents[places].select(columns).rows()
+    changed = [
+        (place, *_Masker(settings, finders, flag).row(row))
+        for place, row, flag in zip(places, rows, flags, strict=True)
+    ]
+    counts = [found_column(one.kind) for one in finders]
+    schema = {"place": pl.UInt32, **{f"{name} masked": documents.schema[name] for name in columns}}
+    schema |= dict.fromkeys(counts, pl.Int64)
+    new = pl.DataFrame(changed, schema=schema, orient="row")
+    return (
+        documents.with_row_index("place")
+        .join(new, on="place", how="left", maintain_order="left")
+        .with_columns(
+            *(pl.coalesce(f"{name} masked", name).alias(name) for name in columns), pl.col(counts).fill_null(0)
+        )
+        .select(*documents.columns, *counts)
+    )
+
+
+class _Masker:
+    """Masks the texts of one document, so that one value has one number in all of them."""
+
+    def __init__(self, settings: PersonalData, finders: Sequence[Finder], suspected: Sequence[bool]) -> None:
+        self._numbered = settings.number_placeholders
+        self._finders = [one for one, suspect in zip(finders, suspected, strict=True) if suspect]
+        self._numbers: dict[tuple[Kind, str], int] = {}
+        self._counts: dict[Kind, int] = dict.fromkeys(settings.looked_for, 0)
+
+    def row(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Texts and a list of texts as they are to be, and how much was found of each kind."""
+        *texts, examples = row
+        changed = [None if text is None else self._text(text) for text in texts]
+        listed = None if examples is None else [self._text(text) for text in examples]
+        return (*changed, listed, *self._counts.values())
+
+    def _text(self, text: str) -> str:
+        found: list[tuple[int, int, Kind]] = []
+        rest = text
+        for one in self._finders:
+            spans = [*one.spans(rest)]
+            found.extend((start, end, one.kind) for start, end in spans)
+            for start, end in spans:
+                # So that a number beside it stands alone, and nothing is found twice.
+                rest = rest[:start] + "\0" * (end - start) + rest[end:]
+        parts, done = [], 0
+        for start, end, kind in sorted(found):
+            parts += [text[done:start], self._placeholder(kind, text[start:end])]
+            done = end
+            self._counts[kind] += 1
+        return "".join([*parts, text[done:]])
+
+    def _placeholder(self, kind: Kind, value: str) -> str:
+        if not self._numbered:
+            return f"<{_PLACEHOLDERS[kind]}>"
+        # Told apart by letters and digits, not by how they are grouped.
+        plain = value if kind == "secret" else "".join(filter(str.isalnum, value.casefold()))
+        of_kind = sum(one == kind for one, _ in self._numbers)
+        return f"<{_PLACEHOLDERS[kind]}_{self._numbers.setdefault((kind, plain), of_kind + 1)}>"

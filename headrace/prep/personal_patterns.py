@@ -1,0 +1,238 @@
+"""Where a text holds an address, a number or a key that belongs to somebody: one finder for each kind.
+
+A finder has a cheap pattern for polars, which most texts do not match, and says of the others where what stands.
+Digits are proved by their checksum (Luhn, ISO 7064), numbers of telephones by their country's plan (phonenumbers),
+addresses of machines by being public. Nothing here knows names, streets or birthdays, or what was disguised ("name at
+example"). Wrongly found is what passes all of it by chance: one of ten numbers of 16 digits that begin like a card's
+passes Luhn.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["secret", "email", "iban", "card", "ip", "phone"]
+# In this order: what an earlier one has found is no later one's.
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Spans = Iterator[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finder:
+    """`may_hold`: a regular expression in Rust's syntax that every text with something of the kind matches."""
+
+    kind: Kind
+    may_hold: str
+    spans: Callable[[str], Spans]
+
+
+def finder(kind: Kind, regions: Sequence[str] = ()) -> Finder:
+    """Args:
+    regions: countries (`US`, `CN`) whose telephone numbers are found without + and country code, too.
+    """
+    if kind == "phone":
+        may_hold = _PHONE_RUN if regions else _PLUS
+        return Finder(kind=kind, may_hold=may_hold, spans=lambda text: _phones(text, regions))
+    may_hold, spans = _FINDERS[kind]
+    return Finder(kind=kind, may_hold=may_hold, spans=spans)
+
+
+# Letters and digits, but for scripts that are written without blanks around a Latin word, as in 请联系a@b.cn谢谢.
+_WORD = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af]"
+_NAME = re.compile(rf"(?<!{_WORD}){_WORD}(?:{_WORD}|[.%+\-]){{0,63}}\Z")
+_DOMAIN = re.compile(
+    rf"(?:(?:{_WORD}|-){{1,63}}\.){{1,8}}(?:xn--[a-z0-9\-]{{2,40}}|(?:(?![\d_]){_WORD}){{2,24}})(?!{_WORD})"
+)
+_NAME_CHARACTERS_MAX = 64
+_AT = re.compile("[@＠]")
+# `logo@2x.png` is a picture for sharp screens.
+_FILES = frozenset({"avif", "bmp", "css", "gif", "htm", "html", "ico", "jpeg", "jpg", "js", "json", "map", "md"})
+_FILES |= {"mp4", "pdf", "png", "svg", "ts", "txt", "webp"}
+
+
+def _emails(text: str) -> Spans:
+    for at in _AT.finditer(text):
+        name = _NAME.search(text, max(0, at.start() - _NAME_CHARACTERS_MAX), at.start())
+        domain = name and _DOMAIN.match(text, at.end())
+        if not (name and domain) or domain[0].rpartition(".")[2].lower() in _FILES:
+            continue
+        # git@host:path and ssh://user@host name a machine, not somebody.
+        is_git = name[0] == "git" and text[domain.end() : domain.end() + 1] in (":", "/")
+        if not is_git and not text.endswith("//", 0, name.start()):
+            yield name.start(), domain.end()
+
+
+_SEPARATOR = "[ \u00a0\u2009\u202f\\-‑]"
+_CARD = re.compile(rf"(?<!{_WORD})(?<!\.)(?<!\d[,\-])\d(?:{_SEPARATOR}?\d){{11,18}}(?!{_WORD}|/|[.,\-]\d)")
+# Beginning and lengths. Source: ISO/IEC 7812 and the networks' published ranges.
+_NETWORKS = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
+    r"|(?:6011|65\d\d|64[4-9]\d)\d{12,15}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}"
+)
+_GROUPS = re.compile(r"\d+|\d{4}(\D)\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}(\D)\d{6}\2\d{4,5}")
+
+
+def _cards(text: str) -> Spans:
+    from stdnum import luhn
+
+    for found in _CARD.finditer(text):
+        digits = "".join(str(int(digit)) for digit in found[0] if digit.isdecimal())
+        if _NETWORKS.fullmatch(digits) and _GROUPS.fullmatch(found[0]) and luhn.is_valid(digits):
+            yield found.span()
+
+
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}(?![a-z0-9])", re.ASCII)
+_IBAN_CHARACTERS_MIN = 15
+
+
+def _ibans(text: str) -> Spans:
+    from stdnum import iban
+
+    for found in _IBAN.finditer(text):
+        # Words in capitals may follow, which only the country's length and the checksum tell from it.
+        for length in range(len(found[0]), _IBAN_CHARACTERS_MIN - 1, -1):
+            number, after = found[0][:length], text[found.start() + length : found.start() + length + 1]
+            if not (after.isascii() and after.isalnum()) and iban.is_valid(number.replace("\u00a0", "")):
+                yield found.start(), found.start() + len(number.rstrip())
+                break
+
+
+_IPV4 = r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)"
+_IPV6 = r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{2,34}(?![\w:])"
+_IP = re.compile(f"{_IPV4}|{_IPV6}", re.ASCII)
+# What four numbers with dots are, too: a version, a section of a text, an object's identifier.
+_NO_ADDRESS = re.compile(
+    r"(?i)(?:[a-z)]/|[<>=~!^]=\s?[\"'`]?"
+    r"|(?<![a-z])(?:versions?|v|release|build|firmware|driver|since \w+|sections?|§+|chapter|clause|oid"
+    r"|object.?identifier)[_\W]{0,8})$"
+)
+# The number of a section stands before its title, and is small.
+_HEADING = re.compile(r"(?:^|\n)[ \t#*§]*$")
+_SECTION_MAX = 20
+_CONTEXT = 24
+
+
+def _ips(text: str) -> Spans:
+    for found in _IP.finditer(text):
+        before = text[max(0, found.start() - _CONTEXT) : found.start()]
+        parts = found[0].split(".")
+        is_section = len(parts) > 1 and all(int(part) <= _SECTION_MAX for part in parts) and _HEADING.search(before)
+        if not is_section and not _NO_ADDRESS.search(before) and _is_public(found[0]):
+            yield found.span()
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+_PLUS = r"[+＋]\(?\d"
+_PHONE_RUN = r"\d(?:[^\S\n]?[().\-‐-―·]{0,2}[^\S\n]?\d){5}"
+_PHONE = re.compile(r"(?:[+＋]\(?|\(\s?)?\d(?:[^\S\n]?[().\-‐-―·/]{0,2}[^\S\n]?\d){5,24}")
+_BLANK = re.compile(r"\s")
+# What phonenumbers looks at beside a number: a letter, a currency.
+_BESIDE = 4
+# A number that something else goes on in, a sum of money, a term of a formula.
+_NO_PHONE_AFTER = re.compile(rf"(?:{_WORD}|[_.,*/=#$€£¥%^@)\]])$|(?:{_WORD}|[)\]*/]) ?[+\-] ?$")
+_GOES_ON = re.compile(r"[.,]?\d")
+_DECIMAL = re.compile(r"[+＋(\-\[]*\d*\.\d+|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
+
+
+def _phones(text: str, regions: Sequence[str]) -> Spans:
+    for run in _PHONE.finditer(text):
+        spans = [*_phones_between(text, run.start(), run.end() + _BESIDE, regions)]
+        if not spans and run[0][0] in "+＋":
+            # A year or another number may follow after a blank.
+            ends = (run.start() + blank.start() for blank in reversed([*_BLANK.finditer(run[0])]))
+            shorter = ([*_phones_between(text, run.start(), end, ())] for end in ends)
+            spans = next(filter(None, shorter), [])
+        yield from spans
+
+
+def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) -> Spans:
+    """Telephone numbers in a run of digits; phonenumbers sees the characters up to `seen`."""
+    from phonenumbers import Leniency, PhoneNumberMatcher
+
+    first = max(0, start - _BESIDE)
+    window = text[first:seen]
+    done = 0
+    for region in (None, *regions):
+        leniency = Leniency.STRICT_GROUPING if region else Leniency.VALID
+        for found in PhoneNumberMatcher(window, region, leniency=leniency):
+            before, after = window[: found.start], window[found.end :]
+            if found.start < done or _NO_PHONE_AFTER.search(before) or not _is_phone(found.raw_string, after):
+                continue
+            # In "(+1 415 555 2671)" the bracket is the sentence's.
+            is_half = found.raw_string.count("(") > found.raw_string.count(")")
+            yield first + found.start + is_half, first + found.end
+            done = found.end
+
+
+def _is_phone(written: str, after: str) -> bool:
+    """Whether it is written as one: with + at the first digit, with groups, or with 0 before it; so is a Chinese mobile
+    number, which is 11 digits in a row."""
+    if _DECIMAL.fullmatch(written) or _GOES_ON.match(after):
+        return False
+    if written[0] in "+＋":
+        return not written[1].isspace()
+    digits = written.strip("()[] -")
+    return not digits.isdecimal() or digits[0] == "0" or (len(digits) == 11 and digits[0] == "1")
+
+
+# Whose key it is → what it looks like. Source: the issuers' documentation; the same shapes as gitleaks' and
+# detect-secrets', of those that begin with something unmistakable.
+SECRETS = {
+    "AWS": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}",
+    "GitHub": r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})",
+    "GitLab": r"gl(?:pat|dt|rt|ptt|soat)-[A-Za-z0-9_\-]{20,64}",
+    "Slack": r"xox[abeoprs]-[A-Za-z0-9\-]{10,250}|xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]+",
+    "Slack's webhooks": r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9+/]{40,80}",
+    "Google": r"AIza[A-Za-z0-9_\-]{35}",
+    "Google's OAuth": r"GOCSPX-[A-Za-z0-9_\-]{28}|ya29\.[A-Za-z0-9_\-]{30,}",
+    "OpenAI, Anthropic": r"sk-(?:proj-|svcacct-|admin-|ant-(?:api|admin)\d\d-|or-v1-)?[A-Za-z0-9_\-]{32,200}",
+    "Stripe": r"[rs]k_(?:live|test|prod)_[A-Za-z0-9]{10,99}",
+    "Hugging Face": r"hf_[A-Za-z]{34}",
+    "npm": r"npm_[A-Za-z0-9]{36}",
+    "PyPI": r"pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_\-]{50,}",
+    "SendGrid": r"SG\.[A-Za-z0-9_\-]{22}\.[A-Za-z0-9_\-]{43}",
+    "Telegram": r"\d{8,10}:AA[A-Za-z0-9_\-]{33}",
+    "JSON Web Token": r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*",
+}
+_KEY = re.compile("|".join(rf"(?<![A-Za-z0-9_\-])(?:{shape})(?![A-Za-z0-9])" for shape in SECRETS.values()))
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN ((?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?)-----(?:[^-]|-(?!----)){20,}-----END \1-----"
+)
+_URL_PASSWORD = re.compile(
+    r"(?<![a-z])[a-z][a-z0-9+.\-]{1,20}://[^\s/:@\"'<>]{0,100}:([^\s/@\"'<>{}$]{3,200})@(?=[\w\[])"
+)
+_ANY_SECRET = (
+    r"AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|gl(?:pat|dt|rt|ptt|soat)-|xox[abeoprs]-|xapp-|hooks\.slack\.com|AIza"
+    r"|GOCSPX-|ya29\.|sk-|[rs]k_(?:live|test|prod)_|hf_|npm_|pypi-AgE|SG\.|:AA|eyJ|PRIVATE KEY|://[^\s/:@]*:[^\s/@]+@"
+)
+
+
+def _secrets(text: str) -> Spans:
+    found = [one.span() for one in _PRIVATE_KEY.finditer(text)]
+    # "password" and "tiger" stand for a password in most manuals.
+    found += [one.span(1) for one in _URL_PASSWORD.finditer(text) if not one[1].isalpha()]
+    found += [one.span() for one in _KEY.finditer(text) if _looks_drawn(one[0])]
+    yield from sorted(found)
+
+
+def _looks_drawn(key: str) -> bool:
+    """False for what begins like a key and is words or a placeholder: sk-this-is-my-favourite-scikit-model-name."""
+    is_mixed = any(map(str.isdigit, key)) or (key.lower() != key and key.upper() != key)
+    return len(set(key)) >= 8 and (is_mixed or not key.startswith("sk-"))
+
+
+_FINDERS: dict[Kind, tuple[str, Callable[[str], Spans]]] = {
+    "secret": (_ANY_SECRET, _secrets),
+    "email": (r"[\w.%+\-][@＠][\w\-]", _emails),
+    "iban": (r"[A-Z]{2}[0-9]{2}(?:[ \x{a0}]?[A-Z0-9]){11}", _ibans),
+    "card": (r"\d(?:[ \x{a0}\x{2009}\x{202f}\-‑]?\d){11}", _cards),
+    "ip": (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{2}", _ips),
+}

@@ -1,0 +1,298 @@
+"""`headrace labels`: documents go out, and what people chose comes back, on a project of its own."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow as pa
+import pytest
+from typer.testing import Result
+
+from headrace.handoff.schemas import LABELS
+from headrace.handoff.versions import HandoffStore
+from headrace.store.local import LocalStore
+from tests.command_line.builders import checked_json, run
+from tests.prep.builders import make_raw
+
+CORPUS = """\
+name: notes
+files: [notes/*.jsonl]
+num_shards: 2
+columns: {term: title, text: body, document_id: id}
+prompt: {user: "Explain {term}."}
+rules: {set: none}
+personal_data: {email: mask}
+labels:
+  file: {path: "labels/{shard}.csv", source: people}
+  judge: {model: m, base_url: "http://x/v1", question: "Is {text} good?", answers: [good, bad, "so & so"]}
+"""
+
+
+class Project:
+    """Six documents in two shards, of which a judge has labelled four."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "resources").mkdir()
+        (root / "pyproject.toml").write_text("[tool.dg]\ndirectory_type = 'project'\n")
+        (root / "resources/corpus.yaml").write_text(CORPUS)
+        self.handoffs = HandoffStore(LocalStore(root / ".headrace/store"))
+        self.read("shard-00", *({"document_id": f"a{n}", "text": f"note {n} of jane@example.com"} for n in range(3)))
+        self.read("shard-01", *({"document_id": f"b{n}", "category": None, "text": f"text {n} 水"} for n in range(3)))
+        self.judge("shard-00", a0="good", a1="bad")
+        self.judge("shard-01", b0="good", b1="bad")
+
+    def read(self, shard: str, *documents: dict[str, Any]) -> None:
+        self.handoffs.publish("raw_documents", shard, make_raw(*documents), code_version="1", run_id="r")
+
+    def judge(self, shard: str, **labels: str) -> None:
+        rows = [
+            {"document_id": document_id, "label": label, "source": "judge", "judged_at_version": "v000001"}
+            for document_id, label in labels.items()
+        ]
+        table = pa.Table.from_pylist(rows, schema=LABELS)
+        self.handoffs.publish("labels", shard, table, code_version="1", run_id="r")
+
+    def call(self, *arguments: str | Path) -> Result:
+        return run("labels", *arguments, store=self.root / ".headrace/store", env={"HEADRACE_CORPUS": None})
+
+    def tasks(self, *arguments: str) -> list[dict[str, Any]]:
+        result = self.call("export", self.root / "tasks.json", "--force", *arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads((self.root / "tasks.json").read_text())
+
+    def write(self, name: str, body: object) -> Path:
+        path = self.root / name
+        path.write_text(body if isinstance(body, str) else json.dumps(body))
+        return path
+
+    def labels(self, shard: str) -> dict[str, str]:
+        with (self.root / f".headrace/labels/{shard}.csv").open(newline="") as file:
+            return {row["document_id"]: row["label"] for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def studio(document_id: str, *chosen: str, **changes: Any) -> dict[str, Any]:
+    """A task as Label Studio exports it, with an annotation by each of several people."""
+    annotations = [
+        {
+            "id": number,
+            "completed_by": number,
+            "result": [
+                {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [label]}, "id": "x"}
+            ],
+            "was_cancelled": False,
+            "created_at": f"2026-11-2{number}T10:00:00.000000Z",
+            "updated_at": f"2026-11-2{number}T10:00:00.000000Z",
+            **changes,
+        }
+        for number, label in enumerate(chosen, start=1)
+    ]
+    return {"id": 7, "data": {"text": "…", "document_id": document_id}, "annotations": annotations, "predictions": []}
+
+
+def argilla(document_id: str, **chosen: str) -> dict[str, Any]:
+    """A record as Argilla's `records.to_json` writes it."""
+    responses = {"label": [{"value": label, "user_id": user} for user, label in chosen.items()]} if chosen else {}
+    return {
+        "id": document_id,
+        "fields": {"text": "…"},
+        "metadata": {},
+        "suggestions": {"label": {"value": "bad", "score": None, "agent": "judge"}},
+        "responses": responses,
+        "vectors": {},
+        "status": "completed" if chosen else "pending",
+        "_server_id": "0c",
+    }
+
+
+def test_tasks_for_label_studio_hold_masked_texts_ids_and_the_judges_labels_as_predictions(project: Project) -> None:
+    tasks = {task["data"]["document_id"]: task for task in project.tasks("-n", "0")}
+
+    assert sorted(tasks) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert tasks["a0"]["data"] == {
+        "text": "note 0 of <EMAIL>",
+        "term": "term 1",
+        "category": "noun",
+        "document_id": "a0",
+        "shard": "shard-00",
+        "file": "files/a.jsonl",
+        "line": 1,
+    }
+    [prediction] = tasks["a0"]["predictions"]
+    assert prediction["model_version"] == "judge"
+    assert prediction["result"][0]["value"] == {"choices": ["good"]}
+    assert tasks["a2"]["predictions"] == []
+    # Label Studio wants a value for each variable of its interface.
+    assert tasks["b0"]["data"]["category"] == ""
+    config = ElementTree.parse(project.root / "tasks.xml").getroot()
+    assert [choice.get("value") for choice in config.iter("Choice")] == ["good", "bad", "so & so"]
+    assert {one.get("name") for one in config.iter() if one.get("name")} >= {"label", "text"}
+
+
+def test_records_for_argilla_have_the_id_fields_metadata_and_a_suggestion(project: Project) -> None:
+    records = {record["id"]: record for record in project.tasks("--for", "argilla", "-n", "0")}
+
+    assert records["b1"]["fields"] == {"text": "text 1 水", "term": "term 2"}
+    assert records["b1"]["suggestions"] == {"label": {"value": "bad", "score": None, "agent": "judge"}}
+    assert records["b1"]["metadata"]["label_judge"] == "bad"
+    assert (records["b2"]["suggestions"], records["b2"]["responses"]) == ({}, {})
+    assert not (project.root / "tasks.xml").exists()
+
+
+def test_a_sample_is_the_same_for_a_seed_and_within_the_larger_one(project: Project) -> None:
+    def ids(*arguments: str) -> list[str]:
+        return [task["data"]["document_id"] for task in project.tasks(*arguments)]
+
+    assert ids("-n", "2") == ids("-n", "4")[:2] == ids("-n", "0")[:2]
+    assert {tuple(ids("-n", "3", "--seed", str(seed))) for seed in range(8)} != {tuple(ids("-n", "3"))}
+
+
+def test_what_people_have_labelled_is_not_asked_again_but_for_where_the_judge_disagrees(project: Project) -> None:
+    (project.root / ".headrace/labels").mkdir(parents=True)
+    (project.root / ".headrace/labels/shard-00.csv").write_text("document_id,label\na0,bad\na1,bad\n")
+
+    assert {task["data"]["document_id"] for task in project.tasks()} == {"a2", "b0", "b1", "b2"}
+    [task] = project.tasks("--only", "disagreed")
+    assert task["data"]["document_id"] == "a0"
+    assert [one["model_version"] for one in task["predictions"]] == ["judge", "people"]
+
+
+def test_the_majority_of_several_people_is_written_to_the_shards_files_and_once(project: Project) -> None:
+    export = [studio("a0", "good", "good", "bad"), studio("b1", "bad"), studio("b2", "good", was_cancelled=True)]
+    file = project.write("export.json", export)
+
+    dry = project.call("import", file, "--dry-run")
+    assert "would be added" in dry.output
+    assert not (project.root / ".headrace/labels").exists()
+
+    result = project.call("import", file)
+    assert (result.exit_code, project.labels("shard-00"), project.labels("shard-01")) == (
+        0,
+        {"a0": "good"},
+        {"b1": "bad"},
+    )
+    assert "4 annotations by 3 people of 2 documents; Krippendorff's alpha is" in result.output
+
+    before = (project.root / ".headrace/labels/shard-00.csv").stat().st_mtime_ns
+    again = checked_json(project.call("import", file, "--json"), "labels-import")
+    assert (again["num_unchanged"], again["num_skipped"], again["files"]) == (2, 1, [])
+    assert (project.root / ".headrace/labels/shard-00.csv").stat().st_mtime_ns == before
+
+
+def test_json_min_and_argillas_records_come_back_as_lists_or_lines(project: Project) -> None:
+    row = {"id": 1, "document_id": "a0", "text": "…", "label": "good", "annotator": 4, "annotation_id": 9}
+    two = {**row, "document_id": "a1", "label": {"choices": ["bad"]}, "updated_at": "2026-11-29"}
+    lines = "\n".join(
+        json.dumps(one) for one in (argilla("b0", u1="so & so"), argilla("b1", u1="bad", u2="bad"), argilla("b2"))
+    )
+
+    result = project.call("import", project.write("min.json", [row, two]), project.write("records.jsonl", lines + "\n"))
+
+    assert result.exit_code == 0, result.output
+    assert project.labels("shard-00") == {"a0": "good", "a1": "bad"}
+    assert project.labels("shard-01") == {"b0": "so & so", "b1": "bad"}
+
+
+def test_of_one_persons_annotations_the_newest_counts(project: Project) -> None:
+    task = studio("a0", "good", "bad")
+    for annotation in task["annotations"]:
+        annotation["completed_by"] = {"id": 3, "email": "kim@example.com"}
+
+    assert project.call("import", project.write("e.json", [task])).exit_code == 0
+    assert project.labels("shard-00") == {"a0": "bad"}
+
+
+def test_a_draw_and_another_label_in_the_file_are_told_and_left_as_they_are(project: Project) -> None:
+    (project.root / ".headrace/labels").mkdir(parents=True)
+    path = project.root / ".headrace/labels/shard-00.csv"
+    path.write_text("who;document_id;label\nme;a1;good\n")
+    file = project.write("e.json", [studio("a0", "good", "bad"), studio("a1", "bad"), studio("a2", "bad")])
+
+    result = project.call("import", file)
+
+    assert result.exit_code == 1
+    assert "bad 1, good 1" in result.output or "good 1, bad 1" in result.output
+    assert path.read_text() == "who;document_id;label\nme;a1;good\n;a2;bad\n"
+    replaced = checked_json(project.call("import", file, "--replace", "--json"), "labels-import", exit_code=1)
+    assert (replaced["files"][0]["num_replaced"], len(replaced["undecided"])) == (1, 1)
+    assert path.read_text() == "who;document_id;label\nme;a1;bad\n;a2;bad\n"
+
+
+def test_a_file_of_json_lines_keeps_its_lines(project: Project) -> None:
+    text = (project.root / "resources/corpus.yaml").read_text().replace("{shard}.csv", "all.jsonl")
+    (project.root / "resources/corpus.yaml").write_text(text)
+    path = project.root / ".headrace/labels/all.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"document_id":"a1","label":"good","by":"me"}\n{"document_id": "b0", "label": "bad"}\n')
+
+    assert (
+        project.call(
+            "import", project.write("e.json", [studio("a1", "bad"), studio("b2", "good")]), "--replace"
+        ).exit_code
+        == 0
+    )
+    assert path.read_text().splitlines() == [
+        '{"document_id": "a1", "label": "bad", "by": "me"}',
+        '{"document_id": "b0", "label": "bad"}',
+        '{"document_id": "b2", "label": "good"}',
+    ]
+
+
+REFUSALS: dict[str, tuple[object, str]] = {
+    "an unknown document": (
+        [studio("a0", "good"), studio("zz", "good")],
+        "1 of 2 annotated documents are not in corpus notes, got 'zz': nothing is imported.",
+    ),
+    "a label of nobody": ([studio("a0", "Good")], "labels.judge.answers does not list, got 'Good' 1 times"),
+    "another question": (
+        [
+            {
+                **studio("a0", "good"),
+                "annotations": [{"result": [{"from_name": "taste", "value": {"choices": ["good"]}}]}],
+            }
+        ],
+        "has no answers to the question 'label', but to 'taste': name the one that labels documents with --question.",
+    ),
+    "two choices at once": (
+        [{"document_id": "a0", "label": {"choices": ["good", "bad"]}, "annotator": 1}],
+        "entry 1: an answer must be one label, got ['good', 'bad']: let the tool take one choice.",
+    ),
+    "tasks of another project": (
+        [{"data": {"text": "x"}, "annotations": []}],
+        "entry 1 has no document_id, which headrace labels export gives each task, got None",
+    ),
+    "tasks before anybody worked on them": (
+        [{"data": {"document_id": "a0"}, "predictions": []}],
+        "entry 1 is no task with annotations, no row of JSON-MIN and no record with responses, got the keys 'data'",
+    ),
+    "no JSON": ("label,document_id\n", "e.json is neither a JSON list nor JSON Lines"),
+    "a list of names": (["a0"], "entry 1 must be an object, got 'a0'."),
+}
+
+
+@pytest.mark.parametrize("phrase", REFUSALS)
+def test_what_cannot_be_imported_is_refused_whole_in_a_sentence(phrase: str, project: Project) -> None:
+    body, sentence = REFUSALS[phrase]
+
+    result = project.call("import", project.write("e.json", body))
+
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.output.split())
+    assert not (project.root / ".headrace/labels").exists()
+
+
+def test_unknown_documents_may_be_left_out(project: Project) -> None:
+    file = project.write("e.json", [studio("a0", "good"), studio("zz", "good")])
+
+    body = checked_json(project.call("import", file, "--known-only", "--json"), "labels-import")
+
+    assert (body["num_unknown"], body["num_documents"]) == (1, 1)
+    assert project.labels("shard-00") == {"a0": "good"}

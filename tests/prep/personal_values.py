@@ -1,0 +1,109 @@
+"""Values of people as they are written, and what looks like them and is none; made without the code that finds them."""
+
+import random
+import string
+from collections.abc import Iterator
+
+# From the networks' lists of test numbers, and from the directories and manuals of the numbering plans.
+PHONES = {
+    "international": ["+1 415-555-2671", "+44 20 7946 0958", "+49 30 901820", "+86 138 0013 8000", "+33 1 42 68 53 00"],
+    "compact": ["+14155552671", "+442079460958", "+8613800138000", "+919876543210", "+819012345678"],
+    "other digits": ["＋８６ １３８ ００１３ ８０００", "+٢٠ ١٠٠ ١٢٣ ٤٥٦٧", "+९१ ९८७६५ ४३२१०"],
+    "brackets": ["+44 (0)20 7946 0958", "+1 (415) 555-2671", "+39 (06) 6982"],
+}
+NATIONAL_PHONES = {
+    "US": ["(415) 555-2671", "415-555-2671", "415.555.2671", "1-800-275-2273"],
+    "GB": ["020 7946 0958", "(020) 7946 0958", "02079460958"],
+    "CN": ["13800138000", "138 0013 8000", "010-62791133"],
+    "DE": ["030 901820", "(030) 901820", "0151 23456789"],
+}
+TRAPS = [
+    *("born 1999-12-31", "at 2026-11-29 21:30:45", "on 31.12.1999", "版本 2.10.1", "version 8.8.4.4", "lib>=1.7.4.2"),
+    *("ISBN 978-3-16-148410-0", "ISBN 0-306-40615-2", "ISSN 2049-3630", "order 4155552671", "invoice 2026-0001234"),
+    *("Chrome/120.0.6099.109", "192.168.0.1", "10.0.0.254", "127.0.0.1:8080", "1.2.3.4 Scope", "§ 5.4.3.2"),
+    *("sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "12:34:56", "std::vector<int>"),
+    *("git@github.com:apache/arrow.git", "logo@2x.png", "@pytest.mark.slow", "npm i left-pad@1.3.0", "x = a @ b.T"),
+    *("3.14159265358979", "1e-10", "4,111,111,111", "p**4 + 13192187500*q", "price: $4155552671", "2**31 = 2147483648"),
+    *("4111 1111 1111 1112", "6e9f4111111111111111", "4111-1111-1111-11110", "id 4111111111111111/7"),
+    *("DE89 3704 0044 0532 0130 01", "GB82 WEST", "uuid 550e8400-e29b-41d4-a716-446655440000", "sk-learn", "AKIAshort"),
+    *("https://user@example.org/a", "postgres://user:password@localhost/x", "hf_token", "eyJhbGciOiJub25lIn0", "%@%.%"),
+    *("共有 20260101 件", "٢٠٢٦-١١-٢٩", "pages 480-487", "1920x1080", "[20 21 22 23 24]", "0.9999999996"),
+    "sk-this-is-my-favourite-scikit-learn-model-name",
+]
+SENTENCES = (
+    "Write to {} before noon.",
+    "({})",
+    "请联系{}，谢谢。",
+    "連絡先：{}まで。",
+    "اتصل بنا: {} شكرا",
+    "値:「{}」",
+    '{{"value": "{}"}}',
+    "a | {} | b",
+    "see <{}>; then\ngo on",
+    "{}",
+)
+
+
+def emails(draw: random.Random) -> Iterator[str]:
+    while True:
+        name = "".join(draw.choices(string.ascii_lowercase + string.digits, k=draw.randint(2, 12)))
+        mark = draw.choice(["", ".", "_", "-", "+"])
+        domain = draw.choice(
+            ["example.com", "mail.example.co.uk", "uni-köln.de", "a-b.museum", "xn--e1afmkfd.xn--p1ai"]
+        )
+        yield f"{name}{mark}{draw.choice(string.ascii_letters)}@{domain}"
+
+
+def cards(draw: random.Random) -> Iterator[str]:
+    forms = (("4", 16), ("51", 16), ("2221", 16), ("37", 15), ("6011", 16), ("3530", 16), ("62", 16))
+    while True:
+        beginning, length = draw.choice(forms)
+        body = beginning + "".join(draw.choices(string.digits, k=length - len(beginning) - 1))
+        # Luhn's check digit, as in ISO/IEC 7812-1, annex B.
+        doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(body))]
+        number = body + str(-sum(value - 9 * (value > 9) for value in doubled) % 10)
+        groups = (
+            [number[:4], number[4:10], number[10:]] if length == 15 else [number[at : at + 4] for at in range(0, 16, 4)]
+        )
+        yield draw.choice(["", " ", "-"]).join(groups)
+
+
+def ibans(draw: random.Random) -> Iterator[str]:
+    while True:
+        country, length = draw.choice([("DE", 22), ("AT", 20), ("CH", 21), ("LI", 21)])
+        body = "".join(draw.choices(string.digits, k=length - 4))
+        # ISO 13616: the country behind the number, letters as 10 to 35, 98 less the rest of 97.
+        as_number = body + "".join(str(ord(letter) - ord("A") + 10) for letter in country) + "00"
+        number = f"{country}{98 - int(as_number) % 97:02d}{body}"
+        yield draw.choice([number, " ".join(number[at : at + 4] for at in range(0, length, 4))])
+
+
+def addresses(draw: random.Random) -> Iterator[str]:
+    while True:
+        yield f"{draw.choice([8, 52, 93, 185])}.{draw.randint(21, 250)}.{draw.randint(21, 250)}.{draw.randint(1, 250)}"
+        yield f"2001:4860:{draw.randrange(16**4):x}:{draw.randrange(16**4):x}::{draw.randrange(1, 16**4):x}"
+
+
+def secrets(draw: random.Random) -> Iterator[str]:
+    alphabet = string.ascii_letters + string.digits
+
+    def drawn(length: int, letters: str = alphabet) -> str:
+        return "".join(draw.choices(letters, k=length))
+
+    while True:
+        yield "AKIA" + drawn(16, string.ascii_uppercase + "234567")
+        yield "ghp_" + drawn(36)
+        yield f"github_pat_{drawn(22)}_{drawn(59)}"
+        yield "glpat-" + drawn(20)
+        yield f"xoxb-{drawn(12, string.digits)}-{drawn(12, string.digits)}-{drawn(24)}"
+        yield "AIza" + drawn(35)
+        yield "sk-proj-" + drawn(48)
+        yield f"sk-ant-api03-{drawn(93)}-{drawn(6)}AA"
+        yield "sk_live_" + drawn(24)
+        yield "hf_" + drawn(34, string.ascii_letters)
+        yield f"SG.{drawn(22)}.{drawn(43)}"
+        yield f"eyJ{drawn(33)}.eyJ{drawn(40)}.{drawn(43)}"
+        yield f"-----BEGIN RSA PRIVATE KEY-----\n{drawn(64)}\n{drawn(64)}\n-----END RSA PRIVATE KEY-----"
+
+
+MAKERS = {"email": emails, "card": cards, "iban": ibans, "ip": addresses, "secret": secrets}

@@ -1,0 +1,169 @@
+import random
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidInput
+from headrace.handoff.versions import HandoffStore
+from headrace.prep.cleaning import clean_shard, prepared
+from headrace.prep.corpus import load_corpus
+from headrace.prep.dropped_documents import dropped_of_shard
+from headrace.prep.personal_data import PersonalData
+from headrace.prep.personal_patterns import KINDS, Kind, finder
+from headrace.prep.rule_sets import QualityRules
+from headrace.store.local import LocalStore
+from tests.prep.builders import make_corpus, make_raw
+from tests.prep.personal_values import MAKERS, NATIONAL_PHONES, PHONES, SENTENCES, TRAPS
+
+ALL = PersonalData()
+COUNTRIES = tuple(NATIONAL_PHONES)
+
+
+def masked(*documents: dict[str, Any] | str, **settings: Any) -> list[str]:
+    corpus = make_corpus(rules=QualityRules.of("none"), personal_data=PersonalData(**settings))
+    return prepared(pl.DataFrame(make_raw(*documents)), corpus).get_column("text").to_list()
+
+
+def found(kind: Kind, text: str, *regions: str) -> list[str]:
+    return [text[start:end] for start, end in finder(kind, regions).spans(text)]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_was_put_into_sentences_of_several_scripts_is_found_exactly(kind: Kind) -> None:
+    draw = random.Random(kind)
+    values = list(islice(MAKERS[kind](draw), 200))
+    texts = [draw.choice(SENTENCES).format(value) for value in values]
+    may_hold = pl.Series(texts).str.contains(finder(kind).may_hold)
+
+    missed = [text for text, value in zip(texts, values, strict=True) if found(kind, text) != [value]]
+
+    assert missed == []
+    assert may_hold.all()
+
+
+@pytest.mark.parametrize("form", PHONES)
+def test_a_number_with_its_countrys_code_is_found_in_every_form_and_script(form: str) -> None:
+    texts = [sentence.format(value) for value in PHONES[form] for sentence in SENTENCES]
+    values = [value for value in PHONES[form] for _ in SENTENCES]
+
+    assert [text for text, value in zip(texts, values, strict=True) if found("phone", text) != [value]] == []
+    assert pl.Series(texts).str.contains(finder("phone").may_hold).all()
+
+
+@pytest.mark.parametrize("country", NATIONAL_PHONES)
+def test_a_number_without_it_is_found_if_the_corpus_names_the_country(country: str) -> None:
+    for value in NATIONAL_PHONES[country]:
+        assert (value, found("phone", f"Call {value} today.", country)) == (value, [value])
+        assert found("phone", f"Call {value} today.") == []
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_dates_versions_books_hashes_orders_and_code_are_nobodys(trap: str) -> None:
+    text = f"It says {trap} there." if "Scope" not in trap else trap
+
+    assert masked(text) == [text]
+    assert found("phone", text, *COUNTRIES) == []
+
+
+def test_numbers_drawn_at_random_pass_as_cards_and_accounts_by_chance_alone() -> None:
+    draw = random.Random(7)
+    texts = [
+        f"no. {draw.choice('3456')}{draw.randrange(10**15):015d} and DE{draw.randrange(10**20):020d}"
+        for _ in range(400)
+    ]
+
+    assert sum(bool(found("card", text)) for text in texts) <= 40
+    assert sum(bool(found("iban", text)) for text in texts) <= 12
+
+
+@given(st.text(alphabet="ab@.+0123456789 -:/ABEDK＠８\n(", max_size=80))
+def test_the_cheap_pattern_misses_nothing_and_what_is_found_is_apart(text: str) -> None:
+    for kind in KINDS:
+        one = finder(kind, COUNTRIES)
+        spans = sorted(one.spans(text))
+
+        assert all(0 <= start < end <= len(text) for start, end in spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+        assert not spans or pl.Series([text]).str.contains(one.may_hold).item()
+
+
+@given(st.lists(st.sampled_from(["a@b.io", "+1 415-555-2671", "8.8.8.8", "x", "\n", "4111111111111111"]), max_size=8))
+def test_what_is_masked_stays_as_it_is_when_it_is_masked_again(pieces: list[str]) -> None:
+    once = masked(" ".join(pieces))
+
+    assert masked(*once) == once
+
+
+def test_each_kind_has_its_placeholder_and_the_rest_of_the_text_is_untouched() -> None:
+    text = "\tJane <jane@example.com>, +1 415-555-2671;\n\tpays 4111 1111 1111 1111 from 8.8.8.8\n"
+
+    assert masked(text) == ["\tJane <<EMAIL>>, <PHONE>;\n\tpays <CARD> from <IP_ADDRESS>"]
+    assert masked(text, phone="keep", card="keep", ip="keep") == [text.replace("jane@example.com", "<EMAIL>").rstrip()]
+
+
+def test_numbered_placeholders_tell_values_apart_however_they_are_grouped() -> None:
+    text = "a@b.io wrote c@d.io; A@B.IO called +1 415-555-2671 or +14155552671."
+
+    assert masked(text, number_placeholders=True) == [
+        "<EMAIL_1> wrote <EMAIL_2>; <EMAIL_1> called <PHONE_1> or <PHONE_1>."
+    ]
+
+
+def test_terms_categories_and_examples_are_masked_with_the_texts_numbers() -> None:
+    document = {"term": "c@d.io", "category": None, "text": "from a@b.io", "examples": ["to c@d.io", "none"]}
+    corpus = make_corpus(personal_data=PersonalData(number_placeholders=True))
+    [row] = prepared(pl.DataFrame(make_raw("nothing", document)), corpus)[1:].to_dicts()
+
+    assert row["text"] == "from <EMAIL_1>"
+    assert (row["term"], row["category"], row["examples"]) == ("<EMAIL_2>", None, ["to <EMAIL_2>", "none"])
+    assert row["personal_data_email"] == 3
+
+
+def test_documents_are_dropped_by_kind_and_placeholders_are_counted_in_those_that_stay() -> None:
+    settings = PersonalData(email="mask", card="drop")
+    corpus = make_corpus(rules=QualityRules.of("none"), personal_data=settings)
+    cleaned = clean_shard(corpus, make_raw("a@b.io or c@d.io", "4111 1111 1111 1111 of e@f.io", "none"), {})
+
+    assert {rule: count for rule, count in cleaned.drops.items() if count} == {"personal_data_card": 1}
+    assert cleaned.masked == {"secret": 0, "email": 2, "iban": 0, "card": 0, "ip": 0, "phone": 0}
+    assert cleaned.documents.column("text").to_pylist() == ["<EMAIL> or <EMAIL>", "none"]
+
+
+def test_copies_that_differ_in_an_address_alone_are_duplicates() -> None:
+    corpus = make_corpus(rules=QualityRules.of("none"), personal_data=ALL)
+
+    assert clean_shard(corpus, make_raw("Ask a@b.io for it.", "Ask c@d.io for it."), {}).drops["exact_duplicate"] == 1
+
+
+def test_what_is_shown_of_a_dropped_document_has_placeholders(tmp_path: Path) -> None:
+    handoffs = HandoffStore(LocalStore(tmp_path))
+    corpus = make_corpus(rules=QualityRules.of("none"), personal_data=PersonalData(secret="drop"))
+    key = "ghp_" + "a1B2" * 9
+    handoffs.publish("raw_documents", "shard-00", make_raw(f"token {key} of a@b.io"), code_version="1", run_id="r")
+
+    [shown] = dropped_of_shard(corpus, handoffs, "shard-00", tokenizer=None).documents
+
+    assert (shown.rule, shown.measured, shown.excerpt) == ("personal_data_secret", 1, "token <SECRET> of <EMAIL>")
+    assert key not in repr(shown)
+
+
+def test_a_corpus_file_names_kinds_and_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
+    def load(**settings: Any) -> PersonalData | None:
+        path = tmp_path / "corpus.yaml"
+        body = {"name": "notes", "files": ["a.txt"], "prompt": {"user": "Write."}, "personal_data": settings}
+        path.write_text(yaml.safe_dump(body))
+        return load_corpus(path).personal_data
+
+    assert load(card="drop", phone_regions=["US"]) == PersonalData(card="drop", phone_regions=("US",))
+    with pytest.raises(
+        InvalidInput, match=r"phone_regions must name countries by codes such as US, DE, CN, got 'usa'\."
+    ):
+        load(phone_regions=["usa"])
+    with pytest.raises(InvalidInput, match="personal_data keeps every kind; remove the key to look for none"):
+        load(**dict.fromkeys(KINDS, "keep"))
