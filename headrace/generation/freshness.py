@@ -7,8 +7,8 @@ sees it in `headrace run --dry-run`.
 from collections.abc import Iterable
 from pathlib import Path
 
-from headrace.generation.sealed_tables import states_read
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import states_read
 from headrace.keys import digest_text
 from headrace.rollout.states import RolloutState
 

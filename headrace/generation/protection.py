@@ -18,9 +18,9 @@ from headrace.generation.sealed_tables import (
     PROMPT_PLACES,
     PROMPTS,
     REVIEWED,
-    states_read,
 )
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
+from headrace.handoff.manifests import states_read
 from headrace.handoff.notes import read_note
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.protection import weights_of

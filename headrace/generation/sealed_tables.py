@@ -33,8 +33,3 @@ def version_read(made: Handoff, asset: str) -> int:
             f"{made.manifest.label} does not say which version of its {asset} it was made from.", handoff=made.label
         )
     return int(match[1])
-
-
-def states_read(stated: str, content_digest: str) -> bool:
-    """Whether what a manifest states of one input ("v3 DIGEST") names this content, under whichever version number."""
-    return bool(content_digest) and stated.rpartition(" ")[2] == content_digest

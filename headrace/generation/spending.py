@@ -24,7 +24,7 @@ from headrace.generation.claim_objects import CLAIM, ROOT, SETTLED, Claim, is_cl
 from headrace.generation.micro_batches import committed, read_figures
 from headrace.generation.sealed_tables import TABLES_OF
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, partition_path
+from headrace.keys import ContentPartition, partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import read_object
 from headrace.version_sets.sets import Member, VersionSets
@@ -121,8 +121,12 @@ class Spending:
         )
 
     def _look_at_all(self) -> None:
-        for key in self.campaign.partition_keys(self.day):
-            listed = self._objects.list(f"{ROOT}/{partition_path(key)}")
+        for path in self._objects.children(ROOT):
+            # Every partition in the store: what one cost that a lower num_shards left behind is spent, too.
+            partition = ContentPartition.find(partition_from_path(path))
+            if partition is None or (partition.campaign, partition.day) != (self.campaign.name, self.day):
+                continue
+            listed = self._objects.list(f"{ROOT}/{path}")
             settled = {one.removesuffix(SETTLED) for one in listed if one.endswith(SETTLED)}
             for one in filter(is_claim, listed):
                 try:

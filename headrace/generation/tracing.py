@@ -16,7 +16,8 @@ import polars as pl
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
 from headrace.generation.mirroring import COMPARISON
 from headrace.generation.prompt_places import TracedPlace, place_of
-from headrace.generation.sealed_tables import CONTENT, MIRRORED, PROMPTS, REVIEWED, TABLES_OF, states_read
+from headrace.generation.sealed_tables import CONTENT, MIRRORED, PROMPTS, REVIEWED, TABLES_OF
+from headrace.handoff.manifests import states_read
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion

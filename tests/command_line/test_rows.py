@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 from typer.testing import Result
 
+from headrace.clock import FixedClock
 from headrace.command_line.tracing import model_facts
 from headrace.generation.campaign import PromptSource
+from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
@@ -23,7 +25,7 @@ from headrace.store.local import LocalStore
 from headrace.store.protection import Answer, Named, installed
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
-from tests.generation.builders import TEXTS, Site, make_campaign, make_partition, make_site
+from tests.generation.builders import TEXTS, Site, make_campaign, make_partition, make_prompts, make_site
 from tests.rollout.builders import make_member, make_set
 
 DAY = "2026-11-22"
@@ -155,10 +157,14 @@ def test_kept_rows_of_all_partitions_come_in_one_file(written: Written, tmp_path
     assert "rejected_by" not in frame.columns
 
 
-def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_path: Path) -> None:
-    def make(shard: int, texts: list[str]) -> None:
-        site = Site(tmp_path / "store", partition=make_partition(shard))
-        site.put_prompts(texts)
+@pytest.mark.parametrize("is_stated", [True, False], ids=["stated", "of an earlier Headrace"])
+def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_path: Path, is_stated: bool) -> None:
+    clock = FixedClock()
+
+    def make(shard: int, texts: list[str], num_shards: int = 2) -> None:
+        site = Site(tmp_path / "store", partition=make_partition(shard), clock=clock)
+        site.seal_prompts(make_prompts(texts), {NUM_SHARDS: str(num_shards)} if is_stated else None)
+        clock.advance(1)
         content = site.generate(site.open_claim(f"run of {len(texts)}")).content
         review = review_rows(content.table(), ReviewSettings())
         site.handoffs.publish("reviewed_content", site.partition.key, review.table, code_version="1", run_id="r")
@@ -167,7 +173,7 @@ def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_pa
     make(0, TEXTS[:2])
     make(1, TEXTS[2:4])
     both = run("export", "glossary", tmp_path / "both.jsonl", store=tmp_path / "store")
-    make(0, TEXTS[:4])
+    make(0, TEXTS[:4], 1)
     one = run("export", "glossary", tmp_path / "one.jsonl", store=tmp_path / "store")
 
     first, second = (pl.read_ndjson(tmp_path / name) for name in ("both.jsonl", "one.jsonl"))
