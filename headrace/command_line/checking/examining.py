@@ -92,13 +92,15 @@ def _examined(
         from zoneinfo import ZoneInfo
 
         from headrace.command_line.checking.campaigns import examine_campaign
+        from headrace.training.recipe import load_recipes
 
         today = datetime.now(ZoneInfo(settings.timezone)).date()
         try:
             campaign = one.with_engine(settings.engine)
         except InvalidInput as error:
             return replace(checked, findings=(finding("engine", "fail", str(error)),))
-        found = examine_campaign(campaign, settings.home, today, objects, offline=offline)
+        recipes = load_recipes(settings.recipes)
+        found = examine_campaign(campaign, settings.home, today, objects, recipes, offline=offline)
         return replace(checked, findings=found.findings, example=found.example, gate=found.gate)
     if checked.kind == "corpus":
         from headrace.command_line.checking.corpora import examine_corpus
