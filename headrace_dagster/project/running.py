@@ -62,6 +62,7 @@ def run_campaign(
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
+    work.refuse_spent(missing)
     try:
         if missing:
             _make(work, project, settings, port, quiet=as_json)
@@ -187,19 +188,22 @@ def _follow(
     from headrace.text.drawing import Terminal, TerminalText
 
     console = Terminal(stderr=True)
-    before, warned_at = "", 0.0
+    before: list[str] = []
+    warned_at = 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for look in work.walk(webserver):
             check_alive()
-            line = _line(look)
+            lines = [_line(look), *look.waits]
             if console.is_terminal:
-                live.update(TerminalText(line), refresh=True)
-            elif line != before and not quiet:
-                say(line, error=True)
+                live.update(TerminalText("\n".join(lines)), refresh=True)
+            elif not quiet:
+                for line in lines:
+                    if line not in before:
+                        say(line, error=True)
             if time.monotonic() > warned_at + _WARNED_SECONDS and (full := _full_disk(home)):
                 warned_at = time.monotonic()
                 say(full, error=True)
-            before = line
+            before = lines
 
 
 def _full_disk(home: Path) -> str | None:

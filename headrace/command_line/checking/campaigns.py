@@ -191,8 +191,9 @@ def _registry_findings(
             named = ", ".join(sorted(missing))
             yield finding("model", "ok", f"no version of {named} is registered yet: a recipe of the project trains it.")
             return
-        # A recipe that cannot be read may train it.
-        level: Level = "warn" if recipes.broken else "fail"
+        # A recipe that cannot be read may train it; and without a store nobody can say what weights it will have.
+        opens = any(role.engine.kind.needs_weights for role in campaign.parts.values())
+        level: Level = "warn" if recipes.broken or (objects is None and opens) else "fail"
         yield finding("model", level, str(error), key=None if campaign.roles else "model")
 
 
