@@ -17,6 +17,10 @@ def print_status(found: StatusBody) -> None:
     if found.rollouts:
         print_heading("Rollouts")
         print_lines([f"{name}: {standing}" for name, standing in found.rollouts.items()])
+    if not found.knows_runs:
+        say()
+        say("DAGSTER_HOME is not set, so runs are unknown: set it to the directory of your instance's dagster.yaml.")
+        return
     _print_runs(found)
     _print_failed(found)
 
