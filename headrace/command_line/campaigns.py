@@ -5,28 +5,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidCampaign, InvalidInput
 
 if TYPE_CHECKING:
+    from headrace.command_line.components import Component
+    from headrace.command_line.project import Project
     from headrace.generation.campaign import Campaign
     from headrace.settings import Settings
 
 
-def find_campaign(word: str, settings: "Settings") -> "Campaign":
-    """A campaign by its file, or by its name among the project's; on the engine that the settings name for all.
+def find_campaign(word: str, project: "Project") -> "tuple[Campaign, Settings]":
+    """A campaign by its file, or by its name among the project's, Components too; with the settings that it has.
+
+    It is on the engine that the settings name for all.
 
     Raises:
         InvalidInput: there is none, or its file is broken.
     """
+    from headrace.command_line.components import components_of
     from headrace.generation.campaign import load_campaign, load_campaigns
 
+    settings = project.settings()
+    if component := find_component(word, project):
+        settings = component.settings(project)
+        return load_campaign(component.campaign).with_engine(settings.engine), settings
     if _is_file(word):
-        return load_campaign(Path(word)).with_engine(settings.engine)
-    return load_campaigns(settings.campaigns, engine=settings.engine).find(word)
+        return load_campaign(Path(word)).with_engine(settings.engine), settings
+    described = load_campaigns(settings.campaigns, engine=settings.engine)
+    if word not in described.by_name and (names := [one.name for one in components_of(project) if one.name]):
+        raise InvalidCampaign(
+            f"Neither a file in {settings.campaigns} nor a Component describes the campaign {word!r}; there are "
+            f"{', '.join(sorted({*names, *described.by_name}))}."
+        )
+    return described.find(word), settings
+
+
+def find_component(word: str, project: "Project") -> "Component | None":
+    """The Component whose campaign file, or campaign's name, `word` is; a name among the project's own files is theirs.
+
+    Raises:
+        InvalidInput: the file of the only Component that may have this name is broken.
+    """
+    from headrace.command_line.components import components_of
+    from headrace.generation.campaign import load_campaigns
+
+    components = components_of(project)
+    if _is_file(word):
+        return next((one for one in components if one.campaign.resolve() == Path(word).resolve()), None)
+    if not components or word in load_campaigns(project.settings().campaigns).by_name:
+        return None
+    return next((one for one in components if one.name == word), None)
 
 
 def find_own_campaign(word: str, settings: "Settings") -> "Campaign":
-    """As `find_campaign`, but only of those that Dagster reads: runs of another file would follow one of these.
+    """As `find_campaign`, but only of those that this project's own assets read: runs of another file would follow one
+    of these.
 
     Raises:
         InvalidInput: there is none, its file is broken, or Dagster does not read it.

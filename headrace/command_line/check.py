@@ -36,19 +36,21 @@ def check(
     """Check YAML files: all faults with their line, files that are missing, the first prompt, what the gate can tell.
 
     A file's kind is told by its schema line, by its directory, or by its keys. The project is the directory above this
-    one with [tool.dg] in its pyproject.toml; its .env and the environment say where its files are. Exit 1: a file is
-    broken, or names what is not there.
+    one with [tool.dg] in its pyproject.toml; its .env and the environment say where its files are, and its Components
+    are found as dg finds them. Exit 1: a file is broken, or names what is not there.
     """
     from headrace.command_line.checking.examining import examine_files, project_findings
     from headrace.command_line.checking.files import files_to_check
     from headrace.command_line.checking.report import CheckReport
+    from headrace.command_line.components import components_of
     from headrace.command_line.output import counted, print_json
     from headrace.command_line.project import find_project
 
     project = find_project(Path.cwd(), os.environ)
-    settings = project.settings()
+    settings, components = project.settings(), components_of(project)
     checked = []
-    for one in examine_files(files_to_check(files or [], settings), settings, offline=offline):
+    candidates = files_to_check(files or [], settings, components)
+    for one in examine_files(candidates, settings, components, offline=offline):
         checked.append(one)
         if not as_json:
             _print_file(one)

@@ -62,8 +62,9 @@ def gc(
     """Delete versions, weights, checkpoints and evidence without a use, and what killed writers left.
 
     These stay: the newest versions of each partition, what Dagster's latest materializations name, what a live process
-    reads or writes, what unfinished work pins, and what was superseded less than the grace time ago. Of weights: the
-    newest of each recipe, and those that a rollout, a session, a kept version or an alias in MLflow names.
+    reads or writes, what unfinished work pins, what was superseded less than the grace time ago, and what `trace` tells
+    of rows that stay. Of weights: the newest of each recipe, and those that a rollout, a session, a kept version or an
+    alias in MLflow names.
     """
     if keep < 1:
         raise InvalidInput(f"--keep must be at least 1: a partition without a newest version is none, got {keep}.")
@@ -182,7 +183,9 @@ def _print_plan(handoffs: "HandoffStore", plan: "CollectionPlan", *, show_kept: 
 
 def _is_ordinary(verdict: Any) -> bool:
     """Kept because it is new, or because Dagster names it: there are thousands of these."""
-    return verdict.is_kept and verdict.reason.startswith(("among the newest", "named by", "the newest training"))
+    return verdict.is_kept and verdict.reason.startswith(
+        ("among the newest", "named by", "belongs to", "the newest training")
+    )
 
 
 def _print_report(report: "CollectionReport") -> None:

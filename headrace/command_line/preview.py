@@ -48,8 +48,8 @@ def preview(
     from headrace.handoff.versions import HandoffStore
     from headrace.store.opening import open_store
 
-    settings = find_project(Path.cwd(), os.environ).settings()
-    found = find_campaign(campaign, settings).with_engine(engine)
+    found, settings = find_campaign(campaign, find_project(Path.cwd(), os.environ))
+    found = found.with_engine(engine)
     on_day = checked_day(day, settings)
     require_servers(found)
     around = surroundings_of(context, store)

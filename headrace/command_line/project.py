@@ -69,6 +69,13 @@ class Project:
         return self._dg.get("code_location_target_module", f"{self._dg.get('root_module', self.root.name)}.definitions")
 
     @property
+    def defs_directory(self) -> Path | None:
+        """Where `dg` looks for Components; None: there is no such directory."""
+        module = self._dg.get("defs_module", f"{self._dg.get('root_module', self.root.name)}.defs")
+        below = Path(*str(module).split("."))
+        return next((place for start in ("", "src") if (place := self.root / start / below).is_dir()), None)
+
+    @property
     def location(self) -> str:
         """The code location's name, by which schedules and sensors are identified."""
         return self._dg.get("code_location_name", self.root.name)

@@ -23,7 +23,8 @@ def trace(
     context: typer.Context,
     row: Annotated[str, typer.Argument(metavar="ROW", help="A row's row_id, or the beginning of it.")],
     partition: Annotated[
-        str | None, typer.Option(metavar="PARTITION", help="Search only this partition of generated_content.")
+        str | None,
+        typer.Option(metavar="PARTITION", help="Search only this partition, such as 2026-11-22|glossary-03."),
     ] = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -31,7 +32,7 @@ def trace(
     """Show what one row was made from: prompt, file and line, models with digests, training data, seed, run, review.
 
     Reads the store, and the prompt file to see if it has changed since. A row that a newer version of its partition
-    replaced is found as long as its own is kept.
+    replaced is found as long as its own is kept, and so is a mirror's.
     """
     from headrace.command_line.opening import home_of, open_handoffs
     from headrace.command_line.output import print_json
@@ -83,6 +84,9 @@ def _place_text(found: "Trace") -> str:
 
 
 def _standing(found: "Trace") -> str:
+    if found.is_mirrored:
+        compared = found.comparison
+        return "mirrored, never published" + (f": compare {compared['published_row_id']}" if compared else "")
     if found.is_in_newest is None:
         return "unknown: the newest version of its partition cannot be read"
     return f"replaced by {found.replaced_by.label}" if found.replaced_by else "in the newest version"
@@ -98,9 +102,16 @@ def _run_text(found: "Trace") -> str:
 
 
 def _review_text(found: "Trace") -> str:
+    if compared := found.comparison:
+        mine, theirs = (_verdict(compared[f"{whose}_rejected_by"]) for whose in ("mirrored", "published"))
+        return f"{mine}; the published row: {theirs}"
     if found.review is None:
         return "not reviewed, or another version is"
-    return "kept" if found.review["kept"] else f"rejected by {', '.join(found.review['rejected_by'])}"
+    return _verdict(found.review["rejected_by"])
+
+
+def _verdict(rejected_by: Sequence[str]) -> str:
+    return f"rejected by {', '.join(rejected_by)}" if rejected_by else "kept"
 
 
 def model_facts(model: "TracedModel", engine: "EngineSpec | None") -> list[list[str]]:
@@ -149,6 +160,8 @@ def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
         place=_place(found.place) if found.place else None,
         run=dict(found.execution) if found.execution else None,
         review=dict(found.review) if found.review else None,
+        is_mirrored=found.is_mirrored,
+        comparison=dict(found.comparison) if found.comparison else None,
         version_set=found.version_set.for_people() if found.version_set else None,
         models=tuple(models),
         replaced_by=found.replaced_by.version if found.replaced_by else None,

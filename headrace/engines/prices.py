@@ -24,6 +24,10 @@ class Price:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @property
+    def is_free(self) -> bool:
+        return self.prompt == 0 and self.output == 0
+
     def of(self, num_prompt_tokens: int | None, num_output_tokens: int | None) -> float | None:
         """None: a count is unknown."""
         if num_prompt_tokens is None or num_output_tokens is None:

@@ -270,6 +270,11 @@ class Campaign:
             raise InvalidCampaign(
                 f"budget: money needs prices of {models[0]!r}, got {', '.join(self.prices) or 'none'}: add them."
             )
+        if self.budget.money is not None and (free := [name for name, one in self.prices.items() if one.is_free]):
+            raise InvalidCampaign(
+                f"budget: money is never spent on tokens that cost nothing, got a price of 0 for prompt and output of "
+                f"{', '.join(map(repr, free))}: state what they cost, or a budget of tokens or seconds instead."
+            )
 
     def _check_system_turns(self) -> None:
         columns = {self.prompts.column, *self.prompts.carry}

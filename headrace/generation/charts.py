@@ -53,14 +53,14 @@ class Series:
 
 def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit: str) -> Markup:
     """Columns side by side in groups, with the largest value on the axis."""
-    height, bottom, left = 170, 34, 44
+    height, bottom, left = 170, 34, 64
     highest = max((value for one in series for value in one.values), default=0.0) or 1.0
     group_width = (WIDTH - left) / max(1, len(groups))
     column_width = min(34.0, group_width * 0.8 / max(1, len(series)))
     parts = [
         f'<line class="axis" x1="{left}" x2="{WIDTH}" y1="{height}" y2="{height}"/>',
         f'<line class="grid" x1="{left}" x2="{WIDTH}" y1="14" y2="14"/>',
-        f'<text class="tick" x="{left - 6}" y="18" text-anchor="end">{highest:.3g}</text>',
+        f'<text class="tick" x="{left - 6}" y="18" text-anchor="end">{_number(highest)}</text>',
         f'<text class="tick" x="{left - 6}" y="{height}" text-anchor="end">0</text>',
         f'<text class="tick" x="{left}" y="9">{escaped(unit)}</text>',
     ]
@@ -72,9 +72,14 @@ def columns(groups: Sequence[str], series: Sequence[Series], *, title: str, unit
             parts.append(
                 f'<rect class="s{one.color % NUM_COLORS}" x="{start + place * column_width:.1f}" '
                 f'y="{height - size:.1f}" width="{max(1.0, column_width - 2):.1f}" height="{size:.1f}" rx="2">'
-                f"<title>{escaped(f'{one.label}, {group}: {one.values[index]:.4g} {unit}')}</title></rect>"
+                f"<title>{escaped(f'{one.label}, {group}: {_number(one.values[index])} {unit}')}</title></rect>"
             )
         parts.append(
             f'<text class="tick" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{shortened(group)}</text>'
         )
     return svg(title, WIDTH, height + bottom, parts)
+
+
+def _number(value: float) -> str:
+    """A count whole, whatever its size; anything else with three digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"

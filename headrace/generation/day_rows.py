@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from headrace.generation.sealed_tables import EXECUTION
-from headrace.handoff.schemas import carried_fields
+from headrace.handoff.schemas import VARIATION, carried_fields
 from headrace.handoff.versions import Handoff, HandoffStore
 
 # Before the name of a carried column, which may be any name but those of `SCHEMA`'s first columns.
@@ -21,6 +21,8 @@ SCHEMA = {
     "rejected_by": pl.List(pl.String),
     "seconds": pl.Float64,
     "partition": pl.String,
+    # Which of its prompt's rows it is, from 0 on; null: the campaign makes one of each.
+    "variation": pl.Int32,
 }
 NO_ROWS = pl.DataFrame(schema=SCHEMA)
 
@@ -47,7 +49,11 @@ def joined(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
 def _rows(content: Handoff, reviewed: Handoff | None, handoffs: HandoffStore) -> pl.DataFrame:
     """Missing verdicts and seconds are null."""
     names = [field.name for field in carried_fields(content.schema)]
-    rows = content.polars(["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason", *names])
+    fixed_names = ["row_id", "prompt", "output", "version_set", "num_output_tokens", "finish_reason"]
+    varied = [VARIATION.name] if VARIATION.name in content.schema.names else []
+    rows = content.polars([*fixed_names, *varied, *names])
+    if not varied:
+        rows = rows.with_columns(pl.lit(None, pl.Int32).alias(VARIATION.name))
     carried = rows.select(pl.col(name).alias(CARRIED + name) for name in names)
     verdicts = reviewed.polars(["row_id", "kept", "rejected_by"]) if reviewed else NO_ROWS
     execution = handoffs.find(EXECUTION, content.partition, claim=content.attributes.get("claim", ""))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from headrace.errors import HandoffCorrupt
 from headrace.generation.freshness import is_made_from, is_of_older_set, is_report_older, is_rolled_back
+from headrace.generation.left_behind import left_behind
 from headrace.handoff.layout import asset_prefix
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import newest_manifest
@@ -55,6 +56,8 @@ class DayStatus:
     campaign: str
     day: str
     num_partitions: int
+    """Without those that a lower num_shards left behind."""
+    num_left_behind: int
     num_prompts: int
     """Partitions with sealed prompts; as for the next two."""
     num_generated_content: int
@@ -91,7 +94,7 @@ def read_days(
     labels = VersionSets(objects)
     return tuple(
         _day(
-            [_Partition.read(objects, key) for key in sorted(days[day])],
+            {key: _Partition.read(objects, key) for key in sorted(days[day])},
             campaign,
             day,
             rollouts.get(campaign),
@@ -138,19 +141,22 @@ def _num_kept(objects: ObjectStore, reviewed: Manifest) -> int:
 
 
 def _day(
-    partitions: Sequence[_Partition],
+    found: Mapping[str, _Partition],
     campaign: str,
     day: str,
     state: RolloutState | None,
     report: Path,
     labels: VersionSets,
 ) -> DayStatus:
+    left = left_behind({key: part.newest[PROMPTS] for key, part in found.items() if PROMPTS in part.newest})
+    partitions = [part for key, part in found.items() if key not in left]
     content = [part.newest[CONTENT] for part in partitions if CONTENT in part.newest]
     sets = dict.fromkeys(each.attributes.get("version_set", "") for each in content)
     return DayStatus(
         campaign=campaign,
         day=day,
         num_partitions=len(partitions),
+        num_left_behind=len(left),
         num_prompts=sum(PROMPTS in part.newest for part in partitions),
         num_generated_content=len(content),
         num_reviewed_content=sum(REVIEWED in part.newest for part in partitions),

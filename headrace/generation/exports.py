@@ -4,14 +4,17 @@ A Hugging Face dataset is a directory with Parquet and a card, which `datasets.l
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from headrace.errors import HandoffMissing, InvalidInput
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.generation.left_behind import left_behind
 from headrace.generation.sealed_tables import PROMPTS, REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows
-from headrace.handoff.sealed import Handoff
+from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, is_day
@@ -91,34 +94,21 @@ def export_dataset(
 def _selected(
     handoffs: HandoffStore, asset: str, keys: Sequence[str], label: str, where: Mapping[str, object]
 ) -> Selected:
-    found = [newest for key in keys if (newest := handoffs.newest(asset, key))]
-    if asset == REVIEWED and (left := _left_behind(handoffs, found)):
-        found = [one for one in found if one.partition not in left]
-        label += f" (without {', '.join(sorted(left))}, whose prompts are in other partitions since num_shards changed)"
+    left = sorted(left_behind(_listed(handoffs, keys), compared_in=handoffs.objects))
+    found = [newest for key in keys if key not in left and (newest := handoffs.newest(asset, key))]
+    if left:
+        label += f" (without {', '.join(left)}, whose prompts are in other partitions since num_shards changed)"
     return Selected(label=label, handoffs=tuple(found), where=where)
 
 
-def _left_behind(handoffs: HandoffStore, reviewed: Sequence[Handoff]) -> set[str]:
-    """Partitions whose prompts are in one of the same campaign's day that was listed later: with a lower `num_shards`
-    the list is divided anew, and the last partitions stay as they were."""
-    days: dict[tuple[str, str], list[Handoff]] = defaultdict(list)
-    for one in reviewed:
-        part = ContentPartition.parse(one.partition)
-        days[part.campaign, part.day].append(one)
-
-    def listed_at(one: Handoff) -> str:
-        # Of its list, since a review may be made again at any time.
-        return (handoffs.newest(PROMPTS, one.partition) or one).manifest.created_at
-
-    left: set[str] = set()
-    for group in days.values():
-        seen: set[str] = set()
-        for one in sorted(group, key=listed_at, reverse=True) if len(group) > 1 else ():
-            prompts = set(one.table(["prompt_id"])["prompt_id"].unique().to_pylist())
-            if prompts & seen:
-                left.add(one.partition)
-            seen |= prompts
-    return left
+def _listed(handoffs: HandoffStore, keys: Sequence[str]) -> dict[str, Manifest]:
+    """The newest prompts of content partitions; what cannot be read tells nothing."""
+    found: dict[str, Manifest] = {}
+    for key in filter(ContentPartition.find, keys):
+        with suppress(HandoffCorrupt):
+            if manifest := newest_manifest(handoffs.objects, PROMPTS, key):
+                found[key] = manifest
+    return found
 
 
 def _card(selected: Selected, columns: Sequence[str], num_rows: int) -> str:

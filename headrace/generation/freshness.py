@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import states_read
 from headrace.keys import digest_text
 from headrace.rollout.states import RolloutState
 
@@ -20,7 +21,7 @@ def is_made_from(made: Manifest | None, read: Manifest | None) -> bool:
     """Whether `made` was made from content equal to `read`, under whichever version number; False: one is missing."""
     if made is None or read is None:
         return False
-    return read.content_digest in made.input_versions.get(f"{read.asset}[{read.partition}]", "")
+    return states_read(made.input_versions.get(f"{read.asset}[{read.partition}]", ""), read.content_digest)
 
 
 def is_rolled_back(content: Manifest, state: RolloutState | None) -> bool:

@@ -66,6 +66,26 @@ class WantedSet:
     unsealed: Mapping[str, Path]
 
 
+def check_registered(campaign: Campaign, models: Sequence[ModelVersion]) -> None:
+    """Whether the campaign finds what it asks of the registry; weights that its file names are registered by itself.
+
+    Args: models: the registered versions.
+
+    Raises:
+        InvalidInput: a model or its version is not registered.
+    """
+    if campaign.follows_model:
+        if not _bases(campaign, models):
+            raise InvalidInput(
+                f"Campaign {campaign.name!r}: no base version of {campaign.model!r} is registered. Materialize "
+                "registered_version, name the model's directory as weights, or, if a server or echo answers under "
+                "that name, say registered: false and a version."
+            )
+        return
+    asked = {name: role for name, role in campaign.parts.items() if not role.weights}
+    newest_versions(asked, models, whose=_whose(campaign))
+
+
 def wanted_set(
     campaign: Campaign,
     models: Sequence[ModelVersion],
@@ -83,15 +103,12 @@ def wanted_set(
     Raises:
         InvalidInput: a model or its weights cannot be found.
     """
+    stable = [one for one in models if state and one.weights_digest == state.stable_weights]
+    if campaign.follows_model and (own := [one for one in stable if one.model_name == campaign.model]):
+        return WantedSet(version_set=campaign.version_set({WRITER: own[0]}), unsealed={})
+    check_registered(campaign, models)
     if campaign.follows_model:
-        own = sorted((one for one in models if one.model_name == campaign.model), key=lambda one: int(one.version))
-        stable = [one for one in own if state and one.weights_digest == state.stable_weights]
-        if not (found := [*stable, *(one for one in own if one.kind == "base")]):
-            raise InvalidInput(
-                f"Campaign {campaign.name!r}: no base version of {campaign.model!r} is registered. Materialize "
-                "registered_version, or name the model's directory as weights."
-            )
-        return WantedSet(version_set=campaign.version_set({WRITER: found[0]}), unsealed={})
+        return WantedSet(version_set=campaign.version_set({WRITER: _bases(campaign, models)[0]}), unsealed={})
     unsealed: dict[str, Path] = {}
     known, bases = list(models), dict[str, str]()
     for label, role in campaign.parts.items():
@@ -105,7 +122,7 @@ def wanted_set(
             version = str(int(version_of(role.model, digest)) + num_before)
             unsealed[digest] = directory
             known.append(_unregistered(role.model, version, digest, directory))
-    versions = newest_versions(campaign.parts, known, whose=f"Campaign {campaign.name!r}", bases=bases)
+    versions = newest_versions(campaign.parts, known, whose=_whose(campaign), bases=bases)
     return WantedSet(version_set=campaign.version_set(versions), unsealed=unsealed)
 
 
@@ -200,6 +217,16 @@ def _previewed(
         kept=not rejected_by,
         rejected_by=rejected_by,
     )
+
+
+def _whose(campaign: Campaign) -> str:
+    return f"Campaign {campaign.name!r}"
+
+
+def _bases(campaign: Campaign, models: Sequence[ModelVersion]) -> list[ModelVersion]:
+    """The base versions of the one model that the campaign follows, oldest first."""
+    own = [one for one in models if one.model_name == campaign.model and one.kind == "base"]
+    return sorted(own, key=lambda one: int(one.version))
 
 
 def _unregistered(model: str, version: str, digest: str, directory: Path) -> ModelVersion:

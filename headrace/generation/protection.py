@@ -1,29 +1,64 @@
 """What bulk generation needs of a store: versions that claims and runs pin, and the weights of attempts' sets.
 
-It also gives up the micro-batches of claims whose rows are published, or never will be.
+What `headrace trace` tells of rows stays with them: the record of their making, their prompts, where these stood, and
+their review. It also gives up the micro-batches of claims whose rows are published, or never will be.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from headrace.errors import HandoffCorrupt
 from headrace.generation.claim_objects import BATCHES
 from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_pins
-from headrace.generation.sealed_tables import CONTENT, EXECUTION, MIRROR_EXECUTION, MIRRORED
+from headrace.generation.sealed_tables import (
+    CONTENT,
+    EXECUTION,
+    MIRROR_EXECUTION,
+    MIRRORED,
+    PROMPT_PLACES,
+    PROMPTS,
+    REVIEWED,
+)
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
+from headrace.handoff.manifests import states_read
 from headrace.handoff.notes import read_note
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.protection import weights_of
 from headrace.store.listings import by_prefix, size_and_time
 from headrace.store.objects import ObjectStore
-from headrace.store.protection import Answer, Asked, Leaving, Named
+from headrace.store.protection import Answer, Asked, Belonging, Leaving, Named
 from headrace.store.small_objects import Damaged
 from headrace.store.tombstones import Condemned
+
+
+def _is_of_claim(making: Mapping[str, Any], rows: Mapping[str, Any]) -> bool:
+    claim = rows["attributes"].get("claim")
+    return claim is not None and making["attributes"].get("claim") == claim
+
+
+def _was_read(read: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    return any(states_read(stated, read["content_digest"]) for stated in made["input_versions"].values())
+
+
+# The prompts' places follow the prompts, and so come after them.
+_BELONGINGS = (
+    Belonging(asset=EXECUTION, of=CONTENT, belongs=_is_of_claim),
+    Belonging(asset=MIRROR_EXECUTION, of=MIRRORED, belongs=_is_of_claim),
+    Belonging(asset=REVIEWED, of=CONTENT, belongs=lambda review, rows: _was_read(rows, review)),
+    Belonging(asset=PROMPTS, of=CONTENT, belongs=_was_read),
+    Belonging(asset=PROMPTS, of=MIRRORED, belongs=_was_read),
+    Belonging(
+        asset=PROMPT_PLACES,
+        of=PROMPTS,
+        belongs=lambda places, prompts: places["attributes"].get("prompts") == prompts["content_digest"],
+    ),
+)
 
 
 def protection(asked: Asked) -> Answer:
     # A claim that is settled after this read counts as running.
     pins = read_claim_pins(asked.objects, damaged=asked.damaged)
-    return Answer(named=_named(asked, pins), leavings=_batches(asked, pins))
+    return Answer(named=_named(asked, pins), leavings=_batches(asked, pins), belongings=_BELONGINGS)
 
 
 def _named(asked: Asked, pins: ClaimPins) -> Iterator[Named]:

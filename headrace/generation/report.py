@@ -61,6 +61,7 @@ def render_report(
     script = environment.get_template("rows.js").render()
     page: dict[str, Any] = {
         "day": day,
+        "ui_url": ui_url,
         "headline": _headline(made),
         "sections": [Markup(section) for section in sections],
         "elsewhere": _elsewhere(made[len(sections) :], [one for one in campaigns if not one.num_sealed]),

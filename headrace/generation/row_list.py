@@ -109,6 +109,7 @@ class _Day:
             row["row_id"],
             _shown(row["prompt"], chars_max),
             _shown(row["output"], chars_max),
+            row["variation"],
             *(_shown(row[name], chars_max) for name in self.carried),
         ]
         return _within_script(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False))

@@ -24,7 +24,7 @@ from headrace.generation.claim_objects import CLAIM, ROOT, SETTLED, Claim, is_cl
 from headrace.generation.micro_batches import committed, read_figures
 from headrace.generation.sealed_tables import TABLES_OF
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, partition_path
+from headrace.keys import ContentPartition, partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import read_object
 from headrace.version_sets.sets import Member, VersionSets
@@ -58,6 +58,16 @@ class _Attempt:
     counted: set[int] = field(default_factory=set)
     spent: Spent = field(default_factory=Spent)
     is_whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Over:
+    """A budget that is spent. `sentence`: without its end."""
+
+    what: str
+    amount: float
+    limit: float
+    sentence: str
 
 
 @dataclass(kw_only=True)
@@ -97,32 +107,59 @@ class Spending:
             ended = self.monotonic()
             self._look_at = ended + max(_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_TIMES * (ended - now))
         self._count(self._attempts.setdefault(claim.id, _Attempt(claim=claim)), done)
-        spent = sum((one.spent for one in self._attempts.values()), Spent())
-        budget = self.campaign.budget
-        for what, limit in budget.stated() if budget else ():
-            if (amount := getattr(spent, what)) >= limit:
-                raise self._spent_error(claim, what, amount, limit, spent.num_unknown, f"{num_made:,} of {num_asked:,}")
+        if over := self._over():
+            rows = f"{num_made:,} of {num_asked:,} rows of {claim.partition} are made. They stay"
+            raise BudgetSpent(
+                f"{over.sentence}, and {rows}: raise budget.{over.what} in the campaign's file and start the partition "
+                "again, which makes the missing rows alone.",
+                campaign=self.campaign.name,
+                partition=claim.partition,
+                spent=over.amount,
+                budget=over.limit,
+            )
 
-    def _spent_error(
-        self, claim: Claim, what: str, amount: float, limit: float, num_unknown: int, rows: str
-    ) -> BudgetSpent:
-        guessed = ""
-        if num_unknown and what != "seconds":
-            guessed = f" ({num_unknown:,} rows, whose engine counted no tokens, stand for the most that they can have)"
-        return BudgetSpent(
-            f"Campaign {self.campaign.name!r} has spent its budget of {what} for {self.day}, "
-            f"{spent_text(what, amount, limit)}{guessed}, and {rows} rows of {claim.partition} are made. They stay: "
-            f"raise budget.{what} in the campaign's file and start the partition again, which makes the missing rows "
-            "alone.",
-            campaign=self.campaign.name,
-            partition=claim.partition,
-            spent=amount,
-            budget=limit,
-        )
+    def stop_before_runs(self, num_partitions: int) -> None:
+        """For who is about to start runs that ask for rows of so many partitions.
+
+        Raises:
+            BudgetSpent: each of them would end before its first row.
+            InvalidCampaign: as `stop_if_spent`.
+        """
+        self._look_at_all()
+        if over := self._over():
+            what = "partition lacks" if num_partitions == 1 else "partitions lack"
+            raise BudgetSpent(
+                f"{over.sentence}, and {num_partitions:,} {what} rows. Nothing was started: raise budget.{over.what} "
+                "in the campaign's file and call it again, which makes the missing rows alone.",
+                campaign=self.campaign.name,
+                spent=over.amount,
+                budget=over.limit,
+            )
+
+    def _over(self) -> "_Over | None":
+        spent = sum((one.spent for one in self._attempts.values()), Spent())
+        for what, limit in self.campaign.budget.stated() if self.campaign.budget else ():
+            if (amount := getattr(spent, what)) >= limit:
+                guessed = ""
+                if spent.num_unknown and what != "seconds":
+                    guessed = (
+                        f" ({spent.num_unknown:,} rows, whose engine counted no tokens, stand for the most that they "
+                        "can have)"
+                    )
+                sentence = (
+                    f"Campaign {self.campaign.name!r} has spent its budget of {what} for {self.day}, "
+                    f"{spent_text(what, amount, limit)}{guessed}"
+                )
+                return _Over(what=what, amount=amount, limit=limit, sentence=sentence)
+        return None
 
     def _look_at_all(self) -> None:
-        for key in self.campaign.partition_keys(self.day):
-            listed = self._objects.list(f"{ROOT}/{partition_path(key)}")
+        for path in self._objects.children(ROOT):
+            # Every partition in the store: what one cost that a lower num_shards left behind is spent, too.
+            partition = ContentPartition.find(partition_from_path(path))
+            if partition is None or (partition.campaign, partition.day) != (self.campaign.name, self.day):
+                continue
+            listed = self._objects.list(f"{ROOT}/{path}")
             settled = {one.removesuffix(SETTLED) for one in listed if one.endswith(SETTLED)}
             for one in filter(is_claim, listed):
                 try:

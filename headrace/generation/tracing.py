@@ -1,11 +1,11 @@
 """One row's whole origin: prompt, file and line, models and their training, seed, run, review, what replaced it.
 
 Everything is read from what is sealed, and the prompt file only to see if it changed; nothing is asked of Dagster or
-MLflow. Rows have no index: their ids are
-searched in the newest versions first, and in older ones only if no newest version has the row.
+MLflow. Rows have no index: their ids are searched in the newest versions first, in older ones only if no newest version
+has the row, and in mirrors only if nothing published has it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 import polars as pl
 
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.generation.mirroring import COMPARISON
 from headrace.generation.prompt_places import TracedPlace, place_of
-from headrace.generation.sealed_tables import CONTENT, EXECUTION, REVIEWED, version_read
+from headrace.generation.sealed_tables import CONTENT, MIRRORED, PROMPTS, REVIEWED, TABLES_OF
+from headrace.handoff.manifests import states_read
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
@@ -44,7 +46,11 @@ class TracedModel:
 class Trace:
     """A row and everything that it was made from; None: the record is not in the store (any more).
 
-    `replaced_by`: the newest version of the row's partition, if it does not have the row any more.
+    Attributes:
+        content: the version that the row was found in.
+        review: of these rows; a mirror's row has none.
+        comparison: of a mirror's row with the published one, and both verdicts.
+        replaced_by: the newest version of the row's partition, if it does not have the row any more.
     """
 
     row: Mapping[str, Any]
@@ -54,11 +60,17 @@ class Trace:
     place: TracedPlace | None
     execution: Mapping[str, Any] | None
     review: Mapping[str, Any] | None
+    comparison: Mapping[str, Any] | None
     version_set: VersionSet | None
     models: tuple[TracedModel, ...]
     replaced_by: Handoff | None
     # None: the newest version of its partition cannot be read.
     is_in_newest: bool | None
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether it was made to compare, and never published."""
+        return self.content.asset == MIRRORED
 
 
 def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, home: Path, damaged: Damaged) -> Trace:
@@ -80,13 +92,14 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
             f"hexadecimal, got {row_id!r}."
         )
     content, row = _find(handoffs, row_id, partition, damaged)
-    newest = _newest(handoffs, CONTENT, content.partition, damaged)
+    newest = _newest(handoffs, content.asset, content.partition, damaged)
     is_in_newest = _has(newest, row["row_id"]) if newest else None
-    made_from = _version_of(handoffs, content, "prompts", damaged)
-    review = _newest(handoffs, REVIEWED, content.partition, damaged)
+    made_from = _read(handoffs, content, PROMPTS, damaged)
     version_set = _version_set(handoffs, row["version_set"], damaged)
     claim = content.attributes.get("claim")
-    execution = handoffs.find(EXECUTION, content.partition, claim=claim) if claim else None
+    making = dict(TABLES_OF.values())[content.asset]
+    execution = handoffs.find(making, content.partition, claim=claim) if claim else None
+    comparison = handoffs.find(COMPARISON, content.partition, claim=claim) if claim else None
     prompt = _row_of(made_from, "prompt_id", row["prompt_id"])
     return Trace(
         row=row,
@@ -95,7 +108,8 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
         prompts=made_from,
         place=place_of(handoffs, made_from, prompt["position"], home) if made_from and prompt else None,
         execution=_row_of(execution, "row_id", row["row_id"]),
-        review=_row_of(review, "row_id", row["row_id"]),
+        review=_review(handoffs, content, row["row_id"], damaged) if content.asset == CONTENT else None,
+        comparison=_row_of(comparison, "mirrored_row_id", row["row_id"]),
         version_set=version_set,
         models=tuple(_models(handoffs, version_set, damaged)) if version_set else (),
         replaced_by=newest if is_in_newest is False else None,
@@ -108,35 +122,46 @@ def _find(
 ) -> tuple[Handoff, Mapping[str, Any]]:
     # Whole versions are not verified for a search: what is found is opened again, and verified.
     searched = HandoffStore(handoffs.objects, handoffs.clock, verification="off", leased=False)
-    keys = [partition] if partition else [key for key in handoffs.partitions(CONTENT) if ContentPartition.find(key)]
-    # Most questions are about recent rows.
-    keys.sort(reverse=True)
-    newest = [(key, None) for key in keys]
-    older = ((key, number) for key in keys for number in reversed(handoffs.versions(CONTENT, key)[:-1]))
-    for places in (newest, older):
-        found = _search(searched, beginning, places, damaged)
+    keys = {
+        asset: [partition]
+        if partition
+        # Most questions are about recent rows.
+        else sorted(filter(ContentPartition.find, handoffs.partitions(asset)), reverse=True)
+        for asset in (CONTENT, MIRRORED)
+    }
+    for asset, places in _places(handoffs, keys):
+        found = _search(searched, beginning, asset, places, damaged)
         ids = sorted({row_id for _, row_ids in found for row_id in row_ids})
         if len(ids) > 1:
             named = ", ".join(one[:16] for one in ids[:_NUM_NAMED_MAX])
             raise InvalidInput(f"{len(ids)} rows begin with {beginning!r}, such as {named}. Give more characters.")
         if ids:
-            content = handoffs.open(CONTENT, found[0][0].partition, found[0][0].version)
+            content = handoffs.open(asset, found[0][0].partition, found[0][0].version)
             row = _row_of(content, "row_id", ids[0])
             assert row is not None, "a sealed version never changes"
             return content, row
-    where = f"partition {partition}" if partition else f"any of {len(keys)} partitions"
+    where = f"partition {partition}" if partition else f"any of {len(keys[CONTENT])} partitions"
     raise HandoffMissing(
-        f"No row with id {beginning!r} is in {where} of {CONTENT} in this store. Rows of a collected version are gone; "
-        "`headrace handoff ls` shows what is there."
+        f"No row with id {beginning!r} is in {where} of {CONTENT} in this store, nor in a mirror. Rows of a collected "
+        "version are gone; `headrace handoff ls` shows what is there."
     )
 
 
+def _places(
+    handoffs: HandoffStore, keys: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, Iterable[tuple[str, int | None]]]]:
+    """Asset, and partitions with version, in the order of their search; None: the newest version."""
+    for asset, own in keys.items():
+        yield asset, ((key, None) for key in own)
+        yield asset, ((key, number) for key in own for number in reversed(handoffs.versions(asset, key)[:-1]))
+
+
 def _search(
-    handoffs: HandoffStore, beginning: str, places: Iterable[tuple[str, int | None]], damaged: Damaged
+    handoffs: HandoffStore, beginning: str, asset: str, places: Iterable[tuple[str, int | None]], damaged: Damaged
 ) -> list[tuple[Handoff, list[str]]]:
     def look(place: tuple[str, int | None]) -> tuple[Handoff, list[str]] | None:
         try:
-            handoff = handoffs.open(CONTENT, *place)
+            handoff = handoffs.open(asset, *place)
             ids = pl.Series("row_id", handoff.table(["row_id"])["row_id"])
             found = ids.filter(ids.str.starts_with(beginning)).to_list()
         except (HandoffMissing, HandoffCollected):
@@ -175,14 +200,31 @@ def _version_set(handoffs: HandoffStore, version_set: str, damaged: Damaged) -> 
         return None
 
 
-def _version_of(handoffs: HandoffStore, made: Handoff, asset: str, damaged: Damaged) -> Handoff | None:
-    try:
-        return handoffs.open(asset, made.partition, version_read(made, asset))
-    except HandoffCorrupt as error:
-        damaged(error)
-    except HandoffMissing:
-        pass
+def _read(handoffs: HandoffStore, made: Handoff, asset: str, damaged: Damaged) -> Handoff | None:
+    """The content of `asset` that `made` was made from, under whichever version number it is still there."""
+    stated = made.manifest.input_versions.get(f"{asset}[{made.partition}]", "")
+    versions = _versions(handoffs, asset, made.partition, damaged)
+    return next((one for one in versions if states_read(stated, one.content_digest)), None)
+
+
+def _review(handoffs: HandoffStore, content: Handoff, row_id: str, damaged: Damaged) -> dict[str, Any] | None:
+    """The row's verdict in the newest review of these rows, or in one that does not say of which rows it is."""
+    for review in _versions(handoffs, REVIEWED, content.partition, damaged):
+        stated = review.manifest.input_versions.get(f"{CONTENT}[{content.partition}]")
+        if stated is None or states_read(stated, content.content_digest):
+            return _row_of(review, "row_id", row_id)
     return None
+
+
+def _versions(handoffs: HandoffStore, asset: str, partition: str, damaged: Damaged) -> Iterator[Handoff]:
+    """The newest first."""
+    for number in reversed(handoffs.versions(asset, partition)):
+        try:
+            yield handoffs.open(asset, partition, number)
+        except HandoffMissing:
+            continue  # collected meanwhile
+        except HandoffCorrupt as error:
+            damaged(error)
 
 
 def _newest(handoffs: HandoffStore, asset: str, partition: str, damaged: Damaged) -> Handoff | None:

@@ -168,7 +168,13 @@ def plan_collection(
         named += weights_handed_on(objects, found.snapshot.versions, damaged=damaged)
     protections = Protections(named)
     others = [_judged(one, protections, found) for one in others]
-    versions = decide_versions(found.snapshot, protections, keep_versions=keep_versions, grace_seconds=grace_seconds)
+    versions = decide_versions(
+        found.snapshot,
+        protections,
+        [belonging for answer in answers for belonging in answer.belongings],
+        keep_versions=keep_versions,
+        grace_seconds=grace_seconds,
+    )
     parts = decide_parts(found.snapshot, grace_seconds=grace_seconds)
     going = {verdict.found.nonce for verdict in [*versions, *parts] if not verdict.is_kept}
     going |= {one.nonce for one in others if one.nonce and not one.is_kept}

@@ -44,3 +44,8 @@ def read_manifest(objects: ObjectStore, asset: str, partition: str, version: int
             key=key,
         )
     return manifest
+
+
+def states_read(stated: str, content_digest: str) -> bool:
+    """Whether what a manifest states of one input ("v3 DIGEST") names this content, under whichever version number."""
+    return bool(content_digest) and stated.rpartition(" ")[2] == content_digest

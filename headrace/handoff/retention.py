@@ -2,18 +2,18 @@
 
 These stay: the newest versions of each partition, versions that somebody names (Dagster's latest materialization, a
 claim) or leases protect, versions superseded less than a grace time ago, and unreadable ones: nobody can tell a damaged
-manifest's parts from orphans. Inputs of kept versions may go: a collected version leaves a note, so lineage still
-resolves. All others may go; the leases at collection time decide in the end.
+manifest's parts from orphans. What a room says belongs to a version stays with it. Other inputs of kept versions may
+go: a collected version leaves a note, so lineage still resolves. The leases at collection time decide in the end.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import InvalidInput
 from headrace.keys import partition_path
-from headrace.store.protection import Protections
+from headrace.store.protection import Belonging, Protections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class FoundVersion:
     prefix: str = ""
     damage: str | None = None
     hands_on_weights: bool = False
-    # Facts for its note once it is gone.
+    # What its manifest states: tells what belongs to what, and is its note once it is gone.
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -102,9 +102,17 @@ class PartsVerdict:
 
 
 def decide_versions(
-    snapshot: Snapshot, protections: Protections, *, keep_versions: int, grace_seconds: float
+    snapshot: Snapshot,
+    protections: Protections,
+    belongings: Sequence[Belonging] = (),
+    *,
+    keep_versions: int,
+    grace_seconds: float,
 ) -> tuple[Verdict, ...]:
     """A verdict on every version, in the snapshot's order.
+
+    Args:
+        belongings: what stays with what; what belongs to something that belongs to a version comes after that.
 
     Raises:
         InvalidInput: `keep_versions` is below 1: a partition needs its newest version.
@@ -118,7 +126,7 @@ def decide_versions(
     for versions in partitions.values():
         versions.sort(key=lambda found: found.version)
         # Unreadable versions do not count among the newest: a partition keeps that many good ones.
-        whole = [found for found in versions if not found.damage and found.nonce not in snapshot.taken]
+        whole = _whole(snapshot, versions)
         newest = {found.version for found in whole[-keep_versions:]}
         contents = {found.content_digest for found in whole[-keep_versions:]}
         for place, found in enumerate(versions):
@@ -126,6 +134,8 @@ def decide_versions(
             reasons[found.manifest_key] = _keeps(
                 snapshot, protections, found, keep_versions, newest, contents
             ) or _is_young(snapshot.now, superseded_at, grace_seconds)
+    for belonging in belongings:
+        reasons |= _belonging_reasons(snapshot, partitions, reasons, belonging)
     verdicts = []
     for found in snapshot.versions:
         # A collector took its parts before it was sealed: its writer had been stopped for longer than the grace time.
@@ -134,6 +144,31 @@ def decide_versions(
         gone = "a collector took its parts" if is_lost else f"older than the newest {keep_versions}"
         verdicts.append(Verdict(found=found, is_kept=reason is not None, reason=reason or gone))
     return tuple(verdicts)
+
+
+def _belonging_reasons(
+    snapshot: Snapshot,
+    partitions: Mapping[tuple[str, str], Sequence[FoundVersion]],
+    reasons: Mapping[str, str | None],
+    belonging: Belonging,
+) -> dict[str, str | None]:
+    """Reasons to keep, for versions that have none of their own."""
+    found: dict[str, str | None] = {}
+    for (asset, partition), owners in partitions.items():
+        if asset != belonging.of:
+            continue
+        theirs = _whole(snapshot, partitions.get((belonging.asset, partition), ()))
+        for owner in _whole(snapshot, owners):
+            if reasons[owner.manifest_key] is None:
+                continue
+            mine = [one for one in theirs if belonging.belongs(one.facts, owner.facts)]
+            if mine and reasons[mine[-1].manifest_key] is None:
+                found[mine[-1].manifest_key] = f"belongs to a version of {asset} that stays"
+    return found
+
+
+def _whole(snapshot: Snapshot, versions: Collection[FoundVersion]) -> list[FoundVersion]:
+    return [found for found in versions if not found.damage and found.nonce not in snapshot.taken]
 
 
 def decide_parts(snapshot: Snapshot, *, grace_seconds: float) -> tuple[PartsVerdict, ...]:

@@ -3,15 +3,16 @@
     [project.entry-points."headrace.protection"]
     rollout = "headrace.rollout.protection:protection"
 
-A room answers with two lists: objects that must stay whatever their age, by key, and its own objects that it no longer
-needs. The collection asks all rooms, keeps what any of them names, and deletes the rest unless a lease holds it then
-(`headrace.store.taking`). A room that cannot tell what it names must name everything: a guess would delete data. A
-lease (`headrace.store.leases`) protects an object that nobody names yet.
+A room answers with objects that must stay whatever their age, by key; with its own objects that it no longer needs; and
+with tables that stay as long as what they belong to. The collection asks all rooms, keeps what any of them names, and
+deletes the rest unless a lease holds it then (`headrace.store.taking`). A room that cannot tell what it names must name
+everything: a guess would delete data. A lease (`headrace.store.leases`) protects an object that nobody names yet.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput
@@ -94,9 +95,24 @@ class Leaving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Belonging:
+    """A table without which another one of the same partition tells less: for each version of `of` that stays, the
+    newest version of `asset` that belongs to it stays.
+
+    Attributes:
+        belongs: whether it does, from the facts in the manifests of both (`Manifest.facts`): first the `asset`'s.
+    """
+
+    asset: str
+    of: str
+    belongs: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     named: Iterable[Named] = ()
     leavings: Iterable[Leaving] = ()
+    belongings: Iterable[Belonging] = ()
 
 
 Protector = Callable[[Asked], Answer]

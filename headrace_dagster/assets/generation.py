@@ -15,6 +15,7 @@ from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
+from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.partition_summary import content_summary, review_summary
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
@@ -60,7 +61,7 @@ def prompts(
     campaign, home = campaigns.campaign(partition.campaign), campaigns.home_directory()
     table, places = prompts_with_places(campaign, partition, home)
     seal_places(store.handoffs(), partition.key, table, places, run_id=context.run.run_id)
-    return dg.MaterializeResult(value=table)
+    return dg.MaterializeResult(value=table, metadata={NUM_SHARDS: campaign.num_shards})
 
 
 def generated_content(
@@ -200,7 +201,7 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
     mapping = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
     of_day = {"partition_mapping": mapping, "metadata": {ALLOW_MISSING_PARTITIONS: True}}
     made = [
-        site.asset(prompts, GENERATION, site.content, code_version="1"),
+        site.asset(prompts, GENERATION, site.content, code_version="1", metadata={ATTRIBUTES: [NUM_SHARDS]}),
         site.asset(
             generated_content,
             GENERATION,

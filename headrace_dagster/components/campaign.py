@@ -13,23 +13,28 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from headrace.command_line.project import Project, find_project
-from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.command_line.components import (
+    CAMPAIGN_FILE,
+    DEFS_FILE,
+    VARIABLES,
+    check_names,
+    components_of,
+    identifier,
+    settings_with,
+)
+from headrace.command_line.project import find_project
 from headrace.generation.campaign import Campaign as CampaignFile
 from headrace.generation.campaign import load_campaign
-from headrace.settings import Settings, settings_of
+from headrace.settings import Settings
 from headrace_dagster.assets.asset_site import Site
 from headrace_dagster.assets.generation import generation_assets
 from headrace_dagster.assets.generation_checks import generation_checks
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.rollout_checks import rollout_checks
-from headrace_dagster.components.names import identifier, rollout_job, rows_job
+from headrace_dagster.components.names import rollout_job, rows_job
 from headrace_dagster.components.scaffolding import CampaignScaffolder
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.deployment import Resources, campaign_resources
-
-# Attribute → the variable that says the same for a whole project, and whose checks it shares.
-_VARIABLES = {"first_day": "HEADRACE_FIRST_DAY", "timezone": "HEADRACE_TIMEZONE"}
 
 
 @dg.scaffold_with(CampaignScaffolder)
@@ -39,7 +44,7 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
     The assets' keys begin with the campaign's name.
     """
 
-    campaign: str = Field(default="campaign.yaml", description="The campaign file, beside this file.")
+    campaign: str = Field(default=CAMPAIGN_FILE, description="The campaign file, beside this file.")
     first_day: str | None = Field(
         default=None, description="First day of its partitions, as YYYY-MM-DD; null: HEADRACE_FIRST_DAY."
     )
@@ -52,25 +57,16 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
         directory = context.path if context.path.is_dir() else context.path.parent
         file = directory / self.campaign
         project = find_project(context.project_root, os.environ)
-        settings = self._settings(project, directory)
+        stated = {name: value for name in VARIABLES if (value := getattr(self, name)) is not None}
+        settings = settings_with(project, directory / DEFS_FILE, stated)
         campaign = load_campaign(file).with_engine(settings.engine)
+        check_names(campaign.name, file, components_of(project))
         resources = campaign_resources(settings, _files(campaign, file, settings), environment=project.environment)
         with warnings.catch_warnings():
             # Of partitions of checks and of a day's mapping, which Dagster may still change: no matter of this project.
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            return _definitions(campaign.name, _site(campaign, settings, file), resources)
-
-    def _settings(self, project: Project, directory: Path) -> Settings:
-        stated = {name: value for name in _VARIABLES if (value := getattr(self, name)) is not None}
-        try:
-            said = {_VARIABLES[name]: value for name, value in stated.items()}
-            return settings_of({**project.environment, **said}, project.root)
-        except InvalidInput as error:
-            text = str(error)
-            for name in stated:
-                text = text.replace(_VARIABLES[name], f"{directory / 'defs.yaml'}: {name}")
-            raise InvalidInput(text) from error
+            return _definitions(campaign.name, _site(campaign, settings), resources)
 
 
 def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
@@ -88,12 +84,7 @@ def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
     )
 
 
-def _site(campaign: CampaignFile, settings: Settings, file: Path) -> Site:
-    if "." in campaign.name:
-        raise InvalidCampaign(
-            f"Campaign file {file}: name must be without '.' here, since Dagster's steps are named by it, got "
-            f"{campaign.name!r}. Write '-' or '_' instead."
-        )
+def _site(campaign: CampaignFile, settings: Settings) -> Site:
     # Days end today: tonight's run makes today's partition, not yesterday's.
     days = dg.DailyPartitionsDefinition(start_date=settings.first_day, timezone=settings.timezone, end_offset=1)
     return Site(

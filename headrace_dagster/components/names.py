@@ -1,10 +1,6 @@
-"""What a campaign's Component calls its jobs and resources: Dagster's names have letters, digits and `_` alone."""
+"""What a campaign's Component calls its jobs: Dagster's names have letters, digits and `_` alone."""
 
-import re
-
-
-def identifier(campaign: str) -> str:
-    return re.sub(r"\W", "_", campaign)
+from headrace.command_line.components import identifier
 
 
 def rollout_job(campaign: str) -> str:

@@ -8,7 +8,7 @@ row, of which one is sealed. Of two that are launched at the same instant the yo
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 from headrace.clock import SystemClock
 from headrace.errors import HandoffMissing, HeadraceError
 from headrace.generation.campaign import Campaign
+from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import unsettled
 from headrace.generation.freshness import is_made_from, is_report_older, is_rolled_back
 from headrace.generation.micro_batches import committed
 from headrace.generation.requests import prompts_of_day
+from headrace.generation.spending import Spending
 from headrace.generation.subject import CampaignSubject
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -31,6 +33,7 @@ from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
 from headrace_dagster.project.run_source import PARTITION, UNDER_WAY, WAITING, RunState
+from headrace_dagster.project.waits import Waits
 from headrace_dagster.project.webserver import Webserver
 
 RUN_TAG = "headrace/campaign_run"
@@ -65,12 +68,18 @@ _OF_A_PARTITION = (PROMPTS, CONTENT, REVIEW)
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What is made at one moment. `num_rows`: sealed, and committed by running workers."""
+    """What is made at one moment.
+
+    Attributes:
+        num_rows: sealed, and committed by running workers.
+        waits: what a run waits for, and since when; in whole sentences.
+    """
 
     made: Mapping[str, int]
     total: Mapping[str, int]
     num_rows: int
     num_active: int
+    waits: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -92,6 +101,9 @@ class CampaignRun:
     _num_again: Counter[tuple[str, str]] = field(default_factory=Counter)
     # Partition → digest of the prompts that its files give now: read once a call.
     _wanted: dict[str, str] = field(default_factory=dict)
+    # Partition → the most rows that a look of this call saw.
+    _num_rows: dict[str, int] = field(default_factory=dict)
+    _waits: Waits = field(default_factory=Waits)
 
     @property
     def partitions(self) -> list[str]:
@@ -110,6 +122,19 @@ class CampaignRun:
         if found or not self._is_reported():
             found.append((REPORT, self.day))
         return found
+
+    def refuse_spent(self, missing: Sequence[tuple[Step, str]]) -> None:
+        """Says before anything starts that no run could do its work. What needs no engine is still made.
+
+        Raises:
+            BudgetSpent: all that is missing asks for rows, and the day's budget is spent.
+        """
+        steps = [(step, key) for step, key in missing if step is not REPORT]
+        asks = [key for step, key in steps if step is PROMPTS or (step is CONTENT and not self._is_committed(key))]
+        if self.campaign.budget is None or not asks or len(asks) < len(steps):
+            return
+        spending = Spending(campaign=self.campaign, handoffs=self.handoffs, day=self.day)
+        spending.stop_before_runs(len(asks))
 
     def walk(self, webserver: Webserver) -> Iterator[Look]:
         """Launches what is missing, and yields after each look, until the day's report is made.
@@ -143,7 +168,7 @@ class CampaignRun:
                     following[key] = self._next_step(key)
                     self._once_more(following[key], key)
                 num_active += following[key] is not None
-            yield self._look(num_active)
+            yield self._look(num_active, _newest_of(runs), webserver)
             if any(following.values()):
                 time.sleep(_POLL_SECONDS)
 
@@ -151,11 +176,12 @@ class CampaignRun:
         while True:
             if (step.asset, key) not in self._launched:
                 self._launch(webserver, step, key)
-            if self._has_ended(webserver, self._runs(webserver).get((step.asset, key), []), step, key):
+            runs = self._runs(webserver)
+            if self._has_ended(webserver, runs.get((step.asset, key), []), step, key):
                 self._made.setdefault(step.asset, set()).add(key)
                 yield self._look(0)
                 return
-            yield self._look(1)
+            yield self._look(1, _newest_of(runs), webserver)
             time.sleep(_POLL_SECONDS)
 
     def _launch(self, webserver: Webserver, step: Step, key: str) -> None:
@@ -240,25 +266,53 @@ class CampaignRun:
             )
         return False
 
-    def _look(self, num_active: int) -> Look:
-        sealed = {key: content for key in self.partitions if (content := self._newest(CONTENT.asset, key))}
-        num_rows = sum(content.num_rows for content in sealed.values())
-        for claim in unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver()):
-            if claim.partition in self.partitions and claim.partition not in sealed:
-                made = len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
-                prompts = self._newest(PROMPTS.asset, claim.partition)
-                num_rows += min(made, prompts.num_rows * self.campaign.prompts.variations) if prompts else made
-        missing = {key: self._next_step(key, in_this_call=True) for key in self.partitions}
+    def _look(self, num_active: int, runs: Iterable[RunState] = (), webserver: Webserver | None = None) -> Look:
+        missing = {key: self._next_step(key) for key in self.partitions}
         order = {step: place for place, step in enumerate(_OF_A_PARTITION)}
         made = {
             step.title: sum(one is None or order[one] > place for one in missing.values())
             for step, place in order.items()
         }
+        rows = self._rows(missing)
         return Look(
             made=made,
             total={step.title: len(self.partitions) for step in _OF_A_PARTITION},
-            num_rows=num_rows,
+            num_rows=sum(rows.values()),
             num_active=num_active,
+            waits=self._waits.look(webserver, runs, rows) if webserver else (),
+        )
+
+    def _rows(self, missing: Mapping[str, Step | None]) -> Mapping[str, int]:
+        """Partition → its rows, sealed or committed by running workers; in one call they are never fewer than before.
+
+        Between the last micro-batch and the seal they are neither, and a rollback or changed prompts begin anew.
+        """
+        under_way = {
+            claim.partition: claim
+            for claim in unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver())
+            if claim.kind == "content"
+        }
+        for key, step in missing.items():
+            if step not in (PROMPTS, CONTENT) and (content := self._newest(CONTENT.asset, key)):
+                found = content.num_rows
+            else:
+                found = self._num_committed(claim) if (claim := under_way.get(key)) else 0
+            self._num_rows[key] = max(found, self._num_rows.get(key, 0))
+        return self._num_rows
+
+    def _num_committed(self, claim: Claim) -> int:
+        made = len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
+        prompts = self._newest(PROMPTS.asset, claim.partition)
+        return min(made, prompts.num_rows * self.campaign.prompts.variations) if prompts else made
+
+    def _is_committed(self, key: str) -> bool:
+        """Whether an attempt has all rows of its partition, and lacks its seal alone."""
+        prompts = self._newest(PROMPTS.asset, key)
+        wanted = prompts.num_rows * self.campaign.prompts.variations if prompts else 0
+        claims = unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver())
+        return any(
+            claim.partition == key and claim.kind == "content" and self._num_committed(claim) >= wanted
+            for claim in claims
         )
 
     def _is_reported(self) -> bool:
@@ -283,10 +337,10 @@ class CampaignRun:
     def _models(self) -> list[Any]:
         return registered_models(self.handoffs, damaged=PassedOver())
 
-    def _next_step(self, key: str, *, in_this_call: bool = False) -> Step | None:
+    def _next_step(self, key: str) -> Step | None:
         """The first of a partition's steps that does not follow from the one before it."""
         prompts = self._newest(PROMPTS.asset, key)
-        if prompts is None or not (in_this_call or self._is_of_files(prompts, key)):
+        if prompts is None or not self._is_of_files(prompts, key):
             return PROMPTS
         content = self._newest(CONTENT.asset, key)
         is_again = self.regenerate and key not in self._made.get(CONTENT.asset, set())
@@ -311,3 +365,8 @@ class CampaignRun:
             return self.handoffs.newest(asset, key)
         except HandoffMissing:  # collected meanwhile
             return None
+
+
+def _newest_of(runs: Mapping[tuple[str, str], Sequence[RunState]]) -> list[RunState]:
+    """Of each step's runs the one that counts: a retry, and not what it repeats."""
+    return [found[0] for found in runs.values() if found]

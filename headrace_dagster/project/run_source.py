@@ -84,6 +84,9 @@ class RunsLook:
     daemon_seen: float | None
 
 
+NO_RUNS = RunsLook(waiting=RunsFound(runs=(), num=0), under_way=RunsFound(runs=(), num=0), ended=(), daemon_seen=None)
+
+
 class RunSource(Protocol):
     def look(self, *, ended_since: float) -> RunsLook: ...
 

@@ -13,7 +13,8 @@ from uuid import uuid4
 import typer
 
 from headrace.command_line.bodies.campaigns import DryRunBody, MissingBody, RunBody
-from headrace.command_line.campaigns import checked_day, find_own_campaign
+from headrace.command_line.campaigns import checked_day, find_component, find_own_campaign
+from headrace.command_line.components import DEFS_FILE
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import cell_text, counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
@@ -24,7 +25,7 @@ from headrace.masking import without_credentials
 from headrace.settings import DEFAULT_PORT, Settings
 from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.components.names import rows_job
+from headrace_dagster.components.names import rollout_job, rows_job
 from headrace_dagster.project.campaign_run import REPORT, CampaignRun, Look
 from headrace_dagster.project.services import RunByAnother, ServiceEnded, running_webserver, services
 from headrace_dagster.project.webserver import LaunchRefused, Webserver, WebserverGone
@@ -51,7 +52,7 @@ def run_campaign(
     settings = project.settings()
     on_day = checked_day(day, settings)
     _refuse_other_store(context, settings)
-    _refuse_components_file(word)
+    _refuse_component(word, project)
     work = _work_of(word, settings, on_day, again=again)
     missing = work.missing()
     if dry_run and as_json:
@@ -62,6 +63,7 @@ def run_campaign(
         print_lines([f"{step.asset}[{key}]" for step, key in missing])
         print_lines([f"{counted(len(missing), 'partition')} to begin with; nothing was started."])
         return
+    work.refuse_spent(missing)
     try:
         if missing:
             _make(work, project, settings, port, quiet=as_json)
@@ -73,14 +75,21 @@ def run_campaign(
         say(left, error=True)
 
 
-def _refuse_components_file(word: str) -> None:
-    """Raises: InvalidInput: the file is a Component's, for which Dagster has jobs and not this project's assets."""
-    if Path(word).suffix in {".yaml", ".yml"} and (Path(word).parent / "defs.yaml").is_file():
-        name = load_campaign(Path(word)).name
-        raise InvalidInput(
-            f"{word} lies beside a defs.yaml, so it is a Component's, whose runs Dagster starts: dg launch --job "
-            f"{rows_job(name)} --partition 'DAY|{name}-00'."
-        )
+def _refuse_component(word: str, project: Project) -> None:
+    """Raises: InvalidInput: the campaign is a Component's, for which Dagster has jobs and not this project's assets."""
+    found = find_component(word, project)
+    if found is None and not (_is_beside_defs(word)):
+        return
+    name = load_campaign(found.campaign if found else Path(word)).name
+    where = f"{word} is a Component, of {found.defs}," if found else f"{word} lies beside a defs.yaml, so it is one"
+    raise InvalidInput(
+        f"{where} whose runs Dagster starts: dg launch --job {rollout_job(name)}, then dg launch --job "
+        f"{rows_job(name)} --partition 'DAY|{name}-00'."
+    )
+
+
+def _is_beside_defs(word: str) -> bool:
+    return Path(word).suffix in {".yaml", ".yml"} and (Path(word).parent / DEFS_FILE).is_file()
 
 
 def _work_of(word: str, settings: Settings, day: str, *, again: bool) -> CampaignRun:
@@ -187,19 +196,22 @@ def _follow(
     from headrace.text.drawing import Terminal, TerminalText
 
     console = Terminal(stderr=True)
-    before, warned_at = "", 0.0
+    before: list[str] = []
+    warned_at = 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for look in work.walk(webserver):
             check_alive()
-            line = _line(look)
+            lines = [_line(look), *look.waits]
             if console.is_terminal:
-                live.update(TerminalText(line), refresh=True)
-            elif line != before and not quiet:
-                say(line, error=True)
+                live.update(TerminalText("\n".join(lines)), refresh=True)
+            elif not quiet:
+                for line in lines:
+                    if line not in before:
+                        say(line, error=True)
             if time.monotonic() > warned_at + _WARNED_SECONDS and (full := _full_disk(home)):
                 warned_at = time.monotonic()
                 say(full, error=True)
-            before = line
+            before = lines
 
 
 def _full_disk(home: Path) -> str | None:

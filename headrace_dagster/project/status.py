@@ -21,7 +21,7 @@ from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
 from headrace_dagster.launchers.signs_of_life import recorded_silence
-from headrace_dagster.project.run_source import NUM_FAILED_MAX, RunSource, RunState
+from headrace_dagster.project.run_source import NO_RUNS, NUM_FAILED_MAX, RunSource, RunState
 from headrace_dagster.project.services import running_webserver
 from headrace_dagster.queue_views.queue_words import since_text, stated_job
 
@@ -57,22 +57,26 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
 
 
 def read_status(
-    source: RunSource, objects: ObjectStore, *, home: Path, num_days: int, clock: Clock | None = None
+    source: RunSource | None, objects: ObjectStore, *, home: Path, num_days: int, clock: Clock | None = None
 ) -> StatusBody:
-    """Args: home: the project's state directory, with the days' reports."""
+    """Args:
+    source: None: there is no instance to ask, and nothing is known of runs.
+    home: the project's state directory, with the days' reports.
+    """
     now = (clock or SystemClock()).now()
-    look = source.look(ended_since=now - FAILED_HOURS * 3600)
+    look = source.look(ended_since=now - FAILED_HOURS * 3600) if source else NO_RUNS
     states, rollouts = _rollouts(objects)
     return StatusBody(
         at=iso(now),
-        daemon_silent_seconds=_silent_seconds(look.daemon_seen, now),
+        knows_runs=source is not None,
+        daemon_silent_seconds=_silent_seconds(look.daemon_seen, now) if source else None,
         days=read_days(objects, states, home / "reports", num_days=num_days),
         rollouts=rollouts,
         running=_standings(look.under_way.runs, now),
         num_running=look.under_way.num,
         waiting=_standings(look.waiting.runs, now),
         num_waiting=look.waiting.num,
-        failed=_failed(source, look.ended),
+        failed=_failed(source, look.ended) if source else (),
     )
 
 

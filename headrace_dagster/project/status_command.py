@@ -2,12 +2,16 @@
 `headrace.commands`. Imports only typer, since listing help must not wait for Dagster.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.command_line.opening import open_objects, surroundings_of
 from headrace.command_line.options import AsJson, Store
+
+if TYPE_CHECKING:
+    from headrace.command_line.bodies.project_status import StatusBody
+    from headrace_dagster.project.run_source import RunSource
 
 _EXAMPLES = """\b
 Examples:
@@ -28,8 +32,9 @@ def status_command(
     """Show each campaign's days stage by stage, what is not current any more, which runs are under way or wait and why,
     and what failed.
 
-    Reads the store and the runs of Dagster's instance at DAGSTER_HOME, and changes nothing; no daemon needs to run.
-    Where one of ours runs (make dev, headrace run), its webserver is asked, which is quicker.
+    Reads the store and the runs of Dagster's instance at DAGSTER_HOME (without it, the store alone), and changes
+    nothing; no daemon needs to run. Where one of ours runs (make dev, headrace run), its webserver is asked, which is
+    quicker.
     """
     from headrace.command_line.output import print_json
     from headrace.store.opening import open_store
@@ -42,7 +47,11 @@ def status_command(
         open_objects(context, store) if around.store else open_store(around.store_url, cache=around.cache_directory)
     )
     home = around.home_directory
-    found = with_runs(home, around.dagster_home, lambda source: read_status(source, objects, home=home, num_days=days))
+
+    def read(source: "RunSource | None") -> "StatusBody":
+        return read_status(source, objects, home=home, num_days=days)
+
+    found = with_runs(home, around.dagster_home, read) if around.dagster_home else read(None)
     if as_json:
         print_json(found)
     else:

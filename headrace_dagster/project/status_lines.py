@@ -17,6 +17,10 @@ def print_status(found: StatusBody) -> None:
     if found.rollouts:
         print_heading("Rollouts")
         print_lines([f"{name}: {standing}" for name, standing in found.rollouts.items()])
+    if not found.knows_runs:
+        say()
+        say("DAGSTER_HOME is not set, so runs are unknown: set it to the directory of your instance's dagster.yaml.")
+        return
     _print_runs(found)
     _print_failed(found)
 
@@ -42,14 +46,14 @@ def _print_days(found: StatusBody) -> None:
 
 def _row(day: DayStatus) -> list[str]:
     kept = f"{day.num_kept / day.num_rows:.0%}" if day.num_rows and day.num_reviewed_content else ""
-    damaged = [f"{day.num_damaged} damaged"] if day.num_damaged else []
+    counts = {"damaged": day.num_damaged, "left behind by a lower num_shards": day.num_left_behind}
     return [
         day.campaign,
         day.day,
         *(f"{made}/{day.num_partitions}" for made in day.made),
         f"{day.num_rows:,}",
         kept,
-        "; ".join([*day.version_sets.values(), *damaged]),
+        "; ".join([*day.version_sets.values(), *(f"{num} {what}" for what, num in counts.items() if num)]),
     ]
 
 

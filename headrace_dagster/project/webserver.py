@@ -5,6 +5,7 @@ Imports no Dagster, so that a command which only asks starts in a fifth of the t
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -107,9 +108,28 @@ query Warnings($run: ID!, $after: String) {
   }
 }
 """
+_RETRIES = """
+query Retries($run: ID!, $after: String) {
+  logsForRun(runId: $run, afterCursor: $after) {
+    __typename
+    ... on EventConnection { cursor hasMore events {
+      __typename
+      ... on ExecutionStepUpForRetryEvent { message timestamp error { message causes { message } } }
+    } }
+  }
+}
+"""
 _TERMINATE = """
 mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename ... on PythonError { message } } }
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """A step will be tried again. `at`: seconds since the epoch; `reason`: what its last try ended with."""
+
+    at: float
+    reason: str
 
 
 class LaunchRefused(HeadraceError):
@@ -229,6 +249,18 @@ class Webserver:
     def failure_of(self, run_id: str) -> str:
         return sentence_of(self._failure_events(run_id))
 
+    def retries_of(self, run_id: str, *, after: str | None = None) -> tuple[list[Retry], str | None]:
+        """The retries of a run's steps in its log behind `after`, and where the log ends now."""
+        found: list[Retry] = []
+        for page in self._pages(_RETRIES, run_id, after):
+            after = page.get("cursor") or after
+            found += [
+                Retry(at=float(event["timestamp"]) / 1000, reason=_raised(event.get("error")) or event["message"])
+                for event in page.get("events", ())
+                if event["__typename"] == "ExecutionStepUpForRetryEvent"
+            ]
+        return found, after
+
     def warning_of(self, run_id: str) -> str | None:
         """The last warning in a run's log."""
         warned = [
@@ -242,11 +274,15 @@ class Webserver:
         return filter(None, map(_failure_event, self._events(_FAILURE, run_id)))
 
     def _events(self, query: str, run_id: str) -> Iterator[Mapping[str, Any]]:
-        """Page by page: a long run's failure is its last event."""
-        after, has_more = None, True
+        for page in self._pages(query, run_id):
+            yield from page.get("events", ())
+
+    def _pages(self, query: str, run_id: str, after: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """A run's log from `after` on: a long one's end is not in its first page."""
+        has_more = True
         while has_more:
             found = self._query(query, {"run": run_id, "after": after})["logsForRun"]
-            yield from found.get("events", ())
+            yield found
             after, has_more = found.get("cursor"), found.get("hasMore", False)
 
     def _query(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -285,14 +321,17 @@ def _failure_event(event: Mapping[str, Any]) -> FailureEvent | None:
     of_step = event["__typename"] == "ExecutionStepFailureEvent"
     if not of_step and event["__typename"] != "RunFailureEvent":
         return None
-    # Dagster wraps what a step raises: the first cause is what was raised.
-    errors = [*error["causes"][:1], error] if (error := event.get("error")) else []
     return FailureEvent(
         of_step=of_step,
         description=(event.get("failureMetadata") or {}).get("description"),
-        error=errors[0]["message"] if errors else None,
+        error=_raised(event.get("error")),
         message=event.get("message"),
     )
+
+
+def _raised(error: Mapping[str, Any] | None) -> str | None:
+    """What was raised. Dagster wraps it: then it is the first cause."""
+    return [*error["causes"][:1], error][0]["message"].strip() if error else None
 
 
 def _words_of(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`headrace check` on projects of its own: every fault at once, what is missing, and what a file will do."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,12 +147,17 @@ def test_the_project_is_found_from_below_and_its_env_file_says_where_files_are(
 
 
 def test_outside_of_a_project_the_environment_counts(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "outside").mkdir()
     monkeypatch.chdir(tmp_path / "outside")
-    env = {"HEADRACE_CAMPAIGNS": str(project.campaign.parent), "HEADRACE_HOME": str(project.root / ".headrace")}
-    found = project.check(env=env)
+    places = {
+        "CAMPAIGNS": project.campaign.parent,
+        "RECIPES": project.recipe.parent,
+        "HOME": project.root / ".headrace",
+        "BASE_MODEL": tiny_model,
+    }
+    found = project.check(env={f"HEADRACE_{name}": str(place) for name, place in places.items()})
     assert found.exit_code == 0, found.output
     assert f"ok    campaign tales  {project.campaign}" in found.stdout
 
@@ -408,3 +414,40 @@ def test_a_variable_that_names_what_is_not_there_is_told(project: Project) -> No
 def test_a_misspelt_variable_is_told(project: Project) -> None:
     found = project.check("--offline", project.recipe, env={"HEADRACE_CAMPAINGS": "x"})
     assert "HEADRACE_CAMPAINGS is set, and nothing reads it: did you mean HEADRACE_CAMPAIGNS?" in found.stdout
+
+
+def test_what_preview_refuses_of_a_model_is_a_fault_of_the_file(project: Project) -> None:
+    """No recipe trains such a model, and no store has it: the same sentence from both."""
+    project.campaign.write_text(CAMPAIGN.replace("model: tiny", "model: echo"))
+    checked = project.one(project.campaign)
+    refused = run("preview", project.campaign)
+
+    sentence = said(checked, "model", "fail").removeprefix("model: ")
+    assert "no base version of 'echo' is registered" in sentence
+    assert "registered: false" in sentence
+    assert refused.exit_code == 2
+    assert sentence in " ".join(refused.stderr.split())
+    assert project.check(project.campaign).exit_code == 1
+    assert f"{project.campaign.relative_to(project.root)}:2:8: model" in project.check(project.campaign).output
+
+
+def test_a_model_that_a_recipe_trains_is_said_to_be_not_there_yet(project: Project) -> None:
+    told = said(project.one(project.campaign), "model", "ok")
+    assert told == "no version of tiny is registered yet: a recipe of the project trains it."
+
+
+def test_a_model_directory_that_the_engine_would_refuse_is_a_fault(project: Project, tiny_model: Path) -> None:
+    weights = project.root / ".headrace/plain"
+    shutil.copytree(tiny_model, weights)
+    config = json.loads((weights / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (weights / "tokenizer_config.json").write_text(json.dumps(config))
+    (weights / "chat_template.jinja").unlink(missing_ok=True)
+    own = "model: tiny\nweights: plain\nnum_shards: 1\nprompts: {files: in/tales.jsonl, column: thing}\n"
+    project.campaign.write_text(f"name: tales\n{own}")
+    checked = project.one(project.campaign)
+    assert said(checked, "model", "fail").startswith(f"weights: Model {weights} has no chat template (")
+    project.campaign.write_text(f"name: tales\n{own}engine: {{name: echo}}\n")
+    assert said(project.one(project.campaign), "model", "fail") == "", "echo opens no weights"
+    (weights / "config.json").unlink()
+    assert "which has no config.json" in said(project.one(project.campaign), "model", "fail")

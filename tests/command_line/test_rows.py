@@ -8,19 +8,24 @@ import polars as pl
 import pytest
 from typer.testing import Result
 
+from headrace.clock import FixedClock
 from headrace.command_line.tracing import model_facts
 from headrace.generation.campaign import PromptSource
+from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.tracing import TracedModel
+from headrace.handoff.collecting import collect, plan_collection
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import to_table
 from headrace.store.local import LocalStore
+from headrace.store.protection import Answer, Named, installed
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
-from tests.generation.builders import TEXTS, Site, make_campaign, make_partition
+from tests.generation.builders import TEXTS, Site, make_campaign, make_partition, make_prompts, make_site
 from tests.rollout.builders import make_member, make_set
 
 DAY = "2026-11-22"
@@ -152,10 +157,14 @@ def test_kept_rows_of_all_partitions_come_in_one_file(written: Written, tmp_path
     assert "rejected_by" not in frame.columns
 
 
-def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_path: Path) -> None:
-    def make(shard: int, texts: list[str]) -> None:
-        site = Site(tmp_path / "store", partition=make_partition(shard))
-        site.put_prompts(texts)
+@pytest.mark.parametrize("is_stated", [True, False], ids=["stated", "of an earlier Headrace"])
+def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_path: Path, is_stated: bool) -> None:
+    clock = FixedClock()
+
+    def make(shard: int, texts: list[str], num_shards: int = 2) -> None:
+        site = Site(tmp_path / "store", partition=make_partition(shard), clock=clock)
+        site.seal_prompts(make_prompts(texts), {NUM_SHARDS: str(num_shards)} if is_stated else None)
+        clock.advance(1)
         content = site.generate(site.open_claim(f"run of {len(texts)}")).content
         review = review_rows(content.table(), ReviewSettings())
         site.handoffs.publish("reviewed_content", site.partition.key, review.table, code_version="1", run_id="r")
@@ -164,7 +173,7 @@ def test_partitions_that_a_lower_num_shards_left_behind_give_no_row_twice(tmp_pa
     make(0, TEXTS[:2])
     make(1, TEXTS[2:4])
     both = run("export", "glossary", tmp_path / "both.jsonl", store=tmp_path / "store")
-    make(0, TEXTS[:4])
+    make(0, TEXTS[:4], 1)
     one = run("export", "glossary", tmp_path / "one.jsonl", store=tmp_path / "store")
 
     first, second = (pl.read_ndjson(tmp_path / name) for name in ("both.jsonl", "one.jsonl"))
@@ -249,3 +258,86 @@ def test_rows_go_to_a_pipe_too(written: Written) -> None:
     assert [json.loads(line)["output"] for line in result.stdout.splitlines()] == [
         row["output"] for row in written.rows if row["kept"]
     ]
+
+
+def test_a_mirrors_row_is_traced_to_the_published_one_that_it_was_made_to_compare_with(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    published = site.generate().content.table().to_pylist()[2]
+    site.start(2, weight=0.1)
+    row = site.mirror().content.table().to_pylist()[2]
+
+    body = checked_json(run("trace", row["row_id"], "--json", store=tmp_path), "trace")
+    output = run("trace", row["row_id"], store=tmp_path).output
+
+    assert (body["is_mirrored"], body["row"]["output"]) == (True, row["output"])
+    assert body["comparison"]["published_row_id"] == published["row_id"]
+    assert body["run"]["row_id"] == row["row_id"]
+    assert body["prompt"]["text"] == row["prompt"]
+    assert f"now          mirrored, never published: compare {published['row_id']}" in output
+    assert "review       kept; the published row: kept" in output
+
+
+def test_a_row_has_the_review_of_its_own_version_and_not_of_the_newest(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+
+    def review(words_min: int) -> None:
+        content = site.handoffs.open("generated_content", site.partition.key)
+        site.handoffs.publish(
+            "reviewed_content",
+            site.partition.key,
+            review_rows(content.table(), ReviewSettings(words_min=words_min)).table,
+            code_version="1",
+            run_id="r",
+            input_versions={f"{content.asset}[{content.partition}]": f"v{content.version} {content.content_digest}"},
+        )
+
+    row = site.generate().content.table()["row_id"][0].as_py()
+    review(100)
+    site.start(2)
+    site.promote(2)
+    site.generate(site.open_claim("run-2", regenerate="current_set"))
+    review(1)
+
+    body = checked_json(run("trace", row, "--json", store=tmp_path), "trace")
+
+    assert (body["version"], body["replaced_by"]) == (1, 2)
+    assert body["review"]["rejected_by"] == ["length"]
+
+
+def test_what_trace_tells_of_rows_that_stay_is_not_collected(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "prompts.csv").write_text("text\nTell of a kettle.\nTell of a lamp.\n")
+    site = Site(home / "store", campaign=make_campaign(num_shards=1, prompts=PromptSource(files="*.csv")))
+    site.initialize()
+    partition = site.partition
+
+    def draw() -> None:
+        prompts, places = prompts_with_places(site.campaign, partition, home)
+        site.seal_prompts(prompts)
+        seal_places(site.handoffs, partition.key, prompts, places, run_id="r")
+
+    draw()
+    row = site.generate().content.table()["row_id"][1].as_py()
+    key = manifest_key("generated_content", partition.key, 1)
+    for number in (2, 3):
+        (home / "prompts.csv").write_text(f"text\nTell of {number} bells.\n")
+        draw()
+        site.generate(site.open_claim(f"run-{number}"))
+    plan = plan_collection(
+        site.objects,
+        site.clock,
+        keep_versions=1,
+        grace_seconds=0,
+        protectors={**installed(), "dagster": lambda asked: Answer(named=[Named(key=key, reason="named by Dagster")])},
+    )
+    stays = {(one.found.asset, one.found.version): one.reason for one in plan.versions if one.is_kept}
+    collect(site.objects, site.clock, plan)
+
+    assert stays["execution", 1] == "belongs to a version of generated_content that stays"
+    assert stays["prompt_places", 1] == "belongs to a version of prompts that stays"
+    assert {version for asset, version in stays if asset == "generated_content"} == {1, 3}
+    assert ("execution", 2) not in stays
+    body = checked_json(run("trace", row, "--json", store=home / "store", env={"HEADRACE_HOME": str(home)}), "trace")
+    assert body["place"]["number"] == 3
+    assert body["run"]["row_id"] == row

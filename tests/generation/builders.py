@@ -1,6 +1,6 @@
 """Builders for bulk generation: a store with a rollout, a campaign and prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,10 @@ class Site:
     def put_prompts(self, texts: Sequence[str] = TEXTS) -> Handoff:
         return self.seal_prompts(make_prompts(texts))
 
-    def seal_prompts(self, table: pa.Table) -> Handoff:
-        return self.handoffs.publish("prompts", self.partition.key, table, code_version="1", run_id="prompts-run")
+    def seal_prompts(self, table: pa.Table, attributes: Mapping[str, str] | None = None) -> Handoff:
+        return self.handoffs.publish(
+            "prompts", self.partition.key, table, code_version="1", run_id="prompts-run", attributes=attributes
+        )
 
     def draw_prompts(self, home: Path) -> Handoff:
         """Seals what the campaign's own prompt files hold."""

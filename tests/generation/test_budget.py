@@ -126,6 +126,16 @@ def test_all_shards_of_a_day_share_its_budget_and_another_day_has_its_own(site: 
     assert tomorrow.generate(campaign=campaign).content.num_rows == 1
 
 
+def test_what_a_partition_cost_that_a_lower_num_shards_left_behind_is_spent(site: Site) -> None:
+    site.generate()
+    spent = num_tokens(site.content_rows())
+    left = Site(site.directory, partition=make_partition(1))
+    left.put_prompts(TEXTS[:2])
+    left.generate(left.open_claim("run-2"))
+    lowered = replace(site, campaign=replace(site.campaign, num_shards=1))
+    assert spent_of(lowered).tokens == spent + num_tokens(left.content_rows())
+
+
 def test_what_another_shard_spends_meanwhile_counts_at_the_next_look(site: Site) -> None:
     neighbour = Site(site.directory, partition=make_partition(1))
     neighbour.put_prompts()

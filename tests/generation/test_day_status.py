@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from headrace.clock import FixedClock
 from headrace.generation.day_status import NUM_KEPT, DayStatus, read_days
 from headrace.generation.freshness import shown_mark
+from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.review import review_rows
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import Handoff
-from tests.generation.builders import DAY, TEXTS, Site, make_site
+from tests.generation.builders import DAY, TEXTS, Site, make_partition, make_prompts, make_site
 
 RUN = f"headrace run glossary --day {DAY}"
 
@@ -115,3 +117,30 @@ def test_only_the_newest_days_are_told(made: Site) -> None:
         Site(made.directory, partition=partition).put_prompts()
     days = read_days(made.objects, {}, Path("/nowhere"), num_days=2)
     assert [one.day for one in days] == [DAY, "2026-11-23"]
+
+
+def lower_num_shards(directory: Path) -> Site:
+    """A day of two partitions whose list was then made one partition's; the other stays in the store."""
+    clock = FixedClock()
+    Site(directory, clock=clock).initialize()
+    for num_shards, texts in ((2, [TEXTS[:2], TEXTS[2:4]]), (1, [TEXTS[:4]])):
+        clock.advance(60)
+        for shard, own in enumerate(texts):
+            site = Site(directory, partition=make_partition(shard), clock=clock)
+            site.seal_prompts(make_prompts(own), {NUM_SHARDS: str(num_shards)})
+    return Site(directory, clock=clock)
+
+
+def test_partitions_that_a_lower_num_shards_left_behind_do_not_count(tmp_path: Path) -> None:
+    day = look(lower_num_shards(tmp_path))
+    assert (day.num_partitions, day.num_left_behind, day.num_prompts) == (1, 1, 1)
+
+
+def test_a_higher_num_shards_brings_them_back(tmp_path: Path) -> None:
+    site = lower_num_shards(tmp_path)
+    site.clock.advance(60)
+    for shard in (0, 1):
+        own = Site(tmp_path, partition=make_partition(shard), clock=site.clock)
+        own.seal_prompts(make_prompts(TEXTS[2 * shard : 2 * shard + 2]), {NUM_SHARDS: "2"})
+    day = look(site)
+    assert (day.num_partitions, day.num_left_behind) == (2, 0)

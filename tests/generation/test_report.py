@@ -134,3 +134,10 @@ def test_a_page_is_written_whole_over_an_older_one(tmp_path: Path) -> None:
 )
 def test_charts_are_well_formed_whatever_they_show(svg: str) -> None:
     ElementTree.fromstring(svg)
+
+
+def test_an_axis_writes_counts_as_counts() -> None:
+    drawn = columns(["0–9"], [Series(label="a", values=[12_345])], title="lengths", unit="rows")
+    assert ">12,345</text>" in drawn
+    assert "12,345 rows" in drawn
+    assert ">0.333</text>" in columns(["0–9"], [Series(label="a", values=[1 / 3])], title="shares", unit="of all")

@@ -156,6 +156,7 @@ def test_a_full_day_is_at_most_five_million_bytes_and_says_what_is_left_out(day:
             kept=numbers % 10 != 0,
             rejected_by=pl.when(numbers % 10 == 0).then(pl.lit(["length"])).otherwise(pl.lit([], pl.List(pl.String))),
             partition=pl.lit(day.shards[0].partition),
+            variation=pl.lit(None, pl.Int32),
         ),
     )
     html = render_report(DAY, [full])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def decoded(rows: RowList) -> list[dict[str, Any]]:
     """What the page's script makes of the list."""
     data = json.loads(rows.body)
     found = []
-    for place, shard, made_by, verdict, rules, row_id, prompt, output, *carried in data["rows"]:
+    for place, shard, made_by, verdict, rules, row_id, prompt, output, variation, *carried in data["rows"]:
         campaign = data["campaigns"][place]
         found.append(
             {
@@ -36,6 +37,7 @@ def decoded(rows: RowList) -> list[dict[str, Any]]:
                 "row_id": row_id,
                 "prompt": prompt,
                 "output": output,
+                "variation": variation,
                 "carried": dict(zip(campaign["carried"], carried, strict=True)),
             }
         )
@@ -67,6 +69,7 @@ def test_every_row_is_listed_in_the_days_order_with_all_that_is_known_of_it(tmp_
         "row_id": day.rows["row_id"][3],
         "prompt": "Define the noun word3.",
         "output": "A word, number 3.",
+        "variation": None,
         "carried": {"level": 3, "topic": None},
     }
     assert [row["partition"] for row in (rows[19], rows[20])] == ["2026-11-22|glossary-00", "2026-11-22|glossary-01"]
@@ -156,3 +159,11 @@ def test_a_list_never_has_more_bytes_than_it_may(day: CampaignDay, bytes_max: in
     assert head.num_listed == 0
     assert len(listed.body.encode()) <= max(bytes_max, len(head.body.encode()))
     assert len(json.loads(listed.body)["rows"]) == listed.num_listed
+
+
+def test_a_row_has_the_number_of_its_variation_where_a_campaign_makes_several(tmp_path: Path) -> None:
+    varied = seal_day(tmp_path / "varied", 6, carried={"variation": pa.array([0, 1, 2] * 2, pa.int32())})
+    plain = seal_day(tmp_path / "plain", 2)
+    rows = decoded(list_rows([varied, plain], bytes_max=100_000))
+    assert [row["variation"] for row in rows] == [0, 1, 2, 0, 1, 2, None, None]
+    assert all(row["carried"] == {} for row in rows)

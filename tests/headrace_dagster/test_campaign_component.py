@@ -235,3 +235,59 @@ def test_headrace_run_says_what_runs_a_components_campaign(launched: Launched) -
 
     assert result.exit_code != 0
     assert "dg launch --job products_rows --partition 'DAY|products-00'" in result.output
+
+
+def test_commands_find_a_component_by_its_campaigns_name(launched: Launched) -> None:
+    project = launched.project
+
+    preview = json.loads(project.headrace("preview", "products", "--json").stdout)
+    assert (preview["campaign"], len(preview["rows"])) == ("products", 5)
+    refused = project.headrace("run", "products")
+    assert f"products is a Component, of {project.component / 'defs.yaml'}, whose runs Dagster starts" in refused.output
+    assert "dg launch --job products_rows --partition 'DAY|products-00'" in refused.output
+    nobody = project.headrace("preview", "teas")
+    assert "nor a Component describes the campaign 'teas'; there are products." in nobody.output
+
+
+def test_check_without_a_file_checks_the_components(launched: Launched) -> None:
+    checked = json.loads(launched.project.headrace("check", "--offline", "--json").stdout)
+    assert [(one["kind"], one["name"]) for one in checked["files"]] == [("campaign", "products")]
+    assert checked["well"]
+
+
+def test_a_components_first_day_counts_where_it_is_found_by_name(edited: ForeignProject) -> None:
+    defs = edited.component / "defs.yaml"
+    stated = yaml.safe_load(defs.read_text())
+    stated["attributes"]["first_day"] = "2999-01-01"
+    defs.write_text(yaml.safe_dump(stated))
+    assert "--day must not be before 2999-01-01" in edited.headrace("preview", "products").output
+
+
+def test_status_tells_the_store_where_there_is_no_instance(launched: Launched) -> None:
+    found = json.loads(launched.project.headrace("status", "--json").stdout)
+    assert [(day["campaign"], day["num_reviewed_content"]) for day in found["days"]] == [("products", 1)]
+    assert (found["knows_runs"], found["num_running"], found["daemon_silent_seconds"]) == (False, 0, None)
+    assert "DAGSTER_HOME is not set, so runs are unknown" in launched.project.headrace("status").output
+
+
+def test_two_components_that_dagster_would_call_alike_are_refused_with_both_files(
+    edited: ForeignProject, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("green-teas", "green_teas"):
+        directory = edited.root / "shop/defs" / name
+        shutil.copytree(edited.component, directory)
+        file = directory / "campaign.yaml"
+        file.write_text(file.read_text().replace("name: products", f"name: {name}"))
+    first, second = (edited.root / "shop/defs" / name / "campaign.yaml" for name in ("green-teas", "green_teas"))
+
+    result = edited.dg("list", "defs")
+    checked = edited.headrace("check", "--offline")
+
+    sentence = (
+        f"Campaign file {first}: name must differ from other Components' in more than '-' and '_', since Dagster's "
+        f"jobs are named by it, got 'green-teas', and 'green_teas' in {second}. Rename one."
+    )
+    assert result.exit_code == 1
+    assert sentence in result.output + caplog.text
+    assert checked.exit_code == 1
+    assert sentence in checked.output

@@ -8,16 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.command_line.project import Project
+from headrace.engines.rows import RowMaker
+from headrace.errors import BudgetSpent
+from headrace.generation.budget import Budget
 from headrace.generation.campaign import PromptSource
 from headrace.generation.freshness import shown_mark
 from headrace.generation.review import review_rows
+from headrace.handoff.layout import manifest_key
 from headrace.registry.model_versions import to_table
 from headrace.settings import Settings, settings_of
+from headrace.version_sets.sets import VersionSet
 from headrace_dagster.project import campaign_run, running
 from headrace_dagster.project import services as services_module
 from headrace_dagster.project.campaign_run import CampaignRun, CampaignRunFailed
@@ -27,7 +33,7 @@ from resources.settings import CHECKOUT
 from simulation.campaign_site import make_campaign
 from simulation.models import model_of
 from tests.command_line.builders import run
-from tests.generation.builders import DAY, Site
+from tests.generation.builders import DAY, ScriptedEngine, Site
 from tests.headrace_dagster.dagster_stand_in import StandIn, serving
 
 ALL = ["list_prompts", "generate", "review", "report"]
@@ -192,6 +198,67 @@ def test_a_step_that_never_follows_from_its_prompts_is_given_up_after_three_trie
         "made of: somebody changes its prompts or its version set meanwhile. Call again when that is over."
     )
     assert stand_in.launched.count("generate") == 3
+
+
+def test_the_count_of_rows_never_falls(work: Work) -> None:
+    """Micro-batches that are settled and not sealed yet are neither, and neither are rows of changed prompts."""
+    work.make("list_prompts", work.site.partition.key)
+    key, site, run = work.site.partition.key, work.site, work.run()
+    claim = site.open_claim()
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(run._look(1).num_rows)
+
+    def interrupted(version_set: VersionSet) -> RowMaker:
+        return ScriptedEngine(before=look)
+
+    site.generate(claim, open_engine=interrupted)
+    content = site.handoffs.open("generated_content", key)
+    look()
+    manifest = work.home / "store" / manifest_key("generated_content", key, content.version)
+    # As in the moment between a claim's settlement and its seal.
+    manifest.rename(manifest.with_suffix(".later"))
+    look()
+    manifest.with_suffix(".later").rename(manifest)
+    look()
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert seen[-3:] == [3, 3, 3]
+
+
+def test_rows_that_are_about_to_be_made_again_do_not_count_as_made(work: Work) -> None:
+    walk(work.run(), StandIn(work.make))
+    assert work.run()._look(0).num_rows == 3
+    work.write(2)
+    changed = work.run()._look(0)
+    assert (changed.num_rows, changed.made) == (0, {"prompts": 0, "generated": 0, "reviewed": 0})
+
+
+def test_a_spent_budget_is_told_before_anything_starts(work: Work) -> None:
+    work.make("list_prompts", work.site.partition.key)
+    work.site.campaign = replace(work.site.campaign, micro_batch_rows=1, budget=Budget(tokens=1))
+    unspent = work.run()
+    unspent.refuse_spent(unspent.missing())
+    with pytest.raises(BudgetSpent):
+        work.make("generate", work.site.partition.key)
+    again = work.run()
+    with pytest.raises(BudgetSpent) as refused:
+        again.refuse_spent(again.missing())
+    assert str(refused.value).startswith("Campaign 'glossary' has spent its budget of tokens for 2026-11-22, ")
+    assert str(refused.value).endswith(
+        "of 1 tokens, and 1 partition lacks rows. Nothing was started: raise budget.tokens in the campaign's file and "
+        "call it again, which makes the missing rows alone."
+    )
+
+
+def test_what_needs_no_engine_is_made_whatever_the_budget(work: Work) -> None:
+    key = work.site.partition.key
+    for job in ("list_prompts", "generate"):
+        work.make(job, key)
+    work.site.campaign = replace(work.site.campaign, budget=Budget(tokens=1))
+    run = work.run()
+    run.refuse_spent(run.missing())
 
 
 def settings_at(home: Path) -> tuple[Project, Settings]:

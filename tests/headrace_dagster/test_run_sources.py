@@ -1,6 +1,7 @@
 """The webserver and the instance tell the same of the same runs; what each may leave out is left out by both."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -10,10 +11,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.types import DaemonHeartbeat
 
+from headrace.errors import EngineUnavailable
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, NEEDS_TAG, WHY_TAG
 from headrace_dagster.launchers.signs_of_life import SILENT_TAG
 from headrace_dagster.project.instance_runs import InstanceRuns
-from headrace_dagster.project.run_source import NUM_RUNS_MAX, QUEUE_DAEMON, RunSource
+from headrace_dagster.project.run_source import NUM_RUNS_MAX, QUEUE_DAEMON, RunSource, RunState
+from headrace_dagster.project.waits import Waits
 from headrace_dagster.run_failures import FailureEvent, sentence_of
 from tests.headrace_dagster.answering_webserver import Answering
 from tests.headrace_dagster.queue_builders import make_run
@@ -38,6 +41,11 @@ def warned(context: dg.AssetExecutionContext) -> None:
     context.log.warning("Of something else.")
     context.log.warning("Nothing was rolled out: no server answers.")
     context.log.info("Done.")
+
+
+@dg.asset(retry_policy=dg.RetryPolicy(max_retries=2), partitions_def=dg.StaticPartitionsDefinition(["shard-00"]))
+def dead_server(context: dg.AssetExecutionContext) -> None:
+    raise EngineUnavailable(f"http://127.0.0.1:9/v1 takes no connection, try {context.retry_number + 1}.")
 
 
 class Both:
@@ -138,3 +146,52 @@ def test_of_many_runs_the_newest_are_told_and_all_are_counted(both: Both, monkey
     assert found[0] == found[1]
     assert (len(found[0].runs), found[0].num) == (1, 2)
     assert NUM_RUNS_MAX > 100
+
+
+def test_a_webserver_tells_the_tries_of_a_step_from_where_the_last_look_ended(both: Both) -> None:
+    run = dg.materialize([dead_server], partition_key="shard-00", instance=both.instance, raise_on_error=False)
+    _, webserver = both.sources
+
+    retries, cursor = webserver.retries_of(run.run_id)
+
+    wanted = [f"headrace.errors.EngineUnavailable: http://127.0.0.1:9/v1 takes no connection, try {n}." for n in (1, 2)]
+    assert [one.reason for one in retries] == wanted
+    assert 0 <= time.time() - retries[0].at < 60
+    assert webserver.retries_of(run.run_id, after=cursor) == ([], cursor)
+
+
+def test_a_run_that_tries_again_is_told_with_its_reason_until_its_partition_has_more_rows(both: Both) -> None:
+    run = dg.materialize([dead_server], partition_key="shard-00", instance=both.instance, raise_on_error=False)
+    started = RunState(
+        run_id=run.run_id,
+        status="STARTED",
+        tags={"dagster/partition": "shard-00"},
+        assets=("dead_server",),
+        created=1.0,
+    )
+    now = [100.0]
+    waits, webserver = Waits(clock=lambda: now[0]), both.sources[1]
+
+    (said,) = waits.look(webserver, [started], {"shard-00": 4})
+    assert re.fullmatch(
+        r"dead_server\[shard-00\] has failed 2 times since \d\d:\d\d:\d\d and tries again: "
+        r"http://127.0.0.1:9/v1 takes no connection, try 2\.",
+        said,
+    )
+    num_requests = webserver.num_requests
+    assert waits.look(webserver, [started], {"shard-00": 4}) == (said,), "nothing has changed"
+    assert webserver.num_requests == num_requests, "a log is not read at each look"
+    now[0] += 10
+    assert waits.look(webserver, [started], {"shard-00": 6}) == ()
+
+
+def test_a_run_that_is_queued_for_long_is_told_with_its_reason(both: Both) -> None:
+    runs = both.sources[1].runs(statuses=["QUEUED"])
+    waits = Waits(clock=lambda: runs[0].created + 60)
+
+    said = waits.look(both.sources[1], runs, {})
+
+    assert any(
+        one.startswith("a/c, b[2026-11-22|tales-00] is queued since ") and one.endswith(": Waits.") for one in said
+    )
+    assert Waits(clock=lambda: runs[0].created + 1).look(both.sources[1], runs, {}) == ()

@@ -44,7 +44,6 @@ _ACCEPTED: list[tuple[Kind, str, str, str]] = [
     ("campaign", "Tell of {thing}.", "Tel of {thing}.", "a prompt may be worded as its author likes"),
     ("campaign", "temperature: 0.7", "temperature: 1.7", "servers take it, and some tasks want it"),
     ("campaign", "words_max: 60", "words_max: 6", "a campaign for headlines rejects longer ones"),
-    ("campaign", "model: tiny", "model: tinny", "a name that no model has yet: its training may register it tomorrow"),
     ("service", "prompt: 1", "prompt: 1000", "what a token costs, and in which currency, is not written anywhere else"),
     ("recipe", "steps: 10", "steps: 10000", "how long to train is the author's to say"),
 ]
@@ -78,6 +77,9 @@ class _Home:
         model.mkdir(parents=True)
         self._write("prompts.jsonl", [{"thing": f"thing {number}", "n": number} for number in range(20)])
         self._write("notes/a.jsonl", [{"title": f"t {n}", "body": f"What stands in note {n}."} for n in range(20)])
+        # It trains the model of the campaign's file.
+        (home / "resources/recipes").mkdir(parents=True)
+        (home / "resources/recipes/define.yaml").write_text(recipes.FILE)
         self.settings = settings_of({"HEADRACE_HOME": str(home), "HEADRACE_BASE_MODEL": "a-model-of-a-hub"}, home)
 
     def _write(self, name: str, rows: list[dict[str, object]]) -> None:

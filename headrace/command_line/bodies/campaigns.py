@@ -79,6 +79,10 @@ class TraceBody:
     """Where the prompt stood; null: it was listed before places were kept, too."""
     run: Row | None
     review: Row | None
+    is_mirrored: bool
+    """Made to compare with a published row, and never published."""
+    comparison: Row | None
+    """Of a mirror's row with the published one, and both verdicts."""
     version_set: dict[str, Any] | None
     models: tuple[TracedModelBody, ...]
     replaced_by: int | None

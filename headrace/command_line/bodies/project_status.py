@@ -46,6 +46,8 @@ class StatusBody:
     """`headrace status --json`. Times: UTC, ISO 8601."""
 
     at: str
+    knows_runs: bool
+    """false: DAGSTER_HOME is not set, and no run is told."""
     daemon_silent_seconds: float | None
     """null: the daemon that launches runs has reported lately; -1: never."""
     days: tuple[DayStatus, ...]

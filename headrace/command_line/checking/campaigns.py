@@ -13,7 +13,9 @@ from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.generation.budget import spent_text
 from headrace.generation.campaign import Campaign, PromptSource
+from headrace.generation.preview import check_registered
 from headrace.generation.requests import prompts_of_day
+from headrace.registry.registered import registered_models
 from headrace.rollout.assignment import canary_count
 from headrace.rollout.evidence import review_counts
 from headrace.rollout.journal import Journal
@@ -24,6 +26,8 @@ from headrace.rollout.states import fold
 from headrace.rollout.status import percent
 from headrace.store.objects import ObjectStore
 from headrace.text_templates import placeholders
+from headrace.training.recipe import Recipe
+from headrace.user_files.directory import Described
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import FileLayout
 
@@ -40,11 +44,18 @@ class ExaminedCampaign:
 
 
 def examine_campaign(
-    campaign: Campaign, home: Path, today: date, objects: ObjectStore | None, *, offline: bool
+    campaign: Campaign,
+    home: Path,
+    today: date,
+    objects: ObjectStore | None,
+    recipes: Described[Recipe],
+    *,
+    offline: bool,
 ) -> ExaminedCampaign:
     """Args:
     home: where relative prompt files start.
     objects: the project's store; None: there is none yet.
+    recipes: the project's.
     """
     found = _Prompts(campaign, home, today.isoformat())
     findings = [*found.findings]
@@ -60,6 +71,7 @@ def examine_campaign(
             nights = Nights(num_partitions=campaign.num_shards, num_rows=num_rows)
             gate, said = _gate(campaign, nights, objects)
             findings.append(said)
+    findings += _registry_findings(campaign, objects, recipes)
     findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
     findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
@@ -161,6 +173,28 @@ def _step_findings(campaign: Campaign) -> Iterator[FileFinding]:
                 + f". Set num_shards to {wanted} or more."
             )
             yield finding("rollout", "warn", sentence, key="num_shards")
+
+
+def _registry_findings(
+    campaign: Campaign, objects: ObjectStore | None, recipes: Described[Recipe]
+) -> Iterator[FileFinding]:
+    """Whether the models are registered that the file does not register itself: asked as preview and a rollout ask."""
+    from headrace.handoff.versions import HandoffStore
+
+    models = registered_models(HandoffStore(objects), damaged=lambda _: None) if objects is not None else []
+    try:
+        check_registered(campaign, models)
+    except InvalidInput as error:
+        asked = {role.model for role in campaign.parts.values() if role.registered and not role.weights}
+        missing = asked - {one.model_name for one in models}
+        if missing and missing <= {one.model for one in recipes}:
+            named = ", ".join(sorted(missing))
+            yield finding("model", "ok", f"no version of {named} is registered yet: a recipe of the project trains it.")
+            return
+        # A recipe that cannot be read may train it; and without a store nobody can say what weights it will have.
+        opens = any(role.engine.kind.needs_weights for role in campaign.parts.values())
+        level: Level = "warn" if recipes.broken or (objects is None and opens) else "fail"
+        yield finding("model", level, str(error), key=None if campaign.roles else "model")
 
 
 def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[FileFinding]:

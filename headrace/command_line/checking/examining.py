@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace.command_line.checking.files import Candidate, load
 from headrace.command_line.checking.report import CheckedFile, FileFinding, faults_in, finding
+from headrace.command_line.components import Component, check_names
 from headrace.command_line.output import bytes_text
 from headrace.command_line.project import Project
 from headrace.errors import HeadraceError, InvalidInput, reason_of
@@ -24,8 +25,10 @@ from headrace.user_files.yaml_file import read_yaml
 _FREE_BYTES_MIN = 2 * 10**9
 
 
-def examine_files(candidates: Sequence[Candidate], settings: Settings, *, offline: bool) -> Iterator[CheckedFile]:
-    """One file at a time, since some wait for a server."""
+def examine_files(
+    candidates: Sequence[Candidate], settings: Settings, components: Sequence[Component] = (), *, offline: bool
+) -> Iterator[CheckedFile]:
+    """One file at a time, since some wait for a server. `components`: the project's."""
     loaded: dict[Candidate, Any] = {}
     for candidate in candidates:
         try:
@@ -45,7 +48,8 @@ def examine_files(candidates: Sequence[Candidate], settings: Settings, *, offlin
         except (HeadraceError, OSError) as error:  # a file that may not be read, a disk that fails
             examined = replace(checked, findings=(finding("files", "fail", reason_of(error)),))
         document = read_yaml(candidate.path, "File")
-        findings = [found.placed(document) for found in (*taken.get(candidate, ()), *examined.findings)]
+        named = (*taken.get(candidate, ()), *_component_findings(checked, candidate, components))
+        findings = [found.placed(document) for found in (*named, *examined.findings)]
         yield replace(examined, findings=tuple(findings))
 
 
@@ -92,13 +96,15 @@ def _examined(
         from zoneinfo import ZoneInfo
 
         from headrace.command_line.checking.campaigns import examine_campaign
+        from headrace.training.recipe import load_recipes
 
         today = datetime.now(ZoneInfo(settings.timezone)).date()
         try:
             campaign = one.with_engine(settings.engine)
         except InvalidInput as error:
             return replace(checked, findings=(finding("engine", "fail", str(error)),))
-        found = examine_campaign(campaign, settings.home, today, objects, offline=offline)
+        recipes = load_recipes(settings.recipes)
+        found = examine_campaign(campaign, settings.home, today, objects, recipes, offline=offline)
         return replace(checked, findings=found.findings, example=found.example, gate=found.gate)
     if checked.kind == "corpus":
         from headrace.command_line.checking.corpora import examine_corpus
@@ -126,6 +132,17 @@ def _taken_twice(loaded: dict[Candidate, Any]) -> dict[Candidate, tuple[FileFind
             sentence = f"{name!r} stands in {others}, too: rename one, or nobody can say which is meant."
             found[file] = (finding("name", "fail", sentence, key="name"),)
     return found
+
+
+def _component_findings(
+    checked: CheckedFile, candidate: Candidate, components: Sequence[Component]
+) -> Iterator[FileFinding]:
+    """What would stop the code location."""
+    if checked.name and any(one.campaign.resolve() == candidate.path.resolve() for one in components):
+        try:
+            check_names(checked.name, candidate.path, components)
+        except InvalidInput as error:
+            yield finding("name", "fail", str(error), key="name")
 
 
 def _name(one: Any) -> str:

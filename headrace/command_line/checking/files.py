@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.command_line.checking.report import KINDS, Kind
+from headrace.command_line.components import Component
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
 from headrace.user_files.finding import nearest_existing
@@ -27,7 +28,7 @@ class Candidate:
     kind: Kind | None
 
 
-def files_to_check(words: Sequence[str], settings: Settings) -> list[Candidate]:
+def files_to_check(words: Sequence[str], settings: Settings, components: Sequence[Component] = ()) -> list[Candidate]:
     """The named files and directories, or without any all of the project.
 
     Raises:
@@ -39,6 +40,7 @@ def files_to_check(words: Sequence[str], settings: Settings) -> list[Candidate]:
     found = [
         *(Candidate(path=path, kind=kind) for kind, place in _places(settings).items() for path in _in(place)),
         *([Candidate(path=settings.corpus, kind="corpus")] if settings.corpus.exists() else []),
+        *(Candidate(path=one.campaign, kind="campaign") for one in components),
     ]
     if not found:
         places = ", ".join(map(str, [*_places(settings).values(), settings.corpus]))

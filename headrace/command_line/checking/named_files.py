@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from headrace.command_line.checking.report import FileFinding, finding
-from headrace.engines.model_directory import local_model_directory
+from headrace.engines.model_directory import local_model_directory, model_directory
 from headrace.engines.roles import Role
+from headrace.errors import InvalidInput
 from headrace.user_files.finding import nearest_existing
 from headrace.user_files.layout import FileLayout
 from headrace.user_files.records import format_of
@@ -30,11 +31,30 @@ def model_finding(name: str, home: Path, *, key: str | None, what: str) -> FileF
 
 def weights_findings(roles: Mapping[str, Role], home: Path, *, in_roles: bool) -> list[FileFinding]:
     """Args: in_roles: the file has a section `roles`, and not one writer."""
-    return [
-        model_finding(role.weights, home, key=f"roles.{name}.weights" if in_roles else "weights", what="model")
-        for name, role in roles.items()
-        if role.weights is not None
-    ]
+    found = []
+    for name, role in roles.items():
+        if role.weights is None:
+            continue
+        key = f"roles.{name}.weights" if in_roles else "weights"
+        told = model_finding(role.weights, home, key=key, what="model")
+        if told.level == "ok" and (refusal := _refusal(role, key, home)):
+            told = finding("model", "fail", refusal, key=key)
+        found.append(told)
+    return found
+
+
+def _refusal(role: Role, setting: str, home: Path) -> str | None:
+    """Why the role's engine would not open its model's directory; None: it opens, as far as the small files tell."""
+    try:
+        directory = model_directory(str(role.weights), setting=setting, home=home)
+        if role.engine.kind.needs_weights:
+            # Imported separately: most files name no directory.
+            from headrace.chat.tokenizer import ChatTokenizer
+
+            ChatTokenizer(directory)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def delimiter_findings(layout: FileLayout, files: Iterable[Path], *, key: str) -> list[FileFinding]:

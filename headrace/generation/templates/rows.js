@@ -6,7 +6,7 @@
   const data = JSON.parse(byId("data").textContent);
   const collator = new Intl.Collator(undefined, { numeric: true });
   // Places of a row's fields; what it carries comes after them.
-  const [CAMPAIGN, PARTITION, SET, VERDICT, RULES, ID, PROMPT, OUTPUT, CARRIED] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [CAMPAIGN, PARTITION, SET, VERDICT, RULES, ID, PROMPT, OUTPUT, VARIATION, CARRIED] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
   const campaigns = data.campaigns;
   const campaignOf = (row) => campaigns[row[CAMPAIGN]];
   const shardOf = (row) => campaignOf(row).prefix + row[PARTITION];
@@ -38,8 +38,15 @@
     key: (row) => setOf(row)[0],
     cell: (row) => element("div", {}, dot(row), setOf(row)[0]),
   };
+  const variation = {
+    name: "variation",
+    width: "88px",
+    key: (row) => row[VARIATION],
+    cell: (row) => text(asText(row[VARIATION]), ""),
+  };
   const columns = [
     { name: "prompt", width: "20%", key: (row) => row[PROMPT], cell: (row) => text(row[PROMPT]) },
+    ...(data.rows.some((row) => row[VARIATION] !== null) ? [variation] : []),
     { name: "output", width: "", key: (row) => row[OUTPUT], cell: (row) => text(row[OUTPUT] || "(no text)") },
     // As many as leave room for the texts; a row's details have all.
     ...carried.slice(0, 3).map((name) => ({
@@ -90,6 +97,7 @@
     const add = (name, ...value) => list.append(element("dt", {}, name), element("dd", {}, ...value));
     add("prompt", row[PROMPT]);
     add("output", row[OUTPUT] || "(no text)");
+    if (row[VARIATION] !== null) add("variation", asText(row[VARIATION]));
     campaignOf(row).carried.forEach((name, place) => add(name, asText(row[CARRIED + place])));
     add("review", ...tags(row));
     add("campaign", campaignOf(row).name);
@@ -196,6 +204,7 @@
     byId("table").tBodies[0].replaceChildren(
       ...shown.map((row) => element("tr", {}, ...columns.map((column) => element("td", {}, column.cell(row))))),
     );
+    byId("pages").hidden = numPages() === 1;
     byId("page").textContent = `Page ${(page + 1).toLocaleString("en")} of ${numPages().toLocaleString("en")}`;
     for (const button of byId("pages").querySelectorAll("button"))
       button.disabled = ["first", "previous"].includes(button.dataset.to) ? page === 0 : page === numPages() - 1;
