@@ -5,6 +5,7 @@ import dagster as dg
 from headrace.errors import InvalidInput
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import shard_keys_in
+from headrace.prep.images.corpus import image_shard_keys_in
 from resources.settings import settings_from_environment
 
 _settings = settings_from_environment()
@@ -12,6 +13,8 @@ _settings = settings_from_environment()
 # A broken file must not take the code location, and all other subjects, with it.
 _corpus_shards, _corpus_faults = shard_keys_in(_settings.corpus)
 corpus_shards = dg.StaticPartitionsDefinition(_corpus_shards)
+_image_shards, _image_faults = image_shard_keys_in(_settings.images)
+image_shards = dg.StaticPartitionsDefinition(_image_shards)
 # Users' files define the keys, and `resources.partition_keys` registers them with the instance: a new file needs no
 # reload of the code location.
 model_recipes = dg.DynamicPartitionsDefinition(name=MODEL_RECIPES)
@@ -35,3 +38,9 @@ def refuse_unknown_shards() -> None:
     """
     if _corpus_faults:
         raise InvalidInput(f"How many shards the corpus has is not known: {_corpus_faults}")
+
+
+def refuse_unknown_image_shards() -> None:
+    """As above, for assets that read all shards of pictures."""
+    if _image_faults:
+        raise InvalidInput(f"How many shards the pictures have is not known: {_image_faults}")

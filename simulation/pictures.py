@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-_WORDS = "river stone yellow basket under seven lamps walking north apple engine quiet paper window garden".split()
+_WORDS = ("river", "stone", "yellow", "basket", "under", "seven", "lamps", "walking", "north", "apple", "engine")
 
 
 def landscape(random: np.random.Generator, width: int = 480, height: int = 320) -> Image.Image:
@@ -98,7 +98,7 @@ def brightened(factor: float) -> Callable[[Image.Image, np.random.Generator], Im
 def hue_turned(degrees: int) -> Callable[[Image.Image, np.random.Generator], Image.Image]:
     def changed(picture: Image.Image, random: np.random.Generator) -> Image.Image:
         hue, saturation, value = picture.convert("HSV").split()
-        turned = hue.point(lambda level: (level + degrees * 256 // 360) % 256)
+        turned = hue.point([(level + degrees * 256 // 360) % 256 for level in range(256)])
         return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
     return changed

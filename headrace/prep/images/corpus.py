@@ -107,7 +107,10 @@ class ImageCorpus:
     """null keeps pictures that look alike; they are then on one side of the split."""
     resize: Resize = field(default_factory=Resize)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
-    """The share of pictures that training never sees: a stable hash of the caption decides."""
+    """The share of captions, or pictures, that training never sees: a stable hash decides."""
+    split_by: Literal["caption", "picture"] = "caption"
+    """`caption`: pictures with equal captions are on one side of the split; `picture`: only those that look alike, as
+    where captions are names of classes."""
     dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
     """Largest share of the corpus's pictures that rules and duplicates may take; beyond it the run fails."""
 
@@ -127,10 +130,6 @@ class ImageCorpus:
             )
         if not _COLOUR.fullmatch(self.background):
             raise InvalidInput(f"background must be a colour such as '#ffffff', got {self.background!r}.")
-
-    # What `prep.quality` asks of a corpus.
-    required_columns = ("text",)
-    labels = None
 
     @property
     def reading_digest(self) -> str:

@@ -50,7 +50,7 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """`picture`: RGB, upright, whole, of the size that was asked for. `width`, `height`: as the file has it, upright."""
+    """`picture`: RGB, upright, whole, of the size that was asked for. `width`, `height`: of the file, upright."""
 
     picture: "Image"
     width: int
@@ -95,7 +95,7 @@ def decode(
     except (Undecodable, MemoryError):
         raise
     # Decoders of foreign bytes raise what they like, and no list of it is complete.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise Undecodable(f"cannot be decoded: {error or type(error).__name__}") from error
 
 

@@ -42,11 +42,10 @@ def copies(pictures: pl.DataFrame, settings: ImageDuplicates) -> pl.DataFrame:
         distance: of a near duplicate, the number of bits in which the fine hashes differ.
     """
     keys = ["pixels", *(["caption_key"] if settings.captions == "compared" else [])]
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
-    first = pictures.select(place.first().over(keys)).to_series()
+    first = first_with_same(pictures, keys)
     is_first = first == pl.int_range(pictures.height, dtype=pl.Int64, eager=True)
     firsts = is_first.arg_true().cast(pl.Int64)
-    near = _nearest_kept(pictures.filter(is_first), settings)
+    near = _first_kept(pictures.filter(is_first), settings)
     original = first.to_numpy().copy()
     original[firsts.to_numpy()[near >= 0]] = firsts.to_numpy()[near[near >= 0]]
     # An exact copy of a near copy is a copy of what is kept.
@@ -58,37 +57,45 @@ def copies(pictures: pl.DataFrame, settings: ImageDuplicates) -> pl.DataFrame:
     is_copy = pl.Series(original != places)
     same = pictures.get_column("pixels") == pictures.get_column("pixels").gather(original)
     return found.select(
-        pl.when(is_copy).then(pl.when(same).then(pl.lit(EXACT_DUPLICATE)).otherwise(pl.lit(NEAR_DUPLICATE))).alias(
-            "rule"
-        ),
+        pl.when(is_copy)
+        .then(pl.when(same).then(pl.lit(EXACT_DUPLICATE)).otherwise(pl.lit(NEAR_DUPLICATE)))
+        .alias("rule"),
         pl.when(is_copy).then("copy_of").alias("copy_of"),
         pl.when(is_copy & ~same).then("distance").alias("distance"),
     )
 
 
-def _nearest_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray:
-    """Of each picture the place of the kept one that it looks like; -1: none."""
-    # Its import costs 0.4 CPU s, compiling 2, once a machine.
+def first_with_same(pictures: pl.DataFrame, keys: list[str]) -> pl.Series:
+    """Of each picture the place of the first one with the same values in these columns."""
+    placed = pictures.select(*keys).with_row_index("place")
+    return placed.select(pl.col("place").cast(pl.Int64).first().over(keys)).to_series()
+
+
+def look_alikes(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray:
+    """(N,) one number for all pictures that look alike, whatever their captions, and that are joined by others."""
     from headrace.prep.images import kernels
 
+    return kernels.joined(*_compared(pictures), _NEAR_MASKS, settings.hash_distance_max, settings.colour_distance_max)
+
+
+def _first_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray:
+    """(N,) of each picture the place of the kept one that it looks like; -1: none."""
+    # Its import costs 0.4 CPU s, compiling a few, once a machine.
+    from headrace.prep.images import kernels
+
+    group = np.zeros(pictures.height, np.int64)
+    if settings.captions == "compared":
+        group = pictures.get_column("caption_key").rank("dense").cast(pl.Int64).to_numpy()
+    limits = settings.hash_distance_max, settings.colour_distance_max
+    return kernels.first_kept(*_compared(pictures), group, _NEAR_MASKS, *limits)
+
+
+def _compared(pictures: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What kernels compare: coarse (N,) and fine (N, 4) hashes, and colours without brightness (N, 27)."""
     colours = _words(pictures.get_column("colours"), 27, np.uint8).astype(np.int16).reshape(-1, 9, 3)
     chroma = colours - colours.mean(axis=2, keepdims=True).round().astype(np.int16)
-    if settings.captions == "compared":
-        group = pictures.get_column("caption_key").rank("dense").cast(pl.Int64).fill_null(0).to_numpy()
-    else:
-        group = np.zeros(pictures.height, np.int64)
-    copy_of = np.full(pictures.height, -1, np.int64)
-    kernels.nearest_kept(
-        pictures.get_column("coarse_hash").to_numpy(),
-        _words(pictures.get_column("fine_hash"), 4),
-        np.ascontiguousarray(chroma.reshape(-1, 27)),
-        group,
-        _NEAR_MASKS,
-        settings.hash_distance_max,
-        settings.colour_distance_max,
-        copy_of,
-    )
-    return copy_of
+    coarse = pictures.get_column("coarse_hash").to_numpy()
+    return coarse, _words(pictures.get_column("fine_hash"), 4), np.ascontiguousarray(chroma.reshape(-1, 27))
 
 
 def _words(column: pl.Series, num: int, kind: type = np.uint64) -> np.ndarray:

@@ -1,78 +1,155 @@
 """Compiled loops over pictures' hashes.
 
 Not among the kernels for texts: numba's cache is invalidated by file, and a change here should compile nothing there.
-Nothing of another file may be called.
+No compiled function of another file may be called here.
+
+`coarse` is (N,) uint64, `fine` (N, 4) uint64, `chroma` (N, 27) int16, `near_masks` the 137 words of 16 bits of which at
+most 2 are set.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 
-BANDS, BAND_BITS = 4, 16
-# Two coarse hashes that differ in up to 11 bits differ in up to 2 of the 16 bits of at least one of four bands.
+_BANDS, _BAND_BITS = 4, 16
+_BAND_VALUES = 1 << _BAND_BITS
+# Two hashes of 64 bits that differ in up to 11 of them differ in up to 2 bits of at least one of four bands.
 COARSE_DISTANCE_MAX = 11
+_M1, _M2, _M4 = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
+_SUM, _TOP = np.uint64(0x0101010101010101), np.uint64(56)
+_ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _ones(word):  # pragma: no cover
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder for the compiled function: seconds at each start
+        return numba.njit(nogil=True)(function)
 
 
-@numba.njit(cache=True, nogil=True)
-def nearest_kept(coarse, fine, chroma, group, near_masks, fine_max, chroma_max, copy_of):  # pragma: no cover
-    """For each of N pictures, best first, the first better one that is kept and that it looks like.
+@_cached
+def first_kept(
+    coarse: np.ndarray,
+    fine: np.ndarray,
+    chroma: np.ndarray,
+    group: np.ndarray,
+    near_masks: np.ndarray,
+    fine_max: int,
+    chroma_max: float,
+) -> np.ndarray:
+    """Of each picture, in their order, the first earlier one of its group that it looks like and that looks like none.
 
-    Args:
-        coarse: (N,) uint64.
-        fine: (N, 4) uint64.
-        chroma: (N, 27) int16.
-        group: (N,) int64; only pictures of one group are compared.
-        near_masks: the 137 words of 16 bits of which at most 2 are set.
-        copy_of: (N,) int64; filled with places, -1: kept.
+    Returns:
+        (N,) int64: places; -1: there is none.
     """
-    num = len(coarse)
-    num_buckets = 1 << BAND_BITS
-    starts = np.zeros((BANDS, num_buckets + 1), np.int64)
-    members = np.empty((BANDS, num), np.int64)
-    for band in range(BANDS):
-        shift = np.uint64(band * BAND_BITS)
-        for one in range(num):
-            starts[band, np.int64((coarse[one] >> shift) & np.uint64(0xFFFF)) + 1] += 1
-        for bucket in range(num_buckets):
-            starts[band, bucket + 1] += starts[band, bucket]
-        filled = starts[band, :num_buckets].copy()
-        for one in range(num):
-            bucket = np.int64((coarse[one] >> shift) & np.uint64(0xFFFF))
-            members[band, filled[bucket]] = one
-            filled[bucket] += 1
-    for one in range(num):
+    starts, members = _by_band(coarse)
+    first = np.full(len(coarse), -1, np.int64)
+    for one in range(len(coarse)):
         best = one
-        for band in range(BANDS):
-            own = np.int64((coarse[one] >> np.uint64(band * BAND_BITS)) & np.uint64(0xFFFF))
+        for band in range(_BANDS):
+            own = _of_band(coarse[one], band)
             for mask in near_masks:
                 bucket = own ^ mask
-                # Within a bucket the better ones come first.
+                # Within a bucket the earlier ones come first.
                 for place in range(starts[band, bucket], starts[band, bucket + 1]):
                     other = members[band, place]
                     if other >= best:
                         break
-                    if copy_of[other] >= 0 or group[other] != group[one]:
+                    if first[other] >= 0 or group[other] != group[one]:
                         continue
-                    if _ones(coarse[one] ^ coarse[other]) > COARSE_DISTANCE_MAX:
-                        continue
-                    distance = np.uint64(0)
-                    for word in range(4):
-                        distance += _ones(fine[one, word] ^ fine[other, word])
-                    if distance > fine_max:
-                        continue
-                    is_near = True
-                    for channel in range(27):
-                        if abs(chroma[one, channel] - chroma[other, channel]) > chroma_max:
-                            is_near = False
-                            break
-                    if is_near:
+                    if _are_alike(coarse, fine, chroma, one, other, fine_max, chroma_max):
                         best = other
                         break
-        copy_of[one] = best if best < one else -1
+        if best < one:
+            first[one] = best
+    return first
+
+
+@_cached
+def joined(
+    coarse: np.ndarray,
+    fine: np.ndarray,
+    chroma: np.ndarray,
+    near_masks: np.ndarray,
+    fine_max: int,
+    chroma_max: float,
+) -> np.ndarray:
+    """Joins all pictures that look alike, and all that are joined by others.
+
+    Returns:
+        (N,) int64: of each picture one place that all have that it is joined with.
+    """
+    starts, members = _by_band(coarse)
+    parent = np.arange(len(coarse))
+    for one in range(len(coarse)):
+        for band in range(_BANDS):
+            own = _of_band(coarse[one], band)
+            for mask in near_masks:
+                bucket = own ^ mask
+                for place in range(starts[band, bucket], starts[band, bucket + 1]):
+                    other = members[band, place]
+                    if other >= one:
+                        break
+                    ours, theirs = _root(parent, one), _root(parent, other)
+                    if ours != theirs and _are_alike(coarse, fine, chroma, one, other, fine_max, chroma_max):
+                        parent[max(ours, theirs)] = min(ours, theirs)
+    for one in range(len(coarse)):
+        parent[one] = _root(parent, one)
+    return parent
+
+
+@_cached
+def _root(parent: np.ndarray, one: int) -> int:
+    while parent[one] != one:
+        parent[one] = parent[parent[one]]
+        one = parent[one]
+    return one
+
+
+@_cached
+def _of_band(word: np.uint64, band: int) -> Any:
+    return np.int64((word >> np.uint64(band * _BAND_BITS)) & np.uint64(_BAND_VALUES - 1))
+
+
+@_cached
+def _by_band(coarse: np.ndarray) -> Any:
+    """For each band: where a value's pictures begin, [band, value + 1], and the pictures by value, in their order."""
+    starts = np.zeros((_BANDS, _BAND_VALUES + 1), np.int64)
+    members = np.empty((_BANDS, len(coarse)), np.int64)
+    for band in range(_BANDS):
+        for one in range(len(coarse)):
+            starts[band, _of_band(coarse[one], band) + 1] += 1
+        starts[band] = np.cumsum(starts[band])
+        filled = starts[band].copy()
+        for one in range(len(coarse)):
+            value = _of_band(coarse[one], band)
+            members[band, filled[value]] = one
+            filled[value] += 1
+    return starts, members
+
+
+@_cached
+def _are_alike(
+    coarse: np.ndarray, fine: np.ndarray, chroma: np.ndarray, one: int, other: int, fine_max: int, chroma_max: float
+) -> bool:
+    if _num_ones(coarse[one] ^ coarse[other]) > COARSE_DISTANCE_MAX:
+        return False
+    distance = 0
+    for word in range(fine.shape[1]):
+        distance += _num_ones(fine[one, word] ^ fine[other, word])
+    if distance > fine_max:
+        return False
+    farthest = 0
+    for channel in range(chroma.shape[1]):
+        farthest = max(farthest, abs(chroma[one, channel] - chroma[other, channel]))
+    return farthest <= chroma_max
+
+
+@_cached
+def _num_ones(word: np.uint64) -> Any:
+    word = word - ((word >> _ONE) & _M1)
+    word = (word & _M2) + ((word >> _TWO) & _M2)
+    word = (word + (word >> _FOUR)) & _M4
+    return np.int64((word * _SUM) >> _TOP)

@@ -5,14 +5,12 @@ The price is the disk space of pictures that are dropped later. One picture is d
 about 400 bytes for each.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.errors import InvalidInput
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.schemas import IMAGE_SIGNATURES, QUARANTINE
 from headrace.keys import digest_text
@@ -66,6 +64,18 @@ class ImageReading:
             num_files_empty=self._num_empty,
             quarantine_share_max=self._corpus.quarantine_share_max,
         )
+
+    def counts(self) -> dict[str, int | float]:
+        """What became of the shard's pictures and files."""
+        read = self.read()
+        return {
+            "num_rows_in": read.num_records,
+            "num_rows_quarantined": read.quarantine.num_rows,
+            "num_files": read.num_files,
+            "num_files_lost": read.num_files_lost,
+            "num_files_empty": read.num_files_empty,
+            "quarantine_share": read.quarantine_share,
+        }
 
     def _item(self, found: FoundImage) -> Iterator[MediaItem]:
         resize = self._corpus.resize
@@ -127,7 +137,7 @@ class ImageReading:
 
 
 def _unreadable(found: FoundImage, reason: str) -> Unreadable:
-    return Unreadable(line=found.line, reason=reason, excerpt=found.member or os.path.basename(found.file))
+    return Unreadable(line=found.line, reason=reason, excerpt=found.member or Path(found.file).name)
 
 
 class _Rows:

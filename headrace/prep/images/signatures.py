@@ -6,7 +6,7 @@ what has the same brightness.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -63,7 +63,7 @@ def perceptual_hashes(grey_YX: np.ndarray) -> tuple[bytes, bytes]:  # noqa: N803
     # Its import costs 40 ms, which code that only opens a corpus should not pay.
     from scipy.fft import dctn
 
-    frequencies = dctn(grey_YX.astype(np.float64), type=2)
+    frequencies: Any = dctn(grey_YX.astype(np.float64), type=2)
     corners = (frequencies[:side, :side] for side in (_COARSE_SIDE, _FINE_SIDE))
     coarse, fine = (np.packbits((corner > np.median(corner)).ravel()).tobytes() for corner in corners)
     return coarse, fine

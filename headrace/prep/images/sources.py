@@ -3,7 +3,7 @@
 | a file's name ends with | it holds | caption |
 |---|---|---|
 | `.jpg`, `.png`, `.webp` and the like | one picture | `NAME.txt` or `NAME.caption` beside it |
-| `.tar`, `.tar.gz` | WebDataset samples: members that have one name up to the first dot | `NAME.txt`, or `NAME.json`'s caption |
+| `.tar`, `.tar.gz` | WebDataset samples: members with one name up to the first dot | `NAME.txt`, or in `NAME.json` |
 | `.jsonl`, `.csv`, `.tsv` | rows with the path of a picture | its column |
 | `.parquet` | rows with a picture, or its path | its column |
 
