@@ -41,7 +41,7 @@ def _read(description: str) -> dg.AssetOut:
         ),
         "raw_images": _read(
             "Every picture of one shard that could be decoded, upright, in sRGB, at the size that training gets. "
-            "Packed; this table is the index. Read by clean_images. As old as its last run: changed files are not noticed."
+            "Packed; this table is the index. Read by clean_images. As old as its last run: no changed file is noticed."
         ),
         "image_signatures": _read(
             "What one shard's pictures are judged by: caption, size in the file, perceptual hashes, colours, contrast, "

@@ -15,7 +15,7 @@ from assets.images import clean_images, image_verdicts, read_image_shard
 from headrace.handoff.media.reading import MediaSet
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.images_resource import ImagesResource
-from simulation.pictures import KINDS, SAME, hue_turned
+from simulation.pictures import KINDS, SAME, hue_turned, shapes
 
 SHARD = "shard-00"
 FILE = """
@@ -118,7 +118,7 @@ def test_a_folder_of_pictures_becomes_packed_media_whose_checks_pass(
 def test_a_changed_rule_decodes_nothing_again(project: Project, instance: dg.DagsterInstance) -> None:
     random = np.random.default_rng(3)
     for number in range(4):
-        project.put(f"{number}.png", KINDS["shapes"](random, 200 + number, 200), f"some shapes, number {number}")
+        project.put(f"{number}.png", shapes(random, 200 + number, 200), f"some shapes, number {number}")
     project.materialize(read_image_shard, key=SHARD, instance=instance)
     project.materialize(image_verdicts, key=None, instance=instance)
     for path in (project.home / "in").iterdir():

@@ -6,6 +6,7 @@ picture, so ten million of them in 5 GB; nothing here is divided into shards, an
 which costs seconds a million.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,33 +42,40 @@ class Judged:
     num_heldout: int
 
 
-def judge(corpus: ImageCorpus, shards: dict[str, pa.Table]) -> Judged:
+def judge(corpus: ImageCorpus, shards: Mapping[str, pa.Table]) -> Judged:
     """Args:
         shards: by its key, each shard's IMAGE_SIGNATURES.
 
     Raises:
         TooMuchDropped: more is dropped than the corpus allows.
     """
-    pictures = best_first(
-        pl.concat([pl.DataFrame(table).with_columns(pl.lit(shard).alias("shard")) for shard, table in shards.items()])
-    )
-    pictures = _with_captions(pictures, corpus)
-    pictures = _with_rules(pictures, corpus)
-    pictures = _with_copies(pictures, corpus)
-    kept = pictures.get_column("rule").is_null()
-    split = pl.Series([None], dtype=pl.String).new_from_index(0, pictures.height)
-    split = split.scatter(kept.arg_true(), sides(pictures.filter(kept), corpus))
-    pictures = pictures.with_columns(split.alias("split")).sort("source_file", "source_line", "image_id")
-    counts = dict(pictures.get_column("rule").drop_nulls().value_counts().iter_rows())
-    drops = {rule: counts.get(rule, 0) for rule in rule_names(corpus)}
+    pictures = judged(corpus, shards)
+    drops = num_dropped(corpus, pictures)
     _refuse_if_too_much_dropped(corpus, drops, pictures.height)
     verdicts = pictures.select(IMAGE_VERDICTS.names).to_arrow().cast(IMAGE_VERDICTS)
     return Judged(
         verdicts=conform("image_verdicts", verdicts),
         num_images=pictures.height,
         drops=drops,
-        num_heldout=int((split == "heldout").sum()),
+        num_heldout=int((pictures.get_column("split") == "heldout").sum()),
     )
+
+
+def judged(corpus: ImageCorpus, shards: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """Every picture in the order of its place, with the columns of IMAGE_VERDICTS beside those of IMAGE_SIGNATURES."""
+    tables = (pl.DataFrame(table).with_columns(pl.lit(shard).alias("shard")) for shard, table in shards.items())
+    pictures = _with_captions(best_first(pl.concat(tables)), corpus)
+    pictures = _with_copies(_with_rules(pictures, corpus), corpus)
+    kept = pictures.get_column("rule").is_null()
+    split = pl.Series([None], dtype=pl.String).new_from_index(0, pictures.height)
+    split = split.scatter(kept.arg_true(), sides(pictures.filter(kept), corpus))
+    return pictures.with_columns(split.alias("split")).sort("source_file", "source_line", "image_id")
+
+
+def num_dropped(corpus: ImageCorpus, pictures: pl.DataFrame) -> dict[str, int]:
+    """Every rule that was applied, in order, with how many of the pictures it dropped."""
+    counts = dict(pictures.get_column("rule").drop_nulls().value_counts().iter_rows())
+    return {rule: counts.get(rule, 0) for rule in rule_names(corpus)}
 
 
 def rule_names(corpus: ImageCorpus) -> list[str]:
@@ -143,28 +151,28 @@ def _with_rules(pictures: pl.DataFrame, corpus: ImageCorpus) -> pl.DataFrame:
     """With `rule`, `measured` and `limit` of what is dropped for itself, or for its caption."""
     captions = _as_of_texts(corpus)
     counted = with_counts(pictures, captions)
-    of_caption = first_rule(pictures, captions).to_list()
-    names = {rule.name: name for name, rule in _caption_rules(corpus)}
+    of_caption = first_rule(pictures, captions)
     rules = [(rule.name, rule.drops, rule) for rule in _picture_rules(corpus)]
-    rules += [
-        (name, pl.Series([one == rule.name for one in of_caption]), rule) for name, rule in _caption_rules(corpus)
-    ]
-    assert set(filter(None, of_caption)) <= names.keys()
+    rules += [(name, of_caption == rule.name, rule) for name, rule in _caption_rules(corpus)]
     if (most := corpus.rules.caption_repeats_max) is not None:
         repeats = pl.len().over("caption_key")
         rules.append(
             (_CAPTION_REPEATED, repeats > most, Rule(name="", drops=repeats > most, measured=repeats, limit=most))
         )
-    columns = {
-        "rule": [pl.when(drops).then(pl.lit(name)) for name, drops, _ in rules],
-        "measured": [pl.when(drops).then(_shown(rule.measured)) for _, drops, rule in rules],
-        "limit": [
-            pl.when(drops).then(pl.lit(None if rule.limit is None else f"{rule.limit}")) for _, drops, rule in rules
-        ],
-    }
+    rule_of = pl.coalesce(pl.when(drops).then(pl.lit(name)) for name, drops, _ in rules)
+    judged = counted.with_columns(rule_of.cast(pl.String).alias("rule"))
+    by_name = [(pl.col("rule") == name, rule) for name, _, rule in rules]
     return pictures.with_columns(
-        counted.select(pl.coalesce(cases).cast(pl.String).alias(name) for name, cases in columns.items())
+        judged.select(
+            "rule",
+            pl.coalesce(pl.when(drops).then(_shown(rule.measured)) for drops, rule in by_name).alias("measured"),
+            pl.coalesce(pl.when(drops).then(_limit(rule)) for drops, rule in by_name).alias("limit"),
+        )
     )
+
+
+def _limit(rule: Rule) -> pl.Expr:
+    return pl.lit(None if rule.limit is None else f"{rule.limit}", pl.String)
 
 
 def _shown(measured: pl.Expr) -> pl.Expr:

@@ -52,7 +52,7 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
         return ImageLeaks(num_images=0, num_heldout=0, num_captions=0, num_looks=0, samples=())
     if lost := pictures.filter(pl.col("fine_hash").is_null()).height:
         raise HandoffCorrupt(
-            f"{lost:,} pictures of clean_images have no image_signatures. Materialize the shards again, and what follows."
+            f"{lost:,} pictures of clean_images have no image_signatures: make their shards again, from raw_images on."
         )
     captions = _on_both_sides(pictures.with_columns(text_keys_of(pl.col("caption")).alias("key")))
     if corpus.split_by == "picture":

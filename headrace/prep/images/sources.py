@@ -58,7 +58,7 @@ def images_of(corpus: ImageCorpus, path: Path, name: str, *, shard: str | None) 
         name: what the file is called in what is made.
         shard: of a list of paths only the rows that this shard is dealt; None: all.
     """
-    kind = _kind(path)
+    kind = kind_of_file(path)
     if kind == "image":
         yield _image(path, name)
     elif kind == "tar":
@@ -91,7 +91,7 @@ def image_files(corpus: ImageCorpus, shard: str, home: Path) -> list[tuple[Path,
     num_matched = 0
     for pattern, names_shard in corpus.globs(shard):
         for path in found_files(pattern, home):
-            kind = _kind(path)
+            kind = kind_of_file(path)
             if kind == "beside":
                 continue
             num_matched += 1
@@ -114,7 +114,12 @@ def _is_dealt(corpus: ImageCorpus, key: str, shard: str) -> bool:
     return corpus.shard_keys[bucket(key, corpus.num_shards)] == shard
 
 
-def _kind(path: Path) -> str:
+def kind_of_file(path: Path) -> str:
+    """`image`, `tar`, `list`, `parquet`, or `beside` for text that belongs to pictures.
+
+    Raises:
+        InvalidInput: its name does not tell.
+    """
     name = path.name.casefold()
     if path.suffix.casefold() in IMAGE_SUFFIXES:
         return "image"

@@ -34,12 +34,18 @@ def rows_of_table(path: Path, columns: Mapping[str, str], *, is_parquet: bool) -
     for record in read_records(path, FileLayout(columns=(image, caption))):
         if isinstance(record, Unreadable):
             yield record
+        elif image not in record.fields:
+            yield Unreadable(line=record.line, reason=f"missing column {image!r}", excerpt=repr(record.fields))
         else:
             yield _checked(record.line, record.fields.get(image), record.fields.get(caption), columns)
 
 
 def _parquet_rows(path: Path, image: str, caption: str) -> Iterator[Row | Unreadable]:
-    with pq.ParquetFile(path, read_dictionary=[image, f"{image}.bytes"]) as file:
+    with pq.ParquetFile(path) as file:
+        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+    # Only of what is there: it raises for another name.
+    stored = [name for name in (image, f"{image}.bytes") if name in leaves]
+    with pq.ParquetFile(path, read_dictionary=stored) as file:
         if fault := header_fault((image, caption), file.schema_arrow.names):
             yield fault
             return

@@ -8,7 +8,6 @@ import json
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator
-from itertools import groupby
 from pathlib import Path
 
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
@@ -17,6 +16,7 @@ from headrace.user_files.layout import Unreadable
 _TEXT_BYTES_MAX = 2**20
 _TEXTS = (".txt", ".caption", ".json")
 
+_Member = tuple[str, bytes | None]
 Sample = tuple[str, bytes, str | None]  # member, bytes, caption
 
 
@@ -27,15 +27,24 @@ def samples(path: Path, caption_key: str, image_suffixes: Collection[str]) -> It
         caption_key: where a `.json` member has the caption.
         image_suffixes: in lower case, with their dot.
     """
-    num_done = 0
+    num_done, group, fault = 0, list[_Member](), None
     try:
         with tarfile.open(path, "r|*") as tar:
-            members = ((member, _read(tar, member, image_suffixes)) for member in tar if not member.isdir())
-            for _, group in groupby(members, key=lambda one: _split(one[0].name)[0]):
-                num_done += 1
-                yield _sample(list(group), num_done, caption_key)
+            for member in tar:
+                if member.isdir():
+                    continue
+                if group and _split(member.name)[0] != _split(group[0][0])[0]:
+                    num_done += 1
+                    yield _sample(group, num_done, caption_key)
+                    group = []
+                group.append((member.name, _read(tar, member, image_suffixes)))
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        yield Unreadable(line=0, reason=f"unreadable after {num_done} samples: {error}", loses_file=True)
+        fault = error
+    if group:
+        num_done += 1
+        yield _sample(group, num_done, caption_key)
+    if fault:
+        yield Unreadable(line=0, reason=f"unreadable after {num_done} samples: {fault}", loses_file=True)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -55,11 +64,11 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, image_suffixes: Collect
     return file.read(most) if file else None
 
 
-def _sample(group: list[tuple[tarfile.TarInfo, bytes | None]], line: int, caption_key: str) -> Sample | Unreadable:
-    bodies = {member.name: body for member, body in group if body is not None}
+def _sample(group: list[_Member], line: int, caption_key: str) -> Sample | Unreadable:
+    bodies = {name: body for name, body in group if body is not None}
     texts = {_split(name)[1]: body for name, body in bodies.items() if _split(name)[1] in _TEXTS}
     pictures = [name for name in bodies if _split(name)[1] not in _TEXTS]
-    first = group[0][0].name
+    first = group[0][0]
     if len(pictures) != 1:
         got = f"{len(pictures)} pictures" if pictures else "no picture"
         return Unreadable(line=line, reason=f"its sample has {got}, wanted one", excerpt=first)
