@@ -16,8 +16,8 @@ INTRODUCTIONS = {
     "[Your own campaign](../own-campaign.md) explains the form.",
     "corpus": "The corpus file says what training examples are made from. `HEADRACE_CORPUS` names it; "
     "[Your own corpus](../own-corpus.md) explains the form.",
-    "images": "The images file says which captioned pictures there are and what is kept of them. `HEADRACE_IMAGES` names "
-    "it; [Captioned pictures](../images.md) explains the form.",
+    "images": "The images file says which captioned pictures there are and what is kept of them. `HEADRACE_IMAGES` "
+    "names it; [Captioned pictures](../images.md) explains the form.",
     "recipe": "A recipe says how a model is trained. `HEADRACE_RECIPES` names the directory of them; "
     "[Your own model](../own-model.md) explains the form.",
     "service": "A service file describes one live use of models. `HEADRACE_SERVICES` names the directory of them; "

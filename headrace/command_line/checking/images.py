@@ -25,8 +25,12 @@ def examine_images(corpus: ImageCorpus, home: Path) -> ExaminedCorpus:
         check_pillow()
         files, findings = matched_files(corpus, home)
         files = [path for path in files if kind_of_file(path) != "beside"]
+        findings = [one for one in findings if one.level != "ok"]
+        several = f"{counted(len(files), 'file')} with pictures for {counted(corpus.num_shards, 'shard')}."
         if not files:
+            findings += [] if findings else [finding("files", "fail", several, key="files")]
             return ExaminedCorpus(findings=tuple(findings))
+        findings.append(finding("files", "ok", several))
         example, said = _pictures(corpus, files)
         return ExaminedCorpus(findings=(*findings, *said), example=example)
     except InvalidInput as error:

@@ -66,7 +66,7 @@ class ImageDuplicates:
     hash_distance_max: Annotated[int, Ge(0), Le(96)] = 44
     """How many of the 256 bits of their perceptual hashes may differ; two texts on one template differ in 50 or more.
     """
-    colour_distance_max: Annotated[float, Ge(0), Le(255)] = 16.0
+    colour_distance_max: Annotated[float, Ge(0), Le(255)] = 14.0
     """How far apart the colours of any ninth of two pictures may lie, of 255, brightness aside: a red and a blue one
     are two, a coloured and a grey one too."""
     captions: Literal["ignored", "compared"] = "ignored"

@@ -85,7 +85,7 @@ def _first_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray
 
     group = np.zeros(pictures.height, np.int64)
     if settings.captions == "compared":
-        group = pictures.get_column("caption_key").rank("dense").cast(pl.Int64).to_numpy()
+        group = np.array(pictures.get_column("caption_key").rank("dense"), np.int64)
     limits = settings.hash_distance_max, settings.colour_distance_max
     return kernels.first_kept(*_compared(pictures), group, _NEAR_MASKS, *limits)
 
@@ -94,7 +94,8 @@ def _compared(pictures: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """What kernels compare: coarse (N,) and fine (N, 4) hashes, and colours without brightness (N, 27)."""
     colours = _words(pictures.get_column("colours"), 27, np.uint8).astype(np.int16).reshape(-1, 9, 3)
     chroma = colours - colours.mean(axis=2, keepdims=True).round().astype(np.int16)
-    coarse = pictures.get_column("coarse_hash").to_numpy()
+    # Copied: what is compiled for an array that can be written is not for one that cannot.
+    coarse = np.array(pictures.get_column("coarse_hash"), np.uint64)
     return coarse, _words(pictures.get_column("fine_hash"), 4), np.ascontiguousarray(chroma.reshape(-1, 27))
 
 

@@ -44,7 +44,7 @@ def first_kept(
     Returns:
         (N,) int64: places; -1: there is none.
     """
-    starts, members = _by_band(coarse)
+    starts, members, words = _by_band(coarse)
     first = np.full(len(coarse), -1, np.int64)
     for one in range(len(coarse)):
         best = one
@@ -52,14 +52,17 @@ def first_kept(
             own = _of_band(coarse[one], band)
             for mask in near_masks:
                 bucket = own ^ mask
-                # Within a bucket the earlier ones come first.
                 for place in range(starts[band, bucket], starts[band, bucket + 1]):
+                    # Nearly all end here, without a look at another place of the memory.
+                    if _num_ones(words[band, place] ^ coarse[one]) > COARSE_DISTANCE_MAX:
+                        continue
                     other = members[band, place]
+                    # Within a bucket the earlier ones come first.
                     if other >= best:
                         break
                     if first[other] >= 0 or group[other] != group[one]:
                         continue
-                    if _are_alike(coarse, fine, chroma, one, other, fine_max, chroma_max):
+                    if _are_alike(fine, chroma, one, other, fine_max, chroma_max):
                         best = other
                         break
         if best < one:
@@ -81,7 +84,7 @@ def joined(
     Returns:
         (N,) int64: of each picture one place that all have that it is joined with.
     """
-    starts, members = _by_band(coarse)
+    starts, members, words = _by_band(coarse)
     parent = np.arange(len(coarse))
     for one in range(len(coarse)):
         for band in range(_BANDS):
@@ -89,11 +92,13 @@ def joined(
             for mask in near_masks:
                 bucket = own ^ mask
                 for place in range(starts[band, bucket], starts[band, bucket + 1]):
+                    if _num_ones(words[band, place] ^ coarse[one]) > COARSE_DISTANCE_MAX:
+                        continue
                     other = members[band, place]
                     if other >= one:
                         break
                     ours, theirs = _root(parent, one), _root(parent, other)
-                    if ours != theirs and _are_alike(coarse, fine, chroma, one, other, fine_max, chroma_max):
+                    if ours != theirs and _are_alike(fine, chroma, one, other, fine_max, chroma_max):
                         parent[max(ours, theirs)] = min(ours, theirs)
     for one in range(len(coarse)):
         parent[one] = _root(parent, one)
@@ -115,9 +120,10 @@ def _of_band(word: np.uint64, band: int) -> Any:
 
 @_cached
 def _by_band(coarse: np.ndarray) -> Any:
-    """For each band: where a value's pictures begin, [band, value + 1], and the pictures by value, in their order."""
+    """For each band: where a value's pictures begin, [band, value + 1], and pictures and hashes by value, in order."""
     starts = np.zeros((_BANDS, _BAND_VALUES + 1), np.int64)
     members = np.empty((_BANDS, len(coarse)), np.int64)
+    words = np.empty((_BANDS, len(coarse)), np.uint64)
     for band in range(_BANDS):
         for one in range(len(coarse)):
             starts[band, _of_band(coarse[one], band) + 1] += 1
@@ -125,17 +131,14 @@ def _by_band(coarse: np.ndarray) -> Any:
         filled = starts[band].copy()
         for one in range(len(coarse)):
             value = _of_band(coarse[one], band)
-            members[band, filled[value]] = one
+            members[band, filled[value]], words[band, filled[value]] = one, coarse[one]
             filled[value] += 1
-    return starts, members
+    return starts, members, words
 
 
 @_cached
-def _are_alike(
-    coarse: np.ndarray, fine: np.ndarray, chroma: np.ndarray, one: int, other: int, fine_max: int, chroma_max: float
-) -> bool:
-    if _num_ones(coarse[one] ^ coarse[other]) > COARSE_DISTANCE_MAX:
-        return False
+def _are_alike(fine: np.ndarray, chroma: np.ndarray, one: int, other: int, fine_max: int, chroma_max: float) -> bool:
+    """Of two whose coarse hashes are near."""
     distance = 0
     for word in range(fine.shape[1]):
         distance += _num_ones(fine[one, word] ^ fine[other, word])

@@ -80,6 +80,30 @@ def signatures(*pictures: Image.Image | dict[str, Any], captions: list[str | Non
     return pa.Table.from_pylist(rows, schema=IMAGE_SIGNATURES)
 
 
+def random_signatures(num: int, *, captions: list[str | None] | None = None) -> pa.Table:
+    """IMAGE_SIGNATURES of pictures of which no two look alike, without the pictures."""
+    random = np.random.default_rng(num)
+    rows = [
+        {
+            "image_id": f"image-{number}",
+            "caption": captions[number] if captions else f"a picture with the number {number}",
+            "source_file": f"in/{number:03d}.png",
+            "source_line": 0,
+            "width": 480,
+            "height": 320,
+            "format": "PNG",
+            "animated": False,
+            "pixels": random.bytes(16),
+            "coarse_hash": int.from_bytes(random.bytes(8), "big"),
+            "fine_hash": random.bytes(32),
+            "colours": random.bytes(27),
+            "contrast": 50.0,
+        }
+        for number in range(num)
+    ]
+    return pa.Table.from_pylist(rows, schema=IMAGE_SIGNATURES)
+
+
 def random_pictures(num: int, seed: int = 0) -> list[Image.Image]:
     from simulation.pictures import KINDS
 

@@ -13,6 +13,7 @@ from PIL import Image
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.schemas import IMAGE_SIGNATURES
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.drops import TooMuchDropped
 from headrace.prep.images.corpus import ImageCorpus, ImageDuplicates, ImageRules
@@ -22,7 +23,7 @@ from headrace.prep.images.split import sides
 from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
 from simulation.pictures import jpeg, shapes
-from tests.prep.images.pictures import make_images, no_rules, random_pictures, signatures
+from tests.prep.images.pictures import make_images, no_rules, random_pictures, random_signatures, signatures
 
 
 def rules_of(corpus: ImageCorpus, table: pa.Table) -> list[str | None]:
@@ -162,9 +163,11 @@ def _sides(corpus: ImageCorpus, table: pa.Table) -> list[str]:
 
 
 def test_pictures_with_equal_captions_and_pictures_that_look_alike_are_on_one_side() -> None:
-    first, *others = random_pictures(30)
     captions: list[str | None] = [*["a"] * 3, *(f"b {number}" for number in range(27)), "c"]
-    table = signatures(first, *others, first.resize((240, 160)), captions=captions)
+    rows = random_signatures(31, captions=captions).to_pylist()
+    for name in ("coarse_hash", "fine_hash", "colours"):
+        rows[30][name] = rows[0][name]
+    table = pa.Table.from_pylist(rows, schema=IMAGE_SIGNATURES)
     corpus = make_images(heldout_share=0.5)
     found = _sides(corpus, table)
     assert len({*found[:3], found[30]}) == 1
@@ -176,7 +179,7 @@ def test_pictures_with_equal_captions_and_pictures_that_look_alike_are_on_one_si
 
 
 def test_a_larger_share_holds_out_the_same_pictures_and_more() -> None:
-    table = signatures(*random_pictures(60))
+    table = random_signatures(200)
     few, many = (_sides(make_images(heldout_share=share), table) for share in (0.1, 0.4))
     assert {n for n, side in enumerate(few) if side == "heldout"} < {
         n for n, side in enumerate(many) if side == "heldout"
