@@ -32,17 +32,15 @@ def no_image_leak(images: ImagesResource, store: StoreResource) -> dg.AssetCheck
     clean = list(newest_handoffs(handoffs, "clean_images", image_shards.get_partition_keys()))
     signatures = newest_handoffs(handoffs, "image_signatures", [one.partition for one in clean])
     leaks = find_image_leaks(images.images(), map(MediaSet.open, clean), [one.table() for one in signatures])
-    return dg.AssetCheckResult(
-        passed=not leaks.found,
-        description=inline(f"On both sides, for example: {'; '.join(leaks.samples)}") if leaks.found else None,
-        metadata={
-            "num_shards": len(clean),
-            "num_rows": leaks.num_images,
-            "num_heldout": leaks.num_heldout,
-            "num_captions_on_both_sides": leaks.num_captions,
-            "num_looks_on_both_sides": leaks.num_looks,
-        },
-    )
+    counts = {
+        "num_shards": len(clean),
+        "num_rows": leaks.num_images,
+        "num_heldout": leaks.num_heldout,
+        "num_captions_on_both_sides": leaks.num_captions,
+        "num_looks_on_both_sides": leaks.num_looks,
+    }
+    said = f"On both sides, for example: {'; '.join(leaks.samples)}" if leaks.found else ""
+    return dg.AssetCheckResult(passed=not leaks.found, description=inline(said) or None, metadata=counts)
 
 
 IMAGE_CHECKS = [

@@ -1,6 +1,7 @@
 """Captioned pictures: read shard by shard, judged all together, sealed for training shard by shard, on CPU."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -59,7 +60,7 @@ def read_image_shard(
     """Reads and decodes the pictures of one shard."""
     with translated_errors():
         corpus = images.images()
-        reading = ImageReading(corpus, context.partition_key, images.home_directory())
+        reading = ImageReading(corpus, context.partition_key, Path(images.home))
         try:
             raw = publish_media(
                 store.handoffs(),

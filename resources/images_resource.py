@@ -22,6 +22,3 @@ class ImagesResource(dg.ConfigurableResource["ImagesResource"]):
         """What a person has to mend in the images file; nothing if it can be read, or there is none."""
         _, faults = image_shard_keys_in(Path(self.images_file))
         return (faults,) if faults else ()
-
-    def home_directory(self) -> Path:
-        return Path(self.home)

@@ -20,7 +20,7 @@ from headrace.prep.rule_sets import QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.ranges import Because, check_ranges
-from headrace.user_files.shapes import Before, from_file
+from headrace.user_files.shapes import Before, from_file_of_variable
 from headrace.user_files.yaml_file import read_yaml
 
 _SHARD_PLACEHOLDER = "{shard}"
@@ -168,12 +168,7 @@ def load_images(path: Path) -> ImageCorpus:
     Raises:
         InvalidInput: the file is missing, not YAML, or describes an unreadable corpus.
     """
-    try:
-        return from_file(ImageCorpus, path, "Images file")
-    except InvalidInput as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise InvalidInput(f"Images file {path} does not exist; HEADRACE_IMAGES names the file to use.") from error
-        raise
+    return from_file_of_variable(ImageCorpus, path, "Images file", "HEADRACE_IMAGES")
 
 
 def image_shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:

@@ -8,6 +8,7 @@ most 2 are set.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -23,10 +24,10 @@ _ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
+    # Without a folder for what was compiled it costs seconds at each start.
+    with suppress(RuntimeError):
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the compiled function: seconds at each start
-        return numba.njit(nogil=True)(function)
+    return numba.njit(nogil=True)(function)
 
 
 @_cached
@@ -44,27 +45,16 @@ def first_kept(
     Returns:
         (N,) int64: places; -1: there is none.
     """
-    starts, members, words = _by_band(coarse)
+    by_band, found = _by_band(coarse), np.empty(_BANDS * len(coarse), np.int64)
     first = np.full(len(coarse), -1, np.int64)
     for one in range(len(coarse)):
         best = one
-        for band in range(_BANDS):
-            own = _of_band(coarse[one], band)
-            for mask in near_masks:
-                bucket = own ^ mask
-                for place in range(starts[band, bucket], starts[band, bucket + 1]):
-                    # Nearly all end here, without a look at another place of the memory.
-                    if _num_ones(words[band, place] ^ coarse[one]) > COARSE_DISTANCE_MAX:
-                        continue
-                    other = members[band, place]
-                    # Within a bucket the earlier ones come first.
-                    if other >= best:
-                        break
-                    if first[other] >= 0 or group[other] != group[one]:
-                        continue
-                    if _are_alike(fine, chroma, one, other, fine_max, chroma_max):
-                        best = other
-                        break
+        for place in range(_near_before(coarse, by_band, near_masks, one, found)):
+            other = found[place]
+            if other >= best or first[other] >= 0 or group[other] != group[one]:
+                continue
+            if _are_alike(fine, chroma, one, other, fine_max, chroma_max):
+                best = other
         if best < one:
             first[one] = best
     return first
@@ -84,25 +74,40 @@ def joined(
     Returns:
         (N,) int64: of each picture one place that all have that it is joined with.
     """
-    starts, members, words = _by_band(coarse)
+    by_band, found = _by_band(coarse), np.empty(_BANDS * len(coarse), np.int64)
     parent = np.arange(len(coarse))
     for one in range(len(coarse)):
-        for band in range(_BANDS):
-            own = _of_band(coarse[one], band)
-            for mask in near_masks:
-                bucket = own ^ mask
-                for place in range(starts[band, bucket], starts[band, bucket + 1]):
-                    if _num_ones(words[band, place] ^ coarse[one]) > COARSE_DISTANCE_MAX:
-                        continue
-                    other = members[band, place]
-                    if other >= one:
-                        break
-                    ours, theirs = _root(parent, one), _root(parent, other)
-                    if ours != theirs and _are_alike(fine, chroma, one, other, fine_max, chroma_max):
-                        parent[max(ours, theirs)] = min(ours, theirs)
+        for other in found[: _near_before(coarse, by_band, near_masks, one, found)]:
+            ours, theirs = _root(parent, one), _root(parent, other)
+            if ours != theirs and _are_alike(fine, chroma, one, other, fine_max, chroma_max):
+                parent[max(ours, theirs)] = min(ours, theirs)
     for one in range(len(coarse)):
         parent[one] = _root(parent, one)
     return parent
+
+
+@_cached
+def _near_before(coarse: np.ndarray, by_band: Any, near_masks: np.ndarray, one: int, found: np.ndarray) -> int:
+    """Fills `found` with the earlier pictures whose coarse hash is near; one may be there once a band.
+
+    Returns: how many they are.
+    """
+    starts, members, words = by_band
+    num = 0
+    for band in range(_BANDS):
+        own = _of_band(coarse[one], band)
+        for mask in near_masks:
+            bucket = own ^ mask
+            for place in range(starts[band, bucket], starts[band, bucket + 1]):
+                # Nearly all end here, without a look at another place of the memory.
+                if _num_ones(words[band, place] ^ coarse[one]) > COARSE_DISTANCE_MAX:
+                    continue
+                # Within a bucket the earlier ones come first.
+                if members[band, place] >= one:
+                    break
+                found[num] = members[band, place]
+                num += 1
+    return num
 
 
 @_cached

@@ -114,11 +114,11 @@ def test_what_is_found_is_what_comparing_all_pairs_finds(seed: int, distance: in
             fine[place, bit // 8] ^= np.uint8(1 << (bit % 8))
     table = pl.DataFrame(
         {
+            "pixels": [bytes([number] * 16) for number in range(num)],
+            "colours": [b"c" * 27] * num,
             "coarse_hash": coarse,
+            "caption_key": ["a caption"] * num,
             "fine_hash": [row.tobytes() for row in fine],
-            "colours": [bytes(27)] * num,
-            "pixels": [number.to_bytes(16, "big") for number in range(num)],
-            "caption_key": ["x"] * num,
         }
     )
     near = [
