@@ -14,10 +14,17 @@ from headrace_dagster.assets.stages import asset_check
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.rollouts import RolloutsResource
 from resources.corpus_resource import CorpusResource
+from resources.images_resource import ImagesResource
 from resources.training import TrainingResource
 
 # Kind of file → the first asset that reads it.
-_READERS = {"campaign": "prompts", "corpus": "raw_documents", "recipe": "base_model", "service": "rollout"}
+_READERS = {
+    "campaign": "prompts",
+    "corpus": "raw_documents",
+    "images": "raw_images",
+    "recipe": "base_model",
+    "service": "rollout",
+}
 
 
 def file_findings(problems: Mapping[str, Sequence[str]]) -> list[dg.AssetCheckEvaluation]:
@@ -70,6 +77,11 @@ def corpus_files_can_be_read(corpus: CorpusResource) -> dg.AssetCheckResult:
     return _result(corpus.problems())
 
 
+@asset_check(**_described("images"))
+def images_files_can_be_read(images: ImagesResource) -> dg.AssetCheckResult:
+    return _result(images.problems())
+
+
 @asset_check(**_described("recipe"))
 def recipe_files_can_be_read(training: TrainingResource) -> dg.AssetCheckResult:
     return _result(training.recipes().problems)
@@ -83,6 +95,7 @@ def service_files_can_be_read(rollouts: RolloutsResource) -> dg.AssetCheckResult
 file_checks = [
     campaign_files_can_be_read,
     corpus_files_can_be_read,
+    images_files_can_be_read,
     recipe_files_can_be_read,
     service_files_can_be_read,
 ]

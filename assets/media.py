@@ -1,5 +1,7 @@
 """Media made from generated content: pictures for people who learn the terms."""
 
+from typing import Any
+
 import dagster as dg
 
 from assets.partitions import content
@@ -13,6 +15,17 @@ from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import lineage_of
 from headrace_dagster.resources.campaigns import CampaignsResource
+
+
+def media_metadata(media: MediaSet) -> dict[str, Any]:
+    """What people see of media first: how many and how large they are, and the first ones."""
+    return {
+        "num_items": len(media),
+        "media_bytes": media.num_bytes,
+        "num_shards": len(media.layout.shards),
+        "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
+        "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
+    }
 
 
 @GENERATION.asset(content, code_version=CARDS_CODE_VERSION)
@@ -35,12 +48,4 @@ def cards(
         run_id=context.run.run_id,
         input_versions=lineage_of(context.get_step_execution_context()).input_versions(),
     )
-    media = MediaSet.open(handoff)
-    metadata = {
-        "num_items": len(media),
-        "media_bytes": media.num_bytes,
-        "num_shards": len(media.layout.shards),
-        "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
-        "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
-    }
-    return dg.MaterializeResult(value=handoff, metadata=metadata)
+    return dg.MaterializeResult(value=handoff, metadata=media_metadata(MediaSet.open(handoff)))

@@ -5,6 +5,7 @@ import dagster as dg
 from headrace.errors import InvalidInput
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import bucket_keys_in, shard_keys_in
+from headrace.prep.images.corpus import image_shard_keys_in
 from resources.settings import settings_from_environment
 
 _settings = settings_from_environment()
@@ -16,6 +17,8 @@ _bucket_keys = bucket_keys_in(_settings.corpus)
 # Whether copies in two shards are looked for, by assets of their own.
 COMPARES_SHARDS = bool(_bucket_keys)
 duplicate_bucket_keys = dg.StaticPartitionsDefinition(_bucket_keys or ("bucket-00",))
+_image_shards, _image_faults = image_shard_keys_in(_settings.images)
+image_shards = dg.StaticPartitionsDefinition(_image_shards)
 # Users' files define the keys, and `resources.partition_keys` registers them with the instance: a new file needs no
 # reload of the code location.
 model_recipes = dg.DynamicPartitionsDefinition(name=MODEL_RECIPES)
@@ -39,3 +42,9 @@ def refuse_unknown_shards() -> None:
     """
     if _corpus_faults:
         raise InvalidInput(f"How many shards the corpus has is not known: {_corpus_faults}")
+
+
+def refuse_unknown_image_shards() -> None:
+    """As above, for assets that read all shards of pictures."""
+    if _image_faults:
+        raise InvalidInput(f"How many shards the pictures have is not known: {_image_faults}")

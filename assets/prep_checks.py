@@ -23,6 +23,7 @@ from headrace.prep.split import heldout_share_of
 from headrace.text.markdown import inline
 from headrace_dagster.assets.stages import asset_check
 from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_names import UNPARTITIONED
 from resources.corpus_resource import CorpusResource
 
 _ASSETS = ("raw_documents", "quarantine", "labels", "clean_documents", "training_examples")
@@ -34,14 +35,16 @@ _ACCOUNTS = {
 }
 
 
-def _schema_check(asset: str) -> dg.AssetChecksDefinition:
+def schema_check(asset: str, shards: dg.PartitionsDefinition | None) -> dg.AssetChecksDefinition:
+    """For an asset by shards; None: without partitions."""
+
     @asset_check(
         asset=asset,
         name="schema",
         description=f"What is sealed of {asset} has the columns that its readers expect, and undamaged bytes.",
     )
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-        handoffs = list(_newest(store.handoffs(), asset, _shards(context)))
+        handoffs = list(newest_handoffs(store.handoffs(), asset, _keys(context, shards) or [UNPARTITIONED]))
         faults = []
         for handoff in handoffs:
             try:
@@ -57,20 +60,24 @@ def _schema_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def _rows_check(asset: str) -> dg.AssetChecksDefinition:
+def rows_check(asset: str, outcomes: Sequence[str], shards: dg.PartitionsDefinition | None) -> dg.AssetChecksDefinition:
+    """For an asset by shards; None: without partitions."""
+
     @asset_check(
         asset=asset,
         name="rows_add_up",
-        description=f"Every row that came into {asset} is accounted for: {' + '.join(_ACCOUNTS[asset])} = num_rows_in.",
+        description=f"Every row that came into {asset} is accounted for: {' + '.join(outcomes)} = num_rows_in.",
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        totals = dict.fromkeys(("num_rows_in", *_ACCOUNTS[asset]), 0)
+        totals = dict.fromkeys(("num_rows_in", *outcomes), 0)
         faults = []
-        for shard in _shards(context):
+        for shard in _keys(context, shards) or [None]:
             counts = _counts(context.instance, asset, shard)
-            num_accounted = sum(counts.get(name, 0) for name in _ACCOUNTS[asset])
+            num_accounted = sum(counts.get(name, 0) for name in outcomes)
             if num_accounted != counts.get("num_rows_in", 0):
-                faults.append(f"{shard}: {counts.get('num_rows_in', 0):,} rows in, {num_accounted:,} accounted for")
+                faults.append(
+                    f"{shard or asset}: {counts.get('num_rows_in', 0):,} rows in, {num_accounted:,} accounted for"
+                )
             totals = {name: total + counts.get(name, 0) for name, total in totals.items()}
         return dg.AssetCheckResult(passed=not faults, description="\n".join(faults[:3]) or None, metadata=totals)
 
@@ -85,7 +92,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     is missed. The split itself finds twins by a sketch, 98% or more: what it misses of the least similar is a warning.
     """
     settings = corpus.corpus()
-    shards = list(_newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
+    shards = list(newest_handoffs(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
     leaks = find_leaks(settings, [handoff.table(COLUMNS) for handoff in shards])
     return dg.AssetCheckResult(
         passed=not leaks.found,
@@ -131,7 +138,7 @@ def heldout_share_is_met(
 @asset_check(asset="raw_documents")
 def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Over all sealed shards together, one document id stands for one document, so no label decides over another."""
-    shards = _newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys())
+    shards = newest_handoffs(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys())
     repeated = find_repeated_ids([handoff.table(ID_COLUMNS) for handoff in shards])
     # Without labels, no decision depends on an id.
     severity = dg.AssetCheckSeverity.ERROR if corpus.corpus().labels else dg.AssetCheckSeverity.WARN
@@ -149,7 +156,7 @@ def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckR
     settings = corpus.corpus().labels
     if not (settings and settings.file and settings.judge):
         return dg.AssetCheckResult(passed=True, description="Fewer than two sources of labels: nothing to compare.")
-    shards = _newest(store.handoffs(), "labels", corpus_shards.get_partition_keys())
+    shards = newest_handoffs(store.handoffs(), "labels", corpus_shards.get_partition_keys())
     found = agreement((handoff.table() for handoff in shards), settings.file.source, settings.judge.source)
     return dg.AssetCheckResult(
         passed=found.kappa >= settings.kappa_min,
@@ -184,11 +191,15 @@ def labels_have_documents(corpus: CorpusResource, store: StoreResource) -> dg.As
     )
 
 
-def _shards(context: dg.AssetCheckExecutionContext) -> Sequence[str]:
-    return [context.partition_key] if context.has_partition_key else corpus_shards.get_partition_keys()
+def _keys(context: dg.AssetCheckExecutionContext, shards: dg.PartitionsDefinition | None) -> Sequence[str]:
+    """The shards to check; nothing of an asset without partitions."""
+    if shards is None:
+        return []
+    return [context.partition_key] if context.has_partition_key else shards.get_partition_keys()
 
 
-def _newest(handoffs: HandoffStore, asset: str, shards: Sequence[str]) -> Iterator[Handoff]:
+def newest_handoffs(handoffs: HandoffStore, asset: str, shards: Sequence[str]) -> Iterator[Handoff]:
+    """Of each shard that is sealed."""
     newest = (handoffs.newest(asset, shard) for shard in shards)
     return (handoff for handoff in newest if handoff)
 
@@ -204,8 +215,8 @@ def _counts(instance: dg.DagsterInstance, asset: str, shard: str | None) -> Mapp
 
 
 CHECKS = [
-    *(_schema_check(asset) for asset in _ASSETS),
-    *(_rows_check(asset) for asset in _ACCOUNTS),
+    *(schema_check(asset, corpus_shards) for asset in _ASSETS),
+    *(rows_check(asset, outcomes, corpus_shards) for asset, outcomes in _ACCOUNTS.items()),
     ids_are_unique,
     no_leak,
     heldout_share_is_met,

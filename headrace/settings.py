@@ -8,6 +8,7 @@
 | HEADRACE_CACHE_BYTES | limit of that cache, in bytes | 20000000000 |
 | MLFLOW_TRACKING_URI | MLflow | SQLite in HEADRACE_HOME |
 | HEADRACE_CORPUS | corpus file (YAML) | `resources/corpus.yaml` |
+| HEADRACE_IMAGES | images file (YAML): captioned pictures, if there are any | `resources/images.yaml` |
 | HEADRACE_RECIPES | directory of training recipes | `resources/recipes` |
 | HEADRACE_CAMPAIGNS | directory of campaigns | `resources/campaigns` |
 | HEADRACE_SERVICES | directory of live services, such as `resources/services` | `HEADRACE_HOME/services` |
@@ -63,6 +64,7 @@ class Settings:
     cache_bytes: int
     tracking_uri: str
     corpus: Path
+    images: Path
     recipes: Path
     campaigns: Path
     services: Path
@@ -108,6 +110,7 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
         cache_bytes=of("HEADRACE_CACHE_BYTES", cache_bytes_of, cache_bytes_of(None)),
         tracking_uri=of(TRACKING_URI, _tracking_uri, f"sqlite:///{home / 'mlflow.db'}"),
         corpus=of("HEADRACE_CORPUS", _path, root / "resources/corpus.yaml"),
+        images=of("HEADRACE_IMAGES", _path, root / "resources/images.yaml"),
         recipes=of("HEADRACE_RECIPES", _path, root / "resources/recipes"),
         campaigns=of("HEADRACE_CAMPAIGNS", _path, root / "resources/campaigns"),
         services=of("HEADRACE_SERVICES", _path, home / "services"),

@@ -39,6 +39,8 @@ FOLLOWERS = (
     "registered_version",
     "reviewed_content",
     "campaign_report",
+    "image_verdicts",
+    "clean_images",
 )
 
 
@@ -111,7 +113,9 @@ def running_when_automated() -> tuple[dg.DefaultSensorStatus, dg.DefaultSchedule
 
 follow_changed_inputs = dg.AutomationConditionSensorDefinition(
     name="follow_changed_inputs",
-    description="Requests what follows from changed inputs: preparation, evaluation, registration, review, report.",
+    description=(
+        "Requests what follows from changed inputs: preparation, pictures, evaluation, registration, review, report."
+    ),
     target=dg.AssetSelection.assets(*FOLLOWERS),
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],

@@ -13,6 +13,8 @@ from assets import (
     file_checks,
     generation,
     generation_checks,
+    image_checks,
+    images,
     media,
     mirroring,
     prep,
@@ -43,8 +45,12 @@ register_when_loaded(settings_from_environment())
 _PREP = [prep, *([duplicates] if COMPARES_SHARDS else [])]
 
 defs = dg.Definitions(
-    assets=with_conditions(dg.load_assets_from_modules([*_PREP, training, deployment, generation, mirroring, media])),
-    asset_checks=dg.load_asset_checks_from_modules([prep_checks, deployment_checks, generation_checks, file_checks]),
+    assets=with_conditions(
+        dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring, media])
+    ),
+    asset_checks=dg.load_asset_checks_from_modules(
+        [prep_checks, image_checks, deployment_checks, generation_checks, file_checks]
+    ),
     resources=deployment_resources(settings_from_environment()),
     jobs=[*JOBS.values(), REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],

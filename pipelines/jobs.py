@@ -37,6 +37,9 @@ _PREPARE_COMPARED = (
 
 STAGE_JOBS = (
     *(_PREPARE_COMPARED if COMPARES_SHARDS else (_PREPARE,)),
+    StageJob(name="read_images", stage="images", assets=("image_quarantine", "raw_images", "image_signatures")),
+    StageJob(name="judge_images", stage="images", assets=("image_verdicts",)),
+    StageJob(name="pack_images", stage="images", assets=("clean_images",)),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
     # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),

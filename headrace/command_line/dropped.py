@@ -15,6 +15,7 @@ from headrace.text.terminal import say
 
 if TYPE_CHECKING:
     from headrace.chat.tokenizer import ChatTokenizer
+    from headrace.handoff.versions import HandoffStore
     from headrace.prep.corpus import Corpus
     from headrace.prep.dropped_documents import DroppedOfShard
     from headrace.prep.drops import DroppedDocument, Measured
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 20
 _SEALED = {
-    "these": "as clean_documents {version} holds it",
-    "others": "not as clean_documents {version} holds it, which was made from other documents or rules",
-    "none yet": "clean_documents is not made yet",
+    "these": "as {clean} {version} holds it",
+    "others": "not as {clean} {version} holds it, which was made from other {noun}s or rules",
+    "none yet": "{clean} is not made yet",
 }
+# What one of them is called, and the assets before and after the rules.
+_TEXTS, _PICTURES = ("document", "raw_documents", "clean_documents"), ("picture", "raw_images", "clean_images")
 
 
 @examples(
@@ -41,6 +44,7 @@ def dropped(
         int | None,
         typer.Option("-n", "--rows", min=0, help="How many documents to list; 0: all. Default: 20, with --json all."),
     ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Of the captioned pictures, not of the texts.")] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +52,7 @@ def dropped(
 
     Judged anew from the sealed raw documents and labels, by the corpus file as it is, so a changed rule shows what it
     would drop; of a corpus of dedup.one_run_below bytes or more, as sealed in duplicates. Documents that nobody could
-    read are in the asset quarantine.
+    read are in the asset quarantine, pictures in image_quarantine.
     """
     from headrace.command_line.opening import open_handoffs
     from headrace.command_line.output import print_json
@@ -58,6 +62,14 @@ def dropped(
     from headrace.prep.dropped_documents import dropped_of_shard, every_rule, judged_now
 
     settings = find_project(Path.cwd(), os.environ).settings()
+    most = num_rows if num_rows is not None else 0 if as_json else _ROWS_SHOWN
+    if images:
+        found, unread = _of_images(settings, open_handoffs(context, store), shard, rule)
+        if as_json:
+            print_json(asdict(_body(found, unread, most, looked_at_length=False)))
+        else:
+            _print(found, unread, most, None, _PICTURES)
+        return
     corpus = load_corpus(settings.corpus)
     handoffs = open_handoffs(context, store)
     shards = _checked("shard", shard, corpus.shard_keys)
@@ -72,11 +84,25 @@ def dropped(
     ]
     if not found:
         raise HandoffMissing(f"No raw_documents of {', '.join(unread)} are sealed: materialize raw_documents first.")
-    most = num_rows if num_rows is not None else 0 if as_json else _ROWS_SHOWN
     if as_json:
         print_json(asdict(_body(found, unread, most, looked_at_length=tokenizer is not None)))
     else:
-        _print(found, unread, most, None if tokenizer else settings.base_model)
+        _print(found, unread, most, None if tokenizer else settings.base_model, _TEXTS)
+
+
+def _of_images(
+    settings: "Settings", handoffs: "HandoffStore", shard: str | None, rule: str | None
+) -> "tuple[list[DroppedOfShard], list[str]]":
+    """Of the wanted shards what is dropped, and those that are not read yet."""
+    from headrace.prep.images.corpus import load_images
+    from headrace.prep.images.dropped import dropped_images
+    from headrace.prep.images.judging import rule_names
+
+    corpus = load_images(settings.images)
+    shards = _checked("shard", shard, corpus.shard_keys)
+    _checked("rule", rule, rule_names(corpus))
+    found = {one.shard: one for one in dropped_images(corpus, handoffs, rule=rule)}
+    return [found[key] for key in shards if key in found], [key for key in shards if key not in found]
 
 
 def _checked(what: str, wanted: str | None, there: "tuple[str, ...] | list[str]") -> "tuple[str, ...] | list[str]":
@@ -108,17 +134,20 @@ def _documents(found: "list[DroppedOfShard]", most: int) -> "list[DroppedDocumen
     return documents[:most] if most else documents
 
 
-def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_tokenizer: str | None) -> None:
+def _print(
+    found: "list[DroppedOfShard]", unread: list[str], most: int, no_tokenizer: str | None, words: tuple[str, str, str]
+) -> None:
     from headrace.command_line.output import counted, print_heading, print_lines, print_table
     from headrace.text.visible import one_line
 
+    noun, raw, clean = words
     for one in found:
         num_dropped = sum(one.counts.values())
         version = f"v{one.clean.version}" if one.clean else ""
-        standing = _SEALED[one.sealed].format(version=version)
-        print_lines([f"{one.shard}: {num_dropped:,} of {counted(one.num_documents, 'document')} dropped, {standing}."])
+        standing = _SEALED[one.sealed].format(version=version, clean=clean, noun=noun)
+        print_lines([f"{one.shard}: {num_dropped:,} of {counted(one.num_documents, noun)} dropped, {standing}."])
     if unread:
-        print_lines([f"{', '.join(unread)}: raw_documents is not sealed yet."])
+        print_lines([f"{', '.join(unread)}: {raw} is not sealed yet."])
     if no_tokenizer:
         print_lines([f"What is too long for a sequence is not told: there is no base model {no_tokenizer}."])
     say()
@@ -128,9 +157,7 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
     if not shown:
         return
     num_listed = sum(len(one.documents) for one in found)
-    print_heading(
-        f"{counted(len(shown), 'document')} of {num_listed:,}" + (": -n 0 for all" * (len(shown) < num_listed))
-    )
+    print_heading(f"{counted(len(shown), noun)} of {num_listed:,}" + (": -n 0 for all" * (len(shown) < num_listed)))
     rows = [
         [
             *([document.shard] if len(found) > 1 else []),
@@ -143,7 +170,7 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
         ]
         for document in shown
     ]
-    headers = [*(["SHARD"] if len(found) > 1 else []), "RULE", "MEASURED", "LIMIT", "DOCUMENT", "FILE", "BEGINS"]
+    headers = [*(["SHARD"] if len(found) > 1 else []), "RULE", "MEASURED", "LIMIT", noun.upper(), "FILE", "BEGINS"]
     print_table(headers, rows)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Files and directories among the variables.
 _PLACES = frozenset(
-    f"HEADRACE_{name}" for name in ("HOME", "STORE", "CACHE", "CORPUS", "RECIPES", "CAMPAIGNS", "SERVICES")
+    f"HEADRACE_{name}" for name in ("HOME", "STORE", "CACHE", "CORPUS", "IMAGES", "RECIPES", "CAMPAIGNS", "SERVICES")
 ) | {"DAGSTER_HOME"}
 
 

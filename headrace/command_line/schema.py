@@ -9,7 +9,7 @@ from headrace.command_line.opening import nearest
 from headrace.command_line.options import examples
 from headrace.errors import InvalidInput
 
-FILES = ("campaign", "recipe", "corpus", "service")
+FILES = ("campaign", "recipe", "corpus", "images", "service")
 _HELP = f"A kind of YAML file ({', '.join(FILES)}), or the command whose --json it is ({', '.join(KINDS)})."
 
 
@@ -52,6 +52,10 @@ def shape_of(kind: str) -> Any:
         from headrace.prep.corpus import Corpus
 
         return Corpus
+    if kind == "images":
+        from headrace.prep.images.corpus import ImageCorpus
+
+        return ImageCorpus
     from headrace.serving.service import Service
 
     return Service

@@ -255,6 +255,35 @@ MEDIA_INDEX = _schema(
     attributes=_STRING,  # a JSON object
 )
 
+# What is compared and judged of one picture of a corpus; its bytes are the item `image_id` of raw_images.
+IMAGE_SIGNATURES = _schema(
+    image_id=_STRING,
+    caption=_nullable(_STRING),
+    source_file=_STRING,
+    source_line=pa.int64(),  # of a table or tar; 0: the file is the picture
+    member=_nullable(_STRING),  # its name in a tar or list
+    width=pa.int32(),  # pixels as the file has it, upright
+    height=pa.int32(),
+    format=_NAME,  # "JPEG", "PNG", …
+    animated=pa.bool_(),
+    pixels=pa.binary(16),  # digest of what training sees, and of the size in the file
+    coarse_hash=pa.uint64(),
+    fine_hash=pa.binary(32),
+    colours=pa.binary(27),  # mean RGB of each ninth
+    contrast=pa.float64(),
+)
+
+IMAGE_VERDICTS = _schema(
+    image_id=_STRING,
+    shard=_NAME,
+    caption=_nullable(_STRING),  # in its normal form
+    split=_nullable(_STRING),  # "train" | "heldout"; null: dropped
+    rule=_nullable(_STRING),  # the first rule that drops it; null: kept
+    measured=_nullable(_STRING),
+    limit=_nullable(_STRING),
+    copy_of=_nullable(_STRING),  # of a duplicate, the id of the picture that is kept
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,
     "clean_documents": CLEAN_DOCUMENTS,
@@ -274,6 +303,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
     "cards": MEDIA_INDEX,
+    "raw_images": MEDIA_INDEX,
+    "image_quarantine": QUARANTINE,
+    "image_signatures": IMAGE_SIGNATURES,
+    "image_verdicts": IMAGE_VERDICTS,
+    "clean_images": MEDIA_INDEX,
     "model_versions": MODEL_VERSIONS,
     "evaluation": EVALUATION,
 }

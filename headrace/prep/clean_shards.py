@@ -22,7 +22,7 @@ from headrace.prep.verdicts import CorpusShard, judged_shards
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """`documents`: CLEAN_DOCUMENTS, mapped rather than held, with the messages and languages of a corpus that has them."""
+    """`documents`: CLEAN_DOCUMENTS as `clean_schema` says, mapped rather than held."""
 
     documents: pa.Table
     num_rows_in: int

@@ -34,7 +34,7 @@ from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
-from headrace.user_files.shapes import Before, from_file
+from headrace.user_files.shapes import Before, from_file_of_variable
 from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.user_files.yaml_file import read_yaml
 
@@ -369,12 +369,7 @@ def load_corpus(path: Path) -> Corpus:
     Raises:
         InvalidInput: the file is missing, not YAML, or describes an unreadable corpus.
     """
-    try:
-        return from_file(Corpus, path, "Corpus file")
-    except InvalidInput as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise InvalidInput(f"Corpus file {path} does not exist; HEADRACE_CORPUS names the file to use.") from error
-        raise
+    return from_file_of_variable(Corpus, path, "Corpus file", "HEADRACE_CORPUS")
 
 
 def shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:

@@ -86,7 +86,7 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     lost_files = set()
     num_empty = 0
     for path in paths:
-        name = _source_name(path, home)
+        name = source_name(path, home)
         for record in _records(corpus, path):
             if isinstance(record, Columns):
                 documents.add_batch(raw_documents(corpus, name, record))
@@ -133,7 +133,7 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
         chosen.update(
             path
             for path in found
-            if names_shard or bucket(_source_name(path, home), corpus.num_shards) == corpus.shard_keys.index(shard)
+            if names_shard or bucket(source_name(path, home), corpus.num_shards) == corpus.shard_keys.index(shard)
         )
     if not num_matched:
         patterns = ", ".join(str(home / pattern) for pattern, _ in corpus.globs(shard))
@@ -141,7 +141,8 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
     return sorted(chosen)
 
 
-def _source_name(path: Path, home: Path) -> str:
+def source_name(path: Path, home: Path) -> str:
+    """What a file is called in what is made from it: relative to `home` where it lies below."""
     name = path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
     # A name on disk is bytes, which may not be text.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

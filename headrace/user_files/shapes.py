@@ -64,6 +64,16 @@ def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput
         raise refusal(str(error)) from error.__cause__
 
 
+def from_file_of_variable(cls: type[T], path: Path, noun: str, variable: str) -> T:
+    """As `from_file`, of a file that an environment variable names: a missing one says so."""
+    try:
+        return from_file(cls, path, noun)
+    except InvalidInput as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InvalidInput(f"{noun} {path} does not exist; {variable} names the file to use.") from error
+        raise
+
+
 def from_mapping(cls: type[T], mapping: object, where: str) -> T:
     """Builds `cls` from `mapping`; `where` names it in messages, such as `engine 'echo'`.
 

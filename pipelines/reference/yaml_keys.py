@@ -16,6 +16,8 @@ INTRODUCTIONS = {
     "[Your own campaign](../own-campaign.md) explains the form.",
     "corpus": "The corpus file says what training examples are made from. `HEADRACE_CORPUS` names it; "
     "[Your own corpus](../own-corpus.md) explains the form.",
+    "images": "The images file says which captioned pictures there are and what is kept of them. `HEADRACE_IMAGES` "
+    "names it; [Captioned pictures](../images.md) explains the form.",
     "recipe": "A recipe says how a model is trained. `HEADRACE_RECIPES` names the directory of them; "
     "[Your own model](../own-model.md) explains the form.",
     "service": "A service file describes one live use of models. `HEADRACE_SERVICES` names the directory of them; "
@@ -40,7 +42,8 @@ def yaml_page(kind: str) -> str:
     sections = _sections(schema)
     unknown = "Unknown keys are refused, with the nearest known one. `headrace check` tells every fault with its line; "
     editors = f"[the schema](../schemas/{kind}.schema.json) lets editors complete keys."
-    return page(f"Keys of a {kind} file", INTRODUCTIONS[kind], unknown + editors, *sections)
+    article = "an" if kind[0] in "aeiou" else "a"
+    return page(f"Keys of {article} {kind} file", INTRODUCTIONS[kind], unknown + editors, *sections)
 
 
 def json_page() -> str:

@@ -41,6 +41,8 @@ def test_a_broken_file_fails_the_check_of_its_kind_and_is_named_with_all_its_fau
     assert {name: one.passed for name, one in found.items()} == {
         "campaign_files_can_be_read": False,
         "corpus_files_can_be_read": False,
+        # A project may have no pictures.
+        "images_files_can_be_read": True,
         "recipe_files_can_be_read": True,
         "service_files_can_be_read": True,
     }

@@ -43,7 +43,8 @@ prompt: {user: "Explain {term}."}
 """
 RECIPE = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
 _UNSET = dict.fromkeys(
-    f"HEADRACE_{name}" for name in ("CORPUS", "RECIPES", "CAMPAIGNS", "SERVICES", "ENGINE", "BASE_MODEL", "TIMEZONE")
+    f"HEADRACE_{name}"
+    for name in ("CORPUS", "IMAGES", "RECIPES", "CAMPAIGNS", "SERVICES", "ENGINE", "BASE_MODEL", "TIMEZONE")
 )
 
 
@@ -172,7 +173,7 @@ def test_a_file_tells_its_kind_by_its_schema_line_its_directory_or_its_keys(proj
     assert body["files"][0]["faults"][0] == {"line": 2, "column": 1, "sentence": "lacks the key 'model'."}
     unknown = project.check(project.write("four.yaml", "name: some\n"))
     assert unknown.exit_code == 2
-    assert "four.yaml does not say what it is: campaign, recipe, corpus or service." in unknown.stderr
+    assert "four.yaml does not say what it is: campaign, recipe, corpus, images or service." in unknown.stderr
     torn = project.check(project.write("five.yaml", "name: ["))
     assert torn.exit_code == 1
     assert "five.yaml:1:8: is not readable as YAML" in torn.stdout

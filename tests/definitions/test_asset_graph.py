@@ -11,7 +11,7 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from assets import partitions
-from assets.partitions import campaigns, content, corpus_shards, days, model_recipes
+from assets.partitions import campaigns, content, corpus_shards, days, image_shards, model_recipes
 from headrace.placement.demand import GPUS, STAGE
 from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
@@ -25,6 +25,11 @@ STAGE_AND_PARTITIONS = {
     "labels": ("data_prep", corpus_shards),
     "clean_documents": ("data_prep", corpus_shards),
     "training_examples": ("data_prep", corpus_shards),
+    "image_quarantine": ("images", image_shards),
+    "raw_images": ("images", image_shards),
+    "image_signatures": ("images", image_shards),
+    "image_verdicts": ("images", None),
+    "clean_images": ("images", image_shards),
     "base_model": ("training", model_recipes),
     "trained_model": ("training", model_recipes),
     "evaluation": ("training", model_recipes),
@@ -50,6 +55,7 @@ EDGES = {
     ("raw_documents", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
     ("labels", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
     ("clean_documents", "training_examples"): (SHARDS[0], [SHARDS[0]]),
+    ("raw_images", "clean_images"): (SHARDS[0], [SHARDS[0]]),
     ("training_examples", "trained_model"): (RECIPE, SHARDS),
     ("training_examples", "evaluation"): (RECIPE, SHARDS),
     ("base_model", "trained_model"): (RECIPE, [RECIPE]),
@@ -66,6 +72,8 @@ EDGES = {
     ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
+# One of the two has no partitions: all of the other's are read, or each reads it.
+WHOLE_EDGES = {("image_signatures", "image_verdicts"), ("image_verdicts", "clean_images")}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,7 @@ def test_the_dependencies_are_these_and_no_other(graph: AssetGraph) -> None:
         for child in graph.get_all_asset_keys()
         for parent in graph.get(child).parent_keys
     }
-    assert edges == set(EDGES)
+    assert edges == set(EDGES) | WHOLE_EDGES
 
 
 @pytest.mark.parametrize(("parent", "child"), EDGES)
@@ -132,8 +140,8 @@ def test_a_partition_is_made_from_these_partitions(
     graph: AssetGraph, instance: dg.DagsterInstance, parent: str, child: str
 ) -> None:
     partition, expected = EDGES[parent, child]
-    downstream = STAGE_AND_PARTITIONS[child][1]
-    upstream = STAGE_AND_PARTITIONS[parent][1]
+    downstream, upstream = STAGE_AND_PARTITIONS[child][1], STAGE_AND_PARTITIONS[parent][1]
+    assert downstream is not None
 
     mapped = graph.get_partition_mapping(
         dg.AssetKey(child), dg.AssetKey(parent)

@@ -19,6 +19,7 @@ import yaml
 from headrace.generation.campaign import load_campaign
 from headrace.placement.discovery_file import read_fleet_file
 from headrace.prep.corpus import load_corpus
+from headrace.prep.images.corpus import load_images
 from headrace.serving.service import load_service
 from headrace.training.recipe import load_recipe
 from tests.command_line.builders import run
@@ -30,6 +31,7 @@ SHELL = ("sh", "bash", "console")
 _LOADERS: dict[str, Callable[[Path], Any]] = {
     "campaign": load_campaign,
     "corpus": load_corpus,
+    "images": load_images,
     "recipe": load_recipe,
     "service": load_service,
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from headrace.command_line.checking.examining import examine_files, project_findings
 from headrace.command_line.checking.files import Candidate
@@ -17,7 +18,7 @@ from headrace.command_line.checking.report import KINDS, CheckedFile, Kind
 from headrace.command_line.project import find_project
 from headrace.errors import InvalidInput
 from headrace.settings import settings_of
-from tests.mistaken_files import campaigns, corpora, prompt_files, recipes, services, variables
+from tests.mistaken_files import campaigns, corpora, images, prompt_files, recipes, services, variables
 
 # Of all mistakes together; and what is told of each of these.
 _REFUSED_SHARE_MIN = 0.97
@@ -25,12 +26,14 @@ _FILES: dict[Kind, str] = {
     "campaign": campaigns.FILE,
     "recipe": recipes.FILE,
     "corpus": corpora.FILE,
+    "images": images.FILE,
     "service": services.FILE,
 }
 _MISTAKES: dict[Kind, Sequence[tuple[str, str, str, str]]] = {
     "campaign": campaigns.MISTAKES,
     "recipe": recipes.MISTAKES,
     "corpus": corpora.MISTAKES,
+    "images": images.MISTAKES,
     "service": services.MISTAKES,
 }
 # What nobody can tell from what is meant: kind, what stands in the file, what a person wrote instead, and why.
@@ -80,10 +83,23 @@ class _Home:
         # It trains the model of the campaign's file.
         (home / "resources/recipes").mkdir(parents=True)
         (home / "resources/recipes/define.yaml").write_text(recipes.FILE)
+        self._put_pictures()
         self.settings = settings_of({"HEADRACE_HOME": str(home), "HEADRACE_BASE_MODEL": "a-model-of-a-hub"}, home)
 
     def _write(self, name: str, rows: list[dict[str, object]]) -> None:
         (self.home / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _put_pictures(self) -> None:
+        directory = self.home / "pictures"
+        for below in ("bad", "bare"):
+            (directory / below).mkdir(parents=True)
+        for number in range(20):
+            Image.linear_gradient("L").save(directory / f"{number}.png")
+            (directory / f"{number}.txt").write_text(f"a ramp of grey, number {number}")
+        (directory / "bad/page.png").write_text("<html>404</html>")
+        Image.linear_gradient("L").save(directory / "bare/ramp.png")
+        (directory / "photo.heic").write_bytes(b"no one reads it")
+        self._write("pictures/list.jsonl", [{"picture": f"{number}.png"} for number in range(20)])
 
     def check(self, kind: Kind, text: str) -> Told:
         file = self.home / "some.yaml"

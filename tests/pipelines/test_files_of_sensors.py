@@ -63,7 +63,7 @@ def test_a_broken_campaign_keeps_no_other_from_its_night_and_is_a_failed_check(
 def test_the_checks_of_files_are_of_assets_that_there_are() -> None:
     """The sensor's events name them; Dagster would keep events of checks that nobody defined, and show none."""
     defined = {key for checks in file_checks.file_checks for key in checks.check_keys}
-    told = file_checks.file_findings({kind: ["no"] for kind in ("campaign", "corpus", "recipe", "service")})
+    told = file_checks.file_findings({kind: ["no"] for kind in ("campaign", "corpus", "images", "recipe", "service")})
     assert {dg.AssetCheckKey(event.asset_key, event.check_name) for event in told} == defined
     graph = defs.get_repository_def().asset_graph
     assert defined <= graph.asset_check_keys

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -19,6 +19,9 @@ from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, s
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
+
+if TYPE_CHECKING:
+    from headrace.prep.images.corpus import ImageCorpus
 
 # So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
 _RECORDS_READ = 200
@@ -37,7 +40,7 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
     base_model: directory or hub name; nothing is fetched for this.
     """
     try:
-        files, findings = _files(corpus, home)
+        files, findings = matched_files(corpus, home)
         findings += _label_file(corpus, home)
         if not files:
             return ExaminedCorpus(findings=tuple(findings))
@@ -52,7 +55,7 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
         return ExaminedCorpus(findings=(finding("files", "fail", str(error)),))
 
 
-def _files(corpus: Corpus, home: Path) -> tuple[list[Path], list[FileFinding]]:
+def matched_files(corpus: "Corpus | ImageCorpus", home: Path) -> tuple[list[Path], list[FileFinding]]:
     """The corpus's files, and what is said of each glob that matches nothing."""
     paths: set[Path] = set()
     findings: list[FileFinding] = []

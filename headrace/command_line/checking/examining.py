@@ -67,6 +67,7 @@ def project_findings(settings: Settings, project: Project) -> list[Finding]:
         found.setdefault(there.stat().st_dev, Finding(check="disk", level="warn" if low else "ok", sentence=sentence))
     named = {
         "HEADRACE_CORPUS": settings.corpus,
+        "HEADRACE_IMAGES": settings.images,
         "HEADRACE_RECIPES": settings.recipes,
         "HEADRACE_CAMPAIGNS": settings.campaigns,
         "HEADRACE_SERVICES": settings.services,
@@ -80,7 +81,7 @@ def project_findings(settings: Settings, project: Project) -> list[Finding]:
             continue
         if not path.exists():
             said = f"{name} names {path}, which is not there. {nearest_existing(str(path), path)}"
-        elif path.is_dir() is (name == "HEADRACE_CORPUS"):
+        elif path.is_dir() is (name in ("HEADRACE_CORPUS", "HEADRACE_IMAGES")):
             said = f"{name} names {path}, which is no {'file' if path.is_dir() else 'directory'}."
         else:
             continue
@@ -111,6 +112,11 @@ def _examined(
 
         corpus = examine_corpus(one, settings.home, settings.base_model)
         return replace(checked, findings=corpus.findings, example=corpus.example)
+    if checked.kind == "images":
+        from headrace.command_line.checking.images import examine_images
+
+        images = examine_images(one, settings.home)
+        return replace(checked, findings=images.findings, example=images.example)
     from headrace.command_line.checking.services import examine_recipe, examine_service
 
     if checked.kind == "recipe":

@@ -39,11 +39,11 @@ def files_to_check(words: Sequence[str], settings: Settings, components: Sequenc
         return [Candidate(path=path, kind=kind_of(path, settings)) for path in dict.fromkeys(paths)]
     found = [
         *(Candidate(path=path, kind=kind) for kind, place in _places(settings).items() for path in _in(place)),
-        *([Candidate(path=settings.corpus, kind="corpus")] if settings.corpus.exists() else []),
         *(Candidate(path=one.campaign, kind="campaign") for one in components),
+        *(Candidate(path=path, kind=kind) for kind, path in _single(settings).items() if path.exists()),
     ]
     if not found:
-        places = ", ".join(map(str, [*_places(settings).values(), settings.corpus]))
+        places = ", ".join(map(str, [*_places(settings).values(), *_single(settings).values()]))
         raise InvalidInput(
             f"There is no file to check in {places}. Name files, or set HEADRACE_CAMPAIGNS and the other variables, in "
             "the environment or in the project's .env."
@@ -68,8 +68,9 @@ def kind_of(path: Path, settings: Settings) -> Kind | None:
     for kind, place in _places(settings).items():
         if absolute.parent == place:
             return kind
-    if absolute == settings.corpus:
-        return "corpus"
+    for kind, file in _single(settings).items():
+        if absolute == file:
+            return kind
     try:
         content = read_yaml(path, "File").content
     except InvalidInput:
@@ -110,6 +111,11 @@ def _places(settings: Settings) -> dict[Kind, Path]:
     return {"campaign": settings.campaigns, "recipe": settings.recipes, "service": settings.services}
 
 
+def _single(settings: Settings) -> dict[Kind, Path]:
+    """The kinds of which a project has one file."""
+    return {"corpus": settings.corpus, "images": settings.images}
+
+
 def _reading(kind: Kind) -> tuple[Any, Callable[[Path], Any]]:
     """The dataclass that a kind of file is read into, and its reader."""
     # Imported separately: a corpus imports polars.
@@ -125,6 +131,10 @@ def _reading(kind: Kind) -> tuple[Any, Callable[[Path], Any]]:
         from headrace.prep.corpus import Corpus, load_corpus
 
         return Corpus, load_corpus
+    if kind == "images":
+        from headrace.prep.images.corpus import ImageCorpus, load_images
+
+        return ImageCorpus, load_images
     from headrace.serving.service import Service, load_service
 
     return Service, load_service

@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 from headrace.store.mounts import Finding
 from headrace.user_files.yaml_file import Document
 
-Kind: TypeAlias = Literal["campaign", "recipe", "corpus", "service"]
+Kind: TypeAlias = Literal["campaign", "recipe", "corpus", "images", "service"]
 Level: TypeAlias = Literal["ok", "warn", "fail"]
-KINDS: tuple[Kind, ...] = ("campaign", "recipe", "corpus", "service")
+KINDS: tuple[Kind, ...] = ("campaign", "recipe", "corpus", "images", "service")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,131 @@
+"""Captioned pictures: read shard by shard, judged all together, sealed for training shard by shard, on CPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from assets.media import media_metadata
+from assets.partitions import image_shards, refuse_unknown_image_shards
+from headrace.errors import QuarantineExceeded
+from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.versions import Handoff
+from headrace.placement.demand import stage_tags
+from headrace.prep.images.judging import judge
+from headrace.prep.images.reading import ImageReading
+from headrace.prep.images.sealing import kept_items
+from headrace_dagster.assets.stages import Stage
+from headrace_dagster.failures import RETRIES, translated_errors
+from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_lineage import lineage_of, sealed_already
+from resources.images_resource import ImagesResource
+
+_STAGE = Stage("images")
+_TAGS = stage_tags(_STAGE.name)
+# With another version of the code, a picture may have other bytes.
+_READING_VERSION = _SEALING_VERSION = "1"
+
+
+def _read(description: str) -> dg.AssetOut:
+    return dg.AssetOut(description=description, tags=_TAGS, code_version=_READING_VERSION, is_required=False)
+
+
+@dg.multi_asset(
+    name="read_image_shard",
+    outs={
+        "image_quarantine": _read(
+            "What one shard of pictures holds and nobody could read or decode: file, line, reason. For their owner. "
+            "Sealed also when there is so much of it that raw_images fails."
+        ),
+        "raw_images": _read(
+            "Every picture of one shard that could be decoded, upright, in sRGB, at the size that training gets. "
+            "Packed; this table is the index. Read by clean_images. As old as its last run: no changed file is noticed."
+        ),
+        "image_signatures": _read(
+            "What one shard's pictures are judged by: caption, size in the file, perceptual hashes, colours, contrast, "
+            "and where each stood. Read by image_verdicts."
+        ),
+    },
+    partitions_def=image_shards,
+    group_name=_STAGE.name,
+    op_tags=_TAGS,
+    retry_policy=RETRIES,
+)
+def read_image_shard(
+    context: dg.AssetExecutionContext, images: ImagesResource, store: StoreResource
+) -> Iterator[dg.Output[Any]]:
+    """Reads and decodes the pictures of one shard."""
+    with translated_errors():
+        corpus = images.images()
+        reading = ImageReading(corpus, context.partition_key, Path(images.home))
+        try:
+            raw = publish_media(
+                store.handoffs(),
+                "raw_images",
+                context.partition_key,
+                reading.items(),
+                code_version=_READING_VERSION,
+                run_id=context.run.run_id,
+                attributes={"encoder": corpus.resize.encoder_version()},
+            )
+        except QuarantineExceeded:
+            yield dg.Output(reading.read().quarantine, "image_quarantine", metadata=reading.counts())
+            raise
+        yield dg.Output(reading.read().quarantine, "image_quarantine", metadata=reading.counts())
+        yield dg.Output(raw, "raw_images", metadata=reading.counts() | media_metadata(MediaSet.open(raw)))
+        yield dg.Output(reading.read().documents, "image_signatures", metadata=reading.counts())
+
+
+@_STAGE.asset(None, code_version="1", ins={"image_signatures": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())})
+def image_verdicts(
+    context: dg.AssetExecutionContext,
+    images: ImagesResource,
+    store: StoreResource,
+    image_signatures: dict[str, pa.Table],
+) -> dg.MaterializeResult[Any]:
+    """All pictures of all shards, judged together: the first rule that drops each, whose copy it is, and its side of
+    the split.
+
+    Made once for the same pictures and rules, in one run: signatures are small. Read by clean_images.
+    """
+    refuse_unknown_image_shards()
+    corpus = images.images()
+    if sealed := sealed_already(context, store.handoffs(), images=corpus.judging_digest):
+        return dg.MaterializeResult(value=sealed)
+    judged = judge(corpus, image_signatures)
+    return dg.MaterializeResult(
+        value=judged.verdicts,
+        metadata={
+            "num_rows_in": judged.num_images,
+            "num_rows_dropped": sum(judged.drops.values()),
+            "num_kept": judged.num_images - sum(judged.drops.values()),
+            "num_heldout": judged.num_heldout,
+            **{f"dropped/{rule}": num_rows for rule, num_rows in judged.drops.items()},
+        },
+    )
+
+
+@_STAGE.asset(image_shards, code_version=_SEALING_VERSION)
+def clean_images(
+    context: dg.AssetExecutionContext, store: StoreResource, raw_images: Handoff, image_verdicts: pa.Table
+) -> dg.MaterializeResult[Handoff]:
+    """One shard's pictures that no rule dropped, packed for training: caption, size, and in `attributes` the side of
+    the split and the place where each stood.
+
+    Copied from raw_images; follows the newest image_verdicts. Read by whoever trains (`headrace handoff export`).
+    """
+    handoff = publish_media(
+        store.handoffs(),
+        "clean_images",
+        context.partition_key,
+        kept_items(MediaSet.open(raw_images), image_verdicts, context.partition_key),
+        code_version=_SEALING_VERSION,
+        run_id=context.run.run_id,
+        input_versions=lineage_of(context.get_step_execution_context()).input_versions(),
+        attributes=raw_images.manifest.attributes,
+    )
+    counts = {"num_rows_in": raw_images.num_rows, "num_rows_dropped": raw_images.num_rows - handoff.num_rows}
+    return dg.MaterializeResult(value=handoff, metadata=counts | media_metadata(MediaSet.open(handoff)))

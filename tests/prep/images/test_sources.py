@@ -1,0 +1,216 @@
+"""Pictures and captions are found in folders, tars and tables; what cannot be read says why."""
+
+import io
+import json
+import tarfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.prep.images.corpus import ImageCorpus
+from headrace.prep.images.decoding import IMAGE_BYTES_MAX
+from headrace.prep.images.sources import FoundImage, image_files, images_of
+from headrace.user_files.layout import Unreadable
+from tests.prep.images.pictures import make_images, put
+
+Read = tuple[str | None, bytes, str | None] | str
+
+
+def read(corpus: ImageCorpus, home: Path, shard: str = "shard-00") -> list[Read]:
+    """Member, bytes and caption of each picture, or the reason why there is none."""
+    found: list[Read] = []
+    for path, dealt in image_files(corpus, shard, home):
+        found += [
+            one.reason if isinstance(one, Unreadable) else (one.member, one.body, one.caption)
+            for one in images_of(corpus, path, path.name, shard=dealt)
+        ]
+    return found
+
+
+def tar_of(path: Path, members: dict[str, bytes | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, content in members.items():
+            body = content.encode() if isinstance(content, str) else content
+            header = tarfile.TarInfo(name)
+            header.size = len(body)
+            tar.addfile(header, io.BytesIO(body))
+    return path
+
+
+def test_a_picture_of_a_folder_has_its_caption_beside_it(tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", b"A")
+    put(tmp_path / "in/a.txt", "\ufeffa cat\n")
+    put(tmp_path / "in/b.PNG", b"B")
+    put(tmp_path / "in/b.caption", "ein Hund")
+    put(tmp_path / "in/c.webp", b"C")
+    put(tmp_path / "in/d.gif", b"D")
+    put(tmp_path / "in/d.txt", b"\xff\xfe")
+    assert read(make_images(), tmp_path) == [
+        (None, b"A", "a cat\n"),
+        (None, b"B", "ein Hund"),
+        (None, b"C", None),
+        "its caption d.txt is not UTF-8",
+    ]
+
+
+@pytest.mark.parametrize("name", ["in/x.tar", "in/x.tar.gz"])
+def test_a_sample_of_a_tar_is_its_members_of_one_name(tmp_path: Path, name: str) -> None:
+    members: dict[str, bytes | str] = {
+        "set/0001.jpg": b"A", "set/0001.json": '{"caption": "of json"}', "set/0001.txt": "of text",
+        "set/0002.png": b"B", "set/0002.json": '{"caption": "of json"}', "set/0002.seg.png": b"a mask",
+        "0003.txt": "no picture",
+        "0004.jpg": b"C", "0004.png": b"D",
+        "../../0005.jpg": b"E",
+        "0006.jpg": b"F", "0006.json": '{"caption": 7}',
+    }  # fmt: skip
+    tar_of(tmp_path / name, members)
+    assert read(make_images(), tmp_path) == [
+        ("set/0001.jpg", b"A", "of text"),
+        ("set/0002.png", b"B", "of json"),
+        "its sample has no picture, wanted one",
+        "its sample has 2 pictures, wanted one",
+        ("../../0005.jpg", b"E", None),
+        "key 'caption' of its .json must be a string, got int",
+    ]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "in", tmp_path / name]
+
+
+def test_links_in_a_tar_lead_nowhere(tmp_path: Path) -> None:
+    with tarfile.open(put(tmp_path / "in/x.tar", b""), "w") as tar:
+        link = tarfile.TarInfo("0001.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    assert read(make_images(), tmp_path) == ["its sample has no picture, wanted one"]
+
+
+def test_a_tar_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "in/x.tar", {"1.jpg": b"A" * 2000, "2.jpg": b"B" * 2000})
+    path.write_bytes(path.read_bytes()[:3800])
+    first, lost = read(make_images(), tmp_path)
+    assert first == ("1.jpg", b"A" * 2000, None)
+    assert str(lost).startswith("unreadable after 1 samples: ")
+
+
+def test_rows_of_a_list_name_pictures_below_its_directory(tmp_path: Path) -> None:
+    put(tmp_path / "secret.jpg", b"S")
+    put(tmp_path / "in/pictures/a.jpg", b"A")
+    names = ["pictures/a.jpg", "pictures/none.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), None, 7]
+    lines = [json.dumps({"file_name": name, "text": "a cat"}) for name in names]
+    put(tmp_path / "in/metadata.jsonl", "\n".join([*lines, '{"file_name": "pictures/a.jpg"}', "{"]))
+    corpus = make_images(files=("in/*.jsonl",), columns={"image": "file_name", "caption": "text"})
+    found = read(corpus, tmp_path)
+    outside = "names a picture outside of the table's directory"
+    assert found[:6] == [
+        ("pictures/a.jpg", b"A", "a cat"),
+        "cannot be read: No such file or directory",
+        outside,
+        outside,
+        "column 'file_name' must be bytes or a path, got null",
+        "column 'file_name' must be bytes or a path, got int",
+    ]
+    assert found[6] == ("pictures/a.jpg", b"A", None)
+    assert len(found) == 8
+
+
+def test_a_csv_list_is_read_as_well(tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", b"A")
+    put(tmp_path / "in/list.csv", 'image;caption\na.jpg;"a cat; a dog"\n')
+    assert read(make_images(files=("in/*.csv",)), tmp_path) == [("a.jpg", b"A", "a cat; a dog")]
+
+
+COLUMNS: dict[str, tuple[list[Any], pa.DataType | None]] = {
+    "bytes": ([b"A", b"B", None], pa.binary()),
+    "large bytes": ([b"A", b"B", None], pa.large_binary()),
+    "structs, as datasets writes them": (
+        [{"bytes": b"A", "path": "a.jpg"}, {"bytes": b"B", "path": None}, None],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_parquet_file_holds_pictures_as(kind: str, tmp_path: Path) -> None:
+    values, type_of = COLUMNS[kind]
+    table = pa.table({"image": pa.array(values, type_of), "caption": ["a cat", None, "nothing"]})
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in/x.parquet")
+    assert read(make_images(), tmp_path) == [
+        (None, b"A", "a cat"),
+        (None, b"B", None),
+        "column 'image' must be bytes or a path, got null",
+    ]
+
+
+def test_a_struct_without_bytes_is_read_by_its_path(tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", b"A")
+    struct = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": struct, "caption": ["a cat"]}), tmp_path / "in/x.parquet")
+    assert read(make_images(files=("in/*.parquet",)), tmp_path) == [("a.jpg", b"A", "a cat")]
+
+
+def test_one_picture_that_every_row_of_a_small_parquet_file_names_fills_no_memory(tmp_path: Path) -> None:
+    large = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int32()), pa.array([b"x" * 2**21], pa.binary()))
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": large, "caption": ["a cat"] * 500}), tmp_path / "in/x.parquet")
+    before = pa.total_allocated_bytes()
+    most = 0
+    corpus = make_images()
+    for one in images_of(corpus, tmp_path / "in/x.parquet", "x", shard=None):
+        assert isinstance(one, FoundImage)
+        most = max(most, pa.total_allocated_bytes() - before)
+    # The rows stand for 1 GB.
+    assert most < 64 * 2**20
+
+
+def test_a_file_larger_than_any_picture_is_not_read_whole(tmp_path: Path) -> None:
+    with put(tmp_path / "in/a.jpg", b"").open("r+b") as file:
+        file.truncate(IMAGE_BYTES_MAX + 1000)
+    ((_, body, _),) = read(make_images(), tmp_path)  # pyright: ignore[reportGeneralTypeIssues]
+    assert len(body) == IMAGE_BYTES_MAX + 1
+
+
+def test_missing_columns_lose_the_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"picture": [b"A"], "caption": ["a cat"]}), tmp_path / "in/x.parquet")
+    (found,) = images_of(make_images(), tmp_path / "in/x.parquet", "x", shard=None)
+    assert isinstance(found, Unreadable)
+    assert found.reason == "missing column 'image'"
+    assert found.loses_file
+
+
+def test_every_picture_is_in_one_shard_and_a_list_is_dealt_by_its_rows(tmp_path: Path) -> None:
+    for number in range(40):
+        put(tmp_path / f"in/{number:02d}.jpg", b"%d" % number)
+    put(tmp_path / "in/list.jsonl", "\n".join(json.dumps({"image": f"{n:02d}.jpg", "caption": "x"}) for n in range(40)))
+    for files in (("in/*.jpg",), ("in/*.jsonl",)):
+        corpus = make_images(files=files, num_shards=4)
+        shards = [
+            [one[1] for one in read(corpus, tmp_path, shard) if isinstance(one, tuple)] for shard in corpus.shard_keys
+        ]
+        assert all(shards)
+        assert sorted(chain.from_iterable(shards)) == sorted(b"%d" % number for number in range(40))
+
+
+def test_a_glob_may_name_the_shard(tmp_path: Path) -> None:
+    put(tmp_path / "in/shard-00/a.jpg", b"A")
+    put(tmp_path / "in/shard-01/b.jpg", b"B")
+    corpus = make_images(files=("in/{shard}/*",), num_shards=2)
+    assert [read(corpus, tmp_path, shard) for shard in corpus.shard_keys] == [
+        [(None, b"A", None)],
+        [(None, b"B", None)],
+    ]
+
+
+def test_what_matches_nothing_or_tells_no_kind_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "in/notes.txt", "text alone")
+    with pytest.raises(InvalidInput, match=r"No picture, tar or table of images pictures matches .*in/\*, wanted"):
+        read(make_images(), tmp_path)
+    put(tmp_path / "in/photo.heic", b"A")
+    with pytest.raises(InvalidInput, match=r"photo.heic does not tell by its name what it holds, wanted .avif, "):
+        read(make_images(), tmp_path)
