@@ -33,6 +33,7 @@ from benchmarks.measuring import (
 from benchmarks.prep.corpus import write_corpus
 from benchmarks.prep.sides import SIDES
 from benchmarks.prep.truth import pairs_left, removals_with_a_twin, similar_pairs
+from benchmarks.prep.whole import measure as measure_whole
 
 PEERS = [name for name in SIDES if name != "headrace"]
 JACCARD, NUM_WORDS = 0.7, 5
@@ -46,7 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slice-megabytes", type=whole(1), default=20, help="for slow peers and for the truth")
     parser.add_argument("--runs", type=whole(1), default=5)
     parser.add_argument("--peers", type=some_of(PEERS), default=PEERS)
+    parser.add_argument("--whole-megabytes", type=whole(1), default=60, help="of 33 shards that are compared as one corpus")
+    parser.add_argument("--only", choices=["whole"], help="only this part")
     given = parser.parse_args(arguments)
+    if given.only == "whole":
+        with scratch("prep-whole") as directory:
+            bars, figures = measure_whole(directory, given.whole_megabytes * MB)
+        return finish({"benchmark": "prep", **figures}, bars, given.json)
     require_peers({peer: peer for peer in given.peers})
     sides = ["headrace", *given.peers]
     with scratch("prep") as directory:
