@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slice-megabytes", type=whole(1), default=20, help="for slow peers and for the truth")
     parser.add_argument("--runs", type=whole(1), default=5)
     parser.add_argument("--peers", type=some_of(PEERS), default=PEERS)
-    parser.add_argument("--whole-megabytes", type=whole(1), default=60, help="of 33 shards that are compared as one corpus")
+    parser.add_argument(
+        "--whole-megabytes", type=whole(1), default=60, help="of 33 shards that are compared as one corpus"
+    )
     parser.add_argument("--only", choices=["whole"], help="only this part")
     given = parser.parse_args(arguments)
     if given.only == "whole":
