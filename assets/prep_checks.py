@@ -119,7 +119,7 @@ def heldout_share_is_met(
     largest group.
     """
     wanted = corpus.corpus().heldout_share
-    sealed = _newest(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys())
+    sealed = newest_handoffs(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys())
     found = heldout_share_of(handoff.table(["split"]) for handoff in sealed)
     figures = [_counts(context.instance, "clean_documents", shard) for shard in corpus_shards.get_partition_keys()]
     figures.append(_counts(context.instance, "duplicates", None))
@@ -177,7 +177,7 @@ def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckR
 @asset_check(asset="labels")
 def labels_have_documents(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
     """Over all sealed shards together, every row of the label files has a document's id, so no label is lost."""
-    shards = list(_newest(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys()))
+    shards = list(newest_handoffs(store.handoffs(), "raw_documents", corpus_shards.get_partition_keys()))
     ids = {one.partition: one.table(["document_id"]).column("document_id").to_pylist() for one in shards}
     found = find_unknown_labels(corpus.corpus(), corpus.home_directory(), ids)
     num_unread = len(corpus_shards.get_partition_keys()) - len(shards)
