@@ -171,8 +171,12 @@ def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: Set
     frames = [pl.DataFrame(schema=_RANKED)]
     for start, some in _batches(numbers):
         found = documents.at(some)
-        for _, sequences, bounds in sequences_of(found.get_column("text"), signer.num_tokens):
-            sets.add(sequences, bounds)
+        if signer.num_bands:
+            for _, sequences, bounds in sequences_of(found.get_column("text"), signer.num_tokens):
+                sets.add(sequences, bounds)
+        else:
+            # Exact copies alone: nothing else is compared.
+            sets.add(np.zeros(0, np.uint32), np.zeros(len(some) + 1, np.int64))
         # Of 64 bits, two of a billion documents would share one by chance.
         exact = signer.exact_keys(found, num_hashes=2)
         frames.append(

@@ -1,9 +1,17 @@
-"""Turns one record of a user's file into a raw document, or into the reason why it cannot."""
+"""Turns records of a user's file into raw documents, one into the reason why it cannot."""
 
+import hashlib
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.handoff.schemas import RAW_DOCUMENTS
 from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
+from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 
 # One document's values in the order of RAW_DOCUMENTS.
@@ -29,6 +37,56 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     # From the content, not from the line, so labels keep to their documents when lines are added above them.
     document_id = given_id or digest_text("document", term or "", category or "", text)[:32]
     return document_id, term, category, text, examples, source_file, record.line
+
+
+def raw_documents(corpus: Corpus, source_file: str, records: Columns) -> pa.RecordBatch:
+    """The same for many records, in none of which a required column is null."""
+    found = {ours: records.columns.column(theirs) for ours, theirs in corpus.columns.items()}
+    nothing = pa.nulls(records.columns.num_rows, pa.string())
+    term, category, given_ids = (
+        found.get(name, nothing).cast(pa.string()) for name in ("term", "category", "document_id")
+    )
+    is_given = pc.call_function("not_equal", [given_ids, ""]).fill_null(False)
+    if pc.call_function("all", [is_given]).as_py():
+        ids = given_ids
+    else:
+        ids = pc.call_function("if_else", [is_given, given_ids, _ids(term, category, found["text"])])
+    columns = {
+        "document_id": ids,
+        "term": term,
+        "category": category,
+        "text": found["text"],
+        "examples": _lists(found.get("examples", nothing)),
+        "source_file": pa.repeat(source_file, len(ids)),
+        "source_line": pa.array(records.lines),
+    }
+    return pa.RecordBatch.from_pydict(columns, RAW_DOCUMENTS)
+
+
+def _ids(*columns: pa.Array) -> pa.Array:
+    """`digest_text` of each row, as `raw_document` calls it: what it hashes is put together for all rows at once."""
+    parts: list[Any] = [b"8:document"]
+    for column in columns:
+        part = column.fill_null("").cast(pa.binary())
+        lengths = pc.call_function("binary_length", [part]).cast(pa.string()).cast(pa.binary())
+        parts += [lengths, b":", part]
+    rows = pc.call_function("binary_join_element_wise", [*parts, b""])
+    return pa.array([hashlib.sha256(row).hexdigest()[:32] for row in rows.to_pylist()])
+
+
+def _lists(examples: pa.Array) -> pa.Array:
+    """Each a list: one text is a list of it, an empty one or a null is a list of none."""
+    if pa.types.is_list(examples.type):
+        lengths, values = (
+            pc.call_function("list_value_length", [examples]),
+            pc.call_function("list_flatten", [examples]),
+        )
+    else:
+        texts = examples.cast(pa.string())
+        lengths = pc.call_function("not_equal", [texts, ""]).cast(pa.int32())
+        values = texts.filter(lengths.cast(pa.bool_()))
+    offsets = np.append(0, np.cumsum(lengths.fill_null(0).to_numpy(zero_copy_only=False)))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
 def _fault(corpus: Corpus, record: Record, values: dict[str, object]) -> str | None:

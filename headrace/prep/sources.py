@@ -16,11 +16,12 @@ import pyarrow as pa
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import QUARANTINE, RAW_DOCUMENTS
 from headrace.prep.corpus import Corpus
-from headrace.prep.documents import raw_document
+from headrace.prep.documents import raw_document, raw_documents
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
+from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
-from headrace.user_files.records import read_records
+from headrace.user_files.records import read_columns
 
 _BATCH_ROWS = 8192
 # A single document may be a book.
@@ -87,7 +88,11 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     num_empty = 0
     for path in paths:
         name = _source_name(path, home)
-        for record in read_records(path, corpus.layout):
+        required = [corpus.columns[ours] for ours in corpus.required_columns]
+        for record in read_columns(path, corpus.layout, required):
+            if isinstance(record, Columns):
+                documents.add_batch(raw_documents(corpus, name, record))
+                continue
             if isinstance(record, Unreadable) and record.is_empty:
                 num_empty += 1
                 continue
@@ -146,6 +151,10 @@ class _SpilledTable:
         self._num_characters += sum(len(value) for value in row if isinstance(value, str))
         if len(self._rows) >= _BATCH_ROWS or self._num_characters >= _BATCH_CHARACTERS:
             self._flush()
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        self._flush()
+        self._writer.write_batch(batch)
 
     def table(self) -> pa.Table:
         """All rows, mapped: the file has no name any more, and is gone when nothing of the table is left."""

@@ -9,6 +9,14 @@ import unicodedata
 import polars as pl
 import xxhash
 
+# Characters that Unicode's form NFC may change, alone or together with others: marks, parts of Hangul syllables, and
+# letters that are spelt in another way; with some that it leaves as they are between them.
+_MAY_COMPOSE = (
+    r"[\p{M}\u1160-\u11ff\u0374-\u0387\u0958-\u095f\u09dc-\u09df\u0a33-\u0a5e\u0b5c-\u0b5d\u0f43-\u0f69"
+    r"\u1f71-\u2001\u2126-\u212b\u2329-\u232a\u2adc\uf900-\ufaff\ufb1d-\ufb4e"
+    r"\x{1d15e}-\x{1d1c0}\x{2f800}-\x{2fa1d}]"
+)
+
 
 def text_key(text: str) -> str:
     """`text` without differences that readers do not see: Unicode form, case and runs of whitespace."""
@@ -17,9 +25,31 @@ def text_key(text: str) -> str:
 
 def text_keys_of(column: pl.Expr) -> pl.Expr:
     """The same for a column, where a text with indented lines stays as they are: the blanks are part of a program."""
-    alike = column.str.normalize("NFC").str.to_lowercase()
-    plain = alike.str.replace_all(r"\s+", " ").str.strip_chars()
-    return pl.when(column.str.contains(r"\n[ \t]+\S")).then(alike.str.strip_chars_end()).otherwise(plain)
+    return column.map_batches(_text_keys, return_dtype=pl.String)
+
+
+def _text_keys(texts: pl.Series) -> pl.Series:
+    # Step by step, since polars would work out a part of an expression wherever it stands. Each slow step gets the
+    # texts that it may change, and the others as empty ones.
+    text, alike, empty = pl.col("text"), pl.col("alike"), pl.lit("")
+    may_compose, is_indented = pl.col("may compose"), pl.col("is indented")
+    steps = (
+        pl.when(text.str.len_bytes() != text.str.len_chars()).then(text).otherwise(empty).alias("beyond ascii"),
+        pl.col("beyond ascii").str.contains(_MAY_COMPOSE).alias("may compose"),
+        pl.when(may_compose).then(text).otherwise(empty).str.normalize("NFC").alias("composed"),
+        pl.when(may_compose).then("composed").otherwise(text).str.to_lowercase().alias("alike"),
+        text.str.contains(r"\n[ \t]+\S").alias("is indented"),
+        # A single blank becomes itself: not to match it makes this four times as fast as `\s+`.
+        pl.when(is_indented).then(empty).otherwise(alike).str.replace_all(r"\s{2,}|[^\S ]", " ").alias("plain"),
+        pl.when(is_indented)
+        .then(alike.str.strip_chars_end())
+        .otherwise(pl.col("plain").str.strip_chars())
+        .alias("key"),
+    )
+    frame = pl.DataFrame({"text": texts})
+    for step in steps:
+        frame = frame.with_columns(step)
+    return frame.get_column("key")
 
 
 def bucket(key: str, num_buckets: int) -> int:

@@ -53,7 +53,8 @@ def pattern_of(path: Path) -> str:
 def found_files(pattern: str, home: Path) -> list[Path]:
     """Files that match a glob relative to `home`, or an absolute one; in no order.
 
-    `home` is always a place, never a pattern. A pattern that is a file's name means that file. An entry of a directory
+    `home` is always a place, never a pattern. A pattern that is a file's name means that file, and a directory in it
+    that is there by its name, brackets and all, is that directory. An entry of a directory
     is one file, however many paths lead to it: `**` may reach a directory again through a link, or follow a loop of
     links. Two links to one file are two.
 
@@ -66,7 +67,7 @@ def found_files(pattern: str, home: Path) -> list[Path]:
     found: dict[Path, Path] = {}
     strange: set[Path] = set()
     # `glob.glob` and not `Path.glob`: the pattern may be absolute.
-    for match in glob.glob(pattern, root_dir=home, recursive=True):  # noqa: PTH207
+    for match in glob.glob(_with_places(pattern, home), root_dir=home, recursive=True):  # noqa: PTH207
         path = home / match
         entry = Path(os.path.realpath(path.parent), path.name)
         if _is_file(path):
@@ -77,6 +78,18 @@ def found_files(pattern: str, home: Path) -> list[Path]:
     for entry in sorted(strange - found.keys()):
         raise InvalidInput(f"{entry} is neither a file nor a directory, and {pattern} matches it: remove it.")
     return list(found.values())
+
+
+def _with_places(pattern: str, home: Path) -> str:
+    """The pattern, where the brackets of directories that are there by that name are no pattern."""
+    parts, place = pattern.split("/"), home / "/" if pattern.startswith("/") else home
+    for index, part in enumerate(parts[:-1]):
+        if glob.has_magic(part):
+            if "*" in part or "?" in part or not _exists(place / part):
+                break
+            parts[index] = glob.escape(part)
+        place /= part
+    return "/".join(parts)
 
 
 def nearest_existing(pattern: str, home: Path) -> str:

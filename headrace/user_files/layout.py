@@ -37,6 +37,8 @@ class FileLayout:
     # CSV has no null: an empty cell may stand for it.
     empty_is_null: bool = True
     record_bytes_max: int = RECORD_BYTES_MAX
+    # What is parsed at once, where a parser takes whole blocks.
+    block_bytes: int = 2**20
     expanded_bytes_free: int = EXPANDED_BYTES_FREE
 
 

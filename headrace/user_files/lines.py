@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,6 +37,30 @@ def encoding_of(path: Path, layout: FileLayout) -> str:
     return layout.encodings[0]
 
 
+class Expansion:
+    """How much more a compressed file may expand to."""
+
+    def __init__(self, path: Path, layout: FileLayout) -> None:
+        is_compressed = path.suffix.lower() in COMPRESSIONS
+        self._path, self._most = path, expanded_bytes_max(path, layout) if is_compressed else None
+        self._left = self._most
+
+    @property
+    def is_limited(self) -> bool:
+        return self._left is not None
+
+    def allows(self, num_characters: int) -> bool:
+        return self._left is None or num_characters <= self._left
+
+    def count(self, num_characters: int) -> None:
+        """Raises: ExpandsTooMuch: with these characters it is too much."""
+        if self._left is None or self._most is None:
+            return
+        self._left -= num_characters
+        if self._left < 0:
+            raise ExpandsTooMuch(self._path, self._most)
+
+
 class BoundedLines:
     """Iterates lines with their ends; cuts a line beyond the limit to its beginning, without an end.
 
@@ -43,17 +68,27 @@ class BoundedLines:
         ExpandsTooMuch: while a compressed file is read.
     """
 
-    def __init__(self, path: Path, layout: FileLayout, *, newline: str | None = None) -> None:
-        """`newline` as for `open`: "" leaves line ends unchanged, for CSV."""
+    def __init__(
+        self,
+        path: Path,
+        layout: FileLayout,
+        *,
+        newline: str | None = None,
+        block: bytes | None = None,
+        expansion: Expansion | None = None,
+    ) -> None:
+        """Args:
+        newline: as for `open`: "" leaves line ends unchanged, for CSV.
+        block: bytes of the file in UTF-8, which are read instead of it.
+        expansion: what was counted of the file so far.
+        """
         # A byte order mark belongs to the encoding, not to the first column's name.
-        encoding = encoding_of(path, layout)
-        encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-        stream = pa.input_stream(str(path), compression="detect")
+        encoding = encoding_of(path, layout) if block is None else "utf-8"
+        encoding = "utf-8-sig" if block is None and codecs.lookup(encoding).name == "utf-8" else encoding
+        stream: Any = pa.input_stream(str(path), compression="detect") if block is None else io.BytesIO(block)
         self._text = io.TextIOWrapper(stream, encoding=encoding, errors="headrace.mark", newline=newline)
-        self._path, self._chars_max = path, layout.record_bytes_max
-        is_compressed = path.suffix.lower() in COMPRESSIONS
-        self._left = expanded_bytes_max(path, layout) if is_compressed else None
-        self._expanded_max = self._left
+        self._chars_max = layout.record_bytes_max
+        self._expansion = expansion or Expansion(path, layout)
         self.was_cut = False
 
     def __enter__(self) -> "BoundedLines":
@@ -70,7 +105,7 @@ class BoundedLines:
         line = self._text.readline(self._chars_max + 1)
         if not line:
             raise StopIteration
-        self._count(line)
+        self._expansion.count(len(line))
         self.was_cut = len(line) > self._chars_max and line[-1] not in "\r\n"
         if self.was_cut:
             self._pass_over()
@@ -78,13 +113,6 @@ class BoundedLines:
 
     def _pass_over(self) -> None:
         while rest := self._text.readline(_PASSED_OVER_CHARS):
-            self._count(rest)
+            self._expansion.count(len(rest))
             if rest[-1] in "\r\n":
                 return
-
-    def _count(self, text: str) -> None:
-        if self._left is None or self._expanded_max is None:
-            return
-        self._left -= len(text)
-        if self._left < 0:
-            raise ExpandsTooMuch(self._path, self._expanded_max)

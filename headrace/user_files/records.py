@@ -7,15 +7,17 @@ what an unreadable record means: a corpus sets it aside, a list of prompts or la
 The longest allowed record bounds the memory, however much a file expands.
 """
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.user_files.csv_rows import read_csv
+from headrace.user_files.json_blocks import Columns, json_blocks
+from headrace.user_files.json_lines import read_jsonl
 from headrace.user_files.layout import (
     ExpandsTooMuch,
     FileLayout,
@@ -26,7 +28,7 @@ from headrace.user_files.layout import (
 )
 from headrace.user_files.lines import COMPRESSIONS, BoundedLines
 from headrace.user_files.parquet import read_parquet
-from headrace.user_files.text_encodings import UNDECODABLE
+from headrace.user_files.text_encodings import UNDECODABLE, is_utf8
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -45,14 +47,37 @@ def read_records(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable
     Raises:
         InvalidInput: the format is `auto` and the file's name does not tell which.
     """
-    reader = _READERS[format_of(path, layout)]
+    return _guarded(path, layout, _READERS[format_of(path, layout)])
+
+
+def read_columns(path: Path, layout: FileLayout, required: Sequence[str]) -> Iterator[Record | Unreadable | Columns]:
+    """The same records; of JSON Lines those that are clean side by side, which is faster by far.
+
+    Args:
+        required: columns of the file that hold no null where records are side by side.
+
+    Raises:
+        InvalidInput: the format is `auto` and the file's name does not tell which.
+    """
+    file_format = format_of(path, layout)
+    if file_format == "jsonl" and is_utf8(layout.encodings):
+        return _guarded(path, layout, partial(json_blocks, required=required))
+    return _guarded(path, layout, _READERS[file_format])
+
+
+_Found = TypeVar("_Found", Record | Unreadable, Record | Unreadable | Columns)
+
+
+def _guarded(
+    path: Path, layout: FileLayout, reader: Callable[[Path, FileLayout], Iterator[_Found]]
+) -> Iterator[_Found | Unreadable]:
     num_records = 0
     try:
         if path.stat().st_size == 0:
             yield Unreadable(line=0, reason="empty file", loses_file=True, is_empty=True)
             return
         for record in reader(path, layout):
-            num_records += 1
+            num_records += len(record.lines) if isinstance(record, Columns) else 1
             yield record
     # Arrow's own errors, and Python's for values that it cannot represent: the year 300000, an unknown time zone.
     except (OSError, EOFError, pa.ArrowException, ValueError, ArithmeticError, LookupError, ExpandsTooMuch) as error:
@@ -74,58 +99,6 @@ def format_of(path: Path, layout: FileLayout) -> str:
             "Rename it, or let the file that names it set format to jsonl, csv, parquet or text, or narrow its glob."
         )
     return _SUFFIXES[suffixes[-1]]
-
-
-def _read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
-    objects = _Objects()
-    with BoundedLines(path, layout) as lines:
-        for number, line in enumerate(lines, start=1):
-            if lines.was_cut:
-                yield too_long(number, layout, line)
-                continue
-            if not line.strip():
-                continue
-            if UNDECODABLE in line:
-                yield wrong_encoding(number, line, layout)
-                continue
-            try:
-                fields = objects.read(line)
-            except (ValueError, RecursionError) as error:
-                yield Unreadable(line=number, reason=f"not JSON: {_json_fault(error, number, line)}", excerpt=line)
-                continue
-            if twice := sorted(objects.repeated.intersection(layout.columns)):
-                yield Unreadable(line=number, reason=f"the key {twice[0]!r} stands twice", excerpt=line)
-            elif isinstance(fields, dict):
-                yield Record(line=number, fields=fields)
-            else:
-                hint = ", but a list: write one object a line" if isinstance(fields, list) else ""
-                yield Unreadable(line=number, reason=f"not a JSON object{hint}", excerpt=line)
-
-
-def _json_fault(error: Exception, number: int, line: str) -> str:
-    """The fault with its place in the file; Python counts lines within the text that it was given."""
-    if not isinstance(error, json.JSONDecodeError):
-        return str(error)
-    # A torn line is missed something behind its end.
-    return f"{error.msg}: line {number} column {min(error.pos, len(line.rstrip())) + 1}"
-
-
-class _Objects:
-    """JSON objects, and keys that occur twice in one object of a line, since nobody knows which one is meant."""
-
-    def __init__(self) -> None:
-        self.repeated: set[str] = set()
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._checked)
-
-    def read(self, line: str) -> object:
-        self.repeated.clear()
-        return self._decoder.decode(line)
-
-    def _checked(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            self.repeated.update(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return fields
 
 
 def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
@@ -193,7 +166,7 @@ class _Block:
 
 _Reader = Callable[[Path, FileLayout], Iterator[Record | Unreadable]]
 _READERS: dict[str, _Reader] = {
-    "jsonl": _read_jsonl,
+    "jsonl": read_jsonl,
     "csv": read_csv,
     "parquet": read_parquet,
     "text": _read_text,

@@ -20,6 +20,11 @@ def check_encoding(encoding: str) -> None:
         raise InvalidInput(f"encoding must be a text encoding that Python knows, got {encoding!r}.") from error
 
 
+def is_utf8(encodings: tuple[str, ...]) -> bool:
+    """Whether UTF-8 is the only one of them; a byte order mark does not matter."""
+    return {codecs.lookup(encoding).name for encoding in encodings} <= {"utf-8", "utf-8-sig"}
+
+
 def _listed(content: object) -> object:
     return (content,) if isinstance(content, str) else content
 

@@ -370,3 +370,25 @@ def test_a_document_keeps_its_id_when_lines_are_added_above_it(tmp_path: Path) -
 
     assert ids()[1:] == first
     assert len(set(ids())) == 3
+
+
+@pytest.mark.parametrize("home", ["home", "my [home]", "[a-z]", "a]b[c", "[!x]{y}"])
+@pytest.mark.parametrize("place", ["texts", "texts [2026]", "[t]/[1]", "a[b"])
+def test_brackets_in_the_home_or_in_a_directory_are_part_of_its_name(home: str, place: str, tmp_path: Path) -> None:
+    for directory in (place, "t/1", "b"):
+        write_jsonl(tmp_path / home / directory / "a.jsonl", [gloss(1)])
+    (tmp_path / home / place / "b.jsonl").write_bytes((tmp_path / home / place / "a.jsonl").read_bytes())
+
+    for pattern in (f"{place}/*.jsonl", f"{tmp_path}/{home}/{place}/*.jsonl", f"{place}/[ab].jsonl"):
+        if "{" in pattern:
+            continue
+        documents = read_shard(make_corpus(files=(pattern,)), "shard-00", tmp_path / home).documents
+        assert {Path(name).name for name in documents["source_file"].to_pylist()} == {"a.jsonl", "b.jsonl"}
+        assert documents.num_rows == 2
+
+
+def test_brackets_are_a_pattern_where_no_directory_has_that_name(tmp_path: Path) -> None:
+    for directory in ("t1", "t2", "t3"):
+        write_jsonl(tmp_path / directory / "a.jsonl", [gloss(1)])
+
+    assert read_shard(make_corpus(files=("t[12]/*.jsonl",)), "shard-00", tmp_path).documents.num_rows == 2

@@ -1,0 +1,69 @@
+"""Keys under which texts are equal: of a column they are what plain Python makes of each text."""
+
+import re
+import sys
+import unicodedata
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.prep.text_keys import text_keys_of
+
+# What Rust's regular expressions take for white space; Python takes four separators more.
+BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
+def keys(*texts: str | None) -> list[str | None]:
+    return (
+        pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(text_keys_of(pl.col("text")))["text"].to_list()
+    )
+
+
+def plain_key(text: str) -> str:
+    [alike] = pl.Series([unicodedata.normalize("NFC", text)]).str.to_lowercase()
+    if re.search(rf"\n[ \t]+[^{BLANKS}]", text):
+        return re.sub(rf"[{BLANKS}]+\Z", "", alike)
+    return re.sub(rf"\A[{BLANKS}]+|[{BLANKS}]+\Z", "", re.sub(rf"[{BLANKS}]+", " ", alike))
+
+
+pieces = st.sampled_from(
+    [
+        *("a", "É", "e\u0301", "\u0301", "가", "\u1100", "\u1161", "\u11a8", "क", "\u093c", "क़", "Å", "Å", "Ω", "ﬁ"),
+        *(
+            " ",
+            "  ",
+            "\n",
+            "\n  x",
+            "\t",
+            "\xa0",
+            "\u3000",
+            "\u2000",
+            "\u2028",
+            "\u200b",
+            "\x1c",
+            "水",
+            "豈",
+            "😀",
+            "ß",
+            "İ",
+        ),
+    ]
+)
+
+
+@given(st.lists(st.lists(pieces, max_size=8).map("".join), min_size=1, max_size=4))
+def test_keys_of_a_column_are_those_of_each_text(texts: list[str]):
+    assert keys(*texts, None) == [*map(plain_key, texts), None]
+
+
+def test_keys_know_every_character_that_its_unicode_form_changes():
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    spelt = [unicodedata.normalize("NFD", one) for one in characters]
+    pairs = [(one, two) for one, two in zip(characters, spelt, strict=True) if one != two]
+
+    composed, decomposed = keys(*(one for one, _ in pairs)), keys(*(two for _, two in pairs))
+
+    # Greek and Korean with them.
+    assert len(pairs) > 13_000
+    assert composed == decomposed
