@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.prep.corpus import Corpus
     from headrace.prep.dropped_documents import DroppedOfShard
     from headrace.prep.drops import DroppedDocument, Measured
+    from headrace.prep.rule_sets import Source
     from headrace.settings import Settings
 
 _ROWS_SHOWN = 20
@@ -54,6 +56,7 @@ def dropped(
     from headrace.command_line.output import print_json
     from headrace.command_line.project import find_project
     from headrace.errors import HandoffMissing
+    from headrace.prep.cleaning import rule_sources
     from headrace.prep.corpus import load_corpus
     from headrace.prep.dropped_documents import dropped_of_shard, every_rule, judged_now
 
@@ -76,7 +79,7 @@ def dropped(
     if as_json:
         print_json(asdict(_body(found, unread, most, looked_at_length=tokenizer is not None)))
     else:
-        _print(found, unread, most, None if tokenizer else settings.base_model)
+        _print(found, unread, most, None if tokenizer else settings.base_model, rule_sources(corpus))
 
 
 def _checked(what: str, wanted: str | None, there: "tuple[str, ...] | list[str]") -> "tuple[str, ...] | list[str]":
@@ -108,7 +111,13 @@ def _documents(found: "list[DroppedOfShard]", most: int) -> "list[DroppedDocumen
     return documents[:most] if most else documents
 
 
-def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_tokenizer: str | None) -> None:
+def _print(
+    found: "list[DroppedOfShard]",
+    unread: list[str],
+    most: int,
+    no_tokenizer: str | None,
+    sources: "Mapping[str, Source]",
+) -> None:
     from headrace.command_line.output import counted, print_heading, print_lines, print_table
     from headrace.text.visible import one_line
 
@@ -123,7 +132,8 @@ def _print(found: "list[DroppedOfShard]", unread: list[str], most: int, no_token
         print_lines([f"What is too long for a sequence is not told: there is no base model {no_tokenizer}."])
     say()
     counts = _counts(found)
-    print_table(["RULE", "DROPPED"], [[rule, f"{count:,}"] for rule, count in counts.items()], right=["DROPPED"])
+    rows = [[rule, sources.get(rule, "ours"), f"{count:,}"] for rule, count in counts.items()]
+    print_table(["RULE", "SOURCE", "DROPPED"], rows, right=["DROPPED"])
     shown = _documents(found, most)
     if not shown:
         return
