@@ -32,7 +32,7 @@ def reference_tokens(text: str) -> list[str]:
             while at < len(text) and text[at] in " \t":
                 indentation += text[at]
                 at += 1
-            if indentation and at < len(text) and text[at] != "\n":
+            if indentation and at < len(text) and text[at] > " ":
                 tokens.append(f"\n{indentation}")
         elif category[0] == "L":
             word = character

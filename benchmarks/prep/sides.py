@@ -16,12 +16,13 @@ from typing import Any
 
 _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
-# As the source has; polars would hold all of them to write one.
+# As the source has.
 _ROW_GROUP_ROWS = 16_384
 
 
 def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
     import polars as pl
+    import pyarrow.parquet as pq
 
     from headrace.prep.corpus import NearDuplicates
     from headrace.prep.dedup import copies_of
@@ -29,7 +30,11 @@ def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingl
     documents = pl.read_parquet(source)
     settings = NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)
     kept = copies_of(documents, ("text",), settings).get_column("copy_of").is_null()
-    documents.filter(kept).write_parquet(target, compression="snappy", row_group_size=_ROW_GROUP_ROWS)
+    left = documents.filter(kept)
+    # In parts, since polars would hold all that it writes.
+    with pq.ParquetWriter(target, left.head(0).to_arrow().schema) as writer:
+        for part in left.iter_slices(_ROW_GROUP_ROWS):
+            writer.write_table(part.to_arrow())
     return kept.arg_true().to_list()
 
 

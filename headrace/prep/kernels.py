@@ -114,7 +114,7 @@ def _ascii_indentations(run: np.ndarray, after: int, units: np.ndarray, begins: 
         at += 1
         while at < len(run) and (run[at] == _SPACE or run[at] == _TAB):
             at += 1
-        if at > first + 1 and (run[at] if at < len(run) else after) != _NEWLINE:
+        if at > first + 1 and (run[at] if at < len(run) else after) > _SPACE:
             units[first:at], begins[first] = run[first:at], 1
 
 
@@ -170,7 +170,7 @@ def _units(
             first, is_open = at, False
             while at < stop and (data[at] == _SPACE or data[at] == _TAB):
                 at += 1
-            if at > first and at < stop and data[at] != _NEWLINE:
+            if at > first and at < stop and data[at] > _SPACE:
                 begins[size : size + 1 + at - first] = 0
                 units[size], begins[size] = _NEWLINE, 1
                 units[size + 1 : size + 1 + at - first] = data[first:at]
@@ -307,8 +307,30 @@ def text_hashes(data: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> No
         value = _mixed((hashes[text] + np.uint64(stop - at)) * _PRIME + _START)
         while at < stop:
             word = np.uint64(0)
-            for byte in range(min(8, stop - at)):
-                word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
+            if at + 8 <= stop:
+                word = _eight(data, at)
+            else:
+                for byte in range(stop - at):
+                    word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
             value = (value ^ _mixed(word * _PRIME)) * _MIX + _START
             value, at = value ^ (value >> np.uint64(29)), at + 8
         hashes[text] = _mixed(value)
+
+
+@compiled
+def shared_keys(keys: np.ndarray) -> np.ndarray:
+    """For each of uint64 `keys`, whether it is there more than once."""
+    size = 16
+    while size < 2 * len(keys):
+        size *= 2
+    # A hash table of the first place of each key. Keys are hashes, but those of one range begin with the same bits.
+    firsts, is_shared = np.full(size, -1, np.int32), np.zeros(len(keys), np.bool_)
+    for one in range(len(keys)):
+        at = np.int64(keys[one] & np.uint64(size - 1))
+        while firsts[at] >= 0 and keys[firsts[at]] != keys[one]:
+            at = (at + 1) & (size - 1)
+        if firsts[at] < 0:
+            firsts[at] = one
+        else:
+            is_shared[firsts[at]] = is_shared[one] = True
+    return is_shared

@@ -53,13 +53,14 @@ class Signer:
         return _hashes(documents, self._columns, num_hashes)
 
     def rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
-        """`KEY_ROWS` of documents, of which `numbers` (int64) are the names. A text without tokens has no band."""
+        """`KEY_ROWS` of documents, of which `numbers` (int64) are the names; copies share one of them.
+
+        A text without tokens has no band. One whose bands say as much has no exact key.
+        """
         from headrace.prep import kernels
 
-        exact = np.empty(documents.height, KEY_ROWS)
-        exact["key"], exact["document"] = self.exact_keys(documents)[0], numbers
         if not self.num_bands:
-            return exact
+            return self._exact_rows(documents, numbers)
         [beside] = _hashes(documents, self._others, 1)
         keys = np.empty((documents.height, self.num_bands), np.uint64)
         has_tokens = np.zeros(documents.height, np.bool_)
@@ -68,7 +69,18 @@ class Signer:
             has_tokens[rows] = np.diff(bounds) > 0
         banded = np.empty((int(has_tokens.sum()), self.num_bands), KEY_ROWS)
         banded["key"], banded["document"] = keys[has_tokens], numbers[has_tokens, None]
+        # Texts of ASCII with one exact key have the same tokens, so they share bands; of others, `text_keys` may
+        # overlook more than the token rule does (Unicode's forms), and it costs more than all the rest here.
+        text = pl.col("text")
+        is_ascii = documents.select(text.str.len_bytes() == text.str.len_chars()).to_series().fill_null(True)
+        needed = ~(is_ascii.to_numpy() & has_tokens)
+        exact = self._exact_rows(documents.filter(pl.Series(needed)), numbers[needed])
         return np.concatenate([exact, banded.ravel()])
+
+    def _exact_rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
+        exact = np.empty(documents.height, KEY_ROWS)
+        exact["key"], exact["document"] = self.exact_keys(documents)[0], numbers
+        return exact
 
 
 class KeyFiles:

@@ -1,4 +1,5 @@
 import random
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from headrace.prep import kernels
 from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import copies_of
 from headrace.prep.signatures import COPY_RECALL_MIN, bands
+from headrace.prep.text_keys import text_keys_of
 from headrace.prep.token_rule import folded, kinds
 from simulation.plain_tokens import reference_sequences, reference_tokens
 
@@ -243,7 +245,26 @@ def test_every_ascii_character_counts_the_same_among_others_and_alone() -> None:
     assert has_the_sequences_of_the_rule([*around, *(f"水{text}" for text in around)], 1)
 
 
+def test_ascii_texts_with_one_exact_key_have_the_same_tokens() -> None:
+    """Every text of up to five of these characters: so copies among them share bands, and need no exact key."""
+    texts = ["".join(some) for length in range(6) for some in product("aA \n\t.-\r", repeat=length)]
+
+    keys = pl.Series(texts).to_frame("text").select(text_keys_of(pl.col("text"))).to_series().to_list()
+    tokens_of: dict[str, list[int]] = {}
+    found = compiled_sequences(texts, 1)
+    assert all(tokens_of.setdefault(key, tokens) == tokens for key, tokens in zip(keys, found, strict=True))
+    assert len(tokens_of) < len(texts)
+
+
 def test_a_character_of_any_length_begins_and_ends_a_token_at_any_place() -> None:
     words = ["x" * length + end for length in range(40) for end in ("", "y", "é", "水", "\U00020000")]
 
     assert has_the_sequences_of_the_rule([*words, *(f"{word} {word}  {word}" for word in words)], 1)
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_keys_are_shared_if_they_are_there_twice(numbers: list[int]) -> None:
+    # They begin with the same bits, and differ in few of the last.
+    keys = [(7 << 60) + number * 16 for number in numbers]
+
+    assert kernels.shared_keys(np.array(keys, np.uint64)).tolist() == [keys.count(key) > 1 for key in keys]
