@@ -14,11 +14,15 @@ from headrace.errors import HandoffCorrupt, InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.agreement import agreement_markdown
+from headrace.prep.cleaning import rule_names
 from headrace.prep.identities import COLUMNS as ID_COLUMNS
 from headrace.prep.identities import find_repeated_ids
 from headrace.prep.label_identity import find_unknown_labels
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
+from headrace.prep.rule_shares import markdown
+from headrace.prep.rule_shares import refusal as refusal_of_rules
+from headrace.prep.rule_shares import rule_shares as shares_of_rules
 from headrace.prep.split import heldout_share_of
 from headrace.text.markdown import inline
 from headrace_dagster.assets.stages import asset_check
@@ -82,6 +86,27 @@ def rows_check(asset: str, outcomes: Sequence[str], shards: dg.PartitionsDefinit
         return dg.AssetCheckResult(passed=not faults, description="\n".join(faults[:3]) or None, metadata=totals)
 
     return check
+
+
+@asset_check(asset="clean_documents")
+def rule_shares(
+    context: dg.AssetCheckExecutionContext, corpus: CorpusResource, store: StoreResource
+) -> dg.AssetCheckResult:
+    """No rule dropped more of the documents than the corpus file allows (`rules.share_max`); what each one dropped."""
+    settings = corpus.corpus()
+    counts = {shard: _counts(context.instance, "clean_documents", shard) for shard in _shards(context)}
+    drops = {
+        shard: {rule: found.get(f"dropped/{rule}", 0) for rule in rule_names(settings)}
+        for shard, found in counts.items()
+    }
+    num_rows_in = sum(found.get("num_rows_in", 0) for found in counts.values())
+    shares = shares_of_rules(settings, drops.values(), num_rows_in)
+    refusal = refusal_of_rules(settings, store.handoffs(), drops, shares)
+    return dg.AssetCheckResult(
+        passed=refusal is None,
+        description=inline(refusal) if refusal else None,
+        metadata={"num_rows_in": num_rows_in, "rules": dg.MetadataValue.md(markdown(shares))},
+    )
 
 
 @asset_check(asset="clean_documents")
@@ -218,6 +243,7 @@ CHECKS = [
     *(schema_check(asset, corpus_shards) for asset in _ASSETS),
     *(rows_check(asset, outcomes, corpus_shards) for asset, outcomes in _ACCOUNTS.items()),
     ids_are_unique,
+    rule_shares,
     no_leak,
     heldout_share_is_met,
     labels_agree,

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.prep.corpus import Corpus
     from headrace.prep.dropped_documents import DroppedOfShard
     from headrace.prep.drops import DroppedDocument, Measured
+    from headrace.prep.rule_sets import Source
     from headrace.settings import Settings
 
 _ROWS_SHOWN = 20
@@ -58,6 +60,7 @@ def dropped(
     from headrace.command_line.output import print_json
     from headrace.command_line.project import find_project
     from headrace.errors import HandoffMissing
+    from headrace.prep.cleaning import rule_sources
     from headrace.prep.corpus import load_corpus
     from headrace.prep.dropped_documents import dropped_of_shard, every_rule, judged_now
 
@@ -68,7 +71,7 @@ def dropped(
         if as_json:
             print_json(asdict(_body(found, unread, most, looked_at_length=False)))
         else:
-            _print(found, unread, most, None, _PICTURES)
+            _print(found, unread, most, None, _PICTURES, {})
         return
     corpus = load_corpus(settings.corpus)
     handoffs = open_handoffs(context, store)
@@ -87,7 +90,7 @@ def dropped(
     if as_json:
         print_json(asdict(_body(found, unread, most, looked_at_length=tokenizer is not None)))
     else:
-        _print(found, unread, most, None if tokenizer else settings.base_model, _TEXTS)
+        _print(found, unread, most, None if tokenizer else settings.base_model, _TEXTS, rule_sources(corpus))
 
 
 def _of_images(
@@ -135,7 +138,12 @@ def _documents(found: "list[DroppedOfShard]", most: int) -> "list[DroppedDocumen
 
 
 def _print(
-    found: "list[DroppedOfShard]", unread: list[str], most: int, no_tokenizer: str | None, words: tuple[str, str, str]
+    found: "list[DroppedOfShard]",
+    unread: list[str],
+    most: int,
+    no_tokenizer: str | None,
+    words: tuple[str, str, str],
+    sources: "Mapping[str, Source]",
 ) -> None:
     from headrace.command_line.output import counted, print_heading, print_lines, print_table
     from headrace.text.visible import one_line
@@ -152,7 +160,8 @@ def _print(
         print_lines([f"What is too long for a sequence is not told: there is no base model {no_tokenizer}."])
     say()
     counts = _counts(found)
-    print_table(["RULE", "DROPPED"], [[rule, f"{count:,}"] for rule, count in counts.items()], right=["DROPPED"])
+    rows = [[rule, sources.get(rule, "ours"), f"{count:,}"] for rule, count in counts.items()]
+    print_table(["RULE", "SOURCE", "DROPPED"], rows, right=["DROPPED"])
     shown = _documents(found, most)
     if not shown:
         return

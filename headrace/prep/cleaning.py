@@ -9,12 +9,19 @@ from headrace.prep.language import languages
 from headrace.prep.normalization import normalised
 from headrace.prep.personal_data import masked
 from headrace.prep.quality import quality_rules
+from headrace.prep.rule_sets import Source
 
 
 def rule_names(corpus: Corpus) -> list[str]:
     """Every rule that is applied to the corpus's documents, in order."""
-    near = [NEAR_DUPLICATE] if corpus.near_duplicates else []
-    return [*(rule.name for rule in quality_rules(corpus)), EXACT_DUPLICATE, *near]
+    return list(rule_sources(corpus))
+
+
+def rule_sources(corpus: Corpus) -> dict[str, Source]:
+    """The same rules, and whose each is."""
+    found: dict[str, Source] = {rule.name: rule.source for rule in quality_rules(corpus)}
+    near: dict[str, Source] = {NEAR_DUPLICATE: "ours"} if corpus.near_duplicates else {}
+    return {**found, EXACT_DUPLICATE: "ours", **near}
 
 
 def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:

@@ -28,7 +28,7 @@ from headrace.prep.example_forms import (
 from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
 from headrace.prep.personal_data import PersonalData
-from headrace.prep.rule_sets import QualityRules, with_limits_of_set
+from headrace.prep.rule_sets import LATER_LIMITS, SHARE_KEYS, QualityRules, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
@@ -297,6 +297,11 @@ class Corpus:
         if body.pop("dedup", None) and self.dedup.over != "corpus":
             body["dedup"] = self.dedup.over
         del body["dropped_share_max"]
+        body["rules"] = {
+            name: limit
+            for name, limit in body["rules"].items()
+            if name not in SHARE_KEYS and (name not in LATER_LIMITS or limit is not None)
+        }
         if self.labels and self.labels.file:
             defaults = {"encoding": ("utf-8",), "delimiter": None}
             body["labels"]["file"] = {

@@ -57,11 +57,11 @@ def judged_now(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) ->
         InvalidInput: what was sealed is of other documents, labels or rules than the present ones.
     """
     if not corpus.compares_shards:
-        given = [_shard(corpus, handoffs, key) for key in shards if handoffs.newest("raw_documents", key)]
+        given = [sealed_shard(corpus, handoffs, key) for key in shards if handoffs.newest("raw_documents", key)]
         return {one.key: judged_shards(corpus, [one]).of_shard[one.key] for one in given}
     there = [key for key in corpus.shard_keys if handoffs.newest("raw_documents", key)]
     if is_one_run(corpus, handoffs):
-        return judged_shards(corpus, [_shard(corpus, handoffs, key) for key in there]).of_shard
+        return judged_shards(corpus, [sealed_shard(corpus, handoffs, key) for key in there]).of_shard
     return {
         key: own_verdict(corpus, handoffs, [one for name in _INPUTS if (one := handoffs.newest(name, key))])
         for key in there
@@ -86,7 +86,7 @@ def dropped_of_shard(
         HandoffMissing: the shard's files were not read yet.
         InvalidInput: the model's chat template refuses a system turn, or changes the completion.
     """
-    given = _shard(corpus, handoffs, shard)
+    given = sealed_shard(corpus, handoffs, shard)
     found = pl.DataFrame(judged_shards(corpus, [given]).of_shard[shard] if verdict is None else verdict)
     clean = handoffs.newest("clean_documents", shard)
     kept: list[str] = []
@@ -116,7 +116,7 @@ def dropped_of_shard(
     )
 
 
-def _shard(corpus: Corpus, handoffs: HandoffStore, shard: str) -> CorpusShard:
+def sealed_shard(corpus: Corpus, handoffs: HandoffStore, shard: str) -> CorpusShard:
     raw = handoffs.open("raw_documents", shard)
     return CorpusShard(key=shard, raw=raw.table(), labels=_labels(corpus, handoffs, shard))
 

@@ -26,11 +26,15 @@ MEASURES = (
     *("paragraphs", "repeated_paragraphs", "repeated_paragraph_characters"),
     *(f"top_{length}_gram_characters" for length in (2, 3, 4)),
     *(f"repeated_{length}_gram_characters" for length in range(5, 11)),
+    *("sentences", "newlines", "curly_brackets", "ended_lines", "short_lines"),
 )
-_OF_WORDS, _OF_LINES, _OF_PARAGRAPHS, _OF_TOP, _OF_REPEATED = 0, 12, 19, 22, 25
+_OF_WORDS, _OF_LINES, _OF_PARAGRAPHS, _OF_TOP, _OF_REPEATED, _OF_SENTENCES = 0, 12, 19, 22, 25, 31
+# FineWeb's: Penedo et al. 2024, section 3.6.
+_SHORT_LINE_CHARACTERS = 30
 # A word counts as repeated if it is among so many words before it, so that a long text has no more of them.
 WINDOW_WORDS = 50
-_HASH, _DOT, _DASH = 0x23, 0x2E, 0x2D
+_HASH, _DOT, _DASH, _CURLY = 0x23, 0x2E, 0x2D, 0x7B
+_IS_LETTER, _IS_VISIBLE, _ENDS_SENTENCE, _IS_QUOTE = 1, 2, 4, 8
 # In UTF-8.
 _BULLET, _DOTS, _ELLIPSIS = (0xE2, 0x80, 0xA2), (0x2E, 0x2E, 0x2E), (0xE2, 0x80, 0xA6)
 
@@ -49,7 +53,7 @@ def measures(
     """Writes `counts`, float64 [text, measure], as `MEASURES` names them.
 
     Args:
-        traits: `token_rule.traits`.
+        traits: `token_rule.traits`, plus 4 for what ends a sentence, plus 8 for a quote.
         stop_words: uint8, words with blanks between them.
         with_repetition: also those of lines, paragraphs and sequences of words; else 0.
     """
@@ -77,7 +81,7 @@ def measures(
         number = _words(data, start, stop, tables, words, ends, counts[text])
         base = _words_again(words, number, stops, slots, base, first, numbers, scratch, counts[text])
         # Their hashes are not needed any more: the same arrays hold others.
-        base = _lines(data, start, stop, slots, base, words, scratch, counts[text], with_repetition)
+        base = _lines(data, start, stop, tables, slots, base, words, scratch, counts[text], with_repetition)
         if with_repetition:
             base = _sequences_again(first, numbers, ends, number, slots, base, scratch, active, words, counts[text])
 
@@ -97,7 +101,7 @@ def _words(
     """Hashes of the text's words, of its tokens those that are no signs; and where each ends, in letters of words."""
     kinds, folded, traits, of_byte = tables
     number, word, length, num_letters_before, is_single, at = 0, _START, 0, 0, False, start
-    num_visible, num_letters, num_hashes, num_ellipses = 0, 0, 0, 0
+    num_visible, num_letters, num_hashes, num_ellipses, num_newlines, num_curly, num_sentences = 0, 0, 0, 0, 0, 0, 0
     num_characters, num_spaced, num_spaced_characters, num_with_letter, all_length = stop - start, 0, 0, 0, 0
     while at <= stop:
         if not is_single:
@@ -114,8 +118,13 @@ def _words(
             if data[at] < 0x80:
                 entry = of_byte[data[at]]
                 num_hashes += data[at] == _HASH
+                num_newlines += data[at] == _NEWLINE
+                num_curly += data[at] == _CURLY
                 code, kind, trait = np.int64((entry >> 8) & 0xFF), np.int64(entry & 0xFF), np.int64(entry >> 16)
                 at += 1
+                if trait & _ENDS_SENTENCE:
+                    # In 1.5 and in example.org it does not.
+                    num_sentences += at == stop or data[at] <= _SPACE or of_byte[data[at]] >> 16 & _IS_QUOTE != 0
             else:
                 code, after = _decoded(data, at)
                 num_characters, at = num_characters - (after - at - 1), after
@@ -123,6 +132,7 @@ def _words(
                 if code < NUM_CODE_POINTS:
                     code = np.int64(folded[code])
                     kind, trait = np.int64(kinds[code]), np.int64(traits[code])
+                    num_sentences += (trait & _ENDS_SENTENCE) != 0
                 elif code < _IDEOGRAPHS_END:
                     kind, trait = _SINGLE, 3
                 else:
@@ -149,6 +159,7 @@ def _words(
     counts[0], counts[1], counts[2], counts[3] = num_characters, num_visible, num_letters, number
     counts[4], counts[5], counts[6], counts[7] = all_length, num_spaced, num_spaced_characters, num_with_letter
     counts[10], counts[11] = num_hashes, num_ellipses
+    counts[_OF_SENTENCES], counts[_OF_SENTENCES + 1], counts[_OF_SENTENCES + 2] = num_sentences, num_newlines, num_curly
     return number
 
 
@@ -260,6 +271,7 @@ def _lines(
     data: np.ndarray,
     start: int,
     stop: int,
+    tables: Any,
     slots: np.ndarray,
     base: int,
     keys: np.ndarray,
@@ -271,6 +283,7 @@ def _lines(
     which are separated by empty lines."""
     at, num_lines, num_paragraphs = start, 0, 0
     longest, characters, num_bullets, num_with_ellipsis, num_ellipses, num_dots = 0, 0, 0, 0, 0, 0
+    num_ended, num_short = 0, 0
     paragraph, paragraph_length, is_blank = _START, 0, True
     # Those of paragraphs are kept from the end of the same arrays.
     end = len(keys) - 1
@@ -299,6 +312,8 @@ def _lines(
                 data, after - 3, visible, after, _ELLIPSIS
             )
             longest, characters = max(longest, length), characters + length
+            num_ended += _ends(data, after, tables)
+            num_short += length <= _SHORT_LINE_CHARACTERS
             keys[num_lines], sizes[num_lines], num_lines = content, length, num_lines + 1
         if at in (begin, stop):
             if not is_blank:
@@ -309,6 +324,7 @@ def _lines(
     counts[11] += num_ellipses
     counts[_OF_LINES], counts[_OF_LINES + 1], counts[_OF_LINES + 2] = num_lines, longest, characters
     counts[_OF_LINES + 3], counts[_OF_LINES + 4] = num_bullets, num_with_ellipsis
+    counts[_OF_SENTENCES + 3], counts[_OF_SENTENCES + 4] = num_ended, num_short
     if with_repetition:
         counts[_OF_PARAGRAPHS] = num_paragraphs
         base = _again(keys[:num_lines], sizes[:num_lines], slots, base, counts[_OF_LINES + 5 : _OF_LINES + 7])
@@ -338,6 +354,19 @@ def _num_characters(data: np.ndarray, begin: int, end: int) -> int:
     for at in range(begin, end):
         number += (data[at] & 0xC0) != 0x80
     return number
+
+
+@compiled
+def _ends(data: np.ndarray, after: int, tables: Any) -> bool:
+    """Whether the last character before that place ends a sentence, or is a quote."""
+    _, folded, traits, of_byte = tables
+    at = after - 1
+    if data[at] < 0x80:
+        return ((of_byte[data[at]] >> 16) & (_ENDS_SENTENCE | _IS_QUOTE)) != 0
+    while (data[at] & 0xC0) == 0x80:
+        at -= 1
+    code, _ = _decoded(data, at)
+    return code < NUM_CODE_POINTS and (traits[folded[code]] & (_ENDS_SENTENCE | _IS_QUOTE)) != 0
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -10,25 +11,29 @@ from headrace.prep.corpus import Corpus
 from headrace.prep.language import LanguageRules, is_within, speaks
 from headrace.prep.personal_data import found_column
 from headrace.prep.personal_patterns import Kind
-from headrace.prep.rule_sets import FIGURES, OF_REPETITION, STOP_WORDS, Figure, QualityRules
-from headrace.prep.token_rule import folded, kinds, traits
+from headrace.prep.rule_sets import FIGURES, OF_REPETITION, PHRASES, STOP_WORDS, Figure, QualityRules, Source
+from headrace.prep.token_rule import NUM_CODE_POINTS, folded, kinds, traits
 from headrace.prep.utf8 import utf8_batches
 
 # Separators of words and joiners of letters show nothing by themselves.
 _VISIBLE = "[^\\s\u200b-\u200f]"
+# A line may end with one after its sentence.
+_QUOTES = "\"'”’»」』"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """A named reason to drop documents: `drops` is true for the rows that go.
 
-    `measured`: what the rule looked at, a number or the words that it found; `limit`: what the corpus file says of it.
+    `measured`: what the rule looked at, a number or the words that it found; `limit`: what the corpus file says of it;
+    `source`: whose rule it is.
     """
 
     name: str
     drops: pl.Expr
     measured: pl.Expr
     limit: float | str | None = None
+    source: Source = "ours"
 
 
 def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
@@ -82,6 +87,7 @@ def _rules_of(settings: QualityRules) -> list[Rule]:
             drops=text.str.contains(pattern),
             measured=text.str.extract(pattern, 0),
             limit=pattern,
+            source="the corpus file",
         )
         for name, pattern in settings.drop_matching.items()
     ]
@@ -126,11 +132,12 @@ def _rule(figure: Figure, limit: float) -> Rule:
         drops=drops & (_measure("words") >= figure.words_min),
         measured=worst.cast(pl.Int64) if figure.of is None else worst / _measure(figure.of),
         limit=limit,
+        source=figure.source,
     )
 
 
 def _measure(name: str) -> pl.Expr:
-    return pl.col(f"#{name}")
+    return pl.col("text").str.count_matches(PHRASES[name]) if name in PHRASES else pl.col(f"#{name}")
 
 
 def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
@@ -139,14 +146,22 @@ def _measured(texts: pl.Series, corpus: Corpus) -> pl.DataFrame:
     figures = [
         figure for limit, figure in FIGURES.items() if any(getattr(rules, limit) is not None for rules in rule_sets)
     ]
-    wanted = {name for figure in figures for name in (*figure.count, figure.of)}
+    wanted = {name for figure in figures for name in (*figure.count, figure.of)} - PHRASES.keys()
     if not wanted:
         return pl.DataFrame()
     # Its import costs 0.4 CPU s, compiling some more, once a machine.
     from headrace.prep.measures import MEASURES, measures
 
-    tables = kinds(), folded(), traits(), np.frombuffer(" ".join(STOP_WORDS).encode(), np.uint8)
+    tables = kinds(), folded(), _traits(), np.frombuffer(" ".join(STOP_WORDS).encode(), np.uint8)
     counts = np.empty((len(texts), len(MEASURES)))
     for rows, data, ends in utf8_batches(texts):
         measures(data, ends, *tables, counts[rows], bool(wanted & OF_REPETITION))
     return pl.DataFrame({f"#{name}": counts[:, column] for column, name in enumerate(MEASURES)})
+
+
+@cache
+def _traits() -> np.ndarray:
+    """`token_rule.traits`, plus 4 for what ends a sentence in some script, plus 8 for a quote."""
+    characters = pl.Series([chr(code) if not 0xD800 <= code < 0xE000 else " " for code in range(NUM_CODE_POINTS)])
+    ends = characters.str.contains(r"\p{Sentence_Terminal}").to_numpy()
+    return traits() | (4 * ends).astype(np.uint8) | (8 * characters.is_in(list(_QUOTES)).to_numpy()).astype(np.uint8)

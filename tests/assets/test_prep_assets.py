@@ -322,6 +322,20 @@ def test_a_leak_between_two_shards_fails_the_check_of_either(project: Project) -
     assert (check.description or "").startswith("On both sides, for example: term ")
 
 
+def test_a_rule_that_took_too_much_fails_its_check_with_an_example_and_seals_what_it_left(project: Project) -> None:
+    project.write_corpus(rules={"set": "short", "shares_max": {"too_few_words": 0.1}})
+    project.write_shard(*map(gloss, range(8)), *({**gloss(9 + one), "gloss": f"word{one}"} for one in range(2)))
+
+    result = project.run()
+
+    assert result.success
+    (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "rule_shares"]
+    assert not check.passed
+    assert "dropped 20.0% of 10 documents, such as 'word0' in corpus/shard-03.jsonl line 9" in (check.description or "")
+    assert "|too_few_words|Gopher|2|2|20.00%|10%|" in str(check.metadata["rules"].value)
+    assert project.handoffs.open("clean_documents", SHARD).num_rows == 8
+
+
 def test_checks_launched_by_themselves_look_at_every_sealed_shard(project: Project) -> None:
     for shard in ("shard-00", "shard-05"):
         project.write_shard(*map(gloss, range(10)), shard=shard)

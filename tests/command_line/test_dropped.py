@@ -66,7 +66,7 @@ def test_counts_come_first_then_each_document_with_its_line(project: Project) ->
         "shard-02: raw_documents is not sealed yet.",
     ]
     assert [line.split() for line in lines if line.startswith(("too_few_words", "exact_dup", "overlong"))] == [
-        ["too_few_words", "2"], ["exact_duplicate", "1"], ["overlong", "1"]
+        ["too_few_words", "Gopher", "2"], ["exact_duplicate", "ours", "1"], ["overlong", "ours", "1"]
     ]  # fmt: skip
     table = [line.split() for line in lines if line.startswith("shard-0") and "files/a.jsonl:" in line]
     assert table[0] == ["shard-00", "too_few_words", "1", "2", "d2", "files/a.jsonl:2", "one"]

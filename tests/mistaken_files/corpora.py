@@ -101,8 +101,21 @@ MISTAKES = [
     ("Explain {term}.", "Explain {title}.", "5:16", "user may use {term}, {category} … got {title}"),
     ('completion: "{text}"', 'completion: "{body}"', "6:13", "completion … {text} … got {body}"),
     ('completion: "{text}"', "completion: {text}", "6:13", "completion must be a string"),
-    ("set: short", "set: gopher", "7:14", "set must be one of web, instructions, code, short, none … got 'gopher'"),
-    ("set: short", "set: [web, code]", "7:14", "set must be one of web, instructions … got ['web', 'code']"),
+    (
+        "set: short",
+        "set: gopher",
+        "7:14",
+        "set must be one of web, fineweb, instructions, code, short, none … got 'gopher'",
+    ),
+    (
+        "set: short",
+        "set: short, shares_max: {too_few_word: 0.1}",
+        "7:3",
+        "shares_max must name rules, got 'too_few_word'; did you mean 'too_few_words'?",
+    ),
+    ("set: short", "set: short, shares_max: {filler: 3}", "7:8", "shares_max.filler must be between 0 and 1, got 3"),
+    ("set: short", "set: short, share_max: 3", "7:32", "share_max must be between 0 and 1, got 3"),
+    ("set: short", "set: [web, code]", "7:14", "set must be one of web, fineweb, instructions … got ['web', 'code']"),
     ("set: short", "sets: short", "7:9", "unknown key 'sets' … did you mean 'set'?"),
     (
         "set: short, words_min: 2, words_max: 60",

@@ -7,6 +7,8 @@ from headrace.prep.measures import WINDOW_WORDS
 from headrace.text.words import has_no_blanks
 from simulation.plain_tokens import INVISIBLE, folded, is_sign, reference_tokens
 
+# Of Unicode's Sentence_Terminal, those that the tests write.
+ENDS, QUOTES = ".!?。！？।", "\"'”’»」』"
 BLANKS = "".join(map(chr, range(0x21)))
 
 
@@ -42,6 +44,16 @@ def reference_measures(text: str) -> dict[str, float]:
         "paragraphs": len(paragraphs),
         "repeated_paragraphs": len(paragraphs) - len(set(paragraphs)),
         "repeated_paragraph_characters": sum(map(len, repeated(paragraphs))),
+    }
+    found |= {
+        "sentences": sum(
+            one in ENDS and (not one.isascii() or text[at + 1 : at + 2] in {"", *BLANKS, '"', "'"})
+            for at, one in enumerate(text)
+        ),
+        "newlines": text.count("\n"),
+        "curly_brackets": text.count("{"),
+        "ended_lines": sum(folded(line[-1]) in ENDS + QUOTES for line in lines),
+        "short_lines": sum(len(line) <= 30 for line in lines),
     }
     for length in (2, 3, 4):
         grams = Counter(" ".join(words[at : at + length]) for at in range(len(words) - length + 1))

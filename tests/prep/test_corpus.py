@@ -63,7 +63,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt key of a section": ({"rules": {"word_min": 1}}, "rules has an unknown key 'word_min'; did you mean"),
     "an unknown rule set": (
         {"rules": {"set": "webb"}},
-        "rules: set must be one of web, instructions, code, short, none, got 'webb'",
+        "rules: set must be one of web, fineweb, instructions, code, short, none, got 'webb'",
     ),
     "a word for a number": ({"num_shards": "eight"}, "num_shards must be a whole number, got 'eight'"),
     "true for a number": ({"num_shards": True}, "num_shards must be a whole number, got True"),

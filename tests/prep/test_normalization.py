@@ -1,7 +1,9 @@
 """What normalization may change, on texts of twenty kinds in ten forms each, compared with plain Python."""
 
+import random
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,6 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.prep.normalization import NormalForm, Normalization, in_form, normalised
+from headrace.prep.sources import read_shard
+from tests.prep.builders import make_corpus
 
 KINDS = {
     "Python": "def f(x):\n    if x:\n        return 1\n\n    return 2\n",
@@ -46,11 +50,24 @@ VARIANTS = {
     "blanks after": lambda text: text + " \n \t\n",
     "compatibility forms": lambda text: text + "ﬁ①\u00a0Ａ",
 }
-TEXTS = [(kind, variant) for kind in KINDS for variant in VARIANTS]
+
+
+def texts_of(kind: str) -> list[str]:
+    """Ten texts of a kind: its own, and lines of it in other numbers, orders and depths, the same in each run."""
+    draw, lines = random.Random(kind), KINDS[kind].split("\n")
+    others = []
+    for _ in range(9):
+        drawn = draw.choices(lines, k=draw.randint(1, 3 * len(lines)))
+        others.append("\n".join(draw.choice(["", "", "    ", "\t", "\n"]) + line for line in drawn))
+    return [KINDS[kind], *others]
 
 
 def formed(text: str, form: NormalForm) -> str:
     return pl.select(in_form(pl.lit(text), form)).item()
+
+
+def formed_all(texts: list[str], form: NormalForm) -> list[str]:
+    return pl.DataFrame({"text": texts}).select(in_form(pl.col("text"), form)).get_column("text").to_list()
 
 
 def as_stated(text: str) -> str:
@@ -65,11 +82,27 @@ def as_stated(text: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_code_keeps_every_byte_and_text_changes_what_it_states_alone(kind: str) -> None:
-    for variant in VARIANTS.values():
-        given_text = variant(KINDS[kind])
+    texts = [variant(text) for text in texts_of(kind) for variant in VARIANTS.values()]
 
-        assert formed(given_text, "code") == given_text
-        assert formed(given_text, "text") == as_stated(given_text)
+    assert formed_all(texts, "code") == texts
+    assert formed_all(texts, "text") == [as_stated(text) for text in texts]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_two_hundred_texts_of_twenty_kinds_come_out_of_a_file_as_they_are(suffix: str, tmp_path: Path) -> None:
+    texts = list(dict.fromkeys(text for kind in KINDS for text in texts_of(kind) if text))
+    frame = pl.DataFrame({"term": ["a"] * len(texts), "category": ["b"] * len(texts), "gloss": texts})
+    (tmp_path / "files").mkdir()
+    write: Any = {".jsonl": frame.write_ndjson, ".csv": frame.write_csv, ".parquet": frame.write_parquet}[suffix]
+    write(tmp_path / f"files/texts{suffix}")
+    columns = {"term": "term", "category": "category", "text": "gloss"}
+
+    read = read_shard(make_corpus(columns=columns), "shard-00", tmp_path)
+    clean = normalised(pl.DataFrame(read.documents), Normalization(text="code")).get_column("text").to_list()
+
+    assert len(texts) > 150
+    assert read.quarantine.num_rows == 0
+    assert clean == texts
 
 
 def test_by_default_indentation_tabs_and_empty_lines_survive() -> None:

@@ -11,7 +11,7 @@ from headrace.prep.broken_text import broken
 from headrace.prep.cleaning import prepared
 from headrace.prep.measures import MEASURES
 from headrace.prep.quality import first_rule, quality_rules, with_counts
-from headrace.prep.rule_sets import FIGURES, LIMITS, QualityRules, RuleSet
+from headrace.prep.rule_sets import FIGURES, LIMITS, PHRASES, QualityRules, RuleSet
 from tests.prep.builders import make_corpus, make_raw
 from tests.prep.measure_reference import reference_measures
 
@@ -47,6 +47,7 @@ def test_measures_are_those_of_plain_python(text: str) -> None:
 pieces = st.sampled_from(
     [
         *("a", "the", " ", " ", "\n", "\n\n", "B1", "#", "…", "...", "-", "•", "水", "é", "e\u0301", ".", "ไ", "'"),
+        *("! ", "?", "。", "”", '"', "{", "a line of more than thirty letters"),
         *("❤\ufe0f", "\u200d", "A", "_", "ﬁ", "Ｋ", "\U00020000", "😀", "\t"),
     ]
 )
@@ -105,6 +106,17 @@ BABBLE: dict[str, tuple[str, RuleSet, str]] = {
     "numbers": ("12 34 56 78 90 " * 12, "web", "too_few_letter_words"),
     "letters": ("a b c d e f g h i j " * 8, "web", "words_too_short"),
     "minified code": ("var a=" + "b+" * 600 + "c;", "code", "line_too_long"),
+    "a menu": (
+        "\n".join(sentence for sentence in PROSE.replace(".", ",").split(",")),
+        "fineweb",
+        "too_few_ended_lines",
+    ),
+    "lines of a few words": (
+        "\n".join(f"{' '.join(PROSE.split()[at : at + 4])}." for at in range(0, 60, 4)),
+        "fineweb",
+        "too_many_short_lines",
+    ),
+    "filler": (f"{PROSE}\nLorem ipsum dolor sit amet.", "fineweb", "filler"),
     "a table of numbers as code": ("1, 2, 3, 4, 5, 6\n" * 9, "code", "too_few_letters"),
 }
 
@@ -122,7 +134,7 @@ def test_every_limit_of_a_rule_set_is_a_rule_and_every_rule_counts_what_is_measu
         names = [rule.name for rule in quality_rules(make_corpus(rules=QualityRules.of(rule_set)))]
         assert [name for name in names if name in rules] == rules
     counted = {name for figure in FIGURES.values() for name in (*figure.count, figure.of or "words")}
-    assert counted <= set(MEASURES)
+    assert counted <= {*MEASURES, *PHRASES}
     assert len({figure.rule for figure in FIGURES.values()}) == len(FIGURES)
 
 
@@ -165,4 +177,11 @@ def test_broken_texts_are_dropped_repaired_or_kept_as_the_corpus_says() -> None:
 
 
 def test_the_names_of_measures_are_their_columns() -> None:
-    assert len(MEASURES) == len(set(MEASURES)) == 31
+    assert len(MEASURES) == len(set(MEASURES)) == 36
+
+
+def test_the_reference_says_of_every_limit_whose_it_is() -> None:
+    reference = (Path(__file__).parents[2] / "docs/reference/corpus.md").read_text()
+    for limit, figure in FIGURES.items():
+        [line] = [line for line in reference.splitlines() if f"`{limit}`" in line]
+        assert f"({figure.source[0].upper()}{figure.source[1:]})." in line

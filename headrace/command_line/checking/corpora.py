@@ -1,5 +1,6 @@
 """What a corpus that can be read will do: the files of its shards, its first training example, and what fits."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from headrace.command_line.checking.named_files import delimiter_findings
 from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
-from headrace.prep.cleaning import prepared
+from headrace.prep.cleaning import prepared, rule_sources
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document
 from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, shown_example, tokenizer_for
@@ -46,7 +47,7 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
             return ExaminedCorpus(findings=tuple(findings))
         findings += delimiter_findings(corpus.layout, files, key="delimiter")
         rows, said = _rows(corpus, files[0])
-        findings.append(said)
+        findings += [said, _rules(corpus)]
         if not rows:
             return ExaminedCorpus(findings=tuple(findings))
         example, said = _examples(corpus, rows, base_model)
@@ -121,6 +122,15 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
     if not rows:
         return rows, finding("records", "warn", f"{file} is empty.")
     return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
+
+
+def _rules(corpus: Corpus) -> FileFinding:
+    """The set, and how many rules it has of whom."""
+    sources = Counter(rule_sources(corpus).values())
+    whose = ", ".join(
+        f"{number} of {source}" if source != "ours" else f"{number} ours" for source, number in sources.items()
+    )
+    return finding("rules", "ok", f"{corpus.rules.set}: {counted(sources.total(), 'rule')}, {whose}.")
 
 
 def _key_of(reason: str, corpus: Corpus) -> str:

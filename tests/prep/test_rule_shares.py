@@ -1,0 +1,67 @@
+"""What each rule took of a corpus, and the sentence where it is too much."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.handoff.versions import HandoffStore
+from headrace.prep.cleaning import rule_sources
+from headrace.prep.rule_sets import QualityRules
+from headrace.prep.rule_shares import markdown, refusal, rule_shares
+from headrace.store.local import LocalStore
+from tests.prep.builders import make_corpus, make_raw
+
+
+def test_every_rule_has_a_share_a_source_and_a_limit() -> None:
+    corpus = make_corpus(rules=QualityRules.of("fineweb", drop_matching={"ads": "buy now"}))
+
+    shares = rule_shares(corpus, [{"too_few_words": 3, "matches_ads": 1}, {"too_few_words": 1}], 10)
+
+    assert [one.rule for one in shares] == list(rule_sources(corpus))
+    found = {one.rule: (one.source, one.limit, one.num_dropped, one.share_max) for one in shares}
+    assert found["too_few_words"] == ("Gopher", 50, 4, 0.5)
+    assert found["too_few_ended_lines"] == ("FineWeb", 0.12, 0, 0.5)
+    assert found["filler"] == ("C4", 0, 0, 0.5)
+    assert found["matches_ads"] == ("the corpus file", "buy now", 1, 0.5)
+    assert found["near_duplicate"] == ("ours", 0.8, 0, None)
+    assert markdown(shares).splitlines()[2] == "|too_few_words|Gopher|50|4|40.00%|50%|"
+
+
+def test_a_rule_that_takes_too_much_is_told_with_its_share_and_a_document(tmp_path: Path) -> None:
+    corpus = make_corpus(rules=QualityRules.of("short", share_max=0.4))
+    handoffs = HandoffStore(LocalStore(tmp_path))
+    raw = make_raw("one", "a wheel in a race", "two")
+    handoffs.publish("raw_documents", "shard-00", raw, code_version="1", run_id="r")
+    drops = {"shard-00": {"too_few_words": 2}}
+
+    text = refusal(corpus, handoffs, drops, rule_shares(corpus, drops.values(), 3))
+
+    assert text == (
+        "too_few_words (Gopher, limit 2) dropped 66.7% of 3 documents, such as 'one' in files/a.jsonl line 1, where "
+        "rules.share_max allows 40.0%. Choose the rule set for this kind of text, correct the rule's limit, or allow "
+        "more in rules.shares_max.too_few_words."
+    )
+    allowing = make_corpus(rules=QualityRules.of("short", share_max=0.4, shares_max={"too_few_words": 0.7}))
+    assert refusal(allowing, handoffs, drops, rule_shares(allowing, drops.values(), 3)) is None
+
+
+def test_shares_change_no_document_so_they_change_no_digest() -> None:
+    plain = make_corpus(rules=QualityRules.of("web"))
+
+    assert (
+        make_corpus(rules=QualityRules.of("web", share_max=0.1, shares_max={"too_few_words": 1})).digest == plain.digest
+    )
+    assert make_corpus(rules=QualityRules.of("web", sentences_min=1)).digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ({"too_few_word": 0.1}, "shares_max must name rules, got 'too_few_word'; did you mean 'too_few_words'?"),
+        ({"too_few_words": 2}, "shares_max.too_few_words must be between 0 and 1, got 2."),
+    ],
+)
+def test_a_share_of_no_rule_or_beyond_one_is_refused(shares: dict[str, float], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said.replace("?", "[?]")):
+        QualityRules(shares_max=shares)
