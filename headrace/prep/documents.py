@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
+from headrace.user_files.html_pages import NoPage, page_of
 from headrace.user_files.layout import Record, Unreadable
 
 # One document's values in the order of RAW_DOCUMENTS.
@@ -19,6 +20,12 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     values = {ours: record.fields.get(theirs) for ours, theirs in corpus.columns.items()}
     examples = values.get("examples") or []
     values["examples"] = [examples] if isinstance(examples, str) else examples
+    if corpus.text_markup == "html" and isinstance(html := values.get("text"), str):
+        try:
+            values["text"], _ = page_of(html)
+        except NoPage as error:
+            reason = f"column {corpus.columns['text']!r}: {error}"
+            return Unreadable(line=record.line, reason=reason, excerpt=html)
     fault = _fault(corpus, record, values)
     if fault:
         return Unreadable(line=record.line, reason=fault, excerpt=repr(record.fields))
