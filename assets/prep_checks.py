@@ -94,7 +94,7 @@ def rule_shares(
 ) -> dg.AssetCheckResult:
     """No rule dropped more of the documents than the corpus file allows (`rules.share_max`); what each one dropped."""
     settings = corpus.corpus()
-    counts = {shard: _counts(context.instance, "clean_documents", shard) for shard in _shards(context)}
+    counts = {shard: _counts(context.instance, "clean_documents", shard) for shard in _keys(context, corpus_shards)}
     drops = {
         shard: {rule: found.get(f"dropped/{rule}", 0) for rule in rule_names(settings)}
         for shard, found in counts.items()

@@ -32,6 +32,7 @@ from headrace.prep.rule_sets import LATER_LIMITS, SHARE_KEYS, QualityRules, with
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
+from headrace.user_files.html_pages import COLUMNS as PAGE_COLUMNS
 from headrace.user_files.layout import FileFormat, FileLayout, TextUnit, check_delimiter
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import Before, from_file_of_variable
@@ -40,7 +41,16 @@ from headrace.user_files.yaml_file import read_yaml
 
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
-_LATER_KEYS = ("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data")
+_LATER_KEYS = (
+    "template_date",
+    "delimiter",
+    "normalize",
+    "twins_jaccard",
+    "example",
+    "language",
+    "personal_data",
+    "text_markup",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +195,8 @@ class Corpus:
     """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
     text_unit: TextUnit = "line"
     """For plain text: the unit that makes one document."""
+    text_markup: Literal["none", "html"] = "none"
+    """`html`: the text's column holds HTML, of which the text is taken, as of a file in the format `html`."""
     num_shards: int = 1
     """Partitions of data prep; one fits in memory."""
     columns: dict[str, str] = field(default_factory=lambda: {"text": "text"})
@@ -281,6 +293,14 @@ class Corpus:
             if name not in self.columns:
                 raise InvalidInput(f"prompt or completion uses {{{name}}}, which columns does not map to a column.")
 
+        if self.format == "html" and self.text_markup == "html":
+            raise InvalidInput(
+                "text_markup is for a column of HTML; with format html the text is taken anyway: leave it out."
+            )
+        if self.format == "html" and (others := set(self.columns.values()) - set(PAGE_COLUMNS)):
+            raise InvalidInput(
+                f"columns must map to {' or '.join(map(repr, PAGE_COLUMNS))} for HTML, got {sorted(others)[0]!r}."
+            )
         if self.format == "text" and set(self.columns) != {"text"}:
             raise InvalidInput(f"columns must map 'text' alone for plain text, got {sorted(self.columns)}.")
 

@@ -14,6 +14,7 @@ from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
 from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.messages import MessagesUnreadable, ReadMessages, read_messages
+from headrace.user_files.html_pages import NoPage, page_of
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import format_of
@@ -36,6 +37,12 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     values = {ours: record.fields.get(theirs) for ours, theirs in corpus.columns.items()}
     examples = values.get("examples") or []
     values["examples"] = [examples] if isinstance(examples, str) else examples
+    if corpus.text_markup == "html" and isinstance(html := values.get("text"), str):
+        try:
+            values["text"], _ = page_of(html)
+        except NoPage as error:
+            reason = f"column {corpus.columns['text']!r}: {error}"
+            return Unreadable(line=record.line, reason=reason, excerpt=html)
     fault = _fault(corpus, record, values)
     found = None
     if not fault and corpus.example.kind in OF_MESSAGES:

@@ -113,8 +113,8 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
 
 
 def _records(corpus: Corpus, path: Path) -> Iterator[Record | Unreadable | Columns]:
-    # Messages are read one by one: each has a form of its own.
-    if corpus.example.kind in OF_MESSAGES:
+    # Messages and pages are read one by one: each has a form of its own.
+    if corpus.example.kind in OF_MESSAGES or corpus.text_markup == "html":
         return read_records(path, corpus.layout)
     return read_columns(path, corpus.layout, [corpus.columns[ours] for ours in corpus.required_columns])
 

@@ -8,7 +8,7 @@ from typing import Literal
 from headrace.errors import InvalidInput
 from headrace.user_files.text_encodings import UNDECODABLE
 
-FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text"]
+FileFormat = Literal["auto", "jsonl", "csv", "parquet", "text", "html"]
 TextUnit = Literal["line", "paragraph", "file"]
 
 # A longer record is far more often an unclosed quote, or a line without an end, than a text.

@@ -1,4 +1,4 @@
-"""Reads all users' files: JSON Lines, CSV, Parquet and plain text as one stream of records.
+"""Reads all users' files: JSON Lines, CSV, Parquet, HTML and plain text as one stream of records.
 
 A reader yields what it can and reports the rest as `Unreadable`: a line, or a whole file (line 0, or the line from
 which the file makes no sense). It raises only for a fault of the caller: a format that nobody named. The caller decides
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.user_files.csv_rows import read_csv
+from headrace.user_files.html_pages import read_html
 from headrace.user_files.json_blocks import Columns, json_blocks
 from headrace.user_files.json_lines import read_jsonl
 from headrace.user_files.layout import (
@@ -38,6 +39,8 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".txt": "text",
     ".text": "text",
+    ".html": "html",
+    ".htm": "html",
 }
 
 
@@ -95,8 +98,8 @@ def format_of(path: Path, layout: FileLayout) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSIONS]
     if not suffixes or suffixes[-1] not in _SUFFIXES:
         raise InvalidInput(
-            f"The name of {path} does not tell its format, wanted one of {', '.join(_SUFFIXES)}. "
-            "Rename it, or let the file that names it set format to jsonl, csv, parquet or text, or narrow its glob."
+            f"The name of {path} does not tell its format, wanted one of {', '.join(_SUFFIXES)}. Rename it, or let the "
+            "file that names it set format to jsonl, csv, parquet, text or html, or narrow its glob."
         )
     return _SUFFIXES[suffixes[-1]]
 
@@ -170,5 +173,6 @@ _READERS: dict[str, _Reader] = {
     "csv": read_csv,
     "parquet": read_parquet,
     "text": _read_text,
+    "html": read_html,
 }
 _BLOCKS = {"line": _text_lines, "paragraph": _text_paragraphs, "file": _text_files}

@@ -67,6 +67,8 @@ MISTAKES = [
     ("encoding: utf-8", "format: csv", "4:", "columns.term … missing column 'title' … got '{\"title\""),
     ("encoding: utf-8", "delimiter: tab", "3:12", "delimiter must be one character … got 'tab'"),
     ("encoding: utf-8", "delimiter: ;", "3:12", "delimiter … CSV … got ';'"),
+    ("encoding: utf-8", "format: html", "4:10", "columns must map to 'text' or 'title' for HTML, got 'body'"),
+    ("encoding: utf-8", "text_markup: markdown", "3:14", "text_markup must be one of none, html … got 'markdown'"),
     ("encoding: utf-8", "language: {keep: [german]}", "3:", "keep must name languages by their codes … write de"),
     ("encoding: utf-8", "language: {rules: {zh: {words_min: -1}}}", "3:", "words_min must be null or at least 0 … -1"),
     ("encoding: utf-8", "personal_data: {email: hide}", "3:24", "email must be one of mask, drop, keep … got 'hide'"),

@@ -1,0 +1,149 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidInput
+from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.sources import ShardRead, read_shard
+from headrace.user_files.html_pages import PAGE_BYTES_MAX, page_of
+from tests.prep.builders import make_corpus, write_jsonl
+
+DAWN = "The miller opens the gate at dawn and lets the water run down the race to the great wooden wheel."
+STONES = "It turns slowly at first, and then the stones begin to grind, and the flour falls into the sacks below."
+CODE = "def grind(sacks):\n    for sack in sacks:\n        yield flour(sack)"
+NOISE = ("Log in", "Privacy policy", "Accept all", "Buy flour online", "tracking code", "color:red")
+PAGE = f"""<!DOCTYPE html><html lang="en"><head><title>How a
+ mill &amp; its wheel work</title><style>.a{{color:red}}</style></head><body>
+<header><nav><ul><li><a href="/">Home</a></li><li><a href="/in">Log in</a></li></ul></nav></header>
+<main><article><h1>How a mill works</h1><p>{DAWN}</p><pre><code>{CODE}
+</code></pre><p>{STONES}</p><ul><li>500 g flour</li><li>300 ml water</li></ul>
+<table><tr><th>Name</th><th>Weight</th></tr><tr><td>rye</td><td>25 kg</td></tr></table></article></main>
+<aside class="related"><ul><li><a href="/2">Buy flour online</a></li></ul></aside>
+<footer><p>© 2026 <a href="/p">Privacy policy</a></p></footer>
+<div class="cookie-banner">We use cookies. <button>Accept all</button></div><script>var x="tracking code";</script>
+</body></html>"""
+
+
+def read(directory: Path, **changes: Any) -> ShardRead:
+    columns = changes.pop("columns", {"text": "text", "term": "title"})
+    prompt = ExamplePrompt(user="Tell of {term}." if "term" in columns else "Tell.")
+    corpus = make_corpus(columns=columns, prompt=prompt, quarantine_share_max=1.0, **changes)
+    return read_shard(corpus, "shard-00", directory)
+
+
+def write(directory: Path, **bodies: bytes | str) -> None:
+    (directory / "files").mkdir(exist_ok=True)
+    for name, body in bodies.items():
+        body = body.encode() if isinstance(body, str) else body
+        (directory / "files" / f"{name}.html").write_bytes(body)
+
+
+def test_a_page_keeps_its_text_code_lists_and_tables_and_loses_what_is_around_them() -> None:
+    text, title = page_of(PAGE)
+
+    assert title == "How a mill & its wheel work"
+    assert [
+        part for part in (DAWN, CODE, STONES, "- 500 g flour\n- 300 ml water", "| rye | 25 kg |") if part not in text
+    ] == []
+    assert [noise for noise in NOISE if noise in text] == []
+
+
+def test_a_part_of_a_page_and_a_broken_one_have_their_text() -> None:
+    assert page_of(f"<p>{DAWN}</p>") == (DAWN, None)
+    assert page_of("Just <b>words</b> &lt; 3") == ("Just words < 3", None)
+    text, _ = page_of(f"<html><body><article><p>{DAWN}<p>{STONES}</b></i></div></span><table><td>x")
+    assert DAWN in text
+    assert STONES in text
+
+
+def test_pages_are_documents_with_their_title_and_one_without_text_is_an_empty_one(tmp_path: Path) -> None:
+    write(tmp_path, mill=PAGE, script="<html><body><script>var x=1;</script></body></html>")
+    shard = read(tmp_path)
+
+    assert (shard.num_files, shard.quarantine.num_rows) == (2, 0)
+    mill, script = shard.documents.to_pylist()
+    assert (mill["term"], mill["source_line"], DAWN in mill["text"]) == ("How a mill & its wheel work", 1, True)
+    assert (script["term"], script["text"]) == (None, "")
+
+
+def test_the_encoding_is_the_one_that_the_page_names_or_the_corpus(tmp_path: Path) -> None:
+    chinese = "磨坊主清晨打开闸门，让水顺着水渠流向巨大的木轮，水轮慢慢转动起来。"
+    page = '<html><head><meta charset="{}"></head><body><article><p>{}</p></article></body></html>'
+    write(
+        tmp_path,
+        a=page.format("gb2312", chinese).encode("gb18030"),
+        b=page.format("iso-8859-1", "“Müller” – " + DAWN).encode("cp1252"),
+        c=page.format("utf-16", chinese).encode("utf-16"),
+        d=page.format("iso-8859-1", chinese).encode(),
+        e=page.replace('<meta charset="{}">', "{}").format("", "Über " + DAWN).encode("latin-1"),
+    )
+    found = [row["text"] for row in read(tmp_path, columns={"text": "text"}).documents.to_pylist()]
+
+    assert found == [chinese, f"“Müller” – {DAWN}", chinese, chinese]
+    assert (
+        read(tmp_path, columns={"text": "text"})
+        .quarantine.to_pylist()[0]["reason"]
+        .startswith("wrong encoding, wanted utf-8")
+    )
+    (tmp_path / "files/e.html").rename(tmp_path / "e.html")
+    write(tmp_path, a=b"")
+    (tmp_path / "files/f.html").write_bytes((tmp_path / "e.html").read_bytes())
+    in_latin = read(tmp_path, columns={"text": "text"}, encoding=("utf-8", "latin-1"))
+    assert f"Über {DAWN}" in in_latin.documents.column("text").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"<html><body>" + b"a" * PAGE_BYTES_MAX, "longer than 4,194,304 bytes, the most that one page may have"),
+        (b"\x89PNG\r\n\x1a\n\xff\xd8\xff" * 20, "wrong encoding, wanted utf-8, or what its head says"),
+    ],
+)
+def test_what_is_no_page_is_set_aside_with_its_file_and_reason(body: bytes, reason: str, tmp_path: Path) -> None:
+    write(tmp_path, mill=PAGE, bad=body)
+    shard = read(tmp_path)
+
+    assert (shard.num_files_lost, shard.documents.num_rows) == (1, 1)
+    [row] = shard.quarantine.to_pylist()
+    assert (row["source_file"], row["source_line"], row["reason"]) == ("files/bad.html", 0, reason)
+
+
+def test_deep_nesting_ends_in_a_text_not_in_a_crash() -> None:
+    assert isinstance(page_of("<html><body>" + "<div>" * 50_000 + f"<p>{DAWN}</p>")[0], str)
+    assert isinstance(page_of("<html><body>" + "<table><tr><td>" * 5_000 + "x")[0], str)
+
+
+@settings(max_examples=40)
+@given(st.text(alphabet="<>/&;pdiv =\"'!-\x00é水\ud800", max_size=60))
+def test_any_characters_are_a_text_or_no_page(html: str) -> None:
+    text, title = page_of(html.encode("utf-8", "replace").decode())
+
+    assert isinstance(text, str)
+    assert title is None or title
+
+
+def test_a_column_of_html_becomes_text_line_by_line(tmp_path: Path) -> None:
+    rows = [{"term": "a", "body": f"<p>{DAWN}</p>"}, {"term": "b", "body": "a" * (PAGE_BYTES_MAX + 1)}]
+    write_jsonl(tmp_path / "files/a.jsonl", rows)
+    shard = read(tmp_path, columns={"term": "term", "text": "body"}, text_markup="html")
+
+    assert shard.documents.column("text").to_pylist() == [DAWN]
+    [row] = shard.quarantine.to_pylist()
+    assert (row["source_line"], row["reason"]) == (
+        2,
+        "column 'body': longer than 4,194,304 characters, the most that one page may have",
+    )
+
+
+def test_a_column_that_no_page_has_is_told(tmp_path: Path) -> None:
+    write(tmp_path, mill=PAGE)
+
+    [row] = read(tmp_path, columns={"text": "text", "term": "heading"}).quarantine.to_pylist()
+    assert row["reason"] == "missing column 'heading'"
+    with pytest.raises(InvalidInput, match="columns must map to 'text' or 'title' for HTML, got 'heading'"):
+        make_corpus(format="html", columns={"text": "text", "term": "heading"}, prompt=ExamplePrompt(user="{term}?"))
+    with pytest.raises(InvalidInput, match="text_markup is for a column of HTML"):
+        make_corpus(format="html", columns={"text": "text"}, prompt=ExamplePrompt(user="Tell."), text_markup="html")
