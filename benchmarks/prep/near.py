@@ -113,7 +113,13 @@ def deduplicated(
         "shingles": shingles,
     }
     needed = PEERS.get(side)
-    return run_child("benchmarks.prep.sides", task, interpreter=needed if isinstance(needed, Path) else None)
+    return run_child(
+        "benchmarks.prep.sides",
+        task,
+        # Of this benchmark alone, or the first run would find what an earlier one had compiled.
+        environment={"NUMBA_CACHE_DIR": str(directory / "compiled")},
+        interpreter=needed if isinstance(needed, Path) else None,
+    )
 
 
 def _shares(side: str, verdicts: dict[str, Verdict]) -> list[str]:
