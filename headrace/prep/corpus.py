@@ -42,14 +42,8 @@ from headrace.user_files.yaml_file import read_yaml
 _SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
 _LATER_KEYS = (
-    "template_date",
-    "delimiter",
-    "normalize",
-    "twins_jaccard",
-    "example",
-    "language",
-    "personal_data",
-    "text_markup",
+    *("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data"),
+    *("text_markup",),
 )
 
 
