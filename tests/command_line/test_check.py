@@ -378,3 +378,12 @@ def test_a_variable_that_names_what_is_not_there_is_told(project: Project) -> No
 def test_a_misspelt_variable_is_told(project: Project) -> None:
     found = project.check("--offline", project.recipe, env={"HEADRACE_CAMPAINGS": "x"})
     assert "HEADRACE_CAMPAINGS is set, and nothing reads it: did you mean HEADRACE_CAMPAIGNS?" in found.stdout
+
+
+def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Project) -> None:
+    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
+    notes = next(project.root.rglob("notes.jsonl"))
+    notes.write_text('{"title": "note 0", "body": "Ask jane@example.com."}\n')
+    project.corpus.write_text(CORPUS + "personal_data: {email: mask}\n")
+
+    assert project.one(project.corpus)["example"] == "user: Explain note 0.\nassistant: Ask <EMAIL>."
