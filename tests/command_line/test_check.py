@@ -452,3 +452,12 @@ def test_a_model_directory_that_the_engine_would_refuse_is_a_fault(project: Proj
     assert said(project.one(project.campaign), "model", "fail") == "", "echo opens no weights"
     (weights / "config.json").unlink()
     assert "which has no config.json" in said(project.one(project.campaign), "model", "fail")
+
+
+def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Project) -> None:
+    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
+    notes = next(project.root.rglob("notes.jsonl"))
+    notes.write_text('{"title": "note 0", "body": "Ask jane@example.com."}\n')
+    project.corpus.write_text(CORPUS + "personal_data: {email: mask}\n")
+
+    assert project.one(project.corpus)["example"] == "user: Explain note 0.\nassistant: Ask <EMAIL>."

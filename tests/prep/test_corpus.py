@@ -72,7 +72,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a name without end": ({"name": "x" * 151}, "name must have at most 150 characters, got 151: 'xxx"),
     "a string for a list": ({"files": "notes/*"}, "files must be a list, got 'notes/*'"),
     "no files": ({"files": []}, "files must list at least one glob"),
-    "an unknown format": ({"format": "xml"}, "format must be one of auto, jsonl, csv, parquet, text, got 'xml'"),
+    "an unknown format": ({"format": "xml"}, "format must be one of auto, jsonl, csv, parquet, text, html, got 'xml'"),
     "an unknown encoding": ({"encoding": "utf-9"}, "encoding must be a text encoding that Python knows, got 'utf-9'"),
     "a share above one": ({"quarantine_share_max": 1.5}, "quarantine_share_max must be between 0 and 1, got 1.5"),
     "nothing held out": ({"heldout_share": 0}, "heldout_share must be above 0 and at most 0.5, got 0."),
