@@ -1,5 +1,6 @@
 """What `headrace dropped` tells: the documents that cleaning leaves out, with figures that plain Python finds too."""
 
+import dataclasses
 import random
 import unicodedata
 from pathlib import Path
@@ -15,6 +16,7 @@ from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus, LabelFile, Labels
 from headrace.prep.dropped_documents import DroppedOfShard, dropped_of_shard
 from headrace.prep.drops import DroppedDocument
+from headrace.prep.example_forms import ExampleForm
 from headrace.prep.examples import build_examples
 from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
@@ -111,6 +113,8 @@ def test_what_is_too_long_for_a_sequence_is_told_in_tokens(site: Site, tiny_mode
     assert isinstance(one.measured, int)
     assert one.measured > 64
     assert "overlong" not in site.dropped(corpus).counts
+    cut = dataclasses.replace(corpus, example=ExampleForm(overlong="truncate_end"))
+    assert site.dropped(cut, tokenizer).counts["overlong"] == 0
 
 
 def test_only_the_wanted_rule_is_listed_and_all_are_counted(site: Site) -> None:

@@ -211,6 +211,10 @@ def test_a_pairs_prompt_and_answers_are_the_ids_of_both_chats(tokenizer: ChatTok
 
     check_schema("training_examples", made.sequences)
     for body, row in zip(bodies, made.sequences.to_pylist(), strict=True):
+        # What the model is asked with; of it the last line break belongs to a token of the first answer, too.
+        asked = tokenizer.encode_chat(body["prompt"])
+        assert row["prompt_ids"] == asked[: len(row["prompt_ids"])]
+        assert len(asked) - len(row["prompt_ids"]) <= 1
         for name in ("chosen", "rejected"):
             ids = tokenizer.encode_chat([*body["prompt"], *body[name]], add_generation_prompt=False)
             whole = row["prompt_ids"] + row[f"{name}_ids"]
