@@ -35,7 +35,7 @@ def headrace(source: Path, target: Path, rules: str, words: str) -> Verdicts:
 
 
 def datatrove(source: Path, target: Path, rules: str, words: str) -> Verdicts:
-    """`rules`: names of its filters, in JSON; `words`: `own`, as it splits English, or `our`, by our token rule."""
+    """`rules`: its filters and their options, in JSON; `words`: `own` (as it splits English) or `our` (by our rule)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datatrove.data import Document  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
@@ -43,7 +43,7 @@ def datatrove(source: Path, target: Path, rules: str, words: str) -> Verdicts:
 
     if words == "our":
         _split_as_we_do()
-    chosen: list[Any] = [getattr(filters, name)() for name in json.loads(rules)]
+    chosen: list[Any] = [getattr(filters, name)(**options) for name, options in json.loads(rules).items()]
     table = pq.read_table(source)
     verdicts: Verdicts = []
     for number, text in enumerate(table.column("text").to_pylist()):
