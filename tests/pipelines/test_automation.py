@@ -199,3 +199,29 @@ def test_training_generation_and_prompts_wait_to_be_told() -> None:
 
     assert by_itself == set(FOLLOWERS)
     assert not by_itself & {"base_model", "trained_model", "prompts", "generated_content", "rollout"}
+
+
+@dg.asset(
+    automation_condition=on_changed_inputs(),
+    ins={"source": dg.AssetIn(partition_mapping=dg.AllPartitionMapping(), dagster_type=dg.Nothing)},
+)
+def of_all(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """As image_verdicts: one for all shards."""
+    return dg.MaterializeResult(data_version=dg.DataVersion(context.run.tags.get("content", "1")))
+
+
+@dg.asset(partitions_def=SHARDS, deps=[source, of_all], automation_condition=on_changed_inputs())
+def of_each(context: dg.AssetExecutionContext) -> None:
+    """As clean_images."""
+
+
+def test_what_judges_all_shards_waits_for_the_last_one_and_each_shard_follows_it() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        watch = Watch(instance, dg.Definitions([source, of_all, of_each]))
+        watch.requested(of_all)
+        watch.make(source)
+        assert watch.requested(of_all) == set()
+        watch.make(source, partition="b")
+        assert watch.requested(of_all) == {None}
+        dg.materialize([of_all], instance=instance)
+        assert watch.requested(of_each) == {"a", "b"}

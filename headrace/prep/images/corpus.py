@@ -132,21 +132,12 @@ class ImageCorpus:
             raise InvalidInput(f"background must be a colour such as '#ffffff', got {self.background!r}.")
 
     @property
-    def reading_digest(self) -> str:
-        """Digest of the settings that decide what is read, and at what size; does not read the files."""
-        body = asdict(self)
-        return digest_text("image_reading", canonical_json({name: body[name] for name in _READING}).decode())
-
-    @property
     def judging_digest(self) -> str:
         """Digest of the settings that decide what is kept of what was read."""
-        body = asdict(self)
         # What may be dropped or unreadable changes no picture.
         left_out = {*_READING, "dropped_share_max", "quarantine_share_max"}
-        return digest_text(
-            "image_judging",
-            canonical_json({name: value for name, value in body.items() if name not in left_out}).decode(),
-        )
+        body = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return digest_text("image_judging", canonical_json(body).decode())
 
     @property
     def background_rgb(self) -> tuple[int, int, int]:

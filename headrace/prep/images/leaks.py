@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from headrace.errors import HandoffCorrupt
+from headrace.errors import InvalidInput
 from headrace.handoff.media.reading import MediaSet
 from headrace.prep.images.corpus import ImageCorpus, ImageDuplicates
 from headrace.prep.images.duplicates import look_alikes
@@ -38,7 +38,7 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
         signatures: IMAGE_SIGNATURES of the same shards.
 
     Raises:
-        HandoffCorrupt: a picture has no signature.
+        InvalidInput: a picture has no signature.
     """
     sealed = pl.DataFrame(
         [(item.item_id, item.caption, item.attributes.get("split")) for media in shards for item in media],
@@ -51,7 +51,7 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
     if sealed.is_empty():
         return ImageLeaks(num_images=0, num_heldout=0, num_captions=0, num_looks=0, samples=())
     if lost := pictures.filter(pl.col("fine_hash").is_null()).height:
-        raise HandoffCorrupt(
+        raise InvalidInput(
             f"{lost:,} pictures of clean_images have no image_signatures: make their shards again, from raw_images on."
         )
     captions = _on_both_sides(pictures.with_columns(text_keys_of(pl.col("caption")).alias("key")))

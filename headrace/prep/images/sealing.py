@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 import pyarrow as pa
 
-from headrace.errors import HandoffCorrupt
+from headrace.errors import InvalidInput
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.reading import MediaSet
 
@@ -17,7 +17,8 @@ def kept_items(raw: MediaSet, verdicts: pa.Table, shard: str) -> Iterator[MediaI
         verdicts: IMAGE_VERDICTS of the whole corpus.
 
     Raises:
-        HandoffCorrupt: pictures were read after they were judged, or an item is damaged.
+        InvalidInput: pictures were read after they were judged.
+        HandoffCorrupt: an item is damaged.
     """
     of_shard = pl.DataFrame(verdicts).filter(pl.col("shard").cast(pl.String) == shard)
     judged = {
@@ -25,7 +26,7 @@ def kept_items(raw: MediaSet, verdicts: pa.Table, shard: str) -> Iterator[MediaI
     }
     for item, chunks in raw.contents():
         if item.item_id not in judged:
-            raise HandoffCorrupt(
+            raise InvalidInput(
                 f"Picture {item.item_id} of {raw.handoff.label} was never judged: {shard} was read again after "
                 "image_verdicts was made. Materialize image_verdicts, then this partition."
             )
