@@ -8,6 +8,7 @@ rollout.
 
 import datetime
 from collections.abc import Iterable
+from typing import Any
 
 import dagster as dg
 
@@ -26,8 +27,10 @@ IN_ONE_RUN = (
     *(("document_signatures",) if COMPARES_SHARDS else ("clean_documents",)),
     *("labels", "training_examples", "cards"),
 )
-# Made of other partitions than their inputs, so their inputs are made first, in other runs.
+# Made of other partitions than their inputs, in other runs.
 _COMPARED = ("duplicates", "clean_documents") if COMPARES_SHARDS else ()
+# A changed shard alone is no reason: its documents are cleaned once its copies are found.
+_AFTER = {"clean_documents": dg.AssetSelection.assets("duplicates")} if COMPARES_SHARDS else {}
 # A corpus that one run can compare has none; without them that run does their work.
 _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buckets")
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
@@ -46,8 +49,8 @@ def on_changed_inputs(
     *,
     with_requested_inputs: bool = False,
     without_idle_inputs: bool = False,
-    after_requested_inputs: bool = False,
     without: dg.AssetSelection | None = None,
+    after: dg.AssetSelection | None = None,
 ) -> dg.AutomationCondition:
     """Requests a partition that is missing, or has an input with a new data version, once all inputs exist.
 
@@ -58,23 +61,23 @@ def on_changed_inputs(
             both in one run. Not across stages: one run for each stage and partition.
         without_idle_inputs: inputs that nobody has begun are not waited for, if there are others: those whose own
             inputs are missing, too, and not being made.
-        after_requested_inputs: inputs that are requested in the same tick are waited for, though there is an older one.
         without: inputs that are neither waited for nor reasons.
+        after: the inputs that are made last, of others of them; only that they were made is a reason.
     """
     condition = dg.AutomationCondition
 
-    def any_input(matching: dg.AutomationCondition) -> dg.AutomationCondition:
-        found = condition.any_deps_match(matching)
+    def any_input(matching: dg.AutomationCondition) -> Any:
+        found: Any = condition.any_deps_match(matching)
         return found.ignore(without) if without else found
 
     changed = any_input(condition.data_version_changed() & ~condition.executed_with_root_target())
+    if after:
+        changed = any_input(condition.newly_updated()).allow(after)
     missing = condition.any_deps_missing() if with_requested_inputs else any_input(condition.missing())
     if without_idle_inputs:
         is_begun = condition.any_deps_in_progress() | ~condition.any_deps_match(condition.missing())
         has_none = ~condition.any_deps_match(~condition.missing())
         missing = condition.any_deps_match(condition.missing() & is_begun) | has_none
-    if after_requested_inputs:
-        missing |= condition.any_deps_match(condition.will_be_requested())
     return (
         condition.in_latest_time_window(datetime.timedelta(days=LOOKBACK_DAYS))
         & (condition.newly_missing() | changed).since_last_handled()
@@ -94,8 +97,8 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
         condition = on_changed_inputs(
             with_requested_inputs=name in IN_ONE_RUN,
             without_idle_inputs=name in OF_WHAT_IS_THERE,
-            after_requested_inputs=name in _COMPARED,
             without=_NOT_WAITED_FOR if name == "duplicates" else None,
+            after=_AFTER.get(name),
         )
         return spec.replace_attributes(automation_condition=condition)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
 from benchmarks.prep import languages, near, quality, rows
+from benchmarks.prep import whole as whole_corpus
 from benchmarks.prep.parts import Given, Outcome
 
 # What `--only` chooses from, in the order in which they run; each has a scratch directory of its own.
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "quality": quality.run,
     "exact": rows.run_exact,
     "read": rows.run_read,
+    "whole": whole_corpus.run,
 }
 # Peers of all parts, and what has to be installed for each.
 PEERS: dict[str, str | Path] = {

@@ -55,7 +55,7 @@ def heldout_share_of(shards: Iterable[pa.Table]) -> HeldoutShare:
     num_documents = num_heldout = 0
     for table in shards:
         num_documents += table.num_rows
-        num_heldout += (pl.DataFrame(table.select(["split"])).get_column("split") == "heldout").sum()
+        num_heldout += pl.DataFrame(table).filter(pl.col("split") == "heldout").height
     return HeldoutShare(num_documents=num_documents, num_heldout=num_heldout)
 
 
@@ -96,7 +96,7 @@ class MovedKeys:
 
     def moved(self) -> Mapping[int, Split]:
         """Key → the side on which its twins are."""
-        sides = {key: self._own[self._root(key)] for key in self._parents}
+        sides: dict[int, Split] = {key: self._own[self._root(key)] for key in self._parents}
         return {key: side for key, side in sides.items() if side != self._own[key]}
 
     def _root(self, key: int) -> int:
