@@ -1,6 +1,7 @@
 """Prepares a corpus whose shards are compared, as the code location does it.
 
-`python -m tests.definitions.compared_corpus`: a process of its own, since the graph is made from the corpus file when definitions are loaded. Prints what happened.
+`python -m tests.definitions.compared_corpus`: a process of its own, since the graph is made from the corpus file when
+definitions are loaded. Prints what happened.
 """
 
 import json
