@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import CLEAN_DOCUMENTS, LANGUAGE, check_schema
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import load_corpus
 from headrace.prep.language import LanguageRules, languages
 from headrace.prep.rule_sets import QualityRules

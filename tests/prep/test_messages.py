@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.handoff.schemas import check_schema
-from headrace.prep.cleaning import clean_shard
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus
 from headrace.prep.example_forms import ExampleForm
 from headrace.prep.messages import MessagesUnreadable, read_messages

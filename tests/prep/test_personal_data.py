@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
-from headrace.prep.cleaning import clean_shard, prepared
+from headrace.prep.clean_shards import clean_shard
+from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import load_corpus
 from headrace.prep.dropped_documents import dropped_of_shard
 from headrace.prep.personal_data import PersonalData
