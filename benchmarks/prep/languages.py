@@ -2,7 +2,7 @@
 
 Sequences of three tokens (peers: of three characters), Jaccard 0.8. Speed is on a tenth of `--megabytes` of a language,
 imports included, which weigh more there than on a large corpus; as much English is beside. What is found is judged on a
-smaller corpus, of which the truth is every pair, exactly: by our own tokens, and by sequences of three characters. Where
+smaller corpus, of which the truth is every pair, exactly: by our own tokens, and by three characters in a row. Where
 words have blanks between them, one changed word spoils three sequences of words, and fewer of characters in proportion,
 so that pairs count as similar by characters that our rule keeps.
 """
