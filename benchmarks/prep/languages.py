@@ -1,10 +1,10 @@
 """Near de-duplication in scripts with and without blanks, and of Python: what is found, and how fast.
 
-Sequences of three tokens (peers: of three characters), Jaccard 0.8. Speed is on a corpus of a tenth of `--megabytes` a
-language, imports included, which weigh more there than on a large one; English of the same size is beside. What is
-found is judged on a smaller corpus, of which the truth is every pair, exactly: by our own tokens, and by sequences of
-three characters. Where words have blanks between them, one changed word spoils three sequences of words but only a few
-of characters more than its own, so that pairs count as similar by characters that our rule rightly keeps.
+Sequences of three tokens (peers: of three characters), Jaccard 0.8. Speed is on a tenth of `--megabytes` of a language,
+imports included, which weigh more there than on a large corpus; as much English is beside. What is found is judged on a
+smaller corpus, of which the truth is every pair, exactly: by our own tokens, and by three characters in a row. Where
+words have blanks between them, one changed word spoils three sequences of words, and fewer of characters in proportion,
+so that pairs count as similar by characters that our rule keeps.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipelines.setup import TRANSLATED
 _BESIDE = "English"
 PEERS: dict[str, str | Path] = {"datasketch": "datasketch"}
 JACCARD, NUM_TOKENS = 0.8, 3
-# What is a near copy by any tokens.
+# Well above the threshold: what of our misses by characters is more than its neighbourhood.
 _SURELY = 0.9
 _JUDGED_MB = 4
 _OURS, _CHARACTERS = "our tokens", "characters"
