@@ -40,9 +40,9 @@ def document_signatures(
     duplicate_buckets and duplicates, which refuse those of other documents, labels or corpus files than the newest.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.digest}
+    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
     needed = not whole_corpus.is_one_run(settings, store.handoffs())
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, needed=str(needed)):
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest, needed=str(needed)):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
     shard = CorpusShard(key=context.partition_key, raw=raw_documents.table(), labels=effective_labels(labels, settings))
     batches = whole_corpus.signatures(settings, shard) if needed else iter(())
@@ -70,9 +70,9 @@ def duplicate_buckets(
     that is missing, or older than its signatures.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.digest}
+    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
     buckets = str(settings.dedup.num_buckets)
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, num_buckets=buckets):
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest, num_buckets=buckets):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
     table = whole_corpus.bucket(settings, context.partition_key, document_signatures)
     return dg.MaterializeResult(value=table, metadata=made_by)
@@ -93,8 +93,8 @@ def duplicates(
     shards are made again whose rows here changed.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.digest}
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest):
+    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
+    if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
     shards = [
         CorpusShard(key=key, raw=raw.table(), labels=effective_labels(labels[key].table(), settings))

@@ -327,6 +327,19 @@ class Corpus:
         return digest_text("corpus", canonical_json(body).decode())
 
     @property
+    def verdict_digest(self) -> str:
+        """Digest of what decides which documents are dropped, and their sides. A shard that is added changes none of
+        it, so what was made of the others stays."""
+        body = asdict(self)
+        names = ("normalize", "rules", "duplicate_columns", "near_duplicates", "twins_jaccard", "heldout_share")
+        decisive = {name: body[name] for name in names} | {
+            "columns": sorted(self.columns),
+            "required": self.required_columns,
+            "unwanted": self.labels.drop if self.labels else (),
+        }
+        return digest_text("verdict", canonical_json(decisive).decode())
+
+    @property
     def layout(self) -> FileLayout:
         return FileLayout(
             columns=tuple(self.columns.values()),

@@ -21,7 +21,7 @@ from headrace.prep.signatures import KEY_ROWS, KeyFiles, first_of_range
 from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
 
 SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
-# An attribute of their versions: the digest of the corpus file.
+# An attribute of their versions: the digest of what the corpus file decides by.
 CORPUS = "corpus"
 # Documents of all shards are numbered by shard and place.
 _SHARD_SHIFT = 40
@@ -76,7 +76,7 @@ def duplicates(
     found = [np.zeros(0, KEY_ROWS)]
     for key in corpus.dedup.bucket_keys:
         sealed = handoffs.newest(BUCKETS, key)
-        if sealed and _is_of(sealed, signed) and sealed.attributes.get(CORPUS) == corpus.digest:
+        if sealed and _is_of(sealed, signed) and sealed.attributes.get(CORPUS) == corpus.verdict_digest:
             table = pl.DataFrame(sealed.table())
             offsets = dict(zip((shard.key for shard in shards), starts.tolist(), strict=False))
             rows = np.empty(table.height, KEY_ROWS)
@@ -140,7 +140,7 @@ def _is_of(handoff: Handoff, inputs: Sequence[Handoff]) -> bool:
 
 def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:
     for one in handoffs:
-        if one.attributes.get(CORPUS) != corpus.digest:
+        if one.attributes.get(CORPUS) != corpus.verdict_digest:
             raise InvalidInput(
                 f"{one.label} was made by another corpus file than the present one of {corpus.name}. Materialize "
                 f"{one.asset} again."

@@ -1,7 +1,6 @@
-"""Prepares a corpus whose shards are compared, as the code location does it.
+"""Prepares a corpus whose shards are compared, as the code location does it; prints what happened.
 
-`python -m tests.definitions.compared_corpus`. A process of its own, since the graph is made from the corpus file when
-definitions are loaded. Prints what happened.
+A process of its own, since the graph is made from the corpus file when definitions are loaded.
 """
 
 import json

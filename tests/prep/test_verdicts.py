@@ -73,7 +73,7 @@ class Site:
             code_version="1",
             run_id="r",
             input_versions=versions,
-            attributes={"corpus": self.corpus.digest},
+            attributes={"corpus": self.corpus.verdict_digest},
             **options,
         )
 
@@ -263,8 +263,9 @@ def test_an_added_shard_needs_its_own_signatures_alone(tmp_path: Path) -> None:
     shards = [*twelve_copies(), *make_shards([document("c0", "nothing like the others is in this shard")])]
     shards[2] = CorpusShard(key="shard-02", raw=shards[2].raw, labels={})
     corpus = many_runs(3)
-    site = Site(tmp_path, corpus, shards)
+    site = Site(tmp_path, many_runs(2), shards)
     site.sign("shard-00", "shard-01")
+    site.corpus = corpus
     with pytest.raises(
         InvalidInput, match=r"document_signatures\[shard-02\] is not made yet. Materialize document_sig"
     ):

@@ -126,8 +126,12 @@ def _as_of_texts(corpus: ImageCorpus) -> Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class _Captions:
+    """What rules ask of a corpus."""
+
     rules: Any
     labels: None = None
+    language: None = None
+    personal_data: None = None
     required_columns: tuple[str, ...] = ("text",)
 
 
