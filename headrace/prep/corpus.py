@@ -45,6 +45,11 @@ _LATER_KEYS = (
     *("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data"),
     *("text_markup",),
 )
+# Keys that decide as a whole which documents are dropped, and on which side the others stand.
+DECISIVE_KEYS = (
+    *("normalize", "personal_data", "language", "duplicate_columns", "near_duplicates", "twins_jaccard"),
+    "heldout_share",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,8 +336,8 @@ class Corpus:
         """Digest of what decides which documents are dropped, and their sides. A shard that is added changes none of
         it, so what was made of the others stays."""
         body = asdict(self)
-        names = ("normalize", "rules", "duplicate_columns", "near_duplicates", "twins_jaccard", "heldout_share")
-        decisive = {name: body[name] for name in names} | {
+        decisive = {name: body[name] for name in DECISIVE_KEYS} | {
+            "rules": {name: value for name, value in body["rules"].items() if name not in SHARE_KEYS},
             "columns": sorted(self.columns),
             "required": self.required_columns,
             "unwanted": self.labels.drop if self.labels else (),

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 import yaml
 
 from headrace.errors import InvalidInput
-from headrace.prep.corpus import Corpus, load_corpus
+from headrace.prep.corpus import DECISIVE_KEYS, Corpus, load_corpus
 from headrace.prep.rule_sets import FIGURES, LIMITS, QualityRules
 from tests.prep.builders import make_corpus
 
@@ -136,3 +137,29 @@ def test_a_list_of_one_encoding_is_its_name_and_another_delimiter_is_another_cor
     assert make_corpus(encoding=("utf-8",)).digest == make_corpus(encoding="utf-8").digest == make_corpus().digest
     others = [make_corpus(encoding=("utf-8", "latin-1")), make_corpus(delimiter=";")]
     assert len({make_corpus().digest, *(other.digest for other in others)}) == 3
+
+
+def test_every_key_is_known_to_decide_verdicts_or_not_to() -> None:
+    """A new key that nobody thought of here would leave verdicts of an earlier corpus file in force."""
+    in_part = {"columns", "rules", "labels", "prompt", "completion", "example"}
+    # What is read shows in the versions of raw documents; the rest comes after the verdicts.
+    of_reading = {"files", "format", "encoding", "delimiter", "text_unit", "text_markup", "num_shards"}
+    after = {"name", "quarantine_share_max", "dropped_share_max", "dedup", "sequence_length", "template_date"}
+    assert {one.name for one in fields(Corpus)} == {*DECISIVE_KEYS} | in_part | of_reading | after
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "decides"),
+    [
+        ("language", {"keep": ["en"]}, True),
+        ("personal_data", {"email": "drop"}, True),
+        ("rules", {"words_min": 3}, True),
+        ("rules", {"share_max": 0.9}, False),
+        ("labels", {"file": {"path": "labels.csv"}, "drop": ["no"]}, True),
+        ("num_shards", 2, False),
+        ("sequence_length", 17, False),
+    ],
+)
+def test_what_decides_no_verdict_leaves_them_in_force(tmp_path: Path, key: str, value: object, decides: bool) -> None:
+    before, after = load(tmp_path, MINIMAL), load(tmp_path, MINIMAL | {key: value})
+    assert (before.verdict_digest != after.verdict_digest) == decides
