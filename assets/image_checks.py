@@ -35,9 +35,9 @@ def no_image_leak(images: ImagesResource, store: StoreResource) -> dg.AssetCheck
     counts = {
         "num_shards": len(clean),
         "num_rows": leaks.num_images,
-        "num_heldout": leaks.num_heldout,
         "num_captions_on_both_sides": leaks.num_captions,
         "num_looks_on_both_sides": leaks.num_looks,
+        "num_heldout": leaks.num_heldout,
     }
     said = f"On both sides, for example: {'; '.join(leaks.samples)}" if leaks.found else ""
     return dg.AssetCheckResult(passed=not leaks.found, description=inline(said) or None, metadata=counts)

@@ -87,9 +87,9 @@ def run(given: Given, directory: Path) -> Outcome:
     body: dict[str, Any] = {
         "megabytes": given.megabytes,
         "pages": num_pages,
+        "first_run_cpu_s": rounded(compiling),
         "mb_per_cpu_s": found,
         "peak_bytes": peaks,
-        "first_run_cpu_s": rounded(compiling),
     }
     if peers:
         for name in _RULES:

@@ -71,13 +71,13 @@ def import_(
 def _body(plan: "LabelImport", num_skipped: int, *, written: bool) -> LabelsImportBody:
     return LabelsImportBody(
         is_written=written,
+        num_skipped=num_skipped,
         num_annotations=plan.num_annotations,
         num_annotators=plan.num_annotators,
+        alpha=plan.alpha,
         num_documents=plan.num_documents,
-        num_skipped=num_skipped,
         num_unknown=plan.num_unknown,
         num_unchanged=plan.num_unchanged,
-        alpha=plan.alpha,
         files=tuple(
             FileChangeBody(path=str(file.path), num_added=len(file.added), num_replaced=len(file.replaced))
             for file in plan.files

@@ -112,9 +112,10 @@ def _near_before(coarse: np.ndarray, by_band: Any, near_masks: np.ndarray, one: 
 
 @_cached
 def _root(parent: np.ndarray, one: int) -> int:
-    while parent[one] != one:
-        parent[one] = parent[parent[one]]
-        one = parent[one]
+    above = parent[one]
+    while above != one:
+        parent[one] = parent[above]
+        one, above = above, parent[above]
     return one
 
 
