@@ -6,6 +6,7 @@ loaded, before a document is read. Paths are absolute, or relative to the state 
 
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -303,7 +304,7 @@ class Corpus:
         if self.format == "text" and set(self.columns) != {"text"}:
             raise InvalidInput(f"columns must map 'text' alone for plain text, got {sorted(self.columns)}.")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of these settings; does not read the files that they name."""
         body = asdict(self)
@@ -331,7 +332,7 @@ class Corpus:
             [body["encoding"]] = self.encoding
         return digest_text("corpus", canonical_json(body).decode())
 
-    @property
+    @cached_property
     def verdict_digest(self) -> str:
         """Digest of what decides which documents are dropped, and their sides. A shard that is added changes none of
         it, so what was made of the others stays."""
