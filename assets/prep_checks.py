@@ -20,7 +20,7 @@ from headrace.prep.identities import find_repeated_ids
 from headrace.prep.label_identity import find_unknown_labels
 from headrace.prep.labels import agreement
 from headrace.prep.leaks import COLUMNS, find_leaks
-from headrace.prep.rule_shares import markdown
+from headrace.prep.rule_shares import markdown, summary
 from headrace.prep.rule_shares import refusal as refusal_of_rules
 from headrace.prep.rule_shares import rule_shares as shares_of_rules
 from headrace.prep.split import heldout_share_of
@@ -104,7 +104,7 @@ def rule_shares(
     refusal = refusal_of_rules(settings, store.handoffs(), drops, shares)
     return dg.AssetCheckResult(
         passed=refusal is None,
-        description=inline(refusal) if refusal else None,
+        description=inline(refusal or summary(shares, list(counts))),
         metadata={"num_rows_in": num_rows_in, "rules": dg.MetadataValue.md(markdown(shares))},
     )
 

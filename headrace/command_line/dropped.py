@@ -185,9 +185,8 @@ def _print(
 
 def _copy_text(document: "DroppedDocument") -> str:
     alike = "" if document.measured is None else f"{_number(document.measured)} like "
-    if document.copy_of_shard == document.shard:
-        return f"{alike}{document.copy_of}"
-    return f"{alike}{document.copy_of} of {document.copy_of_shard}, {document.copy_of_file}:{document.copy_of_line}"
+    shard = "" if document.copy_of_shard == document.shard else f" of {document.copy_of_shard}"
+    return f"{alike}{document.copy_of}{shard}, {document.copy_of_file}:{document.copy_of_line}"
 
 
 def _number(value: "Measured") -> str:

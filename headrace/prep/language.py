@@ -31,6 +31,8 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\u
 _UNKNOWN = "un"
 # CLD2's codes are older than the standard that the others follow.
 _TODAY = {"iw": "he", "jw": "jv"}
+# Chinese prose with a program or names in it has more letters of English than of Chinese, and is Chinese.
+_ONE_LETTER_WORDS, _LETTERS_A_WORD = frozenset({"zh", "ja", "ko"}), 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,8 @@ class LanguageRules:
     keep_unknown: bool = True
     """Whether `keep` keeps texts that show no language: numbers, names, a few words."""
     share_min: Annotated[float, Ge(0), Le(0.9)] = 0.5
-    """A text in which no language has this share of the letters has none; 0: the one with most of them counts."""
+    """A text in which no language has this share of the letters has none; 0: the one with most of them counts. One letter
+    of Chinese, Japanese or Korean counts as four."""
     rules: dict[str, Annotated[QualityRules, Before(with_limits_of_set)]] = field(default_factory=dict)
     """Language → the quality rules that its documents have in place of the corpus's; each counts its drops under the
     rule's name with the language behind it: `too_few_words_zh`."""
@@ -101,8 +104,16 @@ def _language(text: bytes, share_min: float) -> str | None:
             _, _, found = pycld2.detect(_NO_TEXT.sub(" ", text.decode()), isPlainText=True, bestEffort=True)
         except pycld2.error:
             return None
-    _, code, percent, _ = found[0]
-    return None if code == _UNKNOWN or percent < 100 * share_min else _TODAY.get(code, code)
+    # What is in none of the languages told, such as numbers, weighs as letters do.
+    weights = {_TODAY.get(code, code): percent * _letters_a_word(code) for _, code, percent, _ in found}
+    language = max(weights, key=lambda code: weights[code])
+    whole = sum(weights.values()) + max(0, 100 - sum(percent for _, _, percent, _ in found))
+    return None if language == _UNKNOWN or weights[language] < share_min * whole else language
+
+
+def _letters_a_word(code: str) -> int:
+    """How many letters of English say as much as one letter of a language."""
+    return _LETTERS_A_WORD if code.split("-")[0] in _ONE_LETTER_WORDS else 1
 
 
 @cache

@@ -127,6 +127,9 @@ def _rule(figure: Figure, limit: float) -> Rule:
     drops = worst < bound if figure.bound == "least" else worst > bound
     if figure.of is not None:
         drops &= _measure(figure.of) > 0
+    if figure.of == "spaced_words":
+        # A text of single characters is not judged by the numbers in it.
+        drops &= 2 * _measure("spaced_words") >= _measure("words")
     return Rule(
         name=figure.rule,
         drops=drops & (_measure("words") >= figure.words_min),

@@ -81,6 +81,14 @@ def markdown(shares: Sequence[RuleShare]) -> str:
     return fitting_table(headers, rows, right=headers[3:], cell_chars_max=_EXCERPT_CHARACTERS)
 
 
+def summary(shares: Sequence[RuleShare], shards: Sequence[str]) -> str:
+    """Which shards, what share of their documents was dropped, and most of it by which rule."""
+    most, num_dropped = max(shares, key=lambda one: one.num_dropped), sum(one.num_dropped for one in shares)
+    where = shards[0] if len(shards) == 1 else f"{len(shards)} shards"
+    rule = f", {most.num_dropped:,} of them by {most.rule}" if num_dropped else ""
+    return f"{where}: {num_dropped:,} of {most.num_documents:,} documents were dropped{rule}."
+
+
 def refusal(
     corpus: Corpus, handoffs: HandoffStore, drops: Mapping[str, Mapping[str, int]], shares: Sequence[RuleShare]
 ) -> str | None:
