@@ -160,8 +160,9 @@ def _print(
         print_lines([f"What is too long for a sequence is not told: there is no base model {no_tokenizer}."])
     say()
     counts = _counts(found)
-    rows = [[rule, sources.get(rule, "ours"), f"{count:,}"] for rule, count in counts.items()]
-    print_table(["RULE", "SOURCE", "DROPPED"], rows, right=["DROPPED"])
+    whose = ["SOURCE"] if sources else []
+    rows = [[rule, *(sources.get(rule, "ours") for _ in whose), f"{count:,}"] for rule, count in counts.items()]
+    print_table(["RULE", *whose, "DROPPED"], rows, right=["DROPPED"])
     shown = _documents(found, most)
     if not shown:
         return

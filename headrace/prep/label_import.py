@@ -22,29 +22,13 @@ from headrace.prep.agreement import krippendorffs_alpha
 from headrace.prep.annotation_exports import Annotation
 from headrace.prep.corpus import Corpus, LabelFile
 from headrace.prep.labels import label_file_path, read_label_file
+from headrace.prep.unsettled_labels import Differing, Undecided
 from headrace.store.whole_files import renamed_when_whole
 from headrace.user_files.csv_rows import delimiter_of
 from headrace.user_files.lines import COMPRESSIONS, encoding_of
 from headrace.user_files.records import format_of
 
 _NUM_SAMPLES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Undecided:
-    """A document for which as many people chose one label as another."""
-
-    document_id: str
-    votes: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Differing:
-    """A document whose label in the file is another than the one that was chosen."""
-
-    document_id: str
-    file_label: str
-    chosen_label: str
 
 
 @dataclass(frozen=True, kw_only=True)

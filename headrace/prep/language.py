@@ -45,8 +45,8 @@ class LanguageRules:
     keep_unknown: bool = True
     """Whether `keep` keeps texts that show no language: numbers, names, a few words."""
     share_min: Annotated[float, Ge(0), Le(0.9)] = 0.5
-    """A text in which no language has this share of the letters has none; 0: the one with most of them counts. One letter
-    of Chinese, Japanese or Korean counts as four."""
+    """A text in which no language has this share of the letters has none; 0: the one with most of them counts. One
+    letter of Chinese, Japanese or Korean counts as four."""
     rules: dict[str, Annotated[QualityRules, Before(with_limits_of_set)]] = field(default_factory=dict)
     """Language → the quality rules that its documents have in place of the corpus's; each counts its drops under the
     rule's name with the language behind it: `too_few_words_zh`."""

@@ -70,7 +70,8 @@ def test_counts_come_first_then_each_document_with_its_line(project: Project) ->
     ]  # fmt: skip
     table = [line.split() for line in lines if line.startswith("shard-0") and "files/a.jsonl:" in line]
     assert table[0] == ["shard-00", "too_few_words", "1", "2", "d2", "files/a.jsonl:2", "one"]
-    assert table[1][:6] == ["shard-00", "exact_duplicate", "d1", "d3", "files/a.jsonl:3", "a"]
+    original = ["d1,", "files/a.jsonl:1"]
+    assert table[1][:7] == ["shard-00", "exact_duplicate", *original, "d3", "files/a.jsonl:3", "a"]
     assert (table[2][1], table[2][3:5]) == ("overlong", ["64", "d1"])
 
 

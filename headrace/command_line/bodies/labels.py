@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace.prep.label_import import Differing, Undecided
+from headrace.prep.unsettled_labels import Differing, Undecided
 
 
 @dataclass(frozen=True, kw_only=True)
