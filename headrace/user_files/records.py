@@ -109,7 +109,7 @@ def format_of(path: Path, layout: FileLayout) -> str:
 
 def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     column = layout.columns[0]
-    with BoundedLines(path, layout) as lines:
+    with BoundedLines(path, layout, newline="" if layout.line_ends_kept else None) as lines:
         for number, text, is_cut in _BLOCKS[layout.text_unit](lines, layout.record_bytes_max):
             if is_cut:
                 yield too_long(number, layout, text)
