@@ -28,8 +28,16 @@ from headrace.prep.example_forms import (
 )
 from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
-from headrace.prep.personal_data import PersonalData
-from headrace.prep.rule_sets import LATER_LIMITS, SHARE_KEYS, QualityRules, with_limits_of_set
+from headrace.prep.personal_data import PersonalData, found_column
+from headrace.prep.personal_patterns import KINDS
+from headrace.prep.rule_sets import (
+    LATER_LIMITS,
+    OTHER_RULES,
+    SHARE_KEYS,
+    QualityRules,
+    check_share_names,
+    with_limits_of_set,
+)
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
@@ -61,7 +69,7 @@ class NearDuplicates:
     """The overlap from which on two documents are near duplicates."""
     shingle_words: Annotated[int, Ge(1)] = 3
     """The number of tokens in a sequence."""
-    num_permutations: int = 128
+    num_permutations: Literal[64, 128, 256] = 128
     """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
 
     def __post_init__(self) -> None:
@@ -256,6 +264,18 @@ class Corpus:
             )
         object.__setattr__(self, "encoding", checked_encodings(self.encoding))
         check_delimiter(self.delimiter, self.format)
+        self._check_rule_names()
+
+    def _check_rule_names(self) -> None:
+        """Of all rules, since those of languages and of personal data are known here alone."""
+        of_languages = self.language.rule_names if self.language else []
+        if twice := sorted(set(of_languages).intersection(self.rules.rule_names)):
+            raise InvalidInput(
+                f"rules: drop_matching must name no rule as language.rules does, got {twice[0]!r} in both: rename it."
+            )
+        # A rule about personal data has the name of its column.
+        known = {*OTHER_RULES, *map(found_column, KINDS), *self.rules.rule_names, *of_languages}
+        check_share_names(self.rules.shares_max, known)
 
     def _check_templates(self) -> None:
         kind = self.example.kind
@@ -353,6 +373,8 @@ class Corpus:
             encodings=self.encoding,
             delimiter=self.delimiter,
             text_unit=self.text_unit,
+            # Where a line is the text, its end is not.
+            line_ends_kept=self.normalize.text == "code" and self.text_unit != "line",
         )
 
     @property

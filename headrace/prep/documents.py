@@ -35,8 +35,9 @@ def raw_document(corpus: Corpus, source_file: str, record: Record) -> RawDocumen
     rule of the cleaning counts documents in which a template's column is null.
     """
     values = {ours: record.fields.get(theirs) for ours, theirs in corpus.columns.items()}
-    examples = values.get("examples") or []
-    values["examples"] = [examples] if isinstance(examples, str) else examples
+    examples = values.get("examples")
+    if examples is None or isinstance(examples, str):
+        values["examples"] = [examples] if examples else []
     if corpus.text_markup == "html" and isinstance(html := values.get("text"), str):
         try:
             values["text"], _ = page_of(html)
@@ -129,10 +130,10 @@ def _fault(corpus: Corpus, record: Record, values: dict[str, object]) -> str | N
         if corpus.columns[ours] not in record.fields:
             return f"missing column {corpus.columns[ours]!r}"
     for ours, theirs in corpus.columns.items():
-        value, wanted = values[ours], _WANTED.get(ours)
         # Messages are checked one by one.
-        if wanted is None:
+        if ours not in _TYPES:
             continue
+        value, (_, wanted) = values[ours], _TYPES[ours]
         if not _fits(ours, value):
             got = "null" if value is None else type(value).__name__
             return f"column {theirs!r} must be {wanted}, got {got}"
@@ -144,21 +145,31 @@ def _fault(corpus: Corpus, record: Record, values: dict[str, object]) -> str | N
 _HALF = "holds half of a surrogate pair, which is no character"
 
 
-_WANTED = {
-    "document_id": "a string or a whole number",
-    "term": "a string or a whole number",
-    "category": "a string or a whole number",
-    "text": "a string",
-    "examples": "a string or a list of strings",
+# Ours of the columns → the types that JSON may have there, in words too. A list is one of strings.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("document_id", "term", "category"), ((str, int), "a string or a whole number")),
+    "text": ((str,), "a string"),
+    "examples": ((str, list), "a string or a list of strings"),
 }
 
 
+def allowed_types(corpus: Corpus) -> dict[str, set[type]]:
+    """Of each column of the file; of one that stands for several of ours, what suits them all."""
+    allowed: dict[str, set[type]] = {}
+    for ours, theirs in corpus.columns.items():
+        types, _ = _TYPES[ours]
+        allowed[theirs] = allowed.get(theirs, set(types)).intersection(types)
+    return allowed
+
+
 def _fits(ours: str, value: object) -> bool:
-    if ours == "text":
-        return isinstance(value, str)
     if ours == "examples":
         return isinstance(value, list) and all(isinstance(example, str) for example in value)
-    return value is None or isinstance(value, str | int)
+    if value is None:
+        return ours != "text"
+    # Python's bool is an int, and no whole number of anybody's file.
+    types, _ = _TYPES[ours]
+    return isinstance(value, types) and not isinstance(value, bool)
 
 
 def _encodable(values: Iterable[object]) -> bool:

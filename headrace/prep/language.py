@@ -19,7 +19,7 @@ import polars as pl
 from annotated_types import Ge, Le
 
 from headrace.errors import InvalidInput
-from headrace.prep.rule_sets import QualityRules, with_limits_of_set
+from headrace.prep.rule_sets import QualityRules, refuse_shares, with_limits_of_set
 from headrace.prep.utf8 import utf8_batches
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import Before
@@ -49,7 +49,12 @@ class LanguageRules:
     letter of Chinese, Japanese or Korean counts as four."""
     rules: dict[str, Annotated[QualityRules, Before(with_limits_of_set)]] = field(default_factory=dict)
     """Language → the quality rules that its documents have in place of the corpus's; each counts its drops under the
-    rule's name with the language behind it: `too_few_words_zh`."""
+    rule's name with the language behind it: `too_few_words_zh`. What they may drop, the corpus's own rules say."""
+
+    @property
+    def rule_names(self) -> list[str]:
+        """The rules that languages have of their own, also those that are off."""
+        return [f"{name}_{suffix(code)}" for code, rules in self.rules.items() for name in rules.rule_names]
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -59,6 +64,8 @@ class LanguageRules:
             _check_language("keep", code)
         for code, rules in self.rules.items():
             _check_language("rules", code)
+            own = f"write shares_max: {{too_few_words_{suffix(code)}: 0.6}} in the corpus's own rules"
+            refuse_shares(f"rules: {code}", rules, own)
             if rules.broken_characters == "repair":
                 raise InvalidInput(
                     f"rules.{code}.broken_characters must be drop or keep, got repair: texts are repaired before "
@@ -66,6 +73,11 @@ class LanguageRules:
                 )
             if self.keep is not None and not any(is_within(code, kept) for kept in self.keep):
                 raise InvalidInput(f"rules has {code!r}, which keep drops, got keep {list(self.keep)}.")
+
+
+def suffix(code: str) -> str:
+    """What a rule's name ends with where it is a language's."""
+    return code.replace("-", "_")
 
 
 def is_within(code: str, wider: str) -> bool:

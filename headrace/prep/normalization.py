@@ -20,7 +20,8 @@ _CONTROL = r"[\p{Cc}&&[^\n\t]]"
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
     """The form of each column: `text` (blanks and lines stay as they are), `prose` (single blanks, at most one empty
-    line in a row), `line` (single blanks, one line) or `code` (byte for byte)."""
+    line in a row), `line` (single blanks, one line) or `code` (byte for byte; of plain text cut into lines, each line's
+    end is a line feed)."""
 
     text: NormalForm = "text"
     """The documents' texts."""

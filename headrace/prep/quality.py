@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from headrace.prep.corpus import Corpus
-from headrace.prep.language import LanguageRules, is_within, speaks
+from headrace.prep.language import LanguageRules, is_within, speaks, suffix
 from headrace.prep.personal_data import found_column
 from headrace.prep.personal_patterns import Kind
 from headrace.prep.rule_sets import FIGURES, OF_REPETITION, PHRASES, STOP_WORDS, Figure, QualityRules, Source
@@ -60,9 +60,8 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
         # zh-Hant may have rules beside those of zh.
         narrower = [speaks(one) for one in language.rules if one != code and is_within(one, code)]
         own = speaks(code) & ~pl.any_horizontal(pl.lit(False), *narrower)
-        suffix = code.replace("-", "_")
         rules += [
-            replace(rule, name=f"{rule.name}_{suffix}", drops=rule.drops & own) for rule in _rules_of(of_language)
+            replace(rule, name=f"{rule.name}_{suffix(code)}", drops=rule.drops & own) for rule in _rules_of(of_language)
         ]
     if unwanted := corpus.labels.drop if corpus.labels else ():
         label = pl.col("label")
@@ -96,7 +95,7 @@ def _rules_of(settings: QualityRules) -> list[Rule]:
 
 def _personal_rule(kind: Kind) -> Rule:
     found = pl.col(found_column(kind))
-    return Rule(name=f"personal_data_{kind}", drops=found > 0, measured=found, limit=0)
+    return Rule(name=found_column(kind), drops=found > 0, measured=found, limit=0)
 
 
 def _language_rule(keep: Sequence[str], *, keep_unknown: bool) -> Rule:

@@ -10,7 +10,7 @@ documentation. What C4 and RefinedWeb (Penedo et al. 2023, G.2) do to single lin
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -115,11 +115,8 @@ FIGURES: Mapping[str, Figure] = {
 
 # What is counted by a regular expression (Rust syntax).
 PHRASES = {"filler": "(?i)lorem ipsum"}
-# Rules that look at no figure.
-_OTHER_RULES = (
-    *("text_empty", "template_incomplete", "broken_characters", "label_unwanted"),
-    *("exact_duplicate", "near_duplicate"),
-)
+# Rules that look at no figure, and are no rule set's.
+OTHER_RULES = ("text_empty", "template_incomplete", "language", "label_unwanted", "exact_duplicate", "near_duplicate")
 # Limits that a corpus's digest leaves out where they are null.
 LATER_LIMITS = tuple(FIGURES)[-6:]
 # Keys that drop nothing.
@@ -270,11 +267,14 @@ class QualityRules:
     share_max: Annotated[float, Ge(0), Le(1)] = 0.5
     """The check `rule_shares` of clean_documents fails if one of these rules drops a larger share of the documents."""
     shares_max: dict[str, float] = field(default_factory=dict)
-    """The same for a rule by its name, also for `exact_duplicate` and `near_duplicate`, which have no other limit."""
+    """The same for a rule by its name, also for `exact_duplicate` and `near_duplicate`, which have no other limit. The
+    rules of a language have names of their own: `too_few_words` says nothing of `too_few_words_zh`."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        self._check_shares()
+        for rule, share in self.shares_max.items():
+            if not 0 <= share <= 1:
+                raise InvalidInput(f"shares_max.{rule} must be between 0 and 1, got {share:g}.")
         for least, most in (("words_min", "words_max"), ("mean_word_length_min", "mean_word_length_max")):
             low, high = getattr(self, least), getattr(self, most)
             if low is not None and high is not None and low > high:
@@ -289,16 +289,11 @@ class QualityRules:
             check_name("drop_matching", name)
             _check_pattern(f"drop_matching.{name}", pattern)
 
-    def _check_shares(self) -> None:
-        known = {*_OTHER_RULES, *(figure.rule for figure in FIGURES.values())}
-        known |= {f"matches_{name}" for name in self.drop_matching}
-        for rule, share in self.shares_max.items():
-            if rule not in known:
-                near = difflib.get_close_matches(rule, known, n=1, cutoff=0.6)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
-                raise InvalidInput(f"shares_max must name rules, got {rule!r}; {hint}")
-            if not 0 <= share <= 1:
-                raise InvalidInput(f"shares_max.{rule} must be between 0 and 1, got {share:g}.")
+    @property
+    def rule_names(self) -> list[str]:
+        """The rules that these limits make, also those that are off."""
+        figures = [figure.rule for figure in FIGURES.values()]
+        return ["broken_characters", *figures, *(f"matches_{name}" for name in self.drop_matching)]
 
     @classmethod
     def of(cls, rule_set: RuleSet, **limits: Any) -> Self:
@@ -312,6 +307,22 @@ def with_limits_of_set(rules: Any) -> Any:
     # What a file has there, such as a list, may be no key at all; types are checked after this.
     limits = next((limits for name, limits in LIMITS.items() if name == rule_set), None)
     return rules if limits is None else {**dict.fromkeys(FIGURES), **limits, **rules}
+
+
+def check_share_names(shares: Mapping[str, float], known: Collection[str]) -> None:
+    """Raises: InvalidInput: there is no such rule."""
+    for rule in shares:
+        if rule not in known:
+            near = difflib.get_close_matches(rule, known, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
+            raise InvalidInput(f"rules: shares_max must name rules, got {rule!r}; {hint}")
+
+
+def refuse_shares(where: str, rules: QualityRules, instead: str) -> None:
+    """Raises: InvalidInput: the rules say what may be dropped where nothing looks at it."""
+    for key in SHARE_KEYS:
+        if (got := getattr(rules, key)) != getattr(QualityRules(), key):
+            raise InvalidInput(f"{where}: {key} must be left out here, got {got}: {instead}.")
 
 
 def _check_pattern(name: str, pattern: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import QUARANTINE
 from headrace.prep.corpus import Corpus
-from headrace.prep.documents import document_schema, raw_document, raw_documents
+from headrace.prep.documents import allowed_types, document_schema, raw_document, raw_documents
 from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.text_keys import bucket
@@ -116,7 +116,8 @@ def _records(corpus: Corpus, path: Path) -> Iterator[Record | Unreadable | Colum
     # Messages and pages are read one by one: each has a form of its own.
     if corpus.example.kind in OF_MESSAGES or corpus.text_markup == "html":
         return read_records(path, corpus.layout)
-    return read_columns(path, corpus.layout, [corpus.columns[ours] for ours in corpus.required_columns])
+    required = [corpus.columns[ours] for ours in corpus.required_columns]
+    return read_columns(path, corpus.layout, required, allowed_types(corpus))
 
 
 def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:

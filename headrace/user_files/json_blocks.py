@@ -1,16 +1,16 @@
 """Clean JSON Lines as columns: blocks of whole lines that Arrow parses without a Python object per record.
 
 What is clean is decided so that nobody can tell from the records who has read them. A clean part of a file is UTF-8;
-has one object a line, which begins and ends its line; has in each wanted column strings, or whole numbers, or lists of
-strings; has no half of a surrogate pair, no control character within a string and no wanted key twice (Arrow's parser
-refuses them). Of what is not clean the halves are tried, down to a few lines, which `json_lines` reads one by one and
-judges. One line is read that the exact reader refuses: where a column that nobody wants is nested beyond Python's
-recursion.
+has one object a line, which begins and ends its line; has in each wanted column what the caller allows there: strings,
+whole numbers or lists of strings; has no half of a surrogate pair, no control character within a string and no wanted
+key twice (Arrow's parser refuses them). Of what is not clean the halves are tried, down to a few lines, which
+`json_lines` reads one by one and judges. One line is read that the exact reader refuses: where a column that nobody
+wants is nested beyond Python's recursion.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,12 @@ _PAUSE_BLOCKS_MAX = 63
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Arrow takes them for numbers, and Python does not.
 _NO_NUMBERS = re.compile(rb"Inf\s*[,}\]]"), re.compile(rb"-NaN\s*[,}\]]")
+_ARROW_TYPES = {int: pa.int64(), list: pa.list_(pa.string())}
 _NEWLINE, _RETURN, _BEGIN, _END = b"\n\r{}"
 
 _Types = Mapping[str, pa.DataType]
+# Of each wanted column: `str`, and what else may stand there, `int` or `list` (of strings).
+Allowed = Mapping[str, Collection[type]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +49,14 @@ class Columns:
     columns: pa.RecordBatch
 
 
-def json_blocks(path: Path, layout: FileLayout, required: Sequence[str]) -> Iterator[Record | Unreadable | Columns]:
+def json_blocks(
+    path: Path, layout: FileLayout, required: Sequence[str], allowed: Allowed
+) -> Iterator[Record | Unreadable | Columns]:
     """Records of a file in UTF-8, in order.
 
     Args:
         required: columns that no record of `Columns` has as null: Arrow does not tell a null from a missing key.
+        allowed: what has another type comes as a `Record`, for the caller to judge.
 
     Raises:
         ExpandsTooMuch: while a compressed file is read.
@@ -64,7 +70,7 @@ def json_blocks(path: Path, layout: FileLayout, required: Sequence[str]) -> Iter
         num_exact, first_line = 0, line
         tried = left_out == 0 and expansion.allows(len(block))
         left_out = max(0, left_out - 1)
-        for part, table in _parts(block, layout, types) if tried else [(block, None)]:
+        for part, table in _parts(block, layout, types, allowed) if tried else [(block, None)]:
             num_lines = _num_lines(part) if table is None else table.num_rows
             nulls = [] if table is None else _nulls(table, required)
             if table is None or len(nulls) > _NULLS_SHARE_MAX * num_lines:
@@ -86,7 +92,8 @@ def _blocks(path: Path, layout: FileLayout) -> Iterator[bytes | None]:
         rest, is_first = b"", True
         while True:
             try:
-                chunk = stream.read(layout.block_bytes)
+                # The mark is in one block.
+                chunk = stream.read(max(layout.block_bytes, len(_BYTE_ORDER_MARK)))
             except (OSError, EOFError, ValueError, pa.ArrowException):
                 yield None
                 return
@@ -106,7 +113,9 @@ def _blocks(path: Path, layout: FileLayout) -> Iterator[bytes | None]:
             yield rest
 
 
-def _parts(block: bytes, layout: FileLayout, types: dict[str, pa.DataType]) -> Iterator[tuple[bytes, pa.Table | None]]:
+def _parts(
+    block: bytes, layout: FileLayout, types: dict[str, pa.DataType], allowed: Allowed
+) -> Iterator[tuple[bytes, pa.Table | None]]:
     """The block in pieces, each with its records, or None: it has to be read line by line.
 
     Args:
@@ -114,7 +123,7 @@ def _parts(block: bytes, layout: FileLayout, types: dict[str, pa.DataType]) -> I
     """
     table = _parsed(block, layout, types) if types else None
     if table is None:
-        found = _types(block, layout.columns)
+        found = _types(block, allowed)
         if found != types:
             types.clear()
             types.update(found)
@@ -199,20 +208,19 @@ def _exact(
         yield from json_records(lines, layout, line)
 
 
-def _types(block: bytes, columns: Sequence[str]) -> dict[str, pa.DataType]:
-    """What the first records that have a column have there."""
-    types = dict.fromkeys(columns, pa.string())
-    unknown = set(columns)
+def _types(block: bytes, allowed: Allowed) -> dict[str, pa.DataType]:
+    """What the first records that have a column have there, if it is allowed; else strings, which the parser misses."""
+    types = dict.fromkeys(allowed, pa.string())
+    unknown = set(allowed)
     for line in block.split(b"\n", _LINES_LOOKED_AT)[:_LINES_LOOKED_AT]:
         with suppress(ValueError, RecursionError, AttributeError):
             fields = json.loads(line)
             for name in [name for name in unknown if fields.get(name) is not None]:
                 unknown.discard(name)
-                value = fields[name]
-                if isinstance(value, list):
-                    types[name] = pa.list_(pa.string())
-                elif isinstance(value, int):
-                    types[name] = pa.int64()
+                # The type itself, since Python's bool is an int.
+                kind = type(fields[name])
+                if kind in _ARROW_TYPES and kind in allowed[name]:
+                    types[name] = _ARROW_TYPES[kind]
     return types
 
 

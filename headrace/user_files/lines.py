@@ -78,7 +78,7 @@ class BoundedLines:
         expansion: Expansion | None = None,
     ) -> None:
         """Args:
-        newline: as for `open`: "" leaves line ends unchanged, for CSV.
+        newline: as for `open`: "" leaves line ends unchanged.
         block: bytes of the file in UTF-8, which are read instead of it.
         expansion: what was counted of the file so far.
         """

@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.errors import InvalidInput
 from headrace.user_files.csv_rows import read_csv
 from headrace.user_files.html_pages import read_html
-from headrace.user_files.json_blocks import Columns, json_blocks
+from headrace.user_files.json_blocks import Allowed, Columns, json_blocks
 from headrace.user_files.json_lines import read_jsonl
 from headrace.user_files.layout import (
     ExpandsTooMuch,
@@ -53,18 +53,21 @@ def read_records(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable
     return _guarded(path, layout, _READERS[format_of(path, layout)])
 
 
-def read_columns(path: Path, layout: FileLayout, required: Sequence[str]) -> Iterator[Record | Unreadable | Columns]:
+def read_columns(
+    path: Path, layout: FileLayout, required: Sequence[str], allowed: Allowed
+) -> Iterator[Record | Unreadable | Columns]:
     """The same records; of JSON Lines those that are clean side by side, which is faster by far.
 
     Args:
         required: columns of the file that hold no null where records are side by side.
+        allowed: the types of each column where records are side by side.
 
     Raises:
         InvalidInput: the format is `auto` and the file's name does not tell which.
     """
     file_format = format_of(path, layout)
     if file_format == "jsonl" and is_utf8(layout.encodings):
-        return _guarded(path, layout, partial(json_blocks, required=required))
+        return _guarded(path, layout, partial(json_blocks, required=required, allowed=allowed))
     return _guarded(path, layout, _READERS[file_format])
 
 
@@ -106,7 +109,7 @@ def format_of(path: Path, layout: FileLayout) -> str:
 
 def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     column = layout.columns[0]
-    with BoundedLines(path, layout) as lines:
+    with BoundedLines(path, layout, newline="" if layout.line_ends_kept else None) as lines:
         for number, text, is_cut in _BLOCKS[layout.text_unit](lines, layout.record_bytes_max):
             if is_cut:
                 yield too_long(number, layout, text)

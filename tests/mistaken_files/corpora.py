@@ -199,7 +199,7 @@ MISTAKES = [
         "sequence_length:",
         "near_duplicates: {num_permutations: 100}\nsequence_length:",
         "8:",
-        "num_permutations must be 64, 128 or 256 … got 100",
+        "num_permutations must be one of 64, 128, 256, got 100",
     ),
     (
         "sequence_length:",

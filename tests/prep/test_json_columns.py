@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.prep.corpus import ExamplePrompt
-from headrace.prep.documents import raw_document, raw_documents
+from headrace.prep.documents import allowed_types, raw_document, raw_documents
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_columns, read_records
@@ -121,7 +121,7 @@ def documents_side_by_side(path: Path, **layout: Any) -> tuple[list[Any], int]:
     required = [CORPUS.columns[name] for name in CORPUS.required_columns]
     rows: list[Any] = []
     num_columns = 0
-    for one in read_columns(path, replace(CORPUS.layout, **layout), required):
+    for one in read_columns(path, replace(CORPUS.layout, **layout), required, allowed_types(CORPUS)):
         if isinstance(one, Columns):
             batch = raw_documents(CORPUS, "file", one)
             batch.validate(full=True)
@@ -143,6 +143,52 @@ def test_every_line_becomes_what_the_exact_reader_makes_of_it(content: bytes, bl
         rows, _ = documents_side_by_side(path, **layout)
 
         assert rows == documents(path, **layout)
+
+
+numbers = st.one_of(st.integers(0, 9), st.floats(0, 1), st.booleans(), st.none())
+values = st.recursive(st.one_of(texts, numbers), lambda inner: st.lists(inner, max_size=2) | st.just({}), max_leaves=3)
+
+
+@given(st.sampled_from(sorted(COLUMNS.values())), st.lists(values, min_size=1, max_size=3), st.integers(0, 20))
+@example("text", [5], 0)
+@example("text", [["a", "b"]], 0)
+@example("term", [["x"]], 0)
+@example("term", [True], 0)
+@example("examples", [1], 0)
+@example("examples", [0, {}], 0)
+@example("examples", [["x"], 1], 3)
+def test_a_column_of_another_type_is_judged_as_the_exact_reader_judges_it(column: str, odd: list[Any], num_clean: int):
+    rows = [{"term": "a", "text": f"number {number}"} for number in range(num_clean)]
+    rows += [{"term": "a", "text": "b", column: value} for value in odd for _ in range(20)]
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "file.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+        found, _ = documents_side_by_side(path)
+
+        assert found == documents(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "got"), [("examples", 0, "int"), ("examples", {}, "dict"), ("term", True, "bool")]
+)
+def test_a_value_that_python_takes_for_nothing_or_for_a_number_is_set_aside(
+    column: str, value: Any, got: str, tmp_path: Path
+):
+    (tmp_path / "file.jsonl").write_text(json.dumps({"term": "a", "text": "b", column: value}))
+
+    [row] = documents(tmp_path / "file.jsonl")
+
+    assert isinstance(row, Unreadable)
+    assert row.reason.endswith(f"got {got}")
+
+
+def test_a_mark_before_the_first_line_is_none_of_it_however_short_the_blocks(tmp_path: Path):
+    (tmp_path / "file.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"term": "a", "text": "b"}\n' * 40)
+
+    for block_bytes in (1, 2, 3):
+        rows, _ = documents_side_by_side(tmp_path / "file.jsonl", block_bytes=block_bytes)
+        assert rows == documents(tmp_path / "file.jsonl")
 
 
 def test_one_bad_line_of_many_costs_a_few_lines_their_speed(tmp_path: Path):

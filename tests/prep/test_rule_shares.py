@@ -1,12 +1,18 @@
 """What each rule took of a corpus, and the sentence where it is too much."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.cleaning import rule_sources
+from headrace.prep.corpus import LabelFile, Labels
+from headrace.prep.images.corpus import ImageCorpus
+from headrace.prep.language import LanguageRules
+from headrace.prep.personal_data import PersonalData
 from headrace.prep.rule_sets import QualityRules
 from headrace.prep.rule_shares import markdown, refusal, rule_shares
 from headrace.store.local import LocalStore
@@ -64,4 +70,40 @@ def test_shares_change_no_document_so_they_change_no_digest() -> None:
 )
 def test_a_share_of_no_rule_or_beyond_one_is_refused(shares: dict[str, float], said: str) -> None:
     with pytest.raises(InvalidInput, match=said.replace("?", "[?]")):
-        QualityRules(shares_max=shares)
+        make_corpus(rules=QualityRules(shares_max=shares))
+
+
+def test_every_rule_that_a_check_names_can_be_allowed_more() -> None:
+    """Also the rules of a language, which languages have, and of personal data."""
+    language = LanguageRules(
+        keep=("en", "zh-Hant"), rules={"zh-Hant": QualityRules.of("web", drop_matching={"x": "x"})}
+    )
+    corpus = make_corpus(
+        language=language,
+        personal_data=PersonalData(email="drop"),
+        labels=Labels(file=LabelFile(path="labels.csv"), drop=("bad",)),
+    )
+    names = list(rule_sources(corpus))
+    assert {"language", "personal_data_email", "too_few_words_zh_Hant", "matches_x_zh_Hant"} < set(names)
+
+    allowing = dataclasses.replace(corpus, rules=QualityRules.of("short", shares_max=dict.fromkeys(names, 0.9)))
+
+    assert {one.share_max for one in rule_shares(allowing, [], 1)} == {0.9}
+
+
+@pytest.mark.parametrize(("key", "value"), [("share_max", 0.9), ("shares_max", {"too_few_words": 0.9})])
+def test_a_share_is_refused_where_nothing_looks_at_it(key: str, value: Any) -> None:
+    rules = QualityRules(**{key: value})
+
+    with pytest.raises(InvalidInput, match=f"^rules: zh: {key} must be left out here, got .*_zh: 0.6}}"):
+        LanguageRules(rules={"zh": rules})
+    with pytest.raises(InvalidInput, match=f"^captions: {key} must be left out here, got .* dropped_share_max says"):
+        ImageCorpus(name="pictures", files=("*.jpg",), captions=rules)
+
+
+def test_a_rule_of_a_language_has_no_other_rules_name() -> None:
+    with pytest.raises(InvalidInput, match="got 'matches_x_zh' in both: rename it"):
+        make_corpus(
+            rules=QualityRules(drop_matching={"x_zh": "a"}),
+            language=LanguageRules(rules={"zh": QualityRules(drop_matching={"x": "b"})}),
+        )

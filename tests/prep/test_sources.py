@@ -10,6 +10,7 @@ import pytest
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import check_schema
 from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.normalization import Normalization
 from headrace.prep.sources import read_shard, shard_files
 from tests.prep.builders import gloss, make_corpus, write_jsonl
 
@@ -293,6 +294,35 @@ def test_plain_text_is_cut_into_lines_paragraphs_or_files(
 
     rows = shard.documents.select(["source_line", "text"]).to_pylist()
     assert [(row["source_line"], row["text"]) for row in rows] == texts
+
+
+@pytest.mark.parametrize(
+    ("unit", "texts"),
+    [
+        ("paragraph", [(1, "one\r\n\ttwo\rthree\n"), (5, "four\r\n")]),
+        ("file", [(1, "one\r\n\ttwo\rthree\n\r\nfour\r\n")]),
+        ("line", [(1, "one\n"), (2, "\ttwo\n"), (3, "three\n"), (5, "four\n")]),
+    ],
+)
+def test_where_every_byte_stays_as_it_is_the_ends_of_lines_do(
+    unit: Any, texts: list[tuple[int, str]], tmp_path: Path
+) -> None:
+    content = b"one\r\n\ttwo\rthree\n\r\nfour\r\n"
+    write(tmp_path, "a.txt", content)
+
+    def read(form: Any) -> list[tuple[int, str]]:
+        corpus = make_corpus(
+            columns={"text": "text"},
+            prompt=ExamplePrompt(user="Go on."),
+            text_unit=unit,
+            normalize=Normalization(text=form),
+        )
+        rows = read_shard(corpus, "shard-00", tmp_path).documents.select(["source_line", "text"]).to_pylist()
+        return [(row["source_line"], row["text"]) for row in rows]
+
+    assert read("code") == texts
+    # The ids of other corpora stay.
+    assert "\r" not in "".join(text for _, text in read("text"))
 
 
 def test_above_the_share_the_refusal_names_the_worst_file_and_its_first_line(tmp_path: Path) -> None:

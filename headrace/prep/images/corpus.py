@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le
 from headrace.errors import InvalidInput
 from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
 from headrace.prep.images.resizing import Resize
-from headrace.prep.rule_sets import QualityRules, with_limits_of_set
+from headrace.prep.rule_sets import QualityRules, refuse_shares, with_limits_of_set
 from headrace.store.objects import canonical_json
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.ranges import Because, check_ranges
@@ -102,7 +102,8 @@ class ImageCorpus:
     captions: Annotated[QualityRules, Before(_captions_of_set)] = field(
         default_factory=lambda: QualityRules.of("short")
     )
-    """Rules for captions, as a corpus of texts has them; without a `set` they are those of the set `short`."""
+    """Rules for captions, as a corpus of texts has them, without `share_max`; without a `set` they are those of the
+    set `short`."""
     duplicates: ImageDuplicates | None = field(default_factory=ImageDuplicates)
     """null keeps pictures that look alike; they are then on one side of the split."""
     resize: Resize = field(default_factory=Resize)
@@ -130,6 +131,7 @@ class ImageCorpus:
             )
         if not _COLOUR.fullmatch(self.background):
             raise InvalidInput(f"background must be a colour such as '#ffffff', got {self.background!r}.")
+        refuse_shares("captions", self.captions, "dropped_share_max says what all rules together may drop")
 
     @property
     def judging_digest(self) -> str:
