@@ -126,10 +126,10 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
         severity=dg.AssetCheckSeverity.ERROR if leaks.is_certain else dg.AssetCheckSeverity.WARN,
         description=inline(f"On both sides, for example: {'; '.join(leaks.samples)}") if leaks.found else None,
         metadata={
-            "num_shards": len(shards),
             "num_rows": leaks.num_documents,
             "num_terms_on_both_sides": leaks.num_terms,
             "num_texts_on_both_sides": leaks.num_texts,
+            "num_shards": len(shards),
             "num_equal_texts_on_both_sides": leaks.num_equal_texts,
             "num_heldout_with_twin_in_training": leaks.num_twins,
             "most_similar": leaks.most_similar,
