@@ -24,9 +24,10 @@ from resources.corpus_resource import CorpusResource
 
 _STAGE = Stage("data_prep")
 _MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS,)}}
+_BUCKETS_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS, whole_corpus.NUM_BUCKETS)}}
 
 
-@_STAGE.asset(corpus_shards, code_version="1", **_MADE_BY)
+@_STAGE.asset(corpus_shards, code_version="2", **_MADE_BY)
 def document_signatures(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
@@ -54,9 +55,9 @@ def document_signatures(
 
 @_STAGE.asset(
     duplicate_bucket_keys,
-    code_version="1",
+    code_version="2",
     ins={"document_signatures": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
-    **_MADE_BY,
+    **_BUCKETS_MADE_BY,
 )
 def duplicate_buckets(
     context: dg.AssetExecutionContext,
@@ -67,18 +68,17 @@ def duplicate_buckets(
     """Documents of all shards that share a key with another, for one range of keys.
 
     Saves duplicates time, in a corpus of `dedup.one_run_below` bytes or more: it compares the keys of a bucket itself
-    that is missing, or older than its signatures.
+    that is missing, older than its signatures, or of another `num_buckets`.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
-    buckets = str(settings.dedup.num_buckets)
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest, num_buckets=buckets):
+    made_by = whole_corpus.made_by_of_bucket(settings)
+    if sealed := sealed_already(context, store.handoffs(), **made_by):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
     table = whole_corpus.bucket(settings, context.partition_key, document_signatures)
     return dg.MaterializeResult(value=table, metadata=made_by)
 
 
-@_STAGE.asset(None, code_version="1", deps=[document_signatures, duplicate_buckets], **_MADE_BY)
+@_STAGE.asset(None, code_version="2", deps=[document_signatures, duplicate_buckets], **_MADE_BY)
 def duplicates(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,

@@ -108,7 +108,7 @@ def labels(
 
 # Only of `duplicates`' rows of its own shard is it made, so it looks for these itself: a run whose rows are the same
 # returns what is sealed.
-@_STAGE.asset(corpus_shards, code_version="3", deps=["duplicates"] if COMPARES_SHARDS else [])
+@_STAGE.asset(corpus_shards, code_version="4", deps=["duplicates"] if COMPARES_SHARDS else [])
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,

@@ -102,7 +102,7 @@ class _Sealed:
 
     def seal(self, asset: str, key: str, rows: Any, inputs: Sequence[Handoff], **options: Any) -> None:
         made_of = {f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in inputs}
-        attributes = {compared.CORPUS: self.corpus.verdict_digest}
+        attributes = compared.made_by_of_bucket(self.corpus)
         self.handoffs.publish(
             asset, key, rows, code_version="1", run_id="r", input_versions=made_of, attributes=attributes, **options
         )

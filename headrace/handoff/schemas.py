@@ -57,7 +57,7 @@ CLEAN_DOCUMENTS = _schema(
 DOCUMENT_SIGNATURES = _schema(
     key=pa.uint64(),
     place=pa.int64(),  # the row of raw_documents
-    rule=pa.uint8(),  # 0: none drops it; else its number in the order of rules, from 1 on
+    rule=pa.uint16(),  # 0: none drops it; else its number in the order of rules, from 1 on
 )
 
 # Documents that share a key with another, in the order of keys.

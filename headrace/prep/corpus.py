@@ -219,7 +219,8 @@ class Corpus:
     personal_data: PersonalData | None = None
     """null: none is looked for."""
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
-    """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts."""
+    """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts: it may then
+    stand on both sides of the split, since only documents equal in the other columns are twins."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     dedup: Deduplication = field(default_factory=Deduplication)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02

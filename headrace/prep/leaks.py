@@ -2,7 +2,7 @@
 
 Twins are found by other means than the split avoids them by: every held-out document is compared with every training
 document that holds one of its rarest sequences, without a sketch, so none is missed (Chaudhuri et al. 2006: two sets of
-similarity t or more share one of any n - ceil(t n) + 1 members of each). Documents stream; memory holds 16 bytes each,
+similarity t or more share one of any n - ceil(t n) + 1 members of each). Documents stream; memory holds 24 bytes each,
 and the held-out ones' sequences. Costs the tokens of all documents, once.
 """
 
@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import Sets
-from headrace.prep.signatures import sequences_of
+from headrace.prep.signatures import Signer, sequences_of
 from headrace.prep.text_keys import text_keys_of
 
 COLUMNS = ("document_id", "term", "category", "text", "split")
 _BATCH_ROWS = 8192
 _NUM_SAMPLES = 3
+# What is less probable than this did not happen by chance.
+_CHANCE_MIN = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,9 @@ class Leaks:
     """What is in both train and held-out, with a few of each.
 
     `num_twins`: how many held-out documents have a training document that overlaps with them by at least
-    `corpus.twins_jaccard`; `most_similar`: the highest overlap of these.
+    `corpus.twins_jaccard`; `most_similar`: the highest overlap of these; `missed_by_chance`: whether the split's sketch
+    may have missed so many, so similar. `num_equal_texts`: as `num_texts`, also of documents that another one of
+    `duplicate_columns` tells apart, which is no leak.
     """
 
     num_documents: int
@@ -36,16 +40,18 @@ class Leaks:
     num_texts: int
     num_twins: int
     most_similar: float
+    missed_by_chance: bool
+    num_equal_texts: int
     samples: tuple[str, ...]
 
     @property
     def found(self) -> bool:
         return self.num_terms + self.num_texts + self.num_twins > 0
 
-    def is_certain(self, corpus: Corpus) -> bool:
+    @property
+    def is_certain(self) -> bool:
         """Whether it is more than the few twins of least similarity that the split misses by chance."""
-        least = corpus.near_duplicates.jaccard if corpus.near_duplicates else 1.0
-        return self.num_terms + self.num_texts > 0 or self.most_similar >= least
+        return self.num_terms + self.num_texts > 0 or not self.missed_by_chance
 
 
 def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
@@ -53,6 +59,7 @@ def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
     hashed = pl.concat([_hashed(corpus, batch) for batch in _batches(shards)] or [pl.DataFrame(schema=_HASHED)])
     terms = _on_both_sides(hashed.drop_nulls("term"), "term")
     contents = _on_both_sides(hashed, "content")
+    texts = _on_both_sides(hashed, "text")
     twins = _Twins.of(corpus, shards)
     samples = [
         *_shown(shards, pl.col("term"), _key("term").hash(), terms),
@@ -65,11 +72,13 @@ def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
         num_texts=len(contents),
         num_twins=int((twins.similarities > 0).sum()),
         most_similar=float(twins.similarities.max(initial=0)),
+        missed_by_chance=_may_be_missed(corpus, twins.similarities),
+        num_equal_texts=len(texts),
         samples=tuple(samples),
     )
 
 
-_HASHED = {"term": pl.UInt64, "content": pl.UInt64, "heldout": pl.Boolean}
+_HASHED = {"term": pl.UInt64, "content": pl.UInt64, "text": pl.UInt64, "heldout": pl.Boolean}
 
 
 def _batches(shards: Sequence[pa.Table]) -> Iterator[pl.DataFrame]:
@@ -90,8 +99,24 @@ def _content(corpus: Corpus) -> pl.Expr:
 def _hashed(corpus: Corpus, documents: pl.DataFrame) -> pl.DataFrame:
     term = pl.when(pl.col("term").is_not_null()).then(_key("term").hash())
     return documents.select(
-        term.alias("term"), _content(corpus).alias("content"), (pl.col("split") == "heldout").alias("heldout")
+        term.alias("term"),
+        _content(corpus).alias("content"),
+        _key("text").hash().alias("text"),
+        (pl.col("split") == "heldout").alias("heldout"),
     )
+
+
+def _may_be_missed(corpus: Corpus, similarities: np.ndarray) -> bool:
+    """Whether the split's sketch, which misses a pair the less the more similar it is, may have missed these.
+
+    Of the held-out documents, of which each may have a twin, `expected` are missed at most that are as similar as the
+    k-th; that k are, has at most this probability (Chernoff's bound for a Poisson distribution).
+    """
+    found = -np.sort(-similarities[similarities > 0])
+    expected = len(similarities) * Signer.of(corpus).missed_share(found) + 1e-300
+    number = np.arange(1, len(found) + 1)
+    log_probability = number - expected + number * np.log(expected / number)
+    return bool(np.all((number <= expected) | (log_probability > np.log(_CHANCE_MIN))))
 
 
 def _on_both_sides(hashed: pl.DataFrame, name: str) -> pl.Series:

@@ -19,16 +19,26 @@ def _root(parents: np.ndarray, text: int) -> int:
 
 
 @compiled
-def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two sets, each sorted, one of which has a member."""
+def _jaccard(one: np.ndarray, other: np.ndarray, least: float) -> float:
+    """Of two sets, each sorted, one of which has a member; 0 as soon as it is seen to be below `least`.
+
+    Most pairs of a template's texts are given up after a part of them.
+    """
     shared, left, right = 0, 0, 0
+    # A little less than the exact bound, which floating point may miss by one.
+    needed = np.int64(np.ceil(least * (len(one) + len(other)) / (1 + least) - 1e-9))
+    spare, other_spare = len(one) - needed, len(other) - needed
     while left < len(one) and right < len(other):
         if one[left] == other[right]:
             shared, left, right = shared + 1, left + 1, right + 1
         elif one[left] < other[right]:
             left += 1
+            if left - shared > spare:
+                return 0.0
         else:
             right += 1
+            if right - shared > other_spare:
+                return 0.0
     return shared / (len(one) + len(other) - shared)
 
 
@@ -79,7 +89,9 @@ def copies_and_twins(
                 other_size = bounds[other + 1] - bounds[other]
                 if compared_with[other] != text and min(size, other_size) >= least * max(size, other_size):
                     compared_with[other], left = text, left - 1
-                    overlap = _jaccard(sets[bounds[text] : bounds[text + 1]], sets[bounds[other] : bounds[other + 1]])
+                    overlap = _jaccard(
+                        sets[bounds[text] : bounds[text + 1]], sets[bounds[other] : bounds[other + 1]], least
+                    )
                     if overlap >= copy_jaccard:
                         originals[text], similarities[text] = other, overlap
                     elif overlap >= twin_jaccard:
@@ -163,6 +175,7 @@ def nearest(
                     overlap = _jaccard(
                         sets[bounds[text] : bounds[text + 1]],
                         other_sets[other_bounds[other] : other_bounds[other + 1]],
+                        least,
                     )
                     if overlap >= least and overlap > similarities[other]:
                         most_similar[other], similarities[other] = numbers[text], overlap

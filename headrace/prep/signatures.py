@@ -6,8 +6,7 @@ key, so that memory holds a batch of documents, or a range, never all.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Self
 
@@ -38,15 +37,19 @@ class Signer:
         thresholds = [(near.jaccard, COPY_RECALL_MIN)] if near else []
         thresholds += [(twins_jaccard, TWIN_RECALL_MIN)] if twins_jaccard else []
         settings = near or NearDuplicates()
-        self.num_tokens, self.num_bands = settings.shingle_words, 0
+        self.num_tokens, self.num_bands, self._num_rows = settings.shingle_words, 0, 1
         self._factors = self._summands = np.zeros(0, np.uint32)
         if thresholds:
-            self.num_bands, num_rows = bands(thresholds, settings.num_permutations)
-            self._factors, self._summands = _permutations(self.num_bands * num_rows)
+            self.num_bands, self._num_rows = bands(thresholds, settings.num_permutations)
+            self._factors, self._summands = _permutations(self.num_bands * self._num_rows)
 
     @classmethod
     def of(cls, corpus: Corpus) -> "Signer":
         return cls(corpus.duplicate_columns, corpus.near_duplicates, corpus.twins_jaccard)
+
+    def missed_share(self, similarity: np.ndarray) -> np.ndarray:
+        """The share of pairs of these similarities that share no band."""
+        return (1 - similarity**self._num_rows) ** self.num_bands
 
     def exact_keys(self, documents: pl.DataFrame, *, num_hashes: int = 1) -> np.ndarray:
         """uint64 [hash, document], of all columns that make copies: equal for exact copies, seldom for others."""
@@ -84,20 +87,15 @@ class Signer:
 
 
 class KeyFiles:
-    """Rows in temporary files, one for each range of keys; a context, at whose end they are gone."""
-
-    def __init__(self) -> None:
-        self._directory = TemporaryDirectory(prefix="headrace-keys-")
+    """Rows in temporary files without names, one for each range of keys; a context, at whose end they are gone."""
 
     def __enter__(self) -> Self:
-        root = Path(self._directory.name)
-        self._files = [(root / f"{number:02d}").open("w+b") for number in range(NUM_KEY_RANGES)]
+        self._files = [TemporaryFile(prefix="headrace-keys-") for _ in range(NUM_KEY_RANGES)]  # noqa: SIM115
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         for file in self._files:
             file.close()
-        self._directory.cleanup()
 
     def add(self, rows: np.ndarray) -> None:
         ranges = (rows["key"] >> _RANGE_SHIFT).astype(np.uint8)

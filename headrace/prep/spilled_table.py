@@ -1,6 +1,7 @@
 """A table that is written while it is made, so that memory holds one batch of it."""
 
-from tempfile import NamedTemporaryFile
+import mmap
+from tempfile import TemporaryFile
 
 import pyarrow as pa
 
@@ -16,8 +17,9 @@ class SpilledTable:
         self.schema = schema
         self._rows: list[tuple[object, ...]] = []
         self._num_characters = 0
-        self._file = NamedTemporaryFile(prefix="headrace-read-", suffix=".arrow")  # noqa: SIM115 (until `table`)
-        self._writer = pa.ipc.new_file(self._file.name, schema)
+        # Without a name from the start: what a killed process read stays nowhere.
+        self._file = TemporaryFile(prefix="headrace-read-", suffix=".arrow")  # noqa: SIM115 (until `table`)
+        self._writer = pa.ipc.new_file(self._file, schema)
 
     def add(self, row: tuple[object, ...]) -> None:
         self._rows.append(row)
@@ -30,12 +32,13 @@ class SpilledTable:
         self._writer.write_batch(batch)
 
     def table(self) -> pa.Table:
-        """All rows, mapped: the file has no name any more, and is gone when nothing of the table is left."""
+        """All rows, mapped: the file is gone when nothing of the table is left."""
         self._flush()
         self._writer.close()
-        mapped = pa.memory_map(self._file.name)
+        self._file.flush()
+        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         self._file.close()
-        return pa.ipc.open_file(mapped).read_all()
+        return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
 
     def _flush(self) -> None:
         if self._rows:

@@ -18,6 +18,7 @@ from headrace.handoff.schemas import DUPLICATES, RAW_DOCUMENTS, conform
 from headrace.prep.cleaning import prepared, rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import Comparison, copies_among, in_company
+from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.normalization import in_form
 from headrace.prep.quality import first_rule
 from headrace.prep.signatures import KeyFiles
@@ -69,16 +70,16 @@ def comparison_of(corpus: Corpus) -> Comparison:
 
 
 def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarray], None]) -> np.ndarray:
-    """uint8 for each document: 0, or the number in `rule_names`, from 1 on, of the rule that drops it.
+    """uint16 for each document: 0, or the number in `rule_names`, from 1 on, of the rule that drops it.
 
     Args:
         add: gets the `KEY_ROWS` of the documents that the rules keep, numbered by their place.
     """
-    rules = np.zeros(shard.raw.num_rows, np.uint8)
+    rules = np.zeros(shard.raw.num_rows, np.uint16)
     numbers = {name: number for number, name in enumerate(rule_names(corpus), start=1)}
     signer = comparison_of(corpus).signer
     for start, documents in shard.prepared(corpus):
-        rule = first_rule(documents, corpus).replace_strict(numbers, default=0, return_dtype=pl.UInt8).to_numpy()
+        rule = first_rule(documents, corpus).replace_strict(numbers, default=0, return_dtype=pl.UInt16).to_numpy()
         rules[start : start + len(rule)] = rule
         kept = np.flatnonzero(rule == 0)
         add(signer.rows(documents[kept], start + kept))
@@ -174,8 +175,8 @@ def _moved(corpus: Corpus, documents: _ShardsDocuments, twins: pl.DataFrame, key
         return pl.DataFrame(schema=_MOVED)
     side = pl.col("key").replace_strict(sides, default=None, return_dtype=pl.String).alias("split")
     frames = [pl.concat(without_term).select("document", side)]
-    # A term's other documents, alike or not, come along.
-    if "term" in corpus.columns:
+    # A term's other documents, alike or not, come along. Of messages, the first question is one where none is mapped.
+    if "term" in corpus.columns or corpus.example.kind in OF_MESSAGES:
         frames += [_of_moved_terms(corpus, shard, start, sides) for start, shard in documents.numbered]
     return pl.concat(frames).drop_nulls("split")
 

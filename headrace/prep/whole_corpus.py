@@ -21,8 +21,11 @@ from headrace.prep.signatures import KEY_ROWS, KeyFiles, first_of_range
 from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
 
 SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
+_INPUTS = ("raw_documents", "labels")
 # An attribute of their versions: the digest of what the corpus file decides by.
 CORPUS = "corpus"
+# An attribute of buckets: into how many the ranges of keys were dealt when this one was made.
+NUM_BUCKETS = "num_buckets"
 # Documents of all shards are numbered by shard and place.
 _SHARD_SHIFT = 40
 _PLACES = (1 << _SHARD_SHIFT) - 1
@@ -41,7 +44,12 @@ def signatures(corpus: Corpus, shard: CorpusShard) -> Iterator[pa.RecordBatch]:
         places = np.flatnonzero(rules)
         yield _batch(np.zeros(len(places), np.uint64), places, rules[places])
         for rows in files.ranges():
-            yield _batch(rows["key"], rows["document"], np.zeros(len(rows), np.uint8))
+            yield _batch(rows["key"], rows["document"], np.zeros(len(rows), np.uint16))
+
+
+def made_by_of_bucket(corpus: Corpus) -> dict[str, str]:
+    """The attributes of a bucket: what of the corpus file its rows depend on."""
+    return {CORPUS: corpus.verdict_digest, NUM_BUCKETS: str(corpus.dedup.num_buckets)}
 
 
 def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
@@ -76,7 +84,7 @@ def duplicates(
     found = [np.zeros(0, KEY_ROWS)]
     for key in corpus.dedup.bucket_keys:
         sealed = handoffs.newest(BUCKETS, key)
-        if sealed and _is_of(sealed, signed) and sealed.attributes.get(CORPUS) == corpus.verdict_digest:
+        if sealed and _is_bucket_of(corpus, sealed, signed):
             table = pl.DataFrame(sealed.table())
             offsets = dict(zip((shard.key for shard in shards), starts.tolist(), strict=False))
             rows = np.empty(table.height, KEY_ROWS)
@@ -97,7 +105,8 @@ def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff
         inputs: the shard's raw_documents and labels.
 
     Raises:
-        InvalidInput: there is none, or it was made of other documents, labels or another corpus file.
+        InvalidInput: there is none; it was made by another corpus file; or of other documents or labels, of this shard
+            or of one that holds an original of a copy here.
     """
     found, shard = handoffs.newest(DUPLICATES, "all"), inputs[0].partition
     if found is None:
@@ -107,7 +116,17 @@ def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff
         )
     _refuse_stale(found, inputs)
     _refuse_other_file(corpus, [found])
-    return pl.DataFrame(found.table()).filter(pl.col("shard") == shard).to_arrow()
+    own = pl.DataFrame(found.table()).filter(pl.col("shard") == shard)
+    others = set(own.get_column("copy_of_shard").drop_nulls().unique()) - {shard}
+    if gone := sorted(others - set(corpus.shard_keys)):
+        raise InvalidInput(
+            f"{found.label} drops documents of {shard} as copies of some in {gone[0]}, which {corpus.name} has no "
+            f"more. Materialize {DUPLICATES} again."
+        )
+    # Else documents would be dropped as copies of some that are no more.
+    for other in sorted(others):
+        _refuse_stale(found, [one for name in _INPUTS if (one := handoffs.newest(name, other))])
+    return own.to_arrow()
 
 
 def _signed(corpus: Corpus, handoffs: HandoffStore, shard: CorpusShard, inputs: Sequence[Handoff]) -> Handoff:
@@ -136,6 +155,16 @@ def _refuse_stale(handoff: Handoff, inputs: Sequence[Handoff]) -> None:
 def _is_of(handoff: Handoff, inputs: Sequence[Handoff]) -> bool:
     stated = handoff.manifest.input_versions
     return all(stated.get(f"{one.asset}[{one.partition}]", "").split()[-1:] == [one.content_digest] for one in inputs)
+
+
+def _is_bucket_of(corpus: Corpus, handoff: Handoff, signed: Sequence[Handoff]) -> bool:
+    """Whether it holds just what this corpus file puts there, of these signatures and no others."""
+    stated = handoff.manifest.input_versions
+    return (
+        _is_of(handoff, signed)
+        and sum(name.startswith(f"{SIGNATURES}[") for name in stated) == len(signed)
+        and made_by_of_bucket(corpus).items() <= handoff.attributes.items()
+    )
 
 
 def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:
@@ -178,7 +207,7 @@ def _num_ruled(table: pa.Table) -> int:
 def _rules(signed: Handoff, num_documents: int) -> np.ndarray:
     table = signed.table()
     ruled = table.slice(0, _num_ruled(table))
-    rules = np.zeros(num_documents, np.uint8)
+    rules = np.zeros(num_documents, np.uint16)
     rules[ruled.column("place").to_numpy()] = ruled.column("rule").to_numpy()
     return rules
 

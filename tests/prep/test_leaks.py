@@ -1,5 +1,6 @@
 from headrace.prep.leaks import find_leaks
 from tests.prep.builders import make_clean, make_corpus
+from tests.prep.test_dedup import sentences
 
 TRAIN = {"term": "weir", "text": "a low dam", "split": "train"}
 
@@ -33,10 +34,32 @@ def test_a_text_on_both_sides_is_found_whatever_its_term() -> None:
 def test_a_text_that_may_answer_many_prompts_is_no_leak_on_both_sides() -> None:
     heldout = {"term": "dam", "text": "a low dam", "split": "heldout"}
 
-    assert not find_leaks(make_corpus(duplicate_columns=("term", "text")), [make_clean(TRAIN, heldout)]).found
+    leaks = find_leaks(make_corpus(duplicate_columns=("term", "text")), [make_clean(TRAIN, heldout)])
+
+    assert not leaks.found
+    assert leaks.num_equal_texts == 1
 
 
 def test_documents_without_terms_do_not_leak_by_having_none() -> None:
     documents = ({**TRAIN, "term": None}, {"term": None, "text": "another", "split": "heldout"})
 
     assert not find_leaks(make_corpus(), [make_clean(*documents)]).found
+
+
+def test_more_twins_on_two_sides_than_chance_explains_are_an_error_and_a_few_of_the_least_similar_are_not() -> None:
+    """Copies never get so far, so that a pair is a copy cannot be the bar."""
+    texts = sentences(seed=9, number=200, words=60)
+
+    def leaks_of(num_twins: int, num_changed: int) -> bool:
+        heldout = [{"term": f"h{at}", "text": text, "split": "heldout"} for at, text in enumerate(texts)]
+        twins = [
+            {"term": f"t{at}", "text": " ".join([*text.split()[:-num_changed], *[f"other{at}"] * num_changed])}
+            for at, text in enumerate(texts[:num_twins])
+        ]
+        leaks = find_leaks(make_corpus(), [make_clean(*heldout, *twins)])
+        assert (leaks.num_twins, leaks.most_similar < 0.8) == (num_twins, True)
+        return leaks.is_certain
+
+    assert not leaks_of(1, 21)
+    assert leaks_of(60, 21)
+    assert leaks_of(1, 10)

@@ -1,11 +1,15 @@
 """What is decided over all shards: by one run, by many, in any order, and against brute force in plain Python."""
 
 import random
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +21,12 @@ from headrace.prep import whole_corpus
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus, NearDuplicates
 from headrace.prep.dedup_settings import Deduplication
+from headrace.prep.example_forms import ExampleForm
 from headrace.prep.labels import LABELS
 from headrace.prep.leaks import find_leaks
 from headrace.prep.rule_sets import QualityRules
+from headrace.prep.signatures import KEY_ROWS, KeyFiles
+from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.split import MovedKeys, split_of
 from headrace.prep.verdicts import CorpusShard, judged_shards
 from headrace.store.local import LocalStore
@@ -64,7 +71,9 @@ class Site:
         self.raw = {one.key: self.seal("raw_documents", one.key, one.raw) for one in shards}
         self.labels = {one.key: self.seal("labels", one.key, LABELS.empty_table()) for one in shards}
 
-    def seal(self, asset: str, partition: str, rows: Any, *inputs: Handoff, **options: Any) -> Handoff:
+    def seal(
+        self, asset: str, partition: str, rows: Any, *inputs: Handoff, attributes: Any = None, **options: Any
+    ) -> Handoff:
         versions = {f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in inputs}
         return self.handoffs.publish(
             asset,
@@ -73,7 +82,7 @@ class Site:
             code_version="1",
             run_id="r",
             input_versions=versions,
-            attributes={"corpus": self.corpus.verdict_digest},
+            attributes={"corpus": self.corpus.verdict_digest} | (attributes or {}),
             **options,
         )
 
@@ -86,14 +95,20 @@ class Site:
 
     def fill_buckets(self, *keys: str) -> None:
         signed = {one.key: self.handoffs.open("document_signatures", one.key) for one in self.shards}
+        made_by = whole_corpus.made_by_of_bucket(self.corpus)
         for key in keys or self.corpus.dedup.bucket_keys:
             table = whole_corpus.bucket(self.corpus, key, signed)
-            self.seal("duplicate_buckets", key, table, *signed.values())
+            self.seal("duplicate_buckets", key, table, *signed.values(), attributes=made_by)
 
     def duplicates(self) -> dict[str, tuple[Any, ...]]:
-        inputs = [*self.raw.values(), *self.labels.values()]
+        keys = {one.key for one in self.shards}
+        inputs = [one for one in (*self.raw.values(), *self.labels.values()) if one.partition in keys]
         judged = whole_corpus.duplicates(self.corpus, self.handoffs, self.shards, inputs)
+        self.seal("duplicates", "all", pa.concat_tables(judged.of_shard.values()), *inputs)
         return by_document(self.shards, judged.of_shard)
+
+    def own_verdict(self, key: str) -> pa.Table:
+        return whole_corpus.own_verdict(self.corpus, self.handoffs, [self.raw[key], self.labels[key]])
 
 
 def many_runs(num_shards: int, **changes: Any) -> Corpus:
@@ -301,6 +316,90 @@ def test_buckets_older_than_their_signatures_are_compared_anew(tmp_path: Path) -
     site.sign("shard-01")
 
     assert site.duplicates() == in_one_run(corpus, site.shards) == {}
+
+
+def test_buckets_of_another_number_or_of_a_shard_that_is_no_more_are_compared_anew(tmp_path: Path) -> None:
+    """Of another number, a bucket holds other ranges of keys: copies in those that no bucket holds were not found."""
+    texts = sentences(seed=5, number=12, words=30)
+    shards = make_shards(*([document(f"{shard}{at}", text) for at, text in enumerate(texts)] for shard in "abc"))
+    three, two = (many_runs(number, near_duplicates=None, twins_jaccard=None) for number in (3, 2))
+    site = Site(tmp_path, three, shards)
+    site.sign()
+    site.fill_buckets()
+    site.corpus = replace(three, dedup=replace(three.dedup, num_buckets=2))
+    assert site.duplicates() == in_one_run(three, shards)
+
+    site.corpus, site.shards = two, shards[:2]
+    assert site.duplicates() == in_one_run(two, shards[:2])
+    assert len(in_one_run(two, shards[:2])) == 12
+
+
+def test_verdicts_that_name_originals_in_documents_read_anew_or_in_a_shard_that_is_no_more_are_refused(
+    tmp_path: Path,
+) -> None:
+    """Else documents were dropped as copies of some that no longer exist, and both were lost."""
+    shards = twelve_copies()
+    site = Site(tmp_path, many_runs(2), shards)
+    site.sign()
+    site.duplicates()
+    assert site.own_verdict("shard-00").num_rows == 12
+
+    site.raw["shard-01"] = site.seal("raw_documents", "shard-01", make_raw("another text of some words"))
+    with pytest.raises(
+        InvalidInput, match=r"duplicates\[all\] v1 was not made of the newest raw_documents\[shard-01\]"
+    ):
+        site.own_verdict("shard-00")
+    site.corpus = many_runs(1)
+    with pytest.raises(
+        InvalidInput, match=r"as copies of some in shard-01, which glosses has no more. Materialize dup"
+    ):
+        site.own_verdict("shard-00")
+
+
+def test_a_rule_whose_number_is_above_255_drops_what_it_finds_in_one_run_and_in_many(tmp_path: Path) -> None:
+    rules = QualityRules(drop_matching={f"number_{number}": f"only {number}$" for number in range(300)})
+    shards = make_shards([document("last", "it holds only 299"), document("none", "it holds nothing of it")])
+    corpus = replace(many_runs(1), rules=rules)
+    expected = {"last": ("matches_number_299", None, None, None)}
+    assert in_one_run(corpus, shards) == expected
+    site = Site(tmp_path, corpus, shards)
+    site.sign()
+    assert site.duplicates() == expected
+
+
+def test_conversations_that_begin_with_one_question_go_along_with_its_twin_where_no_term_is_mapped() -> None:
+    """The first question is their term then: those that are alike to nothing stayed on the other side."""
+    [text, *others] = sentences(seed=3, number=9, words=40)
+    heldout = next(term for term in map(str, range(999)) if split_of(term, "", 0.2) == "heldout")
+    train = next(term for term in map(str, range(999)) if split_of(term, "", 0.2) == "train")
+    shards = make_shards(
+        [
+            document("one", text, term=heldout),
+            document("twin", edited(random.Random(1), text, 3), term=train),
+            document("of train", others[0], term=train),
+            document("of heldout", others[1], term=heldout),
+        ]
+    )
+    form = ExampleForm(kind="conversation")
+    corpus = make_corpus(heldout_share=0.2, example=form, prompt=None, columns={"messages": "messages"})
+    sides = {name: split for name, (_, _, _, split) in in_one_run(corpus, shards).items()}
+    moved = {"heldout": ["of train", "twin"], "train": ["of heldout", "one"]}
+    [side] = set(sides.values())
+    assert sorted(sides) == moved[side]
+
+
+def test_a_process_that_is_killed_leaves_nothing_of_the_texts_in_the_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file has a name while it is written."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spilled = SpilledTable(pa.schema({"text": pa.string()}))
+    spilled.add(("a private text",))
+    with KeyFiles() as files:
+        files.add(np.zeros(3, KEY_ROWS))
+        assert list(tmp_path.iterdir()) == []
+    assert spilled.table().to_pylist() == [{"text": "a private text"}]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_compared_is_held_longer_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
