@@ -16,8 +16,8 @@ _LIBRARIES = {
     "AWS_REGION": "Its region.",
     "AWS_ALLOW_HTTP": "`true`: the address may begin with `http://`.",
     "CUDA_VISIBLE_DEVICES": "Set for each run by the launcher to the GPUs that it was given; empty for a run without.",
-    "DAGSTER_HOME": "The instance's directory; `make setup` writes it into `.env`, which `dg` and `make dev` take before "
-    "the environment's: a second state beside the first wants another line there.",
+    "DAGSTER_HOME": "The instance's directory; `make setup` writes it into `.env`, which `dg` and `make dev` take "
+    "before the environment's: a second state beside the first wants another line there.",
     "HF_HUB_OFFLINE": "`1`, the default in our own processes: nothing waits on a model hub.",
     "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN": "An MLflow server's credentials.",
 }
