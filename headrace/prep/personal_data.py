@@ -1,8 +1,9 @@
 """Addresses, numbers and keys of people in documents: masked, or reason to drop the document, kind by kind.
 
-What is found stands in no result and in no message: also a document that is dropped is shown with placeholders. Raw
-documents keep it, as does the quarantine; who must not have it there deletes their versions. How it is found, and what
-is not: `personal_patterns`.
+What is found in a text, term, category, example or message stands in no clean document, and what is shown of a dropped
+one or a record that cannot be read has placeholders. Raw documents keep it, as does the quarantine; who must not have
+it there deletes their versions. Ids that the file gives are not looked at: results and checks name documents by them.
+How it is found, and what is not: `personal_patterns`.
 """
 
 import json
@@ -80,6 +81,12 @@ def found_column(kind: Kind) -> str:
     return f"personal_data_{kind}"
 
 
+def without_personal_data(text: str, settings: PersonalData) -> str:
+    """A text that is only shown, with a placeholder for what is looked for, whether that is masked or drops."""
+    finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+    return _Masker(settings, finders, [True] * len(finders)).text(text)
+
+
 def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     """The documents with placeholders in all their texts, and how many of each kind each one held."""
     finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
@@ -145,17 +152,17 @@ class _Masker:
         `messages` hold what the text leaves out, such as system turns; what is found in both counts once.
         """
         *texts, examples = row
-        changed = [None if text is None else self._text(text) for text in texts]
-        listed = None if examples is None else [self._text(text) for text in examples]
+        changed = [None if text is None else self.text(text) for text in texts]
+        listed = None if examples is None else [self.text(text) for text in examples]
         counts = [*self._counts.values()]
         if messages is not None:
             self._counts = dict.fromkeys(self._counts, 0)
             for text in _strings(json.loads(messages)):
-                self._text(text)
+                self.text(text)
             counts = [*map(max, counts, self._counts.values())]
         return (*changed, listed, *counts)
 
-    def _text(self, text: str) -> str:
+    def text(self, text: str) -> str:
         found: list[tuple[int, int, Kind]] = []
         rest = text
         for one in self._finders:

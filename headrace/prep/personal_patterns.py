@@ -212,7 +212,9 @@ def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) ->
     first = max(0, start - _BESIDE)
     window = text[first:seen]
     done = 0
-    for region in (None, *regions):
+    # Without a country, phonenumbers reads nothing that has no plus.
+    anywhere = (None,) if "+" in window or "＋" in window else ()
+    for region in (*anywhere, *regions):
         leniency = Leniency.STRICT_GROUPING if region else Leniency.VALID
         for found in PhoneNumberMatcher(window, region, leniency=leniency):
             # In "(+1 415 555 2671)" and "[+1 415 555 2671](tel:…)" the bracket is not the number's.
