@@ -174,7 +174,8 @@ def _is_public(address: str) -> bool:
 
 _PLUS = r"[+＋]\(?\d"
 _PHONE_RUN = r"\d(?:[^\S\n]?[().\-‐-―·]{0,2}[^\S\n]?\d){5}"
-_PHONE = re.compile(r"(?:[+＋]\(?|\(\s?)?\d(?:[^\S\n]?[().\-‐-―·/]{0,2}[^\S\n]?\d){5,24}")
+# Ends where a group of digits does, so that no number of a row is cut in two.
+_PHONE = re.compile(r"(?:[+＋]\(?|\(\s?)?(?<!\d)\d(?:[^\S\n]?[().\-‐-―·/]{0,2}[^\S\n]?\d){5,24}(?!\d)")
 _BLANK = re.compile(r"\s")
 _BRACKETS = ("()", "[]")
 # What phonenumbers looks at beside a number: a letter, a currency.
@@ -219,7 +220,7 @@ def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) ->
         for found in PhoneNumberMatcher(window, region, leniency=leniency):
             # In "(+1 415 555 2671)" and "[+1 415 555 2671](tel:…)" the bracket is not the number's.
             is_half = any(found.raw_string.count(left) > found.raw_string.count(right) for left, right in _BRACKETS)
-            start, after = found.start + is_half, window[found.end :]
+            start, after = found.start + is_half, text[first + found.end : first + found.end + _BESIDE]
             is_plus = window[start] in "+＋"
             begin, is_phone = (start, _is_international) if is_plus else (found.start, _is_national)
             if found.start < done or not is_phone(window[:begin], window[begin : found.end], after):

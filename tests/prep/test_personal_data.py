@@ -83,6 +83,13 @@ def test_a_number_without_its_countrys_code_is_found_in_lines_cells_and_emphasis
     assert found("phone", "Bob,030 901820,Berlin", "DE") == ["030 901820"]
 
 
+def test_of_many_numbers_in_a_row_each_is_found_whole() -> None:
+    row = [f"030901{number}" for number in range(820, 860)]
+
+    assert found("phone", " ".join(row), "DE") == row
+    assert found("phone", "\n".join(row), "DE") == row
+
+
 TOKEN = "glpat-aB3dE5gH7jK9mN1pQ3rS"
 
 
