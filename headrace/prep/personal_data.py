@@ -1,11 +1,13 @@
 """Addresses, numbers and keys of people in documents: masked, or reason to drop the document, kind by kind.
 
-What is found stands in no result and in no message: also a document that is dropped is shown with placeholders. Raw
-documents keep it, as does the quarantine; who must not have it there deletes their versions. How it is found, and what
-is not: `personal_patterns`.
+What is found in a text, term, category, example or message stands in no clean document, and what is shown of a dropped
+one or a record that cannot be read has placeholders. Raw documents keep it, as does the quarantine; who must not have
+it there deletes their versions. Ids that the file gives are not looked at: results and checks name documents by them.
+How it is found, and what is not: `personal_patterns`.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +25,8 @@ _PLACEHOLDERS: dict[Kind, str] = {
     "ip": "IP_ADDRESS",
     "phone": "PHONE",
 }
+# Of these, values are one however their digits are grouped; "a.b@x.com" and "ab@x.com" are two.
+_GROUPED: tuple[Kind, ...] = ("iban", "card", "phone")
 _TEXTS = ("text", "term", "category")
 
 
@@ -77,10 +81,18 @@ def found_column(kind: Kind) -> str:
     return f"personal_data_{kind}"
 
 
+def without_personal_data(text: str, settings: PersonalData) -> str:
+    """A text that is only shown, with a placeholder for what is looked for, whether that is masked or drops."""
+    finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+    return _Masker(settings, finders, [True] * len(finders)).text(text)
+
+
 def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     """The documents with placeholders in all their texts, and how many of each kind each one held."""
     finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
     texts = [*(pl.col(name) for name in _TEXTS), pl.col("examples").list.join("\n")]
+    # Its finders are to see what JSON escapes as it is: between the digits of a number may be a tab.
+    texts += [pl.col(name).str.replace_all(r"\\[nrt]", " ") for name in _messages_in(documents)]
     suspects = documents.select(
         pl.any_horizontal(text.str.contains(one.may_hold) for text in texts).fill_null(False).alias(one.kind)
         for one in finders
@@ -89,9 +101,10 @@ def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     flags = suspects[places].rows()
     columns = (*_TEXTS, "examples")
     rows = documents[places].select(columns).rows()
+    messages = documents[places].get_column("messages") if _messages_in(documents) else [None] * len(rows)
     changed = [
-        (place, *_Masker(settings, finders, flag).row(row))
-        for place, row, flag in zip(places, rows, flags, strict=True)
+        (place, *_Masker(settings, finders, flag).row(row, said))
+        for place, row, said, flag in zip(places, rows, messages, flags, strict=True)
     ]
     counts = [found_column(one.kind) for one in finders]
     schema = {"place": pl.UInt32, **{f"{name} masked": documents.schema[name] for name in columns}}
@@ -107,42 +120,78 @@ def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     )
 
 
+def _messages_in(documents: pl.DataFrame) -> list[str]:
+    return [name for name in ("messages",) if name in documents.columns]
+
+
+def _strings(value: object) -> Iterator[str]:
+    """All texts and numbers in a value of JSON, keys too."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from _strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _strings(one)
+    elif value is not None:
+        yield str(value)
+
+
 class _Masker:
     """Masks the texts of one document, so that one value has one number in all of them."""
 
     def __init__(self, settings: PersonalData, finders: Sequence[Finder], suspected: Sequence[bool]) -> None:
         self._numbered = settings.number_placeholders
         self._finders = [one for one, suspect in zip(finders, suspected, strict=True) if suspect]
-        self._numbers: dict[tuple[Kind, str], int] = {}
+        self._numbers: dict[Kind, dict[str, int]] = {kind: {} for kind in settings.looked_for}
         self._counts: dict[Kind, int] = dict.fromkeys(settings.looked_for, 0)
 
-    def row(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Texts and a list of texts as they are to be, and how much was found of each kind."""
-        *texts, examples = row
-        changed = [None if text is None else self._text(text) for text in texts]
-        listed = None if examples is None else [self._text(text) for text in examples]
-        return (*changed, listed, *self._counts.values())
+    def row(self, row: tuple[Any, ...], messages: str | None) -> tuple[Any, ...]:
+        """Texts and a list of texts as they are to be, and how much was found of each kind.
 
-    def _text(self, text: str) -> str:
+        `messages` hold what the text leaves out, such as system turns; what is found in both counts once.
+        """
+        *texts, examples = row
+        changed = [None if text is None else self.text(text) for text in texts]
+        listed = None if examples is None else [self.text(text) for text in examples]
+        counts = [*self._counts.values()]
+        if messages is not None:
+            self._counts = dict.fromkeys(self._counts, 0)
+            for text in _strings(json.loads(messages)):
+                self.text(text)
+            counts = [*map(max, counts, self._counts.values())]
+        return (*changed, listed, *counts)
+
+    def text(self, text: str) -> str:
         found: list[tuple[int, int, Kind]] = []
         rest = text
         for one in self._finders:
             spans = [*one.spans(rest)]
             found.extend((start, end, one.kind) for start, end in spans)
-            for start, end in spans:
-                # So that a number beside it stands alone, and nothing is found twice.
-                rest = rest[:start] + "\0" * (end - start) + rest[end:]
-        parts, done = [], 0
-        for start, end, kind in sorted(found):
-            parts += [text[done:start], self._placeholder(kind, text[start:end])]
-            done = end
+            # So that a number beside it stands alone, and nothing is found twice.
+            rest = _replaced(rest, ((start, end, "\0" * (end - start)) for start, end in spans))
+        for _, _, kind in found:
             self._counts[kind] += 1
-        return "".join([*parts, text[done:]])
+        return _replaced(
+            text, ((start, end, self._placeholder(kind, text[start:end])) for start, end, kind in sorted(found))
+        )
 
     def _placeholder(self, kind: Kind, value: str) -> str:
         if not self._numbered:
             return f"<{_PLACEHOLDERS[kind]}>"
-        # Told apart by letters and digits, not by how they are grouped.
-        plain = value if kind == "secret" else "".join(filter(str.isalnum, value.casefold()))
-        of_kind = sum(one == kind for one, _ in self._numbers)
-        return f"<{_PLACEHOLDERS[kind]}_{self._numbers.setdefault((kind, plain), of_kind + 1)}>"
+        plain = value if kind == "secret" else value.casefold()
+        if kind in _GROUPED:
+            plain = "".join(filter(str.isalnum, plain))
+        numbers = self._numbers[kind]
+        return f"<{_PLACEHOLDERS[kind]}_{numbers.setdefault(plain, len(numbers) + 1)}>"
+
+
+def _replaced(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
+    """Args:
+    changes: start, end, and what is to stand there, in order.
+    """
+    parts, done = [], 0
+    for start, end, new in changes:
+        parts += [text[done:start], new]
+        done = end
+    return "".join([*parts, text[done:]])

@@ -461,3 +461,13 @@ def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Pro
     project.corpus.write_text(CORPUS + "personal_data: {email: mask}\n")
 
     assert project.one(project.corpus)["example"] == "user: Explain note 0.\nassistant: Ask <EMAIL>."
+
+
+def test_a_record_that_cannot_be_read_is_shown_with_placeholders_for_personal_data(project: Project) -> None:
+    notes = next(project.root.rglob("notes.jsonl"))
+    notes.write_text('{"title": "note 0", "body": ["jane@example.com"]}\n')
+    project.corpus.write_text(CORPUS + "personal_data: {email: drop}\n")
+
+    sentence = said(project.one(project.corpus), "records", "fail")
+    assert "<EMAIL>" in sentence
+    assert "jane" not in sentence

@@ -1,29 +1,35 @@
+import json
 import random
+import tracemalloc
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
+from headrace.handoff.schemas import MESSAGES
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import load_corpus
 from headrace.prep.dropped_documents import dropped_of_shard
+from headrace.prep.example_forms import ExampleForm
 from headrace.prep.personal_data import PersonalData
 from headrace.prep.personal_patterns import KINDS, Kind, finder
 from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw
-from tests.prep.personal_values import MAKERS, NATIONAL_PHONES, PHONES, SENTENCES, TRAPS
+from tests.prep.personal_values import BESIDE, MAKERS, NATIONAL_PHONES, PHONES, SENTENCES, TRAPS
 
 ALL = PersonalData()
 COUNTRIES = tuple(NATIONAL_PHONES)
+ASKED, ANSWERED = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
 
 
 def masked(*documents: dict[str, Any] | str, **settings: Any) -> list[str]:
@@ -62,6 +68,54 @@ def test_a_number_without_it_is_found_if_the_corpus_names_the_country(country: s
     for value in NATIONAL_PHONES[country]:
         assert (value, found("phone", f"Call {value} today.", country)) == (value, [value])
         assert found("phone", f"Call {value} today.") == []
+
+
+@pytest.mark.parametrize(("kind", "text", "values"), BESIDE)
+def test_a_value_is_found_whatever_is_written_beside_it(kind: Kind, text: str, values: list[str]) -> None:
+    assert found(kind, text) == values
+    assert pl.Series([text]).str.contains(finder(kind).may_hold).item()
+
+
+def test_a_number_without_its_countrys_code_is_found_in_lines_cells_and_emphasis() -> None:
+    assert found("phone", "Call\n030 901820\n030 901821, **030 901822**", "DE") == [
+        *("030 901820", "030 901821", "030 901822")
+    ]
+    assert found("phone", "Bob,030 901820,Berlin", "DE") == ["030 901820"]
+
+
+def test_of_many_numbers_in_a_row_each_is_found_whole() -> None:
+    row = [f"030901{number}" for number in range(820, 860)]
+
+    assert found("phone", " ".join(row), "DE") == row
+    assert found("phone", "\n".join(row), "DE") == row
+
+
+TOKEN = "glpat-aB3dE5gH7jK9mN1pQ3rS"
+
+
+@pytest.mark.parametrize("password", [TOKEN, f"aa!{TOKEN}", f"aa!{TOKEN}!SECRETTAIL99", "ghp_" + "a1B2" * 9])
+def test_a_password_that_holds_a_token_is_one_secret_and_none_of_it_stays(password: str) -> None:
+    document = f"clone https://user:{password}@example.com/x.git now"
+    corpus = make_corpus(rules=QualityRules.of("none"), personal_data=ALL)
+    [row] = prepared(pl.DataFrame(make_raw(document)), corpus).to_dicts()
+
+    assert row["text"] == "clone https://user:<SECRET>@example.com/x.git now"
+    assert row["personal_data_secret"] == 1
+
+
+def test_a_private_key_without_its_end_takes_no_memory_for_each_character_and_one_with_it_is_found() -> None:
+    begin, body, end = "-----BEGIN PRIVATE KEY-----", "\nab-cd\n" * 40_000, "-----END PRIVATE KEY-----"
+    secrets = finder("secret")
+    tracemalloc.start()
+    try:
+        assert [*secrets.spans(begin + body)] == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2 * len(body)
+    assert found("secret", f"a {begin}{body}{end} b") == [begin + body + end]
+    assert found("secret", f"{begin}{body}-----END RSA PRIVATE KEY-----") == []
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -114,6 +168,40 @@ def test_numbered_placeholders_tell_values_apart_however_they_are_grouped() -> N
     assert masked(text, number_placeholders=True) == [
         "<EMAIL_1> wrote <EMAIL_2>; <EMAIL_1> called <PHONE_1> or <PHONE_1>."
     ]
+
+
+def test_numbered_placeholders_keep_apart_what_differs_in_a_dot_or_a_hyphen() -> None:
+    text = "8.8.4.41 and 8.8.44.1; ab@x.com, a.b@x.com, a-b@x.com"
+
+    assert masked(text, number_placeholders=True) == [
+        "<IP_ADDRESS_1> and <IP_ADDRESS_2>; <EMAIL_1>, <EMAIL_2>, <EMAIL_3>"
+    ]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        {"messages": [{"role": "system", "content": "You are a@b.io."}, ASKED, ANSWERED]},
+        {"messages": [ASKED, ANSWERED | {"reasoning_content": "Is it\na@b.io?"}]},
+        {"messages": [ASKED | {"name": "a@b.io"}, ANSWERED]},
+        {"messages": [ASKED, ANSWERED], "tools": [{"function": {"parameters": {"a@b.io": {"enum": [None, 1]}}}}]},
+    ],
+)
+def test_a_conversation_with_an_address_that_its_text_leaves_out_is_dropped(messages: dict[str, Any]) -> None:
+    treatments: dict[str, Any] = dict.fromkeys(KINDS, "keep") | {"email": "drop"}
+    corpus = make_corpus(
+        example=ExampleForm(kind="conversation"),
+        prompt=None,
+        columns={name: name for name in messages},
+        rules=QualityRules.of("none"),
+        personal_data=PersonalData(**treatments),
+    )
+    raw = make_raw("Who?\n\nI.", "Who else?\n\nYou.")
+    said = [json.dumps(messages, ensure_ascii=False), json.dumps({"messages": [ASKED, ANSWERED]})]
+    cleaned = clean_shard(corpus, raw.append_column(MESSAGES, pa.array(said)), {})
+
+    assert cleaned.drops["personal_data_email"] == 1
+    assert cleaned.documents.column("messages").to_pylist() == said[1:]
 
 
 def test_terms_categories_and_examples_are_masked_with_the_texts_numbers() -> None:

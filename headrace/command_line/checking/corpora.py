@@ -17,6 +17,7 @@ from headrace.prep.cleaning import prepared, rule_sources
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document
 from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, shown_example, tokenizer_for
+from headrace.prep.personal_data import without_personal_data
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
@@ -116,12 +117,17 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]
         which = f"{len(unreadable)} of the first {counted(num, 'record')} of {file}, line {first.line} first,"
-        got = f", got {first.excerpt[:_EXCERPT_CHARACTERS]!r}" if first.excerpt else ""
-        sentence = f"{which if first.line else file} cannot be read: {first.reason}{got}."
+        reason, excerpt = (_shown(text, corpus) for text in (first.reason, first.excerpt))
+        got = f", got {excerpt[:_EXCERPT_CHARACTERS]!r}" if excerpt else ""
+        sentence = f"{which if first.line else file} cannot be read: {reason}{got}."
         return rows, finding("records", "fail", sentence, key=_key_of(first.reason, corpus))
     if not rows:
         return rows, finding("records", "warn", f"{file} is empty.")
     return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
+
+
+def _shown(text: str, corpus: Corpus) -> str:
+    return without_personal_data(text, corpus.personal_data) if corpus.personal_data else text
 
 
 def _rules(corpus: Corpus) -> FileFinding:
