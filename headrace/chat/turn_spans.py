@@ -3,7 +3,9 @@
 The template says so itself where it has `{% generation %}`. Of others, each turn's words are put between two marks
 before they are rendered, which finds them in any template that copies them; the text that ends a turn follows. Where
 that fails (turns with tool calls, a template that looks into the words), a turn reaches from the generation prompt
-after all messages before it to the end of the chat that ends with it, if the whole chat begins with both.
+after all messages before it to the end of the chat that ends with it, if the whole chat begins with both. That renders
+the chat anew for each turn: a conversation with twice as many calls takes four times as long (200 some 5 s, 400 some
+18 s), but where the template has `{% generation %}`.
 
 Marks never reach the tokenizer: the text without them must be the text that is rendered without them.
 """

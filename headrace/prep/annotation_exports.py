@@ -129,7 +129,11 @@ def _argilla(record: Mapping[str, Any], question: str, where: str, names: set[st
     own = metadata if isinstance(metadata, dict) and "document_id" in metadata else {"document_id": record.get("id")}
     document_id = _document_id(own, where)
     names.update(map(str, record["responses"]))
-    for response in record["responses"].get(question, []):
+    # Argilla writes null where nobody answered.
+    found = record["responses"].get(question) or []
+    if not isinstance(found, list):
+        raise InvalidInput(f"{where}: the responses to {question!r} must be a list, got {_shown(found)}.")
+    for response in found:
         if not isinstance(response, dict) or "value" not in response:
             raise InvalidInput(f"{where}: a response must be an object with a value, got {_shown(response)}.")
         # `discarded` is Argilla's skip, a `draft` was not handed in.

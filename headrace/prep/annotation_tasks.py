@@ -58,7 +58,7 @@ def drawn_tasks(
     num_tasks: int,
     seed: int,
 ) -> Tasks:
-    """Tasks from all sealed shards, in the order in which they are drawn.
+    """Tasks from all sealed shards, in the order in which they are drawn; of copies in several shards the first one.
 
     Args:
         people: shard → the labels that people gave already, by document id.
@@ -70,13 +70,16 @@ def drawn_tasks(
     drawn: list[tuple[int, Task]] = []
     unread = []
     num_fitting = 0
+    seen: set[str] = set()
     for shard in corpus.shard_keys:
         try:
             raw = handoffs.open("raw_documents", shard).table()
         except HandoffMissing:
             unread.append(shard)
             continue
-        fitting = [task for task in _tasks(corpus, handoffs, shard, raw, people(shard)) if _fits(task, corpus, chosen)]
+        found = _tasks(corpus, handoffs, shard, raw, people(shard))
+        fitting = [task for task in found if task.document_id not in seen and _fits(task, corpus, chosen)]
+        seen.update(task.document_id for task in fitting)
         num_fitting += len(fitting)
         drawn += [(xxhash.xxh3_64_intdigest(task.document_id.encode(), seed), task) for task in fitting]
         drawn.sort(key=lambda one: (one[0], one[1].document_id))

@@ -233,8 +233,9 @@ class Corpus:
     """Of completions, which need it: the turns before each, which the document fills."""
     completion: str = "{text}"
     """What the model learns to answer: of completions."""
-    sequence_length: Annotated[int, Ge(1), Le(10_000_000), Because("no model reads more")] = 256
-    """Tokens of one row of examples; `example.overlong` says what becomes of longer ones."""
+    sequence_length: Annotated[int, Ge(2), Le(10_000_000), Because("no model reads more")] = 256
+    """Tokens of one row of examples, of which the first is never learnt; `example.overlong` says what becomes of longer
+    ones."""
     dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
     """Largest share of a shard's documents that a stage may drop, by rules, as duplicates, or as too long for
     `sequence_length`; beyond it the partition fails."""

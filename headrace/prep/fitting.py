@@ -93,7 +93,6 @@ def learnt_text(ids: np.ndarray) -> TokenizedExample:
 
 def _pieces(ids: np.ndarray, length: int) -> Iterator[TokenizedExample]:
     for start in range(0, len(ids), length):
-        piece = ids[start : start + length]
-        # A single token teaches nothing.
-        if len(piece) > 1:
-            yield learnt_text(piece)
+        # A single token would be predicted by nothing: the last one takes the token before it along, which is not
+        # learnt again. Otherwise some texts would lose their end-of-text token.
+        yield learnt_text(ids[min(start, len(ids) - 2) : start + length])

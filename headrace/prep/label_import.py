@@ -2,9 +2,10 @@
 
 Several people's choices for one document become one label by majority; where the most are equal, none is written, and
 the document is told. A label that stands in the file already is kept unless it is to be replaced. Each document's label
-goes into the file of its shard, which is written beside and renamed: a reader sees the old file or the new one. With a
-file for each shard, a kill between two renames leaves the others as they were, and the same import completes them.
-Importing the same again changes nothing.
+goes into the file of every shard that has the document, for copies in two shards are one document to people. A shard
+without labels gets a file without rows, since the run of its labels wants one. A file is written beside and renamed: a
+reader sees the old file or the new one. With a file for each shard, a kill between two renames leaves the others as
+they were, and the same import completes them. Importing the same again changes nothing.
 """
 
 import csv
@@ -33,7 +34,7 @@ _NUM_SAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class FileChange:
-    """The labels that one label file gets; `replaced` stand in it with others."""
+    """The labels that one label file gets; `replaced` stand in it with others. Neither: a new file without rows."""
 
     path: Path
     added: dict[str, str]
@@ -94,16 +95,20 @@ def planned_import(
     num_unknown = len(chosen) - len(shards)
     chosen = {document_id: labels for document_id, labels in chosen.items() if document_id in shards}
     decided, undecided = _decided(chosen)
-    files: dict[Path, FileChange] = {}
+    files: list[FileChange] = []
     differing = []
     num_unchanged = 0
-    for shard in sorted({shards[document_id] for document_id in decided}):
-        path = label_file_path(settings, shard, home)
+    # One file may be that of all shards.
+    of_path: dict[Path, list[str]] = {}
+    for shard in corpus.shard_keys:
+        of_path.setdefault(label_file_path(settings, shard, home), []).append(shard)
+    for path, own_shards in of_path.items():
         _check_writable(path, settings)
-        there = read_label_file(settings, shard, home) if path.exists() else {}
-        change = files.setdefault(path, FileChange(path=path, added={}, replaced={}))
+        is_new = not path.exists()
+        there = {} if is_new else read_label_file(settings, own_shards[0], home)
+        change = FileChange(path=path, added={}, replaced={})
         for document_id, label in decided.items():
-            if shards[document_id] != shard:
+            if shards[document_id].isdisjoint(own_shards):
                 continue
             old = there.get(document_id)
             if old is None:
@@ -114,6 +119,8 @@ def planned_import(
                 change.replaced[document_id] = label
             else:
                 differing.append(Differing(document_id=document_id, file_label=old, chosen_label=label))
+        if change.added or change.replaced or (is_new and chosen):
+            files.append(change)
     return LabelImport(
         num_annotations=sum(map(len, chosen.values())),
         num_annotators=len({annotator for labels in chosen.values() for annotator in labels}),
@@ -121,7 +128,7 @@ def planned_import(
         num_unknown=num_unknown,
         num_unchanged=num_unchanged,
         alpha=krippendorffs_alpha(chosen.values()),
-        files=tuple(change for change in files.values() if change.added or change.replaced),
+        files=tuple(files),
         undecided=tuple(undecided),
         differing=tuple(differing),
     )
@@ -166,10 +173,12 @@ def _refuse_other_labels(corpus: Corpus, chosen: Mapping[str, Mapping[str, str]]
         )
 
 
-def _shards_of(corpus: Corpus, handoffs: HandoffStore, wanted: Iterable[str], *, known_only: bool) -> dict[str, str]:
-    """Document id → shard, of all wanted documents, or of those that there are."""
-    unknown = set(wanted)
-    found: dict[str, str] = {}
+def _shards_of(
+    corpus: Corpus, handoffs: HandoffStore, wanted: Iterable[str], *, known_only: bool
+) -> dict[str, set[str]]:
+    """Document id → its shards, of all wanted documents, or of those that there are."""
+    asked = set(wanted)
+    found: dict[str, set[str]] = {}
     unread = []
     for shard in corpus.shard_keys:
         try:
@@ -177,11 +186,11 @@ def _shards_of(corpus: Corpus, handoffs: HandoffStore, wanted: Iterable[str], *,
         except HandoffMissing:
             unread.append(shard)
             continue
-        here = unknown.intersection(ids)
-        found |= dict.fromkeys(here, shard)
-        unknown -= here
+        for document_id in asked.intersection(ids):
+            found.setdefault(document_id, set()).add(shard)
     if len(unread) == len(corpus.shard_keys):
         raise HandoffMissing("No raw_documents are sealed: materialize raw_documents first.")
+    unknown = asked - found.keys()
     if unknown and not known_only:
         samples = ", ".join(map(repr, sorted(unknown)[:_NUM_SAMPLES]))
         missing = f" The raw documents of {', '.join(unread)} are not sealed yet." if unread else ""

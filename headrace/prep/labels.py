@@ -101,17 +101,22 @@ def label_file_path(settings: LabelFile, shard: str, home: Path) -> Path:
 
 
 def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, str]:
-    """Labels by document id; `{shard}` in the path stands for the shard's key.
+    """Labels by document id; `{shard}` in the path stands for the shard's key. A file without rows has no labels.
 
     Raises:
         InvalidInput: the file is missing, a line is unreadable, or a document has two different labels.
     """
     path = label_file_path(settings, shard, home)
     if not path.is_file():
-        raise InvalidInput(f"Label file {path} does not exist; labels.file.path of the corpus file names it.")
+        raise InvalidInput(
+            f"Label file {path} does not exist; labels.file.path of the corpus file names it. headrace labels import "
+            "makes it; without labels so far it may be empty."
+        )
     labels: dict[str, str] = {}
     for record in read_records(path, settings.layout):
         if isinstance(record, Unreadable):
+            if record.is_empty:
+                continue
             raise InvalidInput(
                 f"Label file {path}, line {record.line}: {record.reason}. Repair it: no label is skipped."
             )

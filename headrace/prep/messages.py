@@ -18,6 +18,10 @@ from headrace.prep.example_forms import ExampleKind
 
 ROLES = ("system", "user", "assistant", "tool")
 _TEXT_KEYS = ("tool_call_id", "name", "reasoning_content")
+# What JSON has; Parquet also has dates, decimals, bytes and maps, which no template shows as a model reads them.
+_JSON_TYPES = (str, int, float, dict, list, type(None))
+# Python reads and writes JSON by recursion, and fails near 1,000 levels, earlier where its own stack is deep.
+_NESTED_MAX = 100
 
 ChatMessage = dict[str, Any]
 
@@ -55,7 +59,7 @@ def read_messages(
         messages = given["messages"].messages()
         if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
             raise given["messages"].fault("has no assistant turn, or none with weight, so there is nothing to learn")
-        tools = given["tools"].objects() if "tools" in given else None
+        tools = given["tools"].tools() if "tools" in given else None
         body, shown = {"messages": messages} | ({"tools": tools} if tools else {}), messages
     first = next((message["content"] for message in shown if message["role"] == "user"), None)
     return ReadMessages(text="\n\n".join(filter(None, map(_shown, shown))), first=first or None, json=_json(body))
@@ -94,9 +98,16 @@ class _Column:
             messages.append(message)
         return messages
 
+    def tools(self) -> list[dict[str, Any]] | None:
+        found = self.objects()
+        self._check_is_json("holds tools with", found)
+        return found
+
     def objects(self) -> list[dict[str, Any]] | None:
         """The value as a list of objects, from JSON text too; None: it is null."""
         value = self._value
+        # Nulls of JSON text are the user's own, whatever the file.
+        fills_up = self._nulls_are_absent and not isinstance(value, str)
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -106,7 +117,7 @@ class _Column:
             return None
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise self.fault(f"must be a list of objects, or such a list as JSON text, got {_kind(value)}")
-        return [_without_nulls(one) for one in value] if self._nulls_are_absent else value
+        return [_without_nulls(one) for one in value] if fills_up else value
 
     def _message(self, number: int, given: Mapping[str, Any]) -> ChatMessage:
         where = f"message {number}"
@@ -171,7 +182,23 @@ class _Column:
                 raise self.fault(f"{where} calls {name} with arguments that are not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise self.fault(f"{where} calls {name} with arguments of the type {_kind(arguments)}, wanted an object")
+        self._check_is_json(f"{where} calls {name} with arguments that hold", arguments)
         return arguments
+
+    def _check_is_json(self, what: str, value: object) -> None:
+        level = [value]
+        for _ in range(_NESTED_MAX):
+            if others := [_kind(one) for one in level if not isinstance(one, _JSON_TYPES)]:
+                raise self.fault(f"{what} a value of the type {others[0]}, which is not JSON's: write it as text")
+            level = [
+                inner
+                for one in level
+                if isinstance(one, dict | list)
+                for inner in (one.values() if isinstance(one, dict) else one)
+            ]
+            if not level:
+                return
+        raise self.fault(f"{what} objects or lists nested deeper than {_NESTED_MAX}")
 
     def _check_answered(self, number: int, message: ChatMessage, before: Sequence[ChatMessage]) -> None:
         asked = next((one for one in reversed(before) if one["role"] != "tool"), {})
@@ -204,6 +231,8 @@ def _pair(
         if [one["role"] for one in answer] != ["assistant"]:
             got = ", ".join(one["role"] for one in answer) or "nothing"
             raise column.fault(f"must hold one turn of the assistant after the prompt, got {got}")
+        if not answer[0].get("weight", 1):
+            raise column.fault("holds an answer with the weight 0, so there is nothing to prefer")
         answers.append(answer)
     if answers[0] == answers[1]:
         raise chosen.fault("is the same as the rejected one, so there is nothing to prefer")

@@ -361,6 +361,21 @@ def test_a_corpus_is_told_its_missing_files_its_unreadable_lines_and_what_does_n
     )
 
 
+def test_a_corpus_of_which_few_lines_are_unreadable_is_told_how_many(project: Project) -> None:
+    lines = (project.root / ".headrace/in/notes.jsonl").read_text().splitlines()
+    project.write(".headrace/in/notes.jsonl", "\n".join([lines[0], "{", *lines[2:], ""]))
+    project.corpus.write_text(CORPUS + "quarantine_share_max: 0.1\n")
+
+    assert said(project.one(project.corpus), "records", "warn").startswith(
+        "59 of the first 60 records of notes.jsonl can be read, 1 would go to the quarantine, line 2 first: "
+    )
+
+
+def test_a_corpus_whose_label_file_is_missing_is_told_what_makes_it(project: Project) -> None:
+    project.corpus.write_text(CORPUS + "labels: {file: {path: labels.csv}}\n")
+    assert "headrace labels export and import make it" in said(project.one(project.corpus), "files", "fail")
+
+
 def test_a_corpus_without_its_base_model_shows_its_example_turn_by_turn(project: Project) -> None:
     project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
     checked = project.one(project.corpus)

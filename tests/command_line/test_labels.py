@@ -201,6 +201,13 @@ def test_json_min_and_argillas_records_come_back_as_lists_or_lines(project: Proj
     assert project.labels("shard-01") == {"b0": "so & so", "b1": "bad"}
 
 
+def test_a_question_that_nobody_answered_may_be_null(project: Project) -> None:
+    records = [{**argilla("a0"), "responses": {"label": None}}, argilla("a1", u1="bad")]
+
+    assert project.call("import", project.write("records.json", records)).exit_code == 0
+    assert project.labels("shard-00") == {"a1": "bad"}
+
+
 def test_of_one_persons_annotations_the_newest_counts(project: Project) -> None:
     task = studio("a0", "good", "bad")
     for annotation in task["annotations"]:
@@ -224,6 +231,26 @@ def test_a_draw_and_another_label_in_the_file_are_told_and_left_as_they_are(proj
     replaced = checked_json(project.call("import", file, "--replace", "--json"), "labels-import", exit_code=1)
     assert (replaced["files"][0]["num_replaced"], len(replaced["undecided"])) == (1, 1)
     assert path.read_text() == "who;document_id;label\nme;a1;bad\n;a2;bad\n"
+
+
+def test_a_document_of_two_shards_is_one_task_and_its_label_goes_into_both_files(project: Project) -> None:
+    for shard in ("shard-00", "shard-01"):
+        project.read(shard, {"document_id": "c", "text": "copy"}, {"document_id": shard, "text": f"of {shard}"})
+    assert sorted(task["data"]["document_id"] for task in project.tasks()) == ["c", "shard-00", "shard-01"]
+
+    file = project.write("e.json", [studio("c", "bad")])
+    body = checked_json(project.call("import", file, "--json"), "labels-import")
+
+    assert [one["num_added"] for one in body["files"]] == [1, 1]
+    assert project.labels("shard-00") == project.labels("shard-01") == {"c": "bad"}
+    assert checked_json(project.call("import", file, "--json"), "labels-import")["files"] == []
+    assert "c" not in {task["data"]["document_id"] for task in project.tasks()}
+
+
+def test_a_shard_that_nobody_labelled_gets_a_file_without_rows(project: Project) -> None:
+    assert project.call("import", project.write("e.json", [studio("a0", "good")])).exit_code == 0
+
+    assert (project.labels("shard-00"), project.labels("shard-01")) == ({"a0": "good"}, {})
 
 
 def test_a_file_of_json_lines_keeps_its_lines(project: Project) -> None:
@@ -272,6 +299,10 @@ REFUSALS: dict[str, tuple[object, str]] = {
     "tasks before anybody worked on them": (
         [{"data": {"document_id": "a0"}, "predictions": []}],
         "entry 1 is no task with annotations, no row of JSON-MIN and no record with responses, got the keys 'data'",
+    ),
+    "responses that are no list": (
+        [{"id": "a0", "responses": {"label": {"value": "good"}}}],
+        "entry 1: the responses to 'label' must be a list, got {'value': 'good'}.",
     ),
     "no JSON": ("label,document_id\n", "e.json is neither a JSON list nor JSON Lines"),
     "a list of names": (["a0"], "entry 1 must be an object, got 'a0'."),

@@ -33,7 +33,7 @@ MISTAKES = [
     ("words_max: 60", "mean_word_length_max: 0", "7:", "mean_word_length_max must be null or above 0 … got 0"),
     ("https?://", "http(", "7:", "drop_matching.links is not a regular expression … got 'http('"),
     ("https?://", "x*", "7:", "drop_matching.links matches every text … got 'x*'"),
-    ("sequence_length: 256", "sequence_length: 0", "8:18", "sequence_length must be between 1 … got 0"),
+    ("sequence_length: 256", "sequence_length: 1", "8:18", "sequence_length must be between 2 … got 1"),
     ("length: 256", "length: 1000000000", "8:18", "no model reads more … got 1000000000"),
     ("sequence_length:", "dropped_share_max: 90\nsequence_length:", "8:20", "between 0 and 1 … got 90"),
     ("sequence_length:", "duplicate_columns: [text, category]\nsequence_length:", "8:20", "'category' … columns"),

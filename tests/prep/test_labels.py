@@ -56,6 +56,16 @@ def test_a_file_labels_the_documents_of_its_shard_and_no_others(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize("body", ["", "document_id,label\n"])
+def test_a_label_file_without_rows_has_no_labels_and_a_missing_one_is_an_error(body: str, tmp_path: Path) -> None:
+    corpus = write_labels(tmp_path, body)
+
+    assert label(tmp_path, corpus).labels.num_rows == 0
+    (tmp_path / "labels/shard-00.csv").unlink()
+    with pytest.raises(InvalidInput, match="does not exist.*headrace labels import makes it"):
+        label(tmp_path, corpus)
+
+
 def test_a_label_file_of_a_spreadsheet_is_read_in_its_encoding(tmp_path: Path) -> None:
     corpus = write_labels(tmp_path, "")
     (tmp_path / "labels/shard-00.csv").write_bytes("document_id;label\nd1;gut für alle\n".encode("latin-1"))

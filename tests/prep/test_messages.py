@@ -1,6 +1,8 @@
 """What a record's messages must be, told with the column and the message; and what rules see of them."""
 
 import json
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,10 @@ def test_an_answer_that_is_a_list_is_a_text() -> None:
             {"prompt": "a", "chosen": "b", "rejected": [USER]},
             "column 'bad' must hold one turn of the assistant after the prompt, got user",
         ),
+        (
+            {"prompt": "a", "chosen": [{**ANSWER, "weight": 0}], "rejected": "b"},
+            "column 'good' holds an answer with the weight 0, so there is nothing to prefer",
+        ),
     ],
 )
 def test_a_record_that_is_no_pair_is_told_with_its_column(values: dict[str, Any], reason: str) -> None:
@@ -171,6 +177,65 @@ def test_json_lines_parquet_and_csv_make_the_same_documents_and_tell_the_line_of
         ("files/c.csv", 4),
     ]
     assert "has no assistant turn, or none with weight" in shard.quarantine["reason"][0].as_py()
+
+
+def test_nulls_of_json_text_in_parquet_are_kept_and_those_that_fill_a_struct_are_not(tmp_path: Path) -> None:
+    arguments = {"city": None, "n": 1}
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "w", "arguments": arguments}}]}
+    as_text = {"role": "assistant", "tool_calls": [{"function": {"name": "w", "arguments": json.dumps(arguments)}}]}
+    (tmp_path / "files").mkdir()
+    pq.write_table(pa.table({"chat": [json.dumps([USER, call])]}), tmp_path / "files/a.parquet")
+    pq.write_table(pa.table({"chat": [[USER, as_text]]}), tmp_path / "files/b.parquet")
+    pq.write_table(pa.table({"chat": [[USER, call], [USER, ANSWER]]}), tmp_path / "files/c.parquet")
+
+    documents = read_shard(make_chats(), "shard-00", tmp_path).documents.to_pylist()
+
+    calls = [json.loads(row["messages"])["messages"][1].get("tool_calls") for row in documents]
+    found = [call[0]["function"]["arguments"] if call else None for call in calls]
+    assert found == [arguments, arguments, {"n": 1}, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(datetime(2026, 11, 29), "datetime"), (Decimal("1.5"), "Decimal"), (date(2026, 1, 1), "date"), (b"", "bytes")],
+)
+def test_values_of_parquet_that_json_lacks_are_set_aside_where_a_model_would_read_them(
+    value: object, kind: str, tmp_path: Path
+) -> None:
+    function = {"name": "w", "arguments": {"when": value}}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": function}], "made": value}
+    (tmp_path / "files").mkdir()
+    table = pa.table({"chat": [[USER, call], [USER, {**ANSWER, "made": value}]], "tools": [None, [function]]})
+    pq.write_table(table, tmp_path / "files/a.parquet")
+    # What no template reads may be of any type.
+    pq.write_table(table.slice(1).drop_columns(["tools"]), tmp_path / "files/b.parquet")
+    corpus = make_chats(columns={"messages": "chat", "tools": "tools"}, quarantine_share_max=1.0)
+
+    shard = read_shard(corpus, "shard-00", tmp_path)
+
+    told = f"a value of the type {kind}, which is not JSON's: write it as text"
+    assert shard.quarantine["reason"].to_pylist()[:2] == [
+        f"column 'chat' message 2 calls w with arguments that hold {told}",
+        f"column 'tools' holds tools with {told}",
+    ]
+    assert read_shard(make_chats(files=("files/b.parquet",)), "shard-00", tmp_path).documents.num_rows == 1
+
+
+@pytest.mark.parametrize("depth", [50, 200, 600, 800, 900, 950, 980, 2000])
+def test_what_is_nested_too_deep_to_be_written_again_is_set_aside(depth: int, tmp_path: Path) -> None:
+    deep = "[" * depth + "]" * depth
+    chat = json.dumps([USER, CALL])
+    call = chat.replace(json.dumps(FUNCTION["arguments"]), f'{{"x": {deep}}}')
+    ignored = chat.replace('"role": "user"', f'"role": "user", "x": {deep}')
+    write_jsonl(tmp_path / "files/a.jsonl", [{"chat": call}, {"chat": ignored}])
+    (tmp_path / "files/b.jsonl").write_text("".join(f'{{"chat": {one}}}\n' for one in (call, ignored)))
+    pq.write_table(pa.table({"chat": [call, ignored]}), tmp_path / "files/c.parquet")
+
+    shard = read_shard(make_chats(quarantine_share_max=1.0), "shard-00", tmp_path)
+
+    num_aside = shard.quarantine.num_rows
+    assert shard.documents.num_rows + num_aside == 6
+    assert num_aside == 0 if depth < 100 else num_aside >= 3
 
 
 def test_half_a_surrogate_pair_is_set_aside(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ class LabelsImportBody:
     num_unknown: int
     """Documents that are not in the corpus, with --known-only."""
     num_unchanged: int
-    """Documents that have the chosen label in the file already."""
+    """Labels that stand in the files already; a document of two shards may have one in each shard's file."""
     alpha: float | None
     """Krippendorff's alpha over people: 1 is perfect, 0 is chance; null: no document has two people's labels."""
     files: tuple[FileChangeBody, ...]
-    """Label files that change."""
+    """Label files that change; one that changes nothing is new and without rows, for a shard that has no labels."""
     undecided: tuple[Undecided, ...]
     """As many people chose one label as another: none is written."""
     differing: tuple[Differing, ...]

@@ -96,7 +96,11 @@ def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     missing = [path for path in paths if not (home / path).is_file()]
     if not missing:
         return []
-    said = f"labels.file.path is no file: {home / missing[0]}. {nearest_existing(missing[0], home)}"
+    said = (
+        f"labels.file.path is no file: {home / missing[0]}. {nearest_existing(missing[0], home)} Without it a "
+        "shard's labels fail. headrace labels export and import make it, once raw_documents are materialized; it may "
+        "be empty."
+    )
     return [finding("files", "fail", said, key="labels.file.path")]
 
 
@@ -123,6 +127,15 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
         return rows, finding("records", "fail", sentence, key=_key_of(first.reason, corpus))
     if not rows:
         return rows, finding("records", "warn", f"{file} is empty.")
+    if unreadable:
+        # Few enough for the run to go on, which tells them only afterwards.
+        first = unreadable[0]
+        place = f", line {first.line} first" if first.line else ""
+        sentence = (
+            f"{len(rows)} of the first {counted(num, 'record')} of {file.name} can be read, {len(unreadable)} would go "
+            f"to the quarantine{place}: {first.reason}."
+        )
+        return rows, finding("records", "warn", sentence)
     return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
 
 
