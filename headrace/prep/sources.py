@@ -145,7 +145,11 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
 def source_name(path: Path, home: Path) -> str:
     """What a file is called in what is made from it: relative to `home` where it lies below."""
     name = path.relative_to(home).as_posix() if path.is_relative_to(home) else path.as_posix()
-    # A name on disk is bytes, which may not be text.
+    return name_as_text(name)
+
+
+def name_as_text(name: str) -> str:
+    """A name as it is on disk or in an archive: bytes, which may not be text."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -5,7 +5,9 @@ becomes a line for each row with bars between cells, a list item begins with a d
 Only the markup counts: what a script would add is not there.
 
 A page in another encoding than UTF-8 says so in its head; who knows it better says it in the layout. A page of more
-than 4 MiB is refused: its markup alone takes trafilatura a minute.
+than 4 MiB is refused: its markup alone takes trafilatura a minute. So is one whose elements are nested deeper than the
+parser follows (about 2,000), since it would lose all text behind that place, and one with a tag of hundreds of
+attributes, of which each is compared with all others.
 """
 
 import re
@@ -31,6 +33,17 @@ _AS_BROWSERS = {
     **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "cp949"),
 }
 _DOCUMENT = re.compile(r"(?i)<(?:html|body|!doctype)\b")
+# A tag with its attributes, where none of them is in a script; to the end of the page where it has no end.
+_TAG = re.compile(
+    r"""(?is)<!--(?:-?>|.*?-->|.*)|<((?:script|style)\b(?:[^>"']++|"[^"]*"|'[^']*')*+)(?:.*?</(?:script|style)|.*)"""
+    r"""|<([a-z](?:[^>"']++|"[^"]*"|'[^']*')*+)"""
+)
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+_ATTRIBUTE = re.compile(r"[^\s=/]+")
+_TAG_ATTRIBUTES_MAX = 500
+# trafilatura repeats what a list holds for each list around it.
+_LISTS_DEPTH_MAX = 100
+_TOO_DEEP = "its elements are nested deeper than can be read: its text behind that place would be lost"
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
 
@@ -68,12 +81,49 @@ def page_of(html: str) -> tuple[str, str | None]:
     if not _DOCUMENT.search(html):
         # A part, such as a database keeps; alone it is taken for no HTML.
         html = f"<html><body><article>{html}</article></body></html>"
-    tree = trafilatura.load_html(html)
-    if tree is None:
-        raise NoPage("no HTML")
+    tree = _tree(html)
     title = tree.find(".//title")
     named = " ".join("".join(title.itertext()).split()) if title is not None else ""
-    return trafilatura.extract(tree, favor_recall=True) or "", named or None
+    try:
+        return trafilatura.extract(tree, favor_recall=True) or "", named or None
+    except RecursionError:
+        raise NoPage(_TOO_DEEP) from None
+
+
+def _tree(html: str) -> Any:
+    """As trafilatura parses it, but whole: its own parser ends at a depth of 256, and does not say so."""
+    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+    from lxml.html import HTMLParser, document_fromstring
+    from trafilatura.utils import repair_faulty_html
+
+    for tag in _TAG.finditer(html):
+        opened = tag[1] or tag[2] or ""
+        if len(opened) > 2 * _TAG_ATTRIBUTES_MAX:
+            # Values count among the names where they have no quotes: twice as many words may be.
+            num = len(_ATTRIBUTE.findall(_QUOTED.sub(" ", opened)))
+            if num > 2 * _TAG_ATTRIBUTES_MAX:
+                raise NoPage(f"a tag has more than {_TAG_ATTRIBUTES_MAX} attributes, the most that one may have")
+    html = repair_faulty_html(html, html[:50].lower())
+    parser = HTMLParser(
+        collect_ids=False,
+        default_doctype=False,
+        encoding="utf-8",
+        huge_tree=True,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
+    except (etree.LxmlError, ValueError):
+        raise NoPage("no HTML") from None
+    if any("xcessive depth" in entry.message for entry in parser.error_log):
+        raise NoPage(_TOO_DEEP)
+    depth = 0
+    for event, _ in etree.iterwalk(tree, events=("start", "end"), tag=("ul", "ol", "dl")):
+        depth += 1 if event == "start" else -1
+        if depth > _LISTS_DEPTH_MAX:
+            raise NoPage(_TOO_DEEP)
+    return tree
 
 
 def _trafilatura() -> Any:
@@ -104,4 +154,14 @@ def _encodings(body: bytes, layout: FileLayout) -> Iterator[str]:
     yield "utf-8-sig"
     if said := _META_CHARSET.search(body[:_HEAD_BYTES]):
         name = said[1].decode().lower()
-        yield _AS_BROWSERS.get(name, name)
+        encoding = _AS_BROWSERS.get(name, name)
+        if _reads_ascii(encoding):
+            yield encoding
+
+
+def _reads_ascii(encoding: str) -> bool:
+    """Whether a head that was read as ASCII can be right about it: UTF-16 without its mark cannot, as in browsers."""
+    try:
+        return b"<meta>".decode(encoding) == "<meta>"
+    except (LookupError, ValueError):
+        return False

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from headrace.errors import InvalidInput
 from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.sources import ShardRead, read_shard
-from headrace.user_files.html_pages import PAGE_BYTES_MAX, page_of
+from headrace.user_files.html_pages import PAGE_BYTES_MAX, NoPage, page_of
 from tests.prep.builders import make_corpus, write_jsonl
 
 DAWN = "The miller opens the gate at dawn and lets the water run down the race to the great wooden wheel."
@@ -111,9 +111,42 @@ def test_what_is_no_page_is_set_aside_with_its_file_and_reason(body: bytes, reas
     assert (row["source_file"], row["source_line"], row["reason"]) == ("files/bad.html", 0, reason)
 
 
-def test_deep_nesting_ends_in_a_text_not_in_a_crash() -> None:
-    assert isinstance(page_of("<html><body>" + "<div>" * 50_000 + f"<p>{DAWN}</p>")[0], str)
-    assert isinstance(page_of("<html><body>" + "<table><tr><td>" * 5_000 + "x")[0], str)
+def test_elements_that_are_never_closed_lose_no_text() -> None:
+    lines = "".join(f"<font size=2>Paragraph {number} tells of the mill.<br>" for number in range(400))
+    text, _ = page_of(f"<html><body><article><p>{DAWN}</p>{lines}<p>{STONES}</p></article></body></html>")
+
+    assert "Paragraph 399 tells of the mill." in text
+    assert STONES in text
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    ["<div>" * 50_000, "<table><tr><td>" * 5_000, "<ul><li>" * 200, "<article><p>x</p>" + "<del>word " * 980],
+)
+def test_a_page_deeper_than_the_parser_follows_is_set_aside_not_cut(beginning: str) -> None:
+    with pytest.raises(NoPage, match="its elements are nested deeper than can be read"):
+        page_of(f"<html><body><p>{DAWN}</p>{beginning}<p>{STONES}</p>")
+
+
+@pytest.mark.parametrize("tag", ["<p {}>", "<script {}>", "<p {}", '<p title=">" {}>', "<!--><p {}>"])
+def test_a_tag_of_very_many_attributes_is_set_aside_before_it_is_parsed(tag: str) -> None:
+    many = " ".join(f"a{number}={number}" for number in range(1500))
+    with pytest.raises(NoPage, match="a tag has more than 500 attributes"):
+        page_of(f"<html><body>{tag.format(many)}{DAWN}")
+
+
+def test_what_only_looks_like_a_tag_of_many_attributes_is_read() -> None:
+    words = "word " * 3000
+    around = f"<script>if (a <b) {{ {words} }}</script><!-- <b {words} --><p title='{words}'>{DAWN}</p>"
+    assert page_of(f"<html><body><article>{around}</article></body></html>")[0] == DAWN
+
+
+@pytest.mark.parametrize("named", ["utf-16", "UTF-16LE", "utf-32", "utf-7", "hex"])
+def test_an_encoding_that_the_head_itself_is_not_in_is_not_believed(named: str, tmp_path: Path) -> None:
+    page = f"<html><head><meta charset={named}></head><body><p>Café {DAWN}</p>".encode("latin-1")
+    write(tmp_path, a=page + b" " * (-len(page) % 4))
+    [row] = read(tmp_path, columns={"text": "text"}).quarantine.to_pylist()
+    assert row["reason"].startswith("wrong encoding, wanted utf-8")
 
 
 @settings(max_examples=40)

@@ -36,10 +36,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # decoding is then too small to be seen after resizing. So is what Pillow's `reducing_gap` averages beforehand.
 _DRAFT_GAP = 2
 _REDUCING_GAP = 3.0
+# A picture thinner than this that is enlarged to cover a square would fill gigabytes; buckets have at most 6.
+_ENLARGED_ASPECT_MAX = 8
 _ORIENTATION = 0x0112
 _LYING = range(5, 9)
 # Profiles of one camera or program recur, and building a transform costs more than using it.
 _PROFILES_KEPT = 64
+_KEPT_PROFILE_BYTES_MAX = 2**20
 _BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(<!doctype html|<html|<svg|<\?xml|[{\[]|%pdf)", re.IGNORECASE)
 _NAMES = {b"<!doctype html": "HTML", b"<html": "HTML", b"<svg": "SVG", b"<?xml": "XML", b"%pdf": "PDF"}
 
@@ -50,7 +53,10 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """`picture`: RGB, upright, whole, of the size that was asked for. `width`, `height`: of the file, upright."""
+    """`picture`: RGB, upright, of the size that was asked for; whole, or the middle of a very thin one.
+
+    `width`, `height`: of the file, upright.
+    """
 
     picture: "Image"
     width: int
@@ -115,13 +121,16 @@ def _decoded(
     orientation = opened.getexif().get(_ORIENTATION, 1)
     stored = opened.size
     upright = stored[::-1] if orientation in _LYING else stored
-    wanted = scaled_size(*upright)
+    part, wanted = _part(upright, scaled_size)
     if orientation in _LYING:
-        wanted = wanted[::-1]
+        part, wanted = part[::-1], wanted[::-1]
     if is_jpeg:
         opened.draft(None, (wanted[0] * _DRAFT_GAP, wanted[1] * _DRAFT_GAP))
         opened.load()
     picture = _in_full_colours(opened)
+    if part != stored:
+        left, top = (stored[0] - part[0]) // 2, (stored[1] - part[1]) // 2
+        picture = picture.crop((left, top, left + part[0], top + part[1]))
     if picture.size != wanted:
         picture = picture.resize(wanted, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
     picture = _in_srgb(picture, opened.info.get("icc_profile"))
@@ -133,6 +142,16 @@ def _decoded(
         # The further pictures of an MPO are the same scene for the other eye, those of a TIFF are pages.
         is_animated=not is_jpeg and opened.format != "TIFF" and bool(getattr(opened, "is_animated", False)),
     )
+
+
+def _part(upright: "Size", scaled_size: "Callable[[int, int], Size]") -> "tuple[Size, Size]":
+    """How much of a picture's middle is scaled, and to which size."""
+    width, height = upright
+    wanted = scaled_size(width, height)
+    if wanted[0] * wanted[1] <= width * height:
+        return upright, wanted
+    part = min(width, _ENLARGED_ASPECT_MAX * height), min(height, _ENLARGED_ASPECT_MAX * width)
+    return part, scaled_size(*part)
 
 
 def _in_full_colours(picture: Any) -> Any:
@@ -161,7 +180,8 @@ def _in_srgb(picture: Any, profile: bytes | None) -> Any:
     # A profile describes colours; what is transparent stays so.
     alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
     opaque = picture if alpha is None else picture.convert(picture.mode.removesuffix("A"))
-    transform = _to_srgb(profile, opaque.mode)
+    to_srgb = _to_srgb if len(profile) <= _KEPT_PROFILE_BYTES_MAX else _to_srgb.__wrapped__
+    transform = to_srgb(profile, opaque.mode)
     if transform is None:
         return picture
     converted = transform.apply(opaque)

@@ -19,7 +19,7 @@ from headrace.errors import InvalidInput
 from headrace.prep.images.corpus import ImageCorpus
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
 from headrace.prep.images.tables import rows_of_table
-from headrace.prep.images.tars import samples
+from headrace.prep.images.tars import CAPTION_BYTES_MAX, caption_text, samples
 from headrace.prep.sources import source_name
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
@@ -34,7 +34,6 @@ _LIST_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 _PARQUET = ".parquet"
 _CAPTION_SUFFIXES = (".txt", ".caption")
 _BESIDE = (*_CAPTION_SUFFIXES, ".json")
-_CAPTION_BYTES_MAX = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +143,16 @@ def _image(path: Path, name: str) -> FoundImage | Unreadable:
 
 def _image_of_row(directory: Path, name: str, line: int, image: str, caption: str | None) -> FoundImage | Unreadable:
     place = directory / image
-    # A list that somebody else wrote must not bring in this machine's other files.
-    if not place.resolve().is_relative_to(directory.resolve()):
-        return Unreadable(line=line, reason="names a picture outside of the table's directory", excerpt=image)
     try:
+        # A list that somebody else wrote must not bring in this machine's other files.
+        if not place.resolve().is_relative_to(directory.resolve()):
+            return Unreadable(line=line, reason="names a picture outside of the table's directory", excerpt=image)
         return FoundImage(file=name, line=line, member=image, body=_body(place), caption=caption)
     except (OSError, ValueError) as error:
         return Unreadable(line=line, reason=_reason(error), excerpt=image)
+    except RuntimeError:
+        # `resolve`, until Python 3.13.
+        return Unreadable(line=line, reason="cannot be read: its path is a loop of links", excerpt=image)
 
 
 def _body(path: Path) -> bytes:
@@ -160,15 +162,12 @@ def _body(path: Path) -> bytes:
 
 
 def _caption_beside(path: Path) -> str | None:
-    """Raises: ValueError: it is no UTF-8."""
+    """Raises: ValueError: it is no UTF-8, or no caption by its size."""
     for suffix in _CAPTION_SUFFIXES:
         beside = path.with_suffix(suffix)
         if beside.is_file():
             with beside.open("rb") as file:
-                try:
-                    return file.read(_CAPTION_BYTES_MAX).decode("utf-8-sig")
-                except UnicodeDecodeError:
-                    raise ValueError(f"its caption {beside.name} is not UTF-8") from None
+                return caption_text(beside.name, file.read(CAPTION_BYTES_MAX + 1))
     return None
 
 

@@ -50,6 +50,10 @@ def _parquet_rows(path: Path, image: str, caption: str) -> Iterator[Row | Unread
             yield fault
             return
         kind = file.schema_arrow.field(image).type
+        if not _holds_pictures(kind):
+            reason = f"column {image!r} must be bytes or a path, got {kind}"
+            yield Unreadable(line=0, reason=reason, loses_file=True)
+            return
         if pa.types.is_struct(kind) and "bytes" not in [field.name for field in kind]:
             yield missing_columns([f"{image}.bytes"], [field.name for field in kind])
             return
@@ -64,6 +68,18 @@ def _parquet_rows(path: Path, image: str, caption: str) -> Iterator[Row | Unread
                     yield Unreadable(line=line, reason=reason)
                 else:
                     yield _checked(line, found, captions[place].as_py(), {"image": image, "caption": caption})
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    """Columns of nulls, too: each row then says so."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (pa.types.is_struct, pa.types.is_null, pa.types.is_string, pa.types.is_large_string, _is_bytes)
+    return any(test(kind) for test in tests)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
 def _batch_rows(metadata: pq.FileMetaData, image: str) -> int:
@@ -85,7 +101,8 @@ def _picture(column: pa.Array, place: int) -> Any:
     value: Any = column[place]
     if isinstance(value, pa.DictionaryScalar):
         value = value.value
-    if value.is_valid and isinstance(value, pa.BinaryScalar | pa.LargeBinaryScalar):
+    # A scalar of strings is one of bytes by its class.
+    if value.is_valid and _is_bytes(value.type):
         buffer = value.as_buffer()
         return buffer.size if buffer.size > IMAGE_BYTES_MAX else buffer.to_pybytes()
     return value.as_py()
@@ -95,9 +112,17 @@ def _checked(line: int, image: object, caption: object, columns: Mapping[str, st
     if not isinstance(image, bytes | str):
         got = "null" if image is None else type(image).__name__
         return Unreadable(line=line, reason=f"column {columns['image']!r} must be bytes or a path, got {got}")
-    if isinstance(image, str) and ("\0" in image or not image):
+    if isinstance(image, str) and not _is_path(image):
         return Unreadable(line=line, reason=f"column {columns['image']!r} must be bytes or a path, got {image!r}")
     if caption is not None and not isinstance(caption, str):
         kind = type(caption).__name__
         return Unreadable(line=line, reason=f"column {columns['caption']!r} must be a string, got {kind}")
     return line, image, caption
+
+
+def _is_path(text: str) -> bool:
+    """Whether a file can have it: half of a surrogate pair, which JSON can state, is no character."""
+    try:
+        return bool(text) and b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -2,22 +2,99 @@
 
 A tar is read from front to back and nothing is unpacked to a disk, so no member's path can lead anywhere. Members that
 are no picture and no caption (other views, masks, embeddings) are passed over.
+
+A tar has no list of what is in it: only the zeros at its end tell that nothing is missing. Without them, with anything
+behind them, or at a header that is damaged, the rest counts as lost. Of a sample one picture is in memory.
 """
 
+import gzip
 import json
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import EOFHeaderError, HeaderError, ReadError  # pyright: ignore[reportAttributeAccessIssue]
+from typing import IO, Any, Self
 
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
+from headrace.prep.sources import name_as_text
 from headrace.user_files.layout import Unreadable
 
-_TEXT_BYTES_MAX = 2**20
+CAPTION_BYTES_MAX = 2**20
 _TEXTS = (".txt", ".caption", ".json")
+_GZIP = b"\x1f\x8b"
+# The most that deflate expands.
+_GZIP_RATIO_MAX = 1032
+# Headers that hold names and are read whole.
+_NAMING = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_NAMES_BYTES_MAX = 2**20
+_BLOCK_BYTES = 2**20
 
-_Member = tuple[str, bytes | None]
 Sample = tuple[str, bytes, str | None]  # member, bytes, caption
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. `tarfile` takes a damaged one for the end of the tar, and memory for names of any length."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            raise
+        except HeaderError as error:
+            raise ReadError(str(error)) from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _NAMING and header.size > _NAMES_BYTES_MAX:
+            raise ReadError(f"a name of {header.size:,} bytes, the most that is read is {_NAMES_BYTES_MAX:,}")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise ReadError("a sparse file, which is not read")
+        return header
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The members of one sample that count. `first`: its first member's name; of several pictures only one is kept."""
+
+    first: str
+    num_pictures: int = 0
+    picture: tuple[str, bytes] = ("", b"")
+    texts: dict[str, bytes] = field(default_factory=dict)
+    repeated: str | None = None
+
+    def add(self, name: str, tar: tarfile.TarFile, member: tarfile.TarInfo, image_suffixes: Collection[str]) -> None:
+        suffix = _split(name)[1]
+        if not member.isreg():
+            return
+        if suffix in image_suffixes:
+            self.num_pictures += 1
+            if self.num_pictures == 1:
+                self.picture = name, _read(tar, member, IMAGE_BYTES_MAX)
+        elif suffix in self.texts:
+            self.repeated = suffix
+        elif suffix in _TEXTS:
+            self.texts[suffix] = _read(tar, member, CAPTION_BYTES_MAX)
+
+    def sample(self, line: int, caption_key: str) -> Sample | Unreadable:
+        try:
+            if self.num_pictures != 1:
+                got = f"{self.num_pictures} pictures" if self.num_pictures else "no picture"
+                raise ValueError(f"its sample has {got}, wanted one")
+            if self.repeated:
+                raise ValueError(f"its sample has several {self.repeated}, wanted one")
+            return *self.picture, _caption(self.texts, caption_key)
+        except ValueError as error:
+            return Unreadable(line=line, reason=str(error), excerpt=self.first)
 
 
 def samples(path: Path, caption_key: str, image_suffixes: Collection[str]) -> Iterator[Sample | Unreadable]:
@@ -27,24 +104,47 @@ def samples(path: Path, caption_key: str, image_suffixes: Collection[str]) -> It
         caption_key: where a `.json` member has the caption.
         image_suffixes: in lower case, with their dot.
     """
-    num_done, group, fault = 0, list[_Member](), None
+    num_done, group, fault = 0, None, None
     try:
-        with tarfile.open(path, "r|*") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                if group and _split(member.name)[0] != _split(group[0][0])[0]:
-                    num_done += 1
-                    yield _sample(group, num_done, caption_key)
-                    group = []
-                group.append((member.name, _read(tar, member, image_suffixes)))
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        for tar, member in _members(path):
+            name = name_as_text(member.name)
+            if group and _split(name)[0] != _split(group.first)[0]:
+                num_done += 1
+                yield group.sample(num_done, caption_key)
+                group = None
+            started = group or _Group(first=name)
+            started.add(name, tar, member, image_suffixes)
+            group = started
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         fault = error
     if group:
         num_done += 1
-        yield _sample(group, num_done, caption_key)
+        yield group.sample(num_done, caption_key)
     if fault:
         yield Unreadable(line=0, reason=f"unreadable after {num_done} samples: {fault}", loses_file=True)
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Raises: TarError and others: it is damaged, or is not at its end where it says so."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+        file.seek(0)
+        size_max = path.stat().st_size * (_GZIP_RATIO_MAX if is_gzip else 1)
+        # Not tarfile's own reader: that one knows no checksum, and takes the first of several streams for all.
+        body: IO[bytes] = gzip.open(file) if is_gzip else file  # pyright: ignore[reportAssignmentType]  # noqa: SIM115
+        with tarfile.open(fileobj=body, mode="r|", tarinfo=_Header, encoding="utf-8") as tar:
+            for member in tar:
+                if member.size > size_max:
+                    # Seeking to its end would take for ever.
+                    raise ReadError(f"a member of {member.size:,} bytes in a file that cannot hold it")
+                if not member.isdir():
+                    yield tar, member
+                # Otherwise every header stays in memory.
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+            stream: Any = tar.fileobj
+            while rest := stream.read(_BLOCK_BYTES):
+                if rest.count(0) != len(rest):
+                    raise ReadError("more behind its end, such as of another tar")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -54,40 +154,34 @@ def _split(name: str) -> tuple[str, str]:
     return f"{directory}/{stem}", f"{dot}{rest}".lower()
 
 
-def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, image_suffixes: Collection[str]) -> bytes | None:
-    """What a sample needs of a member; None: nothing."""
-    _, suffix = _split(member.name)
-    most = IMAGE_BYTES_MAX + 1 if suffix in image_suffixes else _TEXT_BYTES_MAX if suffix in _TEXTS else 0
-    file = tar.extractfile(member) if most and member.isreg() else None
-    # Otherwise every header stays in memory.
-    tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-    return file.read(most) if file else None
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+    """One byte more than may be, so that a longer one is not taken for whole."""
+    file = tar.extractfile(member)
+    # `read` takes the memory for as much as it is asked for.
+    return file.read(min(most + 1, member.size)) if file else b""
 
 
-def _sample(group: list[_Member], line: int, caption_key: str) -> Sample | Unreadable:
-    bodies = {name: body for name, body in group if body is not None}
-    texts = {_split(name)[1]: body for name, body in bodies.items() if _split(name)[1] in _TEXTS}
-    pictures = [name for name in bodies if _split(name)[1] not in _TEXTS]
-    first = group[0][0]
-    if len(pictures) != 1:
-        got = f"{len(pictures)} pictures" if pictures else "no picture"
-        return Unreadable(line=line, reason=f"its sample has {got}, wanted one", excerpt=first)
+def caption_text(name: str, body: bytes) -> str:
+    """Raises: ValueError: it is no UTF-8, or no caption by its size."""
+    _check_size(name, body)
     try:
-        caption = _caption(texts, caption_key)
-    except ValueError as error:
-        return Unreadable(line=line, reason=str(error), excerpt=first)
-    return pictures[0], bodies[pictures[0]], caption
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"its caption {name} is not UTF-8") from None
+
+
+def _check_size(name: str, body: bytes) -> None:
+    if len(body) > CAPTION_BYTES_MAX:
+        raise ValueError(f"its caption {name} has more than {CAPTION_BYTES_MAX:,} bytes, the most that is read")
 
 
 def _caption(texts: dict[str, bytes], caption_key: str) -> str | None:
     for suffix in (".txt", ".caption"):
         if suffix in texts:
-            try:
-                return texts[suffix].decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise ValueError(f"its caption {suffix} is not UTF-8") from None
+            return caption_text(suffix, texts[suffix])
     if ".json" not in texts:
         return None
+    _check_size(".json", texts[".json"])
     try:
         described = json.loads(texts[".json"])
     except (ValueError, RecursionError):

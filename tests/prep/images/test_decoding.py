@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from headrace.prep.images.decoding import Decoded, Undecodable, decode
+from headrace.prep.images.decoding import Decoded, Undecodable, _to_srgb, decode
 from headrace.prep.images.resizing import Resize
 from tests.prep.images.pictures import body_of, corners, quadrants
 
@@ -166,3 +166,27 @@ def test_a_large_jpeg_is_decoded_small_and_shows_the_same() -> None:
     assert (found.width, found.height) == (1200, 800)
     reference = np.asarray(large.resize((128, 85), Image.Resampling.LANCZOS), np.float64)
     assert np.abs(np.asarray(found.picture) - reference).mean() < 2
+
+
+@pytest.mark.parametrize("form", ["crop", "buckets"])
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (2, 40)])
+def test_of_a_very_thin_picture_only_the_middle_is_enlarged(form: str, size: tuple[int, int]) -> None:
+    resize = Resize(form=form, pixels=256)  # pyright: ignore[reportArgumentType]
+    picture = Image.new("RGB", size, "red")
+    middle = Image.new("RGB", (min(size[0], 20), min(size[1], 20)), "blue")
+    picture.paste(middle, ((size[0] - middle.width) // 2, (size[1] - middle.height) // 2))
+    found = decode(body_of(picture), resize.scaled_size, pixels_max=10_000_000, background=WHITE)
+    assert (found.width, found.height) == size
+    # Without it, the first would have 330 million pixels.
+    assert found.picture.width * found.picture.height <= 256 * 256 * 8
+    sealed = resize.cut(found.picture, found.width, found.height)
+    assert sealed.size == resize.sealed_size(*size)
+    assert sealed.getpixel((sealed.width // 2, sealed.height // 2)) == (0, 0, 255)
+
+
+def test_large_colour_profiles_are_not_kept() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    before = _to_srgb.cache_info().currsize
+    body = body_of(quadrants(), "WEBP", lossless=True, icc_profile=profile + bytes(2**20))
+    assert corners(decoded(body).picture) == corners(quadrants())
+    assert _to_srgb.cache_info().currsize == before

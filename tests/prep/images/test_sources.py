@@ -1,8 +1,11 @@
 """Pictures and captions are found in folders, tars and tables; what cannot be read says why."""
 
+import gzip
 import io
 import json
 import tarfile
+import tracemalloc
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from headrace.errors import InvalidInput
 from headrace.prep.images.corpus import ImageCorpus
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
 from headrace.prep.images.sources import FoundImage, image_files, images_of
+from headrace.prep.images.tars import CAPTION_BYTES_MAX
 from headrace.user_files.layout import Unreadable
 from tests.prep.images.pictures import make_images, put
 
@@ -97,6 +101,115 @@ def test_a_tar_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
     assert str(lost).startswith("unreadable after 1 samples: ")
 
 
+def tar_bytes(directory: Path, *names: str) -> bytes:
+    return tar_of(directory / "made.tar", {name: name.encode() * 100 for name in names}).read_bytes()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped bit in a header": lambda body: body[:2048] + bytes([body[2048] ^ 1]) + body[2049:],
+    "cut between two members": lambda body: body[:2048],
+    "cut in a header": lambda body: body[:2100],
+    "another tar behind it": lambda body: body + body,
+    "a member larger than any file": lambda body: body[:2048] + header_of("3.jpg", size=2**62) + body[2560:],
+    "a name of gigabytes": lambda body: body[:2048] + header_of("3.jpg", size=2**32, type=tarfile.GNUTYPE_LONGNAME),
+    "names without end": lambda body: (
+        body[:2048] + (header_of("x", size=1, type=tarfile.GNUTYPE_LONGNAME) + b"y".ljust(512, b"\0")) * 1500
+    ),
+    "a damaged header of names": lambda body: (
+        body[:2048] + header_of("3.jpg", size=9, type=tarfile.XHDTYPE) + b"0 xyz=abc".ljust(512, b"\0") + body[2048:]
+    ),
+    "a sparse file": lambda body: body[:2048] + header_of("3.jpg", size=0, type=tarfile.GNUTYPE_SPARSE) + body[2560:],
+}
+
+
+def header_of(name: str, *, size: int, type: bytes = tarfile.REGTYPE) -> bytes:  # noqa: A002
+    header = tarfile.TarInfo(name)
+    header.size, header.type = size, type
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("packed", ["x.tar", "x.tar.gz"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_tar_that_does_not_end_where_it_says_loses_a_file_that_is_counted(
+    damage: str, packed: str, tmp_path: Path
+) -> None:
+    body = DAMAGES[damage](tar_bytes(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg"))
+    path = put(tmp_path / "in" / packed, gzip.compress(body) if packed.endswith("gz") else body)
+    *whole, lost = images_of(make_images(), path, packed, shard=None)
+    num = 4 if damage == "another tar behind it" else 2
+    assert [one.member for one in whole if isinstance(one, FoundImage)] == [f"{n}.jpg" for n in range(1, num + 1)]
+    assert isinstance(lost, Unreadable)
+    assert lost.loses_file
+    assert lost.reason.startswith(f"unreadable after {num} samples: ")
+
+
+def test_gzip_streams_that_follow_each_other_are_read_and_their_checksums_count(tmp_path: Path) -> None:
+    body = tar_bytes(tmp_path, "1.jpg", "2.jpg")
+    two = gzip.compress(body[:700]) + gzip.compress(body[700:])
+    put(tmp_path / "in/x.tar.gz", two)
+    assert [one[0] for one in read(make_images(), tmp_path)] == ["1.jpg", "2.jpg"]
+    put(tmp_path / "in/x.tar.gz", two[:-8] + b"\0" * 8)
+    assert str(read(make_images(), tmp_path)[-1]).startswith("unreadable after 2 samples: CRC")
+
+
+def test_a_member_that_is_there_twice_sets_its_sample_aside(tmp_path: Path) -> None:
+    path = put(tmp_path / "in/x.tar", b"")
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.jpg", "a.txt", "a.jpg", "a.txt", "b.jpg", "b.txt", "b.TXT", "c.jpg"):
+            tar.addfile(header := tarfile.TarInfo(name), io.BytesIO(b"x" * header.size))
+    assert read(make_images(), tmp_path) == [
+        "its sample has 2 pictures, wanted one",
+        "its sample has several .txt, wanted one",
+        ("c.jpg", b"", None),
+    ]
+
+
+def test_pictures_of_one_name_are_not_all_in_memory(tmp_path: Path) -> None:
+    path = put(tmp_path / "in/x.tar", b"")
+    with tarfile.open(path, "w") as tar:
+        for _ in range(20):
+            tar.addfile(header := tarfile.TarInfo("a.jpg"), io.BytesIO(b""))
+            header.size = 2**20
+            tar.addfile(header, io.BytesIO(bytes(2**20)))
+    tracemalloc.start()
+    assert read(make_images(), tmp_path) == ["its sample has 40 pictures, wanted one"]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * 2**20
+
+
+def test_a_name_in_a_tar_that_is_not_utf_8_is_shown_by_its_bytes(tmp_path: Path) -> None:
+    path = put(tmp_path / "in/x.tar", b"")
+    with tarfile.open(path, "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("stra\xdfe.jpg"))
+    assert read(make_images(), tmp_path) == [("stra\\xdfe.jpg", b"", None)]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.caption", "a.json"])
+def test_a_caption_that_is_too_long_is_set_aside_not_cut(name: str, tmp_path: Path) -> None:
+    long = json.dumps({"caption": "x" * CAPTION_BYTES_MAX}) if name == "a.json" else "x" * (CAPTION_BYTES_MAX + 1)
+    tar_of(tmp_path / "in/x.tar", {"a.jpg": b"A", name: long})
+    expected = [f"its caption {Path(name).suffix} has more than 1,048,576 bytes, the most that is read"]
+    assert read(make_images(), tmp_path) == expected
+    if name != "a.json":
+        put(tmp_path / "beside/a.jpg", b"A")
+        put(tmp_path / "beside" / name, long)
+        found = read(make_images(files=("beside/*.jpg",)), tmp_path)
+        assert found == [f"its caption {name} has more than 1,048,576 bytes, the most that is read"]
+
+
+def test_a_path_that_no_file_can_have_is_one_row_that_is_set_aside(tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", b"A")
+    (tmp_path / "in/loop").symlink_to("loop")
+    lines = [json.dumps({"image": name, "caption": "x"}) for name in ("\ud800.png", "loop/a.jpg", "x" * 300, "a.jpg")]
+    put(tmp_path / "in/list.jsonl", "\n".join(lines))
+    half, loop, long, good = read(make_images(files=("in/*.jsonl",)), tmp_path)
+    assert half == "column 'image' must be bytes or a path, got '\\ud800.png'"
+    assert str(loop).startswith("cannot be read: ")
+    assert str(long).startswith("cannot be read: ")
+    assert good == ("a.jpg", b"A", "x")
+
+
 def test_rows_of_a_list_name_pictures_below_its_directory(tmp_path: Path) -> None:
     put(tmp_path / "secret.jpg", b"S")
     put(tmp_path / "in/pictures/a.jpg", b"A")
@@ -152,6 +265,22 @@ def test_a_struct_without_bytes_is_read_by_its_path(tmp_path: Path) -> None:
     struct = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     pq.write_table(pa.table({"image": struct, "caption": ["a cat"]}), tmp_path / "in/x.parquet")
     assert read(make_images(files=("in/*.parquet",)), tmp_path) == [("a.jpg", b"A", "a cat")]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_parquet_file_of_paths_is_read_as_a_list_is(kind: pa.DataType, tmp_path: Path) -> None:
+    put(tmp_path / "in/a.jpg", b"A")
+    table = pa.table({"image": pa.array(["a.jpg"], kind), "caption": ["a cat"]})
+    pq.write_table(table, tmp_path / "in/x.parquet")
+    assert read(make_images(files=("in/*.parquet",)), tmp_path) == [("a.jpg", b"A", "a cat")]
+
+
+def test_a_parquet_column_that_holds_no_pictures_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": [1, 2], "caption": ["a", "b"]}), tmp_path / "in/x.parquet")
+    (found,) = images_of(make_images(), tmp_path / "in/x.parquet", "x", shard=None)
+    assert isinstance(found, Unreadable)
+    assert (found.reason, found.loses_file) == ("column 'image' must be bytes or a path, got int64", True)
 
 
 def test_one_picture_that_every_row_of_a_small_parquet_file_names_fills_no_memory(tmp_path: Path) -> None:
