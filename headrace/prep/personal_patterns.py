@@ -143,7 +143,7 @@ _IP = re.compile(f"{_IPV4}|{_IPV6}", re.ASCII)
 _NO_ADDRESS = re.compile(
     r"(?i)(?:[a-z)]/|[<>=~!^]=\s?[\"'`]?"
     r"|(?<![a-z])(?:versions?|v|release|build|firmware|driver|since \w+|sections?|§+|chapter|clause|oid"
-    r"|object.?identifier)[_\W]{0,8})\Z"
+    r"|object.?identifier|版本号?为?|版本號?為?|バージョンは?|버전은?)[_\W]{0,8})\Z"
 )
 # The number of a section stands before its title, and is small.
 _HEADING = re.compile(r"(?:^|\n)[ \t#*§]*\Z")
