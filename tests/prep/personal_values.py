@@ -29,6 +29,7 @@ TRAPS = [
     *("https://user@example.org/a", "postgres://user:password@localhost/x", "hf_token", "eyJhbGciOiJub25lIn0", "%@%.%"),
     *("共有 20260101 件", "٢٠٢٦-١١-٢٩", "pages 480-487", "1920x1080", "[20 21 22 23 24]", "0.9999999996"),
     *("sk-this-is-my-favourite-scikit-learn-model-name", "x +1.4142135623*y", "[+1.4142135623, +1.4142135623]"),
+    *("版本号为8.8.4.4", "バージョン 8.8.4.4"),
     *("(a)+4930901820", "2**+4930901820", "0.4111111111111111", "12 13 4111 1111 1111 1111", "host-93.184.216.34"),
 ]
 # Each beside what stands before or after it where people write it.
