@@ -15,6 +15,7 @@ from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import refuse_if_too_much_dropped
 from headrace.prep.personal_data import found_column
+from headrace.prep.personal_patterns import Kind
 from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.split import split_of
 from headrace.prep.verdicts import CorpusShard, judged_shards
@@ -29,7 +30,7 @@ class Cleaned:
     # Every rule that was applied, in order, including those that dropped nothing.
     drops: dict[str, int]
     # Kind of personal data → how often a placeholder stands for it in the documents.
-    masked: dict[str, int]
+    masked: Mapping[Kind, int]
     # Figures of twins, if the shard was judged by itself.
     twins: dict[str, int]
 

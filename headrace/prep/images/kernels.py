@@ -112,11 +112,11 @@ def _near_before(coarse: np.ndarray, by_band: Any, near_masks: np.ndarray, one: 
 
 @_cached
 def _root(parent: np.ndarray, one: int) -> int:
-    above = parent[one]
-    while above != one:
-        parent[one] = parent[above]
-        one, above = above, parent[above]
-    return one
+    while True:
+        above = int(parent[one])
+        if above == one:
+            return one
+        parent[one], one = parent[above], above
 
 
 @_cached
