@@ -1,6 +1,6 @@
 """De-duplication of a whole corpus: 32 shards by 4 processes at a time, as Dagster's runs do it, and by one process.
 
-Verdicts must be equal; CPU seconds are of the work alone, without the start of a process, which a run pays once. Of a
+Verdicts must be equal; CPU seconds are of a process's second time, without its start, which a run pays once. Of a
 shard that is added only its own signatures are counted against its share: keys are merged and decided on anew for the
 whole corpus, which is told beside it.
 """
@@ -25,7 +25,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep import whole_corpus as compared
 from headrace.prep.corpus import Corpus, ExamplePrompt
 from headrace.prep.dedup_settings import Deduplication
-from headrace.prep.verdicts import CorpusShard, judged_shards
+from headrace.prep.verdicts import CorpusShard, Judged, judged_shards
 from headrace.store.local import LocalStore
 
 _NUM_SHARDS, _NUM_PROCESSES = 32, 4
@@ -137,29 +137,32 @@ def _side_by_side(tasks: Sequence[dict[str, Any]]) -> float:
 
 
 def _work(task: dict[str, Any]) -> dict[str, Any]:
-    # What a run pays once: libraries, and the compiled loops and tables of characters.
-    sealed, key = _Sealed(Path(task["directory"]), task["num_shards"]), task["key"]
-    judged_shards(sealed.corpus, [CorpusShard(key="warm", raw=sealed.shard("shard-00").raw.slice(0, 50), labels={})])
+    sealed = _Sealed(Path(task["directory"]), task["num_shards"])
+    # The first time is what a run pays once: libraries, compiled loops, tables of characters, the store's first use.
+    _step(sealed, task["step"], task["key"])
     before = time.process_time()
-    judged = None
-    if task["step"] == "sign":
-        batches = compared.signatures(sealed.corpus, sealed.shard(key))
-        sealed.seal("document_signatures", key, batches, sealed.inputs(key), schema=DOCUMENT_SIGNATURES)
-    elif task["step"] == "bucket":
-        signed = {one: sealed.handoffs.open("document_signatures", one) for one in sealed.corpus.shard_keys}
-        sealed.seal("duplicate_buckets", key, compared.bucket(sealed.corpus, key, signed), [*signed.values()])
-    else:
-        shards = [sealed.shard(one) for one in sealed.corpus.shard_keys]
-        inputs = [one for shard in shards for one in sealed.inputs(shard.key)]
-        if task["step"] == "one":
-            judged = judged_shards(sealed.corpus, shards)
-        else:
-            judged = compared.duplicates(sealed.corpus, sealed.handoffs, shards, inputs)
+    judged = _step(sealed, task["step"], task["key"])
     found: dict[str, Any] = {"cpu_seconds": time.process_time() - before}
     if judged:
         found["digests"] = {one: digest_of(table) for one, table in judged.of_shard.items()}
         found["num_dropped"] = sum(table.num_rows for table in judged.of_shard.values())
     return found
+
+
+def _step(sealed: _Sealed, step: str, key: str) -> Judged | None:
+    if step == "sign":
+        batches = compared.signatures(sealed.corpus, sealed.shard(key))
+        sealed.seal("document_signatures", key, batches, sealed.inputs(key), schema=DOCUMENT_SIGNATURES)
+        return None
+    if step == "bucket":
+        signed = {one: sealed.handoffs.open("document_signatures", one) for one in sealed.corpus.shard_keys}
+        sealed.seal("duplicate_buckets", key, compared.bucket(sealed.corpus, key, signed), [*signed.values()])
+        return None
+    shards = [sealed.shard(one) for one in sealed.corpus.shard_keys]
+    inputs = [one for shard in shards for one in sealed.inputs(shard.key)]
+    if step == "one":
+        return judged_shards(sealed.corpus, shards)
+    return compared.duplicates(sealed.corpus, sealed.handoffs, shards, inputs)
 
 
 if __name__ == "__main__":
