@@ -20,6 +20,8 @@ _NAME_CHARACTERS_MAX = 150
 _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Where a corpus file's globs hold the key of a shard.
+SHARD_PLACEHOLDER = "{shard}"
 # Dagster's dynamic partitions, whose keys come from users' files.
 CAMPAIGNS, CAMPAIGN_SHARDS, MODEL_RECIPES = "campaign", "campaign_shard", "model_recipe"
 

@@ -9,8 +9,9 @@ from pydantic import Field
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.rows import ChainRows, GenerationRequest
 from headrace.keys import digest_text, row_seed
-from headrace.prep.corpus import Corpus, LabelJudge, load_corpus, shard_keys_in
+from headrace.prep.corpus import Corpus, load_corpus, shard_keys_in
 from headrace.prep.example_kinds import tokenizer_for
+from headrace.prep.label_settings import LabelJudge
 from headrace.prep.labels import Judge
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import seal_directory

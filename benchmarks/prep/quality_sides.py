@@ -17,7 +17,8 @@ def headrace(source: Path, target: Path, rules: str, words: str) -> Verdicts:
     """`rules`: limits of a rule set as the key `rules` of a corpus file has them, in JSON."""
     import polars as pl
 
-    from headrace.prep.corpus import Corpus, ExamplePrompt
+    from headrace.prep.corpus import Corpus
+    from headrace.prep.example_forms import ExamplePrompt
     from headrace.prep.quality import first_rule
     from headrace.prep.rule_sets import QualityRules
 

@@ -52,7 +52,8 @@ def exact_xxhash(source: Path) -> Answer:
 
 def read_headrace(source: Path) -> Answer:
     """Documents with ids from their content, the line that each stood in, and what is unreadable set aside."""
-    from headrace.prep.corpus import Corpus, ExamplePrompt
+    from headrace.prep.corpus import Corpus
+    from headrace.prep.example_forms import ExamplePrompt
     from headrace.prep.sources import read_shard
 
     corpus = Corpus(

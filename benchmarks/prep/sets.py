@@ -16,7 +16,8 @@ from benchmarks.prep.corpus import sentences, write_corpus
 from benchmarks.prep.parts import Given, Outcome
 from benchmarks.prep.web_pages import write_pages
 from headrace.prep.cleaning import prepared
-from headrace.prep.corpus import Corpus, ExamplePrompt
+from headrace.prep.corpus import Corpus
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.quality import first_rule
 from headrace.prep.rule_sets import QualityRules, RuleSet
 from pipelines.setup import TRANSLATED

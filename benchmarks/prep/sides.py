@@ -24,8 +24,8 @@ def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingl
     import polars as pl
     import pyarrow.parquet as pq
 
-    from headrace.prep.corpus import NearDuplicates
     from headrace.prep.dedup import copies_of
+    from headrace.prep.dedup_settings import NearDuplicates
 
     documents = pl.read_parquet(source)
     settings = NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)

@@ -23,8 +23,9 @@ from headrace.handoff.content_digest import digest_of
 from headrace.handoff.schemas import DOCUMENT_SIGNATURES, LABELS, RAW_DOCUMENTS
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep import whole_corpus as compared
-from headrace.prep.corpus import Corpus, ExamplePrompt
+from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import Deduplication
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.verdicts import CorpusShard, Judged, judged_shards
 from headrace.store.local import LocalStore
 

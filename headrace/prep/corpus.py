@@ -13,19 +13,20 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 
 from headrace.chat.template import checked_date
-from headrace.engines.roles import EngineSettings
 from headrace.errors import InvalidInput
-from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
-from headrace.prep.dedup_settings import Deduplication
+from headrace.keys import SHARD_PLACEHOLDER, check_name, check_num_shards, corpus_shard, digest_text
+from headrace.prep.dedup_settings import Deduplication, NearDuplicates
 from headrace.prep.example_forms import (
     INPUT_COLUMNS,
     NEEDED_COLUMNS,
     OF_MESSAGES,
     ExampleForm,
     ExampleKind,
+    ExamplePrompt,
     check_columns,
     form_of,
 )
+from headrace.prep.label_settings import Labels
 from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
 from headrace.prep.personal_data import PersonalData, found_column
@@ -48,7 +49,6 @@ from headrace.user_files.shapes import Before, from_file_of_variable
 from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.user_files.yaml_file import read_yaml
 
-_SHARD_PLACEHOLDER = "{shard}"
 # Keys that a corpus's digest leaves out at their default.
 _LATER_KEYS = (
     *("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data"),
@@ -59,131 +59,6 @@ DECISIVE_KEYS = (
     *("normalize", "personal_data", "language", "duplicate_columns", "near_duplicates", "twins_jaccard"),
     "heldout_share",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NearDuplicates:
-    """Two documents are near duplicates if their sets of token sequences overlap by at least `jaccard`."""
-
-    jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
-    """The overlap from which on two documents are near duplicates."""
-    shingle_words: Annotated[int, Ge(1)] = 3
-    """The number of tokens in a sequence."""
-    num_permutations: Literal[64, 128, 256] = 128
-    """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.num_permutations not in (64, 128, 256):
-            raise InvalidInput(f"num_permutations must be 64, 128 or 256, got {self.num_permutations}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamplePrompt:
-    """The two turns before the completion; the document fills `{term}` and `{category}`."""
-
-    user: str
-    """The user turn."""
-    system: str | None = None
-    """null leaves the system turn to the model's own chat template, which may add one."""
-
-    def __post_init__(self) -> None:
-        placeholders("user", self.user, texts=("term", "category"))
-        placeholders("system", self.system or "", texts=("term", "category"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelFile:
-    """Labels from people: a CSV or JSON Lines file with a document id and a label in each row."""
-
-    path: str
-    """The file."""
-    encoding: Encodings = ("utf-8",)
-    """A text encoding, or a list that is tried in order."""
-    delimiter: str | None = None
-    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
-    document_id: str = "document_id"
-    """The column with the document's id."""
-    label: str = "label"
-    """The column with the label."""
-    source: str = "file"
-    """The name under which these labels are kept."""
-
-    def __post_init__(self) -> None:
-        check_pattern("path", self.path, placeholder=_SHARD_PLACEHOLDER)
-        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
-        check_delimiter(self.delimiter, "auto")
-
-    @property
-    def layout(self) -> FileLayout:
-        return FileLayout(columns=(self.document_id, self.label), encodings=self.encoding, delimiter=self.delimiter)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelJudge:
-    """A model that answers one question about each document with one of `answers`."""
-
-    question: str
-    """The user turn, with `{text}`, `{term}` or `{category}`."""
-    answers: tuple[str, ...]
-    """The labels; the one with which the reply begins counts."""
-    engine: str = "openai_http"
-    """An installed engine."""
-    model: str
-    """The engine's name for the model."""
-    base_url: str | None = None
-    """For openai_http: the server's URL up to and including /v1."""
-    system: str | None = None
-    """The system turn; null: none of ours."""
-    answer_tokens_max: Annotated[int, Ge(1), Le(1_000_000)] = 8
-    """The longest answer, in tokens."""
-    source: str = "judge"
-    """The name under which these labels are kept."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if not placeholders("question", self.question, texts=("term", "category", "text")):
-            raise InvalidInput(
-                f"question must hold {{text}}, {{term}} or {{category}}, got {self.question!r}: every document would "
-                "be asked the same."
-            )
-        if len({answer.casefold() for answer in self.answers}) < 2:
-            raise InvalidInput(f"answers must hold at least two different labels, got {list(self.answers)!r}.")
-        _ = self.settings
-
-    @property
-    def settings(self) -> EngineSettings:
-        """The judge's engine, in float32, so that no label depends on a near tie.
-
-        Raises: InvalidInput: the engine is not installed, or needs a setting that is missing.
-        """
-        return EngineSettings.taking(self.engine, dtype="float32", base_url=self.base_url, model=self.model)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """The sources of labels. With both, the file's label wins and the judge is measured against it."""
-
-    file: LabelFile | None = None
-    judge: LabelJudge | None = None
-    drop: tuple[str, ...] = ()
-    """The rule `label_unwanted` drops documents with one of these labels."""
-    kappa_min: Annotated[float, Ge(-1), Le(1)] = 0.6
-    """Below this Cohen's kappa, the check `labels_agree` fails. 0.6 is where "substantial" begins (Landis & Koch 1977).
-    """
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.file is None and self.judge is None:
-            raise InvalidInput("labels must name a file or a judge, or both; remove the key to do without labels.")
-        if self.judge and not self.file:
-            answers = {answer.casefold() for answer in self.judge.answers}
-            if never := [label for label in self.drop if label.casefold() not in answers]:
-                raise InvalidInput(
-                    f"drop has {never[0]!r}, which the judge never answers, got answers {list(self.judge.answers)!r}."
-                )
-        if self.file and self.judge and self.file.source == self.judge.source:
-            raise InvalidInput(f"the sources of file and judge must differ, got {self.file.source!r} twice.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +127,7 @@ class Corpus:
             got = f"{list(self.files)!r}" if self.files else "an empty list"
             raise InvalidInput(f"files must list at least one glob, and no empty one, got {got}.")
         for number, pattern in enumerate(self.files):
-            check_pattern(f"files[{number}]", pattern, placeholder=_SHARD_PLACEHOLDER)
+            check_pattern(f"files[{number}]", pattern, placeholder=SHARD_PLACEHOLDER)
         if "text" not in self.duplicate_columns:
             raise InvalidInput(f"duplicate_columns must hold 'text', got {list(self.duplicate_columns)!r}.")
         self._check_templates()
@@ -411,7 +286,7 @@ class Corpus:
 
     def globs(self, shard: str) -> tuple[tuple[str, bool], ...]:
         """One shard's globs, each with whether it names the shard itself (then no file is dealt by hash)."""
-        return tuple((glob.replace(_SHARD_PLACEHOLDER, shard), _SHARD_PLACEHOLDER in glob) for glob in self.files)
+        return tuple((glob.replace(SHARD_PLACEHOLDER, shard), SHARD_PLACEHOLDER in glob) for glob in self.files)
 
 
 def _defaults() -> dict[str, Any]:

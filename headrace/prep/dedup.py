@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from headrace.prep.corpus import NearDuplicates
+from headrace.prep.dedup_settings import NearDuplicates
 from headrace.prep.signatures import KEY_ROWS, KeyFiles, Signer, sequences_of
 
 EXACT_DUPLICATE = "exact_duplicate"

@@ -1,4 +1,5 @@
-"""How far copies are searched, and in how many runs: the key `dedup` of a corpus file."""
+"""What is a near duplicate, how far copies are searched, and in how many runs: the keys `near_duplicates` and `dedup`
+of a corpus file."""
 
 import re
 from dataclasses import dataclass
@@ -27,6 +28,23 @@ def num_bytes_of(size: Any) -> Any:
     if not (found := _SIZE.fullmatch(size.strip())):
         raise InvalidInput(f"one_run_below must be a number of bytes, or a size such as 500 MB or 1 GB, got {size!r}.")
     return int(float(found[1]) * _BYTES[found[2]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Two documents are near duplicates if their sets of token sequences overlap by at least `jaccard`."""
+
+    jaccard: Annotated[float, Ge(0.5), Le(1)] = 0.8
+    """The overlap from which on two documents are near duplicates."""
+    shingle_words: Annotated[int, Ge(1)] = 3
+    """The number of tokens in a sequence."""
+    num_permutations: Literal[64, 128, 256] = 128
+    """128 permutations estimate a Jaccard of 0.8 to within 0.035 (one standard deviation)."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.num_permutations not in (64, 128, 256):
+            raise InvalidInput(f"num_permutations must be 64, 128 or 256, got {self.num_permutations}.")
 
 
 @dataclass(frozen=True, kw_only=True)

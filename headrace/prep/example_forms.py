@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.errors import InvalidInput
+from headrace.text_templates import placeholders
 from headrace.user_files.ranges import check_ranges
 
 ExampleKind = Literal["completion", "conversation", "pair", "plain"]
@@ -68,6 +69,20 @@ class ExampleForm:
                 "overlong truncate_end leaves out the last turn, which alone is learnt with loss last: take "
                 "truncate_start or drop."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplePrompt:
+    """The two turns before the completion; the document fills `{term}` and `{category}`."""
+
+    user: str
+    """The user turn."""
+    system: str | None = None
+    """null leaves the system turn to the model's own chat template, which may add one."""
+
+    def __post_init__(self) -> None:
+        placeholders("user", self.user, texts=("term", "category"))
+        placeholders("system", self.system or "", texts=("term", "category"))
 
 
 def form_of(content: Any) -> Any:

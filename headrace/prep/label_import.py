@@ -21,7 +21,8 @@ from headrace.errors import HandoffMissing, InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.agreement import krippendorffs_alpha
 from headrace.prep.annotation_exports import Annotation
-from headrace.prep.corpus import Corpus, LabelFile
+from headrace.prep.corpus import Corpus
+from headrace.prep.label_settings import LabelFile
 from headrace.prep.labels import label_file_path, read_label_file
 from headrace.prep.unsettled_labels import Differing, Undecided
 from headrace.store.whole_files import renamed_when_whole

@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import LABELS, empty_table
+from headrace.keys import SHARD_PLACEHOLDER
 from headrace.prep.agreement import Agreement, agreement_of
 from headrace.prep.cleaning import prepared
-from headrace.prep.corpus import Corpus, LabelFile, LabelJudge
+from headrace.prep.corpus import Corpus
 from headrace.prep.identities import find_repeated_ids
+from headrace.prep.label_settings import LabelFile, LabelJudge
 from headrace.prep.quality import first_rule
 from headrace.user_files.layout import Unreadable
 from headrace.user_files.records import read_records
@@ -97,7 +99,7 @@ def _refuse_repeated_ids(corpus: Corpus, shard: str, raw: pa.Table) -> None:
 
 
 def label_file_path(settings: LabelFile, shard: str, home: Path) -> Path:
-    return home / settings.path.replace("{shard}", shard)
+    return home / settings.path.replace(SHARD_PLACEHOLDER, shard)
 
 
 def read_label_file(settings: LabelFile, shard: str, home: Path) -> dict[str, str]:

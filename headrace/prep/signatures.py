@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from headrace.prep.corpus import Corpus, NearDuplicates
-from headrace.prep.dedup_settings import NUM_KEY_RANGES
+from headrace.prep.corpus import Corpus
+from headrace.prep.dedup_settings import NUM_KEY_RANGES, NearDuplicates
 from headrace.prep.text_keys import text_keys_of
 from headrace.prep.token_rule import folded, kinds
 from headrace.prep.utf8 import utf8_batches

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.handoff.schemas import CLEAN_DOCUMENTS, RAW_DOCUMENTS
-from headrace.prep.corpus import Corpus, ExamplePrompt
+from headrace.prep.corpus import Corpus
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.rule_sets import QualityRules
 
 

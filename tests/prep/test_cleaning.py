@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
 from headrace.prep.clean_shards import clean_shard
-from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.drops import TooMuchDropped
+from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.rule_sets import QualityRules
 from tests.prep.builders import make_corpus, make_raw
 

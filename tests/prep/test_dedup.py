@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.prep import kernels
-from headrace.prep.corpus import NearDuplicates
 from headrace.prep.dedup import copies_of
+from headrace.prep.dedup_settings import NearDuplicates
 from headrace.prep.signatures import COPY_RECALL_MIN, bands
 from headrace.prep.text_keys import text_keys_of
 from headrace.prep.token_rule import folded, kinds

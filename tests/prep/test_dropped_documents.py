@@ -13,11 +13,12 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.clean_shards import clean_shard
-from headrace.prep.corpus import Corpus, LabelFile, Labels
+from headrace.prep.corpus import Corpus
 from headrace.prep.dropped_documents import DroppedOfShard, dropped_of_shard
 from headrace.prep.drops import DroppedDocument
 from headrace.prep.example_forms import ExampleForm
 from headrace.prep.examples import build_examples
+from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw

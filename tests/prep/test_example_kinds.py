@@ -16,9 +16,9 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import InvalidInput
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.schemas import MESSAGES, check_schema
-from headrace.prep.corpus import Corpus, ExamplePrompt
+from headrace.prep.corpus import Corpus
 from headrace.prep.drops import TooMuchDropped
-from headrace.prep.example_forms import ExampleForm
+from headrace.prep.example_forms import ExampleForm, ExamplePrompt
 from headrace.prep.example_kinds import fitted_examples, shown_example, tokenizer_for
 from headrace.prep.examples import NO_LOSS, build_examples
 from headrace.prep.fitting import fitted_completion, fitted_text, learnt_text

@@ -10,8 +10,8 @@ from headrace.chat.tokenizer import ChatTokenizer, RenderedChat
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.prep.chats import completion_chats
-from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.drops import TooMuchDropped
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.examples import NO_LOSS, build_examples
 from headrace.prep.token_spans import tokenized_chats
 from tests.prep.builders import gloss, make_clean, make_corpus

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.identities import find_repeated_ids
+from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.labels import label_shard
 from headrace.prep.sources import read_shard
 from tests.prep.builders import gloss, make_corpus, make_raw, write_jsonl

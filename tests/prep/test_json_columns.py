@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.prep.corpus import ExamplePrompt
 from headrace.prep.documents import allowed_types, raw_document, raw_documents
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_columns, read_records

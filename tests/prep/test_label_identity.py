@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.label_identity import find_unknown_labels
+from headrace.prep.label_settings import LabelFile, Labels
 from tests.prep.builders import make_corpus
 
 IDS = {"shard-00": ["a", "b"], "shard-01": ["c"]}

@@ -7,7 +7,8 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.handoff.schemas import check_schema
 from headrace.prep.agreement import cohens_kappa
-from headrace.prep.corpus import Corpus, LabelFile, LabelJudge, Labels
+from headrace.prep.corpus import Corpus
+from headrace.prep.label_settings import LabelFile, LabelJudge, Labels
 from headrace.prep.labels import Labelled, agreement, effective_labels, label_shard, parse_answer
 from tests.prep.builders import make_corpus, make_raw
 

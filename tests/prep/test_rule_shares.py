@@ -9,8 +9,8 @@ import pytest
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.cleaning import rule_sources
-from headrace.prep.corpus import LabelFile, Labels
 from headrace.prep.images.corpus import ImageCorpus
+from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.language import LanguageRules
 from headrace.prep.personal_data import PersonalData
 from headrace.prep.rule_sets import QualityRules

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.errors import InvalidInput, QuarantineExceeded
 from headrace.handoff.schemas import check_schema
-from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.normalization import Normalization
 from headrace.prep.sources import read_shard, shard_files
 from tests.prep.builders import gloss, make_corpus, write_jsonl

@@ -11,8 +11,8 @@ import pytest
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.handoff.schemas import MESSAGES, check_schema
 from headrace.handoff.versions import HandoffStore
-from headrace.prep.corpus import Corpus, ExamplePrompt
-from headrace.prep.example_forms import ExampleForm
+from headrace.prep.corpus import Corpus
+from headrace.prep.example_forms import ExampleForm, ExamplePrompt
 from headrace.prep.examples import build_examples
 from headrace.prep.token_store import KeptTokens, tokens_digest
 from headrace.store.local import LocalStore

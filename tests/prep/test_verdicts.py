@@ -19,8 +19,8 @@ from headrace.handoff.schemas import DOCUMENT_SIGNATURES
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep import whole_corpus
 from headrace.prep.clean_shards import clean_shard
-from headrace.prep.corpus import Corpus, NearDuplicates
-from headrace.prep.dedup_settings import Deduplication
+from headrace.prep.corpus import Corpus
+from headrace.prep.dedup_settings import Deduplication, NearDuplicates
 from headrace.prep.example_forms import ExampleForm
 from headrace.prep.labels import LABELS
 from headrace.prep.leaks import find_leaks

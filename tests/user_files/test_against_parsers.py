@@ -18,7 +18,7 @@ from headrace.errors import InvalidInput
 from headrace.generation.campaign import PromptSource
 from headrace.generation.prompt_files import PromptText, read_prompt_files
 from headrace.handoff.schemas import check_schema
-from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.sources import read_shard
 from headrace.user_files.layout import FileLayout, Record, Unreadable
 from headrace.user_files.records import read_records

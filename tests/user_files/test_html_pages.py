@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
-from headrace.prep.corpus import ExamplePrompt
+from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.sources import ShardRead, read_shard
 from headrace.user_files.html_pages import PAGE_BYTES_MAX, NoPage, page_of
 from tests.prep.builders import make_corpus, write_jsonl

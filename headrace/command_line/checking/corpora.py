@@ -13,6 +13,7 @@ from headrace.command_line.checking.named_files import delimiter_findings
 from headrace.command_line.checking.report import FileFinding, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import InvalidInput
+from headrace.keys import SHARD_PLACEHOLDER
 from headrace.prep.cleaning import prepared, rule_sources
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document
@@ -62,7 +63,7 @@ def matched_files(corpus: "Corpus | ImageCorpus", home: Path) -> tuple[list[Path
     paths: set[Path] = set()
     findings: list[FileFinding] = []
     for number, pattern in enumerate(corpus.files):
-        if "{shard}" not in pattern:
+        if SHARD_PLACEHOLDER not in pattern:
             found = found_files(pattern, home)
             paths.update(found)
             if not found:
@@ -73,11 +74,11 @@ def matched_files(corpus: "Corpus | ImageCorpus", home: Path) -> tuple[list[Path
             continue
         missing: list[str] = []
         for shard in corpus.shard_keys:
-            found = found_files(pattern.replace("{shard}", shard), home)
+            found = found_files(pattern.replace(SHARD_PLACEHOLDER, shard), home)
             paths.update(found)
             missing += [] if found else [shard]
         if missing:
-            sought = pattern.replace("{shard}", missing[0])
+            sought = pattern.replace(SHARD_PLACEHOLDER, missing[0])
             said = (
                 f"files[{number}] matches no file for {len(missing)} of {counted(corpus.num_shards, 'shard')}, such as "
                 f"{home / sought}. {nearest_existing(sought, home)}"
@@ -92,7 +93,7 @@ def matched_files(corpus: "Corpus | ImageCorpus", home: Path) -> tuple[list[Path
 def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     if corpus.labels is None or corpus.labels.file is None:
         return []
-    paths = dict.fromkeys(corpus.labels.file.path.replace("{shard}", shard) for shard in corpus.shard_keys)
+    paths = dict.fromkeys(corpus.labels.file.path.replace(SHARD_PLACEHOLDER, shard) for shard in corpus.shard_keys)
     missing = [path for path in paths if not (home / path).is_file()]
     if not missing:
         return []

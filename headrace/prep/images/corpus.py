@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 
 from headrace.errors import InvalidInput
-from headrace.keys import check_name, check_num_shards, corpus_shard, digest_text
+from headrace.keys import SHARD_PLACEHOLDER, check_name, check_num_shards, corpus_shard, digest_text
 from headrace.prep.images.resizing import Resize
 from headrace.prep.rule_sets import QualityRules, refuse_shares, with_limits_of_set
 from headrace.store.objects import canonical_json
@@ -23,7 +23,6 @@ from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import Before, from_file_of_variable
 from headrace.user_files.yaml_file import read_yaml
 
-_SHARD_PLACEHOLDER = "{shard}"
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 # Every one of these decides what raw_images holds; the others judge what is there.
 _READING = ("name", "files", "columns", "num_shards", "decode_pixels_max", "background", "resize")
@@ -122,7 +121,7 @@ class ImageCorpus:
         if not self.files:
             raise InvalidInput("files must list at least one glob, got an empty list.")
         for number, pattern in enumerate(self.files):
-            check_pattern(f"files[{number}]", pattern, placeholder=_SHARD_PLACEHOLDER)
+            check_pattern(f"files[{number}]", pattern, placeholder=SHARD_PLACEHOLDER)
         if set(self.columns) != {"image", "caption"}:
             raise InvalidInput(f"columns must map image and caption, and nothing else, got {sorted(self.columns)}.")
         if self.columns["image"] == self.columns["caption"]:
@@ -152,7 +151,7 @@ class ImageCorpus:
 
     def globs(self, shard: str) -> tuple[tuple[str, bool], ...]:
         """One shard's globs, each with whether it names the shard itself (then no file is dealt by hash)."""
-        return tuple((glob.replace(_SHARD_PLACEHOLDER, shard), _SHARD_PLACEHOLDER in glob) for glob in self.files)
+        return tuple((glob.replace(SHARD_PLACEHOLDER, shard), SHARD_PLACEHOLDER in glob) for glob in self.files)
 
 
 def load_images(path: Path) -> ImageCorpus:
