@@ -14,8 +14,7 @@ from headrace.handoff.schemas import LANGUAGE, conform, schema_named
 from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import refuse_if_too_much_dropped
-from headrace.prep.personal_data import found_column
-from headrace.prep.personal_patterns import Kind
+from headrace.prep.personal_settings import Kind, found_column
 from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.split import split_of
 from headrace.prep.verdicts import CorpusShard, judged_shards

@@ -29,8 +29,7 @@ from headrace.prep.example_forms import (
 from headrace.prep.label_settings import Labels
 from headrace.prep.language import LanguageRules
 from headrace.prep.normalization import Normalization
-from headrace.prep.personal_data import PersonalData, found_column
-from headrace.prep.personal_patterns import KINDS
+from headrace.prep.personal_settings import KINDS, PersonalData, found_column
 from headrace.prep.rule_sets import (
     LATER_LIMITS,
     OTHER_RULES,

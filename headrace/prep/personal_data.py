@@ -8,15 +8,15 @@ How it is found, and what is not: `personal_patterns`.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.errors import InvalidInput
-from headrace.prep.personal_patterns import KINDS, Finder, Kind, finder
+from headrace.prep.personal_settings import Kind, PersonalData, found_column
 
-Treatment = Literal["mask", "drop", "keep"]
+if TYPE_CHECKING:
+    from headrace.prep.personal_patterns import Finder
+
 _PLACEHOLDERS: dict[Kind, str] = {
     "secret": "SECRET",
     "email": "EMAIL",
@@ -30,66 +30,15 @@ _GROUPED: tuple[Kind, ...] = ("iban", "card", "phone")
 _TEXTS = ("text", "term", "category")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PersonalData:
-    """What becomes of each kind: `mask` puts a placeholder (`<EMAIL>`) in its place, `drop` drops the document by the
-    rule `personal_data_<kind>`, `keep` does not look for it."""
-
-    email: Treatment = "mask"
-    """Addresses for mail."""
-    phone: Treatment = "mask"
-    """Telephone numbers with + and country code, and those of `phone_regions` without."""
-    card: Treatment = "mask"
-    """Numbers of payment cards: a network's beginning and length, and Luhn's checksum."""
-    iban: Treatment = "mask"
-    """Numbers of bank accounts: their country's length and form, and the checksum."""
-    ip: Treatment = "mask"
-    """Public addresses of machines, IPv4 and IPv6; versions, sections and private addresses stay."""
-    secret: Treatment = "mask"
-    """Keys and tokens of AWS, GitHub, GitLab, Slack, Google, OpenAI, Anthropic, Stripe and others, private keys, JSON
-    Web Tokens, and passwords in URLs."""
-    phone_regions: tuple[str, ...] = ()
-    """Countries (`US`, `CN`) whose telephone numbers are found as they are written there; a number of ten digits that
-    is something else may be taken for one."""
-    number_placeholders: bool = False
-    """Whether placeholders tell one value from another within a document: `<EMAIL_1>`, `<EMAIL_2>`."""
-
-    def __post_init__(self) -> None:
-        if not self.looked_for:
-            raise InvalidInput("personal_data keeps every kind; remove the key to look for none.")
-        if not self.phone_regions:
-            return
-        from phonenumbers import SUPPORTED_REGIONS
-
-        if unknown := [region for region in self.phone_regions if region not in SUPPORTED_REGIONS]:
-            raise InvalidInput(f"phone_regions must name countries by codes such as US, DE, CN, got {unknown[0]!r}.")
-
-    def treatment(self, kind: Kind) -> Treatment:
-        return getattr(self, kind)
-
-    @property
-    def looked_for(self) -> tuple[Kind, ...]:
-        return tuple(kind for kind in KINDS if self.treatment(kind) != "keep")
-
-    @property
-    def masks(self) -> tuple[Kind, ...]:
-        return tuple(kind for kind in KINDS if self.treatment(kind) == "mask")
-
-
-def found_column(kind: Kind) -> str:
-    """The column that counts how often a document holds the kind."""
-    return f"personal_data_{kind}"
-
-
 def without_personal_data(text: str, settings: PersonalData) -> str:
     """A text that is only shown, with a placeholder for what is looked for, whether that is masked or drops."""
-    finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+    finders = _finders(settings)
     return _Masker(settings, finders, [True] * len(finders)).text(text)
 
 
 def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     """The documents with placeholders in all their texts, and how many of each kind each one held."""
-    finders = [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+    finders = _finders(settings)
     texts = [*(pl.col(name) for name in _TEXTS), pl.col("examples").list.join("\n")]
     # Its finders are to see what JSON escapes as it is: between the digits of a number may be a tab.
     texts += [pl.col(name).str.replace_all(r"\\[nrt]", " ") for name in _messages_in(documents)]
@@ -120,6 +69,13 @@ def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     )
 
 
+def _finders(settings: PersonalData) -> "list[Finder]":
+    # Their expressions take as long to compile as many a module to import, and most corpora look for none.
+    from headrace.prep.personal_patterns import finder
+
+    return [finder(kind, settings.phone_regions) for kind in settings.looked_for]
+
+
 def _messages_in(documents: pl.DataFrame) -> list[str]:
     return [name for name in ("messages",) if name in documents.columns]
 
@@ -140,7 +96,7 @@ def _strings(value: object) -> Iterator[str]:
 class _Masker:
     """Masks the texts of one document, so that one value has one number in all of them."""
 
-    def __init__(self, settings: PersonalData, finders: Sequence[Finder], suspected: Sequence[bool]) -> None:
+    def __init__(self, settings: PersonalData, finders: "Sequence[Finder]", suspected: Sequence[bool]) -> None:
         self._numbered = settings.number_placeholders
         self._finders = [one for one, suspect in zip(finders, suspected, strict=True) if suspect]
         self._numbers: dict[Kind, dict[str, int]] = {kind: {} for kind in settings.looked_for}

@@ -11,11 +11,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Kind = Literal["secret", "email", "iban", "card", "ip", "phone"]
-# In this order: what an earlier one has found is no later one's.
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from headrace.prep.personal_settings import Kind
+
 Spans = Iterator[tuple[int, int]]
 
 

@@ -9,8 +9,7 @@ import polars as pl
 
 from headrace.prep.corpus import Corpus
 from headrace.prep.language import LanguageRules, is_within, speaks, suffix
-from headrace.prep.personal_data import found_column
-from headrace.prep.personal_patterns import Kind
+from headrace.prep.personal_settings import Kind, found_column
 from headrace.prep.rule_sets import FIGURES, OF_REPETITION, PHRASES, STOP_WORDS, Figure, QualityRules, Source
 from headrace.prep.token_rule import NUM_CODE_POINTS, folded, kinds, traits
 from headrace.prep.utf8 import utf8_batches

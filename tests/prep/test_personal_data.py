@@ -20,8 +20,8 @@ from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import load_corpus
 from headrace.prep.dropped_documents import dropped_of_shard
 from headrace.prep.example_forms import ExampleForm
-from headrace.prep.personal_data import PersonalData
-from headrace.prep.personal_patterns import KINDS, Kind, finder
+from headrace.prep.personal_patterns import finder
+from headrace.prep.personal_settings import KINDS, Kind, PersonalData
 from headrace.prep.rule_sets import QualityRules
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw

@@ -12,7 +12,7 @@ from headrace.prep.cleaning import rule_sources
 from headrace.prep.images.corpus import ImageCorpus
 from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.language import LanguageRules
-from headrace.prep.personal_data import PersonalData
+from headrace.prep.personal_settings import PersonalData
 from headrace.prep.rule_sets import QualityRules
 from headrace.prep.rule_shares import markdown, refusal, rule_shares
 from headrace.store.local import LocalStore
