@@ -93,15 +93,15 @@ class Corpus:
     personal_data: PersonalData | None = None
     """null: none is looked for."""
     duplicate_columns: tuple[Literal["term", "category", "text"], ...] = ("text",)
-    """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts: it may then
-    stand on both sides of the split, since only documents equal in the other columns are twins."""
+    """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts: they stay,
+    and are twins, whose terms stand on one side of the split."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     dedup: Deduplication = field(default_factory=Deduplication)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     """The share of terms that training never sees: a stable hash of the term decides."""
     twins_jaccard: Annotated[float, Ge(0.5), Le(1)] | None = 0.6
-    """Documents that overlap by at least so much are on one side of the split, and their terms with them; null: only
-    equal terms are."""
+    """Documents whose texts overlap by at least so much are on one side of the split, and their terms with them; null:
+    only equal terms are."""
     example: Annotated[ExampleForm, Before(form_of, accepts=ExampleKind)] = field(default_factory=ExampleForm)
     prompt: ExamplePrompt | None = None
     """Of completions, which need it: the turns before each, which the document fills."""
@@ -239,6 +239,9 @@ class Corpus:
             "required": self.required_columns,
             "unwanted": self.labels.drop if self.labels else (),
         }
+        if len(self.duplicate_columns) > 1:
+            # Keys that hold the other columns, too, bring no twins together.
+            decisive["keys"] = "text"
         return digest_text("verdict", canonical_json(decisive).decode())
 
     @property

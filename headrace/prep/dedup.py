@@ -1,9 +1,10 @@
-"""Finds exact and near copies among documents, and twins: documents that are alike, and both stay.
+"""Finds exact and near copies among documents, and twins: documents whose texts are alike, and both stay.
 
 Documents that share a key (`signatures`) are compared in full: no document is dropped on an estimate. What is compared
 are sequences of tokens (`token_rule`), in every script alike. Of copies the longest text stays; of equally long ones
 the first by its file's name, then by its line. So neither the order of shards nor that of files decides. A dropped
-document is nobody's original: in a chain of texts that each resemble the next, every second one may stay.
+document is nobody's original: in a chain of texts that each resemble the next, every second one may stay. What another
+column tells apart is no copy, and a twin all the same.
 
 Memory holds 16 bytes for each row of documents that share a key, and about 200 for each of these documents; what is
 compared of their texts, 4 bytes a sequence, is in a file that is mapped.
@@ -40,7 +41,8 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How documents are compared; `near`, `twins_jaccard`: None: not at all."""
+    """How documents are compared: copies are equal in all `columns` but the text, twins in none; `near`,
+    `twins_jaccard`: None: not at all."""
 
     columns: Sequence[str]
     near: NearDuplicates | None
@@ -74,28 +76,12 @@ def in_company(ranges: Iterable[np.ndarray]) -> np.ndarray:
 
 def copies_among(rows: np.ndarray, documents: Documents, comparison: Comparison) -> Found:
     """Args: rows: as `in_company` finds them."""
-    from headrace.prep import pair_kernels
-
     numbers, text = np.unique(rows["document"], return_inverse=True)
-    is_new = np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)]
-    by_text = np.argsort(text, kind="stable")
-    groups = (np.cumsum(is_new) - 1)[by_text].astype(np.int32)
-    starts = np.append(0, np.cumsum(np.bincount(text, minlength=len(numbers)))).astype(np.int64)
     with Sets() as sets:
         ranked = _ranked(numbers, documents, comparison.signer, sets)
-        originals = pl.col("text").first().over("exact 0", "exact 1")
+        originals = pl.col("text").first().over(*_EXACT, "beside")
         ranked = ranked.with_columns(pl.when(originals != pl.col("text")).then(originals).alias("original"))
-        order = ranked.filter(pl.col("original").is_null()).get_column("text").to_numpy()
-        near, similarities, parents = pair_kernels.copies_and_twins(
-            order,
-            starts,
-            groups,
-            int(is_new.sum()),
-            *sets.mapped(),
-            comparison.near.jaccard if comparison.near else _NONE,
-            comparison.twins_jaccard or _NONE,
-            _NUM_COMPARED_MAX,
-        )
+        near, similarities, parents = _compared(text, rows["key"], ranked, sets, comparison)
     is_near = near >= 0
     exact = ranked.drop_nulls("original")
     copied, original = exact.get_column("text").to_numpy(), exact.get_column("original").to_numpy()
@@ -108,6 +94,58 @@ def copies_among(rows: np.ndarray, documents: Documents, comparison: Comparison)
     twins = pl.DataFrame({"document": numbers, "twins": parents})
     twins = twins.filter(pl.len().over("twins") > 1)
     return Found(copies=pl.concat(copies).sort("document"), twins=twins)
+
+
+def _compared(
+    text: np.ndarray, keys: np.ndarray, ranked: pl.DataFrame, sets: "Sets", comparison: Comparison
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `copies_and_twins` returns it, of the texts of `ranked` that have no `original`.
+
+    Args:
+        text, keys: a row for each key that a text shares with another, in the order of keys.
+    """
+    from headrace.prep import pair_kernels
+
+    unique, mapped = ranked.filter(pl.col("original").is_null()), sets.mapped()
+    order, parents, of_key = unique.get_column("text").to_numpy(), np.arange(ranked.height), _numbered(keys)
+    copy_jaccard = comparison.near.jaccard if comparison.near else _NONE
+    twin_jaccard = comparison.twins_jaccard or _NONE
+    limits = copy_jaccard, twin_jaccard, _NUM_COMPARED_MAX
+    if len(comparison.columns) == 1:
+        return pair_kernels.copies_and_twins(order, *_grouped(text, of_key), *mapped, *limits, parents)
+    # Copies are looked for among documents that are equal beside the text, twins among all that stay.
+    beside = ranked.sort("text").get_column("beside").to_numpy()[text]
+    by_beside = np.lexsort((beside, of_key))
+    groups = np.empty_like(of_key)
+    groups[by_beside] = _numbered(of_key[by_beside], beside[by_beside])
+    limits = copy_jaccard, _NONE, _NUM_COMPARED_MAX
+    near, similarities, _ = pair_kernels.copies_and_twins(
+        order, *_grouped(text, groups), *mapped, *limits, parents.copy()
+    )
+    if comparison.twins_jaccard is None:
+        return near, similarities, parents
+    kept = unique.filter(pl.Series(near[order] < 0)).with_columns(pl.col("text").first().over(_EXACT).alias("first"))
+    parents[kept.get_column("text").to_numpy()] = kept.get_column("first").to_numpy()
+    # One of equal texts is compared for all of them: it may be the answer to most prompts.
+    order = kept.get_column("first").unique(maintain_order=True).to_numpy()
+    limits = _NONE, twin_jaccard, _NUM_COMPARED_MAX
+    _, _, parents = pair_kernels.copies_and_twins(order, *_grouped(text, of_key), *mapped, *limits, parents)
+    return near, similarities, parents
+
+
+def _numbered(*columns: np.ndarray) -> np.ndarray:
+    """int64 [row]: rows have one number if they are equal, from 0 on; equal ones stand together."""
+    is_new = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        is_new[1:] |= column[1:] != column[:-1]
+    return np.cumsum(is_new)
+
+
+def _grouped(text: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """int64 [text + 1] offsets into int32 groups, those of each text, and how many groups there are."""
+    by_text = np.argsort(text, kind="stable")
+    starts = np.append(0, np.cumsum(np.bincount(text))).astype(np.int64)
+    return starts, groups[by_text].astype(np.int32), int(groups.max(initial=-1)) + 1
 
 
 def copies_of(documents: pl.DataFrame, columns: Sequence[str], near: NearDuplicates | None) -> pl.DataFrame:
@@ -178,11 +216,12 @@ def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: Set
             # Exact copies alone: nothing else is compared.
             sets.add(np.zeros(0, np.uint32), np.zeros(len(some) + 1, np.int64))
         # Of 64 bits, two of a billion documents would share one by chance.
-        exact = signer.exact_keys(found, num_hashes=2)
+        exact = signer.exact_keys(found, num_hashes=len(_EXACT))
         frames.append(
             found.select(
                 pl.Series("text", np.arange(start, start + len(some))),
-                *(pl.Series(f"exact {number}", one) for number, one in enumerate(exact)),
+                *(pl.Series(name, one) for name, one in zip(_EXACT, exact, strict=True)),
+                pl.Series("beside", signer.beside(found)),
                 pl.col("text").str.len_chars().cast(pl.Int64).alias("length"),
                 "source_file",
                 pl.col("source_line").cast(pl.Int64),
@@ -193,10 +232,10 @@ def _ranked(numbers: np.ndarray, documents: Documents, signer: Signer, sets: Set
     )
 
 
+_EXACT = ("exact 0", "exact 1")
 _RANKED = {
     "text": pl.Int64,
-    "exact 0": pl.UInt64,
-    "exact 1": pl.UInt64,
+    **dict.fromkeys((*_EXACT, "beside"), pl.UInt64),
     "length": pl.Int64,
     "source_file": pl.String,
     "source_line": pl.Int64,

@@ -267,7 +267,6 @@ def band_keys(
     bounds: np.ndarray,
     factors: np.ndarray,
     summands: np.ndarray,
-    beside: np.ndarray,
     keys: np.ndarray,
 ) -> None:
     """Writes uint64 `keys` [text, band].
@@ -275,7 +274,6 @@ def band_keys(
     Args:
         found, bounds: as `sequences` makes them.
         factors, summands: uint32 [band * row]; each pair is one permutation, of which MinHash keeps the least value.
-        beside: uint64 [text]; texts with different values share no key.
     """
     num_texts, num_bands = keys.shape
     num_rows = len(factors) // num_bands
@@ -293,7 +291,7 @@ def band_keys(
                 least_of_others = min(np.uint32(three * factor + summand), np.uint32(four * factor + summand))
                 least[permutation] = min(least[permutation], min(least_of_two, least_of_others))
         for band in range(num_bands):
-            key = _mixed(beside[text] + np.uint64(band))
+            key = _mixed(np.uint64(band))
             for row in range(num_rows):
                 key = _mixed((key ^ np.uint64(least[band * num_rows + row])) * _PRIME)
             keys[text, band] = key

@@ -31,8 +31,8 @@ class Leaks:
 
     `num_twins`: how many held-out documents have a training document that overlaps with them by at least
     `corpus.twins_jaccard`; `most_similar`: the highest overlap of these; `missed_by_chance`: whether the split's sketch
-    may have missed so many, so similar. `num_equal_texts`: as `num_texts`, also of documents that another one of
-    `duplicate_columns` tells apart, which is no leak.
+    may have missed so many, so similar. `texts_may_leak`: whether equal texts may be on both sides, as with
+    `twins_jaccard: null` and another column of `duplicate_columns` that tells them apart.
     """
 
     num_documents: int
@@ -41,44 +41,48 @@ class Leaks:
     num_twins: int
     most_similar: float
     missed_by_chance: bool
-    num_equal_texts: int
+    texts_may_leak: bool
     samples: tuple[str, ...]
 
     @property
     def found(self) -> bool:
-        return self.num_terms + self.num_texts + self.num_twins > 0
+        return self._num_certain + self.num_twins > 0
 
     @property
     def is_certain(self) -> bool:
         """Whether it is more than the few twins of least similarity that the split misses by chance."""
-        return self.num_terms + self.num_texts > 0 or not self.missed_by_chance
+        return self._num_certain > 0 or not self.missed_by_chance
+
+    @property
+    def _num_certain(self) -> int:
+        return self.num_terms + (0 if self.texts_may_leak else self.num_texts)
 
 
 def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
     """Compares all given shards of CLEAN_DOCUMENTS, by the corpus's definition of equal documents."""
-    hashed = pl.concat([_hashed(corpus, batch) for batch in _batches(shards)] or [pl.DataFrame(schema=_HASHED)])
+    hashed = pl.concat([_hashed(batch) for batch in _batches(shards)] or [pl.DataFrame(schema=_HASHED)])
     terms = _on_both_sides(hashed.drop_nulls("term"), "term")
-    contents = _on_both_sides(hashed, "content")
     texts = _on_both_sides(hashed, "text")
     twins = _Twins.of(corpus, shards)
+    texts_may_leak = corpus.twins_jaccard is None and len(corpus.duplicate_columns) > 1
     samples = [
         *_shown(shards, pl.col("term"), _key("term").hash(), terms),
-        *_shown(shards, pl.col("text"), _content(corpus), contents),
+        *_shown(shards, pl.col("text"), _key("text").hash(), texts[: 0 if texts_may_leak else None]),
         *twins.samples(),
     ]
     return Leaks(
         num_documents=hashed.height,
         num_terms=len(terms),
-        num_texts=len(contents),
+        num_texts=len(texts),
         num_twins=int((twins.similarities > 0).sum()),
         most_similar=float(twins.similarities.max(initial=0)),
         missed_by_chance=_may_be_missed(corpus, twins.similarities),
-        num_equal_texts=len(texts),
+        texts_may_leak=texts_may_leak,
         samples=tuple(samples),
     )
 
 
-_HASHED = {"term": pl.UInt64, "content": pl.UInt64, "text": pl.UInt64, "heldout": pl.Boolean}
+_HASHED = {"term": pl.UInt64, "text": pl.UInt64, "heldout": pl.Boolean}
 
 
 def _batches(shards: Sequence[pa.Table]) -> Iterator[pl.DataFrame]:
@@ -91,16 +95,10 @@ def _key(name: str) -> pl.Expr:
     return text_keys_of(pl.col(name))
 
 
-def _content(corpus: Corpus) -> pl.Expr:
-    # Compared column by column: ("2", "10 apples") is not ("2 10", "apples").
-    return pl.struct(_key(name) for name in corpus.duplicate_columns).hash()
-
-
-def _hashed(corpus: Corpus, documents: pl.DataFrame) -> pl.DataFrame:
+def _hashed(documents: pl.DataFrame) -> pl.DataFrame:
     term = pl.when(pl.col("term").is_not_null()).then(_key("term").hash())
     return documents.select(
         term.alias("term"),
-        _content(corpus).alias("content"),
         _key("text").hash().alias("text"),
         (pl.col("split") == "heldout").alias("heldout"),
     )
@@ -152,14 +150,11 @@ class _Twins:
         near = corpus.near_duplicates
         least, length = corpus.twins_jaccard, near.shingle_words if near else 3
         with Sets() as held:
-            beside = [np.zeros(0, np.uint64)]
             for batch in _batches(shards) if least else ():
                 heldout = batch.filter(pl.col("split") == "heldout")
                 for _, found, bounds in sequences_of(heldout.get_column("text"), length):
                     held.add(found, bounds)
-                beside.append(_beside(corpus, heldout))
             sets, bounds = held.mapped()
-            others = np.concatenate(beside)
             similarities, most_similar = np.zeros(len(bounds) - 1), np.full(len(bounds) - 1, -1, np.int64)
             wanted, holders = _rarest(sets, bounds, least or 1.0)
             starts = np.searchsorted(wanted, np.arange(65_537, dtype=np.uint64) << np.uint64(16)).astype(np.int64)
@@ -179,12 +174,10 @@ class _Twins:
                         own.add(some, ends)
                     pair_kernels.nearest(
                         *own.mapped(),
-                        _beside(corpus, candidates),
                         wanted,
                         holders,
                         sets,
                         bounds,
-                        others,
                         least or 1.0,
                         most_similar,
                         similarities,
@@ -204,13 +197,6 @@ class _Twins:
             f"{heldout[one]} (held-out) and {train[other]} (train) overlap by {self.similarities[one]:.2f}"
             for one, other in pairs
         ]
-
-
-def _beside(corpus: Corpus, documents: pl.DataFrame) -> np.ndarray:
-    keys = [_key(name) for name in corpus.duplicate_columns if name != "text"]
-    if not keys:
-        return np.zeros(documents.height, np.uint64)
-    return documents.select(pl.struct(keys).hash().alias("beside")).get_column("beside").to_numpy()
 
 
 def _rarest(sets: np.ndarray, bounds: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

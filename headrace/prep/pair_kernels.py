@@ -53,6 +53,7 @@ def copies_and_twins(
     copy_jaccard: float,
     twin_jaccard: float,
     num_compared_max: int,
+    parents: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each text, one before it in `order` that it is a copy of, by how much, and which kept texts are its twins.
 
@@ -64,6 +65,7 @@ def copies_and_twins(
         starts, groups: int64 [text + 1] offsets into int32 groups: those that a text shares with another.
         sets, bounds: each text's sequences, sorted, each once, and int64 [text + 1] offsets into them.
         copy_jaccard, twin_jaccard: the least similarity of copies, of which one goes, and of twins; above 1: none.
+        parents: int64 [text]: an earlier text in `order` that each is linked to from the start, or itself; written.
 
     Returns:
         int64 [text], its original or -1; float64 [text], their similarity or 0; int64 [text], a text that stands for
@@ -77,7 +79,7 @@ def copies_and_twins(
     latest, before = np.full(num_groups, -1, np.int64), np.full(len(groups), -1, np.int64)
     compared_with = np.full(num_texts, -1, np.int32)
     originals, similarities = np.full(num_texts, -1, np.int64), np.zeros(num_texts)
-    parents, twins = np.arange(num_texts), np.empty(num_compared_max, np.int64)
+    twins = np.empty(num_compared_max, np.int64)
     for text in order:
         size, num_twins, left = bounds[text + 1] - bounds[text], 0, num_compared_max
         if size == 0:
@@ -140,12 +142,10 @@ def holds_any(found: np.ndarray, bounds: np.ndarray, wanted: np.ndarray, starts:
 def nearest(
     sets: np.ndarray,
     bounds: np.ndarray,
-    beside: np.ndarray,
     wanted: np.ndarray,
     holders: np.ndarray,
     other_sets: np.ndarray,
     other_bounds: np.ndarray,
-    other_beside: np.ndarray,
     least: float,
     most_similar: np.ndarray,
     similarities: np.ndarray,
@@ -155,7 +155,6 @@ def nearest(
 
     Args:
         sets, bounds, other_sets, other_bounds: each text's sequences, sorted, each once, and offsets into them.
-        beside, other_beside: uint64 [text]; texts with different values are not compared.
         wanted, holders: uint32, ascending, and int64: a sequence, and another text that is compared with who holds it.
         most_similar, similarities: int64 and float64 [other text], which are written.
         numbers: int64 [text], how texts are called in `most_similar`.
@@ -168,7 +167,7 @@ def nearest(
             while at < len(wanted) and wanted[at] == sets[one]:
                 other, at = holders[at], at + 1
                 other_size = other_bounds[other + 1] - other_bounds[other]
-                if compared_with[other] == text or beside[text] != other_beside[other]:
+                if compared_with[other] == text:
                     continue
                 compared_with[other] = text
                 if min(size, other_size) >= least * max(size, other_size):

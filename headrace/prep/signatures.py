@@ -1,6 +1,7 @@
-"""Keys of documents: two that are copies, or alike, share one of them nearly always, and others seldom.
+"""Keys of documents: two of equal or similar texts share one of them nearly always, and others seldom.
 
-One key stands for all that makes exact copies, the others for bands of a MinHash signature. All are the same on every
+One key stands for the text as exact copies have it, the others for bands of a MinHash signature. What else makes
+documents copies is in no key, since twins stand on one side of the split whatever it is. All are the same on every
 machine, so that shards can be signed by many. A row is a key and a document; rows are kept in files by ranges of the
 key, so that memory holds a batch of documents, or a range, never all.
 """
@@ -32,7 +33,6 @@ class Signer:
     """Makes the keys of documents in their normal form, as one corpus compares them."""
 
     def __init__(self, columns: Sequence[str], near: NearDuplicates | None, twins_jaccard: float | None) -> None:
-        self._columns = [text_keys_of(pl.col(name)) for name in columns]
         self._others = [text_keys_of(pl.col(name)) for name in columns if name != "text"]
         thresholds = [(near.jaccard, COPY_RECALL_MIN)] if near else []
         thresholds += [(twins_jaccard, TWIN_RECALL_MIN)] if twins_jaccard else []
@@ -52,11 +52,15 @@ class Signer:
         return (1 - similarity**self._num_rows) ** self.num_bands
 
     def exact_keys(self, documents: pl.DataFrame, *, num_hashes: int = 1) -> np.ndarray:
-        """uint64 [hash, document], of all columns that make copies: equal for exact copies, seldom for others."""
-        return _hashes(documents, self._columns, num_hashes)
+        """uint64 [hash, document]: equal for equal texts, seldom for others."""
+        return _hashes(documents, [text_keys_of(pl.col("text"))], num_hashes)
+
+    def beside(self, documents: pl.DataFrame) -> np.ndarray:
+        """uint64 [document], of the columns beside the text that make copies: equal where these are, seldom else."""
+        return _hashes(documents, self._others, 1)[0]
 
     def rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
-        """`KEY_ROWS` of documents, of which `numbers` (int64) are the names; copies share one of them.
+        """`KEY_ROWS` of documents, of which `numbers` (int64) are the names; equal texts share one of them.
 
         A text without tokens has no band. One whose bands say as much has no exact key.
         """
@@ -64,11 +68,10 @@ class Signer:
 
         if not self.num_bands:
             return self._exact_rows(documents, numbers)
-        [beside] = _hashes(documents, self._others, 1)
         keys = np.empty((documents.height, self.num_bands), np.uint64)
         has_tokens = np.zeros(documents.height, np.bool_)
         for rows, found, bounds in sequences_of(documents.get_column("text"), self.num_tokens):
-            kernels.band_keys(found, bounds, self._factors, self._summands, beside[rows], keys[rows])
+            kernels.band_keys(found, bounds, self._factors, self._summands, keys[rows])
             has_tokens[rows] = np.diff(bounds) > 0
         banded = np.empty((int(has_tokens.sum()), self.num_bands), KEY_ROWS)
         banded["key"], banded["document"] = keys[has_tokens], numbers[has_tokens, None]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from headrace.prep.leaks import find_leaks
 from tests.prep.builders import make_clean, make_corpus
 from tests.prep.test_dedup import sentences
@@ -31,13 +33,16 @@ def test_a_text_on_both_sides_is_found_whatever_its_term() -> None:
     assert (leaks.num_terms, leaks.num_texts) == (0, 1)
 
 
-def test_a_text_that_may_answer_many_prompts_is_no_leak_on_both_sides() -> None:
-    heldout = {"term": "dam", "text": "a low dam", "split": "heldout"}
+def test_a_text_that_may_answer_many_prompts_leaks_unless_the_terms_alone_are_to_decide() -> None:
+    documents = make_clean(TRAIN, {"term": "dam", "text": "A low dam", "split": "heldout"})
+    corpus = make_corpus(duplicate_columns=("term", "text"))
 
-    leaks = find_leaks(make_corpus(duplicate_columns=("term", "text")), [make_clean(TRAIN, heldout)])
+    leaks = find_leaks(corpus, [documents])
+    assert (leaks.found, leaks.is_certain, leaks.num_texts) == (True, True, 1)
+    assert "A low dam" in leaks.samples or "a low dam" in leaks.samples
 
-    assert not leaks.found
-    assert leaks.num_equal_texts == 1
+    leaks = find_leaks(replace(corpus, twins_jaccard=None), [documents])
+    assert (leaks.found, leaks.num_texts, leaks.samples) == (False, 1, ())
 
 
 def test_documents_without_terms_do_not_leak_by_having_none() -> None:

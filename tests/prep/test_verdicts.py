@@ -4,6 +4,7 @@ import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from headrace.prep import whole_corpus
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import Deduplication, NearDuplicates
-from headrace.prep.example_forms import ExampleForm
+from headrace.prep.example_forms import ExampleForm, ExamplePrompt
 from headrace.prep.labels import LABELS
 from headrace.prep.leaks import find_leaks
 from headrace.prep.rule_sets import QualityRules
@@ -35,6 +36,7 @@ from tests.prep.builders import make_corpus, make_raw
 from tests.prep.test_dedup import overlap, sentences
 
 ALL_RULES_OFF = QualityRules.of("none")
+WITHOUT_TERM = ExamplePrompt(user="Say something.")
 
 
 def document(name: str, text: str, **changes: Any) -> dict[str, Any]:
@@ -143,13 +145,20 @@ texts = st.lists(words, min_size=0, max_size=14).map(" ".join)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), texts), max_size=24), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([None, *"abcdefgh"]), texts), max_size=24),
+    st.sampled_from([("text",), ("term", "text")]),
+    st.randoms(use_true_random=False),
+)
 def test_any_order_of_shards_and_rows_in_one_run_or_many_gives_the_same_verdicts(
-    drawn: list[tuple[int, str]], draw: random.Random
+    drawn: list[tuple[int, str | None, str]], columns: tuple[str, ...], draw: random.Random
 ) -> None:
-    rows = [(at, document(f"d{number}", text, source_line=number)) for number, (at, text) in enumerate(drawn)]
+    rows = [
+        (at, document(f"d{number}", text, term=term, source_line=number))
+        for number, (at, term, text) in enumerate(drawn)
+    ]
     shards = make_shards(*([row for shard, row in rows if shard == at] for at in range(3)))
-    corpus = many_runs(3, heldout_share=0.5)
+    corpus = many_runs(3, heldout_share=0.5, duplicate_columns=columns, prompt=WITHOUT_TERM)
     expected = in_one_run(corpus, shards)
 
     order = [0, 1, 2]
@@ -193,6 +202,58 @@ def test_every_verdict_is_what_plain_python_finds_by_comparing_all_pairs(drawn: 
         if rule == "near_duplicate":
             assert copy_of not in dropped
             assert similarity == round(overlap(sets[int(name[1:])], sets[int(copy_of[1:])]), 9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([None, *"abcdefghijkl"]), texts), max_size=24))
+def test_what_a_term_tells_apart_is_no_copy_and_stands_on_the_side_of_its_twins(
+    drawn: list[tuple[str | None, str]],
+) -> None:
+    """Against plain Python, by all pairs."""
+    rows = [document(f"d{at}", text, term=term, source_line=at) for at, (term, text) in enumerate(drawn)]
+    [shard] = make_shards(rows)
+    corpus = make_corpus(
+        duplicate_columns=("term", "text"), heldout_share=0.5, rules=ALL_RULES_OFF, prompt=WITHOUT_TERM
+    )
+    judged = judged_shards(corpus, [shard]).of_shard[shard.key]
+    sides = {
+        row["document_id"]: row["split"] for row in clean_shard(corpus, shard.raw, {}, judged).documents.to_pylist()
+    }
+
+    sets = [reference_sequences(text, 3) for _, text in drawn]
+    kept: list[int] = []
+    for at in sorted(range(len(drawn)), key=lambda at: (-len(drawn[at][1]), at)):
+        text, others = drawn[at][1], [other for other in kept if drawn[other][0] == drawn[at][0]]
+        copy = any(drawn[other][1] == text or overlap(sets[at], sets[other]) >= 0.8 for other in others)
+        kept += [at] if text.strip() and not copy else []
+    assert sides.keys() == {f"d{at}" for at in kept}
+    for one, other in combinations(kept, 2):
+        if drawn[one][1] == drawn[other][1] or overlap(sets[one], sets[other]) >= 0.6:
+            assert sides[f"d{one}"] == sides[f"d{other}"]
+    for at in kept:
+        alone = all(
+            drawn[other][0] != drawn[at][0] and overlap(sets[at], sets[other]) < 0.6 for other in kept if other != at
+        )
+        if alone:
+            assert sides[f"d{at}"] == split_of(*drawn[at], 0.5)
+
+
+def test_one_answer_to_very_many_terms_is_one_group_and_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.prep.dedup._NUM_COMPARED_MAX", 3)
+    shards = make_shards(
+        [document(f"d{at}", ["yes", "不", "…"][at % 3], term=f"term {at}") for at in range(300)],
+        [document(f"e{at}", ["Yes", "不", "…"][at % 3], term=f"another {at}") for at in range(300)],
+    )
+    corpus = make_corpus(num_shards=2, duplicate_columns=("term", "text"), rules=ALL_RULES_OFF, heldout_share=0.5)
+
+    judged = judged_shards(corpus, shards)
+
+    assert (judged.num_twins, judged.num_largest_twins) == (600, 200)
+    clean = [clean_shard(corpus, one.raw, {}, judged.of_shard[one.key]).documents for one in shards]
+    assert sum(table.num_rows for table in clean) == 600
+    assert not find_leaks(corpus, clean).found
+    alone = replace(corpus, twins_jaccard=None)
+    assert judged_shards(alone, shards).num_twins == 0
 
 
 def edited(draw: random.Random, text: str, num_words: int) -> str:
