@@ -3,14 +3,16 @@
 The template says so itself where it has `{% generation %}`. Of others, each turn's words are put between two marks
 before they are rendered, which finds them in any template that copies them; the text that ends a turn follows. Where
 that fails (turns with tool calls, a template that looks into the words), a turn reaches from the generation prompt
-after all messages before it to the end of the chat that ends with it, if the whole chat begins with both. That renders
-the chat anew for each turn: a conversation with twice as many calls takes four times as long (200 some 5 s, 400 some
-18 s), but where the template has `{% generation %}`.
+after all messages before it to the end of the chat that ends with it, if the whole chat begins with both. To render
+these for every turn would take four times as long for twice as many, so it is done for the first and the last turn of
+each kind: those alike in what they hold, between messages alike. The others of a kind stand between the same texts,
+from the words before to the words behind; a turn that does not is rendered, too.
 
 Marks never reach the tokenizer: the text without them must be the text that is rendered without them.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,7 +68,9 @@ def spanned(
     else:
         spans = _spans_of_words(tokenizer, messages, tools, chat.text)
     if spans is None:
-        return SpannedChat(chat, tuple(_spans_by_prefixes(tokenizer, messages, tools, chat.text, wanted)))
+        turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        by_kind = _spans_by_kind(tokenizer, messages, tools, chat.text, [turns[turn] for turn in wanted])
+        return SpannedChat(chat, tuple(by_kind))
     return SpannedChat(chat, tuple(spans[turn] for turn in wanted))
 
 
@@ -119,14 +123,28 @@ def _spans_of_words(
     if any(message.get("tool_calls") for message in messages):
         return None
     end = end_of_turn(tokenizer, [{"role": "user", "content": "the prompt"}]).rstrip()
-    num_turns = sum(message["role"] == "assistant" for message in messages)
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    found = _places_of_words(tokenizer, messages, tools, text, turns)
+    ended = all(text.startswith(end, behind) for _, behind in found)
+    return [(start, behind + len(end)) for start, behind in found] if found and ended else None
+
+
+def _places_of_words(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, numbers: Sequence[int]
+) -> list[Span]:
+    """Where the contents of the messages with these numbers stand in `text`, or their words, if the template trims
+    blanks; empty if marks do not find them all."""
+    chosen = set(numbers)
     for trims in (False, True):
-        marked = [_with_marks(one, trims) if one["role"] == "assistant" else one for one in messages]
-        found = _marked_spans(tokenizer.rendered(marked, tools=tools).text, text)
-        if found is not None and len(found) == num_turns:
-            ended = all(text.startswith(end, behind) for _, behind in found)
-            return [(start, behind + len(end)) for start, behind in found] if ended else None
-    return None
+        marked = [_with_marks(one, trims) if number in chosen else one for number, one in enumerate(messages)]
+        try:
+            found = _marked_spans(tokenizer.rendered(marked, tools=tools).text, text)
+        except InvalidInput:
+            # It reads them, such as a tool's answer that must be JSON.
+            continue
+        if found is not None and len(found) == len(numbers):
+            return found
+    return []
 
 
 def _with_marks(message: Message, trims: bool) -> Message:
@@ -150,20 +168,61 @@ def _marked_spans(marked: str, text: str) -> list[Span] | None:
     return None if begun is not None or _MARK.sub("", marked) != text else spans
 
 
-def _spans_by_prefixes(
-    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, wanted: Sequence[int]
+def _spans_by_kind(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, turns: Sequence[int]
 ) -> list[Span]:
-    """Of the wanted ones among the assistant's turns."""
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    spans: list[Span] = []
-    for number in (turns[turn] for turn in wanted):
-        before = tokenizer.rendered(messages[:number], tools=tools, add_generation_prompt=True).text if number else ""
-        upto = tokenizer.rendered(messages[: number + 1], tools=tools).text
-        if not text.startswith(before) or not text.startswith(upto) or len(upto.rstrip()) <= len(before):
-            raise InvalidInput(
-                f"The base model's chat template writes turn {number + 1} otherwise once others follow, so nobody can "
-                "tell what the assistant generates: put {% generation %} and {% endgeneration %} around it in the "
-                "template, or take loss: last."
-            )
-        spans.append((len(before), len(upto.rstrip())))
-    return spans
+    """Of the assistant's turns that have these numbers among the messages."""
+    spoken = [number for number, message in enumerate(messages) if (message.get("content") or "").strip()]
+    # Of fewer turns, hardly three are of a kind.
+    found = _places_of_words(tokenizer, messages, tools, text, spoken) if len(turns) > 4 else []
+    words = dict(zip(spoken, found, strict=False))
+    kinds: dict[object, list[int]] = defaultdict(list)
+    for number in turns:
+        is_between = number - 1 in words and number + 1 in words
+        kinds[_kind(messages[number - 1 : number + 2]) if is_between else number].append(number)
+    spans: dict[int, Span] = {}
+    for alike in kinds.values():
+        ends = dict.fromkeys((alike[0], alike[-1]))
+        ends = {number: _span_by_prefixes(tokenizer, messages, tools, text, number) for number in ends}
+        spans |= ends
+        if len(alike) < 3:
+            continue
+        around = {
+            (text[words[number - 1][1] : start], text[end : words[number + 1][0]])
+            for number, (start, end) in ends.items()
+        }
+        for number in alike[1:-1]:
+            start, stop = words[number - 1][1], words[number + 1][0]
+            between = _span_between(text, start, stop, *around.copy().pop()) if len(around) == 1 else None
+            spans[number] = between or _span_by_prefixes(tokenizer, messages, tools, text, number)
+    return [spans[number] for number in turns]
+
+
+def _kind(messages: Sequence[Message]) -> object:
+    """What these hold, without their words."""
+    held = [{key for key, value in message.items() if value} for message in messages]
+    return tuple((message["role"], frozenset(keys)) for message, keys in zip(messages, held, strict=True))
+
+
+def _span_between(text: str, start: int, stop: int, before: str, behind: str) -> Span | None:
+    """What stands in [start, stop) between these two texts; None: they do not stand there."""
+    begin = start + len(before)
+    if not text.startswith(before, start) or not text.endswith(behind, begin, stop):
+        return None
+    end = begin + len(text[begin : stop - len(behind)].rstrip())
+    return (begin, end) if end > begin else None
+
+
+def _span_by_prefixes(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, number: int
+) -> Span:
+    """Of the message with this number."""
+    before = tokenizer.rendered(messages[:number], tools=tools, add_generation_prompt=True).text if number else ""
+    upto = tokenizer.rendered(messages[: number + 1], tools=tools).text
+    if not text.startswith(before) or not text.startswith(upto) or len(upto.rstrip()) <= len(before):
+        raise InvalidInput(
+            f"The base model's chat template writes turn {number + 1} otherwise once others follow, so nobody can tell "
+            "what the assistant generates: put {% generation %} and {% endgeneration %} around it in the template, or "
+            "take loss: last."
+        )
+    return len(before), len(upto.rstrip())

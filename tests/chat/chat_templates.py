@@ -37,6 +37,20 @@ CHATML_WITH_TOOLS = (
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
+# The same text, with what the assistant generates marked.
+GENERATION_WITH_TOOLS = (
+    CHATML_WITH_TOOLS.replace("or (message.role == 'assistant' and not message.tool_calls) %}", "%}")
+    .replace(
+        "{{- '<|im_start|>' + message.role }}{%- if message.content %}{{- '\n' + message.content }}{%- endif %}"
+        "{%- for call in message.tool_calls %}{{- '\n<tool_call>",
+        "{{- '<|im_start|>assistant\n' }}{% generation %}{{- message.content }}"
+        "{%- for call in message.tool_calls %}{{- '\n' if message.content or not loop.first }}{{- '<tool_call>",
+    )
+    .replace(
+        "{{- '<|im_end|>\n' }}{%- elif message.role == 'tool' %}",
+        "{{- '<|im_end|>' }}{% endgeneration %}{{- '\n' }}{%- elif message.role == 'tool' %}",
+    )
+)
 LLAMA_3 = (
     "{% for message in messages %}"
     "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim "

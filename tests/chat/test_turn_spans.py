@@ -12,7 +12,15 @@ from headrace.chat.tokenizer import ChatTokenizer
 from headrace.chat.turn_spans import SpannedChat, spanned
 from headrace.errors import InvalidInput
 from headrace.prep.token_spans import tokenized_chats
-from tests.chat.chat_templates import CHATML, CHATML_WITH_TOOLS, FORMS, GENERATION, THINKING, model_of
+from tests.chat.chat_templates import (
+    CHATML,
+    CHATML_WITH_TOOLS,
+    FORMS,
+    GENERATION,
+    GENERATION_WITH_TOOLS,
+    THINKING,
+    model_of,
+)
 
 CHATS: list[list[dict[str, str]]] = [
     [{"role": "user", "content": 'Define <b> & "é".'}, {"role": "assistant", "content": "a low dam"}],
@@ -148,6 +156,98 @@ def test_calls_are_learnt_with_their_arguments_in_their_own_order_and_answers_ar
     call = '<tool_call>\n{"name": "weather", "arguments": {"z": 1, "a": "é"}}\n</tool_call><|im_end|>'
     assert learnt(chat, tokenizer) == [call, "It is sunny.<|im_end|>"]
     assert chat.chat.text == theirs.apply_chat_template(WITH_CALL, tools=TOOLS, tokenize=False)
+
+
+# Of the last two, the whole chat does not begin as a part of it.
+WITH_TOOLS = {
+    "alike": CHATML_WITH_TOOLS,
+    "no mark of a turn's end": CHATML_WITH_TOOLS.replace(
+        "</tool_call>' }}{%- endfor %}{{- '<|im_end|>\n'", "\n' }}{%- endfor %}{{- ''"
+    ),
+    "the words trimmed": CHATML_WITH_TOOLS.replace("message.content", "(message.content | trim)"),
+    "calls counted": CHATML_WITH_TOOLS.replace(
+        "{{- '\n<tool_call>\n", "{{- loop.index0 | string + messages | length | string + '\n<tool_call>\n"
+    ),
+    "the last turn told": CHATML_WITH_TOOLS.replace("{%- for call in", "{{- '!' if loop.last }}{%- for call in"),
+}
+ASKED = st.tuples(st.just("user"), CONTENTS)
+CALLED = st.tuples(st.just("call"), st.one_of(st.just(""), CONTENTS))
+TOLD = st.tuples(st.just("tool"), CONTENTS)
+ANSWERED = st.tuples(st.just("assistant"), CONTENTS)
+
+
+def with_calls(turns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {**CALL, "content": content} if role == "call" else {"role": role, "content": content}
+        for role, content in turns
+    ]
+
+
+def spans_by_prefixes(tokenizer: ChatTokenizer, messages: Sequence[Any]) -> list[tuple[int, int]] | None:
+    """By rendering every turn's beginning and end; None: the whole does not begin with one."""
+    text, spans = tokenizer.rendered(messages, tools=TOOLS).text, []
+    for number in [number for number, message in enumerate(messages) if message["role"] == "assistant"]:
+        before = tokenizer.rendered(messages[:number], tools=TOOLS, add_generation_prompt=True).text
+        upto = tokenizer.rendered(messages[: number + 1], tools=TOOLS).text
+        if not text.startswith(before) or not text.startswith(upto) or len(upto.rstrip()) <= len(before):
+            return None
+        spans.append((len(before), len(upto.rstrip())))
+    return spans
+
+
+@pytest.mark.parametrize("phrase", WITH_TOOLS)
+def test_turns_of_a_kind_are_where_rendering_every_one_of_them_finds_them(phrase: str, model_with: Maker) -> None:
+    tokenizer = ChatTokenizer(model_with(WITH_TOOLS[phrase], ()))
+
+    @settings(max_examples=15, deadline=None)
+    @given(
+        asked=CONTENTS,
+        turns=st.lists(
+            st.one_of(
+                st.tuples(CALLED, TOLD), st.tuples(CALLED, TOLD, TOLD), st.tuples(ANSWERED, ASKED), st.tuples(CALLED)
+            ),
+            min_size=3,
+            max_size=12,
+        ),
+    )
+    def check(asked: str, turns: Sequence[Sequence[tuple[str, str]]]) -> None:
+        messages = with_calls([("user", asked), *(one for some in turns for one in some), ("call", "")])
+        wanted = spans_by_prefixes(tokenizer, messages)
+        if wanted is None:
+            with pytest.raises(InvalidInput, match="otherwise once others follow"):
+                spanned(tokenizer, messages, TOOLS)
+        else:
+            assert list(spanned(tokenizer, messages, TOOLS).spans) == wanted
+
+    check()
+
+
+def test_of_many_calls_the_mask_is_transformers_and_few_turns_are_rendered_anew(
+    model_with: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    turns = [("user", "Sunny?"), *[("call", ""), ("tool", "no"), ("call", "Again."), ("tool", "not yet")] * 30]
+    messages = with_calls([*turns, ("assistant", "It is not."), ("user", "Thanks."), ("assistant", "Any time.")])
+    directory = model_with(GENERATION_WITH_TOOLS, ())
+    theirs: Any = AutoTokenizer.from_pretrained(directory).apply_chat_template(
+        messages, tools=TOOLS, return_dict=True, return_assistant_tokens_mask=True
+    )
+    tokenizer = ChatTokenizer(model_with(CHATML_WITH_TOOLS, ()))
+    rendered = tokenizer.rendered
+    lengths: list[int] = []
+
+    def counted(some: Any, **options: Any) -> Any:
+        lengths.append(len(some))
+        return rendered(some, **options)
+
+    monkeypatch.setattr(tokenizer, "rendered", counted)
+    [example] = tokenized_chats([spanned(tokenizer, messages, TOOLS)], tokenizer)
+
+    assert example.ids.tolist() == theirs["input_ids"]
+    mask = [any(start <= place < end for start, end in example.spans) for place in range(len(example.ids))]
+    assert mask == [bool(one) for one in theirs["assistant_masks"]]
+    assert len(lengths) < 25
 
 
 def test_special_tokens_in_a_call_are_text(model_with: Maker) -> None:
