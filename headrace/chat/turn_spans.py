@@ -172,7 +172,7 @@ def _spans_by_kind(
     tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Tools | None, text: str, turns: Sequence[int]
 ) -> list[Span]:
     """Of the assistant's turns that have these numbers among the messages."""
-    spoken = [number for number, message in enumerate(messages) if (message.get("content") or "").strip()]
+    spoken = [number for number, message in enumerate(messages) if message["content"].strip()]
     # Of fewer turns, hardly three are of a kind.
     found = _places_of_words(tokenizer, messages, tools, text, spoken) if len(turns) > 4 else []
     words = dict(zip(spoken, found, strict=False))
