@@ -32,16 +32,20 @@ class Leaks:
     `num_twins`: how many held-out documents have a training document that overlaps with them by at least
     `corpus.twins_jaccard`; `most_similar`: the highest overlap of these; `missed_by_chance`: whether the split's sketch
     may have missed so many, so similar. `num_equal_texts`: as `num_texts`, also of documents that another one of
-    `duplicate_columns` tells apart, which is no leak.
+    `duplicate_columns` tells apart, which is no leak. `sketch_recall`: the share of twins at `corpus.twins_jaccard`
+    that the split finds by its sketch; None: the corpus has no twins.
     """
 
     num_documents: int
+    num_heldout: int
     num_terms: int
     num_texts: int
     num_twins: int
     most_similar: float
     missed_by_chance: bool
     num_equal_texts: int
+    twins_jaccard: float | None
+    sketch_recall: float | None
     samples: tuple[str, ...]
 
     @property
@@ -52,6 +56,39 @@ class Leaks:
     def is_certain(self) -> bool:
         """Whether it is more than the few twins of least similarity that the split misses by chance."""
         return self.num_terms + self.num_texts > 0 or not self.missed_by_chance
+
+    def told(self, num_shards: int) -> str:
+        """What was compared and what was found, in sentences. `num_shards`: of how many shards the documents are."""
+        train = self.num_documents - self.num_heldout
+        said = [
+            f"{self.num_heldout:,} held-out and {train:,} training documents of {num_shards:,} "
+            f"{'shard' if num_shards == 1 else 'shards'} were compared: {self._on_both_sides()}."
+        ]
+        if self.twins_jaccard is not None and self.sketch_recall is not None:
+            said.append(
+                f"Twins overlap by {self.twins_jaccard:g} or more; the split's sketch finds at least "
+                f"{self.sketch_recall:.1%} of them, this check all."
+            )
+        if self.num_twins and not self.is_certain:
+            said.append("So few, so little alike, are what the sketch misses by chance.")
+        others = self.num_equal_texts - self.num_texts
+        if others > 0:
+            said.append(f"Equal texts on both sides that another column tells apart: {others:,}, no leak.")
+        if self.samples:
+            said.append(f"On both sides, for example: {'; '.join(self.samples)}")
+        return " ".join(said)
+
+    def _on_both_sides(self) -> str:
+        if not self.found:
+            nothing = "no term and no text" if self.twins_jaccard is None else "no term, no text and no twin"
+            return f"{nothing} is on both sides"
+        counts = (
+            (self.num_terms, "term", "terms"),
+            (self.num_texts, "text", "texts"),
+            (self.num_twins, "held-out document with a twin in training", "held-out documents with a twin in training"),
+        )
+        found = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count)
+        return f"on both sides {'is' if sum(count for count, _, _ in counts) == 1 else 'are'} {found}"
 
 
 def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
@@ -66,14 +103,18 @@ def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
         *_shown(shards, pl.col("text"), _content(corpus), contents),
         *twins.samples(),
     ]
+    least = corpus.twins_jaccard
     return Leaks(
         num_documents=hashed.height,
+        num_heldout=int(hashed.get_column("heldout").sum()),
         num_terms=len(terms),
         num_texts=len(contents),
         num_twins=int((twins.similarities > 0).sum()),
         most_similar=float(twins.similarities.max(initial=0)),
         missed_by_chance=_may_be_missed(corpus, twins.similarities),
         num_equal_texts=len(texts),
+        twins_jaccard=least,
+        sketch_recall=1 - float(Signer.of(corpus).missed_share(np.array(least))) if least else None,
         samples=tuple(samples),
     )
 
