@@ -124,9 +124,10 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     return dg.AssetCheckResult(
         passed=not leaks.found,
         severity=dg.AssetCheckSeverity.ERROR if leaks.is_certain else dg.AssetCheckSeverity.WARN,
-        description=inline(f"On both sides, for example: {'; '.join(leaks.samples)}") if leaks.found else None,
+        description=inline(leaks.told(len(shards))),
         metadata={
             "num_rows": leaks.num_documents,
+            "num_heldout": leaks.num_heldout,
             "num_terms_on_both_sides": leaks.num_terms,
             "num_texts_on_both_sides": leaks.num_texts,
             "num_shards": len(shards),

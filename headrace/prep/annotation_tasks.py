@@ -1,24 +1,30 @@
 """Documents for people to label, as Label Studio and Argilla read them.
 
-A document is shown as a judge sees it: repaired, normalised, with placeholders for personal data, and only if rules
-keep it. Labels that there are come along as predictions. Which ones are drawn depends on seed and ids alone, so a
-larger sample contains the smaller one, whatever the order of files and shards. By the id, which both tools keep, an
-answer finds its document again.
+A document is shown as a judge sees it: repaired, normalised, with placeholders for personal data. Work on one that
+cleaning drops, by a rule or as a copy, would be lost; one that a label drops is offered, as its label is the question.
+Labels that there are come along as predictions. Which ones are drawn depends on seed and ids alone, so a larger sample
+contains the smaller one, whatever the order of files and shards. By the id, which both tools keep, an answer finds its
+document again.
 
 Sources: labelstud.io/guide/tasks (basic JSON tasks) and guide/predictions; Argilla 2, `Record.to_dict`.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import polars as pl
+import pyarrow as pa
 import xxhash
 
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.corpus import Corpus
-from headrace.prep.labels import documents_to_label, labels_by_source
+from headrace.prep.dropped_documents import judged_now, sealed_shard
+from headrace.prep.labels import labels_by_source
+from headrace.prep.quality import LABEL_UNWANTED
 from headrace.text.pages import escaped
 
 Tool = Literal["label-studio", "argilla"]
@@ -42,10 +48,12 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """`num_fitting`: how many there were to draw from. `unread_shards`: their raw documents are not sealed yet."""
+    """`num_fitting`: how many there were to draw from. `left_out`: rule → how many more fit, but for the rule.
+    `unread_shards`: whose raw documents are not sealed yet."""
 
     tasks: tuple[Task, ...]
     num_fitting: int
+    left_out: Mapping[str, int]
     unread_shards: tuple[str, ...]
 
 
@@ -57,58 +65,71 @@ def drawn_tasks(
     chosen: Chosen,
     num_tasks: int,
     seed: int,
+    with_dropped: bool,
 ) -> Tasks:
-    """Tasks from all sealed shards, in the order in which they are drawn; of copies in several shards the first one.
+    """Tasks from all sealed shards, in the order in which they are drawn; of an id in several shards the first one.
 
     Args:
         people: shard → the labels that people gave already, by document id.
         num_tasks: at most so many; 0: all.
+        with_dropped: documents that cleaning drops are offered, too.
 
     Raises:
         HandoffMissing: no shard's files were read yet.
+        InvalidInput: as `judged_now`.
     """
+    read = [shard for shard in corpus.shard_keys if handoffs.newest("raw_documents", shard)]
+    if not read:
+        raise HandoffMissing("No raw_documents are sealed: materialize raw_documents first.")
+    verdicts = {} if with_dropped else judged_now(corpus, handoffs, read)
     drawn: list[tuple[int, Task]] = []
-    unread = []
-    num_fitting = 0
     seen: set[str] = set()
-    for shard in corpus.shard_keys:
-        try:
-            raw = handoffs.open("raw_documents", shard).table()
-        except HandoffMissing:
-            unread.append(shard)
-            continue
-        found = _tasks(corpus, handoffs, shard, raw, people(shard))
-        fitting = [task for task in found if task.document_id not in seen and _fits(task, corpus, chosen)]
-        seen.update(task.document_id for task in fitting)
-        num_fitting += len(fitting)
-        drawn += [(xxhash.xxh3_64_intdigest(task.document_id.encode(), seed), task) for task in fitting]
+    rules: dict[str, str] = {}
+    for shard in read:
+        for rule, task in _tasks(corpus, handoffs, shard, people(shard), verdicts.get(shard)):
+            if task.document_id in seen or not _fits(task, corpus, chosen):
+                continue
+            if rule not in (None, LABEL_UNWANTED):
+                rules.setdefault(task.document_id, rule)
+                continue
+            seen.add(task.document_id)
+            drawn.append((xxhash.xxh3_64_intdigest(task.document_id.encode(), seed), task))
         drawn.sort(key=lambda one: (one[0], one[1].document_id))
         drawn = drawn[:num_tasks] if num_tasks else drawn
-    if len(unread) == len(corpus.shard_keys):
-        raise HandoffMissing("No raw_documents are sealed: materialize raw_documents first.")
-    return Tasks(tasks=tuple(task for _, task in drawn), num_fitting=num_fitting, unread_shards=tuple(unread))
+    return Tasks(
+        tasks=tuple(task for _, task in drawn),
+        num_fitting=len(seen),
+        left_out=Counter(rule for document_id, rule in rules.items() if document_id not in seen),
+        unread_shards=tuple(shard for shard in corpus.shard_keys if shard not in read),
+    )
 
 
-def _tasks(corpus: Corpus, handoffs: HandoffStore, shard: str, raw: Any, people: Mapping[str, str]) -> Iterator[Task]:
+def _tasks(
+    corpus: Corpus, handoffs: HandoffStore, shard: str, people: Mapping[str, str], verdict: pa.Table | None
+) -> Iterator[tuple[str | None, Task]]:
+    """A shard's documents, each with the rule that drops it."""
     settings = corpus.labels
     judged: Mapping[str, str] = {}
     sealed = handoffs.newest("labels", shard)
     if sealed and settings and settings.judge:
         judged = labels_by_source(sealed.table()).get(settings.judge.source, {})
-    for row in documents_to_label(corpus, raw).iter_rows(named=True):
-        labels = {}
-        if settings and settings.judge and row["document_id"] in judged:
-            labels[settings.judge.source] = judged[row["document_id"]]
-        if settings and settings.file and row["document_id"] in people:
-            labels[settings.file.source] = people[row["document_id"]]
-        yield Task(
-            document_id=row["document_id"],
-            shard=shard,
-            file=row["source_file"],
-            line=row["source_line"],
-            texts={TEXT: row["text"], **{name: row[name] for name in _SHOWN if row[name] is not None}},
-            labels=labels,
-        )
+    decided = dict(pl.DataFrame(verdict).select("place", "rule").iter_rows()) if verdict else {}
+    for start, documents in sealed_shard(corpus, handoffs, shard).prepared(corpus):
+        for place, row in enumerate(documents.iter_rows(named=True), start):
+            labels = {}
+            if settings and settings.judge and row["document_id"] in judged:
+                labels[settings.judge.source] = judged[row["document_id"]]
+            if settings and settings.file and row["document_id"] in people:
+                labels[settings.file.source] = people[row["document_id"]]
+            task = Task(
+                document_id=row["document_id"],
+                shard=shard,
+                file=row["source_file"],
+                line=row["source_line"],
+                texts={TEXT: row["text"], **{name: row[name] for name in _SHOWN if row[name] is not None}},
+                labels=labels,
+            )
+            yield decided.get(place), task
 
 
 def _fits(task: Task, corpus: Corpus, chosen: Chosen) -> bool:

@@ -73,11 +73,6 @@ def label_shard(corpus: Corpus, shard: str, raw: pa.Table, version: str, home: P
     return Labelled(labels=table, num_judged=num_judged, num_unanswered=num_unanswered)
 
 
-def documents_to_label(corpus: Corpus, raw: pa.Table) -> pl.DataFrame:
-    """RAW_DOCUMENTS as sources of labels see them: as rules do, each id once, without those that rules drop."""
-    return _kept_by_rules(corpus, _documents(corpus, raw))
-
-
 def _documents(corpus: Corpus, raw: pa.Table) -> pl.DataFrame:
     return prepared(pl.DataFrame(raw), corpus).unique("document_id", keep="first", maintain_order=True)
 

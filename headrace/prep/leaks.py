@@ -32,16 +32,20 @@ class Leaks:
     `num_twins`: how many held-out documents have a training document that overlaps with them by at least
     `corpus.twins_jaccard`; `most_similar`: the highest overlap of these; `missed_by_chance`: whether the split's sketch
     may have missed so many, so similar. `texts_may_leak`: whether equal texts may be on both sides, as with
-    `twins_jaccard: null` and another column of `duplicate_columns` that tells them apart.
+    `twins_jaccard: null` and another column of `duplicate_columns` that tells them apart. `sketch_recall`: the share of
+    twins at `corpus.twins_jaccard` that the split finds by its sketch; None: the corpus has no twins.
     """
 
     num_documents: int
+    num_heldout: int
     num_terms: int
     num_texts: int
     num_twins: int
     most_similar: float
     missed_by_chance: bool
     texts_may_leak: bool
+    twins_jaccard: float | None
+    sketch_recall: float | None
     samples: tuple[str, ...]
 
     @property
@@ -57,6 +61,38 @@ class Leaks:
     def _num_certain(self) -> int:
         return self.num_terms + (0 if self.texts_may_leak else self.num_texts)
 
+    def told(self, num_shards: int) -> str:
+        """What was compared and what was found, in sentences. `num_shards`: of how many shards the documents are."""
+        train = self.num_documents - self.num_heldout
+        said = [
+            f"{self.num_heldout:,} held-out and {train:,} training documents of {num_shards:,} "
+            f"{'shard' if num_shards == 1 else 'shards'} were compared: {self._on_both_sides()}."
+        ]
+        if self.twins_jaccard is not None and self.sketch_recall is not None:
+            said.append(
+                f"Twins overlap by {self.twins_jaccard:g} or more; the split's sketch finds at least "
+                f"{self.sketch_recall:.1%} of them, this check all."
+            )
+        if self.num_twins and not self.is_certain:
+            said.append("So few, so little alike, are what the sketch misses by chance.")
+        if self.texts_may_leak and self.num_texts:
+            said.append(f"Equal texts on both sides that another column tells apart: {self.num_texts:,}, no leak.")
+        if self.samples:
+            said.append(f"On both sides, for example: {'; '.join(self.samples)}")
+        return " ".join(said)
+
+    def _on_both_sides(self) -> str:
+        if not self.found:
+            nothing = "no term and no text" if self.twins_jaccard is None else "no term, no text and no twin"
+            return f"{nothing} is on both sides"
+        counts = (
+            (self.num_terms, "term", "terms"),
+            (0 if self.texts_may_leak else self.num_texts, "text", "texts"),
+            (self.num_twins, "held-out document with a twin in training", "held-out documents with a twin in training"),
+        )
+        found = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count)
+        return f"on both sides {'is' if sum(count for count, _, _ in counts) == 1 else 'are'} {found}"
+
 
 def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
     """Compares all given shards of CLEAN_DOCUMENTS, by the corpus's definition of equal documents."""
@@ -70,14 +106,18 @@ def find_leaks(corpus: Corpus, shards: Sequence[pa.Table]) -> Leaks:
         *_shown(shards, pl.col("text"), _key("text").hash(), texts[: 0 if texts_may_leak else None]),
         *twins.samples(),
     ]
+    least = corpus.twins_jaccard
     return Leaks(
         num_documents=hashed.height,
+        num_heldout=int(hashed.get_column("heldout").sum()),
         num_terms=len(terms),
         num_texts=len(texts),
         num_twins=int((twins.similarities > 0).sum()),
         most_similar=float(twins.similarities.max(initial=0)),
         missed_by_chance=_may_be_missed(corpus, twins.similarities),
         texts_may_leak=texts_may_leak,
+        twins_jaccard=least,
+        sketch_recall=1 - float(Signer.of(corpus).missed_share(np.array(least))) if least else None,
         samples=tuple(samples),
     )
 

@@ -14,6 +14,9 @@ from headrace.prep.rule_sets import FIGURES, OF_REPETITION, PHRASES, STOP_WORDS,
 from headrace.prep.token_rule import NUM_CODE_POINTS, folded, kinds, traits
 from headrace.prep.utf8 import utf8_batches
 
+# The rule that drops a document for its label.
+LABEL_UNWANTED = "label_unwanted"
+
 # Separators of words and joiners of letters show nothing by themselves.
 _VISIBLE = "[^\\s\u200b-\u200f]"
 # A line may end with one after its sentence.
@@ -64,9 +67,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
         ]
     if unwanted := corpus.labels.drop if corpus.labels else ():
         label = pl.col("label")
-        rules.append(
-            Rule(name="label_unwanted", drops=label.is_in(unwanted), measured=label, limit=", ".join(unwanted))
-        )
+        rules.append(Rule(name=LABEL_UNWANTED, drops=label.is_in(unwanted), measured=label, limit=", ".join(unwanted)))
     return tuple(rules)
 
 

@@ -155,6 +155,39 @@ def test_a_sample_is_the_same_for_a_seed_and_within_the_larger_one(project: Proj
     assert {tuple(ids("-n", "3", "--seed", str(seed))) for seed in range(8)} != {tuple(ids("-n", "3"))}
 
 
+def test_documents_that_cleaning_drops_are_left_out_and_counted_but_for_those_that_a_label_drops(
+    project: Project,
+) -> None:
+    file = project.root / "resources/corpus.yaml"
+    file.write_text(file.read_text().replace("labels:\n", "labels:\n  drop: [bad]\n"))
+    text = "a note with words enough to be compared with another note of the very same words, one by one"
+    project.read(
+        "shard-00",
+        {"document_id": "a0", "text": text},
+        {"document_id": "a1", "text": "judged to be bad"},
+        {"document_id": "a2", "text": "  "},
+        {"document_id": "a3", "text": "short"},
+    )
+    project.read(
+        "shard-01",
+        {"document_id": "b0", "text": f"{text}, longer"},
+        {"document_id": "a3", "text": "short"},
+        {"document_id": "b2", "text": "short"},
+    )
+
+    result = project.call("export", project.root / "tasks.json", "-n", "0")
+
+    tasks = json.loads((project.root / "tasks.json").read_text())
+    assert sorted(task["data"]["document_id"] for task in tasks) == ["a1", "a3", "b0"]
+    assert "3 documents of 3 to label." in result.output
+    assert (
+        "Left out, as cleaning drops them: 3 documents (exact_duplicate 1, near_duplicate 1, text_empty 1); "
+        "--include-dropped offers them." in result.output
+    )
+    everything = project.tasks("-n", "0", "--include-dropped")
+    assert sorted(task["data"]["document_id"] for task in everything) == ["a0", "a1", "a2", "a3", "b0", "b2"]
+
+
 def test_what_people_have_labelled_is_not_asked_again_but_for_where_the_judge_disagrees(project: Project) -> None:
     (project.root / ".headrace/labels").mkdir(parents=True)
     (project.root / ".headrace/labels/shard-00.csv").write_text("document_id,label\na0,bad\na1,bad\n")

@@ -1,8 +1,10 @@
 """ls and show: what there is, what it holds, who holds it."""
 
 import json
+import re
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
@@ -77,6 +79,30 @@ def test_show_says_what_a_version_holds_and_was_made_from(store: Path) -> None:
     assert "doc-00002" not in shown
 
 
+def test_show_tells_attributes_line_by_line_and_no_json(tmp_path: Path) -> None:
+    figures = {
+        "num_rows_in": dg.MetadataValue.int(12),
+        "rules": dg.MetadataValue.md("|rule|dropped|\n|-|-:|\n|too_short|3|"),
+        "shards": dg.MetadataValue.json({"shard-00": [1, 2], "none": {}}),
+    }
+    attributes = {"metadata": dg.serialize_value(figures), "sources": '{"writer":"models/m"}', "odd": "{not json"}
+    publish(tmp_path, "clean_documents", "shard-00", pa.table({"a": [1]}), attributes=attributes)
+
+    shown = run("handoff", "show", "clean_documents", "shard-00", store=tmp_path).stdout
+
+    facts = [line.split(maxsplit=2) for line in shown.splitlines() if re.match("attribute| {20}", line)]
+    assert facts == [
+        ["attribute", "metadata.num_rows_in", "12"],
+        ["attribute", "metadata.rules", "|rule|dropped|"],
+        ["|too_short|3|"],
+        ["attribute", "metadata.shards.none", "{}"],
+        ["attribute", "metadata.shards.shard-00.0", "1"],
+        ["attribute", "metadata.shards.shard-00.1", "2"],
+        ["attribute", "odd", "{not json"],
+        ["attribute", "sources.writer", "models/m"],
+    ]
+
+
 def test_show_as_json_has_the_rows_asked_for(store: Path) -> None:
     body = json.loads(
         run(
@@ -109,6 +135,15 @@ def test_a_preview_of_a_wide_table_fits_the_terminal(width: int, tmp_path: Path)
     assert "\x1b" not in "".join(lines)
     assert len(lines) == 5
     assert "more column" in lines[-1]
+
+
+def test_a_preview_on_a_terminal_leaves_a_documents_text_the_most_room(tmp_path: Path) -> None:
+    columns = {f"column_{index}": ["value " * 20] for index in range(20)}
+    handoff = publish(tmp_path / "store", "wide", "all", pa.table({**columns, "text": ["a text of many words " * 20]}))
+    heading, row, more = preview(handoff, handoff.schema.names, 1, 120)
+    text = row[heading.index("text") :]
+    assert (cells(row), len(text) > 12, text.startswith("a text of many words")) == (120, True, True)
+    assert "text" not in more
 
 
 def test_a_preview_reads_only_the_columns_that_it_shows(tmp_path: Path) -> None:

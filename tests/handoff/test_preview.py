@@ -36,3 +36,24 @@ def test_a_table_without_rows_or_columns_still_has_a_preview() -> None:
 def test_a_long_id_is_shown_by_its_beginning() -> None:
     lines = preview_markdown(pa.table({"row_id": ["0123456789abcdef" * 4], "word": ["deadbeef"]})).splitlines()
     assert lines[2] == "|01234567…|deadbeef|"
+
+
+def test_a_documents_text_gets_the_most_room_beside_wide_columns_and_is_the_last_to_go() -> None:
+    text = "In the first days of spring the headrace is drained, and its walls are looked over for cracks. " * 3
+    document = {"document_id": "0" * 32, "term": "head" * 9, "source_file": "corpus/a/long/path.jsonl", "text": text}
+
+    def text_shown(**columns: object) -> list[str]:
+        lines = preview_markdown(pa.table({name: [value] * 6 for name, value in columns.items()})).splitlines()
+        at = lines[0].split("|").index("text")
+        return [line.split("|")[at] for line in lines[2:]]
+
+    assert text_shown(**document) == [text[:79] + "…"] * 5
+    assert text_shown(term="headrace", text=text) == [text[:119] + "…"] * 5
+    wide = document | {f"found_kind_of_personal_data_{n}": "abcdefghijklmnop" for n in range(9)}
+    assert text_shown(**wide) == [text[:79] + "…"] * 3
+    assert text_shown(**{f"column_of_a_name_{n}": "x" * 40 for n in range(60)}, text=text) == [text[:47] + "…"]
+
+
+def test_a_short_text_takes_no_room_from_other_cells() -> None:
+    lines = preview_markdown(pa.table({"text": ["a" * 9], "term": ["z" * 60]})).splitlines()
+    assert lines[2] == f"|{'a' * 9}|{'z' * 47}…|"

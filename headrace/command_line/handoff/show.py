@@ -28,6 +28,7 @@ def show(
     from headrace.clock import epoch_seconds
     from headrace.command_line.handoff.holders import holders_by_nonce
     from headrace.command_line.handoff.showing import (
+        attribute_facts,
         first_rows,
         media_facts,
         preview,
@@ -74,7 +75,7 @@ def show(
         ["run", manifest.run_id],
         ["at", handoff.uri],
         *([["held by", ", ".join(one.text for one in held_by)]] if held_by else []),
-        *[[f"attribute {name}", value] for name, value in sorted(manifest.attributes.items())],
+        *attribute_facts(manifest.attributes),
     ]
     print_lines(aligned(facts))
     print_heading("Made from")

@@ -1,8 +1,10 @@
 """Facts of one version, and as many columns of its first rows as fit."""
 
+import json
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from headrace.command_line.output import (
     counted,
 )
 from headrace.handoff.media.layout import Layout, is_media
+from headrace.handoff.preview import TEXT
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import plain_type
 from headrace.text.visible import one_line
@@ -24,6 +27,8 @@ from headrace.text.visible import one_line
 _CELL_CHARS = (60, 40, 24, 16, 12)
 _PIPE_CELL_CHARS = 80
 _LIST_ITEMS = 8
+_CLASS = "__class__"
+_MARKDOWN_RULE = re.compile(r"\|[-:|]+\|")
 
 
 def preview(handoff: Handoff, names: Sequence[str], num_rows: int, width: int | None = None) -> list[str]:
@@ -35,28 +40,32 @@ def preview(handoff: Handoff, names: Sequence[str], num_rows: int, width: int | 
         width = shutil.get_terminal_size().columns
     shown = _fitting(names, width)
     texts = _texts(handoff, shown, num_rows)
-    lines = next(
-        (lines for chars in _CELL_CHARS if max(map(cells, lines := _table(shown, texts, chars))) <= width), None
-    )
-    while lines is None:
-        lines = _table(shown, texts, _CELL_CHARS[-1])
-        if len(shown) > 1 and max(map(cells, lines)) > width:
-            shown, lines = shown[:-1], None
-            texts = [row[: len(shown)] for row in texts]
-    if hidden := names[len(shown) :]:
+    chars = next((chars for chars in _CELL_CHARS if _width(shown, texts, chars) <= width), _CELL_CHARS[-1])
+    while len(shown) > 1 and _width(shown, texts, chars) > width:
+        at = len(shown) - (2 if shown[-1] == TEXT else 1)
+        shown = [*shown[:at], *shown[at + 1 :]]
+        texts = [[*row[:at], *row[at + 1 :]] for row in texts]
+    # A document is looked at for its text: it gets what the other columns leave.
+    lines = _table(shown, texts, chars, chars + max(0, width - _width(shown, texts, chars)))
+    if hidden := [name for name in names if name not in shown]:
         note = f"and {counted(len(hidden), 'more column')}: {', '.join(hidden)} (--columns A,B)"
         lines.append(_cut(note, width))
     return lines
 
 
+def _width(names: Sequence[str], texts: Sequence[Sequence[str]], chars: int) -> int:
+    return max(map(cells, _table(names, texts, chars)))
+
+
 def _fitting(names: Sequence[str], width: int) -> list[str]:
-    """As many names as fit with the narrowest cells; at least one."""
+    """As many names as fit with the narrowest cells, of which the text is one; at least one."""
     shown: list[str] = []
     for name in names:
         shown.append(name)
         if sum(min(cells(each), _CELL_CHARS[-1]) + 2 for each in shown) - 2 > width:
             break
-    return shown[: max(1, len(shown) - 1)] if len(shown) < len(names) else shown
+    shown = shown[: max(1, len(shown) - 1)] if len(shown) < len(names) else shown
+    return [*shown[:-1], TEXT] if TEXT in names and TEXT not in shown else shown
 
 
 def _texts(handoff: Handoff, names: Sequence[str], num_rows: int) -> list[list[str]]:
@@ -68,8 +77,11 @@ def first_rows(handoff: Handoff, names: Sequence[str], num_rows: int) -> list[di
     return table.to_pylist()
 
 
-def _table(names: Sequence[str], texts: Sequence[Sequence[str]], chars: int) -> list[str]:
-    return aligned([[_cut(name, chars) for name in names], *[[_cut(text, chars) for text in row] for row in texts]])
+def _table(
+    names: Sequence[str], texts: Sequence[Sequence[str]], chars: int, text_chars: int | None = None
+) -> list[str]:
+    most = [text_chars or chars if name == TEXT else chars for name in names]
+    return aligned([[_cut(cell, most[at]) for at, cell in enumerate(row)] for row in (names, *texts)])
 
 
 def _cut(text: str, chars: int) -> str:
@@ -119,6 +131,36 @@ def shown_body(handoff: Handoff, held_by: Sequence[Holder], rows: Sequence[dict[
         held_by=tuple(one.body for one in held_by),
         rows=tuple(rows),
     )
+
+
+def attribute_facts(attributes: Mapping[str, str]) -> list[list[str]]:
+    """A line for each value; of a JSON object or list, for each value in it, under the name of its place."""
+    return [fact for name, value in sorted(attributes.items()) for fact in _facts(f"attribute {name}", _parsed(value))]
+
+
+def _parsed(value: str) -> Any:
+    if not value.startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _facts(name: str, value: Any) -> Iterator[list[str]]:
+    if isinstance(value, dict):
+        # A value of Dagster's metadata says its class, and holds what it is under one more key.
+        held = [one for key, one in value.items() if key != _CLASS]
+        if _CLASS in value and len(held) < 2:
+            yield from _facts(name, held[0] if held else None)
+            return
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if inner:
+        for key, one in inner:
+            yield from _facts(f"{name}.{key}", one)
+        return
+    lines = [line for line in _shown(value).splitlines() if not _MARKDOWN_RULE.fullmatch(line)]
+    yield from ([name if at == 0 else "", line] for at, line in enumerate(lines or [""]))
 
 
 def media_facts(handoff: Handoff) -> list[list[str]]:

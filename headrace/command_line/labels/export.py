@@ -1,6 +1,7 @@
 """`headrace labels export`: documents for people to label, in a file for their tool."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -33,11 +34,16 @@ def export(
         str | None, typer.Option("--choices", metavar="A,B", help="Labels to choose from; default: the corpus file's.")
     ] = None,
     question: Question = "label",
+    include_dropped: Annotated[
+        bool, typer.Option("--include-dropped", help="Documents that cleaning drops by a rule or as copies, too.")
+    ] = False,
     force: Force = False,
     store: Store = None,
 ) -> None:
-    """Write documents for people to label, as Label Studio or Argilla reads them: those that the rules keep, with
-    placeholders for personal data, and the labels that there are as predictions.
+    """Write documents for people to label, as Label Studio or Argilla reads them: those that cleaning keeps, or drops
+    for their label alone, with placeholders for personal data, and the labels that there are as predictions.
+
+    What cleaning keeps is judged as headrace dropped does it, by the corpus file as it is.
 
     For Label Studio, its labelling interface is written beside it: TARGET with .xml for .json.
     """
@@ -69,6 +75,7 @@ def export(
         chosen=only,  # pyright: ignore[reportArgumentType]
         num_tasks=num_tasks,
         seed=seed,
+        with_dropped=include_dropped,
     )
     labels = choices.split(",") if choices else known_labels(corpus, found.tasks)
     if config and len(labels) < 2:
@@ -77,17 +84,27 @@ def export(
             "to choose from."
         )
     if not found.tasks:
-        raise InvalidInput(f"No document of corpus {corpus.name} is {only}: there is nothing to label.")
+        also = f" Cleaning drops {_told(found.left_out)}: --include-dropped offers them." if found.left_out else ""
+        raise InvalidInput(f"No document of corpus {corpus.name} is {only}: there is nothing to label.{also}")
     with renamed_when_whole(target, overwrite=force) as partial:
         partial.write_text(tool_json(tool, found.tasks, question), "utf-8")  # pyright: ignore[reportArgumentType]
     if config:
         with renamed_when_whole(config, overwrite=force) as partial:
             partial.write_text(studio_config(labels, question, shown_names(found.tasks)), "utf-8")
     say(f"{target}: {counted(len(found.tasks), 'document')} of {found.num_fitting:,} to label.", error=True)
+    if found.left_out:
+        say(f"Left out, as cleaning drops them: {_told(found.left_out)}; --include-dropped offers them.", error=True)
     if config:
         say(f"{config}: the labelling interface, with {', '.join(labels)}.", error=True)
     if found.unread_shards:
         say(f"{', '.join(found.unread_shards)}: raw_documents is not sealed yet.", error=True)
+
+
+def _told(left_out: Mapping[str, int]) -> str:
+    from headrace.command_line.output import counted
+
+    by_rule = ", ".join(f"{rule} {count:,}" for rule, count in sorted(left_out.items()))
+    return f"{counted(sum(left_out.values()), 'document')} ({by_rule})"
 
 
 def corpus_here() -> Any:

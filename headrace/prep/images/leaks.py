@@ -19,17 +19,34 @@ from headrace.prep.text_keys import text_keys_of
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLeaks:
-    """How many captions, and groups of pictures that look alike, are in both train and held-out, with a few of each."""
+    """How many captions, and groups of pictures that look alike, are in both train and held-out, with a few of each.
+
+    `compares_captions`: False where captions are names of classes, and meant to be in both.
+    """
 
     num_images: int
     num_heldout: int
     num_captions: int
     num_looks: int
+    compares_captions: bool
     samples: tuple[str, ...]
 
     @property
     def found(self) -> bool:
         return self.num_captions + self.num_looks > 0
+
+    def told(self, num_shards: int) -> str:
+        """What was compared and what was found, in sentences. `num_shards`: of how many shards the pictures are."""
+        train = self.num_images - self.num_heldout
+        shards = f"{num_shards:,} {'shard' if num_shards == 1 else 'shards'}"
+        compared = f"{self.num_heldout:,} held-out and {train:,} training pictures of {shards} were compared"
+        if not self.found:
+            nothing = "no caption and no look" if self.compares_captions else "no look"
+            return f"{compared}: {nothing} is on both sides."
+        counts = ((self.num_captions, "caption", "captions"), (self.num_looks, "look", "looks"))
+        found = " and ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count)
+        verb = "is" if self.num_captions + self.num_looks == 1 else "are"
+        return f"{compared}: on both sides {verb} {found}, for example: {'; '.join(self.samples)}"
 
 
 def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures: Iterable[pa.Table]) -> ImageLeaks:
@@ -40,6 +57,8 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
     Raises:
         InvalidInput: a picture has no signature.
     """
+    # Otherwise captions are names of classes, and meant to be on both.
+    compares_captions = corpus.split_by != "picture"
     sealed = pl.DataFrame(
         [(item.item_id, item.caption, item.attributes.get("split")) for media in shards for item in media],
         schema={"image_id": pl.String, "caption": pl.String, "split": pl.String},
@@ -49,15 +68,15 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
     compared = [pl.DataFrame(table.select(columns)) for table in signatures]
     pictures = sealed.join(pl.concat(compared), on="image_id", how="left") if compared else sealed
     if sealed.is_empty():
-        return ImageLeaks(num_images=0, num_heldout=0, num_captions=0, num_looks=0, samples=())
+        return ImageLeaks(
+            num_images=0, num_heldout=0, num_captions=0, num_looks=0, compares_captions=compares_captions, samples=()
+        )
     if lost := pictures.filter(pl.col("fine_hash").is_null()).height:
         raise InvalidInput(
             f"{lost:,} pictures of clean_images have no image_signatures: make their shards again, from raw_images on."
         )
-    captions = _on_both_sides(pictures.with_columns(text_keys_of(pl.col("caption")).alias("key")))
-    if corpus.split_by == "picture":
-        # Captions are names of classes there, and meant to be on both.
-        captions = []
+    by_caption = pictures.with_columns(text_keys_of(pl.col("caption")).alias("key"))
+    captions = _on_both_sides(by_caption) if compares_captions else []
     alike = pl.Series("key", look_alikes(pictures, corpus.duplicates or ImageDuplicates()))
     looks = _on_both_sides(pictures.with_columns(alike))
     return ImageLeaks(
@@ -65,6 +84,7 @@ def find_image_leaks(corpus: ImageCorpus, shards: Iterable[MediaSet], signatures
         num_heldout=pictures.filter(pl.col("split") == "heldout").height,
         num_captions=len(captions),
         num_looks=len(looks),
+        compares_captions=compares_captions,
         samples=(*captions[:3], *looks[:3]),
     )
 
