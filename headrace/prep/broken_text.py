@@ -19,14 +19,14 @@ def broken(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
 
     And each text after repair: what cannot be repaired, and what is well, as it is.
     """
-    suspects = texts.str.contains(_SUSPICIOUS).fill_null(False)
-    candidates = texts.filter(suspects)
     lost = texts.str.extract(LOST, 0)
-    if candidates.is_empty():
+    suspects = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    suspects = suspects.filter(texts.gather(suspects).str.contains(_SUSPICIOUS))
+    if suspects.is_empty():
         return lost, texts
-    repaired = pl.Series([_repaired(text) for text in candidates], dtype=pl.String)
+    repaired = pl.Series([_repaired(text) for text in texts.gather(suspects)], dtype=pl.String)
     # `scatter` writes into its series.
-    better = texts.clone().scatter(suspects.arg_true(), repaired)
+    better = texts.clone().scatter(suspects, repaired)
     first = pl.when(better != texts).then(texts.str.extract(_SUSPICIOUS, 0))
     return pl.select(pl.coalesce(lost, first)).to_series(), better
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 import polars as pl
 
+from headrace.prep.text_keys import composed
+
 NormalForm = Literal["text", "prose", "line", "code"]
 
 # Soft hyphen, word joiner, byte order mark: no script needs them. Joiners and U+200B separate or join letters.
@@ -74,7 +76,7 @@ def _visible(column: pl.Expr) -> pl.Expr:
     # Without what is invisible first: it keeps an accent from its letter.
     return (
         column.str.replace_all(_INVISIBLE, "")
-        .str.normalize("NFC")
+        .map_batches(composed, return_dtype=pl.String, is_elementwise=True)
         .str.replace_all(r"\r\n?", "\n")
         .str.replace_all(_CONTROL, " ")
     )

@@ -7,7 +7,7 @@ key, so that memory holds a batch of documents, or a range, never all.
 """
 
 from collections.abc import Iterator, Sequence
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
 from typing import Self
 
@@ -89,11 +89,19 @@ class Signer:
         return exact
 
 
+# Of each range: a small shard needs no file, of which 64 cost more than their rows.
+_HELD_BYTES = 128 * 1024
+
+
 class KeyFiles:
-    """Rows in temporary files without names, one for each range of keys; a context, at whose end they are gone."""
+    """Rows of each range of keys, beyond the first in temporary files without names; a context, at whose end they are
+    gone."""
 
     def __enter__(self) -> Self:
-        self._files = [TemporaryFile(prefix="headrace-keys-") for _ in range(NUM_KEY_RANGES)]  # noqa: SIM115
+        self._files = [
+            SpooledTemporaryFile(_HELD_BYTES, prefix="headrace-keys-")  # noqa: SIM115
+            for _ in range(NUM_KEY_RANGES)
+        ]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
@@ -105,19 +113,21 @@ class KeyFiles:
         ordered = rows[np.argsort(ranges, kind="stable")]
         ends = np.cumsum(np.bincount(ranges, minlength=NUM_KEY_RANGES))
         for file, one in zip(self._files, np.split(ordered, ends[:-1]), strict=True):
-            one.tofile(file)
+            file.write(one.tobytes())
 
     def ranges(self) -> Iterator[np.ndarray]:
         """The rows of each range, in the order of ranges."""
         for file in self._files:
-            file.flush()
             file.seek(0)
-            yield np.fromfile(file, KEY_ROWS)
+            yield np.frombuffer(file.read(), KEY_ROWS)
 
 
-def first_of_range(number: int) -> int:
-    """The least key of a range; of the one after the last range, a number beyond all keys."""
-    return number << int(_RANGE_SHIFT)
+def bounds_of_ranges(keys: np.ndarray, numbers: range) -> np.ndarray:
+    """int64 [range + 1]: where each of these consecutive ranges begins in uint64 `keys`, ascending, and the last
+    ends."""
+    firsts = np.array([number << int(_RANGE_SHIFT) for number in numbers], np.uint64)
+    last = np.uint64((numbers.stop << int(_RANGE_SHIFT)) - 1)
+    return np.append(np.searchsorted(keys, firsts), np.searchsorted(keys, last, side="right"))
 
 
 def bands(thresholds: Sequence[tuple[float, float]], num_permutations: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ holds of those that share a key.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -118,11 +119,9 @@ def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.n
         for (start, _), rule in zip(documents.numbered, rules, strict=True)
     ]
     changed = pl.concat([*dropped, found.copies, moved], how="diagonal")
-    of_shard = {
-        shard.key: _table(documents, shard.key, changed, range(start, start + shard.raw.num_rows))
-        for start, shard in documents.numbered
-    }
-    return Judged(of_shard=of_shard, num_twins=found.twins.height, num_largest_twins=keys.num_largest())
+    return Judged(
+        of_shard=_of_shards(documents, changed), num_twins=found.twins.height, num_largest_twins=keys.num_largest()
+    )
 
 
 @dataclass(frozen=True)
@@ -141,15 +140,22 @@ class _ShardsDocuments:
     def at(self, numbers: np.ndarray) -> pl.DataFrame:
         return prepared(self.raw_at(numbers), self.corpus)
 
-    def raw_at(self, numbers: np.ndarray) -> pl.DataFrame:
-        """With `shard`."""
+    def raw_at(self, numbers: np.ndarray, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """With `shard`; `columns`: None: all."""
         frames = []
-        for start, key, batch in self._parts:
-            first, stop = np.searchsorted(numbers, [start, start + batch.num_rows])
+        bounds = np.searchsorted(numbers, [start for start, _, _ in self._parts] + [self._num_documents])
+        for (start, key, batch), (first, stop) in zip(self._parts, pairwise(bounds.tolist()), strict=True):
             if first < stop:
-                found = pl.DataFrame(batch)[numbers[first:stop] - start]
+                found = pl.DataFrame(batch.select(columns) if columns else batch)[numbers[first:stop] - start]
                 frames.append(found.with_columns(pl.lit(key).alias("shard")))
-        return pl.concat(frames) if frames else pl.DataFrame(_WITH_SHARD.empty_table())
+        if frames:
+            return pl.concat(frames)
+        empty = pl.DataFrame(_WITH_SHARD.empty_table())
+        return empty.select(*columns, "shard") if columns else empty
+
+    @property
+    def _num_documents(self) -> int:
+        return sum(shard.raw.num_rows for shard in self.shards)
 
     @cached_property
     def _parts(self) -> list[tuple[int, str, pa.RecordBatch]]:
@@ -205,28 +211,23 @@ def _terms(corpus: Corpus, shard: CorpusShard) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(batch).select(in_form(pl.col("term"), corpus.normalize.term).replace("", None))
 
 
-def _table(documents: _ShardsDocuments, key: str, changed: pl.DataFrame, numbers: range) -> pa.Table:
-    """One row for each document of the shard that a rule drops or whose side changes."""
-    is_own = pl.col("document").is_between(numbers.start, numbers.stop - 1)
+def _of_shards(documents: _ShardsDocuments, changed: pl.DataFrame) -> dict[str, pa.Table]:
+    """One row for each document that a rule drops or whose side changes, by shard."""
     # A dropped document has no side: what moved its term says nothing of it.
-    own = (
-        changed.filter(is_own)
-        .sort("document", pl.col("rule").is_null())
-        .unique("document", keep="first", maintain_order=True)
-    )
-    originals = own.get_column("copy_of").drop_nulls().unique().sort()
-    columns = ("shard", "document_id", "source_file", "source_line")
-    found = documents.raw_at(originals.to_numpy()).select(columns)
-    named = found.select(originals.alias("copy_of"), *(pl.col(name).alias(f"copy_of_{name}") for name in columns))
-    verdict = own.join(named, on="copy_of", how="left", maintain_order="left").select(
-        pl.lit(key).alias("shard"),
-        (pl.col("document") - numbers.start).alias("place"),
-        "rule",
-        *(f"copy_of_{name}" for name in columns),
-        "similarity",
-        "split",
-    )
-    return conform("duplicates", verdict.select(DUPLICATES.names).to_arrow())
+    changed = changed.sort("document", pl.col("rule").is_null()).unique("document", keep="first", maintain_order=True)
+    numbers, originals = changed.get_column("document").to_numpy(), changed.get_column("copy_of")
+    originals = originals.drop_nulls().unique().sort()
+    found = documents.raw_at(originals.to_numpy(), ("document_id", "source_file", "source_line"))
+    named = found.select(originals.alias("copy_of"), *(pl.col(name).alias(f"copy_of_{name}") for name in found.columns))
+    rows = changed.join(named, on="copy_of", how="left", maintain_order="left")
+    of_shard = {}
+    for start, shard in documents.numbered:
+        first, stop = np.searchsorted(numbers, [start, start + shard.raw.num_rows]).tolist()
+        own = rows[first:stop].with_columns(
+            pl.lit(shard.key).alias("shard"), (pl.col("document") - start).alias("place")
+        )
+        of_shard[shard.key] = conform("duplicates", own.select(DUPLICATES.names).to_arrow())
+    return of_shard
 
 
 def _bounded(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -17,7 +17,7 @@ from headrace.handoff.schemas import DOCUMENT_SIGNATURES, DUPLICATE_BUCKETS, con
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import in_company
-from headrace.prep.signatures import KEY_ROWS, KeyFiles, first_of_range
+from headrace.prep.signatures import KEY_ROWS, KeyFiles, bounds_of_ranges
 from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
 
 SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
@@ -29,6 +29,8 @@ NUM_BUCKETS = "num_buckets"
 # Documents of all shards are numbered by shard and place.
 _SHARD_SHIFT = 40
 _PLACES = (1 << _SHARD_SHIFT) - 1
+# Of signatures, which are 18 bytes each.
+_BATCH_ROWS = 1_000_000
 
 
 def is_one_run(corpus: Corpus, handoffs: HandoffStore) -> bool:
@@ -38,12 +40,12 @@ def is_one_run(corpus: Corpus, handoffs: HandoffStore) -> bool:
 
 
 def signatures(corpus: Corpus, shard: CorpusShard) -> Iterator[pa.RecordBatch]:
-    """DOCUMENT_SIGNATURES of a shard: what a rule drops, then a batch for each range of keys."""
+    """DOCUMENT_SIGNATURES of a shard: what a rule drops, then each range of keys, in batches of many."""
     with KeyFiles() as files:
         rules = judged_by_rules(corpus, shard, files.add)
         places = np.flatnonzero(rules)
         yield _batch(np.zeros(len(places), np.uint64), places, rules[places])
-        for rows in files.ranges():
+        for rows in _joined(files.ranges()):
             yield _batch(rows["key"], rows["document"], np.zeros(len(rows), np.uint16))
 
 
@@ -59,7 +61,7 @@ def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
         InvalidInput: a shard's signatures were made by another corpus file.
     """
     _refuse_other_file(corpus, signed.values())
-    rows = _shared(corpus, key, [handoff.table() for handoff in signed.values()])
+    rows = in_company(_ranges([handoff.table() for handoff in signed.values()], corpus.dedup.key_ranges(key)))
     shards = pl.Series(list(signed), dtype=pl.String).gather(rows["document"] >> _SHARD_SHIFT)
     table = pl.DataFrame({"key": rows["key"], "shard": shards, "place": rows["document"] & _PLACES})
     return conform(BUCKETS, table.select(DUPLICATE_BUCKETS.names).to_arrow())
@@ -79,7 +81,8 @@ def duplicates(
     if is_one_run(corpus, handoffs):
         return judged_shards(corpus, shards)
     signed = [_signed(corpus, handoffs, shard, inputs) for shard in shards]
-    rules = [_rules(handoff, shard.raw.num_rows) for handoff, shard in zip(signed, shards, strict=True)]
+    tables = [handoff.table() for handoff in signed]
+    rules = [_rules(table, shard.raw.num_rows) for table, shard in zip(tables, shards, strict=True)]
     starts = np.cumsum([0, *(shard.raw.num_rows for shard in shards)])
     found = [np.zeros(0, KEY_ROWS)]
     for key in corpus.dedup.bucket_keys:
@@ -92,7 +95,7 @@ def duplicates(
             start = table.get_column("shard").cast(pl.String).replace_strict(offsets, return_dtype=pl.Int64)
             rows["document"] = (table.get_column("place") + start).to_numpy()
         else:
-            rows = _shared(corpus, key, [handoff.table() for handoff in signed])
+            rows = in_company(_ranges(tables, corpus.dedup.key_ranges(key)))
             rows["document"] = starts[rows["document"] >> _SHARD_SHIFT] + (rows["document"] & _PLACES)
         found.append(rows)
     return verdicts(corpus, shards, rules, np.concatenate(found))
@@ -176,36 +179,34 @@ def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:
             )
 
 
-def _shared(corpus: Corpus, key: str, signed: Sequence[pa.Table]) -> np.ndarray:
-    """`KEY_ROWS` of one bucket that two documents share, numbered by shard and place."""
-    return in_company(
-        np.concatenate([_range(table, number, at) for at, table in enumerate(signed)])
-        for number in corpus.dedup.key_ranges(key)
-    )
-
-
-def _range(table: pa.Table, number: int, shard: int) -> np.ndarray:
-    """One range of one shard: of the mapped file, only its pages are read."""
-    keys, ruled = table.column("key"), _num_ruled(table)
-    start, stop = (
-        bisect_left(range(table.num_rows), first_of_range(one), lo=ruled, key=lambda row: keys[row].as_py())
-        for one in (number, number + 1)
-    )
-    found = np.empty(stop - start, KEY_ROWS)
-    part = table.slice(start, stop - start)
-    found["key"] = part.column("key").to_numpy()
-    found["document"] = part.column("place").to_numpy() + (shard << _SHARD_SHIFT)
-    return found
+def _ranges(signed: Sequence[pa.Table], numbers: range) -> Iterator[np.ndarray]:
+    """`KEY_ROWS` of each range of keys, numbered by shard and place: of the mapped files, only its pages are read."""
+    parts = []
+    for shard, table in enumerate(signed):
+        for batch in table.slice(_num_ruled(table)).to_batches():
+            keys, places = batch.column("key").to_numpy(), batch.column("place").to_numpy()
+            parts.append((keys, places, bounds_of_ranges(keys, numbers).tolist(), shard << _SHARD_SHIFT))
+    for at in range(len(numbers)):
+        rows, end = np.empty(sum(bounds[at + 1] - bounds[at] for _, _, bounds, _ in parts), KEY_ROWS), 0
+        for keys, places, bounds, first in parts:
+            found = slice(bounds[at], bounds[at + 1])
+            start, end = end, end + found.stop - found.start
+            rows["key"][start:end], rows["document"][start:end] = keys[found], places[found] + first
+        yield rows
 
 
 def _num_ruled(table: pa.Table) -> int:
     """How many rows come first that are a rule's."""
-    rules = table.column("rule")
-    return bisect_left(range(table.num_rows), True, key=lambda row: rules[row].as_py() == 0)
+    number = 0
+    for batch in table.to_batches():
+        ruled = bisect_left(batch.column("rule").to_numpy(), True, key=lambda rule: rule == 0)
+        number += ruled
+        if ruled < batch.num_rows:
+            break
+    return number
 
 
-def _rules(signed: Handoff, num_documents: int) -> np.ndarray:
-    table = signed.table()
+def _rules(table: pa.Table, num_documents: int) -> np.ndarray:
     ruled = table.slice(0, _num_ruled(table))
     rules = np.zeros(num_documents, np.uint16)
     rules[ruled.column("place").to_numpy()] = ruled.column("rule").to_numpy()
@@ -215,3 +216,15 @@ def _rules(signed: Handoff, num_documents: int) -> np.ndarray:
 def _batch(keys: np.ndarray, places: np.ndarray, rules: np.ndarray) -> pa.RecordBatch:
     arrays = [pa.array(column) for column in (keys, places.astype(np.int64), rules)]
     return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENT_SIGNATURES)
+
+
+def _joined(ranges: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same rows in fewer arrays: each batch that is sealed costs as much as hundreds of rows."""
+    waiting: list[np.ndarray] = []
+    for rows in ranges:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= _BATCH_ROWS:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)

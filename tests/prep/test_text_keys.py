@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.prep.text_keys import text_keys_of
+from headrace.prep.text_keys import composed, text_keys_of
 
 # What Rust's regular expressions take for white space; Python takes four separators more.
 BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -67,3 +67,11 @@ def test_keys_know_every_character_that_its_unicode_form_changes():
     # Greek and Korean with them.
     assert len(pairs) > 13_000
     assert composed == decomposed
+
+
+def test_what_may_be_spelt_in_another_way_is_composed_as_if_all_were():
+    """Only texts that the form may change are given to it."""
+    characters = pl.Series([chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000])
+    texts = pl.concat([characters, "a" + characters.str.normalize("NFD") + "b", pl.Series([None, ""], dtype=pl.String)])
+
+    assert composed(texts).equals(texts.str.normalize("NFC"))
