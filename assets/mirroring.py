@@ -9,7 +9,6 @@ from pydantic import Field
 from assets.partitions import content
 from headrace.clock import SystemClock
 from headrace.generation.bulk import Worker
-from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirror_partition
 from headrace.handoff.versions import Handoff
@@ -34,7 +33,7 @@ class MirrorConfig(dg.Config):
 
 @GENERATION.asset(
     content,
-    code_version=GENERATION_CODE_VERSION,
+    code_version="1",
     gpus=1,
     gpu_memory_mib=GPU_MEMORY_MIB,
     deps=["generated_content"],

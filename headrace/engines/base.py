@@ -130,7 +130,7 @@ class Engine(ABC):
     name: str
     # Its library versions here, in the form of a version set's `engine.build`.
     build: str = ""
-    # Whether the same batch gives the same bytes on the same kind of machine.
+    # Whether a turn of a batch gets the same bytes whatever the batch, on the same kind of machine.
     deterministic: bool = False
     # How many turns of a batch are asked at once; more would wait in a server's queue and time out there.
     num_at_once: int = 32

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from headrace.chat.template import checked_date
 from headrace.engines.base import Engine
@@ -12,6 +12,7 @@ from headrace.engines.registry import EngineKind, Opening
 from headrace.errors import InvalidInput
 from headrace.masking import without_credentials
 from headrace.user_files.ranges import check_ranges
+from headrace.version_sets.sets import EngineSpec
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -24,6 +25,10 @@ class Options:
     """For transformers: how the weights are held; bfloat16 for GPUs."""
     num_threads: Annotated[int, Ge(1)] = 1
     """For transformers: the number of CPU threads."""
+    batch_rows: Annotated[int, Ge(1), Le(4096)] = EngineSpec.batch_rows
+    """For transformers: how many rows of bulk generation are decoded together. Fewer are padded to as many, so that a
+    row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a campaign should
+    be a multiple of it."""
     base_url: str | None = None
     """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None

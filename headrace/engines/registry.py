@@ -67,7 +67,8 @@ class EngineKind:
         open: loads the engine, and blocks meanwhile. Raises InvalidInput or EngineUnavailable, with the reason.
         options: a frozen dataclass of the settings beside the name in a file; see `headrace.engines.option_types`.
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
-        deterministic: the same turns together give the same bytes on the same kind of machine.
+        deterministic: `answer_together` gives a turn the same bytes alone, in any batch and in any order of it, on the
+            same kind of machine.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
     """
 

@@ -52,7 +52,7 @@ class GenerationResult:
 class RowMaker(Protocol):
     """Makes rows for one version set, with its models loaded.
 
-    `deterministic`: the same requests in the same order give the same bytes on the same kind of machine. `build`: its
+    `deterministic`: a request gives the same bytes alone and in any batch, on the same kind of machine. `build`: its
     library versions here, in the form of a version set's `engine.build`.
     """
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, builds, failed, storable
 from headrace.errors import HandoffCorrupt, HeadraceError
-from headrace.generation.campaign import Campaign
+from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
 from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
@@ -60,7 +60,7 @@ class Outcome:
     seconds: float = 0.0
     # What was wrong with the engine's statements about its rows → how many rows.
     notes: Mapping[str, int] = field(default_factory=dict)
-    # The engine's libraries here, if they differ from the version set's: bytes may differ.
+    # The engine's libraries here, or this release's code, if they differ from the version set's: bytes may differ.
     build_drift: str | None = None
 
     @property
@@ -181,6 +181,9 @@ class _Making:
             wanted = builds(version_set.engine_of(role).build for role in version_set.chain) or version_set.engine.build
             if engine.build != wanted:
                 self.build_drift = f"{engine.build or 'no build'} instead of {wanted or 'no build'}"
+            elif version_set.code_version != GENERATION_CODE_VERSION:
+                # A set that an earlier release made: its other rows may have other bytes than this release's.
+                self.build_drift = f"generation code {GENERATION_CODE_VERSION} instead of {version_set.code_version}"
             # Checked again after each batch, since another worker may have made some.
             while missing := self.missing():
                 self._report()
@@ -213,7 +216,7 @@ class _Making:
                 result=result,
                 seconds=seconds / len(results),
                 num_retries=num_retries,
-                deterministic=engine.deterministic and num_retries == 0 and self.build_drift is None,
+                deterministic=engine.deterministic and self.build_drift is None,
             )
             for row, (result, num_retries) in zip(self.batches[index], results, strict=True)
         ]

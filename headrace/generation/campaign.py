@@ -37,7 +37,7 @@ from headrace.version_sets.sets import Decoding, VersionSet
 WRITER = "writer"
 
 # Part of every version set: raise it when the same set and prompts would give other rows.
-GENERATION_CODE_VERSION = "1"
+GENERATION_CODE_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True)

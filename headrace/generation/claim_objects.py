@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.handoff.versions import Handoff
 from headrace.keys import digest_text, partition_path
 from headrace.store.chain import Chain
@@ -28,6 +27,8 @@ from headrace.store.small_objects import Kind
 SETTLED = ".settled.json"
 ROOT = "claims/generated_content"
 BATCHES = "batches"
+# Never raised: what is sealed, and an attempt under way, stay as they are when later code would give other rows.
+_INPUTS_VERSION = "1"
 _CLAIM_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?[^/]+/a\d{{4,}}\.json")
 _RUN_PIN_KEY = re.compile(rf"{ROOT}/[^/]+/(mirrors/)?runs/[^/]+\.json")
 _ID = {"content": "claim", "mirror": "mirror"}
@@ -99,7 +100,7 @@ RUN_PIN = Kind(
 
 def inputs_digest(prompts: Handoff) -> str:
     """Identifies an attempt's inputs by content: the same prompts sealed again are the same inputs."""
-    return digest_text("inputs", GENERATION_CODE_VERSION, prompts.asset, prompts.content_digest)
+    return digest_text("inputs", _INPUTS_VERSION, prompts.asset, prompts.content_digest)
 
 
 def mirror_digest(prompts: Handoff, version_set: str) -> str:

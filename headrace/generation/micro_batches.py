@@ -28,8 +28,8 @@ _NAME = re.compile(r"b(\d{5,})\.arrow")
 
 @dataclass(frozen=True, kw_only=True)
 class MadeRow:
-    """One row as an engine made it. `seconds` is an even share of the batch's time; `deterministic` is false for a row
-    that had to be made outside its planned batch."""
+    """One row as an engine made it. `seconds` is an even share of the batch's time; `deterministic`: made again
+    on the same kind of machine, it has the same bytes."""
 
     row: Row
     result: GenerationResult
@@ -88,8 +88,8 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
         raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
         raise HandoffCorrupt(
-            f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed "
-            "and GENERATION_CODE_VERSION did not. Set regenerate: keep_set to begin a new attempt.",
+            f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed. "
+            "Set regenerate: keep_set to begin a new attempt.",
             key=key,
             partition=claim.partition,
         )

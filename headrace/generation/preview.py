@@ -18,7 +18,7 @@ from headrace.engines.rows import GenerationResult, RowMaker
 from headrace.errors import InvalidInput
 from headrace.generation.bulk import generate_rows
 from headrace.generation.campaign import WRITER, Campaign
-from headrace.generation.requests import Row, plan_micro_batches, prompts_of_day, rows_for
+from headrace.generation.requests import Row, prompts_of_day, rows_for
 from headrace.generation.review import rejections
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
@@ -137,9 +137,6 @@ def preview(
 ) -> Preview:
     """Makes the day's first rows.
 
-    If a model decodes in this process, a row's bytes depend on its micro-batch: then the rows are those of the first
-    micro-batches, which run whole.
-
     Raises:
         InvalidInput: the prompt files are missing or unusable.
         EngineUnavailable: the engine cannot be loaded, or does not answer.
@@ -147,54 +144,26 @@ def preview(
     partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
     of_day = zip(partitions, prompts_of_day(campaign, day, home), strict=True)
     rows = {partition: rows_for(prompts, wanted.version_set.id) for partition, prompts in of_day}
-    chosen = _chosen(campaign, rows, num_rows)
+    # The day's list deals its prompts to the shards in turn.
+    listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
+    chosen = [(partition, row) for _, partition, row in listed[:num_rows]]
     engine = open_engine(wanted.version_set)
     try:
-        made = {
-            (partition, row.row_id): result
-            for partition, batches in chosen.items()
-            for batch in batches
-            for row, (result, _) in zip(batch, generate_rows(engine, batch, campaign.row_attempts), strict=True)
-        }
+        made = generate_rows(engine, [row for _, row in chosen], campaign.row_attempts)
     finally:
         engine.close()
     member = wanted.version_set.member(campaign.order[0])
     shown = [
-        _previewed(partition, row, made[partition, row.row_id], member, campaign)
-        # In the order of the day's list, which deals its prompts to the shards in turn.
-        for _, partition, row in sorted(
-            ((row.position, partition.shard), partition, row)
-            for partition in partitions
-            for row in rows[partition]
-            if (partition, row.row_id) in made
-        )
+        _previewed(partition, row, result, member, campaign)
+        for (partition, row), (result, _) in zip(chosen, made, strict=True)
     ]
     return Preview(
         day=day,
         version_set=wanted.version_set,
         num_rows=sum(map(len, rows.values())),
-        rows=tuple(shown[:num_rows]),
+        rows=tuple(shown),
         unsealed=wanted.unsealed,
     )
-
-
-def _chosen(
-    campaign: Campaign, rows: Mapping[ContentPartition, Sequence[Row]], num_rows: int
-) -> dict[ContentPartition, list[tuple[Row, ...]]]:
-    """Partition → the batches to run."""
-    chosen: dict[ContentPartition, list[tuple[Row, ...]]] = {}
-    if any(part.engine.kind.needs_weights for part in campaign.parts.values()):
-        found = 0
-        for partition, own in rows.items():
-            for batch in plan_micro_batches(own, campaign.micro_batch_rows):
-                if found < num_rows:
-                    chosen.setdefault(partition, []).append(batch)
-                    found += len(batch)
-        return chosen
-    listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
-    for _, partition, row in listed[:num_rows]:
-        chosen.setdefault(partition, []).append((row,))
-    return {partition: [tuple(row for batch in batches for row in batch)] for partition, batches in chosen.items()}
 
 
 def _previewed(

@@ -58,6 +58,8 @@ class EngineSpec:
     Attributes:
         template_date: the date that a chat template gets when it asks for today's.
         special_tokens: texts that no prompt or message may contain, since the server would take them for a turn.
+        batch_rows: how many rows are decoded together, always: fewer are padded, since the shape of a batch moves the
+            last bits of every sum.
         options: those of another package's engine, as canonical JSON.
     """
 
@@ -69,6 +71,7 @@ class EngineSpec:
     model: str | None = None
     template_date: str | None = None
     special_tokens: tuple[str, ...] = ()
+    batch_rows: int = 8
     options: str = ""
 
     def __post_init__(self) -> None:
@@ -288,6 +291,8 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
         for name in ("template_date", "special_tokens", "options"):
             if not engine[name]:
                 del engine[name]
+        if engine["batch_rows"] == EngineSpec.batch_rows:
+            del engine["batch_rows"]
     return body
 
 

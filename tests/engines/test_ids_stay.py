@@ -16,17 +16,17 @@ from resources.settings import CHECKOUT
 from simulation.models import model_of
 
 MODEL = model_of("smollm2-135m", 3, weights_digest="a" * 64)
-CAMPAIGN_SET = "86b7602f6ac7b49e7b5e1bc06fea672eea6257ae22aeb1b18f7246758b5d12a7"
+CAMPAIGN_SET = "3407eee19652bbe6135b6c6f2b5a436bcc082f61cb1f4cd85ac9268ef86fe09f"
 ROWS = [
     (
-        "e81ad398a4e5697c43d094ada1ca91ac8b17ab5b761ac9586d818de5c78cf2e3",
+        "c14e8d413f042abc115b29047eca6bc16048db381a1b3e88e8d72592746ac7f8",
         "61039f0517175d5fb68dde68372deebb0a910064f83d646ce143af7eedfef3fb",
-        973671155249048310,
+        5438576376642808588,
     ),
     (
-        "31b4f8de9006eff41ee4135fca59dbbdee2b086265687a846c73575a9ebf8235",
+        "13095a2fa2f314a9d7fbc24fab92dda16a1249633e1e1c85e0033cb6bde1f22b",
         "193abae9301d7f3b941995ace65fc61c751a9e986eb6ffee48e1a15ea606030f",
-        8041430531073906866,
+        3032429978304740833,
     ),
 ]
 SERVER: dict[str, Any] = {

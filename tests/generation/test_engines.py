@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,14 @@ import torch
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.chain import Conversation
 from headrace.engines.deployment import Deployment
+from headrace.engines.local import decoding_batch
 from headrace.engines.local.engine import LocalEngine
 from headrace.engines.local.loading import load
+from headrace.engines.local.one_shape import padded_length
 from headrace.engines.local.sampling import Draw, next_tokens
 from headrace.engines.messages import messages_for
 from headrace.engines.registry import open_engine
-from headrace.engines.rows import ChainRows, GenerationRequest
+from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
@@ -77,9 +79,64 @@ def test_a_row_draws_from_its_own_seed_wherever_it_stands_in_the_batch(engine: C
     assert [one == other for one, other in zip(in_order, changed, strict=True)] == [True, False, True, True, True]
 
 
-def test_rows_made_alone_are_the_rows_of_the_batch(engine: ChainRows) -> None:
-    """In float32, where padding moves a logit too little to matter; bfloat16 promises this for equal batches only."""
-    assert [engine.generate([request])[0] for request in REQUESTS] == engine.generate(REQUESTS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_rows_bytes_depend_on_the_row_alone(tiny_model: Path, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the batch, its order and the neighbours, of its padded length or another.
+
+    Compared are all bits of the logits: a text hides how near it was to another.
+    """
+    read: dict[int, list[int]] = {}
+
+    def recorded(draws: Sequence[Draw], logits: torch.Tensor) -> torch.Tensor:
+        # What fills a batch up has the first row's seed, and stands behind it.
+        by_seed = {
+            draw.generator.initial_seed(): row for draw, row in reversed(list(zip(draws, logits.float(), strict=True)))
+        }
+        for seed, row in by_seed.items():
+            read.setdefault(seed, []).append(hash(row.numpy().tobytes()))
+        return next_tokens(draws, logits)
+
+    monkeypatch.setattr(decoding_batch, "next_tokens", recorded)
+    requests = [
+        GenerationRequest(row_id=str(n), prompt=" ".join(["water", "wheel"] * n)[: 6 * n], seed=n)
+        for n in (1, 12, 26, 40, 90)
+    ]
+    member = make_member(decoding=Decoding(temperature=0.9, top_p=0.8, max_new_tokens=4))
+
+    def made(engine: ChainRows, part: list[GenerationRequest]) -> list[tuple[GenerationResult, list[int]]]:
+        read.clear()
+        results = engine.generate(part)
+        # A finished row stays until its neighbours are done.
+        return [
+            (result, read[request.seed][: result.num_output_tokens])
+            for request, result in zip(part, results, strict=True)
+        ]
+
+    with closing(rows_of(tiny_model, member, replace(SPEC, dtype=dtype, batch_rows=4))) as engine:
+        whole = dict(zip(requests, made(engine, requests), strict=True))
+        for part in requests[::-1], requests[1:4], *([one] for one in requests):
+            assert made(engine, part) == [whole[request] for request in part], f"{dtype}, {len(part)} rows"
+
+
+def test_the_rows_of_a_batch_are_what_transformers_generates(tiny_model: Path) -> None:
+    greedy = make_member(decoding=Decoding(temperature=0, top_p=1, max_new_tokens=12))
+    local = load(tiny_model, greedy, SPEC)
+    with closing(rows_of(tiny_model, greedy)) as engine:
+        for request, result in zip(REQUESTS, engine.generate(REQUESTS), strict=True):
+            ids = torch.tensor([local.ids_of(messages_for(greedy, Conversation.of(request.prompt).messages))])
+            [made] = local.model.generate(ids, do_sample=False, max_new_tokens=12, eos_token_id=[*local.stop_ids])
+            new = made[ids.shape[1] :]
+            assert result.text == local.tokenizer.decode(new, skip_special_tokens=True).strip()
+            assert (result.num_prompt_tokens, result.num_output_tokens) == (ids.shape[1], len(new))
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "length"),
+    [(1, 64), (64, 64), (65, 128), (512, 512), (513, 640), (1024, 1024), (1025, 1280), (100_000, 114_688)],
+)
+def test_prompts_are_padded_to_few_lengths_and_by_a_quarter_at_most(num_tokens: int, length: int) -> None:
+    assert padded_length(num_tokens) == length
+    assert num_tokens < 64 or length <= max(num_tokens + 63, 1.25 * num_tokens)
 
 
 def test_greedy_decoding_does_not_look_at_seeds(tiny_model: Path) -> None:

@@ -3,7 +3,7 @@
 Shapes: B rows, T tokens, V vocabulary, H heads, D their width.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,14 @@ class DecodingBatch:
 
         return not self.rows or all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
-    def join(self, rows: Sequence[Row]) -> list[int]:
-        """Reads the new rows' prompts; returns their first tokens."""
+    def join(self, rows: Sequence[Row], num_prompt_tokens: int | None = None) -> list[int]:
+        """Reads the new rows' prompts; returns their first tokens.
+
+        Args: num_prompt_tokens: what prompts are padded to; None: the longest one's length.
+        """
         import torch
 
-        length = max(len(row.token_ids) for row in rows)
+        length = num_prompt_tokens or max(len(row.token_ids) for row in rows)
         ids = [[self._pad_id] * (length - len(row.token_ids)) + list(row.token_ids) for row in rows]
         mask = [[0] * (length - len(row.token_ids)) + [1] * len(row.token_ids) for row in rows]
         mask_BT = torch.tensor(mask, device=self._device)  # noqa: N806
@@ -98,35 +101,6 @@ class DecodingBatch:
             use_cache=True,
             logits_to_keep=1,
         )
-
-
-def decode_together(
-    batch: DecodingBatch,
-    rows: Sequence[Row],
-    num_tokens_max: Sequence[int],
-    stop_ids: Collection[int],
-    *,
-    is_wanted: Callable[[], bool],
-) -> list[list[int]]:
-    """Each row's tokens up to its end token or its limit, decoded as one closed batch.
-
-    No row joins, and finished rows stay until all are done. The last bits of a logit depend on the matrix's shape, so
-    the same batch gives the same bytes only if its shape depends on the batch alone.
-
-    Args: is_wanted: called before each token; if it returns False, the tokens made so far are returned.
-    """
-    outputs: list[list[int]] = [[token] for token in batch.join(rows)]
-    while is_wanted():
-        going_on = [
-            output[-1] not in stop_ids and len(output) < limit
-            for output, limit in zip(outputs, num_tokens_max, strict=True)
-        ]
-        if not any(going_on):
-            break
-        for output, token, goes_on in zip(outputs, batch.step(), going_on, strict=True):
-            if goes_on:
-                output.append(token)
-    return outputs
 
 
 def _drawn(rows: Sequence[Row], logits_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803

@@ -1,19 +1,20 @@
 """The `transformers` engine: any causal language model of the library, in this process, on a GPU or CPU threads.
 
 The model has its own thread. Waiting live turns join the current batch between two tokens, up to `_NUM_ROWS_MAX`, and
-leave it when they are done or their listener is gone. A batch that was asked together is decoded alone, so its bytes
-depend on nothing else. The decoding loop is our own: each row has its own random generator, and it is a third cheaper
-than `generate` for small models on a CPU, where bookkeeping costs as much as arithmetic.
+leave it when they are done or their listener is gone. Turns that are asked together are decoded without others, in
+batches of one shape: the version set's `batch_rows`, and prompts padded to a length that follows from their own. The
+shape of a matrix moves the last bits of a logit, and a near tie then falls the other way; at one shape, a row's bytes
+depend neither on its place nor on its neighbours. The decoding loop is our own: each row has its own random generator,
+and it is a third cheaper than `generate` for small models on a CPU, where bookkeeping costs as much as arithmetic.
 
-The cost: all turns of one model share one thread, and a long prompt delays the others' next token. Another batch may
-give other bytes: padding and batch size change the last bits of a logit, and a near tie then falls the other way.
-Micro-batches therefore depend on the partition alone.
+The cost: all turns of one model share one thread, and a long prompt delays the others' next token. A batch that is not
+full costs as much as a full one. Live turns, whose batches change between two tokens, may get other bytes than a batch.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,9 @@ from headrace.engines.base import (
     Turn,
     TurnRefused,
 )
-from headrace.engines.local.decoding_batch import DecodingBatch, Row, decode_together
+from headrace.engines.local.decoding_batch import DecodingBatch, Row
 from headrace.engines.local.loading import LocalModel, load
+from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape
 from headrace.engines.local.sampling import Draw
 from headrace.engines.local.stop_texts import cut_at_stop
 from headrace.engines.local.text_pieces import TextPieces
@@ -89,7 +91,7 @@ class _Together:
 
 class LocalEngine(Engine):
     name = "transformers"
-    # On one kind of machine. GPU kernels without a deterministic form only warn.
+    # For batches, on one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
 
     def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
@@ -101,6 +103,7 @@ class LocalEngine(Engine):
         """
         self._named = f"{member.model_name} {member.model_version}"
         self._local: LocalModel | None = load(directory, member, spec)
+        self._batch_rows = spec.batch_rows
         self._waiting: deque[_Live | _Together] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -217,7 +220,7 @@ class LocalEngine(Engine):
             new, together = self._newcomers(batch)
             try:
                 if together is not None:
-                    self._decode(local, empty(), together)
+                    self._decode(local, empty, together)
                 else:
                     self._advance(local, batch, lives, new)
             except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
@@ -249,19 +252,19 @@ class LocalEngine(Engine):
                     new.append(first)
         return new, None
 
-    def _decode(self, local: LocalModel, batch: DecodingBatch, together: _Together) -> None:
+    def _decode(self, local: LocalModel, empty: Callable[[], DecodingBatch], together: _Together) -> None:
         rows = [
-            Row(token_ids, self._draw(local, turn))
+            BoundedRow(token_ids, self._draw(local, turn), turn.max_tokens)
             for token_ids, turn in zip(together.token_ids, together.turns, strict=True)
         ]
-        outputs = decode_together(
-            batch,
+        outputs = decode_in_one_shape(
+            empty,
             rows,
-            [turn.max_tokens for turn in together.turns],
+            self._batch_rows,
             local.stop_ids,
             is_wanted=lambda: not (together.is_dropped or self._is_closed),
         )
-        if self._is_closed:
+        if self._is_closed or together.is_dropped:
             together.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
             return
         together.say(

@@ -4,7 +4,7 @@ So a row's numbers do not depend on its place in a batch or its neighbours. Shap
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Draw:
         import torch
 
         return cls(temperature, top_p, torch.Generator(device).manual_seed(seed))
+
+    def copy(self) -> "Draw":
+        """The same draws, from an own generator."""
+        return replace(self, generator=self.generator.clone_state())
 
 
 def next_tokens(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tensor":  # noqa: N803
@@ -70,9 +74,16 @@ def _drawn(draws: Sequence[Draw], logits_BV: "torch.Tensor") -> "torch.Tensor": 
 def _nucleus_floor(weights_BV: "torch.Tensor", top_p: float) -> "torch.Tensor":  # noqa: N803
     """The smallest probability in each row's nucleus: the fewest most likely tokens that together reach top_p."""
     num_looked_at = min(_NUCLEUS_GUESS, weights_BV.shape[-1])
-    sorted_BK = weights_BV.topk(num_looked_at).values  # noqa: N806
-    if bool((sorted_BK.sum(-1) < top_p).any()):
-        sorted_BK = weights_BV.sort(descending=True).values  # noqa: N806
+    guess_BK = weights_BV.topk(num_looked_at).values  # noqa: N806
+    floor_B1 = _floor(guess_BK, top_p)  # noqa: N806
+    # Row by row: a flat neighbour must not decide how a row's sums are split.
+    for row in (guess_BK.sum(-1) < top_p).nonzero().flatten().tolist():
+        floor_B1[row] = _floor(weights_BV[row].sort(descending=True).values, top_p)
+    return floor_B1
+
+
+def _floor(sorted_BK: "torch.Tensor", top_p: float) -> "torch.Tensor":  # noqa: N803
+    """The last of the values, largest first, before which less than `top_p` stands."""
     before_BK = sorted_BK.cumsum(-1) - sorted_BK  # noqa: N806
-    num_kept_B = (before_BK < top_p).sum(-1, keepdim=True)  # noqa: N806
-    return sorted_BK.gather(-1, (num_kept_B - 1).clamp(min=0))
+    num_kept_B1 = (before_BK < top_p).sum(-1, keepdim=True)  # noqa: N806
+    return sorted_BK.gather(-1, (num_kept_B1 - 1).clamp(min=0))

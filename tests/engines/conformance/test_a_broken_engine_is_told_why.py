@@ -44,6 +44,11 @@ class Short(Broken):
         return []
 
 
+class Placed(Broken):
+    async def answer_together(self, turns: Sequence[Turn]) -> Any:
+        return [Answer(text=str(place), finish_reason="stop") for place, _ in enumerate(turns)]
+
+
 @pytest.fixture
 def ask() -> Iterator[conformance.Ask]:
     loop = LoopThread()
@@ -58,7 +63,8 @@ def ask() -> Iterator[conformance.Ask]:
         (Endless(), conformance.test_pieces_make_up_an_answer_and_the_last_one_ends_it, "of 1 pieces .*text='two'"),
         (Ended(), conformance.test_pieces_make_up_an_answer_and_the_last_one_ends_it, r"got \['stop', 'stop'\]"),
         (Other(), conformance.test_pieces_make_up_an_answer_and_the_last_one_ends_it, "'else', .* is 'two words'"),
-        (Short(), conformance.test_the_same_batch_gives_the_same_bytes, "0 answers to a batch, which must be 8"),
+        (Short(), conformance.test_a_turn_gets_the_same_bytes_in_any_batch, "0 answers to a batch, which must be 8"),
+        (Placed(), conformance.test_a_turn_gets_the_same_bytes_in_any_batch, "a batch gives .*, turned it gives "),
         (Broken(), conformance.test_an_answer_has_at_most_as_many_tokens_as_were_asked_for, "is 1, got .*'two words'"),
         (Broken(), conformance.test_an_answer_ends_before_a_stop_text, "stop is 'ds', got .*'two words'"),
     ],
