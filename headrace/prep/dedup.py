@@ -6,8 +6,9 @@ the first by its file's name, then by its line. So neither the order of shards n
 document is nobody's original: in a chain of texts that each resemble the next, every second one may stay. What another
 column tells apart is no copy, and a twin all the same.
 
-Memory holds 16 bytes for each row of documents that share a key, and about 200 for each of these documents; what is
-compared of their texts, 4 bytes a sequence, is in a file that is mapped.
+Memory holds 16 bytes for each row of documents that share a key, about 200 for each of these documents, and 2 to 4 bits
+for each of its sequences, of at most 1,024; what is compared of their texts, 4 bytes a sequence, is in a file that is
+mapped.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,5 +1,6 @@
 import random
-from itertools import product
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.prep import kernels
+from headrace.prep import kernels, pair_kernels
 from headrace.prep.dedup import copies_of
 from headrace.prep.dedup_settings import NearDuplicates
 from headrace.prep.signatures import COPY_RECALL_MIN, bands
@@ -48,7 +49,7 @@ def with_one_word_changed(text: str) -> str:
     return " ".join([*text.split()[:-1], "otherwise"])
 
 
-def overlap(left: set[tuple[str, ...]], right: set[tuple[str, ...]]) -> float:
+def overlap(left: set[Any], right: set[Any]) -> float:
     return len(left & right) / len(left | right)
 
 
@@ -173,6 +174,51 @@ def test_nothing_is_dropped_on_an_estimate() -> None:
     assert stated.count() > 40
     assert min(similarities) >= 0.7
     assert not any(overlap(one, other) >= 0.7 for index, one in enumerate(kept) for other in kept[:index])
+
+
+def test_of_texts_of_one_template_every_copy_and_twin_is_found_whatever_their_sizes() -> None:
+    """Against brute force over sets of up to 2,500 numbers, of which most are far apart and some just at the limit."""
+    draw = random.Random(12)
+    sets: list[set[int]] = []
+    for size in [5, 30, 34, 60, 130, 260, 1_000, 2_500]:
+        frame = draw.sample(range(2**32), size)
+        for share in (0.02, 0.05, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5):
+            kept = draw.sample(frame, size - round(size * share))
+            sets.append({*kept, *draw.sample(range(2**32), draw.choice([0, 1, size - len(kept)]))})
+    draw.shuffle(sets)
+    numbers = [np.sort(np.array([*one], np.uint32)) for one in sets]
+    bounds = np.cumsum([0, *map(len, sets)])
+    everyone = np.arange(len(sets) + 1)
+
+    originals, similarities, parents = pair_kernels.copies_and_twins(
+        everyone[:-1],
+        everyone,
+        np.zeros(len(sets), np.int32),
+        1,
+        np.concatenate(numbers),
+        bounds,
+        0.8,
+        0.6,
+        1_000,
+        everyone[:-1].copy(),
+    )
+
+    similarity = {(one, other): overlap(sets[one], sets[other]) for other in range(len(sets)) for one in range(other)}
+    kept: list[int] = []
+    for at in range(len(sets)):
+        copy_of = {one: similarity[one, at] for one in kept if similarity[one, at] >= 0.8}
+        assert (originals[at] in copy_of) if copy_of else (originals[at] == -1)
+        assert similarities[at] == pytest.approx(copy_of.get(originals[at], 0))
+        kept += [] if copy_of else [at]
+    linked = {at: {at} for at in kept}
+    for one, other in combinations(kept, 2):
+        if similarity[one, other] >= 0.6 and linked[one] is not linked[other]:
+            linked[one] |= linked[other]
+            linked |= dict.fromkeys(linked[other], linked[one])
+    assert 10 < len(kept) < len(sets)
+    assert len(set(map(id, linked.values()))) < len(kept)
+    for one, other in combinations(kept, 2):
+        assert (parents[one] == parents[other]) == (other in linked[one])
 
 
 def test_texts_without_tokens_are_no_near_duplicates() -> None:
