@@ -67,7 +67,7 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
             "num_files": shard.num_files,
             "num_files_lost": shard.num_files_lost,
             "num_files_empty": shard.num_files_empty,
-            "quarantine_share": shard.quarantine_share,
+            "quarantine_share": round(shard.quarantine_share, 6),
         }
         if "quarantine" in context.selected_output_names:
             yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
@@ -134,7 +134,8 @@ def clean_documents(
         metadata={
             "num_rows_in": cleaned.num_rows_in,
             "num_rows_dropped": sum(cleaned.drops.values()),
-            **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items()},
+            # The many that dropped nothing would hide the others and the preview; rule_shares lists them all.
+            **{f"dropped/{rule}": num_rows for rule, num_rows in cleaned.drops.items() if num_rows},
             **{f"masked/{kind}": num_found for kind, num_found in cleaned.masked.items()},
             **cleaned.twins,
         },
@@ -168,7 +169,7 @@ def training_examples(
             "num_rows_dropped": sum(examples.drops.values()),
             "num_rows_kept": sum(counts.num_documents for counts in examples.counts.values()),
             "num_examples": sum(counts.num_examples for counts in examples.counts.values()),
-            "padding_share": examples.padding_share,
+            "padding_share": round(examples.padding_share, 6),
             **{f"dropped/{rule}": num_rows for rule, num_rows in examples.drops.items()},
             **{
                 f"{split}/{name}": number

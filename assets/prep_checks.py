@@ -132,7 +132,7 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
             "num_texts_on_both_sides": leaks.num_texts,
             "num_shards": len(shards),
             "num_heldout_with_twin_in_training": leaks.num_twins,
-            "most_similar": leaks.most_similar,
+            "most_similar": round(leaks.most_similar, 6),
         },
     )
 
@@ -157,9 +157,14 @@ def heldout_share_is_met(
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"{found.num_heldout:,} of {found.num_documents:,} documents are held out, {found.share:.2%} where "
-            f"heldout_share wants {wanted:.2%}. The largest group of twins has {largest:,} documents."
+            f"heldout_share wants {wanted:.2%}: {'as near as' if found.is_near(wanted) else 'farther than'} chance and "
+            f"twins explain. The largest group of twins has {largest:,} documents."
         ),
-        metadata={"heldout_share": found.share, "num_rows": found.num_documents, "num_largest_twins": largest},
+        metadata={
+            "heldout_share": round(found.share, 6),
+            "num_rows": found.num_documents,
+            "num_largest_twins": largest,
+        },
     )
 
 
@@ -194,8 +199,8 @@ def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckR
             f"labels.kappa_min wants {settings.kappa_min:.2f}."
         ),
         metadata={
-            "kappa": found.kappa,
-            "equal_share": found.equal_share,
+            "kappa": round(found.kappa, 6),
+            "equal_share": round(found.equal_share, 6),
             "num_rows": found.num_both,
             "by_label": dg.MetadataValue.md(agreement_markdown(found, settings.file.source, settings.judge.source)),
         },

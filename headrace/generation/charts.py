@@ -9,7 +9,8 @@ from headrace.text.pages import NUM_COLORS, escaped, shortened, svg
 
 WIDTH = 520
 _ROW_HEIGHT = 28
-_LABEL_WIDTH = 204
+# A version set with its role, model and id, such as `writer=smollm2-135m:1 · 635215`, in the widest usual font.
+_LABEL_WIDTH, _LABEL_CHARS = 250, 32
 _VALUE_WIDTH = 84
 
 
@@ -33,7 +34,7 @@ def bars(rows: Sequence[Bar], *, title: str, value_max: float | None = None) -> 
         length = max(0.0, min(1.0, row.value / longest)) * room
         parts.append(
             f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{top + 20}" text-anchor="end">'
-            f"{shortened(row.label)}</text>"
+            f"{shortened(row.label, _LABEL_CHARS)}</text>"
             f'<rect class="track" x="{_LABEL_WIDTH}" y="{top + 6}" width="{room}" height="18" rx="3"/>'
             f'<rect class="s{row.color % NUM_COLORS}" x="{_LABEL_WIDTH}" y="{top + 6}" '
             f'width="{length:.1f}" height="18" rx="3"/>'

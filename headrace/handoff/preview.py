@@ -10,6 +10,7 @@ from headrace.text.visible import one_line, shortened
 
 # What people look at a document for: it gets most of the room, and stays when other columns go.
 TEXT = "text"
+_FILE = "source_file"
 
 _ID = re.compile(r"[0-9a-f]{32,}")
 _ID_CHARS = 8
@@ -42,11 +43,16 @@ def _table(names: list[str], shown: list[str], rows: list[dict[str, Any]], text_
     surplus = [f"+{len(names) - len(shown)}"] if len(shown) < len(names) else []
     most = [text_chars if name == TEXT else cell_chars for name in shown]
     cells = [
-        [shortened(one_line(_plain(row[name])), chars) for name, chars in zip(shown, most, strict=True)]
+        [_cut(name, one_line(_plain(row[name])), chars) for name, chars in zip(shown, most, strict=True)]
         + [""] * len(surplus)
         for row in rows
     ]
     return markdown.table([*(shortened(one_line(name), cell_chars) for name in shown), *surplus], cells)
+
+
+def _cut(name: str, text: str, chars_max: int) -> str:
+    # By its end a file is told from those beside it.
+    return shortened(text[::-1], chars_max)[::-1] if name == _FILE else shortened(text, chars_max)
 
 
 def _plain(value: Any) -> str:

@@ -19,6 +19,8 @@ from headrace.prep.verdicts import CorpusShard
 from headrace.text.markdown import fitting_table
 
 _EXCERPT_CHARACTERS = 80
+# Dagster's UI shows a check's table after a click, its sentence at once.
+_RULES_TOLD = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +84,18 @@ def markdown(shares: Sequence[RuleShare]) -> str:
 
 
 def summary(shares: Sequence[RuleShare], shards: Sequence[str]) -> str:
-    """Which shards, what share of their documents was dropped, and most of it by which rule."""
-    most, num_dropped = max(shares, key=lambda one: one.num_dropped), sum(one.num_dropped for one in shares)
+    """Which shards, how many of their documents were dropped, and by which rules, the first few."""
+    dropping = sorted((one for one in shares if one.num_dropped), key=lambda one: -one.num_dropped)
     where = shards[0] if len(shards) == 1 else f"{len(shards)} shards"
-    rule = f", {most.num_dropped:,} of them by {most.rule}" if num_dropped else ""
-    return f"{where}: {num_dropped:,} of {most.num_documents:,} documents were dropped{rule}."
+    num_dropped = sum(one.num_dropped for one in dropping)
+    if not num_dropped:
+        return f"{where}: none of {shares[0].num_documents:,} documents was dropped."
+    told = [f"{one.rule} {one.num_dropped:,}" for one in dropping[:_RULES_TOLD]]
+    if len(dropping) > _RULES_TOLD:
+        told.append(f"other rules {sum(one.num_dropped for one in dropping[_RULES_TOLD:]):,}")
+    share = num_dropped / dropping[0].num_documents
+    documents = f"{num_dropped:,} of {dropping[0].num_documents:,} documents"
+    return f"{where}: {documents} ({share:.1%}) were dropped: {', '.join(told)}."
 
 
 def refusal(

@@ -57,3 +57,9 @@ def test_a_documents_text_gets_the_most_room_beside_wide_columns_and_is_the_last
 def test_a_short_text_takes_no_room_from_other_cells() -> None:
     lines = preview_markdown(pa.table({"text": ["a" * 9], "term": ["z" * 60]})).splitlines()
     assert lines[2] == f"|{'a' * 9}|{'z' * 47}…|"
+
+
+def test_a_long_path_is_shown_by_its_end() -> None:
+    lines = preview_markdown(pa.table({"source_file": [f"/data/{'deep/' * 20}part-03.jsonl"]})).splitlines()
+    assert lines[2].startswith("|…")
+    assert lines[2].endswith("/deep/part-03.jsonl|")

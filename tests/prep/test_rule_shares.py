@@ -14,7 +14,7 @@ from headrace.prep.label_settings import LabelFile, Labels
 from headrace.prep.language import LanguageRules
 from headrace.prep.personal_settings import PersonalData
 from headrace.prep.rule_sets import QualityRules
-from headrace.prep.rule_shares import markdown, refusal, rule_shares
+from headrace.prep.rule_shares import markdown, refusal, rule_shares, summary
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw
 
@@ -32,6 +32,20 @@ def test_every_rule_has_a_share_a_source_and_a_limit() -> None:
     assert found["matches_ads"] == ("the corpus file", "buy now", 1, 0.5)
     assert found["near_duplicate"] == ("ours", 0.8, 0, None)
     assert markdown(shares).splitlines()[2] == "|too_few_words|Gopher|50|4|40.00%|50%|"
+
+
+def test_the_sentence_names_the_rules_that_dropped_most() -> None:
+    corpus = make_corpus(rules=QualityRules.of("fineweb"))
+    drops = {rule: number for number, rule in enumerate(list(rule_sources(corpus))[:9])}
+
+    assert summary(rule_shares(corpus, [drops], 1000), ["shard-00"]).startswith(
+        "shard-00: 36 of 1,000 documents (3.6%)"
+    )
+    assert summary(rule_shares(corpus, [drops], 1000), ["shard-00"]).endswith(", other rules 3.")
+    assert summary(rule_shares(corpus, [{"text_empty": 2}], 10), ["a", "b"]) == (
+        "2 shards: 2 of 10 documents (20.0%) were dropped: text_empty 2."
+    )
+    assert summary(rule_shares(corpus, [{}], 10), ["a"]) == "a: none of 10 documents was dropped."
 
 
 def test_a_rule_that_takes_too_much_is_told_with_its_share_and_a_document(tmp_path: Path) -> None:
