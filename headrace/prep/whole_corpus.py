@@ -2,7 +2,8 @@
 
 Sealed parts are used only if they were made of the documents, labels and corpus file that are there now. Without its
 signatures a large corpus is refused, in one sentence; buckets only save the last run time, which compares keys itself
-where one is missing or old. A corpus below `dedup.one_run_below` needs neither.
+where one is missing or old, or would hold so few that its run costs more. A corpus below `dedup.one_run_below` needs
+neither.
 """
 
 from bisect import bisect_left
@@ -29,6 +30,8 @@ NUM_BUCKETS = "num_buckets"
 # Documents of all shards are numbered by shard and place.
 _SHARD_SHIFT = 40
 _PLACES = (1 << _SHARD_SHIFT) - 1
+# Of a bucket. Fewer are compared by the last run in about as much time as another run needs to start.
+_BUCKET_ROWS_MIN = 16_000_000
 # Of signatures, which are 18 bytes each.
 _BATCH_ROWS = 1_000_000
 
@@ -49,18 +52,24 @@ def signatures(corpus: Corpus, shard: CorpusShard) -> Iterator[pa.RecordBatch]:
             yield _batch(rows["key"], rows["document"], np.zeros(len(rows), np.uint16))
 
 
+def _needs_buckets(corpus: Corpus, signed: Iterable[Handoff]) -> bool:
+    return sum(one.num_rows for one in signed) >= _BUCKET_ROWS_MIN * corpus.dedup.num_buckets
+
+
 def made_by_of_bucket(corpus: Corpus) -> dict[str, str]:
     """The attributes of a bucket: what of the corpus file its rows depend on."""
     return {CORPUS: corpus.verdict_digest, NUM_BUCKETS: str(corpus.dedup.num_buckets)}
 
 
 def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
-    """DUPLICATE_BUCKETS: documents of all shards that share a key of the bucket's ranges.
+    """DUPLICATE_BUCKETS: documents of all shards that share a key of the bucket's ranges; no row where keys are few.
 
     Raises:
         InvalidInput: a shard's signatures were made by another corpus file.
     """
     _refuse_other_file(corpus, signed.values())
+    if not _needs_buckets(corpus, signed.values()):
+        return DUPLICATE_BUCKETS.empty_table()
     rows = in_company(_ranges([handoff.table() for handoff in signed.values()], corpus.dedup.key_ranges(key)))
     shards = pl.Series(list(signed), dtype=pl.String).gather(rows["document"] >> _SHARD_SHIFT)
     table = pl.DataFrame({"key": rows["key"], "shard": shards, "place": rows["document"] & _PLACES})
@@ -81,12 +90,13 @@ def duplicates(
     if is_one_run(corpus, handoffs):
         return judged_shards(corpus, shards)
     signed = [_signed(corpus, handoffs, shard, inputs) for shard in shards]
+    needs_buckets = _needs_buckets(corpus, signed)
     tables = [handoff.table() for handoff in signed]
     rules = [_rules(table, shard.raw.num_rows) for table, shard in zip(tables, shards, strict=True)]
     starts = np.cumsum([0, *(shard.raw.num_rows for shard in shards)])
     found = [np.zeros(0, KEY_ROWS)]
     for key in corpus.dedup.bucket_keys:
-        sealed = handoffs.newest(BUCKETS, key)
+        sealed = handoffs.newest(BUCKETS, key) if needs_buckets else None
         if sealed and _is_bucket_of(corpus, sealed, signed):
             table = pl.DataFrame(sealed.table())
             offsets = dict(zip((shard.key for shard in shards), starts.tolist(), strict=False))

@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -111,6 +111,13 @@ class Site:
 
     def own_verdict(self, key: str) -> pa.Table:
         return whole_corpus.own_verdict(self.corpus, self.handoffs, [self.raw[key], self.labels[key]])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _buckets_of_any_size() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole_corpus, "_BUCKET_ROWS_MIN", 0)
+        yield
 
 
 def many_runs(num_shards: int, **changes: Any) -> Corpus:
@@ -393,6 +400,19 @@ def test_buckets_of_another_number_or_of_a_shard_that_is_no_more_are_compared_an
     site.corpus, site.shards = two, shards[:2]
     assert site.duplicates() == in_one_run(two, shards[:2])
     assert len(in_one_run(two, shards[:2])) == 12
+
+
+def test_buckets_of_few_keys_are_empty_and_the_last_run_compares_these_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, shards = many_runs(2), twelve_copies()
+    site = Site(tmp_path, corpus, shards)
+    site.sign()
+    monkeypatch.setattr(whole_corpus, "_BUCKET_ROWS_MIN", 1_000)
+    site.fill_buckets()
+
+    assert all(site.handoffs.open("duplicate_buckets", key).num_rows == 0 for key in corpus.dedup.bucket_keys)
+    assert site.duplicates() == in_one_run(corpus, shards)
 
 
 def test_verdicts_that_name_originals_in_documents_read_anew_or_in_a_shard_that_is_no_more_are_refused(
