@@ -55,6 +55,11 @@ class Signer:
         """uint64 [hash, document], of all columns that make copies: equal for exact copies, seldom for others."""
         return _hashes(documents, self._columns, num_hashes)
 
+    def beside(self, documents: pl.DataFrame) -> np.ndarray:
+        """uint64 [document], of the columns beside the text that must be equal."""
+        [found] = _hashes(documents, self._others, 1)
+        return found
+
     def rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
         """`KEY_ROWS` of documents, of which `numbers` (int64) are the names; copies share one of them.
 
@@ -64,7 +69,7 @@ class Signer:
 
         if not self.num_bands:
             return self._exact_rows(documents, numbers)
-        [beside] = _hashes(documents, self._others, 1)
+        beside = self.beside(documents)
         keys = np.empty((documents.height, self.num_bands), np.uint64)
         has_tokens = np.zeros(documents.height, np.bool_)
         for rows, found, bounds in sequences_of(documents.get_column("text"), self.num_tokens):
