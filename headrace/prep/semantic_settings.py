@@ -16,9 +16,9 @@ from headrace.user_files.ranges import check_ranges
 class SemanticDuplicates:
     """Two documents are semantic duplicates if the cosine of their embeddings is at least `cosine`."""
 
-    cosine: Annotated[float, Ge(0.8), Le(0.999)] = 0.95
-    """The cosine from which on two documents are semantic duplicates. It means another thing with each model: look at
-    what it drops."""
+    cosine: Annotated[float, Ge(0.8), Le(0.999)] = 0.99
+    """The cosine from which on two documents are semantic duplicates. 0.99 is the default of NeMo Curator's SemDeDup
+    (Abbas et al. 2023); it means another thing with each model, so look at what a lower one drops."""
     engine: EmbeddingEngine = "transformers"
     """`transformers`: a model in this process; `openai_http`: a server with POST /embeddings."""
     model: str
