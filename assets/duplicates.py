@@ -10,10 +10,11 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import corpus_shards, duplicate_bucket_keys
+from assets.partitions import EMBEDDED, EMBEDDED_OF_ALL, corpus_shards, duplicate_bucket_keys
 from headrace.handoff.schemas import DOCUMENT_SIGNATURES
 from headrace.handoff.versions import Handoff
 from headrace.prep import whole_corpus
+from headrace.prep.embeddings import embeddings_of
 from headrace.prep.labels import effective_labels
 from headrace.prep.verdicts import CorpusShard
 from headrace_dagster.assets.stages import Stage
@@ -27,13 +28,14 @@ _MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS,)}}
 _BUCKETS_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS, whole_corpus.NUM_BUCKETS)}}
 
 
-@_STAGE.asset(corpus_shards, code_version="2", **_MADE_BY)
+@_STAGE.asset(corpus_shards, code_version="2", ins=EMBEDDED, **_MADE_BY)
 def document_signatures(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
     store: StoreResource,
     raw_documents: Handoff,
     labels: pa.Table,
+    **embedded: Handoff,
 ) -> dg.MaterializeResult[Any]:
     """Keys under which one corpus shard's documents meet their copies, and the rule that drops each other document.
 
@@ -45,7 +47,13 @@ def document_signatures(
     needed = not whole_corpus.is_one_run(settings, store.handoffs())
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest, needed=str(needed)):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
-    shard = CorpusShard(key=context.partition_key, raw=raw_documents.table(), labels=effective_labels(labels, settings))
+    [vectors] = embeddings_of(settings, list(embedded.values())) or [None]
+    shard = CorpusShard(
+        key=context.partition_key,
+        raw=raw_documents.table(),
+        labels=effective_labels(labels, settings),
+        embeddings=vectors,
+    )
     batches = whole_corpus.signatures(settings, shard) if needed else iter(())
     return dg.MaterializeResult(
         value=RecordBatches(DOCUMENT_SIGNATURES, batches),
@@ -79,13 +87,14 @@ def duplicate_buckets(
     return dg.MaterializeResult(value=table, metadata=made_by)
 
 
-@_STAGE.asset(None, code_version="2", deps=[document_signatures, duplicate_buckets], **_MADE_BY)
+@_STAGE.asset(None, code_version="2", deps=[document_signatures, duplicate_buckets], ins=EMBEDDED_OF_ALL, **_MADE_BY)
 def duplicates(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
     store: StoreResource,
     raw_documents: dict[str, Handoff],
     labels: dict[str, Handoff],
+    **embedded: dict[str, Handoff],
 ) -> dg.MaterializeResult[Any]:
     """What is decided over all shards: which documents a rule drops, which are copies of which, which change sides.
 
@@ -97,11 +106,19 @@ def duplicates(
     made_by = {whole_corpus.CORPUS: settings.verdict_digest}
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
+    sealed_vectors = [one for of_all in embedded.values() for one in of_all.values()]
+    vectors = dict(zip(raw_documents, embeddings_of(settings, sealed_vectors), strict=False))
     shards = [
-        CorpusShard(key=key, raw=raw.table(), labels=effective_labels(labels[key].table(), settings))
+        CorpusShard(
+            key=key,
+            raw=raw.table(),
+            labels=effective_labels(labels[key].table(), settings),
+            embeddings=vectors.get(key),
+        )
         for key, raw in raw_documents.items()
     ]
-    found = whole_corpus.duplicates(settings, store.handoffs(), shards, [*raw_documents.values(), *labels.values()])
+    inputs = [*raw_documents.values(), *labels.values(), *sealed_vectors]
+    found = whole_corpus.duplicates(settings, store.handoffs(), shards, inputs)
     num_rows_in = sum(shard.raw.num_rows for shard in shards)
     return dg.MaterializeResult(
         value=pa.concat_tables(found.of_shard.values()),

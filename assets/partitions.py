@@ -3,8 +3,10 @@
 import dagster as dg
 
 from headrace.errors import InvalidInput
+from headrace.handoff.versions import Handoff
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import bucket_keys_in, shard_keys_in
+from headrace.prep.embeddings import semantic_duplicates_in
 from headrace.prep.images.corpus import image_shard_keys_in
 from resources.settings import settings_from_environment
 
@@ -16,6 +18,11 @@ corpus_shards = dg.StaticPartitionsDefinition(_corpus_shards)
 _bucket_keys = bucket_keys_in(_settings.corpus)
 # Whether copies in two shards are looked for, by assets of their own.
 COMPARES_SHARDS = bool(_bucket_keys)
+# Whose vectors tell semantic duplicates; None: nobody's, and no asset makes any.
+SEMANTIC_DUPLICATES = semantic_duplicates_in(_settings.corpus)
+# A further input of assets that find copies, which they take as keywords.
+EMBEDDED = {"document_embeddings": dg.AssetIn(dagster_type=Handoff)} if SEMANTIC_DUPLICATES else {}
+EMBEDDED_OF_ALL = {name: dg.AssetIn(dagster_type=dict[str, Handoff]) for name in EMBEDDED}
 duplicate_bucket_keys = dg.StaticPartitionsDefinition(_bucket_keys or ("bucket-00",))
 _image_shards, _image_faults = image_shard_keys_in(_settings.images)
 image_shards = dg.StaticPartitionsDefinition(_image_shards)

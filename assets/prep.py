@@ -7,11 +7,12 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import COMPARES_SHARDS, corpus_shards
+from assets.partitions import COMPARES_SHARDS, EMBEDDED, corpus_shards
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.clean_shards import clean_shard
+from headrace.prep.embeddings import embeddings_of
 from headrace.prep.examples import build_examples
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
@@ -108,13 +109,19 @@ def labels(
 
 # Only of `duplicates`' rows of its own shard is it made, so it looks for these itself: a run whose rows are the same
 # returns what is sealed.
-@_STAGE.asset(corpus_shards, code_version="4", deps=["duplicates"] if COMPARES_SHARDS else [])
+@_STAGE.asset(
+    corpus_shards,
+    code_version="4",
+    deps=["duplicates"] if COMPARES_SHARDS else [],
+    ins=EMBEDDED if not COMPARES_SHARDS else {},
+)
 def clean_documents(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
     store: StoreResource,
     raw_documents: Handoff,
     labels: Handoff,
+    **embedded: Handoff,
 ) -> dg.MaterializeResult[Any]:
     """One corpus shard, normalised, filtered, de-duplicated, and split into train and held-out by term.
 
@@ -128,7 +135,9 @@ def clean_documents(
         is_made_of["verdict"] = digest_of(verdict.select(["place", "rule", "split"]))
     if sealed := sealed_already(context, store.handoffs(), **is_made_of):
         return dg.MaterializeResult(value=sealed)
-    cleaned = clean_shard(settings, raw_documents.table(), effective_labels(labels.table(), settings), verdict)
+    [vectors] = embeddings_of(settings, list(embedded.values())) or [None]
+    counting = effective_labels(labels.table(), settings)
+    cleaned = clean_shard(settings, raw_documents.table(), counting, verdict, vectors)
     return dg.MaterializeResult(
         value=cleaned.documents,
         metadata={

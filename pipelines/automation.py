@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import COMPARES_SHARDS
+from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from headrace.placement.demand import REQUESTED_BY
 from resources.settings import settings_from_environment
 
@@ -23,20 +23,25 @@ LOOKBACK_DAYS = 3
 
 # Made in the run that makes their inputs, so one run prepares a changed shard completely; or, where shards are compared
 # with each other, up to what is compared, and then from it on.
-IN_ONE_RUN = (
-    *(("document_signatures",) if COMPARES_SHARDS else ("clean_documents",)),
-    *("labels", "training_examples", "cards"),
-)
+_AFTER_LABELS = ("document_signatures",) if COMPARES_SHARDS else ("clean_documents",)
+IN_ONE_RUN = (*(() if SEMANTIC_DUPLICATES else _AFTER_LABELS), "labels", "training_examples", "cards")
+# Vectors are made in runs of their own, for which what needs them waits.
+_EMBEDDED = ("document_embeddings", *_AFTER_LABELS) if SEMANTIC_DUPLICATES else ()
 # Made of other partitions than their inputs, in other runs.
 _COMPARED = ("duplicates", "clean_documents") if COMPARES_SHARDS else ()
 # A changed shard alone is no reason: its documents are cleaned once its copies are found.
 _AFTER = {"clean_documents": dg.AssetSelection.assets("duplicates")} if COMPARES_SHARDS else {}
+if SEMANTIC_DUPLICATES:
+    # Nor can its copies be found before its documents have their vectors.
+    _FINDING = ("document_signatures", "duplicates") if COMPARES_SHARDS else ("clean_documents",)
+    _AFTER |= dict.fromkeys(_FINDING, dg.AssetSelection.assets("document_embeddings"))
 # A corpus that one run can compare has none; without them that run does their work.
 _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buckets")
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
     *IN_ONE_RUN,
+    *_EMBEDDED,
     *_COMPARED,
     "evaluation",
     "registered_version",

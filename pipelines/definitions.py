@@ -10,6 +10,7 @@ from assets import (
     deployment,
     deployment_checks,
     duplicates,
+    embeddings,
     file_checks,
     generation,
     generation_checks,
@@ -21,7 +22,7 @@ from assets import (
     prep_checks,
     training,
 )
-from assets.partitions import COMPARES_SHARDS
+from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from pipelines.automation import follow_changed_inputs, with_conditions
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
@@ -42,7 +43,7 @@ for problem in itertools.chain.from_iterable(file_problems(settings_from_environ
 
 register_when_loaded(settings_from_environment())
 
-_PREP = [prep, *([duplicates] if COMPARES_SHARDS else [])]
+_PREP = [prep, *([embeddings] if SEMANTIC_DUPLICATES else []), *([duplicates] if COMPARES_SHARDS else [])]
 
 defs = dg.Definitions(
     assets=with_conditions(

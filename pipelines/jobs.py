@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.partitions import COMPARES_SHARDS
+from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from headrace.placement.demand import STAGE
 from headrace_dagster.collection import collection_job
 from resources.settings import TRACKING_URI, settings_from_environment
@@ -18,25 +18,32 @@ class StageJob:
     assets: tuple[str, ...]
 
 
-_PREPARE = StageJob(
-    name="prepare",
-    stage="data_prep",
-    assets=("raw_documents", "quarantine", "clean_documents", "labels", "training_examples"),
-)
+_READ, _MADE = ("raw_documents", "quarantine", "labels"), ("clean_documents", "training_examples")
 # Where shards are compared with each other: up to what is compared, the comparison, and what follows.
-_PREPARE_COMPARED = (
-    StageJob(
-        name="prepare",
-        stage="data_prep",
-        assets=("raw_documents", "quarantine", "labels", "document_signatures"),
-    ),
+_COMPARED = (
     StageJob(name="compare_bucket", stage="data_prep", assets=("duplicate_buckets",)),
     StageJob(name="find_duplicates", stage="data_prep", assets=("duplicates",)),
-    StageJob(name="make_examples", stage="data_prep", assets=("clean_documents", "training_examples")),
+    StageJob(name="make_examples", stage="data_prep", assets=_MADE),
 )
+_SIGNED = ("document_signatures",)
+# Alone in its run: it may hold a GPU, and what is before and after it needs none.
+_EMBED = StageJob(name="embed_documents", stage="data_prep", assets=("document_embeddings",))
+
+
+def _prepare(assets: tuple[str, ...]) -> StageJob:
+    return StageJob(name="prepare", stage="data_prep", assets=assets)
+
+
+def _data_prep() -> tuple[StageJob, ...]:
+    if SEMANTIC_DUPLICATES is None:
+        return (_prepare(_READ + _SIGNED), *_COMPARED) if COMPARES_SHARDS else (_prepare(_READ + _MADE),)
+    if not COMPARES_SHARDS:
+        return _prepare(_READ), _EMBED, StageJob(name="make_examples", stage="data_prep", assets=_MADE)
+    return _prepare(_READ), _EMBED, StageJob(name="sign_documents", stage="data_prep", assets=_SIGNED), *_COMPARED
+
 
 STAGE_JOBS = (
-    *(_PREPARE_COMPARED if COMPARES_SHARDS else (_PREPARE,)),
+    *_data_prep(),
     StageJob(name="read_images", stage="images", assets=("image_quarantine", "raw_images", "image_signatures")),
     StageJob(name="judge_images", stage="images", assets=("image_verdicts",)),
     StageJob(name="pack_images", stage="images", assets=("clean_images",)),

@@ -7,7 +7,9 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.chat.tokenizer import ChatTokenizer
+from headrace.engines.embedding import Embedder
 from headrace.engines.rows import ChainRows, GenerationRequest
+from headrace.errors import InvalidInput
 from headrace.keys import digest_text, row_seed
 from headrace.prep.corpus import Corpus, load_corpus, shard_keys_in
 from headrace.prep.example_kinds import tokenizer_for
@@ -42,6 +44,28 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
 
     def tokenizer(self) -> ChatTokenizer:
         return tokenizer_for(self.corpus(), self.base_model)
+
+    def embedder(self, engines: EnginesResource, objects: ObjectStore) -> Embedder:
+        """The embedding model of a corpus that looks for semantic duplicates.
+
+        Raises:
+            InvalidInput: it looks for none any more, or its model cannot be used.
+            EngineUnavailable: there is not enough memory.
+        """
+        corpus = self.corpus()
+        if (settings := corpus.semantic_duplicates) is None:
+            raise InvalidInput(
+                f"{corpus.name} has no semantic_duplicates any more, and is embedded for nothing. Reload the code "
+                "location: document_embeddings is gone then."
+            )
+        return engines.open_embedder(
+            settings.engine,
+            settings.model,
+            base_url=settings.base_url,
+            characters_max=settings.characters_max,
+            home=self.home_directory(),
+            objects=objects,
+        )
 
     def judge(self, engines: EnginesResource, objects: ObjectStore) -> Judge | None:
         """The corpus's judge, if it has one; loads nothing before the first question."""

@@ -60,6 +60,14 @@ DOCUMENT_SIGNATURES = _schema(
     rule=pa.uint16(),  # 0: none drops it; else its number in the order of rules, from 1 on
 )
 
+# A row for each row of raw_documents. A list of any length: of a shard without documents nobody knows a length, and a
+# null takes no room.
+DOCUMENT_EMBEDDINGS = _schema(
+    key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
+    num_characters=pa.int64(),  # of that text
+    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key
+)
+
 # Documents that share a key with another, in the order of keys.
 DUPLICATE_BUCKETS = _schema(
     key=pa.uint64(),
@@ -76,6 +84,7 @@ DUPLICATES = _schema(
     copy_of_document_id=_nullable(_STRING),
     copy_of_source_file=_nullable(_STRING),
     copy_of_source_line=_nullable(pa.int64()),
+    # Of a near copy the overlap, of a semantic one the cosine; null where what is named was not compared with it.
     similarity=_nullable(pa.float64()),
     split=_nullable(_STRING),  # "train" | "heldout"; null: as its term says
 )
@@ -288,6 +297,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,
     "clean_documents": CLEAN_DOCUMENTS,
     "quarantine": QUARANTINE,
+    "document_embeddings": DOCUMENT_EMBEDDINGS,
     "document_signatures": DOCUMENT_SIGNATURES,
     "duplicate_buckets": DUPLICATE_BUCKETS,
     "duplicates": DUPLICATES,

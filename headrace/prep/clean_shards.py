@@ -1,7 +1,7 @@
 """Writes the documents of a shard that no verdict drops, in their normal form, each on its side of the split.
 
-Order: repair, normalise, quality rules, exact duplicates, near duplicates, split. A document counts for the first rule
-that drops it, so drops and kept rows add up to the rows read.
+Order: repair, normalise, quality rules, exact, near and semantic duplicates, split. A document counts for the first
+rule that drops it, so drops and kept rows add up to the rows read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,16 +34,23 @@ class Cleaned:
     twins: dict[str, int]
 
 
-def clean_shard(corpus: Corpus, raw: pa.Table, labels: Mapping[str, str], verdict: pa.Table | None = None) -> Cleaned:
+def clean_shard(
+    corpus: Corpus,
+    raw: pa.Table,
+    labels: Mapping[str, str],
+    verdict: pa.Table | None = None,
+    embeddings: pa.Table | None = None,
+) -> Cleaned:
     """Cleans one shard of RAW_DOCUMENTS; `labels` maps document ids to the label that counts.
 
     Args:
         verdict: DUPLICATES of the shard; None: it is judged by itself.
+        embeddings: DOCUMENT_EMBEDDINGS of a shard that is judged by itself, if the corpus compares them.
 
     Raises:
         TooMuchDropped: more is dropped than the corpus allows.
     """
-    shard = CorpusShard(key="", raw=raw, labels=labels)
+    shard = CorpusShard(key="", raw=raw, labels=labels, embeddings=embeddings)
     judged = judged_shards(corpus, [shard]) if verdict is None else None
     decided = pl.DataFrame(judged.of_shard[shard.key] if judged else verdict)
     counts = dict(decided.get_column("rule").drop_nulls().value_counts().iter_rows())

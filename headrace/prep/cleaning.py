@@ -10,6 +10,7 @@ from headrace.prep.normalization import normalised
 from headrace.prep.personal_data import masked
 from headrace.prep.quality import quality_rules
 from headrace.prep.rule_sets import Source
+from headrace.prep.semantic import SEMANTIC_DUPLICATE
 
 
 def rule_names(corpus: Corpus) -> list[str]:
@@ -21,7 +22,8 @@ def rule_sources(corpus: Corpus) -> dict[str, Source]:
     """The same rules, and whose each is."""
     found: dict[str, Source] = {rule.name: rule.source for rule in quality_rules(corpus)}
     near: dict[str, Source] = {NEAR_DUPLICATE: "ours"} if corpus.near_duplicates else {}
-    return {**found, EXACT_DUPLICATE: "ours", **near}
+    semantic: dict[str, Source] = {SEMANTIC_DUPLICATE: "ours"} if corpus.semantic_duplicates else {}
+    return {**found, EXACT_DUPLICATE: "ours", **near, **semantic}
 
 
 def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:

@@ -38,6 +38,7 @@ from headrace.prep.rule_sets import (
     check_share_names,
     with_limits_of_set,
 )
+from headrace.prep.semantic_settings import SemanticDuplicates
 from headrace.store.objects import canonical_json
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import check_pattern
@@ -51,12 +52,12 @@ from headrace.user_files.yaml_file import read_yaml
 # Keys that a corpus's digest leaves out at their default.
 _LATER_KEYS = (
     *("template_date", "delimiter", "normalize", "twins_jaccard", "example", "language", "personal_data"),
-    *("text_markup",),
+    *("text_markup", "semantic_duplicates"),
 )
 # Keys that decide as a whole which documents are dropped, and on which side the others stand.
 DECISIVE_KEYS = (
     *("normalize", "personal_data", "language", "duplicate_columns", "near_duplicates", "twins_jaccard"),
-    "heldout_share",
+    *("semantic_duplicates", "heldout_share"),
 )
 
 
@@ -96,6 +97,8 @@ class Corpus:
     """Documents are duplicates if these are equal; add `term` if one text may rightly answer many prompts: they stay,
     and are twins, whose terms stand on one side of the split."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
+    semantic_duplicates: SemanticDuplicates | None = None
+    """null: none are looked for."""
     dedup: Deduplication = field(default_factory=Deduplication)
     heldout_share: Annotated[float, Gt(0), Le(0.5)] = 0.02
     """The share of terms that training never sees: a stable hash of the term decides."""
@@ -233,7 +236,9 @@ class Corpus:
         """Digest of what decides which documents are dropped, and their sides. A shard that is added changes none of
         it, so what was made of the others stays."""
         body = asdict(self)
-        decisive = {name: body[name] for name in DECISIVE_KEYS} | {
+        # What is not compared decides nothing: what was made before the key was known stays.
+        names = [name for name in DECISIVE_KEYS if name != "semantic_duplicates" or body[name]]
+        decisive = {name: body[name] for name in names} | {
             "rules": {name: value for name, value in body["rules"].items() if name not in SHARE_KEYS},
             "columns": sorted(self.columns),
             "required": self.required_columns,

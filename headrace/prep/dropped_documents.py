@@ -21,9 +21,11 @@ from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import NEAR_DUPLICATE
 from headrace.prep.drops import OVERLONG, DroppedDocument
+from headrace.prep.embeddings import sealed_embeddings
 from headrace.prep.example_kinds import fitted_examples, row_columns
 from headrace.prep.labels import effective_labels
 from headrace.prep.quality import quality_rules, with_counts
+from headrace.prep.semantic import SEMANTIC_DUPLICATE
 from headrace.prep.verdicts import CorpusShard, judged_shards
 from headrace.prep.whole_corpus import is_one_run, own_verdict
 
@@ -118,7 +120,8 @@ def dropped_of_shard(
 
 def sealed_shard(corpus: Corpus, handoffs: HandoffStore, shard: str) -> CorpusShard:
     raw = handoffs.open("raw_documents", shard)
-    return CorpusShard(key=shard, raw=raw.table(), labels=_labels(corpus, handoffs, shard))
+    embeddings = sealed_embeddings(corpus, handoffs, shard)
+    return CorpusShard(key=shard, raw=raw.table(), labels=_labels(corpus, handoffs, shard), embeddings=embeddings)
 
 
 def _labels(corpus: Corpus, handoffs: HandoffStore, shard: str) -> dict[str, str]:
@@ -151,6 +154,8 @@ def _listed(
     limits: dict[str, Any] = {one.name: one.limit for one in quality_rules(corpus)} | {OVERLONG: corpus.sequence_length}
     if corpus.near_duplicates:
         limits[NEAR_DUPLICATE] = corpus.near_duplicates.jaccard
+    if corpus.semantic_duplicates:
+        limits[SEMANTIC_DUPLICATE] = corpus.semantic_duplicates.cosine
     measured = _measured(corpus, dropped) | tokens
     for row in dropped.iter_rows(named=True):
         yield DroppedDocument(

@@ -116,7 +116,10 @@ FIGURES: Mapping[str, Figure] = {
 # What is counted by a regular expression (Rust syntax).
 PHRASES = {"filler": "(?i)lorem ipsum"}
 # Rules that look at no figure, and are no rule set's.
-OTHER_RULES = ("text_empty", "template_incomplete", "language", "label_unwanted", "exact_duplicate", "near_duplicate")
+OTHER_RULES = (
+    *("text_empty", "template_incomplete", "language", "label_unwanted"),
+    *("exact_duplicate", "near_duplicate", "semantic_duplicate"),
+)
 # Limits that a corpus's digest leaves out where they are null.
 LATER_LIMITS = tuple(FIGURES)[-6:]
 # Keys that drop nothing.

@@ -15,6 +15,7 @@ from headrace.prep.dedup import NEAR_DUPLICATE
 from headrace.prep.dropped_documents import sealed_shard
 from headrace.prep.quality import first_rule, quality_rules
 from headrace.prep.rule_sets import Source
+from headrace.prep.semantic import SEMANTIC_DUPLICATE
 from headrace.prep.verdicts import CorpusShard
 from headrace.text.markdown import fitting_table
 
@@ -53,6 +54,8 @@ def rule_shares(corpus: Corpus, drops: Iterable[Mapping[str, int]], num_document
     most = dict.fromkeys(limits, corpus.rules.share_max) | corpus.rules.shares_max
     if corpus.near_duplicates:
         limits[NEAR_DUPLICATE] = corpus.near_duplicates.jaccard
+    if corpus.semantic_duplicates:
+        limits[SEMANTIC_DUPLICATE] = corpus.semantic_duplicates.cosine
     return tuple(
         RuleShare(
             rule=rule,

@@ -1,9 +1,9 @@
 """Judges whole shards of a corpus together: what each document is dropped for, and which sides of the split change.
 
-Rules first, document by document; then copies among what the rules keep, in all shards given; then twins, which stand
-on one side. One run may do all of it (`judged_shards`), or many runs the parts (`judged_by_rules`, `verdicts`), with
-the same verdicts, whatever the order of shards. Documents stream through memory: a byte each stays, and what `dedup`
-holds of those that share a key.
+Rules first, document by document; then copies among what the rules keep, in all shards given, by words and then by
+meaning; then twins, which stand on one side. One run may do all of it (`judged_shards`), or many runs the parts
+(`judged_by_rules`, `verdicts`), with the same verdicts, whatever the order of shards. Documents stream through memory:
+a byte each stays, and what `dedup` holds of those that share a key.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +22,10 @@ from headrace.prep.dedup import Comparison, copies_among, in_company
 from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.normalization import in_form
 from headrace.prep.quality import first_rule
+from headrace.prep.semantic import VectorSigner, divided, with_semantic_copies
 from headrace.prep.signatures import KeyFiles
 from headrace.prep.split import MovedKeys, split_key
+from headrace.prep.vector_rows import VectorRows
 
 _BATCH_ROWS = 8192
 # Of texts, since a single one may be a book.
@@ -37,6 +39,8 @@ class CorpusShard:
     key: str
     raw: pa.Table
     labels: Mapping[str, str]
+    # DOCUMENT_EMBEDDINGS; only where semantic duplicates are looked for.
+    embeddings: pa.Table | None = None
 
     def prepared(self, corpus: Corpus) -> Iterator[tuple[int, pl.DataFrame]]:
         """Batches as rules see them, with `label`; the place of each one's first document."""
@@ -55,15 +59,17 @@ class CorpusShard:
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """`of_shard`: DUPLICATES by shard. `num_twins`: documents that have a twin and stay; `num_largest_twins`: how many
-    of them stand on one side together, at most."""
+    of them stand on one side together, at most. `num_vector_pairs`: whose embeddings were compared; None: none are."""
 
     of_shard: Mapping[str, pa.Table]
     num_twins: int
     num_largest_twins: int
+    num_vector_pairs: int | None = None
 
     @property
     def figures(self) -> dict[str, int]:
-        return {"num_twins": self.num_twins, "num_largest_twins": self.num_largest_twins}
+        twins = {"num_twins": self.num_twins, "num_largest_twins": self.num_largest_twins}
+        return twins if self.num_vector_pairs is None else twins | {"num_vector_pairs": self.num_vector_pairs}
 
 
 def comparison_of(corpus: Corpus) -> Comparison:
@@ -79,11 +85,16 @@ def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarra
     rules = np.zeros(shard.raw.num_rows, np.uint16)
     numbers = {name: number for number, name in enumerate(rule_names(corpus), start=1)}
     signer = comparison_of(corpus).signer
+    semantic = corpus.semantic_duplicates
+    vector_signer = VectorSigner(semantic, signer) if semantic else None
     for start, documents in shard.prepared(corpus):
         rule = first_rule(documents, corpus).replace_strict(numbers, default=0, return_dtype=pl.UInt16).to_numpy()
         rules[start : start + len(rule)] = rule
         kept = np.flatnonzero(rule == 0)
-        add(signer.rows(documents[kept], start + kept))
+        rows = signer.rows(documents[kept], start + kept)
+        if vector_signer:
+            rows = vector_signer.rows(documents[kept], start + kept, shard.embeddings, rows)
+        add(rows)
     return rules
 
 
@@ -110,7 +121,16 @@ def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.n
         rows: of all shards, as `in_company` found them, numbered through in the order of `shards`.
     """
     documents = _ShardsDocuments(corpus, shards)
-    found = copies_among(rows, documents, comparison_of(corpus))
+    num_vector_pairs = None
+    if corpus.semantic_duplicates:
+        rows, of_vectors = divided(rows)
+        found = copies_among(rows, documents, comparison_of(corpus))
+        vectors = VectorRows(shard.embeddings for shard in shards if shard.embeddings is not None)
+        found, num_vector_pairs = with_semantic_copies(
+            corpus.semantic_duplicates, found, of_vectors, documents, vectors
+        )
+    else:
+        found = copies_among(rows, documents, comparison_of(corpus))
     keys = MovedKeys(corpus.heldout_share)
     moved = _moved(corpus, documents, found.twins, keys)
     names = pl.Series([None, *rule_names(corpus)], dtype=pl.String)
@@ -120,7 +140,10 @@ def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.n
     ]
     changed = pl.concat([*dropped, found.copies, moved], how="diagonal")
     return Judged(
-        of_shard=_of_shards(documents, changed), num_twins=found.twins.height, num_largest_twins=keys.num_largest()
+        of_shard=_of_shards(documents, changed),
+        num_twins=found.twins.height,
+        num_largest_twins=keys.num_largest(),
+        num_vector_pairs=num_vector_pairs,
     )
 
 

@@ -53,7 +53,8 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
         for behave in behaviours:
             server = ChatServer(behave)
             app = web.Application()
-            app.router.add_post("/v1/chat/completions", server.complete)
+            for path in ("chat/completions", "embeddings"):
+                app.router.add_post(f"/v1/{path}", server.complete)
             app.router.add_get("/v1/models", server.models)
             runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()

@@ -5,6 +5,7 @@ A process of its own, since the graph is made from the corpus file when definiti
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from tests.prep.builders import gloss, write_jsonl
 REPOSITORY = defs.get_repository_def()
 SETTINGS = settings_from_environment()
 SHARDS = ("shard-00", "shard-01", "shard-02")
+REQUESTED = (
+    *("labels", "document_embeddings", "document_signatures", "duplicate_buckets", "duplicates", "clean_documents"),
+)
 
 
 class Corpus:
@@ -30,7 +34,10 @@ class Corpus:
         self.handoffs = HandoffStore(LocalStore(Path(SETTINGS.home) / "store"))
 
     def write_shard(self, shard: str, numbers: range) -> None:
-        write_jsonl(Path(SETTINGS.home) / f"corpus/{shard}.jsonl", map(gloss, numbers))
+        self.write_rows(shard, map(gloss, numbers))
+
+    def write_rows(self, shard: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        write_jsonl(Path(SETTINGS.home) / f"corpus/{shard}.jsonl", rows)
 
     def set(self, **dedup: Any) -> None:
         body = yaml.safe_load(self.file.read_text())
@@ -57,17 +64,20 @@ class Corpus:
         """What this tick of the automation asks for."""
         found = dg.evaluate_automation_conditions(defs, self.instance, cursor=self.cursor)
         self.cursor = found.cursor
-        keys = ("labels", "document_signatures", "duplicate_buckets", "duplicates", "clean_documents")
-        wanted = {key: found.get_requested_partitions(dg.AssetKey(key)) for key in keys}
+        there = {key.to_user_string() for key in REPOSITORY.asset_graph.get_all_asset_keys()}
+        wanted = {key: found.get_requested_partitions(dg.AssetKey(key)) for key in REQUESTED if key in there}
         return {key: sorted(partitions, key=str) for key, partitions in wanted.items() if partitions}
 
     def version(self, asset: str, partition: str) -> int:
         return self.handoffs.open(asset, partition).version
 
-    def kept(self) -> dict[str, list[str]]:
+    def rows(self, asset: str, partition: str) -> list[dict[str, Any]]:
+        return self.handoffs.open(asset, partition).table().to_pylist()
+
+    def kept(self, shards: Sequence[str] = SHARDS) -> dict[str, list[str]]:
         return {
             shard: self.handoffs.open("clean_documents", shard).table(["term"]).column("term").to_pylist()
-            for shard in SHARDS
+            for shard in shards
         }
 
 

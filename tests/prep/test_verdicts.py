@@ -34,6 +34,7 @@ from headrace.store.local import LocalStore
 from simulation.plain_tokens import reference_sequences
 from tests.prep.builders import make_corpus, make_raw
 from tests.prep.test_dedup import overlap, sentences
+from tests.prep.word_vectors import BY_WORDS, embedded
 
 ALL_RULES_OFF = QualityRules.of("none")
 WITHOUT_TERM = ExamplePrompt(user="Say something.")
@@ -165,14 +166,17 @@ def test_any_order_of_shards_and_rows_in_one_run_or_many_gives_the_same_verdicts
         for number, (at, term, text) in enumerate(drawn)
     ]
     shards = make_shards(*([row for shard, row in rows if shard == at] for at in range(3)))
-    corpus = many_runs(3, heldout_share=0.5, duplicate_columns=columns, prompt=WITHOUT_TERM)
+    corpus = many_runs(
+        3, heldout_share=0.5, duplicate_columns=columns, prompt=WITHOUT_TERM, semantic_duplicates=BY_WORDS
+    )
+    shards = embedded(corpus, shards)
     expected = in_one_run(corpus, shards)
 
     order = [0, 1, 2]
     draw.shuffle(order)
     draw.shuffle(rows)
     shuffled = make_shards(*([row for shard, row in rows if shard == at] for at in order))
-    assert in_one_run(corpus, shuffled) == expected
+    assert in_one_run(corpus, embedded(corpus, shuffled)) == expected
     with TemporaryDirectory() as directory:
         site = Site(Path(directory), corpus, shards)
         site.sign()

@@ -30,7 +30,7 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             f"got {shown}."
         )
     # Paths of the protocol, which are appended: the whole address of a request is what vendors' pages show.
-    for path in ("/chat/completions", "/completions", "/models"):
+    for path in ("/chat/completions", "/completions", "/embeddings", "/models"):
         if base_url.rstrip("/").endswith(path):
             shown = without_credentials(base_url)
             raise InvalidInput(

@@ -63,6 +63,8 @@ class AttemptFailed(Exception):
 class Attempt:
     """Sends the request at the first `read`. `close` ends the connection unless the answer was read whole."""
 
+    path = "/chat/completions"
+
     def __init__(
         self,
         session: aiohttp.ClientSession,
@@ -80,7 +82,7 @@ class Attempt:
         mask: hides the secrets that the server knows.
         """
         self._session = session
-        self._url = f"{base_url}/chat/completions"
+        self._url = f"{base_url}{self.path}"
         self._body = body
         self._headers: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json", hdrs.ACCEPT_ENCODING: "identity"}
         if request_id:
@@ -195,15 +197,18 @@ class Attempt:
         return is_event_stream(first)
 
     async def _whole(self) -> list[Event]:
+        event = parse_answer(await self._all_bytes(), self._mask)
+        event.text = self._written(event.text)
+        self._note(event)
+        return self._end([Event(text=event.text)])
+
+    async def _all_bytes(self) -> bytes:
         assert self._bounded is not None
         self._bounded.num_bytes_max = self._whole_bytes_max
         parts: list[bytes] = []
         while raw := await self._plain():
             parts.append(raw)
-        event = parse_answer(b"".join(parts), self._mask)
-        event.text = self._written(event.text)
-        self._note(event)
-        return self._end([Event(text=event.text)])
+        return b"".join(parts)
 
     async def _events(self, lines: EventLines) -> list[Event]:
         """Reads until there is an event, or the end."""

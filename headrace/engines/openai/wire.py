@@ -179,17 +179,29 @@ def refusal_text(raw: bytes, mask: Mask) -> str:
     return text.encode(errors="replace").decode()[:_SHOWN_CHARACTERS_MAX] or "nothing"
 
 
-def _parsed(raw: bytes, part: str, mask: Mask) -> Event:
-    """`mask`: errors quote the answer, cut to one line: it is masked before it is cut."""
+def body_of(raw: bytes, named: str, mask: Mask) -> dict[str, Any]:
+    """An answer's JSON object.
+
+    Args:
+        named: what the answer should be, for errors. They quote the answer, cut to one line: it is masked before it is
+            cut.
+
+    Raises: AnswerBroken: it is none, or reports that the server failed.
+    """
     shown = raw[:_SHOWN_BYTES_MAX]
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise AnswerBroken(f"no chat completion ({type(error).__name__}): {refusal_text(shown, mask)}") from None
+        raise AnswerBroken(f"no {named} ({type(error).__name__}): {refusal_text(shown, mask)}") from None
     if not isinstance(body, dict):
-        raise AnswerBroken(f"no chat completion: {refusal_text(shown, mask)}")
+        raise AnswerBroken(f"no {named}: {refusal_text(shown, mask)}")
     if body.get("error") or body.get("object") == "error":
         raise AnswerBroken(f"the server says: {refusal_text(shown, mask)}", status=status_in(body))
+    return body
+
+
+def _parsed(raw: bytes, part: str, mask: Mask) -> Event:
+    body, shown = body_of(raw, "chat completion", mask), raw[:_SHOWN_BYTES_MAX]
     event = Event()
     _count(event, body.get("usage"))
     choices = body.get("choices")

@@ -1,0 +1,97 @@
+"""Models that turn texts into vectors: in this process, or behind a server that speaks OpenAI's protocol.
+
+A vector has length 1, so the cosine of two is their product. Vectors of two models, or of two versions of one, say
+nothing of each other: `key` tells which ones may be compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from headrace.engines.deployment import Deployment
+from headrace.engines.model_directory import model_directory
+from headrace.errors import InvalidInput
+from headrace.keys import digest_text
+from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import open_directory, seal_directory
+
+EmbeddingEngine = Literal["transformers", "openai_http"]
+# Raise it when the same model gives other vectors.
+_CODE_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """`vectors`: float32 [text, dimension]. `num_truncated`: texts of which the model saw the beginning alone."""
+
+    vectors: np.ndarray
+    num_truncated: int
+
+
+class Embedder(Protocol):
+    """A loaded model. `key`: a digest of all that decides a text's vector."""
+
+    key: str
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """One vector for each text, of which there is at least one.
+
+        Raises:
+            InvalidInput: the model gives no usable vectors, or the server refuses the texts.
+            EngineBusy, EngineFailed: the server cannot answer now, or answers wrongly at every attempt.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_embedder(
+    engine: EmbeddingEngine,
+    model: str,
+    *,
+    base_url: str | None,
+    characters_max: int | None,
+    home: Path,
+    objects: ObjectStore,
+    deployment: Deployment,
+) -> Embedder:
+    """Args:
+        model: a directory, from `home` on if relative, which is sealed so that its bytes are known; or the server's
+            name for its model.
+        characters_max: longer texts are cut before the server gets them; None: none is.
+
+    Raises:
+        InvalidInput: the directory has no embedding model that is understood.
+        EngineUnavailable: there is not enough memory.
+    """
+    if engine == "openai_http":
+        from headrace.engines.openai.embedder import EmbeddingClient, ServerEmbedder
+
+        assert base_url
+        key = digest_text("embedding", _CODE_VERSION, base_url, model, str(characters_max))
+        client = EmbeddingClient(model=model, base_urls=deployment.servers(base_url), deployment=deployment)
+        return ServerEmbedder(key, client, characters_max=characters_max)
+    from headrace.engines.local.embedder import LocalEmbedder
+
+    directory = model_directory(model, setting="model of semantic_duplicates", home=home)
+    digest = seal_directory(objects, directory).digest
+    return LocalEmbedder(digest_text("embedding", _CODE_VERSION, digest), open_directory(objects, digest), named=model)
+
+
+def of_length_1(vectors: np.ndarray, *, model: str) -> np.ndarray:
+    """Float32 [text, dimension].
+
+    Raises: InvalidInput: a vector has no direction.
+    """
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        at = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+        raise InvalidInput(
+            f"Model {model} gives text {at + 1} of {len(vectors)} a vector of the length {lengths[at, 0]:g}, which has "
+            "no direction. Choose another embedding model."
+        )
+    return (wide / lengths).astype(np.float32)
