@@ -58,12 +58,12 @@ def _cut(name: str, text: str, chars_max: int) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return "[" + ", ".join(_plain(item) for item in value[:8]) + (", …]" if len(value) > 8 else "]")
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    if isinstance(value, list):
-        return "[" + ", ".join(_plain(item) for item in value[:8]) + (", …]" if len(value) > 8 else "]")
     text = str(value)
     # The beginning of an id tells rows apart; the whole would push texts out of the table.
     return f"{text[:_ID_CHARS]}…" if _ID.fullmatch(text) else text

@@ -1,8 +1,8 @@
 """Foreign bytes as a picture: upright, in sRGB, at the size that is wanted; or the reason why there is none.
 
-Decoders run in this process, under limits of bytes and pixels that are checked before a pixel is decoded, and for the
-formats of photographs and drawings alone: none of those runs another program. A fault of a decoder written in C can end
-the run; the store then holds nothing of it. What a picture becomes is stated here, rule by rule:
+Decoders run under limits of bytes and pixels that are checked before a pixel is decoded, and for the formats of
+photographs and drawings alone: none of those runs another program. A fault of a decoder written in C ends the process:
+`processes` runs them in others. What a picture becomes is stated here, rule by rule:
 
 | a file's pixels | become |
 |---|---|

@@ -1,8 +1,8 @@
 """Reads one shard of pictures: each is decoded once, compared by its signature from then on, and sealed at its size.
 
 What is sealed does not depend on any rule, so a changed rule decodes nothing again; a changed size decodes everything.
-The price is the disk space of pictures that are dropped later. One picture is decoded at a time; memory holds that, and
-about 400 bytes for each.
+The price is the disk space of pictures that are dropped later. Memory holds the files that are under way, two batches a
+core, and about 400 bytes for each picture.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,16 @@ from headrace.handoff.media.index import MediaItem
 from headrace.handoff.schemas import IMAGE_SIGNATURES, QUARANTINE
 from headrace.keys import digest_text
 from headrace.prep.images.corpus import ImageCorpus
-from headrace.prep.images.decoding import Undecodable, check_pillow, decode
-from headrace.prep.images.signatures import signature_of
+from headrace.prep.images.decoding import check_pillow
+from headrace.prep.images.preparation import Preparation, Prepared
+from headrace.prep.images.processes import decoding_processes
 from headrace.prep.images.sources import FoundImage, image_files, images_of
 from headrace.prep.sources import ShardRead, source_name
 from headrace.user_files.layout import Unreadable
 
 _BATCH_ROWS = 8192
 _EXCERPT_CHARACTERS = 200
+_KILLER = "ends the process that decodes it, also alone: damaged in a way that the decoder does not survive"
 
 
 class ImageReading:
@@ -44,14 +46,29 @@ class ImageReading:
         Raises:
             QuarantineExceeded: after the last one: too many could not be read.
         """
+        prepare = Preparation(
+            resize=self._corpus.resize,
+            pixels_max=self._corpus.decode_pixels_max,
+            background=self._corpus.background_rgb,
+        )
+        made = decoding_processes().map(prepare, self._found(), _body_of, memory_bytes_max=prepare.memory_bytes_max)
+        for (name, found), prepared in made:
+            if isinstance(found, Unreadable):
+                self._set_aside(name, found)
+            elif isinstance(prepared, Prepared):
+                yield self._item(found, prepared)
+            else:
+                self._set_aside(name, _unreadable(found, prepared if isinstance(prepared, str) else _KILLER))
+        self.read().refuse_if_exceeded()
+
+    def _found(self) -> Iterator[tuple[str, FoundImage | Unreadable]]:
+        """Each with the name of its file."""
         for path, dealt in self._files:
             name = source_name(path, self._home)
             for found in images_of(self._corpus, path, name, shard=dealt):
-                if isinstance(found, Unreadable):
-                    self._set_aside(name, found)
-                else:
-                    yield from self._item(found)
-        self.read().refuse_if_exceeded()
+                if isinstance(found, FoundImage) and not _is_text(found.caption):
+                    found = _unreadable(found, "its caption holds half of a surrogate pair")
+                yield name, found
 
     def read(self) -> ShardRead:
         return ShardRead(
@@ -74,39 +91,22 @@ class ImageReading:
             "num_files": read.num_files,
             "num_files_lost": read.num_files_lost,
             "num_files_empty": read.num_files_empty,
-            "quarantine_share": read.quarantine_share,
+            "quarantine_share": round(read.quarantine_share, 6),
         }
 
-    def _item(self, found: FoundImage) -> Iterator[MediaItem]:
-        resize = self._corpus.resize
-        try:
-            if found.caption is not None:
-                found.caption.encode()
-            decoded = decode(
-                found.body,
-                resize.scaled_size,
-                pixels_max=self._corpus.decode_pixels_max,
-                background=self._corpus.background_rgb,
-            )
-        except UnicodeEncodeError:
-            self._set_aside(found.file, _unreadable(found, "its caption holds half of a surrogate pair"))
-            return
-        except Undecodable as error:
-            self._set_aside(found.file, _unreadable(found, str(error)))
-            return
-        signature = signature_of(decoded.picture, width=decoded.width, height=decoded.height)
-        sealed = resize.cut(decoded.picture, decoded.width, decoded.height)
+    def _item(self, found: FoundImage, made: Prepared) -> MediaItem:
         image_id = digest_text("image", found.file, str(found.line), found.member or "")[:32]
         place = {"source_file": found.file, "source_line": found.line, "member": found.member}
+        signature = made.signature
         self._signatures.add(
             {
                 **place,
                 "image_id": image_id,
                 "caption": found.caption,
-                "width": decoded.width,
-                "height": decoded.height,
-                "format": decoded.format,
-                "animated": decoded.is_animated,
+                "width": made.source_width,
+                "height": made.source_height,
+                "format": made.format,
+                "animated": made.is_animated,
                 "pixels": signature.pixels,
                 "coarse_hash": signature.coarse_hash,
                 "fine_hash": signature.fine_hash,
@@ -114,14 +114,14 @@ class ImageReading:
                 "contrast": signature.contrast,
             }
         )
-        yield MediaItem(
+        return MediaItem(
             item_id=image_id,
-            media_type=resize.media_type,
-            content=resize.encoded(sealed),
-            width=sealed.width,
-            height=sealed.height,
+            media_type=self._corpus.resize.media_type,
+            content=made.content,
+            width=made.width,
+            height=made.height,
             caption=found.caption,
-            attributes={**place, "source_width": decoded.width, "source_height": decoded.height},
+            attributes={**place, "source_width": made.source_width, "source_height": made.source_height},
         )
 
     def _set_aside(self, name: str, found: Unreadable) -> None:
@@ -134,6 +134,18 @@ class ImageReading:
         )
         if found.loses_file:
             self._lost_files.add(name)
+
+
+def _body_of(found: tuple[str, FoundImage | Unreadable]) -> bytes | None:
+    return found[1].body if isinstance(found[1], FoundImage) else None
+
+
+def _is_text(caption: str | None) -> bool:
+    try:
+        (caption or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(found: FoundImage, reason: str) -> Unreadable:
