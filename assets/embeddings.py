@@ -23,8 +23,8 @@ _MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (embeddings.MODEL_SETTINGS,
 def document_embeddings(
     context: dg.AssetExecutionContext,
     corpus: CorpusResource,
-    engines: EnginesResource,
     store: StoreResource,
+    engines: EnginesResource,
     raw_documents: Handoff,
     labels: Handoff,
 ) -> dg.MaterializeResult[Any]:

@@ -48,9 +48,7 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
     def embedder(self, engines: EnginesResource, objects: ObjectStore) -> Embedder:
         """The embedding model of a corpus that looks for semantic duplicates.
 
-        Raises:
-            InvalidInput: it looks for none any more, or its model cannot be used.
-            EngineUnavailable: there is not enough memory.
+        Raises: InvalidInput: it looks for none any more, or its model cannot be used.
         """
         corpus = self.corpus()
         if (settings := corpus.semantic_duplicates) is None:
@@ -58,14 +56,7 @@ class CorpusResource(dg.ConfigurableResource["CorpusResource"]):
                 f"{corpus.name} has no semantic_duplicates any more, and is embedded for nothing. Reload the code "
                 "location: document_embeddings is gone then."
             )
-        return engines.open_embedder(
-            settings.engine,
-            settings.model,
-            base_url=settings.base_url,
-            characters_max=settings.characters_max,
-            home=self.home_directory(),
-            objects=objects,
-        )
+        return engines.open_embedder(settings.embedding_model, self.home_directory(), objects)
 
     def judge(self, engines: EnginesResource, objects: ObjectStore) -> Judge | None:
         """The corpus's judge, if it has one; loads nothing before the first question."""

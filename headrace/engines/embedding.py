@@ -31,6 +31,17 @@ class Embedded:
     num_truncated: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingModel:
+    """`model`: a directory, which is sealed so that its bytes are known; or the name that the server at `base_url`
+    has for its model. `characters_max`: longer texts are cut before the server gets them; None: none is."""
+
+    engine: EmbeddingEngine
+    model: str
+    base_url: str | None = None
+    characters_max: int | None = None
+
+
 class Embedder(Protocol):
     """A loaded model. `key`: a digest of all that decides a text's vector."""
 
@@ -48,37 +59,26 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
-def open_embedder(
-    engine: EmbeddingEngine,
-    model: str,
-    *,
-    base_url: str | None,
-    characters_max: int | None,
-    home: Path,
-    objects: ObjectStore,
-    deployment: Deployment,
-) -> Embedder:
-    """Args:
-        model: a directory, from `home` on if relative, which is sealed so that its bytes are known; or the server's
-            name for its model.
-        characters_max: longer texts are cut before the server gets them; None: none is.
+def open_embedder(wanted: EmbeddingModel, home: Path, objects: ObjectStore, deployment: Deployment) -> Embedder:
+    """Loads nothing before the first text. Args: home: where a relative directory starts.
 
     Raises:
         InvalidInput: the directory has no embedding model that is understood.
-        EngineUnavailable: there is not enough memory.
     """
-    if engine == "openai_http":
+    if wanted.engine == "openai_http":
         from headrace.engines.openai.embedder import EmbeddingClient, ServerEmbedder
 
-        assert base_url
-        key = digest_text("embedding", _CODE_VERSION, base_url, model, str(characters_max))
-        client = EmbeddingClient(model=model, base_urls=deployment.servers(base_url), deployment=deployment)
-        return ServerEmbedder(key, client, characters_max=characters_max)
+        assert wanted.base_url
+        key = digest_text("embedding", _CODE_VERSION, wanted.base_url, wanted.model, str(wanted.characters_max))
+        servers = deployment.servers(wanted.base_url)
+        client = EmbeddingClient(model=wanted.model, base_urls=servers, deployment=deployment)
+        return ServerEmbedder(key, client, characters_max=wanted.characters_max)
     from headrace.engines.local.embedder import LocalEmbedder
 
-    directory = model_directory(model, setting="model of semantic_duplicates", home=home)
+    directory = model_directory(wanted.model, setting="model of semantic_duplicates", home=home)
     digest = seal_directory(objects, directory).digest
-    return LocalEmbedder(digest_text("embedding", _CODE_VERSION, digest), open_directory(objects, digest), named=model)
+    key = digest_text("embedding", _CODE_VERSION, digest)
+    return LocalEmbedder(key, open_directory(objects, digest), named=wanted.model)
 
 
 def of_length_1(vectors: np.ndarray, *, model: str) -> np.ndarray:

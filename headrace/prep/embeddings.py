@@ -8,7 +8,7 @@ is embedded once more; what a run that was killed had embedded is, too.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,7 @@ class EmbeddedShard:
 
 
 def model_settings_digest(settings: SemanticDuplicates) -> str:
-    named = (settings.engine, settings.model, settings.base_url, settings.characters_max)
-    return digest_text(MODEL_SETTINGS, *map(str, named))
+    return digest_text(MODEL_SETTINGS, *map(str, asdict(settings.embedding_model).values()))
 
 
 def known_embeddings(handoffs: HandoffStore, shard: str, model: str) -> pa.Table | None:

@@ -100,12 +100,12 @@ def with_semantic_copies(
         shape = len(numbers), vectors.dimension
         mapped: Any = np.memmap(file, np.float32, "r+", shape=shape) if len(numbers) else np.zeros(shape, np.float32)
         originals, cosines, num_compared = semantic_kernels.semantic_copies(
+            np.asarray(mapped),
+            settings.cosine,
             _ranked(numbers, documents, vectors),
             starts,
             groups,
             int(is_new.sum()),
-            np.asarray(mapped),
-            settings.cosine,
             _NUM_COMPARED_MAX,
         )
     dropped = np.flatnonzero(originals >= 0)
@@ -146,11 +146,10 @@ def _renamed(copies: pl.DataFrame, semantic: pl.DataFrame) -> pl.DataFrame:
 
 def _refuse_others(documents: pl.DataFrame, places: np.ndarray, embeddings: pa.Table) -> None:
     wanted = text_digests(documents.get_column("text"))
-    is_there = embeddings.num_rows > places[-1] if len(places) else True
-    known = embeddings.column("key").take(pa.array(places)).to_pylist() if is_there else []
+    known = embeddings.column("key").take(pa.array(places)).to_pylist()
     if known == wanted:
         return
-    at = next((at for at, (one, other) in enumerate(zip(known, wanted, strict=False)) if one != other), len(known))
+    at = next(at for at, (one, other) in enumerate(zip(known, wanted, strict=True)) if one != other)
     where = f"{documents['source_file'][at]} line {documents['source_line'][at]}"
     raise InvalidInput(
         f"document_embeddings has no vector of the text in {where}: it was made of other documents, labels or rules. "

@@ -25,12 +25,12 @@ def _product(one: np.ndarray, other: np.ndarray) -> float:
 
 @compiled
 def semantic_copies(
+    vectors: np.ndarray,
+    cosine: float,
     order: np.ndarray,
     starts: np.ndarray,
     groups: np.ndarray,
     num_groups: int,
-    vectors: np.ndarray,
-    cosine: float,
     num_compared_max: int,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """For each text, one before it in `order` whose vector is that of a copy, and their cosine.
@@ -39,9 +39,10 @@ def semantic_copies(
     with it, but with no more than `num_compared_max`, those that came last.
 
     Args:
+        vectors: float32 [text, dimension], none of them zero.
+        cosine: the least of copies.
         order: int64, the texts, the ones to keep first.
         starts, groups: int64 [text + 1] offsets into int32 groups.
-        vectors: float32 [text, dimension], none of them zero.
 
     Returns:
         int64 [text], its original or -1; float64 [text], their cosine or 0; how many pairs were compared.

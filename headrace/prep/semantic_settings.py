@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from headrace.engines.embedding import EmbeddingEngine
+from headrace.engines.embedding import EmbeddingEngine, EmbeddingModel
 from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidInput
 from headrace.masking import without_credentials
@@ -48,3 +48,10 @@ class SemanticDuplicates:
                 f"characters_max is for the engine openai_http, got {self.characters_max} for 'transformers', which "
                 "cuts at the model's own maximum of tokens: leave it out."
             )
+
+    @property
+    def embedding_model(self) -> EmbeddingModel:
+        """Without what is asked of its vectors."""
+        return EmbeddingModel(
+            engine=self.engine, model=self.model, base_url=self.base_url, characters_max=self.characters_max
+        )

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from headrace.errors import InvalidInput
 from headrace.handoff.schemas import DUPLICATES, RAW_DOCUMENTS, conform
 from headrace.prep.cleaning import prepared, rule_names
 from headrace.prep.corpus import Corpus
@@ -41,6 +42,24 @@ class CorpusShard:
     labels: Mapping[str, str]
     # DOCUMENT_EMBEDDINGS; only where semantic duplicates are looked for.
     embeddings: pa.Table | None = None
+
+    @property
+    def vectors(self) -> pa.Table:
+        """`embeddings`, where they are needed.
+
+        Raises: InvalidInput: there are none, or of another number of documents.
+        """
+        if self.embeddings is None:
+            raise InvalidInput(
+                "The corpus file has semantic_duplicates, and no document_embeddings were read. Reload the code "
+                "location, which then has them, and materialize document_embeddings."
+            )
+        if self.embeddings.num_rows != self.raw.num_rows:
+            raise InvalidInput(
+                f"document_embeddings have {self.embeddings.num_rows:,} rows for {self.raw.num_rows:,} raw_documents: "
+                "they were made of others. Materialize document_embeddings of the shard again."
+            )
+        return self.embeddings
 
     def prepared(self, corpus: Corpus) -> Iterator[tuple[int, pl.DataFrame]]:
         """Batches as rules see them, with `label`; the place of each one's first document."""
@@ -93,7 +112,7 @@ def judged_by_rules(corpus: Corpus, shard: CorpusShard, add: Callable[[np.ndarra
         kept = np.flatnonzero(rule == 0)
         rows = signer.rows(documents[kept], start + kept)
         if vector_signer:
-            rows = vector_signer.rows(documents[kept], start + kept, shard.embeddings, rows)
+            rows = vector_signer.rows(documents[kept], start + kept, shard.vectors, rows)
         add(rows)
     return rules
 
@@ -125,7 +144,7 @@ def verdicts(corpus: Corpus, shards: Sequence[CorpusShard], rules: Sequence[np.n
     if corpus.semantic_duplicates:
         rows, of_vectors = divided(rows)
         found = copies_among(rows, documents, comparison_of(corpus))
-        vectors = VectorRows(shard.embeddings for shard in shards if shard.embeddings is not None)
+        vectors = VectorRows(shard.vectors for shard in shards)
         found, num_vector_pairs = with_semantic_copies(
             corpus.semantic_duplicates, found, of_vectors, documents, vectors
         )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
-from headrace.engines.embedding import Embedder, EmbeddingEngine, open_embedder
+from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
@@ -33,26 +33,9 @@ class EnginesResource(dg.ConfigurableResource):
         """Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`."""
         return open_engine(member, spec, objects, self._deployment(None))
 
-    def open_embedder(
-        self,
-        engine: EmbeddingEngine,
-        model: str,
-        *,
-        base_url: str | None,
-        characters_max: int | None,
-        home: Path,
-        objects: ObjectStore,
-    ) -> Embedder:
-        """Arguments and errors as of `headrace.engines.embedding.open_embedder`."""
-        return open_embedder(
-            engine,
-            model,
-            base_url=base_url,
-            characters_max=characters_max,
-            home=home,
-            objects=objects,
-            deployment=self._deployment(None),
-        )
+    def open_embedder(self, wanted: EmbeddingModel, home: Path, objects: ObjectStore) -> Embedder:
+        """Raises: InvalidInput: see `headrace.engines.embedding.open_embedder`."""
+        return open_embedder(wanted, home, objects, self._deployment(None))
 
     def _deployment(self, replicas: Mapping[str, tuple[str, ...]] | None) -> Deployment:
         return Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas)

@@ -1,45 +1,19 @@
 """A corpus whose shards are compared with each other, prepared through its jobs and its automation."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.definitions.corpus_process import told_by
+
 SHARDS = ["shard-00", "shard-01", "shard-02"]
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("compared")
-    body = {
-        "name": "glosses",
-        "files": ["corpus/{shard}.jsonl"],
-        "num_shards": 3,
-        "columns": {"term": "term", "category": "category", "text": "gloss"},
-        "rules": {"set": "short"},
-        "near_duplicates": None,
-        "prompt": {"user": 'Define the {category} "{term}".'},
-        "dedup": {"num_buckets": 2},
-    }
-    (home / "corpus.yaml").write_text(yaml.safe_dump(body))
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "DAGSTER_"))}
-    given = {"CORPUS": str(home / "corpus.yaml"), "HOME": str(home), "BASE_MODEL": str(tiny_model)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.definitions.compared_corpus"],
-        cwd=CHECKOUT,
-        env=own | {f"HEADRACE_{name}": value for name, value in given.items()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return told_by("compared_corpus", home, tiny_model, {"num_shards": 3, "near_duplicates": None})
 
 
 def terms(*numbers: range) -> list[str]:

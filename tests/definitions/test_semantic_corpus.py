@@ -1,19 +1,14 @@
 """A corpus whose semantic duplicates are found by a server's vectors, through its jobs and its automation."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import web
 
 from simulation.servers.chat import ChatServer, served
+from tests.definitions.corpus_process import told_by
 from tests.prep.word_vectors import WordEmbedder
 
-CHECKOUT = Path(__file__).parents[2]
 SHARDS = ["shard-00", "shard-01"]
 
 
@@ -27,31 +22,10 @@ def test_vectors_are_made_in_runs_of_their_own_for_which_what_finds_copies_waits
     tmp_path: Path, tiny_model: Path
 ) -> None:
     with served(by_words) as server:
-        body = {
-            "name": "glosses",
-            "files": ["corpus/{shard}.jsonl"],
-            "num_shards": 2,
-            "columns": {"term": "term", "category": "category", "text": "gloss"},
-            "rules": {"set": "short"},
-            "semantic_duplicates": {"engine": "openai_http", "model": "words", "base_url": server.url, "cosine": 0.999},
-            "prompt": {"user": 'Define the {category} "{term}".'},
-            "dedup": {"num_buckets": 2},
-        }
-        (tmp_path / "corpus.yaml").write_text(yaml.safe_dump(body))
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "DAGSTER_"))}
-        given = {"CORPUS": str(tmp_path / "corpus.yaml"), "HOME": str(tmp_path), "BASE_MODEL": str(tiny_model)}
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.definitions.semantic_corpus"],
-            cwd=CHECKOUT,
-            env=own | {f"HEADRACE_{name}": value for name, value in given.items()},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        semantic = {"engine": "openai_http", "model": "words", "base_url": server.url, "cosine": 0.999}
+        corpus = {"num_shards": 2, "semantic_duplicates": semantic}
+        told = told_by("semantic_corpus", tmp_path, tiny_model, corpus)
         sent = [text for request in server.bodies for text in request["input"]]
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout)
-
     jobs = {"prepare", "embed_documents", "sign_documents", "compare_bucket", "find_duplicates", "make_examples"}
     assert jobs <= set(told["jobs"])
     assert [told[name] for name in ("prepared", "embedded", "found", "signed")] == [[]] * 4

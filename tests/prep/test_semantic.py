@@ -178,6 +178,12 @@ def test_vectors_of_other_texts_or_models_are_refused() -> None:
     message = r"no vector of the text in files/a.jsonl line 2: it was made of other documents, labels or rules. Mat"
     with pytest.raises(InvalidInput, match=message):
         judged_shards(CORPUS, [other])
+    # With more rows, those of the next shard would be taken for its own.
+    shorter = replace(shard, raw=shard.raw.slice(0, 1))
+    with pytest.raises(InvalidInput, match=r"have 2 rows for 1 raw_documents: they were made of others. Materialize"):
+        judged_shards(CORPUS, [shorter])
+    with pytest.raises(InvalidInput, match=r"no document_embeddings were read. Reload the code location"):
+        judged_shards(CORPUS, [replace(shard, embeddings=None)])
 
 
 def test_vectors_of_two_models_are_not_compared(tmp_path: Path) -> None:
