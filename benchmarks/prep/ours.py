@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from headrace.handoff.schemas import RAW_DOCUMENTS
@@ -44,15 +45,18 @@ def raw_documents(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     for batch in batches:
         num_rows = batch.num_rows
         nothing = pa.nulls(num_rows, pa.string())
+        # Made by polars: `pa.array`, `pa.scalar` and `pa.repeat` import pandas where it is installed.
+        bounds = pl.repeat(0, num_rows + 1, dtype=pl.Int32, eager=True).to_arrow()
+        empty = pl.repeat("", num_rows, eager=True).to_arrow().cast(pa.string())
         columns = {
-            "document_id": pa.repeat("", num_rows),
+            "document_id": empty,
             "term": nothing,
             "category": nothing,
             "text": batch.column("text").cast(pa.string()),
-            "examples": pa.array([[]] * num_rows, pa.list_(pa.string())),
-            "source_file": pa.repeat("", num_rows),
-            "source_line": pa.array(np.arange(line, line + num_rows)),
+            "examples": pa.ListArray.from_arrays(bounds, nothing.slice(0, 0)),
+            "source_file": empty,
+            "source_line": pl.int_range(line, line + num_rows, eager=True).to_arrow(),
         }
-        raw.add_batch(pa.RecordBatch.from_pydict(columns, RAW_DOCUMENTS))
+        raw.add_batch(pa.RecordBatch.from_arrays([columns[one] for one in RAW_DOCUMENTS.names], schema=RAW_DOCUMENTS))
         line += num_rows
     return raw.table()

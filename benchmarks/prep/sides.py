@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
 # As the source has.
 _ROW_GROUP_ROWS = 16_384
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 4096
 
 
 def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
