@@ -1,10 +1,15 @@
 """Near de-duplication against its peers, Parquet to Parquet, and against the truth.
 
-Each system is a process of its own that reads the same file; they take turns. CPU seconds are of the whole process,
-imports and compiling included; the first run of ours compiles (once a machine) and is a warm-up, told by itself.
+Each system is a process of its own that reads the same file; they take turns. Ours is there twice: `headrace` is
+de-duplication alone by the function that decides in a run, as much as the peers do; `headrace-path` is all that the
+runs of one shard do but for sealing: ids, quality rules, the normal form, twins, the split. CPU seconds are of the
+whole process, imports and compiling included; the first run of ours compiles (once a machine) and is a warm-up, told by
+itself.
 Five-token shingles, Jaccard 0.7. Slow peers get a slice, datatrove once. The truth is every pair of the slice, exactly,
 by each system's own tokens, and by `\\w+` for all: texts that differ in signs alone are twins by `\\w+`, and are not by
 our rule. datatrove's tokens are spaCy's, which only `\\w+` stands for here.
+
+Memory is the peak of what was resident, VmHWM: with libraries' code and the mapped pages of temporary files.
 """
 
 from pathlib import Path
@@ -39,12 +44,13 @@ JACCARD, NUM_TOKENS = 0.7, 5
 _SIMILAR = 0.8
 # CPU seconds a megabyte: a third, and three.
 _ON_SLICE, _ONCE = {"datasketch", "datatrove"}, {"datatrove"}
+_OURSELVES = ("headrace", "headrace-path")
 _OURS, _PLAIN = "our tokens", r"\w+"
 _MEMORY_BYTES_MAX = 300 * MB
 
 
 def run(given: Given, directory: Path) -> Outcome:
-    sides = ["headrace", *(peer for peer in given.peers if peer in PEERS)]
+    sides = [*_OURSELVES, *(peer for peer in given.peers if peer in PEERS)]
     corpus, part = directory / "corpus.parquet", directory / "part.parquet"
     num_documents = write_corpus(corpus, given.megabytes * MB, seed=1)
     num_in_part = write_corpus(part, given.slice_megabytes * MB, seed=2)
@@ -123,7 +129,7 @@ def deduplicated(
 
 
 def _shares(side: str, verdicts: dict[str, Verdict]) -> list[str]:
-    own, plain = verdicts[_OURS if side == "headrace" else _PLAIN], verdicts[_PLAIN]
+    own, plain = verdicts[_OURS if side in _OURSELVES else _PLAIN], verdicts[_PLAIN]
     shares = (own.with_a_twin, plain.with_a_twin, own.pairs_left, plain.pairs_left)
     return [f"{share:.2%}" for share in shares]
 

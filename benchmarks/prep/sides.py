@@ -18,24 +18,59 @@ _WORD = re.compile(r"\w+")
 _NUM_PERMUTATIONS = 128
 # As the source has.
 _ROW_GROUP_ROWS = 16_384
+_BATCH_ROWS = 4096
 
 
 def headrace(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
-    import polars as pl
+    """De-duplication alone, as the peers do it, by the function that decides in a run."""
+    import numpy as np
     import pyarrow.parquet as pq
 
-    from headrace.prep.dedup import copies_of
+    from benchmarks.prep.ours import kept_of, raw_documents
+
+    with pq.ParquetFile(source) as file:
+        raw = raw_documents(file.iter_batches(_BATCH_ROWS))
+    kept = kept_of(raw, _near(jaccard, num_tokens))
+    texts = raw.select(["text"])
+    # In parts, since all at once would be held.
+    with pq.ParquetWriter(target, texts.schema) as writer:
+        for start in range(0, texts.num_rows, _ROW_GROUP_ROWS):
+            first, stop = np.searchsorted(kept, [start, start + _ROW_GROUP_ROWS])
+            writer.write_table(texts.slice(start, _ROW_GROUP_ROWS).take(kept[first:stop] - start))
+    return kept.tolist()
+
+
+def headrace_path(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
+    """All that two runs do with a corpus of one shard, except to seal what they made: ids, rules, twins and split."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from benchmarks.prep.ours import without_copies
+    from headrace.prep.clean_shards import clean_shard
+    from headrace.prep.corpus import Corpus
+    from headrace.prep.example_forms import ExamplePrompt
+    from headrace.prep.sources import read_shard
+
+    corpus = Corpus(
+        name="texts",
+        files=(str(source),),
+        columns={"text": "text"},
+        prompt=ExamplePrompt(user="Write."),
+        near_duplicates=_near(jaccard, num_tokens),
+    )
+    raw = read_shard(corpus, "shard-00", source.parent).documents
+    kept, verdict = without_copies(corpus, raw)
+    documents = clean_shard(corpus, raw, {}, verdict).documents
+    with pq.ParquetWriter(target, documents.schema) as writer:
+        for batch in documents.to_batches():
+            writer.write_table(pa.Table.from_batches([batch]))
+    return kept.tolist()
+
+
+def _near(jaccard: float, num_tokens: int) -> Any:
     from headrace.prep.dedup_settings import NearDuplicates
 
-    documents = pl.read_parquet(source)
-    settings = NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)
-    kept = copies_of(documents, ("text",), settings).get_column("copy_of").is_null()
-    left = documents.filter(kept)
-    # In parts, since polars would hold all that it writes.
-    with pq.ParquetWriter(target, left.head(0).to_arrow().schema) as writer:
-        for part in left.iter_slices(_ROW_GROUP_ROWS):
-            writer.write_table(part.to_arrow())
-    return kept.arg_true().to_list()
+    return NearDuplicates(jaccard=jaccard, shingle_words=num_tokens, num_permutations=_NUM_PERMUTATIONS)
 
 
 def rensa(source: Path, target: Path, jaccard: float, num_tokens: int, shingles: str) -> list[int]:
@@ -108,6 +143,7 @@ def datatrove(source: Path, target: Path, jaccard: float, num_tokens: int, shing
 
 SIDES: dict[str, Callable[[Path, Path, float, int, str], Sequence[int]]] = {
     "headrace": headrace,
+    "headrace-path": headrace_path,
     "rensa": rensa,
     "datasketch": datasketch,
     "datatrove": datatrove,

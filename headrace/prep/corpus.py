@@ -261,7 +261,7 @@ class Corpus:
             line_ends_kept=self.normalize.text == "code" and self.text_unit != "line",
         )
 
-    @property
+    @cached_property
     def needed_columns(self) -> tuple[str, ...]:
         """Ours of the columns that each record must have."""
         kind = self.example.kind

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from headrace.prep.dedup_settings import NearDuplicates
-from headrace.prep.signatures import KEY_ROWS, KeyFiles, Signer, sequences_of
+from headrace.prep.signatures import KEY_ROWS, Signer, sequences_of
 
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
@@ -147,30 +147,6 @@ def _grouped(text: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
     by_text = np.argsort(text, kind="stable")
     starts = np.append(0, np.cumsum(np.bincount(text))).astype(np.int64)
     return starts, groups[by_text].astype(np.int32), int(groups.max(initial=-1)) + 1
-
-
-def copies_of(documents: pl.DataFrame, columns: Sequence[str], near: NearDuplicates | None) -> pl.DataFrame:
-    """For each document of a frame, the place of the one it is a copy of (Int64, or null), `rule` and `similarity`.
-
-    Of equally long texts, the first stays.
-    """
-    comparison = Comparison(columns=columns, near=near, twins_jaccard=None)
-    places = np.arange(documents.height)
-    with KeyFiles() as files:
-        for start in range(0, documents.height, _BATCH_ROWS):
-            rows = slice(start, start + _BATCH_ROWS)
-            files.add(comparison.signer.rows(documents[rows], places[rows]))
-        found = copies_among(in_company(files.ranges()), _Frame(documents), comparison)
-    return pl.DataFrame({"document": places}).join(found.copies, on="document", how="left", maintain_order="left")
-
-
-@dataclass(frozen=True)
-class _Frame:
-    documents: pl.DataFrame
-
-    def at(self, numbers: np.ndarray) -> pl.DataFrame:
-        places = pl.Series("source_line", numbers)
-        return self.documents[numbers].with_columns(places, pl.lit("").alias("source_file"))
 
 
 class Sets:

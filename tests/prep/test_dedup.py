@@ -9,12 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.prep import kernels, pair_kernels
-from headrace.prep.dedup import copies_of
 from headrace.prep.dedup_settings import NearDuplicates
+from headrace.prep.example_forms import ExamplePrompt
+from headrace.prep.rule_sets import QualityRules
 from headrace.prep.signatures import COPY_RECALL_MIN, bands
 from headrace.prep.text_keys import text_keys_of
 from headrace.prep.token_rule import folded, kinds
+from headrace.prep.verdicts import CorpusShard, judged_shards
 from simulation.plain_tokens import reference_sequences, reference_tokens
+from tests.prep.builders import make_corpus, make_raw
 
 WORDS = ["river", "wheel", "stone", "grain", "mill", "weir", "gate", "boat", "rope", "bank", "lock", "race"]
 CHINESE = (
@@ -24,9 +27,28 @@ CHINESE = (
 THAI = "กขคงจฉชซญฎฏฐณดตถทธนบปผฝพฟภมยรลวศษสหฬอฮ"
 
 
+def copies(texts: list[str], settings: NearDuplicates | None, **others: list[str]) -> pl.DataFrame:
+    """For each text, the place of its original as `copy_of`, and `similarity`."""
+    corpus = make_corpus(
+        columns={name: name for name in ("text", *others)},
+        prompt=ExamplePrompt(user="Write."),
+        rules=QualityRules.of("none"),
+        duplicate_columns=("text", *others),
+        near_duplicates=settings,
+        twins_jaccard=None,
+    )
+    rows = [dict(zip(("text", *others), row, strict=True)) for row in zip(texts, *others.values(), strict=True)]
+    shard = CorpusShard(key="", raw=make_raw(*rows), labels={})
+    found = pl.DataFrame(judged_shards(corpus, [shard]).of_shard[""])
+    # Lines count from 1 on.
+    found = found.select("place", "similarity", (pl.col("copy_of_source_line") - 1).alias("copy_of"))
+    return pl.DataFrame({"place": range(len(texts))}, {"place": pl.Int64}).join(
+        found, on="place", how="left", maintain_order="left"
+    )
+
+
 def near_copies(texts: list[str], settings: NearDuplicates | None = None, **others: list[str]) -> pl.DataFrame:
-    documents = pl.DataFrame({"text": texts, **others}, schema_overrides={"text": pl.String})
-    return copies_of(documents, tuple(documents.columns), settings or NearDuplicates())
+    return copies(texts, settings or NearDuplicates(), **others)
 
 
 def near(texts: list[str], settings: NearDuplicates | None = None, **others: list[str]) -> list[int | None]:
@@ -35,8 +57,7 @@ def near(texts: list[str], settings: NearDuplicates | None = None, **others: lis
 
 
 def exact(texts: list[str], **others: list[str]) -> list[int | None]:
-    documents = pl.DataFrame({"text": texts, **others}, schema_overrides={"text": pl.String})
-    return copies_of(documents, tuple(documents.columns), None).get_column("copy_of").to_list()
+    return copies(texts, None, **others).get_column("copy_of").to_list()
 
 
 def sentences(seed: int, number: int, words: int = 14) -> list[str]:
@@ -222,7 +243,7 @@ def test_of_texts_of_one_template_every_copy_and_twin_is_found_whatever_their_si
 
 
 def test_texts_without_tokens_are_no_near_duplicates() -> None:
-    assert near(["", "", "…", "?"]) == [None, 0, None, None]
+    assert near(["?", "?", "…", "!"]) == [None, 0, None, None]
 
 
 def test_the_same_texts_give_the_same_originals_in_any_batching(monkeypatch: pytest.MonkeyPatch) -> None:
