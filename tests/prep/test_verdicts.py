@@ -369,7 +369,7 @@ def test_signatures_of_older_documents_or_of_another_corpus_file_are_refused(tmp
 
 
 def test_what_labels_decided_is_refused_once_others_count(tmp_path: Path) -> None:
-    """The sealed labels are the same, since they hold those of every source that there was."""
+    """The newest labels are the same: they may be of sources that count no more."""
     labels = Labels(file=LabelFile(path="labels.csv", source="people"), drop=("no",))
     judge = LabelJudge(question="{text}?", answers=("yes", "no"), engine="echo", model="judge")
     corpus = many_runs(1, labels=labels)
