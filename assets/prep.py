@@ -13,7 +13,7 @@ from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.embeddings import embeddings_of
-from headrace.prep.examples import build_examples
+from headrace.prep.examples import build_examples, made_by
 from headrace.prep.labels import effective_labels, label_shard
 from headrace.prep.sources import read_shard
 from headrace.prep.token_store import KeptTokens, tokens_digest
@@ -163,7 +163,7 @@ def training_examples(
     beside it, as tokenized_documents. Read by trained_model and evaluation.
     """
     settings, tokenizer = corpus.corpus(), corpus.tokenizer()
-    if sealed := sealed_already(context, store.handoffs(), corpus=settings.digest, tokenizer=tokenizer.digest):
+    if sealed := sealed_already(context, store.handoffs(), **made_by(settings, tokenizer)):
         return dg.MaterializeResult(value=sealed)
     kept = KeptTokens(store.handoffs(), context.partition_key, tokens_digest(settings, tokenizer))
     known = None if MAKE_AGAIN_TAG in context.run.tags else kept.known()

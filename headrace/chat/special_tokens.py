@@ -44,22 +44,28 @@ def name_special_tokens(backend: Tokenizer, config: Mapping[str, Any], directory
     return {name: token.content for name, token in named.by_name.items()}
 
 
-def _gathered(config: dict[str, Any], directory: Path) -> _Named:
+def named_in_config(config: Mapping[str, Any]) -> dict[str, str]:
+    """What `name_special_tokens` returns where no other file names a token."""
+    return {name: token.content for name, token in _gathered(dict(config), None).by_name.items()}
+
+
+def _gathered(config: dict[str, Any], directory: Path | None) -> _Named:
     flagged = {
         int(token_id): _token(token, special=False)
         for token_id, token in config.get("added_tokens_decoder", {}).items()
     }
-    if "added_tokens_decoder" not in config:
-        config |= _json(directory / "special_tokens_map.json")
+    others = None if "added_tokens_decoder" in config else directory
+    if others:
+        config |= _json(others / "special_tokens_map.json")
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     by_name = {name: config[name] for name in _ROLES if config.get(name)}
     # Tokens of an architecture, such as image_token.
     own = {name: value for name, value in config.items() if name.endswith("_token") and name not in _ROLES}
     own |= extra if isinstance(extra, dict) else {}
     by_name |= {name: value for name, value in own.items() if isinstance(value, (str, dict)) and value}
-    if "added_tokens_decoder" not in config:
+    if others:
         special = {_token(value).content for value in by_name.values()}
-        for content, token_id in _json(directory / "added_tokens.json").items():
+        for content, token_id in _json(others / "added_tokens.json").items():
             flagged[token_id] = AddedToken(content, normalized=content not in special, special=content in special)
     known = {token.content: token for token in flagged.values()}
     return _Named(

@@ -19,7 +19,7 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from headrace.chat.plain_backend import PlainBackend
-from headrace.chat.special_tokens import name_special_tokens
+from headrace.chat.special_tokens import name_special_tokens, named_in_config
 from headrace.chat.template import (
     TEMPLATE_FILE,
     TEMPLATES_DIRECTORY,
@@ -208,11 +208,16 @@ class ChatTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of everything that determines text and ids."""
+        """Digest of everything that determines text and ids.
+
+        It is taken of what was made of the files, and of all of it, so no file that is read can be forgotten here.
+        """
         config = json.dumps(self._config, sort_keys=True)
-        # Left out if there is none, so that tokenizers from before dates keep their digest.
-        date = [] if self._template.date is None else [self._template.date]
-        return digest_text("tokenizer", self.backend.to_str(), config, self._template.text, *date)
+        # What came later is left out where there is none of it, so that other tokenizers keep their digest.
+        later = [] if self._template.date is None else [self._template.date]
+        if self._named != named_in_config(self._config):
+            later.append(json.dumps(self._named, sort_keys=True))
+        return digest_text("tokenizer", self.backend.to_str(), config, self._template.text, *later)
 
     @cached_property
     def special_tokens(self) -> frozenset[str]:

@@ -244,6 +244,9 @@ class Corpus:
             "required": self.required_columns,
             "unwanted": self.labels.drop if self.labels else (),
         }
+        if self.labels and self.labels.drop:
+            # Labels that were read for another source, or before one went, may be sealed still.
+            decisive["label_sources"] = self.labels.sources
         if len(self.duplicate_columns) > 1:
             # Keys that hold the other columns, too, bring no twins together.
             decisive["keys"] = "text"

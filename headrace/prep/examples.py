@@ -69,6 +69,13 @@ class Examples:
         return 1 - sum(count.num_tokens for count in self.counts.values()) / num_slots if num_slots else 0.0
 
 
+def made_by(corpus: Corpus, tokenizer: ChatTokenizer) -> dict[str, str]:
+    """What decides the examples of a shard, but its documents."""
+    # Pieces without context are made again, and no other corpus's examples.
+    pieces = {"pieces": "with context"} if corpus.example.overlong == "split" else {}
+    return {"corpus": corpus.digest, "tokenizer": tokenizer.digest, **pieces}
+
+
 def build_examples(
     corpus: Corpus, documents: pa.Table, tokenizer: ChatTokenizer, known: pa.Table | None = None
 ) -> Examples:

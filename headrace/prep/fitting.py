@@ -54,7 +54,7 @@ def fitted_completion(example: TokenizedExample, length: int, overlong: Overlong
 
 def fitted_text(text: TokenizedExample, num_beginning: int, length: int, overlong: Overlong) -> Fitted:
     """Args:
-    num_beginning: tokens before the text, which stay.
+    num_beginning: tokens before the text, which stay, and stand before each piece of it.
     """
     ids = text.ids
     if len(ids) <= length:
@@ -65,7 +65,7 @@ def fitted_text(text: TokenizedExample, num_beginning: int, length: int, overlon
         kept = np.concatenate([ids[:num_beginning], ids[len(ids) - (length - num_beginning) :]])
         return truncated(learnt_text(kept), len(ids))
     if overlong == "split":
-        return Fitted(outcome="split", num_tokens=len(ids), examples=list(_pieces(ids, length)))
+        return Fitted(outcome="split", num_tokens=len(ids), examples=list(_pieces(ids, num_beginning, length)))
     return dropped(len(ids))
 
 
@@ -91,8 +91,15 @@ def learnt_text(ids: np.ndarray) -> TokenizedExample:
     return TokenizedExample(ids=ids, spans=((1, len(ids)),))
 
 
-def _pieces(ids: np.ndarray, length: int) -> Iterator[TokenizedExample]:
-    for start in range(0, len(ids), length):
-        # A single token would be predicted by nothing: the last one takes the token before it along, which is not
-        # learnt again. Otherwise some texts would lose their end-of-text token.
-        yield learnt_text(ids[min(start, len(ids) - 2) : start + length])
+def _pieces(ids: np.ndarray, num_beginning: int, length: int) -> Iterator[TokenizedExample]:
+    """Each token of the text is learnt in one piece, as it is in the whole.
+
+    A later piece begins as the text does, if there is room for that, then with the token before its own: that one
+    predicts the first of them, and is not learnt again.
+    """
+    yield learnt_text(ids[:length])
+    beginning = ids[:num_beginning] if num_beginning + 1 < length else ids[:0]
+    num_context = len(beginning) + 1
+    for start in range(length, len(ids), length - num_context):
+        piece = np.concatenate([beginning, ids[start - 1 : start + length - num_context]])
+        yield TokenizedExample(ids=piece, spans=((num_context, len(piece)),))

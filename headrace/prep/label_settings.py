@@ -107,3 +107,8 @@ class Labels:
                 )
         if self.file and self.judge and self.file.source == self.judge.source:
             raise InvalidInput(f"the sources of file and judge must differ, got {self.file.source!r} twice.")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Whose labels count; a later one's overrule an earlier one's, since people overrule models."""
+        return tuple(one.source for one in (self.judge, self.file) if one)

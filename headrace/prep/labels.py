@@ -151,12 +151,10 @@ def parse_answer(answer: str, allowed: Sequence[str]) -> str | None:
 
 
 def effective_labels(labels: pa.Table, corpus: Corpus) -> dict[str, str]:
-    """One label for each document: the file's if there is one, since people overrule models."""
+    """One label for each document: of the last of the corpus's sources that has one."""
     by_source = labels_by_source(labels)
-    settings = corpus.labels
-    order = [source.source for source in (settings.judge, settings.file) if source] if settings else []
     effective: dict[str, str] = {}
-    for source in order:
+    for source in corpus.labels.sources if corpus.labels else ():
         effective |= by_source.get(source, {})
     return effective
 

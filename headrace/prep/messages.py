@@ -2,7 +2,8 @@
 
 The form is OpenAI's: `{role, content}`, the content a text or a list of text parts, an assistant's `tool_calls`, a
 tool's `tool_call_id`, and the `weight` 0 of a turn that is not learnt. Arguments of calls are objects afterwards, as
-chat templates expect, in their own order: a template prints them. Keys that no template reads are left out.
+chat templates expect, in their own order: a template prints them. Keys that no template reads are left out. JSON text
+in which a key stands twice in one object is no example, as in JSON Lines.
 
 De-duplication, rules, labels and leaks look at one text: all contents but the system turn's, which many conversations
 share. So two conversations that differ in their system turn alone are copies. The first user turn stands for the term:
@@ -12,9 +13,11 @@ all that begin alike fall on one side of the split. Messages themselves are neve
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from headrace.prep.example_forms import ExampleKind
+from headrace.user_files.json_objects import JsonObjects, inner_values
 
 ROLES = ("system", "user", "assistant", "tool")
 _TEXT_KEYS = ("tool_call_id", "name", "reasoning_content")
@@ -109,10 +112,7 @@ class _Column:
         # Nulls of JSON text are the user's own, whatever the file.
         fills_up = self._nulls_are_absent and not isinstance(value, str)
         if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
-                raise self.fault(f"is text that is not JSON: {error}") from error
+            value = self._parsed("is text that is", value)
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
@@ -170,32 +170,40 @@ class _Column:
             if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(name, str):
                 raise self.fault(f"{where} has a tool call without function.name")
             arguments = self._arguments(where, name, function.get("arguments", {}))
-            named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+            if not isinstance(call_id := call.get("id"), str | None):
+                raise self.fault(f"{where} calls {name} with an id of the type {_kind(call_id)}, wanted a string")
+            if call.get("type") not in (None, "function"):
+                raise self.fault(f"{where} has a tool call of the type {call['type']!r}, wanted function")
+            named = {"id": call_id} if call_id is not None else {}
             made.append({**named, "type": "function", "function": {"name": name, "arguments": arguments}})
         return made
 
     def _arguments(self, where: str, name: str, arguments: object) -> dict[str, Any]:
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}")
-            except (ValueError, RecursionError) as error:
-                raise self.fault(f"{where} calls {name} with arguments that are not JSON: {error}") from error
+            arguments = self._parsed(f"{where} calls {name} with arguments that are", arguments or "{}")
         if not isinstance(arguments, dict):
             raise self.fault(f"{where} calls {name} with arguments of the type {_kind(arguments)}, wanted an object")
         self._check_is_json(f"{where} calls {name} with arguments that hold", arguments)
         return arguments
+
+    def _parsed(self, what: str, text: str) -> object:
+        objects = JsonObjects()
+        try:
+            value = objects.read(text)
+        except (ValueError, RecursionError) as error:
+            raise self.fault(f"{what} not JSON: {error}") from error
+        if (key := objects.repeated_within(value)) is not None:
+            raise self.fault(f"{what} JSON with the key {key!r} twice in one object")
+        return value
 
     def _check_is_json(self, what: str, value: object) -> None:
         level = [value]
         for _ in range(_NESTED_MAX):
             if others := [_kind(one) for one in level if not isinstance(one, _JSON_TYPES)]:
                 raise self.fault(f"{what} a value of the type {others[0]}, which is not JSON's: write it as text")
-            level = [
-                inner
-                for one in level
-                if isinstance(one, dict | list)
-                for inner in (one.values() if isinstance(one, dict) else one)
-            ]
+            if odd := [one for one in level if isinstance(one, float) and not isfinite(one)]:
+                raise self.fault(f"{what} a number that JSON lacks or that is too large ({odd[0]}): write it as text")
+            level = inner_values(level)
             if not level:
                 return
         raise self.fault(f"{what} objects or lists nested deeper than {_NESTED_MAX}")
@@ -206,9 +214,9 @@ class _Column:
         if not calls:
             raise self.fault(f"message {number} is a tool's and answers no call of the assistant before it")
         ids = [call["id"] for call in calls if "id" in call]
-        if ids and message.get("tool_call_id", ids[0]) not in ids:
-            got = message["tool_call_id"]
-            raise self.fault(f"message {number} answers the call {got!r}, wanted one of {', '.join(map(repr, ids))}")
+        if (got := message.get("tool_call_id")) is not None and got not in ids:
+            wanted = f"wanted one of {', '.join(map(repr, ids))}" if ids else "and no call before it has an id"
+            raise self.fault(f"message {number} answers the call {got!r}, {wanted}")
 
 
 def _pair(
@@ -252,7 +260,7 @@ def _is_json_of_messages(text: str) -> bool:
     if not text.lstrip().startswith("["):
         return False
     try:
-        value = json.loads(text)
+        value = JsonObjects().read(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)

@@ -1,19 +1,17 @@
 """JSON Lines, line by line: the exact reader, which says of each line why it is no record.
 
-A wanted key that stands twice in an object makes its line unreadable, since nobody knows which one is meant.
+A key that stands twice in one object makes its line unreadable, since nobody knows which one is meant: a wanted one, or
+any within a wanted one's value.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from headrace.user_files.json_objects import JsonObjects
 from headrace.user_files.layout import FileLayout, Record, Unreadable, too_long, wrong_encoding
 from headrace.user_files.lines import BoundedLines
 from headrace.user_files.text_encodings import UNDECODABLE
-
-# Python refuses to make an integer of more.
-_DIGITS_MAX = 4300
 
 
 def read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
@@ -22,7 +20,7 @@ def read_jsonl(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
 
 
 def json_records(lines: BoundedLines, layout: FileLayout, first_line: int) -> Iterator[Record | Unreadable]:
-    objects = _Objects()
+    objects = JsonObjects()
     for number, line in enumerate(lines, start=first_line):
         if lines.was_cut:
             yield too_long(number, layout, line)
@@ -37,13 +35,21 @@ def json_records(lines: BoundedLines, layout: FileLayout, first_line: int) -> It
         except (ValueError, RecursionError) as error:
             yield Unreadable(line=number, reason=f"not JSON: {_json_fault(error, number, line)}", excerpt=line)
             continue
-        if twice := sorted(objects.repeated.intersection(layout.columns)):
-            yield Unreadable(line=number, reason=f"the key {twice[0]!r} stands twice", excerpt=line)
-        elif isinstance(fields, dict):
-            yield Record(line=number, fields=fields)
+        if isinstance(fields, dict):
+            twice = _twice(objects, fields, layout)
+            yield Unreadable(line=number, reason=twice, excerpt=line) if twice else Record(line=number, fields=fields)
         else:
             hint = ", but a list: write one object a line" if isinstance(fields, list) else ""
             yield Unreadable(line=number, reason=f"not a JSON object{hint}", excerpt=line)
+
+
+def _twice(objects: JsonObjects, fields: dict[str, object], layout: FileLayout) -> str | None:
+    if wanted := sorted(objects.repeated_in(fields).intersection(layout.columns)):
+        return f"the key {wanted[0]!r} stands twice"
+    for column in layout.columns:
+        if (key := objects.repeated_within(fields.get(column))) is not None:
+            return f"column {column!r} holds the key {key!r} twice in one object"
+    return None
 
 
 def _json_fault(error: Exception, number: int, line: str) -> str:
@@ -52,29 +58,3 @@ def _json_fault(error: Exception, number: int, line: str) -> str:
         return str(error)
     # A torn line is missed something behind its end.
     return f"{error.msg}: line {number} column {min(error.pos, len(line.rstrip())) + 1}"
-
-
-class _Objects:
-    """JSON objects, and the keys that occur twice in one of them; not in the objects within it."""
-
-    def __init__(self) -> None:
-        self.repeated = set[str]()
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._checked, parse_int=_whole_number)
-
-    def read(self, line: str) -> object:
-        self.repeated = set[str]()
-        return self._decoder.decode(line)
-
-    def _checked(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
-        fields = dict(pairs)
-        # The outermost object is the last one that is made.
-        self.repeated = set() if len(fields) == len(pairs) else _repeated(pairs)
-        return fields
-
-
-def _repeated(pairs: list[tuple[str, object]]) -> set[str]:
-    return {name for name, count in Counter(name for name, _ in pairs).items() if count > 1}
-
-
-def _whole_number(digits: str) -> float:
-    return int(digits) if len(digits) <= _DIGITS_MAX else float(digits)

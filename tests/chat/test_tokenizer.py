@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from headrace.chat.template import checked_date
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import InvalidInput
+from headrace.keys import digest_text
+from headrace.prep.token_store import tokens_digest
+from tests.prep.builders import make_corpus
 
 REAL_MODEL = Path(__file__).parents[2] / ".headrace/models/smollm2-135m"
 
@@ -111,6 +115,63 @@ def test_a_date_that_is_given_is_the_templates_today(tiny_model: Path, tmp_path:
 def test_what_is_no_day_is_refused(date: str) -> None:
     with pytest.raises(InvalidInput, match=r"template_date must be a day as YYYY-MM-DD, got"):
         checked_date("template_date", date)
+
+
+def say(file: str, **values: object) -> Callable[[Path], None]:
+    """Writes keys of a JSON file, which is made if there is none."""
+
+    def change(model: Path) -> None:
+        body = json.loads((model / file).read_text()) if (model / file).is_file() else {}
+        (model / file).write_text(json.dumps(body | values))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        say("special_tokens_map.json", eos_token="<|endoftext|>"),
+        say("special_tokens_map.json", bos_token={"content": "<s>", "lstrip": True}),
+        say("special_tokens_map.json", additional_special_tokens=["<tool>"]),
+        say("added_tokens.json", **{"<tool>": 512}),
+        say("tokenizer_config.json", eos_token="<|endoftext|>"),
+        say("tokenizer_config.json", split_special_tokens=True),
+        say("tokenizer.json", normalizer={"type": "Lowercase"}),
+        lambda model: (model / "chat_template.jinja").write_text(ASKING),
+        lambda model: (model / "additional_chat_templates/default.jinja").write_text(ASKING),
+    ],
+)
+def test_whatever_a_file_says_of_ids_and_text_is_in_the_digest(
+    change: Callable[[Path], object], tiny_model: Path, tmp_path: Path
+) -> None:
+    """An end-of-text token of `special_tokens_map.json` was not, so examples that ended with another one were kept."""
+    model = with_template(tiny_model, tmp_path / "model", "x")
+    (model / "additional_chat_templates").mkdir()
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    say("special_tokens_map.json", eos_token="<|im_end|>")(model)
+    before = ChatTokenizer(model)
+
+    change(model)
+
+    after = ChatTokenizer(model)
+    assert before.digest != after.digest
+    assert tokens_digest(make_corpus(), before) != tokens_digest(make_corpus(), after)
+
+
+def test_files_that_say_nothing_new_leave_the_digest_as_it_was_before_they_counted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = with_template(tiny_model, tmp_path / "model", "x")
+    tokenizer = ChatTokenizer(model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    as_before = digest_text("tokenizer", tokenizer.backend.to_str(), json.dumps(config, sort_keys=True), "x")
+
+    say("special_tokens_map.json", eos_token=config["eos_token"])(model)
+    say("added_tokens.json", **{config["eos_token"]: tokenizer.end_of_text[1]})(model)
+
+    assert tokenizer.digest == ChatTokenizer(model).digest == as_before
 
 
 def test_templates_without_a_default_are_named(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from headrace.handoff.schemas import MESSAGES, check_schema
 from headrace.prep.corpus import Corpus
 from headrace.prep.drops import TooMuchDropped
 from headrace.prep.example_forms import ExampleForm, ExamplePrompt
-from headrace.prep.example_kinds import fitted_examples, shown_example, tokenizer_for
-from headrace.prep.examples import NO_LOSS, build_examples
+from headrace.prep.example_kinds import fitted_examples, shown_example, tokenized_documents, tokenizer_for
+from headrace.prep.examples import NO_LOSS, build_examples, made_by
 from headrace.prep.fitting import fitted_completion, fitted_text, learnt_text
 from headrace.prep.token_spans import TokenizedExample
 from headrace.training.examples import PackedExamples
@@ -281,31 +281,51 @@ def test_a_base_model_without_a_template_takes_plain_texts_and_puts_its_own_toke
     [row] = build_examples(make_kind("plain"), make_clean("a weir"), tokenizer).sequences.to_pylist()
 
     assert text_of(row, tokenizer) == "<|endoftext|>a weir<|im_end|>"
+    # Each piece of a split text begins so, too.
+    [text] = make_clean("a weir in the river " * 9).to_pylist()
+    [whole] = tokenized_documents(make_kind("plain"), [text], tokenizer)
+    [fitted] = fitted_examples(make_kind("plain", overlong="split", sequence_length=16), [text], tokenizer)
+    assert {tuple(piece.ids[:1].tolist()) for piece in fitted.examples} == {tuple(tokenizer.beginning_ids)}
+    assert learnt_ids(fitted.examples) == whole.ids[1:].tolist()
+
+
+def learnt_ids(examples: Sequence[TokenizedExample]) -> list[int]:
+    return [token for one in examples for start, end in one.spans for token in one.ids[start:end].tolist()]
 
 
 @settings(max_examples=60, deadline=None)
-@given(num_tokens=st.integers(2, 60), num_beginning=st.integers(0, 1), length=st.integers(2, 20))
+@given(num_tokens=st.integers(2, 60), num_beginning=st.integers(0, 2), length=st.integers(2, 20))
 def test_an_overlong_text_is_cut_at_the_end_that_is_named_or_split_without_loss(
     num_tokens: int, num_beginning: int, length: int
 ) -> None:
     ids = np.arange(num_tokens, dtype=np.int32)
-    kept = {
-        overlong: [one.ids.tolist() for one in fitted_text(learnt_text(ids), num_beginning, length, overlong).examples]
+    made = {
+        overlong: fitted_text(learnt_text(ids), num_beginning, length, overlong).examples
         for overlong in ("drop", "truncate_end", "truncate_start", "split")
     }
+    kept = {overlong: [one.ids.tolist() for one in examples] for overlong, examples in made.items()}
     whole = ids.tolist()
+    # Each token is learnt once, as it is in the whole.
+    assert learnt_ids(made["split"]) == learnt_ids([learnt_text(ids)])
     if num_tokens <= length:
         assert all(examples == [whole] for examples in kept.values())
         return
     assert kept["drop"] == []
     assert kept["truncate_end"] == [whole[:length]]
-    assert kept["truncate_start"] == [whole[:num_beginning] + whole[num_tokens - length + num_beginning :]]
+    if num_beginning < length:
+        assert kept["truncate_start"] == [whole[:num_beginning] + whole[num_tokens - length + num_beginning :]]
     assert all(2 <= len(piece) <= length for piece in kept["split"])
-    # A single last token needs the one before it, to be predicted at all.
-    pieces = [
-        piece[1:] if number and number * length != piece[0] else piece for number, piece in enumerate(kept["split"])
-    ]
-    assert list(chain.from_iterable(pieces)) == whole
+    assert kept["split"][0] == whole[:length]
+    for piece in made["split"][1:]:
+        [(start, _)] = piece.spans
+        beginning = whole[:num_beginning] if length > num_beginning + 1 else []
+        assert piece.ids[:start].tolist() == [*beginning, piece.ids[start] - 1]
+
+
+def test_pieces_are_made_again_and_no_other_examples(tokenizer: ChatTokenizer) -> None:
+    plain, split = make_kind("plain"), make_kind("plain", overlong="split")
+    assert made_by(plain, tokenizer) == {"corpus": plain.digest, "tokenizer": tokenizer.digest}
+    assert made_by(split, tokenizer).keys() == {"corpus", "tokenizer", "pieces"}
 
 
 @settings(max_examples=60, deadline=None)

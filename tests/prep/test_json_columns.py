@@ -46,6 +46,13 @@ HOSTILE = [
     ),
     *(b' {"term": "a", "text": "b"}', b'{"term": "a", "text": "b"} ', b'\xef\xbb\xbf{"term": "a", "text": "b"}'),
     *(b'{"term": "a", "text": "b", "text": "c"}', b'{"term": "a", "text": "b", "te\\u0078t": "c"}'),
+    *(b'{"term": "a", "text": {"x": 1, "x": 2}}', b'{"term": {"x": [{"y": 1, "y": 2}]}, "text": "b"}'),
+    *(
+        b'{"examples": [{"x": 1, "x": 2}], "term": "a", "text": "b"}',
+        b'{"term": "a", "text": "b", "x": [{"y": {"term": 1, "term": 2}}]}',
+        b'{"term": "a", "text": "b", "text": {"x": 1, "x": 2}}',
+        b'[{"text": "b", "text": "c"}]',
+    ),
     *(b'{"term": "a", "text": "b", "x": {"text": 1, "text": 2}}', b'{"term": "a", "text": "b", "x": 1, "x": 2}'),
     *(
         b'{"term": "a", "text": "\\ud800"}',
@@ -143,6 +150,33 @@ def test_every_line_becomes_what_the_exact_reader_makes_of_it(content: bytes, bl
         rows, _ = documents_side_by_side(path, **layout)
 
         assert rows == documents(path, **layout)
+
+
+# A key may stand twice at any depth, of wanted columns and of others.
+spelt = st.recursive(
+    st.sampled_from(['"a"', "5", "null"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2).map(lambda parts: f"[{', '.join(parts)}]"),
+        st.lists(st.tuples(st.sampled_from(["text", "x"]), inner), max_size=2).map(
+            lambda pairs: "{" + ", ".join(f'"{key}": {value}' for key, value in pairs) + "}"
+        ),
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from([*COLUMNS.values(), "x"]), spelt), max_size=4), st.integers(0, 20))
+def test_keys_that_stand_twice_at_any_depth_cost_their_lines_alone(odd: list[tuple[str, str]], num_clean: int):
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "file.jsonl"
+        clean = [f'{{"term": "a", "text": "number {number}"}}' for number in range(num_clean)]
+        lines = [f'{{"term": "a", "text": "b", "{column}": {value}}}' for column, value in odd]
+        path.write_text("".join(line + "\n" for line in [*clean, *lines, *clean]))
+
+        found, _ = documents_side_by_side(path)
+
+        assert found == documents(path)
+        assert len(found) == len(odd) + 2 * num_clean or not path.stat().st_size
 
 
 numbers = st.one_of(st.integers(0, 9), st.floats(0, 1), st.booleans(), st.none())

@@ -4,11 +4,14 @@ import json
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.handoff.schemas import check_schema
 from headrace.prep.clean_shards import clean_shard
@@ -61,6 +64,18 @@ def pair(**values: Any) -> dict[str, Any]:
         ([USER, CALL, {**REPLY, "tool_call_id": "c2"}], "message 3 answers the call 'c2', wanted one of 'c1'"),
         ([{**USER, "tool_calls": CALL["tool_calls"]}, ANSWER], "message 1 has tool_calls and the role 'user'"),
         ([USER, {**CALL, "tool_calls": [{"id": "c1"}]}], "message 2 has a tool call without function.name"),
+        (
+            [USER, {**CALL, "tool_calls": [{"id": 7, "function": FUNCTION}]}, REPLY, ANSWER],
+            "message 2 calls weather with an id of the type int, wanted a string",
+        ),
+        (
+            [USER, {**CALL, "tool_calls": [{"type": "code_interpreter", "function": FUNCTION}]}],
+            "message 2 has a tool call of the type 'code_interpreter', wanted function",
+        ),
+        (
+            [USER, {**CALL, "tool_calls": [{"function": FUNCTION}]}, REPLY, ANSWER],
+            "message 3 answers the call 'c1', and no call before it has an id",
+        ),
         ([USER, {**CALL, "tool_calls": "weather"}], "message 2 has tool_calls of the type str, wanted a list"),
         (
             [USER, {**CALL, "tool_calls": [{"function": {"name": "w", "arguments": "{city"}}]}],
@@ -80,6 +95,69 @@ def test_a_record_that_is_no_conversation_is_told_with_its_column_and_message(me
     with pytest.raises(MessagesUnreadable) as refused:
         read(messages)
     assert str(refused.value).startswith(f"column 'chat' {reason}")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "9" * 4301])
+def test_numbers_that_json_lacks_or_python_cannot_write_are_set_aside_and_the_largest_kept(number: str) -> None:
+    def called(number: str) -> list[Any]:
+        arguments = f'{{"x": [{number}]}}'
+        return [USER, {**CALL, "tool_calls": [{"function": {"name": "w", "arguments": arguments}}]}]
+
+    told = r"a number that JSON lacks or that is too large \((nan|-?inf)\): write it as text"
+    with pytest.raises(MessagesUnreadable, match=rf"message 2 calls w with arguments that hold {told}"):
+        read(called(number))
+    with pytest.raises(MessagesUnreadable, match=rf"column 'tools' holds tools with {told}"):
+        read([USER, ANSWER], tools=f'[{{"x": {number}}}]')
+    kept = read(called("9" * 4300))["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert kept == {"x": [int("9" * 4300)]}
+
+
+# Objects as lists of pairs: a key may stand twice in one.
+pairs = st.recursive(
+    st.none() | st.integers(0, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(st.sampled_from("abc"), inner), max_size=3),
+    max_leaves=8,
+)
+
+
+def spelt(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    if value and all(isinstance(one, tuple) for one in value):
+        return "{" + ", ".join(f'"{key}": {spelt(inner)}' for key, inner in value) + "}"
+    return "[" + ", ".join(map(spelt, value)) + "]"
+
+
+def has_key_twice(text: str) -> bool:
+    found: list[bool] = []
+    json.loads(text, object_pairs_hook=lambda given: found.append(len({key for key, _ in given}) < len(given)))
+    return any(found)
+
+
+@given(value=pairs)
+def test_a_key_that_stands_twice_at_any_depth_of_what_is_read_sets_its_record_aside(value: Any) -> None:
+    """In objects of JSON Lines, in JSON text of any format, and in arguments that are JSON text; elsewhere it may."""
+    arguments = f'{{"x": {spelt(value)}}}'
+    call = json.dumps([USER, CALL, REPLY, ANSWER])
+    given_as = json.dumps(FUNCTION["arguments"])
+    as_objects, as_text = call.replace(given_as, arguments), call.replace(given_as, json.dumps(arguments))
+    wanted = [as_objects, as_text, json.dumps(as_objects), json.dumps(as_text)]
+    lines = [f'{{"chat": {chat}}}' for chat in wanted] + [f'{{"chat": {call}, "other": {spelt(value)}}}']
+    with TemporaryDirectory() as directory:
+        (Path(directory) / "files").mkdir()
+        (Path(directory) / "files/a.jsonl").write_text("\n".join(lines))
+
+        shard = read_shard(make_chats(quarantine_share_max=1.0), "shard-00", Path(directory))
+
+    assert shard.quarantine["source_line"].to_pylist() == ([1, 2, 3, 4] if has_key_twice(arguments) else [])
+    assert all("twice in one object" in reason for reason in shard.quarantine["reason"].to_pylist())
+    assert shard.documents.num_rows + shard.quarantine.num_rows == 5
+
+
+def test_an_answer_that_is_messages_with_a_key_twice_is_no_text() -> None:
+    twice = '[{"role": "user", "role": "assistant", "content": "a"}]'
+    with pytest.raises(MessagesUnreadable, match=r"'good' is text that is JSON with the key 'role' twice in one obj"):
+        pair(prompt="q", chosen=twice, rejected="b")
 
 
 def test_what_templates_read_is_kept_in_its_own_order_and_the_rest_left_out() -> None:

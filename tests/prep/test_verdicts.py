@@ -23,6 +23,7 @@ from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import Deduplication, NearDuplicates
 from headrace.prep.example_forms import ExampleForm, ExamplePrompt
+from headrace.prep.label_settings import LabelFile, LabelJudge, Labels
 from headrace.prep.labels import LABELS
 from headrace.prep.leaks import find_leaks
 from headrace.prep.rule_sets import QualityRules
@@ -376,6 +377,29 @@ def test_signatures_of_older_documents_or_of_another_corpus_file_are_refused(tmp
         InvalidInput, match=r"v1 was not made of the newest raw_documents\[shard-01\], v2: its rows are"
     ):
         site.duplicates()
+
+
+def test_what_labels_decided_is_refused_once_others_count(tmp_path: Path) -> None:
+    """The newest labels are the same: they may be of sources that count no more."""
+    labels = Labels(file=LabelFile(path="labels.csv", source="people"), drop=("no",))
+    judge = LabelJudge(question="{text}?", answers=("yes", "no"), engine="echo", model="judge")
+    corpus = many_runs(1, labels=labels)
+    site = Site(tmp_path, corpus, [CorpusShard(key="shard-00", raw=make_raw("a weir"), labels={"d1": "no"})])
+    site.sign()
+    assert site.duplicates() == {"d1": ("label_unwanted", None, None, None)}
+    assert site.own_verdict("shard-00").num_rows == 1
+
+    for others in (replace(labels, file=LabelFile(path="labels.csv", source="experts")), replace(labels, judge=judge)):
+        site.corpus = replace(corpus, labels=others)
+        for stage, work in (
+            (r"duplicates\[all\]", lambda: site.own_verdict("shard-00")),
+            (r"document_signatures\[shard-00\]", site.duplicates),
+        ):
+            with pytest.raises(InvalidInput, match=rf"^{stage} v1 was made by another corpus file than"):
+                work()
+    # Where no label drops anything, none decides.
+    without = (replace(corpus, labels=given) for given in (None, replace(labels, drop=()), replace(others, drop=())))
+    assert len({one.verdict_digest for one in without}) == 1
 
 
 def test_buckets_older_than_their_signatures_are_compared_anew(tmp_path: Path) -> None:
