@@ -260,6 +260,20 @@ def test_a_parquet_file_holds_pictures_as(kind: str, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("has_dictionary", [True, False])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_parquet_file_of_many_row_groups_and_pages_is_read_whole(
+    kind: str, has_dictionary: bool, tmp_path: Path
+) -> None:
+    bodies = [b"%03d" % number * 100 for number in range(250)]
+    values = [{"bytes": body, "path": None} for body in bodies] if kind.startswith("structs") else bodies
+    table = pa.table({"image": pa.array(values, COLUMNS[kind][1]), "caption": [f"{n}" for n in range(250)]})
+    (tmp_path / "in").mkdir()
+    pages = {"data_page_size": 1000, "dictionary_pagesize_limit": 5000}
+    pq.write_table(table, tmp_path / "in/x.parquet", row_group_size=100, use_dictionary=has_dictionary, **pages)
+    assert read(make_images(), tmp_path) == [(None, body, f"{number}") for number, body in enumerate(bodies)]
+
+
 def test_a_struct_without_bytes_is_read_by_its_path(tmp_path: Path) -> None:
     put(tmp_path / "in/a.jpg", b"A")
     struct = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
