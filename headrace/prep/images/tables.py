@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
+from headrace.prep.images.tars import CAPTION_BYTES_MAX
 from headrace.user_files.layout import FileLayout, Unreadable, header_fault, missing_columns
 from headrace.user_files.records import read_records
 
@@ -123,6 +124,10 @@ def _checked(line: int, image: object, caption: object, columns: Mapping[str, st
     if caption is not None and not isinstance(caption, str):
         kind = type(caption).__name__
         return Unreadable(line=line, reason=f"column {columns['caption']!r} must be a string, got {kind}")
+    if caption and len(caption.encode("utf-8", "surrogatepass")) > CAPTION_BYTES_MAX:
+        return Unreadable(
+            line=line, reason=f"its caption has more than {CAPTION_BYTES_MAX:,} bytes, the most that is read"
+        )
     return line, image, caption
 
 
