@@ -16,6 +16,7 @@ from headrace.handoff.versions import Handoff
 from headrace.prep import whole_corpus
 from headrace.prep.embeddings import embeddings_of
 from headrace.prep.labels import effective_labels
+from headrace.prep.shard_verdicts import CORPUS
 from headrace.prep.verdicts import CorpusShard
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.handoff_inputs import RecordBatches
@@ -24,8 +25,8 @@ from headrace_dagster.handoff_lineage import sealed_already
 from resources.corpus_resource import CorpusResource
 
 _STAGE = Stage("data_prep")
-_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS,)}}
-_BUCKETS_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (whole_corpus.CORPUS, whole_corpus.NUM_BUCKETS)}}
+_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (CORPUS,)}}
+_BUCKETS_MADE_BY: dict[str, Any] = {"metadata": {ATTRIBUTES: (CORPUS, whole_corpus.NUM_BUCKETS)}}
 
 
 @_STAGE.asset(corpus_shards, code_version="2", ins=EMBEDDED, **_MADE_BY)
@@ -43,7 +44,7 @@ def document_signatures(
     duplicate_buckets and duplicates, which refuse those of other documents, labels or corpus files than the newest.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
+    made_by = {CORPUS: settings.verdict_digest}
     needed = not whole_corpus.is_one_run(settings, store.handoffs())
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest, needed=str(needed)):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
@@ -103,7 +104,7 @@ def duplicates(
     shards are made again whose rows here changed.
     """
     settings = corpus.corpus()
-    made_by = {whole_corpus.CORPUS: settings.verdict_digest}
+    made_by = {CORPUS: settings.verdict_digest}
     if sealed := sealed_already(context, store.handoffs(), corpus=settings.verdict_digest):
         return dg.MaterializeResult(value=sealed, metadata=made_by)
     sealed_vectors = [one for of_all in embedded.values() for one in of_all.values()]

@@ -16,21 +16,28 @@ from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.images.judging import judge
 from headrace.prep.images.reading import ImageReading
-from headrace.prep.images.sealing import kept_items
+from headrace.prep.images.sealing import RAW_IMAGES, kept_items, own_verdicts
+from headrace.prep.shard_verdicts import CORPUS
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
-from headrace_dagster.handoff_io import StoreResource
+from headrace_dagster.handoff_io import ATTRIBUTES, StoreResource
 from headrace_dagster.handoff_lineage import lineage_of, sealed_already
 from resources.images_resource import ImagesResource
 
 _STAGE = Stage("images")
 _TAGS = stage_tags(_STAGE.name)
 # With another version of the code, a picture may have other bytes.
-_READING_VERSION = _SEALING_VERSION = "1"
+_READING_VERSION = _SEALING_VERSION = "2"
 
 
-def _read(description: str) -> dg.AssetOut:
-    return dg.AssetOut(description=description, tags=_TAGS, code_version=_READING_VERSION, is_required=False)
+def _read(description: str, *attributes: str) -> dg.AssetOut:
+    return dg.AssetOut(
+        description=description,
+        tags=_TAGS,
+        code_version=_READING_VERSION,
+        is_required=False,
+        metadata={ATTRIBUTES: attributes},
+    )
 
 
 @dg.multi_asset(
@@ -46,7 +53,9 @@ def _read(description: str) -> dg.AssetOut:
         ),
         "image_signatures": _read(
             "What one shard's pictures are judged by: caption, size in the file, perceptual hashes, colours, contrast, "
-            "and where each stood. Read by image_verdicts."
+            "and where each stood. Names the raw_images that it was read with. Read by image_verdicts and "
+            "clean_images.",
+            RAW_IMAGES,
         ),
     },
     partitions_def=image_shards,
@@ -76,10 +85,17 @@ def read_image_shard(
             raise
         yield dg.Output(reading.read().quarantine, "image_quarantine", metadata=reading.counts())
         yield dg.Output(raw, "raw_images", metadata=reading.counts() | media_metadata(MediaSet.open(raw)))
-        yield dg.Output(reading.read().documents, "image_signatures", metadata=reading.counts())
+        # A run that is killed before this leaves signatures of other pictures, which clean_images refuses.
+        read_with = {RAW_IMAGES: raw.content_digest}
+        yield dg.Output(reading.read().documents, "image_signatures", metadata=reading.counts() | read_with)
 
 
-@_STAGE.asset(None, code_version="1", ins={"image_signatures": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())})
+@_STAGE.asset(
+    None,
+    code_version="2",
+    ins={"image_signatures": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+    metadata={ATTRIBUTES: (CORPUS,)},
+)
 def image_verdicts(
     context: dg.AssetExecutionContext,
     images: ImagesResource,
@@ -93,12 +109,14 @@ def image_verdicts(
     """
     refuse_unknown_image_shards()
     corpus = images.images()
-    if sealed := sealed_already(context, store.handoffs(), images=corpus.judging_digest):
-        return dg.MaterializeResult(value=sealed)
+    made_by = {CORPUS: corpus.judging_digest}
+    if sealed := sealed_already(context, store.handoffs(), **made_by):
+        return dg.MaterializeResult(value=sealed, metadata=made_by)
     judged = judge(corpus, image_signatures)
     return dg.MaterializeResult(
         value=judged.verdicts,
         metadata={
+            **made_by,
             "num_rows_in": judged.num_images,
             "num_rows_dropped": sum(judged.drops.values()),
             "num_kept": judged.num_images - sum(judged.drops.values()),
@@ -110,18 +128,25 @@ def image_verdicts(
 
 @_STAGE.asset(image_shards, code_version=_SEALING_VERSION)
 def clean_images(
-    context: dg.AssetExecutionContext, store: StoreResource, raw_images: Handoff, image_verdicts: pa.Table
+    context: dg.AssetExecutionContext,
+    images: ImagesResource,
+    store: StoreResource,
+    raw_images: Handoff,
+    image_signatures: Handoff,
+    image_verdicts: Handoff,
 ) -> dg.MaterializeResult[Handoff]:
     """One shard's pictures that no rule dropped, packed for training: caption, size, and in `attributes` the side of
     the split and the place where each stood.
 
-    Copied from raw_images; follows the newest image_verdicts. Read by whoever trains (`headrace handoff export`).
+    Copied from raw_images; follows the newest image_verdicts, and refuses those of other pictures or of another images
+    file. Read by whoever trains (`headrace handoff export`).
     """
+    verdicts = own_verdicts(images.images(), store.handoffs(), raw_images, image_signatures, image_verdicts)
     handoff = publish_media(
         store.handoffs(),
         "clean_images",
         context.partition_key,
-        kept_items(MediaSet.open(raw_images), image_verdicts, context.partition_key),
+        kept_items(MediaSet.open(raw_images), verdicts),
         code_version=_SEALING_VERSION,
         run_id=context.run.run_id,
         input_versions=lineage_of(context.get_step_execution_context()).input_versions(),

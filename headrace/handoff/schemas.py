@@ -291,6 +291,7 @@ IMAGE_VERDICTS = _schema(
     measured=_nullable(_STRING),
     limit=_nullable(_STRING),
     copy_of=_nullable(_STRING),  # of a duplicate, the id of the picture that is kept
+    copy_of_shard=_nullable(_STRING),
 )
 
 SCHEMAS: dict[str, pa.Schema] = {

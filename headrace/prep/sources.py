@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -74,6 +75,15 @@ class ShardRead:
         )
 
 
+class _Dealt(Protocol):
+    """What is asked of a corpus of texts or pictures."""
+
+    @property
+    def shard_keys(self) -> tuple[str, ...]: ...
+
+    def globs(self, shard: str) -> tuple[tuple[str, bool], ...]: ...
+
+
 def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
     """Reads every file of a shard; relative globs start at `home`.
 
@@ -127,6 +137,7 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
         InvalidInput: a glob that names the shard matches nothing, or no glob matches anything.
     """
     chosen: set[Path] = set()
+    elsewhere = named_for_another(corpus, shard, home)
     num_matched = 0
     for pattern, names_shard in corpus.globs(shard):
         found = found_files(pattern, home)
@@ -134,12 +145,27 @@ def shard_files(corpus: Corpus, shard: str, home: Path) -> list[Path]:
         chosen.update(
             path
             for path in found
-            if names_shard or bucket(source_name(path, home), corpus.num_shards) == corpus.shard_keys.index(shard)
+            if names_shard
+            or (
+                path not in elsewhere
+                and bucket(source_name(path, home), corpus.num_shards) == corpus.shard_keys.index(shard)
+            )
         )
     if not num_matched:
         patterns = ", ".join(str(home / pattern) for pattern, _ in corpus.globs(shard))
         raise InvalidInput(f"No file of corpus {corpus.name} matches {patterns}, wanted at least one for {shard}.")
     return sorted(chosen)
+
+
+def named_for_another(corpus: _Dealt, shard: str, home: Path) -> frozenset[Path]:
+    """Files that a glob names for another shard, so that no hash deals them to this one too."""
+    globs = corpus.globs(shard)
+    if all(names_shard for _, names_shard in globs):
+        return frozenset()
+    others = (
+        glob for key in corpus.shard_keys if key != shard for glob, names_shard in corpus.globs(key) if names_shard
+    )
+    return frozenset(path for glob in others for path in found_files(glob, home))
 
 
 def source_name(path: Path, home: Path) -> str:

@@ -18,13 +18,11 @@ from headrace.handoff.schemas import DOCUMENT_SIGNATURES, DUPLICATE_BUCKETS, con
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import in_company
+from headrace.prep.shard_verdicts import CORPUS, is_of, own_rows, refuse_other_file, refuse_stale
 from headrace.prep.signatures import KEY_ROWS, KeyFiles, bounds_of_ranges
 from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
 
 SIGNATURES, BUCKETS, DUPLICATES = "document_signatures", "duplicate_buckets", "duplicates"
-_INPUTS = ("raw_documents", "labels")
-# An attribute of their versions: the digest of what the corpus file decides by.
-CORPUS = "corpus"
 # An attribute of buckets: into how many the ranges of keys were dealt when this one was made.
 NUM_BUCKETS = "num_buckets"
 # Documents of all shards are numbered by shard and place.
@@ -67,7 +65,7 @@ def bucket(corpus: Corpus, key: str, signed: Mapping[str, Handoff]) -> pa.Table:
     Raises:
         InvalidInput: a shard's signatures were made by another corpus file.
     """
-    _refuse_other_file(corpus, signed.values())
+    refuse_other_file(signed.values(), name=corpus.name, made_by=corpus.verdict_digest)
     if not _needs_buckets(corpus, signed.values()):
         return DUPLICATE_BUCKETS.empty_table()
     rows = in_company(_ranges([handoff.table() for handoff in signed.values()], corpus.dedup.key_ranges(key)))
@@ -127,19 +125,14 @@ def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff
             f"clean_documents[{shard}] leaves out copies in other shards, and {DUPLICATES} is not sealed. Materialize "
             f"{DUPLICATES} once raw_documents and labels of all shards are; or set dedup.over to shard."
         )
-    _refuse_stale(found, inputs)
-    _refuse_other_file(corpus, [found])
-    own = pl.DataFrame(found.table()).filter(pl.col("shard") == shard)
-    others = set(own.get_column("copy_of_shard").drop_nulls().unique()) - {shard}
-    if gone := sorted(others - set(corpus.shard_keys)):
-        raise InvalidInput(
-            f"{found.label} drops documents of {shard} as copies of some in {gone[0]}, which {corpus.name} has no "
-            f"more. Materialize {DUPLICATES} again."
-        )
-    # Else documents would be dropped as copies of some that are no more.
-    for other in sorted(others):
-        _refuse_stale(found, [one for name in _INPUTS if (one := handoffs.newest(name, other))])
-    return own.to_arrow()
+    return own_rows(
+        found,
+        inputs,
+        handoffs=handoffs,
+        name=corpus.name,
+        made_by=corpus.verdict_digest,
+        shards=corpus.shard_keys,
+    ).to_arrow()
 
 
 def _signed(corpus: Corpus, handoffs: HandoffStore, shard: CorpusShard, inputs: Sequence[Handoff]) -> Handoff:
@@ -151,42 +144,19 @@ def _signed(corpus: Corpus, handoffs: HandoffStore, shard: CorpusShard, inputs: 
             f"{SIGNATURES}[{shard.key}] is not made yet. Materialize {SIGNATURES} of all shards, then {DUPLICATES}; or "
             "raise dedup.one_run_below."
         )
-    _refuse_stale(found, [one for one in inputs if one.partition == shard.key])
-    _refuse_other_file(corpus, [found])
+    refuse_stale(found, [one for one in inputs if one.partition == shard.key])
+    refuse_other_file([found], name=corpus.name, made_by=corpus.verdict_digest)
     return found
-
-
-def _refuse_stale(handoff: Handoff, inputs: Sequence[Handoff]) -> None:
-    for one in inputs:
-        if not _is_of(handoff, [one]):
-            raise InvalidInput(
-                f"{handoff.label} was not made of the newest {one.asset}[{one.partition}], v{one.version}: its rows "
-                f"are of other documents. Materialize {handoff.asset} again."
-            )
-
-
-def _is_of(handoff: Handoff, inputs: Sequence[Handoff]) -> bool:
-    stated = handoff.manifest.input_versions
-    return all(stated.get(f"{one.asset}[{one.partition}]", "").split()[-1:] == [one.content_digest] for one in inputs)
 
 
 def _is_bucket_of(corpus: Corpus, handoff: Handoff, signed: Sequence[Handoff]) -> bool:
     """Whether it holds just what this corpus file puts there, of these signatures and no others."""
     stated = handoff.manifest.input_versions
     return (
-        _is_of(handoff, signed)
+        is_of(handoff, signed)
         and sum(name.startswith(f"{SIGNATURES}[") for name in stated) == len(signed)
         and made_by_of_bucket(corpus).items() <= handoff.attributes.items()
     )
-
-
-def _refuse_other_file(corpus: Corpus, handoffs: Iterable[Handoff]) -> None:
-    for one in handoffs:
-        if one.attributes.get(CORPUS) != corpus.verdict_digest:
-            raise InvalidInput(
-                f"{one.label} was made by another corpus file than the present one of {corpus.name}. Materialize "
-                f"{one.asset} again."
-            )
 
 
 def _ranges(signed: Sequence[pa.Table], numbers: range) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 """Captioned pictures through their assets and checks, on a real store and instance: folder in, packed media out."""
 
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,18 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from assets.image_checks import IMAGE_CHECKS
 from assets.images import clean_images, image_verdicts, read_image_shard
+from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.prep.images.corpus import load_images
+from headrace.prep.images.reading import ImageReading
+from headrace.prep.images.resizing import Resize
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.images_resource import ImagesResource
 from simulation.pictures import KINDS, SAME, hue_turned, shapes
@@ -142,16 +149,63 @@ def test_too_many_unreadable_pictures_are_quarantined_and_seal_nothing_else(tmp_
     assert handoffs.open("image_quarantine", SHARD).num_rows == 1
 
 
-def test_verdicts_that_are_older_than_the_pictures_are_refused(project: Project, instance: dg.DagsterInstance) -> None:
-    random = np.random.default_rng(3)
-    project.put("a.png", KINDS["shapes"](random), "some coloured shapes")
-    project.materialize(read_image_shard, key=SHARD, instance=instance)
-    project.materialize(image_verdicts, key=None, instance=instance)
-    project.put("b.png", KINDS["shapes"](random), "some more coloured shapes")
-    project.materialize(read_image_shard, key=SHARD, instance=instance)
-    result = project.materialize(clean_images, key=SHARD, instance=instance, raise_on_error=False)
-    assert not result.success
+def refusal(result: dg.ExecuteInProcessResult) -> str:
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     said = failed.step_failure_data.user_failure_data
     assert said
-    assert "was never judged: shard-00 was read again after image_verdicts was made" in str(said.description)
+    return str(said.description)
+
+
+def test_verdicts_on_other_pictures_captions_or_rules_are_refused(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    """A picture's id is its place: else a file that was written anew would swap captions."""
+    seen = ["red", "green"]
+
+    def read(names: list[str]) -> None:
+        sheets = [np.full((100, 100, 3), Image.new("RGB", (1, 1), name).getpixel((0, 0)), np.uint8) for name in names]
+        for sheet in sheets:
+            sheet[20:40, 20:60] = 255
+        bodies = [png(Image.fromarray(sheet)) for sheet in sheets]
+        table = pa.table({"image": bodies, "caption": [f"a sheet of {name} paper" for name in names]})
+        pq.write_table(table, project.home / "in/all.parquet")
+        project.materialize(read_image_shard, key=SHARD, instance=instance)
+
+    def packed() -> str:
+        result = project.materialize(clean_images, key=SHARD, instance=instance, raise_on_error=False)
+        return "" if result.success else refusal(result)
+
+    read(seen)
+    project.materialize(image_verdicts, key=None, instance=instance)
+    assert packed() == ""
+    for names in (seen[::-1], ["red", "blue"], [*seen, "navy"]):
+        read(names)
+        assert "image_verdicts[all] v1 was not made of the newest image_signatures[shard-00], v" in packed()
+    read(seen)
+    assert packed() == ""
+
+    stated = project.file.read_text()
+    for other in ("rules: {width_min: 10}", "split_by: picture", "heldout_share: 0.4"):
+        project.file.write_text(stated.replace("heldout_share: 0.3", other))
+        assert "image_verdicts[all] v1 was made by another corpus file than the present one of pictures" in packed()
+    project.file.write_text(stated)
+
+    # Killed between sealing the pictures and what they are judged by.
+    handoffs, corpus = project.store.handoffs(), load_images(project.file)
+    changed = dataclasses.replace(corpus, resize=Resize(pixels=64))
+    reading = ImageReading(changed, SHARD, project.home)
+    publish_media(handoffs, "raw_images", SHARD, reading.items(), code_version="2", run_id="killed")
+    assert "were not read together: a run that read shard-00 ended between the two" in packed()
+    read(seen)
+    assert packed() == ""
+    items = MediaSet.open(handoffs.open("clean_images", SHARD))
+    assert {item.caption: Image.open(io.BytesIO(items.read(item.item_id))).getpixel((90, 90)) for item in items} == {
+        "a sheet of red paper": (254, 0, 0),
+        "a sheet of green paper": (0, 128, 1),
+    }
+
+
+def png(picture: Image.Image) -> bytes:
+    body = io.BytesIO()
+    picture.save(body, "PNG")
+    return body.getvalue()

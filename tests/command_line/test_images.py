@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import Result
 
@@ -59,9 +60,8 @@ class Project:
             publish_media(handoffs, "raw_images", shard, reading.items(), **stated)
             tables[shard] = reading.read().documents
             handoffs.publish("image_signatures", shard, tables[shard], **stated)
-        items = kept_items(
-            MediaSet.open(handoffs.open("raw_images", "shard-00")), judge(corpus, tables).verdicts, "shard-00"
-        )
+        verdicts = pl.DataFrame(judge(corpus, tables).verdicts)
+        items = kept_items(MediaSet.open(handoffs.open("raw_images", "shard-00")), verdicts)
         publish_media(handoffs, "clean_images", "shard-00", items, **stated)
 
     def call(self, *arguments: str) -> Result:

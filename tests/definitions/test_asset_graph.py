@@ -56,6 +56,7 @@ EDGES = {
     ("labels", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
     ("clean_documents", "training_examples"): (SHARDS[0], [SHARDS[0]]),
     ("raw_images", "clean_images"): (SHARDS[0], [SHARDS[0]]),
+    ("image_signatures", "clean_images"): (SHARDS[0], [SHARDS[0]]),
     ("training_examples", "trained_model"): (RECIPE, SHARDS),
     ("training_examples", "evaluation"): (RECIPE, SHARDS),
     ("base_model", "trained_model"): (RECIPE, [RECIPE]),

@@ -384,6 +384,14 @@ def test_a_glob_may_name_the_shard_itself_and_may_be_absolute(tmp_path: Path) ->
         read_shard(corpus, "shard-00", tmp_path / "home")
 
 
+def test_a_file_that_a_glob_names_for_a_shard_is_dealt_to_no_other(tmp_path: Path) -> None:
+    corpus = make_corpus(num_shards=2, files=("files/**/*.jsonl", "files/{shard}/*.jsonl"))
+    for number in range(12):
+        write_jsonl(tmp_path / f"files/{('shard-00', 'shard-01', 'more')[number % 3]}/{number}.jsonl", [gloss(number)])
+    dealt = [path for shard in corpus.shard_keys for path in shard_files(corpus, shard, tmp_path)]
+    assert len(dealt) == len(set(dealt)) == 12
+
+
 def test_a_name_that_tells_no_format_is_refused_with_the_ones_that_do(tmp_path: Path) -> None:
     write(tmp_path, "notes.docx", b"x")
 

@@ -39,10 +39,14 @@ _REDUCING_GAP = 3.0
 # A picture thinner than this that is enlarged to cover a square would fill gigabytes; buckets have at most 6.
 _ENLARGED_ASPECT_MAX = 8
 _ORIENTATION = 0x0112
+# The header always comes first.
+_PNG_BITS_AT = 24
 _LYING = range(5, 9)
 # Profiles of one camera or program recur, and building a transform costs more than using it.
 _PROFILES_KEPT = 64
 _KEPT_PROFILE_BYTES_MAX = 2**20
+# Of 255, between two profiles that describe sRGB by other means.
+_ROUNDING_MAX = 2
 _BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(<!doctype html|<html|<svg|<\?xml|[{\[]|%pdf)", re.IGNORECASE)
 _NAMES = {b"<!doctype html": "HTML", b"<html": "HTML", b"<svg": "SVG", b"<?xml": "XML", b"%pdf": "PDF"}
 
@@ -93,6 +97,8 @@ def decode(
             # Large pictures and odd metadata: our own limit decides, before anything is decoded.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(body), formats=FORMATS) as opened:
+                if opened.format == "PNG":
+                    _scale_transparency(opened, num_bits=body[_PNG_BITS_AT])
                 return _decoded(opened, scaled_size, pixels_max, background)
     except UnidentifiedImageError:
         raise Undecodable(_what_it_is(body)) from None
@@ -144,6 +150,18 @@ def _decoded(
     )
 
 
+def _scale_transparency(opened: Any, *, num_bits: int) -> None:
+    """Pillow scales a PNG's samples to 8 bits, and of 2, 4 and 16 bits leaves the one for transparent as it is stored.
+
+    Of 16 bits of red, green and blue it keeps the upper 8, so a colour that differs below them is transparent too.
+    """
+    stated = opened.info.get("transparency")
+    if isinstance(stated, tuple) and num_bits == 16:
+        opened.info["transparency"] = tuple(sample >> 8 for sample in stated)
+    elif isinstance(stated, int) and num_bits in (2, 4):
+        opened.info["transparency"] = stated * 255 // (2**num_bits - 1)
+
+
 def _part(upright: "Size", scaled_size: "Callable[[int, int], Size]") -> "tuple[Size, Size]":
     """How much of a picture's middle is scaled, and to which size."""
     width, height = upright
@@ -157,7 +175,7 @@ def _part(upright: "Size", scaled_size: "Callable[[int, int], Size]") -> "tuple[
 def _in_full_colours(picture: Any) -> Any:
     """Of a mode whose values can be averaged: L, LA, RGB, RGBA or CMYK."""
     mode = picture.mode
-    if mode in ("L", "RGB") and "transparency" in picture.info:
+    if mode in ("1", "L", "RGB") and "transparency" in picture.info:
         return picture.convert("RGBA")
     if mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return picture
@@ -167,7 +185,11 @@ def _in_full_colours(picture: Any) -> Any:
         import numpy as np
         from PIL import Image
 
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        samples = np.asarray(picture)
+        grey = Image.fromarray((samples >> 8).astype(np.uint8))
+        if "transparency" in picture.info:
+            grey.putalpha(Image.fromarray(np.where(samples == picture.info["transparency"], 0, 255).astype(np.uint8)))
+        return grey
     plain = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
     if mode in plain:
         return picture.convert(plain[mode])
@@ -197,12 +219,22 @@ def _to_srgb(profile: bytes, mode: str) -> Any:
 
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).casefold():
-            return None
         intent = ImageCms.Intent.PERCEPTUAL
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", intent)
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", intent)
+        return None if mode == "RGB" and _changes_nothing(transform) else transform
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
+
+
+def _changes_nothing(transform: Any) -> bool:
+    """Whether it moves no colour by more than rounding does. A profile's name tells nothing: linear ones say sRGB."""
+    import numpy as np
+    from PIL import Image
+
+    levels = np.arange(0, 256, 15, np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    changed = np.asarray(transform.apply(Image.fromarray(colours)), np.int16)
+    return int(np.abs(changed - colours).max()) <= _ROUNDING_MAX
 
 
 def _on_ground(picture: Any, background: tuple[int, int, int]) -> Any:

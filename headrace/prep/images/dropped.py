@@ -51,8 +51,8 @@ def _of_shard(
     rule: str | None,
 ) -> DroppedOfShard:
     clean = handoffs.newest("clean_images", shard)
-    kept = set(pictures.filter(pl.col("rule").is_null()).get_column("image_id"))
-    same = clean is not None and kept == set(clean.table(["item_id"])["item_id"].to_pylist())
+    kept = set(pictures.filter(pl.col("rule").is_null())["image_id", "caption"].rows())
+    same = clean is not None and kept == set(pl.DataFrame(clean.table(["item_id", "caption"])).rows())
     wanted = pl.col("rule").is_not_null() if rule is None else pl.col("rule") == rule
     return DroppedOfShard(
         shard=shard,
@@ -77,7 +77,7 @@ def _dropped(shard: str, row: Mapping[str, Any], original: Mapping[str, Any] | N
         measured=row["measured"],
         limit=row["limit"],
         copy_of=row["copy_of"],
-        copy_of_shard=original["shard"] if original else None,
+        copy_of_shard=row["copy_of_shard"],
         copy_of_file=_file(original) if original else None,
         copy_of_line=original["source_line"] if original else None,
     )

@@ -184,7 +184,8 @@ def _shown(measured: pl.Expr) -> pl.Expr:
 
 
 def _with_copies(pictures: pl.DataFrame, corpus: ImageCorpus) -> pl.DataFrame:
-    pictures = pictures.with_columns(pl.lit(None, pl.String).alias("copy_of"))
+    nothing = pl.lit(None, pl.String)
+    pictures = pictures.with_columns(nothing.alias("copy_of"), nothing.alias("copy_of_shard"))
     if corpus.duplicates is None:
         return pictures
     places = pictures.get_column("rule").is_null().arg_true()
@@ -200,6 +201,7 @@ def _with_copies(pictures: pl.DataFrame, corpus: ImageCorpus) -> pl.DataFrame:
         pl.col("distance").cast(pl.String).alias("measured"),
         pl.when(is_near).then(pl.lit(str(corpus.duplicates.hash_distance_max))).alias("limit"),
         kept.get_column("image_id").gather(copied.get_column("copy_of")).alias("copy_of"),
+        kept.get_column("shard").gather(copied.get_column("copy_of")).alias("copy_of_shard"),
     )
     # `scatter` writes into its series.
     return pictures.with_columns(

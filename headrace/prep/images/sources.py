@@ -2,8 +2,8 @@
 
 | a file's name ends with | it holds | caption |
 |---|---|---|
-| `.jpg`, `.png`, `.webp` and the like | one picture | `NAME.txt` or `NAME.caption` beside it |
-| `.tar`, `.tar.gz` | WebDataset samples: members with one name up to the first dot | `NAME.txt`, or in `NAME.json` |
+| `.jpg`, `.png`, `.webp` and the like | one picture | `NAME.txt` or `NAME.caption` |
+| `.tar`, `.tar.gz` | WebDataset samples: members with one name up to the first dot | as above, or in `NAME.json` |
 | `.jsonl`, `.csv`, `.tsv` | rows with the path of a picture | its column |
 | `.parquet` | rows with a picture, or its path | its column |
 
@@ -11,6 +11,8 @@ Text beside pictures (`.txt`, `.caption`, `.json`) is passed over where a glob t
 at a time; nothing is unpacked to a disk. Whether the bytes are a picture is not known here.
 """
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from headrace.prep.images.corpus import ImageCorpus
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
 from headrace.prep.images.tables import rows_of_table
 from headrace.prep.images.tars import CAPTION_BYTES_MAX, caption_text, samples
-from headrace.prep.sources import source_name
+from headrace.prep.sources import named_for_another, source_name
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import Unreadable
@@ -87,6 +89,7 @@ def image_files(corpus: ImageCorpus, shard: str, home: Path) -> list[tuple[Path,
         InvalidInput: nothing matches, or a file's name does not tell what it is.
     """
     chosen: dict[Path, str | None] = {}
+    elsewhere = named_for_another(corpus, shard, home)
     num_matched = 0
     for pattern, names_shard in corpus.globs(shard):
         for path in found_files(pattern, home):
@@ -96,6 +99,8 @@ def image_files(corpus: ImageCorpus, shard: str, home: Path) -> list[tuple[Path,
             num_matched += 1
             if names_shard:
                 chosen[path] = None
+            elif path in elsewhere:
+                continue
             elif kind == "list":
                 # So that a folder with one list of all its pictures is read by all shards.
                 chosen.setdefault(path, shard)
@@ -136,7 +141,7 @@ def kind_of_file(path: Path) -> str:
 def _image(path: Path, name: str) -> FoundImage | Unreadable:
     try:
         caption = _caption_beside(path)
-        return FoundImage(file=name, line=0, member=None, body=_body(path), caption=caption)
+        return FoundImage(file=name, line=0, member=None, body=_body(path, IMAGE_BYTES_MAX), caption=caption)
     except (OSError, ValueError) as error:
         return Unreadable(line=0, reason=_reason(error))
 
@@ -146,8 +151,8 @@ def _image_of_row(directory: Path, name: str, line: int, image: str, caption: st
     try:
         # A list that somebody else wrote must not bring in this machine's other files.
         if not place.resolve().is_relative_to(directory.resolve()):
-            return Unreadable(line=line, reason="names a picture outside of the table's directory", excerpt=image)
-        return FoundImage(file=name, line=line, member=image, body=_body(place), caption=caption)
+            return Unreadable(line=line, reason=_outside(image), excerpt=image)
+        return FoundImage(file=name, line=line, member=image, body=_body(place, IMAGE_BYTES_MAX), caption=caption)
     except (OSError, ValueError) as error:
         return Unreadable(line=line, reason=_reason(error), excerpt=image)
     except RuntimeError:
@@ -155,20 +160,41 @@ def _image_of_row(directory: Path, name: str, line: int, image: str, caption: st
         return Unreadable(line=line, reason="cannot be read: its path is a loop of links", excerpt=image)
 
 
-def _body(path: Path) -> bytes:
-    # One byte more than may be, so that the decoder refuses it and no file fills the memory.
-    with path.open("rb") as file:
-        return file.read(IMAGE_BYTES_MAX + 1)
+def _outside(image: str) -> str:
+    if Path(image).is_absolute() or Path(os.path.normpath(image)).parts[:1] == ("..",):
+        return "names a picture outside of the table's directory"
+    return "is a link out of the table's directory: copy that with `cp -RL`, which follows links, and name the copy"
+
+
+def _body(path: Path, most: int) -> bytes:
+    """One byte more than may be, so that it is refused and no file fills the memory.
+
+    Raises:
+        ValueError: it is no regular file.
+    """
+    # Opening a pipe would wait for a writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is a pipe or device, wanted a regular file")
+        return file.read(most + 1)
 
 
 def _caption_beside(path: Path) -> str | None:
-    """Raises: ValueError: it is no UTF-8, or no caption by its size."""
+    """The first caption that says something.
+
+    Raises:
+        ValueError: it is no UTF-8, or no caption by its size.
+    """
+    found = None
     for suffix in _CAPTION_SUFFIXES:
-        beside = path.with_suffix(suffix)
-        if beside.is_file():
-            with beside.open("rb") as file:
-                return caption_text(beside.name, file.read(CAPTION_BYTES_MAX + 1))
-    return None
+        # Programs that name a picture in capitals name its caption so.
+        for spelled in (suffix, suffix.upper(), suffix.title()):
+            beside = path.with_suffix(spelled)
+            if beside.is_file():
+                found = caption_text(beside.name, _body(beside, CAPTION_BYTES_MAX))
+                if found.strip():
+                    return found
+    return found
 
 
 def _reason(error: OSError | ValueError) -> str:

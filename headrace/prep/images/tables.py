@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
+from headrace.prep.images.tars import CAPTION_BYTES_MAX
 from headrace.user_files.layout import FileLayout, Unreadable, header_fault, missing_columns
 from headrace.user_files.records import read_records
 
@@ -58,7 +59,7 @@ def _parquet_rows(path: Path, image: str, caption: str) -> Iterator[Row | Unread
             yield missing_columns([f"{image}.bytes"], [field.name for field in kind])
             return
         line = 0
-        for batch in file.iter_batches(_batch_rows(file.metadata, image), columns=[image, caption]):
+        for batch in _batches(file, image, caption):
             captions = batch.column(caption)
             for place in range(batch.num_rows):
                 line += 1
@@ -82,11 +83,17 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
-def _batch_rows(metadata: pq.FileMetaData, image: str) -> int:
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+def _batches(file: pq.ParquetFile, image: str, caption: str) -> Iterator[pa.RecordBatch]:
+    # Each row group has a dictionary of its own, and Arrow reads no struct across two of them.
+    for group in range(file.num_row_groups):
+        rows = _batch_rows(file.metadata.row_group(group), image)
+        yield from file.iter_batches(rows, row_groups=[group], columns=[image, caption])
+
+
+def _batch_rows(group: pq.RowGroupMetaData, image: str) -> int:
+    chunks = [group.column(index) for index in range(group.num_columns)]
     num_bytes = sum(one.total_uncompressed_size for one in chunks if one.path_in_schema.partition(".")[0] == image)
-    mean = num_bytes / max(1, metadata.num_rows)
+    mean = num_bytes / max(1, group.num_rows)
     return max(1, min(_BATCH_ROWS_MAX, int(_BATCH_BYTES / max(1.0, mean))))
 
 
@@ -117,6 +124,10 @@ def _checked(line: int, image: object, caption: object, columns: Mapping[str, st
     if caption is not None and not isinstance(caption, str):
         kind = type(caption).__name__
         return Unreadable(line=line, reason=f"column {columns['caption']!r} must be a string, got {kind}")
+    if caption and len(caption.encode("utf-8", "surrogatepass")) > CAPTION_BYTES_MAX:
+        return Unreadable(
+            line=line, reason=f"its caption has more than {CAPTION_BYTES_MAX:,} bytes, the most that is read"
+        )
     return line, image, caption
 
 

@@ -71,22 +71,30 @@ class _Group:
     picture: tuple[str, bytes] = ("", b"")
     texts: dict[str, bytes] = field(default_factory=dict)
     repeated: str | None = None
+    link: str | None = None
 
     def add(self, name: str, tar: tarfile.TarFile, member: tarfile.TarInfo, image_suffixes: Collection[str]) -> None:
         suffix = _split(name)[1]
-        if not member.isreg():
+        if suffix not in image_suffixes and suffix not in _TEXTS:
             return
-        if suffix in image_suffixes:
+        if not member.isreg():
+            self.link = name
+        elif suffix in image_suffixes:
             self.num_pictures += 1
             if self.num_pictures == 1:
                 self.picture = name, _read(tar, member, IMAGE_BYTES_MAX)
         elif suffix in self.texts:
             self.repeated = suffix
-        elif suffix in _TEXTS:
+        else:
             self.texts[suffix] = _read(tar, member, CAPTION_BYTES_MAX)
 
     def sample(self, line: int, caption_key: str) -> Sample | Unreadable:
         try:
+            if self.link:
+                raise ValueError(
+                    f"its member {self.link} is a link, wanted the file itself: pack it with `tar --dereference "
+                    "--hard-dereference`"
+                )
             if self.num_pictures != 1:
                 got = f"{self.num_pictures} pictures" if self.num_pictures else "no picture"
                 raise ValueError(f"its sample has {got}, wanted one")
@@ -176,14 +184,25 @@ def _check_size(name: str, body: bytes) -> None:
 
 
 def _caption(texts: dict[str, bytes], caption_key: str) -> str | None:
-    for suffix in (".txt", ".caption"):
-        if suffix in texts:
-            return caption_text(suffix, texts[suffix])
-    if ".json" not in texts:
-        return None
-    _check_size(".json", texts[".json"])
+    """The first caption that says something."""
+    found = None
+    for suffix in (".txt", ".caption", ".json"):
+        if suffix not in texts:
+            continue
+        if suffix == ".json":
+            caption = _caption_in_json(texts[suffix], caption_key)
+        else:
+            caption = caption_text(suffix, texts[suffix])
+        if caption and caption.strip():
+            return caption
+        found = caption if found is None else found
+    return found
+
+
+def _caption_in_json(body: bytes, caption_key: str) -> str | None:
+    _check_size(".json", body)
     try:
-        described = json.loads(texts[".json"])
+        described = json.loads(body)
     except (ValueError, RecursionError):
         raise ValueError("its .json is not JSON") from None
     caption = described.get(caption_key) if isinstance(described, dict) else None

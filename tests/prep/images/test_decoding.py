@@ -84,6 +84,50 @@ def test_a_palette_with_a_transparent_entry_shows_the_background() -> None:
     assert decoded(body_of(picture, "PNG", transparency=0)).picture.getpixel((4, 4)) == WHITE
 
 
+TRANSPARENT_SAMPLES = {
+    "grey of 1 bit": (1, 0, b"\xff", ">H", [1]),
+    "grey of 2 bits": (2, 0, b"\x55", ">H", [1]),
+    "grey of 4 bits": (4, 0, b"\x55", ">H", [5]),
+    "grey of 8 bits": (8, 0, b"\x55", ">H", [0x55]),
+    "grey of 16 bits": (16, 0, b"\x12\x34", ">H", [0x1234]),
+    "colours of 8 bits": (8, 2, b"\x12\x34\x56", ">HHH", [0x12, 0x34, 0x56]),
+    "colours of 16 bits": (16, 2, b"\x12\x34\x56\x78\x9a\xbc", ">HHH", [0x1234, 0x5678, 0x9ABC]),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT_SAMPLES)
+def test_the_sample_of_a_png_that_stands_for_transparent_shows_the_background(kind: str) -> None:
+    num_bits, colours, pixels, form, stated = TRANSPARENT_SAMPLES[kind]
+    side = 8 * len(pixels) * 8 // (num_bits * (3 if colours else 1))
+
+    def png(sample: list[int]) -> bytes:
+        header = struct.pack(">IIBBBBB", side, 8, num_bits, colours, 0, 0, 0)
+        rows = zlib.compress((b"\0" + pixels * 8) * 8)
+        parts = (b"IHDR", header), (b"tRNS", struct.pack(form, *sample)), (b"IDAT", rows), (b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts)
+
+    def shown(sample: list[int]) -> tuple[int, ...]:
+        found = decode(png(sample), Resize().scaled_size, pixels_max=10**6, background=(9, 8, 7))
+        return found.picture.getpixel((1, 1))  # pyright: ignore[reportReturnType]
+
+    assert shown(stated) == (9, 8, 7)
+    assert shown([0] * len(stated)) != (9, 8, 7)
+
+
+def test_a_linear_profile_that_calls_itself_srgb_is_applied_and_srgb_changes_nothing() -> None:
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    linear = bytearray(own)
+    for number in range(struct.unpack(">I", own[128:132])[0]):
+        name, start, _ = struct.unpack(">4sII", own[132 + 12 * number : 144 + 12 * number])
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            # A curve of one parameter, its gamma: 1.
+            linear[start + 8 : start + 10], linear[start + 12 : start + 16] = b"\0\0", struct.pack(">I", 1 << 16)
+    grey = Image.new("RGB", (80, 80), (55, 55, 55))
+    assert decoded(body_of(grey, icc_profile=bytes(linear))).picture.getpixel((4, 4)) == (128, 128, 128)
+    assert decoded(body_of(grey, icc_profile=own)).picture.getpixel((4, 4)) == (55, 55, 55)
+    assert _to_srgb(own, "RGB") is None
+
+
 def swapped_profile() -> bytes:
     """A profile whose red and blue are swapped, as no converter could overlook."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

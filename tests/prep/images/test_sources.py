@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import shutil
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -85,12 +87,70 @@ def test_a_sample_of_a_tar_is_its_members_of_one_name(tmp_path: Path, name: str)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "in", tmp_path / name]
 
 
-def test_links_in_a_tar_lead_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("name", ["b.jpg", "b.txt"])
+def test_links_in_a_tar_lead_nowhere_and_their_sample_is_set_aside(name: str, kind: bytes, tmp_path: Path) -> None:
     with tarfile.open(put(tmp_path / "in/x.tar", b""), "w") as tar:
-        link = tarfile.TarInfo("0001.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        tar.addfile(link)
-    assert read(make_images(), tmp_path) == ["its sample has no picture, wanted one"]
+        for one in ("a.jpg", "a.txt", "b.jpg", "b.txt", "b.seg.png"):
+            header = tarfile.TarInfo(one)
+            if one in (name, "b.seg.png"):
+                header.type, header.linkname = kind, f"a.{one[-3:]}"
+            tar.addfile(header)
+    whole, link = read(make_images(), tmp_path)
+    assert whole == ("a.jpg", b"", "")
+    assert str(link).startswith(f"its member {name} is a link, wanted the file itself: pack it with `tar --deref")
+
+
+def test_an_empty_caption_hides_no_other_one(tmp_path: Path) -> None:
+    of_json = '{"caption": "of json"}'
+    tar_of(tmp_path / "in/x.tar", {"a.jpg": b"A", "a.txt": " \n", "a.json": of_json, "b.jpg": b"B", "b.txt": ""})
+    put(tmp_path / "in/y.jpg", b"Y")
+    put(tmp_path / "in/y.txt", "")
+    put(tmp_path / "in/y.caption", "beside")
+    assert read(make_images(), tmp_path) == [("a.jpg", b"A", "of json"), ("b.jpg", b"B", ""), (None, b"Y", "beside")]
+
+
+def test_a_caption_beside_a_picture_may_be_named_in_capitals(tmp_path: Path) -> None:
+    for picture, beside in (("A.JPG", "A.TXT"), ("b.jpg", "b.CAPTION"), ("C.Png", "C.Txt")):
+        put(tmp_path / "in" / picture, picture)
+        put(tmp_path / "in" / beside, beside)
+    assert [one[2] for one in read(make_images(), tmp_path)] == ["A.TXT", "C.Txt", "b.CAPTION"]
+
+
+def test_what_a_list_names_and_is_no_regular_file_is_set_aside_at_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in/pipe.png")
+    (tmp_path / "in/directory.png").mkdir()
+    lines = [json.dumps({"image": f"{name}.png", "caption": "x"}) for name in ("pipe", "directory")]
+    put(tmp_path / "in/list.jsonl", "\n".join(lines))
+    assert read(make_images(files=("in/*.jsonl",)), tmp_path) == [
+        "is a pipe or device, wanted a regular file",
+        "cannot be read: Is a directory",
+    ]
+
+
+def test_a_link_out_of_a_lists_directory_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """As caches leave them that keep each content once."""
+    put(tmp_path / "blobs/1", b"A")
+    put(tmp_path / "in/list.jsonl", '{"image": "a.jpg", "caption": "x"}')
+    (tmp_path / "in/a.jpg").symlink_to("../blobs/1")
+    corpus = make_images(files=("in/*.jsonl",))
+    assert read(corpus, tmp_path) == [
+        "is a link out of the table's directory: copy that with `cp -RL`, which follows links, and name the copy"
+    ]
+    shutil.copytree(tmp_path / "in", tmp_path / "copy")
+    assert read(make_images(files=("copy/*.jsonl",)), tmp_path) == [("a.jpg", b"A", "x")]
+
+
+def test_a_file_that_two_globs_reach_is_in_one_shard(tmp_path: Path) -> None:
+    for shard in ("shard-00", "shard-01", "more"):
+        for number in range(4):
+            put(tmp_path / "in" / shard / f"{number}.jpg", f"{shard} {number}")
+    corpus = make_images(files=("in/**/*.jpg", "in/{shard}/*.jpg"), num_shards=2)
+    bodies = {shard: [str(one[1]) for one in read(corpus, tmp_path, shard)] for shard in corpus.shard_keys}
+    assert len(set(chain(*bodies.values()))) == sum(map(len, bodies.values())) == 12
+    assert not any("shard-01" in body for body in bodies["shard-00"])
+    assert not any("shard-00" in body for body in bodies["shard-01"])
 
 
 def test_a_tar_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
@@ -198,6 +258,15 @@ def test_a_caption_that_is_too_long_is_set_aside_not_cut(name: str, tmp_path: Pa
         assert found == [f"its caption {name} has more than 1,048,576 bytes, the most that is read"]
 
 
+def test_a_caption_in_a_table_is_as_long_at_most(tmp_path: Path) -> None:
+    captions = ["x" * CAPTION_BYTES_MAX, "ü" * (CAPTION_BYTES_MAX // 2 + 1)]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": [b"A", b"B"], "caption": captions}), tmp_path / "in/x.parquet")
+    whole, long = read(make_images(), tmp_path)
+    assert whole == (None, b"A", captions[0])
+    assert long == "its caption has more than 1,048,576 bytes, the most that is read"
+
+
 def test_a_path_that_no_file_can_have_is_one_row_that_is_set_aside(tmp_path: Path) -> None:
     put(tmp_path / "in/a.jpg", b"A")
     (tmp_path / "in/loop").symlink_to("loop")
@@ -258,6 +327,20 @@ def test_a_parquet_file_holds_pictures_as(kind: str, tmp_path: Path) -> None:
         (None, b"B", None),
         "column 'image' must be bytes or a path, got null",
     ]
+
+
+@pytest.mark.parametrize("has_dictionary", [True, False])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_parquet_file_of_many_row_groups_and_pages_is_read_whole(
+    kind: str, has_dictionary: bool, tmp_path: Path
+) -> None:
+    bodies = [b"%03d" % number * 100 for number in range(250)]
+    values = [{"bytes": body, "path": None} for body in bodies] if kind.startswith("structs") else bodies
+    table = pa.table({"image": pa.array(values, COLUMNS[kind][1]), "caption": [f"{n}" for n in range(250)]})
+    (tmp_path / "in").mkdir()
+    pages: dict[str, Any] = {"data_page_size": 1000, "dictionary_pagesize_limit": 5000}
+    pq.write_table(table, tmp_path / "in/x.parquet", row_group_size=100, use_dictionary=has_dictionary, **pages)
+    assert read(make_images(), tmp_path) == [(None, body, f"{number}") for number, body in enumerate(bodies)]
 
 
 def test_a_struct_without_bytes_is_read_by_its_path(tmp_path: Path) -> None:
