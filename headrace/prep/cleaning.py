@@ -7,7 +7,7 @@ from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE
 from headrace.prep.language import languages
 from headrace.prep.normalization import normalised
-from headrace.prep.personal_data import masked
+from headrace.prep.personal_data import masked, without_placeholders
 from headrace.prep.quality import quality_rules
 from headrace.prep.rule_sets import Source
 from headrace.prep.semantic import SEMANTIC_DUPLICATE
@@ -39,5 +39,7 @@ def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
     if corpus.personal_data:
         documents = masked(documents, corpus.personal_data)
     if corpus.language:
-        documents = documents.with_columns(languages(documents.get_column("text"), corpus.language))
+        texts = documents.get_column("text")
+        told_by = without_placeholders(texts) if corpus.personal_data else texts
+        documents = documents.with_columns(languages(told_by, corpus.language))
     return documents

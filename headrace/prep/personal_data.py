@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace.prep.personal_reading import read
 from headrace.prep.personal_settings import Kind, PersonalData, found_column
 
 if TYPE_CHECKING:
@@ -25,30 +26,46 @@ _PLACEHOLDERS: dict[Kind, str] = {
     "ip": "IP_ADDRESS",
     "phone": "PHONE",
 }
+_ANY_PLACEHOLDER = rf"<(?:{'|'.join(_PLACEHOLDERS.values())})(?:_\d+)?>"
 # Of these, values are one however their digits are grouped; "a.b@x.com" and "ab@x.com" are two.
 _GROUPED: tuple[Kind, ...] = ("iban", "card", "phone")
 _TEXTS = ("text", "term", "category")
 
 
-def without_personal_data(text: str, settings: PersonalData) -> str:
+def without_personal_data(text: str, settings: PersonalData | None) -> str:
     """A text that is only shown, with a placeholder for what is looked for, whether that is masked or drops."""
+    if settings is None:
+        return text
     finders = _finders(settings)
     return _Masker(settings, finders, [True] * len(finders)).text(text)
+
+
+def without_placeholders(texts: pl.Series) -> pl.Series:
+    """Texts for what looks at words: a placeholder is none of the document's language."""
+    return texts.str.replace_all(_ANY_PLACEHOLDER, " ")
+
+
+def dropped_for_personal_data(documents: pl.DataFrame, settings: PersonalData | None) -> pl.Series:
+    """Which of `masked`'s documents hold what drops them."""
+    counts = [found_column(kind) for kind in (settings.drops if settings else ())]
+    return pl.Series("dropped", [any(row) for row in documents.select(counts).rows()] or [False] * documents.height)
 
 
 def masked(documents: pl.DataFrame, settings: PersonalData) -> pl.DataFrame:
     """The documents with placeholders in all their texts, and how many of each kind each one held."""
     finders = _finders(settings)
-    texts = [*(pl.col(name) for name in _TEXTS), pl.col("examples").list.join("\n")]
-    # Its finders are to see what JSON escapes as it is: between the digits of a number may be a tab.
-    texts += [pl.col(name).str.replace_all(r"\\[nrt]", " ") for name in _messages_in(documents)]
-    suspects = documents.select(
-        pl.any_horizontal(text.str.contains(one.may_hold) for text in texts).fill_null(False).alias(one.kind)
+    columns = (*_TEXTS, "examples")
+    looked_at = [*columns, *_messages_in(documents)]
+    texts = documents.select(looked_at).with_columns(pl.col("examples").list.join("\n"))
+    seen = pl.DataFrame([read(text) for text in texts])
+    suspects = seen.select(
+        pl.any_horizontal(pl.col(name).str.contains(one.may_hold) for name in looked_at)
+        .fill_null(False)
+        .alias(one.kind)
         for one in finders
     )
     places = suspects.select(pl.any_horizontal(pl.all()).arg_true()).to_series()
     flags = suspects[places].rows()
-    columns = (*_TEXTS, "examples")
     rows = documents[places].select(columns).rows()
     messages = documents[places].get_column("messages") if _messages_in(documents) else [None] * len(rows)
     changed = [

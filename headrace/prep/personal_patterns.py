@@ -9,9 +9,12 @@ passes Luhn.
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import zip_longest
 
+from headrace.prep.personal_reading import readings
 from headrace.prep.personal_settings import Kind
 
 Spans = Iterator[tuple[int, int]]
@@ -19,7 +22,8 @@ Spans = Iterator[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Finder:
-    """`may_hold`: a regular expression in Rust's syntax that every text with something of the kind matches."""
+    """`may_hold`: a regular expression in Rust's syntax that every text with something of the kind matches as it is
+    read (`personal_reading.read`)."""
 
     kind: Kind
     may_hold: str
@@ -32,12 +36,16 @@ def finder(kind: Kind, regions: Sequence[str] = ()) -> Finder:
     """
     if kind == "phone":
         may_hold = _PHONE_RUN if regions else _PLUS
-        return Finder(kind=kind, may_hold=may_hold, spans=lambda text: _apart(_phones(text, regions)))
+        return Finder(kind=kind, may_hold=may_hold, spans=lambda text: _read(text, lambda read: _phones(read, regions)))
     may_hold, spans = _FINDERS[kind]
-    return Finder(kind=kind, may_hold=may_hold, spans=lambda text: _apart(spans(text)))
+    return Finder(kind=kind, may_hold=may_hold, spans=lambda text: _read(text, spans))
 
 
-def _apart(spans: Spans) -> Spans:
+def _read(text: str, spans: Callable[[str], Spans]) -> Spans:
+    return _apart(one.as_written(*span) for one in readings(text) for span in spans(one.text))
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> Spans:
     """Spans that overlap as one, such as a password that holds a token, in order."""
     start = done = 0
     for begin, end in sorted(spans):
@@ -50,42 +58,72 @@ def _apart(spans: Spans) -> Spans:
         yield start, done
 
 
-# Letters and digits, but for scripts that are written without blanks around a Latin word, as in 请联系a@b.cn谢谢.
-_WORD = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af]"
-_NAME = re.compile(rf"(?<!{_WORD}){_WORD}(?:{_WORD}|[.%+\-]){{0,63}}\Z")
+# Letters and digits, but for scripts that are written without blanks around a Latin word, as in 请联系a@b.cn谢谢, and
+# those of India, whose letters are signs in part.
+_WORD = r"[^\W\u0900-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af]"
+# What a number or key goes on in: other scripts' letters, and the underscore of `key_4111…`, end it.
+_LETTER = r"[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f]"
+_NAME = re.compile(rf"(?<!{_WORD}){_WORD}(?:{_WORD}|[.%+\-&'’]){{0,63}}\Z")
 _DOMAIN = re.compile(
     rf"(?:(?:{_WORD}|-){{1,63}}\.){{1,8}}(?:xn--[a-z0-9\-]{{2,40}}|(?:(?![\d_]){_WORD}){{2,24}})(?!_*(?!_){_WORD})"
 )
 _NAME_CHARACTERS_MAX = 64
-_AT = re.compile("[@＠]")
+_AT = re.compile("@")
 # `logo@2x.png` is a picture for sharp screens.
 _FILES = frozenset({"avif", "bmp", "css", "gif", "htm", "html", "ico", "jpeg", "jpg", "js", "json", "map"})
 _FILES |= {"mp4", "pdf", "png", "svg", "ts", "txt", "webp"}
 
 
+# `a@b.dot(c)`, `q@k.to(device)`, `q@k.mT`: products of matrices, whose methods are called as domains end.
+_METHOD = re.compile(r"[\w.]+\.(?:(?:dot|map|to)\(|mT\b)", re.ASCII)
+_NO_VERSION = re.compile(r"(?!v?\d+\.\d)")
+# Networks of houses and firms, and what standards set aside (RFC 2606, 6761, 6762, 8375).
+_LOCAL = frozenset({"arpa", "corp", "example", "home", "intern", "internal", "intra", "intranet", "invalid", "lan"})
+_LOCAL |= {"local", "localdomain", "localhost", "onion", "private", "test"}
+
+
 def _emails(text: str) -> Spans:
     for at in _AT.finditer(text):
         name = _NAME.search(text, max(0, at.start() - _NAME_CHARACTERS_MAX), at.start())
-        domain = name and _DOMAIN.match(text, at.end())
-        if not (name and domain) or domain[0].rpartition(".")[2].lower() in _FILES:
+        domain = name and _NO_VERSION.match(text, at.end()) and _DOMAIN.match(text, at.end())
+        if not (name and domain) or not _is_top_level(domain[0].rpartition(".")[2].lower()):
             continue
+        if _METHOD.match(text, at.end()):
+            continue
+        start = name.start()
+        if text[domain.end() : domain.end() + 1] in ("'", "’"):
+            # Of `f'bob@example.com'` the mark is a quote.
+            start += max(name[0].rfind(mark) for mark in "'’") + 1
         # git@host:path and ssh://user@host name a machine, not somebody.
         is_git = name[0] == "git" and text[domain.end() : domain.end() + 1] in (":", "/")
-        if not is_git and not text.endswith("//", 0, name.start()):
+        if start < at.start() and not is_git and not text.endswith("//", 0, name.start()):
             # In "_bob@example.com_" they are the markup's.
-            is_emphasis = name[0][0] == "_" and text.startswith("_", domain.end())
-            yield name.start() + is_emphasis, domain.end()
+            is_emphasis = text[start] == "_" and text.startswith("_", domain.end())
+            yield start + is_emphasis, domain.end()
 
 
-_SEPARATOR = "[ \u00a0\u2009\u202f\\-‑]"
+@cache
+def _is_top_level(name: str) -> bool:
+    """Whether a domain may end so: the list of all, or a country of two letters, or one that is not in ASCII."""
+    if name in _FILES:
+        return False
+    if len(name) == 2 or name in _LOCAL or not name.isascii() or name.startswith("xn--"):
+        return True
+    # Loads its list for a quarter of a second.
+    from tld import is_tld
+
+    return is_tld(name)
+
+
+_SEPARATOR = "[ .\\-‐-–]"
 # After it may stand the month or the year until which it is valid.
 _CARD = re.compile(
-    rf"(?<!{_WORD})(?<!\d[.,\-])(?:\d{{13,19}}|\d{{4}}(?P<by>{_SEPARATOR})\d{{4}}(?P=by)\d{{4}}(?P=by)\d{{4}}"
+    rf"(?<!{_LETTER})(?<!\d[.\-])(?:\d{{13,19}}|\d{{4}}(?P<by>{_SEPARATOR})\d{{4}}(?P=by)\d{{4}}(?P=by)\d{{4}}"
     rf"(?P<more>(?P=by)\d{{1,3}})?|\d{{4}}(?P<of>{_SEPARATOR})\d{{6}}(?P=of)\d{{4,5}})"
-    rf"(?!{_WORD}|/(?!\d\d(?!\d))|[.,\-]\d)"
+    rf"(?!{_LETTER}|/(?:\d(?!\d)|\d{{3}}(?!\d))|[.\-]\d)"
 )
 # With two numbers before it, it is in a row of a table.
-_ROW = re.compile(r"\d[^\S\n]\d+[^\S\n]\Z")
+_ROW = re.compile(r"\d \d+ \Z")
 # Beginning and lengths. Source: ISO/IEC 7812 and the networks' published ranges.
 _NETWORKS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
@@ -116,33 +154,45 @@ def _is_card(written: str) -> bool:
     return bool(_NETWORKS.fullmatch(digits)) and luhn.is_valid(digits)
 
 
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}(?![a-z0-9])", re.ASCII)
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]){11,30}", re.ASCII)
 _IBAN_CHARACTERS_MIN = 15
+_AFTER_GROUP = re.compile(r"[^A-Za-z0-9]|\Z")
 
 
 def _ibans(text: str) -> Spans:
     from stdnum import iban
 
-    for found in _IBAN.finditer(text):
-        # Words in capitals may follow, which only the country's length and the checksum tell from it.
+    at = 0
+    while found := _IBAN.search(text, at):
+        start, number = found.start(), None
+        # Words may follow, which only the country's length and the checksum tell from it.
         for length in range(len(found[0]), _IBAN_CHARACTERS_MIN - 1, -1):
-            number, after = found[0][:length], text[found.start() + length : found.start() + length + 1]
-            if not (after.isascii() and after.isalnum()) and iban.is_valid(number.replace("\u00a0", "")):
-                yield found.start(), found.start() + len(number.rstrip())
+            end = start + length
+            if text[end - 1].isalnum() and _AFTER_GROUP.match(text, end) and iban.is_valid(text[start:end]):
+                number = start, end
                 break
+        if number:
+            yield number
+        # Another number, or a word of an order's, may be what stands before it.
+        at = number[1] if number else start + 4
 
 
 # One, or a range of them.
 _QUAD = r"(?:\d{1,3}\.){3}\d{1,3}"
-_IPV4 = rf"(?<![\w.\-]){_QUAD}(?:-{_QUAD})?(?![\w\-]|\.\d)"
-_IPV6 = r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{0,33}(?:[0-9a-fA-F]|::)(?!\w|:[\w:])"
+_IPV4 = rf"(?<![A-Za-z0-9.\-]){_QUAD}(?:-{_QUAD})?(?![A-Za-z0-9\-]|\.\d)"
+_IPV6 = r"(?<![A-Za-z0-9.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{0,33}(?:[0-9a-fA-F]|::)(?![A-Za-z0-9]|:[A-Za-z0-9:])"
 _IP = re.compile(f"{_IPV4}|{_IPV6}", re.ASCII)
 # What four numbers with dots are, too: a version, a section of a text, an object's identifier.
 _NO_ADDRESS = re.compile(
-    r"(?i)(?:[a-z)]/|[<>=~!^]=\s?[\"'`]?"
-    r"|(?<![a-z])(?:versions?|v|release|build|firmware|driver|since \w+|sections?|§+|chapter|clause|oid"
-    r"|object.?identifier|版本号?为?|版本號?為?|バージョンは?|버전은?)[_\W]{0,8})\Z"
+    r"(?:[A-Z][A-Za-z0-9]*|\))/\Z|[<>~^]=\s?[\"'`]?\Z|[!=]=\Z"
+    r"|(?:[a-z]Version|(?<![A-Za-z])(?i:versions?|v|ver|rev|revision|release|build|firmware|driver|since \w+|sections?"
+    r"|chapter|clause|oid|object.?identifier|version[eną]|versi[óo]n|versão|fassung|wersj[aię]|verze|sürüm|верси[яиюей])"
+    r"|§|版本号?为?|版本號?為?|バージョンは?|버전은?)(?:[^\w\n]|_){0,8}\Z"
 )
+# "curl/7.1.2.3": a name with a slash before what may be a version, and a comparison with one.
+_MAY_BE_VERSION = re.compile(r"[A-Za-z0-9)]/\Z|[!=]= [\"'`]?\Z|[!=]=[\"'`]\Z")
+# "fe80::2001:…" and "fd00:2001:…" go on in a private address; "ip:2001:…" and "add:2001:…" name one.
+_GROUP_BEFORE = re.compile(r"(?:[0-9a-fA-F]{0,4}:[0-9a-fA-F]{0,4}|(?<![A-Za-z0-9])[fF][c-fC-F][0-9a-fA-F]{2}):\Z")
 # The number of a section stands before its title, and is small.
 _HEADING = re.compile(r"(?:^|\n)[ \t#*§]*\Z")
 _SECTION_MAX = 20
@@ -152,13 +202,14 @@ _CONTEXT = 24
 def _ips(text: str) -> Spans:
     for found in _IP.finditer(text):
         before = text[max(0, found.start() - _CONTEXT) : found.start()]
-        if _NO_ADDRESS.search(before):
+        if _NO_ADDRESS.search(before) or (":" in found[0] and _GROUP_BEFORE.search(before)):
             continue
         start = found.start()
         for address in found[0].split("-"):
             parts = address.split(".")
             is_small = len(parts) > 1 and all(int(part) <= _SECTION_MAX for part in parts)
-            if not (is_small and _HEADING.search(before)) and _is_public(address):
+            is_numbering = is_small and (_HEADING.search(before) or _MAY_BE_VERSION.search(before))
+            if not is_numbering and _is_public(address):
                 yield start, start + len(address)
             start += len(address) + 1
 
@@ -180,12 +231,12 @@ _BRACKETS = ("()", "[]")
 _BESIDE = 4
 # A number that something else goes on in, a sum of money, a term of a formula.
 _TERM_AFTER = rf"(?:{_WORD}|[)\]*/]) ?[+\-] ?\Z|(?:{_WORD}|[)\]])\*+\Z"
-_NO_PHONE_AFTER = re.compile(rf"(?:{_WORD}|[_./=#$€£¥%^@)\]]|\d,)\Z|{_TERM_AFTER}")
+_NO_PHONE_AFTER = re.compile(rf"(?:{_LETTER}|\d[./]|(?<!\d)0,|[#$€£¥%^@)\]])\Z|{_TERM_AFTER}")
 # A plus before the country's code tells more: it may follow a cell of a table, "tel." and "tel=".
-_NO_PLUS_AFTER = re.compile(rf"(?:{_WORD}|[_/#$€£¥%^@)\]])\Z|{_TERM_AFTER}")
-_GOES_ON = re.compile(r"[.,]?\d")
+_NO_PLUS_AFTER = re.compile(rf"(?:{_LETTER}|[#$€£¥%^@)\]])\Z|{_TERM_AFTER}")
+_GOES_ON = re.compile(r"\.?\d")
 _PLUS_GOES_ON = re.compile(r"\.?\d")
-_DECIMAL = re.compile(r"[(\-\[]*\d*\.\d+|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
+_DECIMAL = re.compile(r"[(\-\[]*\d*\.\d+|0\.\d.*|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
 # "+1.7035555555" as registries write it (RFC 5733) or a number with decimals: by what stands before it.
 _PLUS_DECIMAL = re.compile(r"[+＋]\d*\.\d+")
 _BEFORE_PLUS_DECIMAL = re.compile(r"(?:\A|[\n\t\"'>|]|[^\W\d]\.?[:：=] ?) ?\Z")
@@ -221,7 +272,9 @@ def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) ->
             start, after = found.start + is_half, text[first + found.end : first + found.end + _BESIDE]
             is_plus = window[start] in "+＋"
             begin, is_phone = (start, _is_international) if is_plus else (found.start, _is_national)
-            if found.start < done or not is_phone(window[:begin], window[begin : found.end], after):
+            # What is found before it is another one, whatever is between them.
+            before = window[done:begin] if done else window[:begin]
+            if found.start < done or not is_phone(before, window[begin : found.end], after):
                 continue
             yield first + start, first + found.end
             done = found.end
@@ -261,11 +314,21 @@ SECRETS = {
     "Telegram": r"\d{8,10}:AA[A-Za-z0-9_\-]{33}",
     "JSON Web Token": r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*",
 }
-_KEY = re.compile("|".join(rf"(?<![A-Za-z0-9_\-])(?:{shape})(?![A-Za-z0-9])" for shape in SECRETS.values()))
-_PRIVATE_KEY = re.compile(r"-----BEGIN ((?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?)-----")
+_KEY = re.compile("|".join(rf"(?<![A-Za-z0-9])(?:{shape})(?![A-Za-z0-9])" for shape in SECRETS.values()))
+_PRIVATE_KEY = re.compile(r"-----(BEGIN|END) (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PRIVATE_KEY_CHARACTERS_MIN = 20
-_URL_PASSWORD = re.compile(
-    r"(?<![a-z])[a-z][a-z0-9+.\-]{1,20}://[^\s/:@\"'<>]{0,100}:([^\s/@\"'<>{}$]{3,200})@(?=[\w\[])"
+# What stands in a private key whose end is cut off: a few headers, then lines of base64, perhaps in quotes.
+_KEY_HEADER = re.compile(r"\s{0,40}[A-Z][A-Za-z0-9\-]{0,40}: [^\n]{0,200}(?=\n)")
+_KEY_HEADERS_MAX = 8
+_KEY_LINE = re.compile(r"\s{0,40}[>|#\"',]{0,4}\s{0,8}[A-Za-z0-9+/]{16,}+={0,2}")
+_KEY_LAST_LINE = re.compile(r"\n[>|#\"',\s]{0,8}[A-Za-z0-9+/]{1,15}+={0,2}(?=\s|\Z)")
+# Two at signs: the last one ends the password.
+_URL_PASSWORD = re.compile(r"(?<![a-z])[a-z][a-z0-9+.\-]{1,20}://[^\s/:@\"'<>]{0,100}:([^\s/\"'<>]{3,200})@(?=[\w\[])")
+# `$PASSWORD`, `${PASSWORD}`, `{password}`, `%s` are put in later; words of manuals stand for a password.
+_NO_PASSWORD = re.compile(
+    r"\$\w+|\$?\{[^{}]*\}|\{\{[^{}]*\}\}|\$\([^()]*\)|%\w|%\(\w+\)s|\*+|x+|\.+"
+    r"|(?i:[a-z]*(?:password|passwort|passwd|passphrase|secret|token)|pass|pw|pwd|tiger|changeme|user(?:name)?|admin|guest"
+    r"|root|postgres|example|test)"
 )
 _ANY_SECRET = (
     r"AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|gl(?:pat|dt|rt|ptt|soat)-|xox[abeoprs]-|xapp-|hooks\.slack\.com|AIza"
@@ -275,30 +338,57 @@ _ANY_SECRET = (
 
 def _secrets(text: str) -> Spans:
     found = [*_private_keys(text)]
-    # "password" and "tiger" stand for a password in most manuals.
-    found += [one.span(1) for one in _URL_PASSWORD.finditer(text) if not one[1].isalpha()]
+    found += [one.span(1) for one in _URL_PASSWORD.finditer(text) if not _NO_PASSWORD.fullmatch(one[1])]
     found += [one.span() for one in _KEY.finditer(text) if _looks_drawn(one[0])]
     yield from found
 
 
 def _private_keys(text: str) -> Spans:
-    """By the place of the end, as an expression over what is between needs memory for each character of it."""
-    for begin in _PRIVATE_KEY.finditer(text):
-        at, end = text.find("-----", begin.end()), f"-----END {begin[1]}-----"
-        if at - begin.end() >= _PRIVATE_KEY_CHARACTERS_MIN and text.startswith(end, at):
-            yield begin.start(), at + len(end)
+    """To the line of its end, or as far as lines are a key's where that is cut off.
+
+    By the places of such lines, as an expression over what is between needs memory for each character of it.
+    """
+    marks = [*_PRIVATE_KEY.finditer(text)]
+    for begin, after in zip_longest(marks, marks[1:]):
+        if begin[1] == "END":
+            continue
+        if after and after[1] == "END":
+            if after.start() - begin.end() >= _PRIVATE_KEY_CHARACTERS_MIN:
+                yield begin.start(), after.end()
+        elif (end := _end_of_key(text, begin.end())) > begin.end():
+            yield begin.start(), end
+
+
+def _end_of_key(text: str, start: int) -> int:
+    at = start
+    for _ in range(_KEY_HEADERS_MAX):
+        if header := _KEY_HEADER.match(text, at):
+            at = header.end()
+    first = at
+    while line := _KEY_LINE.match(text, at):
+        at = line.end()
+    if at == first:
+        return start
+    last = _KEY_LAST_LINE.match(text, at)
+    return last.end() if last else at
+
+
+# Of letters and digits that are drawn, more than half are digits or capitals; hexadecimal ones too.
+_DRAWN_SHARE_MIN = 0.25
 
 
 def _looks_drawn(key: str) -> bool:
     """False for what begins like a key and is words or a placeholder: sk-this-is-my-favourite-scikit-model-name."""
-    is_mixed = any(map(str.isdigit, key)) or (key.lower() != key and key.upper() != key)
-    return len(set(key)) >= 8 and (is_mixed or not key.startswith("sk-"))
+    if not key.startswith("sk-"):
+        return len(set(key)) >= 8
+    drawn = sum(not letter.islower() for letter in key if letter.isalnum())
+    return len(set(key)) >= 8 and drawn >= _DRAWN_SHARE_MIN * len(key)
 
 
 _FINDERS: dict[Kind, tuple[str, Callable[[str], Spans]]] = {
     "secret": (_ANY_SECRET, _secrets),
-    "email": (r"[\w.%+\-][@＠][\w\-]", _emails),
-    "iban": (r"[A-Z]{2}[0-9]{2}(?:[ \x{a0}]?[A-Z0-9]){11}", _ibans),
-    "card": (r"\d(?:[ \x{a0}\x{2009}\x{202f}\-‑]?\d){11}", _cards),
+    "email": (r"[\w.%+\-&'’]@[\w\-]", _emails),
+    "iban": (r"[A-Za-z]{2}[0-9]{2}(?:[ \-]?[A-Za-z0-9]){11}", _ibans),
+    "card": (r"[0-9](?:[ .\-‐-–]?[0-9]){11}", _cards),
     "ip": (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{2}", _ips),
 }

@@ -56,6 +56,10 @@ class PersonalData:
     def masks(self) -> tuple[Kind, ...]:
         return tuple(kind for kind in KINDS if self.treatment(kind) == "mask")
 
+    @property
+    def drops(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in KINDS if self.treatment(kind) == "drop")
+
 
 def found_column(kind: Kind) -> str:
     """The column that counts how often a document holds the kind."""

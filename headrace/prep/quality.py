@@ -52,7 +52,7 @@ def quality_rules(corpus: Corpus) -> tuple[Rule, ...]:
         ),
     ]
     if personal := corpus.personal_data:
-        rules += [_personal_rule(kind) for kind in personal.looked_for if personal.treatment(kind) == "drop"]
+        rules += [_personal_rule(kind) for kind in personal.drops]
     language = corpus.language or LanguageRules()
     if language.keep is not None:
         rules.append(_language_rule(language.keep, keep_unknown=language.keep_unknown))

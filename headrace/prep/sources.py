@@ -19,6 +19,8 @@ from headrace.handoff.schemas import QUARANTINE
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import allowed_types, document_schema, raw_document, raw_documents
 from headrace.prep.example_forms import OF_MESSAGES
+from headrace.prep.personal_data import without_personal_data
+from headrace.prep.personal_settings import PersonalData
 from headrace.prep.spilled_table import SpilledTable
 from headrace.prep.text_keys import bucket
 from headrace.user_files.finding import found_files
@@ -41,6 +43,7 @@ class ShardRead:
     num_files_lost: int
     num_files_empty: int
     quarantine_share_max: float
+    personal_data: PersonalData | None = None
 
     @property
     def num_records(self) -> int:
@@ -62,12 +65,13 @@ class ShardRead:
         counts = Counter(self.quarantine.column("source_file").to_pylist())
         worst_file, num_worst = min(counts.items(), key=lambda item: (-item[1], item[0]))
         first = next(row for row in self.quarantine.to_pylist() if row["source_file"] == worst_file)
+        reason = without_personal_data(first["reason"], self.personal_data)
         where = f"line {first['source_line']}" if first["source_line"] else "the whole file"
         raise QuarantineExceeded(
             f"{self.shard} of corpus {self.corpus}: {self.quarantine.num_rows:,} of {self.num_records:,} records and "
             f"{self.num_files_lost:,} of {self.num_files:,} files are unreadable, {self.quarantine_share:.2%} where "
             f"quarantine_share_max allows {self.quarantine_share_max:.2%}. Worst file: {worst_file} "
-            f"({num_worst:,} records; {where}: {first['reason']}). The quarantine asset lists them all: repair the "
+            f"({num_worst:,} records; {where}: {reason}). The quarantine asset lists them all: repair the "
             "files, or raise quarantine_share_max.",
             corpus=self.corpus,
             shard=self.shard,
@@ -119,6 +123,7 @@ def read_shard(corpus: Corpus, shard: str, home: Path) -> ShardRead:
         num_files_lost=len(lost_files),
         num_files_empty=num_empty,
         quarantine_share_max=corpus.quarantine_share_max,
+        personal_data=corpus.personal_data,
     )
 
 

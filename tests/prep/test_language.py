@@ -12,6 +12,7 @@ from headrace.handoff.schemas import CLEAN_DOCUMENTS, LANGUAGE, check_schema
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import load_corpus
 from headrace.prep.language import LanguageRules, languages
+from headrace.prep.personal_settings import PersonalData
 from headrace.prep.rule_sets import QualityRules
 from tests.prep.builders import make_corpus, make_raw
 
@@ -75,6 +76,17 @@ def test_other_languages_are_dropped_and_a_form_of_a_language_is_that_language()
 def test_a_text_without_a_language_is_kept_unless_the_corpus_says_otherwise() -> None:
     assert dropped("12 34", keep=("en",)) == {}
     assert dropped("12 34", keep=("en",), keep_unknown=False) == {"language": 1}
+
+
+def test_placeholders_for_personal_data_tell_no_language() -> None:
+    addresses = "anna@firma.de, bernd@firma.de"
+    corpus = make_corpus(
+        rules=QualityRules.of("none"), language=LanguageRules(keep=("de",)), personal_data=PersonalData()
+    )
+    cleaned = clean_shard(corpus, make_raw(addresses, f"{TEXTS['de']} {addresses}"), {})
+
+    assert cleaned.documents.column("language").to_pylist() == [None, "de"]
+    assert cleaned.documents.column("text").to_pylist()[0] == "<EMAIL>, <EMAIL>"
 
 
 def test_a_language_may_have_rules_of_its_own_counted_under_its_name() -> None:

@@ -18,7 +18,7 @@ from headrace.prep.cleaning import prepared, rule_sources
 from headrace.prep.corpus import Corpus
 from headrace.prep.documents import document_schema, raw_document
 from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, shown_example, tokenizer_for
-from headrace.prep.personal_data import without_personal_data
+from headrace.prep.personal_data import dropped_for_personal_data, without_personal_data
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import read_records
@@ -48,8 +48,16 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
         if not files:
             return ExaminedCorpus(findings=tuple(findings))
         findings += delimiter_findings(corpus.layout, files, key="delimiter")
-        rows, said = _rows(corpus, files[0])
+        documents, said = _documents(corpus, files[0])
         findings += [said, _rules(corpus)]
+        if documents.is_empty():
+            return ExaminedCorpus(findings=tuple(findings))
+        # No example is made of them, and messages have no placeholders.
+        rows = documents.filter(~dropped_for_personal_data(documents, corpus.personal_data)).to_dicts()
+        if num_dropped := documents.height - len(rows):
+            num = counted(documents.height, "document")
+            sentence = f"{num_dropped} of the first {num} hold what the corpus drops."
+            findings.append(finding("personal", "ok" if rows else "warn", sentence, key="personal_data"))
         if not rows:
             return ExaminedCorpus(findings=tuple(findings))
         example, said = _examples(corpus, rows, base_model)
@@ -105,7 +113,7 @@ def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     return [finding("files", "fail", said, key="labels.file.path")]
 
 
-def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding]:
+def _documents(corpus: Corpus, file: Path) -> tuple[pl.DataFrame, FileFinding]:
     """The first documents of the first file as training sees them, and whether they can be read."""
     schema = document_schema(corpus)
     rows: list[dict[str, Any]] = []
@@ -116,32 +124,28 @@ def _rows(corpus: Corpus, file: Path) -> tuple[list[dict[str, Any]], FileFinding
             unreadable += [] if read.is_empty else [read]
         else:
             rows.append(dict(zip(schema.names, read, strict=True)))
-    documents = pl.DataFrame(pa.Table.from_pylist(rows, schema=schema))
-    rows = prepared(documents, corpus).to_dicts()
+    documents = prepared(pl.DataFrame(pa.Table.from_pylist(rows, schema=schema)), corpus)
     num = len(rows) + len(unreadable)
     if unreadable and (not rows or len(unreadable) / num > corpus.quarantine_share_max):
         first = unreadable[0]
         which = f"{len(unreadable)} of the first {counted(num, 'record')} of {file}, line {first.line} first,"
-        reason, excerpt = (_shown(text, corpus) for text in (first.reason, first.excerpt))
+        reason, excerpt = (without_personal_data(text, corpus.personal_data) for text in (first.reason, first.excerpt))
         got = f", got {excerpt[:_EXCERPT_CHARACTERS]!r}" if excerpt else ""
         sentence = f"{which if first.line else file} cannot be read: {reason}{got}."
-        return rows, finding("records", "fail", sentence, key=_key_of(first.reason, corpus))
+        return documents, finding("records", "fail", sentence, key=_key_of(first.reason, corpus))
     if not rows:
-        return rows, finding("records", "warn", f"{file} is empty.")
+        return documents, finding("records", "warn", f"{file} is empty.")
     if unreadable:
         # Few enough for the run to go on, which tells them only afterwards.
         first = unreadable[0]
         place = f", line {first.line} first" if first.line else ""
+        reason = without_personal_data(first.reason, corpus.personal_data)
         sentence = (
             f"{len(rows)} of the first {counted(num, 'record')} of {file.name} can be read, {len(unreadable)} would go "
-            f"to the quarantine{place}: {first.reason}."
+            f"to the quarantine{place}: {reason}."
         )
-        return rows, finding("records", "warn", sentence)
-    return rows, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
-
-
-def _shown(text: str, corpus: Corpus) -> str:
-    return without_personal_data(text, corpus.personal_data) if corpus.personal_data else text
+        return documents, finding("records", "warn", sentence)
+    return documents, finding("records", "ok", f"the first {counted(num, 'record')} of {file.name} can be read.")
 
 
 def _rules(corpus: Corpus) -> FileFinding:
@@ -169,7 +173,8 @@ def _examples(corpus: Corpus, rows: list[dict[str, Any]], base_model: str) -> tu
     try:
         fitted = list(fitted_examples(corpus, rows, tokenizer))
     except InvalidInput as error:
-        return shown_example(corpus, rows[0], None), finding("examples", "fail", str(error))
+        said = without_personal_data(str(error), corpus.personal_data)
+        return shown_example(corpus, rows[0], None), finding("examples", "fail", said)
     num_dropped, num_cut = (
         sum(one.outcome in outcomes for one in fitted) for outcomes in (("dropped",), ("truncated", "split"))
     )

@@ -1,0 +1,94 @@
+r"""A text as its characters are meant, for what looks for values in it, and where each stands in the text as written.
+
+What is written in full width or with digits of another script is read as ASCII, and what programs and JSON escape
+(`\n`, `\u0040`, `\/`) as what it stands for. An invisible character is nothing within a value and an end beside one, so
+a text that has some is read both ways. A name after a backslash that begins with n, r or t (`DOMAIN\tom@example.com`)
+is read as one after a line end.
+"""
+
+import re
+import sys
+import unicodedata
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import polars as pl
+
+_BLANKS = "\u00a0\u2000-\u200a\u202f\u205f\u3000"
+_INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
+# Of one character each, so that no place moves. Superscripts stay: they are a note behind a number, not its digits.
+_AS_ASCII = {ord(blank): " " for blank in "\u00a0\u202f\u205f\u3000"} | dict.fromkeys(range(0x2000, 0x200B), " ")
+_AS_ASCII |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_AS_ASCII |= {
+    code: str(unicodedata.decimal(chr(code)))
+    # There are none beyond the second plane.
+    for code in range(0x80, 0x20000)
+    if unicodedata.category(chr(code)) == "Nd"
+}
+# An ideographic full stop ends a sentence, unless it stands within a domain.
+_ESCAPES = r"u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrt]|[/_.+@:=*`\-]"
+_MOVES = re.compile(rf"(?P<invisible>[{_INVISIBLE}])|(?<=[A-Za-z0-9])[。｡](?=[a-z])|(?<!\\)\\++(?:{_ESCAPES})")
+# Rust's syntax; every text that is read otherwise than it is written, as far as its values go, matches it. A text in
+# Chinese has punctuation in full width, and mostly no more.
+_OTHERWISE = (
+    r"[\x{ff0b}\x{ff0d}-\x{ff0f}\x{ff10}-\x{ff19}\x{ff20}-\x{ff3a}\x{ff3f}\x{ff41}-\x{ff5a}]"
+    rf"|[{_INVISIBLE}]|[^\x00-\x7f&&\p{{Nd}}]|\d[{_BLANKS}]\d|[A-Za-z0-9][。｡]|\\[nrtuUx/_.+@:=*`\-]"
+)
+_NO_CHARACTER = "\ufffd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """`text` as it is read; `moved`: places in it where a character begins or ends that is written otherwise, and
+    `written`: where that is in the text as written."""
+
+    text: str
+    moved: tuple[int, ...] = (0,)
+    written: tuple[int, ...] = (0,)
+
+    def as_written(self, start: int, end: int) -> tuple[int, int]:
+        """Where in the text as written a value begins and ends."""
+        first, last = bisect_right(self.moved, start) - 1, bisect_right(self.moved, end - 1) - 1
+        begin = self.written[first] + start - self.moved[first]
+        # Every second step is one character that stands for several.
+        return begin, self.written[last + 1] if last % 2 else self.written[last] + end - self.moved[last]
+
+
+def readings(text: str) -> list[Reading]:
+    """The text as it is read; twice if it has invisible characters: without them, and with blanks for them."""
+    plain = text if text.isascii() else text.translate(_AS_ASCII)
+    if not _MOVES.search(plain):
+        return [Reading(text=plain)]
+    without, blank = _reading(plain, ""), _reading(plain, " ")
+    return [without] if without.text == blank.text else [without, blank]
+
+
+def _reading(plain: str, invisible: str) -> Reading:
+    parts, moved, written, done, length = [], [0], [0], 0, 0
+    for change in _MOVES.finditer(plain):
+        new = invisible if change["invisible"] else _meant(change[0], invisible)
+        parts += [plain[done : change.start()], new]
+        length += change.start() - done
+        # What stands for several characters begins where they do; what comes after it, after all of them.
+        moved += [length, length + len(new)]
+        written += [change.start(), change.end()]
+        length, done = length + len(new), change.end()
+    return Reading(text="".join([*parts, plain[done:]]), moved=tuple(moved), written=tuple(written))
+
+
+def _meant(written: str, invisible: str) -> str:
+    name = written.lstrip("\\")
+    if len(name) > 1:
+        code = int(name[1:], 16)
+        meant = chr(code) if code <= sys.maxunicode and not 0xD800 <= code < 0xE000 else _NO_CHARACTER
+        return invisible if re.fullmatch(f"[{_INVISIBLE}]", meant) else meant.translate(_AS_ASCII)
+    return {"n": "\n", "r": "\n", "t": "\t", "。": ".", "｡": "."}.get(name, name)
+
+
+def read(texts: pl.Series) -> pl.Series:
+    """Each text in all its readings, one below the other; null stays null."""
+    others = texts.str.contains(_OTHERWISE).fill_null(False).arg_true()
+    if others.is_empty():
+        return texts
+    new = ["\n".join(one.text for one in readings(text)) for text in texts.gather(others)]
+    return texts.clone().scatter(others, pl.Series(new, dtype=pl.String))
