@@ -8,12 +8,8 @@ reader sees the old file or the new one. With a file for each shard, a kill betw
 they were, and the same import completes them. Importing the same again changes nothing.
 """
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,24 +18,14 @@ from headrace.handoff.versions import HandoffStore
 from headrace.prep.agreement import krippendorffs_alpha
 from headrace.prep.annotation_exports import Annotation
 from headrace.prep.corpus import Corpus
+from headrace.prep.label_file_edits import FileChange
 from headrace.prep.label_settings import LabelFile
 from headrace.prep.labels import label_file_path, read_label_file
 from headrace.prep.unsettled_labels import Differing, Undecided
-from headrace.store.whole_files import renamed_when_whole
-from headrace.user_files.csv_rows import delimiter_of
-from headrace.user_files.lines import COMPRESSIONS, encoding_of
+from headrace.user_files.lines import COMPRESSIONS
 from headrace.user_files.records import format_of
 
 _NUM_SAMPLES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileChange:
-    """The labels that one label file gets; `replaced` stand in it with others. Neither: a new file without rows."""
-
-    path: Path
-    added: dict[str, str]
-    replaced: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,19 +121,6 @@ def planned_import(
     )
 
 
-def write_import(plan: LabelImport, settings: LabelFile) -> None:
-    """Writes all label files of a plan: each whole, and none if one cannot be made.
-
-    Raises:
-        InvalidInput: a label cannot be written in the file's encoding. StoreUnavailable: the disk refuses.
-    """
-    with ExitStack() as renamed:
-        for change in plan.files:
-            body = _changed_body(change, settings)
-            partial = renamed.enter_context(renamed_when_whole(change.path, overwrite=True))
-            partial.write_bytes(body)
-
-
 def _decided(chosen: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], list[Undecided]]:
     decided: dict[str, str] = {}
     undecided = []
@@ -207,51 +180,3 @@ def _check_writable(path: Path, settings: LabelFile) -> None:
     file_format = format_of(path, settings.layout)
     if file_format not in ("csv", "jsonl") or path.suffix.lower() in COMPRESSIONS:
         raise InvalidInput(f"labels.file.path must be a plain .csv or .jsonl to be written, got {path}.")
-
-
-def _changed_body(change: FileChange, settings: LabelFile) -> bytes:
-    if not change.path.exists():
-        old, encoding = "", settings.encoding[0]
-    else:
-        encoding = encoding_of(change.path, settings.layout)
-        old = change.path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    changed = _changed_csv if format_of(change.path, settings.layout) == "csv" else _changed_jsonl
-    try:
-        return changed(old, change, settings).encode(encoding)
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"Label file {change.path} is in {encoding}, which has no {error.object[error.start]!r}: save it in UTF-8, "
-            "and set labels.file.encoding."
-        ) from error
-
-
-def _changed_csv(old: str, change: FileChange, settings: LabelFile) -> str:
-    columns = (settings.document_id, settings.label)
-    first = next((line for line in old.splitlines() if line.strip()), "")
-    delimiter = settings.delimiter or delimiter_of(first, change.path, columns)
-    rows = [row for row in csv.reader(io.StringIO(old, newline=""), delimiter=delimiter) if row] or [list(columns)]
-    header = rows[0]
-    at_id, at_label = map(header.index, columns)
-    for row in rows[1:]:
-        row[at_label] = change.replaced.get(row[at_id], row[at_label])
-    for document_id, label in change.added.items():
-        row = [""] * len(header)
-        row[at_id], row[at_label] = document_id, label
-        rows.append(row)
-    body = io.StringIO(newline="")
-    csv.writer(body, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return body.getvalue()
-
-
-def _changed_jsonl(old: str, change: FileChange, settings: LabelFile) -> str:
-    lines = []
-    for line in old.split("\n"):
-        if line.strip():
-            fields = json.loads(line)
-            new = change.replaced.get(fields[settings.document_id])
-            lines.append(line if new is None else json.dumps(fields | {settings.label: new}, ensure_ascii=False))
-    lines += [
-        json.dumps({settings.document_id: document_id, settings.label: label}, ensure_ascii=False)
-        for document_id, label in change.added.items()
-    ]
-    return "\n".join([*lines, ""])

@@ -26,7 +26,7 @@ _KINDS = {
 def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside `target`; renamed to it if the block succeeds, deleted if not.
 
-    A link to a file stays a link: the file that it names is replaced.
+    A link to a file stays a link: the file that it names is replaced. The new file has the permissions of the old one.
 
     Raises:
         InvalidInput: `target` exists and may not be overwritten, or is no file. StoreUnavailable: it cannot be written.
@@ -38,6 +38,8 @@ def renamed_when_whole(target: Path, *, overwrite: bool = False) -> Iterator[Pat
         place.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         refuse_present(target, overwrite=overwrite)
+        with suppress(FileNotFoundError):
+            shutil.copymode(place, partial)
         partial.replace(place)
     except OSError as error:
         raise _refusal(target, error) from error

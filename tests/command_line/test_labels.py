@@ -300,7 +300,7 @@ def test_a_file_of_json_lines_keeps_its_lines(project: Project) -> None:
         == 0
     )
     assert path.read_text().splitlines() == [
-        '{"document_id": "a1", "label": "bad", "by": "me"}',
+        '{"document_id":"a1","label":"bad","by":"me"}',
         '{"document_id": "b0", "label": "bad"}',
         '{"document_id": "b2", "label": "good"}',
     ]

@@ -90,6 +90,17 @@ def test_a_link_to_a_file_stays_and_its_file_is_replaced(tmp_path: Path) -> None
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("old")
+    for mode in (0o600, 0o664):
+        target.chmod(mode)
+
+        write(target)
+
+        assert (target.read_text(), stat.S_IMODE(target.stat().st_mode)) == ("new", mode)
+
+
 @pytest.mark.parametrize(
     ("number", "raised"),
     [(errno.ENOSPC, StoreOutage), (errno.EACCES, StoreRefused), (errno.ENAMETOOLONG, StoreRefused)],

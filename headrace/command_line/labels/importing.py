@@ -45,7 +45,8 @@ def import_(
     from headrace.command_line.opening import home_of, open_handoffs
     from headrace.command_line.output import print_json
     from headrace.prep.annotation_exports import read_annotations
-    from headrace.prep.label_import import planned_import, write_import
+    from headrace.prep.label_file_edits import write_changes
+    from headrace.prep.label_import import planned_import
 
     corpus = corpus_here()
     read = [read_annotations(file, question) for file in files]
@@ -58,7 +59,7 @@ def import_(
         known_only=known_only,
     )
     if not dry_run:
-        write_import(plan, corpus.labels.file)
+        write_changes(plan.files, corpus.labels.file)
     num_skipped = sum(one.num_skipped for one in read)
     if as_json:
         print_json(asdict(_body(plan, num_skipped, written=not dry_run)))
