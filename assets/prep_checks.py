@@ -116,7 +116,6 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
     Every held-out document is compared with every training document that can overlap with it by `twins_jaccard`: none
     is missed. The split itself finds twins by a sketch, 98% or more: as few as it misses by chance, of the least
     similar, are a warning. With `duplicate_columns` beyond the text, documents that another column tells apart are not
-    compared: `num_equal_texts_on_both_sides` counts their equal texts, and fails nothing.
     """
     settings = corpus.corpus()
     shards = list(newest_handoffs(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
@@ -131,7 +130,6 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
             "num_terms_on_both_sides": leaks.num_terms,
             "num_texts_on_both_sides": leaks.num_texts,
             "num_shards": len(shards),
-            "num_equal_texts_on_both_sides": leaks.num_equal_texts,
             "num_heldout_with_twin_in_training": leaks.num_twins,
             "most_similar": round(leaks.most_similar, 6),
         },

@@ -231,7 +231,7 @@ def _changes_nothing(transform: Any) -> bool:
     import numpy as np
     from PIL import Image
 
-    levels = np.arange(0, 256, 15, np.uint8)
+    levels = np.arange(0, 256, 15).astype(np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     changed = np.asarray(transform.apply(Image.fromarray(colours)), np.int16)
     return int(np.abs(changed - colours).max()) <= _ROUNDING_MAX
