@@ -36,7 +36,7 @@ def json_records(lines: BoundedLines, layout: FileLayout, first_line: int) -> It
             yield Unreadable(line=number, reason=f"not JSON: {_json_fault(error, number, line)}", excerpt=line)
             continue
         if isinstance(fields, dict):
-            twice = _twice(objects, fields, layout)
+            twice = _twice(objects, fields, layout) if objects.any_repeated else None
             yield Unreadable(line=number, reason=twice, excerpt=line) if twice else Record(line=number, fields=fields)
         else:
             hint = ", but a list: write one object a line" if isinstance(fields, list) else ""

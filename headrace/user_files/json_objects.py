@@ -29,13 +29,18 @@ class JsonObjects:
         self._repeated.clear()
         return self._decoder.decode(text)
 
+    @property
+    def any_repeated(self) -> bool:
+        """Whether a key stands twice in an object of the text, wherever."""
+        return bool(self._repeated)
+
     def repeated_in(self, value: object) -> set[str]:
         """The keys that stand twice in this object itself; none of what is no object."""
         return self._repeated[id(value)][1] if id(value) in self._repeated else set()
 
     def repeated_within(self, value: object) -> str | None:
         """A key that stands twice in one object, at any depth of `value`."""
-        level = [value] if self._repeated else []
+        level = [value] if self.any_repeated else []
         while level:
             if found := next(filter(None, map(self.repeated_in, level)), None):
                 return min(found)
