@@ -78,7 +78,8 @@ def read_annotations(path: Path, question: str) -> AnnotationExport:
 
 
 def _marks(entry: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    # Numbers begin at 1 in every Label Studio. The microsecond at which it made a task or an annotation is its own.
+    # Numbers begin at 1 in every Label Studio. The microsecond at which it made a task or an annotation is its own:
+    # an import keeps no time of creation (label_studio/tasks/serializers.py, add_tasks and add_annotations).
     for keys in (("project", "id", "created_at"), ("annotation_id", "created_at")):
         values = [entry.get(key) for key in keys]
         if None not in values:
