@@ -76,9 +76,10 @@ def _changed_body(change: FileChange, settings: LabelFile, layout: FileLayout) -
     try:
         return mark + changed(body[len(mark) :].decode(codec), change, settings).encode(codec)
     except UnicodeEncodeError as error:
+        is_unicode = codec.lower().startswith("utf")
+        cure = "correct it in the export" if is_unicode else "save it in UTF-8, and set labels.file.encoding"
         raise InvalidInput(
-            f"Label file {change.path} is in {encoding}, which has no {error.object[error.start]!r}: save it in UTF-8, "
-            "and set labels.file.encoding."
+            f"Label file {change.path} is in {encoding}, which has no {error.object[error.start]!r}: {cure}."
         ) from error
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.handoff.versions import HandoffStore
 from headrace.prep.agreement import krippendorffs_alpha
-from headrace.prep.annotation_exports import Annotation
 from headrace.prep.corpus import Corpus
 from headrace.prep.label_file_edits import FileChange
 from headrace.prep.label_settings import LabelFile
@@ -55,7 +54,7 @@ def planned_import(
     corpus: Corpus,
     handoffs: HandoffStore,
     home: Path,
-    annotations: Iterable[Annotation],
+    answers: Mapping[str, Mapping[str, str]],
     *,
     replace: bool = False,
     known_only: bool = False,
@@ -63,6 +62,7 @@ def planned_import(
     """What importing would change; changes nothing.
 
     Args:
+        answers: document id → person → label.
         replace: whether a chosen label takes the place of another in the file.
         known_only: whether documents that the corpus does not have are left out, in place of being refused.
 
@@ -74,13 +74,10 @@ def planned_import(
     if not (corpus.labels and corpus.labels.file):
         raise InvalidInput(f"Corpus {corpus.name} names no label file: set labels.file.path in its file.")
     settings = corpus.labels.file
-    chosen: dict[str, dict[str, str]] = {}
-    for one in annotations:
-        chosen.setdefault(one.document_id, {})[one.annotator] = one.label
-    _refuse_other_labels(corpus, chosen)
-    shards = _shards_of(corpus, handoffs, chosen, known_only=known_only)
-    num_unknown = len(chosen) - len(shards)
-    chosen = {document_id: labels for document_id, labels in chosen.items() if document_id in shards}
+    _refuse_other_labels(corpus, answers)
+    shards = _shards_of(corpus, handoffs, answers, known_only=known_only)
+    num_unknown = len(answers) - len(shards)
+    chosen = {document_id: labels for document_id, labels in answers.items() if document_id in shards}
     decided, undecided = _decided(chosen)
     files: list[FileChange] = []
     differing = []

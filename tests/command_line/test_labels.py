@@ -250,6 +250,34 @@ def test_of_one_persons_annotations_the_newest_counts(project: Project) -> None:
     assert project.labels("shard-00") == {"a0": "bad"}
 
 
+def test_user_1_of_three_label_studios_is_three_people_and_the_output_tells_it(project: Project) -> None:
+    files = [project.write(f"{label}.json", [studio("a0", label)]) for label in ("good", "bad")]
+    third = project.write("third.json", [studio("a0", "good")])
+
+    result = project.call("import", *files, third)
+
+    assert (result.exit_code, project.labels("shard-00")) == (0, {"a0": "good"})
+    told = " ".join(result.output.split())
+    assert "3 annotations by 3 people of 1 document" in told
+    assert f"A user's number is another person in each of {files[0]}; {files[1]}; {third}. --one-server:" in told
+    as_one = checked_json(project.call("import", *files, third, "--one-server", "--dry-run", "--json"), "labels-import")
+    assert (as_one["num_annotators"], as_one["num_unordered"], len(as_one["servers"])) == (1, 1, 1)
+
+
+def test_a_file_with_nothing_but_what_was_skipped_is_one_without_labels(project: Project) -> None:
+    discarded = argilla("a1", u1="good")
+    discarded["responses"]["label"][0]["status"] = "discarded"
+    files = [
+        project.write("a.json", [studio("a0", "good")]),
+        project.write("b.json", [discarded]),
+        project.write("c.json", [studio("a2", "bad", was_cancelled=True)]),
+    ]
+
+    body = checked_json(project.call("import", *files, "--json"), "labels-import")
+
+    assert (body["num_skipped"], body["num_annotations"], project.labels("shard-00")) == (2, 1, {"a0": "good"})
+
+
 def test_a_draw_and_another_label_in_the_file_are_told_and_left_as_they_are(project: Project) -> None:
     (project.root / ".headrace/labels").mkdir(parents=True)
     path = project.root / ".headrace/labels/shard-00.csv"

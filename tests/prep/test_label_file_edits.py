@@ -136,6 +136,18 @@ def test_a_label_that_would_not_be_read_back_leaves_all_files_as_they_were(tmp_p
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["document_id,label\na,bad\n"] * 2
 
 
+@pytest.mark.parametrize(
+    ("encoding", "label", "told"),
+    [
+        ("latin-1", "水", "latin-1, which has no '水': save it in UTF-8, and set labels.file.encoding."),
+        ("utf-8", "\ud800", r"utf-8, which has no '\\ud800': correct it in the export."),
+    ],
+)
+def test_a_label_that_the_files_encoding_lacks_is_refused(encoding: str, label: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        changed(tmp_path / "labels.csv", b"", added={"new": label}, replaced={}, encoding=encoding)
+
+
 def test_a_groups_file_stays_the_groups(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(b"document_id,label\n")

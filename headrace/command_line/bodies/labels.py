@@ -23,7 +23,11 @@ class LabelsImportBody:
     num_annotators: int
     num_documents: int
     num_skipped: int
-    """Annotations that people skipped or cancelled."""
+    """Documents that a person skipped, cancelled or left without an answer last; it counts each of several people."""
+    num_unordered: int
+    """Documents that a person annotated differently, without times that tell the newest: the one given last counts."""
+    servers: tuple[tuple[str, ...], ...]
+    """The files whose users have numbers, by their server: a number is one person within it. Empty: all are named."""
     num_unknown: int
     """Documents that are not in the corpus, with --known-only."""
     num_unchanged: int
