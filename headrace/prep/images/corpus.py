@@ -63,8 +63,8 @@ class ImageDuplicates:
     """Two pictures are duplicates if they look alike: resized, recompressed, brightened or cropped a little."""
 
     hash_distance_max: Annotated[int, Ge(0), Le(96)] = 44
-    """How many of the 256 bits of their perceptual hashes may differ; two texts on one template differ in 50 or more.
-    """
+    """How many of the 256 bits of their perceptual hashes may differ; whole lines of other text make 50 or more, one
+    other digit 20 to 30."""
     colour_distance_max: Annotated[float, Ge(0), Le(255)] = 14.0
     """How far apart the colours of any ninth of two pictures may lie, of 255, brightness aside: a red and a blue one
     are two, a coloured and a grey one too."""

@@ -2,9 +2,10 @@
 
 Pictures are taken in a stated order, best first; one that looks like an earlier picture that is kept is its copy. So a
 copy has a kept original that it was compared with, chains of small differences do not grow into one group, and nothing
-depends on the order of reading. Two pictures look alike if both their perceptual hashes and the colours of all ninths
-are near. All pairs whose coarse hashes differ in up to 11 bits are found, not a sample of them; beyond that pictures
-count as different. A mirrored picture is another one.
+depends on the order of reading. Two pictures look alike if both their perceptual hashes, the colours of all ninths and
+their brightness are near; what is small in them, a digit or a lamp, is not seen. All pairs whose coarse hashes differ
+in up to 11 bits are found, not a sample of them; beyond that pictures count as different. A mirrored picture is another
+one.
 """
 
 from itertools import combinations
@@ -90,13 +91,16 @@ def _first_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray
     return kernels.first_kept(*_compared(pictures), group, _NEAR_MASKS, *limits)
 
 
-def _compared(pictures: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What kernels compare: coarse (N,) and fine (N, 4) hashes, and colours without brightness (N, 27)."""
+def _compared(pictures: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What kernels compare: coarse (N,) and fine (N, 4) hashes, colours without brightness (N, 27), and the mean
+    brightness (N,), at least 1.
+    """
     colours = _words(pictures.get_column("colours"), 27, np.uint8).astype(np.int16).reshape(-1, 9, 3)
     chroma = colours - colours.mean(axis=2, keepdims=True).round().astype(np.int16)
     # Copied: what is compiled for an array that can be written is not for one that cannot.
     coarse = np.array(pictures.get_column("coarse_hash"), np.uint64)
-    return coarse, _words(pictures.get_column("fine_hash"), 4), np.ascontiguousarray(chroma.reshape(-1, 27))
+    light = np.maximum(colours.mean(axis=(1, 2)), 1.0)
+    return coarse, _words(pictures.get_column("fine_hash"), 4), np.ascontiguousarray(chroma.reshape(-1, 27)), light
 
 
 def _words(column: pl.Series, num: int, kind: type = np.uint64) -> np.ndarray:

@@ -65,6 +65,14 @@ def test_two_texts_on_one_template_are_two_pictures() -> None:
     assert found(pl.DataFrame(signatures(*slides))) == {}
 
 
+def test_a_much_darker_picture_is_another_one() -> None:
+    ramp = np.tile(np.linspace(0, 255, 128), (128, 1))
+    table = pl.DataFrame(
+        signatures(*(Image.fromarray((ramp / part).astype(np.uint8)).convert("RGB") for part in (1, 8)))
+    )
+    assert found(table) == {}
+
+
 def test_the_largest_is_kept_whatever_the_order_of_reading() -> None:
     (original,) = random_pictures(1)
     half, third = original.resize((240, 160)), original.resize((160, 107))
