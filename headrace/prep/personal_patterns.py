@@ -155,7 +155,6 @@ def _is_card(written: str) -> bool:
 
 
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]){11,30}", re.ASCII)
-_IBAN_CHARACTERS_MIN = 15
 _AFTER_GROUP = re.compile(r"[^A-Za-z0-9]|\Z")
 
 
@@ -164,17 +163,26 @@ def _ibans(text: str) -> Spans:
 
     at = 0
     while found := _IBAN.search(text, at):
-        start, number = found.start(), None
-        # Words may follow, which only the country's length and the checksum tell from it.
-        for length in range(len(found[0]), _IBAN_CHARACTERS_MIN - 1, -1):
-            end = start + length
-            if text[end - 1].isalnum() and _AFTER_GROUP.match(text, end) and iban.is_valid(text[start:end]):
-                number = start, end
-                break
-        if number:
-            yield number
-        # Another number, or a word of an order's, may be what stands before it.
-        at = number[1] if number else start + 4
+        start, length = found.start(), _iban_length(found[0][:2].upper())
+        places = [place for place, letter in enumerate(found[0]) if letter.isalnum()]
+        # Words may follow, which the country's length tells from it. Its own check knows no banks that are gone.
+        end = start + places[length - 1] + 1 if 0 < length <= len(places) else start
+        if end > start and _AFTER_GROUP.match(text, end) and iban.is_valid(text[start:end], check_country=False):
+            yield start, end
+            at = end
+        else:
+            # What stands before a number may look like the beginning of one.
+            at = start + 4
+
+
+@cache
+def _iban_length(country: str) -> int:
+    """0: it has none."""
+    from stdnum import numdb
+
+    _, found = numdb.get("iban").info(country)[0]
+    # As "8!n10!n".
+    return 4 + sum(map(int, re.findall(r"(\d+)!", found["bban"]))) if "bban" in found else 0
 
 
 # One, or a range of them.
@@ -227,6 +235,8 @@ _PHONE_RUN = r"\d(?:[^\S\n]?[().\-‐-―·]{0,2}[^\S\n]?\d){5}"
 _PHONE = re.compile(r"(?:[+＋]\(?|\(\s?)?(?<!\d)\d(?:[^\S\n]?[().\-‐-―·/]{0,2}[^\S\n]?\d){5,24}(?!\d)")
 _BLANK = re.compile(r"\s")
 _BRACKETS = ("()", "[]")
+# Within square brackets a number without 0 before it has no more; Spain's have three.
+_BLANKS_MAX = 3
 # What phonenumbers looks at beside a number: a letter, a currency.
 _BESIDE = 4
 # A number that something else goes on in, a sum of money, a term of a formula.
@@ -272,6 +282,8 @@ def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) ->
             start, after = found.start + is_half, text[first + found.end : first + found.end + _BESIDE]
             is_plus = window[start] in "+＋"
             begin, is_phone = (start, _is_international) if is_plus else (found.start, _is_national)
+            # In "[415-555-2671]" too; one that opens "(415) 555-2671" is the number's.
+            begin += not is_plus and is_half and window[begin] == "["
             # What is found before it is another one, whatever is between them.
             before = window[done:begin] if done else window[:begin]
             if found.start < done or not is_phone(before, window[begin : found.end], after):
@@ -289,6 +301,9 @@ def _is_international(before: str, written: str, after: str) -> bool:
 def _is_national(before: str, written: str, after: str) -> bool:
     """Whether it is written as one: with groups, or with 0 before it; so is a Chinese mobile number, which is 11 digits
     in a row."""
+    if before.endswith("[") and written.count(" ") > _BLANKS_MAX and written[0] not in "(0":
+        # A row of a matrix.
+        return False
     if _NO_PHONE_AFTER.search(before) or _DECIMAL.fullmatch(written) or _GOES_ON.match(after):
         return False
     digits = written.strip("()[] -")
@@ -321,7 +336,7 @@ _PRIVATE_KEY_CHARACTERS_MIN = 20
 _KEY_HEADER = re.compile(r"\s{0,40}[A-Z][A-Za-z0-9\-]{0,40}: [^\n]{0,200}(?=\n)")
 _KEY_HEADERS_MAX = 8
 _KEY_LINE = re.compile(r"\s{0,40}[>|#\"',]{0,4}\s{0,8}[A-Za-z0-9+/]{16,}+={0,2}")
-_KEY_LAST_LINE = re.compile(r"\n[>|#\"',\s]{0,8}[A-Za-z0-9+/]{1,15}+={0,2}(?=\s|\Z)")
+_KEY_LAST_LINE = re.compile(r"[\"',]{0,2}\r?\n[>|#\"', \t]{0,8}[A-Za-z0-9+/]{1,15}+={0,2}(?=[\"',]{0,2}(?:\r?\n|\Z))")
 # Two at signs: the last one ends the password.
 _URL_PASSWORD = re.compile(r"(?<![a-z])[a-z][a-z0-9+.\-]{1,20}://[^\s/:@\"'<>]{0,100}:([^\s/\"'<>]{3,200})@(?=[\w\[])")
 # `$PASSWORD`, `${PASSWORD}`, `{password}`, `%s` are put in later; words of manuals stand for a password.

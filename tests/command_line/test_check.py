@@ -478,17 +478,9 @@ def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Pro
     assert project.one(project.corpus)["example"] == "user: Explain note 0.\nassistant: Ask <EMAIL>."
 
 
-def test_a_record_that_cannot_be_read_is_shown_with_placeholders_for_personal_data(project: Project) -> None:
-    notes = next(project.root.rglob("notes.jsonl"))
-    notes.write_text('{"title": "note 0", "body": ["jane@example.com"]}\n')
-    project.corpus.write_text(CORPUS + "personal_data: {email: drop}\n")
-
-    sentence = said(project.one(project.corpus), "records", "fail")
-    assert "<EMAIL>" in sentence
-    assert "jane" not in sentence
-
-
-def test_what_is_said_of_records_has_placeholders_behind_escapes_too_and_in_reasons(project: Project) -> None:
+def test_a_record_that_cannot_be_read_is_shown_with_placeholders_behind_escapes_and_in_its_reason_too(
+    project: Project,
+) -> None:
     notes = next(project.root.rglob("notes.jsonl"))
     notes.write_text('{"title": "Customer\\n4111111111111111\\n+49 30 901820", "body": 5}\n')
     project.corpus.write_text(CORPUS + "personal_data: {card: drop}\n")

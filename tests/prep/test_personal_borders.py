@@ -1,0 +1,158 @@
+"""Each kind of value, at every border that texts, tables, programs and logs put beside it."""
+
+import random
+from itertools import islice, pairwise
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.prep.personal_data import without_personal_data
+from headrace.prep.personal_patterns import finder
+from headrace.prep.personal_reading import read, readings
+from headrace.prep.personal_settings import KINDS, Kind, PersonalData
+from tests.prep.personal_values import COUNTRIES_IBANS, INNOCENT, MAKERS, NATIONAL_PHONES, PHONES
+
+PLACEHOLDERS = {"ip": "<IP_ADDRESS>"} | {kind: f"<{kind.upper()}>" for kind in KINDS if kind != "ip"}
+INVISIBLE = ("\u200b", "\u200c", "\ufeff", "\u2060", "\u00ad")
+# What is written before and behind a value.
+_ALIKE = (" ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\\n", "\\r\\n", "\\t", "\\\\n", '"', "'", "`", "**", "*", "|")
+_ALIKE += (",", ";", "，", "；", "：", "。", '\\"', "_", "__")
+BORDERS = [(border, border) for border in (*_ALIKE, *INVISIBLE)]
+BORDERS += [("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"), ("（", "）"), ("「", "」"), ("【", "】"), ("“", "”")]
+BORDERS += [("", ""), ("=", "&"), (": ", ", "), (":", ""), ("=", ""), ("/", " ")]
+BORDERS += [("\\u003d", "\\u0026"), ("\\ud83d\\ude00", "")]
+AROUND = (("", ""), ("see ", " there"), ("中", "中"), ("क", "क"), ("ไทย", "ไทย"))
+SEPARATORS = (" ", "\t", "\n", "\\n", ",", ", ", ";", "|", " | ", " / ", "/")
+SEPARATORS += ("\u3000", "、", "\u200b", "', '", "\\t", "=")
+VALUES: dict[Kind, list[str]] = {}
+for kind in ("secret", "email", "iban", "card", "ip"):
+    VALUES[kind] = [*islice(MAKERS[kind](random.Random(kind)), 14)]
+VALUES["iban"] += COUNTRIES_IBANS
+VALUES["phone"] = [number for form in ("international", "compact", "brackets") for number in PHONES[form]]
+
+
+def full_width(value: str) -> str:
+    return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in value)
+
+
+def shown(text: str, *regions: str) -> str:
+    return without_personal_data(text, PersonalData(phone_regions=regions))
+
+
+def wrong(cases: list[tuple[str, str]], *regions: str) -> list[tuple[str, str]]:
+    # Underscores of a text's emphasis may be a name's or key's own.
+    return [
+        (text, got)
+        for text, wanted in cases
+        if (got := shown(text, *regions)) != wanted and got.replace("_", "") != wanted.replace("_", "")
+    ]
+
+
+def put(values: list[str], placeholder: str) -> list[tuple[str, str]]:
+    """Texts with a value between each two borders, and what is to be shown of them."""
+    places = [(f"{left}{before}", f"{behind}{right}") for before, behind in BORDERS for left, right in AROUND]
+    chosen = [values[(place + place // len(AROUND)) % len(values)] for place in range(len(places))]
+    return [
+        (f"{before}{value}{behind}", f"{before}{placeholder}{behind}")
+        for (before, behind), value in zip(places, chosen, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_value_is_found_between_all_borders(kind: Kind) -> None:
+    cases = put(VALUES[kind], PLACEHOLDERS[kind])
+
+    assert wrong(cases) == []
+    assert read(pl.Series([text for text, _ in cases])).str.contains(finder(kind).may_hold).all()
+
+
+def test_a_number_without_its_countrys_code_is_found_between_all_borders() -> None:
+    for country, numbers in NATIONAL_PHONES.items():
+        assert wrong(put(numbers, "<PHONE>"), country) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_side_by_side_are_all_found(kind: Kind) -> None:
+    values, one = VALUES[kind], PLACEHOLDERS[kind]
+    cases = [
+        (separator.join(values[(at + place) % len(values)] for at in (0, 3, 5)), separator.join([one] * 3))
+        for place, separator in enumerate(SEPARATORS * 3)
+        # Without it, the end of one address is the beginning of the next.
+        if (kind, separator) != ("email", "\u200b")
+    ]
+
+    assert wrong(cases) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_full_width_and_invisible_characters_hide_no_value(kind: Kind) -> None:
+    draw, values = random.Random(kind), VALUES[kind]
+    written = [*map(full_width, values)]
+    for value in values:
+        at = draw.randrange(1, len(value))
+        written.append(value[:at] + draw.choice(INVISIBLE) + value[at:])
+        written.append(value[:at] + f"\\u{ord(draw.choice(INVISIBLE)):04x}" + value[at:])
+    if kind in ("card", "phone", "ip"):
+        written += [value.translate({ord("0") + at: chr(0x660 + at) for at in range(10)}) for value in values]
+
+    assert read(pl.Series(written)).str.contains(finder(kind).may_hold).all()
+    assert wrong([(f"see {value}!", f"see {PLACEHOLDERS[kind]}!") for value in written]) == []
+    assert wrong([(f"見{value}、", f"見{PLACEHOLDERS[kind]}、") for value in written]) == []
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_program_text_versions_and_prose_stay_as_they_are(text: str) -> None:
+    assert shown(text) == text
+    assert shown(f"a\n{text}\nb") == f"a\n{text}\nb"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("o'brien@example.com", "<EMAIL>"),
+        ("f'bob@example.com'", "f'<EMAIL>'"),
+        ("DOMAIN\\tom@example.com", "DOMAIN\\t<EMAIL>"),
+        ("bob\\_smith@example\\.com", "<EMAIL>"),
+        ("bob@firma.intern, ann@host.local", "<EMAIL>, <EMAIL>"),
+        ("postgres://admin:pa$$w0rd1@db/x", "postgres://admin:<SECRET>@db/x"),
+        ("postgres://admin:KxTzQwPlMnRvBd@db/x", "postgres://admin:<SECRET>@db/x"),
+        ("postgres:\\/\\/admin:p@ssw0rd@db", "postgres:\\/\\/admin:<SECRET>@db"),
+        ("Order AB12 DE89 3704 0044 0532 0130 00 paid", "Order AB12 <IBAN> paid"),
+        ("face:2001:4860:4860::8888", "face:<IP_ADDRESS>"),
+        ("if addr == '93.184.216.34':", "if addr == '<IP_ADDRESS>':"),
+        ("the new version\n93.184.216.34 - -", "the new version\n<IP_ADDRESS> - -"),
+        ("1\t2\t4111 1111 1111 1111", "1\t2\t<CARD>"),
+        ("4111111111111111/5500005555555559", "<CARD>/<CARD>"),
+    ],
+)
+def test_all_of_a_value_is_masked_and_nothing_beside_it(text: str, wanted: str) -> None:
+    assert shown(text) == wanted
+
+
+BODY = "\n".join("".join(random.Random(at).choices("abcXYZ0123456789+/", k=64)) for at in range(4))
+
+
+@pytest.mark.parametrize("headers", ["", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00AA\n\n", "X: a-----b\n"])
+@pytest.mark.parametrize("line", ["\n", "\\n", "\\r\\n"])
+@pytest.mark.parametrize("last", ["", "\nabcdEFGH12=="])
+def test_a_private_key_is_masked_to_its_end_or_where_its_lines_end(headers: str, line: str, last: str) -> None:
+    begin, end = "-----BEGIN RSA PRIVATE KEY-----\n", "\n-----END RSA PRIVATE KEY-----"
+    cut = f"{begin}{headers}{BODY}{last}".replace("\n", line)
+
+    assert shown(f"a {cut}") == "a <SECRET>"
+    assert shown(f"a {cut}{line}{line}So it goes on.") == f"a <SECRET>{line}{line}So it goes on."
+    assert shown(f"a {cut}{end} b".replace("\n", line)) == "a <SECRET> b"
+
+
+@given(st.text(alphabet="a1\\nu0٠４\u200b。 ", max_size=40))
+def test_each_character_of_a_reading_is_known_in_the_text_as_written(text: str) -> None:
+    for one in readings(text):
+        spans = [one.as_written(at, at + 1) for at in range(len(one.text))]
+
+        assert all(0 <= start < end <= len(text) for start, end in spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+        assert all(
+            text[start:end] == letter for (start, end), letter in zip(spans, one.text, strict=True) if letter == "a"
+        )
