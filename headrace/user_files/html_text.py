@@ -51,7 +51,7 @@ def lines_of(tree: Any) -> list[str]:
     return text.lines
 
 
-def text_within_pre(element: Any) -> str:
+def _within_pre(element: Any) -> str:
     """What a `<pre>` shows, with its blanks and line ends; those right behind its tag and at its end are not shown."""
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -89,7 +89,7 @@ class _Text:
             # A program in a cell has lines of its own, and so has a table: such a table is there for the layout.
             self._ends_row()
         if tag in _AS_WRITTEN:
-            self._add(text_within_pre(element))
+            self._add(_within_pre(element))
             return True
         if tag == "br":
             self.pieces.append(_LINE_END)

@@ -6,7 +6,7 @@ Every limit counts what makes reading slow or loses text, before it does.
 import re
 from typing import Any
 
-from headrace.user_files.html_text import BLOCKS, NO_XML, text_within_pre
+from headrace.user_files.html_text import BLOCKS, NO_XML
 
 # A tag with its attributes, where none of them is in a script; to the end of the page where it has no end.
 _TAG = re.compile(
@@ -37,7 +37,7 @@ _ENDS_RUN = BLOCKS | {"br", "code", "del", "s", "strike"}
 ELEMENTS_MAX = 30_000
 # Links that follow each other in one paragraph: so many take a second. Several such count by their squares.
 RUN_MAX = 4_000
-_BLANK_LINE = re.compile(r"(?m)^[^\S\n]*$")
+_BLANK_LINE = re.compile(r"(?<=\n)[^\S\n]*(?=\n)")
 # trafilatura leaves out empty lines, and takes this character out of a line at the very end.
 _KEPT_BLANK_LINE = "\u2424"
 
@@ -99,9 +99,9 @@ def tree_of(html: str) -> Any:
 def make_simple(tree: Any) -> bool:
     """Takes from a tree what trafilatura would lose text at, or be slow at; no text is lost.
 
-    Elements within a line that decide nothing are unwrapped, and a `<pre>` becomes the one form of which trafilatura
-    keeps blanks and blank lines. It walks over the texts of a paragraph again for each element that it unwraps there
-    itself, so spans, of which it looks at the classes, are unwrapped as well where they are too many.
+    Elements within a line that decide nothing are unwrapped. It walks over the texts of a paragraph again for each
+    element that it unwraps there itself, so spans, of which it looks at the classes, are unwrapped as well where they
+    are too many. Blank lines of a `<pre>` get a mark with which it keeps them.
 
     Returns:
         False where trafilatura would take minutes even so.
@@ -109,17 +109,22 @@ def make_simple(tree: Any) -> bool:
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
     etree.strip_elements(tree, *_BESIDE_THE_TEXT, with_tail=False)
-    _unwrap(tree, [element for element in tree.iter(*_WITHIN_A_LINE) if element.tag != "span" or not element.attrib])
+    decides_nothing = [each for each in tree.iter(*_WITHIN_A_LINE) if each.tag != "span" or not each.attrib]
+    # A place to link to is no link, and where it is never closed it would make one of all that follows.
+    _unwrap(tree, decides_nothing + [each for each in tree.iter("a") if "href" not in each.attrib])
     if _is_slow(tree):
         _unwrap(tree, list(tree.iter("span")))
         if _is_slow(tree):
             return False
-    for pre in list(tree.iter("pre")):
-        text = text_within_pre(pre)
-        if text.strip():
-            del pre[:]
-            pre.text = None
-            etree.SubElement(pre, "span").text = _BLANK_LINE.sub(_KEPT_BLANK_LINE, text)
+    for pre in tree.iter("pre"):
+        if next(pre.iterancestors("table"), None) is not None:
+            # There trafilatura makes one line of it.
+            continue
+        for element in pre.iter():
+            if element.text:
+                element.text = _BLANK_LINE.sub(_KEPT_BLANK_LINE, element.text)
+            if element.tail and element is not pre:
+                element.tail = _BLANK_LINE.sub(_KEPT_BLANK_LINE, element.tail)
     return True
 
 
