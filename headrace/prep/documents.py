@@ -14,7 +14,8 @@ from headrace.keys import digest_text
 from headrace.prep.corpus import Corpus
 from headrace.prep.example_forms import OF_MESSAGES
 from headrace.prep.messages import MessagesUnreadable, ReadMessages, read_messages
-from headrace.user_files.html_pages import NoPage, page_of
+from headrace.user_files.html_pages import page_of
+from headrace.user_files.html_tree import NoPage
 from headrace.user_files.json_blocks import Columns
 from headrace.user_files.layout import Record, Unreadable
 from headrace.user_files.records import format_of

@@ -4,13 +4,18 @@ trafilatura decides what belongs to the text. It keeps little rather than a menu
 becomes a line for each row with bars between cells, a list item begins with a dash, and code keeps its indentation.
 Only the markup counts: what a script would add is not there.
 
-A page in another encoding than UTF-8 says so in its head; who knows it better says it in the layout. A page of more
-than 4 MiB is refused: its markup alone takes trafilatura a minute. So is one whose elements are nested deeper than the
-parser follows (about 2,000), since it would lose all text behind that place, and one with a tag of hundreds of
-attributes, of which each is compared with all others.
+Short texts, which trafilatura breaks at elements within a line, are written as the page has them; so are parts of
+pages, such as a database keeps, in which nothing is a menu. A page of more than 30,000 elements or with thousands of
+links in one paragraph, for which trafilatura would take minutes, is written whole, menus and all. In the other pages a
+paragraph of more than 50 characters that repeats the one before is left out.
+
+A page of more than 4 MiB is refused. So is one whose elements are nested deeper than the parser follows (about 2,000),
+since it would lose all text behind that place, and one with a tag of hundreds of attributes, of which each is compared
+with all others.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,37 +23,19 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.user_files.html_encodings import WrongEncoding, decoded_page
+from headrace.user_files.html_text import lines_of
+from headrace.user_files.html_tree import TOO_DEEP, NoPage, make_simple, tree_of
 from headrace.user_files.layout import FileLayout, Record, Unreadable, missing_columns
 
 PAGE_BYTES_MAX = 4 * 2**20
 COLUMNS = ("text", "title")
-_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
-# Where the standard wants a page to say it; a byte order mark comes before.
-_HEAD_BYTES = 4096
-# What browsers take an old name for. Source: encoding.spec.whatwg.org, names and labels.
-_AS_BROWSERS = {
-    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii"), "cp1252"),
-    **dict.fromkeys(("gb2312", "gbk", "x-gbk"), "gb18030"),
-    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis"), "cp932"),
-    **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "cp949"),
-}
 _DOCUMENT = re.compile(r"(?i)<(?:html|body|!doctype)\b")
-# A tag with its attributes, where none of them is in a script; to the end of the page where it has no end.
-_TAG = re.compile(
-    r"""(?is)<!--(?:-?>|.*?-->|.*)|<((?:script|style)\b(?:[^>"']++|"[^"]*"|'[^']*')*+)(?:.*?</(?:script|style)|.*)"""
-    r"""|<([a-z](?:[^>"']++|"[^"]*"|'[^']*')*+)"""
-)
-_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
-_ATTRIBUTE = re.compile(r"[^\s=/]+")
-_TAG_ATTRIBUTES_MAX = 500
-# trafilatura repeats what a list holds for each list around it.
-_LISTS_DEPTH_MAX = 100
-_TOO_DEEP = "its elements are nested deeper than can be read: its text behind that place would be lost"
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
-
-
-class NoPage(ValueError):
-    """What is no HTML page that can be read; the text says why."""
+# Below it trafilatura takes what it finds by other ways, which break lines at elements within a line and join blocks.
+# Source: MIN_EXTRACTED_SIZE in its settings.cfg.
+_SHORT_CHARS = 250
+# What the two ways of writing a text differ in: blanks, dashes of list items, bars of tables.
+_BETWEEN_WORDS = re.compile(r"[\s|-]+")
 
 
 def read_html(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
@@ -61,8 +48,9 @@ def read_html(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     try:
         if len(body) > PAGE_BYTES_MAX:
             raise NoPage(f"longer than {PAGE_BYTES_MAX:,} bytes, the most that one page may have")
-        text, title = page_of(_decoded(body, layout))
-    except NoPage as error:
+        _trafilatura()
+        text, title = page_of(decoded_page(body, layout.encodings))
+    except (NoPage, WrongEncoding) as error:
         yield Unreadable(line=0, reason=str(error), excerpt=repr(body[:80]), loses_file=True)
         return
     yield Record(line=1, fields={"text": text, "title": title})
@@ -77,53 +65,40 @@ def page_of(html: str) -> tuple[str, str | None]:
     if len(html) > PAGE_BYTES_MAX:
         raise NoPage(f"longer than {PAGE_BYTES_MAX:,} characters, the most that one page may have")
     trafilatura = _trafilatura()
-    html = _NO_XML.sub(" ", html)
-    if not _DOCUMENT.search(html):
-        # A part, such as a database keeps; alone it is taken for no HTML.
-        html = f"<html><body><article>{html}</article></body></html>"
-    tree = _tree(html)
+    whole = _DOCUMENT.search(html)
+    tree = tree_of(html if whole else f"<html><body>{html}</body></html>")
     title = tree.find(".//title")
     named = " ".join("".join(title.itertext()).split()) if title is not None else ""
+    lines = lines_of(tree)
+    if not whole or not make_simple(tree):
+        return "\n".join(lines), named or None
     try:
-        return trafilatura.extract(tree, favor_recall=True) or "", named or None
+        found = trafilatura.extract(tree, favor_recall=True) or ""
     except RecursionError:
-        raise NoPage(_TOO_DEEP) from None
+        raise NoPage(TOO_DEEP) from None
+    return _as_it_stands(found, lines) if len(found) < _SHORT_CHARS else found, named or None
 
 
-def _tree(html: str) -> Any:
-    """As trafilatura parses it, but whole: its own parser ends at a depth of 256, and does not say so."""
-    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
-    from lxml.html import HTMLParser, document_fromstring
-    from trafilatura.utils import repair_faulty_html
+def _as_it_stands(found: str, lines: list[str]) -> str:
+    """Those of the page's lines that are in what was found, if all of that is in them.
 
-    for tag in _TAG.finditer(html):
-        opened = tag[1] or tag[2] or ""
-        if len(opened) > 2 * _TAG_ATTRIBUTES_MAX:
-            # Values count among the names where they have no quotes: twice as many words may be.
-            num = len(_ATTRIBUTE.findall(_QUOTED.sub(" ", opened)))
-            if num > 2 * _TAG_ATTRIBUTES_MAX:
-                raise NoPage(f"a tag has more than {_TAG_ATTRIBUTES_MAX} attributes, the most that one may have")
-    html = repair_faulty_html(html, html[:50].lower())
-    parser = HTMLParser(
-        collect_ids=False,
-        default_doctype=False,
-        encoding="utf-8",
-        huge_tree=True,
-        remove_comments=True,
-        remove_pis=True,
-    )
-    try:
-        tree = document_fromstring(html.encode("utf-8", "replace"), parser=parser)
-    except (etree.LxmlError, ValueError):
-        raise NoPage("no HTML") from None
-    if any("xcessive depth" in entry.message for entry in parser.error_log):
-        raise NoPage(_TOO_DEEP)
-    depth = 0
-    for event, _ in etree.iterwalk(tree, events=("start", "end"), tag=("ul", "ol", "dl")):
-        depth += 1 if event == "start" else -1
-        if depth > _LISTS_DEPTH_MAX:
-            raise NoPage(_TOO_DEEP)
-    return tree
+    Both have the same order. trafilatura leaves out a paragraph that repeats the one before, which is here.
+    """
+    wanted = _words(found)
+    kept: list[str] = []
+    end = 0
+    for line in lines:
+        words = _words(line)
+        if words and wanted.startswith(words, end):
+            kept.append(line)
+            end += len(words)
+        elif kept and line == kept[-1]:
+            kept.append(line)
+    return "\n".join(kept) if end == len(wanted) else found
+
+
+def _words(text: str) -> str:
+    return _BETWEEN_WORDS.sub("", unicodedata.normalize("NFC", text))
 
 
 def _trafilatura() -> Any:
@@ -135,33 +110,3 @@ def _trafilatura() -> Any:
             f"yourself ({error})."
         ) from error
     return trafilatura
-
-
-def _decoded(body: bytes, layout: FileLayout) -> str:
-    for encoding in _encodings(body, layout):
-        try:
-            return body.decode(encoding)
-        except (LookupError, ValueError):
-            continue
-    raise NoPage(f"wrong encoding, wanted {' or '.join(layout.encodings)}, or what its head says")
-
-
-def _encodings(body: bytes, layout: FileLayout) -> Iterator[str]:
-    """In the order in which they are tried: the layout's word, UTF-8, which nothing else looks like, the page's."""
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield "utf-16"
-    yield from (encoding for encoding in layout.encodings if encoding != "utf-8")
-    yield "utf-8-sig"
-    if said := _META_CHARSET.search(body[:_HEAD_BYTES]):
-        name = said[1].decode().lower()
-        encoding = _AS_BROWSERS.get(name, name)
-        if _reads_ascii(encoding):
-            yield encoding
-
-
-def _reads_ascii(encoding: str) -> bool:
-    """Whether a head that was read as ASCII can be right about it: UTF-16 without its mark cannot, as in browsers."""
-    try:
-        return b"<meta>".decode(encoding) == "<meta>"
-    except (LookupError, ValueError):
-        return False

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from headrace.errors import InvalidInput
 from headrace.prep.example_forms import ExamplePrompt
 from headrace.prep.sources import ShardRead, read_shard
-from headrace.user_files.html_pages import PAGE_BYTES_MAX, NoPage, page_of
+from headrace.user_files.html_encodings import WrongEncoding, decoded_page
+from headrace.user_files.html_pages import PAGE_BYTES_MAX, page_of
+from headrace.user_files.html_tree import ELEMENTS_MAX, RUN_MAX, NoPage
 from tests.prep.builders import make_corpus, write_jsonl
 
 DAWN = "The miller opens the gate at dawn and lets the water run down the race to the great wooden wheel."
@@ -180,3 +182,104 @@ def test_a_column_that_no_page_has_is_told(tmp_path: Path) -> None:
         make_corpus(format="html", columns={"text": "text", "term": "heading"}, prompt=ExamplePrompt(user="{term}?"))
     with pytest.raises(InvalidInput, match="text_markup is for a column of HTML"):
         make_corpus(format="html", columns={"text": "text"}, prompt=ExamplePrompt(user="Tell."), text_markup="html")
+
+
+PARTS = [
+    ("<p>Is water H<sub>2</sub>O?</p><p>Yes, <b>not</b> so <i>bad</i>ly.</p>", "Is water H2O?\nYes, not so badly."),
+    ("<p>Use <a href='/x'>the wheel</a>, <span class='k'>not</span> it.</p>", "Use the wheel, not it."),
+    ("<p>He said <q>it is <b>not</b> so</q>.</p>one<br>two", 'He said "it is not so".\none\ntwo'),
+    ("<p>Row, row.</p>" * 3, "Row, row.\nRow, row.\nRow, row."),
+    ("<pre>\ndef f():\n    <b>return</b> 1\n\n\nx  = 2\n</pre>end", "def f():\n    return 1\n\n\nx  = 2\nend"),
+    ("<ul><li>a<ul><li>b</ul><li><p>c</p><p>d</p></ul><dl><dt>t<dd>u</dl>", "- a\n  - b\n- c\nd\n- t\n- u"),
+    ("<table><tr><td>a <td>b<tr><td>only</table>", "| a | b |\nonly"),
+    ("<table><tr><td><pre>1\n2</pre><td><pre>x\n y</pre></table>", "1\n2\nx\n y"),
+    (
+        "<script>a</script><p>at <time>5</time>&#1;<ruby>水<rt>mizu</rt></ruby>&nbsp;y<textarea>z</textarea></p>",
+        "at 5 水 y",
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "text"), PARTS)
+def test_a_part_of_a_page_is_written_as_it_stands(part: str, text: str) -> None:
+    assert page_of(part)[0] == text
+
+
+@pytest.mark.parametrize(("part", "text"), PARTS)
+def test_a_short_page_is_written_like_a_part(part: str, text: str) -> None:
+    page = f"<html><body><main><p>A mill.</p>{part}</main><footer>Imprint</footer></body></html>"
+    assert page_of(page)[0] == f"A mill.\n{text}"
+
+
+def test_a_long_page_keeps_lines_whole_and_programs_as_they_are() -> None:
+    words = "<p>Its <q>H<sub>2</sub>O</q> is at <time>5</time> <span class=k>deg</span>rees.</p>"
+    code = "<pre>a = 1\n\n\n  <span class=x>b</span> =  2\n</pre>"
+    text, _ = page_of(f"<html><body><article><p>{DAWN}</p>{words}{code}<p>{STONES}</p><p>{DAWN}</p></article>")
+
+    assert text == f'{DAWN}\nIts "H2O" is at 5 degrees.\na = 1\n\n\n  b =  2\n{STONES}\n{DAWN}'
+
+
+def test_spans_without_end_in_a_paragraph_are_unwrapped_before_they_are_compared() -> None:
+    spans = "".join(f"<span class='k'>item {number}</span> " for number in range(2 * RUN_MAX))
+    text, _ = page_of(f"<html><body><nav>Menu</nav><article><p>{DAWN}</p><p>{spans}</p></article></body></html>")
+
+    assert text.splitlines() == [DAWN, " ".join(f"item {number}" for number in range(2 * RUN_MAX))]
+
+
+@pytest.mark.parametrize(
+    ("element", "num"), [("word <a href='/x'>link</a> ", RUN_MAX + 1), ("<p>line</p>", ELEMENTS_MAX + 1)]
+)
+def test_what_would_take_minutes_is_written_whole_and_never_reaches_trafilatura(
+    element: str, num: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trafilatura.extract", lambda *_, **__: pytest.fail("trafilatura was asked"))
+    text, _ = page_of(f"<html><body><nav>Menu</nav><p>{DAWN}</p><div>{element * num}</div></body></html>")
+
+    assert text.startswith(f"Menu\n{DAWN}\n")
+    assert text.split()[-1] in ("link", "line")
+    assert len(text.split()) >= num
+
+
+def page_in(charset: str, text: str, encoding: str) -> bytes:
+    head = f"<!-- was: <meta charset=koi8-r> --><script>'<meta charset=koi8-r>'</script><meta {charset}>"
+    return f"<!doctype html><html><head>{head}</head><body><p>{text}</p></body></html>".encode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("charset", "text", "encoding"),
+    [
+        ("charset=iso-8859-1", "Größe – “so”", "cp1252"),
+        ("charset=iso-8859-1", "Größe", "utf-8"),
+        ("charset=iso-2022-jp", "水車と川の話。", "iso-2022-jp"),
+        ("http-equiv=Content-Type content='text/html; charset=EUC-JP'", "水車と川の話。", "euc-jp"),
+        ("charset=x-sjis", "水車①", "cp932"),
+        ("charset=gbk", "水车🌊", "gb18030"),
+        ("charset=utf-8", "Größe", "utf-16"),
+        ("charset=utf-16", "Größe", "utf-32"),
+        ("charset=utf-16", "Größe", "utf-8"),
+        ("charset=unicode_escape", "C:\\new\\table", "utf-8"),
+        ("name=x", "Größe", "utf-8-sig"),
+    ],
+)
+def test_a_page_is_in_the_encoding_of_its_mark_or_of_a_meta_element_of_its_head(
+    charset: str, text: str, encoding: str
+) -> None:
+    assert page_of(decoded_page(page_in(charset, text, encoding), ("utf-8",)))[0] == text
+
+
+@pytest.mark.parametrize(
+    ("charset", "text", "encoding", "reason"),
+    [
+        ("charset=hz-gb-2312", "水车", "hz", "it declares an encoding that browsers do not read"),
+        ("charset=iso-2022-kr", "물레", "iso-2022-kr", "it declares an encoding that browsers do not read"),
+        ("charset=unicode_escape", "Größe", "latin-1", "wrong encoding, wanted utf-8"),
+        ("charset=x-user-defined", "Größe", "latin-1", "wrong encoding, wanted utf-8"),
+        ("name=x", "水車と川の話。", "iso-2022-jp", r"control character U\+001B"),
+        ("name=x", "mill", "utf-16-le", r"control character U\+0000"),
+    ],
+)
+def test_a_page_in_an_encoding_that_nobody_names_or_no_browser_reads_is_set_aside(
+    charset: str, text: str, encoding: str, reason: str
+) -> None:
+    with pytest.raises(WrongEncoding, match=reason):
+        decoded_page(page_in(charset, text, encoding), ("utf-8",))
