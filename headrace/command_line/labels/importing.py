@@ -86,13 +86,13 @@ def _body(plan: "LabelImport", answers: "Answers", *, written: bool) -> LabelsIm
         num_annotations=plan.num_annotations,
         num_annotators=plan.num_annotators,
         alpha=plan.alpha,
-        num_documents=plan.num_documents,
-        num_unknown=plan.num_unknown,
-        num_unchanged=plan.num_unchanged,
         files=tuple(
             FileChangeBody(path=str(file.path), num_added=len(file.added), num_replaced=len(file.replaced))
             for file in plan.files
         ),
+        num_documents=plan.num_documents,
+        num_unknown=plan.num_unknown,
+        num_unchanged=plan.num_unchanged,
         undecided=plan.undecided,
         differing=plan.differing,
     )
