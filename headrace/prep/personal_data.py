@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.prep.personal_reading import read
+from headrace.prep.personal_reading import read, readings
 from headrace.prep.personal_settings import Kind, PersonalData, found_column
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class _Masker:
     def _placeholder(self, kind: Kind, value: str) -> str:
         if not self._numbered:
             return f"<{_PLACEHOLDERS[kind]}>"
+        value = readings(value)[0].text
         plain = value if kind == "secret" else value.casefold()
         if kind in _GROUPED:
             plain = "".join(filter(str.isalnum, plain))

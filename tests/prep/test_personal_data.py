@@ -173,6 +173,12 @@ def test_numbered_placeholders_tell_values_apart_however_they_are_grouped() -> N
     ]
 
 
+def test_numbered_placeholders_are_one_for_a_value_in_full_width_or_with_invisible_characters() -> None:
+    text = "4111111111111111, ４１１１ １１１１ １１１１ １１１１, 41111111\u200b11111111; a@b.io, ａ＠ｂ．ｉｏ"
+
+    assert masked(text, number_placeholders=True) == ["<CARD_1>, <CARD_1>, <CARD_1>; <EMAIL_1>, <EMAIL_1>"]
+
+
 def test_numbered_placeholders_keep_apart_what_differs_in_a_dot_or_a_hyphen() -> None:
     text = "8.8.4.41 and 8.8.44.1; ab@x.com, a.b@x.com, a-b@x.com"
 
