@@ -76,7 +76,7 @@ def look_alikes(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray
     """(N,) one number for all pictures that look alike, whatever their captions, and that are joined by others."""
     from headrace.prep.images import kernels
 
-    return kernels.joined(*_compared(pictures), _NEAR_MASKS, settings.hash_distance_max, settings.colour_distance_max)
+    return kernels.joined(_compared(pictures), _NEAR_MASKS, settings.hash_distance_max, settings.colour_distance_max)
 
 
 def _first_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray:
@@ -88,7 +88,7 @@ def _first_kept(pictures: pl.DataFrame, settings: ImageDuplicates) -> np.ndarray
     if settings.captions == "compared":
         group = np.array(pictures.get_column("caption_key").rank("dense"), np.int64)
     limits = settings.hash_distance_max, settings.colour_distance_max
-    return kernels.first_kept(*_compared(pictures), group, _NEAR_MASKS, *limits)
+    return kernels.first_kept(_compared(pictures), group, _NEAR_MASKS, *limits)
 
 
 def _compared(pictures: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@
 Not among the kernels for texts: numba's cache is invalidated by file, and a change here should compile nothing there.
 No compiled function of another file may be called here.
 
-`coarse` is (N,) uint64, `fine` (N, 4) uint64, `chroma` (N, 27) int16, `light` (N,) float64, `near_masks` the 137 words
-of 16 bits of which at most 2 are set.
+`pictures` are four arrays: `coarse` (N,) uint64, `fine` (N, 4) uint64, `chroma` (N, 27) int16, `light` (N,) float64;
+`near_masks` the 137 words of 16 bits of which at most 2 are set.
 """
 
 from collections.abc import Callable
@@ -34,20 +34,14 @@ def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_cached
 def first_kept(
-    coarse: np.ndarray,
-    fine: np.ndarray,
-    chroma: np.ndarray,
-    light: np.ndarray,
-    group: np.ndarray,
-    near_masks: np.ndarray,
-    fine_max: int,
-    chroma_max: float,
+    pictures: Any, group: np.ndarray, near_masks: np.ndarray, fine_max: int, chroma_max: float
 ) -> np.ndarray:
     """Of each picture, in their order, the first earlier one of its group that it looks like and that looks like none.
 
     Returns:
         (N,) int64: places; -1: there is none.
     """
+    coarse, fine, chroma, light = pictures
     by_band, found = _by_band(coarse), np.empty(_BANDS * len(coarse), np.int64)
     first = np.full(len(coarse), -1, np.int64)
     for one in range(len(coarse)):
@@ -64,20 +58,13 @@ def first_kept(
 
 
 @_cached
-def joined(
-    coarse: np.ndarray,
-    fine: np.ndarray,
-    chroma: np.ndarray,
-    light: np.ndarray,
-    near_masks: np.ndarray,
-    fine_max: int,
-    chroma_max: float,
-) -> np.ndarray:
+def joined(pictures: Any, near_masks: np.ndarray, fine_max: int, chroma_max: float) -> np.ndarray:
     """Joins all pictures that look alike, and all that are joined by others.
 
     Returns:
         (N,) int64: of each picture one place that all have that it is joined with.
     """
+    coarse, fine, chroma, light = pictures
     by_band, found = _by_band(coarse), np.empty(_BANDS * len(coarse), np.int64)
     parent = np.arange(len(coarse))
     for one in range(len(coarse)):
