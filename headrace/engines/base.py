@@ -132,6 +132,8 @@ class Engine(ABC):
     build: str = ""
     # Whether a turn of a batch gets the same bytes whatever the batch, on the same kind of machine.
     deterministic: bool = False
+    # Whether the model that it opened lets a row's bytes depend on its neighbours after all, whatever its kind says.
+    mixes_rows: bool = False
     # How many turns of a batch are asked at once; more would wait in a server's queue and time out there.
     num_at_once: int = 32
 

@@ -148,7 +148,8 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
         raise InvalidInput(f"Engine {kind.name!r} ({package}) must be opened as an Engine, got {shown(engine)}.")
     try:
         num_at_once: object = engine.num_at_once
-        engine.name, engine.build, engine.deterministic = kind.name, kind.build, kind.deterministic
+        engine.name, engine.build = kind.name, kind.build
+        engine.deterministic = kind.deterministic and not engine.mixes_rows
     except Exception as error:
         raise InvalidInput(
             f"Engine {kind.name!r} ({package}) must have num_at_once, and take name, build and deterministic as "

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import yaml
 CHECKOUT = Path(__file__).parents[2]
 
 
-def told_by(module: str, home: Path, base_model: Path, corpus: Mapping[str, Any]) -> dict[str, Any]:
+def told_by(module: str, home: Path, base_model: Path, corpus: dict[str, Any]) -> dict[str, Any]:
     """What the module prints, with a corpus file of glosses and these keys."""
     body = {
         "name": "glosses",

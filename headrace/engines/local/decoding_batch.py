@@ -24,10 +24,11 @@ class Row:
 class DecodingBatch:
     """Rows that share a cache; empty at first."""
 
-    def __init__(self, model: Any, device: "torch.device", pad_id: int) -> None:
+    def __init__(self, model: Any, device: "torch.device", pad_id: int, num_positions: int | None) -> None:
         self._model = model
         self._device = device
         self._pad_id = pad_id
+        self._num_positions = num_positions
         self.rows: list[Row] = []
         self._cache: Any = None
         self._mask_BT: Any = None
@@ -70,7 +71,9 @@ class DecodingBatch:
 
         with torch.inference_mode():
             self._mask_BT = torch.cat([self._mask_BT, self._mask_BT.new_ones(len(self.rows), 1)], dim=-1)
-            positions_B1 = self._mask_BT.sum(-1, keepdim=True) - 1  # noqa: N806
+            # A finished row stays while others go on, maybe beyond the model's last position.
+            last = self._num_positions and self._num_positions - 1
+            positions_B1 = (self._mask_BT.sum(-1, keepdim=True) - 1).clamp(max=last)  # noqa: N806
             step = self._forward(self._next_B.unsqueeze(-1), self._mask_BT, positions_B1, self._cache)
             self._cache = step.past_key_values
             self._next_B = _drawn(self.rows, step.logits[:, -1])

@@ -104,6 +104,7 @@ class LocalEngine(Engine):
         self._named = f"{member.model_name} {member.model_version}"
         self._local: LocalModel | None = load(directory, member, spec)
         self._batch_rows = spec.batch_rows
+        self.mixes_rows = self._local.mixes_rows
         self._waiting: deque[_Live | _Together] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -213,7 +214,7 @@ class LocalEngine(Engine):
 
     def _run(self, local: LocalModel) -> None:
         def empty() -> DecodingBatch:
-            return DecodingBatch(local.model, local.device, min(local.stop_ids))
+            return DecodingBatch(local.model, local.device, min(local.stop_ids), local.num_positions)
 
         batch, lives = empty(), {}
         while not self._is_closed:

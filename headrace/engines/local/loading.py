@@ -1,6 +1,7 @@
 """A causal language model of transformers, loaded from a sealed directory with everything that decoding needs."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class LocalModel:
     """`tokenizer` decodes the output; `chat` encodes the input as data prep did.
 
-    `num_positions`: limit of prompt and output together; None: no limit.
+    `num_positions`: limit of prompt and output together; None: no limit. `mixes_rows`: a row's last bits, or more, depend
+    on its neighbours.
     """
 
     model: Any
@@ -29,6 +31,7 @@ class LocalModel:
     device: "torch.device"
     stop_ids: frozenset[int]
     num_positions: int | None
+    mixes_rows: bool
 
     def ids_of(self, messages: Sequence[Message]) -> list[int]:
         """Raises: InvalidInput: the model's chat template refuses these messages."""
@@ -80,10 +83,21 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
         device=device,
         stop_ids=_stop_ids(tokenizer, model),
         num_positions=int(getattr(model.config, "max_position_embeddings", 0)) or None,
+        mixes_rows=_mixes_rows(model.config),
     )
     # A template that needs a missing date refuses every turn: fail now, not at each row.
     loaded.ids_of(messages_for(member, [Message(role="user", content="a")]))
     return loaded
+
+
+def _mixes_rows(config: Any) -> bool:
+    """Whether frequencies of positions follow the longest row, or tokens of all rows share their experts' matrices."""
+    named = config.get_text_config().to_dict()
+    rope = named.get("rope_parameters") or {}
+    # One for the model, or one for each kind of layer.
+    kinds = [rope.get("rope_type"), *(one.get("rope_type") for one in rope.values() if isinstance(one, dict))]
+    experts = [value for name, value in named.items() if re.fullmatch(r"(num|n)_(\w+_)?experts", name)]
+    return not {"dynamic", "longrope"}.isdisjoint(kinds) or any(type(value) is int and value > 1 for value in experts)
 
 
 def _stop_ids(tokenizer: Any, model: Any) -> frozenset[int]:
