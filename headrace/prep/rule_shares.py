@@ -101,24 +101,26 @@ def summary(shares: Sequence[RuleShare], shards: Sequence[str]) -> str:
     return f"{where}: {documents} ({share:.1%}) were dropped: {', '.join(told)}."
 
 
-def refusal(
-    corpus: Corpus, handoffs: HandoffStore, drops: Mapping[str, Mapping[str, int]], shares: Sequence[RuleShare]
-) -> str | None:
-    """Of the rules that took too much the worst in a sentence, with a document that it dropped; None: none did.
+def refusal(corpus: Corpus, handoffs: HandoffStore, of_shard: Mapping[str, Sequence[RuleShare]]) -> str | None:
+    """Of the rules that took too much of a shard the worst in a sentence, with a document that it dropped.
+
+    None: none did. Each shard is judged by itself, since the others may hide what a rule took of it.
 
     Args:
-        drops: shard → rule → how many of its documents the rule dropped.
+        of_shard: shard → what each rule took of it.
     """
-    too_large = [one for one in shares if one.is_too_large]
+    too_large = [(one.share, shard, one) for shard, shares in of_shard.items() for one in shares if one.is_too_large]
     if not too_large:
         return None
-    worst = max(too_large, key=lambda one: one.share)
-    shard = max(drops, key=lambda one: drops[one].get(worst.rule, 0))
+    _, shard, worst = max(too_large, key=lambda found: found[0])
+    num_failed = len({shard for _, shard, _ in too_large})
+    where = f"{shard}, the worst of {num_failed} shards" if num_failed > 1 else shard
     limit = f", limit {_shown(worst.limit)}" if worst.limit is not None else ""
     example = _example(corpus, sealed_shard(corpus, handoffs, shard), worst.rule)
     key = f"shares_max.{worst.rule}" if worst.rule in corpus.rules.shares_max else "share_max"
     return (
-        f"{worst.rule} ({worst.source}{limit}) dropped {worst.share:.1%} of {worst.num_documents:,} documents{example}"
+        f"{worst.rule} ({worst.source}{limit}) dropped {worst.share:.1%} of {worst.num_documents:,} documents of "
+        f"{where}{example}"
         f", where rules.{key} allows {worst.share_max:.1%}. Choose the rule set for this kind of text, correct the "
         f"rule's limit, or allow more in rules.shares_max.{worst.rule}."
     )

@@ -336,9 +336,16 @@ def test_a_rule_that_took_too_much_fails_its_check_with_an_example_and_seals_wha
     assert result.success
     (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "rule_shares"]
     assert not check.passed
-    assert "dropped 20.0% of 10 documents, such as 'word0' in corpus/shard-03.jsonl line 9" in (check.description or "")
+    told = "dropped 20.0% of 10 documents of shard-03, such as 'word0' in corpus/shard-03.jsonl line 9"
+    assert told in (check.description or "")
     assert "|too_few_words|Gopher|2|2|20.00%|10%|" in str(check.metadata["rules"].value)
     assert project.handoffs.open("clean_documents", SHARD).num_rows == 8
+
+    project.write_shard(*map(gloss, range(40)), shard="shard-00")
+    result = project.run(shard="shard-00")
+    (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "rule_shares"]
+    assert not check.passed, "a shard that is right does not hide one that is not"
+    assert (check.metadata["num_rows_in"].value, check.metadata["num_shards"].value) == (50, 2)
 
 
 def test_checks_launched_by_themselves_look_at_every_sealed_shard(project: Project) -> None:

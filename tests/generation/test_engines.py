@@ -10,14 +10,25 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    DeepseekV3Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MixtralConfig,
+    Phi3Config,
+    Qwen2MoeConfig,
+)
 
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.chain import Conversation
 from headrace.engines.deployment import Deployment
 from headrace.engines.local import decoding_batch
+from headrace.engines.local.decoding_batch import DecodingBatch
 from headrace.engines.local.engine import LocalEngine
-from headrace.engines.local.loading import load
-from headrace.engines.local.one_shape import padded_length
+from headrace.engines.local.loading import load, mixes_rows
+from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape, padded_length
 from headrace.engines.local.sampling import Draw, next_tokens
 from headrace.engines.messages import messages_for
 from headrace.engines.registry import open_engine
@@ -128,6 +139,39 @@ def test_the_rows_of_a_batch_are_what_transformers_generates(tiny_model: Path) -
             new = made[ids.shape[1] :]
             assert result.text == local.tokenizer.decode(new, skip_special_tokens=True).strip()
             assert (result.num_prompt_tokens, result.num_output_tokens) == (ids.shape[1], len(new))
+
+
+@pytest.mark.parametrize(
+    ("mixes", "config"),
+    [
+        (False, LlamaConfig()),
+        (False, Phi3Config()),
+        (True, LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4})),
+        (True, MixtralConfig()),
+        (True, Qwen2MoeConfig()),
+        (True, DeepseekV3Config()),
+        (False, Gemma3TextConfig()),
+        (False, GPT2Config()),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_models_that_mix_rows_are_told_by_their_configuration(mixes: bool, config: Any) -> None:
+    assert mixes_rows(config) is mixes
+
+
+def test_a_finished_row_stays_while_others_go_on_to_the_models_last_position() -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_positions=96, n_embd=8, n_layer=1, n_head=1, vocab_size=20)).eval()
+
+    def drawn(num_tokens: int, num_tokens_max: int) -> BoundedRow:
+        draw = Draw.seeded(temperature=1, top_p=1, seed=num_tokens, device=torch.device("cpu"))
+        return BoundedRow([1] * num_tokens, draw, num_tokens_max)
+
+    def decoded(*rows: BoundedRow) -> list[list[int]]:
+        return decode_in_one_shape(
+            lambda: DecodingBatch(model, torch.device("cpu"), 0, 96), rows, 2, {99}, is_wanted=lambda: True
+        )
+
+    assert decoded(drawn(60, 2), drawn(4, 90)) == [*decoded(drawn(60, 2)), *decoded(drawn(4, 90))]
 
 
 @pytest.mark.parametrize(

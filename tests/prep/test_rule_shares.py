@@ -53,17 +53,21 @@ def test_a_rule_that_takes_too_much_is_told_with_its_share_and_a_document(tmp_pa
     handoffs = HandoffStore(LocalStore(tmp_path))
     raw = make_raw("one", "a wheel in a race", "two")
     handoffs.publish("raw_documents", "shard-00", raw, code_version="1", run_id="r")
-    drops = {"shard-00": {"too_few_words": 2}}
+    drops = {"too_few_words": 2}
+    of_shard = {"shard-00": rule_shares(corpus, [drops], 3), "shard-01": rule_shares(corpus, [drops], 100)}
 
-    text = refusal(corpus, handoffs, drops, rule_shares(corpus, drops.values(), 3))
+    text = refusal(corpus, handoffs, of_shard)
 
     assert text == (
-        "too_few_words (Gopher, limit 2) dropped 66.7% of 3 documents, such as 'one' in files/a.jsonl line 1, where "
-        "rules.share_max allows 40.0%. Choose the rule set for this kind of text, correct the rule's limit, or allow "
-        "more in rules.shares_max.too_few_words."
+        "too_few_words (Gopher, limit 2) dropped 66.7% of 3 documents of shard-00, such as 'one' in files/a.jsonl line "
+        "1, where rules.share_max allows 40.0%. Choose the rule set for this kind of text, correct the rule's limit, "
+        "or allow more in rules.shares_max.too_few_words."
     )
     allowing = make_corpus(rules=QualityRules.of("short", share_max=0.4, shares_max={"too_few_words": 0.7}))
-    assert refusal(allowing, handoffs, drops, rule_shares(allowing, drops.values(), 3)) is None
+    assert refusal(allowing, handoffs, {"shard-00": rule_shares(allowing, [drops], 3)}) is None
+    both = refusal(corpus, handoffs, of_shard | {"shard-01": rule_shares(corpus, [drops], 4)})
+    assert both
+    assert "66.7% of 3 documents of shard-00, the worst of 2 shards, such as 'one'" in both
 
 
 def test_shares_change_no_document_so_they_change_no_digest() -> None:

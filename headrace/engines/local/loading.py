@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class LocalModel:
     """`tokenizer` decodes the output; `chat` encodes the input as data prep did.
 
-    `num_positions`: limit of prompt and output together; None: no limit. `mixes_rows`: a row's last bits, or more, depend
-    on its neighbours.
+    `num_positions`: limit of prompt and output together; None: no limit. `mixes_rows`: a row's last bits, or more,
+    depend on its neighbours.
     """
 
     model: Any
@@ -83,14 +83,14 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
         device=device,
         stop_ids=_stop_ids(tokenizer, model),
         num_positions=int(getattr(model.config, "max_position_embeddings", 0)) or None,
-        mixes_rows=_mixes_rows(model.config),
+        mixes_rows=mixes_rows(model.config),
     )
     # A template that needs a missing date refuses every turn: fail now, not at each row.
     loaded.ids_of(messages_for(member, [Message(role="user", content="a")]))
     return loaded
 
 
-def _mixes_rows(config: Any) -> bool:
+def mixes_rows(config: Any) -> bool:
     """Whether frequencies of positions follow the longest row, or tokens of all rows share their experts' matrices."""
     named = config.get_text_config().to_dict()
     rope = named.get("rope_parameters") or {}
