@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
 
-from headrace.prep.personal_reading import readings
+from headrace.prep.personal_reading import ENCODED, readings
 from headrace.prep.personal_settings import Kind
 
 Spans = Iterator[tuple[int, int]]
@@ -77,6 +77,11 @@ _FILES |= {"mp4", "pdf", "png", "svg", "ts", "txt", "webp"}
 # `a@b.dot(c)`, `q@k.to(device)`, `q@k.mT`: products of matrices, whose methods are called as domains end.
 _METHOD = re.compile(r"[\w.]+\.(?:(?:dot|map|to)\(|mT\b)", re.ASCII)
 _NO_VERSION = re.compile(r"(?!v?\d+\.\d)")
+# In addresses of archives, a list's own one: "www.mail-archive.com/users@example.org/msg1.html".
+_ARCHIVE = re.compile(r"(?:mail-archive\.com|/(?:archives|hyperkitty)/list)/\Z")
+_ARCHIVE_CHARACTERS_MAX = 20
+# What of a name is a URL's or a mail's encoded character: "%20bob@example.com", "=3Dbob@example.com".
+_ENCODED_BEGINNING = re.compile(rf"(?:{ENCODED})(?=[^\W_])")
 # Networks of houses and firms, and what standards set aside (RFC 2606, 6761, 6762, 8375).
 _LOCAL = frozenset({"arpa", "corp", "example", "home", "intern", "internal", "intra", "intranet", "invalid", "lan"})
 _LOCAL |= {"local", "localdomain", "localhost", "onion", "private", "test"}
@@ -91,6 +96,10 @@ def _emails(text: str) -> Spans:
         if _METHOD.match(text, at.end()):
             continue
         start = name.start()
+        if _ARCHIVE.search(text, max(0, start - _ARCHIVE_CHARACTERS_MAX), start) and text.startswith("/", domain.end()):
+            continue
+        if encoded := _ENCODED_BEGINNING.match(text, max(0, start - 1), at.start()):
+            start = encoded.end()
         if text[domain.end() : domain.end() + 1] in ("'", "’"):
             # Of `f'bob@example.com'` the mark is a quote.
             start += max(name[0].rfind(mark) for mark in "'’") + 1
@@ -187,7 +196,8 @@ def _iban_length(country: str) -> int:
 
 # One, or a range of them.
 _QUAD = r"(?:\d{1,3}\.){3}\d{1,3}"
-_IPV4 = rf"(?<![A-Za-z0-9.\-]){_QUAD}(?:-{_QUAD})?(?![A-Za-z0-9\-]|\.\d)"
+# "host-93.184.216.34" is a name; two hyphens are a dash.
+_IPV4 = rf"(?<![A-Za-z0-9.])(?:(?<!-)|(?<=--)){_QUAD}(?:-{_QUAD})?(?![A-Za-z0-9]|-(?!-)|\.\d)"
 _IPV6 = r"(?<![A-Za-z0-9.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{0,33}(?:[0-9a-fA-F]|::)(?![A-Za-z0-9]|:[A-Za-z0-9:])"
 _IP = re.compile(f"{_IPV4}|{_IPV6}", re.ASCII)
 # What four numbers with dots are, too: a version, a section of a text, an object's identifier.
@@ -204,19 +214,29 @@ _GROUP_BEFORE = re.compile(r"(?:[0-9a-fA-F]{0,4}:[0-9a-fA-F]{0,4}|(?<![A-Za-z0-9
 # The number of a section stands before its title, and is small.
 _HEADING = re.compile(r"(?:^|\n)[ \t#*§]*\Z")
 _SECTION_MAX = 20
+# "[3.3.2.4^1]" is one with its note.
+_NOTE = re.compile(r"\^\d")
+# In `versions = ["22.45.100.200", "22.45.100.201"]` one says of all what they are.
+_NEXT_IN_QUOTES = re.compile(r"([\"'`]),\s{0,40}\1")
 _CONTEXT = 24
 
 
 def _ips(text: str) -> Spans:
+    version_end = -1
     for found in _IP.finditer(text):
         before = text[max(0, found.start() - _CONTEXT) : found.start()]
-        if _NO_ADDRESS.search(before) or (":" in found[0] and _GROUP_BEFORE.search(before)):
+        is_next_version = version_end >= 0 and _NEXT_IN_QUOTES.fullmatch(text, version_end, found.start())
+        if is_next_version or _NO_ADDRESS.search(before):
+            version_end = found.end()
+            continue
+        if ":" in found[0] and _GROUP_BEFORE.search(before):
             continue
         start = found.start()
         for address in found[0].split("-"):
             parts = address.split(".")
             is_small = len(parts) > 1 and all(int(part) <= _SECTION_MAX for part in parts)
-            is_numbering = is_small and (_HEADING.search(before) or _MAY_BE_VERSION.search(before))
+            is_noted = _NOTE.match(text, found.end())
+            is_numbering = is_small and (is_noted or _HEADING.search(before) or _MAY_BE_VERSION.search(before))
             if not is_numbering and _is_public(address):
                 yield start, start + len(address)
             start += len(address) + 1
@@ -243,7 +263,9 @@ _BESIDE = 4
 _TERM_AFTER = rf"(?:{_WORD}|[)\]*/]) ?[+\-] ?\Z|(?:{_WORD}|[)\]])\*+\Z"
 _NO_PHONE_AFTER = re.compile(rf"(?:{_LETTER}|\d[./]|(?<!\d)0,|[#$€£¥%^@)\]])\Z|{_TERM_AFTER}")
 # A plus before the country's code tells more: it may follow a cell of a table, "tel." and "tel=".
-_NO_PLUS_AFTER = re.compile(rf"(?:{_LETTER}|[#$€£¥%^@)\]])\Z|{_TERM_AFTER}")
+_NO_PLUS_AFTER = re.compile(rf"(?:{_LETTER}|[€£¥%^@)\]])\Z|{_TERM_AFTER}")
+# "$+49 30 901820" is written as telephone numbers are; "$+4930901820" may be a sum or a formula.
+_PLUS_SUM = re.compile(r"\+\d+")
 _GOES_ON = re.compile(r"\.?\d")
 _PLUS_GOES_ON = re.compile(r"\.?\d")
 _DECIMAL = re.compile(r"[(\-\[]*\d*\.\d+|0\.\d.*|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
@@ -252,24 +274,62 @@ _PLUS_DECIMAL = re.compile(r"[+＋]\d*\.\d+")
 _BEFORE_PLUS_DECIMAL = re.compile(r"(?:\A|[\n\t\"'>|]|[^\W\d]\.?[:：=] ?) ?\Z")
 
 
+# What a list, a note or a desk has before a number: "1)", "2.", "(Büro 4)", "(3)", "[2]", "#6".
+# Of "(030 90 18 20)" and "(0 30)" the end is the number's own.
+_ITEM = re.compile(
+    r"(?<!\d)(?:(?<!\()(?:(?<![\d(] )[1-9]\d|(?<!\(\d )[1-9])[.)]|\([1-9]\)|\[\d{1,4}\]|#\d{1,4})[^\S\n]{1,4}"
+)
+# In "(11) 2345-6789" it is the number's own code, in "030 90 18 20. 415-555-2671" its end.
+_ITEM_OR_PART = re.compile(r"(?<!\d)[\[(]?\d{1,4}[)\].][^\S\n]{1,4}")
+_ITEM_CHARACTERS_MAX = 10
+
+
 def _phones(text: str, regions: Sequence[str]) -> Spans:
-    for run in _PHONE.finditer(text):
-        if not regions and run[0][0] not in "+＋":
+    at = 0
+    while run := _PHONE.search(text, at):
+        start, end = run.span()
+        at = end
+        is_plus = run[0][0] in "+＋"
+        if not (regions or is_plus):
             continue
-        spans = [*_phones_between(text, run.start(), run.end() + _BESIDE, regions)]
-        if not spans and run[0][0] in "+＋":
+        spans = [*_phones_between(text, start, end + _BESIDE, regions)]
+        if regions:
+            behind = [*_phones_behind(_ITEM, text, start, end, regions)]
+            apart = [*_phones_behind(_ITEM_OR_PART, text, start, end, regions)]
+            # Of those that find as many, the first: "1. 415-555-2671" may be read as one with the country's code,
+            # "+61 (3) 9123 4567" is one.
+            spans = max((spans, behind, apart) if is_plus else (behind, spans, apart), key=len)
+        if not spans and is_plus:
             # A year or another number may follow after a blank.
-            ends = (run.start() + blank.start() for blank in reversed([*_BLANK.finditer(run[0])]))
-            shorter = ([*_phones_between(text, run.start(), end, ())] for end in ends)
+            ends = (start + blank.start() for blank in reversed([*_BLANK.finditer(run[0])]))
+            shorter = ([*_phones_between(text, start, end, ())] for end in ends)
             spans = next(filter(None, shorter), [])
         yield from spans
+        if regions and spans and _ITEM_OR_PART.match(text, spans[-1][1] + 1):
+            # The run may end within the next item's number.
+            at = spans[-1][1]
 
 
-def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) -> Spans:
-    """Telephone numbers in a run of digits; phonenumbers sees the characters up to `seen`."""
+def _phones_behind(item: re.Pattern[str], text: str, start: int, end: int, regions: Sequence[str]) -> Spans:
+    """Telephone numbers in a run of digits, apart from the items that stand in it or beside it, if there are any.
+
+    phonenumbers takes an item's number and the telephone's for one.
+    """
+    beside = item.finditer(text, max(0, start - _ITEM_CHARACTERS_MAX), end + _ITEM_CHARACTERS_MAX)
+    items = [one for one in beside if one.end() >= start]
+    if items and items[0].start() > start:
+        yield from _phones_between(text, start, items[0].start(), regions)
+    for one, after in zip_longest(items, items[1:]):
+        if one.end() < end:
+            seen = after.start() if after else end + _BESIDE
+            yield from _phones_between(text, one.end(), seen, regions, num_beside=0)
+
+
+def _phones_between(text: str, start: int, seen: int, regions: Sequence[str], *, num_beside: int = _BESIDE) -> Spans:
+    """Telephone numbers in a run of digits; phonenumbers sees `num_beside` characters before it, and up to `seen`."""
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    first = max(0, start - _BESIDE)
+    first = max(0, start - num_beside)
     window = text[first:seen]
     done = 0
     # Without a country, phonenumbers reads nothing that has no plus.
@@ -294,6 +354,8 @@ def _phones_between(text: str, start: int, seen: int, regions: Sequence[str]) ->
 
 def _is_international(before: str, written: str, after: str) -> bool:
     if _PLUS_DECIMAL.fullmatch(written) and not _BEFORE_PLUS_DECIMAL.search(before):
+        return False
+    if before.endswith("$") and _PLUS_SUM.fullmatch(written):
         return False
     return not (written[1].isspace() or "/" in written or _NO_PLUS_AFTER.search(before) or _PLUS_GOES_ON.match(after))
 

@@ -1,9 +1,10 @@
 r"""A text as its characters are meant, for what looks for values in it, and where each stands in the text as written.
 
 What is written in full width or with digits of another script is read as ASCII, and what programs and JSON escape
-(`\n`, `\u0040`, `\/`) as what it stands for. An invisible character is nothing within a value and an end beside one, so
-a text that has some is read both ways. A name after a backslash that begins with n, r or t (`DOMAIN\tom@example.com`)
-is read as one after a line end.
+(`\n`, `\u0040`, `\/`) as what it stands for. A text in which a URL or a mail may have encoded characters (`%20`,
+`=3D`) or a value follows `%s` is read both as it is and with what they stand for. An invisible character is nothing
+within a value and an end beside one, so a text that has some is read both ways. A name after a backslash that begins
+with n, r or t (`DOMAIN\tom@example.com`) is read as one after a line end.
 """
 
 import re
@@ -28,12 +29,17 @@ _AS_ASCII |= {
 # An ideographic full stop ends a sentence, unless it stands within a domain.
 _ESCAPES = r"u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrt]|[/_.+@:=*`\-]"
 _MOVES = re.compile(rf"(?P<invisible>[{_INVISIBLE}])|(?<=[A-Za-z0-9])[。｡](?=[a-z])|(?<!\\)\\++(?:{_ESCAPES})")
+# ASCII's blanks and punctuation, not its letters: `%ad` is an encoded character more rarely than a format.
+ENCODED = "%(?:0[9ADad]|2[0-9A-Fa-f]|3[A-Fa-f]|40|5[B-Fb-f]|7[B-Db-d])|=3D"
+# In Rust's syntax, too.
+_MAY_BE_ENCODED = re.compile(f"{ENCODED}|%s[+A-Za-z0-9]")
+_ENCODED_MOVES = re.compile(rf"{_MOVES.pattern}|{ENCODED}|%s")
 _MAY_BE_INVISIBLE = re.compile(rf"[{_INVISIBLE}]|\\[uUx]")
 # Rust's syntax; every text that is read otherwise than it is written, as far as its values go, matches it. A text in
 # Chinese has punctuation in full width, and mostly no more.
 _OTHERWISE = (
     r"[\x{ff0b}\x{ff0d}-\x{ff0f}\x{ff10}-\x{ff19}\x{ff20}-\x{ff3a}\x{ff3f}\x{ff41}-\x{ff5a}]"
-    rf"|[{_INVISIBLE}]|[\p{{Nd}}--0-9]|\d[{_BLANKS}]\d|[A-Za-z0-9][。｡]|\\[nrtuUx/_.+@:=*`\-]"
+    rf"|[{_INVISIBLE}]|[\p{{Nd}}--0-9]|\d[{_BLANKS}]\d|[A-Za-z0-9][。｡]|\\[nrtuUx/_.+@:=*`\-]|{_MAY_BE_ENCODED.pattern}"
 )
 _NO_CHARACTER = "\ufffd"
 
@@ -56,17 +62,19 @@ class Reading:
 
 
 def readings(text: str) -> list[Reading]:
-    """The text as it is read; twice if it has invisible characters: without them, and with blanks for them."""
+    """The text as it is read; once more with blanks for its invisible characters and with encoded ones as what they
+    stand for, if it has any."""
     plain = text if text.isascii() else text.translate(_AS_ASCII)
+    encoded = [_reading(plain, "", _ENCODED_MOVES)] if _MAY_BE_ENCODED.search(text) else []
     if not _MOVES.search(plain):
-        return [Reading(text=plain)]
-    without = _reading(plain, "")
-    return [without, _reading(plain, " ")] if _MAY_BE_INVISIBLE.search(plain) else [without]
+        return [Reading(text=plain), *encoded]
+    invisible = [_reading(plain, " ", _MOVES)] if _MAY_BE_INVISIBLE.search(plain) else []
+    return [_reading(plain, "", _MOVES), *invisible, *encoded]
 
 
-def _reading(plain: str, invisible: str) -> Reading:
+def _reading(plain: str, invisible: str, moves: re.Pattern[str]) -> Reading:
     parts, moved, written, done, length = [], [0], [0], 0, 0
-    for change in _MOVES.finditer(plain):
+    for change in moves.finditer(plain):
         new = invisible if change["invisible"] else _meant(change[0], invisible)
         parts += [plain[done : change.start()], new]
         length += change.start() - done
@@ -78,6 +86,8 @@ def _reading(plain: str, invisible: str) -> Reading:
 
 
 def _meant(written: str, invisible: str) -> str:
+    if written[0] in "%=":
+        return " " if written == "%s" else chr(int(written[1:], 16))
     name = written.lstrip("\\")
     if len(name) > 1:
         code = int(name[1:], 16)
@@ -89,13 +99,13 @@ def _meant(written: str, invisible: str) -> str:
 def read(texts: pl.Series) -> pl.Series:
     """Each text in all its readings, one below the other, for patterns that say what may hold something.
 
-    All at once where no character is given by its number, which one by one takes twenty times as long.
+    All at once where no character is given by its number or encoded, which one by one takes twenty times as long.
     """
     others = texts.str.contains(_OTHERWISE).fill_null(False).arg_true()
     if others.is_empty():
         return texts
     some = texts.gather(others)
-    numbered = some.str.contains(r"\\[uUx][0-9A-Fa-f]{2}")
+    numbered = some.str.contains(rf"\\[uUx][0-9A-Fa-f]{{2}}|{_MAY_BE_ENCODED.pattern}")
     plain = some.str.replace_many([*map(chr, _AS_ASCII)], [*_AS_ASCII.values()])
     plain = plain.str.replace_all(r"\\+[nrt]", "\n").str.replace_all(r"\\+([/_.+@:=*`\-])", "$1")
     plain = plain.str.replace_all(r"([A-Za-z0-9])[。｡]([a-z])", "$1.$2")

@@ -193,5 +193,13 @@ INNOCENT = [
     "می\u200cخواهم ۱۴۰۳/۰۵/۱۲",
     "१२३४५६७८९०१२३",
     "10² + 20² = 500",
+    "by [3.3.2.4^1] and [5.2.1.3^2]",
+    'versions = ["22.45.100.200", "22.45.100.201",\n    "22.45.100.202"]',
+    "https://www.mail-archive.com/users@example.org/msg30517.html",
+    "https://lists.example.org/archives/list/users@example.org/thread/AB/",
+    "price: $+4930901820",
+    "2 ^+4930901820",
+    "host-93.184.216.34 and host--a",
+    "print('%20d%2d%s' % (a, b, c))",
     "a。b。c",
 ]

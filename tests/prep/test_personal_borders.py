@@ -23,6 +23,8 @@ BORDERS = [(border, border) for border in (*_ALIKE, *INVISIBLE)]
 BORDERS += [("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"), ("（", "）"), ("「", "」"), ("【", "】"), ("“", "”")]
 BORDERS += [("", ""), ("=", "&"), (": ", ", "), (":", ""), ("=", ""), ("/", " ")]
 BORDERS += [("\\u003d", "\\u0026"), ("\\ud83d\\ude00", "")]
+BORDERS += [("%20", "%20"), ("%22", "%22"), ("q=%3A", "&"), ("=3D", "=\n"), ("=3D", " "), ("--", " --")]
+ITEMS = ("1) ", "2) ", "10) ", "1. ", "2.\t", "(1) ", "(3) ", "[2] ", "[12] ", "#6 ", "1)  ", "(Büro 4) ", "１） ")
 AROUND = (("", ""), ("see ", " there"), ("中", "中"), ("क", "क"), ("ไทย", "ไทย"))
 SEPARATORS = (" ", "\t", "\n", "\\n", ",", ", ", ";", "|", " | ", " / ", "/")
 SEPARATORS += ("\u3000", "、", "\u200b", "', '", "\\t", "=")
@@ -71,6 +73,26 @@ def test_a_value_is_found_between_all_borders(kind: Kind) -> None:
 def test_a_number_without_its_countrys_code_is_found_between_all_borders() -> None:
     for country, numbers in NATIONAL_PHONES.items():
         assert wrong(put(numbers, "<PHONE>"), country) == []
+
+
+@pytest.mark.parametrize("country", NATIONAL_PHONES)
+@pytest.mark.parametrize("line", ["\n", " ", ", "])
+def test_numbers_of_lists_notes_and_desks_are_no_part_of_the_number_behind_them(country: str, line: str) -> None:
+    numbers = NATIONAL_PHONES[country]
+    cases = [(f"Call {item}{number}!", f"Call {item}<PHONE>!") for item in ITEMS for number in numbers]
+    for mark in ("{}) ", "{}. ", "({}) ", "[{}] "):
+        items = [(mark.format(at), numbers[at % len(numbers)]) for at in range(1, 10)]
+        written, wanted = (
+            line.join(item + value for item, value in of) for of in (items, [(i, "<PHONE>") for i, _ in items])
+        )
+        cases.append((written, wanted))
+
+    assert wrong(cases, country) == []
+
+
+@pytest.mark.parametrize("number", ["(11) 2345-6789", "(11) 91234-5678", "+55 (11) 2345-6789"])
+def test_a_code_in_brackets_is_the_numbers_own(number: str) -> None:
+    assert shown(f"2) {number}, {number}", "BR") == "2) <PHONE>, <PHONE>"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,6 +147,16 @@ def test_program_text_versions_and_prose_stay_as_they_are(text: str) -> None:
         ("the new version\n93.184.216.34 - -", "the new version\n<IP_ADDRESS> - -"),
         ("1\t2\t4111 1111 1111 1111", "1\t2\t<CARD>"),
         ("4111111111111111/5500005555555559", "<CARD>/<CARD>"),
+        ("#+49 30 901820, #+4930901820, $+49 30 901820", "#<PHONE>, #<PHONE>, $<PHONE>"),
+        ("%s+49 30 901820%s", "%s<PHONE>%s"),
+        ("%sDE89370400440532013000, %s4111111111111111", "%s<IBAN>, %s<CARD>"),
+        ("%s93.184.216.34%s, --93.184.216.34--", "%s<IP_ADDRESS>%s, --<IP_ADDRESS>--"),
+        ("tel=%2B49%2030%20901820&mail=jane%40example.com", "tel=<PHONE>&mail=<EMAIL>"),
+        ("%adam@example.com", "%<EMAIL>"),
+        ("postgres://u:p%40ss%2Fw0rd%20@host/x", "postgres://u:<SECRET>@host/x"),
+        ("https://example.com/unsubscribe/jane@example.com/1", "https://example.com/unsubscribe/<EMAIL>/1"),
+        ('version = "22.45.100.200", address = "93.184.216.34"', 'version = "22.45.100.200", address = "<IP_ADDRESS>"'),
+        ("93.184.216.34^1", "<IP_ADDRESS>^1"),
     ],
 )
 def test_all_of_a_value_is_masked_and_nothing_beside_it(text: str, wanted: str) -> None:
@@ -146,7 +178,7 @@ def test_a_private_key_is_masked_to_its_end_or_where_its_lines_end(headers: str,
     assert shown(f"a {cut}{end} b".replace("\n", line)) == "a <SECRET> b"
 
 
-@given(st.text(alphabet="a1\\nu0٠４\u200b。 ", max_size=40))
+@given(st.text(alphabet="a1\\nu0٠４\u200b。 %2=3Ds", max_size=40))
 def test_each_character_of_a_reading_is_known_in_the_text_as_written(text: str) -> None:
     for one in readings(text):
         spans = [one.as_written(at, at + 1) for at in range(len(one.text))]
