@@ -1,6 +1,8 @@
 """The text of an HTML page: what it is about, without menus, notices and scripts; code, lists and tables as lines.
 
-trafilatura decides what belongs to the text. It keeps little rather than a menu, so a page of links has none. A table
+trafilatura decides what belongs to the text, and leaves out navigation, what is beside and below the text, forms,
+divisions and short paragraphs that are little but links, and a heading that nothing follows. A page of links has no
+text. Other words are kept, once and in their order, whatever element they are in. A table
 becomes a line for each row with bars between cells, a list item begins with a dash, and code keeps its indentation.
 Only the markup counts: what a script would add is not there.
 

@@ -18,11 +18,11 @@ _BLOCK_TAGS = (
     "pre search section summary table tbody td tfoot th thead tr ul xmp"
 )
 BLOCKS = frozenset(_BLOCK_TAGS.split())
-_TAGS_WITHOUT_TEXT = (
+_TAGSWITHOUT_TEXT = (
     "annotation annotation-xml applet audio button canvas datalist embed head iframe input noscript object rp rt rtc "
     "script select style svg template textarea title video"
 )
-_WITHOUT_TEXT = frozenset(_TAGS_WITHOUT_TEXT.split())
+WITHOUT_TEXT = frozenset(_TAGSWITHOUT_TEXT.split())
 _AS_WRITTEN = frozenset(("listing", "plaintext", "pre", "xmp"))
 _ITEMS = frozenset(("dd", "dt", "li"))
 _LISTS = frozenset(("dir", "dl", "menu", "ol", "ul"))
@@ -60,7 +60,7 @@ def _within_pre(element: Any) -> str:
     for event, child in walk:
         if event == "end":
             pieces.append(child.tail or "" if child is not element else "")
-        elif child.tag in _WITHOUT_TEXT:
+        elif child.tag in WITHOUT_TEXT:
             walk.skip_subtree()
         else:
             pieces += ["\n" if child.tag == "br" else "", child.text or ""]
@@ -83,7 +83,7 @@ class _Text:
         tag = element.tag
         if tag in BLOCKS:
             self.ends_block()
-        if tag in _WITHOUT_TEXT:
+        if tag in WITHOUT_TEXT:
             return True
         if tag in _AS_WRITTEN or tag == "table":
             # A program in a cell has lines of its own, and so has a table: such a table is there for the layout.

@@ -4,9 +4,11 @@ Every limit counts what makes reading slow or loses text, before it does.
 """
 
 import re
+from collections.abc import Iterable
+from itertools import dropwhile
 from typing import Any
 
-from headrace.user_files.html_text import BLOCKS, NO_XML
+from headrace.user_files.html_text import BLOCKS, NO_XML, WITHOUT_TEXT
 
 # A tag with its attributes, where none of them is in a script; to the end of the page where it has no end.
 _TAG = re.compile(
@@ -20,19 +22,33 @@ _TAG_ATTRIBUTES_MAX = 500
 _LISTS_DEPTH_MAX = 100
 TOO_DEEP = "its elements are nested deeper than can be read: its text behind that place would be lost"
 
-# Without a meaning that plain text shows. trafilatura unwraps most of them too, but later; what `time` holds it leaves
-# out, even in the middle of a sentence.
-_TAGS_WITHIN_A_LINE = (
-    "abbr acronym b bdi bdo big cite data dfn em font i img ins kbd mark nobr rb ruby samp small span "
-    "strong sub sup time tt u var wbr"
-)
-_WITHIN_A_LINE = tuple(_TAGS_WITHIN_A_LINE.split())
+# Beside blocks, what trafilatura is shown: it looks at the classes of spans and the density of links, and keeps the
+# blanks of code. All else within a line is unwrapped, since it leaves out the text of what it does not know, and of
+# `label`, `math`, `time` and others, even in the middle of a sentence.
+_WITHIN_A_LINE = frozenset(("a", "br", "code", "span"))
+# It tells forums by scripts, and deletes a head.
+_SEEN = BLOCKS | WITHOUT_TEXT | _WITHIN_A_LINE
+_LEFT_OUT = tuple(WITHOUT_TEXT - {"head", "script"})
 _UNWRAPPED = "unwrapped"
-# Fields of forms and the readings beside Chinese characters: trafilatura takes them into a short page, and out of a
-# longer one.
-_BESIDE_THE_TEXT = ("button", "datalist", "input", "rp", "rt", "rtc", "select", "svg", "textarea")
+# trafilatura writes TeX behind the element that it is of.
+_WRITTEN_BEHIND = "written-behind"
+# What holds paragraphs or is one. In a page with enough paragraphs trafilatura reads no other text.
+_DIVISION_TAGS = "address article aside body center details div fieldset footer form header main nav search section"
+_DIVISIONS = frozenset(_DIVISION_TAGS.split())
+# What begins with a text of its own, and may hold more behind a block.
+_CELLS_AND_ITEMS = frozenset(("blockquote", "dd", "dt", "li", "td", "th"))
+_OF_TABLES = ("caption", "table", "tbody", "td", "tfoot", "th", "thead", "tr")
+# Blocks that it deletes or does not know. A section is looked at less than a division, which may hold few links.
+_WRITTEN_AS = {
+    "dir": "ul",
+    "figcaption": "section",
+    "figure": "section",
+    "listing": "pre",
+    "plaintext": "pre",
+    "xmp": "pre",
+}
 # trafilatura keeps these as elements, each with a text of its own.
-_ENDS_RUN = BLOCKS | {"br", "code", "del", "s", "strike"}
+_ENDS_RUN = BLOCKS | {"br", "code"}
 # trafilatura takes up to 10 CPU s for so many, and four times as long for twice as many.
 ELEMENTS_MAX = 30_000
 # Links that follow each other in one paragraph: so many take a second. Several such count by their squares.
@@ -49,13 +65,15 @@ class NoPage(ValueError):
 def tree_of(html: str) -> Any:
     """As trafilatura parses it, but whole: its own parser ends at a depth of 256, and does not say so.
 
-    A quotation within a line (`<q>`) has its quotation marks, as in a browser.
+    A quotation within a line (`<q>`) has its quotation marks, as in a browser, a formula (`<math>`) is its TeX where it
+    brings it, and a block in a `<pre>` is a line of it.
 
     Raises:
         NoPage: it is no HTML, too deep, or has a tag of too many attributes.
     """
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
     from lxml.html import HTMLParser, document_fromstring
+    from trafilatura.htmlprocessing import recover_math
     from trafilatura.utils import repair_faulty_html
 
     html = NO_XML.sub(" ", html)
@@ -93,25 +111,57 @@ def tree_of(html: str) -> Any:
         else:
             quotation.text += '"'
         quotation.tag = "span"
+    for formula in tree.iter("math"):
+        behind = formula.tail
+        recover_math(formula)
+        if formula.tail != behind:
+            formula.tag = _WRITTEN_BEHIND
+    etree.strip_elements(tree, _WRITTEN_BEHIND, with_tail=False)
+    for program in tree.iter("pre", "listing"):
+        for line in program.iterdescendants(*BLOCKS):
+            line.tag = "span"
+            line.tail = f"\n{line.tail or ''}"
     return tree
 
 
 def make_simple(tree: Any) -> bool:
     """Takes from a tree what trafilatura would lose text at, or be slow at; no text is lost.
 
-    Elements within a line that decide nothing are unwrapped. It walks over the texts of a paragraph again for each
-    element that it unwraps there itself, so spans, of which it looks at the classes, are unwrapped as well where they
-    are too many. Blank lines of a `<pre>` get a mark with which it keeps them.
+    Elements within a line that decide nothing are unwrapped, text that stands beside blocks is a paragraph, and tables
+    that are there for the layout are divisions, as is a picture with what is written below it. trafilatura walks over
+    the texts of a paragraph again for each element that it unwraps there itself, so spans, of which it looks at the
+    classes, are unwrapped as well where they are too many. Blank lines of a `<pre>` get a mark that keeps them.
 
     Returns:
         False where trafilatura would take minutes even so.
     """
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-    etree.strip_elements(tree, *_BESIDE_THE_TEXT, with_tail=False)
-    decides_nothing = [each for each in tree.iter(*_WITHIN_A_LINE) if each.tag != "span" or not each.attrib]
-    # A place to link to is no link, and where it is never closed it would make one of all that follows.
-    _unwrap(tree, decides_nothing + [each for each in tree.iter("a") if "href" not in each.attrib])
+    if sum(1 for _ in tree.iter(*BLOCKS)) > ELEMENTS_MAX:
+        return False
+    etree.strip_elements(tree, *_LEFT_OUT, with_tail=False)
+    for block in tree.iter(*_WRITTEN_AS):
+        # Its class tells trafilatura of a picture, not of the words below it.
+        block.attrib.clear()
+        block.tag = _WRITTEN_AS[block.tag]
+    _make_divisions_of_layout(tree)
+    hold_blocks = _ancestors(tree.iter(*BLOCKS))
+    # What is within itself was never closed, and what is within such a link would be taken for links.
+    never_closed = _ancestors(tree.iter("a")) | _ancestors(tree.iter("code"))
+    _unwrap(
+        tree,
+        [each for each in tree.iter() if _decides_nothing(each, each in hold_blocks, each in never_closed)],
+    )
+    for block in tree.iter("p", "summary"):
+        # It loses what it does not expect within, and a summary without details around it.
+        if block in hold_blocks or (block.tag == "summary" and block.getparent().tag != "details"):
+            block.tag = "section"
+    kept_as_written = {code for pre in tree.iter("pre") for code in pre.iter("code")}
+    for code in tree.iter("code"):
+        if code not in kept_as_written:
+            _make_flat(code)
+    for block in list(tree.iter(*_DIVISIONS, *_CELLS_AND_ITEMS)):
+        _make_paragraphs(block, hold_blocks)
     if _is_slow(tree):
         _unwrap(tree, list(tree.iter("span")))
         if _is_slow(tree):
@@ -126,6 +176,92 @@ def make_simple(tree: Any) -> bool:
             if element.tail and element is not pre:
                 element.tail = _BLANK_LINE.sub(_KEPT_BLANK_LINE, element.tail)
     return True
+
+
+def _ancestors(elements: Iterable[Any]) -> set[Any]:
+    found: set[Any] = set()
+    for element in elements:
+        for ancestor in element.iterancestors():
+            if ancestor in found:
+                break
+            found.add(ancestor)
+    return found
+
+
+def _decides_nothing(element: Any, holds_blocks: bool, is_never_closed: bool) -> bool:
+    if element.tag == "a":
+        # A place to link to is no link.
+        return is_never_closed or "href" not in element.attrib
+    if element.tag == "code":
+        return is_never_closed or holds_blocks
+    if element.tag == "span":
+        return holds_blocks or not element.attrib
+    return element.tag not in _SEEN
+
+
+def _make_divisions_of_layout(tree: Any) -> None:
+    """Tables that hold tables are there for the layout: trafilatura writes the inner ones behind the outer.
+
+    Quotations in a cell of another table are divisions too.
+    """
+    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+
+    hold_tables = _ancestors(tree.iter("table"))
+    around: list[bool] = []
+    parts: list[Any] = []
+    for event, element in etree.iterwalk(tree, events=("start", "end"), tag=_OF_TABLES):
+        if element.tag == "table":
+            if event == "end":
+                around.pop()
+                continue
+            around.append(element in hold_tables or element.get("role") in ("presentation", "none"))
+        if event == "start" and around and around[-1]:
+            parts.append(element)
+    for part in parts:
+        part.tag = "section"
+    # What is left of cells holds no others, so each element is gone over once. Of a quotation trafilatura keeps there
+    # what stands before its first block.
+    for cell in tree.iter("td", "th"):
+        for quotation in cell.iterdescendants("blockquote"):
+            quotation.tag = "section"
+
+
+def _make_paragraphs(division: Any, hold_blocks: set[Any]) -> None:
+    """Puts each run of text and of elements within a line that stands between blocks into a `<p>`."""
+    if division.tag in ("div", "section") and not division.attrib and division not in hold_blocks:
+        division.tag = "p"
+        return
+    children = list(division)
+    run: Any = None
+    if division.tag in _CELLS_AND_ITEMS:
+        # Its first text is no paragraph, or a list item would have its dash in a line of its own.
+        children = list(dropwhile(lambda child: child.tag not in BLOCKS and child not in hold_blocks, children))
+    elif division.text and division.text.strip():
+        run = division.makeelement("p")
+        run.text, division.text = division.text, None
+        division.insert(0, run)
+    for child in children:
+        if child.tag not in BLOCKS and child not in hold_blocks:
+            if run is None:
+                run = child.makeelement("p")
+                child.addprevious(run)
+            run.append(child)
+            continue
+        run = None
+        behind, child.tail = child.tail, None
+        if behind and behind.strip():
+            run = child.makeelement("p")
+            run.text = behind
+            child.addnext(run)
+
+
+def _make_flat(code: Any) -> None:
+    """Leaves one text in it: where it holds elements, trafilatura loses or moves what stands behind them."""
+    for line_end in code.iter("br"):
+        line_end.tail = f"\n{line_end.tail or ''}"
+    text = "".join(code.itertext())
+    del code[:]
+    code.text = text
 
 
 def _unwrap(tree: Any, elements: list[Any]) -> None:

@@ -123,11 +123,27 @@ def test_elements_that_are_never_closed_lose_no_text() -> None:
 
 @pytest.mark.parametrize(
     "beginning",
-    ["<div>" * 50_000, "<table><tr><td>" * 5_000, "<ul><li>" * 200, "<article><p>x</p>" + "<del>word " * 980],
+    ["<div>" * 50_000, "<table><tr><td>" * 5_000, "<ul><li>" * 200],
 )
 def test_a_page_deeper_than_the_parser_follows_is_set_aside_not_cut(beginning: str) -> None:
     with pytest.raises(NoPage, match="its elements are nested deeper than can be read"):
         page_of(f"<html><body><p>{DAWN}</p>{beginning}<p>{STONES}</p>")
+
+
+def test_a_page_at_which_trafilatura_recurses_too_deep_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recurses(*_: object, **__: object) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr("trafilatura.extract", recurses)
+    with pytest.raises(NoPage, match="its elements are nested deeper than can be read"):
+        page_of(PAGE)
+
+
+@pytest.mark.parametrize("tag", ["del", "code", "a href=/x", "x-term", "b class=k"])
+def test_elements_within_a_line_that_are_never_closed_may_be_nested_as_deep_as_the_parser_goes(tag: str) -> None:
+    text, _ = page_of(f"<html><body><article><p>{DAWN}</p><p>" + f"<{tag}>word " * 980)
+
+    assert text == f"{DAWN}\n{' '.join(['word'] * 980)}"
 
 
 @pytest.mark.parametrize("tag", ["<p {}>", "<script {}>", "<p {}", '<p title=">" {}>', "<!--><p {}>"])
@@ -196,6 +212,12 @@ PARTS = [
     (
         "<script>a</script><p>at <time>5</time>&#1;<ruby>水<rt>mizu</rt></ruby>&nbsp;y<textarea>z</textarea></p>",
         "at 5 水 y",
+    ),
+    ("<pre><div>a {</div><div>  b  c</div></pre>", "a {\n  b  c"),
+    (
+        "<p>Area <math><mi>r</mi><annotation encoding='application/x-tex'>\\pi r^2</annotation></math>, not "
+        "<math><mi>r</mi><mo>=</mo><mn>1</mn></math>.</p>",
+        "Area \\(\\pi r^2\\), not r=1.",
     ),
 ]
 
