@@ -125,18 +125,19 @@ def embeddings_of(corpus: Corpus, sealed: Sequence[Handoff]) -> list[pa.Table]:
     return [one.table() for one in sealed]
 
 
-def sealed_embeddings(corpus: Corpus, handoffs: HandoffStore, shard: str) -> pa.Table | None:
-    """The shard's newest; None: the corpus compares none.
+def sealed_embeddings(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) -> list[Handoff]:
+    """The newest of each shard; none, if the corpus compares none.
 
-    Raises: InvalidInput: they are not sealed, or of another model.
+    Raises: InvalidInput: one is not sealed.
     """
     if corpus.semantic_duplicates is None:
-        return None
-    if (found := handoffs.newest(ASSET, shard)) is None:
+        return []
+    newest = {shard: handoffs.newest(ASSET, shard) for shard in shards}
+    if missing := [shard for shard, found in newest.items() if found is None]:
         raise InvalidInput(
-            f"Semantic duplicates are found by {ASSET}[{shard}], which is not sealed. Materialize {ASSET} first."
+            f"Semantic duplicates are found by {ASSET}[{missing[0]}], which is not sealed. Materialize {ASSET} first."
         )
-    return embeddings_of(corpus, [found])[0]
+    return [found for found in newest.values() if found]
 
 
 def semantic_duplicates_in(path: Path) -> SemanticDuplicates | None:
