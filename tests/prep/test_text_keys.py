@@ -8,10 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.prep.text_keys import composed, text_keys_of
-
-# What Rust's regular expressions take for white space; Python takes four separators more.
-BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+from headrace.prep.text_keys import composed, text_key, text_keys_of
 
 
 def keys(*texts: str | None) -> list[str | None]:
@@ -21,10 +18,9 @@ def keys(*texts: str | None) -> list[str | None]:
 
 
 def plain_key(text: str) -> str:
-    [alike] = pl.Series([unicodedata.normalize("NFC", text)]).str.to_lowercase()
-    if re.search(rf"\n[ \t]+[^{BLANKS}]", text):
-        return re.sub(rf"[{BLANKS}]+\Z", "", alike)
-    return re.sub(rf"\A[{BLANKS}]+|[{BLANKS}]+\Z", "", re.sub(rf"[{BLANKS}]+", " ", alike))
+    if re.search(r"\n[ \t]+\S", text):
+        return unicodedata.normalize("NFC", text).casefold().rstrip()
+    return text_key(text)
 
 
 pieces = st.sampled_from(
@@ -47,6 +43,9 @@ pieces = st.sampled_from(
             "😀",
             "ß",
             "İ",
+            "Σ",
+            "ς",
+            "STRASSE",
         ),
     ]
 )
@@ -67,6 +66,29 @@ def test_keys_know_every_character_that_its_unicode_form_changes():
     # Greek and Korean with them.
     assert len(pairs) > 13_000
     assert composed == decomposed
+
+
+def test_every_character_has_one_key_in_a_column_and_alone():
+    """Alone, within a word and at its end, in capitals and small letters."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    alone = keys(*characters)
+    assert not [one for one, key in zip(characters, alone, strict=True) if key != text_key(one)]
+    changed = [one for one, key in zip(characters, alone, strict=True) if key != one]
+    for spelt in ("A{}b", "ab{}, c"):
+        texts = [spelt.format(one) for one in changed]
+        assert keys(*texts) == [*map(text_key, texts)]
+
+
+def test_a_text_and_its_capitals_are_one():
+    spellings = {
+        "groß und weiß": "GROSS UND WEISS",
+        "Die große Straße": "DIE GROSSE STRASSE",
+        "ὀδυσσεὺς ὁ σοφός": "ὈΔΥΣΣΕῪΣ Ὁ ΣΟΦΌΣ",
+        "a ﬁne ﬂoor": "A FINE FLOOR",
+        "ᏣᎳᎩ": "ꮳꮃꭹ",
+    }
+    for one, other in spellings.items():
+        assert keys(one) == keys(other) == [text_key(one)] == [text_key(other)]
 
 
 def test_what_may_be_spelt_in_another_way_is_composed_as_if_all_were():
