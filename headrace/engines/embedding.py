@@ -87,11 +87,13 @@ def of_length_1(vectors: np.ndarray, *, model: str) -> np.ndarray:
     Raises: InvalidInput: a vector has no direction.
     """
     wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or not lengths.all():
-        at = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
+    if (has_none := ~(np.isfinite(largest) & (largest > 0))).any():
+        at = int(np.flatnonzero(has_none)[0])
         raise InvalidInput(
-            f"Model {model} gives text {at + 1} of {len(vectors)} a vector of the length {lengths[at, 0]:g}, which has "
-            "no direction. Choose another embedding model."
+            f"Model {model} gives text {at + 1} of {len(vectors)} a vector whose largest number is {largest[at, 0]:g}, "
+            "which has no direction. Choose another embedding model."
         )
-    return (wide / lengths).astype(np.float32)
+    # Squares of numbers far from 1 would overflow, or be lost. By a power of two no vector changes its last bits.
+    wide = np.ldexp(wide, -np.frexp(largest)[1])
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)

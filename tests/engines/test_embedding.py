@@ -1,6 +1,7 @@
 """Vectors from servers on loopback that answer as told, and from a tiny encoder compared with plain torch."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from aiohttp import web
 from headrace.engines.base import EngineFailed
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.embedding import of_length_1
 from headrace.engines.local.embedder import LocalEmbedder
 from headrace.engines.openai.embedder import EmbeddingClient, ServerEmbedder
 from headrace.errors import InvalidInput
@@ -69,6 +71,25 @@ def test_vectors_come_in_the_order_of_texts_and_of_length_1_whatever_the_order_o
     assert sorted(len(body["input"]) for body in server.bodies) == [6, 32, 32]
     assert {(body["model"], body["encoding_format"]) for body in server.bodies} == {("e5", "float")}
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+
+
+def test_any_vector_with_a_direction_is_brought_to_length_1_and_another_is_refused() -> None:
+    """Squares of the first overflow, and of the next are lost."""
+    drawn = [[1e200, 1e200, 1.0], [1e308, -1e308, 1e308], [1e-161, 3e-161, 2e-161], [5e-324, 0, 0], [-0.0, 0, 3.0]]
+    vectors = of_length_1(np.array(drawn), model="m")
+    for exact, found in zip(drawn, vectors, strict=True):
+        length = math.hypot(*(one / max(map(abs, exact)) for one in exact))
+        assert found == pytest.approx([one / max(map(abs, exact)) / length for one in exact], abs=1e-7)
+    ordinary = np.random.default_rng(1).standard_normal((200, 32))
+    plain = (ordinary / np.linalg.norm(ordinary, axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(of_length_1(ordinary, model="m"), plain)
+    made, _ = embedded(answering(lambda texts: good(texts) | {"data": [{"index": 0, "embedding": drawn[2]}]}), ["a"])
+    assert made.vectors[0] == pytest.approx(vectors[2])
+    for number in (0.0, math.nan, math.inf):
+        with pytest.raises(
+            InvalidInput, match=rf"^Model m gives text 2 of 2 a vector whose largest number is {number:g}, which has"
+        ):
+            of_length_1(np.array([[1.0, 0.0], [number, 0.0]]), model="m")
 
 
 def changed(**fields: Any) -> Callable[[list[str]], Any]:
