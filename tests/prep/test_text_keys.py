@@ -3,12 +3,17 @@
 import re
 import sys
 import unicodedata
+from dataclasses import replace
 
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.prep.clean_shards import clean_shard
 from headrace.prep.text_keys import composed, text_key, text_keys_of
+from headrace.prep.verdicts import judged_shards
+from tests.prep.builders import make_corpus
+from tests.prep.test_verdicts import ALL_RULES_OFF, document, in_one_run, make_shards
 
 
 def keys(*texts: str | None) -> list[str | None]:
@@ -97,3 +102,21 @@ def test_what_may_be_spelt_in_another_way_is_composed_as_if_all_were():
     texts = pl.concat([characters, "a" + characters.str.normalize("NFD") + "b", pl.Series([None, ""], dtype=pl.String)])
 
     assert composed(texts).equals(texts.str.normalize("NFC"))
+
+
+def test_a_text_in_capitals_is_a_copy_where_these_are_spelt_otherwise() -> None:
+    """Beside other terms both stay, on one side: split by their texts' keys, they stood on two and no check said so."""
+    small, large = "Die große Straße am Fluss, weiß und breit", "DIE GROSSE STRASSE AM FLUSS, WEISS UND BREIT"
+    corpus = make_corpus(num_shards=2, rules=ALL_RULES_OFF, heldout_share=0.5)
+    shards = make_shards([document("small", small)], [document("large", large)])
+    alone = replace(corpus, near_duplicates=None, twins_jaccard=None)
+    for one in (corpus, alone):
+        assert in_one_run(one, shards) == {"small": ("exact_duplicate", "large", None, None)}
+
+    terms = [document(f"{at}", [small, large][at % 2], term=f"term {at}", source_line=at) for at in range(40)]
+    by_term = replace(corpus, duplicate_columns=("term", "text"))
+    shards = make_shards(terms[:20], terms[20:])
+    judged = judged_shards(by_term, shards).of_shard
+    clean = [clean_shard(by_term, one.raw, {}, judged[one.key]).documents for one in shards]
+    sides = [side for table in clean for side in table.column("split").to_pylist()]
+    assert (len(sides), len(set(sides))) == (40, 1)

@@ -22,7 +22,6 @@ from headrace.prep import whole_corpus
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import Deduplication, NearDuplicates
-from headrace.prep.dropped_documents import judged_now
 from headrace.prep.embeddings import MODEL, MODEL_SETTINGS, model_settings_digest
 from headrace.prep.example_forms import ExampleForm, ExamplePrompt
 from headrace.prep.label_settings import LabelFile, LabelJudge, Labels
@@ -317,24 +316,6 @@ def test_no_held_out_document_has_its_twin_in_training(num_changed: int, similar
     assert find_leaks(corpus, split).num_twins > 100
 
 
-def test_a_text_in_capitals_is_a_copy_where_these_are_spelt_otherwise() -> None:
-    """Beside other terms both stay, on one side: split by their texts' keys, they stood on two and no check said so."""
-    small, large = "Die große Straße am Fluss, weiß und breit", "DIE GROSSE STRASSE AM FLUSS, WEISS UND BREIT"
-    corpus = make_corpus(num_shards=2, rules=ALL_RULES_OFF, heldout_share=0.5)
-    shards = make_shards([document("small", small)], [document("large", large)])
-    alone = replace(corpus, near_duplicates=None, twins_jaccard=None)
-    for one in (corpus, alone):
-        assert in_one_run(one, shards) == {"small": ("exact_duplicate", "large", None, None)}
-
-    terms = [document(f"{at}", [small, large][at % 2], term=f"term {at}", source_line=at) for at in range(40)]
-    by_term = replace(corpus, duplicate_columns=("term", "text"))
-    shards = make_shards(terms[:20], terms[20:])
-    judged = judged_shards(by_term, shards).of_shard
-    clean = [clean_shard(by_term, one.raw, {}, judged[one.key]).documents for one in shards]
-    sides = [side for table in clean for side in table.column("split").to_pylist()]
-    assert (len(sides), len(set(sides))) == (40, 1)
-
-
 def test_all_documents_of_a_term_go_along_with_its_twin() -> None:
     """One of its documents is like another term's; the others, in any shard, are like nothing."""
     [text, *others] = sentences(seed=3, number=9, words=40)
@@ -492,44 +473,6 @@ def test_verdicts_that_name_originals_in_documents_read_anew_or_in_a_shard_that_
         InvalidInput, match=r"as copies of some in shard-01, which glosses has no more. Materialize dup"
     ):
         site.own_verdict("shard-00")
-
-
-def test_verdicts_and_signatures_of_older_vectors_are_refused(tmp_path: Path) -> None:
-    """Other weights at the same place: a document was dropped as a copy of one that they find unlike it."""
-    shards = make_shards(
-        [document("one", "to turn round")],
-        [document("other", "round to turn"), document("none", "a weir")],
-        [document("alone", "a mill in the water")],
-    )
-    corpus = many_runs(3, semantic_duplicates=BY_WORDS)
-    site = Site(tmp_path, corpus, shards)
-    site.embed("words")
-    site.sign()
-    assert site.duplicates() == {"other": ("semantic_duplicate", "one", 1.0, None)}
-    assert site.own_verdict("shard-01").num_rows == 1
-    [verdict] = judged_now(corpus, site.handoffs, ["shard-00", "shard-01", "shard-02"])["shard-01"].to_pylist()
-    assert verdict["rule"] == "semantic_duplicate"
-
-    old = dict(site.vectors)
-    site.embed("other weights")
-    assert in_one_run(corpus, site.shards) == {}
-    stale = r" v1 was not made of the newest document_embeddings\[shard-0%d\], v2: its rows are of another version"
-    for shard in (0, 1, 2):
-        with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % shard):
-            site.own_verdict(f"shard-0{shard}")
-    with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % 0):
-        judged_now(corpus, site.handoffs, ["shard-00"])
-    with pytest.raises(InvalidInput, match=r"^document_signatures\[shard-00\]" + stale % 0):
-        site.duplicates()
-    # Those of the original's shard alone: no vector of the copy's own shard has changed.
-    attributes = old["shard-01"].attributes
-    site.seal("document_embeddings", "shard-01", old["shard-01"].table(), attributes=attributes)
-    with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % 0):
-        site.own_verdict("shard-01")
-    # A corpus that one run compares is judged anew, but not by two models.
-    small = replace(corpus, dedup=Deduplication())
-    with pytest.raises(InvalidInput, match=r"\[shard-01\] v3 and document_embeddings\[shard-00\] v2 are of two ver"):
-        judged_now(small, site.handoffs, ["shard-00"])
 
 
 def test_a_rule_whose_number_is_above_255_drops_what_it_finds_in_one_run_and_in_many(tmp_path: Path) -> None:
