@@ -42,6 +42,14 @@ class EmbeddingModel:
     characters_max: int | None = None
 
 
+class NoVector(InvalidInput):
+    """`text`: the place, among those that were given, of the one that has none."""
+
+    def __init__(self, message: str, *, text: int) -> None:
+        super().__init__(message)
+        self.text = text
+
+
 class Embedder(Protocol):
     """A loaded model. `key`: a digest of all that decides a text's vector."""
 
@@ -51,6 +59,7 @@ class Embedder(Protocol):
         """One vector for each text, of which there is at least one.
 
         Raises:
+            NoVector: the model makes nothing of a text.
             InvalidInput: the model gives no usable vectors, or the server refuses the texts.
             EngineBusy, EngineFailed: the server cannot answer now, or answers wrongly at every attempt.
         """
@@ -84,14 +93,17 @@ def open_embedder(wanted: EmbeddingModel, home: Path, objects: ObjectStore, depl
 def of_length_1(vectors: np.ndarray, *, model: str) -> np.ndarray:
     """Float32 [text, dimension].
 
-    Raises: InvalidInput: a vector has no direction.
+    Raises: NoVector: a vector has no direction.
     """
     wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or not lengths.all():
-        at = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
-        raise InvalidInput(
-            f"Model {model} gives text {at + 1} of {len(vectors)} a vector of the length {lengths[at, 0]:g}, which has "
-            "no direction. Choose another embedding model."
+    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
+    if (has_none := ~(np.isfinite(largest) & (largest > 0))).any():
+        at = int(np.flatnonzero(has_none)[0])
+        raise NoVector(
+            f"Model {model} gives text {at + 1} of {len(vectors)} a vector whose largest number is {largest[at, 0]:g}, "
+            "which has no direction. Choose another embedding model.",
+            text=at,
         )
-    return (wide / lengths).astype(np.float32)
+    # Squares of numbers far from 1 would overflow, or be lost. By a power of two no vector changes its last bits.
+    wide = np.ldexp(wide, -np.frexp(largest)[1])
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)

@@ -21,7 +21,7 @@ from headrace.prep.cleaning import rule_names
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import NEAR_DUPLICATE
 from headrace.prep.drops import OVERLONG, DroppedDocument
-from headrace.prep.embeddings import sealed_embeddings
+from headrace.prep.embeddings import embeddings_of, sealed_embeddings
 from headrace.prep.example_kinds import fitted_examples, row_columns
 from headrace.prep.labels import effective_labels
 from headrace.prep.quality import quality_rules, with_counts
@@ -56,13 +56,16 @@ def judged_now(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) ->
     they were sealed.
 
     Raises:
-        InvalidInput: what was sealed is of other documents, labels or rules than the present ones.
+        InvalidInput: what was sealed is of other documents, labels, embeddings or rules than the present ones; or
+            embeddings are of two models.
     """
     if not corpus.compares_shards:
         given = [sealed_shard(corpus, handoffs, key) for key in shards if handoffs.newest("raw_documents", key)]
         return {one.key: judged_shards(corpus, [one]).of_shard[one.key] for one in given}
     there = [key for key in corpus.shard_keys if handoffs.newest("raw_documents", key)]
     if is_one_run(corpus, handoffs):
+        # Of one shard each, they would not be refused for a model that another shard does not have.
+        embeddings_of(corpus, sealed_embeddings(corpus, handoffs, there))
         return judged_shards(corpus, [sealed_shard(corpus, handoffs, key) for key in there]).of_shard
     return {
         key: own_verdict(corpus, handoffs, [one for name in _INPUTS if (one := handoffs.newest(name, key))])
@@ -120,8 +123,8 @@ def dropped_of_shard(
 
 def sealed_shard(corpus: Corpus, handoffs: HandoffStore, shard: str) -> CorpusShard:
     raw = handoffs.open("raw_documents", shard)
-    embeddings = sealed_embeddings(corpus, handoffs, shard)
-    return CorpusShard(key=shard, raw=raw.table(), labels=_labels(corpus, handoffs, shard), embeddings=embeddings)
+    [vectors] = embeddings_of(corpus, sealed_embeddings(corpus, handoffs, [shard])) or [None]
+    return CorpusShard(key=shard, raw=raw.table(), labels=_labels(corpus, handoffs, shard), embeddings=vectors)
 
 
 def _labels(corpus: Corpus, handoffs: HandoffStore, shard: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from headrace.engines.embedding import Embedder
+from headrace.engines.embedding import Embedder, NoVector
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
 from headrace.handoff.schemas import DOCUMENT_EMBEDDINGS
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -60,7 +60,7 @@ def known_embeddings(handoffs: HandoffStore, shard: str, model: str) -> pa.Table
 def embed_shard(corpus: Corpus, shard: CorpusShard, embedder: Embedder, known: pa.Table | None) -> EmbeddedShard:
     """Args: known: DOCUMENT_EMBEDDINGS of the same model, whose texts are not embedded again.
 
-    Raises: as `Embedder.embed`.
+    Raises: as `Embedder.embed`; of a text without a vector, with its document's file and line.
     """
     store, spilled = _Known(known), SpilledTable(DOCUMENT_EMBEDDINGS)
     dimension, num_embedded, num_known, num_truncated = store.rows.dimension, 0, 0, 0
@@ -72,7 +72,12 @@ def embed_shard(corpus: Corpus, shard: CorpusShard, embedder: Embedder, known: p
         new = {digest: text for digest, text, row in zip(digests, texts, rows, strict=True) if row < 0}
         made: list[np.ndarray] = []
         for at in range(0, len(new), _NUM_TEXTS):
-            embedded = embedder.embed(list(new.values())[at : at + _NUM_TEXTS])
+            try:
+                embedded = embedder.embed(list(new.values())[at : at + _NUM_TEXTS])
+            except NoVector as error:
+                row = documents.row(int(kept[digests.index(list(new)[at + error.text])]), named=True)
+                place = f"Document {row['document_id']} ({row['source_file']}, line {row['source_line']})"
+                raise InvalidInput(f"{place} cannot be embedded: {error}") from error
             made.append(embedded.vectors.astype(np.float16))
             num_truncated += embedded.num_truncated
             dimension = dimension or embedded.vectors.shape[1]
@@ -125,18 +130,19 @@ def embeddings_of(corpus: Corpus, sealed: Sequence[Handoff]) -> list[pa.Table]:
     return [one.table() for one in sealed]
 
 
-def sealed_embeddings(corpus: Corpus, handoffs: HandoffStore, shard: str) -> pa.Table | None:
-    """The shard's newest; None: the corpus compares none.
+def sealed_embeddings(corpus: Corpus, handoffs: HandoffStore, shards: Sequence[str]) -> list[Handoff]:
+    """The newest of each shard; none, if the corpus compares none.
 
-    Raises: InvalidInput: they are not sealed, or of another model.
+    Raises: InvalidInput: one is not sealed.
     """
     if corpus.semantic_duplicates is None:
-        return None
-    if (found := handoffs.newest(ASSET, shard)) is None:
+        return []
+    newest = {shard: handoffs.newest(ASSET, shard) for shard in shards}
+    if missing := [shard for shard, found in newest.items() if found is None]:
         raise InvalidInput(
-            f"Semantic duplicates are found by {ASSET}[{shard}], which is not sealed. Materialize {ASSET} first."
+            f"Semantic duplicates are found by {ASSET}[{missing[0]}], which is not sealed. Materialize {ASSET} first."
         )
-    return embeddings_of(corpus, [found])[0]
+    return [found for found in newest.values() if found]
 
 
 def semantic_duplicates_in(path: Path) -> SemanticDuplicates | None:

@@ -17,7 +17,7 @@ import xxhash
 
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import NUM_KEY_RANGES, NearDuplicates
-from headrace.prep.text_keys import text_keys_of
+from headrace.prep.text_keys import keys_in_ascii, text_keys_of
 from headrace.prep.token_rule import folded, kinds
 from headrace.prep.utf8 import utf8_batches
 
@@ -64,24 +64,32 @@ class Signer:
 
         A text without tokens has no band. One whose bands say as much has no exact key.
         """
-        from headrace.prep import kernels
-
         if not self.num_bands:
             return self._exact_rows(documents, numbers)
-        keys = np.empty((documents.height, self.num_bands), np.uint64)
-        has_tokens = np.zeros(documents.height, np.bool_)
-        for rows, found, bounds in sequences_of(documents.get_column("text"), self.num_tokens):
-            kernels.band_keys(found, bounds, self._factors, self._summands, keys[rows])
-            has_tokens[rows] = np.diff(bounds) > 0
-        banded = np.empty((int(has_tokens.sum()), self.num_bands), KEY_ROWS)
-        banded["key"], banded["document"] = keys[has_tokens], numbers[has_tokens, None]
+        has_tokens, banded = self._banded(documents.get_column("text"), numbers)
+        # One beyond ASCII whose key is that of an ASCII text meets it in the bands of that.
+        places, keys = keys_in_ascii(documents.get_column("text"))
+        _, also = self._banded(keys, numbers[places])
         # Texts of ASCII with one exact key have the same tokens, so they share bands; of others, `text_keys` may
         # overlook more than the token rule does (Unicode's forms), and it costs more than all the rest here.
         text = pl.col("text")
         is_ascii = documents.select(text.str.len_bytes() == text.str.len_chars()).to_series().fill_null(True)
         needed = ~(is_ascii.to_numpy() & has_tokens)
         exact = self._exact_rows(documents.filter(pl.Series(needed)), numbers[needed])
-        return np.concatenate([exact, banded.ravel()])
+        return np.concatenate([exact, banded, also])
+
+    def _banded(self, texts: pl.Series, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which texts have tokens, and the `KEY_ROWS` of these."""
+        from headrace.prep import kernels
+
+        keys = np.empty((len(texts), self.num_bands), np.uint64)
+        has_tokens = np.zeros(len(texts), np.bool_)
+        for rows, found, bounds in sequences_of(texts, self.num_tokens):
+            kernels.band_keys(found, bounds, self._factors, self._summands, keys[rows])
+            has_tokens[rows] = np.diff(bounds) > 0
+        banded = np.empty((int(has_tokens.sum()), self.num_bands), KEY_ROWS)
+        banded["key"], banded["document"] = keys[has_tokens], numbers[has_tokens, None]
+        return has_tokens, banded.ravel()
 
     def _exact_rows(self, documents: pl.DataFrame, numbers: np.ndarray) -> np.ndarray:
         exact = np.empty(documents.height, KEY_ROWS)

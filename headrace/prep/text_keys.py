@@ -4,8 +4,11 @@ Both are the same on every machine and in every version of Python and our librar
 held-out after an upgrade would invalidate every earlier held-out loss.
 """
 
+import sys
 import unicodedata
+from functools import cache
 
+import numpy as np
 import polars as pl
 import xxhash
 
@@ -17,6 +20,19 @@ _MAY_COMPOSE = (
     r"\x{16d63}-\x{16d6a}\x{1d15e}-\x{1d1c0}\x{2f800}-\x{2fa1d}]"
 )
 
+# Characters that folding and lower case make different things of, alone or at the end of a word (sigma): ligatures,
+# sharp s, Greek with the iota below, Cherokee; and letters that Unicode has had for a short time only.
+_MAY_FOLD = (
+    r"[\u00b5\u00df\u0149\u017f\u01f0\u0345\u0390\u03a3\u03b0\u03c2\u03d0-\u03d6\u03f0-\u03f5\u0587\u13a0-\u13fd"
+    r"\u1c80-\u1c8a\u1e96-\u1e9e\u1f50-\u1ffc\ua7cb-\ua7dc\uab70-\uabbf\ufb00-\ufb17"
+    r"\x{10d50}-\x{10d65}\x{16ea0}-\x{16eb8}]"
+)
+# Of these some make an ASCII text of theirs.
+_MAY_FOLD_TO_ASCII = "\u00df\u017f\u1e9e\u212a\ufb00-\ufb06"
+# What Python splits at. Rust's `\s` lacks four separators.
+_BLANKS = "".join(one for one in map(chr, range(0x3001)) if one.isspace())
+_NOT_ALIKE = rf"[{_BLANKS}]{{2,}}|[{_BLANKS.replace(' ', '')}]"
+
 
 def text_key(text: str) -> str:
     """`text` without differences that readers do not see: Unicode form, case and runs of whitespace."""
@@ -25,8 +41,7 @@ def text_key(text: str) -> str:
 
 def composed(texts: pl.Series) -> pl.Series:
     """Unicode's form NFC, at the price of looking for what it may change: the form itself costs 30 ns a byte."""
-    beyond_ascii = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
-    places = beyond_ascii.filter(texts.gather(beyond_ascii).str.contains(_MAY_COMPOSE))
+    places = _places_of(texts, _MAY_COMPOSE)
     if places.is_empty():
         return texts
     # `scatter` writes into its series.
@@ -34,8 +49,37 @@ def composed(texts: pl.Series) -> pl.Series:
 
 
 def text_keys_of(column: pl.Expr) -> pl.Expr:
-    """The same for a column, where a text with indented lines stays as they are: the blanks are part of a program."""
+    """`text_key` of each, but for the blanks of a text with indented lines, which are part of a program."""
     return column.map_batches(_text_keys, return_dtype=pl.String)
+
+
+def keys_in_ascii(texts: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Places of texts beyond ASCII whose keys are those of texts in ASCII, and these keys: of "Straße", "strasse"."""
+    is_beyond = texts.str.len_bytes() != texts.str.len_chars()
+    may_fold = texts.str.contains(rf"\A[\x00-\x7f{_BLANKS}{_MAY_FOLD_TO_ASCII}]*\z")
+    places = (is_beyond & may_fold).arg_true()
+    return places.to_numpy(), _text_keys(texts.gather(places))
+
+
+def _folded(texts: pl.Series) -> pl.Series:
+    """As Python's `casefold`: in lower case, but for texts in which the two may differ."""
+    lowered, places = texts.str.to_lowercase(), _places_of(texts, _MAY_FOLD)
+    if places.is_empty():
+        return lowered
+    folds = _folds()
+    return lowered.scatter(places, texts.gather(places).str.replace_many(list(folds), list(folds.values())))
+
+
+@cache
+def _folds() -> dict[str, str]:
+    """Character → what folding makes of it, wherever it stands."""
+    characters = (chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    return {one: folded for one in characters if (folded := one.casefold()) != one}
+
+
+def _places_of(texts: pl.Series, characters: str) -> pl.Series:
+    beyond_ascii = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    return beyond_ascii.filter(texts.gather(beyond_ascii).str.contains(characters))
 
 
 def _text_keys(texts: pl.Series) -> pl.Series:
@@ -44,12 +88,12 @@ def _text_keys(texts: pl.Series) -> pl.Series:
     text, alike, empty = pl.col("text"), pl.col("alike"), pl.lit("")
     is_indented = pl.col("is indented")
     steps = (
-        pl.col("composed").str.to_lowercase().alias("alike"),
-        text.str.contains(r"\n[ \t]+\S").alias("is indented"),
+        pl.col("composed").map_batches(_folded, return_dtype=pl.String).alias("alike"),
+        text.str.contains(rf"\n[ \t]+[^{_BLANKS}]").alias("is indented"),
         # A single blank becomes itself: not to match it makes this four times as fast as `\s+`.
-        pl.when(is_indented).then(empty).otherwise(alike).str.replace_all(r"\s{2,}|[^\S ]", " ").alias("plain"),
+        pl.when(is_indented).then(empty).otherwise(alike).str.replace_all(_NOT_ALIKE, " ").alias("plain"),
         pl.when(is_indented)
-        .then(alike.str.strip_chars_end())
+        .then(alike.str.strip_chars_end(_BLANKS))
         .otherwise(pl.col("plain").str.strip_chars())
         .alias("key"),
     )

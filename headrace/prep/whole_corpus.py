@@ -18,6 +18,7 @@ from headrace.handoff.schemas import DOCUMENT_SIGNATURES, DUPLICATE_BUCKETS, con
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup import in_company
+from headrace.prep.embeddings import sealed_embeddings
 from headrace.prep.shard_verdicts import CORPUS, is_of, own_rows, refuse_other_file, refuse_stale
 from headrace.prep.signatures import KEY_ROWS, KeyFiles, bounds_of_ranges
 from headrace.prep.verdicts import CorpusShard, Judged, judged_by_rules, judged_shards, verdicts
@@ -80,7 +81,7 @@ def duplicates(
     """What is decided of each shard's documents: by this run alone, or from what is sealed of signatures and buckets.
 
     Args:
-        inputs: raw_documents and labels of all shards.
+        inputs: raw_documents and labels of all shards, and document_embeddings where the corpus compares any.
 
     Raises:
         InvalidInput: the corpus is too large for one run, and signatures are missing or old.
@@ -113,11 +114,12 @@ def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff
     """Of the newest `duplicates`, the rows of one shard.
 
     Args:
-        inputs: the shard's raw_documents and labels.
+        inputs: the shard's raw_documents and labels; its document_embeddings are looked up here, where the corpus
+            compares any.
 
     Raises:
-        InvalidInput: there is none; it was made by another corpus file; or of other documents or labels, of this shard
-            or of one that holds an original of a copy here.
+        InvalidInput: there is none; it was made by another corpus file; or of other documents, labels or embeddings, of
+            this shard or of one that holds an original of a copy here.
     """
     found, shard = handoffs.newest(DUPLICATES, "all"), inputs[0].partition
     if found is None:
@@ -127,7 +129,7 @@ def own_verdict(corpus: Corpus, handoffs: HandoffStore, inputs: Sequence[Handoff
         )
     return own_rows(
         found,
-        inputs,
+        [*inputs, *sealed_embeddings(corpus, handoffs, [shard])],
         handoffs=handoffs,
         name=corpus.name,
         made_by=corpus.verdict_digest,

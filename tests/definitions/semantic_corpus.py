@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+import pyarrow as pa
+
 from tests.definitions.compared_corpus import REPOSITORY, Corpus
 from tests.prep.builders import gloss
 
@@ -37,6 +39,15 @@ def main() -> dict[str, Any]:
     told["after a change"] = corpus.requested()
     told["embedded again"] = corpus.run("embed_documents", "shard-01")
     told["versions"] = {shard: corpus.version("document_embeddings", shard) for shard in SHARDS}
+
+    made = corpus.handoffs.open("document_embeddings", "shard-00")
+    rows = made.table().to_pylist()
+    others = [row | {"vector": row["vector"] and row["vector"][::-1]} for row in rows]
+    table = pa.Table.from_pylist(others, schema=made.table().schema)
+    corpus.handoffs.publish(
+        made.asset, made.partition, table, code_version="1", run_id="r", attributes=dict(made.attributes)
+    )
+    told["with older vectors"] = corpus.run("make_examples", "shard-00")
     return told
 
 

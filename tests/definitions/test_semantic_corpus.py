@@ -41,3 +41,6 @@ def test_vectors_are_made_in_runs_of_their_own_for_which_what_finds_copies_waits
     assert told["versions"] == {"shard-00": 1, "shard-01": 2}
     assert sent[-1] == "a dam"
     assert len(sent) == len(set(sent)) == 12
+
+    [refusal] = told["with older vectors"]
+    assert "duplicates[all] v1 was not made of the newest document_embeddings[shard-00], v2: its rows are" in refusal

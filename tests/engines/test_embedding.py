@@ -1,6 +1,7 @@
 """Vectors from servers on loopback that answer as told, and from a tiny encoder compared with plain torch."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,16 @@ from aiohttp import web
 from headrace.engines.base import EngineFailed
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.embedding import NoVector, of_length_1
 from headrace.engines.local.embedder import LocalEmbedder
 from headrace.engines.openai.embedder import EmbeddingClient, ServerEmbedder
 from headrace.errors import InvalidInput
+from headrace.prep.embeddings import embed_shard
+from headrace.prep.rule_sets import QualityRules
+from headrace.prep.verdicts import CorpusShard
 from simulation.servers.chat import Behaviour, ChatServer, served
+from tests.prep.builders import make_corpus, make_raw
+from tests.prep.word_vectors import BY_WORDS
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -69,6 +76,25 @@ def test_vectors_come_in_the_order_of_texts_and_of_length_1_whatever_the_order_o
     assert sorted(len(body["input"]) for body in server.bodies) == [6, 32, 32]
     assert {(body["model"], body["encoding_format"]) for body in server.bodies} == {("e5", "float")}
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+
+
+def test_any_vector_with_a_direction_is_brought_to_length_1_and_another_is_refused() -> None:
+    """Squares of the first overflow, and of the next are lost."""
+    drawn = [[1e200, 1e200, 1.0], [1e308, -1e308, 1e308], [1e-161, 3e-161, 2e-161], [5e-324, 0, 0], [-0.0, 0, 3.0]]
+    vectors = of_length_1(np.array(drawn), model="m")
+    for exact, found in zip(drawn, vectors, strict=True):
+        length = math.hypot(*(one / max(map(abs, exact)) for one in exact))
+        assert found == pytest.approx([one / max(map(abs, exact)) / length for one in exact], abs=1e-7)
+    ordinary = np.random.default_rng(1).standard_normal((200, 32))
+    plain = (ordinary / np.linalg.norm(ordinary, axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(of_length_1(ordinary, model="m"), plain)
+    made, _ = embedded(answering(lambda texts: good(texts) | {"data": [{"index": 0, "embedding": drawn[2]}]}), ["a"])
+    assert made.vectors[0] == pytest.approx(vectors[2])
+    for number in (0.0, math.nan, math.inf):
+        with pytest.raises(
+            InvalidInput, match=rf"^Model m gives text 2 of 2 a vector whose largest number is {number:g}, which has"
+        ):
+            of_length_1(np.array([[1.0, 0.0], [number, 0.0]]), model="m")
 
 
 def changed(**fields: Any) -> Callable[[list[str]], Any]:
@@ -215,6 +241,32 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
         "pools its tokens by cls_token and mean_tokens, where",
     ),
     "a further layer": ({"modules": [{"type": "sentence_transformers.models.Dense", "path": "2"}]}, "a module 'Dense'"),
+    "two modules of a kind": (
+        {"modules": [{"type": "a.Pooling", "path": "1"}, {"type": "b.Pooling", "path": "2"}]},
+        "has two modules 'Pooling', where one of a kind is understood",
+    ),
+    "a module without a type": (
+        {"modules": [{"idx": 0}]},
+        r"modules.json of the embedding model: \[0\].type must be the name of a class, got null. Take",
+    ),
+    "modules that are no list": ({"modules": {"a": 1}}, r'the whole must be a list of modules, got {"a": 1}. Take'),
+    "a module that is no object": ({"modules": [7]}, r"\[0\] must be an object with type and path, got 7. Take"),
+    "a module elsewhere": (
+        {"modules": [{"type": "a.Pooling", "path": "1/../../etc"}]},
+        r'\[0\].path must be a path within the model\'s directory, got "1/../../etc". Take',
+    ),
+    "a pooling that is no object": ({"pooling": [1]}, r"config.json of the .*: the whole must be an object, got \[1\]"),
+    "a pooling's key of another type": (
+        {"pooling": {"pooling_mode_mean_tokens": "yes"}},
+        'pooling_mode_mean_tokens must be true or false, got "yes"',
+    ),
+    "a pooling's mode of another type": ({"pooling": {"pooling_mode": 3}}, "pooling_mode must be the name of a mode"),
+    "settings that are no object": ({"config_sentence_transformers": [1]}, r"the whole must be an object, got \[1\]"),
+    "a maximum that is no number": (
+        {"sentence_bert_config": {"max_seq_length": "many"}},
+        'sentence_bert_config.json of .*: max_seq_length must be a whole number above 0, or null, got "many". Take',
+    ),
+    "a maximum of nothing": ({"sentence_bert_config": {"max_seq_length": 0}}, "max_seq_length must be a whole number"),
     "a prompt": (
         {"config_sentence_transformers": {"default_prompt_name": "query"}},
         "puts its prompt 'query' before each text",
@@ -227,3 +279,23 @@ def test_what_a_models_files_ask_for_and_is_not_done_is_refused(phrase: str, enc
     files, message = FORMS[phrase]
     with pytest.raises(InvalidInput, match=message):
         LocalEmbedder("key", with_files(encoder, tmp_path, **files), named="m")
+
+
+def test_a_text_without_tokens_is_told_with_its_document(encoder: Path, tmp_path: Path) -> None:
+    """A tokenizer that adds none of its own makes none of a text that its normalizer empties."""
+    tokenizer = json.loads((encoder / "tokenizer.json").read_text())
+    for source in encoder.iterdir():
+        (tmp_path / source.name).symlink_to(source)
+    (tmp_path / "tokenizer.json").unlink()
+    emptied = {"type": "Replace", "pattern": {"Regex": "[^a-z ]"}, "content": ""}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None, "normalizer": emptied}))
+    local = LocalEmbedder("key", tmp_path, named="m")
+    with pytest.raises(NoVector, match=r"^The tokenizer of the embedding model m makes no token of text 2 of 2, so"):
+        local.embed(["water", "12"])
+
+    corpus = make_corpus(rules=QualityRules.of("none"), semantic_duplicates=BY_WORDS)
+    shard = CorpusShard(key="shard-00", raw=make_raw("the river", "the river", "12", "water"), labels={})
+    with pytest.raises(
+        InvalidInput, match=r"^Document d3 \(files/a.jsonl, line 3\) cannot be embedded: The tokenizer of .* m makes no"
+    ):
+        embed_shard(corpus, shard, local, None)

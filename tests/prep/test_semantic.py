@@ -12,7 +12,8 @@ from headrace.handoff.schemas import check_schema
 from headrace.handoff.versions import HandoffStore
 from headrace.prep import hyperplanes
 from headrace.prep.corpus import Corpus
-from headrace.prep.dropped_documents import dropped_of_shard
+from headrace.prep.dedup_settings import Deduplication
+from headrace.prep.dropped_documents import dropped_of_shard, judged_now
 from headrace.prep.embeddings import (
     MODEL,
     MODEL_SETTINGS,
@@ -27,7 +28,7 @@ from headrace.prep.semantic_settings import SemanticDuplicates
 from headrace.prep.verdicts import judged_shards
 from headrace.store.local import LocalStore
 from tests.prep.builders import make_corpus, make_raw
-from tests.prep.test_verdicts import ALL_RULES_OFF, document, in_one_run, make_shards
+from tests.prep.test_verdicts import ALL_RULES_OFF, Site, document, in_one_run, make_shards, many_runs
 from tests.prep.word_vectors import BY_WORDS, WordEmbedder, embedded
 
 CORPUS = make_corpus(rules=ALL_RULES_OFF, semantic_duplicates=BY_WORDS)
@@ -273,3 +274,41 @@ def test_settings_that_cannot_be_used_are_refused_when_the_file_is_read(phrase: 
     settings, message = REFUSED[phrase]
     with pytest.raises(InvalidInput, match=message):
         SemanticDuplicates(**settings)
+
+
+def test_verdicts_and_signatures_of_older_vectors_are_refused(tmp_path: Path) -> None:
+    """Other weights at the same place: a document was dropped as a copy of one that they find unlike it."""
+    shards = make_shards(
+        [document("one", "to turn round")],
+        [document("other", "round to turn"), document("none", "a weir")],
+        [document("alone", "a mill in the water")],
+    )
+    corpus = many_runs(3, semantic_duplicates=BY_WORDS)
+    site = Site(tmp_path, corpus, shards)
+    site.embed("words")
+    site.sign()
+    assert site.duplicates() == {"other": ("semantic_duplicate", "one", 1.0, None)}
+    assert site.own_verdict("shard-01").num_rows == 1
+    [verdict] = judged_now(corpus, site.handoffs, ["shard-00", "shard-01", "shard-02"])["shard-01"].to_pylist()
+    assert verdict["rule"] == "semantic_duplicate"
+
+    old = dict(site.vectors)
+    site.embed("other weights")
+    assert in_one_run(corpus, site.shards) == {}
+    stale = r" v1 was not made of the newest document_embeddings\[shard-0%d\], v2: its rows are of another version"
+    for shard in (0, 1, 2):
+        with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % shard):
+            site.own_verdict(f"shard-0{shard}")
+    with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % 0):
+        judged_now(corpus, site.handoffs, ["shard-00"])
+    with pytest.raises(InvalidInput, match=r"^document_signatures\[shard-00\]" + stale % 0):
+        site.duplicates()
+    # Those of the original's shard alone: no vector of the copy's own shard has changed.
+    attributes = old["shard-01"].attributes
+    site.seal("document_embeddings", "shard-01", old["shard-01"].table(), attributes=attributes)
+    with pytest.raises(InvalidInput, match=r"^duplicates\[all\]" + stale % 0):
+        site.own_verdict("shard-01")
+    # A corpus that one run compares is judged anew, but not by two models.
+    small = replace(corpus, dedup=Deduplication())
+    with pytest.raises(InvalidInput, match=r"\[shard-01\] v3 and document_embeddings\[shard-00\] v2 are of two ver"):
+        judged_now(small, site.handoffs, ["shard-00"])

@@ -22,6 +22,7 @@ from headrace.prep import whole_corpus
 from headrace.prep.clean_shards import clean_shard
 from headrace.prep.corpus import Corpus
 from headrace.prep.dedup_settings import Deduplication, NearDuplicates
+from headrace.prep.embeddings import MODEL, MODEL_SETTINGS, model_settings_digest
 from headrace.prep.example_forms import ExampleForm, ExamplePrompt
 from headrace.prep.label_settings import LabelFile, LabelJudge, Labels
 from headrace.prep.labels import LABELS
@@ -74,6 +75,7 @@ class Site:
         self.handoffs, self.corpus, self.shards = HandoffStore(LocalStore(directory)), corpus, shards
         self.raw = {one.key: self.seal("raw_documents", one.key, one.raw) for one in shards}
         self.labels = {one.key: self.seal("labels", one.key, LABELS.empty_table()) for one in shards}
+        self.vectors: dict[str, Handoff] = {}
 
     def seal(
         self, asset: str, partition: str, rows: Any, *inputs: Handoff, attributes: Any = None, **options: Any
@@ -90,11 +92,20 @@ class Site:
             **options,
         )
 
+    def embed(self, key: str) -> None:
+        """Args: key: of the model, whose settings are the same for any."""
+        attributes = {MODEL: key, MODEL_SETTINGS: model_settings_digest(BY_WORDS)}
+        self.shards = embedded(self.corpus, self.shards, key)
+        for one in self.shards:
+            self.vectors[one.key] = self.seal("document_embeddings", one.key, one.embeddings, attributes=attributes)
+
+    def inputs(self, key: str) -> list[Handoff]:
+        return [of_all[key] for of_all in (self.raw, self.labels, self.vectors) if key in of_all]
+
     def sign(self, *keys: str) -> None:
         for one in self.shards:
             if one.key in keys or not keys:
-                batches = whole_corpus.signatures(self.corpus, one)
-                inputs = self.raw[one.key], self.labels[one.key]
+                batches, inputs = whole_corpus.signatures(self.corpus, one), self.inputs(one.key)
                 self.seal("document_signatures", one.key, batches, *inputs, schema=DOCUMENT_SIGNATURES)
 
     def fill_buckets(self, *keys: str) -> None:
@@ -105,8 +116,7 @@ class Site:
             self.seal("duplicate_buckets", key, table, *signed.values(), attributes=made_by)
 
     def duplicates(self) -> dict[str, tuple[Any, ...]]:
-        keys = {one.key for one in self.shards}
-        inputs = [one for one in (*self.raw.values(), *self.labels.values()) if one.partition in keys]
+        inputs = [sealed for one in self.shards for sealed in self.inputs(one.key)]
         judged = whole_corpus.duplicates(self.corpus, self.handoffs, self.shards, inputs)
         self.seal("duplicates", "all", pa.concat_tables(judged.of_shard.values()), *inputs)
         return by_document(self.shards, judged.of_shard)

@@ -23,19 +23,21 @@ def word_vector(word: str) -> np.ndarray:
 
 
 class WordEmbedder:
-    key = "words"
+    """Args: key: any other than "words" is of other weights, to which no two texts are alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = "words") -> None:
+        self.key = key
         self.texts: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         self.texts += texts
-        sums = np.array([np.sum([word_vector(word) for word in sorted(text.split())], axis=0) for text in texts])
+        words = [sorted(text.split()) if self.key == "words" else [self.key + text] for text in texts]
+        sums = np.array([np.sum([word_vector(word) for word in of_text], axis=0) for of_text in words])
         return Embedded(vectors=of_length_1(sums, model="words"), num_truncated=0)
 
     def close(self) -> None:
         pass
 
 
-def embedded(corpus: Corpus, shards: Sequence[CorpusShard]) -> list[CorpusShard]:
-    return [replace(one, embeddings=embed_shard(corpus, one, WordEmbedder(), None).table) for one in shards]
+def embedded(corpus: Corpus, shards: Sequence[CorpusShard], key: str = "words") -> list[CorpusShard]:
+    return [replace(one, embeddings=embed_shard(corpus, one, WordEmbedder(key), None).table) for one in shards]

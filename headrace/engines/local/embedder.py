@@ -5,16 +5,16 @@ sentence-transformers files say so; other poolings, further layers and prompts a
 would look right and be wrong. Of a text with more tokens than the model reads, the beginning counts.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from headrace.engines.embedding import Embedded, of_length_1
+from headrace.engines.embedding import Embedded, NoVector, of_length_1
+from headrace.engines.local.sentence_form import sentence_form
 from headrace.errors import EngineUnavailable, InvalidInput
 
 # Tokens of one batch, padding included: 0.4 GB of activations for a model of 12 layers of 768.
@@ -23,71 +23,6 @@ _BATCH_TOKENS_MAX = 8192
 _UNLIMITED = 1_000_000
 # Their positions are counted from the padding's id on, and the configuration counts those that are never used.
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
-_POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SentenceForm:
-    """What a directory's sentence-transformers files say; as for a model without them."""
-
-    pooling: Literal["mean", "first"] = "mean"
-    num_tokens_max: int | None = None
-    is_lower_cased: bool = False
-
-
-def sentence_form(directory: Path) -> SentenceForm:
-    """Raises: InvalidInput: the files say what this engine does not do."""
-    modules = _json(directory / "modules.json") or []
-    kinds = {one["type"].rpartition(".")[2]: directory / one.get("path", "") for one in modules}
-    if others := sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"}):
-        raise InvalidInput(
-            f"The embedding model in {directory} has a module {others[0]!r}, where only Transformer, Pooling and "
-            "Normalize are understood. Serve it by a server, with engine: openai_http."
-        )
-    settings = _json(directory / "config_sentence_transformers.json") or {}
-    if prompt := settings.get("default_prompt_name"):
-        raise InvalidInput(
-            f"The embedding model in {directory} puts its prompt {prompt!r} before each text, which is not done here. "
-            "Serve it by a server, with engine: openai_http."
-        )
-    transformer = _json(kinds.get("Transformer", directory) / "sentence_bert_config.json") or {}
-    pooling = (
-        _json(kinds["Pooling"] / "config.json") if "Pooling" in kinds else _json(directory / "1_Pooling/config.json")
-    )
-    return SentenceForm(
-        pooling=_pooling(pooling, directory) if pooling else "mean",
-        num_tokens_max=transformer.get("max_seq_length"),
-        is_lower_cased=bool(transformer.get("do_lower_case")),
-    )
-
-
-def _pooling(settings: dict[str, Any], directory: Path) -> Literal["mean", "first"]:
-    named = settings.get("pooling_mode")
-    modes = [named] if isinstance(named, str) else list(named or ())
-    modes += [
-        key.removeprefix("pooling_mode_")
-        for key, is_on in settings.items()
-        if key.startswith("pooling_mode_") and is_on
-    ]
-    found = {_POOLINGS.get(mode) for mode in modes}
-    if found == {"mean"}:
-        return "mean"
-    if found == {"first"}:
-        return "first"
-    raise InvalidInput(
-        f"The embedding model in {directory} pools its tokens by {' and '.join(sorted(map(str, modes))) or 'nothing'}, "
-        "where the mean of all or the first token are understood. Serve it by a server, with engine: openai_http."
-    )
-
-
-def _json(path: Path) -> Any:
-    """None: there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidInput(f"{path} of the embedding model is no JSON: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +55,18 @@ class LocalEmbedder:
         found = loaded.tokenizer(given, truncation=True, max_length=loaded.num_tokens_max)
         token_ids: list[list[int]] = found["input_ids"]
         lengths = [len(ids) for ids in token_ids]
+        if not all(lengths):
+            at = lengths.index(0)
+            raise NoVector(
+                f"The tokenizer of the embedding model {self._named} makes no token of text {at + 1} of {len(texts)}, "
+                "so it has no vector. Drop such texts by a rule, or choose another embedding model.",
+                text=at,
+            )
         # Texts of one length beside each other, so that little is padding.
         order = sorted(range(len(texts)), key=lambda text: (lengths[text], text))
         vectors: np.ndarray | None = None
         while order:
-            size = max(1, _BATCH_TOKENS_MAX // max(1, lengths[order[-1]]))
+            size = max(1, _BATCH_TOKENS_MAX // lengths[order[-1]])
             some, order = order[-size:], order[:-size]
             pooled = self._pooled(loaded, [token_ids[text] for text in some])
             if vectors is None:

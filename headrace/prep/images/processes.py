@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -32,7 +31,7 @@ class Killed:
 
 
 class DecodingProcesses:
-    """Processes that are started when there is work, and again after one died."""
+    """Processes that are started when there is work, and again after one died; of one thread."""
 
     def __init__(self, num_processes: int) -> None:
         self.num_processes = num_processes
@@ -111,10 +110,18 @@ class DecodingProcesses:
             self._started = None
 
 
-@cache
+_of_thread = threading.local()
+
+
 def decoding_processes() -> DecodingProcesses:
-    """Those of this process: they stay until it ends, since a start costs more than reading a small shard."""
-    return DecodingProcesses(len(os.sched_getaffinity(0)))
+    """Those of this thread: they stay until it ends, since a start costs more than reading a small shard.
+
+    Two threads that shared some would each blame the other's pictures for a death.
+    """
+    found: DecodingProcesses | None = getattr(_of_thread, "processes", None)
+    if found is None:
+        found = _of_thread.processes = DecodingProcesses(len(os.sched_getaffinity(0)))
+    return found
 
 
 class _Batch(Generic[Given, Made]):

@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headrace.prep.images.processes import DecodingProcesses, Killed
+from headrace.prep.images.processes import DecodingProcesses, Killed, decoding_processes
 from headrace.prep.images.reading import ImageReading
 from tests.prep.images.pictures import body_of, make_images, put, random_pictures
 from tests.prep.images.planted_faults import MEMORY, PlantedPreparation, own_pid, planted
@@ -45,6 +47,24 @@ def test_a_process_that_dies_between_two_readings_costs_nothing(processes: Decod
     made = [what for _, what in processes.map(planted, [b"a", b"b"], lambda one: one, memory_bytes_max=MEMORY)]
 
     assert made == ["A", "B"]
+
+
+def test_a_thread_blames_none_of_its_pictures_for_a_death_in_another_thread() -> None:
+    def made(given: list[bytes]) -> list[Any]:
+        own = decoding_processes()
+        own.num_processes = 1
+        assert decoding_processes() is own
+        try:
+            return [what for _, what in own.map(planted, given, lambda one: one, memory_bytes_max=MEMORY)]
+        finally:
+            own.end()
+
+    innocent = [f"p{number}".encode() for number in range(60)]
+    with ThreadPoolExecutor(2) as threads:
+        alone, beside = threads.map(made, (innocent, [*innocent[:20], b"killer", b"killer"]))
+
+    assert alone == [one.decode().upper() for one in innocent]
+    assert [isinstance(what, Killed) for what in beside] == [False] * 20 + [True, True]
 
 
 def test_a_reading_sets_the_culprit_aside_with_its_reason_and_seals_the_others(
