@@ -115,7 +115,8 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
 
     Every held-out document is compared with every training document that can overlap with it by `twins_jaccard`: none
     is missed. The split itself finds twins by a sketch, 98% or more: as few as it misses by chance, of the least
-    similar, are a warning. With `duplicate_columns` beyond the text, documents that another column tells apart are not
+    similar, are a warning. With `twins_jaccard: null` and `duplicate_columns` beyond the text, equal texts are counted
+    (`num_texts_on_both_sides`), and fail nothing.
     """
     settings = corpus.corpus()
     shards = list(newest_handoffs(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
