@@ -125,7 +125,8 @@ def no_leak(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult
 
     Every held-out document is compared with every training document that can overlap with it by `twins_jaccard`: none
     is missed. The split itself finds twins by a sketch, 98% or more: as few as it misses by chance, of the least
-    similar, are a warning. With `duplicate_columns` beyond the text, documents that another column tells apart are not
+    similar, are a warning. With `twins_jaccard: null` and `duplicate_columns` beyond the text, equal texts are counted
+    (`num_texts_on_both_sides`), and fail nothing.
     """
     settings = corpus.corpus()
     shards = list(newest_handoffs(store.handoffs(), "clean_documents", corpus_shards.get_partition_keys()))
@@ -194,12 +195,22 @@ def ids_are_unique(corpus: CorpusResource, store: StoreResource) -> dg.AssetChec
 
 @asset_check(asset="labels")
 def labels_agree(corpus: CorpusResource, store: StoreResource) -> dg.AssetCheckResult:
-    """Over all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa)."""
+    """Over all sealed shards together, people's labels and the judge's agree beyond chance (Cohen's kappa).
+
+    Where no document has both, there is nothing to compare, and the check passes.
+    """
     settings = corpus.corpus().labels
     if not (settings and settings.file and settings.judge):
         return dg.AssetCheckResult(passed=True, description="Fewer than two sources of labels: nothing to compare.")
     shards = newest_handoffs(store.handoffs(), "labels", corpus_shards.get_partition_keys())
     found = agreement((handoff.table() for handoff in shards), settings.file.source, settings.judge.source)
+    if not found.num_both:
+        return dg.AssetCheckResult(
+            passed=True,
+            description=f"No document has labels of both {settings.file.source} and {settings.judge.source}: nothing "
+            "to compare.",
+            metadata={"num_rows": 0},
+        )
     return dg.AssetCheckResult(
         passed=found.kappa >= settings.kappa_min,
         severity=dg.AssetCheckSeverity.WARN,

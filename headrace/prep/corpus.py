@@ -261,7 +261,7 @@ class Corpus:
             delimiter=self.delimiter,
             text_unit=self.text_unit,
             # Where a line is the text, its end is not.
-            line_ends_kept=self.normalize.text == "code" and self.text_unit != "line",
+            bytes_kept=self.normalize.text == "code" and self.text_unit != "line",
         )
 
     @cached_property

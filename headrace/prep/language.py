@@ -6,11 +6,14 @@ it confuses what is close: Malay and Indonesian, Danish and Norwegian, Bosnian, 
 for English. Only the beginning of a text is looked at, so a document that changes its language later has that of its
 beginning.
 
+Short Chinese texts it takes for Japanese at times. A text without kana, and without a character that Japan alone
+writes, is Chinese here; a Japanese title of such characters alone is told as Chinese, too.
+
 Source: docs/decisions/0031, with the libraries that were measured beside it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated
@@ -33,6 +36,8 @@ _UNKNOWN = "un"
 _TODAY = {"iw": "he", "jw": "jv"}
 # Chinese prose with a program or names in it has more letters of English than of Chinese, and is Chinese.
 _ONE_LETTER_WORDS, _LETTERS_A_WORD = frozenset({"zh", "ja", "ko"}), 4
+# Without the dot between words, which Chinese has in foreign names.
+_KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +122,35 @@ def _language(text: bytes, share_min: float) -> str | None:
         except pycld2.error:
             return None
     # What is in none of the languages told, such as numbers, weighs as letters do.
-    weights = {_TODAY.get(code, code): percent * _letters_a_word(code) for _, code, percent, _ in found}
+    weights: dict[str, int] = {
+        _TODAY.get(code) or code: percent * _letters_a_word(code) for _, code, percent, _ in found
+    }
+    if "ja" in weights and (form := _chinese_form(text.decode(), weights)):
+        weights[form] = weights.pop("ja") + weights.get(form, 0)
     language = max(weights, key=lambda code: weights[code])
     whole = sum(weights.values()) + max(0, 100 - sum(percent for _, _, percent, _ in found))
     return None if language == _UNKNOWN or weights[language] < share_min * whole else language
+
+
+def _chinese_form(text: str, weights: Mapping[str, int]) -> str | None:
+    """`zh` or `zh-Hant`, by the characters that only one of them has, else by CLD2; None: the text may be Japanese."""
+    simplified, traditional, japanese = _characters_of_one_script()
+    if _KANA.search(text) or not japanese.isdisjoint(text):
+        return None
+    num_simplified, num_traditional = (sum(map(script.__contains__, text)) for script in (simplified, traditional))
+    if num_simplified == num_traditional:
+        return max(("zh", "zh-Hant"), key=lambda form: weights.get(form, 0))
+    return "zh" if num_simplified > num_traditional else "zh-Hant"
+
+
+@cache
+def _characters_of_one_script() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Characters that are in one of two national standards alone: GB 2312 or Big5; and in JIS X 0208 and neither."""
+    han = "".join(map(chr, range(0x4E00, 0xA000)))
+    china, taiwan, japan = (
+        frozenset(han.encode(codec, "ignore").decode(codec)) for codec in ("gb2312", "big5", "shift_jis")
+    )
+    return china - taiwan, taiwan - china, japan - china - taiwan
 
 
 def _letters_a_word(code: str) -> int:

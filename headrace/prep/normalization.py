@@ -23,7 +23,7 @@ _CONTROL = r"[\p{Cc}&&[^\n\t]]"
 class Normalization:
     """The form of each column: `text` (blanks and lines stay as they are), `prose` (single blanks, at most one empty
     line in a row), `line` (single blanks, one line) or `code` (byte for byte; of plain text cut into lines, each line's
-    end is a line feed)."""
+    end is a line feed, and a byte order mark stays in a text that is a whole file in UTF-8)."""
 
     text: NormalForm = "text"
     """The documents' texts."""

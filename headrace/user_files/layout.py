@@ -34,8 +34,9 @@ class FileLayout:
     # None: comma, semicolon, tab or `|`, whichever the header is written with.
     delimiter: str | None = None
     text_unit: TextUnit = "line"
-    # Of plain text in paragraphs or files: each line ends as in the file, not with a line feed. Ids depend on it.
-    line_ends_kept: bool = False
+    # Of plain text in paragraphs or files: each line ends as in the file, not with a line feed, and a whole file keeps
+    # its byte order mark of UTF-8. Ids depend on it.
+    bytes_kept: bool = False
     # CSV has no null: an empty cell may stand for it.
     empty_is_null: bool = True
     record_bytes_max: int = RECORD_BYTES_MAX

@@ -74,17 +74,20 @@ class BoundedLines:
         layout: FileLayout,
         *,
         newline: str | None = None,
+        mark_kept: bool = False,
         block: bytes | None = None,
         expansion: Expansion | None = None,
     ) -> None:
         """Args:
         newline: as for `open`: "" leaves line ends unchanged.
+        mark_kept: whether a byte order mark of UTF-8 is a part of the first line.
         block: bytes of the file in UTF-8, which are read instead of it.
         expansion: what was counted of the file so far.
         """
-        # A byte order mark belongs to the encoding, not to the first column's name.
         encoding = encoding_of(path, layout) if block is None else "utf-8"
-        encoding = "utf-8-sig" if block is None and codecs.lookup(encoding).name == "utf-8" else encoding
+        # A byte order mark belongs to the encoding, not to the first column's name.
+        if block is None and not mark_kept and codecs.lookup(encoding).name == "utf-8":
+            encoding = "utf-8-sig"
         stream: Any = pa.input_stream(str(path), compression="detect") if block is None else io.BytesIO(block)
         self._text = io.TextIOWrapper(stream, encoding=encoding, errors="headrace.mark", newline=newline)
         self._chars_max = layout.record_bytes_max

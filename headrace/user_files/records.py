@@ -109,7 +109,8 @@ def format_of(path: Path, layout: FileLayout) -> str:
 
 def _read_text(path: Path, layout: FileLayout) -> Iterator[Record | Unreadable]:
     column = layout.columns[0]
-    with BoundedLines(path, layout, newline="" if layout.line_ends_kept else None) as lines:
+    newline, mark_kept = "" if layout.bytes_kept else None, layout.bytes_kept and layout.text_unit == "file"
+    with BoundedLines(path, layout, newline=newline, mark_kept=mark_kept) as lines:
         for number, text, is_cut in _BLOCKS[layout.text_unit](lines, layout.record_bytes_max):
             if is_cut:
                 yield too_long(number, layout, text)
@@ -145,7 +146,7 @@ def _text_files(lines: BoundedLines, chars_max: int) -> _Blocks:
     whole = _Block(chars_max)
     for number, line in enumerate(lines, start=1):
         whole.add(number, line, was_cut=lines.was_cut)
-    if whole.is_cut or whole.text.strip():
+    if whole.is_cut or whole.text.removeprefix("\ufeff").strip():
         yield 1, whole.text, whole.is_cut
 
 

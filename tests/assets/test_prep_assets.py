@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 import yaml
 
 from assets import prep, prep_checks
 from assets.partitions import corpus_shards
 from headrace.errors import InvalidTrainingRun
+from headrace.handoff.schemas import LABELS
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace.training.examples import ExamplesInput, open_examples
@@ -277,6 +279,25 @@ def test_a_judge_is_one_of_the_generation_engines_and_its_disagreement_is_a_warn
     table = str(check.metadata["by_label"].value)
     assert table.splitlines()[0] == "|label|file|judge|both|precision|recall|"
     assert "|stone|" in table
+
+
+def test_labels_that_no_document_has_of_both_sources_are_nothing_to_compare(project: Project) -> None:
+    judge = {"engine": "echo", "model": "echo", "question": "Good? {text}", "answers": ["yes", "no"]}
+    project.write_corpus(labels={"file": {"path": "labels.csv"}, "judge": judge})
+    (project.home / "labels.csv").write_text("document_id,label\n")
+
+    def check(*sources: str) -> Any:
+        rows = [{"document_id": "a", "source": source, "label": "yes", "judged_at_version": "v1"} for source in sources]
+        project.handoffs.publish(
+            "labels", SHARD, pa.Table.from_pylist(rows, schema=LABELS), code_version="1", run_id="r"
+        )
+        found = project.check().get_asset_check_evaluations()
+        return next(each for each in found if each.check_name == "labels_agree")
+
+    nothing = check("judge")
+    assert nothing.passed
+    assert nothing.description == "No document has labels of both file and judge: nothing to compare."
+    assert check("judge", "file").description.startswith("Kappa is 1.00 over 1 documents")
 
 
 def test_label_rows_of_no_document_are_told_and_fail_if_no_row_has_one(project: Project) -> None:

@@ -371,6 +371,22 @@ def test_a_corpus_of_which_few_lines_are_unreadable_is_told_how_many(project: Pr
     )
 
 
+def test_a_corpus_of_several_kinds_of_files_is_read_from_each_and_from_the_last_file(project: Project) -> None:
+    for number in range(3):
+        project.write(f".headrace/in/page-{number}.html", "<title>note</title><p>What stands in a note.")
+    project.write(".headrace/in/zz.jsonl", '{"title": "note", "text": "What stands in it."}\n')
+    project.corpus.write_text(CORPUS.replace("in/notes.jsonl", "'in/[npz]*'"))
+
+    failed = said(project.one(project.corpus), "records", "fail").splitlines()
+
+    assert len(failed) == 2
+    assert "page-0.html" in failed[0]
+    assert "missing column 'body', got 'text,title'." in failed[0]
+    assert "zz.jsonl, line 1 first, cannot be read: missing column 'body', got " in failed[1]
+    project.write(".headrace/in/picture.webp", "RIFF")
+    assert "picture.webp does not tell its format" in said(project.one(project.corpus), "files", "fail")
+
+
 def test_a_corpus_whose_label_file_is_missing_is_told_what_makes_it(project: Project) -> None:
     project.corpus.write_text(CORPUS + "labels: {file: {path: labels.csv}}\n")
     assert "headrace labels export and import make it" in said(project.one(project.corpus), "files", "fail")

@@ -63,6 +63,26 @@ def test_control_characters_and_a_cut_within_a_character_hide_no_language() -> N
     assert told(coded, "x" + TEXTS["zh"] * 2000, "xx" + TEXTS["ru"] * 2000) == ["de", "zh", "ru"]
 
 
+def test_chinese_without_kana_is_never_japanese_and_its_characters_tell_its_form() -> None:
+    simplified = [
+        "E142: 文件未写入: 写入被 'write' 选项禁用",
+        "保存最旧版本的文件；指定文件扩展名",
+        "指定在 viminfo 文件中写入的内容的列表",
+        "最近使用文件的数量",
+    ]
+    traditional = ["使用者個人 exrc 設定檔", "為 'git pull' 設定的本機分支：", "第二組使用者・檔案"]
+
+    assert told(*simplified, *traditional) == ["zh"] * len(simplified) + ["zh-Hant"] * len(traditional)
+    assert dropped(*simplified, *traditional, keep=("zh",)) == {}
+
+
+def test_kana_or_a_character_that_japan_alone_writes_makes_a_text_japanese() -> None:
+    assert told("設定を変更", "ｺﾝﾃﾝﾂ設定変更", "検索結果一覧") == ["ja"] * 3
+    assert told(TEXTS["zh"] + TEXTS["ja"] * 3) == ["ja"]
+    # The price: what both could have written is Chinese.
+    assert told("優先度") == ["zh-Hant"]
+
+
 @given(st.lists(st.text(max_size=30), max_size=5))
 def test_any_texts_have_one_language_or_none_each(texts: list[str]) -> None:
     assert len(told(*texts)) == len(texts)

@@ -325,6 +325,36 @@ def test_where_every_byte_stays_as_it_is_the_ends_of_lines_do(
     assert "\r" not in "".join(text for _, text in read("text"))
 
 
+@pytest.mark.parametrize(
+    ("unit", "form", "encoding", "text"),
+    [
+        ("file", "code", "utf-8", "\ufeffone\r\n\r\ntwo"),
+        ("file", "code", ("utf-8", "latin-1"), "\ufeffone\r\n\r\ntwo"),
+        ("file", "code", "utf-8-sig", "one\r\n\r\ntwo"),
+        ("file", "text", "utf-8", "one\n\ntwo"),
+        # The mark is the file's, and a paragraph is a part of it.
+        ("paragraph", "code", "utf-8", "one\r\n"),
+        ("line", "code", "utf-8", "one\n"),
+    ],
+)
+def test_a_byte_order_mark_stays_where_a_text_is_a_whole_file_byte_for_byte(
+    unit: Any, form: Any, encoding: Any, text: str, tmp_path: Path
+) -> None:
+    write(tmp_path, "a.txt", b"\xef\xbb\xbfone\r\n\r\ntwo")
+    write(tmp_path, "b.txt", b"\xef\xbb\xbf")
+    corpus = make_corpus(
+        columns={"text": "text"},
+        prompt=ExamplePrompt(user="Go on."),
+        text_unit=unit,
+        encoding=encoding,
+        normalize=Normalization(text=form),
+    )
+    shard = read_shard(corpus, "shard-00", tmp_path)
+
+    assert shard.documents.column("text").to_pylist()[0] == text
+    assert shard.num_files_empty == 1
+
+
 def test_above_the_share_the_refusal_names_the_worst_file_and_its_first_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "files/good.jsonl", [gloss(n) for n in range(90)])
     write(tmp_path, "bad.jsonl", b'{"term": 1\n' * 8)

@@ -21,6 +21,7 @@ from headrace.prep.example_kinds import LOSS_BEGIN, LOSS_END, fitted_examples, s
 from headrace.prep.personal_data import dropped_for_personal_data, without_personal_data
 from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import Record, Unreadable
+from headrace.user_files.lines import COMPRESSIONS
 from headrace.user_files.records import read_records
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # So many records of the first file tell whether columns and sequence length are right; a shard may have millions.
 _RECORDS_READ = 200
+# Of another file the first few tell whether it has the columns; a corpus may have files of as many kinds as it likes.
+_RECORDS_READ_OF_OTHERS, _OTHER_FILES_MAX = 5, 20
 _EXCERPT_CHARACTERS = 80
 
 
@@ -49,7 +52,7 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
             return ExaminedCorpus(findings=tuple(findings))
         findings += delimiter_findings(corpus.layout, files, key="delimiter")
         documents, said = _documents(corpus, files[0])
-        findings += [said, _rules(corpus)]
+        findings += [said, *_others(corpus, files), _rules(corpus)]
         if documents.is_empty():
             return ExaminedCorpus(findings=tuple(findings))
         # No example is made of them, and messages have no placeholders.
@@ -113,12 +116,26 @@ def _label_file(corpus: Corpus, home: Path) -> list[FileFinding]:
     return [finding("files", "fail", said, key="labels.file.path")]
 
 
-def _documents(corpus: Corpus, file: Path) -> tuple[pl.DataFrame, FileFinding]:
-    """The first documents of the first file as training sees them, and whether they can be read."""
+def _others(corpus: Corpus, files: list[Path]) -> list[FileFinding]:
+    """What cannot be read of a file of each other kind, as its name ends, and of the last one."""
+    of_kinds: dict[tuple[str, ...], Path] = {}
+    for file in files:
+        endings = [suffix.lower() for suffix in file.suffixes]
+        # A compressed file's kind is that of what is in it, too.
+        of_kinds.setdefault(tuple(endings[-2:] if file.suffix.lower() in COMPRESSIONS else endings[-1:]), file)
+    others = dict.fromkeys((*list(of_kinds.values())[: _OTHER_FILES_MAX - 1], files[-1]))
+    others.pop(files[0], None)
+    told = [_documents(corpus, file, _RECORDS_READ_OF_OTHERS)[1] for file in others]
+    # As many files as there are kinds can be read, which is no news.
+    return [one for one in told if one.level != "ok"]
+
+
+def _documents(corpus: Corpus, file: Path, num_records: int = _RECORDS_READ) -> tuple[pl.DataFrame, FileFinding]:
+    """The first documents of a file as training sees them, and whether they can be read."""
     schema = document_schema(corpus)
     rows: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
-    for record in islice(read_records(file, corpus.layout), _RECORDS_READ):
+    for record in islice(read_records(file, corpus.layout), num_records):
         read = raw_document(corpus, str(file), record) if isinstance(record, Record) else record
         if isinstance(read, Unreadable):
             unreadable += [] if read.is_empty else [read]
