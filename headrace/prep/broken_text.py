@@ -19,8 +19,12 @@ def broken(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
 
     And each text after repair: what cannot be repaired, and what is well, as it is.
     """
-    lost = texts.str.extract(LOST, 0)
+    lost = pl.repeat(None, len(texts), dtype=pl.String, eager=True)
+    # ASCII is well, and most texts are of it.
     suspects = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    if suspects.is_empty():
+        return lost, texts
+    lost = lost.scatter(suspects, texts.gather(suspects).str.extract(LOST, 0))
     suspects = suspects.filter(texts.gather(suspects).str.contains(_SUSPICIOUS))
     if suspects.is_empty():
         return lost, texts

@@ -31,10 +31,12 @@ def prepared(documents: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
 
     `broken` is the first broken characters of a text, or null. With `language` if the corpus asks for it.
     """
-    found, repaired = broken(documents.get_column("text"))
-    if corpus.rules.broken_characters == "repair":
-        documents = documents.with_columns(repaired.alias("text"))
-        found = repaired.str.extract(LOST, 0)
+    found: pl.Series | pl.Expr = pl.lit(None, pl.String)
+    if corpus.rules.broken_characters != "keep":
+        found, repaired = broken(documents.get_column("text"))
+        if corpus.rules.broken_characters == "repair":
+            documents = documents.with_columns(repaired.alias("text"))
+            found = repaired.str.extract(LOST, 0)
     documents = normalised(documents, corpus.normalize).with_columns(found.alias("broken"))
     if corpus.personal_data:
         documents = masked(documents, corpus.personal_data)
