@@ -108,20 +108,20 @@ def _compared(
     from headrace.prep import pair_kernels
 
     unique, mapped = ranked.filter(pl.col("original").is_null()), sets.mapped()
-    order, parents, of_key = unique.get_column("text").to_numpy(), np.arange(ranked.height), _numbered(keys)
+    order, parents, of_key = unique.get_column("text").to_numpy(), np.arange(ranked.height), numbered(keys)
     copy_jaccard = comparison.near.jaccard if comparison.near else _NONE
     twin_jaccard = comparison.twins_jaccard or _NONE
     limits = copy_jaccard, twin_jaccard, _NUM_COMPARED_MAX
     if len(comparison.columns) == 1:
-        return pair_kernels.copies_and_twins(order, *_grouped(text, of_key), *mapped, *limits, parents)
+        return pair_kernels.copies_and_twins(order, *grouped(text, of_key), *mapped, *limits, parents)
     # Copies are looked for among documents that are equal beside the text, twins among all that stay.
     beside = ranked.sort("text").get_column("beside").to_numpy()[text]
     by_beside = np.lexsort((beside, of_key))
     groups = np.empty_like(of_key)
-    groups[by_beside] = _numbered(of_key[by_beside], beside[by_beside])
+    groups[by_beside] = numbered(of_key[by_beside], beside[by_beside])
     limits = copy_jaccard, _NONE, _NUM_COMPARED_MAX
     near, similarities, _ = pair_kernels.copies_and_twins(
-        order, *_grouped(text, groups), *mapped, *limits, parents.copy()
+        order, *grouped(text, groups), *mapped, *limits, parents.copy()
     )
     if comparison.twins_jaccard is None:
         return near, similarities, parents
@@ -130,11 +130,11 @@ def _compared(
     # One of equal texts is compared for all of them: it may be the answer to most prompts.
     order = kept.get_column("first").unique(maintain_order=True).to_numpy()
     limits = _NONE, twin_jaccard, _NUM_COMPARED_MAX
-    _, _, parents = pair_kernels.copies_and_twins(order, *_grouped(text, of_key), *mapped, *limits, parents)
+    _, _, parents = pair_kernels.copies_and_twins(order, *grouped(text, of_key), *mapped, *limits, parents)
     return near, similarities, parents
 
 
-def _numbered(*columns: np.ndarray) -> np.ndarray:
+def numbered(*columns: np.ndarray) -> np.ndarray:
     """int64 [row]: rows have one number if they are equal, from 0 on; equal ones stand together."""
     is_new = np.zeros(len(columns[0]), np.int64)
     for column in columns:
@@ -142,7 +142,7 @@ def _numbered(*columns: np.ndarray) -> np.ndarray:
     return np.cumsum(is_new)
 
 
-def _grouped(text: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def grouped(text: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """int64 [text + 1] offsets into int32 groups, those of each text, and how many groups there are."""
     by_text = np.argsort(text, kind="stable")
     starts = np.append(0, np.cumsum(np.bincount(text))).astype(np.int64)

@@ -12,20 +12,12 @@ import sys
 import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
 _BLANKS = "\u00a0\u2000-\u200a\u202f\u205f\u3000"
 _INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
-# Of one character each, so that no place moves. Superscripts stay: they are a note behind a number, not its digits.
-_AS_ASCII = {ord(blank): " " for blank in "\u00a0\u202f\u205f\u3000"} | dict.fromkeys(range(0x2000, 0x200B), " ")
-_AS_ASCII |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-_AS_ASCII |= {
-    code: str(unicodedata.decimal(chr(code)))
-    # There are none beyond the second plane.
-    for code in range(0x80, 0x20000)
-    if unicodedata.category(chr(code)) == "Nd"
-}
 # An ideographic full stop ends a sentence, unless it stands within a domain.
 _ESCAPES = r"u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrt]|[/_.+@:=*`\-]"
 _MOVES = re.compile(rf"(?P<invisible>[{_INVISIBLE}])|(?<=[A-Za-z0-9])[。｡](?=[a-z])|(?<!\\)\\++(?:{_ESCAPES})")
@@ -64,12 +56,25 @@ class Reading:
 def readings(text: str) -> list[Reading]:
     """The text as it is read; once more with blanks for its invisible characters and with encoded ones as what they
     stand for, if it has any."""
-    plain = text if text.isascii() else text.translate(_AS_ASCII)
+    plain = text if text.isascii() else text.translate(_as_ascii())
     encoded = [_reading(plain, "", _ENCODED_MOVES)] if _MAY_BE_ENCODED.search(text) else []
     if not _MOVES.search(plain):
         return [Reading(text=plain), *encoded]
     invisible = [_reading(plain, " ", _MOVES)] if _MAY_BE_INVISIBLE.search(plain) else []
     return [_reading(plain, "", _MOVES), *invisible, *encoded]
+
+
+@cache
+def _as_ascii() -> dict[int, str]:
+    """Character → the one of ASCII as which it is read: of one each, so that no place moves.
+
+    Superscripts stay: they are a note behind a number, not its digits. Made at first use, in 0.1 s.
+    """
+    found = {ord(blank): " " for blank in "\u00a0\u202f\u205f\u3000"} | dict.fromkeys(range(0x2000, 0x200B), " ")
+    found |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    # There are no digits beyond the second plane.
+    digits = (code for code in range(0x80, 0x20000) if unicodedata.category(chr(code)) == "Nd")
+    return found | {code: str(unicodedata.decimal(chr(code))) for code in digits}
 
 
 def _reading(plain: str, invisible: str, moves: re.Pattern[str]) -> Reading:
@@ -92,7 +97,7 @@ def _meant(written: str, invisible: str) -> str:
     if len(name) > 1:
         code = int(name[1:], 16)
         meant = chr(code) if code <= sys.maxunicode and not 0xD800 <= code < 0xE000 else _NO_CHARACTER
-        return invisible if re.fullmatch(f"[{_INVISIBLE}]", meant) else meant.translate(_AS_ASCII)
+        return invisible if re.fullmatch(f"[{_INVISIBLE}]", meant) else meant.translate(_as_ascii())
     return {"n": "\n", "r": "\r", "t": "\t", "。": ".", "｡": "."}.get(name, name)
 
 
@@ -106,7 +111,7 @@ def read(texts: pl.Series) -> pl.Series:
         return texts
     some = texts.gather(others)
     numbered = some.str.contains(rf"\\[uUx][0-9A-Fa-f]{{2}}|{_MAY_BE_ENCODED.pattern}")
-    plain = some.str.replace_many([*map(chr, _AS_ASCII)], [*_AS_ASCII.values()])
+    plain = some.str.replace_many([*map(chr, _as_ascii())], [*_as_ascii().values()])
     plain = plain.str.replace_all(r"\\+[nrt]", "\n").str.replace_all(r"\\+([/_.+@:=*`\-])", "$1")
     plain = plain.str.replace_all(r"([A-Za-z0-9])[。｡]([a-z])", "$1.$2")
     both = plain.str.replace_all(f"[{_INVISIBLE}]", "") + "\n" + plain.str.replace_all(f"[{_INVISIBLE}]", " ")

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.prep import hyperplanes
-from headrace.prep.dedup import Found
+from headrace.prep.dedup import Found, grouped, numbered
 from headrace.prep.semantic_settings import SemanticDuplicates
 from headrace.prep.signatures import KEY_ROWS, Signer
 from headrace.prep.vector_rows import VectorRows, text_digests
@@ -90,9 +90,6 @@ def with_semantic_copies(
     gone = found.copies.get_column("document").to_numpy()
     rows = rows[~np.isin(rows["document"], gone)]
     numbers, text = np.unique(rows["document"], return_inverse=True)
-    is_new = np.append(True, rows["key"][1:] != rows["key"][:-1])[: len(rows)]
-    groups = (np.cumsum(is_new) - 1)[np.argsort(text, kind="stable")].astype(np.int32)
-    starts = np.append(0, np.cumsum(np.bincount(text, minlength=len(numbers)))).astype(np.int64)
     with TemporaryFile(prefix="headrace-vectors-") as file:
         for at in range(0, len(numbers), _BATCH_ROWS):
             vectors.at(numbers[at : at + _BATCH_ROWS]).astype(np.float32).tofile(file)
@@ -103,9 +100,7 @@ def with_semantic_copies(
             np.asarray(mapped),
             settings.cosine,
             _ranked(numbers, documents, vectors),
-            starts,
-            groups,
-            int(is_new.sum()),
+            *grouped(text, numbered(rows["key"])),
             _NUM_COMPARED_MAX,
         )
     dropped = np.flatnonzero(originals >= 0)
